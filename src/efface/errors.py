@@ -1,0 +1,65 @@
+"""Everything that efface raises on purpose.
+
+Each text says what was wanted, what came and what to do. The command line ends with the code.
+
+    EffaceError                      1
+    ├── InputError (ValueError)      2   an argument, a file or a table does not hold what it must
+    │   └── UnknownRecords           5   a record id that the data do not hold
+    ├── NotMet                       3   the guard could not meet the request; the old model stands
+    ├── UnsafeFile (ValueError)      4   a file that would have to be unpickled, or is damaged
+    ├── Hazard (ValueError)          6   doctor refuses: the model and the data do not fit
+    ├── MissingExtra (ImportError)   7   an optional package is not installed
+    └── OutputError (OSError)        8   the result could not be written; nothing was changed
+"""
+
+
+class EffaceError(Exception):
+    """Base of all errors: what was wanted, what came, what to do."""
+
+    exit_code = 1
+
+    def __init__(self, wanted: str, came: str, remedy: str) -> None:
+        self.wanted, self.came, self.remedy = wanted, came, remedy
+        super().__init__(f"Wanted {wanted}. Got {came}. {remedy}")
+
+
+class InputError(EffaceError, ValueError):
+    """An argument, a file or a table does not hold what it must."""
+
+    exit_code = 2
+
+
+class UnknownRecords(InputError):
+    """Record ids that the data do not hold."""
+
+    exit_code = 5
+
+
+class NotMet(EffaceError):
+    """The request could not be met within the guard's budget; the old model stands."""
+
+    exit_code = 3
+
+
+class UnsafeFile(EffaceError, ValueError):
+    """A file that only unpickling could read, or that is damaged."""
+
+    exit_code = 4
+
+
+class Hazard(EffaceError, ValueError):
+    """The model and the data do not fit each other; nothing was changed."""
+
+    exit_code = 6
+
+
+class MissingExtra(EffaceError, ImportError):
+    """An optional package is not installed."""
+
+    exit_code = 7
+
+
+class OutputError(EffaceError, OSError):
+    """The result could not be written; what was there before is untouched."""
+
+    exit_code = 8

@@ -1,0 +1,1 @@
+"""Tiers, controls, records and the report."""

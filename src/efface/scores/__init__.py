@@ -1,0 +1,1 @@
+"""Arrays in, a number out; a score never trains."""

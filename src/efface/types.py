@@ -1,0 +1,110 @@
+"""The words that every room shares: records, the split that a request makes, methods, verdicts.
+
+Shapes: n records · k classes · *features one record as the model takes it (for images c h w).
+"""
+
+import enum
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from efface.errors import InputError
+
+
+class Verdict(enum.Enum):
+    """What the guard answers after a step."""
+
+    GO_ON = "go on"
+    HALVE = "halve"
+    END = "end"
+
+
+Watch = Callable[[nn.Module, float], Verdict]
+"""``watch(student, loss)`` after each step. On HALVE and END the student has been put back to its
+last good state; the loop halves its learning rate and goes on, or ends."""
+
+
+def carry_on(student: nn.Module, loss: float) -> Verdict:  # noqa: ARG001
+    """Let every step pass: the watch of a method that runs without a guard."""
+    return Verdict.GO_ON
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """Examples with ids, as the model takes them.
+
+    ``x``: (n, *features), float; ``y``: (n,) class ids; ``ids``: n distinct strings;
+    ``low`` and ``high``: the least and greatest value that an input can take, broadcastable against
+    one record (for images the black and the white pixel); found from ``x`` when not given.
+    """
+
+    x: Float[Tensor, " n *features"]
+    y: Int64[Tensor, " n"]
+    ids: tuple[str, ...] = ()
+    low: Tensor | None = None
+    high: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Number the records that came without ids, and refuse what does not fit together."""
+        if not self.ids:
+            object.__setattr__(self, "ids", tuple(str(row) for row in range(len(self.x))))
+        if not len(self.x) == len(self.y) == len(self.ids):
+            raise InputError(
+                "as many labels and ids as inputs",
+                f"{len(self.x)} inputs, {len(self.y)} labels, {len(self.ids)} ids",
+                "Give one label and one id for each record.",
+            )
+        if self.low is None and len(self.x):
+            object.__setattr__(self, "low", self.x.min())
+            object.__setattr__(self, "high", self.x.max())
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: Sequence[int] | Tensor) -> "Records":
+        """The records in these rows, in this order."""
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        ids = tuple(self.ids[row] for row in index.tolist())
+        return replace(self, x=self.x[index], y=self.y[index], ids=ids)
+
+    def to(self, device: torch.device | str) -> "Records":
+        """The same records on a device."""
+        bounds = {k: v.to(device) for k in ("low", "high") if (v := getattr(self, k)) is not None}
+        return replace(self, x=self.x.to(device), y=self.y.to(device), **bounds)
+
+
+def record_key(identity: str) -> int:
+    """63 bits that depend on the id alone: a record draws the same numbers in any batch."""
+    return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest()) >> 1
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What a request makes of a data set: what must go, and whatever else is at hand.
+
+    ``forget`` must go; ``holdout`` was never trained on; ``retain`` was trained on and stays;
+    ``leaving`` names classes that go altogether, a fact of the request and not of the data;
+    ``fresh(seed)`` makes an untrained model; ``train(model, records, seed)`` is the user's recipe.
+    """
+
+    forget: Any
+    holdout: Any = None
+    retain: Any = None
+    leaving: tuple[int, ...] = ()
+    fresh: Callable[[int], nn.Module] | None = field(default=None, repr=False)
+    train: Callable[[nn.Module, Records, int], nn.Module] | None = field(default=None, repr=False)
+
+
+class Method(Protocol):
+    """``method(model, split, *, hyperparameters…, seed, watch) -> model``; never changes ``model``."""
+
+    __name__: str
+
+    def __call__(  # noqa: D102
+        self, model: nn.Module, split: Split, *, seed: int, watch: Watch, **hyperparameters: Any
+    ) -> nn.Module: ...
