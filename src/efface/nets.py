@@ -1,0 +1,51 @@
+"""Small nets that two cores can train: one for 32-pixel photographs, one for 8-pixel digits."""
+
+from torch import Tensor, nn
+
+
+class Residual(nn.Module):
+    """Adds what ``branch`` makes of its input to the input."""
+
+    def __init__(self, branch: nn.Module) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x + self.branch(x)
+
+
+def _block(inputs: int, outputs: int, *, pool: bool = False) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)]
+    if pool:
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def _residual(channels: int) -> Residual:
+    return Residual(nn.Sequential(_block(channels, channels), _block(channels, channels)))
+
+
+def resnet_small(num_classes: int = 10, width: int = 16) -> nn.Sequential:
+    """Nine layers with BatchNorm for (n, 3, 32, 32); about 0.4 million weights at width 16."""
+    return nn.Sequential(
+        _block(3, width),
+        _block(width, 2 * width, pool=True),
+        _residual(2 * width),
+        _block(2 * width, 4 * width, pool=True),
+        _block(4 * width, 8 * width, pool=True),
+        _residual(8 * width),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8 * width, num_classes),
+    )
+
+
+def conv_small(num_classes: int = 10, width: int = 32) -> nn.Sequential:
+    """Three convolutions with BatchNorm for (n, 1, 8, 8)."""
+    return nn.Sequential(
+        _block(1, width),
+        _block(width, 2 * width, pool=True),
+        _block(2 * width, 2 * width, pool=True),
+        nn.Flatten(),
+        nn.Linear(2 * width * 4, num_classes),
+    )

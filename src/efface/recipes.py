@@ -1,0 +1,176 @@
+"""Recipes: a named net on a named data set, trained the same way each time."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from efface.adapters import logits
+from efface.methods.parts.neighbours import shift_and_flip, uniforms
+from efface.steps import descend
+from efface.types import Records, Verdict
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a net is trained: SGD with Nesterov momentum 0.9, one-cycle learning rate.
+
+    ``shift`` is the padding of the random crop in pixels (0: none); ``flip`` mirrors at random;
+    ``label_smoothing`` as in torch; ``half`` computes in bfloat16 where that is faster.
+    """
+
+    architecture: str
+    epochs: int
+    learning_rate: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int
+    records_per_step: int = 128
+    weight_decay: float = 5e-4
+    shift: int = 0
+    flip: bool = False
+    half: bool = False
+
+
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+RECIPES = {
+    "cifar10-resnet": Recipe(
+        architecture="efface.nets:resnet_small",
+        epochs=16,
+        learning_rate=0.2,
+        mean=CIFAR_MEAN,
+        std=CIFAR_STD,
+        size=32,
+        shift=4,
+        flip=True,
+        half=True,
+    ),
+    "digits-conv": Recipe(
+        architecture="efface.nets:conv_small",
+        epochs=20,
+        learning_rate=0.05,
+        mean=(0.5,),
+        std=(0.5,),
+        size=8,
+        records_per_step=64,
+    ),
+}
+
+Progress = Callable[[int, int, float], None]
+"""``progress(step, steps, loss)``, after each step."""
+
+
+def train(
+    model: nn.Module,
+    records: Records,
+    recipe: Recipe,
+    *,
+    seed: int,
+    state: Path | None = None,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Train an untrained ``model`` in place by the recipe and return it in eval mode.
+
+    With ``state`` (a file) training goes on where it was stopped, bit for bit; the file is written
+    after each epoch and left for the caller to remove. The global random state is not touched
+    (nets with dropout excepted: they draw from it).
+    """
+    steps_an_epoch = math.ceil(len(records) / recipe.records_per_step)
+    steps = recipe.epochs * steps_an_epoch
+    model.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=recipe.weight_decay,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle(step / steps))
+    done = _resume(state, model, optimizer, schedule)
+
+    def watch(student: nn.Module, loss: float) -> Verdict:
+        nonlocal done
+        done += 1
+        schedule.step()
+        if state and done % steps_an_epoch == 0:
+            _save(state, student, optimizer, schedule, done)
+        if progress:
+            progress(done, steps, loss)
+        return Verdict.GO_ON
+
+    return descend(
+        model,
+        _loss_of(recipe, seed),
+        records,
+        optimizer=optimizer,
+        steps=steps,
+        seed=seed,
+        watch=watch,
+        records_per_step=recipe.records_per_step,
+        micro_batch=recipe.records_per_step,
+        first_step=done,
+    ).eval()
+
+
+def _one_cycle(progress: float, warm_up: float = 0.2) -> float:
+    """Up in a straight line, down in a straight line to nothing."""
+    return min(progress / warm_up, (1 - progress) / (1 - warm_up)) + 1e-3
+
+
+def _loss_of(recipe: Recipe, seed: int) -> Callable[[nn.Module, Records, int], Tensor]:
+    """Cross-entropy of one shifted and mirrored copy of each record."""
+
+    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
+        x = batch.x
+        if recipe.shift or recipe.flip:
+            draws = uniforms(batch.ids, 3, seed=seed, step=step)
+            draws[:, 2] *= recipe.flip
+            x = shift_and_flip(x, draws, recipe.shift)
+        if x.ndim == 4:  # noqa: PLR2004
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.half):
+            answer = logits(student, x)
+        return functional.cross_entropy(answer.float(), batch.y, reduction="none")
+
+    return loss
+
+
+def _save(
+    state: Path,
+    student: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    done: int,
+) -> None:
+    """Keep what the next epoch needs, whole or not at all."""
+    parts = {
+        "model": student.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "done": done,
+    }
+    state.parent.mkdir(parents=True, exist_ok=True)
+    scratch = state.with_suffix(".writing")
+    torch.save(parts, scratch)
+    scratch.replace(state)
+
+
+def _resume(
+    state: Path | None,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> int:
+    """Steps done before; 0 when there is nothing to go on from."""
+    if state is None or not state.exists():
+        return 0
+    parts = torch.load(state, weights_only=True)
+    model.load_state_dict(parts["model"])
+    optimizer.load_state_dict(parts["optimizer"])
+    schedule.load_state_dict(parts["schedule"])
+    return int(parts["done"])

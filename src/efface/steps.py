@@ -1,0 +1,106 @@
+"""The only training loop: per-record means, any number of processes, a guard after each step."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface.adapters import device_of
+from efface.types import Records, Verdict, Watch, carry_on
+
+Loss = Callable[[nn.Module, Records, int], Float[Tensor, " m"]]
+"""``loss(student, batch, step)``: one number a record of the batch."""
+
+
+def descend(
+    student: nn.Module,
+    loss: Loss,
+    records: Records,
+    *,
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+    seed: int,
+    watch: Watch = carry_on,
+    records_per_step: int = 128,
+    micro_batch: int = 128,
+    clip_norm: float | None = None,
+    first_step: int = 0,
+) -> nn.Module:
+    """Change ``student`` by ``steps`` steps down the mean of ``loss`` over the records of a step.
+
+    Records come in a fresh seeded order each epoch. A step is cut into micro-batches and shared
+    among the processes that ``accelerate launch`` started: neither changes the sum. When ``watch``
+    answers HALVE it has put the student back; the same records are tried at half the learning rate.
+    """
+    step = first_step
+    while step < steps and len(records):
+        batch = records.take(_rows_of(step, len(records), records_per_step, seed))
+        value = _gradients(student, loss, batch, step, micro_batch)
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(student.parameters(), clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        verdict = watch(student, value)
+        if verdict is Verdict.END:
+            break
+        if verdict is Verdict.HALVE:
+            _halve(optimizer)
+            continue
+        step += 1
+    return student
+
+
+def _rows_of(step: int, total: int, per_step: int, seed: int) -> Tensor:
+    """The rows of one step; the rows of an epoch's steps are a permutation of all rows."""
+    steps_an_epoch = -(-total // per_step)
+    epoch, place = divmod(step, steps_an_epoch)
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(total, generator=generator)
+    return order[place * per_step : (place + 1) * per_step]
+
+
+def _gradients(student: nn.Module, loss: Loss, batch: Records, step: int, micro: int) -> float:
+    """Leave the gradient of the step's mean loss in the student; return that mean."""
+    device = device_of(student)
+    total = torch.zeros((), device=device)
+    for part in _share(batch, micro):
+        part_loss = loss(student, part.to(device), step).sum() / len(batch)
+        part_loss.backward()
+        total = total + part_loss.detach()
+    return _summed_over_processes(student, total)
+
+
+def _share(batch: Records, micro: int) -> Iterator[Records]:
+    """This process's records of a step, in micro-batches; none when records are fewer."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    rows = torch.arange(len(batch))[state.process_index :: state.num_processes]
+    for part in rows.split(micro) if len(rows) else ():
+        yield batch.take(part)
+
+
+def _summed_over_processes(student: nn.Module, total: Tensor) -> float:
+    """One sum for all gradients and the loss: every process then takes the same step."""
+    from accelerate import PartialState
+    from accelerate.utils import reduce
+
+    if PartialState().num_processes > 1:
+        weights = [weight for weight in student.parameters() if weight.requires_grad]
+        flat = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        joined = torch.cat([g.reshape(-1) for g in flat] + [total.reshape(1).to(flat[0].dtype)])
+        joined = reduce(joined, reduction="sum")
+        sizes = [w.numel() for w in weights]
+        *parts, last = joined.split([*sizes, 1])  # type: ignore[union-attr]
+        for weight, part in zip(weights, parts, strict=True):
+            weight.grad = part.reshape(weight.shape).clone()
+        return float(last)
+    return float(total)
+
+
+def _halve(optimizer: torch.optim.Optimizer) -> None:
+    """Half the learning rate, and no momentum from the step that was taken back."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * 0.5
+    optimizer.state.clear()
