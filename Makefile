@@ -48,6 +48,6 @@ $(VENV)/.core: pyproject.toml | $(BIN)/python
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@echo "Installing efface and what its tests need into $(VENV): about 6 GB on Linux with the"
-	@echo "CUDA build of torch, about 1 GB elsewhere; after make demo about 0.3 GB more."
+	@echo "CUDA build of torch, about 1 GB elsewhere; after make demo about 0.1 GB more."
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[test]'
 	@touch $@ $(VENV)/.core

@@ -7,7 +7,7 @@ import enum
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -100,6 +100,7 @@ class Split:
     train: Callable[[nn.Module, Records, int], nn.Module] | None = field(default=None, repr=False)
 
 
+@runtime_checkable
 class Method(Protocol):
     """``method(model, split, *, hyperparameters…, seed, watch) -> model``; never changes ``model``."""
 

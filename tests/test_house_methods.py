@@ -1,0 +1,84 @@
+"""What holds for every method by its form alone: its name, its source, its settings."""
+
+import ast
+import importlib
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+
+import efface.methods
+from efface.methods import METHODS
+
+FILES = sorted(Path(efface.methods.__file__).parent.glob("[!_]*.py"))
+GIVEN = {"model", "split", "seed", "watch"}
+
+
+def hyperparameters(method):
+    """The settings of a method: everything but what each method is given."""
+    parameters = inspect.signature(METHODS[method].function).parameters
+    return {name: p for name, p in parameters.items() if name not in GIVEN}
+
+
+def test_every_file_is_in_the_table_and_every_entry_has_a_file():
+    """A method that is not in the table escapes every test that runs over the table."""
+    assert {path.stem for path in FILES} == set(METHODS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_method_file_names_its_source_in_line_1(path):
+    """A reader must get from the code to the paper, or to our own account of it, in one step."""
+    first_line = path.read_text().splitlines()[0]
+    assert "https://" in first_line or "docs/" in first_line
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_file_function_and_command_line_word_are_one_name(method):
+    """One name to search for: in the paper's section, the record, the table and the code."""
+    function = METHODS[method].function
+    assert function.__name__ == method
+    assert importlib.import_module(function.__module__).__name__ == f"efface.methods.{method}"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_setting_has_a_name_a_default_and_survives_json(method):
+    """The signature is the only home of a default; records hold settings as JSON."""
+    for name, parameter in hyperparameters(method).items():
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, name
+        assert parameter.default is not inspect.Parameter.empty, name
+        assert json.loads(json.dumps(parameter.default)) == parameter.default, name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_a_model_a_split_a_seed_and_a_watch(method):
+    """The request calls all methods alike."""
+    parameters = inspect.signature(METHODS[method].function).parameters
+    assert list(parameters)[:2] == ["model", "split"]
+    assert set(parameters) >= GIVEN
+    assert isinstance(parameters["seed"].default, int)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_setting_is_explained_and_nothing_else_is(method):
+    """The help of the command line is this docstring."""
+    explained = documented(METHODS[method].function)
+    assert explained == set(inspect.signature(METHODS[method].function).parameters)
+
+
+def documented(function):
+    """The names that a Google docstring lists under Args."""
+    lines = inspect.cleandoc(function.__doc__).splitlines()
+    after = lines[lines.index("Args:") + 1 :]
+    end = next((row for row, line in enumerate(after) if line and line[0] != " "), len(after))
+    heads = [line.strip() for line in after[:end] if line[:4] == " " * 4 and line[4:5] != " "]
+    return {head.split(":")[0].split(" ")[0] for head in heads if head}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_method_holds_one_public_function_and_no_class(path):
+    """A method is a function; what papers share lives in parts."""
+    body = ast.parse(path.read_text()).body
+    public = [n.name for n in body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"]
+    assert public == [path.stem]
+    assert not [node.name for node in body if isinstance(node, ast.ClassDef)]
