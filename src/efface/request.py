@@ -1,0 +1,252 @@
+"""The main job: prepare, examine, unlearn under guard, measure."""
+
+import difflib
+import inspect
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from efface.doctor import Finding, examine, refuse_if_needed
+from efface.errors import InputError, NotMet
+from efface.evidence import Evidence, collect, render
+from efface.guard import Guard
+from efface.io.dataset import content_digests, records_of
+from efface.io.model import Preprocessing
+from efface.methods import METHODS
+from efface.record import SCHEMA, state_digest, versions
+from efface.types import Records, Split, Verdict, Watch, record_key
+
+Progress = Callable[[int, float, str], None]
+"""``progress(step, loss, verdict)`` after each step of the method."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What ``forget`` gives back.
+
+    ``model``: the new model, in eval mode; ``evidence``: what changed, at the tier that the data
+    allow; ``record``: settings, seeds, versions, digests; ``findings``: what doctor saw before.
+    """
+
+    model: nn.Module
+    evidence: Evidence
+    record: dict[str, Any]
+    findings: tuple[Finding, ...] = field(default=())
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report, one self-contained HTML page, and return its path."""
+        path = Path(path)
+        path.write_text(render(self.evidence, self.record), encoding="utf-8")
+        return path
+
+
+def forget(
+    model: nn.Module,
+    split: Split,
+    *,
+    method: str = "neighbourhood",
+    mislabelled: bool = False,
+    classes: tuple[str, ...] | None = None,
+    preprocessing: Preprocessing | None = None,
+    utility_budget: float = 0.02,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Result:
+    """Give back a model that behaves as if it had not seen ``split.forget``, with evidence.
+
+    Args:
+        model: any classifier that answers (n, *features) with logits (n, k); it is not changed.
+        split: what must go and whatever else is at hand; records as ``Records``, tensors (x, y),
+            a torch Dataset or DataLoader, or a ``datasets.Dataset``. The holdout is split once by a
+            seeded hash: method and guard see the first half, the evidence the second.
+        method: a name in ``efface.methods.METHODS``.
+        mislabelled: the labels of the forget records are wrong.
+        classes: names of the classes, for the report.
+        preprocessing: how images of a ``datasets.Dataset`` become inputs.
+        utility_budget: accuracy that may be lost on the guard's half of the holdout, 0 to 1.
+        seed: of everything drawn at random.
+        progress: called after each step.
+        **settings: ``strength``, ``expected_accuracy`` and other settings of the method.
+
+    Raises:
+        InputError: the records or the settings are not what the method takes.
+        Hazard: the model and the data do not fit.
+        NotMet: the guard could not meet the request; ``error.result`` holds the evidence.
+    """
+    started = time.perf_counter()
+    chosen = _settings(method, mislabelled=mislabelled, settings=settings)
+    split, counts = _prepared(split, preprocessing, seed)
+    theirs, ours = _halves(split, seed)
+    findings = examine(
+        model, preprocessing, split.forget, classes=classes, mislabelled=mislabelled
+    )
+    refuse_if_needed(findings)
+    guard = Guard(model, theirs, utility_budget=utility_budget, seed=seed)
+    facts: dict[str, Any] = {}
+    unlearning = time.perf_counter()
+    failure: NotMet | None = None
+    student = model
+    with _facts_into(facts):
+        try:
+            raw = METHODS[method].function(
+                model, theirs, seed=seed, watch=_told(guard.watch, progress), **chosen
+            )
+            student = guard.settle(raw)
+        except NotMet as error:
+            failure = error
+    seconds = time.perf_counter() - unlearning
+    evidence = collect(
+        model, student, ours, mislabelled=mislabelled, classes=classes, seed=seed
+    )
+    record = {
+        "schema": SCHEMA,
+        "versions": versions(),
+        "method": method,
+        "settings": _all_settings(method, chosen),
+        "seed": seed,
+        "outcome": "not met" if failure else "done",
+        "request": counts,
+        "guard": guard.as_json(),
+        "calibration": facts,
+        "findings": [vars(finding) for finding in findings],
+        "weights": {
+            "old": state_digest(model.state_dict()),
+            "new": None if failure else state_digest(student.state_dict()),
+        },
+        "seconds": seconds,
+        "seconds_in_all": time.perf_counter() - started,
+    }
+    result = Result(student.eval(), evidence, record, findings)
+    if failure:
+        failure.result = result
+        raise failure
+    return result
+
+
+def _settings(method: str, *, mislabelled: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    """The keywords for the method; unknown ones are refused with the nearest known one."""
+    if method not in METHODS:
+        raise InputError(
+            f"a method out of {', '.join(METHODS)}", repr(method), _nearest(method, METHODS)
+        )
+    known = hyperparameters(method)
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    for name in chosen:
+        if name not in known:
+            raise InputError(
+                f"a setting of {method}: {', '.join(known)}", repr(name), _nearest(name, known)
+            )
+    if mislabelled and "mislabelled" in known:
+        chosen["mislabelled"] = True
+    return chosen
+
+
+def hyperparameters(method: str) -> dict[str, Any]:
+    """Name and default of each setting of a method, read off its signature."""
+    parameters = inspect.signature(METHODS[method].function).parameters.values()
+    given = ("model", "split", "seed", "watch")
+    return {p.name: p.default for p in parameters if p.name not in given}
+
+
+def _nearest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"Did you mean {close[0]!r}?" if close else "Choose one of these."
+
+
+def _all_settings(method: str, chosen: dict[str, Any]) -> dict[str, Any]:
+    return {**hyperparameters(method), **chosen}
+
+
+def _prepared(
+    split: Split, preprocessing: Preprocessing | None, seed: int
+) -> tuple[Split, dict[str, Any]]:
+    """Records of every part, the forget records taken out of the others, and the counts."""
+    parts = {
+        name: None if (part := getattr(split, name)) is None else records_of(part, preprocessing)
+        for name in ("forget", "holdout", "retain")
+    }
+    gone = parts["forget"]
+    if gone is None or not len(gone):
+        raise InputError(
+            "at least one record to forget", "none", "Name them by ids, by an expression or a class."
+        )
+    counts: dict[str, Any] = {"forget": len(gone), "leaving": list(split.leaving), "seed": seed}
+    for name in ("holdout", "retain"):
+        part = parts[name]
+        if part is not None:
+            parts[name], counts[f"forget_records_in_{name}"] = _without(part, gone)
+            counts[name] = len(parts[name])
+    return replace(split, **parts), counts
+
+
+def _without(part: Records, gone: Records) -> tuple[Records, int]:
+    """The part without the records to forget, found by content and by ids that are not row numbers."""
+    contents = set(content_digests(gone))
+    names = set(gone.ids) if _named(gone) and _named(part) else set()
+    rows = [
+        row
+        for row, (identity, content) in enumerate(zip(part.ids, content_digests(part), strict=True))
+        if identity not in names and content not in contents
+    ]
+    return (part, 0) if len(rows) == len(part) else (part.take(rows), len(part) - len(rows))
+
+
+def _named(records: Records) -> bool:
+    """Whether the ids say more than a row's number, which another table uses too."""
+    return not all(identity.isdigit() for identity in records.ids)
+
+
+def _halves(split: Split, seed: int) -> tuple[Split, Split]:
+    """The holdout cut in two by a seeded hash of the ids: the method's and guard's, the evidence's."""
+    if split.holdout is None:
+        return split, split
+    order = sorted(
+        range(len(split.holdout)),
+        key=lambda row: record_key(f"{seed}/holdout/{split.holdout.ids[row]}"),
+    )
+    middle = len(order) // 2
+    first, second = (split.holdout.take(sorted(half)) for half in (order[:middle], order[middle:]))
+    return replace(split, holdout=first), replace(split, holdout=second)
+
+
+def _told(watch: Watch, progress: Progress | None) -> Watch:
+    """The guard's watch, with progress told after each step."""
+    step = 0
+
+    def told(student: nn.Module, loss: float) -> Verdict:
+        nonlocal step
+        verdict = watch(student, loss)
+        step += verdict is Verdict.GO_ON
+        if progress:
+            progress(step, loss, verdict.value)
+        return verdict
+
+    return told
+
+
+@contextmanager
+def _facts_into(facts: dict[str, Any]) -> Iterator[None]:
+    """Collect what a method says that it found out (``extra={"facts": …}`` of its log records)."""
+
+    class Facts(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            facts.update(getattr(record, "facts", {}))
+
+    logger, handler = logging.getLogger("efface.methods"), Facts(level=logging.INFO)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
