@@ -36,8 +36,8 @@ def positional(function):
 
 
 def allowed(function):
-    """How many positional arguments: three in public, five where the callers stand above."""
-    return 5 if function.name.startswith("_") else 3
+    """How many positional arguments: three in public, six where the callers stand above."""
+    return 6 if function.name.startswith("_") else 3
 
 
 @pytest.mark.parametrize("path", ALL, ids=name_of)
@@ -50,7 +50,7 @@ def test_a_file_is_shorter_than_300_lines(path):
 def test_a_function_has_at_most_40_code_lines_and_few_positional_arguments(path):
     """A reader holds one function in the head; a call with four bare values explains nothing.
 
-    A private function, whose only callers stand above it, may have five.
+    A private function, whose only callers stand above it, may have six.
     """
     text = path.read_text()
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, FUNCTION)]
