@@ -1,0 +1,35 @@
+"""Run by test_steps under ``accelerate launch``: both methods, weights to a file."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from efface.methods import METHODS
+from efface.nets import conv_small
+from efface.types import Records, Split
+
+
+def main(out: Path) -> None:
+    """Forget 5 random images (fewer than two shares of some steps) and write all weights."""
+    torch.manual_seed(0)
+    state = PartialState(cpu=True)
+    inputs, labels = torch.randn(5, 1, 8, 8, dtype=torch.float64), torch.arange(5)
+    net = conv_small(width=4).eval()
+    weights = {}
+    for dtype in (torch.float64, torch.float32):
+        model, forget = net.to(dtype), Records(inputs.to(dtype), labels)
+        for name, entry in METHODS.items():
+            result = entry.function(model, Split(forget), seed=1, steps=20, records_per_step=2)
+            flat = torch.cat([weight.detach().reshape(-1) for weight in result.parameters()])
+            weights[f"{name} {dtype}"] = flat.tolist()
+    if state.is_main_process:
+        out.write_text(json.dumps({"processes": state.num_processes, "weights": weights}))
+    if state.num_processes > 1:
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
