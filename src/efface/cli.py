@@ -1,0 +1,212 @@
+"""The command line: parse, call, show. torch is imported only when a command runs."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from efface import __version__
+
+app = App(
+    name="efface",
+    version=__version__,
+    help="Make a trained model forget records, with an honest account of how far that succeeded.",
+    help_epilogue="Exit codes: 0 done · 2 input · 3 not met, the old model stands · 4 unsafe file · "
+    "5 unknown record · 6 doctor refuses · 7 a package is missing · 8 the result was not written.",
+)
+
+Numbers = Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True, negative=())]
+
+
+@app.command
+def forget(
+    model: Path,
+    /,
+    *,
+    data: str,
+    out: Path,
+    ids: Path | None = None,
+    where: str | None = None,
+    forget_class: str | None = None,
+    holdout: str | None = None,
+    retain: str | None = None,
+    method: str = "neighbourhood",
+    strength: float | None = None,
+    expected_accuracy: float | None = None,
+    mislabelled: Annotated[bool, Parameter(negative=())] = False,
+    setting: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    utility_budget: float = 0.02,
+    seed: int = 0,
+    architecture: str | None = None,
+    mean: Numbers = None,
+    std: Numbers = None,
+    size: int | None = None,
+    id_column: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    device: str = "cpu",
+) -> None:
+    """Make MODEL forget records of DATA; write the new model and its evidence into a new folder.
+
+    Name the records in one way: --ids, --where or --forget-class.
+
+    Args:
+        model: A folder that `efface train` wrote, or a weights file with --architecture.
+        data: Parquet file or folder, or image folder; `DATA:test` names a split.
+        out: A folder that does not exist yet; it gets the model in the same container, record.json,
+            evidence.json, exclude.csv and report.html, all or nothing.
+        ids: File with one id a line, or a CSV with a column `id`.
+        where: Expression on columns, for example `label=dog and source!=web`.
+        forget_class: A class that goes altogether, all its records.
+        holdout: Data that the model was never trained on.
+        retain: Data that the model was trained on and that stay.
+        method: Name of a method.
+        strength: The method's one knob; 1 is its default.
+        expected_accuracy: Accuracy on unseen data (0 to 1), from the model card.
+        mislabelled: The labels of the forget records are wrong.
+        setting: Any other setting of the method, as NAME=VALUE.
+        utility_budget: Accuracy that may be lost on the holdout, 0 to 1.
+        seed: Of everything drawn at random.
+        architecture: `timm:NAME` or `package.module:factory`, for a weights file.
+        mean: Per channel, of the pixels in 0 to 1.
+        std: Per channel, of the pixels in 0 to 1.
+        size: Side of the images in pixels.
+        id_column: Column of the ids.
+        image_column: Column of the images.
+        label_column: Column of the labels.
+        device: For torch: cpu, cuda, mps.
+    """
+    from efface.command import Flags, run_forget
+
+    flags = Flags(architecture, mean, std, size, id_column, image_column, label_column, device)
+    run_forget(
+        model,
+        flags,
+        data=data,
+        out=out,
+        naming={"ids": ids, "where": where, "forget_class": forget_class},
+        holdout=holdout,
+        retain=retain,
+        options={
+            "method": method,
+            "strength": strength,
+            "expected_accuracy": expected_accuracy,
+            "mislabelled": mislabelled,
+            "utility_budget": utility_budget,
+            "seed": seed,
+            **_settings(setting),
+        },
+    )
+
+
+@app.command
+def train(
+    recipe: str,
+    /,
+    *,
+    data: str,
+    out: Path,
+    seed: int = 0,
+    exclude: Path | None = None,
+    exclude_class: str | None = None,
+    label_column: str | None = None,
+    device: str = "cpu",
+) -> None:
+    """Train a named recipe from scratch; stopped, it goes on after its last whole epoch.
+
+    Args:
+        recipe: Name of a recipe, for example `cifar10-resnet`.
+        data: Parquet file or folder, or image folder; `DATA:test` names a split.
+        out: A folder that does not exist yet; it gets model.safetensors and recipe.json.
+        seed: Of the initial weights and everything drawn at random.
+        exclude: File of ids that must not be trained on, for example an exclude.csv.
+        exclude_class: A class that must not be trained on.
+        label_column: Column of the labels.
+        device: For torch: cpu, cuda, mps.
+    """
+    from efface.command import run_train
+
+    run_train(
+        recipe,
+        data=data,
+        out=out,
+        seed=seed,
+        excluded={"ids": exclude, "forget_class": exclude_class},
+        label_column=label_column,
+        device=device,
+    )
+
+
+@app.command
+def doctor(
+    model: Path,
+    /,
+    *,
+    data: str,
+    architecture: str | None = None,
+    mean: Numbers = None,
+    std: Numbers = None,
+    size: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    device: str = "cpu",
+) -> None:
+    """Look for hazards before anything moves: wrong preprocessing, modes, weights, labels.
+
+    Args:
+        model: A folder that `efface train` wrote, or a weights file with --architecture.
+        data: Correctly labelled records; parquet file or folder, or image folder.
+        architecture: `timm:NAME` or `package.module:factory`, for a weights file.
+        mean: Per channel, of the pixels in 0 to 1.
+        std: Per channel, of the pixels in 0 to 1.
+        size: Side of the images in pixels.
+        image_column: Column of the images.
+        label_column: Column of the labels.
+        device: For torch: cpu, cuda, mps.
+    """
+    from efface.command import Flags, run_doctor
+
+    run_doctor(
+        model, Flags(architecture, mean, std, size, None, image_column, label_column, device), data
+    )
+
+
+@app.command
+def methods() -> None:
+    """List the methods with their settings and what each sees."""
+    from efface.command import run_methods
+
+    run_methods()
+
+
+def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE pairs, the values read as JSON."""
+    from efface.errors import InputError
+
+    settings = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError("--setting NAME=VALUE", repr(pair), "For example --setting steps=100.")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                "a number, true, false or a quoted text", repr(value), "Check --setting."
+            ) from error
+    return settings
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; end with the exit code of the error, if there was one."""
+    from efface.errors import EffaceError
+
+    try:
+        app(arguments, exit_on_error=False)
+    except EffaceError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+    except CycloptsError:
+        sys.exit(2)
