@@ -2,10 +2,7 @@
 
 import subprocess
 import sys
-from importlib.util import find_spec
 from types import ModuleType
-
-import pytest
 
 import efface
 
@@ -39,7 +36,6 @@ def test_a_star_import_brings_the_listed_names_and_nothing_else():
     assert set(listed) <= {*brought, "__version__"}
 
 
-@pytest.mark.skipif(not find_spec("efface.cli"), reason="NOT RUN: no command line yet")
 def test_help_does_not_load_torch():
     """Torch alone takes seconds to import; help must come at once."""
     code = """
