@@ -74,6 +74,15 @@ def test_the_library_neither_prints_nor_asserts(path):
     assert not asserted
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_the_library_leaves_pythons_own_random_numbers_alone(path):
+    """The shape checks of the tests draw from them, so that no test could watch their state."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {name.name for n in nodes if isinstance(n, ast.Import) for name in n.names}
+    names |= {n.module for n in nodes if isinstance(n, ast.ImportFrom)}
+    assert "random" not in names
+
+
 def test_the_ruler_counts_what_a_reader_reads():
     """Docstrings, blanks and comments are free; the rest counts, nested functions included."""
     text = (
