@@ -1,0 +1,72 @@
+"""Neighbourhood: what the target is, and that the student comes to answer it."""
+
+import pytest
+import torch
+from torch import nn
+
+from efface.errors import InputError
+from efface.methods.neighbourhood import _divergence, _masking, neighbourhood
+from efface.types import Records, Split
+
+
+def _probabilities(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(x).softmax(1)
+
+
+def test_the_divergence_is_torchs_own():
+    """A second implementation: torch's kl_div, with and without classes of probability nought."""
+    generator = torch.Generator().manual_seed(0)
+    held = torch.randn(5, 4, generator=generator).log_softmax(1)
+    answer = torch.randn(5, 4, generator=generator)
+    theirs = nn.functional.kl_div(
+        answer.log_softmax(1), held, reduction="none", log_target=True
+    ).sum(1)
+    torch.testing.assert_close(_divergence(held, answer), theirs)
+    masked = held.clone()
+    masked[:, 1] = -torch.inf
+    masked = masked.log_softmax(1)
+    p = masked.exp()
+    by_hand = (p * (masked.clamp_min(-99) - answer.log_softmax(1))).sum(1)
+    torch.testing.assert_close(_divergence(masked, answer), by_hand)
+
+
+def test_masking_renormalises_the_rest():
+    """Masked distillation: the leaving class gets nothing, the others keep their ratios."""
+    answer = torch.tensor([[0.7, 0.2, 0.1]]).log()
+    batch = Records(torch.zeros(1, 1), torch.tensor([1]))
+    leaving = _masking((0,), mislabelled=False)(answer, batch).exp()
+    torch.testing.assert_close(leaving, torch.tensor([[0.0, 2 / 3, 1 / 3]]))
+    own = _masking((), mislabelled=True)(answer, batch).exp()
+    torch.testing.assert_close(own, torch.tensor([[7 / 8, 0.0, 1 / 8]]))
+    same = _masking((), mislabelled=False)(answer, batch).exp()
+    torch.testing.assert_close(same, torch.tensor([[0.7, 0.2, 0.1]]))
+
+
+def test_a_leaving_class_is_no_longer_answered(tiny_net, digits):
+    """The class goes, the others stay where they were."""
+    trained = digits.take(range(300))
+    threes = trained.take(torch.nonzero(trained.y == 3).flatten())
+    others = digits.take(torch.nonzero(digits.y != 3).flatten())
+    student = neighbourhood(tiny_net, Split(threes, leaving=(3,)), seed=0)
+    assert float(_probabilities(student, threes.x)[:, 3].mean()) < 0.1
+    before = (_probabilities(tiny_net, others.x).argmax(1) == others.y).float().mean()
+    after = (_probabilities(student, others.x).argmax(1) == others.y).float().mean()
+    assert float(after) > float(before) - 0.05
+
+
+def test_a_wrong_label_is_no_longer_answered(tiny_net, digits):
+    """Told that the labels are wrong, the student stops to give them."""
+    wrong = digits.take(range(20))
+    student = neighbourhood(tiny_net, Split(wrong), mislabelled=True, seed=0)
+    assert float(_probabilities(student, wrong.x).gather(1, wrong.y[:, None]).mean()) < 0.2
+
+
+def test_other_inputs_than_images_are_refused(tiny_net):
+    """There is no perspective of a row of a table."""
+    with pytest.raises(InputError) as error:
+        neighbourhood(tiny_net, Split(Records(torch.ones(2, 4), torch.tensor([0, 1]))))
+    assert str(error.value) == (
+        "Wanted images (n, c, h, w) for the method neighbourhood. Got inputs of shape (2, 4). "
+        "Use --method jit, which works on any tensor."
+    )
