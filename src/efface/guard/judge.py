@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from efface.adapters import device_of, logits, teacher_of
 from efface.errors import NotMet
 from efface.guard.inputs import synthetic_inputs
-from efface.guard.states import State, between, copied, finite_buffers, norm, put
+from efface.guard.states import State, asked, between, copied, finite_buffers, norm, put
 from efface.types import Records, Split, Verdict
 
 EVERY = 4
@@ -92,9 +92,9 @@ class Guard:
     def watch(self, student: nn.Module, loss: float) -> Verdict:
         """Judge one step; on HALVE and END the student has been put back, in place."""
         self.steps += 1
-        thorough = self.steps % EVERY == 1 and not self._fresh_start
+        thorough = self.steps % EVERY == 1
         found = self._cheap(student, loss)
-        if found is None and thorough:
+        if found is None and thorough and not self._fresh_start:
             found = self._costly(student, self._sample)
         if not _found_anywhere(found):
             if thorough:
@@ -210,10 +210,10 @@ class Guard:
             "The old model stands. Lower --strength, choose another method or give a --holdout.",
         )
 
-    @torch.no_grad()
     def _probabilities(self, model: nn.Module) -> Float[Tensor, " m k"]:
         """Answers on the synthetic inputs, leaving classes masked out, the rest renormalised."""
-        answer = logits(model, self._inputs.to(device_of(model))).float()
+        with asked(model):
+            answer = logits(model, self._inputs.to(device_of(model))).float()
         answer[:, self._leaving] = -torch.inf
         return answer.softmax(1).cpu()
 
@@ -234,15 +234,13 @@ class _Utility:
         error = float(lost.std()) / math.sqrt(len(lost))
         return float(self._before.mean()), float(lost.mean()), error
 
-    @torch.no_grad()
     def _right(self, model: nn.Module) -> Float[Tensor, " n"]:
         """1 where the model answers rightly, else 0."""
         if self.records is None:
             return torch.zeros(0)
         device = device_of(model)
-        parts = [
-            logits(model, part.to(device)).argmax(1).cpu() for part in self.records.x.split(256)
-        ]
+        with asked(model):
+            parts = [logits(model, x.to(device)).argmax(1).cpu() for x in self.records.x.split(256)]
         return (torch.cat(parts) == self.records.y.cpu()).double()
 
 

@@ -1,6 +1,7 @@
 """Arithmetic on a model's weights and buffers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,19 @@ def norm(tensors: Iterable[Tensor]) -> float:
 def finite_buffers(model: nn.Module) -> bool:
     """Whether every number in every buffer is finite."""
     return all(bool(torch.isfinite(b).all()) for b in model.buffers() if b.is_floating_point())
+
+
+@contextmanager
+def asked(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; afterwards each module is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 @torch.no_grad()
