@@ -1,8 +1,9 @@
 """Recipes: a named net on a named data set, trained the same way each time."""
 
+import difflib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -10,7 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from efface.adapters import logits
+from efface.errors import InputError
+from efface.io.architecture import build
+from efface.io.dataset import Table
+from efface.io.preprocessing import Preprocessing
 from efface.methods.parts.neighbours import shift_and_flip, uniforms
+from efface.record import SCHEMA, versions
 from efface.steps import descend
 from efface.types import Records, Verdict
 
@@ -20,7 +26,7 @@ class Recipe:
     """How a net is trained: SGD with Nesterov momentum 0.9, one-cycle learning rate.
 
     ``shift`` is the padding of the random crop in pixels (0: none); ``flip`` mirrors at random;
-    ``label_smoothing`` as in torch; ``half`` computes in bfloat16 where that is faster.
+    ``half`` computes in bfloat16 where that is faster.
     """
 
     architecture: str
@@ -34,6 +40,11 @@ class Recipe:
     shift: int = 0
     flip: bool = False
     half: bool = False
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How pixels become this net's inputs."""
+        return Preprocessing(self.mean, self.std, self.size)
 
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -63,6 +74,45 @@ RECIPES = {
 
 Progress = Callable[[int, int, float], None]
 """``progress(step, steps, loss)``, after each step."""
+
+
+def fresh(recipe: Recipe, num_classes: int, *, seed: int) -> nn.Module:
+    """The untrained net; the global random state is as it was before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(recipe.architecture, num_classes)
+
+
+def named(name: str) -> Recipe:
+    """The recipe of this name. Raises InputError with the nearest name when there is none."""
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, list(RECIPES), n=1)
+        raise InputError(
+            f"a recipe out of {', '.join(RECIPES)}",
+            repr(name),
+            f"Did you mean {close[0]!r}?" if close else "Choose one of these.",
+        )
+    return RECIPES[name]
+
+
+def description(name: str, table: Table, *, seed: int, command: str, excluded: int = 0) -> dict:
+    """What recipe.json says: all that is needed to make the model again and to feed it."""
+    settings = asdict(RECIPES[name])
+    classes = list(table.classes) if table.classes else None
+    return {
+        "schema": SCHEMA,
+        "recipe": name,
+        "architecture": settings.pop("architecture"),
+        "num_classes": table.num_classes,
+        "classes": classes,
+        **{part: settings.pop(part) for part in ("mean", "std", "size")},
+        "seed": seed,
+        "settings": settings,
+        "data_digest": table.digest,
+        "excluded": excluded,
+        "versions": versions(),
+        "command": command,
+    }
 
 
 def train(

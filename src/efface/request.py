@@ -105,7 +105,13 @@ def forget(
             failure = error
     seconds = time.perf_counter() - unlearning
     evidence = collect(
-        model, student, ours, mislabelled=mislabelled, classes=classes, seed=seed
+        model,
+        None if failure else student,
+        ours,
+        mislabelled=mislabelled,
+        classes=classes,
+        seed=seed,
+        outcome="not met" if failure else "done",
     )
     record = {
         "schema": SCHEMA,
