@@ -52,7 +52,7 @@ CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 RECIPES = {
     "cifar10-resnet": Recipe(
         architecture="efface.nets:resnet_small",
-        epochs=16,
+        epochs=10,
         learning_rate=0.2,
         mean=CIFAR_MEAN,
         std=CIFAR_STD,
