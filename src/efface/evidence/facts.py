@@ -1,0 +1,99 @@
+"""What the tests of one request share: both models' answers, measured when first asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch import nn
+
+from efface.errors import InputError
+from efface.scores.measure import Measured, measure
+from efface.types import Records, Split, record_key
+
+
+class NotRun(Exception):  # noqa: N818  # it is an answer, not an error
+    """Why a test says nothing about this request; becomes a row."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The same records before and after; with their inputs, for the tests that change these."""
+
+    records: Records
+    before: Measured
+    after: Measured
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Pair":
+        """Only these rows; a mask works too."""
+        index = np.arange(len(self.records))[np.asarray(rows)]
+        return Pair(
+            self.records.take(index.tolist()), self.before.take(index), self.after.take(index)
+        )
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """Old and new model, the split, and what the request says of it."""
+
+    old: nn.Module
+    new: nn.Module
+    split: Split
+    leaving: tuple[int, ...]
+    mislabelled: bool
+    classes: tuple[str, ...]
+    seed: int
+    method_saw: tuple[str, ...]
+
+    def _pair(self, records: Records) -> Pair:
+        before = measure(self.old, records)
+        return Pair(records, before, before if self.new is self.old else measure(self.new, records))
+
+    @cached_property
+    def forget(self) -> Pair:
+        """The forget records."""
+        return self._pair(self.split.forget)
+
+    @cached_property
+    def holdout(self) -> Pair:
+        """The evidence's half of the holdout; an error of its own when there is none."""
+        return self._pair(_given(self.split.holdout, "holdout"))
+
+    @cached_property
+    def retain(self) -> Pair:
+        """Records that were trained on and stay."""
+        return self._pair(_given(self.split.retain, "retain"))
+
+    @cached_property
+    def staying(self) -> Pair:
+        """The holdout without the classes that leave."""
+        return self.holdout.take(~np.isin(self.holdout.before.y, list(self.leaving)))
+
+    @cached_property
+    def rivals(self) -> Pair:
+        """Holdout records of the forget records' classes; all where the labels are wrong."""
+        if self.mislabelled:
+            return self.holdout
+        return self.holdout.take(np.isin(self.holdout.before.y, self.split.forget.y.cpu().numpy()))
+
+    def sample(self, pair: Pair, most: int) -> Pair:
+        """At most ``most`` records, drawn by the hash of their ids."""
+        order = np.argsort([record_key(f"{self.seed}:{i}") for i in pair.records.ids])
+        return pair.take(np.sort(order[:most]))
+
+    def seen_by_attack(self, measured: Measured) -> Measured:
+        """With the labels that an attack may read: the model's own answers if those are wrong."""
+        return measured.labelled(measured.predicted) if self.mislabelled else measured
+
+    def name(self, label: int) -> str:
+        """The class's name, or its number."""
+        return self.classes[label] if 0 <= label < len(self.classes) else str(label)
+
+
+def _given(records: Records | None, name: str) -> Records:
+    if records is None or not len(records):
+        raise InputError(f"{name} records", "none", "Give some, or read the lower tier.")
+    return records

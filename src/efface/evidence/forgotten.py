@@ -1,0 +1,310 @@
+"""Tests that need the models and the forget records alone (tier T0)."""
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from scipy import stats
+from torch import Tensor, nn
+
+from efface.evidence.facts import Facts, NotRun, Pair
+from efface.evidence.nearby import VIEWERS, VIEWS, seen_otherwise, synthetic
+from efface.evidence.rows import LOOK, PLAIN, Row
+from efface.evidence.verdicts import against
+from efface.scores.indistinguishability import expected_from_unseen
+from efface.scores.intervals import clopper_pearson
+from efface.scores.measure import measure
+
+NO_TARGET = "no target at this tier"
+MOST_UNSEEN = 500
+SYNTHETIC = 256
+
+
+def accuracy_row(facts: Facts) -> list[Row]:
+    """Share of forget records that get the label they came with."""
+    pair = facts.forget
+    hits, n = int(pair.after.correct.sum()), len(pair)
+    interval, target = clopper_pearson(hits, n), _label_target(facts)
+    verdict, status = (NO_TARGET, PLAIN) if target is None else against(interval, target)
+    what = "the wrong label they came with" if facts.mislabelled else "their label"
+    return [
+        Row(
+            key="forget.accuracy",
+            name=f"Forget records answered with {what}",
+            section="forget",
+            tier="T0",
+            before=float(pair.before.correct.mean()),
+            after=hits / n,
+            target=target,
+            interval=interval,
+            verdict=verdict,
+            status=status,
+            note=_label_note(facts, target),
+        )
+    ]
+
+
+def _label_target(facts: Facts) -> float | None:
+    """What a model that never saw the records would do, as far as the tier knows."""
+    if facts.leaving and set(facts.forget.after.y.tolist()) <= set(facts.leaving):
+        return 0.0
+    if facts.split.holdout is None:
+        return None
+    unseen = facts.holdout.after
+    if facts.mislabelled:
+        wrong = [(unseen.predicted[unseen.y != c] == c).mean() for c in facts.forget.after.y]
+        return float(np.mean(wrong))
+    return _or_none(expected_from_unseen(facts.forget.after.y, unseen.correct * 1.0, unseen.y))
+
+
+def _label_note(facts: Facts, target: float | None) -> str:
+    if target is None:
+        return "Without a holdout it is not known how a model that never saw them would answer."
+    if facts.mislabelled:
+        return "Target: how often unseen records of other classes get that label."
+    if facts.leaving:
+        return "Target: a model that never learned the class does not answer with it."
+    return "Target: the new model's accuracy on unseen records of the same classes."
+
+
+def spread_rows(facts: Facts) -> list[Row]:
+    """Mean entropy and mean logit margin; described here, judged by the tests of tier T1."""
+    return [_mean_row(facts, "entropy", "nats"), _mean_row(facts, "margin", "logits")]
+
+
+def _mean_row(facts: Facts, what: str, unit: str) -> Row:
+    before, after = (facts.seen_by_attack(m) for m in (facts.forget.before, facts.forget.after))
+    values, target = getattr(after, what), None
+    if facts.split.holdout is not None:
+        unseen = facts.seen_by_attack(facts.holdout.after)
+        target = _or_none(expected_from_unseen(after.y, getattr(unseen, what), unseen.y))
+    return Row(
+        key=f"forget.{what}",
+        name=f"Mean {what} of the forget records",
+        section="forget",
+        tier="T0",
+        before=float(getattr(before, what).mean()),
+        after=float(values.mean()),
+        target=target,
+        interval=_mean_interval(values),
+        unit=unit,
+        verdict=NO_TARGET if target is None else "described",
+        note="" if target is None else "Target: unseen records of the same classes.",
+    )
+
+
+def _mean_interval(values: np.ndarray) -> tuple[float, float] | None:
+    """Student's interval; None for one value, or for values that are all the same."""
+    if len(values) < 2 or not values.std():  # noqa: PLR2004
+        return None
+    low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+    return float(low), float(high)
+
+
+def _or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def residual_rows(facts: Facts) -> list[Row]:
+    """What is still known around the records: in other light, out of focus, turned a little."""
+    if facts.forget.records.x.ndim != 4:  # noqa: PLR2004
+        raise NotRun("the views are those of images (n, channels, height, width)")
+    kinds = [kind for kind in VIEWERS if kind not in facts.method_saw]
+    if not kinds:
+        raise NotRun("the method was trained on every view that this test has")
+    ours = {kind: _views(facts, facts.forget, kind) for kind in kinds}
+    unseen = None
+    if facts.split.holdout is not None and len(facts.rivals) and not facts.mislabelled:
+        some = facts.sample(facts.rivals, MOST_UNSEEN)
+        unseen = some, {kind: _views(facts, some, kind)[1] for kind in kinds}
+    rows = [_view_row(facts, kind, ours[kind], unseen) for kind in kinds]
+    return [*rows, _again_row(facts, ours, unseen)]
+
+
+_Unseen = tuple[Pair, dict[str, Bool[np.ndarray, "n v"]]] | None
+
+
+def _views(
+    facts: Facts, pair: Pair, kind: str
+) -> tuple[Bool[np.ndarray, "n v"], Bool[np.ndarray, "n v"]]:
+    """For each record and view: does the old, does the new model answer with the label?"""
+    seen = [seen_otherwise(pair.records, kind, view=v, seed=facts.seed) for v in range(VIEWS)]
+    right = [
+        np.stack([measure(model, r).correct for r in seen], 1) for model in (facts.old, facts.new)
+    ]
+    return right[0], right[1]
+
+
+def _view_row(
+    facts: Facts,
+    kind: str,
+    right: tuple[Bool[np.ndarray, "n v"], Bool[np.ndarray, "n v"]],
+    unseen: _Unseen,
+) -> Row:
+    value = float(right[1].mean())
+    spoken = {"light": "other light", "focus": "blur", "turn": "a small turn"}[kind]
+    return _residual_row(
+        facts,
+        key=f"residual.{kind}",
+        name=f"Forget records answered with their label under {spoken}",
+        before=float(right[0].mean()),
+        after=value,
+        target=None if unseen is None else _matched(facts, unseen[0], unseen[1][kind].mean(1)),
+        note=f"{VIEWS} views a record. ",
+    )
+
+
+def _again_row(
+    facts: Facts,
+    ours: dict[str, tuple[Bool[np.ndarray, "n v"], Bool[np.ndarray, "n v"]]],
+    unseen: _Unseen,
+) -> Row:
+    """Missed as they are, yet recognised in some other view: residual knowledge (2601.22359)."""
+    before, after = (
+        ~clean.correct & np.concatenate([right[side] for right in ours.values()], 1).any(1)
+        for side, clean in enumerate((facts.forget.before, facts.forget.after))
+    )
+    target = None
+    if unseen is not None:
+        again = ~unseen[0].after.correct & np.concatenate([*unseen[1].values()], 1).any(1)
+        target = _matched(facts, unseen[0], again * 1.0)
+    return _residual_row(
+        facts,
+        key="residual.again",
+        name="Forget records missed as they are, recognised in another view",
+        before=float(before.mean()),
+        after=float(after.mean()),
+        target=target,
+        note="",
+    )
+
+
+def _matched(facts: Facts, unseen: Pair, values: np.ndarray) -> float | None:
+    return _or_none(expected_from_unseen(facts.forget.after.y, values, unseen.after.y))
+
+
+def _residual_row(  # the fields of one row
+    facts: Facts,
+    *,
+    key: str,
+    name: str,
+    before: float,
+    after: float,
+    target: float | None,
+    note: str,
+) -> Row:
+    n = len(facts.forget)
+    interval = clopper_pearson(round(after * n), n)
+    verdict, status = (NO_TARGET, PLAIN) if target is None else against(interval, target)
+    if target is not None:
+        note += f"Target: the same on at most {MOST_UNSEEN} unseen records of the same classes."
+    return Row(
+        key=key,
+        name=name,
+        section="forget",
+        tier="T0",
+        before=before,
+        after=after,
+        target=target,
+        interval=interval,
+        verdict=verdict,
+        status=status,
+        note=note.strip(),
+    )
+
+
+def drift_rows(facts: Facts) -> list[Row]:
+    """How far the answers moved on inputs that are nobody's."""
+    inputs = synthetic(facts.forget.records, n=SYNTHETIC, seed=facts.seed)
+    old, new = measure(facts.old, inputs), measure(facts.new, inputs)
+    apart = (old.probabilities * (old.log_probabilities - new.log_probabilities)).sum(1)
+    same = int((old.predicted == new.predicted).sum())
+    about = f"{SYNTHETIC} noise inputs; at tier T0 the only sign of what happened elsewhere."
+    shared = {"section": "moved", "tier": "T0", "note": about, "verdict": "described"}
+    return [
+        Row(
+            key="drift.divergence",
+            name="Divergence of the answers on synthetic inputs, KL(old, new)",
+            after=float(apart.mean()),
+            unit="nats",
+            **shared,
+        ),
+        Row(
+            key="drift.agreement",
+            name="Synthetic inputs answered as before",
+            after=same / SYNTHETIC,
+            interval=clopper_pearson(same, SYNTHETIC),
+            **shared,
+        ),
+    ]
+
+
+def tensors(old: nn.Module, new: nn.Module) -> list[dict[str, object]]:
+    """For each weight and buffer: how far it moved, relative to its own length."""
+    found = []
+    for kind, before, after in (
+        ("weight", dict(old.named_parameters()), dict(new.named_parameters())),
+        ("buffer", dict(old.named_buffers()), dict(new.named_buffers())),
+    ):
+        for name, tensor in before.items():
+            moved, size = (
+                _length(after[name].detach().cpu() - tensor.detach().cpu()),
+                _length(tensor),
+            )
+            found.append(
+                {
+                    "name": name,
+                    "kind": kind,
+                    "size": tensor.numel(),
+                    "length": size,
+                    "moved": moved,
+                    "relative": moved / size if size else float(moved > 0),
+                    "identical": torch.equal(after[name].cpu(), tensor.cpu()),
+                }
+            )
+    return found
+
+
+def _length(tensor: Tensor) -> float:
+    return float(tensor.detach().double().norm())
+
+
+def moved_rows(facts: Facts) -> list[Row]:
+    """How far the weights went, which went farthest, whether the buffers stood still."""
+    found = tensors(facts.old, facts.new)
+    weights = [t for t in found if t["kind"] == "weight"]
+    rows = [_movement_row(weights)] if weights else []
+    buffers = [t for t in found if t["kind"] == "buffer"]
+    changed = [str(t["name"]) for t in buffers if not t["identical"]]
+    return [
+        *rows,
+        Row(
+            key="moved.buffers",
+            name="Buffers that are not bit-identical",
+            section="moved",
+            tier="T0",
+            after=float(len(changed)),
+            target=0.0,
+            unit="count",
+            verdict="stood still" if not changed else "changed",
+            status=LOOK if changed else PLAIN,
+            note=f"Of {len(buffers)}. {', '.join(changed[:5])}".strip(),
+        ),
+    ]
+
+
+def _movement_row(weights: list[dict]) -> Row:
+    moved, size = (sum(t[part] ** 2 for t in weights) ** 0.5 for part in ("moved", "length"))
+    farthest = max(weights, key=lambda t: t["relative"])
+    still = sum(t["identical"] for t in weights)
+    return Row(
+        key="moved.weights",
+        name="Movement of all weights, relative to their length (L2)",
+        section="moved",
+        tier="T0",
+        after=moved / size if size else 0.0,
+        unit="ratio",
+        verdict="nothing moved" if still == len(weights) else "described",
+        status=LOOK if still == len(weights) else PLAIN,
+        note=f"{still} of {len(weights)} tensors did not move. Farthest: {farthest['name']}, "
+        f"{farthest['relative']:.3g}. How far weights moved says nothing about what is forgotten.",
+    )

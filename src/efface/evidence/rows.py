@@ -1,0 +1,117 @@
+"""What evidence is made of: rows, and the whole that they stand in."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from efface.errors import InputError
+
+SCHEMA = 1
+
+TIERS = {
+    "T0": "the model and the forget records",
+    "T1": "the model, the forget records and a holdout that was never trained on",
+    "T2": "the model, the forget records, a holdout and a sample of the records that stay",
+}
+
+PLAIN, LOOK, RED, NOT_RUN = "plain", "look", "red", "not run"
+"""The status of a row: as wanted or without a target; stands out; crashed or harmful; not run."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One test: ``before`` is the old model's number, ``after`` the new model's.
+
+    ``target``: a number in the same unit, words ("like unseen"), or None where the tier has none.
+    ``interval``: 95 % interval of ``after`` unless the note says otherwise. ``unit``: share, nats,
+    logits, area, distance, p, ratio or count. ``verdict``: in words; ``status``: see PLAIN.
+    """
+
+    key: str
+    name: str
+    section: str
+    tier: str
+    before: float | None = None
+    after: float | None = None
+    target: float | str | None = None
+    interval: tuple[float, float] | None = None
+    unit: str = "share"
+    verdict: str = ""
+    status: str = PLAIN
+    note: str = ""
+
+
+def not_run(row: Row, why: str) -> Row:
+    """The row of a test that says nothing, and why."""
+    silent = {"before": None, "after": None, "interval": None}
+    return replace(row, **silent, verdict="not run", status=NOT_RUN, note=why)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What changed, against which target, and how strong the test was.
+
+    ``rows``: every test, run or not; ``records``: one entry for each forget record, with its id;
+    ``per_class`` and ``tensors``: one entry for each; ``arrays``: what the figures draw;
+    ``counts``: how many records of each kind were looked at; ``outcome``: done or not met.
+    """
+
+    tier: str
+    rows: tuple[Row, ...]
+    records: list[dict[str, Any]]
+    per_class: list[dict[str, Any]] = field(default_factory=list)
+    tensors: list[dict[str, Any]] = field(default_factory=list)
+    arrays: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    leaving: tuple[str, ...] = ()
+    mislabelled: bool = False
+    seed: int = 0
+    outcome: str = "done"
+
+    def row(self, key: str) -> Row:
+        """The row with this key. Raises InputError when there is none."""
+        for row in self.rows:
+            if row.key == key:
+                return row
+        raise InputError(
+            "the key of a row", key, f"The rows are {', '.join(row.key for row in self.rows)}."
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dicts, lists, texts and numbers; what is not a finite number is None."""
+        whole = {"schema": SCHEMA} | {
+            name: getattr(self, name) for name in self.__dataclass_fields__
+        }
+        return plain(whole)
+
+    def _repr_html_(self) -> str:
+        """The page, without a record of the run: what a notebook shows."""
+        from efface.evidence.report import render
+
+        return render(self, {})
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON can hold it; NaN and infinity become None, what is unknown its text."""
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(part) for part in value]
+    return _plain_object(value)
+
+
+def _plain_object(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        return plain(value.tolist())
+    return value.as_posix() if isinstance(value, Path) else str(value)

@@ -1,0 +1,261 @@
+"""Tests against a holdout that was never trained on (tier T1): like unseen, or still known?"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from efface.evidence.facts import Facts, NotRun, Pair
+from efface.evidence.rows import LOOK, PLAIN, Row, not_run
+from efface.evidence.verdicts import against, attacked
+from efface.scores.indistinguishability import ks, like_unseen, placements, two_sided
+from efface.scores.intervals import clopper_pearson, smallest_share
+from efface.scores.measure import Measured
+from efface.scores.membership import LEAST_FALSE_ALARMS, Attack, loss_attack
+from efface.types import record_key
+
+LIKE = 0.95
+LEAST_UNSEEN = 39
+"""With fewer unseen records in a group no placement can be rarer than one in twenty."""
+
+
+def attack(facts: Facts, side: str) -> Attack:
+    """The loss attack on the ``before`` or the ``after`` model, matched by class."""
+    if not len(facts.rivals):
+        raise NotRun("the holdout has no record of the classes of the forget records")
+    ours, theirs = (facts.seen_by_attack(getattr(p, side)) for p in (facts.forget, facts.rivals))
+    return loss_attack(ours.loss, theirs.loss, forget_classes=ours.y, unseen_classes=theirs.y)
+
+
+def attack_rows(facts: Facts) -> list[Row]:
+    """The loss attack before and after: area, and share found at one false alarm in a hundred."""
+    before, after = attack(facts, "before"), attack(facts, "after")
+    verdict, status = attacked(after.auc_interval, 0.5, control=before.recognised)
+    left_out = f" {after.unmatched} records have no unseen one of their class." * (
+        after.unmatched > 0
+    )
+    row = Row(
+        key="attack.loss",
+        name="Membership attack on the loss: area under the curve",
+        section="unseen",
+        tier="T1",
+        before=before.auc,
+        after=after.auc,
+        target=0.5,
+        interval=after.auc_interval,
+        unit="area",
+        verdict=verdict,
+        status=status,
+        note=f"A weak attack: one threshold for all. {after.forget_n} forget against "
+        f"{after.unseen_n} unseen records of the same classes.{left_out}" + _own_answer(facts),
+    )
+    return [row, _low_rate_row(before, after)]
+
+
+def _own_answer(facts: Facts) -> str:
+    return " The labels are said to be wrong, so it reads the loss of the model's own answer." * (
+        facts.mislabelled
+    )
+
+
+def _low_rate_row(before: Attack, after: Attack) -> Row:
+    row = Row(
+        key="attack.loss_low_rate",
+        name=f"The same: records found at {after.fpr:.0%} false alarms",
+        section="unseen",
+        tier="T1",
+        before=before.tpr,
+        after=after.tpr,
+        target=after.fpr,
+        interval=after.tpr_interval,
+    )
+    if after.tpr_interval is None:
+        least = round(LEAST_FALSE_ALARMS / after.fpr)
+        why = f"not resolvable with {after.unseen_n} unseen records of these classes; {least} are"
+        return not_run(row, f"{why} needed")
+    seen = before.tpr_interval is not None and before.tpr_interval[0] > before.fpr
+    verdict, status = attacked(after.tpr_interval, after.fpr, control=seen)
+    return replace(row, verdict=verdict, status=status)
+
+
+def likeness(ours: Measured, theirs: Measured) -> tuple[np.ndarray, np.ndarray, str]:
+    """(placement, two-sided p) of each of our margins among theirs, and what they stand among.
+
+    By class where each class has enough unseen records, else among all of them.
+    """
+    counts = [(theirs.y == label).sum() for label in np.unique(ours.y)]
+    if min(counts, default=0) >= LEAST_UNSEEN:
+        groups, among = (ours.y, theirs.y), "unseen records of its class"
+    elif len(theirs) >= LEAST_UNSEEN:
+        groups = np.zeros_like(ours.y), np.zeros_like(theirs.y)
+        among = "all unseen records (too few of each class)"
+    else:
+        raise NotRun(f"{LEAST_UNSEEN} unseen records are needed, there are {len(theirs)}")
+    places = placements(ours.margin, groups[0], theirs.margin, groups[1])
+    return places, two_sided(places, groups[0], groups[1]), among
+
+
+def likeness_of(facts: Facts, side: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """``likeness`` of the forget records to the holdout of their classes."""
+    ours, theirs = (facts.seen_by_attack(getattr(p, side)) for p in (facts.forget, facts.rivals))
+    return likeness(ours, theirs)
+
+
+def likeness_rows(facts: Facts) -> list[Row]:
+    """Share of forget records whose margin is like an unseen record's, and the KS distance."""
+    (_, before, _), (places, after, among) = (likeness_of(facts, s) for s in ("before", "after"))
+    n, share = len(after), like_unseen(after)
+    interval = clopper_pearson(round(share * n), n)
+    verdict, status = against(interval, LIKE)
+    high, low = float((places > 0.975).mean()), float((places < 0.025).mean())  # noqa: PLR2004
+    row = Row(
+        key="like_unseen.share",
+        name="Forget records whose margin is like an unseen record's",
+        section="unseen",
+        tier="T1",
+        before=like_unseen(before),
+        after=share,
+        target=LIKE,
+        interval=interval,
+        verdict=verdict,
+        status=status,
+        note=f"Each among {among}; {high:.1%} lie too high, {low:.1%} too low.",
+    )
+    return [row, _ks_row(facts)]
+
+
+def _ks_row(facts: Facts) -> Row:
+    pairs = [
+        [facts.seen_by_attack(getattr(p, side)).margin for p in (facts.forget, facts.rivals)]
+        for side in ("before", "after")
+    ]
+    (before, _), (after, p) = (ks(ours, theirs) for ours, theirs in pairs)
+    apart = p < 0.05  # noqa: PLR2004
+    return Row(
+        key="like_unseen.ks",
+        name="Distance of the margins to unseen records' (Kolmogorov-Smirnov)",
+        section="unseen",
+        tier="T1",
+        before=before,
+        after=after,
+        target="like unseen",
+        unit="distance",
+        verdict="not like unseen" if apart else "not told from unseen",
+        status=LOOK if apart else PLAIN,
+        note=f"p = {p:.2g}, {len(facts.forget)} against {len(facts.rivals)} unseen records of the "
+        "same classes; the mixture of classes is not matched.",
+    )
+
+
+def positive_control(facts: Facts) -> list[Row]:
+    """The same attack must see the forget records in the old model; else it proves nothing."""
+    found = attack(facts, "before")
+    return [
+        Row(
+            key="control.positive",
+            name="Positive control: the loss attack on the old model",
+            section="controls",
+            tier="T1",
+            before=found.auc,
+            target="above 0.5",
+            interval=found.auc_interval,
+            unit="area",
+            verdict="seen" if found.recognised else "void",
+            status=PLAIN if found.recognised else LOOK,
+            note="The interval is the old model's. "
+            + (
+                "The attack sees the records in the old model."
+                if found.recognised
+                else "The attack does not see the records even in the old model: that it does not "
+                "see them in the new one says nothing."
+            ),
+        )
+    ]
+
+
+def negative_control(facts: Facts) -> list[Row]:
+    """One half of the holdout against the other: nobody was trained on, so all must be quiet."""
+    some, others = halves(facts.rivals, facts.seed)
+    if not len(some) or not len(others):
+        raise NotRun("the holdout has too few records of these classes to be halved")
+    ours, theirs = (facts.seen_by_attack(p.after) for p in (some, others))
+    found = loss_attack(
+        ours.loss, theirs.loss, forget_classes=ours.y, unseen_classes=theirs.y, level=0.99
+    )
+    loud = found.recognised or found.over_forgotten
+    row = Row(
+        key="control.negative",
+        name="Negative control: the loss attack on records never seen",
+        section="controls",
+        tier="T1",
+        after=found.auc,
+        target=0.5,
+        interval=found.auc_interval,
+        unit="area",
+        verdict="not quiet: void" if loud else "quiet",
+        status=LOOK if loud else PLAIN,
+        note=f"Half of the holdout ({found.forget_n}) against the other half ({found.unseen_n}), "
+        "new model; 99 % interval.",
+    )
+    return [row, *_likeness_control(ours, theirs)]
+
+
+def _likeness_control(ours: Measured, theirs: Measured) -> list[Row]:
+    row = Row(
+        key="control.negative_likeness",
+        name="Negative control: the likeness of records never seen",
+        section="controls",
+        tier="T1",
+        target=LIKE,
+    )
+    try:
+        _, p_values, _ = likeness(ours, theirs)
+    except NotRun as why:
+        return [not_run(row, str(why))]
+    share, n = like_unseen(p_values), len(p_values)
+    low, high = clopper_pearson(round(share * n), n, level=0.99)
+    # The unseen records are a sample too: their own error widens what is quiet.
+    quiet = low - 0.02 <= LIKE <= high + 0.02
+    return [
+        replace(
+            row,
+            after=share,
+            interval=(low, high),
+            verdict="quiet" if quiet else "not quiet: void",
+            status=PLAIN if quiet else LOOK,
+            note="99 % interval.",
+        )
+    ]
+
+
+def power_rows(facts: Facts) -> list[Row]:
+    """What the sample could not have seen."""
+    found, n = attack(facts, "after"), len(facts.forget)
+    blind = found.smallest_auc >= 1
+    return [
+        Row(
+            key="power.area",
+            name="Power: the smallest area that would have been found 4 times in 5",
+            section="controls",
+            tier="T1",
+            after=found.smallest_auc,
+            unit="area",
+            verdict="too few records to see any leak" if blind else "described",
+            status=LOOK if blind else PLAIN,
+            note="A smaller leak can be there and not be seen.",
+        ),
+        Row(
+            key="power.share",
+            name="Power: share of records that may be known although none was found",
+            section="controls",
+            tier="T1",
+            after=smallest_share(n),
+            verdict="described",
+            note=f"No hit in {n} records leaves so many possible, at 95 %.",
+        ),
+    ]
+
+
+def halves(pair: Pair, seed: int) -> tuple[Pair, Pair]:
+    """Two halves by the hash of the ids: the same for any order."""
+    first = np.array([record_key(f"half:{seed}:{i}") % 2 == 0 for i in pair.records.ids], bool)
+    return pair.take(first), pair.take(~first)

@@ -1,0 +1,42 @@
+"""From an interval and a target to a word and a status: one rule for all rows."""
+
+from efface.evidence.rows import LOOK, PLAIN
+
+TOO_WIDE = 0.5
+"""An interval of a share or an area that is wider than this tells nothing."""
+
+
+def against(interval: tuple[float, float], target: float) -> tuple[str, str]:
+    """(verdict, status): does the interval of a share hold the value that unseen records have?"""
+    low, high = interval
+    if low > target:
+        return "above unseen", LOOK
+    if high < target:
+        return "below unseen", LOOK
+    if high - low > TOO_WIDE:
+        return "too few records to tell", PLAIN
+    return "not told from unseen", PLAIN
+
+
+def attacked(interval: tuple[float, float], chance: float, *, control: bool) -> tuple[str, str]:
+    """(verdict, status) of an attack whose positive control said ``control``."""
+    low, high = interval
+    if low > chance:
+        return "still recognised", LOOK
+    if high < chance:
+        return "forgotten too far", LOOK
+    if not control:
+        return "void", LOOK
+    if high - low > TOO_WIDE:
+        return "too few records to tell", PLAIN
+    return "not recognised", PLAIN
+
+
+def utility(interval: tuple[float, float]) -> tuple[str, str]:
+    """(verdict, status) of a change of accuracy on records that must not suffer."""
+    low, high = interval
+    if high < 0:
+        return "fell", LOOK
+    if low > 0:
+        return "rose", PLAIN
+    return "no fall seen", PLAIN

@@ -1,0 +1,69 @@
+"""Intervals for shares and areas, and the smallest leak that a sample could have shown."""
+
+import math
+
+from scipy import optimize, stats
+
+
+def clopper_pearson(hits: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Exact interval for a share of ``hits`` in ``n``; (0, 1) when nothing was counted."""
+    if n == 0:
+        return 0.0, 1.0
+    found = stats.binomtest(hits, n).proportion_ci(level, method="exact")
+    return float(found.low), float(found.high)
+
+
+def auc_interval(auc: float, m: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
+    """Interval for an area under the curve from m positives and n negatives.
+
+    Method 5 of Newcombe (Statistics in Medicine 25, 2006): the score form of Hanley and McNeil's
+    variance. It stays inside 0 to 1 and has a width at 0 and at 1, where DeLong's has none.
+    """
+    z = float(stats.norm.ppf((1 + level) / 2))
+    return _lower(auc, m, n, z), 1 - _lower(1 - auc, m, n, z)
+
+
+def _lower(auc: float, m: float, n: float, z: float) -> float:
+    """The least area that is z standard errors (its own) below the observed one."""
+    if auc <= 0:
+        return 0.0
+
+    def distance(area: float) -> float:
+        spread = 1 + ((m + n) / 2 - 1) * ((1 - area) / (2 - area) + area / (1 + area))
+        return auc - area - z * math.sqrt(area * (1 - area) / (m * n) * spread)
+
+    upper = min(auc, 1 - 1e-12)
+    if distance(upper) >= 0:
+        return upper
+    return float(optimize.root_scalar(distance, bracket=(0.0, upper)).root)
+
+
+def smallest_auc(m: float, n: float, *, level: float = 0.95, power: float = 0.8) -> float:
+    """The least area above 0.5 that a two-sided test would find with this ``power``; at most 1.
+
+    From the Mann-Whitney variance without any difference, (m + n + 1) / 12mn. A value of 1 says
+    that the sample is too small to show any leak.
+    """
+    z = stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)
+    return float(min(1.0, 0.5 + z * math.sqrt((m + n + 1) / (12 * m * n))))
+
+
+def smallest_share(n: int, *, level: float = 0.95) -> float:
+    """The greatest share that may still be true after no hit in ``n``: 1 - (1 - level)^(1/n)."""
+    return 1 - (1 - level) ** (1 / n) if n else 1.0
+
+
+def paired_change(
+    gained: int, lost: int, n: int, *, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Change of a share on the same n records, with its interval: (change, low, high).
+
+    ``gained`` were wrong before and are right now, ``lost`` the reverse. Agresti and Min
+    (Statistics in Medicine 24, 2005): a Wald interval after half a record is added to each cell.
+    """
+    if n == 0:
+        return 0.0, -1.0, 1.0
+    z = float(stats.norm.ppf((1 + level) / 2))
+    centre = (gained - lost) / (n + 2)
+    spread = z * math.sqrt((gained + lost + 1) - (gained - lost) ** 2 / (n + 2)) / (n + 2)
+    return (gained - lost) / n, max(-1.0, centre - spread), min(1.0, centre + spread)
