@@ -102,7 +102,7 @@ def _random_state_kept():
 
 
 def _random_state():
-    """What numpy and torch would draw next; Python's own is moved by the shape checks of the tests."""
+    """What numpy and torch would draw next; Python's own is moved by the tests' shape checks."""
     kind, keys, *rest = np.random.get_state()  # noqa: NPY002  # the global one is what is watched
     return {
         "numpy": (kind, keys.tobytes(), *rest),
