@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -174,8 +173,6 @@ def run_block(block, page, folder, namespace):
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
     """The folder that ``make demo`` leaves: a model, its data and a list of ids."""
-    if not find_spec("efface.demo"):
-        pytest.skip("NOT RUN: efface.demo does not exist yet")
     from efface.demo import write_demo
 
     folder = tmp_path_factory.mktemp("page") / "demo"
