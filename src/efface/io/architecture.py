@@ -1,0 +1,107 @@
+"""From the name of an architecture to an untrained net."""
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from efface.errors import InputError, MissingExtra
+
+
+def build(architecture: str, num_classes: int | None = None) -> nn.Module:
+    """An untrained net of ``timm:NAME`` or ``package.module:factory``; no weights are fetched.
+
+    ``num_classes`` None is the net's own default. The global random state is left as it was.
+    Raises InputError for an unknown name or a factory that makes no module, MissingExtra for timm.
+    """
+    factory = _factory(architecture)
+    wanted = (
+        {} if num_classes is None or not _takes_classes(factory) else {"num_classes": num_classes}
+    )
+    with torch.random.fork_rng(devices=[]):
+        try:
+            model = factory(**wanted)
+        except TypeError as error:
+            raise InputError(
+                f"a factory that needs nothing but num_classes: {architecture}",
+                str(error),
+                "Write a small function that returns your net, and name that.",
+            ) from error
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"a torch module from {architecture}",
+            type(model).__name__,
+            "Name a function that makes one.",
+        )
+    return model
+
+
+def build_to_fit(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:
+    """The net with the classes that the weights have: the last tensor of another shape tells."""
+    model = build(architecture)
+    last = [
+        state[name].shape[0]
+        for name, tensor in model.state_dict().items()
+        if name in state and state[name].ndim and state[name].shape != tensor.shape
+    ]
+    return build(architecture, last[-1]) if last else model
+
+
+def _factory(architecture: str) -> Callable[..., Any]:
+    if architecture.startswith("timm:"):
+        return _timm_factory(architecture.removeprefix("timm:"))
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", architecture):
+        raise InputError(
+            "an architecture as timm:NAME or package.module:factory",
+            repr(architecture),
+            "Such as timm:resnet18 or torchvision.models:resnet18.",
+        )
+    module_name, name = architecture.split(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise InputError(
+            f"a module named {module_name}", str(error), "Install it, or put it on PYTHONPATH."
+        ) from error
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise InputError(
+            f"a function or class of {module_name}", repr(name), _nearest(name, _functions(module))
+        )
+    return factory
+
+
+def _timm_factory(name: str) -> Callable[..., Any]:
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingExtra(
+            "the package timm", "none installed", "Install it: pip install 'efface[timm]'."
+        ) from error
+    if not timm.is_model(name.split(".", maxsplit=1)[0]):
+        raise InputError("a net that timm knows", repr(name), _nearest(name, timm.list_models()))
+
+    def factory(**settings: Any) -> nn.Module:
+        return timm.create_model(name, pretrained=False, **settings)
+
+    return factory
+
+
+def _functions(module: ModuleType) -> list[str]:
+    return [name for name, value in vars(module).items() if name[0] != "_" and callable(value)]
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"Did you mean {close[0]!r}?" if close else "Look the name up in its documentation."
+
+
+def _takes_classes(factory: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(factory).parameters.values()
+    return any(p.name == "num_classes" or p.kind is p.VAR_KEYWORD for p in parameters)

@@ -1,0 +1,98 @@
+"""Files and folders that are there whole or not at all, whatever stops the writing."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from efface.errors import EffaceError, InputError, OutputError
+
+
+def write_whole(path: str | Path, content: bytes | Callable[[Path], None]) -> None:
+    """Write a file beside ``path``, bring it to the disk, and put it in place of ``path``.
+
+    ``content`` is the bytes, or a function that writes them to the path it is given.
+    Raises OutputError when that fails; what stood at ``path`` is then untouched.
+    """
+    path = Path(path)
+    scratch = _beside(path)
+    try:
+        if isinstance(content, bytes):
+            scratch.write_bytes(content)
+        else:
+            content(scratch)
+        _to_disk(scratch)
+        scratch.replace(path)
+        _to_disk(path.parent)
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # torch tells a full disk by the second
+        raise _not_written(path, error) from error
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(out: str | Path) -> Iterator[Path]:
+    """A folder to fill; it is renamed to ``out`` when the block ends, and gone when it raises.
+
+    Raises InputError before anything is done when ``out`` is there and holds something, OutputError
+    when the disk is full or may not be written to.
+    """
+    out = Path(out)
+    _refuse_taken(out)
+    scratch = _beside(out)
+    try:
+        scratch.mkdir(parents=True)
+        yield scratch
+        for inside in [*scratch.rglob("*"), scratch]:
+            _to_disk(inside)
+        if out.exists():
+            out.rmdir()
+        scratch.replace(out)
+        _to_disk(out.parent)
+    except OSError as error:
+        raise error if isinstance(error, EffaceError) else _not_written(out, error) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A free name in the same folder: renaming works within one file system only."""
+    return path.absolute().with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.writing")
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file or a folder's list of names has reached the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(PermissionError):  # some systems sync no folders
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _refuse_taken(out: Path) -> None:
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise InputError("a folder to write to", f"{out}, which is a file", "Give another --out.")
+    if out.exists() and any(out.iterdir()):
+        raise InputError(
+            "a folder that is not there yet, or is empty",
+            f"{out}, which holds files",
+            "Nothing is overwritten: give another --out, or remove that folder.",
+        )
+
+
+def _not_written(path: Path, error: Exception) -> OutputError:
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    return OutputError(
+        f"to write {path}",
+        f"{type(error).__name__}: {reason}",
+        "What was there before is untouched. Look at free space and permissions.",
+    )

@@ -1,0 +1,159 @@
+"""From a path on the command line to one split of a data set."""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from efface.errors import InputError
+
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""The words by which ``datasets`` knows a split in the name of a file or a folder."""
+
+IMAGES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One split as it lies on the disk: ``root`` is the folder that no image path may leave."""
+
+    dataset: datasets.Dataset
+    root: Path
+    files: tuple[Path, ...]
+
+    def digest(self) -> str:
+        """SHA-256 over names and contents of the files, in the order of the names."""
+        total = hashlib.sha256()
+        for path in self.files:
+            total.update(path.relative_to(self.root).as_posix().encode())
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        return total.hexdigest()
+
+
+def read_split(spec: str | Path) -> Source:
+    """Read ``DATA`` or ``DATA:split``: a parquet file, a folder of them, or a folder of images.
+
+    Raises InputError when there is nothing of the kind, no such split, or a damaged file.
+    """
+    path, split = _path_and_split(str(spec))
+    if path.is_file():
+        if split:
+            raise InputError(
+                f"a folder of which {split!r} is a split",
+                f"the file {path}",
+                "Leave the split away.",
+            )
+        return Source(_read_parquet([path]), path.parent, (path,))
+    seen = [file for file in sorted(path.rglob("*")) if _is_data(file.relative_to(path))]
+    if parquet := [file for file in seen if file.suffix.lower() == ".parquet"]:
+        chosen = _split_of(parquet, path, split)
+        return Source(_read_parquet(chosen), path, tuple(chosen))
+    images = [file for file in seen if file.suffix.lower() in IMAGES]
+    if not images:
+        raise InputError(
+            "parquet files or a folder of images a class", f"none in {path}", "Check the path."
+        )
+    _refuse_outsiders(images, path)
+    chosen = _split_of(images, path, split)
+    return Source(_image_table(chosen, images, path), path, tuple(chosen))
+
+
+def _path_and_split(spec: str) -> tuple[Path, str | None]:
+    if Path(spec).exists():
+        return Path(spec), None
+    head, colon, split = spec.rpartition(":")
+    if colon and Path(head).exists():
+        return Path(head), split
+    raise InputError("a file or a folder of data", f"{spec}, which is not there", "Check the path.")
+
+
+def _is_data(relative: Path) -> bool:
+    """Whether no part of the name is hidden or a system's own."""
+    return not any(part.startswith((".", "__")) for part in relative.parts)
+
+
+def _split_of(files: list[Path], root: Path, split: str | None) -> list[Path]:
+    """The files of one split; everything is train where nothing is named."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        found[_split_name(file.relative_to(root))].append(file)
+    wanted = next((name for name, words in SPLIT_WORDS.items() if split in words), split) or "train"
+    if wanted not in found:
+        raise InputError(
+            f"a split {wanted!r} in {root}",
+            f"the splits {', '.join(found)}",
+            f"Name one: {root}:{next(iter(found))}.",
+        )
+    return found[wanted]
+
+
+def _split_name(relative: Path) -> str:
+    """What the name of a parquet file, or the first of two folders around an image, says."""
+    parquet = relative.suffix.lower() == ".parquet"
+    # train/dog/1.png names a split, train/1.png the class of trains
+    places = relative.parts if parquet else relative.parts[:-2]
+    words = {word for place in places for word in re.split(r"[-._ 0-9]+", place.lower())}
+    return next((name for name, known in SPLIT_WORDS.items() if words & set(known)), "train")
+
+
+def _read_parquet(files: Iterable[Path]) -> datasets.Dataset:
+    tables = []
+    for file in files:
+        try:
+            tables.append(pq.ParquetFile(file).read())
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(
+                f"a parquet file at {file}", str(error).splitlines()[0], "Fetch or write it again."
+            ) from error
+    try:
+        return datasets.Dataset(pa.concat_tables(tables))
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            "files of one split with the same columns",
+            str(error).splitlines()[0],
+            "Keep tables of different kinds in different folders.",
+        ) from error
+
+
+def _refuse_outsiders(images: Iterable[Path], root: Path) -> None:
+    inside = root.resolve()
+    for image in images:
+        if not image.resolve().is_relative_to(inside):
+            raise InputError(
+                f"images inside {root}",
+                f"{image.relative_to(root)}, a link to {image.resolve()}",
+                "Copy the image into the folder.",
+            )
+
+
+def _image_table(chosen: list[Path], images: list[Path], root: Path) -> datasets.Dataset:
+    """Columns image, label and file_name; the classes are the folders of all splits, sorted."""
+    if bare := [image.name for image in images if image.parent == root]:
+        raise InputError(
+            f"one folder a class in {root}",
+            f"images without a class, such as {bare[0]}",
+            "Put each image into a folder named after its class.",
+        )
+    names = sorted({image.parent.name for image in images})
+    columns = {
+        "image": [str(image) for image in chosen],
+        "label": [image.parent.name for image in chosen],
+        "file_name": [image.relative_to(root).as_posix() for image in chosen],
+    }
+    features = datasets.Features(
+        image=datasets.Image(),
+        label=datasets.ClassLabel(names=names),
+        file_name=datasets.Value("string"),
+    )
+    return datasets.Dataset.from_dict(columns, features=features)

@@ -1,0 +1,64 @@
+"""From an image file of any kind to bytes 0..255 in the channels and size that a model takes."""
+
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MODES = {1: "L", 3: "RGB"}
+
+
+def pixels_of(
+    raw: Any, *, root: Path | None, channels: int, size: int | None
+) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+    """Pixels (c, h, w) of an image, turned upright as its camera noted; None when unreadable.
+
+    ``raw``: the bytes of a file, or a mapping of ``bytes`` and ``path``; a path is followed inside
+    ``root`` only. ``size``: cut to a square in the middle and scaled where the image is not so.
+    The first picture of an animation counts. An image too large to be one is not unpacked.
+    """
+    file = _file_of(raw, root)
+    if file is None:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                return _as_array(_upright(image), channels, size)
+    except Exception:  # noqa: BLE001  # a decoder raises anything on a damaged file
+        return None
+
+
+def _file_of(raw: Any, root: Path | None) -> io.BytesIO | Path | None:
+    """Where the image is to be read; None for nothing and for a path that leads elsewhere."""
+    if isinstance(raw, Mapping):
+        raw = raw.get("bytes") or raw.get("path")
+    if isinstance(raw, bytes):
+        return io.BytesIO(raw)
+    if not isinstance(raw, str) or root is None:
+        return None
+    path = (root / raw).resolve()
+    return path if path.is_relative_to(root.resolve()) and path.is_file() else None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Loaded, and turned as ``datasets`` does it."""
+    image.load()
+    return ImageOps.exif_transpose(image)
+
+
+def _as_array(
+    image: Image.Image, channels: int, size: int | None
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    if image.mode.startswith("I"):  # 16 bits a pixel: the upper 8, where PIL might clip
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    image = image.convert(MODES[channels])
+    if size is not None and image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    array = np.asarray(image)
+    return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))

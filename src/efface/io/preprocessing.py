@@ -1,0 +1,53 @@
+"""How pixels become inputs."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from efface.errors import InputError
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels become inputs: (pixel / 255 - ``mean``) / ``std``, one number a channel.
+
+    ``size``: height and width in pixels; None takes images as they come, all of one size.
+    Raises InputError when the numbers do not fit together.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would silently spoil every input."""
+        if len(self.mean) not in {1, 3} or len(self.mean) != len(self.std):
+            raise InputError(
+                "as many means as standard deviations: 1 (grey) or 3 (colour)",
+                f"mean {self.mean}, std {self.std}",
+                "Give the numbers that the model was trained with, in 0..1.",
+            )
+        if not all(0 < value <= 1 for value in self.std) or not all(0 <= m <= 1 for m in self.mean):
+            raise InputError(
+                "means in 0..1 and standard deviations above 0 and up to 1",
+                f"mean {self.mean}, std {self.std}",
+                "Pixels run from 0 to 1 here: divide numbers meant for 0..255 by 255.",
+            )
+        if self.size is not None and self.size < 1:
+            raise InputError("a size in pixels", str(self.size), "Give --size, such as 224.")
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(…, c, h, w) bytes 0..255 to float32 inputs."""
+        mean, std = (torch.tensor(part).view(-1, 1, 1) for part in (self.mean, self.std))
+        return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+    @property
+    def low(self) -> Tensor:
+        """The black pixel, (c, 1, 1)."""
+        return self(torch.zeros(len(self.mean), 1, 1, dtype=torch.uint8))
+
+    @property
+    def high(self) -> Tensor:
+        """The white pixel, (c, 1, 1)."""
+        return self(torch.full((len(self.mean), 1, 1), 255, dtype=torch.uint8))
