@@ -46,7 +46,7 @@ def whole_folder(out: str | Path) -> Iterator[Path]:
     when the disk is full or may not be written to.
     """
     out = Path(out)
-    _refuse_taken(out)
+    refuse_taken(out)
     scratch = _beside(out)
     try:
         scratch.mkdir(parents=True)
@@ -78,7 +78,7 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _refuse_taken(out: Path) -> None:
+def refuse_taken(out: Path) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise InputError("a folder to write to", f"{out}, which is a file", "Give another --out.")
     if out.exists() and any(out.iterdir()):

@@ -113,9 +113,9 @@ def records_of(given: Any, preprocessing: Preprocessing | None = None) -> Record
     if isinstance(given, Records):
         return given
     if isinstance(given, Table):
-        return given.records(_needed(preprocessing))
+        return given.records(None, _needed(preprocessing))
     if isinstance(given, datasets.Dataset):
-        return table_of(given).records(_needed(preprocessing))
+        return table_of(given).records(None, _needed(preprocessing))
     if isinstance(given, tuple | list) and given and isinstance(given[0], Tensor):
         return _from_items([given], batched=True)
     if isinstance(given, DataLoader):

@@ -30,6 +30,12 @@ class LoadedModel:
     classes: tuple[str, ...] | None = None
     recipe: dict[str, Any] | None = None
 
+    @property
+    def num_classes(self) -> int:
+        """How many classes the model tells apart: the rows of its last weight."""
+        weights = [weight for weight in self.model.parameters() if weight.ndim > 1]
+        return self.recipe["num_classes"] if self.recipe else weights[-1].shape[0]
+
     def write(self, model: nn.Module, folder: Path) -> None:
         """Write ``model`` as the given one came: a weights file and, from a folder, its recipe."""
         self.checkpoint.write(model.state_dict(), folder / self.checkpoint.path.name)

@@ -46,6 +46,11 @@ class Table:
         """SHA-256 of the files; empty for a table in memory."""
         return self.source.digest() if self.source else ""
 
+    @property
+    def num_classes(self) -> int:
+        """How many classes have a name or, where none has, the highest class id and one."""
+        return len(self.classes) if self.classes else int(self.labels.max(initial=-1)) + 1
+
     def rows_of(self, ids: Iterable[str]) -> list[int]:
         """The rows of these ids, in their order, each once. Raises UnknownRecords, naming all."""
         places = {identity: row for row, identity in enumerate(self.ids)}
@@ -80,12 +85,12 @@ class Table:
         whole = [k for k, count in here.items() if count >= max(10, share * everywhere[k])]
         return tuple(self.classes[k] if self.classes else str(k) for k in sorted(whole))
 
-    def records(self, preprocessing: Preprocessing, rows: Sequence[int] | None = None) -> Records:
-        """All, or these rows, as the model takes them.
+    def records(self, rows: Sequence[int] | None, preprocessing: Preprocessing) -> Records:
+        """These rows (None: all) as the model takes them.
 
         Raises InputError when an image is unreadable: what was not read is not forgotten.
         """
-        records, unreadable = self.readable(preprocessing, rows)
+        records, unreadable = self.readable(rows, preprocessing)
         if unreadable:
             raise InputError(
                 "images that can be read",
@@ -95,7 +100,7 @@ class Table:
         return records
 
     def readable(
-        self, preprocessing: Preprocessing, rows: Sequence[int] | None = None
+        self, rows: Sequence[int] | None, preprocessing: Preprocessing
     ) -> tuple[Records, tuple[str, ...]]:
         """As ``records``, but unreadable images are left out and their ids listed."""
         rows = list(range(len(self)) if rows is None else rows)
@@ -105,7 +110,7 @@ class Table:
                 f"none for {some_of(unlabelled)}",
                 "Leave these records out, or give them labels.",
             )
-        x, read = self._decoded(preprocessing, rows)
+        x, read = self._decoded(rows, preprocessing)
         kept = [row for row, fine in zip(rows, read, strict=True) if fine]
         lost = tuple(self.ids[row] for row, fine in zip(rows, read, strict=True) if not fine)
         return Records(
@@ -117,7 +122,7 @@ class Table:
         ), lost
 
     def _decoded(
-        self, preprocessing: Preprocessing, rows: Sequence[int]
+        self, rows: Sequence[int], preprocessing: Preprocessing
     ) -> tuple[torch.Tensor, list[bool]]:
         """Inputs of the readable rows, and which rows those are."""
         images = _undecoded(self.dataset, self.columns.image)

@@ -1,0 +1,201 @@
+"""Hazards that are seen before anything moves: the model's state, the data, and whether they fit.
+
+Wrong preprocessing is the commonest silent error: nothing fails, and every answer is wrong.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from efface.adapters import device_of, logits, teacher_of
+from efface.errors import Hazard
+from efface.io.checkpoint import some_of
+from efface.io.preprocessing import Preprocessing
+from efface.types import Records
+
+ENOUGH = 50
+"""Records from which an accuracy at chance is a reason to refuse."""
+
+P_VALUE = 1e-3
+FAR = 20.0
+"""Normalised inputs stay within a few units; raw pixels reach 255."""
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One hazard: its name, how severe it is, and a sentence."""
+
+    name: str
+    severity: Literal["refuse", "warn", "note"]
+    text: str
+
+
+def examine(
+    model: nn.Module,
+    preprocessing: Preprocessing | None,
+    records: Records,
+    *,
+    classes: Sequence[str] | None = None,
+    mislabelled: bool = False,
+    holdout: Records | None = None,
+) -> tuple[Finding, ...]:
+    """Everything that could silently spoil a request, the worst first; the model is not changed.
+
+    Args:
+        model: as it will be unlearned.
+        preprocessing: how its inputs were made, None when they came as tensors.
+        records: those to forget.
+        classes: names of the model's classes.
+        mislabelled: the labels of ``records`` are wrong, so that low accuracy means nothing.
+        holdout: other records with right labels.
+    """
+    found = [*_state(model), *_tensors(model)]
+    parts = [("records", records), *([("holdout", holdout)] if holdout is not None else [])]
+    for name, part in parts:
+        inputs = list(_inputs(name, part, preprocessing))
+        found += inputs
+        if any(finding.severity == "refuse" for finding in inputs) or not len(part):
+            continue
+        found += _fit(
+            model, name, part, classes=classes, trusted=name == "holdout" or not mislabelled
+        )
+    order = ("refuse", "warn", "note")
+    return tuple(sorted(dict.fromkeys(found), key=lambda finding: order.index(finding.severity)))
+
+
+def refuse_if_needed(findings: Iterable[Finding]) -> None:
+    """Raise Hazard, with all reasons, when one of the findings is a reason to refuse."""
+    reasons = [finding.text for finding in findings if finding.severity == "refuse"]
+    if reasons:
+        raise Hazard(
+            "a model and data that fit each other",
+            " ".join(reasons).rstrip("."),
+            "Nothing was changed. Look at --mean --std --size, at the order of the classes and at "
+            "the label column.",
+        )
+
+
+def _state(model: nn.Module) -> Iterator[Finding]:
+    """What modules do besides computing."""
+    kinds = [type(module) for module in model.modules()]
+    if model.training:
+        yield Finding(
+            "training mode", "warn", "The model was in training mode; it is taken in eval mode."
+        )
+    if any(issubclass(kind, nn.modules.batchnorm._BatchNorm) for kind in kinds):  # noqa: SLF001
+        yield Finding(
+            "batchnorm", "note", "BatchNorm: its statistics are kept as they are, bit for bit."
+        )
+    if any(issubclass(kind, nn.modules.dropout._DropoutNd) for kind in kinds):  # noqa: SLF001
+        yield Finding("dropout", "note", "Dropout: it is switched off while the model changes.")
+    if any(".quantized" in kind.__module__ for kind in kinds):
+        yield Finding("quantised", "refuse", "Quantised layers have no gradient.")
+
+
+def _tensors(model: nn.Module) -> Iterator[Finding]:
+    """What the weights are."""
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    if not weights:
+        yield Finding("no weights", "refuse", "The model has no weights that could change.")
+        return
+    names = [f"{name} {w.dtype}" for name, w in weights.items() if not w.is_floating_point()]
+    if names:
+        yield Finding("dtype", "refuse", f"Weights that are no real numbers: {some_of(names)}.")
+    broken = [n for n, w in weights.items() if w.is_floating_point() and not w.isfinite().all()]
+    if broken:
+        yield Finding("non-finite weights", "refuse", f"nan or inf in {some_of(broken)}.")
+    tied = set(weights) - set(dict(model.named_parameters()))
+    if tied:
+        yield Finding(
+            "tied weights", "note", f"Tied weights move together: {some_of(sorted(tied))}."
+        )
+    frozen = [name for name, weight in weights.items() if not weight.requires_grad]
+    if len(frozen) == len(weights):
+        yield Finding("frozen", "refuse", "All weights are frozen (requires_grad is False).")
+    elif frozen:
+        yield Finding("frozen", "warn", f"Frozen weights stay as they are: {some_of(frozen)}.")
+
+
+def _inputs(name: str, part: Records, preprocessing: Preprocessing | None) -> Iterator[Finding]:
+    """Whether the inputs look like what a model was trained on."""
+    if not len(part):
+        return
+    broken = (~part.x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if broken:
+        ids = some_of([part.ids[row] for row in broken])
+        yield Finding("non-finite inputs", "refuse", f"nan or inf in the {name} {ids}.")
+    elif preprocessing is None and part.x.abs().max() > FAR:
+        yield Finding(
+            "input range",
+            "warn",
+            f"Inputs of the {name} reach {part.x.abs().max():.0f}: raw pixels, not normalised?",
+        )
+    elif preprocessing is not None and _outside(part.x, preprocessing):
+        yield Finding(
+            "input range",
+            "warn",
+            f"Inputs of the {name} lie outside black and white under {preprocessing}.",
+        )
+
+
+def _outside(x: Tensor, preprocessing: Preprocessing) -> bool:
+    if x.shape[1] != len(preprocessing.mean):
+        return True
+    low, high, slack = preprocessing.low, preprocessing.high, 1e-3
+    return bool((x < low - slack).any() or (x > high + slack).any())
+
+
+def _fit(
+    model: nn.Module, name: str, part: Records, *, classes: Sequence[str] | None, trusted: bool
+) -> Iterator[Finding]:
+    """Whether the model takes these inputs, has these labels, and knows any of them."""
+    try:
+        answers = _answers(model, part.x)
+    except RuntimeError as error:
+        text = f"The model does not take inputs of shape {tuple(part.x.shape[1:])}: "
+        yield Finding("input shape", "refuse", text + f"{error}".splitlines()[0] + ".")
+        return
+    k = answers.shape[1]
+    if classes is not None and len(classes) != k:
+        text = f"The model has {k} outputs, and there are {len(classes)} class names."
+        yield Finding("class map", "refuse", text)
+    outside = sorted({label for label in part.y.tolist() if not 0 <= label < k})
+    if outside:
+        text = (
+            f"The {name} have labels that the model with {k} outputs does not: {some_of(outside)}."
+        )
+        yield Finding("labels", "refuse", text)
+    elif not answers.isfinite().all():
+        yield Finding("answers", "refuse", f"The model answers nan or inf on the {name}.")
+    else:
+        yield from _baseline(answers, part.y, name, trusted=trusted)
+
+
+def _answers(model: nn.Module, x: Float[Tensor, " n *features"]) -> Float[Tensor, " n k"]:
+    teacher, device = teacher_of(model), device_of(model)
+    with torch.no_grad():
+        return torch.cat([logits(teacher, part.to(device)).cpu() for part in x.split(BATCH)])
+
+
+def _baseline(
+    answers: Float[Tensor, " n k"], y: Int64[Tensor, " n"], name: str, *, trusted: bool
+) -> Iterator[Finding]:
+    """Whether the accuracy is above that of a guess: a binomial test at p < 0.001."""
+    n, k = answers.shape
+    right = int((answers.argmax(1) == y).sum())
+    if binomtest(right, n, 1 / k, alternative="greater").pvalue < P_VALUE:
+        return
+    text = f"The model is right on {right} of {n} {name}, no better than chance (1 in {k})"
+    if trusted and n >= ENOUGH:
+        yield Finding("chance", "refuse", f"{text}: mean, std, size or the class map may be wrong.")
+    elif not trusted:
+        yield Finding("chance", "warn", f"{text}; their labels are said to be wrong.")
+    else:
+        yield Finding("chance", "warn", f"{text}; {n} are too few to tell.")
