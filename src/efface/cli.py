@@ -126,7 +126,7 @@ def train(
         label_column: Column of the labels.
         device: For torch: cpu, cuda, mps.
     """
-    from efface.command import run_train
+    from efface.training import run_train
 
     run_train(
         recipe,

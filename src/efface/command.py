@@ -3,17 +3,22 @@
 import secrets
 import shlex
 import sys
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from efface import show
-from efface.doctor import examine
-from efface.errors import Hazard, InputError, NotMet
+from efface.doctor import examine, refuse_if_needed
+from efface.errors import InputError, NotMet
 from efface.evidence import write as write_evidence
-from efface.io.atomic import whole_folder
-from efface.io.dataset import Table, open_table, read_ids
+from efface.io.atomic import refuse_taken, whole_folder, write_whole
+from efface.io.dataset import open_table
 from efface.io.model import LoadedModel, load_model
+from efface.io.naming import rows_named
+from efface.io.table import Table
 from efface.methods import METHODS
 from efface.record import exclusion_table, keyed_hashes
 from efface.request import Result, forget, hyperparameters
@@ -46,20 +51,136 @@ class Flags:
             id_column=self.id_column,
             image_column=self.image_column,
             label_column=self.label_column,
-            num_classes=len(loaded.classes) if loaded.classes else None,
+            classes=loaded.classes,
         )
 
 
-def _rows(table: Table, naming: dict[str, Any]) -> tuple[list[int], tuple[int, ...]]:
-    """The rows that a request names, and the classes that go altogether."""
-    given = [name for name, value in naming.items() if value is not None]
-    if len(given) != 1:
-        flags = "--ids, --where or --forget-class"
-        came = " and ".join(f"--{name.replace('_', '-')}" for name in given) or "none"
-        raise InputError(f"one of {flags}", came, "Name the records in one way.")
-    if naming.get("ids") is not None:
-        return table.rows_of(read_ids(naming["ids"])), ()
-    if naming.get("where") is not None:
-        return table.rows_where(naming["where"]), ()
-    rows, class_id = table.rows_of_class(naming["forget_class"])
-    return rows, (class_id,)
+def run_forget(
+    model: Path,
+    flags: Flags,
+    *,
+    data: str,
+    out: Path,
+    naming: Mapping[str, Any],
+    holdout: str | None,
+    retain: str | None,
+    options: Mapping[str, Any],
+) -> None:
+    """Load, forget under guard, write the new folder whole; show what came of it.
+
+    Raises NotMet after writing the account of a request that could not be met, without a model.
+    """
+    refuse_taken(out)
+    loaded = flags.model(model)
+    table = flags.table(data, loaded)
+    rows, leaving = rows_named(table, naming)
+    if not leaving and (whole := table.nearly_whole_classes(rows)):
+        show.event("warning", nearly_all_of=", ".join(whole), hint="--forget-class removes a class")
+    split, left_out = _split(
+        flags, loaded, table, rows, others={"holdout": holdout, "retain": retain}
+    )
+    failure: NotMet | None = None
+    try:
+        result = _forgotten(loaded, replace(split, leaving=leaving), table, options)
+    except NotMet as error:
+        result, failure = error.result, error
+    result.record.update(
+        command=shlex.join(["efface", *sys.argv[1:]]),
+        left_out={**left_out, "of the checkpoint": list(loaded.checkpoint.left_out)},
+        data={"digest": table.digest, "architecture": loaded.architecture},
+    )
+    if PartialState().is_main_process:
+        _write(out, result, loaded, split.forget.ids)
+        _summary(result, out)
+    if failure:
+        raise failure
+
+
+def _split(
+    flags: Flags,
+    loaded: LoadedModel,
+    table: Table,
+    rows: list[int],
+    *,
+    others: Mapping[str, str | None],
+) -> tuple[Split, dict[str, list[str]]]:
+    """The records of every part; rows to forget are taken out of the parts that hold them."""
+    forget_records = table.records(rows, loaded.preprocessing)
+    parts: dict[str, Records] = {}
+    left_out: dict[str, list[str]] = {}
+    for name, spec in others.items():
+        if spec is None:
+            continue
+        other = flags.table(spec, loaded)
+        kept = range(len(other))
+        if other.digest == table.digest:
+            kept = sorted(set(kept) - set(rows))
+            show.event(name, forget_records_taken_out=len(other) - len(kept))
+        parts[name], lost = other.readable(kept, loaded.preprocessing)
+        left_out[f"unreadable in {name}"] = list(lost)
+    return Split(forget_records, **parts), left_out
+
+
+def _forgotten(
+    loaded: LoadedModel, split: Split, table: Table, options: Mapping[str, Any]
+) -> Result:
+    method = options["method"]
+    total = hyperparameters(method).get("steps") if method in METHODS else None
+    with show.steps_shown(f"forget {len(split.forget)} records", total) as shown:
+        return forget(
+            loaded.model,
+            split,
+            classes=loaded.classes or table.classes,
+            preprocessing=loaded.preprocessing,
+            progress=shown,
+            **options,
+        )
+
+
+def _write(out: Path, result: Result, loaded: LoadedModel, ids: tuple[str, ...]) -> None:
+    """The new folder, whole or absent; without a model when the request was not met."""
+    key = secrets.token_bytes(32)
+    result.record["keyed_hashes"] = keyed_hashes(ids, key)
+    with whole_folder(out) as scratch:
+        if result.record["outcome"] == "done":
+            loaded.write(result.model.cpu(), scratch)
+        write_whole(scratch / "exclude.csv", exclusion_table(ids, key))
+        write_whole(scratch / "exclude.key", (key.hex() + "\n").encode())
+        write_evidence(scratch, result.evidence, result.record)
+
+
+def _summary(result: Result, out: Path) -> None:
+    """What was measured, each row with its target, and where the account is."""
+    rows = [
+        [row.name, *(show.number(v, row.unit) for v in (row.before, row.after, row.target))]
+        for row in result.evidence.rows
+        if row.before is not None or row.after is not None
+    ]
+    title = f"{result.record['outcome']} · tier {result.evidence.tier} · {out}/report.html"
+    show.table(title, ["test", "before", "after", "target"], rows)
+
+
+def run_doctor(model: Path, flags: Flags, data: str) -> None:
+    """Print the findings; raises Hazard when one of them refuses."""
+    loaded = flags.model(model)
+    table = flags.table(data, loaded)
+    records = table.records(None, loaded.preprocessing)
+    findings = examine(
+        loaded.model, loaded.preprocessing, records, classes=loaded.classes or table.classes
+    )
+    rows = [[finding.name, finding.severity, finding.text] for finding in findings]
+    show.table(f"{len(records)} records", ["finding", "severity", "text"], rows)
+    refuse_if_needed(findings)
+
+
+def run_methods() -> None:
+    """A table of the methods: what each sees, its settings and their defaults."""
+    rows = [
+        [
+            name,
+            ", ".join(sorted(entry.sees)),
+            ", ".join(f"{key}={value}" for key, value in hyperparameters(name).items()),
+        ]
+        for name, entry in METHODS.items()
+    ]
+    show.table("methods", ["method", "sees", "settings"], rows)

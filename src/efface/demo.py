@@ -139,9 +139,7 @@ def _story(
         except NotMet as error:
             rows.append([request.name, method, f"not met: {error.came}", *[""] * 5])
             continue
-        rows.append(
-            _row(request, method, result.model, parts, target, result.record["seconds"])
-        )
+        rows.append(_row(request, method, result.model, parts, target, result.record["seconds"]))
         if request.mislabelled:
             _report(model, result, Split(going, holdout, retain), folder)
     return [*rows, _row(request, "retrained", retrained, parts, target, seconds)]

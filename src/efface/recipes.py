@@ -13,8 +13,8 @@ from torch.nn import functional
 from efface.adapters import logits
 from efface.errors import InputError
 from efface.io.architecture import build
-from efface.io.dataset import Table
 from efface.io.preprocessing import Preprocessing
+from efface.io.table import Table
 from efface.methods.parts.neighbours import shift_and_flip, uniforms
 from efface.record import SCHEMA, versions
 from efface.steps import descend
@@ -103,7 +103,7 @@ def description(name: str, table: Table, *, seed: int, command: str, excluded: i
         "schema": SCHEMA,
         "recipe": name,
         "architecture": settings.pop("architecture"),
-        "num_classes": table.num_classes,
+        "num_classes": len(classes) if classes else int(table.labels.max()) + 1,
         "classes": classes,
         **{part: settings.pop(part) for part in ("mean", "std", "size")},
         "seed": seed,

@@ -86,9 +86,7 @@ def forget(
     chosen = _settings(method, mislabelled=mislabelled, settings=settings)
     split, counts = _prepared(split, preprocessing, seed)
     theirs, ours = _halves(split, seed)
-    findings = examine(
-        model, preprocessing, split.forget, classes=classes, mislabelled=mislabelled
-    )
+    findings = examine(model, preprocessing, split.forget, classes=classes, mislabelled=mislabelled)
     refuse_if_needed(findings)
     guard = Guard(model, theirs, utility_budget=utility_budget, seed=seed)
     facts: dict[str, Any] = {}
@@ -183,7 +181,9 @@ def _prepared(
     gone = parts["forget"]
     if gone is None or not len(gone):
         raise InputError(
-            "at least one record to forget", "none", "Name them by ids, by an expression or a class."
+            "at least one record to forget",
+            "none",
+            "Name them by ids, by an expression or a class.",
         )
     counts: dict[str, Any] = {"forget": len(gone), "leaving": list(split.leaving), "seed": seed}
     for name in ("holdout", "retain"):

@@ -61,3 +61,10 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         shown.add_row(*row)
     console = Console(highlight=False)
     console.print(shown, width=None if console.is_terminal else 120)
+
+
+def number(value: float | str | None, unit: str) -> str:
+    """A number as a person reads it: shares as percent, the rest with three digits."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{100 * value:.1f} %" if unit == "share" else f"{value:.3g}"

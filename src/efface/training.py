@@ -1,0 +1,54 @@
+"""``efface train``: a recipe into a folder, whole or not at all, and on again where it stopped."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from efface import show
+from efface.io.atomic import refuse_taken
+from efface.io.dataset import open_table
+from efface.io.model import save_trained
+from efface.io.naming import rows_named
+from efface.recipes import description, fresh, named, train
+
+
+def run_train(
+    name: str,
+    *,
+    data: str,
+    out: Path,
+    seed: int,
+    excluded: Mapping[str, Any],
+    label_column: str | None,
+    device: str,
+) -> None:
+    """Train a recipe into a new folder; its progress is kept beside it until it is done."""
+    refuse_taken(out)
+    recipe = named(name)
+    table = open_table(data, label_column=label_column)
+    rows = set(range(len(table)))
+    if any(value is not None for value in excluded.values()):
+        rows -= set(rows_named(table, excluded)[0])
+    records = table.records(sorted(rows), recipe.preprocessing)
+    facts = description(
+        name,
+        table,
+        seed=seed,
+        command=shlex.join(["efface", *sys.argv[1:]]),
+        excluded=len(table) - len(rows),
+    )
+    model = fresh(recipe, facts["num_classes"], seed=seed).to(device)
+    state = out.with_name(f".{out.name}.training")
+    with show.steps_shown(f"train {name}", None) as shown:
+        train(
+            model,
+            records,
+            recipe,
+            seed=seed,
+            state=state,
+            progress=lambda step, steps, loss: shown(step, loss, f"of {steps}"),
+        )
+    save_trained(out, model.cpu(), facts)
+    state.unlink(missing_ok=True)
