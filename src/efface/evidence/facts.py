@@ -12,7 +12,7 @@ from efface.scores.measure import Measured, measure
 from efface.types import Records, Split, record_key
 
 
-class NotRun(Exception):  # noqa: N818  # it is an answer, not an error
+class NotRun(Exception):  # it is an answer, not an error
     """Why a test says nothing about this request; becomes a row."""
 
 

@@ -17,23 +17,20 @@ INKS = {
     "line": "#070809",
     "old": "#0a0b0c",
     "new": "#0d0e0f",
-    "unseen": "#101112",
+    "fill": "#101112",
 }
 """Stand-ins, each replaced by the page's own colour of this name: figures follow light and dark."""
 
-STYLES: dict[str, dict[str, Any]] = {
-    "unseen": {"facecolor": INKS["unseen"], "edgecolor": INKS["soft"], "fill": True, "lw": 0.5},
-    "forget_before": {"edgecolor": INKS["old"], "linestyle": (0, (4, 2)), "fill": False, "lw": 1.6},
-    "forget_after": {"edgecolor": INKS["new"], "linestyle": "-", "fill": False, "lw": 2.2},
+LANES = {
+    "forget_before": {"label": "forget before", "edge": "old", "hatch": "////"},
+    "forget_after": {"label": "forget after", "edge": "new", "hatch": ""},
+    "unseen": {"label": "unseen", "edge": "soft", "hatch": "...."},
 }
-LABELS = {
-    "unseen": "unseen records",
-    "forget_before": "forget, before",
-    "forget_after": "forget, after",
-}
+"""The lanes of a distribution, downwards: told apart by place, then by hatch, last by colour."""
+
 AXES = {"margin": "logit margin of the label", "entropy": "entropy of the answer in nats"}
-FEW = 30
 MOST_BARS = 24
+MINUS = "\N{MINUS SIGN}"
 
 
 def figures(evidence: Evidence) -> dict[str, dict[str, str]]:
@@ -47,44 +44,52 @@ def figures(evidence: Evidence) -> dict[str, dict[str, str]]:
 
 
 def _distribution(evidence: Evidence, what: str) -> dict[str, str]:
-    """Shares of records over the values; single lines where the forget records are few."""
+    """One lane for each kind of record over the same values, each lane to its own height."""
     drawn = evidence.arrays.get(what)
     if not drawn:
         return {"svg": "", "caption": "Nothing could be measured."}
-    figure, axes = _blank(6.4, 3.1)
+    names = [name for name in LANES if name in drawn["counts"]]
+    figure, lanes = _blank(5.2, 0.6 + 0.85 * len(names), rows=len(names))
+    for axes, name in zip(lanes, names, strict=True):
+        _lane(axes, drawn, name)
     own = evidence.mislabelled and what == "margin"
-    labels = [n for n in STYLES if n in drawn["counts"]]
-    for name in labels:
-        label = f"{LABELS[name]} (n = {drawn['n'][name]})"
-        if name != "unseen" and drawn["n"][name] <= FEW:
-            _ticks(axes, evidence, what, name, label)
-        else:
-            shares = [c / max(1, drawn["n"][name]) for c in drawn["counts"][name]]
-            axes.stairs(shares, drawn["edges"], label=label, **STYLES[name])
-    axes.set_xlabel("logit margin of the model's own answer" if own else AXES[what])
-    axes.set_ylabel("share of records")
-    axes.set_ylim(bottom=0)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
-    means = ", ".join(f"{LABELS[n]} {drawn['mean'][n]:.3g}" for n in labels)
-    return {"svg": _svg(figure, what), "caption": f"Means: {means}."}
+    lanes[-1].set_xlabel("logit margin of the model's own answer" if own else AXES[what])
+    for axes in lanes[:-1]:
+        axes.tick_params(labelbottom=False)
+    means = ", ".join(f"{LANES[n]['label']} {drawn['mean'][n]:.3g}" for n in names)
+    peaks = ", ".join(f"{LANES[n]['label']} {_peak(drawn, n):.0%}" for n in names)
+    caption = f"Means: {means}. Share of records in the tallest bar: {peaks}.".replace(
+        "%", "\N{NO-BREAK SPACE}%"
+    )
+    return {"svg": _svg(figure, what), "caption": caption}
 
 
-def _ticks(axes: Axes, evidence: Evidence, what: str, name: str, label: str) -> None:
-    """Few records stand as lines, each at its own value."""
-    side = name.removeprefix("forget_")
-    values = evidence.arrays[what].get("values", {}).get(name) or [
-        r[f"{what}_{side}"] for r in evidence.records
-    ]
-    span = (0.0, 0.5) if name == "forget_before" else (0.5, 1.0)
-    style = {k: STYLES[name][k] for k in ("linestyle", "lw")}
-    for row, value in enumerate(values):
-        axes.axvline(
-            value,
-            *span,
-            color=STYLES[name]["edgecolor"],
-            label=label if not row else None,
-            **style,
+def _peak(drawn: dict[str, Any], name: str) -> float:
+    return max(drawn["counts"][name]) / max(1, drawn["n"][name])
+
+
+def _lane(axes: Axes, drawn: dict[str, Any], name: str) -> None:
+    """Bars; few records stand as lines, each at its own value."""
+    style, edge = LANES[name], INKS[LANES[name]["edge"]]
+    if values := drawn["values"].get(name):
+        axes.vlines(values, 0, 1, color=edge, lw=2)
+    else:
+        shares = [count / max(1, drawn["n"][name]) for count in drawn["counts"][name]]
+        axes.stairs(
+            shares,
+            drawn["edges"],
+            fill=True,
+            facecolor=INKS["fill"],
+            edgecolor=edge,
+            hatch=style["hatch"],
+            lw=1.2,
         )
+    axes.set_xlim(drawn["edges"][0], drawn["edges"][-1])
+    axes.set_ylim(bottom=0)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    label = f"{style['label']}\nn = {drawn['n'][name]}"
+    axes.set_ylabel(label, rotation=0, ha="right", va="center", color=INKS["ink"], fontsize=9.5)
 
 
 def _classes(evidence: Evidence) -> dict[str, str]:
@@ -134,35 +139,33 @@ def _bars(
     leaving: list[bool] | None = None,
 ) -> dict[str, str]:
     """Horizontal bars, the value written at each end."""
-    figure, axes = _blank(6.4, 0.9 + 0.24 * len(names))
-    bars = axes.barh(range(len(names)), values, color=INKS["unseen"], edgecolor=INKS["new"], lw=1)
+    figure, (axes,) = _blank(5.2, 0.8 + 0.25 * len(names))
+    bars = axes.barh(range(len(names)), values, color=INKS["fill"], edgecolor=INKS["new"], lw=1)
     for bar, leaves in zip(bars, leaving or [False] * len(names), strict=True):
         bar.set_hatch("////" if leaves else "")
     texts = [f"{value:+.1f}" if name == "classes" else f"{value:.3g}" for value in values]
-    axes.bar_label(bars, texts, padding=3, fontsize=8, color=INKS["ink"])
+    texts = [text.replace("-", MINUS) for text in texts]
+    axes.bar_label(bars, texts, padding=3, fontsize=9, color=INKS["ink"])
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.axvline(0, color=INKS["soft"], lw=0.8)
-    axes.margins(x=0.15, y=0.02)
+    axes.margins(x=0.18, y=0.02)
     axes.set_xlabel(axis)
     return {"svg": _svg(figure, name), "caption": caption}
 
 
-def _blank(width: float, height: float) -> tuple[Figure, Axes]:
+def _blank(width: float, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(INKS["line"])
-    axes.tick_params(colors=INKS["soft"], labelcolor=INKS["ink"], labelsize=8)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set(color=INKS["ink"], fontsize=9)
-    return figure, axes
+    every = [figure.add_subplot(rows, 1, row + 1) for row in range(rows)]
+    for axes in every:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(INKS["line"])
+        axes.tick_params(colors=INKS["soft"], labelcolor=INKS["ink"], labelsize=9)
+        axes.xaxis.label.set(color=INKS["ink"], fontsize=9.5)
+    return figure, every
 
 
 def _svg(figure: Figure, name: str) -> str:
     """One <svg> element: text as text, the page's colours, ids that no other figure has."""
-    for legend in (axes.get_legend() for axes in figure.axes):
-        for text in legend.get_texts() if legend else ():
-            text.set_color(INKS["ink"])
     sink = io.StringIO()
     with warnings.catch_warnings(), rc_context(_SETTINGS):
         warnings.simplefilter("ignore")  # a name in a script that the measuring font lacks

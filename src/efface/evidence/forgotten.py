@@ -1,5 +1,7 @@
 """Tests that need the models and the forget records alone (tier T0)."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Bool
@@ -238,9 +240,9 @@ def drift_rows(facts: Facts) -> list[Row]:
     ]
 
 
-def tensors(old: nn.Module, new: nn.Module) -> list[dict[str, object]]:
+def tensors(old: nn.Module, new: nn.Module) -> list[dict[str, Any]]:
     """For each weight and buffer: how far it moved, relative to its own length."""
-    found = []
+    found: list[dict[str, Any]] = []
     for kind, before, after in (
         ("weight", dict(old.named_parameters()), dict(new.named_parameters())),
         ("buffer", dict(old.named_buffers()), dict(new.named_buffers())),

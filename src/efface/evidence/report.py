@@ -42,6 +42,7 @@ def render(evidence: Evidence, record: dict[str, Any]) -> str:
             tally=Counter(row.status for row in evidence.rows),
             statuses={"plain": PLAIN, "look": LOOK, "red": RED, "not_run": NOT_RUN},
             headline=headline(evidence),
+            why=_why(plain(record)),
             figures=figures(evidence),
             records=known[:MOST_RECORDS],
             left_out=len(known) - len(known[:MOST_RECORDS]),
@@ -94,6 +95,8 @@ def _said_of_attack(rows: dict[str, Row]) -> str:
         "void": "The membership attack says nothing here: it does not see the records even in the "
         "old model.",
         "too few records to tell": "There are too few records for the membership attack to tell.",
+        "stands out from unseen": "A membership attack tells the records from ones the model never "
+        "saw, by how sure it is of its own answer.",
         "not recognised": "A (weak) membership attack saw the records in the old model and does "
         "not recognise them in the new one.",
     }
@@ -114,7 +117,7 @@ def shown(value: float | str | None, unit: str = "share") -> str:
     if isinstance(value, str):
         return value
     if unit == "share":
-        return f"{100 * value:.1f} %"
+        return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
     return f"{value:.0f}" if unit == "count" else f"{value:.3g}"
 
 
@@ -134,6 +137,14 @@ def _most_known(entry: dict[str, Any]) -> float:
     """Order of the table: what the model still knows best comes first."""
     value = entry.get("margin_after", entry.get("margin_before"))
     return value if value is not None and value == value else float("-inf")  # noqa: PLR0124
+
+
+def _why(record: dict[str, Any]) -> list[str]:
+    """Why the guard said no, as far as the record tells."""
+    guard = record.get("guard") or {}
+    if reasons := guard.get("reasons"):
+        return list(reasons)
+    return [guard["failed"]] if guard.get("failed") else []
 
 
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:

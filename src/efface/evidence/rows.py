@@ -52,6 +52,12 @@ def not_run(row: Row, why: str) -> Row:
     return replace(row, **silent, verdict="not run", status=NOT_RUN, note=why)
 
 
+def count(n: int, thing: str = "record") -> str:
+    """``n`` things, in words that fit the number."""
+    many = f"{thing}es" if thing.endswith("s") else f"{thing}s"
+    return f"{n} {thing if n == 1 else many}"
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What changed, against which target, and how strong the test was.

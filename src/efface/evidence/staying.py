@@ -3,7 +3,7 @@
 import numpy as np
 
 from efface.evidence.facts import Facts, NotRun, Pair
-from efface.evidence.rows import LOOK, PLAIN, Row
+from efface.evidence.rows import LOOK, PLAIN, Row, count
 from efface.evidence.verdicts import against, utility
 from efface.scores.indistinguishability import expected_from_unseen
 from efface.scores.intervals import clopper_pearson, paired_change
@@ -21,8 +21,6 @@ def holdout_rows(facts: Facts) -> list[Row]:
 
 def leaving_rows(facts: Facts) -> list[Row]:
     """Accuracy on unseen records of the classes that leave: the paper's D_f for class tasks."""
-    if not facts.leaving:
-        return []
     pair = facts.holdout.take(np.isin(facts.holdout.before.y, list(facts.leaving)))
     if not len(pair):
         raise NotRun("the holdout has no record of the classes that leave")
@@ -41,7 +39,7 @@ def leaving_rows(facts: Facts) -> list[Row]:
             interval=interval,
             verdict="gone" if not hits else verdict,
             status=status,
-            note=f"{n} records. Target: a model that never learned the class.",
+            note=f"{count(n)}. Target: a model that never learned the class.",
         )
     ]
 
@@ -84,9 +82,8 @@ def _accuracy_rows(facts: Facts, pair: Pair, key: str, name: str) -> list[Row]:
         interval=clopper_pearson(int(after.correct.sum()), len(pair)),
         verdict=verdict,
         status=status,
-        note=f"{len(pair)} records. Change {change:+.2%} ({low:+.2%} to {high:+.2%}).".replace(
-            "%", " %"
-        ),
+        note=f"{count(len(pair))}. Change {100 * change:+.2f} points "
+        f"({100 * low:+.2f} to {100 * high:+.2f}).",
     )
     return [row, _worst_row(facts, pair, key, tier)]
 
@@ -113,8 +110,8 @@ def _worst_row(facts: Facts, pair: Pair, key: str, tier: str) -> Row:
         target="as before",
         verdict="fell" if fell else "no fall seen",
         status=LOOK if fell else PLAIN,
-        note=f"{int(own.sum())} records. Change {change:+.2%} ({low:+.2%} to {high:+.2%}, allowing "
-        f"for {len(staying)} classes).".replace("%", " %"),
+        note=f"{count(int(own.sum()))}. Change {100 * change:+.2f} points "
+        f"({100 * low:+.2f} to {100 * high:+.2f}, allowing for {count(len(staying), 'class')}).",
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from efface.evidence.facts import Facts, NotRun, Pair
-from efface.evidence.rows import LOOK, PLAIN, Row, not_run
+from efface.evidence.rows import LOOK, PLAIN, Row, count, not_run
 from efface.evidence.verdicts import against, attacked
 from efface.scores.indistinguishability import ks, like_unseen, placements, two_sided
 from efface.scores.intervals import clopper_pearson, smallest_share
@@ -29,7 +29,10 @@ def attack(facts: Facts, side: str) -> Attack:
 def attack_rows(facts: Facts) -> list[Row]:
     """The loss attack before and after: area, and share found at one false alarm in a hundred."""
     before, after = attack(facts, "before"), attack(facts, "after")
-    verdict, status = attacked(after.auc_interval, 0.5, control=before.recognised)
+    control = _detects(facts, before)
+    verdict, status = attacked(
+        after.auc_interval, 0.5, control=control, own_answer=facts.mislabelled
+    )
     left_out = f" {after.unmatched} records have no unseen one of their class." * (
         after.unmatched > 0
     )
@@ -48,7 +51,7 @@ def attack_rows(facts: Facts) -> list[Row]:
         note=f"A weak attack: one threshold for all. {after.forget_n} forget against "
         f"{after.unseen_n} unseen records of the same classes.{left_out}" + _own_answer(facts),
     )
-    return [row, _low_rate_row(before, after)]
+    return [row, _low_rate_row(facts, before, after)]
 
 
 def _own_answer(facts: Facts) -> str:
@@ -57,10 +60,10 @@ def _own_answer(facts: Facts) -> str:
     )
 
 
-def _low_rate_row(before: Attack, after: Attack) -> Row:
+def _low_rate_row(facts: Facts, before: Attack, after: Attack) -> Row:
     row = Row(
         key="attack.loss_low_rate",
-        name=f"The same: records found at {after.fpr:.0%} false alarms",
+        name=f"The same: records found at {100 * after.fpr:.0f} % false alarms",
         section="unseen",
         tier="T1",
         before=before.tpr,
@@ -73,8 +76,15 @@ def _low_rate_row(before: Attack, after: Attack) -> Row:
         why = f"not resolvable with {after.unseen_n} unseen records of these classes; {least} are"
         return not_run(row, f"{why} needed")
     seen = before.tpr_interval is not None and before.tpr_interval[0] > before.fpr
-    verdict, status = attacked(after.tpr_interval, after.fpr, control=seen)
-    return replace(row, verdict=verdict, status=status)
+    own = facts.mislabelled
+    verdict, status = attacked(after.tpr_interval, after.fpr, control=seen, own_answer=own)
+    note = "" if seen else "At this rate the attack does not see the records in the old model."
+    return replace(row, verdict=verdict, status=status, note=note)
+
+
+def _detects(facts: Facts, found: Attack) -> bool:
+    """Whether the attack sees the records; where it reads own answers, on either side."""
+    return found.sees if facts.mislabelled else found.recognised
 
 
 def likeness(ours: Measured, theirs: Measured) -> tuple[np.ndarray, np.ndarray, str]:
@@ -103,7 +113,7 @@ def likeness_of(facts: Facts, side: str) -> tuple[np.ndarray, np.ndarray, str]:
 def likeness_rows(facts: Facts) -> list[Row]:
     """Share of forget records whose margin is like an unseen record's, and the KS distance."""
     (_, before, _), (places, after, among) = (likeness_of(facts, s) for s in ("before", "after"))
-    n, share = len(after), like_unseen(after)
+    n, share = int((~np.isnan(after)).sum()), like_unseen(after)
     interval = clopper_pearson(round(share * n), n)
     verdict, status = against(interval, LIKE)
     high, low = float((places > 0.975).mean()), float((places < 0.025).mean())  # noqa: PLR2004
@@ -118,7 +128,7 @@ def likeness_rows(facts: Facts) -> list[Row]:
         interval=interval,
         verdict=verdict,
         status=status,
-        note=f"Each among {among}; {high:.1%} lie too high, {low:.1%} too low.",
+        note=f"Each among {among}; {100 * high:.1f} % lie too high, {100 * low:.1f} % too low.",
     )
     return [row, _ks_row(facts)]
 
@@ -149,6 +159,7 @@ def _ks_row(facts: Facts) -> Row:
 def positive_control(facts: Facts) -> list[Row]:
     """The same attack must see the forget records in the old model; else it proves nothing."""
     found = attack(facts, "before")
+    seen = _detects(facts, found)
     return [
         Row(
             key="control.positive",
@@ -156,15 +167,15 @@ def positive_control(facts: Facts) -> list[Row]:
             section="controls",
             tier="T1",
             before=found.auc,
-            target="above 0.5",
+            target="not 0.5" if facts.mislabelled else "above 0.5",
             interval=found.auc_interval,
             unit="area",
-            verdict="seen" if found.recognised else "void",
-            status=PLAIN if found.recognised else LOOK,
+            verdict="seen" if seen else "void",
+            status=PLAIN if seen else LOOK,
             note="The interval is the old model's. "
             + (
                 "The attack sees the records in the old model."
-                if found.recognised
+                if seen
                 else "The attack does not see the records even in the old model: that it does not "
                 "see them in the new one says nothing."
             ),
@@ -181,7 +192,6 @@ def negative_control(facts: Facts) -> list[Row]:
     found = loss_attack(
         ours.loss, theirs.loss, forget_classes=ours.y, unseen_classes=theirs.y, level=0.99
     )
-    loud = found.recognised or found.over_forgotten
     row = Row(
         key="control.negative",
         name="Negative control: the loss attack on records never seen",
@@ -191,8 +201,8 @@ def negative_control(facts: Facts) -> list[Row]:
         target=0.5,
         interval=found.auc_interval,
         unit="area",
-        verdict="not quiet: void" if loud else "quiet",
-        status=LOOK if loud else PLAIN,
+        verdict="not quiet: void" if found.sees else "quiet",
+        status=LOOK if found.sees else PLAIN,
         note=f"Half of the holdout ({found.forget_n}) against the other half ({found.unseen_n}), "
         "new model; 99 % interval.",
     )
@@ -211,7 +221,7 @@ def _likeness_control(ours: Measured, theirs: Measured) -> list[Row]:
         _, p_values, _ = likeness(ours, theirs)
     except NotRun as why:
         return [not_run(row, str(why))]
-    share, n = like_unseen(p_values), len(p_values)
+    share, n = like_unseen(p_values), int((~np.isnan(p_values)).sum())
     low, high = clopper_pearson(round(share * n), n, level=0.99)
     # The unseen records are a sample too: their own error widens what is quiet.
     quiet = low - 0.02 <= LIKE <= high + 0.02
@@ -250,7 +260,7 @@ def power_rows(facts: Facts) -> list[Row]:
             tier="T1",
             after=smallest_share(n),
             verdict="described",
-            note=f"No hit in {n} records leaves so many possible, at 95 %.",
+            note=f"No hit in {count(n)} leaves so many possible, at 95 %.",
         ),
     ]
 

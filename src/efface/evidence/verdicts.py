@@ -18,9 +18,17 @@ def against(interval: tuple[float, float], target: float) -> tuple[str, str]:
     return "not told from unseen", PLAIN
 
 
-def attacked(interval: tuple[float, float], chance: float, *, control: bool) -> tuple[str, str]:
-    """(verdict, status) of an attack whose positive control said ``control``."""
+def attacked(
+    interval: tuple[float, float], chance: float, *, control: bool, own_answer: bool = False
+) -> tuple[str, str]:
+    """(verdict, status) of an attack whose positive control said ``control``.
+
+    ``own_answer``: the attack read the model's own answer, since the labels are wrong; below
+    chance then says that the records stand out, not that they were forgotten too far.
+    """
     low, high = interval
+    if own_answer and not low <= chance <= high:
+        return "stands out from unseen", LOOK
     if low > chance:
         return "still recognised", LOOK
     if high < chance:

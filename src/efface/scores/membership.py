@@ -90,6 +90,11 @@ class Attack:
         """Whether the interval lies below chance."""
         return self.auc_interval[1] < 0.5  # noqa: PLR2004
 
+    @property
+    def sees(self) -> bool:
+        """Whether the records are told from unseen ones, on whichever side."""
+        return self.recognised or self.over_forgotten
+
 
 def loss_attack(
     forget: Float[np.ndarray, " f"],
