@@ -57,10 +57,26 @@ def whole_folder(out: str | Path) -> Iterator[Path]:
             out.rmdir()
         scratch.replace(out)
         _to_disk(out.parent)
+    except EffaceError:
+        raise
     except OSError as error:
-        raise error if isinstance(error, EffaceError) else _not_written(out, error) from error
+        raise _not_written(out, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def refuse_taken(out: Path) -> None:
+    """Raise InputError when ``out`` is a file or a folder that holds something."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise InputError(
+            "a folder to write to", f"{out}, which is a file or a link", "Give another --out."
+        )
+    if out.exists() and any(out.iterdir()):
+        raise InputError(
+            "a folder that is not there yet, or is empty",
+            f"{out}, which holds files",
+            "Nothing is overwritten: give another --out, or remove that folder.",
+        )
 
 
 def _beside(path: Path) -> Path:
@@ -76,17 +92,6 @@ def _to_disk(path: Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def refuse_taken(out: Path) -> None:
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise InputError("a folder to write to", f"{out}, which is a file", "Give another --out.")
-    if out.exists() and any(out.iterdir()):
-        raise InputError(
-            "a folder that is not there yet, or is empty",
-            f"{out}, which holds files",
-            "Nothing is overwritten: give another --out, or remove that folder.",
-        )
 
 
 def _not_written(path: Path, error: Exception) -> OutputError:

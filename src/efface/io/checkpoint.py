@@ -88,9 +88,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise InputError("a weights file", f"{path}, which is not there", "Check the path.")
     with path.open("rb") as file:
         head = file.read(9)
+    left_out: tuple[str, ...] = ()
     if head[8:] == b"{":
         content, metadata = _read_safetensors(path)
-        place, weights, left_out = None, content, ()
+        place, weights = _find_weights(path, content)
     elif head[:2] == b"PK" or head[:1] == b"\x80":
         content, metadata = _read_torch(path), None
         place, weights = _find_weights(path, content)

@@ -140,8 +140,8 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
             f"{folder}: {type(error).__name__} at {RECIPE}",
             "Give such a folder, or a weights file with --architecture.",
         ) from error
-    if not isinstance(recipe, dict) or needed - set(recipe) or recipe["schema"] != SCHEMA:
-        lacking = sorted(needed - set(recipe)) if isinstance(recipe, dict) else sorted(needed)
+    lacking = sorted(needed - set(recipe)) if isinstance(recipe, dict) else sorted(needed)
+    if lacking or recipe["schema"] != SCHEMA:
         raise InputError(
             f"a recipe of schema {SCHEMA} in {path}",
             f"one that lacks {some_of(lacking)}" if lacking else f"schema {recipe['schema']!r}",
@@ -174,8 +174,12 @@ def _preprocessing(
             "Give --mean --std --size, such as --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 "
             "--size 224.",
         )
-    return Preprocessing(
-        mean=tuple(float(value) for value in found["mean"]),
-        std=tuple(float(value) for value in found["std"]),
-        size=found["size"],
-    )
+    try:
+        mean, std = (tuple(float(value) for value in found[name]) for name in ("mean", "std"))
+        return Preprocessing(mean, std, int(found["size"]))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            "numbers for mean, std and size", f"{found}", "Give them, or mend recipe.json."
+        ) from error

@@ -1,0 +1,177 @@
+"""Whatever stops a writer, what stood there before stands, or the new thing does, whole."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from efface.errors import InputError, OutputError
+from efface.io import atomic
+from efface.io.atomic import whole_folder, write_whole
+
+FULL = OSError(28, "No space left on device")
+
+
+def names(folder):
+    """What lies in a folder, hidden scratch included."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content", [b"new", lambda path: path.write_bytes(b"new")], ids=["bytes", "function"]
+)
+def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path, content):
+    """Both forms end alike."""
+    (tmp_path / "f").write_bytes(b"old")
+    write_whole(tmp_path / "f", content)
+    assert (tmp_path / "f").read_bytes() == b"new"
+    assert names(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("call", ["write_bytes", "replace"])
+def test_a_full_disk_at_any_call_leaves_the_old_file(tmp_path, monkeypatch, call):
+    """Law 4, one call after the other."""
+    (tmp_path / "f").write_bytes(b"old")
+
+    def fail(*_):
+        raise FULL
+
+    monkeypatch.setattr(Path, call, fail)
+    with pytest.raises(OutputError) as caught:
+        write_whole(tmp_path / "f", b"new")
+    monkeypatch.undo()
+    assert str(caught.value) == (
+        f"Wanted to write {tmp_path / 'f'}. Got OSError: No space left on device. "
+        "What was there before is untouched. Look at free space and permissions."
+    )
+    assert (tmp_path / "f").read_bytes() == b"old"
+    assert names(tmp_path) == ["f"]
+
+
+def test_a_disk_that_fails_to_sync_leaves_the_old_file(tmp_path, monkeypatch):
+    """Data that never reached the disk must not take the place of data that did."""
+    (tmp_path / "f").write_bytes(b"old")
+
+    def fail(_):
+        raise FULL
+
+    monkeypatch.setattr(atomic.os, "fsync", fail)
+    with pytest.raises(OutputError, match="No space left"):
+        write_whole(tmp_path / "f", b"new")
+    assert (tmp_path / "f").read_bytes() == b"old"
+    assert names(tmp_path) == ["f"]
+
+
+def test_a_folder_that_is_not_there_is_an_output_error(tmp_path):
+    """Not a traceback from within the standard library."""
+    with pytest.raises(OutputError, match="FileNotFoundError: No such file or directory"):
+        write_whole(tmp_path / "absent" / "f", b"new")
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path):
+    """No signal handler runs on kill -9: the file is all old or all new, never a mixture."""
+    code = """
+import os, random, signal, sys, time
+from efface.io.atomic import write_whole
+path = sys.argv[1]
+draw = random.Random(0)
+for attempt in range(40):
+    child = os.fork()
+    if not child:
+        while True:
+            write_whole(path, bytes([draw.randrange(256)]) * 3_000_000)
+    time.sleep(draw.random() * 0.02)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    content = open(path, "rb").read()
+    assert len(content) == 3_000_000 and len(set(content)) == 1, attempt
+"""
+    path = tmp_path / "f"
+    path.write_bytes(b"\0" * 3_000_000)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_appears_whole(tmp_path):
+    """Nobody sees it half full; missing parents are made."""
+    out = tmp_path / "a" / "b"
+    with whole_folder(out) as scratch:
+        (scratch / "x").write_text("1")
+        (scratch / "deep").mkdir()
+        (scratch / "deep" / "y").write_text("2")
+        assert not out.exists()
+    assert (out / "x").read_text() == "1"
+    assert (out / "deep" / "y").read_text() == "2"
+    assert names(out.parent) == ["b"]
+
+
+def test_an_empty_folder_may_be_filled(tmp_path):
+    """The user may have made it beforehand."""
+    (tmp_path / "out").mkdir()
+    with whole_folder(tmp_path / "out") as scratch:
+        (scratch / "x").write_text("1")
+    assert names(tmp_path / "out") == ["x"]
+
+
+def test_a_folder_that_holds_something_is_refused_before_anything_is_done(tmp_path):
+    """Overwriting a model would be the worst ending of a request."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x").write_text("mine")
+    with pytest.raises(InputError) as caught, whole_folder(tmp_path / "out"):
+        pytest.fail("the block must not run")
+    assert str(caught.value) == (
+        "Wanted a folder that is not there yet, or is empty. "
+        f"Got {tmp_path / 'out'}, which holds files. "
+        "Nothing is overwritten: give another --out, or remove that folder."
+    )
+    assert (tmp_path / "out" / "x").read_text() == "mine"
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    """The path was mistyped; nothing is replaced."""
+    (tmp_path / "out").write_text("mine")
+    with (
+        pytest.raises(InputError, match="which is a file or a link"),
+        whole_folder(tmp_path / "out"),
+    ):
+        pytest.fail("the block must not run")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_folder_whose_filling_fails_is_absent(tmp_path, error):
+    """Ctrl-C included; the error itself goes on."""
+    with pytest.raises(error), whole_folder(tmp_path / "out") as scratch:  # noqa: PT012
+        (scratch / "x").write_text("1")
+        raise error
+    assert names(tmp_path) == []
+
+
+def test_an_error_of_our_own_passes_through_as_it_is(tmp_path):
+    """An OutputError is an OSError too, and must not be wrapped twice."""
+    ours = OutputError("a", "b", "c")
+    with pytest.raises(OutputError) as caught, whole_folder(tmp_path / "out"):
+        raise ours
+    assert caught.value is ours
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="NOT RUN: root may write anywhere")
+def test_a_folder_that_may_not_be_written_to_is_an_output_error(tmp_path):
+    """Permissions are the commonest of these errors."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="Permission denied"), whole_folder(tmp_path / "out"):
+        pytest.fail("the block must not run")
+
+
+def test_a_parent_that_is_a_file_is_an_output_error(tmp_path):
+    """As when a path was mistyped."""
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(OutputError, match="Not a directory"),
+        whole_folder(tmp_path / "file" / "out"),
+    ):
+        pytest.fail("the block must not run")

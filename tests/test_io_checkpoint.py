@@ -1,0 +1,403 @@
+"""The container that comes in is the container that goes out, and no code in it ever runs."""
+
+import argparse
+import os
+import pickle
+import struct
+from collections import OrderedDict
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from efface.errors import InputError, OutputError, UnsafeFile
+from efface.io.checkpoint import load_checkpoint
+
+NOT_WHOLE = "The file is cut short, damaged or of another kind: fetch or save it again."
+SAVE_AGAIN = (
+    "Where you trust the file and have its code, load it once and save the weights alone: "
+    'torch.save(model.state_dict(), "weights.pt").'
+)
+
+
+def state():
+    """Three tensors of three dtypes; not in the order of the alphabet."""
+    return {
+        "z.weight": torch.arange(6.0).view(2, 3),
+        "a.count": torch.tensor(7),
+        "m.bias": torch.tensor([1.5, -2.0], dtype=torch.float16),
+    }
+
+
+def doubled(old):
+    """A state that has moved, in float32 as a model computes it."""
+    return {name: tensor.float() * 2 if tensor.ndim else tensor for name, tensor in old.items()}
+
+
+def same(one, other):
+    """Equal in type, order, dtype and value, all the way down."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert list(one) == list(other)
+        for key in one:
+            same(one[key], other[key])
+    elif isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype
+        assert one.equal(other)
+    else:
+        assert one == other
+
+
+def read(path):
+    """With torch itself, as the oracle."""
+    return torch.load(path, weights_only=True)
+
+
+class Evil:
+    """What an attacker pickles: unpickling it would make the file that the test looks for."""
+
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.canary),)
+
+
+def test_safetensors_keep_names_dtypes_and_metadata(tmp_path):
+    """A tool that reads the metadata must find what it wrote."""
+    save_file(state(), tmp_path / "old.safetensors", metadata={"format": "pt", "of": "mine"})
+    checkpoint = load_checkpoint(tmp_path / "old.safetensors")
+    checkpoint.write(doubled(checkpoint.state), tmp_path / "new.safetensors")
+    with safe_open(tmp_path / "new.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt", "of": "mine"}
+    new, old = load_file(tmp_path / "new.safetensors"), load_file(tmp_path / "old.safetensors")
+    assert {n: (t.dtype, t.shape) for n, t in new.items()} == {
+        n: (t.dtype, t.shape) for n, t in old.items()
+    }
+    assert new["m.bias"].tolist() == [3.0, -4.0]
+
+
+def test_unchanged_safetensors_are_the_same_file(tmp_path):
+    """Byte for byte: whoever compares digests sees that nothing moved."""
+    save_file(state(), tmp_path / "old.safetensors", metadata={"format": "pt"})
+    checkpoint = load_checkpoint(tmp_path / "old.safetensors")
+    checkpoint.write(checkpoint.state, tmp_path / "new.safetensors")
+    assert (tmp_path / "new.safetensors").read_bytes() == (
+        tmp_path / "old.safetensors"
+    ).read_bytes()
+
+
+def test_safetensors_without_metadata_get_none(tmp_path):
+    """Nothing of ours is put into the user's file."""
+    save_file(state(), tmp_path / "f.safetensors")
+    load_checkpoint(tmp_path / "f.safetensors").write(state(), tmp_path / "g.safetensors")
+    with safe_open(tmp_path / "g.safetensors", "pt") as file:
+        assert file.metadata() is None
+
+
+@pytest.mark.parametrize("place", [None, "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod."])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_torch_file_keeps_its_nesting_prefix_and_the_rest(tmp_path, place, prefix, zipped):
+    """Whatever read the old file reads the new one."""
+    weights = OrderedDict((prefix + name, tensor) for name, tensor in state().items())
+    content = weights if place is None else {"epoch": 3, place: weights, "note": ["a", {"b": 1.5}]}
+    torch.save(content, tmp_path / "old.pt", _use_new_zipfile_serialization=zipped)
+    checkpoint = load_checkpoint(tmp_path / "old.pt")
+    assert list(checkpoint.state) == list(state())
+    checkpoint.write(doubled(checkpoint.state), tmp_path / "new.pt")
+    moved = OrderedDict((prefix + n, t.to(state()[n].dtype)) for n, t in doubled(state()).items())
+    same(read(tmp_path / "new.pt"), moved if place is None else {**content, place: moved})
+    same(read(tmp_path / "old.pt"), content)
+
+
+def test_the_versions_that_torch_keeps_beside_a_state_dict_are_kept(tmp_path):
+    """Without them an old file is read by the rules of another version."""
+    net = nn.Sequential(nn.BatchNorm1d(2))
+    torch.save(net.state_dict(), tmp_path / "old.pt")
+    checkpoint = load_checkpoint(tmp_path / "old.pt")
+    checkpoint.write(checkpoint.state, tmp_path / "new.pt")
+    assert read(tmp_path / "new.pt")._metadata == net.state_dict()._metadata
+
+
+def test_what_may_hold_the_records_too_is_left_out_and_named(tmp_path):
+    """Momentum and averaged weights remember what the weights were made to forget."""
+    content = {
+        "state_dict": state(),
+        "optimizer": {"step": 3},
+        "lr_schedulers": [],
+        "state_dict_ema": {},
+        "ema": None,
+        "amp_scaler": {"scale": 2.0},
+        "best": {"w": torch.ones(2)},
+        "history": [{"mean": [torch.ones(1)]}],
+        "hyper_parameters": {"optimizer": "adam"},
+        "schema": "2",
+        "emails": 0,
+    }
+    torch.save(content, tmp_path / "old.ckpt")
+    checkpoint = load_checkpoint(tmp_path / "old.ckpt")
+    assert checkpoint.left_out == (
+        *("optimizer", "lr_schedulers", "state_dict_ema", "ema", "amp_scaler", "best", "history"),
+    )
+    checkpoint.write(checkpoint.state, tmp_path / "new.ckpt")
+    assert list(read(tmp_path / "new.ckpt")) == [
+        "state_dict",
+        "hyper_parameters",
+        "schema",
+        "emails",
+    ]
+
+
+def test_tied_weights_stay_tied_in_a_torch_file_and_stand_apart_in_safetensors(tmp_path):
+    """Torch keeps one storage for two names; safetensors allows none to be shared."""
+    net = nn.Module()
+    net.one, net.two = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    net.two.weight = net.one.weight
+    torch.save(net.state_dict(), tmp_path / "old.pt")
+    load_checkpoint(tmp_path / "old.pt").write(net.state_dict(), tmp_path / "new.pt")
+    new = read(tmp_path / "new.pt")
+    assert new["one.weight"].data_ptr() == new["two.weight"].data_ptr()
+    apart = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    save_file(apart, tmp_path / "old.safetensors")
+    checkpoint = load_checkpoint(tmp_path / "old.safetensors")
+    checkpoint.write(net.state_dict(), tmp_path / "new.safetensors")
+    assert load_file(tmp_path / "new.safetensors").keys() == apart.keys()
+
+
+def test_a_parameter_stays_a_parameter(tmp_path):
+    """Some save parameters instead of plain tensors."""
+    torch.save({"w": nn.Parameter(torch.ones(2), requires_grad=False)}, tmp_path / "old.pt")
+    load_checkpoint(tmp_path / "old.pt").write({"w": torch.zeros(2)}, tmp_path / "new.pt")
+    written = read(tmp_path / "new.pt")["w"]
+    assert type(written) is nn.Parameter
+    assert not written.requires_grad
+    assert written.tolist() == [0, 0]
+
+
+def test_a_view_is_written_without_the_rest_of_its_storage(tmp_path):
+    """Otherwise other numbers than the weights go out with the file."""
+    torch.save({"w": torch.ones(2)}, tmp_path / "old.pt")
+    view = torch.arange(100_000.0)[:2]
+    load_checkpoint(tmp_path / "old.pt").write({"w": view}, tmp_path / "new.pt")
+    assert (tmp_path / "new.pt").stat().st_size < 10_000
+
+
+def test_a_float64_weight_that_did_not_move_keeps_its_bits(tmp_path):
+    """The model computes in float32; rounding all weights would look like a change of all."""
+    fine = torch.tensor([1 / 3, 2 / 3], dtype=torch.float64)
+    save_file({"w": fine}, tmp_path / "old.safetensors")
+    checkpoint = load_checkpoint(tmp_path / "old.safetensors")
+    computed = fine.float()
+    computed[1] += 1
+    checkpoint.write({"w": computed}, tmp_path / "new.safetensors")
+    written = load_file(tmp_path / "new.safetensors")["w"]
+    assert written[0] == fine[0]
+    assert written[1] == computed[1].double()
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**31), 2**31)
+    | st.floats(allow_nan=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+TENSORS = st.builds(
+    lambda shape, dtype: torch.arange(shape[0] * shape[1]).view(shape).to(dtype),
+    st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool]),
+)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    weights=st.dictionaries(st.text(min_size=1), TENSORS, min_size=1),
+    rest=st.dictionaries(st.text(alphabet="abcxyz", min_size=1), VALUES),
+    place=st.sampled_from([None, "state_dict", "model"]),
+)
+def test_any_nesting_of_plain_values_comes_back_as_it_was(tmp_path, weights, rest, place):
+    """Checkpoints differ in everything but this."""
+    content = weights if place is None else {**rest, place: weights}
+    torch.save(content, tmp_path / "old.pt")
+    checkpoint = load_checkpoint(tmp_path / "old.pt")
+    checkpoint.write(checkpoint.state, tmp_path / "new.pt")
+    same(read(tmp_path / "new.pt"), content)
+
+
+def evil_files(folder, canary):
+    """Name, bytes and what the error must name: each would run code, were it unpickled."""
+    evil = Evil(canary)
+    torch.save({"state_dict": state(), "extra": evil}, folder / "zip.pt")
+    torch.save([evil], folder / "old.pt", _use_new_zipfile_serialization=False)
+    (folder / "plain.pkl").write_bytes(pickle.dumps(evil, protocol=2))
+    (folder / "protocol4.pkl").write_bytes(pickle.dumps(evil, protocol=4))
+    torch.save({"w": evil}, folder / "disguised.safetensors")
+    return ["zip.pt", "old.pt", "plain.pkl", "protocol4.pkl", "disguised.safetensors"]
+
+
+def test_no_file_runs_code(tmp_path):
+    """The file may come from anybody; its extension says nothing."""
+    canary = tmp_path / "canary"
+    for name in evil_files(tmp_path, canary):
+        with pytest.raises(UnsafeFile):
+            load_checkpoint(tmp_path / name)
+        assert not canary.exists(), name
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
+        ({"state_dict": state(), "args": argparse.Namespace(lr=1)}, "argparse.Namespace"),
+    ],
+    ids=["a whole module", "a namespace of arguments"],
+)
+def test_a_file_that_must_be_unpickled_says_what_is_in_it_and_what_to_do(tmp_path, content, named):
+    """The owner of the file can mend it in one line."""
+    torch.save(content, tmp_path / "f.pt")
+    with pytest.raises(UnsafeFile) as caught:
+        load_checkpoint(tmp_path / "f.pt")
+    assert str(caught.value) == (
+        "Wanted a file of tensors and plain values. "
+        f"Got {tmp_path / 'f.pt'}, which holds {named}. {SAVE_AGAIN}"
+    )
+
+
+def header(text, rest=b""):
+    """A safetensors file with this header."""
+    return struct.pack("<Q", len(text)) + text.encode() + rest
+
+
+@pytest.mark.parametrize(
+    ("content", "came"),
+    [
+        (b"", "an empty file"),
+        (b"hello world", "a file that begins with b'hello wor'"),
+        (header("{"), "invalid JSON in header"),
+        (
+            header('{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', b"1234"),
+            "incomplete metadata, file not fully covered",
+        ),
+        (
+            header('{"w":{"dtype":"F32","shape":[9223372036854775807,9],"data_offsets":[0,8]}}'),
+            "verflow",
+        ),
+        (struct.pack("<Q", 1 << 40) + b"{", "header too large"),
+        (b"PK\x03\x04 not really", "PytorchStreamReader failed"),
+    ],
+    ids=["empty", "text", "broken json", "cut short", "overflow", "huge header", "broken zip"],
+)
+def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, content, came):
+    """A download that was cut short is the commonest of these."""
+    (tmp_path / "f").write_bytes(content)
+    with pytest.raises(UnsafeFile) as caught:
+        load_checkpoint(tmp_path / "f")
+    wanted = f"a whole safetensors file, or one that torch.save wrote, at {tmp_path / 'f'}"
+    assert caught.value.wanted == wanted
+    assert came in caught.value.came
+    assert caught.value.remedy == NOT_WHOLE
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "old"])
+def test_a_file_cut_anywhere_is_refused(tmp_path, kind):
+    """Half of a model must never pass for a model."""
+    path = tmp_path / "f"
+    if kind == "safetensors":
+        save_file(state(), path)
+    else:
+        torch.save(state(), path, _use_new_zipfile_serialization=kind == "zip")
+    whole = path.read_bytes()
+    for length in range(0, len(whole), max(1, len(whole) // 50)):
+        path.write_bytes(whole[:length])
+        with pytest.raises((UnsafeFile, InputError)):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(tmp_path, value):
+    """A model that diverged cannot be unlearned, only replaced."""
+    save_file({"a": torch.ones(2), "b": torch.tensor([value])}, tmp_path / "f.safetensors")
+    with pytest.raises(UnsafeFile) as caught:
+        load_checkpoint(tmp_path / "f.safetensors")
+    assert str(caught.value) == (
+        f"Wanted finite weights in {tmp_path / 'f.safetensors'}. Got nan or inf in b. "
+        "Use a checkpoint from before training diverged."
+    )
+
+
+def test_a_broken_weight_is_not_written_even_when_the_dtype_breaks_it(tmp_path):
+    """1e6 is finite in float32 and infinite in the file's float16."""
+    save_file(state(), tmp_path / "f.safetensors")
+    checkpoint = load_checkpoint(tmp_path / "f.safetensors")
+    new = {**state(), "m.bias": torch.tensor([1e6, 0.0])}
+    with pytest.raises(OutputError) as caught:
+        checkpoint.write(new, tmp_path / "g.safetensors")
+    assert str(caught.value) == (
+        "Wanted finite weights to write. Got nan or inf in m.bias. Nothing was written."
+    )
+    assert not (tmp_path / "g.safetensors").exists()
+
+
+def test_a_state_that_does_not_fit_the_container_is_not_written(tmp_path):
+    """Same keys, same shapes: a promise to whoever loads the result."""
+    save_file(state(), tmp_path / "f.safetensors")
+    checkpoint = load_checkpoint(tmp_path / "f.safetensors")
+    with pytest.raises(InputError) as caught:
+        checkpoint.write({"z.weight": torch.ones(3), "m.bias": torch.ones(2)}, tmp_path / "g")
+    assert str(caught.value) == (
+        "Wanted the tensors that the container holds. "
+        "Got missing: a.count; of another shape: z.weight. "
+        "Write the state of the model that was loaded from it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "came"),
+    [
+        ([1], "a list"),
+        ({}, "the entries none"),
+        ({"epoch": 1, "net": {"w": torch.ones(1)}}, "the entries epoch, net"),
+        ({str(n): n for n in range(12)}, "the entries 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
+    ],
+)
+def test_a_file_without_a_state_dict_says_what_it_holds(tmp_path, content, came):
+    """The user can see which entry was meant."""
+    torch.save(content, tmp_path / "f.pt")
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(tmp_path / "f.pt")
+    assert caught.value.came == came
+
+
+def test_safetensors_without_a_tensor_are_no_state_dict(tmp_path):
+    """The format allows it."""
+    (tmp_path / "f").write_bytes(header("{}"))
+    with pytest.raises(InputError, match="the entries none"):
+        load_checkpoint(tmp_path / "f")
+
+
+def test_a_path_that_is_not_there_is_said(tmp_path):
+    """The commonest mistake of all."""
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(tmp_path / "f.pt")
+    assert str(caught.value) == (
+        f"Wanted a weights file. Got {tmp_path / 'f.pt'}, which is not there. Check the path."
+    )
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "torch"])
+def test_a_full_disk_is_an_output_error_and_the_old_file_stands(tmp_path, monkeypatch, kind):
+    """Torch says it by a RuntimeError, safetensors by an error of its own."""
+    path = tmp_path / "f"
+    save_file(state(), path) if kind == "safetensors" else torch.save(state(), path)
+    before, checkpoint = path.read_bytes(), load_checkpoint(path)
+    monkeypatch.setattr("efface.io.atomic._beside", lambda _: tmp_path / "absent" / "scratch")
+    with pytest.raises(OutputError):
+        checkpoint.write(state(), path)
+    assert path.read_bytes() == before

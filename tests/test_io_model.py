@@ -1,0 +1,328 @@
+"""A name and a file of weights become a model that answers as the one that was saved."""
+
+import json
+import sys
+from types import ModuleType
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file, save_model
+from torch import nn
+
+from efface.errors import InputError, MissingExtra, UnsafeFile
+from efface.io.model import Preprocessing, build, load_model, save_trained
+
+FLAGS = {"mean": [0.5], "std": [0.25], "size": 8}
+
+
+class Tied(nn.Module):
+    """A net whose first and last weight are one."""
+
+    def __init__(self, num_classes=4):
+        super().__init__()
+        self.first = nn.Linear(8, num_classes, bias=False)
+        self.last = nn.Linear(8, num_classes, bias=False)
+        self.last.weight = self.first.weight
+
+
+def conv(num_classes=10):
+    """A head of 1 x 1 convolution, as in SqueezeNet: the last weight has four dimensions."""
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, num_classes, 1))
+
+
+def fixed():
+    """A factory that takes no number of classes."""
+    return nn.Linear(2, 3)
+
+
+def needy(depth):
+    """A factory that cannot be called without more."""
+    return nn.Linear(depth, 2)
+
+
+@pytest.fixture(autouse=True)
+def nets(monkeypatch):
+    """The nets of this file under a name that can be imported."""
+    module = ModuleType("nets_of_a_user")
+    vars(module).update(Tied=Tied, conv=conv, fixed=fixed, needy=needy, number=7, text=lambda: "no")
+    monkeypatch.setitem(sys.modules, "nets_of_a_user", module)
+
+
+def weights_of(net, path):
+    """Save the state of a net, every tensor on its own."""
+    save_file({name: t.contiguous().clone() for name, t in net.state_dict().items()}, path)
+    return path
+
+
+def recipe(**changes):
+    """What efface train writes beside the weights."""
+    facts = {
+        "schema": 1,
+        "recipe": "digits-conv",
+        "architecture": "efface.nets:conv_small",
+        "num_classes": 10,
+        "classes": [str(digit) for digit in range(10)],
+        "mean": [0.5],
+        "std": [0.5],
+        "size": 8,
+    }
+    return {**facts, **changes}
+
+
+def test_what_train_saves_loads_as_the_same_model(tmp_path):
+    """Weights, preprocessing, class names: all that is needed to feed it."""
+    net = build("efface.nets:conv_small", 10).eval()
+    save_trained(tmp_path / "model", net, recipe())
+    loaded = load_model(tmp_path / "model")
+    x = torch.rand(2, 1, 8, 8)
+    assert loaded.model(x).equal(net(x))
+    assert not loaded.model.training
+    assert loaded.preprocessing == Preprocessing((0.5,), (0.5,), 8)
+    assert loaded.classes == tuple("0123456789")
+    assert loaded.recipe == recipe()
+    assert loaded.num_classes == 10
+
+
+def test_a_folder_is_written_back_as_a_folder(tmp_path):
+    """The same container: what reads the old one reads the new one."""
+    net = build("efface.nets:conv_small", 10)
+    save_trained(tmp_path / "old", net, recipe())
+    loaded = load_model(tmp_path / "old")
+    with torch.no_grad():
+        loaded.model[-1].bias += 1
+    (tmp_path / "new").mkdir()
+    loaded.write(loaded.model, tmp_path / "new")
+    assert (tmp_path / "new/recipe.json").read_bytes() == (
+        tmp_path / "old/recipe.json"
+    ).read_bytes()
+    old, new = (load_file(tmp_path / part / "model.safetensors") for part in ("old", "new"))
+    moved = [name for name in old if not old[name].equal(new[name])]
+    assert (
+        moved == [name for name in old if name.endswith("bias") and old[name].shape == (10,)][-1:]
+    )
+
+
+def test_a_weights_file_is_written_back_under_its_own_name(tmp_path):
+    """And nothing beside it."""
+    path = weights_of(conv(4), tmp_path / "net.safetensors")
+    loaded = load_model(path, architecture="nets_of_a_user:conv", **FLAGS)
+    (tmp_path / "new").mkdir()
+    loaded.write(loaded.model, tmp_path / "new")
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["net.safetensors"]
+    assert (tmp_path / "new/net.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_channels_last_weights_are_saved_with_their_values(tmp_path):
+    """Training in that layout must not scramble what is written."""
+    net = build("efface.nets:conv_small", 10).to(memory_format=torch.channels_last)
+    save_trained(tmp_path / "model", net, recipe())
+    loaded = load_model(tmp_path / "model")
+    for name, tensor in net.state_dict().items():
+        assert loaded.model.state_dict()[name].equal(tensor), name
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_a_torchvision_net_is_found_by_name_and_its_classes_by_its_weights(tmp_path, suffix):
+    """``torchvision.models:NAME`` is an ordinary factory."""
+    net = torchvision.models.mobilenet_v3_small(num_classes=7).eval()
+    path = tmp_path / f"net.{suffix}"
+    weights_of(net, path) if suffix == "safetensors" else torch.save(net.state_dict(), path)
+    loaded = load_model(
+        path,
+        architecture="torchvision.models:mobilenet_v3_small",
+        mean=(0.4, 0.4, 0.4),
+        std=(0.2, 0.2, 0.2),
+        size=32,
+    )
+    x = torch.rand(2, 3, 32, 32)
+    assert loaded.model(x).equal(net(x))
+    assert loaded.num_classes == 7
+    assert loaded.classes is None
+
+
+def test_timm_knows_the_preprocessing_of_its_nets(tmp_path):
+    """Nobody remembers that this one wants a mean of a half."""
+    net = timm.create_model("vit_tiny_patch16_224", num_classes=5, depth=12)
+    path = weights_of(net, tmp_path / "net.safetensors")
+    loaded = load_model(path, architecture="timm:vit_tiny_patch16_224")
+    assert loaded.preprocessing == Preprocessing((0.5,) * 3, (0.5,) * 3, 224)
+    assert loaded.num_classes == 5
+    assert (
+        load_model(path, architecture="timm:vit_tiny_patch16_224", size=128).preprocessing.size
+        == 128
+    )
+
+
+def test_the_classes_are_found_where_the_head_is_no_matrix_and_not_last_by_name(tmp_path):
+    """Safetensors are ordered by name, so the file's last tensor says nothing."""
+    path = weights_of(conv(3), tmp_path / "net.safetensors")
+    loaded = load_model(path, architecture="nets_of_a_user:conv", **FLAGS)
+    assert loaded.num_classes == 3
+    net = timm.create_model("test_convnext", num_classes=6)
+    path = weights_of(net, tmp_path / "timm.safetensors")
+    assert load_model(path, architecture="timm:test_convnext").num_classes == 6
+
+
+def test_tied_weights_may_stand_under_one_name(tmp_path):
+    """As safetensors' own save_model writes them."""
+    net = Tied()
+    save_model(net, str(tmp_path / "net.safetensors"))
+    loaded = load_model(tmp_path / "net.safetensors", architecture="nets_of_a_user:Tied", **FLAGS)
+    assert loaded.model.last.weight is loaded.model.first.weight
+    assert loaded.model.last.weight.equal(net.last.weight)
+    loaded.checkpoint.write(loaded.model.state_dict(), tmp_path / "new.safetensors")
+    assert len(load_file(tmp_path / "new.safetensors")) == 1
+
+
+def test_building_a_net_leaves_the_random_state_alone(random_state_kept):
+    """Its first weights are random, and thrown away."""
+    with random_state_kept():
+        build("torchvision.models:squeezenet1_0", 4)
+
+
+def test_weights_of_another_net_are_refused_with_all_that_does_not_fit(tmp_path):
+    """Strict: half a net would answer too."""
+    path = weights_of(nn.Sequential(nn.Conv2d(3, 4, 3)), tmp_path / "net.safetensors")
+    with pytest.raises(InputError) as caught:
+        load_model(path, architecture="nets_of_a_user:conv", **FLAGS)
+    assert str(caught.value) == (
+        "Wanted weights that fit nets_of_a_user:conv. "
+        "Got missing: 1.weight, 1.bias; unexpected: none; "
+        "other shapes: 0.weight (4, 3, 3, 3) in the file, (4, 1, 3, 3) in the net. "
+        "Name the architecture that these weights were trained with."
+    )
+
+
+def test_weights_without_an_architecture_are_refused(tmp_path):
+    """A file of numbers does not say what they are."""
+    path = weights_of(conv(), tmp_path / "net.safetensors")
+    with pytest.raises(InputError) as caught:
+        load_model(path)
+    assert str(caught.value) == (
+        "Wanted the architecture of net.safetensors. Got none. Give --architecture timm:NAME or "
+        "package.module:factory, such as torchvision.models:resnet18."
+    )
+
+
+@pytest.mark.parametrize("given", [{}, {"mean": [0.5]}, {"mean": [0.5], "size": 8}])
+def test_preprocessing_that_nobody_knows_is_asked_for(tmp_path, given):
+    """A guess would be wrong silently."""
+    path = weights_of(conv(), tmp_path / "net.safetensors")
+    with pytest.raises(InputError) as caught:
+        load_model(path, architecture="nets_of_a_user:conv", **given)
+    lacking = ", ".join(name for name in ("mean", "std", "size") if name not in given)
+    assert str(caught.value) == (
+        f"Wanted the preprocessing that the model was trained with. Got no {lacking}. "
+        "Give --mean --std --size, such as --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 "
+        "--size 224."
+    )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "came", "remedy"),
+    [
+        ("resnet18", "'resnet18'", "Such as timm:resnet18 or torchvision.models:resnet18."),
+        ("os:system('x')", "\"os:system('x')\"", "Such as timm:resnet18 or"),
+        ("no_such_package:net", "No module named 'no_such_package'", "Install it, or put it on"),
+        ("torchvision.models:resnet118", "'resnet118'", "Did you mean 'resnet18'?"),
+        ("torchvision.models:__name__", "'__name__'", "Look the name up in its documentation."),
+        ("nets_of_a_user:number", "'number'", "Look the name up in its documentation."),
+        ("nets_of_a_user:text", "str", "Name a function that makes one."),
+        (
+            "nets_of_a_user:needy",
+            "missing 1 required positional argument",
+            "Write a small function",
+        ),
+        ("timm:vit_tiny_patch16_2244", "'vit_tiny_patch16_2244'", "Did you mean 'vit_tiny_patch16"),
+    ],
+)
+def test_an_architecture_that_is_none_is_refused_with_the_nearest_name(architecture, came, remedy):
+    """Nothing but a factory by its name is ever called."""
+    with pytest.raises(InputError) as caught:
+        build(architecture)
+    assert came in caught.value.came
+    assert remedy in caught.value.remedy
+
+
+def test_a_factory_that_takes_no_classes_is_called_without():
+    """Some nets are made for one task."""
+    assert build("nets_of_a_user:fixed", 10).out_features == 3
+
+
+def test_timm_that_is_not_installed_is_said(monkeypatch):
+    """It is an extra."""
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingExtra) as caught:
+        build("timm:resnet18")
+    assert str(caught.value) == (
+        "Wanted the package timm. Got none installed. Install it: pip install 'efface[timm]'."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "came"),
+    [
+        (None, "FileNotFoundError at recipe.json"),
+        ("{", "JSONDecodeError at recipe.json"),
+        ("[]", "one that lacks architecture, mean, num_classes, schema, size, std"),
+        (json.dumps({**recipe(), "schema": 2}), "schema 2"),
+    ],
+)
+def test_a_folder_without_a_recipe_that_we_understand_is_refused(tmp_path, text, came):
+    """What is not understood is not guessed."""
+    save_file({"w": torch.ones(1)}, tmp_path / "model.safetensors")
+    if text is not None:
+        (tmp_path / "recipe.json").write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_model(tmp_path)
+    assert came in caught.value.came
+
+
+def test_a_folder_whose_weights_are_damaged_is_refused(tmp_path):
+    """The recipe alone is not a model."""
+    save_trained(tmp_path / "m", build("efface.nets:conv_small", 10), recipe())
+    path = tmp_path / "m/model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UnsafeFile):
+        load_model(tmp_path / "m")
+
+
+def test_a_trained_model_is_never_written_over_another(tmp_path):
+    """Nor half of it."""
+    save_trained(tmp_path / "m", conv(), recipe())
+    before = (tmp_path / "m/model.safetensors").read_bytes()
+    with pytest.raises(InputError, match="which holds files"):
+        save_trained(tmp_path / "m", conv(), recipe())
+    assert (tmp_path / "m/model.safetensors").read_bytes() == before
+
+
+def test_preprocessing_is_the_arithmetic_of_its_docstring():
+    """By hand: black, white and a half."""
+    preprocessing = Preprocessing((0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
+    pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).repeat(3, 1).view(3, 1, 3)
+    expected = torch.tensor([[-1, 1, -0.6], [-1, 3, -0.2], [0, 1, 0.2]]).view(3, 1, 3)
+    torch.testing.assert_close(preprocessing(pixels), expected)
+    assert preprocessing.low.flatten().tolist() == [-1, -1, 0]
+    assert preprocessing.high.flatten().tolist() == [1, 3, 1]
+    assert preprocessing.low.shape == (3, 1, 1)
+    assert pixels[0, 0, 1] == 255
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "size", "came"),
+    [
+        ((0.5,), (0.5, 0.5), 8, "mean (0.5,), std (0.5, 0.5)"),
+        ((0.5,) * 2, (0.5,) * 2, 8, "mean (0.5, 0.5)"),
+        ((0.5,), (0.0,), 8, "std (0.0,)"),
+        ((127.5,), (0.5,), 8, "mean (127.5,)"),
+        ((0.5,), (float("nan"),), 8, "std (nan,)"),
+        ((0.5,), (0.5,), 0, "0"),
+    ],
+)
+def test_preprocessing_that_would_spoil_every_input_is_refused(mean, std, size, came):
+    """Numbers meant for 0..255 are the commonest."""
+    with pytest.raises(InputError) as caught:
+        Preprocessing(mean, std, size)
+    assert came in caught.value.came
