@@ -45,5 +45,5 @@ def test_no_noise_is_refused():
         jit(nn.Linear(4, 2), Split(Records(torch.ones(1, 4), torch.tensor([0]))), sigma=0.0)
     assert str(error.value) == (
         "Wanted sigma above 0 and at least 1 perturbation. Got sigma 0.0 and 8 perturbations. "
-        "Without perturbations there is no neighbourhood to smooth; leave them at their defaults."
+        "Without perturbations there is no neighbourhood to smooth; keep the defaults."
     )

@@ -36,7 +36,7 @@ def student_of(model: nn.Module) -> nn.Module:
 
 def teacher_of(model: nn.Module) -> nn.Module:
     """A copy that is held still: eval mode, no gradients."""
-    return student_of(model).requires_grad_(False)
+    return student_of(model).requires_grad_(requires_grad=False)
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -12,7 +12,7 @@ from accelerate import PartialState
 
 from efface import show
 from efface.doctor import examine, refuse_if_needed
-from efface.errors import InputError, NotMet
+from efface.errors import NotMet
 from efface.evidence import write as write_evidence
 from efface.io.atomic import refuse_taken, whole_folder, write_whole
 from efface.io.dataset import open_table
@@ -106,7 +106,7 @@ def _split(
 ) -> tuple[Split, dict[str, list[str]]]:
     """The records of every part; rows to forget are taken out of the parts that hold them."""
     forget_records = table.records(rows, loaded.preprocessing)
-    parts: dict[str, Records] = {}
+    parts: dict[str, Records | None] = dict.fromkeys(others)
     left_out: dict[str, list[str]] = {}
     for name, spec in others.items():
         if spec is None:
@@ -118,7 +118,7 @@ def _split(
             show.event(name, forget_records_taken_out=len(other) - len(kept))
         parts[name], lost = other.readable(kept, loaded.preprocessing)
         left_out[f"unreadable in {name}"] = list(lost)
-    return Split(forget_records, **parts), left_out
+    return Split(forget_records, parts["holdout"], parts["retain"]), left_out
 
 
 def _forgotten(

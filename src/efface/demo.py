@@ -58,19 +58,20 @@ def write_demo(folder: Path) -> Path:
 
 
 def write_data(folder: Path) -> None:
-    """Digits as parquet: two thirds to train on (20 labels swapped), one third never trained on."""
-    digits = load_digits()
-    rows = np.arange(len(digits.images))
+    """Digits as parquet: two thirds to train on, 20 labels swapped; one third never seen."""
+    pixels, targets = load_digits(return_X_y=True)
+    images = pixels.reshape(-1, 8, 8)
+    rows = np.arange(len(images))
     parts = {"train": rows[rows % 3 != 0], "test": rows[rows % 3 == 0]}
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
-        labels = digits.target[part].copy()
+        labels = targets[part].copy()
         if name == "train":
             swapped = _swapped(len(part))
             labels[swapped] = (labels[swapped] + 1 + np.arange(SWAPPED) % 9) % 10
         columns_ = {
             "id": [f"digit-{row:04d}" for row in part],
-            "image": [{"bytes": _png(digits.images[row]), "path": None} for row in part],
+            "image": [{"bytes": _png(images[row]), "path": None} for row in part],
             "label": labels.tolist(),
         }
         kinds = {"id": Value("string"), "image": ImageColumn(), "label": ClassLabel(10)}
@@ -91,7 +92,7 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def run(folder: Path) -> None:
-    """Train, forget three times with two methods each, retrain, print the table, write the report."""
+    """Train, forget three times with two methods, retrain, print the table, write the report."""
     started = time.perf_counter()
     write_demo(folder)
     show.event("trained", seconds=round(time.perf_counter() - started, 1))
@@ -158,7 +159,7 @@ def _row(
     target: dict[str, float],
     seconds: float | None,
 ) -> list[str]:
-    """Accuracies on the forget records, the holdout of the staying classes and the retain records."""
+    """Accuracy on the forget records, on the holdout of classes that stay, on retain records."""
     forgotten, _, retain = (measure(model, part) for part in parts)
     found = _columns(model, parts, request)
     shares = [
@@ -173,7 +174,7 @@ def _row(
 
 
 def _report(model: nn.Module, result: Result, split: Split, folder: Path) -> None:
-    """The report, with all that the demo holds as evidence; the method saw the forget records alone."""
+    """The report with all that the demo holds as evidence; the method saw the forget set alone."""
     evidence = collect(model, result.model, split, mislabelled=True)
     record: dict[str, Any] = {**result.record, "command": "make demo"}
     replace(result, evidence=evidence, record=record).report(folder / "report.html")

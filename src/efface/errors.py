@@ -12,6 +12,8 @@ Each text says what was wanted, what came and what to do. The command line ends 
     └── OutputError (OSError)        8   the result could not be written; nothing was changed
 """
 
+from typing import Any
+
 
 class EffaceError(Exception):
     """Base of all errors: what was wanted, what came, what to do."""
@@ -36,9 +38,13 @@ class UnknownRecords(InputError):
 
 
 class NotMet(EffaceError):
-    """The request could not be met within the guard's budget; the old model stands."""
+    """The request could not be met within the guard's budget; the old model stands.
+
+    ``result``: the evidence on the old model and the record of the attempt, when there was one.
+    """
 
     exit_code = 3
+    result: Any = None
 
 
 class UnsafeFile(EffaceError, ValueError):

@@ -2,16 +2,14 @@
 
 import difflib
 import inspect
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from efface.doctor import Finding, examine, refuse_if_needed
@@ -19,7 +17,7 @@ from efface.errors import InputError, NotMet
 from efface.evidence import Evidence, collect, render
 from efface.guard import Guard
 from efface.io.dataset import content_digests, records_of
-from efface.io.model import Preprocessing
+from efface.io.preprocessing import Preprocessing
 from efface.methods import METHODS
 from efface.record import SCHEMA, state_digest, versions
 from efface.types import Records, Split, Verdict, Watch, record_key
@@ -82,58 +80,85 @@ def forget(
         Hazard: the model and the data do not fit.
         NotMet: the guard could not meet the request; ``error.result`` holds the evidence.
     """
-    started = time.perf_counter()
     chosen = _settings(method, mislabelled=mislabelled, settings=settings)
-    split, counts = _prepared(split, preprocessing, seed)
+    split, counts = _prepared(split, preprocessing)
     theirs, ours = _halves(split, seed)
     findings = examine(model, preprocessing, split.forget, classes=classes, mislabelled=mislabelled)
     refuse_if_needed(findings)
     guard = Guard(model, theirs, utility_budget=utility_budget, seed=seed)
-    facts: dict[str, Any] = {}
-    unlearning = time.perf_counter()
-    failure: NotMet | None = None
-    student = model
-    with _facts_into(facts):
-        try:
-            raw = METHODS[method].function(
-                model, theirs, seed=seed, watch=_told(guard.watch, progress), **chosen
-            )
-            student = guard.settle(raw)
-        except NotMet as error:
-            failure = error
-    seconds = time.perf_counter() - unlearning
+    run = _unlearned(method, model, theirs, guard, chosen, seed=seed, progress=progress)
+    outcome = "not met" if run.failure else "done"
     evidence = collect(
         model,
-        None if failure else student,
+        run.student,
         ours,
         mislabelled=mislabelled,
         classes=classes,
         seed=seed,
-        outcome="not met" if failure else "done",
+        outcome=outcome,
     )
     record = {
         "schema": SCHEMA,
         "versions": versions(),
         "method": method,
-        "settings": _all_settings(method, chosen),
+        "settings": {**hyperparameters(method), **chosen},
         "seed": seed,
-        "outcome": "not met" if failure else "done",
+        "outcome": outcome,
         "request": counts,
+        "halves": {"guard": _count(theirs), "evidence": _count(ours)},
         "guard": guard.as_json(),
-        "calibration": facts,
-        "findings": [vars(finding) for finding in findings],
-        "weights": {
-            "old": state_digest(model.state_dict()),
-            "new": None if failure else state_digest(student.state_dict()),
-        },
-        "seconds": seconds,
-        "seconds_in_all": time.perf_counter() - started,
+        "calibration": run.facts,
+        "findings": [asdict(finding) for finding in findings],
+        "weights": _digests(model, run.student),
+        "seconds": run.seconds,
     }
-    result = Result(student.eval(), evidence, record, findings)
-    if failure:
-        failure.result = result
-        raise failure
+    result = Result(run.student or model, evidence, record, findings)
+    if run.failure:
+        run.failure.result = result
+        raise run.failure
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What unlearning came to: the new model or the failure, what the method said, how long."""
+
+    student: nn.Module | None
+    failure: NotMet | None
+    facts: dict[str, Any]
+    seconds: float
+
+
+def _unlearned(
+    method: str,
+    model: nn.Module,
+    split: Split,
+    guard: Guard,
+    chosen: dict[str, Any],
+    *,
+    seed: int,
+    progress: Progress | None,
+) -> _Run:
+    """Run the method under the guard; time it alone, without the evidence."""
+    began, facts = time.perf_counter(), {}
+    student, failure = None, None
+    watch = _told(guard.watch, progress)
+    with _facts_into(facts):
+        try:
+            raw = METHODS[method].function(model, split, seed=seed, watch=watch, **chosen)
+            student = guard.settle(raw).eval()
+        except NotMet as error:
+            failure = error
+    return _Run(student, failure, facts, time.perf_counter() - began)
+
+
+def _count(split: Split) -> int:
+    return 0 if split.holdout is None else len(split.holdout)
+
+
+def _digests(model: nn.Module, student: nn.Module | None) -> dict[str, str | None]:
+    new = None if student is None else state_digest(student.state_dict())
+    return {"old": state_digest(model.state_dict()), "new": new}
 
 
 def _settings(method: str, *, mislabelled: bool, settings: dict[str, Any]) -> dict[str, Any]:
@@ -166,13 +191,7 @@ def _nearest(word: str, known: Any) -> str:
     return f"Did you mean {close[0]!r}?" if close else "Choose one of these."
 
 
-def _all_settings(method: str, chosen: dict[str, Any]) -> dict[str, Any]:
-    return {**hyperparameters(method), **chosen}
-
-
-def _prepared(
-    split: Split, preprocessing: Preprocessing | None, seed: int
-) -> tuple[Split, dict[str, Any]]:
+def _prepared(split: Split, preprocessing: Preprocessing | None) -> tuple[Split, dict[str, Any]]:
     """Records of every part, the forget records taken out of the others, and the counts."""
     parts = {
         name: None if (part := getattr(split, name)) is None else records_of(part, preprocessing)
@@ -185,17 +204,17 @@ def _prepared(
             "none",
             "Name them by ids, by an expression or a class.",
         )
-    counts: dict[str, Any] = {"forget": len(gone), "leaving": list(split.leaving), "seed": seed}
+    counts: dict[str, Any] = {"forget": len(gone), "leaving": list(split.leaving)}
     for name in ("holdout", "retain"):
         part = parts[name]
         if part is not None:
             parts[name], counts[f"forget_records_in_{name}"] = _without(part, gone)
-            counts[name] = len(parts[name])
-    return replace(split, **parts), counts
+            counts[name] = len(part) - counts[f"forget_records_in_{name}"]
+    return replace(split, forget=gone, holdout=parts["holdout"], retain=parts["retain"]), counts
 
 
 def _without(part: Records, gone: Records) -> tuple[Records, int]:
-    """The part without the records to forget, found by content and by ids that are not row numbers."""
+    """The part without the records to forget, found by content and by ids that are names."""
     contents = set(content_digests(gone))
     names = set(gone.ids) if _named(gone) and _named(part) else set()
     rows = [
@@ -212,7 +231,7 @@ def _named(records: Records) -> bool:
 
 
 def _halves(split: Split, seed: int) -> tuple[Split, Split]:
-    """The holdout cut in two by a seeded hash of the ids: the method's and guard's, the evidence's."""
+    """The holdout cut in two by a seeded hash: the method's and guard's half, the evidence's."""
     if split.holdout is None:
         return split, split
     order = sorted(

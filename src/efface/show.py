@@ -1,4 +1,4 @@
-"""What a person sees of a run: bars and tables on a terminal, one JSON line per event when piped."""
+"""What is seen of a run: bars and tables on a terminal, one JSON line per event when piped."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ def event(name: str, **facts: Any) -> None:
 
 @contextmanager
 def steps_shown(title: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A function ``shown(step, loss, note)`` that moves a bar, or writes a line every few seconds."""
+    """A function ``shown(step, loss, note)``: it moves a bar, or writes a line now and then."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines(title, total)

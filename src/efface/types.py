@@ -7,7 +7,7 @@ import enum
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -100,12 +100,5 @@ class Split:
     train: Callable[[nn.Module, Records, int], nn.Module] | None = field(default=None, repr=False)
 
 
-@runtime_checkable
-class Method(Protocol):
-    """``method(model, split, *, hyperparameters…, seed, watch) -> model``; never changes ``model``."""
-
-    __name__: str
-
-    def __call__(  # noqa: D102
-        self, model: nn.Module, split: Split, *, seed: int, watch: Watch, **hyperparameters: Any
-    ) -> nn.Module: ...
+Method = Callable[..., nn.Module]
+"""``method(model, split, *, hyperparameters…, seed, watch) -> model``; never changes ``model``."""

@@ -53,7 +53,7 @@ def jit(
         raise InputError(
             "sigma above 0 and at least 1 perturbation",
             f"sigma {sigma} and {perturbations} perturbations",
-            "Without perturbations there is no neighbourhood to smooth; leave them at their defaults.",
+            "Without perturbations there is no neighbourhood to smooth; keep the defaults.",
         )
     student = student_of(model)
 

@@ -154,13 +154,13 @@ def _others(batch: Records, seed: int, step: int) -> tuple[Tensor, Tensor]:
 
 
 GUESS = 0.35
-"""Distortion without an expected accuracy: in the trials about 91 % of neighbours keep the answer."""
+"""Distortion without an expected accuracy: in trials 91 % of neighbours kept the answer."""
 
 
 def _reach(
     teacher: nn.Module, split: Split, expected: float | None, strength: float, seed: int
 ) -> float:
-    """The distortion at which neighbours keep the given model's answer as often as unseen data would.
+    """The distortion at which neighbours keep the answer as often as unseen data are right.
 
     Bisection over [0, 0.8]; 50 records are the fewest for which the share means something.
     """
@@ -211,7 +211,7 @@ def _accuracy(teacher: nn.Module, records: Records) -> float:
 def _way(
     teacher: nn.Module, averaged: nn.Module, forget: Records, target: Callable[[Records], Tensor]
 ) -> Callable[[], float]:
-    """Share of the way from the given confidence in the own answer to the target's, on 512 records."""
+    """Share of the way from the given confidence to the target's, on up to 512 records."""
     sample = forget.take(range(min(len(forget), 512))).to(device_of(teacher))
     given = _answer(teacher, sample.x)
     own = given.argmax(1, keepdim=True)
@@ -227,7 +227,7 @@ def _way(
 def _averaging(
     watch: Watch, averaged: AveragedModel, way: Callable[[], float], settled: float
 ) -> Watch:
-    """The guard's verdict first; then the average takes the step in, and every fifth is looked at."""
+    """The guard's verdict first; then the average takes the step in; each fifth is looked at."""
     taken = 0
 
     def after(student: nn.Module, loss: float) -> Verdict:
