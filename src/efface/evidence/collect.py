@@ -156,7 +156,9 @@ def _before_only(row: Row) -> Row:
         return not_run(row, "there is no new model")
     if row.key == "control.positive":
         return row
-    return replace(row, after=None, interval=None, verdict="no new model", status=PLAIN)
+    note = "" if row.section == "stay" else row.note
+    silent = {"after": None, "interval": None, "note": note}
+    return replace(row, **silent, verdict="no new model", status=PLAIN)
 
 
 def _part(make: Callable, name: str, facts: Facts, *, new: bool) -> tuple[Any, list[Row]]:

@@ -56,16 +56,20 @@ def _distribution(evidence: Evidence, what: str) -> dict[str, str]:
     lanes[-1].set_xlabel("logit margin of the model's own answer" if own else AXES[what])
     for axes in lanes[:-1]:
         axes.tick_params(labelbottom=False)
+    return {"svg": _svg(figure, what), "caption": _described(drawn, names)}
+
+
+def _described(drawn: dict[str, Any], names: list[str]) -> str:
+    """Means, and how tall the tallest bar is where there are bars."""
     means = ", ".join(f"{LANES[n]['label']} {drawn['mean'][n]:.3g}" for n in names)
-    peaks = ", ".join(f"{LANES[n]['label']} {_peak(drawn, n):.0%}" for n in names)
-    caption = f"Means: {means}. Share of records in the tallest bar: {peaks}.".replace(
-        "%", "\N{NO-BREAK SPACE}%"
-    )
-    return {"svg": _svg(figure, what), "caption": caption}
-
-
-def _peak(drawn: dict[str, Any], name: str) -> float:
-    return max(drawn["counts"][name]) / max(1, drawn["n"][name])
+    tallest = {n: max(drawn["counts"][n]) / drawn["n"][n] for n in names if drawn["n"][n]}
+    peaks = [
+        f"{LANES[n]['label']} {100 * share:.0f}\N{NO-BREAK SPACE}%"
+        for n, share in tallest.items()
+        if n not in drawn["values"]
+    ]
+    text = f" Share of records in the tallest bar: {', '.join(peaks)}." if peaks else ""
+    return f"Means: {means}.{text}".replace("-", MINUS)
 
 
 def _lane(axes: Axes, drawn: dict[str, Any], name: str) -> None:
@@ -84,7 +88,8 @@ def _lane(axes: Axes, drawn: dict[str, Any], name: str) -> None:
             hatch=style["hatch"],
             lw=1.2,
         )
-    axes.set_xlim(drawn["edges"][0], drawn["edges"][-1])
+    low, high = drawn["edges"][0], drawn["edges"][-1]
+    axes.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
     axes.set_ylim(bottom=0)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
