@@ -13,7 +13,7 @@ from efface.errors import NotMet
 from efface.guard import Guard
 from efface.types import Records, Split
 
-WIDE = {"movement": 1e9, "drift": 1.0, "utility_budget": 1.0}
+WIDE = {"movement": 1e9, "drift": 10.0, "utility_budget": 1.0}
 
 
 @torch.no_grad()
@@ -78,11 +78,11 @@ def test_a_result_outside_is_drawn_back_to_the_first_point_inside(tiny_net, spli
 
 def test_a_result_whose_eighth_is_outside_is_refused_in_words(tiny_net, split):
     """The text says what was wanted, what came and what to do; it is what the user reads."""
-    guard = Guard(tiny_net, split, movement=0.1, drift=1.0, utility_budget=0.02)
+    guard = Guard(tiny_net, split, movement=0.1, drift=10.0, utility_budget=0.02)
     with pytest.raises(NotMet) as caught:
         guard.settle(moved(tiny_net, 0.9))
     assert str(caught.value) == (
-        "Wanted a model within the guard's budgets (utility 0.02, movement 0.1, drift 1). "
+        "Wanted a model within the guard's budgets (utility 0.02, movement 0.1, drift 10). "
         "Got even an eighth of the change is outside; all of it: movement 0.9 above 0.1. "
         "The old model stands. Lower --strength, choose another method or give a --holdout."
     )

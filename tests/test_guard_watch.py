@@ -11,7 +11,7 @@ from efface.guard import Guard
 from efface.methods import METHODS
 from efface.types import Records, Split, Verdict
 
-WIDE = {"movement": 1e9, "drift": 1.0, "utility_budget": 1.0}
+WIDE = {"movement": 1e9, "drift": 10.0, "utility_budget": 1.0}
 
 
 @pytest.fixture

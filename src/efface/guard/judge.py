@@ -27,6 +27,10 @@ SAMPLE = 512
 """Records of the holdout that are asked while the student moves; the result is asked all."""
 
 
+CAP_NATS = 10.0
+"""One input on which the student is sure of something else must not outweigh all others."""
+
+
 @dataclass(frozen=True)
 class Violation:
     """What was outside at which step: ``value`` against ``limit``; None for what is not finite."""
@@ -47,12 +51,12 @@ class Guard:
 
     Args:
         model: the given model; only read. It must stay as it is while the guard lives.
-        split: one ``forget`` input and its bounds shape the synthetic inputs; ``holdout`` (the
+        split: ``forget`` inputs and bounds shape the synthetic inputs; ``holdout`` (the
             guard's half, or None) measures utility; ``leaving`` classes count for neither.
         utility_budget: accuracy that may be lost, 0 to 1. It trips only when the paired drop is
             two standard errors beyond it.
         movement: limit of ‖θ - θ₀‖ / ‖θ₀‖ over all parameters.
-        drift: limit of the mean total variation on synthetic inputs, 0 to 1.
+        drift: limit of the mean divergence from the given answers on synthetic inputs, in nats.
         halvings: so many times a step is halved; then the request has failed.
         fresh_start: the method starts from an untrained model: no trust region around the given
             one, and utility is asked of the result alone.
@@ -66,7 +70,7 @@ class Guard:
         *,
         utility_budget: float = 0.02,
         movement: float = 0.5,
-        drift: float = 0.3,
+        drift: float = 0.19,
         halvings: int = 8,
         fresh_start: bool = False,
         seed: int = 0,
@@ -85,7 +89,7 @@ class Guard:
         self._leaving = list(split.leaving)
         teacher = teacher_of(model)
         self._inputs = synthetic_inputs(teacher, split, seed=seed)
-        self._answers = self._probabilities(teacher)
+        self._answers = self._answer(teacher)
         self._all = _Utility(teacher, _staying(split))
         self._sample = _Utility(teacher, _sampled(self._all.records, seed))
 
@@ -139,8 +143,10 @@ class Guard:
         return moved / max(self._size, 1e-12)
 
     def drift_of(self, student: nn.Module) -> float:
-        """Mean total variation between the answers on synthetic inputs now and before, 0 to 1."""
-        return float(0.5 * (self._probabilities(student) - self._answers).abs().sum(1).mean())
+        """Mean KL(given ‖ student) over the synthetic inputs, in nats, each at most 10."""
+        now, p = self._answer(student), self._answers.exp()
+        each = torch.where(p > 0, p * (self._answers - now), 0).sum(1)
+        return float(each.clamp_max(CAP_NATS).mean())
 
     def _cheap(self, student: nn.Module, loss: float) -> Violation | None:
         """What is asked after every step."""
@@ -210,12 +216,12 @@ class Guard:
             "The old model stands. Lower --strength, choose another method or give a --holdout.",
         )
 
-    def _probabilities(self, model: nn.Module) -> Float[Tensor, " m k"]:
-        """Answers on the synthetic inputs, leaving classes masked out, the rest renormalised."""
+    def _answer(self, model: nn.Module) -> Float[Tensor, " m k"]:
+        """Log-probabilities on the synthetic inputs, leaving classes masked out."""
         with asked(model):
-            answer = logits(model, self._inputs.to(device_of(model))).float()
+            answer = logits(model, self._inputs.to(device_of(model))).double()
         answer[:, self._leaving] = -torch.inf
-        return answer.softmax(1).cpu()
+        return answer.log_softmax(1).cpu()
 
 
 class _Utility:
