@@ -222,6 +222,12 @@ def _checked(x: Tensor, y: Tensor, ids: tuple[str, ...]) -> Records:
             f"{y.dtype} of shape {tuple(y.shape)}",
             "Give class ids 0..k-1, such as y.argmax(1) of one-hot rows.",
         )
+    if len(x) != len(y) or len(ids) not in {0, len(x)}:
+        raise InputError(
+            "as many labels and ids as inputs",
+            f"{len(x)} inputs, {len(y)} labels, {len(ids)} ids",
+            "Give one label and, if any, one id for each record.",
+        )
     if len(set(ids)) != len(ids):
         raise InputError("ids that each stand once", "some that repeat", "Make them distinct.")
     return Records(x=x.detach().cpu(), y=y.detach().cpu().to(torch.int64), ids=ids)

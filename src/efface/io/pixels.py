@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
+from torchvision.transforms.v2 import functional
 
 MODES = {1: "L", 3: "RGB"}
 
@@ -18,7 +19,8 @@ def pixels_of(
     """Pixels (c, h, w) of an image, turned upright as its camera noted; None when unreadable.
 
     ``raw``: the bytes of a file, or a mapping of ``bytes`` and ``path``; a path is followed inside
-    ``root`` only. ``size``: cut to a square in the middle and scaled where the image is not so.
+    ``root`` only. ``size``: where the image is not so, its shorter side is scaled to it and the
+    middle cut out.
     The first picture of an animation counts. An image too large to be one is not unpacked.
     """
     file = _file_of(raw, root)
@@ -57,8 +59,8 @@ def _as_array(
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
     if image.mode.startswith("I"):  # 16 bits a pixel: the upper 8, where PIL might clip
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    image = image.convert(MODES[channels])
-    if size is not None and image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-    array = np.asarray(image)
+    fitted: Any = image.convert(MODES[channels])
+    if size is not None and fitted.size != (size, size):
+        fitted = functional.center_crop(functional.resize(fitted, [size]), [size])
+    array = np.asarray(fitted)
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))

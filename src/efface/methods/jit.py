@@ -25,7 +25,7 @@ def jit(
     strength: float = 1.0,
     sigma: float = 0.125,
     perturbations: int = 8,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 1e-3,
     steps: int = 40,
     records_per_step: int = 128,
     seed: int = 0,

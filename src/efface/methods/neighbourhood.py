@@ -39,7 +39,7 @@ def neighbourhood(
     distortion: float | None = None,
     locality: float = 5.0,
     learning_rate: float = 3e-3,
-    steps: int = 240,
+    steps: int = 120,
     settled: float = 0.95,
     averaging: float = 0.98,
     records_per_step: int = 128,

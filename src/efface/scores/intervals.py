@@ -1,8 +1,13 @@
-"""Intervals for shares and areas, and the smallest leak that a sample could have shown."""
+"""Intervals for shares and areas, and the smallest leak that a sample could have shown.
+
+Counts may be fractions where they are effective ones.
+"""
 
 import math
 
 from scipy import optimize, stats
+
+Count = int | float
 
 
 def clopper_pearson(hits: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
@@ -13,7 +18,7 @@ def clopper_pearson(hits: int, n: int, *, level: float = 0.95) -> tuple[float, f
     return float(found.low), float(found.high)
 
 
-def auc_interval(auc: float, m: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
+def auc_interval(auc: float, m: Count, n: Count, *, level: float = 0.95) -> tuple[float, float]:
     """Interval for an area under the curve from m positives and n negatives.
 
     Method 5 of Newcombe (Statistics in Medicine 25, 2006): the score form of Hanley and McNeil's
@@ -23,7 +28,7 @@ def auc_interval(auc: float, m: float, n: float, *, level: float = 0.95) -> tupl
     return _lower(auc, m, n, z), 1 - _lower(1 - auc, m, n, z)
 
 
-def _lower(auc: float, m: float, n: float, z: float) -> float:
+def _lower(auc: float, m: Count, n: Count, z: float) -> float:
     """The least area that is z standard errors (its own) below the observed one."""
     if auc <= 0:
         return 0.0
@@ -38,7 +43,7 @@ def _lower(auc: float, m: float, n: float, z: float) -> float:
     return float(optimize.root_scalar(distance, bracket=(0.0, upper)).root)
 
 
-def smallest_auc(m: float, n: float, *, level: float = 0.95, power: float = 0.8) -> float:
+def smallest_auc(m: Count, n: Count, *, level: float = 0.95, power: float = 0.8) -> float:
     """The least area above 0.5 that a two-sided test would find with this ``power``; at most 1.
 
     From the Mann-Whitney variance without any difference, (m + n + 1) / 12mn. A value of 1 says

@@ -1,0 +1,222 @@
+"""Doctor sees what would silently spoil a request, and stays quiet where all is well."""
+
+import copy
+
+import pytest
+import torch
+from scipy.stats import binom
+from torch import nn
+
+from efface.doctor import Finding, examine, refuse_if_needed
+from efface.errors import Hazard
+from efface.io.model import Preprocessing
+from efface.types import Records
+
+DIGITS = Preprocessing((0.3053,), (0.3760,), 8)
+
+
+def seen(findings):
+    """Name and severity of each."""
+    return {(finding.name, finding.severity) for finding in findings}
+
+
+def said(findings, name):
+    """The sentence of one."""
+    return next(finding.text for finding in findings if finding.name == name)
+
+
+def refused(*arguments, **named):
+    """The names of the reasons to refuse."""
+    return [f.name for f in examine(*arguments, **named) if f.severity == "refuse"]
+
+
+class Fixed(nn.Module):
+    """Answers class 0 to everything; one weight."""
+
+    def __init__(self, k=10):
+        super().__init__()
+        self.k, self.weight = k, nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        """One row a record."""
+        return torch.eye(self.k)[0].repeat(len(x), 1) * self.weight
+
+
+def flat(y, width=2):
+    """Records with these labels."""
+    return Records(torch.rand(len(y), width), torch.tensor(y))
+
+
+def test_a_sound_model_and_its_data_give_notes_alone(tiny_net, digits):
+    """A warning that always comes is read by nobody."""
+    findings = examine(tiny_net, DIGITS, digits, classes=[str(k) for k in range(10)])
+    assert seen(findings) == {("batchnorm", "note")}
+    refuse_if_needed(findings)
+
+
+def test_the_model_is_not_changed(tiny_net, digits, random_state_kept):
+    """Nor its mode, nor the random state."""
+    net = copy.deepcopy(tiny_net).train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with random_state_kept():
+        assert ("training mode", "warn") in seen(examine(net, DIGITS, digits))
+    assert net.training
+    assert all(tensor.equal(before[name]) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.9,), (0.05,)), ((0.0,), (1.0,)), ((0.5,), (1.0,))])
+def test_wrong_preprocessing_is_refused_or_harmless(tiny_net, digits, mean, std):
+    """The commonest silent error. What is still well above chance may pass."""
+    pixels = digits.x * 0.3760 + 0.3053
+    x = (pixels - mean[0]) / std[0]
+    records = Records(x, digits.y)
+    with torch.no_grad():
+        right = int((tiny_net(x).argmax(1) == digits.y).sum())
+    guess = binom.sf(right - 1, len(x), 0.1) >= 1e-3
+    assert (refused(tiny_net, Preprocessing(mean, std, 8), records) == ["chance"]) == guess
+    if std[0] < 0.1:
+        assert guess
+
+
+def test_a_refusal_names_the_likely_causes(tiny_net, digits):
+    """Word for word: this is what the user works with."""
+    wrong = Records(digits.x, (digits.y + 1) % 10)
+    with pytest.raises(Hazard) as caught:
+        refuse_if_needed(examine(tiny_net, DIGITS, wrong))
+    assert str(caught.value) == (
+        "Wanted a model and data that fit each other. "
+        "Got The model is right on 1 of 400 records, no better than chance (1 in 10): "
+        "mean, std, size or the class map may be wrong. "
+        "Nothing was changed. Look at --mean --std --size, at the order of the classes and at the "
+        "label column."
+    )
+    assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize(
+    ("n", "mislabelled", "severity"),
+    [(50, False, "refuse"), (49, False, "warn"), (50, True, "warn"), (1, False, "warn")],
+)
+def test_chance_on_few_or_mislabelled_records_is_a_warning(n, mislabelled, severity):
+    """One record that the model gets wrong proves nothing; wrong labels prove less."""
+    findings = examine(Fixed(), None, flat([1] * n), mislabelled=mislabelled)
+    assert seen(findings) == {("chance", severity)}
+
+
+def test_a_holdout_tells_where_the_records_cannot():
+    """Its labels are right, and there are enough of them."""
+    few = flat([1] * 3)
+    findings = examine(Fixed(), None, few, mislabelled=True, holdout=flat([1] * 60))
+    assert [finding.severity for finding in findings] == ["refuse", "warn"]
+    assert "60 holdout" in findings[0].text
+
+
+@pytest.mark.parametrize("k", [2, 10, 100])
+def test_chance_is_a_binomial_test_at_one_in_a_thousand(k):
+    """Against the tail of the distribution itself."""
+    n = 60
+    for right in range(n + 1):
+        records = flat([0] * right + [1] * (n - right))
+        above = binom.sf(right - 1, n, 1 / k) < 1e-3
+        assert (refused(Fixed(k), None, records) == []) == above, right
+
+
+def test_labels_that_the_model_does_not_have_are_refused():
+    """As when the coarse labels meet the fine model, or -1 stands for none."""
+    assert refused(Fixed(), None, flat([0, 3, 10, -1])) == ["labels"]
+    assert said(examine(Fixed(), None, flat([0, 3, 10, -1])), "labels") == (
+        "The records have labels that the model with 10 outputs does not: -1, 10."
+    )
+
+
+def test_class_names_of_another_number_are_refused():
+    """The class map belongs to another model."""
+    findings = examine(Fixed(), None, flat([0] * 9), classes=["a", "b"])
+    assert said(findings, "class map") == "The model has 10 outputs, and there are 2 class names."
+
+
+def test_inputs_that_are_no_numbers_are_refused_by_id():
+    """One such record would make every weight nan."""
+    records = Records(torch.tensor([[0.0, 1], [float("nan"), 0]]), torch.tensor([0, 0]), ("a", "b"))
+    assert (
+        said(examine(Fixed(), None, records), "non-finite inputs") == "nan or inf in the records b."
+    )
+    assert refused(Fixed(), None, records) == ["non-finite inputs"]
+
+
+def test_raw_pixels_are_noticed():
+    """255 is no normalised input."""
+    findings = examine(Fixed(), None, Records(torch.full((9, 2), 255.0), torch.zeros(9, dtype=int)))
+    assert said(findings, "input range") == (
+        "Inputs of the records reach 255: raw pixels, not normalised?"
+    )
+
+
+def test_inputs_outside_black_and_white_are_noticed(tiny_net, digits):
+    """They were not made by this preprocessing."""
+    assert ("input range", "warn") in seen(
+        examine(tiny_net, Preprocessing((0.0,), (1.0,), 8), digits)
+    )
+
+
+def test_inputs_of_another_shape_are_refused_in_a_sentence(tiny_net, digits):
+    """Not by a traceback from within a layer."""
+    colour = Records(digits.x.repeat(1, 3, 1, 1), digits.y)
+    text = said(examine(tiny_net, None, colour), "input shape")
+    assert text.startswith("The model does not take inputs of shape (3, 8, 8): ")
+    assert refused(tiny_net, None, colour) == ["input shape"]
+
+
+def test_an_answer_that_is_no_number_is_refused():
+    """Finite weights can still overflow."""
+    net = Fixed()
+    net.weight.data.fill_(3e38)
+    assert refused(net, None, flat([0] * 9)) == []
+    answer = nn.Sequential(net, nn.Linear(10, 10))
+    answer[1].weight.data.fill_(3e38)
+    assert refused(answer, None, flat([0] * 9)) == ["answers"]
+
+
+def test_what_the_weights_are_is_told():
+    """Tied, frozen, broken: each by name."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.Linear(2, 2))
+    net[2].weight = net[0].weight
+    net[0].bias.requires_grad_(requires_grad=False)
+    findings = examine(net, None, flat([0, 1]))
+    assert said(findings, "tied weights") == "Tied weights move together: 2.weight."
+    assert said(findings, "frozen") == "Frozen weights stay as they are: 0.bias."
+    assert ("dropout", "note") in seen(findings)
+    net[0].bias.data[0] = float("inf")
+    findings = examine(net, None, flat([0, 1]))
+    assert said(findings, "non-finite weights") == "nan or inf in 0.bias."
+
+
+@pytest.mark.parametrize(
+    ("net", "reason"),
+    [
+        (nn.Linear(2, 2).requires_grad_(requires_grad=False), "frozen"),
+        (nn.Identity(), "no weights"),
+        (nn.Linear(2, 2, dtype=torch.complex64), "dtype"),
+    ],
+)
+def test_a_model_that_cannot_learn_is_refused(net, reason):
+    """Otherwise it would run for an hour and change nothing."""
+    assert reason in refused(net, None, flat([0, 1]))
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_a_quantised_model_is_refused():
+    """Its weights are codes, and have no gradient."""
+    assert "quantised" in refused(torch.ao.nn.quantized.Linear(2, 2), None, flat([0, 1]))
+
+
+def test_the_worst_comes_first():
+    """As a person reads."""
+    net = nn.Sequential(nn.Dropout(), Fixed()).train()
+    severities = [finding.severity for finding in examine(net, None, flat([1] * 60))]
+    assert severities == ["refuse", "warn", "note"]
+
+
+def test_warnings_and_notes_do_not_refuse():
+    """They are shown and recorded."""
+    refuse_if_needed([Finding("a", "warn", "b"), Finding("c", "note", "d")])

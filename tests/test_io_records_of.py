@@ -1,0 +1,189 @@
+"""Whatever a Python user holds becomes the same records."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+from efface.errors import InputError
+from efface.io.dataset import content_digests, records_of
+from efface.io.model import Preprocessing
+from efface.types import Records
+
+X = torch.arange(40.0).view(10, 1, 2, 2)
+Y = torch.arange(10) % 3
+IDS = tuple("abcdefghij")
+PLAIN = Records(X, Y)
+NAMED = Records(X, Y, IDS)
+
+
+class Items(Dataset):
+    """A data set of whatever ``item`` makes of a row."""
+
+    def __init__(self, item, rows=10):
+        self.item, self.rows = item, rows
+
+    def __len__(self):
+        return self.rows
+
+    def __getitem__(self, row):
+        return self.item(row)
+
+
+class Stream(IterableDataset):
+    """A data set that cannot be asked for a row."""
+
+    def __iter__(self):
+        return iter(TensorDataset(X, Y))
+
+
+def pair(row):
+    """The least that an item can be."""
+    return X[row], Y[row]
+
+
+def named(row):
+    """With an id, and a label as a number."""
+    return X[row], int(Y[row]), IDS[row]
+
+
+def mapping(row):
+    """As transformers' processors name things."""
+    return {"pixel_values": X[row], "labels": Y[row], "id": IDS[row]}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (PLAIN, PLAIN),
+        ((X, Y), PLAIN),
+        ([X, Y], PLAIN),
+        ((X, Y, IDS), NAMED),
+        ((X, Y, list(IDS)), NAMED),
+        ((X, Y.to(torch.int32)), PLAIN),
+        (TensorDataset(X, Y), PLAIN),
+        (Items(pair), PLAIN),
+        (Items(named), NAMED),
+        (Items(mapping), NAMED),
+        (Items(lambda row: (X[row].numpy(), Y[row].item())), PLAIN),
+        (Items(lambda row: {"x": X[row], "y": Y[row]}), PLAIN),
+        (Items(lambda row: {"image": X[row], "label": Y[row]}), PLAIN),
+        (Stream(), PLAIN),
+        (DataLoader(TensorDataset(X, Y), batch_size=3), PLAIN),
+        (DataLoader(TensorDataset(X, Y), batch_size=None), PLAIN),
+        (DataLoader(Items(named), batch_size=4), NAMED),
+        (DataLoader(Items(mapping), batch_size=4), NAMED),
+        (DataLoader(Stream(), batch_size=4), PLAIN),
+        (DataLoader(TensorDataset(X, Y), batch_size=5, drop_last=True), PLAIN),
+    ],
+)
+def test_every_form_gives_the_same_records(given, expected):
+    """Inputs, labels and ids, in their order."""
+    records = records_of(given)
+    assert records.x.equal(expected.x)
+    assert records.y.equal(expected.y)
+    assert records.y.dtype == torch.int64
+    assert records.ids == expected.ids
+
+
+def test_a_shuffled_loader_gives_each_record_its_number_in_the_data_set():
+    """A number in the shuffled order would name another record tomorrow."""
+    records = records_of(DataLoader(TensorDataset(X, Y), batch_size=3, shuffle=True))
+    assert sorted(records.ids, key=int) == [str(row) for row in range(10)]
+    assert records.x.equal(X[[int(identity) for identity in records.ids]])
+
+
+def test_a_sampler_chooses_the_records():
+    """Otherwise everything would be forgotten instead of three records."""
+    loader = DataLoader(TensorDataset(X, Y), batch_size=2, sampler=[7, 2, 4])
+    assert records_of(loader).ids == ("7", "2", "4")
+    assert records_of(Subset(TensorDataset(X, Y), [7, 2, 4])).x.equal(X[[7, 2, 4]])
+
+
+def test_reading_a_shuffled_loader_leaves_the_random_state_alone(random_state_kept):
+    """Law 3: a loader draws its order from the global generator."""
+    with random_state_kept():
+        records_of(DataLoader(TensorDataset(X, Y), batch_size=3, shuffle=True))
+        records_of(DataLoader(Stream(), batch_size=3))
+
+
+def test_a_loader_that_drops_records_is_refused():
+    """A record that is never read is never forgotten."""
+    with pytest.raises(InputError) as caught:
+        records_of(DataLoader(TensorDataset(X, Y), batch_size=3, drop_last=True))
+    assert str(caught.value) == (
+        "Wanted a loader of all its records. Got drop_last=True. Make it with drop_last=False."
+    )
+
+
+def test_a_table_in_memory_needs_its_preprocessing():
+    """Pixels alone are not inputs."""
+    images = [Image.fromarray(np.full((2, 2), value, dtype=np.uint8)) for value in (0, 255)]
+    table = datasets.Dataset.from_dict(
+        {"image": images, "label": [1, 0], "id": ["a", "b"]},
+        features=datasets.Features(
+            image=datasets.Image(),
+            label=datasets.ClassLabel(num_classes=2),
+            id=datasets.Value("string"),
+        ),
+    )
+    records = records_of(table.select([1, 0]).with_format("torch"), Preprocessing((0.5,), (0.5,)))
+    assert records.ids == ("b", "a")
+    assert records.x[:, 0, 0, 0].tolist() == [1, -1]
+    assert records.high.flatten().tolist() == [1]
+    with pytest.raises(InputError) as caught:
+        records_of(table)
+    assert str(caught.value) == (
+        "Wanted the preprocessing that turns images into inputs. Got none. "
+        "Give preprocessing=Preprocessing(mean, std, size)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "came"),
+    [
+        (7, "records", "int"),
+        ("train.parquet", "records", "str"),
+        ((X.to(torch.uint8), Y), "inputs x as the model takes them", "torch.uint8 of shape"),
+        ((X, Y.float()), "labels y as whole numbers", "torch.float32 of shape (10,)"),
+        ((X, torch.eye(10)), "labels y as whole numbers", "torch.float32 of shape (10, 10)"),
+        ((X, Y[:, None]), "labels y as whole numbers", "torch.int64 of shape (10, 1)"),
+        ((X, Y[:9]), "as many labels and ids as inputs", "10 inputs, 9 labels, 0 ids"),
+        ((X, Y, IDS[:9]), "as many labels and ids as inputs", "10 inputs, 10 labels, 9 ids"),
+        ((X, Y, ["a"] * 10), "ids that each stand once", "some that repeat"),
+        ((X,), "items (x, y) or (x, y, id)", "tuple"),
+        (Items(lambda row: X[row]), "items (x, y) or (x, y, id)", "Tensor"),
+        (Items(lambda row: {"a": row}), "one of pixel_values, x, image, img", "the keys a"),
+        (Items(lambda row: (X[row, :, :, : 1 + row % 2], 0)), "inputs of one shape", "(1, 2, "),
+        (Items(lambda _: (Image.new("L", (2, 2)), 0)), "inputs and labels as tensors", "Image"),
+        (Items(pair, rows=0), "at least one record", "none"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "given",
+)
+def test_what_does_not_fit_is_refused_in_words(given, wanted, came):
+    """The next sentence of each says what to do."""
+    with pytest.raises(InputError) as caught:
+        records_of(given)
+    assert caught.value.wanted.startswith(wanted)
+    assert came in caught.value.came
+
+
+def test_equal_inputs_have_equal_digests_and_others_do_not():
+    """By these the forget records are taken out of --retain."""
+    x = torch.stack([X[0], X[1], X[0], -X[0] - 0.0])
+    one, two, again, minus = content_digests(Records(x, torch.zeros(4, dtype=torch.int64)))
+    assert one == again
+    assert len({one, two, minus}) == 3
+    double = Records(x.double(), torch.zeros(4, dtype=torch.int64))
+    assert set(content_digests(double)).isdisjoint({one, two})
+
+
+def test_digests_do_not_depend_on_how_the_numbers_lie_in_memory():
+    """Channels last is a layout, not another image."""
+    x = torch.rand(3, 3, 4, 4)
+    lying = x.contiguous(memory_format=torch.channels_last)
+    y = torch.zeros(3, dtype=torch.int64)
+    assert content_digests(Records(x, y)) == content_digests(Records(lying, y))
+    assert content_digests(PLAIN.take([])) == ()

@@ -1,0 +1,134 @@
+"""Two population attacks, each beside a twin that was written another way."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import optimize
+from sklearn.metrics import roc_auc_score
+
+from efface.errors import InputError
+from efface.scores.membership import entropy_attack, loss_attack, taken_for_members
+
+
+def _logistic_by_hand(retain, holdout, values):
+    """Balanced, L2-penalised logistic regression by a general minimiser."""
+    x = np.concatenate([retain, holdout])
+    sign = np.concatenate([np.ones(len(retain)), -np.ones(len(holdout))])
+    weight = len(x) / 2 / np.where(sign > 0, len(retain), len(holdout))
+
+    def cost(theta):
+        return (weight * np.logaddexp(0, -sign * (theta[0] + theta[1] * x))).sum() + theta[
+            1
+        ] ** 2 / 2
+
+    found = optimize.minimize(cost, [0.0, 0.0], tol=1e-10).x
+    return found[0] + found[1] * values > 0
+
+
+def test_the_entropy_attack_is_a_balanced_logistic_regression():
+    """The paper's attack, written out; the classes are far from balanced here."""
+    draw = np.random.default_rng(0)
+    retain, holdout = draw.exponential(0.1, 400), draw.exponential(0.5, 90)
+    forget = draw.exponential(0.3, 200)
+    flags = taken_for_members(retain, holdout, forget)
+    np.testing.assert_array_equal(flags, _logistic_by_hand(retain, holdout, forget))
+    assert entropy_attack(retain, holdout, forget) == flags.mean()
+    assert 0.2 < flags.mean() < 0.9
+
+
+def test_a_collapsed_model_wins_the_entropy_attack():
+    """Why this attack is called weak: answers without any content score 0, as if all were well."""
+    draw = np.random.default_rng(0)
+    retain, holdout = draw.exponential(0.1, 200), draw.exponential(0.5, 200)
+    assert entropy_attack(retain, holdout, np.full(50, np.log(10))) == 0
+
+
+def test_without_classes_the_area_is_that_of_scikit_learn():
+    """Ties included."""
+    draw = np.random.default_rng(1)
+    ours, theirs = draw.exponential(1, 40).round(1), draw.exponential(1.5, 70).round(1)
+    expected = roc_auc_score([1] * 40 + [0] * 70, -np.concatenate([ours, theirs]))
+    assert loss_attack(ours, theirs).auc == pytest.approx(expected)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), min_size=1, max_size=25),
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 9)), min_size=1, max_size=25),
+)
+def test_with_classes_each_record_meets_unseen_ones_of_its_class_only(forget, unseen):
+    """A double loop over the pairs of equal class."""
+    (ours, losses), (theirs, others) = np.array(forget).T, np.array(unseen).T
+    places = [
+        np.mean([(o > v) + (o == v) / 2 for c, o in unseen if c == k])
+        for k, v in forget
+        if k in theirs
+    ]
+    if not places:
+        with pytest.raises(InputError):
+            loss_attack(losses * 1.0, others * 1.0, forget_classes=ours, unseen_classes=theirs)
+        return
+    found = loss_attack(losses * 1.0, others * 1.0, forget_classes=ours, unseen_classes=theirs)
+    assert found.auc == pytest.approx(np.mean(places))
+    assert found.forget_n == len(places)
+    assert found.unmatched == len(forget) - len(places)
+
+
+def test_hard_classes_alone_do_not_look_like_members():
+    """Forget records of an easy class against a holdout of hard ones: unmatched, a false leak."""
+    draw = np.random.default_rng(2)
+    forget, classes = draw.exponential(0.1, 100), np.zeros(100, np.int64)
+    unseen = np.concatenate([draw.exponential(0.1, 200), draw.exponential(2, 200)])
+    theirs = np.repeat([0, 1], 200)
+    assert loss_attack(forget, unseen).recognised
+    matched = loss_attack(forget, unseen, forget_classes=classes, unseen_classes=theirs)
+    assert not matched.sees
+
+
+def test_both_sides_of_chance_are_told_apart():
+    """Recognised by being too good, or by being too bad: the second betrays the records too."""
+    draw = np.random.default_rng(3)
+    unseen = draw.exponential(1, 300)
+    assert loss_attack(draw.exponential(0.3, 60), unseen).recognised
+    assert loss_attack(draw.exponential(4, 60), unseen).over_forgotten
+    assert not loss_attack(draw.exponential(1, 60), unseen).sees
+
+
+def test_the_rate_at_few_false_alarms_is_counted_by_hand():
+    """500 unseen records allow 5 false alarms: the threshold is the sixth lowest loss."""
+    draw = np.random.default_rng(4)
+    forget, unseen = draw.exponential(0.1, 50), draw.exponential(1, 500)
+    found, threshold = loss_attack(forget, unseen), np.sort(unseen)[5]
+    assert found.tpr == np.mean(forget < threshold)
+    assert np.mean(unseen < threshold) <= found.fpr
+
+
+def test_too_few_unseen_records_resolve_no_low_rate():
+    """299 records allow two false alarms, which is too few to say anything about one percent."""
+    losses = np.linspace(0, 1, 299)
+    found = loss_attack(losses[:20], losses)
+    assert found.tpr is None
+    assert found.tpr_interval is None
+    assert loss_attack(losses[:20], np.linspace(0, 1, 300)).tpr is not None
+
+
+def test_identical_losses_say_nothing():
+    """Chance exactly, and not an error."""
+    found = loss_attack(np.ones(10), np.ones(20))
+    assert found.auc == 0.5
+    assert not found.sees
+
+
+def test_an_attack_without_data_says_what_it_lacks():
+    """Nothing to compare with is an error, not a chance result."""
+    with pytest.raises(InputError) as error:
+        loss_attack(np.ones(3), np.ones(0))
+    assert str(error.value) == (
+        "Wanted unseen records of the same classes as the forget records. Got none. "
+        "Give a holdout that has the classes of the forget records."
+    )
+    with pytest.raises(InputError) as error:
+        entropy_attack(np.ones(0), np.ones(2), np.ones(1))
+    assert str(error.value) == (
+        "Wanted entropies of retain and of holdout records. Got 0 and 2. Give at least one of each."
+    )
