@@ -11,7 +11,7 @@ import torchvision
 from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 
-from efface.errors import InputError, MissingExtra, UnsafeFile
+from efface.errors import InputError, UnsafeFile
 from efface.io.model import Preprocessing, build, load_model, save_trained
 
 FLAGS = {"mean": [0.5], "std": [0.25], "size": 8}
@@ -32,21 +32,11 @@ def conv(num_classes=10):
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, num_classes, 1))
 
 
-def fixed():
-    """A factory that takes no number of classes."""
-    return nn.Linear(2, 3)
-
-
-def needy(depth):
-    """A factory that cannot be called without more."""
-    return nn.Linear(depth, 2)
-
-
 @pytest.fixture(autouse=True)
 def nets(monkeypatch):
     """The nets of this file under a name that can be imported."""
     module = ModuleType("nets_of_a_user")
-    vars(module).update(Tied=Tied, conv=conv, fixed=fixed, needy=needy, number=7, text=lambda: "no")
+    vars(module).update(Tied=Tied, conv=conv)
     monkeypatch.setitem(sys.modules, "nets_of_a_user", module)
 
 
@@ -176,12 +166,6 @@ def test_tied_weights_may_stand_under_one_name(tmp_path):
     assert len(load_file(tmp_path / "new.safetensors")) == 1
 
 
-def test_building_a_net_leaves_the_random_state_alone(random_state_kept):
-    """Its first weights are random, and thrown away."""
-    with random_state_kept():
-        build("torchvision.models:squeezenet1_0", 4)
-
-
 def test_weights_of_another_net_are_refused_with_all_that_does_not_fit(tmp_path):
     """Strict: half a net would answer too."""
     path = weights_of(nn.Sequential(nn.Conv2d(3, 4, 3)), tmp_path / "net.safetensors")
@@ -221,47 +205,6 @@ def test_preprocessing_that_nobody_knows_is_asked_for(tmp_path, given):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "came", "remedy"),
-    [
-        ("resnet18", "'resnet18'", "Such as timm:resnet18 or torchvision.models:resnet18."),
-        ("os:system('x')", "\"os:system('x')\"", "Such as timm:resnet18 or"),
-        ("no_such_package:net", "No module named 'no_such_package'", "Install it, or put it on"),
-        ("torchvision.models:resnet118", "'resnet118'", "Did you mean 'resnet18'?"),
-        ("torchvision.models:__name__", "'__name__'", "Look the name up in its documentation."),
-        ("nets_of_a_user:number", "'number'", "Look the name up in its documentation."),
-        ("nets_of_a_user:text", "str", "Name a function that makes one."),
-        (
-            "nets_of_a_user:needy",
-            "missing 1 required positional argument",
-            "Write a small function",
-        ),
-        ("timm:vit_tiny_patch16_2244", "'vit_tiny_patch16_2244'", "Did you mean 'vit_tiny_patch16"),
-    ],
-)
-def test_an_architecture_that_is_none_is_refused_with_the_nearest_name(architecture, came, remedy):
-    """Nothing but a factory by its name is ever called."""
-    with pytest.raises(InputError) as caught:
-        build(architecture)
-    assert came in caught.value.came
-    assert remedy in caught.value.remedy
-
-
-def test_a_factory_that_takes_no_classes_is_called_without():
-    """Some nets are made for one task."""
-    assert build("nets_of_a_user:fixed", 10).out_features == 3
-
-
-def test_timm_that_is_not_installed_is_said(monkeypatch):
-    """It is an extra."""
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(MissingExtra) as caught:
-        build("timm:resnet18")
-    assert str(caught.value) == (
-        "Wanted the package timm. Got none installed. Install it: pip install 'efface[timm]'."
-    )
-
-
-@pytest.mark.parametrize(
     ("text", "came"),
     [
         (None, "FileNotFoundError at recipe.json"),
@@ -296,33 +239,3 @@ def test_a_trained_model_is_never_written_over_another(tmp_path):
     with pytest.raises(InputError, match="which holds files"):
         save_trained(tmp_path / "m", conv(), recipe())
     assert (tmp_path / "m/model.safetensors").read_bytes() == before
-
-
-def test_preprocessing_is_the_arithmetic_of_its_docstring():
-    """By hand: black, white and a half."""
-    preprocessing = Preprocessing((0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
-    pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).repeat(3, 1).view(3, 1, 3)
-    expected = torch.tensor([[-1, 1, -0.6], [-1, 3, -0.2], [0, 1, 0.2]]).view(3, 1, 3)
-    torch.testing.assert_close(preprocessing(pixels), expected)
-    assert preprocessing.low.flatten().tolist() == [-1, -1, 0]
-    assert preprocessing.high.flatten().tolist() == [1, 3, 1]
-    assert preprocessing.low.shape == (3, 1, 1)
-    assert pixels[0, 0, 1] == 255
-
-
-@pytest.mark.parametrize(
-    ("mean", "std", "size", "came"),
-    [
-        ((0.5,), (0.5, 0.5), 8, "mean (0.5,), std (0.5, 0.5)"),
-        ((0.5,) * 2, (0.5,) * 2, 8, "mean (0.5, 0.5)"),
-        ((0.5,), (0.0,), 8, "std (0.0,)"),
-        ((127.5,), (0.5,), 8, "mean (127.5,)"),
-        ((0.5,), (float("nan"),), 8, "std (nan,)"),
-        ((0.5,), (0.5,), 0, "0"),
-    ],
-)
-def test_preprocessing_that_would_spoil_every_input_is_refused(mean, std, size, came):
-    """Numbers meant for 0..255 are the commonest."""
-    with pytest.raises(InputError) as caught:
-        Preprocessing(mean, std, size)
-    assert came in caught.value.came

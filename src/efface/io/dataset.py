@@ -79,7 +79,7 @@ def read_ids(path: str | Path, id_column: str | None = None) -> tuple[str, ...]:
         ) from error
     if path.suffix.lower() == ".csv":
         rows = [row for row in csv.reader(io.StringIO(text)) if any(row)]
-        ids = _column_of_ids(rows, [id_column] if id_column else ID_NAMES)
+        ids = _column_of_ids(rows, [id_column, *ID_NAMES] if id_column else ID_NAMES)
     else:
         ids = [line.strip() for line in text.splitlines()]
     ids = [identity for identity in ids if identity]

@@ -102,7 +102,7 @@ class _Reader:
         column = self.take("quoted" if self.token.kind == "quoted" else "word", "a column")
         operator = self.take("operator", "one of = != >= <= > <")
         value = self.take("quoted" if self.token.kind == "quoted" else "word", "a value")
-        return compare(self.dataset, column, operator, value)
+        return _compare(self.dataset, column, operator, value)
 
     def refuse(self, wanted: str) -> NoReturn:
         token = self.token
@@ -135,7 +135,7 @@ def _tokens(expression: str) -> list[Token]:
     return [*tokens, Token("end", "", len(text))]
 
 
-def compare(dataset: datasets.Dataset, column: str, operator: str, value: str) -> Mask:
+def _compare(dataset: datasets.Dataset, column: str, operator: str, value: str) -> Mask:
     """(n,) of which rows it is true; the type of the column decides what ``value`` is."""
     if column not in dataset.features:
         raise InputError(

@@ -20,7 +20,7 @@ def rows_named(table: Table, naming: Mapping[str, Any]) -> tuple[list[int], tupl
             "Name the records in one way.",
         )
     if "ids" in given:
-        return table.rows_of(read_ids(given["ids"])), ()
+        return table.rows_of(read_ids(given["ids"], table.columns.id)), ()
     if "where" in given:
         return table.rows_where(given["where"]), ()
     name = next(iter(given.values()))

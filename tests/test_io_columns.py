@@ -1,0 +1,168 @@
+"""Which column is which, and what a label means to the model at hand."""
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from efface.errors import InputError
+from efface.io.model import Preprocessing
+from efface.io.table import table_of
+
+GREY = Preprocessing((0.5,), (0.25,), 8)
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+IMAGES = [Image.fromarray(image.astype(np.uint8)) for image in load_digits().images[:30]]
+TARGETS = load_digits().target[:30].tolist()
+
+
+def columns(**more):
+    """Image, label and id of some digits, as a table's columns."""
+    found = {"image": IMAGES, "label": TARGETS, "id": [f"d{row:02d}" for row in range(30)]}
+    return {name: value for name, value in {**found, **more}.items() if value is not None}
+
+
+def made(table, **kinds):
+    """A table in memory of these columns."""
+    known = {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES), **kinds}
+    text = datasets.Value("string")
+    features = datasets.Features({name: known.get(name, text) for name in table})
+    return datasets.Dataset.from_dict(table, features=features)
+
+
+def two_labels():
+    """As CIFAR-100 has them."""
+    return made(
+        columns(label=None, fine=TARGETS, coarse=[t // 5 for t in TARGETS]),
+        fine=datasets.ClassLabel(names=NAMES),
+        coarse=datasets.ClassLabel(names=["low", "high"]),
+    )
+
+
+def test_of_two_label_columns_the_one_that_fits_the_model_is_taken():
+    """CIFAR-20 and CIFAR-100 are one table."""
+    path = two_labels()
+    assert table_of(path, num_classes=2).columns.label == "coarse"
+    assert table_of(path, classes=NAMES).columns.label == "fine"
+    assert table_of(path, label_column="coarse").classes == ("low", "high")
+
+
+def test_two_label_columns_are_not_guessed_between():
+    """Forgetting by the wrong label is silent."""
+    for model in ({}, {"num_classes": 7}):
+        with pytest.raises(InputError) as caught:
+            table_of(two_labels(), **model)
+        assert str(caught.value) == (
+            "Wanted one column of the table that holds the label. "
+            "Got fine, coarse, any of which could be meant. Name it with --label-column."
+        )
+
+
+def test_a_column_that_is_not_there_is_refused_with_the_nearest():
+    """A typo in a flag."""
+    path = made(columns())
+    for flag in ("id_column", "image_column", "label_column"):
+        with pytest.raises(InputError) as caught:
+            table_of(path, **{flag: "labl"})
+        assert str(caught.value) == (
+            "Wanted a column of the table: image, label, id. Got 'labl'. Did you mean 'label'?"
+        )
+
+
+def test_a_table_without_images_lists_its_columns():
+    """So that the user can name the one."""
+    with pytest.raises(InputError) as caught:
+        table_of(made({"id": ["a"], "text": ["b"]}))
+    assert str(caught.value) == (
+        "Wanted one column of the table that holds the image. Got the columns id, text. "
+        "Name it with --image-column."
+    )
+
+
+def test_labels_are_numbered_as_the_model_numbers_its_classes():
+    """By name: the same names in another order are another class map."""
+    path = made(columns())
+    table = table_of(path, classes=NAMES[::-1])
+    assert table.records(None, GREY).y.tolist() == [9 - label for label in TARGETS]
+    assert table.classes == NAMES[::-1]
+    words = made(
+        columns(label=[NAMES[t] for t in TARGETS], id=None),
+        label=datasets.Value("string"),
+    )
+    assert table_of(words, classes=NAMES).records(None, GREY).y.tolist() == TARGETS
+
+
+def test_class_names_that_the_model_does_not_know_are_refused():
+    """Dogs are not forgotten by a model of digits."""
+    path = made(columns())
+    with pytest.raises(InputError) as caught:
+        table_of(path, classes=[*NAMES[:9], "ten"])
+    assert str(caught.value) == (
+        "Wanted class names that the model knows: zero, one, two, three, four, five, six, seven, "
+        "eight, ten. Got nine. Rename the classes of the data, or choose another --label-column."
+    )
+
+
+def test_labels_that_are_no_classes_are_refused():
+    """A regression is another task."""
+    path = made(columns(label=[0.5] * 30), label=datasets.Value("float32"))
+    with pytest.raises(InputError, match="class names or whole numbers in 'label'"):
+        table_of(path)
+
+
+def test_a_record_without_a_label_is_refused_when_it_is_asked_for():
+    """The rest of the table serves."""
+    table = table_of(made(columns(label=[None, -1, *TARGETS[2:]])))
+    assert len(table.records([2, 3], GREY)) == 2
+    with pytest.raises(InputError) as caught:
+        table.records([1, 0], GREY)
+    assert str(caught.value) == (
+        "Wanted a label for each record in 'label'. Got none for d01, d00. "
+        "Leave these records out, or give them labels."
+    )
+
+
+def test_a_class_is_found_by_name_and_where_none_has_one_by_number():
+    """--forget-class takes what the user sees."""
+    table = table_of(made(columns()))
+    rows = [row for row, label in enumerate(TARGETS) if label == 3]
+    assert table.rows_of_class("three") == rows
+    with pytest.raises(InputError, match=r"'thre'\. Did you mean 'three'\?"):
+        table.rows_of_class("thre")
+    plain = table_of(made(columns(), label=datasets.Value("int64")), num_classes=10)
+    assert plain.classes is None
+    assert plain.num_classes == 10
+    assert plain.rows_of_class("3") == rows
+
+
+def test_rows_that_are_nearly_a_whole_class_are_noticed():
+    """Whoever forgets 95 % of a class probably means the class; few records are no class."""
+    labels = [0] * 20 + [1] * 5 + [2] * 5
+    table = table_of(made(columns(label=labels)))
+    assert table.nearly_whole_classes(range(19)) == ("zero",)
+    assert table.nearly_whole_classes(range(18)) == ()
+    assert table.nearly_whole_classes(range(20, 30)) == ()
+
+
+def test_ids_that_stand_twice_are_named():
+    """Which of the two should be forgotten?"""
+    ids = ["a", "b", "a", *(str(row) for row in range(27))]
+    with pytest.raises(InputError) as caught:
+        table_of(made(columns(id=ids)))
+    assert str(caught.value) == (
+        "Wanted ids in 'id' that each stand once. Got more than once: a. "
+        "Make them distinct, or name another column with --id-column."
+    )
+
+
+def test_an_empty_id_is_refused():
+    """It could not be named."""
+    with pytest.raises(InputError, match="none in row 1"):
+        table_of(made(columns(id=["a", None, *map(str, range(28))])))
+
+
+def test_numbers_as_ids_are_read_as_text():
+    """A file of ids is text."""
+    numbers = list(range(100, 130))
+    path = made(columns(id=numbers), id=datasets.Value("int64"))
+    assert table_of(path).rows_of(["101"]) == [1]
