@@ -28,12 +28,19 @@ def test_a_placement_is_scipys_percentile_within_the_class():
         stats.percentileofscore(unseen[theirs == c], v, kind="mean") / 100
         for v, c in zip(values, classes, strict=True)
     ]
-    np.testing.assert_allclose(placements(values, classes, unseen, theirs), expected)
+    np.testing.assert_allclose(
+        placements(values, unseen, classes=classes, unseen_classes=theirs), expected
+    )
 
 
 def test_a_class_without_unseen_records_has_no_placement():
     """It is not called like unseen for want of anything to compare with."""
-    places = placements(np.zeros(2), np.array([0, 7]), np.ones(5), np.zeros(5, np.int64))
+    places = placements(
+        np.zeros(2),
+        np.ones(5),
+        classes=np.array([0, 7]),
+        unseen_classes=np.zeros(5, np.int64),
+    )
     assert places[0] == 0
     assert np.isnan(places[1])
     with pytest.raises(InputError):
@@ -44,14 +51,17 @@ def test_a_class_without_unseen_records_has_no_placement():
 def test_unseen_records_are_like_unseen_and_shifted_ones_are_not(shift, low, high):
     """The chance level is 0.95, and both sides count."""
     values, classes, unseen, theirs = _drawn(2000, 6000, shift=shift)
-    p = two_sided(placements(values, classes, unseen, theirs), classes, theirs)
+    p = two_sided(
+        placements(values, unseen, classes=classes, unseen_classes=theirs), classes, theirs
+    )
     assert low <= like_unseen(p) <= high
 
 
 def test_no_record_can_be_rarer_than_the_unseen_ones_allow():
     """With 10 unseen records the least two-sided p-value is 2/11: a small holdout is never sure."""
     classes, theirs = np.zeros(1, np.int64), np.zeros(10, np.int64)
-    p = two_sided(placements(np.array([99.0]), classes, np.arange(10.0), theirs), classes, theirs)
+    places = placements(np.array([99.0]), np.arange(10.0), classes=classes, unseen_classes=theirs)
+    p = two_sided(places, classes, theirs)
     assert p[0] == pytest.approx(2 / 11)
 
 

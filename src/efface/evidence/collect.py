@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from efface.evidence import forgotten, staying, unseen
+from efface.evidence import controls, forgotten, moved, staying, unseen
 from efface.evidence.facts import Facts, NotRun, Pair
 from efface.evidence.rows import NOT_RUN, PLAIN, RED, Evidence, Row, not_run
 from efface.types import Split
@@ -29,8 +29,8 @@ TESTS = (
     Test("forget.accuracy", "Accuracy on forget", "forget", "T0", forgotten.accuracy_row),
     Test("forget.spread", "Entropy and margin on forget", "forget", "T0", forgotten.spread_rows),
     Test("residual", "Knowledge left around the records", "forget", "T0", forgotten.residual_rows),
-    Test("moved", "What moved", "moved", "T0", forgotten.moved_rows),
-    Test("drift", "Answers on synthetic inputs", "moved", "T0", forgotten.drift_rows),
+    Test("moved", "What moved", "moved", "T0", moved.moved_rows),
+    Test("drift", "Answers on synthetic inputs", "moved", "T0", moved.drift_rows),
     Test("attack.loss", "Membership attack on the loss", "unseen", "T1", unseen.attack_rows),
     Test("like_unseen", "Like unseen, record by record", "unseen", "T1", unseen.likeness_rows),
     Test(
@@ -42,9 +42,9 @@ TESTS = (
         for_classes=True,
     ),
     Test("holdout", "Accuracy on the holdout", "stay", "T1", staying.holdout_rows),
-    Test("control.positive", "Positive control", "controls", "T1", unseen.positive_control),
-    Test("control.negative", "Negative control", "controls", "T1", unseen.negative_control),
-    Test("power", "Power", "controls", "T1", unseen.power_rows),
+    Test("control.positive", "Positive control", "controls", "T1", controls.positive_control),
+    Test("control.negative", "Negative control", "controls", "T1", controls.negative_control),
+    Test("power", "Power", "controls", "T1", controls.power_rows),
     Test(
         "attack.entropy",
         "Membership attack on the entropy (the paper's MIA; weak)",
@@ -226,7 +226,7 @@ def _of(label: int, name: str, pair: Pair, new: bool) -> list[tuple[str, Any]]:
 
 
 def _tensors(facts: Facts, *, new: bool) -> list[dict[str, Any]]:
-    return forgotten.tensors(facts.old, facts.new) if new else []
+    return moved.tensors(facts.old, facts.new) if new else []
 
 
 def _arrays(facts: Facts, *, new: bool) -> dict[str, Any]:

@@ -49,8 +49,10 @@ class Facts:
     method_saw: tuple[str, ...]
 
     def _pair(self, records: Records) -> Pair:
-        before = measure(self.old, records)
-        return Pair(records, before, before if self.new is self.old else measure(self.new, records))
+        before = _finite(measure(self.old, records), "old")
+        if self.new is self.old:
+            return Pair(records, before, before)
+        return Pair(records, before, _finite(measure(self.new, records), "new"))
 
     @cached_property
     def forget(self) -> Pair:
@@ -79,6 +81,11 @@ class Facts:
             return self.holdout
         return self.holdout.take(np.isin(self.holdout.before.y, self.split.forget.y.cpu().numpy()))
 
+    @property
+    def alike(self) -> str:
+        """Which unseen records a forget record is compared with, in words."""
+        return "with the same answer" if self.mislabelled else "of the same classes"
+
     def sample(self, pair: Pair, most: int) -> Pair:
         """At most ``most`` records, drawn by the hash of their ids."""
         order = np.argsort([record_key(f"{self.seed}:{i}") for i in pair.records.ids])
@@ -97,3 +104,15 @@ def _given(records: Records | None, name: str) -> Records:
     if records is None or not len(records):
         raise InputError(f"{name} records", "none", "Give some, or read the lower tier.")
     return records
+
+
+def _finite(measured: Measured, which: str) -> Measured:
+    """Answers that are no numbers would pass through ranks and counts without a sign."""
+    if not np.isfinite(measured.logits).all():
+        broken = int((~np.isfinite(measured.logits)).any(axis=1).sum())
+        raise InputError(
+            f"finite answers of the {which} model",
+            f"{broken} of {len(measured)} that are not",
+            "Look at its weights and at the inputs.",
+        )
+    return measured

@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from efface.evidence.facts import Facts, NotRun, Pair
-from efface.evidence.rows import LOOK, PLAIN, Row, count, not_run
+from efface.evidence.facts import Facts, NotRun
+from efface.evidence.rows import LOOK, PLAIN, Row, not_run
 from efface.evidence.verdicts import against, attacked
 from efface.scores.indistinguishability import ks, like_unseen, placements, two_sided
-from efface.scores.intervals import clopper_pearson, smallest_share
+from efface.scores.intervals import clopper_pearson
 from efface.scores.measure import Measured
 from efface.scores.membership import LEAST_FALSE_ALARMS, Attack, loss_attack
-from efface.types import record_key
 
 LIKE = 0.95
 LEAST_UNSEEN = 39
@@ -29,7 +28,7 @@ def attack(facts: Facts, side: str) -> Attack:
 def attack_rows(facts: Facts) -> list[Row]:
     """The loss attack before and after: area, and share found at one false alarm in a hundred."""
     before, after = attack(facts, "before"), attack(facts, "after")
-    control = _detects(facts, before)
+    control = detects(facts, before)
     verdict, status = attacked(
         after.auc_interval, 0.5, control=control, own_answer=facts.mislabelled
     )
@@ -49,7 +48,7 @@ def attack_rows(facts: Facts) -> list[Row]:
         verdict=verdict,
         status=status,
         note=f"A weak attack: one threshold for all. {after.forget_n} forget against "
-        f"{after.unseen_n} unseen records of the same classes.{left_out}" + _own_answer(facts),
+        f"{after.unseen_n} unseen records {facts.alike}.{left_out}" + _own_answer(facts),
     )
     return [row, _low_rate_row(facts, before, after)]
 
@@ -82,7 +81,7 @@ def _low_rate_row(facts: Facts, before: Attack, after: Attack) -> Row:
     return replace(row, verdict=verdict, status=status, note=note)
 
 
-def _detects(facts: Facts, found: Attack) -> bool:
+def detects(facts: Facts, found: Attack) -> bool:
     """Whether the attack sees the records; where it reads own answers, on either side."""
     return found.sees if facts.mislabelled else found.recognised
 
@@ -100,7 +99,7 @@ def likeness(ours: Measured, theirs: Measured) -> tuple[np.ndarray, np.ndarray, 
         among = "all unseen records (too few of each class)"
     else:
         raise NotRun(f"{LEAST_UNSEEN} unseen records are needed, there are {len(theirs)}")
-    places = placements(ours.margin, groups[0], theirs.margin, groups[1])
+    places = placements(ours.margin, theirs.margin, classes=groups[0], unseen_classes=groups[1])
     return places, two_sided(places, groups[0], groups[1]), among
 
 
@@ -151,121 +150,6 @@ def _ks_row(facts: Facts) -> Row:
         unit="distance",
         verdict="not like unseen" if apart else "not told from unseen",
         status=LOOK if apart else PLAIN,
-        note=f"p = {p:.2g}, {len(facts.forget)} against {len(facts.rivals)} unseen records of the "
-        "same classes; the mixture of classes is not matched.",
+        note=f"p = {p:.2g}, {len(facts.forget)} against {len(facts.rivals)} unseen "
+        f"records {facts.alike}; their mixture is not matched.",
     )
-
-
-def positive_control(facts: Facts) -> list[Row]:
-    """The same attack must see the forget records in the old model; else it proves nothing."""
-    found = attack(facts, "before")
-    seen = _detects(facts, found)
-    return [
-        Row(
-            key="control.positive",
-            name="Positive control: the loss attack on the old model",
-            section="controls",
-            tier="T1",
-            before=found.auc,
-            target="not 0.5" if facts.mislabelled else "above 0.5",
-            interval=found.auc_interval,
-            unit="area",
-            verdict="seen" if seen else "void",
-            status=PLAIN if seen else LOOK,
-            note="The interval is the old model's. "
-            + (
-                "The attack sees the records in the old model."
-                if seen
-                else "The attack does not see the records even in the old model: that it does not "
-                "see them in the new one says nothing."
-            ),
-        )
-    ]
-
-
-def negative_control(facts: Facts) -> list[Row]:
-    """One half of the holdout against the other: nobody was trained on, so all must be quiet."""
-    some, others = halves(facts.rivals, facts.seed)
-    if not len(some) or not len(others):
-        raise NotRun("the holdout has too few records of these classes to be halved")
-    ours, theirs = (facts.seen_by_attack(p.after) for p in (some, others))
-    found = loss_attack(
-        ours.loss, theirs.loss, forget_classes=ours.y, unseen_classes=theirs.y, level=0.99
-    )
-    row = Row(
-        key="control.negative",
-        name="Negative control: the loss attack on records never seen",
-        section="controls",
-        tier="T1",
-        after=found.auc,
-        target=0.5,
-        interval=found.auc_interval,
-        unit="area",
-        verdict="not quiet: void" if found.sees else "quiet",
-        status=LOOK if found.sees else PLAIN,
-        note=f"Half of the holdout ({found.forget_n}) against the other half ({found.unseen_n}), "
-        "new model; 99 % interval.",
-    )
-    return [row, *_likeness_control(ours, theirs)]
-
-
-def _likeness_control(ours: Measured, theirs: Measured) -> list[Row]:
-    row = Row(
-        key="control.negative_likeness",
-        name="Negative control: the likeness of records never seen",
-        section="controls",
-        tier="T1",
-        target=LIKE,
-    )
-    try:
-        _, p_values, _ = likeness(ours, theirs)
-    except NotRun as why:
-        return [not_run(row, str(why))]
-    share, n = like_unseen(p_values), int((~np.isnan(p_values)).sum())
-    low, high = clopper_pearson(round(share * n), n, level=0.99)
-    # The unseen records are a sample too: their own error widens what is quiet.
-    quiet = low - 0.02 <= LIKE <= high + 0.02
-    return [
-        replace(
-            row,
-            after=share,
-            interval=(low, high),
-            verdict="quiet" if quiet else "not quiet: void",
-            status=PLAIN if quiet else LOOK,
-            note="99 % interval.",
-        )
-    ]
-
-
-def power_rows(facts: Facts) -> list[Row]:
-    """What the sample could not have seen."""
-    found, n = attack(facts, "after"), len(facts.forget)
-    blind = found.smallest_auc >= 1
-    return [
-        Row(
-            key="power.area",
-            name="Power: the smallest area that would have been found 4 times in 5",
-            section="controls",
-            tier="T1",
-            after=found.smallest_auc,
-            unit="area",
-            verdict="too few records to see any leak" if blind else "described",
-            status=LOOK if blind else PLAIN,
-            note="A smaller leak can be there and not be seen.",
-        ),
-        Row(
-            key="power.share",
-            name="Power: share of records that may be known although none was found",
-            section="controls",
-            tier="T1",
-            after=smallest_share(n),
-            verdict="described",
-            note=f"No hit in {count(n)} leaves so many possible, at 95 %.",
-        ),
-    ]
-
-
-def halves(pair: Pair, seed: int) -> tuple[Pair, Pair]:
-    """Two halves by the hash of the ids: the same for any order."""
-    first = np.array([record_key(f"half:{seed}:{i}") % 2 == 0 for i in pair.records.ids], bool)
-    return pair.take(first), pair.take(~first)

@@ -9,8 +9,9 @@ from efface.errors import InputError
 
 def placements(
     values: Float[np.ndarray, " n"],
-    classes: Int64[np.ndarray, " n"],
     unseen: Float[np.ndarray, " m"],
+    *,
+    classes: Int64[np.ndarray, " n"],
     unseen_classes: Int64[np.ndarray, " m"],
 ) -> Float[np.ndarray, " n"]:
     """Where each value stands among the unseen values of its class: the share below it.

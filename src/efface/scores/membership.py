@@ -113,7 +113,7 @@ def loss_attack(
     """
     ours = np.zeros(len(forget), np.int64) if forget_classes is None else forget_classes
     theirs = np.zeros(len(unseen), np.int64) if unseen_classes is None else unseen_classes
-    places = placements(-forget, ours, -unseen, theirs)
+    places = placements(-forget, -unseen, classes=ours, unseen_classes=theirs)
     matched = ~np.isnan(places)
     if not matched.any():
         raise InputError(

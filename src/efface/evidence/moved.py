@@ -1,0 +1,112 @@
+"""What moved: weights, buffers, and the answers on inputs that are nobody's (tier T0)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from efface.evidence.facts import Facts
+from efface.evidence.nearby import synthetic
+from efface.evidence.rows import LOOK, PLAIN, Row
+from efface.scores.intervals import clopper_pearson
+from efface.scores.measure import measure
+
+SYNTHETIC = 256
+
+
+def drift_rows(facts: Facts) -> list[Row]:
+    """How far the answers moved on inputs that are nobody's."""
+    inputs = synthetic(facts.forget.records, n=SYNTHETIC, seed=facts.seed)
+    old, new = measure(facts.old, inputs), measure(facts.new, inputs)
+    apart = (old.probabilities * (old.log_probabilities - new.log_probabilities)).sum(1)
+    same = int((old.predicted == new.predicted).sum())
+    about = f"{SYNTHETIC} noise inputs; at tier T0 the only sign of what happened elsewhere."
+    shared = {"section": "moved", "tier": "T0", "note": about, "verdict": "described"}
+    return [
+        Row(
+            key="drift.divergence",
+            name="Divergence of the answers on synthetic inputs, KL(old, new)",
+            after=float(apart.mean()),
+            unit="nats",
+            **shared,
+        ),
+        Row(
+            key="drift.agreement",
+            name="Synthetic inputs answered as before",
+            after=same / SYNTHETIC,
+            interval=clopper_pearson(same, SYNTHETIC),
+            **shared,
+        ),
+    ]
+
+
+def tensors(old: nn.Module, new: nn.Module) -> list[dict[str, Any]]:
+    """For each weight and buffer: how far it moved, relative to its own length."""
+    found: list[dict[str, Any]] = []
+    for kind, before, after in (
+        ("weight", dict(old.named_parameters()), dict(new.named_parameters())),
+        ("buffer", dict(old.named_buffers()), dict(new.named_buffers())),
+    ):
+        for name, tensor in before.items():
+            moved, size = (
+                _length(after[name].detach().cpu() - tensor.detach().cpu()),
+                _length(tensor),
+            )
+            found.append(
+                {
+                    "name": name,
+                    "kind": kind,
+                    "size": tensor.numel(),
+                    "length": size,
+                    "moved": moved,
+                    "relative": moved / size if size else float(moved > 0),
+                    "identical": torch.equal(after[name].cpu(), tensor.cpu()),
+                }
+            )
+    return found
+
+
+def _length(tensor: Tensor) -> float:
+    return float(tensor.detach().double().norm())
+
+
+def moved_rows(facts: Facts) -> list[Row]:
+    """How far the weights went, which went farthest, whether the buffers stood still."""
+    found = tensors(facts.old, facts.new)
+    weights = [t for t in found if t["kind"] == "weight"]
+    rows = [_movement_row(weights)] if weights else []
+    buffers = [t for t in found if t["kind"] == "buffer"]
+    changed = [str(t["name"]) for t in buffers if not t["identical"]]
+    return [
+        *rows,
+        Row(
+            key="moved.buffers",
+            name="Buffers that are not bit-identical",
+            section="moved",
+            tier="T0",
+            after=float(len(changed)),
+            target=0.0,
+            unit="count",
+            verdict="stood still" if not changed else "changed",
+            status=LOOK if changed else PLAIN,
+            note=f"Of {len(buffers)}. {', '.join(changed[:5])}".strip(),
+        ),
+    ]
+
+
+def _movement_row(weights: list[dict]) -> Row:
+    moved, size = (sum(t[part] ** 2 for t in weights) ** 0.5 for part in ("moved", "length"))
+    farthest = max(weights, key=lambda t: t["relative"])
+    still = sum(t["identical"] for t in weights)
+    return Row(
+        key="moved.weights",
+        name="Movement of all weights, relative to their length (L2)",
+        section="moved",
+        tier="T0",
+        after=moved / size if size else 0.0,
+        unit="ratio",
+        verdict="nothing moved" if still == len(weights) else "described",
+        status=LOOK if still == len(weights) else PLAIN,
+        note=f"{still} of {len(weights)} tensors did not move. Farthest: {farthest['name']}, "
+        f"{farthest['relative']:.3g}. How far weights moved says nothing about what is forgotten.",
+    )
