@@ -58,7 +58,7 @@ def test_a_leaving_class_is_no_longer_answered(tiny_net, digits):
 def test_a_wrong_label_is_no_longer_answered(tiny_net, digits):
     """Told that the labels are wrong, the student stops to give them."""
     wrong = digits.take(range(20))
-    student = neighbourhood(tiny_net, Split(wrong), mislabelled=True, seed=0)
+    student = neighbourhood(tiny_net, Split(wrong), mislabelled=True, steps=400, seed=0)
     assert float(_probabilities(student, wrong.x).gather(1, wrong.y[:, None]).mean()) < 0.2
 
 

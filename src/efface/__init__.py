@@ -1,3 +1,34 @@
 """Make a trained model forget records, with an honest account of how far that succeeded."""
 
+import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from efface.evidence import Evidence
+    from efface.io.preprocessing import Preprocessing
+    from efface.request import Result, forget
+    from efface.types import Records, Split
+
 __version__ = "0.1.0"
+
+__all__ = ["Evidence", "Preprocessing", "Records", "Result", "Split", "__version__", "forget"]
+
+_HOMES = {
+    "Evidence": "efface.evidence",
+    "Preprocessing": "efface.io.preprocessing",
+    "Records": "efface.types",
+    "Result": "efface.request",
+    "Split": "efface.types",
+    "forget": "efface.request",
+}
+
+
+def __getattr__(name: str) -> typing.Any:
+    """Import a public name when it is first asked for: ``efface --help`` needs no torch."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'efface' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,6 +12,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Image as ImageColumn
 from PIL import Image
+from pyarrow import parquet
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -76,7 +77,8 @@ def write_data(folder: Path) -> None:
         }
         kinds = {"id": Value("string"), "image": ImageColumn(), "label": ClassLabel(10)}
         table = Dataset.from_dict(columns_, features=Features(kinds))
-        table.to_parquet(str(folder / f"{name}-00000-of-00001.parquet"))
+        stored = table.data.table.cast(table.features.arrow_schema)
+        parquet.write_table(stored, folder / f"{name}-00000-of-00001.parquet")
 
 
 def _swapped(total: int) -> list[int]:
@@ -103,7 +105,7 @@ def run(folder: Path) -> None:
     rows: list[list[str]] = []
     for request in _requests(training):
         rows += _story(request, loaded.model, training, holdout, folder)
-    titles = ["forget", "model", "forget", "holdout", "retain", "attack", "gap", "seconds"]
+    titles = ["model", "forget", "holdout", "retain", "attack", "gap", "seconds", ""]
     show.table(
         "Accuracy and entropy attack in %, gap to the retrained model in points", titles, rows
     )
@@ -124,7 +126,7 @@ def _requests(training: Records) -> list[Request]:
 def _story(
     request: Request, model: nn.Module, training: Records, holdout: Records, folder: Path
 ) -> list[list[str]]:
-    """The rows of one request: nothing done, both methods, and the retrained model as the target."""
+    """The rows of one request: nothing done, both methods, the retrained model as the target."""
     staying = [row for row in range(len(training)) if row not in set(request.rows)]
     going, retain = training.take(request.rows), training.take(staying)
     recipe, began = RECIPES[RECIPE], time.perf_counter()
@@ -138,12 +140,13 @@ def _story(
         try:
             result = forget(model, split, method=method, mislabelled=request.mislabelled)
         except NotMet as error:
-            rows.append([request.name, method, f"not met: {error.came}", *[""] * 5])
+            rows.append([method, *["-"] * 5, "", f"not met: {error.came}"])
             continue
         rows.append(_row(request, method, result.model, parts, target, result.record["seconds"]))
         if request.mislabelled:
             _report(model, result, Split(going, holdout, retain), folder)
-    return [*rows, _row(request, "retrained", retrained, parts, target, seconds)]
+    rows.append(_row(request, "retrained", retrained, parts, target, seconds))
+    return [[f"[bold]{request.name}[/bold]"], *rows]
 
 
 def _columns(model: nn.Module, parts: tuple[Records, ...], request: Request) -> dict[str, float]:
@@ -170,7 +173,7 @@ def _row(
         gap(found, target),
     ]
     took = "" if seconds is None else f"{seconds:.1f}"
-    return [request.name, name, *(f"{100 * share:.1f}" for share in shares), took]
+    return [name, *(f"{100 * share:.1f}" for share in shares), took, ""]
 
 
 def _report(model: nn.Module, result: Result, split: Split, folder: Path) -> None:

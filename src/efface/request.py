@@ -82,7 +82,7 @@ def forget(
     """
     chosen = _settings(method, mislabelled=mislabelled, settings=settings)
     split, counts = _prepared(split, preprocessing)
-    theirs, ours = _halves(split, seed)
+    theirs, ours = halves(split, seed=seed)
     findings = examine(model, preprocessing, split.forget, classes=classes, mislabelled=mislabelled)
     refuse_if_needed(findings)
     guard = Guard(model, theirs, utility_budget=utility_budget, seed=seed)
@@ -230,7 +230,7 @@ def _named(records: Records) -> bool:
     return not all(identity.isdigit() for identity in records.ids)
 
 
-def _halves(split: Split, seed: int) -> tuple[Split, Split]:
+def halves(split: Split, *, seed: int) -> tuple[Split, Split]:
     """The holdout cut in two by a seeded hash: the method's and guard's half, the evidence's."""
     if split.holdout is None:
         return split, split

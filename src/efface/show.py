@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -53,14 +54,16 @@ def _lines(title: str, total: int | None, every_seconds: float = 5.0) -> Callabl
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on standard output; plain columns when piped."""
-    shown = Table(title=title, title_justify="left")
+    """A table on standard output, no column cut short; the first column is text."""
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(columns):
-        shown.add_column(column, justify="left" if place == 0 else "right")
+        shown.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
     for row in rows:
         shown.add_row(*row)
     console = Console(highlight=False)
-    console.print(shown, width=None if console.is_terminal else 120)
+    if not console.is_terminal:
+        console.width = 120
+    console.print(shown)
 
 
 def number(value: float | str | None, unit: str) -> str:

@@ -39,7 +39,7 @@ def neighbourhood(
     distortion: float | None = None,
     locality: float = 5.0,
     learning_rate: float = 3e-3,
-    steps: int = 120,
+    steps: int = 240,
     settled: float = 0.95,
     averaging: float = 0.98,
     records_per_step: int = 128,
@@ -63,7 +63,8 @@ def neighbourhood(
         locality: λ, how strongly the model is held in place on other neighbours.
         learning_rate: of SGD with momentum 0.9, gradients clipped to norm 1.
         steps: at most this many.
-        settled: end once this share of the way to the target confidence is done.
+        settled: end once this share of the way to the target confidence is done, or when the last
+            40 steps added less than 2 % of it.
         averaging: weight of the past in the moving average of the weights that is returned.
         records_per_step: records in one step's mean.
         seed: draws the neighbours and the order.
@@ -227,8 +228,8 @@ def _way(
 def _averaging(
     watch: Watch, averaged: AveragedModel, way: Callable[[], float], settled: float
 ) -> Watch:
-    """The guard's verdict first; then the average takes the step in; each fifth is looked at."""
-    taken = 0
+    """The guard's verdict first; then the average takes the step in, and is looked at."""
+    taken, ways = 0, [0.0]
 
     def after(student: nn.Module, loss: float) -> Verdict:
         nonlocal taken
@@ -237,6 +238,10 @@ def _averaging(
             return verdict
         averaged.update_parameters(student)
         taken += 1
-        return Verdict.END if taken % 5 == 0 and way() >= settled else Verdict.GO_ON
+        if taken % 20:
+            return Verdict.GO_ON
+        ways.append(way())
+        stands_still = len(ways) > 3 and ways[-1] - ways[-3] < 0.02  # noqa: PLR2004
+        return Verdict.END if ways[-1] >= settled or stands_still else Verdict.GO_ON
 
     return after
