@@ -22,11 +22,15 @@ from typing import Any
 
 import torch
 from scipy.stats import beta
+from torch import nn
 
 from efface import __version__
 from efface.guard import Guard
-from guard_damage import damaged, runs
-from guard_models import NETS, Net, lost, request, trained
+from guard_damage import TASKS, damaged, runs
+from guard_models import NETS, Net, accuracy, request, trained, unseen
+
+RUNS = tuple(runs())
+"""All runs on one model, in the order of its lines."""
 
 LOST = 0.05
 """More than this share of true accuracy lost is what the guard must notice."""
@@ -41,25 +45,33 @@ def measured(net: Net, folder: Path) -> Iterator[dict[str, Any]]:
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     yield from lines
     model = trained(net, folder)
-    guards: dict[str, Guard] = {}
-    for run in list(runs())[len(lines) :]:
-        split = request(net, run.task)
-        guard = guards.setdefault(run.task, Guard(model, split, seed=net.seed))
-        student = damaged(model, split, run, seed=net.seed)
-        before, loss = lost(model, student, net, split)
+    tasks = {task: _Task(model, net, task) for task in TASKS} if len(lines) < len(RUNS) else {}
+    for run in RUNS[len(lines) :]:
+        task = tasks[run.task]
+        student = damaged(model, task.split, run, seed=net.seed)
         line = {
             "model": str(net),
             **asdict(run),
             "seed": net.seed,
-            "accuracy_before": before,
-            "true_loss": loss,
-            "movement": _number(guard.movement_of(student)),
-            "drift": _number(guard.drift_of(student)),
+            "accuracy_before": task.before,
+            "true_loss": task.before - accuracy(student, task.unseen),
+            "movement": _number(task.guard.movement_of(student)),
+            "drift": _number(task.guard.drift_of(student)),
             "code": code_version(),
         }
         with path.open("a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         yield line
+
+
+class _Task:
+    """A request on a net, its guard, and what the given model scores on unseen records."""
+
+    def __init__(self, model: nn.Module, net: Net, task: str) -> None:
+        self.split = request(net, task)
+        self.guard = Guard(model, self.split, seed=net.seed)
+        self.unseen = unseen(net, self.split)
+        self.before = accuracy(model, self.unseen)
 
 
 def _number(value: float) -> float | None:

@@ -117,17 +117,15 @@ def request(net: Net, task: str) -> Split:
     return Split(learn.take(order[: 100 if task == "random" else 1]))
 
 
-def right(model: nn.Module, records: Records) -> torch.Tensor:
-    """1 where the model answers rightly, else 0."""
-    with torch.no_grad():
-        answers = torch.cat([model(part).argmax(1) for part in records.x.split(500)])
-    return (answers == records.y).double()
+def unseen(net: Net, split: Split) -> Records:
+    """Records that nobody used, leaving classes apart."""
+    _, records = data_of(net.data)
+    stays = ~torch.isin(records.y, torch.tensor(split.leaving, dtype=torch.int64))
+    return records.take(stays.nonzero().flatten())
 
 
-def lost(model: nn.Module, student: nn.Module, net: Net, split: Split) -> tuple[float, float]:
-    """True accuracy before and its loss, in 0 to 1, on data nobody used, leaving classes apart."""
-    _, unseen = data_of(net.data)
-    stays = ~torch.isin(unseen.y, torch.tensor(split.leaving, dtype=torch.int64))
-    unseen = unseen.take(stays.nonzero().flatten())
-    before = float(right(model, unseen).mean())
-    return before, before - float(right(student, unseen).mean())
+@torch.no_grad()
+def accuracy(model: nn.Module, records: Records) -> float:
+    """Share of records that the model answers rightly, in 0 to 1."""
+    answers = torch.cat([model(part).argmax(1) for part in records.x.split(100)])
+    return float((answers == records.y).double().mean())
