@@ -5,13 +5,26 @@ import typing
 
 if typing.TYPE_CHECKING:
     from efface.evidence import Evidence
+    from efface.io.dataset import open_table, read_ids
+    from efface.io.model import load_model
     from efface.io.preprocessing import Preprocessing
     from efface.request import Result, forget
     from efface.types import Records, Split
 
 __version__ = "0.1.0"
 
-__all__ = ["Evidence", "Preprocessing", "Records", "Result", "Split", "__version__", "forget"]
+__all__ = [
+    "Evidence",
+    "Preprocessing",
+    "Records",
+    "Result",
+    "Split",
+    "__version__",
+    "forget",
+    "load_model",
+    "open_table",
+    "read_ids",
+]
 
 _HOMES = {
     "Evidence": "efface.evidence",
@@ -20,6 +33,9 @@ _HOMES = {
     "Result": "efface.request",
     "Split": "efface.types",
     "forget": "efface.request",
+    "load_model": "efface.io.model",
+    "open_table": "efface.io.dataset",
+    "read_ids": "efface.io.dataset",
 }
 
 
