@@ -70,7 +70,7 @@ class Guard:
         *,
         utility_budget: float = 0.02,
         movement: float = 0.5,
-        drift: float = 0.19,
+        drift: float = 0.2,
         halvings: int = 8,
         fresh_start: bool = False,
         seed: int = 0,
