@@ -39,10 +39,11 @@ def test_splits_of_an_image_folder_share_their_classes(tmp_path):
     assert open_table(f"{tmp_path}:test").records(None, GREY).y.tolist() == [1]
 
 
-def test_a_class_may_be_called_train(tmp_path):
-    """There are data sets of vehicles."""
-    table = open_table(image_folder(tmp_path, ["train/1.png", "ship/1.png"]))
-    assert table.classes == ("ship", "train")
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_a_class_may_be_called_as_a_split_is(tmp_path, name):
+    """There are data sets of vehicles, and of medical tests."""
+    table = open_table(image_folder(tmp_path, [f"{name}/1.png", "ship/1.png"]))
+    assert table.classes == ("ship", name)
     assert len(table) == 2
 
 
