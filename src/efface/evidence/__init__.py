@@ -1,6 +1,6 @@
 """Tiers, controls, records and the report."""
 
-from efface.evidence.collect import collect, tier_of
+from efface.evidence.gather import collect, tier_of
 from efface.evidence.report import render, write
 from efface.evidence.rows import Evidence, Row
 

@@ -81,6 +81,14 @@ class Facts:
             return self.holdout
         return self.holdout.take(np.isin(self.holdout.before.y, self.split.forget.y.cpu().numpy()))
 
+    @cached_property
+    def has_unseen(self) -> bool:
+        """Whether a holdout gives targets; one that cannot be measured is a red row elsewhere."""
+        try:
+            return len(self.holdout) > 0
+        except Exception:  # noqa: BLE001
+            return False
+
     @property
     def alike(self) -> str:
         """Which unseen records a forget record is compared with, in words."""

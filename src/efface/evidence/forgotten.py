@@ -44,7 +44,7 @@ def _label_target(facts: Facts) -> float | None:
     """What a model that never saw the records would do, as far as the tier knows."""
     if facts.leaving and set(facts.forget.after.y.tolist()) <= set(facts.leaving):
         return 0.0
-    if facts.split.holdout is None:
+    if not facts.has_unseen:
         return None
     unseen = facts.holdout.after
     if facts.mislabelled:
@@ -71,7 +71,7 @@ def spread_rows(facts: Facts) -> list[Row]:
 def _mean_row(facts: Facts, what: str, unit: str) -> Row:
     before, after = (facts.seen_by_attack(m) for m in (facts.forget.before, facts.forget.after))
     values, target = getattr(after, what), None
-    if facts.split.holdout is not None:
+    if facts.has_unseen:
         unseen = facts.seen_by_attack(facts.holdout.after)
         target = _or_none(expected_from_unseen(after.y, getattr(unseen, what), unseen.y))
     return Row(
@@ -110,14 +110,14 @@ def residual_rows(facts: Facts) -> list[Row]:
         raise NotRun("the method was trained on every view that this test has")
     ours = {kind: _views(facts, facts.forget, kind) for kind in kinds}
     unseen = None
-    if facts.split.holdout is not None and len(facts.rivals) and not facts.mislabelled:
+    if facts.has_unseen and len(facts.rivals) and not facts.mislabelled:
         some = facts.sample(facts.rivals, MOST_UNSEEN)
         unseen = some, {kind: _views(facts, some, kind)[1] for kind in kinds}
     rows = [_view_row(facts, kind, ours[kind], unseen) for kind in kinds]
     return [*rows, _again_row(facts, ours, unseen)]
 
 
-_Unseen = tuple[Pair, dict[str, Bool[np.ndarray, "n v"]]] | None
+_Unseen = tuple[Pair, dict[str, Bool[np.ndarray, "m v"]]] | None
 
 
 def _views(

@@ -95,6 +95,8 @@ def collect(
     old model's numbers alone. A test that raises becomes a red row, a test that lacks its data a
     row that says so; no test is missing.
     """
+    given = {name: getattr(split, name) for name in ("holdout", "retain")}
+    split = replace(split, **{n: r if r is not None and len(r) else None for n, r in given.items()})
     facts = Facts(
         old=model,
         new=model if student is None else student,
@@ -128,9 +130,9 @@ def collect(
 
 def tier_of(split: Split) -> str:
     """The highest tier that the records at hand allow."""
-    if split.holdout is None or not len(split.holdout):
+    if not split.holdout:
         return "T0"
-    return "T1" if split.retain is None or not len(split.retain) else "T2"
+    return "T2" if split.retain else "T1"
 
 
 def _run(test: Test, facts: Facts, tier: str) -> list[Row]:
@@ -192,7 +194,7 @@ def _records(facts: Facts, *, new: bool) -> list[dict[str, Any]]:
 
 
 def _places(facts: Facts, side: str) -> np.ndarray | None:
-    if facts.split.holdout is None:
+    if not facts.has_unseen:
         return None
     try:
         return unseen.likeness_of(facts, side)[0]
@@ -234,7 +236,7 @@ def _arrays(facts: Facts, *, new: bool) -> dict[str, Any]:
     drawn = {"forget_before": facts.forget.before}
     if new:
         drawn["forget_after"] = facts.forget.after
-    if facts.split.holdout is not None and len(facts.rivals):
+    if facts.has_unseen and len(facts.rivals):
         drawn["unseen"] = facts.rivals.after
     return {what: _histogram(facts, drawn, what) for what in ("margin", "entropy")}
 
