@@ -52,6 +52,7 @@ class Flags:
             image_column=self.image_column,
             label_column=self.label_column,
             classes=loaded.classes,
+            num_classes=loaded.num_classes,
         )
 
 

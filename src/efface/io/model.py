@@ -171,7 +171,7 @@ def _preprocessing(
         raise InputError(
             "the preprocessing that the model was trained with",
             f"no {', '.join(lacking)}",
-            "Give --mean --std --size, such as --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 "
+            "Give --mean --std --size, such as --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 "
             "--size 224.",
         )
     try:
