@@ -39,6 +39,15 @@ def test_other_views_and_seeds_give_other_pictures(digits, kind):
         assert not torch.allclose(first, seen_otherwise(some, kind, view=0, seed=1).x)
 
 
+@pytest.mark.parametrize("kind", ["light", "turn"])
+def test_equal_pictures_with_different_ids_have_different_views(digits, kind):
+    """One draw for all records would make n records count as one."""
+    same = digits.take([0]).x.expand(4, -1, -1, -1)
+    twins = Records(same, torch.zeros(4, dtype=torch.int64), tuple("abcd"))
+    seen = seen_otherwise(twins, kind, view=0, seed=0).x.flatten(1)
+    assert len(seen.unique(dim=0)) == 4
+
+
 @pytest.mark.parametrize("kind", ["focus", "turn"])
 def test_an_even_picture_stays_even(kind):
     """No dark corner comes into view, and a blur keeps the sum."""

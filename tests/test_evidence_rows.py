@@ -10,6 +10,7 @@ from torch import nn
 
 from efface.errors import InputError
 from efface.evidence import Row, collect, gather, tier_of
+from efface.evidence.facts import Facts
 from efface.evidence.rows import plain
 from efface.types import Records, Split
 
@@ -29,6 +30,11 @@ def altered(tiny_net):
 def split(digits):
     """30 of the learned records to forget; the unseen 100 as holdout; the rest stays."""
     return Split(digits.take(range(30)), digits.take(range(300, 400)), digits.take(range(30, 300)))
+
+
+def _facts(old, new, split):
+    asked = {"leaving": (), "mislabelled": False, "classes": (), "seed": 0, "method_saw": ()}
+    return Facts(old=old, new=new, split=split, **asked)
 
 
 def _keys(evidence, status):
@@ -135,6 +141,18 @@ def test_the_order_of_the_records_changes_no_row(tiny_net, altered, split):
         assert (one.key, one.verdict) == (other.key, other.verdict)
         near = None if one.after is None else pytest.approx(one.after, rel=1e-4, abs=1e-5)
         assert other.after == near
+
+
+def test_a_large_holdout_is_sampled_by_id(tiny_net, altered, split):
+    """The views are looked at on some unseen records only; which, must not depend on the file."""
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(2))
+    straight, mixed = (
+        facts.sample(facts.holdout, 20).records.ids
+        for holdout in (split.holdout, split.holdout.take(order))
+        for facts in [_facts(tiny_net, altered, Split(split.forget, holdout))]
+    )
+    assert len(straight) == 20
+    assert set(straight) == set(mixed) != set(split.holdout.ids[:20])
 
 
 def test_a_request_that_was_not_met_shows_the_old_model_alone(tiny_net, split):

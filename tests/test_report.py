@@ -139,7 +139,7 @@ def test_ids_and_class_names_are_text_and_nothing_else(tiny_net, digits):
     few = digits.take(range(3))
     nasty = ("<script>alert(1)</script>", "$\\frac{", "日本 & 'x'")
     forget = Records(few.x, few.y, nasty)
-    names = ["$x_{", "<b>bold</b>", "三", *map(str, range(3, 10))]
+    names = ["$x_{$", "<b>bold</b>", "三", *map(str, range(3, 10))]
     found = collect(tiny_net, tiny_net, Split(forget, digits.take(range(300, 400))), classes=names)
     page = render(found, {"method": "<i>m</i>", "command": "</code><script>"})
     assert "<script" not in page
