@@ -14,6 +14,9 @@ def logits(model: nn.Module, x: Float[Tensor, " n *features"]) -> Float[Tensor, 
 
     Raises InputError when the answer is not one row of k >= 2 numbers a record.
     """
+    if x.ndim == 4:  # noqa: PLR2004
+        # convolutions run up to twice as fast on a CPU, and no slower on a GPU
+        x = x.contiguous(memory_format=torch.channels_last)
     answer = model(x)
     if not isinstance(answer, Tensor):
         answer = answer.get("logits") if isinstance(answer, dict) else answer[0]

@@ -205,7 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
     from efface.errors import EffaceError
 
     try:
-        app(arguments, exit_on_error=False)
+        app(sys.argv[1:] if arguments is None else arguments, exit_on_error=False)
     except EffaceError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)

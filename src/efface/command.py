@@ -40,9 +40,10 @@ class Flags:
 
     def model(self, path: Path) -> LoadedModel:
         """The model of a folder or a weights file, on the device."""
-        return load_model(
+        loaded = load_model(
             path, architecture=self.architecture, mean=self.mean, std=self.std, size=self.size
         )
+        return replace(loaded, model=loaded.model.to(self.device))
 
     def table(self, spec: str, loaded: LoadedModel) -> Table:
         """A table of records; the model's classes settle which label column is meant."""
@@ -90,7 +91,7 @@ def run_forget(
         left_out={**left_out, "of the checkpoint": list(loaded.checkpoint.left_out)},
         data={"digest": table.digest, "architecture": loaded.architecture},
     )
-    if PartialState().is_main_process:
+    if PartialState(cpu=flags.device == "cpu").is_main_process:
         _write(out, result, loaded, split.forget.ids)
         _summary(result, out)
     if failure:

@@ -1,6 +1,7 @@
 """The only training loop: per-record means, any number of processes, a guard after each step."""
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -8,6 +9,9 @@ from torch import Tensor, nn
 
 from efface.adapters import device_of
 from efface.types import Records, Verdict, Watch, carry_on
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 Loss = Callable[[nn.Module, Records, int], Float[Tensor, " m"]]
 """``loss(student, batch, step)``: one number a record of the batch."""
@@ -64,8 +68,8 @@ def _gradients(student: nn.Module, loss: Loss, batch: Records, step: int, micro:
     """Leave the gradient of the step's mean loss in the student; return that mean."""
     device = device_of(student)
     total = torch.zeros((), device=device)
-    for part in _share(batch, micro):
-        part_loss = loss(student, part.to(device), step).sum() / len(batch)
+    for part in _share(batch.to(device), micro):
+        part_loss = loss(student, part, step).sum() / len(batch)
         part_loss.backward()
         total = total + part_loss.detach()
     return _summed_over_processes(student, total)
@@ -73,20 +77,24 @@ def _gradients(student: nn.Module, loss: Loss, batch: Records, step: int, micro:
 
 def _share(batch: Records, micro: int) -> Iterator[Records]:
     """This process's records of a step, in micro-batches; none when records are fewer."""
-    from accelerate import PartialState
-
-    state = PartialState()
+    state = _processes(batch.x.device)
     rows = torch.arange(len(batch))[state.process_index :: state.num_processes]
     for part in rows.split(micro) if len(rows) else ():
         yield batch.take(part)
 
 
+def _processes(device: torch.device) -> "PartialState":
+    """The processes that share a step; told of the CPU, since it takes a GPU for granted else."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=device.type == "cpu")
+
+
 def _summed_over_processes(student: nn.Module, total: Tensor) -> float:
     """One sum for all gradients and the loss: every process then takes the same step."""
-    from accelerate import PartialState
-    from accelerate.utils import reduce
+    if _processes(device_of(student)).num_processes > 1:
+        from accelerate.utils import reduce
 
-    if PartialState().num_processes > 1:
         weights = [weight for weight in student.parameters() if weight.requires_grad]
         flat = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
         joined = torch.cat([g.reshape(-1) for g in flat] + [total.reshape(1).to(flat[0].dtype)])

@@ -1,0 +1,158 @@
+"""The main job in Python: what goes in stays as it was, what comes out is accounted for."""
+
+import copy
+import json
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from efface import Records, Split, forget
+from efface.errors import InputError, NotMet
+from efface.guard import Guard
+from efface.request import halves
+from efface.types import Verdict
+
+QUICK = {"steps": 3}
+
+
+def _parts(digits):
+    return digits.take(range(12)), digits.take(range(300, 400)), digits.take(range(200))
+
+
+def test_gives_a_new_model_and_leaves_the_given_one_alone(tiny_net, digits):
+    """The platform engineer's call, with all that a user may hold."""
+    going, holdout, retain = _parts(digits)
+    before = copy.deepcopy(tiny_net.state_dict())
+    result = forget(tiny_net, Split(going, holdout, retain), **QUICK)
+    assert all(torch.equal(before[k], v) for k, v in tiny_net.state_dict().items())
+    assert result.model is not tiny_net
+    assert result.record["outcome"] == "done"
+    assert result.record["weights"]["new"] != result.record["weights"]["old"]
+    assert result.evidence.tier == "T2"
+    json.dumps(result.record)
+
+
+def test_forget_records_are_taken_out_of_the_data_that_stay_and_counted(tiny_net, digits):
+    """A retain set often holds the forget records; they must not count as staying."""
+    going, _, retain = _parts(digits)
+    renamed = Records(retain.x, retain.y, low=retain.low, high=retain.high)
+    for part in (retain, renamed):
+        counts = forget(tiny_net, Split(going, retain=part), **QUICK).record["request"]
+        assert counts["forget_records_in_retain"] == 12
+        assert counts["retain"] == 188
+
+
+def test_the_holdout_is_cut_in_two_whatever_its_order(digits):
+    """Law 7: evidence never uses what the method or the guard has seen."""
+    holdout = digits.take(range(301, 400))
+    theirs, ours = (part.holdout for part in halves(Split(None, holdout), seed=0))
+    assert set(theirs.ids).isdisjoint(ours.ids)
+    assert set(theirs.ids) | set(ours.ids) == set(holdout.ids)
+    assert abs(len(theirs) - len(ours)) == 1
+    turned = halves(Split(None, holdout.take(range(98, -1, -1))), seed=0)[0].holdout
+    assert set(turned.ids) == set(theirs.ids)
+    assert set(halves(Split(None, holdout), seed=1)[0].holdout.ids) != set(theirs.ids)
+
+
+def test_the_guard_sees_one_half_and_the_evidence_the_other(tiny_net, digits, monkeypatch):
+    """The same holdout must not both stop a run and judge it."""
+    import efface.request as room
+
+    seen = {}
+    collect, guard = room.collect, room.Guard
+
+    def collecting(model, student, split, **options):
+        seen["evidence"] = set(split.holdout.ids)
+        return collect(model, student, split, **options)
+
+    def guarding(model, split, **options):
+        seen["guard"] = set(split.holdout.ids)
+        return guard(model, split, **options)
+
+    monkeypatch.setattr(room, "collect", collecting)
+    monkeypatch.setattr(room, "Guard", guarding)
+    going, holdout, _ = _parts(digits)
+    forget(tiny_net, Split(going, holdout), **QUICK)
+    assert len(seen["guard"]) == len(seen["evidence"]) == 50
+    assert seen["guard"].isdisjoint(seen["evidence"])
+
+
+@pytest.mark.parametrize("form", ["tensors", "dataset", "loader"])
+def test_takes_records_in_the_forms_that_people_hold(tiny_net, digits, form):
+    """Tensors, a Dataset or a DataLoader give the same weights."""
+    going = digits.take(range(6))
+    plain = Records(going.x, going.y)
+    data = TensorDataset(going.x, going.y)
+    given = {
+        "tensors": (going.x, going.y),
+        "dataset": data,
+        "loader": DataLoader(data, batch_size=4),
+    }
+    one = forget(tiny_net, Split(given[form]), **QUICK).record["weights"]["new"]
+    assert one == forget(tiny_net, Split(plain), **QUICK).record["weights"]["new"]
+
+
+def test_a_request_that_the_guard_cannot_meet_raises_and_keeps_the_account(
+    tiny_net, digits, monkeypatch
+):
+    """Never a broken model: the old one stands, and why is written down."""
+
+    def watch(self, student, loss):  # noqa: ARG001
+        self.failed = "drift 9 above 1, after 8 halvings"
+        return Verdict.END
+
+    monkeypatch.setattr(Guard, "watch", watch)
+    with pytest.raises(NotMet) as error:
+        forget(tiny_net, Split(digits.take(range(6))), **QUICK)
+    result = error.value.result
+    assert result.model is tiny_net
+    assert result.record["outcome"] == "not met"
+    assert result.record["weights"]["new"] is None
+    assert "drift 9 above 1" in str(error.value)
+
+
+def test_a_collapsing_setting_never_gives_a_broken_model(tiny_net, digits):
+    """Thousandfold the step: halved, drawn back or refused, but finite and accurate."""
+    going, holdout, _ = _parts(digits)
+    try:
+        result = forget(tiny_net, Split(going, holdout), method="jit", strength=1000.0)
+    except NotMet as error:
+        result = error.result
+    with torch.no_grad():
+        right = (result.model(holdout.x).argmax(1) == holdout.y).float().mean()
+        was = (tiny_net(holdout.x).argmax(1) == holdout.y).float().mean()
+    assert float(right) > float(was) - 0.1
+
+
+def test_unknown_words_are_refused_with_the_nearest_known_one(tiny_net, digits):
+    """A typo in a setting must not silently run the default."""
+    split = Split(digits.take(range(3)))
+    with pytest.raises(InputError) as error:
+        forget(tiny_net, split, method="neighborhood")
+    assert str(error.value) == (
+        "Wanted a method out of jit, neighbourhood. Got 'neighborhood'. "
+        "Did you mean 'neighbourhood'?"
+    )
+    with pytest.raises(InputError) as error:
+        forget(tiny_net, split, method="jit", sigm=0.1)
+    assert str(error.value) == (
+        "Wanted a setting of jit: strength, sigma, perturbations, learning_rate, steps, "
+        "records_per_step. Got 'sigm'. Did you mean 'sigma'?"
+    )
+
+
+def test_nothing_to_forget_is_refused_at_the_door(tiny_net, digits):
+    """An empty request is a mistake upstream, not a success."""
+    with pytest.raises(InputError) as error:
+        forget(tiny_net, Split(digits.take([])))
+    assert str(error.value) == (
+        "Wanted at least one record to forget. Got none. "
+        "Name them by ids, by an expression or a class."
+    )
+
+
+def test_the_report_is_one_page(tiny_net, digits, tmp_path):
+    """Result.report writes what a person reads."""
+    page = forget(tiny_net, Split(digits.take(range(3))), **QUICK).report(tmp_path / "r.html")
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
