@@ -24,7 +24,7 @@ INKS = {
 LANES = {
     "forget_before": {"label": "forget before", "edge": "old", "hatch": "////"},
     "forget_after": {"label": "forget after", "edge": "new", "hatch": ""},
-    "unseen": {"label": "unseen", "edge": "soft", "hatch": "...."},
+    "unseen": {"label": "unseen", "edge": "soft", "hatch": "||||"},
 }
 """The lanes of a distribution, downwards: told apart by place, then by hatch, last by colour."""
 
@@ -103,16 +103,18 @@ def _classes(evidence: Evidence) -> dict[str, str]:
     if not known:
         return {"svg": "", "caption": "Needs a holdout and a new model."}
     change = {c["class"]: 100 * (c["holdout_after"] - c["holdout_before"]) for c in known}
-    shown = sorted(known, key=lambda c: change[c["class"]])[:MOST_BARS]
+    staying = [c for c in known if not c["leaving"]]
+    shown = sorted(staying, key=lambda c: change[c["class"]])[:MOST_BARS]
     shown.sort(key=lambda c: -c["class"])
-    names = [f"{c['name']}{' (leaves)' * c['leaving']}, n = {c['holdout_n']}" for c in shown]
+    gone = [f"{c['name']} (leaves): {change[c['class']]:+.1f}" for c in known if c["leaving"]]
+    rest = _left_out(len(staying) - len(shown), "classes that changed least for the worse")
+    apart = f"Not drawn: {', '.join(gone)} points." if gone else ""
     return _bars(
         "classes",
-        names,
+        [f"{c['name']}, n = {c['holdout_n']}" for c in shown],
         [change[c["class"]] for c in shown],
         "change of accuracy on the holdout, points",
-        _left_out(len(known) - len(shown), "classes that changed least for the worse"),
-        leaving=[c["leaving"] for c in shown],
+        f"{rest} {apart}".strip().replace("-", MINUS),
     )
 
 
@@ -136,18 +138,13 @@ def _left_out(count: int, what: str) -> str:
 
 
 def _bars(
-    name: str,
-    names: list[str],
-    values: list[float],
-    axis: str,
-    caption: str,
-    leaving: list[bool] | None = None,
+    name: str, names: list[str], values: list[float], axis: str, caption: str
 ) -> dict[str, str]:
     """Horizontal bars, the value written at each end."""
+    if not names:
+        return {"svg": "", "caption": caption or "Nothing to draw."}
     figure, (axes,) = _blank(5.2, 0.8 + 0.25 * len(names))
     bars = axes.barh(range(len(names)), values, color=INKS["fill"], edgecolor=INKS["new"], lw=1)
-    for bar, leaves in zip(bars, leaving or [False] * len(names), strict=True):
-        bar.set_hatch("////" if leaves else "")
     texts = [f"{value:+.1f}" if name == "classes" else f"{value:.3g}" for value in values]
     texts = [text.replace("-", MINUS) for text in texts]
     axes.bar_label(bars, texts, padding=3, fontsize=9, color=INKS["ink"])
@@ -177,6 +174,7 @@ def _svg(figure: Figure, name: str) -> str:
         figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
     svg = sink.getvalue()
     svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"font-family: [^;]*;", "font-family: inherit;", svg)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r'<svg[^>]*viewBox="([^"]+)"[^>]*>', _opening(name), svg, count=1)

@@ -195,7 +195,8 @@ def _residual_row(  # the fields of one row
 ) -> Row:
     n = len(facts.forget)
     interval = clopper_pearson(round(after * n), n)
-    verdict, status = (NO_TARGET, PLAIN) if target is None else against(interval, target)
+    none = "no target for wrong labels" if facts.mislabelled else NO_TARGET
+    verdict, status = (none, PLAIN) if target is None else against(interval, target)
     if target is not None:
         note += f"Target: the same on at most {MOST_UNSEEN} unseen records of the same classes."
     return Row(

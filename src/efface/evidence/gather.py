@@ -95,8 +95,7 @@ def collect(
     old model's numbers alone. A test that raises becomes a red row, a test that lacks its data a
     row that says so; no test is missing.
     """
-    given = {name: getattr(split, name) for name in ("holdout", "retain")}
-    split = replace(split, **{n: r if r is not None and len(r) else None for n, r in given.items()})
+    split = replace(split, holdout=split.holdout or None, retain=split.retain or None)
     facts = Facts(
         old=model,
         new=model if student is None else student,

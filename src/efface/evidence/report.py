@@ -11,6 +11,7 @@ from efface.evidence.figures import figures
 from efface.evidence.rows import LOOK, NOT_RUN, PLAIN, RED, TIERS, Evidence, Row, plain
 
 MOST_RECORDS = 200
+MOST_IN_A_LIST = 10
 DASH = "\N{EN DASH}"
 SECTIONS = {
     "forget": "The forget records, before and after",
@@ -156,7 +157,9 @@ def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
         parts = [_flat(part, f"{name}.{row}") for row, part in enumerate(value)]
         return [line for part in parts for line in part]
     if isinstance(value, list):
-        return [(name, ", ".join(map(str, value)))]
+        first = ", ".join(map(str, value[:MOST_IN_A_LIST]))
+        more = len(value) - MOST_IN_A_LIST
+        return [(name, f"{first}, and {more} more in record.json" if more > 0 else first)]
     return [(name, DASH if value is None else str(value))]
 
 

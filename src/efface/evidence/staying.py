@@ -145,6 +145,6 @@ def entropy_rows(facts: Facts) -> list[Row]:
             verdict=verdict,
             status=status,
             note="Share of forget records taken for training records. A collapsed model scores 0: "
-            "lower is not better. Target: unseen records of the same classes under this attack.",
+            f"lower is not better. Target: unseen records {facts.alike} under this attack.",
         )
     ]

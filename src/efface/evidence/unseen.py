@@ -93,10 +93,10 @@ def likeness(ours: Measured, theirs: Measured) -> tuple[np.ndarray, np.ndarray, 
     """
     counts = [(theirs.y == label).sum() for label in np.unique(ours.y)]
     if min(counts, default=0) >= LEAST_UNSEEN:
-        groups, among = (ours.y, theirs.y), "unseen records of its class"
+        groups, among = (ours.y, theirs.y), "unseen records like it"
     elif len(theirs) >= LEAST_UNSEEN:
         groups = np.zeros_like(ours.y), np.zeros_like(theirs.y)
-        among = "all unseen records (too few of each class)"
+        among = "all unseen records (too few like each)"
     else:
         raise NotRun(f"{LEAST_UNSEEN} unseen records are needed, there are {len(theirs)}")
     places = placements(ours.margin, theirs.margin, classes=groups[0], unseen_classes=groups[1])
