@@ -86,6 +86,7 @@ def run_forget(
         result = _forgotten(loaded, replace(split, leaving=leaving), table, options)
     except NotMet as error:
         result, failure = error.result, error
+    result.record["request"]["named"] = _named(naming)
     result.record.update(
         command=shlex.join(["efface", *sys.argv[1:]]),
         left_out={**left_out, "of the checkpoint": list(loaded.checkpoint.left_out)},
@@ -96,6 +97,12 @@ def run_forget(
         _summary(result, out)
     if failure:
         raise failure
+
+
+def _named(naming: Mapping[str, Any]) -> str:
+    """How the records were named, as on the command line."""
+    given = {name: value for name, value in naming.items() if value is not None}
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
 
 
 def _split(

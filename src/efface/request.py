@@ -83,7 +83,14 @@ def forget(
     chosen = _settings(method, mislabelled=mislabelled, settings=settings)
     split, counts = _prepared(split, preprocessing)
     theirs, ours = halves(split, seed=seed)
-    findings = examine(model, preprocessing, split.forget, classes=classes, mislabelled=mislabelled)
+    findings = examine(
+        model,
+        preprocessing,
+        split.forget,
+        classes=classes,
+        mislabelled=mislabelled,
+        holdout=theirs.holdout,
+    )
     refuse_if_needed(findings)
     guard = Guard(model, theirs, utility_budget=utility_budget, seed=seed)
     run = _unlearned(method, model, theirs, guard, chosen, seed=seed, progress=progress)
