@@ -56,7 +56,9 @@ def main() -> None:
     }
     Path("results/memory.json").write_text(json.dumps(record, indent=1) + "\n")
     for case, size in found.items():
-        print(f"{case:15} {size / 2**20:8.0f} MiB   x {ratios.get(case, 1 if case == 'one pass' else 0):.2f}")
+        print(
+            f"{case:15} {size / 2**20:8.0f} MiB   x {ratios.get(case, 1 if case == 'one pass' else 0):.2f}"
+        )
 
 
 if __name__ == "__main__":
