@@ -29,9 +29,6 @@ from efface.guard import Guard
 from guard_damage import TASKS, damaged, runs
 from guard_models import NETS, Net, accuracy, request, trained, unseen
 
-RUNS = tuple(runs())
-"""All runs on one model, in the order of its lines."""
-
 LOST = 0.05
 """More than this share of true accuracy lost is what the guard must notice."""
 
@@ -45,8 +42,9 @@ def measured(net: Net, folder: Path) -> Iterator[dict[str, Any]]:
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     yield from lines
     model = trained(net, folder)
-    tasks = {task: _Task(model, net, task) for task in TASKS} if len(lines) < len(RUNS) else {}
-    for run in RUNS[len(lines) :]:
+    missing = list(runs(mild=net.purpose == "score"))[len(lines) :]
+    tasks = {task: _Task(model, net, task) for task in TASKS} if missing else {}
+    for run in missing:
         task = tasks[run.task]
         student = damaged(model, task.split, run, seed=net.seed)
         line = {

@@ -41,7 +41,7 @@ NETS = (
     Net("cifar20", 12, 1, 12, "fit"),
     Net("cifar10", 10, 2, 12, "score"),
     Net("cifar10", 14, 3, 12, "score"),
-    Net("pubfig83", 8, 4, 14, "score"),
+    Net("pubfig83", 12, 4, 20, "score"),
 )
 
 COLUMNS = {
