@@ -1,4 +1,4 @@
-"""How the defaults of jit and neighbourhood were chosen: a model and forget sets that nothing scores.
+"""How the defaults of both methods were chosen: on a model and forget sets that nothing scores.
 
     EFFACE_DATA=… python benchmarks/defaults.py     # writes results/defaults.json; about two hours
 

@@ -55,9 +55,7 @@ def main() -> None:
         "ratio_to_one_pass": ratios,
     }
     Path("results/memory.json").write_text(json.dumps(record, indent=1) + "\n")
-    for case, size in found.items():
-        print(
-            f"{case:15} {size / 2**20:8.0f} MiB   x {ratios.get(case, 1 if case == 'one pass' else 0):.2f}"
+        ratio = f"{ratios[case]:.2f} of one pass" if case in ratios else ""
         )
 
 

@@ -94,30 +94,19 @@ def forget(
     refuse_if_needed(findings)
     guard = Guard(model, theirs, utility_budget=utility_budget, seed=seed)
     run = _unlearned(method, model, theirs, guard, chosen, seed=seed, progress=progress)
-    outcome = "not met" if run.failure else "done"
-    evidence = collect(
-        model,
-        run.student,
-        ours,
-        mislabelled=mislabelled,
-        classes=classes,
-        seed=seed,
-        outcome=outcome,
-    )
+    told = {"mislabelled": mislabelled, "classes": classes, "seed": seed}
+    evidence = collect(model, run.student, ours, outcome=run.outcome, **told)
     record = {
         "schema": SCHEMA,
         "versions": versions(),
         "method": method,
         "settings": {**hyperparameters(method), **chosen},
         "seed": seed,
-        "outcome": outcome,
         "request": counts,
         "halves": {"guard": _count(theirs), "evidence": _count(ours)},
-        "guard": guard.as_json(),
-        "calibration": run.facts,
         "findings": [asdict(finding) for finding in findings],
         "weights": _digests(model, run.student),
-        "seconds": run.seconds,
+        **run.as_json(guard),
     }
     result = Result(run.student or model, evidence, record, findings)
     if run.failure:
@@ -134,6 +123,16 @@ class _Run:
     failure: NotMet | None
     facts: dict[str, Any]
     seconds: float
+
+    @property
+    def outcome(self) -> str:
+        """Done, or not met."""
+        return "not met" if self.failure else "done"
+
+    def as_json(self, guard: Guard) -> dict[str, Any]:
+        """The part of the record that the run itself makes."""
+        facts = {"guard": guard.as_json(), "calibration": self.facts, "seconds": self.seconds}
+        return {"outcome": self.outcome, **facts}
 
 
 def _unlearned(
