@@ -55,8 +55,9 @@ def main() -> None:
         "ratio_to_one_pass": ratios,
     }
     Path("results/memory.json").write_text(json.dumps(record, indent=1) + "\n")
+    for case, size in found.items():
         ratio = f"{ratios[case]:.2f} of one pass" if case in ratios else ""
-        )
+        print(f"{case:15} {size / 2**20:8.0f} MiB   {ratio}")
 
 
 if __name__ == "__main__":
