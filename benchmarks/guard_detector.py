@@ -29,6 +29,15 @@ from efface.guard import Guard
 from guard_damage import TASKS, damaged, runs
 from guard_models import NETS, Net, accuracy, request, trained, unseen
 
+HEAD = """# The guard without a holdout, as a detector
+
+It has the model and the forget records alone and refuses beyond a drift of {drift} nats or a
+relative movement of {movement}. Missed: more than 5 points of true accuracy lost and not refused.
+False alarm: refused though no more was lost. In brackets Clopper-Pearson intervals, 95 %.
+Made by `{command}`, version {code}.
+How the limits came about: docs/decisions, page 0001.
+"""
+
 LOST = 0.05
 """More than this share of true accuracy lost is what the guard must notice."""
 
@@ -208,7 +217,7 @@ def main() -> None:
         }
         stem = asked.out / ("guard_detector" if asked.purpose == "score" else "guard_detector_fit")
         stem.with_suffix(".json").write_text(json.dumps(told, indent=1, allow_nan=False) + "\n")
-        stem.with_suffix(".md").write_text(text + "\n")
+        stem.with_suffix(".md").write_text(f"{HEAD.format(**told, **limits)}\n{text}\n")
 
 
 def guard_limits() -> dict[str, float]:
