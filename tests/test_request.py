@@ -38,9 +38,10 @@ def test_forget_records_are_taken_out_of_the_data_that_stay_and_counted(tiny_net
     going, _, retain = _parts(digits)
     renamed = Records(retain.x, retain.y, low=retain.low, high=retain.high)
     for part in (retain, renamed):
-        counts = forget(tiny_net, Split(going, retain=part), **QUICK).record["request"]
-        assert counts["forget_records_in_retain"] == 12
-        assert counts["retain"] == 188
+        result = forget(tiny_net, Split(going, retain=part), **QUICK)
+        assert result.record["request"]["forget_records_in_retain"] == 12
+        assert result.record["request"]["retain"] == 188
+        assert result.evidence.counts["retain"] == 188
 
 
 def test_the_holdout_is_cut_in_two_whatever_its_order(digits):
