@@ -157,3 +157,22 @@ def test_the_report_is_one_page(tiny_net, digits, tmp_path):
     """Result.report writes what a person reads."""
     page = forget(tiny_net, Split(digits.take(range(3))), **QUICK).report(tmp_path / "r.html")
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_equal_names_in_a_holdout_are_other_records(tiny_net, digits):
+    """`3/000.png` stands in the test folder too: it must not be taken out."""
+    going = Records(digits.x[:3], digits.y[:3], ("a", "b", "c"))
+    holdout = Records(digits.x[300:320], digits.y[300:320], tuple("abcdefghijklmnopqrst"))
+    counts = forget(tiny_net, Split(going, holdout), **QUICK).record["request"]
+    assert counts["forget_records_in_holdout"] == 0
+    assert counts["holdout"] == 20
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("steps", 0), ("strength", float("nan")), ("expected_accuracy", 95), ("seed", -1)],
+)
+def test_a_number_out_of_range_is_refused_by_name(tiny_net, digits, setting, value):
+    """Nonsense that runs to the end and says done is worse than an error."""
+    with pytest.raises(InputError, match=f"Wanted {setting} from"):
+        forget(tiny_net, Split(digits.take(range(3))), **{setting: value})

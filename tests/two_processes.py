@@ -1,4 +1,4 @@
-"""Run by test_steps under ``accelerate launch``: both methods, weights to a file."""
+"""Run by test_steps under torch's launcher: both methods, weights to a file."""
 
 import json
 import sys

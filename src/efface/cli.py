@@ -77,7 +77,7 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
         id_column: Column of the ids.
         image_column: Column of the images.
         label_column: Column of the labels.
-        device: For torch: cpu, cuda, mps.
+        device: For torch: cpu or cuda.
     """
     from efface.command import Flags, run_forget
 
@@ -125,7 +125,7 @@ def train(
         exclude: File of ids that must not be trained on, for example an exclude.csv.
         exclude_class: A class that must not be trained on.
         label_column: Column of the labels.
-        device: For torch: cpu, cuda, mps.
+        device: For torch: cpu or cuda.
     """
     from efface.training import run_train
 
@@ -165,7 +165,7 @@ def doctor(
         size: Side of the images in pixels.
         image_column: Column of the images.
         label_column: Column of the labels.
-        device: For torch: cpu, cuda, mps.
+        device: For torch: cpu or cuda.
     """
     from efface.command import Flags, run_doctor
 
@@ -182,6 +182,19 @@ def methods() -> None:
     run_methods()
 
 
+RESERVED = (
+    "split",
+    "model",
+    "method",
+    "mislabelled",
+    "classes",
+    "preprocessing",
+    "progress",
+    "seed",
+)
+"""Arguments of the request that are not settings of a method."""
+
+
 def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     """NAME=VALUE pairs, the values read as JSON."""
     from efface.errors import InputError
@@ -191,6 +204,10 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise InputError("--setting NAME=VALUE", repr(pair), "For example --setting steps=100.")
+        if name in RESERVED:
+            raise InputError(
+                "a setting of the method", repr(name), "Use its own flag, if it has one."
+            )
         try:
             settings[name] = json.loads(value)
         except json.JSONDecodeError as error:

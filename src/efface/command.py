@@ -12,7 +12,7 @@ from accelerate import PartialState
 
 from efface import show
 from efface.doctor import examine, refuse_if_needed
-from efface.errors import NotMet
+from efface.errors import InputError, NotMet
 from efface.evidence import write as write_evidence
 from efface.io.atomic import refuse_taken, whole_folder, write_whole
 from efface.io.dataset import open_table
@@ -21,7 +21,8 @@ from efface.io.naming import rows_named
 from efface.io.table import Table
 from efface.methods import METHODS
 from efface.record import exclusion_table, keyed_hashes
-from efface.request import Result, forget, hyperparameters
+from efface.request import Result, forget
+from efface.settings import hyperparameters
 from efface.types import Records, Split
 
 
@@ -43,7 +44,12 @@ class Flags:
         loaded = load_model(
             path, architecture=self.architecture, mean=self.mean, std=self.std, size=self.size
         )
-        return replace(loaded, model=loaded.model.to(self.device))
+        try:
+            return replace(loaded, model=loaded.model.to(self.device))
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(
+                "a device that torch has here", repr(self.device), "Use --device cpu."
+            ) from error
 
     def table(self, spec: str, loaded: LoadedModel) -> Table:
         """A table of records; the model's classes settle which label column is meant."""
@@ -134,7 +140,7 @@ def _forgotten(
     loaded: LoadedModel, split: Split, table: Table, options: Mapping[str, Any]
 ) -> Result:
     method = options["method"]
-    total = hyperparameters(method).get("steps") if method in METHODS else None
+    total = {**(hyperparameters(method) if method in METHODS else {}), **options}.get("steps")
     with show.steps_shown(f"forget {len(split.forget)} records", total) as shown:
         return forget(
             loaded.model,

@@ -1,7 +1,5 @@
 """The main job: prepare, examine, unlearn under guard, measure."""
 
-import difflib
-import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from efface.io.dataset import content_digests, records_of
 from efface.io.preprocessing import Preprocessing
 from efface.methods import METHODS
 from efface.record import SCHEMA, state_digest, versions
+from efface.settings import check_ranges, hyperparameters, settings_of
 from efface.types import Records, Split, Verdict, Watch, record_key
 
 Progress = Callable[[int, float, str], None]
@@ -80,7 +79,10 @@ def forget(
         Hazard: the model and the data do not fit.
         NotMet: the guard could not meet the request; ``error.result`` holds the evidence.
     """
-    chosen = _settings(method, mislabelled=mislabelled, settings=settings)
+    if not isinstance(split, Split):
+        raise InputError("a Split", type(split).__name__, "Give Split(forget=records).")
+    chosen = settings_of(method, mislabelled=mislabelled, settings=settings)
+    check_ranges({**chosen, "utility_budget": utility_budget, "seed": seed})
     split, counts = _prepared(split, preprocessing)
     theirs, ours = halves(split, seed=seed)
     findings = examine(
@@ -167,36 +169,6 @@ def _digests(model: nn.Module, student: nn.Module | None) -> dict[str, str | Non
     return {"old": state_digest(model.state_dict()), "new": new}
 
 
-def _settings(method: str, *, mislabelled: bool, settings: dict[str, Any]) -> dict[str, Any]:
-    """The keywords for the method; unknown ones are refused with the nearest known one."""
-    if method not in METHODS:
-        raise InputError(
-            f"a method out of {', '.join(METHODS)}", repr(method), _nearest(method, METHODS)
-        )
-    known = hyperparameters(method)
-    chosen = {name: value for name, value in settings.items() if value is not None}
-    for name in chosen:
-        if name not in known:
-            raise InputError(
-                f"a setting of {method}: {', '.join(known)}", repr(name), _nearest(name, known)
-            )
-    if mislabelled and "mislabelled" in known:
-        chosen["mislabelled"] = True
-    return chosen
-
-
-def hyperparameters(method: str) -> dict[str, Any]:
-    """Name and default of each setting of a method, read off its signature."""
-    parameters = inspect.signature(METHODS[method].function).parameters.values()
-    given = ("model", "split", "seed", "watch")
-    return {p.name: p.default for p in parameters if p.name not in given}
-
-
-def _nearest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"Did you mean {close[0]!r}?" if close else "Choose one of these."
-
-
 def _prepared(split: Split, preprocessing: Preprocessing | None) -> tuple[Split, dict[str, Any]]:
     """Records of every part, the forget records taken out of the others, and the counts."""
     parts = {
@@ -214,15 +186,20 @@ def _prepared(split: Split, preprocessing: Preprocessing | None) -> tuple[Split,
     for name in ("holdout", "retain"):
         part = parts[name]
         if part is not None:
-            parts[name], counts[f"forget_records_in_{name}"] = _without(part, gone)
+            parts[name], counts[f"forget_records_in_{name}"] = _without(
+                part, gone, by_name=name == "retain"
+            )
             counts[name] = len(part) - counts[f"forget_records_in_{name}"]
     return replace(split, forget=gone, holdout=parts["holdout"], retain=parts["retain"]), counts
 
 
-def _without(part: Records, gone: Records) -> tuple[Records, int]:
-    """The part without the records to forget, found by content and by ids that are names."""
+def _without(part: Records, gone: Records, *, by_name: bool) -> tuple[Records, int]:
+    """The part without the records to forget: by content, and by ids that are names in ``retain``.
+
+    The ids of a holdout are those of another split: equal file names there are other records.
+    """
     contents = set(content_digests(gone))
-    names = set(gone.ids) if _named(gone) and _named(part) else set()
+    names = set(gone.ids) if by_name and _named(gone) and _named(part) else set()
     rows = [
         row
         for row, (identity, content) in enumerate(zip(part.ids, content_digests(part), strict=True))

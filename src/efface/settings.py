@@ -1,0 +1,61 @@
+"""The settings of a method: read off its signature, checked before anything is done."""
+
+import difflib
+import inspect
+import math
+from typing import Any
+
+from efface.errors import InputError
+from efface.methods import METHODS
+
+
+def settings_of(method: str, *, mislabelled: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    """The keywords for the method; unknown ones are refused with the nearest known one."""
+    if method not in METHODS:
+        raise InputError(
+            f"a method out of {', '.join(METHODS)}", repr(method), _nearest(method, METHODS)
+        )
+    known = hyperparameters(method)
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    for name in chosen:
+        if name not in known:
+            raise InputError(
+                f"a setting of {method}: {', '.join(known)}", repr(name), _nearest(name, known)
+            )
+    if mislabelled and "mislabelled" in known:
+        chosen["mislabelled"] = True
+    return chosen
+
+
+RANGES = {
+    "strength": (0.0, math.inf),
+    "expected_accuracy": (0.0, 1.0),
+    "utility_budget": (0.0, 1.0),
+    "learning_rate": (0.0, math.inf),
+    "steps": (1, math.inf),
+    "records_per_step": (1, math.inf),
+    "averaging": (0.0, 0.9999),
+    "seed": (0, math.inf),
+}
+"""What a request's numbers may be; a method refuses what only it knows."""
+
+
+def check_ranges(numbers: dict[str, Any]) -> None:
+    """Refuse a number out of its range by its name. Raises InputError."""
+    for name, (low, high) in RANGES.items():
+        value = numbers.get(name, low)
+        good = isinstance(value, int | float) and math.isfinite(value) and low <= value <= high
+        if not good:
+            raise InputError(f"{name} from {low} to {high}", repr(value), f"Change {name}.")
+
+
+def hyperparameters(method: str) -> dict[str, Any]:
+    """Name and default of each setting of a method, read off its signature."""
+    parameters = inspect.signature(METHODS[method].function).parameters.values()
+    given = ("model", "split", "seed", "watch")
+    return {p.name: p.default for p in parameters if p.name not in given}
+
+
+def _nearest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"Did you mean {close[0]!r}?" if close else "Choose one of these."
