@@ -119,6 +119,18 @@ def test_a_weights_file_comes_back_under_its_own_name(efface, place):
     assert list(again["state_dict"]) == list(weights)
 
 
+def test_forget_records_in_the_data_that_stay_are_counted_aloud(efface, place, capfd):
+    """Taken out of --retain by row in the same files, by content in a copy of them."""
+    table = parquet.read_table(place / "data/train-00000-of-00001.parquet")
+    (place / "copy").mkdir()
+    parquet.write_table(table.slice(0, 100), place / "copy/train-00000-of-00001.parquet")
+    for retain, out in (("data", "kept-1"), ("copy", "kept-2")):
+        assert efface(*FORGET, "--ids", "ids.csv", "--retain", retain, "--out", out) == 0
+        assert '{"event": "retain", "forget_records_taken_out": 2}' in capfd.readouterr().err
+        record = json.loads((place / out / "record.json").read_text())
+        assert record["request"]["forget_records_in_retain"] == 2
+
+
 def test_a_class_goes_by_its_name(efface, place):
     """--forget-class says that the class leaves altogether."""
     assert efface(*FORGET, "--forget-class", "3", "--out", "class") == 0

@@ -84,7 +84,7 @@ def run_forget(
     rows, leaving = rows_named(table, naming)
     if not leaving and (whole := table.nearly_whole_classes(rows)):
         show.event("warning", nearly_all_of=", ".join(whole), hint="--forget-class removes a class")
-    split, left_out = _split(
+    split, left_out, taken = _split(
         flags, loaded, table, rows, others={"holdout": holdout, "retain": retain}
     )
     failure: NotMet | None = None
@@ -93,6 +93,7 @@ def run_forget(
     except NotMet as error:
         result, failure = error.result, error
     result.record["request"]["named"] = _named(naming)
+    _tell_taken_out(result.record["request"], taken)
     result.record.update(
         command=shlex.join(["efface", *sys.argv[1:]]),
         left_out={**left_out, "of the checkpoint": list(loaded.checkpoint.left_out)},
@@ -111,6 +112,15 @@ def _named(naming: Mapping[str, Any]) -> str:
     return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
 
 
+def _tell_taken_out(request: dict[str, Any], taken: Mapping[str, int]) -> None:
+    """Print and record how many forget records other parts held, by row and by content."""
+    for name in ("holdout", "retain"):
+        if name in request:
+            key = f"forget_records_in_{name}"
+            request[key] += taken.get(name, 0)
+            show.event(name, forget_records_taken_out=request[key])
+
+
 def _split(
     flags: Flags,
     loaded: LoadedModel,
@@ -118,11 +128,12 @@ def _split(
     rows: list[int],
     *,
     others: Mapping[str, str | None],
-) -> tuple[Split, dict[str, list[str]]]:
+) -> tuple[Split, dict[str, list[str]], dict[str, int]]:
     """The records of every part; rows to forget are taken out of the parts that hold them."""
     forget_records = table.records(rows, loaded.preprocessing)
     parts: dict[str, Records | None] = dict.fromkeys(others)
     left_out: dict[str, list[str]] = {}
+    taken: dict[str, int] = {}
     for name, spec in others.items():
         if spec is None:
             continue
@@ -130,10 +141,10 @@ def _split(
         kept = range(len(other))
         if other.digest == table.digest:
             kept = sorted(set(kept) - set(rows))
-            show.event(name, forget_records_taken_out=len(other) - len(kept))
+            taken[name] = len(other) - len(kept)
         parts[name], lost = other.readable(kept, loaded.preprocessing)
         left_out[f"unreadable in {name}"] = list(lost)
-    return Split(forget_records, parts["holdout"], parts["retain"]), left_out
+    return Split(forget_records, parts["holdout"], parts["retain"]), left_out, taken
 
 
 def _forgotten(
