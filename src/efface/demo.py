@@ -1,6 +1,7 @@
 """The whole story on real digits, offline: train, forget three times, compare with retraining."""
 
 import io
+import shutil
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -96,6 +97,8 @@ def _png(pixels: np.ndarray) -> bytes:
 def run(folder: Path) -> None:
     """Train, forget three times with two methods, retrain, print the table, write the report."""
     started = time.perf_counter()
+    for earlier in ("model", "out"):
+        shutil.rmtree(folder / earlier, ignore_errors=True)
     write_demo(folder)
     show.event("trained", seconds=round(time.perf_counter() - started, 1))
     loaded = load_model(folder / "model")
