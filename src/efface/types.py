@@ -1,6 +1,7 @@
 """The words that every room shares: records, the split that a request makes, methods, verdicts.
 
-Shapes: n records · k classes · *features one record as the model takes it (for images c h w).
+Shapes: n records · k outputs (classes, labels or values) · *features one record as the model takes
+it (for images c h w) · *targets what a label is made of (nothing for one class id).
 """
 
 import enum
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from efface.errors import InputError
@@ -34,20 +35,39 @@ def carry_on(student: nn.Module, loss: float) -> Verdict:  # noqa: ARG001
     return Verdict.GO_ON
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """What a model's outputs mean: the hook for outputs and a loss of one's own.
+
+    ``outputs(model, x)``: (n, k) float, one row a record; ``loss(outputs, y)``: (n,), what training
+    made small; ``divergence(held, outputs)``: (n,) nats, how far ``outputs`` are from ``held``, 0
+    where they agree; ``right(outputs, y)``: (n,), 0 (wrong) to 1 (right), what utility is a mean of.
+    """
+
+    name: str
+    outputs: Callable[[nn.Module, Tensor], Float[Tensor, " n k"]] = field(repr=False)
+    loss: Callable[[Tensor, Tensor], Float[Tensor, " n"]] = field(repr=False)
+    divergence: Callable[[Tensor, Tensor], Float[Tensor, " n"]] = field(repr=False)
+    right: Callable[[Tensor, Tensor], Float[Tensor, " n"]] = field(repr=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Records:
     """Examples with ids, as the model takes them.
 
-    ``x``: (n, *features), float; ``y``: (n,) class ids; ``ids``: n distinct strings;
-    ``low`` and ``high``: the least and greatest value that an input can take, broadcastable against
-    one record (for images the black and the white pixel); found from ``x`` when not given.
+    ``x``: (n, *features), float; ``y``: whole numbers (n,) for one class of several, 0 and 1 (n, k)
+    for many labels, float (n,) or (n, k) for values; ``ids``: n distinct strings; ``low`` and
+    ``high``: the least and greatest value that an input can take, broadcastable against one record
+    (for images the black and the white pixel); found from ``x`` when not given; ``adapter``: what
+    the model's outputs mean, found from ``y`` when not given.
     """
 
     x: Float[Tensor, " n *features"]
-    y: Int64[Tensor, " n"]
+    y: Shaped[Tensor, " n *targets"]
     ids: tuple[str, ...] = ()
     low: Tensor | None = None
     high: Tensor | None = None
+    adapter: Adapter | None = None
 
     def __post_init__(self) -> None:
         """Number the records that came without ids, and refuse what does not fit together."""
