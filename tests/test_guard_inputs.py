@@ -30,7 +30,7 @@ def test_drift_is_the_mean_divergence_that_scipy_finds(tiny_net, digits, leaving
     guard, student = Guard(tiny_net, split), shaken(tiny_net, size)
     staying = [label for label in range(10) if label not in leaving]
     total = 0.0
-    for x in synthetic_inputs(tiny_net, split):
+    for x in synthetic_inputs(tiny_net, split).x:
         with torch.no_grad():
             p, q = (net(x[None])[0, staying].double().softmax(0) for net in (tiny_net, student))
         total += min(float(rel_entr(p.numpy(), q.numpy()).sum()), 10)
@@ -51,7 +51,7 @@ def test_an_impression_speaks_for_its_own_class_and_never_for_one_that_leaves(
     tiny_net, digits, leaving
 ):
     """Else a class whose going was asked for would be held in place."""
-    inputs = synthetic_inputs(tiny_net, Split(digits.take([0]), leaving=leaving))[64:]
+    inputs = synthetic_inputs(tiny_net, Split(digits.take([0]), leaving=leaving)).x[64:]
     staying = [label for label in range(10) if label not in leaving]
     wanted = torch.tensor([staying[i % len(staying)] for i in range(64)])
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_an_impression_speaks_for_its_own_class_and_never_for_one_that_leaves(
 
 def test_inputs_stay_within_the_bounds_of_the_data(tiny_net, digits):
     """What no picture can be says little about pictures."""
-    inputs = synthetic_inputs(tiny_net, Split(digits.take(range(9))))
+    inputs = synthetic_inputs(tiny_net, Split(digits.take(range(9)))).x
     assert inputs.shape == (128, 1, 8, 8)
     assert inputs.min() >= digits.low - 1e-5
     assert inputs.max() <= digits.high + 1e-5

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from efface.adapters import many_labels, one_label, values
 from efface.errors import InputError
-from efface.methods.neighbourhood import _divergence, _masking, neighbourhood
+from efface.methods.jit import jit
+from efface.methods.neighbourhood import _masking, neighbourhood
 from efface.types import Records, Split
 
 
@@ -22,24 +24,36 @@ def test_the_divergence_is_torchs_own():
     theirs = nn.functional.kl_div(
         answer.log_softmax(1), held, reduction="none", log_target=True
     ).sum(1)
-    torch.testing.assert_close(_divergence(held, answer), theirs)
+    torch.testing.assert_close(one_label.divergence(held, answer), theirs)
     masked = held.clone()
     masked[:, 1] = -torch.inf
     masked = masked.log_softmax(1)
     p = masked.exp()
     by_hand = (p * (masked.clamp_min(-99) - answer.log_softmax(1))).sum(1)
-    torch.testing.assert_close(_divergence(masked, answer), by_hand)
+    torch.testing.assert_close(one_label.divergence(masked, answer), by_hand)
+
+
+def test_the_divergence_of_labels_and_values_is_torchs_own():
+    """Coins and normal distributions have their own closed forms in torch.distributions."""
+    generator = torch.Generator().manual_seed(0)
+    held, answer = (torch.randn(5, 3, generator=generator) for _ in range(2))
+    coins = [torch.distributions.Bernoulli(logits=o) for o in (held, answer)]
+    theirs = torch.distributions.kl_divergence(*coins).mean(1)
+    torch.testing.assert_close(many_labels.divergence(held, answer), theirs)
+    bells = [torch.distributions.Normal(o, 2.5) for o in (held, answer)]
+    theirs = torch.distributions.kl_divergence(*bells).mean(1)
+    torch.testing.assert_close(values(scale=2.5).divergence(held, answer), theirs)
 
 
 def test_masking_renormalises_the_rest():
     """Masked distillation: the leaving class gets nothing, the others keep their ratios."""
     answer = torch.tensor([[0.7, 0.2, 0.1]]).log()
     batch = Records(torch.zeros(1, 1), torch.tensor([1]))
-    leaving = _masking((0,), mislabelled=False)(answer, batch).exp()
+    leaving = _masking(Split(batch, leaving=(0,)), mislabelled=False)(answer, batch).exp()
     torch.testing.assert_close(leaving, torch.tensor([[0.0, 2 / 3, 1 / 3]]))
-    own = _masking((), mislabelled=True)(answer, batch).exp()
+    own = _masking(Split(batch), mislabelled=True)(answer, batch).exp()
     torch.testing.assert_close(own, torch.tensor([[7 / 8, 0.0, 1 / 8]]))
-    same = _masking((), mislabelled=False)(answer, batch).exp()
+    same = _masking(Split(batch), mislabelled=False)(answer, batch).exp()
     torch.testing.assert_close(same, torch.tensor([[0.7, 0.2, 0.1]]))
 
 
@@ -62,11 +76,22 @@ def test_a_wrong_label_is_no_longer_answered(tiny_net, digits):
     assert float(_probabilities(student, wrong.x).gather(1, wrong.y[:, None]).mean()) < 0.2
 
 
-def test_other_inputs_than_images_are_refused(tiny_net):
-    """There is no perspective of a row of a table."""
-    with pytest.raises(InputError) as error:
-        neighbourhood(tiny_net, Split(Records(torch.ones(2, 4), torch.tensor([0, 1]))))
-    assert str(error.value) == (
-        "Wanted images (n, c, h, w) for the method neighbourhood. Got inputs of shape (2, 4). "
-        "Use --method jit, which works on any tensor."
+@pytest.mark.parametrize("told", [{"leaving": (0,)}, {"mislabelled": True}])
+def test_a_class_cannot_leave_where_there_are_none(told):
+    """Many labels and values have no class to mask."""
+    split = Split(
+        Records(torch.ones(2, 4), torch.ones(2, 3).long()), leaving=told.get("leaving", ())
     )
+    with pytest.raises(InputError) as error:
+        neighbourhood(nn.Linear(4, 3), split, mislabelled="mislabelled" in told)
+    assert str(error.value) == (
+        "Wanted one label of several, where a class leaves or labels are wrong. Got many labels. "
+        "Name the records alone, without leaving and mislabelled."
+    )
+
+
+@pytest.mark.parametrize("method", [neighbourhood, jit])
+def test_nothing_to_forget_is_the_identity(method, tiny_net, digits):
+    """The door refuses an empty request; a method in Python takes it as it is."""
+    student = method(tiny_net, Split(digits.take([])))
+    assert all(map(torch.equal, student.state_dict().values(), tiny_net.state_dict().values()))

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float, Int64
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from efface.adapters import device_of, logits, teacher_of
-from efface.errors import Hazard
+from efface.adapters import adapter_of, asked, teacher_of
+from efface.errors import EffaceError, Hazard
 from efface.io.checkpoint import some_of
 from efface.io.preprocessing import Preprocessing
 from efface.types import Records
@@ -24,8 +23,6 @@ ENOUGH = 50
 P_VALUE = 1e-3
 FAR = 20.0
 """Normalised inputs stay within a few units; raw pixels reach 255."""
-
-BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -157,31 +154,56 @@ def _fit(
 ) -> Iterator[Finding]:
     """Whether the model takes these inputs, has these labels, and knows any of them."""
     try:
-        answers = _answers(model, part.x)
-    except RuntimeError as error:
+        answers = asked(teacher_of(model), part)
+    except EffaceError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a user's net may raise anything
         text = f"The model does not take inputs of shape {tuple(part.x.shape[1:])}: "
         yield Finding("input shape", "refuse", text + f"{error}".splitlines()[0] + ".")
         return
-    k = answers.shape[1]
-    if classes is not None and len(classes) != k:
+    adapter, k = adapter_of(part), answers.shape[1]
+    if classes is not None and len(classes) != k and adapter.name in {"one label", "many labels"}:
         text = f"The model has {k} outputs, and there are {len(classes)} class names."
         yield Finding("class map", "refuse", text)
-    outside = sorted({label for label in part.y.tolist() if not 0 <= label < k})
-    if outside:
-        text = (
-            f"The {name} have labels that the model with {k} outputs does not: {some_of(outside)}."
-        )
-        yield Finding("labels", "refuse", text)
+    if misfit := _misfit(part.y, k, adapter.name):
+        yield Finding("labels", "refuse", f"The {name} have {misfit}.")
     elif not answers.isfinite().all():
         yield Finding("answers", "refuse", f"The model answers nan or inf on the {name}.")
-    else:
+    elif adapter.name == "one label":
         yield from _baseline(answers, part.y, name, trusted=trusted)
+    elif len(part) >= ENOUGH and trusted:
+        yield from _constant(answers, part, name)
 
 
-def _answers(model: nn.Module, x: Float[Tensor, " n *features"]) -> Float[Tensor, " n k"]:
-    teacher, device = teacher_of(model), device_of(model)
-    with torch.no_grad():
-        return torch.cat([logits(teacher, part.to(device)).cpu() for part in x.split(BATCH)])
+def _misfit(y: Tensor, k: int, kind: str) -> str:
+    """What labels the records have that the model's outputs cannot say; empty when they fit."""
+    if kind == "one label":
+        outside = sorted({label for label in y.tolist() if not 0 <= label < k})
+        told = f"labels that the model with {k} outputs does not: {some_of(outside)}"
+        return told if outside else ""
+    width = y.shape[1] if y.ndim > 1 else 1
+    if kind in {"many labels", "values"} and width != k:
+        return f"{width} {kind.rsplit(maxsplit=1)[-1]} each, and the model has {k} outputs"
+    if kind == "many labels" and not ((y == 0) | (y == 1)).all():
+        return f"labels that are not 0 or 1: {some_of(sorted(set(y.flatten().tolist()) - {0, 1}))}"
+    return "" if y.isfinite().all() else "values that are nan or inf"
+
+
+def _constant(answers: Float[Tensor, " n k"], part: Records, name: str) -> Iterator[Finding]:
+    """Whether the answers are better than always saying what is commonest among these records."""
+    adapter, y = adapter_of(part), part.y
+    if adapter.name not in {"many labels", "values"}:
+        return
+    middle = y.double().reshape(len(y), -1).mean(0).expand(len(y), -1)
+    always = middle - 0.5 if adapter.name == "many labels" else middle
+    own, blind = (float(adapter.right(a.double(), y).mean()) for a in (answers, always))
+    if own <= blind:
+        text = f"The model is no better on {len(y)} {name} than one constant answer"
+        yield Finding(
+            "chance",
+            "refuse",
+            f"{text}: the preprocessing or the order of the outputs may be wrong.",
+        )
 
 
 def _baseline(

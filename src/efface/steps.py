@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.adapters import device_of
+from efface.memory import is_out_of_memory, make_room
 from efface.types import Records, Verdict, Watch, carry_on
 
 if TYPE_CHECKING:
@@ -34,13 +35,14 @@ def descend(
     """Change ``student`` by ``steps`` steps down the mean of ``loss`` over the records of a step.
 
     Records come in a fresh seeded order each epoch. A step is cut into micro-batches and shared
-    among the processes that ``accelerate launch`` started: neither changes the sum. When ``watch``
+    among the processes that ``accelerate launch`` started: neither changes the sum. Out of memory
+    halves the micro-batch from there on, and the step is taken anew. When ``watch``
     answers HALVE it has put the student back; the same records are tried at half the learning rate.
     """
     step = first_step
     while step < steps and len(records):
         batch = records.take(_rows_of(step, len(records), records_per_step, seed))
-        value = _gradients(student, loss, batch, step, micro_batch)
+        value, micro_batch = _gradients(student, loss, batch, step, micro_batch)
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(student.parameters(), clip_norm)
         optimizer.step()
@@ -64,15 +66,35 @@ def _rows_of(step: int, total: int, per_step: int, seed: int) -> Tensor:
     return order[place * per_step : (place + 1) * per_step]
 
 
-def _gradients(student: nn.Module, loss: Loss, batch: Records, step: int, micro: int) -> float:
-    """Leave the gradient of the step's mean loss in the student; return that mean."""
+def _gradients(
+    student: nn.Module, loss: Loss, batch: Records, step: int, micro: int
+) -> tuple[float, int]:
+    """Leave the gradient of the step's mean loss in the student; that mean, and the micro-batch."""
+    while True:
+        try:
+            total = _accumulated(student, loss, batch, step, micro)
+        except (RuntimeError, MemoryError) as error:
+            if micro == 1 or not is_out_of_memory(error):
+                raise
+            total = None
+        if total is not None:
+            return _summed_over_processes(student, total), micro
+        student.zero_grad(set_to_none=True)
+        micro = max(1, min(micro, len(batch)) // 2)
+        make_room()
+
+
+def _accumulated(
+    student: nn.Module, loss: Loss, batch: Records, step: int, micro: int
+) -> Float[Tensor, ""]:
+    """This process's share of the mean loss, its gradient in the student."""
     device = device_of(student)
     total = torch.zeros((), device=device)
     for part in _share(batch.to(device), micro):
         part_loss = loss(student, part, step).sum() / len(batch)
         part_loss.backward()
         total = total + part_loss.detach()
-    return _summed_over_processes(student, total)
+    return total
 
 
 def _share(batch: Records, micro: int) -> Iterator[Records]:

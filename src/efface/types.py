@@ -41,13 +41,15 @@ class Adapter:
 
     ``outputs(model, x)``: (n, k) float, one row a record; ``loss(outputs, y)``: (n,), what training
     made small; ``divergence(held, outputs)``: (n,) nats, how far ``outputs`` are from ``held``, 0
-    where they agree; ``right(outputs, y)``: (n,), 0 (wrong) to 1 (right), what utility is a mean of.
+    where they agree; ``answer(outputs)``: what the outputs say, in the form of ``y``;
+    ``right(outputs, y)``: (n,), 0 (wrong) to 1 (right), what utility is a mean of.
     """
 
     name: str
     outputs: Callable[[nn.Module, Tensor], Float[Tensor, " n k"]] = field(repr=False)
     loss: Callable[[Tensor, Tensor], Float[Tensor, " n"]] = field(repr=False)
     divergence: Callable[[Tensor, Tensor], Float[Tensor, " n"]] = field(repr=False)
+    answer: Callable[[Tensor], Tensor] = field(repr=False)
     right: Callable[[Tensor, Tensor], Float[Tensor, " n"]] = field(repr=False)
 
 

@@ -6,12 +6,13 @@ of each class that stays, a little. Of a dozen kinds tried these two together to
 model had lost accuracy; the first alone misses damage by methods that hold those very neighbours.
 """
 
+from dataclasses import replace
+
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from efface.adapters import device_of, logits
+from efface.adapters import adapter_of, device_of
 from efface.methods.parts.neighbours import perspective, shift_and_flip
 from efface.types import Records, Split
 
@@ -24,17 +25,20 @@ IMAGE = 4
 
 def synthetic_inputs(
     teacher: nn.Module, split: Split, *, count: int = 64, seed: int = 0
-) -> Float[Tensor, " m *features"]:
+) -> Records:
     """``count`` warped forget records, then ``count`` class impressions, within the data's bounds.
 
     ``teacher`` is the given model held still. Each staying class has the same number of
-    impressions, give or take one. Records that are not images are mixed with noise instead.
+    impressions, give or take one; where there are no classes each output is driven up and down.
+    Records that are not images are mixed with noise instead.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(len(split.forget), (count,), generator=generator)
     chosen = split.forget.take(rows).to(device_of(teacher))
     warped = _warped(chosen, generator)
-    return torch.cat([warped, _impressions(teacher, chosen, split.leaving, generator)])
+    x = torch.cat([warped, _impressions(teacher, chosen, split.leaving, generator)])
+    adapter = adapter_of(split.forget)
+    return Records(x=x, y=torch.zeros(len(x), dtype=torch.int64), adapter=adapter)
 
 
 def _warped(chosen: Records, generator: torch.Generator) -> Tensor:
@@ -49,25 +53,36 @@ def _impressions(
 ) -> Tensor:
     """Twenty steps of a hundredth of the data's range up the slope, shifted and mirrored anew."""
     x = _noise(like, generator)
-    k = logits(teacher, x[:1]).shape[1]
+    k = adapter_of(like).outputs(teacher, x[:1]).shape[1]
     staying = [label for label in range(k) if label not in leaving]
     wanted = torch.tensor([staying[i % len(staying)] for i in range(len(x))], device=x.device)
     low, high = _bounds(like)
     for _ in range(20):
         draws = torch.rand((len(x), 3), generator=generator, dtype=torch.float64)
-        x = torch.clamp(x + 0.01 * (high - low) * _slope(teacher, x, wanted, draws), low, high)
+        slope = _slope(teacher, replace(like, x=x), wanted, draws)
+        x = torch.clamp(x + 0.01 * (high - low) * slope, low, high)
     return x
 
 
-def _slope(teacher: nn.Module, x: Tensor, wanted: Tensor, draws: Tensor) -> Tensor:
-    """Gradient of the log-probability of each input's wanted class, each of unit spread."""
+def _slope(teacher: nn.Module, like: Records, wanted: Tensor, draws: Tensor) -> Tensor:
+    """Gradient of what each input climbs, each of unit spread."""
+    adapter = adapter_of(like)
     with torch.enable_grad():
-        x = x.detach().requires_grad_()
+        x = like.x.detach().requires_grad_()
         seen = shift_and_flip(x, draws, max(1, x.shape[-1] // 8)) if x.ndim == IMAGE else x
-        climbed = logits(teacher, seen).log_softmax(1).gather(1, wanted[:, None]).sum()
+        answer = adapter.outputs(teacher, seen)
+        climbed = _climbed(answer, wanted, classes=adapter.name == "one label")
         (slope,) = torch.autograd.grad(climbed, x)
     spread = slope.flatten(1).std(1).clamp_min(1e-12)
     return slope / spread.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _climbed(answer: Tensor, wanted: Tensor, *, classes: bool) -> Tensor:
+    """The log-probability of the wanted class; else one output, upwards and downwards in turns."""
+    if classes:
+        return answer.log_softmax(1).gather(1, wanted[:, None]).sum()
+    signs = 1 - 2 * (torch.arange(len(answer), device=answer.device) // answer.shape[1] % 2)
+    return (signs * answer.gather(1, wanted[:, None])[:, 0]).sum()
 
 
 def _noise(like: Records, generator: torch.Generator) -> Tensor:

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import device_of, logits, teacher_of
+from efface.adapters import adapter_of, asked, teacher_of
 from efface.errors import NotMet
 from efface.guard.inputs import synthetic_inputs
-from efface.guard.states import State, asked, between, copied, finite_buffers, norm, put
+from efface.guard.states import State, between, copied, finite_buffers, looked_at, norm, put
 from efface.types import Records, Split, Verdict
 
 EVERY = 5
@@ -86,6 +86,7 @@ class Guard:
         self._good: State | None = None
         self._weights = [name for name, _ in model.named_parameters()]
         self._size = norm(self._given[name] for name in self._weights)
+        self._adapter = adapter_of(split.forget)
         self._leaving = list(split.leaving)
         teacher = teacher_of(model)
         self._inputs = synthetic_inputs(teacher, split, seed=seed)
@@ -144,8 +145,7 @@ class Guard:
 
     def drift_of(self, student: nn.Module) -> float:
         """Mean KL(given ‖ student) over the synthetic inputs, in nats, each at most 10."""
-        now, p = self._answer(student), self._answers.exp()
-        each = torch.where(p > 0, p * (self._answers - now), 0).sum(1)
+        each = self._adapter.divergence(self._answers, self._answer(student))
         return float(each.clamp_max(CAP_NATS).mean())
 
     def _cheap(self, student: nn.Module, loss: float) -> Violation | None:
@@ -217,11 +217,11 @@ class Guard:
         )
 
     def _answer(self, model: nn.Module) -> Float[Tensor, " m k"]:
-        """Log-probabilities on the synthetic inputs, leaving classes masked out."""
-        with asked(model):
-            answer = logits(model, self._inputs.to(device_of(model))).double()
-        answer[:, self._leaving] = -torch.inf
-        return answer.log_softmax(1).cpu()
+        """Outputs on the synthetic inputs, without the leaving classes."""
+        with looked_at(model):
+            answer = asked(model, self._inputs).double()
+        staying = [place for place in range(answer.shape[1]) if place not in self._leaving]
+        return answer[:, staying]
 
 
 class _Utility:
@@ -241,19 +241,18 @@ class _Utility:
         return float(self._before.mean()), float(lost.mean()), error
 
     def _right(self, model: nn.Module) -> Float[Tensor, " n"]:
-        """1 where the model answers rightly, else 0."""
+        """1 where the model answers rightly, else 0; a share where an answer can be half right."""
         if self.records is None:
             return torch.zeros(0)
-        device = device_of(model)
-        with asked(model):
-            parts = [logits(model, x.to(device)).argmax(1).cpu() for x in self.records.x.split(256)]
-        return (torch.cat(parts) == self.records.y.cpu()).double()
+        with looked_at(model):
+            answers = asked(model, self.records)
+        return adapter_of(self.records).right(answers, self.records.y.cpu()).double()
 
 
 def _staying(split: Split) -> Records | None:
     """The records of the holdout whose class stays; None when there are none."""
-    if split.holdout is None:
-        return None
+    if split.holdout is None or not split.leaving:
+        return split.holdout
     leaves = torch.isin(split.holdout.y.cpu(), torch.tensor(split.leaving, dtype=torch.int64))
     rows = (~leaves).nonzero().flatten()
     return split.holdout.take(rows) if len(rows) else None

@@ -11,7 +11,7 @@ State = dict[str, Tensor]
 
 def norm(tensors: Iterable[Tensor]) -> float:
     """Euclidean norm over all tensors together."""
-    sizes = [torch.linalg.vector_norm(tensor.detach()).double() for tensor in tensors]
+    sizes = [torch.linalg.vector_norm(tensor.detach()).cpu().double() for tensor in tensors]
     return float(torch.stack(sizes).norm()) if sizes else 0.0
 
 
@@ -21,7 +21,7 @@ def finite_buffers(model: nn.Module) -> bool:
 
 
 @contextmanager
-def asked(model: nn.Module) -> Iterator[None]:
+def looked_at(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients; afterwards each module is in the mode that it was in."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import logits, student_of
+from efface.adapters import outputs, student_of
 from efface.errors import InputError
-from efface.methods.parts.neighbours import normals
+from efface.methods.parts.neighbours import noisy
 from efface.steps import descend
 from efface.types import Records, Split, Watch, carry_on
 
@@ -34,7 +34,7 @@ def jit(
     """Smooth the model around the forget records; sees the model and the forget inputs alone.
 
     Args:
-        model: answers (n, *features) with logits (n, k); stays as it is.
+        model: answers (n, *features) with outputs (n, k); stays as it is.
         split: its ``forget`` inputs are read, no labels.
         strength: the one knob; multiplies the step.
         sigma: the paper's σ over the range of the data (high − low); the paper's 0.5 on
@@ -49,21 +49,12 @@ def jit(
     Raises:
         InputError: ``sigma`` or ``perturbations`` is not above 0.
     """
-    if sigma <= 0 or perturbations < 1:
-        raise InputError(
-            "sigma above 0 and at least 1 perturbation",
-            f"sigma {sigma} and {perturbations} perturbations",
-            "Without perturbations there is no neighbourhood to smooth; keep the defaults.",
-        )
     student = student_of(model)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        answer = logits(student, batch.x)
-        ratios = [
-            _ratio(student, answer, batch, sigma, seed=seed, draw=step * perturbations + j)
-            for j in range(perturbations)
-        ]
-        return torch.stack(ratios).mean(0)
+        return jit_loss(
+            student, batch, sigma=sigma, perturbations=perturbations, seed=seed, step=step
+        )
 
     return descend(
         student,
@@ -77,23 +68,42 @@ def jit(
     )
 
 
+def jit_loss(
+    student: nn.Module,
+    batch: Records,
+    *,
+    sigma: float = 0.125,
+    perturbations: int = 8,
+    seed: int = 0,
+    step: int = 0,
+) -> Float[Tensor, " m"]:
+    """Equation 1 for each record of a batch: a term for a training loop of one's own.
+
+    ``step`` draws new perturbations. Raises InputError when ``sigma`` or ``perturbations`` is not
+    above 0.
+    """
+    if sigma <= 0 or perturbations < 1:
+        raise InputError(
+            "sigma above 0 and at least 1 perturbation",
+            f"sigma {sigma} and {perturbations} perturbations",
+            "Without perturbations there is no neighbourhood to smooth; keep the defaults.",
+        )
+    answer = outputs(student, batch)
+    ratios = [
+        _ratio(student, answer, batch, sigma, seed=seed, draw=step * perturbations + j)
+        for j in range(perturbations)
+    ]
+    return torch.stack(ratios).mean(0)
+
+
 def _ratio(
     student: nn.Module, answer: Tensor, batch: Records, sigma: float, *, seed: int, draw: int
 ) -> Float[Tensor, " m"]:
     """‖f(x) − sg f(x+ξ)‖₂ / ‖ξ‖₂ of each record; 0 where the bounds leave no ξ."""
     with torch.no_grad():
-        noise = normals(batch.ids, tuple(batch.x.shape[1:]), seed=seed, step=draw).to(batch.x)
-        low, high = _bounds(batch)
-        perturbed = torch.clamp(batch.x + sigma * (high - low) * noise, low, high)
-        distance = (perturbed - batch.x).flatten(1).norm(dim=1)
-        held_still = logits(student, perturbed)
+        perturbed = noisy(batch, sigma, seed=seed, step=draw)
+        distance = (perturbed.x - batch.x).flatten(1).norm(dim=1)
+        held_still = outputs(student, perturbed)
     floor = torch.finfo(answer.dtype).eps
     change = ((answer - held_still).square().sum(1) + floor**2).sqrt()
     return torch.where(distance > floor, change / distance.clamp_min(floor), 0 * change)
-
-
-def _bounds(batch: Records) -> tuple[Tensor, Tensor]:
-    """The least and greatest value an input can take, in the inputs' dtype."""
-    if batch.low is None or batch.high is None:
-        raise InputError("records with bounds", "no bounds", "Make them with efface.types.Records.")
-    return batch.low.to(batch.x), batch.high.to(batch.x)

@@ -6,24 +6,27 @@ neighbourhood. So the target for a record is the given model's own answer p at o
     loss(x) = KL(p(T x) ‖ q(x)) + λ · ½ Σ_i KL(p(T_i x) ‖ q(T_i x)),
 
 q the student, T a perspective fixed for the record, T_1 another perspective and T_2 a shift and
-flip, drawn anew each step; they hold the model in place (locality). Where a class goes altogether p
-is the given model's answer with that class masked and the rest renormalised, and T the identity
-(masked distillation, as DELETE, CVPR 2025); where the labels are wrong each record's own is masked.
+flip, drawn anew each step; they hold the model in place (locality). Inputs that are not images
+have noise for T, T_1 and T_2; outputs that are not one label their own divergence for KL. Where a
+class goes altogether p is the given model's answer with that class masked and the rest
+renormalised, and T the identity (masked distillation, as DELETE, CVPR 2025); where the labels are
+wrong each record's own is masked.
 There is no paper of this form; the numbers it started from are trials of our own (LOG.md).
 """
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from efface.adapters import device_of, logits, student_of, teacher_of
+from efface.adapters import adapter_of, asked, device_of, outputs, student_of, teacher_of
 from efface.errors import InputError
-from efface.methods.parts.neighbours import perspective, shift_and_flip, uniforms
-from efface.steps import descend
+from efface.methods.parts.neighbours import noisy, perspective, shift_and_flip, uniforms
+from efface.steps import Loss, descend
 from efface.types import Records, Split, Verdict, Watch, carry_on
 
 logger = logging.getLogger(__name__)
@@ -52,13 +55,14 @@ def neighbourhood(
     model's accuracy on it, which says how often a neighbour should keep the answer.
 
     Args:
-        model: answers (n, c, h, w) with logits (n, k); stays as it is.
+        model: answers (n, *features) with outputs (n, k); stays as it is.
         split: ``forget``, ``leaving`` and, if there is one, ``holdout`` are read.
         strength: the one knob; multiplies the share of neighbours that should change the answer.
         expected_accuracy: the model's accuracy on unseen data (0 to 1), from its model card; found
             from the holdout when not given.
         mislabelled: the labels of the forget records are wrong and must not be answered.
-        distortion: how far T moves the corners, in half sides; found from the expected accuracy
+        distortion: how far T moves the corners, in half sides, or its noise over a third of the
+            data's range; found from the expected accuracy
             when not given, and a middling guess without one or with fewer than 50 records.
         locality: λ, how strongly the model is held in place on other neighbours.
         learning_rate: of SGD with momentum 0.9, gradients clipped to norm 1.
@@ -71,59 +75,99 @@ def neighbourhood(
         watch: called after each step.
 
     Raises:
-        InputError: the records are not images (n, c, h, w).
+        InputError: a class leaves, or labels are wrong, and the outputs are not one label.
     """
-    _check(split.forget)
+    split = replace(split, forget=replace(split.forget, adapter=adapter_of(split.forget)))
     teacher, student = teacher_of(model), student_of(model)
-    hide = _masking(split.leaving, mislabelled=mislabelled)
+    if not len(split.forget):
+        return student
     reach = 0.0 if split.leaving else distortion
     if reach is None:
         reach = _reach(teacher, split, expected_accuracy, strength, seed)
-
-    def target(batch: Records) -> Tensor:
-        draws = uniforms(batch.ids, 8, seed=seed, step=0)
-        return hide(_answer(teacher, perspective(batch.x, draws, reach)), batch)
-
-    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        total = _divergence(target(batch), logits(student, batch.x))
-        for x in _others(batch, seed, step + 1):
-            held = hide(_answer(teacher, x), batch)
-            total = total + 0.5 * locality * _divergence(held, logits(student, x))
-        return total
-
+    told = {"mislabelled": mislabelled, "seed": seed}
     averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(averaging))
+    way = _way(teacher, averaged, split.forget, _target(teacher, split, reach, **told))
     descend(
         student,
-        loss,
+        neighbourhood_loss(teacher, split, distortion=reach, locality=locality, **told),
         split.forget,
         optimizer=torch.optim.SGD(student.parameters(), lr=learning_rate, momentum=0.9),
         steps=steps,
         seed=seed,
-        watch=_averaging(watch, averaged, _way(teacher, averaged, split.forget, target), settled),
+        watch=_averaging(watch, averaged, way, settled),
         records_per_step=records_per_step,
         clip_norm=1.0,
     )
     return averaged.module
 
 
-def _check(forget: Records) -> None:
-    if forget.x.ndim != 4:  # noqa: PLR2004
-        raise InputError(
-            "images (n, c, h, w) for the method neighbourhood",
-            f"inputs of shape {tuple(forget.x.shape)}",
-            "Use --method jit, which works on any tensor.",
-        )
+GUESS = 0.35
+"""Distortion without an expected accuracy: in trials 91 % of neighbours kept the answer."""
+
+
+def neighbourhood_loss(
+    teacher: nn.Module,
+    split: Split,
+    *,
+    distortion: float = GUESS,
+    locality: float = 5.0,
+    mislabelled: bool = False,
+    seed: int = 0,
+) -> Loss:
+    """``loss(student, batch, step)``, one number a record: for a training loop of one's own.
+
+    ``teacher`` is the given model held still (``adapters.teacher_of`` of a copy, where the loop
+    changes the model in place); of ``split`` only ``leaving`` and the form of ``forget`` are read.
+    Raises InputError when a class leaves, or labels are wrong, and the outputs are not one label.
+    """
+    adapter = adapter_of(split.forget)
+    hide = _masking(split, mislabelled=mislabelled)
+    target = _target(teacher, split, distortion, mislabelled=mislabelled, seed=seed)
+
+    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
+        total = adapter.divergence(target(batch), adapter.outputs(student, batch.x))
+        for other in _others(batch, seed, step + 1):
+            held = hide(_answer(teacher, other), batch)
+            answer = adapter.outputs(student, other.x)
+            total = total + 0.5 * locality * adapter.divergence(held, answer)
+        return total
+
+    return loss
+
+
+Target = Callable[[Records], Float[Tensor, " m k"]]
+
+
+def _target(
+    teacher: nn.Module, split: Split, reach: float, *, mislabelled: bool, seed: int
+) -> Target:
+    """What the given model answers at one neighbour, with what must not be answered hidden."""
+    hide = _masking(split, mislabelled=mislabelled)
+
+    def target(batch: Records) -> Tensor:
+        return hide(_answer(teacher, _neighbour(batch, reach, seed=seed, step=0)), batch)
+
+    return target
 
 
 Hide = Callable[[Float[Tensor, " m k"], Records], Float[Tensor, " m k"]]
 
 
-def _masking(leaving: tuple[int, ...], *, mislabelled: bool) -> Hide:
+def _masking(split: Split, *, mislabelled: bool) -> Hide:
     """Take classes out of log-probabilities and renormalise; nothing when nothing is hidden."""
+    kind = adapter_of(split.forget).name
+    if (split.leaving or mislabelled) and kind != "one label":
+        raise InputError(
+            "one label of several, where a class leaves or labels are wrong",
+            kind,
+            "Name the records alone, without leaving and mislabelled.",
+        )
 
     def hide(answer: Tensor, batch: Records) -> Tensor:
+        if not split.leaving and not mislabelled:
+            return answer
         hidden = torch.zeros_like(answer, dtype=torch.bool)
-        hidden[:, list(leaving)] = True
+        hidden[:, list(split.leaving)] = True
         if mislabelled:
             hidden.scatter_(1, batch.y[:, None], value=True)
         return answer.masked_fill(hidden, -torch.inf).log_softmax(1)
@@ -132,30 +176,36 @@ def _masking(leaving: tuple[int, ...], *, mislabelled: bool) -> Hide:
 
 
 @torch.no_grad()
-def _answer(teacher: nn.Module, x: Tensor) -> Float[Tensor, " m k"]:
-    """Log-probabilities of a model that is held still."""
-    return logits(teacher, x).log_softmax(1)
+def _answer(teacher: nn.Module, batch: Records) -> Float[Tensor, " m k"]:
+    """Outputs of a model that is held still."""
+    return outputs(teacher, batch)
 
 
-def _divergence(held: Float[Tensor, " m k"], answer: Float[Tensor, " m k"]) -> Float[Tensor, " m"]:
-    """KL(p ‖ q) of each record, in nats; a class of probability 0 in p adds nothing."""
-    p = held.exp()
-    own = torch.where(p > 0, p * held, 0).sum(1)
-    return own - (p * answer.log_softmax(1)).sum(1)
+IMAGE = 4
+"""Dimensions of a batch of images (n, c, h, w)."""
 
 
-def _others(batch: Records, seed: int, step: int) -> tuple[Tensor, Tensor]:
+def _neighbour(batch: Records, reach: float, *, seed: int, step: int) -> Records:
+    """T(x): a perspective of an image, noise on anything else."""
+    if batch.x.ndim != IMAGE:
+        return noisy(batch, reach / 3, seed=seed, step=step)
+    draws = uniforms(batch.ids, 8, seed=seed, step=step)
+    return replace(batch, x=perspective(batch.x, draws, reach))
+
+
+def _others(batch: Records, seed: int, step: int) -> tuple[Records, Records]:
     """Two further neighbours: a wider perspective, and training's own shift and flip."""
+    if batch.x.ndim != IMAGE:
+        return (
+            noisy(batch, 0.5 / 3, seed=seed, step=2 * step),
+            noisy(batch, 0.5 / 6, seed=seed, step=2 * step + 1),
+        )
     draws = uniforms(batch.ids, 11, seed=seed, step=step)
     padding = max(1, batch.x.shape[-1] // 8)
     return (
-        perspective(batch.x, draws[:, :8], 0.5),
-        shift_and_flip(batch.x, draws[:, 8:], padding),
+        replace(batch, x=perspective(batch.x, draws[:, :8], 0.5)),
+        replace(batch, x=shift_and_flip(batch.x, draws[:, 8:], padding)),
     )
-
-
-GUESS = 0.35
-"""Distortion without an expected accuracy: in trials 91 % of neighbours kept the answer."""
 
 
 def _reach(
@@ -166,7 +216,8 @@ def _reach(
     Bisection over [0, 0.8]; 50 records are the fewest for which the share means something.
     """
     if expected is None and split.holdout is not None:
-        expected = _accuracy(teacher, split.holdout)
+        held = replace(split.holdout, adapter=split.forget.adapter)
+        expected = _right(teacher, held, held.y)
     few = len(split.forget) < 50  # noqa: PLR2004
     if expected is None or few:
         facts = {"distortion": GUESS * strength, "guessed": True, "expected_accuracy": expected}
@@ -187,39 +238,33 @@ def _kept(teacher: nn.Module, forget: Records, distortion: float, seed: int) -> 
     """Share of neighbours with the record's own answer, over at least 500 neighbours."""
     sample = forget.take(range(min(len(forget), 1000)))
     copies = -(-500 // len(sample))
-    own = _predicted(teacher, sample.x)
-    same = [
-        (_predicted(teacher, perspective(sample.x, _draws(sample, seed, c), distortion)) == own)
-        for c in range(copies)
+    own = adapter_of(sample).answer(asked(teacher, sample))
+    neighbours = [
+        _neighbour(sample, distortion, seed=seed, step=1_000_000 + copy) for copy in range(copies)
     ]
-    return float(torch.stack(same).float().mean())
+    return sum(_right(teacher, seen, own) for seen in neighbours) / copies
 
 
-def _draws(sample: Records, seed: int, copy: int) -> Tensor:
-    return uniforms(sample.ids, 8, seed=seed, step=1_000_000 + copy)
-
-
-@torch.no_grad()
-def _predicted(teacher: nn.Module, x: Tensor) -> Tensor:
-    device = device_of(teacher)
-    return torch.cat([logits(teacher, part.to(device)).argmax(1).cpu() for part in x.split(256)])
-
-
-def _accuracy(teacher: nn.Module, records: Records) -> float:
-    return float((_predicted(teacher, records.x) == records.y.cpu()).float().mean())
+def _right(teacher: nn.Module, records: Records, y: Tensor) -> float:
+    return float(adapter_of(records).right(asked(teacher, records), y.cpu()).double().mean())
 
 
 def _way(
-    teacher: nn.Module, averaged: nn.Module, forget: Records, target: Callable[[Records], Tensor]
+    teacher: nn.Module, averaged: nn.Module, forget: Records, target: Target
 ) -> Callable[[], float]:
     """Share of the way from the given confidence to the target's, on up to 512 records."""
+    adapter = adapter_of(forget)
     sample = forget.take(range(min(len(forget), 512))).to(device_of(teacher))
-    given = _answer(teacher, sample.x)
-    own = given.argmax(1, keepdim=True)
-    start, goal = (float(a.gather(1, own).exp().mean()) for a in (given, target(sample)))
+    given = _answer(teacher, sample)
+    own = adapter.answer(given)
+
+    def confidence(answer: Tensor) -> float:
+        return float((-adapter.loss(answer, own)).exp().mean())
+
+    start, goal = confidence(given), confidence(target(sample))
 
     def done() -> float:
-        now = float(_answer(averaged, sample.x).gather(1, own).exp().mean())
+        now = confidence(_answer(averaged, sample))
         return (start - now) / (start - goal) if start - goal > 0.01 else 1.0  # noqa: PLR2004
 
     return done

@@ -10,21 +10,28 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from scipy.special import log_softmax, logsumexp
 from torch import nn
 
-from efface.adapters import device_of, logits
+from efface.adapters import adapter_of, asked
 from efface.types import Records
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What a model says about n records: ``logits`` (n, k), the labels ``y`` (n,), the ``ids``."""
+    """What a model says about n records: ``logits`` (n, k), the labels ``y`` (n,), the ``ids``.
+
+    Where the outputs are not one label of k, ``logits`` are those outputs, ``y`` has the form that
+    the adapter takes, ``own_loss`` (n,) is its loss and ``own_right`` (n,) its share right; what
+    speaks of classes (``predicted``, ``correct``, ``entropy``) means nothing then.
+    """
 
     logits: Float32[np.ndarray, "n k"]
-    y: Int64[np.ndarray, " n"]
+    y: Shaped[np.ndarray, " n *targets"]
     ids: tuple[str, ...]
+    own_loss: Float[np.ndarray, " n"] | None = None
+    own_right: Float[np.ndarray, " n"] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -50,21 +57,36 @@ class Measured:
         return self.predicted == self.y
 
     @cached_property
+    def right(self) -> Float[np.ndarray, " n"]:
+        """0 (wrong) to 1 (right): whether the answer is the label, or the adapter's share."""
+        return self.correct * 1.0 if self.own_right is None else self.own_right
+
+    @property
+    def groups(self) -> Int64[np.ndarray, " n"]:
+        """What a record is compared within: its class; one group where there are no classes."""
+        return self.y if self.own_loss is None else np.zeros(len(self), np.int64)
+
+    @cached_property
     def entropy(self) -> Float[np.ndarray, " n"]:
         """-sum p ln p in nats: 0 for one sure answer, ln k for none."""
         return -(self.probabilities * self.log_probabilities).sum(axis=1)
 
     @cached_property
     def loss(self) -> Float[np.ndarray, " n"]:
-        """Cross-entropy of the label in nats."""
+        """Cross-entropy of the label in nats, or the adapter's loss."""
+        if self.own_loss is not None:
+            return self.own_loss
         return -self.log_probabilities[np.arange(len(self)), self.y]
 
     @cached_property
     def margin(self) -> Float[np.ndarray, " n"]:
         """Logit margin f_y - logsumexp over k != y of f_k, which is ln p_y - ln(1 - p_y).
 
-        Unlike the loss it does not saturate for sure answers (Carlini et al. 2022).
+        Unlike the loss it does not saturate for sure answers (Carlini et al. 2022). Without
+        classes: minus the loss.
         """
+        if self.own_loss is not None:
+            return -self.own_loss
         own = self.logits[np.arange(len(self)), self.y].astype(np.float64)
         others = self.logits.astype(np.float64)
         others[np.arange(len(self)), self.y] = -np.inf
@@ -74,7 +96,11 @@ class Measured:
         """The same for these rows, in this order; a mask of n truths works too."""
         index = np.arange(len(self))[np.asarray(rows)] if len(rows) else np.arange(0)
         ids = tuple(self.ids[row] for row in index)
-        return Measured(logits=self.logits[index], y=self.y[index], ids=ids)
+        own = {
+            name: None if (values := getattr(self, name)) is None else values[index]
+            for name in ("own_loss", "own_right")
+        }
+        return Measured(logits=self.logits[index], y=self.y[index], ids=ids, **own)
 
     def labelled(self, y: Int64[np.ndarray, " n"]) -> "Measured":
         """The same answers beside other labels."""
@@ -82,18 +108,24 @@ class Measured:
 
 
 def measure(model: nn.Module, records: Records, *, batch_size: int = 256) -> Measured:
-    """The model's logits for each record: eval mode, no gradient, float32, in the records' order.
+    """The model's outputs for each record: eval mode, no gradient, float32, in the records' order.
 
     Neither the batch size nor the order changes a record's numbers beyond rounding; the model
     comes out as it went in, the train or eval flag of each of its parts included.
     """
-    device = device_of(model)
-    with as_it_is(model), torch.no_grad():
-        rows = [
-            logits(model, x.to(device)).float().cpu().numpy() for x in records.x.split(batch_size)
-        ]
-    answers = np.concatenate(rows) if len(records) else np.zeros((0, 2), np.float32)
-    return Measured(logits=answers, y=records.y.cpu().numpy(), ids=records.ids)
+    adapter, y = adapter_of(records), records.y.cpu()
+    with as_it_is(model):
+        answers = asked(model, records, batch_size=batch_size)
+    if not len(records):
+        answers = torch.zeros(0, 2)
+    found = Measured(logits=answers.float().numpy(), y=y.numpy(), ids=records.ids)
+    if adapter.name == "one label":
+        return found
+    return replace(
+        found,
+        own_loss=adapter.loss(answers, y).double().numpy(),
+        own_right=adapter.right(answers, y).double().numpy(),
+    )
 
 
 @contextmanager

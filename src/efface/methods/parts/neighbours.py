@@ -1,10 +1,11 @@
-"""Neighbours of images: perspective warps, and the shifts and flips of ordinary training.
+"""Neighbours: of images perspective warps, shifts and flips; of any other inputs noise.
 
 Each function is a function of its uniform numbers alone, and these come from a record's id, a seed
 and a step: a record has the same neighbours in any batch, order or process.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from efface.types import record_key
+from efface.errors import InputError
+from efface.types import Records, record_key
 
 
 def uniforms(ids: Sequence[str], count: int, *, seed: int, step: int) -> Float[Tensor, " n count"]:
@@ -32,6 +34,15 @@ def normals(
     return torch.as_tensor(np.array(rows).reshape(len(ids), *shape))
 
 
+def noisy(batch: Records, sigma: float, *, seed: int, step: int) -> Records:
+    """The records with noise of ``sigma`` times the data's range, kept within its bounds."""
+    if batch.low is None or batch.high is None:
+        raise InputError("records with bounds", "no bounds", "Make them with efface.types.Records.")
+    low, high = batch.low.to(batch.x), batch.high.to(batch.x)
+    noise = normals(batch.ids, tuple(batch.x.shape[1:]), seed=seed, step=step).to(batch.x)
+    return replace(batch, x=torch.clamp(batch.x + sigma * (high - low) * noise, low, high))
+
+
 def perspective(
     x: Float[Tensor, " n c h w"], draws: Float[Tensor, " n 8"], distortion: float
 ) -> Float[Tensor, " n c h w"]:
@@ -41,15 +52,16 @@ def perspective(
     comes into view is mirrored, so that no black corner gives the neighbour away.
     """
     height, width = x.shape[-2:]
-    moves = draws.to(x.device).reshape(-1, 4, 2) * distortion / 2
-    moves = moves * torch.tensor([width, height], device=x.device, dtype=moves.dtype)
-    inwards = torch.tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]], device=x.device)
-    far = torch.tensor([width - 1, height - 1], device=x.device, dtype=moves.dtype)
+    # on the CPU: not every device has the double precision that the maps are solved in
+    moves = draws.cpu().reshape(-1, 4, 2) * distortion / 2
+    moves = moves * torch.tensor([width, height], dtype=moves.dtype)
+    inwards = torch.tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]])
+    far = torch.tensor([width - 1, height - 1], dtype=moves.dtype)
     corners = (inwards < 0) * far
     grid = _grid(_homographies(corners + moves * inwards, corners), height, width)
     normalised = grid / far * 2 - 1
     return functional.grid_sample(
-        x, normalised.to(x.dtype), padding_mode="reflection", align_corners=True
+        x, normalised.to(x.dtype).to(x.device), padding_mode="reflection", align_corners=True
     )
 
 
@@ -84,10 +96,10 @@ def shift_and_flip(
 ) -> Float[Tensor, " n c h w"]:
     """A shift by up to ``padding`` pixels each way and a mirror: training's crop and flip."""
     n, _, height, width = x.shape
-    offsets = (draws[:, :2].to(x.device) * (2 * padding + 1)).long()
+    offsets = (draws[:, :2].cpu() * (2 * padding + 1)).long().to(x.device)
     rows = offsets[:, :1] + torch.arange(height, device=x.device)
     columns = offsets[:, 1:] + torch.arange(width, device=x.device)
-    mirrored = draws[:, 2:].to(x.device) >= 0.5  # noqa: PLR2004
+    mirrored = (draws[:, 2:].cpu() >= 0.5).to(x.device)  # noqa: PLR2004
     columns = torch.where(mirrored, columns.flip(1), columns)
     padded = functional.pad(x, (padding,) * 4)
     index = torch.arange(n, device=x.device)[:, None, None]
