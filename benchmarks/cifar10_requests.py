@@ -23,8 +23,8 @@ import torch
 
 from efface.io.dataset import open_table, read_ids
 from efface.io.model import load_model
+from efface.prepare import halves
 from efface.record import state_digest, versions
-from efface.request import halves
 from efface.scores.gap import columns, gap
 from efface.scores.measure import Measured, measure
 from efface.scores.membership import loss_attack

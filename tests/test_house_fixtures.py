@@ -26,7 +26,7 @@ def test_the_digits_lie_between_their_bounds(digits):
 def test_shapes_are_checked_while_tests_run():
     """A mis-shaped tensor stops at the door it came through, not three rooms later."""
     with pytest.raises(TypeCheckError, match="parameter 'y'"):
-        Records(torch.zeros(2, 3), torch.zeros(2, 2, dtype=torch.int64))
+        Records(torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def needed(
     model: nn.Module,
     forward: Callable[[], Tensor],
     *,
-    copies: float,
+    copies: int,
     records_at_once: int,
     records: Iterable[Tensor],
 ) -> Need:
@@ -88,7 +88,7 @@ def needed(
     given = sum(t.nbytes for t in {id(t): t for t in model.state_dict().values()}.values())
     weights = sum(weight.numel() * max(4, weight.element_size()) for weight in model.parameters())
     return Need(
-        models_bytes=int(given + copies * weights),
+        models_bytes=given + copies * weights,
         activations_bytes=_saved_bytes(model, forward) * records_at_once,
         records_bytes=sum(tensor.nbytes for tensor in records),
     )

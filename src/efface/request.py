@@ -2,24 +2,28 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from efface.adapters import device_of, outputs, student_of
 from efface.doctor import Finding, examine, refuse_if_needed
 from efface.errors import InputError, NotMet
 from efface.evidence import Evidence, collect, render
 from efface.guard import Guard
-from efface.io.dataset import content_digests, records_of
 from efface.io.preprocessing import Preprocessing
+from efface.memory import Need, needed
 from efface.methods import METHODS
+from efface.precision import as_written, not_finite, widened
+from efface.prepare import halves, prepared, refuse_kinds
 from efface.record import SCHEMA, state_digest, versions
 from efface.settings import check_ranges, hyperparameters, settings_of
-from efface.types import Records, Split, Verdict, Watch, record_key
+from efface.types import Split, Verdict, Watch
 
 Progress = Callable[[int, float, str], None]
 """``progress(step, loss, verdict)`` after each step of the method."""
@@ -55,13 +59,17 @@ def forget(
     preprocessing: Preprocessing | None = None,
     utility_budget: float = 0.02,
     seed: int = 0,
+    stored: Mapping[str, torch.dtype] | None = None,
+    started: Callable[[Need], None] | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Result:
     """Give back a model that behaves as if it had not seen ``split.forget``, with evidence.
 
     Args:
-        model: any classifier that answers (n, *features) with logits (n, k); it is not changed.
+        model: answers (n, *features) with one row of numbers a record: logits of one class of
+            several, of many labels, or values; it is not changed. Weights of half precision change
+            in a float32 copy and come back in their own dtype.
         split: what must go and whatever else is at hand; records as ``Records``, tensors (x, y),
             a torch Dataset or DataLoader, or a ``datasets.Dataset``. The holdout is split once by a
             seeded hash: method and guard see the first half, the evidence the second.
@@ -71,6 +79,9 @@ def forget(
         preprocessing: how images of a ``datasets.Dataset`` become inputs.
         utility_budget: accuracy that may be lost on the guard's half of the holdout, 0 to 1.
         seed: of everything drawn at random.
+        stored: by the name of a tensor, the dtype that it will be written in, where that is not the
+            model's own; the evidence is measured on the weights as written.
+        started: called with the memory needed, before the method starts.
         progress: called after each step.
         **settings: ``strength``, ``expected_accuracy`` and other settings of the method.
 
@@ -83,30 +94,29 @@ def forget(
         raise InputError("a Split", type(split).__name__, "Give Split(forget=records).")
     chosen = settings_of(method, mislabelled=mislabelled, settings=settings)
     check_ranges({**chosen, "utility_budget": utility_budget, "seed": seed})
-    split, counts = _prepared(split, preprocessing)
+    split, counts = prepared(split, preprocessing)
+    refuse_kinds(model, split, mislabelled=mislabelled)
     theirs, ours = halves(split, seed=seed)
-    findings = examine(
-        model,
-        preprocessing,
-        split.forget,
-        classes=classes,
-        mislabelled=mislabelled,
-        holdout=theirs.holdout,
-    )
+    names = {"classes": classes, "mislabelled": mislabelled}
+    findings = examine(model, preprocessing, split.forget, holdout=theirs.holdout, **names)
     refuse_if_needed(findings)
-    guard = Guard(model, theirs, utility_budget=utility_budget, seed=seed)
-    run = _unlearned(method, model, theirs, guard, chosen, seed=seed, progress=progress)
-    told = {"mislabelled": mislabelled, "classes": classes, "seed": seed}
-    evidence = collect(model, run.student, ours, outcome=run.outcome, **told)
+    whole = {**hyperparameters(method), **chosen}
+    need = _memory_needed(method, model, split, whole, told=started)
+    master = widened(model)
+    guard = Guard(master, theirs, utility_budget=utility_budget, seed=seed)
+    run = _unlearned(method, master, theirs, guard, chosen, seed=seed, progress=progress)
+    run = _written(run, model, stored)
+    evidence = collect(model, run.student, ours, outcome=run.outcome, seed=seed, **names)
     record = {
         "schema": SCHEMA,
         "versions": versions(),
         "method": method,
-        "settings": {**hyperparameters(method), **chosen},
+        "settings": whole,
         "seed": seed,
         "request": counts,
         "halves": {"guard": _count(theirs), "evidence": _count(ours)},
         "findings": [asdict(finding) for finding in findings],
+        "memory": need.as_json(),
         "weights": _digests(model, run.student),
         **run.as_json(guard),
     }
@@ -160,6 +170,47 @@ def _unlearned(
     return _Run(student, failure, facts, time.perf_counter() - began)
 
 
+def _written(run: _Run, model: nn.Module, stored: Mapping[str, torch.dtype] | None) -> _Run:
+    """The run with the weights that will be written, rounded to their dtypes."""
+    if run.student is None:
+        return run
+    student = as_written(run.student, model, stored)
+    if broken := not_finite(student):
+        failure = NotMet(
+            "weights that their own dtype can hold",
+            f"nan or inf after rounding {broken[0]}",
+            "The old model stands. Convert it to bfloat16 or float32 first, or lower --strength.",
+        )
+        return replace(run, student=None, failure=failure)
+    return replace(run, student=student)
+
+
+def _memory_needed(
+    method: str,
+    model: nn.Module,
+    split: Split,
+    settings: dict[str, Any],
+    *,
+    told: Callable[[Need], None] | None = None,
+) -> Need:
+    """What the request will hold at its peak, seen from the model and one record's forward pass."""
+    entry, forget = METHODS[method], split.forget
+    batch = forget.take([0]).to(device_of(model))
+    probe = student_of(model)
+    at_once = min(len(forget), settings.get("records_per_step", len(forget)), 128)
+    parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
+    need = needed(
+        model,
+        lambda: outputs(probe, batch),
+        copies=entry.copies,
+        records_at_once=at_once * entry.graphs,
+        records=[tensor for part in parts for tensor in (part.x, part.y)],
+    )
+    if told:
+        told(need)
+    return need
+
+
 def _count(split: Split) -> int:
     return 0 if split.holdout is None else len(split.holdout)
 
@@ -167,63 +218,6 @@ def _count(split: Split) -> int:
 def _digests(model: nn.Module, student: nn.Module | None) -> dict[str, str | None]:
     new = None if student is None else state_digest(student.state_dict())
     return {"old": state_digest(model.state_dict()), "new": new}
-
-
-def _prepared(split: Split, preprocessing: Preprocessing | None) -> tuple[Split, dict[str, Any]]:
-    """Records of every part, the forget records taken out of the others, and the counts."""
-    parts = {
-        name: None if (part := getattr(split, name)) is None else records_of(part, preprocessing)
-        for name in ("forget", "holdout", "retain")
-    }
-    gone = parts["forget"]
-    if gone is None or not len(gone):
-        raise InputError(
-            "at least one record to forget",
-            "none",
-            "Name them by ids, by an expression or a class.",
-        )
-    counts: dict[str, Any] = {"forget": len(gone), "leaving": list(split.leaving)}
-    for name in ("holdout", "retain"):
-        part = parts[name]
-        if part is not None:
-            parts[name], counts[f"forget_records_in_{name}"] = _without(
-                part, gone, by_name=name == "retain"
-            )
-            counts[name] = len(part) - counts[f"forget_records_in_{name}"]
-    return replace(split, forget=gone, holdout=parts["holdout"], retain=parts["retain"]), counts
-
-
-def _without(part: Records, gone: Records, *, by_name: bool) -> tuple[Records, int]:
-    """The part without the records to forget: by content, and by ids that are names in ``retain``.
-
-    The ids of a holdout are those of another split: equal file names there are other records.
-    """
-    contents = set(content_digests(gone))
-    names = set(gone.ids) if by_name and _named(gone) and _named(part) else set()
-    rows = [
-        row
-        for row, (identity, content) in enumerate(zip(part.ids, content_digests(part), strict=True))
-        if identity not in names and content not in contents
-    ]
-    return (part, 0) if len(rows) == len(part) else (part.take(rows), len(part) - len(rows))
-
-
-def _named(records: Records) -> bool:
-    """Whether the ids say more than a row's number, which another table uses too."""
-    return not all(identity.isdigit() for identity in records.ids)
-
-
-def halves(split: Split, *, seed: int) -> tuple[Split, Split]:
-    """The holdout cut in two by a seeded hash: the method's and guard's half, the evidence's."""
-    if split.holdout is None:
-        return split, split
-    order = sorted(
-        range(len(split.holdout)),
-        key=lambda row: record_key(f"{seed}/holdout/{split.holdout.ids[row]}"),
-    )
-    middle = len(order) // 2
-    first, second = (split.holdout.take(sorted(half)) for half in (order[:middle], order[middle:]))
-    return replace(split, holdout=first), replace(split, holdout=second)
 
 
 def _told(watch: Watch, progress: Progress | None) -> Watch:

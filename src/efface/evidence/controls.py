@@ -48,7 +48,11 @@ def negative_control(facts: Facts) -> list[Row]:
         raise NotRun("the holdout has too few records of these classes to be halved")
     ours, theirs = (facts.seen_by_attack(p.after) for p in (some, others))
     found = loss_attack(
-        ours.loss, theirs.loss, forget_classes=ours.y, unseen_classes=theirs.y, level=0.99
+        ours.loss,
+        theirs.loss,
+        forget_classes=ours.groups,
+        unseen_classes=theirs.groups,
+        level=0.99,
     )
     row = Row(
         key="control.negative",

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from torch import nn
 
+from efface.adapters import adapter_of
 from efface.errors import InputError
 from efface.scores.measure import Measured, measure
 from efface.types import Records, Split, record_key
@@ -48,6 +49,16 @@ class Facts:
     seed: int
     method_saw: tuple[str, ...]
 
+    @cached_property
+    def kind(self) -> str:
+        """What the model's outputs mean: the adapter's name."""
+        return adapter_of(self.split.forget).name
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether a record has one class of several."""
+        return self.kind == "one label"
+
     def _pair(self, records: Records) -> Pair:
         before = _finite(measure(self.old, records), "old")
         if self.new is self.old:
@@ -72,12 +83,12 @@ class Facts:
     @cached_property
     def staying(self) -> Pair:
         """The holdout without the classes that leave."""
-        return self.holdout.take(~np.isin(self.holdout.before.y, list(self.leaving)))
+        return self.holdout.take(~np.isin(self.holdout.before.groups, list(self.leaving)))
 
     @cached_property
     def rivals(self) -> Pair:
         """Holdout records of the forget records' classes; all where the labels are wrong."""
-        if self.mislabelled:
+        if self.mislabelled or not self.of_classes:
             return self.holdout
         return self.holdout.take(np.isin(self.holdout.before.y, self.split.forget.y.cpu().numpy()))
 
@@ -92,6 +103,8 @@ class Facts:
     @property
     def alike(self) -> str:
         """Which unseen records a forget record is compared with, in words."""
+        if not self.of_classes:
+            return "of any kind"
         return "with the same answer" if self.mislabelled else "of the same classes"
 
     def sample(self, pair: Pair, most: int) -> Pair:

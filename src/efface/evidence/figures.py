@@ -29,6 +29,7 @@ LANES = {
 """The lanes of a distribution, downwards: told apart by place, then by hatch, last by colour."""
 
 AXES = {"margin": "logit margin of the label", "entropy": "entropy of the answer in nats"}
+LOSS = "minus the loss: higher is better known"
 MOST_BARS = 24
 MINUS = "\N{MINUS SIGN}"
 
@@ -53,7 +54,8 @@ def _distribution(evidence: Evidence, what: str) -> dict[str, str]:
     for axes, name in zip(lanes, names, strict=True):
         _lane(axes, drawn, name)
     own = evidence.mislabelled and what == "margin"
-    lanes[-1].set_xlabel("logit margin of the model's own answer" if own else AXES[what])
+    label = AXES[what] if evidence.arrays.get("kind", "one label") == "one label" else LOSS
+    lanes[-1].set_xlabel("logit margin of the model's own answer" if own else label)
     for axes in lanes[:-1]:
         axes.tick_params(labelbottom=False)
     return {"svg": _svg(figure, what), "caption": _described(drawn, names)}

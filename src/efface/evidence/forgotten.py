@@ -107,6 +107,8 @@ def residual_rows(facts: Facts) -> list[Row]:
     """What is still known around the records: in other light, out of focus, turned a little."""
     if facts.forget.records.x.ndim != 4:  # noqa: PLR2004
         raise NotRun("the views are those of images (n, channels, height, width)")
+    if not facts.of_classes:
+        raise NotRun("the views ask for one class of several")
     kinds = [kind for kind in VIEWERS if kind not in facts.method_saw]
     if not kinds:
         raise NotRun("the method was trained on every view that this test has")

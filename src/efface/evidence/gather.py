@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from efface.evidence import controls, forgotten, moved, staying, unseen
+from efface.evidence import answers, controls, forgotten, moved, staying, unseen
 from efface.evidence.facts import Facts, NotRun, Pair
 from efface.evidence.rows import NOT_RUN, PLAIN, RED, Evidence, Row, not_run
 from efface.types import Split
@@ -15,7 +15,11 @@ from efface.types import Split
 
 @dataclass(frozen=True)
 class Test:
-    """One test: what it is called, the tier it needs, and the function that makes its rows."""
+    """One test: what it is called, the tier it needs, and the function that makes its rows.
+
+    ``for_classes``: only where classes leave; ``classes``: True where a record has one class of
+    several, False where it has not, None for both.
+    """
 
     key: str
     name: str
@@ -23,11 +27,27 @@ class Test:
     tier: str
     run: Callable[[Facts], list[Row]]
     for_classes: bool = False
+    classes: bool | None = None
 
 
 TESTS = (
-    Test("forget.accuracy", "Accuracy on forget", "forget", "T0", forgotten.accuracy_row),
-    Test("forget.spread", "Entropy and margin on forget", "forget", "T0", forgotten.spread_rows),
+    Test(
+        "forget.accuracy",
+        "Accuracy on forget",
+        "forget",
+        "T0",
+        forgotten.accuracy_row,
+        classes=True,
+    ),
+    Test(
+        "forget.spread",
+        "Entropy and margin on forget",
+        "forget",
+        "T0",
+        forgotten.spread_rows,
+        classes=True,
+    ),
+    Test("forget.right", "Answers on forget", "forget", "T0", answers.forget_rows, classes=False),
     Test("residual", "Knowledge left around the records", "forget", "T0", forgotten.residual_rows),
     Test("moved", "What moved", "moved", "T0", moved.moved_rows),
     Test("drift", "Answers on synthetic inputs", "moved", "T0", moved.drift_rows),
@@ -41,7 +61,8 @@ TESTS = (
         staying.leaving_rows,
         for_classes=True,
     ),
-    Test("holdout", "Accuracy on the holdout", "stay", "T1", staying.holdout_rows),
+    Test("holdout", "Accuracy on the holdout", "stay", "T1", staying.holdout_rows, classes=True),
+    Test("holdout", "Answers on the holdout", "stay", "T1", answers.holdout_rows, classes=False),
     Test("control.positive", "Positive control", "controls", "T1", controls.positive_control),
     Test("control.negative", "Negative control", "controls", "T1", controls.negative_control),
     Test("power", "Power", "controls", "T1", controls.power_rows),
@@ -51,8 +72,10 @@ TESTS = (
         "unseen",
         "T2",
         staying.entropy_rows,
+        classes=True,
     ),
-    Test("retain", "Accuracy on the records that stay", "stay", "T2", staying.retain_rows),
+    Test("retain", "Records that stay", "stay", "T2", staying.retain_rows, classes=True),
+    Test("retain", "Records that stay", "stay", "T2", answers.retain_rows, classes=False),
 )
 
 BEYOND = (
@@ -136,7 +159,8 @@ def tier_of(split: Split) -> str:
 
 def _run(test: Test, facts: Facts, tier: str) -> list[Row]:
     """The test's rows; one row that says why, when there are none to be had."""
-    if test.for_classes and not facts.leaving:
+    other_kind = test.classes is not None and test.classes is not facts.of_classes
+    if other_kind or (test.for_classes and not facts.leaving):
         return []
     blank = Row(test.key, test.name, test.section, test.tier)
     if test.tier > tier:
@@ -176,19 +200,16 @@ def _records(facts: Facts, *, new: bool) -> list[dict[str, Any]]:
     """One entry for each forget record, in the request's order."""
     before, after = facts.forget.before, facts.forget.after
     sides = {"before": before} | ({"after": after} if new else {})
-    entries = [
-        {"id": i, "label": facts.name(int(y))} for i, y in zip(before.ids, before.y, strict=True)
+    entries: list[dict[str, Any]] = [
+        {"id": i, "label": answers.told(facts, y)}
+        for i, y in zip(before.ids, before.y, strict=True)
     ]
     for side, measured in sides.items():
         places = _places(facts, side)
         for row, entry in enumerate(entries):
-            entry |= {
-                f"predicted_{side}": facts.name(int(measured.predicted[row])),
-                f"correct_{side}": bool(measured.correct[row]),
-                f"entropy_{side}": float(measured.entropy[row]),
-                f"margin_{side}": float(measured.margin[row]),
-                f"placement_{side}": None if places is None else float(places[row]),
-            }
+            entry.update(answers.of_record(facts, measured, row, side=side))
+            entry[f"margin_{side}"] = float(measured.margin[row])
+            entry[f"placement_{side}"] = None if places is None else float(places[row])
     return entries
 
 
@@ -203,6 +224,8 @@ def _places(facts: Facts, side: str) -> np.ndarray | None:
 
 def _per_class(facts: Facts, *, new: bool) -> list[dict[str, Any]]:
     """Accuracy of each class on each set of records that is at hand."""
+    if not facts.of_classes:
+        return []
     sets = {"forget": facts.forget}
     for name in ("holdout", "retain"):
         if getattr(facts.split, name) is not None:
@@ -237,7 +260,8 @@ def _arrays(facts: Facts, *, new: bool) -> dict[str, Any]:
         drawn["forget_after"] = facts.forget.after
     if facts.has_unseen and len(facts.rivals):
         drawn["unseen"] = facts.rivals.after
-    return {what: _histogram(facts, drawn, what) for what in ("margin", "entropy")}
+    kinds = ("margin", "entropy") if facts.of_classes else ("margin",)
+    return {what: _histogram(facts, drawn, what) for what in kinds} | {"kind": facts.kind}
 
 
 def _histogram(facts: Facts, drawn: dict[str, Any], what: str, bins: int = 30) -> dict[str, Any]:

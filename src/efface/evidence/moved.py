@@ -5,11 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from efface.adapters import adapter_of, asked
 from efface.evidence.facts import Facts
 from efface.evidence.nearby import synthetic
 from efface.evidence.rows import LOOK, PLAIN, Row
 from efface.scores.intervals import clopper_pearson
-from efface.scores.measure import measure
+from efface.scores.measure import as_it_is
 
 SYNTHETIC = 256
 
@@ -17,9 +18,11 @@ SYNTHETIC = 256
 def drift_rows(facts: Facts) -> list[Row]:
     """How far the answers moved on inputs that are nobody's."""
     inputs = synthetic(facts.forget.records, n=SYNTHETIC, seed=facts.seed)
-    old, new = measure(facts.old, inputs), measure(facts.new, inputs)
-    apart = (old.probabilities * (old.log_probabilities - new.log_probabilities)).sum(1)
-    same = int((old.predicted == new.predicted).sum())
+    adapter = adapter_of(inputs)
+    with as_it_is(facts.old), as_it_is(facts.new):
+        old, new = (asked(model, inputs).double() for model in (facts.old, facts.new))
+    apart = adapter.divergence(old, new)
+    same = round(float(adapter.right(new, adapter.answer(old)).sum()))
     about = f"{SYNTHETIC} noise inputs; at tier T0 the only sign of what happened elsewhere."
     shared = {"section": "moved", "tier": "T0", "note": about, "verdict": "described"}
     return [

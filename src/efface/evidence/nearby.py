@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.functional import gaussian_blur
 
+from efface.adapters import adapter_of
 from efface.types import Records, record_key
 
 VIEWS = 4
@@ -68,7 +69,7 @@ def synthetic(records: Records, *, n: int, seed: int) -> Records:
         blots = torch.rand((n // 2, shape[0], 4, 4), generator=generator)
         unit[: n // 2] = functional.interpolate(blots, shape[1:], mode="bilinear")
     x = (low + (high - low) * unit.to(records.x)).to(records.x.dtype)
-    return Records(x=x, y=torch.zeros(n, dtype=torch.int64))
+    return Records(x=x, y=torch.zeros(n, dtype=torch.int64), adapter=adapter_of(records))
 
 
 def _bounds(records: Records) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,8 @@ def attack(facts: Facts, side: str) -> Attack:
     if not len(facts.rivals):
         raise NotRun("the holdout has no record of the classes of the forget records")
     ours, theirs = (facts.seen_by_attack(getattr(p, side)) for p in (facts.forget, facts.rivals))
-    return loss_attack(ours.loss, theirs.loss, forget_classes=ours.y, unseen_classes=theirs.y)
+    groups = {"forget_classes": ours.groups, "unseen_classes": theirs.groups}
+    return loss_attack(ours.loss, theirs.loss, **groups)
 
 
 def attack_rows(facts: Facts) -> list[Row]:
@@ -91,11 +92,11 @@ def likeness(ours: Measured, theirs: Measured) -> tuple[np.ndarray, np.ndarray, 
 
     By class where each class has enough unseen records, else among all of them.
     """
-    counts = [(theirs.y == label).sum() for label in np.unique(ours.y)]
+    counts = [(theirs.groups == label).sum() for label in np.unique(ours.groups)]
     if min(counts, default=0) >= LEAST_UNSEEN:
-        groups, among = (ours.y, theirs.y), "unseen records like it"
+        groups, among = (ours.groups, theirs.groups), "unseen records like it"
     elif len(theirs) >= LEAST_UNSEEN:
-        groups = np.zeros_like(ours.y), np.zeros_like(theirs.y)
+        groups = np.zeros_like(ours.groups), np.zeros_like(theirs.groups)
         among = "all unseen records (too few like each)"
     else:
         raise NotRun(f"{LEAST_UNSEEN} unseen records are needed, there are {len(theirs)}")

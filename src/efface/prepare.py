@@ -1,0 +1,117 @@
+"""Before the method: records of every part, what does not fit refused, the holdout halved."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from efface.adapters import adapter_of, device_of, outputs, student_of
+from efface.errors import InputError
+from efface.io.dataset import content_digests, records_of
+from efface.io.preprocessing import Preprocessing
+from efface.types import Records, Split, record_key
+
+
+def prepared(split: Split, preprocessing: Preprocessing | None) -> tuple[Split, dict[str, Any]]:
+    """Records of every part, the forget records taken out of the others, and the counts."""
+    parts = {
+        name: None if (part := getattr(split, name)) is None else records_of(part, preprocessing)
+        for name in ("forget", "holdout", "retain")
+    }
+    gone = parts["forget"]
+    if gone is None or not len(gone):
+        raise InputError(
+            "at least one record to forget",
+            "none",
+            "Name them by ids, by an expression or a class.",
+        )
+    parts = _with_one_adapter(parts)
+    gone = parts["forget"]
+    counts: dict[str, Any] = {"forget": len(gone), "leaving": list(split.leaving)}
+    for name in ("holdout", "retain"):
+        part = parts[name]
+        if part is not None:
+            parts[name], counts[f"forget_records_in_{name}"] = _without(
+                part, gone, by_name=name == "retain"
+            )
+            counts[name] = len(part) - counts[f"forget_records_in_{name}"]
+    if parts["retain"] is not None and not len(parts["retain"]):
+        raise InputError(
+            "records that stay",
+            f"all {len(gone)} records of retain in the forget set",
+            "A model that must forget everything is an untrained model: delete it, or train anew.",
+        )
+    return replace(split, forget=gone, holdout=parts["holdout"], retain=parts["retain"]), counts
+
+
+def refuse_kinds(model: nn.Module, split: Split, *, mislabelled: bool) -> None:
+    """Refuse what only one class of several has, and classes that the model does not have."""
+    kind = adapter_of(split.forget).name
+    if (split.leaving or mislabelled) and kind != "one label":
+        raise InputError(
+            "one class of several, where a class leaves or labels are wrong",
+            kind,
+            "Name the records alone, by ids or an expression.",
+        )
+    if not split.leaving:
+        return
+    with torch.no_grad():
+        probe = split.forget.take([0]).to(device_of(model))
+        k = outputs(student_of(model), probe).shape[1]
+    if outside := [label for label in split.leaving if not 0 <= label < k]:
+        raise InputError(
+            f"leaving classes in 0..{k - 1}", f"{outside[0]}", "Use the model's own class numbers."
+        )
+    if len(set(split.leaving)) >= k:
+        raise InputError(
+            "at least one class that stays",
+            f"all {k} classes leaving",
+            "A model without its classes is an untrained model: delete it, or train a new one.",
+        )
+
+
+def _with_one_adapter(parts: dict[str, Any]) -> dict[str, Any]:
+    """All parts read the outputs alike; the spread of values is seen from all records at hand."""
+    gone = parts["forget"]
+    adapter = gone.adapter
+    if adapter is None and gone.y.dtype.is_floating_point:
+        together = torch.cat([part.y.reshape(len(part), -1) for part in parts.values() if part])
+        adapter = adapter_of(
+            replace(gone, x=gone.x[:1].expand(len(together), *gone.x.shape[1:]), y=together, ids=())
+        )
+    adapter = adapter or adapter_of(gone)
+    return {name: part and replace(part, adapter=adapter) for name, part in parts.items()}
+
+
+def _without(part: Records, gone: Records, *, by_name: bool) -> tuple[Records, int]:
+    """The part without the records to forget: by content, and by ids that are names in ``retain``.
+
+    The ids of a holdout are those of another split: equal file names there are other records.
+    """
+    contents = set(content_digests(gone))
+    names = set(gone.ids) if by_name and _named(gone) and _named(part) else set()
+    rows = [
+        row
+        for row, (identity, content) in enumerate(zip(part.ids, content_digests(part), strict=True))
+        if identity not in names and content not in contents
+    ]
+    return (part, 0) if len(rows) == len(part) else (part.take(rows), len(part) - len(rows))
+
+
+def _named(records: Records) -> bool:
+    """Whether the ids say more than a row's number, which another table uses too."""
+    return not all(identity.isdigit() for identity in records.ids)
+
+
+def halves(split: Split, *, seed: int) -> tuple[Split, Split]:
+    """The holdout cut in two by a seeded hash: the method's and guard's half, the evidence's."""
+    if split.holdout is None:
+        return split, split
+    order = sorted(
+        range(len(split.holdout)),
+        key=lambda row: record_key(f"{seed}/holdout/{split.holdout.ids[row]}"),
+    )
+    middle = len(order) // 2
+    first, second = (split.holdout.take(sorted(half)) for half in (order[:middle], order[middle:]))
+    return replace(split, holdout=first), replace(split, holdout=second)
