@@ -1,0 +1,57 @@
+"""A device is chosen or found, and every kind that a machine has serves a whole request."""
+
+import copy
+
+import pytest
+import torch
+
+from efface.devices import device_named
+from efface.errors import InputError
+from efface.request import forget
+from efface.types import Split
+
+
+def test_the_best_device_is_found(monkeypatch):
+    """Nobody should have to know what is in the machine."""
+    assert device_named("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device_named("auto") == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert device_named("auto") == torch.device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert device_named("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "tpu", "", "mps:1:2", "meta"])
+def test_a_device_that_is_not_here_is_refused_with_those_that_are(name, monkeypatch):
+    """A run that falls back in silence would take a week."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(InputError) as error:
+        device_named(name)
+    assert str(error.value) == (
+        f"Wanted a device that torch has here: cpu. Got {name!r}. "
+        "Use --device auto, or one of these."
+    )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "cpu",
+        pytest.param("cuda", marks=pytest.mark.cuda),
+        pytest.param("mps", marks=pytest.mark.mps),
+    ],
+)
+@pytest.mark.parametrize("method", ["jit", "neighbourhood"])
+def test_a_request_runs_on_each_device(kind, method, tiny_net, digits):
+    """Guard and evidence need double precision, which not every device has."""
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(kind, True):
+        pytest.skip(f"NOT RUN: torch has no {kind} device here")
+    model = copy.deepcopy(tiny_net).to(device_named(kind))
+    split = Split(digits.take(range(10)), digits.take(range(300, 400)))
+    result = forget(model, split, method=method, steps=4)
+    assert next(result.model.parameters()).device.type == kind
+    assert not [row.key for row in result.evidence.rows if row.status == "red"]

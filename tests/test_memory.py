@@ -1,0 +1,143 @@
+"""Out of memory costs time, never the result; and the need is said before it is felt."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from efface.memory import in_parts, is_out_of_memory, needed
+from efface.request import forget
+from efface.steps import descend
+from efface.types import Records, Split
+
+
+class Small(nn.Module):
+    """A net for which more than ``most`` records at once are too many."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.body, self.most, self.asked = nn.Linear(4, 3).double(), most, []
+
+    def forward(self, x):
+        self.asked.append(len(x))
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("out of memory, said by the test")
+        return self.body(x)
+
+
+def trained(most):
+    """Five steps on 64 records, at most ``most`` of which fit at once."""
+    torch.manual_seed(0)
+    net = Small(most)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(64, 4, generator=generator, dtype=torch.float64)
+    records = Records(x, torch.arange(64) % 3)
+
+    def loss(student, batch, step):  # noqa: ARG001
+        return nn.functional.cross_entropy(student(batch.x), batch.y, reduction="none")
+
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    descend(net, loss, records, optimizer=optimizer, steps=5, seed=0, records_per_step=48)
+    return net
+
+
+def test_a_step_that_does_not_fit_is_taken_in_halves_with_the_same_result():
+    """The sum is over records: how many at once is nobody's business."""
+    whole, halved = trained(1000), trained(7)
+    for a, b in zip(whole.parameters(), halved.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    assert max(halved.asked[3:]) <= 7
+    assert halved.asked[:4] == [48, 24, 12, 6]
+
+
+def test_one_record_that_does_not_fit_is_the_users_to_know():
+    """Halving for ever would hang."""
+    with pytest.raises(torch.OutOfMemoryError):
+        trained(0)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    """A wrong shape must not be tried seven times."""
+    calls = []
+
+    def wrong(rows):
+        calls.append(len(rows))
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        list(in_parts(wrong, torch.arange(8), 8))
+    assert calls == [8]
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_asking_goes_on_in_halves(tiny_net, digits):
+    """Measuring a large holdout is the commonest place to run out."""
+    seen = []
+
+    def part(rows):
+        seen.append(len(rows))
+        if len(rows) > 100:
+            raise MemoryError
+        with torch.no_grad():
+            return tiny_net(digits.x[rows])
+
+    parts = torch.cat(list(in_parts(part, torch.arange(400), 256)))
+    with torch.no_grad():
+        torch.testing.assert_close(parts, tiny_net(digits.x))
+    assert seen == [256, 128, 64, 64, 64, 64, 64, 64, 16]
+
+
+def test_a_real_allocator_that_runs_out_is_known():
+    """Torch's CPU allocator says so in words alone; the limit here is the kernel's own."""
+    code = """
+import resource, torch
+from torch import nn
+from efface.memory import is_out_of_memory
+from efface.adapters import asked
+from efface.types import Records
+net = nn.Sequential(nn.Flatten(), nn.Linear(64, 200_000), nn.Linear(200_000, 3)).eval()
+records = Records(torch.randn(512, 1, 8, 8), torch.zeros(512, dtype=torch.int64))
+asked(net, records.take(range(2)))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 120_000_000,) * 2)
+try:
+    with torch.no_grad(): net(records.x)
+    raise SystemExit("the limit did not bite")
+except RuntimeError as error:
+    assert is_out_of_memory(error), error
+assert asked(net, records, batch_size=512).shape == (512, 3)
+"""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("NOT RUN: address limits are Linux's")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_need_counts_models_activations_and_records():
+    """A net of one matrix: every number is known by hand."""
+    net = nn.Sequential(nn.Linear(8, 4, bias=False), nn.ReLU(), nn.Linear(4, 2, bias=False))
+    x = torch.randn(1, 8)
+    need = needed(net, lambda: net(x), copies=3, records_at_once=10, records=[torch.zeros(5, 8)])
+    weights = 4 * (8 * 4 + 4 * 2)
+    assert need.models_bytes == 4 * weights
+    assert need.records_bytes == 160
+    # kept for the backward pass: the input, the ReLU's result; and the answer
+    assert need.activations_bytes == 10 * 4 * (8 + 4 + 2)
+    assert need.total_bytes == need.models_bytes + need.activations_bytes + need.records_bytes
+
+
+def test_the_need_is_told_before_the_first_step(tiny_net, digits):
+    """Who has to stop a run wants to know before it swaps."""
+    order = []
+    forget(
+        tiny_net,
+        Split(digits.take(range(20))),
+        steps=2,
+        started=lambda need: order.append(need.total_bytes),
+        progress=lambda *_: order.append("step"),
+    )
+    assert isinstance(order[0], int)
+    assert order[0] > 0
+    assert order[1:] == ["step"] * 2

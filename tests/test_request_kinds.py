@@ -1,0 +1,252 @@
+"""Whole requests on what people bring: tables, one sigmoid unit, many labels, values, and more."""
+
+import pytest
+import torch
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from torch import nn
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+
+from efface.adapters import many_labels, own_outputs, values
+from efface.errors import Hazard, InputError
+from efface.request import forget
+from efface.types import Records, Split
+
+LOSSES = {
+    "labels": nn.functional.cross_entropy,
+    "unit": lambda z, y: nn.functional.binary_cross_entropy_with_logits(z[:, 0], y.float()),
+    "many": lambda z, y: nn.functional.binary_cross_entropy_with_logits(z, y.float()),
+    "values": lambda z, y: nn.functional.mse_loss(z[:, 0], y),
+}
+
+
+def fitted(records, outputs, loss, steps=400):
+    """A small net that has learned its records by heart."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        width = records.x[0].numel()
+        net = nn.Sequential(
+            nn.Flatten(), nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(),
+            nn.Linear(64, outputs),
+        )  # fmt: skip
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        LOSSES[loss](net(records.x), records.y).backward()
+        optimizer.step()
+    return net.eval()
+
+
+def table(load, *, numbers=False):
+    """A real table of scikit-learn's, standardised, its rows in a seeded order."""
+    x, y = load(return_X_y=True)
+    x = torch.tensor(x, dtype=torch.float32)
+    x = (x - x.mean(0)) / x.std(0)
+    y = torch.tensor(y, dtype=torch.float32 if numbers else torch.int64)
+    y = (y - y.mean()) / y.std() if numbers else y
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    return Records(x, y).take(order)
+
+
+def parts(records, forgotten=20):
+    """The records trained on, and the split: some of them to forget, the other half unseen."""
+    half = len(records) // 2
+    trained = records.take(range(half))
+    split = Split(
+        records.take(range(forgotten)),
+        holdout=records.take(range(half, len(records))),
+        retain=records.take(range(forgotten, half)),
+    )
+    return trained, split
+
+
+def described(digits):
+    """Digits with three labels each instead of one: even, above 4, drawn with a closed loop."""
+    loop = torch.isin(digits.y, torch.tensor([0, 6, 8, 9]))
+    y = torch.stack([digits.y % 2 == 0, digits.y > 4, loop], 1).long()
+    return Records(digits.x, y, digits.ids, digits.low, digits.high)
+
+
+def nothing_red(evidence):
+    """No test crashed."""
+    return not [(row.key, row.note) for row in evidence.rows if row.status == "red"]
+
+
+@pytest.mark.parametrize("method", ["jit", "neighbourhood"])
+def test_a_table_of_numbers_with_one_label_of_three(method):
+    """Wines: rows of 13 numbers have no perspective, and noise takes its place."""
+    trained, split = parts(table(load_wine))
+    model = fitted(trained, 3, "labels")
+    result = forget(model, split, method=method)
+    assert nothing_red(result.evidence)
+    assert result.evidence.tier == "T2"
+    assert result.evidence.row("holdout.accuracy").after > 0.9
+
+
+def test_one_sigmoid_unit_is_one_class_of_two():
+    """The unit z and the logits (0, z) are one model: the same request gives the same weights."""
+    trained, split = parts(table(load_breast_cancer))
+    unit = fitted(trained, 1, "unit")
+
+    class Pair(nn.Module):
+        def __init__(self, body):
+            super().__init__()
+            self.body = body
+
+        def forward(self, x):
+            z = self.body(x)
+            return torch.cat([torch.zeros_like(z), z], 1)
+
+    alone, pair = (forget(model, split, steps=20) for model in (unit, Pair(unit)))
+    for a, b in zip(alone.model.parameters(), pair.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    rows = [[(row.key, row.after) for row in found.evidence.rows if row.key != "moved.weights"]
+            for found in (alone, pair)]  # fmt: skip
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("method", ["jit", "neighbourhood"])
+def test_values_are_answered_less_closely_after_they_were_forgotten(method):
+    """Diabetes: the net knew the values by heart, and must come nearer to unseen ones."""
+    trained, split = parts(table(load_diabetes, numbers=True))
+    model = fitted(trained, 1, "values", steps=1500)
+    result = forget(model, split, method=method)
+    assert nothing_red(result.evidence)
+    row = result.evidence.row("forget.accuracy")
+    assert row.before > 0.9 > row.target
+    assert row.after < row.before - 0.05
+    assert abs(result.evidence.row("holdout.accuracy").after - row.target) < 0.05
+    assert result.evidence.records[0].keys() >= {"right_before", "predicted_after", "margin_after"}
+
+
+@pytest.mark.parametrize("method", ["jit", "neighbourhood"])
+def test_many_labels_are_served_from_door_to_page(method, digits, tmp_path):
+    """Three labels each, on real images: no softmax anywhere."""
+    trained, split = parts(described(digits))
+    model = fitted(trained, 3, "many")
+    result = forget(model, split, method=method, classes=("even", "above 4", "loop"), steps=40)
+    assert nothing_red(result.evidence)
+    assert (
+        "Forget records: labels answered rightly" in result.report(tmp_path / "r.html").read_text()
+    )
+    spoken = {word for entry in result.evidence.records for word in entry["label"].split(", ")}
+    assert spoken <= {"even", "above 4", "loop", "none"}
+
+
+def test_outputs_and_a_loss_of_ones_own_are_served(digits):
+    """The hook: here a net that draws its input again, as segmenters and autoencoders answer."""
+    x = digits.x.flatten(1)
+    net = nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 64))
+    adapter = own_outputs(
+        "a picture drawn again",
+        outputs=lambda model, x: model(x),
+        loss=lambda answer, y: (answer - y).square().mean(1),
+    )
+    records = Records(x, x.clone(), digits.ids, adapter=adapter)
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(net(x[:300]), x[:300]).backward()
+        optimizer.step()
+    split = Split(records.take(range(20)), records.take(range(300, 400)))
+    result = forget(net.eval(), split, method="jit")
+    assert nothing_red(result.evidence)
+    assert "a picture drawn again" in result.evidence.row("forget.accuracy").name
+
+
+REMEDY = (
+    "Segmentation, detection and sequences need outputs and a loss of your own: "
+    "Records(…, adapter=Adapter(name, outputs, loss, …)), see docs/adapters.md."
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "came"),
+    [
+        (ssdlite320_mobilenet_v3_large, "boxes (object detection)"),
+        (lraspp_mobilenet_v3_large, "an answer for each pixel of shape (1, 2, 64, 64)"),
+        (
+            lambda **_: nn.Unflatten(0, (1, 1)),
+            "an answer for each place of shape (1, 1, 3, 64, 64)",
+        ),
+        (lambda **_: nn.Flatten(0), "(12288,) for 1 records"),
+    ],
+    ids=["detection", "segmentation", "places", "one row for all"],
+)
+def test_other_tasks_are_refused_by_name_with_the_hook(make, came):
+    """A box is no label; half serving it would be a report about nothing."""
+    net = make(weights=None, weights_backbone=None, num_classes=2).eval()
+    records = Records(torch.rand(1, 3, 64, 64), torch.tensor([0]))
+    with pytest.raises(InputError) as error:
+        forget(net, Split(records))
+    assert str(error.value) == (
+        f"Wanted a model that answers with one row of numbers a record. Got {came}. {REMEDY}"
+    )
+
+
+def test_a_few_values_alone_do_not_tell_their_own_scale():
+    """An error of 3 may be nothing or everything."""
+    records = Records(torch.rand(2, 4), torch.tensor([10.0, 200.0]))
+    with pytest.raises(InputError) as error:
+        forget(nn.Linear(4, 1), Split(records))
+    assert str(error.value) == (
+        "Wanted the spread of the values, or at least 10 records to see it from. Got 2 records. "
+        "Give Records(…, adapter=efface.adapters.values(scale=their standard deviation))."
+    )
+    told = Records(records.x, records.y, adapter=values(scale=50.0))
+    assert forget(nn.Linear(4, 1), Split(told), method="jit", steps=2).evidence.tier == "T0"
+
+
+@pytest.mark.parametrize(
+    ("split", "options", "message"),
+    [
+        ({"leaving": (1,), "adapter": many_labels}, {},
+         ("Wanted one class of several, where a class leaves or labels are wrong. Got many labels. "
+         "Name the records alone, by ids or an expression.")),
+        ({"adapter": many_labels}, {"mislabelled": True},
+         ("Wanted one class of several, where a class leaves or labels are wrong. Got many labels. "
+         "Name the records alone, by ids or an expression.")),
+        ({"leaving": (3,)}, {},
+         "Wanted leaving classes in 0..2. Got 3. Use the model's own class numbers."),
+        ({"leaving": (0, 1, 2)}, {},
+         ("Wanted at least one class that stays. Got all 3 classes leaving. A model without its "
+         "classes is an untrained model: delete it, or train a new one.")),
+        ({"retain": True}, {},
+         ("Wanted records that stay. Got all 4 records of retain in the forget set. A model that "
+         "must forget everything is an untrained model: delete it, or train anew.")),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_refused_in_a_sentence(split, options, message):
+    """Each would otherwise end in a broken model or a traceback."""
+    adapter = split.pop("adapter", None)
+    y = torch.ones(4, 3).long() if adapter else torch.tensor([0, 1, 2, 0])
+    records = Records(torch.rand(4, 5), y, adapter=adapter)
+    if split.pop("retain", None):
+        split["retain"] = records
+    with pytest.raises(InputError) as error:
+        forget(nn.Linear(5, 3), Split(records, **split), **options)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("y", "outputs", "text"),
+    [
+        (torch.tensor([[0, 1], [1, 0]]), 3,
+         "The records have 2 labels each, and the model has 3 outputs"),
+        (torch.tensor([[0, 2], [1, 0]]), 2, "The records have labels that are not 0 or 1: 2"),
+        (torch.tensor([0, 5]), 3,
+         "The records have labels that the model with 3 outputs does not: 5"),
+        (torch.tensor([0, 2]), 1,
+         "The records have labels that the model with 2 outputs does not: 2"),
+        (torch.arange(24.0).reshape(12, 2), 3,
+         "The records have 2 values each, and the model has 3 outputs"),
+    ],
+)  # fmt: skip
+def test_labels_that_the_outputs_cannot_say_are_refused(y, outputs, text):
+    """The wrong column was taken, or the wrong model."""
+    with pytest.raises(Hazard) as error:
+        forget(nn.Linear(5, outputs), Split(Records(torch.rand(len(y), 5), y)))
+    assert str(error.value) == (
+        f"Wanted a model and data that fit each other. Got {text}. Nothing was changed. Look at "
+        "--mean --std --size, at the order of the classes and at the label column."
+    )
