@@ -137,7 +137,8 @@ def test_timm_knows_the_preprocessing_of_its_nets(tmp_path):
     net = timm.create_model("vit_tiny_patch16_224", num_classes=5, depth=12)
     path = weights_of(net, tmp_path / "net.safetensors")
     loaded = load_model(path, architecture="timm:vit_tiny_patch16_224")
-    assert loaded.preprocessing == Preprocessing((0.5,) * 3, (0.5,) * 3, 224)
+    expected = Preprocessing((0.5,) * 3, (0.5,) * 3, 224, resize=248, interpolation="bicubic")
+    assert loaded.preprocessing == expected
     assert loaded.num_classes == 5
     assert (
         load_model(path, architecture="timm:vit_tiny_patch16_224", size=128).preprocessing.size
@@ -162,7 +163,7 @@ def test_tied_weights_may_stand_under_one_name(tmp_path):
     loaded = load_model(tmp_path / "net.safetensors", architecture="nets_of_a_user:Tied", **FLAGS)
     assert loaded.model.last.weight is loaded.model.first.weight
     assert loaded.model.last.weight.equal(net.last.weight)
-    loaded.checkpoint.write(loaded.model.state_dict(), tmp_path / "new.safetensors")
+    loaded.parts[0].write(loaded.model.state_dict(), tmp_path / "new.safetensors")
     assert len(load_file(tmp_path / "new.safetensors")) == 1
 
 

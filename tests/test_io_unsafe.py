@@ -171,7 +171,7 @@ def test_a_state_that_does_not_fit_the_container_is_not_written(tmp_path):
     [
         ([1], "a list"),
         ({}, "the entries none"),
-        ({"epoch": 1, "net": {"w": torch.ones(1)}}, "the entries epoch, net"),
+        ({"epoch": 1, "heart": {"w": torch.ones(1)}}, "the entries epoch, heart"),
         ({str(n): n for n in range(12)}, "the entries 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
     ],
 )

@@ -96,7 +96,7 @@ def run_forget(
     _tell_taken_out(result.record["request"], taken)
     result.record.update(
         command=shlex.join(["efface", *sys.argv[1:]]),
-        left_out={**left_out, "of the checkpoint": list(loaded.checkpoint.left_out)},
+        left_out={**left_out, "of the checkpoint": list(loaded.left_out)},
         data={"digest": table.digest, "architecture": loaded.architecture},
     )
     if PartialState(cpu=flags.device == "cpu").is_main_process:

@@ -200,7 +200,7 @@ def _memory_needed(
     at_once = min(len(forget), settings.get("records_per_step", len(forget)), 128)
     parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
     need = needed(
-        model,
+        probe,
         lambda: outputs(probe, batch),
         copies=entry.copies,
         records_at_once=at_once * entry.graphs,

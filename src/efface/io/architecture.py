@@ -42,9 +42,11 @@ def build(architecture: str, num_classes: int | None = None) -> nn.Module:
     return model
 
 
-def build_to_fit(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:
-    """The net with the classes that the weights have: the last tensor of another shape tells."""
-    model = build(architecture)
+def build_to_fit(architecture: str, state: Mapping[str, Tensor], model: nn.Module) -> nn.Module:
+    """The net with the classes that the weights have: the last tensor of another shape tells.
+
+    ``model`` is the net as its factory makes it; it is given back where nothing else is told.
+    """
     last = [
         state[name].shape[0]
         for name, tensor in model.state_dict().items()

@@ -1,26 +1,30 @@
 """Weights files: one container in, the same container out, never unpickled."""
 
 import re
-import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from efface.errors import InputError, OutputError, UnsafeFile
 from efface.io.atomic import write_whole
+from efface.io.prefixes import prefix_for, twins_of, wrapper_prefix
+from efface.io.safetensors_file import read_safetensors, write_safetensors
+from efface.io.torch_file import (
+    HOW_TO_SAVE,
+    archive_name,
+    damaged,
+    is_legacy,
+    read_torch,
+    write_torch,
+)
 
-PLACES = ("state_dict", "model")
+PLACES = ("state_dict", "model", "model_state_dict", "net")
 """Where a checkpoint may keep its weights when they are not at its top."""
-
-PREFIXES = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before every name."""
 
 TRAINING_STATE = re.compile(r"optim|sched|scaler|(^|_)ema(_|$)", re.IGNORECASE)
 
@@ -33,8 +37,11 @@ class Checkpoint:
 
     ``state``: names as the model has them, in the order of the file; ``left_out``: entries that may
     hold the records too (optimizer, scheduler, averages, further tensors), which are not written
-    back; ``content``: the whole container without those; ``place``: the entry that holds the
-    weights, None at the top; ``metadata``: of safetensors, None for a file of torch.save.
+    back; ``kept``: tensors beside the net's own that are written back as they came;
+    ``content``: the whole container without those; ``place``: the entry that holds the
+    weights, None at the top; ``metadata`` and ``header``: of safetensors, None for a file of
+    torch.save; ``names``: the file's name of a tensor where the model's is another but for the
+    prefix; ``archive``: the folder in a zip file of torch.save, None in its older form.
     """
 
     path: Path
@@ -43,8 +50,43 @@ class Checkpoint:
     content: dict[str, Any]
     place: str | None
     prefix: str
-    safetensors: bool
     metadata: dict[str, str] | None
+    header: bytes | None = None
+    archive: str | None = None
+    kept: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def safetensors(self) -> bool:
+        """Whether the file is of safetensors."""
+        return self.header is not None
+
+    def under(self, net: Mapping[str, Tensor]) -> "Checkpoint":
+        """The same file read for a net with this state: what stands before every name is found.
+
+        A second whole copy of the net's tensors (a moving average) is left out; further tensors
+        beside the net's are kept. The checkpoint itself where nothing of the kind is seen.
+        """
+        prefix = prefix_for(self.state, net)
+        if not prefix:
+            return self
+        own = {n.removeprefix(prefix): t for n, t in self.state.items() if n.startswith(prefix)}
+        own = {name: tensor for name, tensor in own.items() if name in net}
+        beside = [name for name in self.state if name.removeprefix(prefix) not in own]
+        twins = twins_of(beside, self.state, net)
+        return replace(
+            self,
+            state=own,
+            prefix=self.prefix + prefix,
+            kept=tuple(self.prefix + name for name in beside if name not in twins),
+            left_out=(*self.left_out, *(self.prefix + name for name in twins)),
+        )
+
+    def named(self, names: Mapping[str, str]) -> "Checkpoint":
+        """The same file read under the model's names; ``names`` says the file's for each."""
+        own = {name: model_name for model_name, name in names.items()}
+        state = {own.get(name, name): tensor for name, tensor in self.state.items()}
+        return replace(self, state=state, names=names)
 
     def write(self, state: Mapping[str, Tensor], path: str | Path) -> None:
         """Write ``state`` in this container: same names, order, dtypes, nesting, metadata.
@@ -54,24 +96,39 @@ class Checkpoint:
         is not finite or the file cannot be written; the file is there whole or not at all.
         """
         _refuse_misfit(self.state, state)
-        new = {self.prefix + name: _as(old, state[name]) for name, old in self.state.items()}
+        new = {
+            self.prefix + self.names.get(name, name): _as(old, state[name])
+            for name, old in self.state.items()
+        }
         if broken := _not_finite(new):
             raise OutputError(
                 "finite weights to write",
                 f"nan or inf in {some_of(broken)}",
                 "Nothing was written.",
             )
-        if self.safetensors:
-            apart = _apart(new)
+        if self.header is None:
+            content, archive = self._filled(new), self.archive
+            write_whole(path, lambda scratch: write_torch(content, scratch, archive=archive))
+            return
+        whole = {name: new.get(name, self.content[name]) for name in (*new, *self.kept)}
+        if len(whole) == len(self.content):
+            header = self.header
+            write_whole(path, lambda scratch: write_safetensors(header, whole, scratch))
+        else:  # something is left out: the header cannot stay
+            apart = {name: tensor.contiguous().clone() for name, tensor in whole.items()}
             write_whole(path, lambda scratch: save_file(apart, scratch, metadata=self.metadata))
-        else:
-            content = self._filled(new)
-            write_whole(path, lambda scratch: torch.save(content, scratch))
 
     def _filled(self, new: dict[str, Tensor]) -> dict[str, Any]:
         """The container with new weights; a fresh outer layer, so that this checkpoint stands."""
         old = self.content if self.place is None else self.content[self.place]
-        weights = _copied(old, {name: _kept_parameter(old[name], new[name]) for name in old})
+        weights = _copied(
+            old,
+            {
+                name: _kept_parameter(old[name], new[name]) if name in new else old[name]
+                for name in old
+                if name in new or name in self.kept
+            },
+        )
         if self.place is None:
             return weights
         return _copied(self.content, {**self.content, self.place: weights})
@@ -89,16 +146,18 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     with path.open("rb") as file:
         head = file.read(9)
     left_out: tuple[str, ...] = ()
+    header = archive = None
     if head[8:] == b"{":
-        content, metadata = _read_safetensors(path)
+        content, metadata, header = read_safetensors(path)
         place, weights = _find_weights(path, content)
     elif head[:2] == b"PK" or head[:1] == b"\x80":
-        content, metadata = _read_torch(path), None
+        content, metadata = read_torch(path), None
+        archive = None if is_legacy(head) else archive_name(path)
         place, weights = _find_weights(path, content)
         left_out = tuple(key for key in content if place and _is_left_out(key, content, place))
     else:
-        raise _damaged(path, "an empty file" if not head else f"a file that begins with {head!r}")
-    prefix = _prefix(weights)
+        raise damaged(path, "an empty file" if not head else f"a file that begins with {head!r}")
+    prefix = wrapper_prefix(weights)
     state = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
     if broken := _not_finite(state):
         raise UnsafeFile(
@@ -113,56 +172,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         content=_copied(content, {k: v for k, v in content.items() if k not in left_out}),
         place=place,
         prefix=prefix,
-        safetensors=head[8:] == b"{",
         metadata=metadata,
-    )
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
-
-
-def _read_torch(path: Path) -> dict[str, Any]:
-    """What ``torch.save`` wrote, as far as it is tensors and plain values."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch warns of here is refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise _must_be_unpickled(path, error) from error
-    except Exception as error:
-        if "TorchScript" in str(error):
-            raise _must_be_unpickled(path, error) from error
-        # a damaged file ends in whatever its broken bytes lead to
-        reason = re.split(r"\. |\n", str(error))[0].rstrip(".")
-        raise _damaged(path, f"{type(error).__name__} {reason}".strip()) from error
-    if not isinstance(content, dict):
-        raise InputError(f"a state dict in {path}", f"a {type(content).__name__}", _HOW_TO_SAVE)
-    return content
-
-
-_HOW_TO_SAVE = (
-    "Where you trust the file and have its code, load it once and save the weights alone: "
-    'torch.save(model.state_dict(), "weights.pt").'
-)
-
-
-def _must_be_unpickled(path: Path, error: Exception) -> UnsafeFile:
-    names = re.findall(r"GLOBAL ([\w.]+)", str(error))
-    script = "a TorchScript program" if "TorchScript" in str(error) else "pickled objects"
-    found = f"{path}, which holds {names[0] if names else script}"
-    return UnsafeFile("a file of tensors and plain values", found, _HOW_TO_SAVE)
-
-
-def _damaged(path: Path, found: str) -> UnsafeFile:
-    return UnsafeFile(
-        f"a whole safetensors file, or one that torch.save wrote, at {path}",
-        found,
-        "The file is cut short, damaged or of another kind: fetch or save it again.",
+        header=header,
+        archive=archive,
     )
 
 
@@ -175,7 +187,7 @@ def _find_weights(path: Path, content: dict[str, Any]) -> tuple[str | None, dict
     raise InputError(
         f"a state dict at the top of {path} or under {' or '.join(PLACES)}",
         f"the entries {some_of(content)}",
-        _HOW_TO_SAVE,
+        HOW_TO_SAVE,
     )
 
 
@@ -198,18 +210,6 @@ def _holds_tensor(value: Any) -> bool:
     if isinstance(value, list | tuple | set):
         return any(map(_holds_tensor, value))
     return isinstance(value, Tensor)
-
-
-def _prefix(weights: Mapping[str, Tensor]) -> str:
-    """What stands before every name, put there by a wrapper."""
-    prefix = ""
-    while added := next((p for p in PREFIXES if _all_start(weights, prefix + p)), ""):
-        prefix += added
-    return prefix
-
-
-def _all_start(names: Iterable[str], prefix: str) -> bool:
-    return all(name.startswith(prefix) for name in names)
 
 
 def _not_finite(state: Mapping[str, Tensor]) -> list[str]:
@@ -251,18 +251,6 @@ def _kept_parameter(old: Tensor, new: Tensor) -> Tensor:
     if new.untyped_storage().nbytes() > new.nbytes:
         new = new.clone()
     return nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
-
-
-def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors that share no memory, as safetensors wants them."""
-    seen: set[int] = set()
-    apart = {}
-    for name, tensor in state.items():
-        whole = tensor.contiguous()
-        place = whole.untyped_storage().data_ptr()
-        apart[name] = whole.clone() if place in seen else whole
-        seen.add(place)
-    return apart
 
 
 def _copied(old: dict[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,28 +6,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from efface.errors import InputError
+from efface.io import folders
 from efface.io.architecture import build, build_to_fit
 from efface.io.atomic import whole_folder, write_whole
 from efface.io.checkpoint import Checkpoint, load_checkpoint, some_of
 from efface.io.preprocessing import Preprocessing
 
-WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
+WEIGHTS, RECIPE, CONFIG = "model.safetensors", "recipe.json", "config.json"
 SCHEMA = 1
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model in eval mode with what is needed to feed it and to write it back."""
+    """A model in eval mode with what is needed to feed it and to write it back.
+
+    ``parts``: the weights file, or all of them; ``copied``: files beside them that are written as
+    they are; ``dropped``: names of files that may hold the data and are not written; ``stored``:
+    by the model's name of a tensor, its dtype in the file (the model itself is float32).
+    """
 
     model: nn.Module
-    checkpoint: Checkpoint
-    preprocessing: Preprocessing
+    parts: tuple[Checkpoint, ...]
+    preprocessing: Any
     architecture: str
+    stored: dict[str, torch.dtype]
     classes: tuple[str, ...] | None = None
+    copied: tuple[Path, ...] = ()
+    dropped: tuple[str, ...] = ()
     recipe: dict[str, Any] | None = None
 
     @property
@@ -36,12 +46,23 @@ class LoadedModel:
         weights = [weight for weight in self.model.parameters() if weight.ndim > 1]
         return self.recipe["num_classes"] if self.recipe else weights[-1].shape[0]
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What is not written back, since it may hold the records: entries and files."""
+        return (*(name for part in self.parts for name in part.left_out), *self.dropped)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Tensors beside the model's own that are written back as they came."""
+        return tuple(name for part in self.parts for name in part.kept)
+
     def write(self, model: nn.Module, folder: Path) -> None:
-        """Write ``model`` as the given one came: a weights file and, from a folder, its recipe."""
-        self.checkpoint.write(model.state_dict(), folder / self.checkpoint.path.name)
-        if self.recipe is not None:
-            recipe = (self.checkpoint.path.parent / RECIPE).read_bytes()
-            write_whole(folder / RECIPE, recipe)
+        """Write ``model`` as the given one came: its weights, and the files beside them."""
+        state = model.state_dict()
+        for part in self.parts:
+            part.write(state, folder / part.path.name)
+        for path in self.copied:
+            write_whole(folder / path.name, path.read_bytes())
 
 
 def load_model(
@@ -51,8 +72,9 @@ def load_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     size: int | None = None,
+    features: Any = None,
 ) -> LoadedModel:
-    """Load a folder that ``efface train`` wrote, or a weights file with its architecture named.
+    """Load a folder of efface, transformers or timm, or a weights file with its architecture named.
 
     Args:
         path: the folder, or a file of safetensors or of ``torch.save``.
@@ -60,41 +82,96 @@ def load_model(
         mean: of the pixels, 0..1, one number a channel; the folder and timm know theirs.
         std: likewise.
         size: height and width that the model takes, in pixels.
+        features: how rows of a table become inputs, for a model of tables; taken as it is.
 
     Raises:
         InputError: something is not named, or the weights do not fit the architecture.
         UnsafeFile: the file would have to be unpickled, or is damaged.
-        MissingExtra: timm is asked for and not installed.
+        MissingExtra: timm or transformers is asked for and not installed.
     """
     path = Path(path)
-    if path.is_dir():
-        recipe = _read_recipe(path)
-        checkpoint = load_checkpoint(path / WEIGHTS)
-        architecture = architecture or recipe["architecture"]
-        model = build(architecture, recipe["num_classes"])
-        known: Mapping[str, Any] = recipe
-    else:
-        recipe = None
-        checkpoint = load_checkpoint(path)
-        if architecture is None:
-            raise InputError(
-                f"the architecture of {path.name}",
-                "none",
-                "Give --architecture timm:NAME or package.module:factory, "
-                "such as torchvision.models:resnet18.",
-            )
-        model = build_to_fit(architecture, checkpoint.state)
-        known = _timm_preprocessing(model)
-    _load_strictly(model, checkpoint.state, architecture)
+    given = {"mean": mean, "std": std, "size": size}
+    read = _from_folder(path, architecture) if path.is_dir() else _from_file(path, architecture)
+    model, known = read.model, read.known
+    state = {name: tensor for part in read.parts for name, tensor in part.state.items()}
+    _load_strictly(model, state, read.architecture)
     classes = known.get("classes")
     return LoadedModel(
         model=model.eval(),
-        checkpoint=checkpoint,
-        preprocessing=_preprocessing(known, mean, std, size),
-        architecture=architecture,
+        parts=read.parts,
+        preprocessing=_preprocessing(known, given) if features is None else features,
+        architecture=read.architecture,
+        stored={name: tensor.dtype for name, tensor in state.items()},
         classes=tuple(classes) if classes else None,
-        recipe=recipe,
+        copied=read.copied,
+        dropped=read.dropped,
+        recipe=known.get("recipe_json"),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A net still without its weights, the files that hold them, and what is known of both."""
+
+    model: nn.Module
+    parts: tuple[Checkpoint, ...]
+    architecture: str
+    known: Mapping[str, Any]
+    copied: tuple[Path, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+
+def _from_file(path: Path, architecture: str | None) -> _Read:
+    """A weights file, with its architecture named."""
+    part = load_checkpoint(path)
+    if architecture is None:
+        raise InputError(
+            f"the architecture of {path.name}",
+            "none",
+            "Give --architecture timm:NAME or package.module:factory, "
+            "such as torchvision.models:resnet18.",
+        )
+    net = build(architecture)
+    part = part.under(net.state_dict())
+    model = build_to_fit(architecture, part.state, net)
+    config = getattr(model, "pretrained_cfg", None)
+    known = folders.timm_inputs(config) if isinstance(config, dict) else {}
+    return _Read(model, (part,), architecture, known)
+
+
+def _from_folder(path: Path, architecture: str | None) -> _Read:
+    """A folder of efface, timm or transformers: config.json or recipe.json says which."""
+    if (path / RECIPE).exists() or not (path / CONFIG).exists():
+        recipe = _read_recipe(path)
+        part = load_checkpoint(path / WEIGHTS)
+        name = architecture or recipe["architecture"]
+        known = {**recipe, "recipe_json": recipe}
+        return _Read(build(name, recipe["num_classes"]), (part,), name, known, (path / RECIPE,))
+    config = folders.read_json(path / CONFIG)
+    files = folders.weight_files(path)
+    copied, dropped = folders.beside(path, files)
+    if "pretrained_cfg" in config:
+        model, name = folders.timm_net(path, config)
+        known = folders.timm_inputs(config["pretrained_cfg"])
+        known["classes"] = config.get("label_names")
+    else:
+        model, name = folders.transformers_net(path, config)
+        known = folders.transformers_inputs(path)
+        named: Any = model.config
+        known["classes"] = [name for _, name in sorted(named.id2label.items())]
+    parts = tuple(load_checkpoint(file) for file in files)
+    if name.startswith("transformers:"):
+        parts = _under_its_names(parts, model)
+    return _Read(model, parts, name, known, copied, dropped)
+
+
+def _under_its_names(parts: tuple[Checkpoint, ...], model: nn.Module) -> tuple[Checkpoint, ...]:
+    """The parts under the net's own names, where the files have older ones."""
+    own = model.state_dict()
+    if all(name in own for part in parts for name in part.state):
+        return parts
+    names = folders.names_in_file(model)
+    return tuple(part.named(names) for part in parts)
 
 
 def save_trained(folder: str | Path, model: nn.Module, recipe: Mapping[str, Any]) -> None:
@@ -150,22 +227,9 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
     return recipe
 
 
-def _timm_preprocessing(model: nn.Module) -> dict[str, Any]:
-    """What timm knows of the inputs of its nets; nothing for others."""
-    config = getattr(model, "pretrained_cfg", None)
-    if not isinstance(config, dict) or not {"mean", "std", "input_size"} <= set(config):
-        return {}
-    return {"mean": config["mean"], "std": config["std"], "size": config["input_size"][-1]}
-
-
-def _preprocessing(
-    known: Mapping[str, Any],
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    size: int | None,
-) -> Preprocessing:
+def _preprocessing(known: Mapping[str, Any], given: Mapping[str, Any]) -> Preprocessing:
     """What the user says, else what the model knows of itself."""
-    found: dict[str, Any] = {"mean": mean, "std": std, "size": size}
+    found: dict[str, Any] = dict(given)
     found = {name: known.get(name) if value is None else value for name, value in found.items()}
     if lacking := [name for name, value in found.items() if value is None]:
         raise InputError(
@@ -176,7 +240,10 @@ def _preprocessing(
         )
     try:
         mean, std = (tuple(float(value) for value in found[name]) for name in ("mean", "std"))
-        return Preprocessing(mean, std, int(found["size"]))
+        names = ("resize", "interpolation", "squash")
+        own = given["size"] is None  # a size of one's own is scaled as torchvision does
+        scaled = {name: known[name] for name in names if own and name in known}
+        return Preprocessing(mean, std, int(found["size"]), **scaled)
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -14,13 +14,20 @@ MODES = {1: "L", 3: "RGB"}
 
 
 def pixels_of(
-    raw: Any, *, root: Path | None, channels: int, size: int | None
+    raw: Any,
+    *,
+    root: Path | None,
+    channels: int,
+    size: int | None,
+    resize: int | None = None,
+    interpolation: str = "bilinear",
+    squash: bool = False,
 ) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
     """Pixels (c, h, w) of an image, turned upright as its camera noted; None when unreadable.
 
     ``raw``: the bytes of a file, or a mapping of ``bytes`` and ``path``; a path is followed inside
-    ``root`` only. ``size``: where the image is not so, its shorter side is scaled to it and the
-    middle cut out.
+    ``root`` only. ``size``: where the image is not so, its shorter side is scaled to it (or to
+    ``resize``) and the middle cut out; with ``squash`` both sides are scaled to it.
     The first picture of an animation counts. An image too large to be one is not unpacked.
     """
     file = _file_of(raw, root)
@@ -30,7 +37,9 @@ def pixels_of(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(file) as image:
-                return _as_array(_upright(image), channels, size)
+                fitted = _channels(_upright(image), channels)
+                mode = functional.InterpolationMode(interpolation)
+                return _as_array(_fitted(fitted, size, resize, mode, squash=squash))
     except Exception:  # noqa: BLE001  # a decoder raises anything on a damaged file
         return None
 
@@ -53,13 +62,28 @@ def _upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def _as_array(
-    image: Image.Image, channels: int, size: int | None
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _channels(image: Image.Image, channels: int) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel: the upper 8, where PIL might clip
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    fitted: Any = image.convert(MODES[channels])
-    if size is not None and fitted.size != (size, size):
-        fitted = functional.center_crop(functional.resize(fitted, [size]), [size])
-    array = np.asarray(fitted)
-    return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+    return image.convert(MODES[channels])
+
+
+def _fitted(
+    image: Any,
+    size: int | None,
+    resize: int | None,
+    mode: functional.InterpolationMode,
+    *,
+    squash: bool,
+) -> Any:
+    """The image in the size that the model takes, as torchvision scales and cuts it."""
+    if size is None or (image.size == (size, size) and resize in {None, size}):
+        return image
+    if squash:
+        return functional.resize(image, [size, size], mode)
+    return functional.center_crop(functional.resize(image, [resize or size], mode), [size])
+
+
+def _as_array(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    array = np.asarray(image)
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))  # noqa: PLR2004

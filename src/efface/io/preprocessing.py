@@ -7,18 +7,25 @@ from torch import Tensor
 
 from efface.errors import InputError
 
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+
 
 @dataclass(frozen=True)
 class Preprocessing:
     """How pixels become inputs: (pixel / 255 - ``mean``) / ``std``, one number a channel.
 
     ``size``: height and width in pixels; None takes images as they come, all of one size.
+    ``resize``: the shorter side before the middle of ``size`` is cut out, ``size`` itself when not
+    given; ``squash``: both sides to ``size``, nothing cut out; ``interpolation``: of PIL.
     Raises InputError when the numbers do not fit together.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: int | None = None
+    resize: int | None = None
+    interpolation: str = "bilinear"
+    squash: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what would silently spoil every input."""
@@ -36,6 +43,12 @@ class Preprocessing:
             )
         if self.size is not None and self.size < 1:
             raise InputError("a size in pixels", str(self.size), "Give --size, such as 224.")
+        if self.interpolation not in INTERPOLATIONS:
+            raise InputError(
+                f"an interpolation out of {', '.join(INTERPOLATIONS)}",
+                repr(self.interpolation),
+                "Give --mean --std --size: images are then scaled as torchvision does.",
+            )
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """(…, c, h, w) bytes 0..255 to float32 inputs."""

@@ -128,10 +128,12 @@ class Table:
         images = _undecoded(self.dataset, self.columns.image)
         channels, size = len(preprocessing.mean), preprocessing.size
         root = self.source.root if self.source else None
+        names = ("size", "resize", "interpolation", "squash")
+        scaled = {name: getattr(preprocessing, name) for name in names}
         x, filled, read = torch.empty(0), 0, []
         for start in range(0, len(rows), BATCH):
             raw = images[list(rows[start : start + BATCH])][self.columns.image]
-            found = [pixels_of(r, root=root, channels=channels, size=size) for r in raw]
+            found = [pixels_of(r, root=root, channels=channels, **scaled) for r in raw]
             read += [pixels is not None for pixels in found]
             if fine := [pixels for pixels in found if pixels is not None]:
                 if not filled:

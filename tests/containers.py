@@ -1,0 +1,299 @@
+"""Model files as other libraries write them, and the same files read again by those libraries.
+
+Each case makes a folder or a file with its own library's writer, says how efface is told of it, and
+how that library reads the result: what comes out must answer as the student answered.
+"""
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import timm
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+SIDE = 32
+TIMM = "resnet10t"
+
+
+@dataclass(frozen=True)
+class Case:
+    """How one container is made, named to efface, and read again; what must not come along."""
+
+    name: str
+    make: Callable[[Path], Path]
+    reload: Callable[[Path], nn.Module]
+    architecture: str | None = None
+    bytes_equal: bool = True
+    left_out: frozenset[str] = frozenset()
+    kept: frozenset[str] = frozenset()
+    options: dict = field(default_factory=lambda: {"mean": (0.5,) * 3, "std": (0.5,) * 3,
+                                                   "size": SIDE})  # fmt: skip
+
+
+def small() -> nn.Module:
+    """A small net of torchvision's kind of names."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 5),
+    )  # fmt: skip
+
+
+class Tied(nn.Module):
+    """The same weight under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.again = nn.Linear(3 * SIDE * SIDE, 5), nn.Linear(3 * SIDE * SIDE, 5)
+        self.again.weight = self.inner.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Both heads together."""
+        return self.inner(x.flatten(1)) + self.again(x.flatten(1))
+
+
+def seeded(make: Callable[[], nn.Module]) -> nn.Module:
+    """A net with weights that are the same each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make().eval()
+
+
+def tensors(dtype: torch.dtype, suffix: str) -> Callable[[Path], Path]:
+    """A state dict of a torchvision net alone, in a dtype."""
+
+    def make(folder: Path) -> Path:
+        net = seeded(lambda: torchvision.models.shufflenet_v2_x0_5(num_classes=5)).to(dtype)
+        path = folder / f"weights{suffix}"
+        if suffix == ".safetensors":
+            save_file(net.state_dict(), path, metadata={"format": "pt", "note": "ours"})
+        else:
+            torch.save(net.state_dict(), path)
+        return path
+
+    return make
+
+
+def torchvision_net(path: Path) -> nn.Module:
+    """As its owner reads it."""
+    read = load_file if path.suffix == ".safetensors" else torch.load
+    net = torchvision.models.shufflenet_v2_x0_5(num_classes=5)
+    net.load_state_dict(read(path))  # into float32, whatever the file has
+    return net.eval()
+
+
+def legacy(folder: Path) -> Path:
+    """The form that torch wrote before it wrote zip archives."""
+    torch.save(seeded(small).state_dict(), folder / "old.pth", _use_new_zipfile_serialization=False)
+    return folder / "old.pth"
+
+
+def trained(folder: Path) -> Path:
+    """What a training script keeps: prefixes of DistributedDataParallel, optimizer, epoch."""
+    net = seeded(small)
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.randn(2, 3, SIDE, SIDE)).sum().backward()
+    optimizer.step()
+    state = {f"module.{name}": tensor for name, tensor in net.state_dict().items()}
+    content = {"epoch": 3, "model_state_dict": state, "optimizer": optimizer.state_dict()}
+    torch.save(content, folder / "last.pt")
+    return folder / "last.pt"
+
+
+def compiled(folder: Path) -> Path:
+    """As torch.compile names what it wraps."""
+    net = torch.compile(seeded(small))
+    torch.save(net.state_dict(), folder / "compiled.pt")
+    return folder / "compiled.pt"
+
+
+def small_from(place: str | None, prefix: str) -> Callable[[Path], nn.Module]:
+    """The small net out of a nested state dict with prefixes, strictly."""
+
+    def reload(path: Path) -> nn.Module:
+        content = torch.load(path, weights_only=True)
+        state = content[place] if place else content
+        net = small()
+        own = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+        net.load_state_dict(own)
+        return net.eval()
+
+    return reload
+
+
+def of_lightning(folder: Path) -> Path:
+    """A checkpoint that Lightning's own Trainer wrote after a step, class weights in it."""
+    trainer = _trainer(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = _lightning_module()(5)
+        data = torch.utils.data.TensorDataset(torch.randn(8, 3, SIDE, SIDE), torch.arange(8) % 5)
+        trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=4))
+        trainer.save_checkpoint(folder / "lightning.ckpt")
+    return folder / "lightning.ckpt"
+
+
+def _trainer(folder: Path):
+    import lightning
+
+    return lightning.Trainer(
+        max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+    )  # fmt: skip
+
+
+def _lightning_module():
+    import lightning
+
+    class Module(lightning.LightningModule):
+        def __init__(self, classes: int) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = small()
+            self.ema_net = small()
+            self.register_buffer("class_weights", torch.ones(classes))
+
+        def training_step(self, batch, _):
+            return nn.functional.cross_entropy(self.net(batch[0]), batch[1], self.class_weights)
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters())
+
+    return Module
+
+
+def lightning_net(path: Path) -> nn.Module:
+    """By Lightning's own reader; the average that was left out is not asked for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that the average is not there
+        return _lightning_module().load_from_checkpoint(path, strict=False).net.eval()
+
+
+def tied(folder: Path) -> Path:
+    """Both names of one weight in one file of torch.save."""
+    torch.save(seeded(Tied).state_dict(), folder / "tied.pt")
+    return folder / "tied.pt"
+
+
+def tied_net(path: Path) -> nn.Module:
+    """Strictly: both names must be there and hold the same."""
+    net, state = Tied(), torch.load(path, weights_only=True)
+    assert torch.equal(state["inner.weight"], state["again.weight"])
+    net.load_state_dict(state)
+    return net.eval()
+
+
+def timm_folder(folder: Path) -> Path:
+    """As timm writes a folder for a hub."""
+    out = folder / "timm"
+    net = seeded(lambda: timm.create_model(TIMM, num_classes=5))
+    timm.models.save_for_hf(net, out, model_config={"label_names": list("abcde")})
+    return out
+
+
+def timm_net(path: Path) -> nn.Module:
+    """By timm's own reader of local folders."""
+    return timm.create_model(f"local-dir:{path}", pretrained=True).eval()
+
+
+def timm_file(folder: Path) -> Path:
+    """Timm's net, its weights alone."""
+    net = seeded(lambda: timm.create_model(TIMM, num_classes=5))
+    save_file(net.state_dict(), folder / "net.safetensors")
+    return folder / "net.safetensors"
+
+
+def timm_file_net(path: Path) -> nn.Module:
+    """By timm's own argument for it."""
+    return timm.create_model(TIMM, num_classes=5, checkpoint_path=str(path)).eval()
+
+
+def transformers_folder(kind: str, **saving) -> Callable[[Path], Path]:
+    """A folder by save_pretrained, with processor, tokenizer file and a training's leavings."""
+
+    def make(folder: Path) -> Path:
+        import transformers
+
+        out = folder / f"{kind}{len(saving)}"
+        net = seeded(lambda: _transformers_net(kind))
+        net.save_pretrained(out, **saving)
+        transformers.ViTImageProcessor(
+            size={"height": SIDE, "width": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        ).save_pretrained(out)
+        (out / "tokenizer.json").write_text(json.dumps({"version": "1.0"}))
+        torch.save({"state": {}}, out / "optimizer.pt")
+        (out / "trainer_state.json").write_text("{}")
+        return out
+
+    return make
+
+
+def transformers_bin(folder: Path) -> Path:
+    """The older form: pytorch_model.bin."""
+    out = transformers_folder("vit")(folder)
+    torch.save(load_file(out / "model.safetensors"), out / "pytorch_model.bin")
+    (out / "model.safetensors").unlink()
+    return out
+
+
+def _transformers_net(kind: str) -> nn.Module:
+    import transformers
+
+    labels = {"num_labels": 5, "id2label": dict(enumerate("abcde"))}
+    if kind == "vit":
+        config = transformers.ViTConfig(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+            image_size=SIDE, patch_size=8, **labels,
+        )  # fmt: skip
+        return transformers.ViTForImageClassification(config)
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **labels
+    )
+    return transformers.ResNetForImageClassification(config)
+
+
+def transformers_net(path: Path) -> nn.Module:
+    """By from_pretrained, which finds the weights by itself."""
+    import transformers
+
+    return transformers.AutoModelForImageClassification.from_pretrained(path).float().eval()
+
+
+NONE: dict = {}
+LEAVINGS = frozenset({"optimizer.pt", "trainer_state.json"})
+SHUFFLE = "torchvision.models:shufflenet_v2_x0_5"
+SMALL = "containers:small"
+
+CASES = (
+    Case("torchvision, safetensors float32", tensors(torch.float32, ".safetensors"),
+         torchvision_net, SHUFFLE),
+    Case("torchvision, safetensors bfloat16", tensors(torch.bfloat16, ".safetensors"),
+         torchvision_net, SHUFFLE),
+    Case("torchvision, safetensors float16", tensors(torch.float16, ".safetensors"),
+         torchvision_net, SHUFFLE),
+    Case("torchvision, .pth of torch.save", tensors(torch.float32, ".pth"), torchvision_net,
+         SHUFFLE),
+    Case("plain torch, .pth before zip", legacy, small_from(None, ""), SMALL, bytes_equal=False),
+    Case("plain torch, training checkpoint under module.", trained,
+         small_from("model_state_dict", "module."), SMALL, bytes_equal=False,
+         left_out=frozenset({"optimizer"})),
+    Case("plain torch, torch.compile", compiled, small_from(None, "_orig_mod."), SMALL),
+    Case("plain torch, tied weights", tied, tied_net, "containers:Tied"),
+    Case("Lightning .ckpt with an average", of_lightning, lightning_net, SMALL, bytes_equal=False,
+         left_out=frozenset({"optimizer_states", "lr_schedulers", "ema_net.0.weight"}),
+         kept=frozenset({"class_weights"})),
+    Case("timm, weights file", timm_file, timm_file_net, f"timm:{TIMM}", options=NONE),
+    Case("timm, hub folder", timm_folder, timm_net, options=NONE),
+    Case("transformers ViT, safetensors", transformers_folder("vit"), transformers_net,
+         options=NONE, left_out=LEAVINGS),
+    Case("transformers ViT, sharded", transformers_folder("vit", max_shard_size="40KB"),
+         transformers_net, options=NONE, left_out=LEAVINGS),
+    Case("transformers ViT, pytorch_model.bin", transformers_bin, transformers_net, options=NONE,
+         left_out=LEAVINGS),
+    Case("transformers ResNet, safetensors", transformers_folder("resnet"), transformers_net,
+         options=NONE, left_out=LEAVINGS),
+)  # fmt: skip
