@@ -78,16 +78,18 @@ def main() -> None:
     lines = [
         "# Containers: in, out, and read again by their own library",
         "",
-        "2026-11-24, `python benchmarks/containers.py`. Untouched: files that came back byte for "
-        "byte, and whether every tensor did. Changed: the greatest difference between the answers "
-        "of the student and of its file, read by the library that wrote the container.",
+        (
+            "2026-11-24, `python benchmarks/containers.py`. Untouched: files that came back byte "
+            "for byte, and whether every tensor did. Changed: the greatest difference between "
+            "the answers of the student and of its file, read by its own library."
+        ),
         "",
         "| container | files byte-equal | tensors equal | dtypes | left out | answers apart |",
         "|---|---|---|---|---|---|",
     ]
     for name, row in cells.items():
         left = row["left_out"]
-        said = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+        said = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if left[3:] else "")
         lines.append(
             f"| {name} | {row['files_byte_equal']} of {row['files']} | "
             f"{'yes' if row['tensors_equal'] else 'NO'} | {', '.join(row['dtypes'])} | {said} | "
@@ -95,8 +97,10 @@ def main() -> None:
         )
     lines += [
         "",
-        "Not byte-equal: what was left out is missing (optimizer, averages), and pickles of "
-        "torch.save's form before zip archives name storages by their address in memory.",
+        (
+            "Not byte-equal: what was left out is missing (optimizer, averages), and pickles of "
+            "torch.save's form before zip archives name storages by their address in memory."
+        ),
     ]
     Path("results/containers.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -92,8 +92,10 @@ def main() -> None:
     lines = [
         "# The memory that is said, and the memory that is taken",
         "",
-        f"2026-11-24, `{command}`, one CPU thread, float32. Said before the first step: given model, "
-        "what the method and the guard hold beside it, activations, records.",
+        (
+            f"2026-11-24, `{command}`, one CPU thread, float32. Said before it starts: given "
+            "model, what method and guard hold beside it, activations, records."
+        ),
         "",
         "| net, method | weights | records | said, MiB | peak, MiB | peak / said |",
         "|---|---|---|---|---|---|",
@@ -101,8 +103,8 @@ def main() -> None:
     for name, row in found.items():
         lines.append(
             f"| {name} ({row['net']}) | {row['weights'] / 1e6:.1f} M | {row['records']} of "
-            f"{row['side']} pixels | {row['total_bytes'] / MIB:.0f} | {row['peak_bytes'] / MIB:.0f} "
-            f"| {row['peak_over_said']:.2f} |"
+            f"{row['side']} pixels | {row['total_bytes'] / MIB:.0f} | "
+            f"{row['peak_bytes'] / MIB:.0f} | {row['peak_over_said']:.2f} |"
         )
     Path("results/memory_need.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -9,7 +9,7 @@ import pytest
 
 from efface.errors import InputError, OutputError
 from efface.io import atomic
-from efface.io.atomic import whole_folder, write_whole
+from efface.io.atomic import claimed, whole_folder, write_whole
 
 FULL = OSError(28, "No space left on device")
 
@@ -175,3 +175,41 @@ def test_a_parent_that_is_a_file_is_an_output_error(tmp_path):
         whole_folder(tmp_path / "file" / "out"),
     ):
         pytest.fail("the block must not run")
+
+
+def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path):
+    """Two runs would each think that they were alone, until one lost an hour's work."""
+    code = (
+        "import sys, time; from efface.io.atomic import claimed\n"
+        "with claimed(sys.argv[1]):\n    print('held', flush=True); time.sleep(60)"
+    )
+    out = tmp_path / "out"
+    other = subprocess.Popen([sys.executable, "-c", code, out], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(InputError) as caught, claimed(out):
+        pytest.fail("the block must not run")
+    assert str(caught.value) == (
+        f"Wanted {out} to be free. Got another run that is writing it. "
+        "Wait until that run has ended, or give another --out."
+    )
+    other.kill()
+    other.communicate()
+    with claimed(out):  # a killed run has given its claim up
+        assert not out.exists()
+    assert names(tmp_path) == []
+
+
+def test_what_killed_runs_left_is_removed_by_the_next(tmp_path):
+    """Half a model of some hundred megabytes, under a hidden name, would stay for ever."""
+    (tmp_path / ".out.12345678.writing").mkdir()
+    (tmp_path / ".other.12345678.writing").mkdir()
+    with claimed(tmp_path / "out"), whole_folder(tmp_path / "out") as scratch:
+        (scratch / "x").write_text("1")
+    assert names(tmp_path) == [".other.12345678.writing", "out"]
+
+
+def test_a_claim_that_came_to_nothing_leaves_no_folders(tmp_path):
+    """A mistyped --out must not leave its parents behind."""
+    with pytest.raises(ValueError, match="by hand"), claimed(tmp_path / "a" / "b" / "out"):
+        raise ValueError("by hand")
+    assert names(tmp_path) == []

@@ -1,9 +1,12 @@
 """The command line: parse, call, show. torch is imported only when a command runs."""
 
 import json
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -15,7 +18,7 @@ app = App(
     help="Make a trained model forget records, with an honest account of how far it succeeded.",
     help_epilogue="Exit codes: 0 done · 2 input · 3 not met, the old model stands · "
     "4 unsafe file · 5 unknown record · 6 doctor refuses · 7 a package is missing · "
-    "8 the result was not written.",
+    "8 the result was not written · 130, 143 stopped by a signal.",
 )
 
 Numbers = Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True, negative=())]
@@ -47,14 +50,15 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
     id_column: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> None:
     """Make MODEL forget records of DATA; write the new model and its evidence into a new folder.
 
     Name the records in one way: --ids, --where or --forget-class.
 
     Args:
-        model: A folder that `efface train` wrote, or a weights file with --architecture.
+        model: A folder of `efface train`, transformers or timm, or a weights file with
+            --architecture.
         data: Parquet file or folder, or image folder; `DATA:test` names a split.
         out: A folder that does not exist yet; it gets the model in the same container, record.json,
             evidence.json, exclude.csv and report.html, all or nothing.
@@ -77,7 +81,7 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
         id_column: Column of the ids.
         image_column: Column of the images.
         label_column: Column of the labels.
-        device: For torch: cpu or cuda.
+        device: For torch: cpu, cuda or mps; `auto` takes the best that is here.
     """
     from efface.command import Flags, run_forget
 
@@ -113,7 +117,7 @@ def train(
     exclude: Path | None = None,
     exclude_class: str | None = None,
     label_column: str | None = None,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> None:
     """Train a named recipe from scratch; stopped, it goes on after its last whole epoch.
 
@@ -125,7 +129,7 @@ def train(
         exclude: File of ids that must not be trained on, for example an exclude.csv.
         exclude_class: A class that must not be trained on.
         label_column: Column of the labels.
-        device: For torch: cpu or cuda.
+        device: For torch: cpu, cuda or mps; `auto` takes the best that is here.
     """
     from efface.training import run_train
 
@@ -152,12 +156,13 @@ def doctor(
     size: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> None:
     """Look for hazards before anything moves: wrong preprocessing, modes, weights, labels.
 
     Args:
-        model: A folder that `efface train` wrote, or a weights file with --architecture.
+        model: A folder of `efface train`, transformers or timm, or a weights file with
+            --architecture.
         data: Correctly labelled records; parquet file or folder, or image folder.
         architecture: `timm:NAME` or `package.module:factory`, for a weights file.
         mean: Per channel, of the pixels in 0 to 1.
@@ -165,7 +170,7 @@ def doctor(
         size: Side of the images in pixels.
         image_column: Column of the images.
         label_column: Column of the labels.
-        device: For torch: cpu or cuda.
+        device: For torch: cpu, cuda or mps; `auto` takes the best that is here.
     """
     from efface.command import Flags, run_doctor
 
@@ -222,9 +227,31 @@ def main(arguments: list[str] | None = None) -> None:
     from efface.errors import EffaceError
 
     try:
-        app(sys.argv[1:] if arguments is None else arguments, exit_on_error=False)
+        with _terminated_as_interrupted():
+            app(sys.argv[1:] if arguments is None else arguments, exit_on_error=False)
     except EffaceError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)
     except CycloptsError:
         sys.exit(2)
+    except KeyboardInterrupt as stopped:
+        sys.stderr.write("Stopped. What was there before is untouched; start again.\n")
+        sys.exit(128 + (stopped.args[0] if stopped.args else signal.SIGINT))
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM unwinds as Ctrl-C does, so that scratch folders are removed; only while it runs."""
+
+    def stop(number: int, frame: object) -> NoReturn:  # noqa: ARG001
+        raise KeyboardInterrupt(number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread, which alone may set handlers
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -3,7 +3,8 @@
 import secrets
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from typing import Any
 from accelerate import PartialState
 
 from efface import show
+from efface.devices import device_named
 from efface.doctor import examine, refuse_if_needed
-from efface.errors import InputError, NotMet
+from efface.errors import NotMet
 from efface.evidence import write as write_evidence
-from efface.io.atomic import refuse_taken, whole_folder, write_whole
+from efface.io.atomic import claimed, refuse_taken, whole_folder, write_whole
 from efface.io.dataset import open_table
 from efface.io.model import LoadedModel, load_model
 from efface.io.naming import rows_named
 from efface.io.table import Table
+from efface.memory import Need
 from efface.methods import METHODS
 from efface.record import exclusion_table, keyed_hashes
 from efface.request import Result, forget
@@ -37,19 +40,17 @@ class Flags:
     id_column: str | None = None
     image_column: str | None = None
     label_column: str | None = None
-    device: str = "cpu"
+    device: str = "auto"
 
     def model(self, path: Path) -> LoadedModel:
         """The model of a folder or a weights file, on the device."""
+        device = device_named(self.device)
         loaded = load_model(
             path, architecture=self.architecture, mean=self.mean, std=self.std, size=self.size
         )
-        try:
-            return replace(loaded, model=loaded.model.to(self.device))
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(
-                "a device that torch has here", repr(self.device), "Use --device cpu."
-            ) from error
+        if loaded.kept:
+            show.event("kept", beside_the_model=list(loaded.kept), hint="they may hold the data")
+        return replace(loaded, model=loaded.model.to(device))
 
     def table(self, spec: str, loaded: LoadedModel) -> Table:
         """A table of records; the model's classes settle which label column is meant."""
@@ -79,14 +80,47 @@ def run_forget(
     Raises NotMet after writing the account of a request that could not be met, without a model.
     """
     refuse_taken(out)
+    device = device_named(flags.device)
+    main = PartialState(cpu=device.type == "cpu").is_main_process
     loaded = flags.model(model)
+    with _claimed_by_one(out, main=main):
+        others = {"holdout": holdout, "retain": retain}
+        _run(loaded, flags, data, out, naming=naming, others=others, options=options, main=main)
+
+
+@contextmanager
+def _claimed_by_one(out: Path, *, main: bool) -> Iterator[None]:
+    """The folder claimed by the process that writes; the others of one launch do without."""
+    if not main:
+        yield
+        return
+    with claimed(out):
+        yield
+
+
+def _run(
+    loaded: LoadedModel,
+    flags: Flags,
+    data: str,
+    out: Path,
+    *,
+    naming: Mapping[str, Any],
+    others: Mapping[str, str | None],
+    options: Mapping[str, Any],
+    main: bool,
+) -> None:
+    """The request itself, with the folder claimed."""
     table = flags.table(data, loaded)
     rows, leaving = rows_named(table, naming)
+    if len(rows) == len(table) > 1 and not leaving:
+        show.event(
+            "warning",
+            named="every record of the data",
+            hint="if the model was trained on nothing else, delete it instead",
+        )
     if not leaving and (whole := table.nearly_whole_classes(rows)):
         show.event("warning", nearly_all_of=", ".join(whole), hint="--forget-class removes a class")
-    split, left_out, taken = _split(
-        flags, loaded, table, rows, others={"holdout": holdout, "retain": retain}
-    )
+    split, left_out, taken = _split(flags, loaded, table, rows, others=others)
     failure: NotMet | None = None
     try:
         result = _forgotten(loaded, replace(split, leaving=leaving), table, options)
@@ -99,7 +133,7 @@ def run_forget(
         left_out={**left_out, "of the checkpoint": list(loaded.left_out)},
         data={"digest": table.digest, "architecture": loaded.architecture},
     )
-    if PartialState(cpu=flags.device == "cpu").is_main_process:
+    if main:
         _write(out, result, loaded, split.forget.ids)
         _summary(result, out)
     if failure:
@@ -158,9 +192,19 @@ def _forgotten(
             split,
             classes=loaded.classes or table.classes,
             preprocessing=loaded.preprocessing,
+            stored=loaded.stored,
+            started=_say_need,
             progress=shown,
             **options,
         )
+
+
+def _say_need(need: Need) -> None:
+    """The memory that the request will take, in MiB, before it takes it."""
+    mib = {
+        name.removesuffix("_bytes"): round(size / 2**20) for name, size in need.as_json().items()
+    }
+    show.event("memory", unit="MiB", **mib)
 
 
 def _write(out: Path, result: Result, loaded: LoadedModel, ids: tuple[str, ...]) -> None:

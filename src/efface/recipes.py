@@ -13,6 +13,7 @@ from torch.nn import functional
 from efface.adapters import logits
 from efface.errors import InputError
 from efface.io.architecture import build
+from efface.io.atomic import write_whole
 from efface.io.preprocessing import Preprocessing
 from efface.io.table import Table
 from efface.methods.parts.neighbours import shift_and_flip, uniforms
@@ -205,9 +206,7 @@ def _save(
         "done": done,
     }
     state.parent.mkdir(parents=True, exist_ok=True)
-    scratch = state.with_suffix(".writing")
-    torch.save(parts, scratch)
-    scratch.replace(state)
+    write_whole(state, lambda scratch: torch.save(parts, scratch))
 
 
 def _resume(

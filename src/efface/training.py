@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from efface import show
-from efface.io.atomic import refuse_taken
+from efface.devices import device_named
+from efface.io.atomic import claimed
 from efface.io.dataset import open_table
 from efface.io.model import save_trained
 from efface.io.naming import rows_named
@@ -25,9 +26,23 @@ def run_train(
     device: str,
 ) -> None:
     """Train a recipe into a new folder; its progress is kept beside it until it is done."""
-    refuse_taken(out)
+    with claimed(out):
+        _train(name, data, out, seed=seed, excluded=excluded, columns=label_column, device=device)
+
+
+def _train(
+    name: str,
+    data: str,
+    out: Path,
+    *,
+    seed: int,
+    excluded: Mapping[str, Any],
+    columns: str | None,
+    device: str,
+) -> None:
+    """The training itself, with the folder claimed."""
     recipe = named(name)
-    table = open_table(data, label_column=label_column)
+    table = open_table(data, label_column=columns)
     rows = set(range(len(table)))
     if any(value is not None for value in excluded.values()):
         rows -= set(rows_named(table, excluded)[0])
@@ -39,7 +54,7 @@ def run_train(
         command=shlex.join(["efface", *sys.argv[1:]]),
         excluded=len(table) - len(rows),
     )
-    model = fresh(recipe, facts["num_classes"], seed=seed).to(device)
+    model = fresh(recipe, facts["num_classes"], seed=seed).to(device_named(device))
     state = out.with_name(f".{out.name}.training")
     with show.steps_shown(f"train {name}", None) as shown:
         train(

@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from efface.errors import EffaceError, InputError, OutputError
+
+WRITING = ".writing"
+"""How the names of scratch files and folders end."""
 
 
 def write_whole(path: str | Path, content: bytes | Callable[[Path], None]) -> None:
@@ -36,6 +40,47 @@ def write_whole(path: str | Path, content: bytes | Callable[[Path], None]) -> No
         raise _not_written(path, error) from error
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed(out: str | Path) -> Iterator[None]:
+    """Hold ``out`` for this run alone while the block runs; what killed runs left is removed.
+
+    Raises InputError before anything is done when ``out`` holds something or another run has
+    claimed it, OutputError when its folder cannot be written to. A killed run gives its claim up.
+    """
+    out = Path(out)
+    refuse_taken(out)
+    path = out.absolute().with_name(f".{out.name}.lock")
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, blocking=False)
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"{out} to be free",
+            "another run that is writing it",
+            "Wait until that run has ended, or give another --out.",
+        ) from error
+    except OSError as error:
+        raise _not_written(out, error) from error
+    try:
+        refuse_taken(out)
+        for stale in path.parent.glob(f".{_literal(out.name)}.*{WRITING}"):
+            shutil.rmtree(stale, ignore_errors=True)
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: nobody else can be between
+        lock.release()
+        for folder in made:
+            with suppress(OSError):  # it holds the result
+                folder.rmdir()
+
+
+def _literal(name: str) -> str:
+    """A name in which no sign stands for other signs."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
 
 
 @contextmanager
@@ -81,7 +126,7 @@ def refuse_taken(out: Path) -> None:
 
 def _beside(path: Path) -> Path:
     """A free name in the same folder: renaming works within one file system only."""
-    return path.absolute().with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.writing")
+    return path.absolute().with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{WRITING}")
 
 
 def _to_disk(path: Path) -> None:
