@@ -29,7 +29,6 @@ def run(folder, count, kind):
     ("kind", "count"),
     [
         ("SIGKILL", 6),
-        ("SIGINT", 2),
         ("SIGTERM", 2),
         pytest.param("SIGKILL", 200, marks=pytest.mark.slow),
         pytest.param("SIGINT", 40, marks=pytest.mark.slow),

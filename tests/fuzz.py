@@ -1,0 +1,234 @@
+"""Broken files and arguments by the thousand: each must end well or in an error with words.
+
+A child is forked for each batch, so that a crash in a C library is seen; it counts what happened
+and looks whether anything was run or written that should not have been.
+"""
+
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from efface import cli
+from efface.adapters import student_of
+from efface.errors import EffaceError
+from efface.io.checkpoint import load_checkpoint
+from efface.io.dataset import open_table, read_ids
+from efface.io.model import load_model
+from efface.nets import conv_small
+
+BATCH = 100
+SLOW_SECONDS = 20
+RUNS_CODE = {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect"}
+WORDS = [
+    "--data",
+    "--ids",
+    "--out",
+    "--where",
+    "--forget-class",
+    "--holdout",
+    "--setting",
+    "--seed",
+    "--strength",
+    "--size",
+    "--mean",
+    "--device",
+    "--method",
+    "nan",
+    "-1",
+    "1e309",
+    "steps=x",
+    "steps=-1",
+    "sigma=0",
+    "model=1",
+    "__import__('os').system('x')",
+    "label=(3",
+    "../../etc/passwd",
+    "jit",
+    "ssd",
+    "os:system",
+    "cuda:9",
+    "0.5",
+    "--mislabelled",
+    "--architecture",
+    "timm:nothing",
+    "forget",
+    "doctor",
+    "train",
+    "--utility-budget",
+    "--expected-accuracy",
+    "2",
+    "=",
+    "--",
+    "label",
+    "id=1",
+]
+WORDS += ["", "\0", "label=dog or", "\N{SNOWMAN}", "9" * 400]
+
+
+def mutated(content, draw):
+    """Bytes with bits turned, pieces cut, doubled, swapped, or numbers of the header changed."""
+    data = bytearray(content)
+    for _ in range(draw.randint(1, 4)):
+        at, n = draw.randrange(len(data) or 1), draw.randint(1, 64)
+        kind = draw.randrange(6)
+        if kind == 0 and data:
+            data[at] ^= 1 << draw.randrange(8)
+        elif kind == 1:
+            del data[at : at + n]
+        elif kind == 2:
+            data[at:at] = data[at : at + n]
+        elif kind == 3:
+            data[at : at + 8] = draw.choice([0, 1, 2**31, 2**63 - 1, 2**64 - 1]).to_bytes(
+                8, "little"
+            )
+        elif kind == 4:
+            data = data[:at]
+        else:
+            data[at : at + n] = bytes(draw.randrange(256) for _ in range(n))
+    return bytes(data)
+
+
+def seeds(folder):
+    """The sound files that are broken, by the reader that must bear it; every kind of container."""
+    net = conv_small(width=2)
+    state = net.state_dict()
+    save_file(state, folder / "net.safetensors")
+    torch.save(state, folder / "zip.pt")
+    torch.save(state, folder / "old.pt", _use_new_zipfile_serialization=False)
+    torch.save({"state_dict": state, "optimizer": {"lr": 1.0}, "epoch": 1}, folder / "nested.ckpt")
+    parquet = next((folder / "work/data").glob("train*"))
+    (folder / "ids.csv").write_text("id\n" + "\n".join(f"digit-{n:04d}" for n in range(9)))
+    weights = [folder / name for name in ("net.safetensors", "zip.pt", "old.pt", "nested.ckpt")]
+    return {
+        **{path.name: (path.read_bytes(), _weights) for path in weights},
+        "recipe.json": ((folder / "work/model/recipe.json").read_bytes(), _folder),
+        "data.parquet": (parquet.read_bytes(), _table),
+        "ids.csv": ((folder / "ids.csv").read_bytes(), lambda path, _: read_ids(path)),
+    }
+
+
+def _weights(path, _):
+    state = load_checkpoint(path).under(conv_small(width=2).state_dict()).state
+    net = conv_small(width=2)
+    if {n: t.shape for n, t in state.items()} == {n: t.shape for n, t in net.state_dict().items()}:
+        net.load_state_dict(state)
+        student_of(net)(torch.zeros(1, 1, 8, 8))
+
+
+def _folder(path, work):
+    shutil.copy(work / "model/model.safetensors", path.parent / "model.safetensors")
+    load_model(path.parent)
+
+
+def _table(path, work):
+    table = open_table(path)
+    table.readable(range(min(len(table), 5)), load_model(work / "model").preprocessing)
+
+
+def one(kind, draw, scratch, folder, sources):
+    """One broken input; ``ok``, ``refused``, or what it ended with instead."""
+    try:
+        if kind == "arguments":
+            return _arguments(draw, folder)
+        content, reader = sources[kind]
+        path = scratch / kind
+        path.write_bytes(mutated(content, draw))
+        reader(path, folder / "work")
+    except EffaceError as error:
+        return "refused" if len(str(error)) > 20 else f"no words: {error!r}"
+    except Exception as error:  # noqa: BLE001  # this is what is looked for
+        return f"{type(error).__name__}: {str(error)[:200]}"
+    return "ok"
+
+
+def _arguments(draw, folder):
+    """A command with words out of a hat; its own output is looked at for words."""
+    work = folder / "work"
+    base = ["forget", f"{work}/model", "--data", f"{work}/data", "--out", f"{work}/out",
+            "--ids", f"{work}/ids.csv", "--setting", "steps=1", "--device", "cpu"]  # fmt: skip
+    words = base[: draw.randint(0, len(base))] if draw.random() < 0.5 else list(base)
+    for _ in range(draw.randint(1, 4)):
+        at = draw.randrange(len(words) + 1)
+        words[at : at + draw.randrange(2)] = [draw.choice(WORDS)]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            cli.main(words)
+    except SystemExit as end:
+        if end.code and not said.getvalue().strip():
+            return f"no words, code {end.code}: {words}"
+        return "refused" if end.code else "ok"
+    finally:
+        shutil.rmtree(work / "out", ignore_errors=True)
+    return "ok"
+
+
+def batch(number, folder, sources, kinds):
+    """Run one batch in this process, which is a child; print its counts as JSON."""
+    draw, counts, bad = random.Random(number), {}, []  # noqa: S311
+    ran = []
+    sys.addaudithook(lambda event, _: ran.append(event) if event in RUNS_CODE else None)
+    scratch = folder / f"scratch-{number}"
+    for row in range(BATCH):
+        kind = draw.choice(kinds)
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        began = time.monotonic()
+        end = one(kind, draw, scratch, folder, sources)
+        if time.monotonic() - began > SLOW_SECONDS:
+            end = "too slow"
+        counts[f"{kind} {end}" if end in {"ok", "refused"} else "bad"] = (
+            counts.get(f"{kind} {end}" if end in {"ok", "refused"} else "bad", 0) + 1
+        )
+        if end not in {"ok", "refused"}:
+            bad.append(f"batch {number} row {row} {kind}: {end}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    return {"counts": counts, "bad": bad + [f"batch {number} ran {event}" for event in ran]}
+
+
+def all_batches(folder, total):
+    """Fork a child for each batch; add up what they found, crashes and leavings included."""
+    from kills import contents, prepared
+
+    prepared(folder / "work")
+    sources = seeds(folder)
+    before, counts, bad = contents(folder), {}, []
+    for number in range(-(-total // BATCH)):
+        read, write = os.pipe()
+        if not (child := os.fork()):
+            os.close(read)
+            sys.stderr = sys.stdout = io.StringIO()
+            found = batch(number, folder, sources, [*sources, "arguments"])
+            os.write(write, json.dumps(found).encode()[:60_000])
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            text = pipe.read()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        found = (
+            json.loads(text) if code == 0 else {"counts": {}, "bad": [f"batch {number}: {code}"]}
+        )
+        for name, n in found["counts"].items():
+            counts[name] = counts.get(name, 0) + n
+        bad += found["bad"]
+        shutil.rmtree(folder / f"scratch-{number}", ignore_errors=True)
+        if contents(folder) != before:
+            bad.append(f"batch {number}: the folder is not what it was")
+            before = contents(folder)
+    return {"inputs": sum(counts.values()), "counts": dict(sorted(counts.items())), "bad": bad}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    target = Path(sys.argv[1])
+    target.mkdir(parents=True, exist_ok=True)
+    print(json.dumps(all_batches(target, int(sys.argv[2]))))  # noqa: T201
