@@ -234,6 +234,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except CycloptsError:
         sys.exit(2)
+    except OSError as error:  # a name too long, a disk that went away
+        sys.stderr.write(f"Wanted files that can be read. Got {error}. Check the paths.\n")
+        sys.exit(2)
     except KeyboardInterrupt as stopped:
         sys.stderr.write("Stopped. What was there before is untouched; start again.\n")
         sys.exit(128 + (stopped.args[0] if stopped.args else signal.SIGINT))

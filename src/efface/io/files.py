@@ -112,13 +112,14 @@ def _read_parquet(files: Iterable[Path]) -> datasets.Dataset:
     for file in files:
         try:
             tables.append(pq.ParquetFile(file).read())
+            tables[-1].validate(full=True)  # texts that are none would fail later, without a name
         except (pa.ArrowException, OSError) as error:
             raise InputError(
                 f"a parquet file at {file}", str(error).splitlines()[0], "Fetch or write it again."
             ) from error
     try:
         return datasets.Dataset(pa.concat_tables(tables))
-    except pa.ArrowInvalid as error:
+    except ValueError as error:
         raise InputError(
             "files of one split with the same columns",
             str(error).splitlines()[0],
