@@ -1,6 +1,8 @@
 """A name becomes an untrained net, and nothing else that a name could mean."""
 
+import signal
 import sys
+import time
 from types import ModuleType
 
 import pytest
@@ -73,3 +75,43 @@ def test_timm_that_is_not_installed_is_said(monkeypatch):
     assert str(caught.value) == (
         "Wanted the package timm. Got none installed. Install it: pip install 'efface[timm]'."
     )
+
+
+def raises():
+    """A factory with a fault."""
+    raise KeyError("layers")
+
+
+def leaves():
+    """A script's main function, named by mistake."""
+    sys.exit(3)
+
+
+def hangs():
+    """Waits for what never comes."""
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("factory", "came"),
+    [
+        (raises, "KeyError: 'layers'"),
+        (leaves, "SystemExit: 3"),
+        (hangs, "TimeoutError: no answer within 0.2 s"),
+    ],
+)
+def test_a_factory_that_raises_leaves_or_hangs_is_refused(monkeypatch, factory, came):
+    """It is a user's code, and must not take the request's words with it."""
+    module = ModuleType("faulty_nets")
+    module.factory = factory
+    monkeypatch.setitem(sys.modules, "faulty_nets", module)
+    monkeypatch.setattr("efface.io.architecture.LIMIT_SECONDS", 0.2)
+    handler = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(InputError) as error:
+        build("faulty_nets:factory")
+    assert str(error.value) == (
+        f"Wanted a net from faulty_nets:factory. Got {came}. "
+        "Mend the factory: it must return an untrained net, and do nothing else."
+    )
+    assert signal.getsignal(signal.SIGALRM) is handler
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

@@ -4,22 +4,65 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from efface.errors import InputError, MissingExtra
+from efface.errors import EffaceError, InputError, MissingExtra
+
+LIMIT_SECONDS = 120.0
+"""How long importing and calling a factory may take."""
 
 
 def build(architecture: str, num_classes: int | None = None) -> nn.Module:
     """An untrained net of ``timm:NAME`` or ``package.module:factory``; no weights are fetched.
 
     ``num_classes`` None is the net's own default. The global random state is left as it was.
-    Raises InputError for an unknown name or a factory that makes no module, MissingExtra for timm.
+    Raises InputError for an unknown name, for a factory that raises, hangs or makes no module;
+    MissingExtra for timm.
     """
+    with _limited(architecture, LIMIT_SECONDS):
+        return _built(architecture, num_classes)
+
+
+@contextmanager
+def _limited(architecture: str, seconds: float) -> Iterator[None]:
+    """Refuse a user's code that raises, ends the program, or does not come back in time.
+
+    The time is kept by the system's alarm, which the main thread alone may set.
+    """
+
+    def late(number: int, frame: object) -> NoReturn:  # noqa: ARG001
+        raise TimeoutError(f"no answer within {seconds:g} s")
+
+    timed = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGALRM")
+    before = signal.signal(signal.SIGALRM, late) if timed else None
+    if timed:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except EffaceError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"a net from {architecture}",
+            f"{type(error).__name__}: {error}".splitlines()[0],
+            "Mend the factory: it must return an untrained net, and do nothing else.",
+        ) from error
+    finally:
+        if timed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def _built(architecture: str, num_classes: int | None) -> nn.Module:
+    """What the factory makes, seen to be a net."""
     factory = _factory(architecture)
     wanted = (
         {} if num_classes is None or not _takes_classes(factory) else {"num_classes": num_classes}
