@@ -42,6 +42,10 @@ class Result:
     record: dict[str, Any]
     findings: tuple[Finding, ...] = field(default=())
 
+    def _repr_html_(self) -> str:
+        """The outcome and the rows that ran: what a notebook shows."""
+        return self.evidence._repr_html_()  # the name is IPython's
+
     def report(self, path: str | Path) -> Path:
         """Write the report, one self-contained HTML page, and return its path."""
         path = Path(path)

@@ -121,6 +121,12 @@ class Split:
     fresh: Callable[[int], nn.Module] | None = field(default=None, repr=False)
     train: Callable[[nn.Module, Records, int], nn.Module] | None = field(default=None, repr=False)
 
+    def _repr_html_(self) -> str:
+        """A table of the parts: what a notebook shows."""
+        from efface.display import split_html
+
+        return split_html(self)
+
 
 Method = Callable[..., nn.Module]
 """``method(model, split, *, hyperparameters…, seed, watch) -> model``; never changes ``model``."""

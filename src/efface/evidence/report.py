@@ -2,11 +2,13 @@
 
 import json
 from collections import Counter
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 
+from efface.display import table
 from efface.evidence.figures import figures
 from efface.evidence.rows import LOOK, NOT_RUN, PLAIN, RED, TIERS, Evidence, Row, plain
 
@@ -62,6 +64,30 @@ def write(folder: Path, evidence: Evidence, record: dict[str, Any]) -> None:
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / name).write_text(text + "\n", encoding="utf-8")
     (folder / "report.html").write_text(render(evidence, record), encoding="utf-8")
+
+
+MARKS = {
+    PLAIN: "\N{WHITE CIRCLE}",
+    LOOK: "\N{BLACK UP-POINTING TRIANGLE}",
+    RED: "\N{BLACK SQUARE}",
+}
+
+
+def fragment(evidence: Evidence) -> str:
+    """For a notebook: what came out in sentences, and each test that ran with its verdict."""
+    rows = [
+        [
+            f"{MARKS[row.status]} {row.name}",
+            *(shown(value, row.unit) for value in (row.before, row.after, row.target)),
+            row.verdict,
+        ]
+        for row in evidence.rows
+        if row.status in MARKS
+    ]
+    silent = len(evidence.rows) - len(rows)
+    told = f"Tier {evidence.tier}, {evidence.outcome}; {silent} tests were not run."
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in (*headline(evidence), told))
+    return said + table(["test", "before", "after", "target", "verdict"], rows)
 
 
 def headline(evidence: Evidence) -> list[str]:

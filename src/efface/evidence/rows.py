@@ -96,10 +96,10 @@ class Evidence:
         return plain(whole)
 
     def _repr_html_(self) -> str:
-        """The page, without a record of the run: what a notebook shows."""
-        from efface.evidence.report import render
+        """The outcome and the rows that ran: what a notebook shows."""
+        from efface.evidence.report import fragment
 
-        return render(self, {})
+        return fragment(self)
 
 
 def plain(value: Any) -> Any:

@@ -254,17 +254,20 @@ def _way(
 ) -> Callable[[], float]:
     """Share of the way from the given confidence to the target's, on up to 512 records."""
     adapter = adapter_of(forget)
-    sample = forget.take(range(min(len(forget), 512))).to(device_of(teacher))
-    given = _answer(teacher, sample)
-    own = adapter.answer(given)
+    rows = torch.arange(min(len(forget), 512)).split(128)
+    parts = [forget.take(part).to(device_of(teacher)) for part in rows]
+    own = [adapter.answer(_answer(teacher, part)) for part in parts]
 
-    def confidence(answer: Tensor) -> float:
-        return float((-adapter.loss(answer, own)).exp().mean())
+    def confidence(answer: Target) -> float:
+        each = [
+            (-adapter.loss(answer(part), said)).exp() for part, said in zip(parts, own, strict=True)
+        ]
+        return float(torch.cat(each).mean())
 
-    start, goal = confidence(given), confidence(target(sample))
+    start, goal = confidence(lambda part: _answer(teacher, part)), confidence(target)
 
     def done() -> float:
-        now = confidence(_answer(averaged, sample))
+        now = confidence(lambda part: _answer(averaged, part))
         return (start - now) / (start - goal) if start - goal > 0.01 else 1.0  # noqa: PLR2004
 
     return done
