@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
 from efface.io.checkpoint import load_checkpoint
 from efface.io.dataset import open_table
@@ -40,13 +39,13 @@ from efface.scores.measure import Measured, measure
 from efface.scores.membership import loss_attack
 from efface.scores.utility import accuracy
 from efface.types import Records, Split
+from linear_head import best_decay, fitted
 
 RESULTS, RUNS = Path("results/foreign_checkpoint.json"), Path("runs/foreign")
 ARCHITECTURE = "efficientnet_lite:lite0"
 MEAN, STD, SIZE = 127 / 255, 128 / 255, 128
 """(pixel - 127) / 128, as the net was trained; 128 px instead of its 224 to save time."""
 
-DECAYS = (1e-1, 1e-2, 1e-3)
 SETTINGS = {"records_per_step": 32, "steps": 80, "averaging": 0.9}
 SEED, SAMPLE = 0, 1000
 BEFORE, WITHOUT, OUT = RUNS / "lite0-83.pth", RUNS / "lite0-83-without.pth", RUNS / "out"
@@ -147,10 +146,10 @@ def train() -> None:
     test_x, test_y = _features(base, "test")
     print(f"features at hand after {time.perf_counter() - began:.0f} s", flush=True)
     gone = the_identity(y.numpy())
-    decay, tried = _best_decay(x, y)
+    decay, tried = best_decay(x, y)
     found: dict[str, Any] = {"size": SIZE, "decay": decay, "decays tried": tried, "identity": gone}
     for path, rows in ((BEFORE, y >= 0), (WITHOUT, y != gone)):
-        head, facts = _fitted(x[rows], y[rows], decay)
+        head, facts = fitted(x[rows], y[rows], decay)
         _write(base, head, path)
         right = head(test_x).argmax(1) == test_y
         facts |= {
@@ -177,48 +176,6 @@ def _features(base: LoadedModel, split: str) -> tuple[Tensor, Tensor]:
         torch.save((torch.cat(parts), records.y), kept)
     x, y = torch.load(kept, weights_only=True)
     return x, y
-
-
-def _best_decay(x: Tensor, y: Tensor) -> tuple[float, dict[str, float]]:
-    """The weight decay that is best on every fifth training image; the test images see none."""
-    fifth = torch.arange(len(y)) % 5 == 0
-    tried = {}
-    for decay in DECAYS:
-        head, _ = _fitted(x[~fifth], y[~fifth], decay)
-        tried[str(decay)] = float((head(x[fifth]).argmax(1) == y[fifth]).float().mean())
-    print(tried, flush=True)
-    return float(max(tried, key=lambda name: tried[name])), tried
-
-
-def _fitted(x: Tensor, y: Tensor, decay: float) -> tuple[nn.Linear, dict[str, float]]:
-    """Softmax regression for all 83 outputs from zero, L-BFGS to convergence; deterministic.
-
-    ``decay`` is on weights and biases over standardised features, so that the row of a class
-    without images has an end to go to too; the standardisation is folded into the head.
-    """
-    mean, std = x.mean(0), x.std(0) + 1e-6
-    z = (x - mean) / std
-    weight = torch.zeros(83, x.shape[1], requires_grad=True)
-    bias = torch.zeros(83, requires_grad=True)
-    solver = torch.optim.LBFGS(
-        [weight, bias], max_iter=300, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
-    )
-
-    def objective() -> Tensor:
-        solver.zero_grad()
-        penalty = weight.square().sum() + bias.square().sum()
-        value = functional.cross_entropy(z @ weight.T + bias, y) + decay / 2 * penalty
-        value.backward()
-        return value
-
-    solver.step(objective)
-    value = float(objective())
-    slope = max(float(w.grad.abs().max()) for w in (weight, bias))
-    head = nn.Linear(x.shape[1], 83)
-    with torch.no_grad():
-        head.weight.copy_(weight / std)
-        head.bias.copy_(bias - (weight / std) @ mean)
-    return head.requires_grad_(requires_grad=False), {"objective": value, "steepest slope": slope}
 
 
 def _write(base: LoadedModel, head: nn.Linear, path: Path) -> None:
