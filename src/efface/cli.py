@@ -15,6 +15,7 @@ from efface import __version__
 app = App(
     name="efface",
     version=__version__,
+    suppress_keyboard_interrupt=False,
     help="Make a trained model forget records, with an honest account of how far it succeeded.",
     help_epilogue="Exit codes: 0 done · 2 input · 3 not met, the old model stands · "
     "4 unsafe file · 5 unknown record · 6 doctor refuses · 7 a package is missing · "
