@@ -39,6 +39,7 @@ from efface.scores.measure import Measured, measure
 from efface.scores.membership import loss_attack
 from efface.scores.utility import accuracy
 from efface.types import Records, Split
+from foreign_table import page
 from linear_head import best_decay, fitted
 
 RESULTS, RUNS = Path("results/foreign_checkpoint.json"), Path("runs/foreign")
