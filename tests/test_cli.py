@@ -264,3 +264,15 @@ def test_two_processes_write_the_file_of_one(place):
     one, other = (load_file(place / out / "model.safetensors") for out in ("of-one", "of-two"))
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, other[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("number", "code"), [(None, 130), (15, 143)])
+def test_a_stopped_command_says_that_nothing_was_lost(efface, monkeypatch, capfd, number, code):
+    """A traceback is no answer to Ctrl-C."""
+
+    def stopped():
+        raise KeyboardInterrupt(*[number] * (number is not None))
+
+    monkeypatch.setattr("efface.command.run_methods", stopped)
+    assert efface("methods") == code
+    assert capfd.readouterr().err == ("Stopped. What was there before is untouched; start again.\n")

@@ -1,9 +1,13 @@
 """Pixels become inputs by two numbers a channel, and wrong numbers are refused."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from efface.errors import InputError
+from efface.io.folders import timm_inputs, transformers_inputs
+from efface.io.pixels import pixels_of
 from efface.io.preprocessing import Preprocessing
 
 
@@ -35,3 +39,51 @@ def test_preprocessing_that_would_spoil_every_input_is_refused(mean, std, size, 
     with pytest.raises(InputError) as caught:
         Preprocessing(mean, std, size)
     assert came in caught.value.came
+
+
+def photograph(folder):
+    """A colour image that is not square, as a file."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((130, 90), Image.Resampling.BICUBIC)
+    image.save(folder / "photo.png")
+    return folder / "photo.png"
+
+
+def inputs_of(path, preprocessing):
+    """The image as the model takes it."""
+    names = ("size", "resize", "interpolation", "squash")
+    scaled = {name: getattr(preprocessing, name) for name in names}
+    pixels = pixels_of(path.name, root=path.parent, channels=3, **scaled)
+    return preprocessing(torch.from_numpy(pixels))
+
+
+@pytest.mark.parametrize("crop", ["center", "squash"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_images_are_what_timm_makes_of_them(tmp_path, crop, interpolation):
+    """Wrong preprocessing is the commonest silent error: the oracle is the model's own library."""
+    timm_data = pytest.importorskip("timm.data", reason="NOT RUN: it needs timm")
+    said = {"input_size": (3, 64, 64), "crop_pct": 0.8, "crop_mode": crop}
+    said |= {"interpolation": interpolation, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
+    ours = Preprocessing(**timm_inputs(said))
+    theirs = timm_data.create_transform(**{**said, "is_training": False})
+    path = photograph(tmp_path)
+    torch.testing.assert_close(inputs_of(path, ours), theirs(Image.open(path)), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ViTImageProcessor", "ConvNextImageProcessor"])
+def test_images_are_nearly_what_transformers_makes_of_them(tmp_path, kind):
+    """Its processors scale tensors, ours PIL images: two grey levels apart at most."""
+    transformers = pytest.importorskip("transformers", reason="NOT RUN: it needs transformers")
+    size = {"height": 64, "width": 64} if kind.startswith("ViT") else {"shortest_edge": 64}
+    processor = getattr(transformers, kind)(size=size)
+    processor.save_pretrained(tmp_path)
+    ours = Preprocessing(**{
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in transformers_inputs(tmp_path).items()
+    })  # fmt: skip
+    path = photograph(tmp_path)
+    theirs = processor(Image.open(path), return_tensors="pt")["pixel_values"][0]
+    apart = (inputs_of(path, ours) - theirs).abs() * torch.tensor(ours.std).view(-1, 1, 1) * 255
+    assert float(apart.max()) < 2.5
+    assert float(apart.mean()) < 0.6

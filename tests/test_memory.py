@@ -141,3 +141,29 @@ def test_the_need_is_told_before_the_first_step(tiny_net, digits):
     assert isinstance(order[0], int)
     assert order[0] > 0
     assert order[1:] == ["step"] * 2
+
+
+def test_a_step_that_fails_halfway_is_begun_anew():
+    """Memory may end at any micro-batch: the gradient of those before must not count twice."""
+
+    class Late(Small):
+        def forward(self, x):
+            self.most = 0 if len(self.asked) == 1 else 1000  # the second part of the first step
+            return super().forward(x)
+
+    def after(kind):
+        torch.manual_seed(0)
+        net = kind(1000)
+        x = torch.randn(48, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+        def loss(student, batch, step):  # noqa: ARG001
+            return nn.functional.cross_entropy(student(batch.x), batch.y, reduction="none")
+
+        settings = {"steps": 1, "seed": 0, "records_per_step": 48, "micro_batch": 24}
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        return descend(net, loss, Records(x, torch.arange(48) % 3), optimizer=optimizer, **settings)
+
+    whole, halted = after(Small), after(Late)
+    assert halted.asked == [24, 24, 12, 12, 12, 12]
+    for a, b in zip(whole.parameters(), halted.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)

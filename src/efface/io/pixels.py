@@ -27,7 +27,7 @@ def pixels_of(
 
     ``raw``: the bytes of a file, or a mapping of ``bytes`` and ``path``; a path is followed inside
     ``root`` only. ``size``: where the image is not so, its shorter side is scaled to it (or to
-    ``resize``) and the middle cut out; with ``squash`` both sides are scaled to it.
+    ``resize``) and the middle cut out; with ``squash`` both sides are scaled.
     The first picture of an animation counts. An image too large to be one is not unpacked.
     """
     file = _file_of(raw, root)
@@ -79,9 +79,9 @@ def _fitted(
     """The image in the size that the model takes, as torchvision scales and cuts it."""
     if size is None or (image.size == (size, size) and resize in {None, size}):
         return image
-    if squash:
-        return functional.resize(image, [size, size], mode)
-    return functional.center_crop(functional.resize(image, [resize or size], mode), [size])
+    side = resize or size
+    scaled = functional.resize(image, [side, side] if squash else [side], mode)
+    return functional.center_crop(scaled, [size])
 
 
 def _as_array(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -16,7 +16,7 @@ class Preprocessing:
 
     ``size``: height and width in pixels; None takes images as they come, all of one size.
     ``resize``: the shorter side before the middle of ``size`` is cut out, ``size`` itself when not
-    given; ``squash``: both sides to ``size``, nothing cut out; ``interpolation``: of PIL.
+    given; ``squash``: both sides are scaled to that; ``interpolation``: of PIL.
     Raises InputError when the numbers do not fit together.
     """
 
