@@ -1,6 +1,7 @@
 """Requests that are stopped, disks that fill up, files and arguments that are broken: the counts.
 
-    python benchmarks/lost.py     # writes results/lost.json and .md; about ten minutes
+    python benchmarks/lost.py            # writes results/lost.json and .md; about ten minutes
+    python benchmarks/lost.py SIGINT     # one of the counts anew, the others as recorded
 
 The code is that of the slow tests; seeds are fixed, moments of the kills are not (they are times).
 """
@@ -29,11 +30,16 @@ def run(script: str, *arguments: str) -> dict:
 
 def main() -> None:
     """Kills of three kinds, then broken input; a table of what was found."""
-    kills = {kind: run("kills.py", str(count), kind) for kind, count in KILLS.items()}
-    fuzz = run("fuzz.py", str(INPUTS))
+    path, only = Path("results/lost.json"), sys.argv[1:]
+    old = json.loads(path.read_text()) if only else {}
+    kills = {
+        kind: run("kills.py", str(count), kind) if not only or kind in only else old["kills"][kind]
+        for kind, count in KILLS.items()
+    }
+    fuzz = old["fuzz"] if only else run("fuzz.py", str(INPUTS))
     record = {"command": "python benchmarks/lost.py", "date": "2026-11-24",
               "versions": versions(), "kills": kills, "fuzz": fuzz}  # fmt: skip
-    Path("results/lost.json").write_text(json.dumps(record, indent=1) + "\n")
+    path.write_text(json.dumps(record, indent=1) + "\n")
     lines = [
         "# Nothing lost",
         "",

@@ -58,6 +58,7 @@ def started(folder):
         return child
     code = 70
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
         torch.set_num_threads(1)
         quiet = os.open(os.devnull, os.O_WRONLY)
         for stream in (1, 2):
