@@ -159,16 +159,22 @@ def _arguments(draw, folder):
     for _ in range(draw.randint(1, 4)):
         at = draw.randrange(len(words) + 1)
         words[at : at + draw.randrange(2)] = [draw.choice(WORDS)]
-    said = io.StringIO()
+    said, here = io.StringIO(), folder / "here"
+    here.mkdir(exist_ok=True)
+    os.chdir(here)  # where a word that became a folder's name would be written
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             cli.main(words)
     except SystemExit as end:
         if end.code and not said.getvalue().strip():
             return f"no words, code {end.code}: {words}"
+        if end.code and (left := [path.name for path in here.rglob("*") if path.is_file()]):
+            return f"wrote {left[:3]}, code {end.code}: {words}"
         return "refused" if end.code else "ok"
     finally:
+        os.chdir(folder)
         shutil.rmtree(work / "out", ignore_errors=True)
+        shutil.rmtree(here)
     return "ok"
 
 
