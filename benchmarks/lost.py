@@ -1,7 +1,7 @@
 """Requests that are stopped, disks that fill up, files and arguments that are broken: the counts.
 
     python benchmarks/lost.py            # writes results/lost.json and .md; about ten minutes
-    python benchmarks/lost.py SIGINT     # one of the counts anew, the others as recorded
+    python benchmarks/lost.py SIGINT fuzz     # some counts anew, the others as recorded
 
 The code is that of the slow tests; seeds are fixed, moments of the kills are not (they are times).
 """
@@ -36,7 +36,7 @@ def main() -> None:
         kind: run("kills.py", str(count), kind) if not only or kind in only else old["kills"][kind]
         for kind, count in KILLS.items()
     }
-    fuzz = old["fuzz"] if only else run("fuzz.py", str(INPUTS))
+    fuzz = run("fuzz.py", str(INPUTS)) if not only or "fuzz" in only else old["fuzz"]
     record = {"command": "python benchmarks/lost.py", "date": "2026-11-24",
               "versions": versions(), "kills": kills, "fuzz": fuzz}  # fmt: skip
     path.write_text(json.dumps(record, indent=1) + "\n")
