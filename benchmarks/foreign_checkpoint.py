@@ -99,7 +99,8 @@ def roundtrip() -> None:
         checkpoint, model = load_checkpoint(path), loaded(path)
         folder = RUNS / "roundtrip"
         folder.mkdir(exist_ok=True)
-        checkpoint.write(checkpoint.state, RUNS / f"again-{path.name}")
+        state = {n: t for portion in checkpoint.portions() for n, t in portion.items()}
+        checkpoint.write(state, RUNS / f"again-{path.name}")
         model.write(model.model, folder)
         found[kind] = {
             "checkpoint": _same(path, RUNS / f"again-{path.name}"),

@@ -1,6 +1,7 @@
-"""What every test shares: shapes checked at run time, one torch thread, and a tiny trained net."""
+"""What every test shares: shapes checked at run time, one torch thread, a tiny net, a command."""
 
 import os
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,3 +109,54 @@ def _random_state():
         "numpy": (kind, keys.tobytes(), *rest),
         "torch": torch.random.get_rng_state().numpy().tobytes(),
     }
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a model, data and ids; the net is small and was shown each digit twice."""
+    from efface.demo import write_data
+    from efface.io.dataset import open_table
+    from efface.io.model import save_trained
+    from efface.nets import conv_small
+    from efface.recipes import RECIPES, description
+
+    folder = tmp_path_factory.mktemp("place")
+    write_data(folder / "data")
+    table = open_table(folder / "data")
+    records = table.records(None, RECIPES["digits-conv"].preprocessing)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = conv_small(width=8)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    for rows in np.array_split(np.tile(np.arange(len(records)), 2), 40):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(records.x[rows]), records.y[rows]).backward()
+        optimizer.step()
+    facts = description("digits-conv", table, seed=0, command="a test")
+    facts["architecture"] = "tests_nets:narrow"
+    (folder / "tests_nets.py").write_text(
+        "from efface.nets import conv_small\n"
+        "def narrow(num_classes=10):\n    return conv_small(num_classes, width=8)\n"
+    )
+    save_trained(folder / "model", net.eval(), facts)
+    (folder / "ids.csv").write_text("id\ndigit-0001\ndigit-0002\n")
+    return folder
+
+
+@pytest.fixture
+def efface(place, monkeypatch):
+    """Run the command in this process; gives back its exit code."""
+    from efface.cli import main
+
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(str(place))
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["efface", *arguments])
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    return run

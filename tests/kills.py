@@ -1,4 +1,4 @@
-"""Requests that are stopped at random moments, and what is left of them.
+"""Requests and trainings that are stopped at random moments, and what is left of them.
 
 A process that has imported everything forks a child for each request, so that a kill lands in the
 request and not in the imports. The slow suite and ``benchmarks/lost.py`` call this with hundreds.
@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -51,8 +52,22 @@ def contents(folder):
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def started(folder):
-    """A child that runs one whole request; gives its process id."""
+def request(folder):
+    """The words of a whole request."""
+    f = str(folder)
+    return ["forget", f"{f}/model", "--data", f"{f}/data", "--ids", f"{f}/ids.csv", "--holdout",
+            f"{f}/data:test", "--out", f"{f}/out", "--setting", "steps=6",
+            "--device", "cpu"]  # fmt: skip
+
+
+def training(folder):
+    """The words of a whole training."""
+    f = str(folder)
+    return ["train", "digits-conv", "--data", f"{f}/data", "--out", f"{f}/net", "--device", "cpu"]
+
+
+def started(folder, words=request):
+    """A child that runs one whole command; gives its process id."""
     child = os.fork()
     if child:
         return child
@@ -63,11 +78,7 @@ def started(folder):
         quiet = os.open(os.devnull, os.O_WRONLY)
         for stream in (1, 2):
             os.dup2(quiet, stream)
-        f = str(folder)
-        cli.main(
-            ["forget", f"{f}/model", "--data", f"{f}/data", "--ids", f"{f}/ids.csv", "--holdout",
-             f"{f}/data:test", "--out", f"{f}/out", "--setting", "steps=6", "--device", "cpu"]
-        )  # fmt: skip
+        cli.main(words(folder))
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
@@ -123,6 +134,38 @@ def stopped(folder, *, count, number=signal.SIGKILL, seed=0):
     return {"seconds of a whole request": round(seconds, 2), **found}
 
 
+def trained(folder, *, count, seed=0):
+    """Kill trainings ``count`` times, each started again until it ends; or an error at a loss.
+
+    Each must end with the very files of a training that nobody stopped.
+    """
+    draw, out, state = random.Random(seed), folder / "net", folder / ".net.training"  # noqa: S311
+    began = time.perf_counter()
+    assert ended(started(folder, training)) == 0
+    seconds, old, expected = time.perf_counter() - began, contents(folder), contents(out)
+    found = {"kills": 0, "ended": 0, "went on from an epoch": 0}
+    while found["kills"] < count or state.exists():
+        shutil.rmtree(out, ignore_errors=True)
+        found["went on from an epoch"] += state.exists()
+        child = started(folder, training)
+        if found["kills"] < count:
+            time.sleep(draw.uniform(0.1, 0.9) * seconds)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        code = ended(child)
+        assert code in {0, -signal.SIGKILL}, f"exit {code}"
+        found["kills" if code else "ended"] += 1
+        assert not out.exists() or contents(out) == expected, "not the files of a whole training"
+        if state.exists():
+            torch.load(state, weights_only=True)
+        seen = {name: digest for name, digest in contents(folder).items() if name[0] != "."}
+        assert seen == {n: d for n, d in old.items() if out.exists() or not n.startswith("net/")}
+    assert ended(started(folder, training)) == (0 if not out.exists() else 2)
+    assert contents(out) == expected
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".net")]
+    return {"seconds of a whole training": round(seconds, 2), **found}
+
+
 def _undisturbed(folder):
     """Seconds of a request that nobody stops; it must end well, and its result is removed."""
     began = time.perf_counter()
@@ -133,7 +176,15 @@ def _undisturbed(folder):
     return time.perf_counter() - began
 
 
-if __name__ == "__main__":
-    target, total, kind = Path(sys.argv[1]), int(sys.argv[2]), getattr(signal, sys.argv[3])
+def main(folder, count, kind):
+    """What the tests and the benchmark start: stopped requests, or killed trainings."""
     torch.set_num_threads(1)
-    print(json.dumps(stopped(prepared(target), count=total, number=kind)))  # noqa: T201
+    prepared(folder)
+    if kind == "training":
+        RECIPES["digits-conv"] = replace(RECIPES["digits-conv"], epochs=6)
+        return trained(folder, count=count)
+    return stopped(folder, count=count, number=getattr(signal, kind))
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])))  # noqa: T201

@@ -1,6 +1,7 @@
 """The container that comes in is the container that goes out, and no code in it ever runs."""
 
 from collections import OrderedDict
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from efface.errors import UnsafeFile
 from efface.io.checkpoint import load_checkpoint
 
 
@@ -41,6 +43,11 @@ def same(one, other):
         assert one == other
 
 
+def numbers(checkpoint):
+    """All tensors of the weights, as they are read."""
+    return {name: t for portion in checkpoint.portions() for name, t in portion.items()}
+
+
 def read(path):
     """With torch itself, as the oracle."""
     return torch.load(path, weights_only=True)
@@ -50,7 +57,7 @@ def test_safetensors_keep_names_dtypes_and_metadata(tmp_path):
     """A tool that reads the metadata must find what it wrote."""
     save_file(state(), tmp_path / "old.safetensors", metadata={"format": "pt", "of": "mine"})
     checkpoint = load_checkpoint(tmp_path / "old.safetensors")
-    checkpoint.write(doubled(checkpoint.state), tmp_path / "new.safetensors")
+    checkpoint.write(doubled(numbers(checkpoint)), tmp_path / "new.safetensors")
     with safe_open(tmp_path / "new.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt", "of": "mine"}
     new, old = load_file(tmp_path / "new.safetensors"), load_file(tmp_path / "old.safetensors")
@@ -64,7 +71,7 @@ def test_unchanged_safetensors_are_the_same_file(tmp_path):
     """Byte for byte: whoever compares digests sees that nothing moved."""
     save_file(state(), tmp_path / "old.safetensors", metadata={"format": "pt"})
     checkpoint = load_checkpoint(tmp_path / "old.safetensors")
-    checkpoint.write(checkpoint.state, tmp_path / "new.safetensors")
+    checkpoint.write(numbers(checkpoint), tmp_path / "new.safetensors")
     assert (tmp_path / "new.safetensors").read_bytes() == (
         tmp_path / "old.safetensors"
     ).read_bytes()
@@ -88,7 +95,7 @@ def test_a_torch_file_keeps_its_nesting_prefix_and_the_rest(tmp_path, place, pre
     torch.save(content, tmp_path / "old.pt", _use_new_zipfile_serialization=zipped)
     checkpoint = load_checkpoint(tmp_path / "old.pt")
     assert list(checkpoint.state) == list(state())
-    checkpoint.write(doubled(checkpoint.state), tmp_path / "new.pt")
+    checkpoint.write(doubled(numbers(checkpoint)), tmp_path / "new.pt")
     moved = OrderedDict((prefix + n, t.to(state()[n].dtype)) for n, t in doubled(state()).items())
     same(read(tmp_path / "new.pt"), moved if place is None else {**content, place: moved})
     same(read(tmp_path / "old.pt"), content)
@@ -99,7 +106,7 @@ def test_the_versions_that_torch_keeps_beside_a_state_dict_are_kept(tmp_path):
     net = nn.Sequential(nn.BatchNorm1d(2))
     torch.save(net.state_dict(), tmp_path / "old.pt")
     checkpoint = load_checkpoint(tmp_path / "old.pt")
-    checkpoint.write(checkpoint.state, tmp_path / "new.pt")
+    checkpoint.write(numbers(checkpoint), tmp_path / "new.pt")
     assert read(tmp_path / "new.pt")._metadata == net.state_dict()._metadata
 
 
@@ -123,7 +130,7 @@ def test_what_may_hold_the_records_too_is_left_out_and_named(tmp_path):
     assert checkpoint.left_out == (
         *("optimizer", "lr_schedulers", "state_dict_ema", "ema", "amp_scaler", "best", "history"),
     )
-    checkpoint.write(checkpoint.state, tmp_path / "new.ckpt")
+    checkpoint.write(numbers(checkpoint), tmp_path / "new.ckpt")
     assert list(read(tmp_path / "new.ckpt")) == [
         "state_dict",
         "hyper_parameters",
@@ -179,6 +186,44 @@ def test_a_float64_weight_that_did_not_move_keeps_its_bits(tmp_path):
     assert written[1] == computed[1].double()
 
 
+def test_a_safetensors_file_is_read_in_portions_that_hold_every_tensor_once(tmp_path, monkeypatch):
+    """A large model must not be in memory twice: as it was read, and as it is."""
+    whole = {f"w{n:02d}": torch.full((n, 5), float(n)) for n in range(20)}
+    save_file(whole, tmp_path / "f.safetensors")
+    monkeypatch.setattr("efface.io.safetensors_file.AT_ONCE", 300)
+    checkpoint = load_checkpoint(tmp_path / "f.safetensors")
+    assert all(outline.is_meta for outline in checkpoint.state.values())
+    portions = list(checkpoint.portions())
+    assert [name for portion in portions for name in portion] == list(checkpoint.state)
+    assert all(whole[name].equal(t) for portion in portions for name, t in portion.items())
+    sizes = [sum(t.nbytes for t in portion.values()) for portion in portions]
+    assert all(size <= 300 or len(p) == 1 for size, p in zip(sizes, portions, strict=True))
+    assert all(a + b > 300 for a, b in pairwise(sizes))
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        lambda checkpoint, _: list(checkpoint.portions()),
+        lambda checkpoint, folder: checkpoint.write({"w": torch.ones(2)}, folder / "g"),
+    ],
+    ids=["read", "write"],
+)
+def test_another_file_in_the_place_of_the_one_that_was_opened_is_refused(tmp_path, later):
+    """Half of one model and half of another would be a model that nobody trained."""
+    path = tmp_path / "f.safetensors"
+    save_file({"w": torch.ones(2, dtype=torch.float64)}, path)
+    checkpoint = load_checkpoint(path)
+    save_file({"w": torch.ones(3, dtype=torch.float64)}, path)
+    with pytest.raises(UnsafeFile) as caught:
+        later(checkpoint, tmp_path)
+    assert str(caught.value) == (
+        f"Wanted {path} as it was when it was opened. Got another file in its place. "
+        "Start again when nothing else writes it."
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["f.safetensors"]
+
+
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -195,7 +240,10 @@ TENSORS = st.builds(
 )
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW_IS_FINE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]  # on a busy machine
+
+
+@settings(max_examples=50, suppress_health_check=SLOW_IS_FINE)
 @given(
     weights=st.dictionaries(st.text(min_size=1), TENSORS, min_size=1),
     rest=st.dictionaries(st.text(alphabet="abcxyz", min_size=1), VALUES),
@@ -206,5 +254,5 @@ def test_any_nesting_of_plain_values_comes_back_as_it_was(tmp_path, weights, res
     content = weights if place is None else {**rest, place: weights}
     torch.save(content, tmp_path / "old.pt")
     checkpoint = load_checkpoint(tmp_path / "old.pt")
-    checkpoint.write(checkpoint.state, tmp_path / "new.pt")
+    checkpoint.write(numbers(checkpoint), tmp_path / "new.pt")
     same(read(tmp_path / "new.pt"), content)

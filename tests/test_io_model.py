@@ -247,10 +247,10 @@ def test_a_header_of_a_hundred_thousand_tensors_is_answered_shortly(tmp_path):
     """A file can name as many tensors as it likes; the message names ten."""
     state = {f"w{number}": torch.zeros(1) for number in range(100_000)}
     save_file(state, tmp_path / "many.safetensors")
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(InputError) as error:
         load_model(tmp_path / "many.safetensors", architecture="efface.nets:conv_small")
-    assert time.perf_counter() - began < 60
+    assert time.process_time() - began < 60
     assert len(str(error.value)) < 1000
     assert "unexpected: w0, w1, w10, w100," in str(error.value)
     assert "w10004 and 99990 more; other shapes: none" in str(error.value)

@@ -40,3 +40,11 @@ def test_a_stopped_request_leaves_the_old_state_or_the_whole_result(tmp_path, ki
     found = run(tmp_path, count, kind)
     assert found["absent"] + found["whole"] == count
     assert count < 20 or found["absent"] > count / 4  # else no signal arrived
+
+
+@pytest.mark.parametrize("count", [5, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_training_that_was_killed_and_started_again_ends_with_the_same_bytes(tmp_path, count):
+    """A week of training must not be lost, nor become another model for having been stopped."""
+    found = run(tmp_path, count, "training")
+    assert found["kills"] == count
+    assert found["went on from an epoch"] >= count / 5

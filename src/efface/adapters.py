@@ -35,7 +35,7 @@ def adapter_of(records: Records) -> Adapter:
             f"{len(records)} records",
             "Give Records(…, adapter=efface.adapters.values(scale=their standard deviation)).",
         )
-    return values(scale=float(records.y.double().std()) or 1.0)
+    return values(scale=float(records.y.cpu().double().std()) or 1.0)
 
 
 def outputs(model: nn.Module, batch: Records) -> Float[Tensor, " n k"]:

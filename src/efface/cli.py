@@ -66,7 +66,7 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
         ids: File with one id a line, or a CSV with a column `id`.
         where: Expression on columns, for example `label=dog and source!=web`.
         forget_class: A class that goes altogether, all its records.
-        holdout: Data that the model was never trained on.
+        holdout: Data that the model was never trained on, 12 records or more.
         retain: Data that the model was trained on and that stay.
         method: Name of a method.
         strength: The method's one knob; 1 is its default.

@@ -16,7 +16,7 @@ from efface.devices import device_named
 from efface.doctor import examine, refuse_if_needed
 from efface.errors import NotMet
 from efface.evidence import write as write_evidence
-from efface.io.atomic import claimed, refuse_taken, whole_folder, write_whole
+from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder, write_whole
 from efface.io.dataset import open_table
 from efface.io.model import LoadedModel, load_model
 from efface.io.naming import rows_named
@@ -79,6 +79,7 @@ def run_forget(
 
     Raises NotMet after writing the account of a request that could not be met, without a model.
     """
+    refuse_overlap(out, {"MODEL": model, "--data": data, "--holdout": holdout, "--retain": retain})
     refuse_taken(out)
     device = device_named(flags.device)
     main = PartialState(cpu=device.type == "cpu").is_main_process

@@ -191,7 +191,7 @@ def _misfit(y: Tensor, k: int, kind: str) -> str:
 
 def _constant(answers: Float[Tensor, " n k"], part: Records, name: str) -> Iterator[Finding]:
     """Whether the answers are better than always saying what is commonest among these records."""
-    adapter, y = adapter_of(part), part.y
+    adapter, y = adapter_of(part), part.y.cpu()
     if adapter.name not in {"many labels", "values"}:
         return
     middle = y.double().reshape(len(y), -1).mean(0).expand(len(y), -1)

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 HALF = {torch.float16, torch.bfloat16}
 
+LOOKED_AT = 2**20
+"""Numbers that are looked at together: to look at all at once would take their size again."""
+
 
 def widened(model: nn.Module) -> nn.Module:
     """The model itself or, where a weight is of half precision, a float32 copy."""
@@ -44,7 +47,34 @@ def _dtype(name: str, old: Tensor, stored: Mapping[str, torch.dtype] | None) -> 
     return (stored or {}).get(name, old.dtype)
 
 
-def not_finite(model: nn.Module) -> list[str]:
+def in_dtype_of(old: Tensor, new: Tensor) -> Tensor:
+    """``new`` on the CPU in the dtype of ``old``; what did not move keeps its exact bits.
+
+    A float64 weight goes through a float32 model rounded: only where it moved is that written.
+    """
+    new = new.detach().cpu()
+    if exact(old, new):
+        return new.to(old.dtype)
+    kept = old.detach()
+    return torch.where(new == kept.to(new.dtype), kept, new.to(old.dtype))
+
+
+def exact(old: Tensor, new: Tensor) -> bool:
+    """Whether every number of the dtype of ``old`` comes back from the dtype of ``new``."""
+    if old.dtype == new.dtype:
+        return True
+    kinds = (old.dtype, new.dtype)
+    narrow, wide = (torch.finfo(kind).bits if kind.is_floating_point else 0 for kind in kinds)
+    return 0 < narrow < wide
+
+
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors that hold nan or inf."""
-    state = model.state_dict().items()
-    return [n for n, t in state if t.is_floating_point() and not t.isfinite().all()]
+    return [name for name, tensor in state.items() if not _is_finite(tensor)]
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_quantized:
+        return True
+    wide = tensor.float() if tensor.element_size() == 1 else tensor
+    return all(bool(some.isfinite().all()) for some in wide.reshape(-1).split(LOOKED_AT))

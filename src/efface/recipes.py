@@ -1,6 +1,7 @@
 """Recipes: a named net on a named data set, trained the same way each time."""
 
 import difflib
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from efface.io.architecture import build
 from efface.io.atomic import write_whole
 from efface.io.preprocessing import Preprocessing
 from efface.io.table import Table
+from efface.io.torch_file import read_torch
 from efface.methods.parts.neighbours import shift_and_flip, uniforms
 from efface.record import SCHEMA, versions
 from efface.steps import descend
@@ -129,7 +131,8 @@ def train(
 
     With ``state`` (a file) training goes on where it was stopped, bit for bit; the file is written
     after each epoch and left for the caller to remove. The global random state is not touched
-    (nets with dropout excepted: they draw from it).
+    (nets with dropout excepted: they draw from it). Raises InputError when ``state`` is of another
+    training, UnsafeFile when it is damaged.
     """
     steps_an_epoch = math.ceil(len(records) / recipe.records_per_step)
     steps = recipe.epochs * steps_an_epoch
@@ -142,14 +145,15 @@ def train(
         weight_decay=recipe.weight_decay,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle(step / steps))
-    done = _resume(state, model, optimizer, schedule)
+    known = _known(recipe, records, seed=seed) if state else {}
+    done = _resume(state, model, optimizer, schedule, known=known)
 
     def watch(student: nn.Module, loss: float) -> Verdict:
         nonlocal done
         done += 1
         schedule.step()
         if state and done % steps_an_epoch == 0:
-            _save(state, student, optimizer, schedule, done)
+            _save(state, student, optimizer, schedule, of=known, done=done)
         if progress:
             progress(done, steps, loss)
         return Verdict.GO_ON
@@ -191,15 +195,26 @@ def _loss_of(recipe: Recipe, seed: int) -> Callable[[nn.Module, Records, int], T
     return loss
 
 
+def _known(recipe: Recipe, records: Records, *, seed: int) -> dict[str, str]:
+    """What makes a training this one: to go on with another's weights would be neither's model."""
+    held = hashlib.sha256(repr(records.ids).encode())
+    for tensor in (records.x, records.y):
+        held.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return {"recipe": repr(recipe), "seed": str(seed), "set of records": held.hexdigest()}
+
+
 def _save(
     state: Path,
     student: nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
+    *,
+    of: dict[str, str],
     done: int,
 ) -> None:
     """Keep what the next epoch needs, whole or not at all."""
     parts = {
+        "of": of,
         "model": student.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
@@ -214,11 +229,20 @@ def _resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
+    *,
+    known: dict[str, str],
 ) -> int:
     """Steps done before; 0 when there is nothing to go on from."""
     if state is None or not state.exists():
         return 0
-    parts = torch.load(state, weights_only=True)
+    parts = read_torch(state)
+    of = parts.get("of", {})
+    if other := [name for name, value in known.items() if of.get(name) != value]:
+        raise InputError(
+            f"the progress of this training in {state}",
+            f"that of one with another {' and '.join(other)}",
+            "Remove that file to start anew, or give another --out.",
+        )
     model.load_state_dict(parts["model"])
     optimizer.load_state_dict(parts["optimizer"])
     schedule.load_state_dict(parts["schedule"])

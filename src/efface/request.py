@@ -75,8 +75,9 @@ def forget(
             several, of many labels, or values; it is not changed. Weights of half precision change
             in a float32 copy and come back in their own dtype.
         split: what must go and whatever else is at hand; records as ``Records``, tensors (x, y),
-            a torch Dataset or DataLoader, or a ``datasets.Dataset``. The holdout is split once by a
-            seeded hash: method and guard see the first half, the evidence the second.
+            a torch Dataset or DataLoader, or a ``datasets.Dataset``. The holdout, of
+            12 records or more, is split once by a seeded hash: method and guard see the first half,
+            the evidence the second.
         method: a name in ``efface.methods.METHODS``.
         mislabelled: the labels of the forget records are wrong.
         classes: names of the classes, for the report.
@@ -179,7 +180,7 @@ def _written(run: _Run, model: nn.Module, stored: Mapping[str, torch.dtype] | No
     if run.student is None:
         return run
     student = as_written(run.student, model, stored)
-    if broken := not_finite(student):
+    if broken := not_finite(student.state_dict()):
         failure = NotMet(
             "weights that their own dtype can hold",
             f"nan or inf after rounding {broken[0]}",

@@ -8,9 +8,9 @@ from typing import Any
 
 from efface import show
 from efface.devices import device_named
-from efface.io.atomic import claimed
+from efface.io.atomic import claimed, refuse_overlap
 from efface.io.dataset import open_table
-from efface.io.model import save_trained
+from efface.io.model import WEIGHTS, save_trained
 from efface.io.naming import rows_named
 from efface.recipes import description, fresh, named, train
 
@@ -26,6 +26,9 @@ def run_train(
     device: str,
 ) -> None:
     """Train a recipe into a new folder; its progress is kept beside it until it is done."""
+    refuse_overlap(out, {"--data": data})
+    if (out / WEIGHTS).is_file():  # killed between the last two lines of an earlier run
+        _progress(out).unlink(missing_ok=True)
     with claimed(out):
         _train(name, data, out, seed=seed, excluded=excluded, columns=label_column, device=device)
 
@@ -55,7 +58,7 @@ def _train(
         excluded=len(table) - len(rows),
     )
     model = fresh(recipe, facts["num_classes"], seed=seed).to(device_named(device))
-    state = out.with_name(f".{out.name}.training")
+    state = _progress(out)
     with show.steps_shown(f"train {name}", None) as shown:
         train(
             model,
@@ -67,3 +70,8 @@ def _train(
         )
     save_trained(out, model.cpu(), facts)
     state.unlink(missing_ok=True)
+
+
+def _progress(out: Path) -> Path:
+    """Where a training that is not done keeps what it needs to go on."""
+    return out.with_name(f".{out.name}.training")

@@ -70,7 +70,7 @@ def tensors(old: nn.Module, new: nn.Module) -> list[dict[str, Any]]:
 
 
 def _length(tensor: Tensor) -> float:
-    return float(tensor.detach().double().norm())
+    return float(tensor.detach().cpu().double().norm())
 
 
 def moved_rows(facts: Facts) -> list[Row]:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -121,6 +121,27 @@ def refuse_taken(out: Path) -> None:
             "a folder that is not there yet, or is empty",
             f"{out}, which holds files",
             "Nothing is overwritten: give another --out, or remove that folder.",
+        )
+
+
+def refuse_overlap(out: Path, read: Mapping[str, str | Path | None]) -> None:
+    """Raise InputError when ``out`` is, holds or lies in a folder that the run reads.
+
+    ``read``: by the name of an argument the path that it gives, or a path and a split.
+    """
+    target = out.resolve()
+    for name, given in read.items():
+        if given is None:
+            continue
+        paths = (Path(given), Path(str(given).rpartition(":")[0] or given))
+        folder = next((path.resolve() for path in paths if path.is_dir()), None)
+        if folder is None or not (target.is_relative_to(folder) or folder.is_relative_to(target)):
+            continue
+        inside = "is" if folder == target else "is inside" if folder in target.parents else "holds"
+        raise InputError(
+            "an --out apart from what is read",
+            f"{out}, which {inside} the folder of {name}, {given}",
+            "The next run would take what is written there for a part of it: give another --out.",
         )
 
 

@@ -1,19 +1,18 @@
 """Weights files: one container in, the same container out, never unpickled."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from efface.errors import InputError, OutputError, UnsafeFile
 from efface.io.atomic import write_whole
 from efface.io.prefixes import prefix_for, twins_of, wrapper_prefix
-from efface.io.safetensors_file import read_safetensors, write_safetensors
+from efface.io.safetensors_file import read_outlines, read_portions, write_safetensors
 from efface.io.torch_file import (
     HOW_TO_SAVE,
     archive_name,
@@ -22,6 +21,7 @@ from efface.io.torch_file import (
     read_torch,
     write_torch,
 )
+from efface.precision import exact, in_dtype_of, not_finite
 
 PLACES = ("state_dict", "model", "model_state_dict", "net")
 """Where a checkpoint may keep its weights when they are not at its top."""
@@ -33,9 +33,10 @@ SHOWN = 10
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A weights file in memory.
+    """A weights file: what it holds and how; the numbers themselves are read by ``portions``.
 
-    ``state``: names as the model has them, in the order of the file; ``left_out``: entries that may
+    ``state``: names as the model has them, in the order of the file, each with its tensor (of a
+    safetensors file shape and dtype alone, on torch's meta device); ``left_out``: entries that may
     hold the records too (optimizer, scheduler, averages, further tensors), which are not written
     back; ``kept``: tensors beside the net's own that are written back as they came;
     ``content``: the whole container without those; ``place``: the entry that holds the
@@ -88,6 +89,28 @@ class Checkpoint:
         state = {own.get(name, name): tensor for name, tensor in self.state.items()}
         return replace(self, state=state, names=names)
 
+    def portions(self) -> Iterator[dict[str, Tensor]]:
+        """The weights under the model's names: of safetensors some at a time, of torch.save all.
+
+        A portion is let go of before the next is read. Raises UnsafeFile when a safetensors file is
+        no longer the one that was opened.
+        """
+        if self.header is None:
+            yield self.state
+            return
+        names = {self._in_file(name): name for name in self.state}
+        for portion in self._read(names):
+            yield {names[name]: tensor for name, tensor in portion.items()}
+
+    def _in_file(self, name: str) -> str:
+        """The file's name of a tensor of the model."""
+        return self.prefix + self.names.get(name, name)
+
+    def _read(self, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+        """Tensors of a safetensors file by its own names, a portion at a time."""
+        outlines = {name: self.content[name] for name in names}
+        return read_portions(self.path, self.header or b"", outlines)
+
     def write(self, state: Mapping[str, Tensor], path: str | Path) -> None:
         """Write ``state`` in this container: same names, order, dtypes, nesting, metadata.
 
@@ -96,11 +119,13 @@ class Checkpoint:
         is not finite or the file cannot be written; the file is there whole or not at all.
         """
         _refuse_misfit(self.state, state)
+        given = self._needed_from_file(state)
         new = {
-            self.prefix + self.names.get(name, name): _as(old, state[name])
+            file_name: in_dtype_of(given.get(file_name, old), state[name])
             for name, old in self.state.items()
+            for file_name in [self._in_file(name)]
         }
-        if broken := _not_finite(new):
+        if broken := not_finite(new):
             raise OutputError(
                 "finite weights to write",
                 f"nan or inf in {some_of(broken)}",
@@ -110,13 +135,20 @@ class Checkpoint:
             content, archive = self._filled(new), self.archive
             write_whole(path, lambda scratch: write_torch(content, scratch, archive=archive))
             return
-        whole = {name: new.get(name, self.content[name]) for name in (*new, *self.kept)}
+        whole = {**new, **{name: given[name] for name in self.kept}}
         if len(whole) == len(self.content):
             header = self.header
             write_whole(path, lambda scratch: write_safetensors(header, whole, scratch))
         else:  # something is left out: the header cannot stay
             apart = {name: tensor.contiguous().clone() for name, tensor in whole.items()}
             write_whole(path, lambda scratch: save_file(apart, scratch, metadata=self.metadata))
+
+    def _needed_from_file(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What ``state`` cannot give back bit for bit: tensors beside the net's, and wider ones."""
+        if self.header is None:
+            return {}
+        wider = [self._in_file(n) for n, old in self.state.items() if not exact(old, state[n])]
+        return {n: t for portion in self._read([*wider, *self.kept]) for n, t in portion.items()}
 
     def _filled(self, new: dict[str, Tensor]) -> dict[str, Any]:
         """The container with new weights; a fresh outer layer, so that this checkpoint stands."""
@@ -148,7 +180,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     left_out: tuple[str, ...] = ()
     header = archive = None
     if head[8:] == b"{":
-        content, metadata, header = read_safetensors(path)
+        content, metadata, header = read_outlines(path)
         place, weights = _find_weights(path, content)
     elif head[:2] == b"PK" or head[:1] == b"\x80":
         content, metadata = read_torch(path), None
@@ -158,16 +190,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     else:
         raise damaged(path, "an empty file" if not head else f"a file that begins with {head!r}")
     prefix = wrapper_prefix(weights)
-    state = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-    if broken := _not_finite(state):
-        raise UnsafeFile(
-            f"finite weights in {path}",
-            f"nan or inf in {some_of(broken)}",
-            "Use a checkpoint from before training diverged.",
-        )
-    return Checkpoint(
+    read = Checkpoint(
         path=path,
-        state=state,
+        state={name.removeprefix(prefix): tensor for name, tensor in weights.items()},
         left_out=left_out,
         content=_copied(content, {k: v for k, v in content.items() if k not in left_out}),
         place=place,
@@ -176,6 +201,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         header=header,
         archive=archive,
     )
+    if broken := [name for portion in read.portions() for name in not_finite(portion)]:
+        raise UnsafeFile(
+            f"finite weights in {path}",
+            f"nan or inf in {some_of(broken)}",
+            "Use a checkpoint from before training diverged.",
+        )
+    return read
 
 
 def _find_weights(path: Path, content: dict[str, Any]) -> tuple[str | None, dict[str, Tensor]]:
@@ -212,17 +244,6 @@ def _holds_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def _not_finite(state: Mapping[str, Tensor]) -> list[str]:
-    return [name for name, tensor in state.items() if not _is_finite(tensor)]
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_quantized:
-        return True
-    wide = tensor.float() if tensor.element_size() == 1 else tensor
-    return bool(wide.isfinite().all())
-
-
 def _refuse_misfit(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
     missing = [name for name in old if name not in new]
     bent = [name for name in old if name in new and new[name].shape != old[name].shape]
@@ -232,18 +253,6 @@ def _refuse_misfit(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None
             f"missing: {some_of(missing)}; of another shape: {some_of(bent)}",
             "Write the state of the model that was loaded from it.",
         )
-
-
-def _as(old: Tensor, new: Tensor) -> Tensor:
-    """``new`` in the dtype of ``old``; what did not move keeps its exact bits.
-
-    A float64 weight goes through a float32 model rounded: only where it moved is that written.
-    """
-    new = new.detach().cpu()
-    if new.dtype == old.dtype:
-        return new
-    kept = old.detach()
-    return torch.where(new == kept.to(new.dtype), kept, new.to(old.dtype))
 
 
 def _kept_parameter(old: Tensor, new: Tensor) -> Tensor:

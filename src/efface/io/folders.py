@@ -116,7 +116,8 @@ def names_in_file(model: nn.Module) -> dict[str, str]:
         from transformers.core_model_loading import revert_weight_conversion
     except ImportError:  # an older transformers, whose names are those of its files
         return {}
-    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    # names are told by addresses, so that one number of its own stands for each tensor
+    state = {n: t.new_empty(()).expand(t.shape) for n, t in model.state_dict().items()}
     reverted = revert_weight_conversion(cast("Any", model), dict(state))
     places = {tensor.data_ptr(): name for name, tensor in reverted.items()}
     joined = [name for name, tensor in state.items() if tensor.data_ptr() not in places]

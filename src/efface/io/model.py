@@ -94,7 +94,10 @@ def load_model(
     read = _from_folder(path, architecture) if path.is_dir() else _from_file(path, architecture)
     model, known = read.model, read.known
     state = {name: tensor for part in read.parts for name, tensor in part.state.items()}
-    _load_strictly(model, state, read.architecture)
+    _refuse_misfit(model, state, read.architecture)
+    for part in read.parts:
+        for portion in part.portions():
+            model.load_state_dict(portion, strict=False)
     classes = known.get("classes")
     return LoadedModel(
         model=model.eval(),
@@ -185,8 +188,8 @@ def save_trained(folder: str | Path, model: nn.Module, recipe: Mapping[str, Any]
         write_whole(scratch / RECIPE, (text + "\n").encode())
 
 
-def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], architecture: str) -> None:
-    """Fill the model; a tied weight may stand under one of its names only."""
+def _refuse_misfit(model: nn.Module, state: Mapping[str, Tensor], architecture: str) -> None:
+    """Every tensor must be there in its shape; a tied weight may stand under one name only."""
     own = model.state_dict()
     filled = {own[name].data_ptr() for name in state if name in own}
     missing = [n for n in own if n not in state and own[n].data_ptr() not in filled]
@@ -203,7 +206,6 @@ def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], architecture: 
             f"other shapes: {some_of(bent)}",
             "Name the architecture that these weights were trained with.",
         )
-    model.load_state_dict(dict(state), strict=False)
 
 
 def _read_recipe(folder: Path) -> dict[str, Any]:
