@@ -87,13 +87,13 @@ def main() -> None:
             }
     command = "python benchmarks/memory_need.py"
     Path("results/memory_need.json").write_text(
-        json.dumps({"command": command, "date": "2026-11-24", "cells": found}, indent=1) + "\n"
+        json.dumps({"command": command, "date": "2026-11-25", "cells": found}, indent=1) + "\n"
     )
     lines = [
         "# The memory that is said, and the memory that is taken",
         "",
         (
-            f"2026-11-24, `{command}`, one CPU thread, float32. Said before it starts: given "
+            f"2026-11-25, `{command}`, one CPU thread, float32. Said before it starts: given "
             "model, what method and guard hold beside it, activations, records."
         ),
         "",

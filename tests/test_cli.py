@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,8 +17,9 @@ from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
 from efface.guard import Guard
+from efface.io.dataset import open_table
 from efface.nets import conv_small
-from efface.recipes import RECIPES
+from efface.recipes import RECIPES, fresh, train
 from efface.types import Verdict
 
 FORGET = ("forget", "model", "--data", "data", "--setting", "steps=2")
@@ -190,6 +192,49 @@ def test_training_goes_on_where_it_was_stopped(efface, place, monkeypatch):
     whole, pieces = ((place / n / "model.safetensors").read_bytes() for n in ("whole", "pieces"))
     assert whole == pieces
     assert not list(place.glob(".pieces*"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        (("--seed", "1"), "seed"),
+        (("--exclude", "ids.csv"), "set of records"),
+        (("--seed", "2", "--exclude-class", "3"), "seed and set of records"),
+    ],
+)
+def test_a_training_does_not_go_on_from_the_weights_of_another(efface, place, capfd, changed, what):
+    """What must be excluded now was trained on then: the result would still hold it."""
+    state = place / ".kept.training"
+    shutil.copy(_stopped_training(place), state)
+    assert efface("train", "digits-conv", "--data", "data", "--out", "kept", *changed) == 2
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        f"Wanted the progress of this training in .kept.training. "
+        f"Got that of one with another {what}. "
+        "Remove that file to start anew, or give another --out."
+    )
+    assert state.exists()
+    assert not (place / "kept").exists()
+
+
+def _stopped_training(place):
+    """What a training with seed 0 leaves when it is stopped after its first epoch."""
+    path = place / "stopped"
+    if not path.exists():
+        recipe = replace(RECIPES["digits-conv"], epochs=1)
+        records = open_table(place / "data").records(None, recipe.preprocessing)
+        train(fresh(recipe, 10, seed=0), records, recipe, seed=0, state=path)
+        parts = torch.load(path, weights_only=True)
+        parts["of"]["recipe"] = repr(RECIPES["digits-conv"])
+        torch.save(parts, path)
+    return path
+
+
+def test_damaged_progress_is_refused_in_a_sentence(efface, place, capfd):
+    """Half a file can only come from elsewhere: a disk, a copy."""
+    (place / ".hurt.training").write_bytes(_stopped_training(place).read_bytes()[:500])
+    assert efface("train", "digits-conv", "--data", "data", "--out", "hurt") == 4
+    assert "a whole safetensors file, or one that torch.save wrote" in capfd.readouterr().err
+    assert not (place / "hurt").exists()
 
 
 def test_an_exclusion_list_is_taken_by_the_next_training_run(efface, place):

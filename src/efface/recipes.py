@@ -199,7 +199,7 @@ def _known(recipe: Recipe, records: Records, *, seed: int) -> dict[str, str]:
     """What makes a training this one: to go on with another's weights would be neither's model."""
     held = hashlib.sha256(repr(records.ids).encode())
     for tensor in (records.x, records.y):
-        held.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        held.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return {"recipe": repr(recipe), "seed": str(seed), "set of records": held.hexdigest()}
 
 

@@ -17,14 +17,24 @@ def settings_of(method: str, *, mislabelled: bool, settings: dict[str, Any]) -> 
         )
     known = hyperparameters(method)
     chosen = {name: value for name, value in settings.items() if value is not None}
-    for name in chosen:
+    for name, value in chosen.items():
         if name not in known:
             raise InputError(
                 f"a setting of {method}: {', '.join(known)}", repr(name), _nearest(name, known)
             )
+        _refuse_kind(name, value, known[name])
     if mislabelled and "mislabelled" in known:
         chosen["mislabelled"] = True
     return chosen
+
+
+def _refuse_kind(name: str, value: Any, default: Any) -> None:
+    """A text where a number belongs would end in a traceback, half a step in one step more."""
+    kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+    wanted = type(default)
+    fits = isinstance(value, int | float) if wanted is float else isinstance(value, wanted)
+    if wanted in kinds and (not fits or (wanted is not bool and isinstance(value, bool))):
+        raise InputError(f"{kinds[wanted]} for {name}", repr(value), f"Its default is {default}.")
 
 
 RANGES = {

@@ -85,17 +85,16 @@ def _built(architecture: str, num_classes: int | None) -> nn.Module:
     return model
 
 
-def build_to_fit(architecture: str, state: Mapping[str, Tensor], model: nn.Module) -> nn.Module:
-    """The net with the classes that the weights have: the last tensor of another shape tells.
+def classes_in(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
+    """How many classes the weights have, where the net has another number of them.
 
-    ``model`` is the net as its factory makes it; it is given back where nothing else is told.
+    The net's last tensor of another shape tells, when it is another in its length alone; else None.
     """
-    last = [
-        state[name].shape[0]
-        for name, tensor in model.state_dict().items()
-        if name in state and state[name].ndim and state[name].shape != tensor.shape
-    ]
-    return build(architecture, last[-1]) if last else model
+    own = model.state_dict()
+    last = [n for n in own if n in state and state[n].ndim and state[n].shape != own[n].shape]
+    if not last or state[last[-1]].shape[1:] != own[last[-1]].shape[1:]:
+        return None
+    return state[last[-1]].shape[0]
 
 
 def _factory(architecture: str) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.io import folders
-from efface.io.architecture import build, build_to_fit
+from efface.io.architecture import build, classes_in
 from efface.io.atomic import whole_folder, write_whole
 from efface.io.checkpoint import Checkpoint, load_checkpoint, some_of
 from efface.io.preprocessing import Preprocessing
@@ -134,9 +134,11 @@ def _from_file(path: Path, architecture: str | None) -> _Read:
             "Give --architecture timm:NAME or package.module:factory, "
             "such as torchvision.models:resnet18.",
         )
-    net = build(architecture)
-    part = part.under(net.state_dict())
-    model = build_to_fit(architecture, part.state, net)
+    model = build(architecture)
+    part = part.under(model.state_dict())
+    if classes := classes_in(part.state, model):
+        del model  # two nets at once would be twice the memory
+        model = build(architecture, classes)
     config = getattr(model, "pretrained_cfg", None)
     known = folders.timm_inputs(config) if isinstance(config, dict) else {}
     return _Read(model, (part,), architecture, known)
