@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from memory_need import MIB, resident
+
 NETS = {
     "small": "torchvision.models:resnet18",
     "middle": "torchvision.models:wide_resnet50_2",
@@ -27,17 +29,8 @@ FILES = (
     ("middle", "torch.save"),
 )
 FED = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "size": 224}
-MIB = 2**20
 COMMAND = "python benchmarks/memory_load.py ../before/src"
 OURS = str(Path(__file__).parent.parent / "src")
-
-
-def resident(field: str) -> int:
-    """Bytes of ``VmRSS`` (now) or ``VmHWM`` (the highest so far)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise SystemExit("this benchmark reads /proc, which this system does not have")
 
 
 def make(architecture: str, kind: str, path: str) -> None:

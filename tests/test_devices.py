@@ -55,3 +55,36 @@ def test_a_request_runs_on_each_device(kind, method, tiny_net, digits):
     result = forget(model, split, method=method, steps=4)
     assert next(result.model.parameters()).device.type == kind
     assert not [row.key for row in result.evidence.rows if row.status == "red"]
+
+
+class WithoutDouble(torch.Tensor):
+    """A tensor as on a device without float64: in double precision only after ``cpu()``."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        asked = any(word is torch.float64 for word in (*args, *(kwargs or {}).values()))
+        if asked or func is torch.Tensor.double:
+            raise TypeError("this device has no float64")
+        found = super().__torch_function__(func, types, args, kwargs)
+        return found.as_subclass(torch.Tensor) if func is torch.Tensor.cpu else found
+
+    def __deepcopy__(self, memo):
+        copied = torch.nn.Parameter(self.detach().clone(), self.requires_grad)
+        memo[id(self)] = copied
+        return copied
+
+
+@pytest.mark.parametrize("method", ["jit", "neighbourhood"])
+def test_a_request_asks_no_double_precision_of_the_device(method, tiny_net, digits):
+    """Apple's MPS has none, and no machine of ours has MPS."""
+    model = copy.deepcopy(tiny_net)
+    for module in model.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            bare = weight.detach().clone().as_subclass(WithoutDouble)
+            setattr(module, name, torch.nn.Parameter(bare))
+    with pytest.raises(TypeError, match="no float64"):
+        next(model.parameters()).double()
+    split = Split(digits.take(range(10)), digits.take(range(300, 400)), digits.take(range(50, 90)))
+    result = forget(model, split, method=method, steps=2)
+    assert isinstance(next(result.model.parameters()), WithoutDouble)
+    assert [row.note for row in result.evidence.rows if row.status == "red"] == []

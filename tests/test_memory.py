@@ -167,3 +167,35 @@ def test_a_step_that_fails_halfway_is_begun_anew():
     assert halted.asked == [24, 24, 12, 12, 12, 12]
     for a, b in zip(whole.parameters(), halted.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_loading_safetensors_takes_the_size_of_the_model_and_a_few_tensors(tmp_path):
+    """Twice the size is the difference between a machine that serves and one that swaps."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("NOT RUN: the peak is read from Linux's /proc")
+    code = """
+import sys
+from pathlib import Path
+from types import ModuleType
+from safetensors.torch import save_file
+from torch import nn
+from efface.io.model import load_model
+def resident(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+sys.modules["wide"] = ModuleType("wide")
+fed = {"architecture": "wide:net", "mean": [0.5], "std": [0.5], "size": 8}
+for layers in (1, 30):
+    sys.modules["wide"].net = lambda: nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(layers)))
+    save_file(sys.modules["wide"].net().state_dict(), sys.argv[1])
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    loaded = load_model(sys.argv[1], **fed)
+size = sum(weight.nbytes for weight in loaded.model.parameters())
+peak = resident("VmHWM") - before
+assert peak < size + 32 * 2**20, (peak, size)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "f"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
