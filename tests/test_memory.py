@@ -1,10 +1,12 @@
 """Out of memory costs time, never the result; and the need is said before it is felt."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from efface.memory import in_parts, is_out_of_memory, needed
@@ -173,29 +175,35 @@ def test_loading_safetensors_takes_the_size_of_the_model_and_a_few_tensors(tmp_p
     """Twice the size is the difference between a machine that serves and one that swaps."""
     if not sys.platform.startswith("linux"):
         pytest.skip("NOT RUN: the peak is read from Linux's /proc")
+    (tmp_path / "wide.py").write_text(
+        "from torch import nn\n"
+        "def net(layers=30):\n"
+        "    return nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(layers)))\n"
+        "def one():\n    return net(1)\n"
+    )
+    linear = nn.Linear(1024, 1024)
+    kinds = (("weight", linear.weight), ("bias", linear.bias))
+    for layers, name in ((1, "one"), (30, "net")):
+        state = {f"{n}.{kind}": w.detach().clone() for n in range(layers) for kind, w in kinds}
+        save_file(state, tmp_path / name)
     code = """
 import sys
 from pathlib import Path
-from types import ModuleType
-from safetensors.torch import save_file
-from torch import nn
 from efface.io.model import load_model
 def resident(field):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
-sys.modules["wide"] = ModuleType("wide")
-fed = {"architecture": "wide:net", "mean": [0.5], "std": [0.5], "size": 8}
-for layers in (1, 30):
-    sys.modules["wide"].net = lambda: nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(layers)))
-    save_file(sys.modules["wide"].net().state_dict(), sys.argv[1])
+for name in ("one", "net"):
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
-    loaded = load_model(sys.argv[1], **fed)
+    loaded = load_model(name, architecture=f"wide:{name}", mean=[0.5], std=[0.5], size=8)
 size = sum(weight.nbytes for weight in loaded.model.parameters())
 peak = resident("VmHWM") - before
-assert peak < size + 32 * 2**20, (peak, size)
+assert size < peak < size + 32 * 2**20, (peak, size)
 """
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "f"], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path,
+        env=environment,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
