@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from efface.evidence import Row, collect, render, write
-from efface.evidence.figures import figures
 from efface.evidence.report import headline, shown
 from efface.types import Records, Split
 
@@ -147,19 +146,6 @@ def test_ids_and_class_names_are_text_and_nothing_else(tiny_net, digits):
     assert "<b>bold" not in page
     assert "<i>m" not in page
     assert all(identity in _text(page) for identity in nasty)
-
-
-def test_a_class_that_leaves_does_not_flatten_the_figure_of_the_others(tiny_net, digits):
-    """It falls by design; its number stands in words, and the bars show those that stay."""
-    student = copy.deepcopy(tiny_net)
-    with torch.no_grad():
-        student[-1].bias[3] -= 100
-    threes = digits.take((digits.y[:300] == 3).nonzero()[:, 0])
-    found = collect(tiny_net, student, Split(threes, digits.take(range(300, 400)), None, (3,)))
-    drawn = figures(found)["classes"]
-    assert re.search(r"Not drawn: 3 \(leaves\): \N{MINUS SIGN}[\d.]+ points", drawn["caption"])
-    assert ">2, n =" in drawn["svg"]
-    assert ">3, n =" not in drawn["svg"]
 
 
 def test_a_long_list_in_the_record_is_cut(evidence):

@@ -100,24 +100,47 @@ def _lane(axes: Axes, drawn: dict[str, Any], name: str) -> None:
 
 
 def _classes(evidence: Evidence) -> dict[str, str]:
-    """Change of accuracy of each class on the holdout, in points; the worst classes when many."""
+    """Change of accuracy of each staying class on the holdout, in points, the worst on top.
+
+    Where there are too many to draw, those that changed most in either direction; a class that did
+    not change is counted in the caption and takes no bar from one that did.
+    """
     known = [c for c in evidence.per_class if "holdout_after" in c]
     if not known:
         return {"svg": "", "caption": "Needs a holdout and a new model."}
-    change = {c["class"]: 100 * (c["holdout_after"] - c["holdout_before"]) for c in known}
-    staying = [c for c in known if not c["leaving"]]
-    shown = sorted(staying, key=lambda c: change[c["class"]])[:MOST_BARS]
-    shown.sort(key=lambda c: -c["class"])
-    gone = [f"{c['name']} (leaves): {change[c['class']]:+.1f}" for c in known if c["leaving"]]
-    rest = _left_out(len(staying) - len(shown), "classes that changed least for the worse")
-    apart = f"Not drawn: {', '.join(gone)} points." if gone else ""
+    moved = sorted((c for c in known if _change(c)), key=lambda c: -abs(_change(c)))
+    moved = [c for c in moved if not c["leaving"]]
+    shown = sorted(moved[:MOST_BARS], key=lambda c: (-_change(c), -c["class"]))
+    gone = [f"{c['name']} {_signed(_change(c))}" for c in known if c["leaving"]]
     return _bars(
         "classes",
         [f"{c['name']}, n = {c['holdout_n']}" for c in shown],
-        [change[c["class"]] for c in shown],
+        [_change(c) for c in shown],
         "change of accuracy on the holdout, points",
-        f"{rest} {apart}".strip().replace("-", MINUS),
+        _counted(evidence, len(shown), moved[MOST_BARS:])
+        + f" Classes that leave: {', '.join(gone)} points." * bool(gone),
     )
+
+
+def _change(entry: dict[str, Any]) -> float:
+    """Points of accuracy that a class of the holdout gained."""
+    return 100 * (entry["holdout_after"] - entry["holdout_before"])
+
+
+def _counted(evidence: Evidence, drawn: int, left_out: list[dict[str, Any]]) -> str:
+    """How many of how many classes that stay are drawn, and what became of the others."""
+    staying = [c for c in evidence.per_class if not c["leaving"]]
+    unseen = sum("holdout_after" not in c for c in staying)
+    unchanged = len(staying) - unseen - drawn - len(left_out)
+    rest = []
+    if left_out:
+        rose = sum(_change(c) > 0 for c in left_out)
+        most = max(abs(_change(c)) for c in left_out)
+        rest = [f"{len(left_out) - rose} that fell and {rose} that rose, by {most:.1f} at most"]
+    rest += [f"{unchanged} that did not change"] * (unchanged > 0 and drawn > 0)
+    rest += [f"{unseen} without records in the holdout"] * (unseen > 0)
+    came = f"Drawn: {drawn} of {len(staying)}" if drawn else f"Changed: 0 of {len(staying)}"
+    return f"{came} classes that stay." + f" Not drawn: {', '.join(rest)}." * bool(rest)
 
 
 def _tensors(evidence: Evidence) -> dict[str, str]:
@@ -147,14 +170,17 @@ def _bars(
         return {"svg": "", "caption": caption or "Nothing to draw."}
     figure, (axes,) = _blank(5.2, 0.8 + 0.25 * len(names))
     bars = axes.barh(range(len(names)), values, color=INKS["fill"], edgecolor=INKS["new"], lw=1)
-    texts = [f"{value:+.1f}" if name == "classes" else f"{value:.3g}" for value in values]
-    texts = [text.replace("-", MINUS) for text in texts]
+    texts = [_signed(value) if name == "classes" else f"{value:.3g}" for value in values]
     axes.bar_label(bars, texts, padding=3, fontsize=9, color=INKS["ink"])
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.axvline(0, color=INKS["soft"], lw=0.8)
     axes.margins(x=0.18, y=0.02)
     axes.set_xlabel(axis)
     return {"svg": _svg(figure, name), "caption": caption}
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", MINUS)
 
 
 def _blank(width: float, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
