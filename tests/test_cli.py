@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pyarrow as pa
@@ -176,10 +177,15 @@ def test_training_goes_on_where_it_was_stopped(efface, place, monkeypatch):
     going = command.train
 
     def stopped(*given, progress, **options):
-        def stopping(step, steps, loss):
-            if step > 19:
-                raise KeyboardInterrupt
-            progress(step, steps, loss)
+        @contextmanager
+        def stopping(title, steps):
+            def shown(step, loss, note):
+                if step > 19:
+                    raise KeyboardInterrupt
+                seen(step, loss, note)
+
+            with progress(title, steps) as seen:
+                yield shown
 
         return going(*given, progress=stopping, **options)
 

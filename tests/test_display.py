@@ -26,6 +26,12 @@ def test_parts_that_are_not_read_yet_are_named_by_their_kind(digits):
     assert "not counted" in shown
 
 
+def test_one_class_is_one_class(digits):
+    """The usual forget set of a class that leaves."""
+    shown = Split(digits.take(torch.nonzero(digits.y == 3).flatten()))._repr_html_()
+    assert ">1 class<" in shown
+
+
 def test_a_result_shows_its_sentences_and_rows_with_every_text_escaped(tiny_net, digits):
     """Class names and ids come from anybody."""
     split = Split(digits.take(range(12)), digits.take(range(300, 400)))

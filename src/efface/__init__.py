@@ -9,6 +9,7 @@ if typing.TYPE_CHECKING:
     from efface.io.model import load_model
     from efface.io.preprocessing import Preprocessing
     from efface.request import Result, forget
+    from efface.show import show_progress
     from efface.types import Records, Split
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __all__ = [
     "load_model",
     "open_table",
     "read_ids",
+    "show_progress",
 ]
 
 _HOMES = {
@@ -36,6 +38,7 @@ _HOMES = {
     "load_model": "efface.io.model",
     "open_table": "efface.io.dataset",
     "read_ids": "efface.io.dataset",
+    "show_progress": "efface.show",
 }
 
 

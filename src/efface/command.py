@@ -185,19 +185,16 @@ def _split(
 def _forgotten(
     loaded: LoadedModel, split: Split, table: Table, options: Mapping[str, Any]
 ) -> Result:
-    method = options["method"]
-    total = {**(hyperparameters(method) if method in METHODS else {}), **options}.get("steps")
-    with show.steps_shown(f"forget {len(split.forget)} records", total) as shown:
-        return forget(
-            loaded.model,
-            split,
-            classes=loaded.classes or table.classes,
-            preprocessing=loaded.preprocessing,
-            stored=loaded.stored,
-            started=_say_need,
-            progress=shown,
-            **options,
-        )
+    return forget(
+        loaded.model,
+        split,
+        classes=loaded.classes or table.classes,
+        preprocessing=loaded.preprocessing,
+        stored=loaded.stored,
+        started=_say_need,
+        progress=show.show_progress,
+        **options,
+    )
 
 
 def _say_need(need: Need) -> None:

@@ -38,5 +38,6 @@ def _part(part: Any) -> list[str]:
     kind = "values" if part.y.dtype.is_floating_point else "classes"
     labels = f"{part.y.shape[1]} labels each" if part.y.ndim > 1 else kind
     if labels == "classes":
-        labels = f"{len(set(part.y.tolist()))} classes"
+        count = len(set(part.y.tolist()))
+        labels = f"{count} class{'es' * (count != 1)}"
     return [str(len(part)), " x ".join(map(str, part.x.shape[1:])), labels]

@@ -21,7 +21,7 @@ from efface.io.torch_file import read_torch
 from efface.methods.parts.neighbours import shift_and_flip, uniforms
 from efface.record import SCHEMA, versions
 from efface.steps import descend
-from efface.types import Records, Verdict
+from efface.types import Progress, Records, Verdict, in_silence
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,6 @@ RECIPES = {
     ),
 }
 
-Progress = Callable[[int, int, float], None]
-"""``progress(step, steps, loss)``, after each step."""
-
 
 def fresh(recipe: Recipe, num_classes: int, *, seed: int) -> nn.Module:
     """The untrained net; the global random state is as it was before."""
@@ -125,7 +122,7 @@ def train(
     *,
     seed: int,
     state: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = in_silence,
 ) -> nn.Module:
     """Train an untrained ``model`` in place by the recipe and return it in eval mode.
 
@@ -154,22 +151,22 @@ def train(
         schedule.step()
         if state and done % steps_an_epoch == 0:
             _save(state, student, optimizer, schedule, of=known, done=done)
-        if progress:
-            progress(done, steps, loss)
+        shown(done, loss, "")
         return Verdict.GO_ON
 
-    return descend(
-        model,
-        _loss_of(recipe, seed),
-        records,
-        optimizer=optimizer,
-        steps=steps,
-        seed=seed,
-        watch=watch,
-        records_per_step=recipe.records_per_step,
-        micro_batch=recipe.records_per_step,
-        first_step=done,
-    ).eval()
+    with progress(f"train on {len(records)} records", steps) as shown:
+        return descend(
+            model,
+            _loss_of(recipe, seed),
+            records,
+            optimizer=optimizer,
+            steps=steps,
+            seed=seed,
+            watch=watch,
+            records_per_step=recipe.records_per_step,
+            micro_batch=recipe.records_per_step,
+            first_step=done,
+        ).eval()
 
 
 def _one_cycle(progress: float, warm_up: float = 0.2) -> float:

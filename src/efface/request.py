@@ -23,10 +23,7 @@ from efface.precision import as_written, not_finite, widened
 from efface.prepare import halves, prepared, refuse_kinds
 from efface.record import SCHEMA, state_digest, versions
 from efface.settings import check_ranges, hyperparameters, settings_of
-from efface.types import Split, Verdict, Watch
-
-Progress = Callable[[int, float, str], None]
-"""``progress(step, loss, verdict)`` after each step of the method."""
+from efface.types import Progress, Split, Verdict, Watch, in_silence
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +62,7 @@ def forget(
     seed: int = 0,
     stored: Mapping[str, torch.dtype] | None = None,
     started: Callable[[Need], None] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = in_silence,
     **settings: Any,
 ) -> Result:
     """Give back a model that behaves as if it had not seen ``split.forget``, with evidence.
@@ -87,7 +84,7 @@ def forget(
         stored: by the name of a tensor, the dtype that it will be written in, where that is not the
             model's own; the evidence is measured on the weights as written.
         started: called with the memory needed, before the method starts.
-        progress: called after each step.
+        progress: how the steps are shown: ``efface.show_progress``, or one of your own.
         **settings: ``strength``, ``expected_accuracy`` and other settings of the method.
 
     Raises:
@@ -160,13 +157,14 @@ def _unlearned(
     chosen: dict[str, Any],
     *,
     seed: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> _Run:
     """Run the method under the guard; time it alone, without the evidence."""
     began, facts = time.perf_counter(), {}
     student, failure = None, None
-    watch = _told(guard.watch, progress)
-    with _facts_into(facts):
+    steps = {**hyperparameters(method), **chosen}.get("steps")
+    with progress(f"forget {len(split.forget)} records", steps) as shown, _facts_into(facts):
+        watch = _told(guard.watch, shown)
         try:
             raw = METHODS[method].function(model, split, seed=seed, watch=watch, **chosen)
             student = guard.settle(raw).eval()
@@ -225,16 +223,15 @@ def _digests(model: nn.Module, student: nn.Module | None) -> dict[str, str | Non
     return {"old": state_digest(model.state_dict()), "new": new}
 
 
-def _told(watch: Watch, progress: Progress | None) -> Watch:
-    """The guard's watch, with progress told after each step."""
+def _told(watch: Watch, shown: Callable[[int, float, str], None]) -> Watch:
+    """The guard's watch, with each step shown."""
     step = 0
 
     def told(student: nn.Module, loss: float) -> Verdict:
         nonlocal step
         verdict = watch(student, loss)
         step += verdict is Verdict.GO_ON
-        if progress:
-            progress(step, loss, verdict.value)
+        shown(step, loss, verdict.value)
         return verdict
 
     return told

@@ -9,7 +9,14 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 
@@ -24,31 +31,66 @@ def event(name: str, **facts: Any) -> None:
 
 
 @contextmanager
-def steps_shown(title: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A function ``shown(step, loss, note)``: it moves a bar, or writes a line now and then."""
+def show_progress(title: str, steps: int | None) -> Iterator[Callable[..., None]]:
+    """Show the steps of a run: a bar on a terminal and in a notebook, else a line now and then.
+
+    It is given whole, as ``progress=show_progress``, to ``efface.forget`` and ``recipes.train``. In
+    a loop of one's own: ``with show_progress(title, steps) as shown``, and
+    ``shown(step, loss, note)`` after each step.
+    """
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _lines(title, total)
+    if not console.is_terminal and not console.is_jupyter:
+        yield _lines(title, steps)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
-        task = bar.add_task(title, total=total)
+    columns: list[ProgressColumn] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+    ]
+    if not console.is_jupyter:  # a saved notebook should not change with the speed of a machine
+        columns.append(TimeElapsedColumn())
+    bar = Progress(*columns, console=console, disable=console.is_jupyter)
+    task = bar.add_task(title, total=steps)
+    draw = _in_notebook(bar) if console.is_jupyter else lambda: None
 
-        def shown(step: int, loss: float, note: str = "") -> None:
-            text = f"{title}  loss {loss:.4f}  {note}"
-            bar.update(task, completed=step, description=text)
+    def shown(step: int, loss: float, note: str = "") -> None:
+        text = f"{title}  loss {loss:.4f}  {note}"
+        bar.update(task, completed=step, description=text)
+        draw()
 
+    with bar:
         yield shown
+        bar.update(task, total=bar.tasks[0].completed)  # a method may end before its last step
+        draw()
 
 
-def _lines(title: str, total: int | None, every_seconds: float = 5.0) -> Callable[..., None]:
+def _in_notebook(bar: Progress, every_seconds: float = 0.2) -> Callable[[], None]:
+    """One output that is drawn again in its place.
+
+    rich's own way needs a widget, which is gone from the page once the notebook is saved.
+    """
+    from IPython.display import DisplayHandle
+
+    handle, last = DisplayHandle(), time.monotonic()
+    handle.display(bar)
+
+    def draw() -> None:
+        nonlocal last
+        if bar.finished or time.monotonic() - last >= every_seconds:
+            last = time.monotonic()
+            handle.update(bar)
+
+    return draw
+
+
+def _lines(title: str, steps: int | None, every_seconds: float = 5.0) -> Callable[..., None]:
     last = 0.0
 
     def shown(step: int, loss: float, note: str = "") -> None:
         nonlocal last
-        if time.monotonic() - last >= every_seconds or step == total:
+        if time.monotonic() - last >= every_seconds or step == steps:
             last = time.monotonic()
-            event(title, step=step, steps=total, loss=round(loss, 6), note=note)
+            event(title, step=step, steps=steps, loss=round(loss, 6), note=note)
 
     return shown
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from efface import show
 from efface.devices import device_named
 from efface.io.atomic import claimed, refuse_overlap
 from efface.io.dataset import open_table
 from efface.io.model import WEIGHTS, save_trained
 from efface.io.naming import rows_named
 from efface.recipes import description, fresh, named, train
+from efface.show import show_progress
 
 
 def run_train(
@@ -59,15 +59,7 @@ def _train(
     )
     model = fresh(recipe, facts["num_classes"], seed=seed).to(device_named(device))
     state = _progress(out)
-    with show.steps_shown(f"train {name}", None) as shown:
-        train(
-            model,
-            records,
-            recipe,
-            seed=seed,
-            state=state,
-            progress=lambda step, steps, loss: shown(step, loss, f"of {steps}"),
-        )
+    train(model, records, recipe, seed=seed, state=state, progress=show_progress)
     save_trained(out, model.cpu(), facts)
     state.unlink(missing_ok=True)
 

@@ -6,7 +6,8 @@ it (for images c h w) · *targets what a label is made of (nothing for one class
 
 import enum
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +34,17 @@ last good state; the loop halves its learning rate and goes on, or ends."""
 def carry_on(student: nn.Module, loss: float) -> Verdict:  # noqa: ARG001
     """Let every step pass: the watch of a method that runs without a guard."""
     return Verdict.GO_ON
+
+
+Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int, float, str], None]]]
+"""``with progress(title, steps) as shown``: ``shown(step, loss, note)`` after each step; ``steps``
+is at most so many, None where nobody knows. ``efface.show_progress`` is one."""
+
+
+@contextmanager
+def in_silence(title: str, steps: int | None) -> Iterator[Callable[..., None]]:  # noqa: ARG001
+    """Show nothing: the progress of a run that nobody looks at."""
+    yield lambda *_: None
 
 
 @dataclass(frozen=True)
