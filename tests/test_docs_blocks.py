@@ -180,6 +180,7 @@ def demo(tmp_path_factory):
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:::lightning")  # about itself, and about workers
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_of_a_page_does_what_the_page_says(page, tmp_path, monkeypatch, request):
     """A first example that fails is the last that a newcomer tries."""
