@@ -1,0 +1,104 @@
+"""The notebooks of docs/ were run as they stand, and say the same when they are run again.
+
+Printed text and tables are compared as ``tests/test_docs_blocks.py`` compares pages: words must
+be equal, numbers may be off by 0.02 (2 for a percentage), or by the ``tolerance`` in a cell's
+metadata.
+Verdicts, the name of the class that lost most and the steps of a bar may be others on another
+machine, and are not compared.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from notebooks import NOTEBOOKS, executed, text_of
+from test_docs_blocks import differences
+
+
+def code_cells(notebook):
+    """The cells that a kernel runs."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def compared(cell):
+    """What must be the same when the cell is run again."""
+    text = re.sub(r"(lost most:).*", r"\1", text_of(cell))
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def read(path):
+    """A notebook as it is committed; raises where it breaks the format."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+LONGER = "forget_a_class"
+"""Of the two together, more than a minute; the other is run by ``make test``."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem == LONGER))
+        for path in NOTEBOOKS
+    ],
+)
+def pair(request):
+    """(a notebook as it is committed, the same run again by a kernel of this Python)."""
+    committed = read(request.param)
+    return committed, executed(committed)
+
+
+def test_there_are_notebooks():
+    """A moved folder must not make the tests below pass by having nothing to do."""
+    assert len(NOTEBOOKS) == 2
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_committed_notebook_was_run_once_from_top_to_bottom_without_an_error(path):
+    """Cells run in another order, or after an edit, show what nobody would get again."""
+    cells = code_cells(read(path))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [o for cell in cells for o in cell.outputs if o.output_type == "error"]
+    assert not [o for cell in cells for o in cell.outputs if o.get("name") == "stderr"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_committed_notebook_says_nothing_of_the_machine_it_was_run_on(path):
+    """Times of cells, versions and paths change with each run and tell a reader nothing."""
+    notebook = read(path)
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert notebook.metadata.language_info == {"name": "python"}
+    assert {key for cell in notebook.cells for key in cell.metadata} <= {"tolerance"}
+    assert not re.search(r"ipykernel_\d|site-packages", path.read_text())
+
+
+def test_a_notebook_run_again_says_what_it_says(pair):
+    """The outputs are those of this source: same kinds, same words, numbers within tolerance."""
+    for old, new in zip(*map(code_cells, pair), strict=True):
+        assert list(map(kind, old.outputs)) == list(map(kind, new.outputs))
+        wrong = differences(compared(old), compared(new), old.metadata.get("tolerance"))
+        assert not wrong, f"{old.source}\n{wrong}"
+
+
+def test_a_bar_stays_one_output_and_ends_full(pair):
+    """Hundreds of steps must not bury the table below them."""
+    for notebook in pair:
+        shown = [cell for cell in code_cells(notebook) if "show_progress)" in cell.source]
+        assert len(shown) == 2
+        for cell in shown:
+            (bar,) = [o for o in cell.outputs if kind(o) == ("display_data", "bar")]
+            assert re.search(r"\b(\d+)/\1\b", bar.data["text/html"])
+
+
+def kind(output):
+    """A table, a picture, a bar or a text, and how it came."""
+    if output.output_type == "stream":
+        return "stream", output.name
+    bar = "━" in output.data.get("text/html", "")
+    return output.output_type, "bar" if bar else max(output.data)
