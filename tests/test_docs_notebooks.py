@@ -96,6 +96,23 @@ def test_a_bar_stays_one_output_and_ends_full(pair):
             assert re.search(r"\b(\d+)/\1\b", bar.data["text/html"])
 
 
+def test_a_number_that_is_another_is_noticed_and_a_verdict_is_not():
+    """The comparison must be able to fail, in a table as in a line."""
+    row = "<tr><td>\u25cb Area</td><td>{}</td><td>{}</td></tr>"
+    table = [row.format(*cells) for cells in (("0.51", "quiet"), ("0.51", "void"), ("0.6", "void"))]
+    first, second, third = (compared(_cell(html=page)) for page in table)
+    assert not differences(first, second)
+    assert differences(first, third)
+    assert differences(compared(_cell("17 of 20")), compared(_cell("16 of 20")))
+
+
+def _cell(text=None, html=""):
+    """A cell that was run and printed a text, or showed a page."""
+    shown = nbformat.v4.new_output("display_data", data={"text/html": html})
+    printed = nbformat.v4.new_output("stream", text=text or "")
+    return nbformat.v4.new_code_cell(outputs=[shown if text is None else printed])
+
+
 def kind(output):
     """A table, a picture, a bar or a text, and how it came."""
     if output.output_type == "stream":
