@@ -42,8 +42,8 @@ def two_labels():
 def test_of_two_label_columns_the_one_that_fits_the_model_is_taken():
     """CIFAR-20 and CIFAR-100 are one table."""
     path = two_labels()
-    assert table_of(path, num_classes=2).columns.label == "coarse"
-    assert table_of(path, classes=NAMES).columns.label == "fine"
+    assert table_of(path, num_classes=2).columns.label == ("coarse",)
+    assert table_of(path, classes=NAMES).columns.label == ("fine",)
     assert table_of(path, label_column="coarse").classes == ("low", "high")
 
 
@@ -70,12 +70,25 @@ def test_a_column_that_is_not_there_is_refused_with_the_nearest():
 
 
 def test_a_table_without_images_lists_its_columns():
-    """So that the user can name the one."""
+    """So that the user can name the one, or say which columns are numbers that go in."""
+    table = table_of(made({"id": ["a"], "label": [3]}))
     with pytest.raises(InputError) as caught:
-        table_of(made({"id": ["a"], "text": ["b"]}))
+        table.records(None, GREY)
     assert str(caught.value) == (
-        "Wanted one column of the table that holds the image. Got the columns id, text. "
-        "Name it with --image-column."
+        "Wanted one column of the table that holds the image. Got the columns id, label. "
+        "Name it with --image-column. For a model of numbers say which columns go in: "
+        "--features FILE.json."
+    )
+
+
+def test_two_images_are_not_guessed_between():
+    """A photograph and its mask."""
+    images = {"image": IMAGES, "mask": IMAGES, "label": TARGETS}
+    table = table_of(made(images, mask=datasets.Image()))
+    with pytest.raises(InputError, match="image, mask, any of which could be meant"):
+        table.records(None, GREY)
+    assert len(
+        table_of(made(images, mask=datasets.Image()), image_column="mask").records([1], GREY)
     )
 
 
@@ -101,13 +114,6 @@ def test_class_names_that_the_model_does_not_know_are_refused():
         "Wanted class names that the model knows: zero, one, two, three, four, five, six, seven, "
         "eight, ten. Got nine. Rename the classes of the data, or choose another --label-column."
     )
-
-
-def test_labels_that_are_no_classes_are_refused():
-    """A regression is another task."""
-    path = made(columns(label=[0.5] * 30), label=datasets.Value("float32"))
-    with pytest.raises(InputError, match="class names or whole numbers in 'label'"):
-        table_of(path)
 
 
 def test_a_record_without_a_label_is_refused_when_it_is_asked_for():

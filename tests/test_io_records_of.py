@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from efface.errors import InputError
 from efface.io.dataset import content_digests, records_of
+from efface.io.features import Features
 from efface.io.model import Preprocessing
 from efface.types import Records
 
@@ -70,12 +71,10 @@ def mapping(row):
         (Items(lambda row: (X[row].numpy(), Y[row].item())), PLAIN),
         (Items(lambda row: {"x": X[row], "y": Y[row]}), PLAIN),
         (Items(lambda row: {"image": X[row], "label": Y[row]}), PLAIN),
-        (Stream(), PLAIN),
         (DataLoader(TensorDataset(X, Y), batch_size=3), PLAIN),
         (DataLoader(TensorDataset(X, Y), batch_size=None), PLAIN),
         (DataLoader(Items(named), batch_size=4), NAMED),
         (DataLoader(Items(mapping), batch_size=4), NAMED),
-        (DataLoader(Stream(), batch_size=4), PLAIN),
         (DataLoader(TensorDataset(X, Y), batch_size=5, drop_last=True), PLAIN),
     ],
 )
@@ -106,7 +105,6 @@ def test_reading_a_shuffled_loader_leaves_the_random_state_alone(random_state_ke
     """Law 3: a loader draws its order from the global generator."""
     with random_state_kept():
         records_of(DataLoader(TensorDataset(X, Y), batch_size=3, shuffle=True))
-        records_of(DataLoader(Stream(), batch_size=3))
 
 
 def test_a_loader_that_drops_records_is_refused():
@@ -116,6 +114,46 @@ def test_a_loader_that_drops_records_is_refused():
     assert str(caught.value) == (
         "Wanted a loader of all its records. Got drop_last=True. Make it with drop_last=False."
     )
+
+
+TABLE = datasets.Dataset.from_dict({"x": [1.0, 2.0], "label": [0, 1]})
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (Stream(), "Stream"),
+        (DataLoader(Stream(), batch_size=4), "Stream"),
+        (TABLE.to_iterable_dataset(), "IterableDataset"),
+        (TABLE.to_iterable_dataset().with_format("torch"), "IterableDataset"),
+    ],
+)
+def test_a_stream_is_refused_by_name_and_told_how_it_becomes_records(given, name):
+    """A record that passes by cannot be named again, nor looked at before and after."""
+    with pytest.raises(InputError) as caught:
+        records_of(given)
+    assert str(caught.value) == (
+        f"Wanted records that can be asked for by number. Got a stream, {name}. Cache it: "
+        "load_dataset without streaming, datasets.Dataset.from_generator, or tensors (x, y, ids)."
+    )
+
+
+@pytest.mark.parametrize("kind", [datasets.DatasetDict, datasets.IterableDatasetDict])
+def test_several_splits_at_once_are_asked_for_one(kind):
+    """Which of them must be forgotten, and which was never seen?"""
+    with pytest.raises(InputError) as caught:
+        records_of(kind({"train": TABLE, "test": TABLE}))
+    assert str(caught.value) == (
+        f"Wanted one split. Got a {kind.__name__} of train, test. "
+        "Give one of them, such as data['train']."
+    )
+
+
+def test_a_cached_stream_is_served(tmp_path):
+    """The remedy that the refusal names."""
+    stream = TABLE.to_iterable_dataset()
+    cached = datasets.Dataset.from_generator(lambda: iter(stream), cache_dir=str(tmp_path))
+    assert records_of(cached, Features({"x": {}})).x.tolist() == [[1.0], [2.0]]
 
 
 def test_a_table_in_memory_needs_its_preprocessing():
@@ -136,8 +174,8 @@ def test_a_table_in_memory_needs_its_preprocessing():
     with pytest.raises(InputError) as caught:
         records_of(table)
     assert str(caught.value) == (
-        "Wanted the preprocessing that turns images into inputs. Got none. "
-        "Give preprocessing=Preprocessing(mean, std, size)."
+        "Wanted the preprocessing that turns images or rows into inputs. Got none. "
+        "Give preprocessing=Preprocessing(mean, std, size) of images, or Features(columns)."
     )
 
 

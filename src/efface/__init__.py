@@ -6,6 +6,7 @@ import typing
 if typing.TYPE_CHECKING:
     from efface.evidence import Evidence
     from efface.io.dataset import open_table, read_ids
+    from efface.io.features import Features
     from efface.io.model import load_model
     from efface.io.preprocessing import Preprocessing
     from efface.request import Result, forget
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Evidence",
+    "Features",
     "Preprocessing",
     "Records",
     "Result",
@@ -30,6 +32,7 @@ __all__ = [
 
 _HOMES = {
     "Evidence": "efface.evidence",
+    "Features": "efface.io.features",
     "Preprocessing": "efface.io.preprocessing",
     "Records": "efface.types",
     "Result": "efface.request",

@@ -5,7 +5,7 @@ outputs and a loss of one's own. What records are is seen from their labels: ``a
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -35,7 +35,18 @@ def adapter_of(records: Records) -> Adapter:
             f"{len(records)} records",
             "Give Records(…, adapter=efface.adapters.values(scale=their standard deviation)).",
         )
-    return values(scale=float(records.y.cpu().double().std()) or 1.0)
+    spread = records.y.cpu().double().reshape(len(records), -1).std(0)
+    return values(scale=[float(one) or 1.0 for one in spread])
+
+
+def refuse_other_kinds(kind: str) -> None:
+    """Raises InputError unless ``kind`` (an adapter's name) is one class of several."""
+    if kind != one_label.name:
+        raise InputError(
+            "one class of several, where a class leaves or labels are wrong",
+            kind,
+            "Name the records alone, by ids or an expression.",
+        )
 
 
 def outputs(model: nn.Module, batch: Records) -> Float[Tensor, " n k"]:
@@ -162,19 +173,19 @@ many_labels = Adapter(
 """k labels, each there or not, one sigmoid each; y: (n, k) of 0 and 1. Means over the labels."""
 
 
-def values(*, scale: float) -> Adapter:
+def values(*, scale: float | Sequence[float]) -> Adapter:
     """Numbers, d a record (regression); y: (n,) or (n, d) float.
 
-    ``scale`` is the spread of the values: a loss is half the squared error in that unit, an answer
-    is right (1) without error and wrong (0) from an error of ``scale`` on.
+    ``scale`` is the spread of the values, one number or d: a loss is half the squared error in
+    that unit, an answer is right (1) without error and wrong (0) from an error of ``scale`` on.
     """
-    if not scale > 0:
+    if not (torch.as_tensor(scale) > 0).all():
         raise InputError(
             "a scale above 0", str(scale), "Give the standard deviation of the values."
         )
 
     def apart(answer: Tensor, y: Tensor) -> Tensor:
-        return (answer - y.reshape(len(y), -1).to(answer)) / scale
+        return (answer - y.reshape(len(y), -1).to(answer)) / answer.new_tensor(scale)
 
     return Adapter(
         name="values",

@@ -22,7 +22,9 @@ app = App(
     "8 the result was not written · 130, 143 stopped by a signal.",
 )
 
-Numbers = Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True, negative=())]
+Several = Parameter(consume_multiple=True, negative=())
+Numbers = Annotated[tuple[float, ...] | None, Several]
+Words = Annotated[tuple[str, ...], Several]
 
 
 @app.command
@@ -48,9 +50,10 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
     mean: Numbers = None,
     std: Numbers = None,
     size: int | None = None,
+    features: Path | None = None,
     id_column: str | None = None,
     image_column: str | None = None,
-    label_column: str | None = None,
+    label_column: Words = (),
     device: str = "auto",
 ) -> None:
     """Make MODEL forget records of DATA; write the new model and its evidence into a new folder.
@@ -60,7 +63,8 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
     Args:
         model: A folder of `efface train`, transformers or timm, or a weights file with
             --architecture.
-        data: Parquet file or folder, or image folder; `DATA:test` names a split.
+        data: Parquet, arrow or CSV, a folder of these or of images, or `hub:owner/name`;
+            `DATA:test` names a split.
         out: A folder that does not exist yet; it gets the model in the same container, record.json,
             evidence.json, exclude.csv and report.html, all or nothing.
         ids: File with one id a line, or a CSV with a column `id`.
@@ -79,14 +83,16 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
         mean: Per channel, of the pixels in 0 to 1.
         std: Per channel, of the pixels in 0 to 1.
         size: Side of the images in pixels.
+        features: For a model of tables: JSON of the columns that go in, in order, and how.
         id_column: Column of the ids.
-        image_column: Column of the images.
-        label_column: Column of the labels.
+        image_column: Column of the images or of their paths.
+        label_column: Column of the labels, or several of many labels or values.
         device: For torch: cpu, cuda or mps; `auto` takes the best that is here.
     """
     from efface.command import Flags, run_forget
 
-    flags = Flags(architecture, mean, std, size, id_column, image_column, label_column, device)
+    columns = (id_column, image_column, label_column)
+    flags = Flags(architecture, mean, std, size, features, *columns, device)
     run_forget(
         model,
         flags,
@@ -124,7 +130,7 @@ def train(
 
     Args:
         recipe: Name of a recipe, for example `cifar10-resnet`.
-        data: Parquet file or folder, or image folder; `DATA:test` names a split.
+        data: Records, as in `efface forget`.
         out: A folder that does not exist yet; it gets model.safetensors and recipe.json.
         seed: Of the initial weights and everything drawn at random.
         exclude: File of ids that must not be trained on, for example an exclude.csv.
@@ -155,8 +161,9 @@ def doctor(
     mean: Numbers = None,
     std: Numbers = None,
     size: int | None = None,
+    features: Path | None = None,
     image_column: str | None = None,
-    label_column: str | None = None,
+    label_column: Words = (),
     device: str = "auto",
 ) -> None:
     """Look for hazards before anything moves: wrong preprocessing, modes, weights, labels.
@@ -164,20 +171,20 @@ def doctor(
     Args:
         model: A folder of `efface train`, transformers or timm, or a weights file with
             --architecture.
-        data: Correctly labelled records; parquet file or folder, or image folder.
+        data: Correctly labelled records, as in `efface forget`.
         architecture: `timm:NAME` or `package.module:factory`, for a weights file.
         mean: Per channel, of the pixels in 0 to 1.
         std: Per channel, of the pixels in 0 to 1.
         size: Side of the images in pixels.
-        image_column: Column of the images.
-        label_column: Column of the labels.
+        features: For a model of tables: JSON of the columns that go in, in order, and how.
+        image_column: Column of the images or of their paths.
+        label_column: Column of the labels, or several of many labels or values.
         device: For torch: cpu, cuda or mps; `auto` takes the best that is here.
     """
     from efface.command import Flags, run_doctor
 
-    run_doctor(
-        model, Flags(architecture, mean, std, size, None, image_column, label_column, device), data
-    )
+    columns = (None, image_column, label_column)
+    run_doctor(model, Flags(architecture, mean, std, size, features, *columns, device), data)
 
 
 @app.command

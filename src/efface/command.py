@@ -37,16 +37,22 @@ class Flags:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     size: int | None = None
+    features: Path | None = None
     id_column: str | None = None
     image_column: str | None = None
-    label_column: str | None = None
+    label_column: tuple[str, ...] = ()
     device: str = "auto"
 
     def model(self, path: Path) -> LoadedModel:
         """The model of a folder or a weights file, on the device."""
         device = device_named(self.device)
         loaded = load_model(
-            path, architecture=self.architecture, mean=self.mean, std=self.std, size=self.size
+            path,
+            architecture=self.architecture,
+            mean=self.mean,
+            std=self.std,
+            size=self.size,
+            features=self.features,
         )
         if loaded.kept:
             show.event("kept", beside_the_model=list(loaded.kept), hint="they may hold the data")

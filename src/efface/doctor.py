@@ -14,15 +14,14 @@ from torch import Tensor, nn
 from efface.adapters import adapter_of, asked, teacher_of
 from efface.errors import EffaceError, Hazard
 from efface.io.checkpoint import some_of
-from efface.io.preprocessing import Preprocessing
+from efface.io.features import Features
+from efface.io.preprocessing import FAR, Preprocessing
 from efface.types import Records
 
 ENOUGH = 50
 """Records from which an accuracy at chance is a reason to refuse."""
 
 P_VALUE = 1e-3
-FAR = 20.0
-"""Normalised inputs stay within a few units; raw pixels reach 255."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Finding:
 
 def examine(
     model: nn.Module,
-    preprocessing: Preprocessing | None,
+    preprocessing: Preprocessing | Features | None,
     records: Records,
     *,
     classes: Sequence[str] | None = None,
@@ -120,7 +119,9 @@ def _tensors(model: nn.Module) -> Iterator[Finding]:
         yield Finding("frozen", "warn", f"Frozen weights stay as they are: {some_of(frozen)}.")
 
 
-def _inputs(name: str, part: Records, preprocessing: Preprocessing | None) -> Iterator[Finding]:
+def _inputs(
+    name: str, part: Records, preprocessing: Preprocessing | Features | None
+) -> Iterator[Finding]:
     """Whether the inputs look like what a model was trained on."""
     if not len(part):
         return
@@ -134,19 +135,8 @@ def _inputs(name: str, part: Records, preprocessing: Preprocessing | None) -> It
             "warn",
             f"Inputs of the {name} reach {part.x.abs().max():.0f}: raw pixels, not normalised?",
         )
-    elif preprocessing is not None and _outside(part.x, preprocessing):
-        yield Finding(
-            "input range",
-            "warn",
-            f"Inputs of the {name} lie outside black and white under {preprocessing}.",
-        )
-
-
-def _outside(x: Tensor, preprocessing: Preprocessing) -> bool:
-    if x.shape[1] != len(preprocessing.mean):
-        return True
-    low, high, slack = preprocessing.low, preprocessing.high, 1e-3
-    return bool((x < low - slack).any() or (x > high + slack).any())
+    elif preprocessing is not None and (outside := preprocessing.outside(part.x)):
+        yield Finding("input range", "warn", f"Inputs of the {name} {outside}.")
 
 
 def _fit(

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.adapters import adapter_of, device_of, outputs, student_of
+from efface.adapters import adapter_of, device_of, outputs, refuse_other_kinds, student_of
 from efface.errors import InputError
 from efface.io.checkpoint import some_of
 from efface.io.dataset import content_digests, records_of
+from efface.io.features import Features
 from efface.io.preprocessing import Preprocessing
 from efface.types import Records, Split, record_key
 
@@ -18,7 +19,9 @@ LEAST = 6
 """Records in a half: with five, losing all of them has p = 0.06 in a two-sided sign test."""
 
 
-def prepared(split: Split, preprocessing: Preprocessing | None) -> tuple[Split, dict[str, Any]]:
+def prepared(
+    split: Split, preprocessing: Preprocessing | Features | None
+) -> tuple[Split, dict[str, Any]]:
     """Records of every part, the forget records taken out of the others, and the counts."""
     parts = {
         name: None if (part := getattr(split, name)) is None else records_of(part, preprocessing)
@@ -57,13 +60,8 @@ def prepared(split: Split, preprocessing: Preprocessing | None) -> tuple[Split, 
 
 def refuse_kinds(model: nn.Module, split: Split, *, mislabelled: bool) -> None:
     """Refuse what only one class of several has, and classes that the model does not have."""
-    kind = adapter_of(split.forget).name
-    if (split.leaving or mislabelled) and kind != "one label":
-        raise InputError(
-            "one class of several, where a class leaves or labels are wrong",
-            kind,
-            "Name the records alone, by ids or an expression.",
-        )
+    if split.leaving or mislabelled:
+        refuse_other_kinds(adapter_of(split.forget).name)
     if not split.leaving:
         return
     with torch.no_grad():

@@ -16,6 +16,7 @@ from efface.doctor import Finding, examine, refuse_if_needed
 from efface.errors import InputError, NotMet
 from efface.evidence import Evidence, collect, render
 from efface.guard import Guard
+from efface.io.features import Features
 from efface.io.preprocessing import Preprocessing
 from efface.memory import Need, needed
 from efface.methods import METHODS
@@ -57,7 +58,7 @@ def forget(
     method: str = "neighbourhood",
     mislabelled: bool = False,
     classes: tuple[str, ...] | None = None,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | Features | None = None,
     utility_budget: float = 0.02,
     seed: int = 0,
     stored: Mapping[str, torch.dtype] | None = None,
@@ -78,7 +79,7 @@ def forget(
         method: a name in ``efface.methods.METHODS``.
         mislabelled: the labels of the forget records are wrong.
         classes: names of the classes, for the report.
-        preprocessing: how images of a ``datasets.Dataset`` become inputs.
+        preprocessing: how images or rows of a ``datasets.Dataset`` become inputs.
         utility_budget: accuracy that may be lost on the guard's half of the holdout, 0 to 1.
         seed: of everything drawn at random.
         stored: by the name of a tensor, the dtype that it will be written in, where that is not the

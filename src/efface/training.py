@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from efface.adapters import refuse_other_kinds
 from efface.devices import device_named
 from efface.io.atomic import claimed, refuse_overlap
 from efface.io.dataset import open_table
@@ -46,6 +47,7 @@ def _train(
     """The training itself, with the folder claimed."""
     recipe = named(name)
     table = open_table(data, label_column=columns)
+    refuse_other_kinds(table.kind)
     rows = set(range(len(table)))
     if any(value is not None for value in excluded.values()):
         rows -= set(rows_named(table, excluded)[0])

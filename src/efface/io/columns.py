@@ -1,4 +1,4 @@
-"""Which columns of a table hold the image, the label and the id."""
+"""Which columns of a table hold the image, the labels and the id."""
 
 import difflib
 from collections.abc import Sequence
@@ -9,41 +9,60 @@ import datasets
 from efface.errors import InputError
 
 IMAGE_NAMES = ("image", "img")
+PATH_NAMES = ("image_path", "path", "file_name", "filename")
 LABEL_NAMES = ("label", "labels", "fine_label", "target", "class")
 ID_NAMES = ("id", "record_id", "file_name", "filename")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns; ``id`` None means that records have no column of their own for it."""
+    """Names of columns.
 
-    image: str
-    label: str
+    ``images``: those that could hold the image, one where it is clear; ``label``: one, or several
+    of many labels or values; ``id`` None: records have no column of their own for it.
+    """
+
+    images: tuple[str, ...]
+    label: tuple[str, ...]
     id: str | None
+    known: tuple[str, ...]
+
+    @property
+    def image(self) -> str:
+        """The column of the image. Raises InputError when there is none, or more than one."""
+        remedy = "Name it with --image-column."
+        if not self.images:
+            remedy += " For a model of numbers say which columns go in: --features FILE.json."
+        return _one("image", self.images, self.known, remedy)
 
 
 def find_columns(
     features: datasets.Features,
     *,
     image: str | None = None,
-    label: str | None = None,
+    label: Sequence[str] = (),
     identity: str | None = None,
     num_classes: int | None = None,
 ) -> Columns:
     """What is said, else what the types say, else the usual names; nothing is guessed between two.
 
     Of several label columns the one with ``num_classes`` names is taken.
-    Raises InputError when a column is not there, or more than one could be meant.
+    Raises InputError when a column is not there, or more than one could be the label.
     """
-    for name in (image, label, identity):
+    for name in (image, *label, identity):
         if name is not None and name not in features:
             raise InputError(
                 f"a column of the table: {', '.join(features)}", repr(name), nearest(name, features)
             )
+    known = tuple(features)
+    if not label:
+        found = _labels(features, num_classes)
+        label = [_one("label", found, known, "Name it with --label-column.")]
     return Columns(
-        image=image or _one("image", _images(features), features),
-        label=label or _one("label", _labels(features, num_classes), features),
+        images=(image,) if image else tuple(_images(features)),
+        label=tuple(label),
         id=identity or next((name for name in ID_NAMES if name in features), None),
+        known=known,
     )
 
 
@@ -55,7 +74,8 @@ def nearest(word: str, known: Sequence[str] | datasets.Features) -> str:
 
 def _images(features: datasets.Features) -> list[str]:
     typed = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
-    return typed or [name for name in IMAGE_NAMES if name in features]
+    named = [name for name in IMAGE_NAMES if name in features]
+    return typed or named or [name for name in PATH_NAMES if name in features]
 
 
 def _labels(features: datasets.Features, num_classes: int | None) -> list[str]:
@@ -66,12 +86,12 @@ def _labels(features: datasets.Features, num_classes: int | None) -> list[str]:
     return list(kinds) or [name for name in LABEL_NAMES if name in features]
 
 
-def _one(what: str, found: list[str], features: datasets.Features) -> str:
+def _one(what: str, found: Sequence[str], known: Sequence[str], remedy: str) -> str:
     if len(found) == 1:
         return found[0]
     several = f"{', '.join(found)}, any of which could be meant" if found else "none"
     raise InputError(
         f"one column of the table that holds the {what}",
-        several if found else f"the columns {', '.join(features)}",
-        f"Name it with --{what}-column.",
+        several if found else f"the columns {', '.join(known)}",
+        remedy,
     )

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from efface.errors import InputError
 from efface.io.checkpoint import some_of
 from efface.io.columns import ID_NAMES
+from efface.io.features import Features
 from efface.io.files import read_split
 from efface.io.preprocessing import Preprocessing
 from efface.io.table import Table, table_of
@@ -34,24 +35,24 @@ def open_table(
     *,
     id_column: str | None = None,
     image_column: str | None = None,
-    label_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     num_classes: int | None = None,
 ) -> Table:
     """Open ``DATA`` or ``DATA:split``; no image is decoded yet.
 
     Args:
-        spec: a parquet file, a folder of them, or a folder with one folder of images a class;
-            without a split it is train.
+        spec: a table as parquet, arrow or CSV, a folder of them, a folder with one folder of images
+            a class, or ``hub:owner/name``; without a split it is train.
         id_column: else ``id``, ``record_id`` or ``file_name``, the image's file name, the row.
-        image_column: else the one of type image, or named so.
-        label_column: else the one of type class label, or named so; of several the one that has as
-            many names as the model has classes.
+        image_column: of images or their paths; else the one of type image, or named so.
+        label_column: one, or several of many labels or values; else the one of type class label,
+            or named so; of several the one that has as many names as the model has classes.
         classes: the model's class names; labels are renumbered by name.
         num_classes: how many classes the model has, when their names are not known.
 
     Raises:
-        InputError: no such data or column, ids that are not distinct, unknown class names.
+        InputError: no such data or column, ids that are not distinct, labels of no kind.
     """
     source = read_split(spec)
     return table_of(
@@ -103,15 +104,16 @@ def content_digests(records: Records) -> tuple[str, ...]:
     return tuple(hashlib.blake2b(head + row.tobytes(), digest_size=16).hexdigest() for row in flat)
 
 
-def records_of(given: Any, preprocessing: Preprocessing | None = None) -> Records:
+def records_of(given: Any, preprocessing: Preprocessing | Features | None = None) -> Records:
     """Records out of what a user holds: Records, tensors, a Dataset, a DataLoader.
 
-    Items are (x, y), (x, y, id) or a mapping; x as the model takes it. A ``datasets.Dataset`` of
-    images needs the ``preprocessing``. Ids that are not given are the numbers of the items.
+    Items are (x, y), (x, y, id) or a mapping; x as the model takes it. A ``datasets.Dataset``
+    needs the ``preprocessing``. Ids that are not given are the numbers of the items.
     Raises InputError for anything else, and when an item does not fit the others.
     """
     if isinstance(given, Records):
         return given
+    _refuse_streams(given)
     if isinstance(given, Table):
         return given.records(None, _needed(preprocessing))
     if isinstance(given, datasets.Dataset):
@@ -125,28 +127,43 @@ def records_of(given: Any, preprocessing: Preprocessing | None = None) -> Record
     raise InputError("records", type(given).__name__, FORMS)
 
 
-def _needed(preprocessing: Preprocessing | None) -> Preprocessing:
+def _refuse_streams(given: Any) -> None:
+    """A stream has no record that could be named again, and a dictionary more than one split."""
+    if isinstance(given, datasets.DatasetDict | datasets.IterableDatasetDict):
+        raise InputError(
+            "one split",
+            f"a {type(given).__name__} of {', '.join(map(str, given))}",
+            f"Give one of them, such as data[{next(iter(given), 'train')!r}].",
+        )
+    data = given.dataset if isinstance(given, DataLoader) else given
+    if isinstance(data, datasets.IterableDataset | IterableDataset):
+        raise InputError(
+            "records that can be asked for by number",
+            f"a stream, {type(data).__name__}",
+            "Cache it: load_dataset without streaming, datasets.Dataset.from_generator, or "
+            "tensors (x, y, ids).",
+        )
+
+
+def _needed(preprocessing: Preprocessing | Features | None) -> Preprocessing | Features:
     if preprocessing is None:
         raise InputError(
-            "the preprocessing that turns images into inputs",
+            "the preprocessing that turns images or rows into inputs",
             "none",
-            "Give preprocessing=Preprocessing(mean, std, size).",
+            "Give preprocessing=Preprocessing(mean, std, size) of images, or Features(columns).",
         )
     return preprocessing
 
 
 def _items(given: TorchDataset) -> Iterator[Any]:
-    if isinstance(given, IterableDataset):
-        yield from given
-    else:
-        for row in range(len(given)):  # type: ignore[arg-type]
-            yield given[row]
+    for row in range(len(given)):  # type: ignore[arg-type]
+        yield given[row]
 
 
 def _from_loader(loader: DataLoader) -> Records:
     """Every item that the loader's sampler names, numbered as its data set numbers it."""
     with torch.random.fork_rng(devices=[]):
-        if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
+        if loader.batch_sampler is None:
             return _from_items(list(loader), batched=loader.batch_size is not None)
         batches = [list(rows) for rows in loader.batch_sampler]
         if loader.drop_last and sum(map(len, batches)) < len(list(loader.sampler)):

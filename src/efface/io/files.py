@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from efface.errors import InputError
+from efface.io.formats import FORMATS, read_tables
+from efface.io.hub import PREFIX, read_hub
 
 SPLIT_WORDS = {
     "train": ("train", "training"),
@@ -42,10 +42,13 @@ class Source:
 
 
 def read_split(spec: str | Path) -> Source:
-    """Read ``DATA`` or ``DATA:split``: a parquet file, a folder of them, or a folder of images.
+    """Read ``DATA`` or ``DATA:split``: a table, a folder of them, one of images, or of the hub.
 
     Raises InputError when there is nothing of the kind, no such split, or a damaged file.
     """
+    if str(spec).startswith(PREFIX):
+        dataset, files = read_hub(str(spec))
+        return Source(dataset, _shared(files), files)
     path, split = _path_and_split(str(spec))
     if path.is_file():
         if split:
@@ -54,15 +57,18 @@ def read_split(spec: str | Path) -> Source:
                 f"the file {path}",
                 "Leave the split away.",
             )
-        return Source(_read_parquet([path]), path.parent, (path,))
+        return Source(read_tables([path]), path.parent, (path,))
     seen = [file for file in sorted(path.rglob("*")) if _is_data(file.relative_to(path))]
-    if parquet := [file for file in seen if file.suffix.lower() == ".parquet"]:
-        chosen = _split_of(parquet, path, split)
-        return Source(_read_parquet(chosen), path, tuple(chosen))
     images = [file for file in seen if file.suffix.lower() in IMAGES]
+    if tables := _of_one_kind(seen):
+        _refuse_two_kinds(tables, images, path)
+        chosen = _split_of(tables, path, split)
+        return Source(read_tables(chosen), path, tuple(chosen))
     if not images:
         raise InputError(
-            "parquet files or a folder of images a class", f"none in {path}", "Check the path."
+            f"files of {', '.join(FORMATS)}, or a folder of images a class",
+            f"none in {path}",
+            "Check the path.",
         )
     _refuse_outsiders(images, path)
     chosen = _split_of(images, path, split)
@@ -79,8 +85,32 @@ def _path_and_split(spec: str) -> tuple[Path, str | None]:
 
 
 def _is_data(relative: Path) -> bool:
-    """Whether no part of the name is hidden or a system's own."""
-    return not any(part.startswith((".", "__")) for part in relative.parts)
+    """Whether no part of the name is hidden or a system's own; ``datasets`` keeps caches nearby."""
+    hidden = any(part.startswith((".", "__")) for part in relative.parts)
+    return not hidden and not re.fullmatch(r"cache-.*\.arrow", relative.name)
+
+
+def _of_one_kind(seen: list[Path]) -> list[Path]:
+    """The tables of the first kind that is there: parquet, arrow, CSV."""
+    kinds = ([file for file in seen if file.suffix.lower() == kind] for kind in FORMATS)
+    return next((files for files in kinds if files), [])
+
+
+def _refuse_two_kinds(tables: list[Path], images: list[Path], root: Path) -> None:
+    """A CSV beside images may name them, or may be a list of ids."""
+    if images and tables[0].suffix.lower() == ".csv":
+        raise InputError(
+            f"tables or images in {root}",
+            f"both, such as {tables[0].name} and {images[0].name}",
+            f"Name the table itself, as in {tables[0]}, or put it elsewhere.",
+        )
+
+
+def _shared(files: Iterable[Path]) -> Path:
+    """The folder of files of the hub: its whole cache, where pictures lie apart from tables."""
+    home, folders = Path(datasets.config.HF_CACHE_HOME), {file.parent for file in files}
+    inside = all(folder.is_relative_to(home) for folder in folders)
+    return home if inside or not folders else next(iter(folders))
 
 
 def _split_of(files: list[Path], root: Path, split: str | None) -> list[Path]:
@@ -99,32 +129,12 @@ def _split_of(files: list[Path], root: Path, split: str | None) -> list[Path]:
 
 
 def _split_name(relative: Path) -> str:
-    """What the name of a parquet file, or the first of two folders around an image, says."""
-    parquet = relative.suffix.lower() == ".parquet"
+    """What the name of a table, or the first of two folders around an image, says."""
+    table = relative.suffix.lower() in FORMATS
     # train/dog/1.png names a split, train/1.png the class of trains
-    places = relative.parts if parquet else relative.parts[:-2]
+    places = relative.parts if table else relative.parts[:-2]
     words = {word for place in places for word in re.split(r"[-._ 0-9]+", place.lower())}
     return next((name for name, known in SPLIT_WORDS.items() if words & set(known)), "train")
-
-
-def _read_parquet(files: Iterable[Path]) -> datasets.Dataset:
-    tables = []
-    for file in files:
-        try:
-            tables.append(pq.ParquetFile(file).read())
-            tables[-1].validate(full=True)  # texts that are none would fail later, without a name
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(
-                f"a parquet file at {file}", str(error).splitlines()[0], "Fetch or write it again."
-            ) from error
-    try:
-        return datasets.Dataset(pa.concat_tables(tables))
-    except ValueError as error:
-        raise InputError(
-            "files of one split with the same columns",
-            str(error).splitlines()[0],
-            "Keep tables of different kinds in different folders.",
-        ) from error
 
 
 def _refuse_outsiders(images: Iterable[Path], root: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from efface.io import folders
 from efface.io.architecture import build, classes_in
 from efface.io.atomic import whole_folder, write_whole
 from efface.io.checkpoint import Checkpoint, load_checkpoint, some_of
+from efface.io.features import Features
 from efface.io.preprocessing import Preprocessing
 
 WEIGHTS, RECIPE, CONFIG = "model.safetensors", "recipe.json", "config.json"
+FEATURES = "features.json"
 SCHEMA = 1
 
 
@@ -32,7 +34,7 @@ class LoadedModel:
 
     model: nn.Module
     parts: tuple[Checkpoint, ...]
-    preprocessing: Any
+    preprocessing: Preprocessing | Features
     architecture: str
     stored: dict[str, torch.dtype]
     classes: tuple[str, ...] | None = None
@@ -72,7 +74,7 @@ def load_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     size: int | None = None,
-    features: Any = None,
+    features: str | Path | Mapping[str, Any] | Features | None = None,
 ) -> LoadedModel:
     """Load a folder of efface, transformers or timm, or a weights file with its architecture named.
 
@@ -82,7 +84,8 @@ def load_model(
         mean: of the pixels, 0..1, one number a channel; the folder and timm know theirs.
         std: likewise.
         size: height and width that the model takes, in pixels.
-        features: how rows of a table become inputs, for a model of tables; taken as it is.
+        features: how rows of a table become inputs, for a model of tables: a JSON file or what it
+            holds (see ``Features``); a folder may hold it as features.json.
 
     Raises:
         InputError: something is not named, or the weights do not fit the architecture.
@@ -102,7 +105,7 @@ def load_model(
     return LoadedModel(
         model=model.eval(),
         parts=read.parts,
-        preprocessing=_preprocessing(known, given) if features is None else features,
+        preprocessing=_inputs(known, given, features),
         architecture=read.architecture,
         stored={name: tensor.dtype for name, tensor in state.items()},
         classes=tuple(classes) if classes else None,
@@ -147,11 +150,7 @@ def _from_file(path: Path, architecture: str | None) -> _Read:
 def _from_folder(path: Path, architecture: str | None) -> _Read:
     """A folder of efface, timm or transformers: config.json or recipe.json says which."""
     if (path / RECIPE).exists() or not (path / CONFIG).exists():
-        recipe = _read_recipe(path)
-        part = load_checkpoint(path / WEIGHTS)
-        name = architecture or recipe["architecture"]
-        known = {**recipe, "recipe_json": recipe}
-        return _Read(build(name, recipe["num_classes"]), (part,), name, known, (path / RECIPE,))
+        return _from_own_folder(path, architecture)
     config = folders.read_json(path / CONFIG)
     files = folders.weight_files(path)
     copied, dropped = folders.beside(path, files)
@@ -168,6 +167,24 @@ def _from_folder(path: Path, architecture: str | None) -> _Read:
     if name.startswith("transformers:"):
         parts = _under_its_names(parts, model)
     return _Read(model, parts, name, known, copied, dropped)
+
+
+def _from_own_folder(path: Path, architecture: str | None) -> _Read:
+    """Weights with recipe.json, features.json or both; without a recipe the architecture is named.
+
+    Both files are copied as they are.
+    """
+    described = {"features": path / FEATURES} if (path / FEATURES).is_file() else {}
+    if described and not (path / RECIPE).exists():
+        copied, dropped = folders.beside(path, (path / WEIGHTS,))
+        read = _from_file(path / WEIGHTS, architecture)
+        return replace(read, known=described, copied=copied, dropped=dropped)
+    recipe = _read_recipe(path, described=bool(described))
+    part = load_checkpoint(path / WEIGHTS)
+    name = architecture or recipe["architecture"]
+    copied = (path / RECIPE, *described.values())
+    known = {**recipe, **described, "recipe_json": recipe}
+    return _Read(build(name, recipe["num_classes"]), (part,), name, known, copied)
 
 
 def _under_its_names(parts: tuple[Checkpoint, ...], model: nn.Module) -> tuple[Checkpoint, ...]:
@@ -210,9 +227,11 @@ def _refuse_misfit(model: nn.Module, state: Mapping[str, Tensor], architecture: 
         )
 
 
-def _read_recipe(folder: Path) -> dict[str, Any]:
+def _read_recipe(folder: Path, *, described: bool) -> dict[str, Any]:
+    """What recipe.json says; of a model of tables features.json says how its inputs are made."""
     path = folder / RECIPE
-    needed = {"schema", "architecture", "num_classes", "mean", "std", "size"}
+    needed = {"schema", "architecture", "num_classes"}
+    needed |= set() if described else {"mean", "std", "size"}
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -231,6 +250,24 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
     return recipe
 
 
+def _inputs(
+    known: Mapping[str, Any], given: Mapping[str, Any], features: Any
+) -> Preprocessing | Features:
+    """The features that were given or lie in the folder, else the preprocessing of images."""
+    features = known.get("features") if features is None else features
+    if features is None:
+        return _preprocessing(known, given)
+    if said := [name for name, value in given.items() if value is not None]:
+        raise InputError(
+            "features of a table, or the preprocessing of images",
+            f"features and {', '.join(said)}",
+            "Leave one away: a model takes rows or images.",
+        )
+    if isinstance(features, Features):
+        return features
+    return Features.read(features) if isinstance(features, str | Path) else Features(features)
+
+
 def _preprocessing(known: Mapping[str, Any], given: Mapping[str, Any]) -> Preprocessing:
     """What the user says, else what the model knows of itself."""
     found: dict[str, Any] = dict(given)
@@ -240,7 +277,7 @@ def _preprocessing(known: Mapping[str, Any], given: Mapping[str, Any]) -> Prepro
             "the preprocessing that the model was trained with",
             f"no {', '.join(lacking)}",
             "Give --mean --std --size, such as --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 "
-            "--size 224.",
+            "--size 224, or --features FILE.json for a model of tables.",
         )
     try:
         mean, std = (tuple(float(value) for value in found[name]) for name in ("mean", "std"))

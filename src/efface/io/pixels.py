@@ -2,15 +2,67 @@
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional
 
+from efface.errors import InputError
+from efface.io.preprocessing import Inputs, Preprocessing
+
 MODES = {1: "L", 3: "RGB"}
+BATCH = 1000
+UNREADABLE = "unreadable"
+
+
+def images_of(
+    dataset: datasets.Dataset,
+    column: str,
+    rows: Sequence[int],
+    *,
+    preprocessing: Preprocessing,
+    root: Path | None,
+) -> Inputs:
+    """The images of these rows, decoded, scaled and normalised.
+
+    Raises InputError when they are of different sizes and no size is given.
+    """
+    images, size = _undecoded(dataset, column), preprocessing.size
+    names = ("size", "resize", "interpolation", "squash")
+    how = {name: getattr(preprocessing, name) for name in names}
+    how["channels"] = channels = len(preprocessing.mean)
+    x, filled, wrong = torch.empty(0), 0, []
+    for start in range(0, len(rows), BATCH):
+        raw = images[list(rows[start : start + BATCH])][column]
+        found = [pixels_of(r, root=root, **how) for r in raw]
+        wrong += [UNREADABLE if pixels is None else None for pixels in found]
+        if fine := [pixels for pixels in found if pixels is not None]:
+            if not filled:
+                x = torch.empty(len(rows), *fine[0].shape)
+            _refuse_other_shapes(fine, tuple(x.shape[1:]))
+            x[filled : filled + len(fine)] = preprocessing(torch.from_numpy(np.stack(fine)))
+            filled += len(fine)
+    x = x[:filled] if filled else torch.zeros(0, channels, size or 1, size or 1)
+    return Inputs(x, wrong, preprocessing.low, preprocessing.high)
+
+
+def _undecoded(dataset: datasets.Dataset, column: str) -> Any:
+    """The image column as the files it holds."""
+    if not isinstance(dataset.features[column], datasets.Image):
+        return dataset.select_columns([column])
+    return dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+
+
+def _refuse_other_shapes(images: Iterable[np.ndarray], shape: tuple[int, ...]) -> None:
+    if other := [image.shape for image in images if image.shape != shape]:
+        raise InputError(
+            "images of one size", f"{shape[1:]} and {other[0][1:]}", "Give the size with --size."
+        )
 
 
 def pixels_of(

@@ -1,6 +1,7 @@
 """How pixels become inputs."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -8,6 +9,22 @@ from torch import Tensor
 from efface.errors import InputError
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+FAR = 20.0
+"""Scaled inputs stay within a few units; raw pixels reach 255."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Rows of a table as a model takes them.
+
+    ``x``: (n, *features) float32 of the readable rows; ``wrong``: one entry a row, what is wrong
+    with it, None where nothing is; ``low`` and ``high``: the least and greatest input.
+    """
+
+    x: Tensor
+    wrong: list[str | None]
+    low: Tensor
+    high: Tensor
 
 
 @dataclass(frozen=True)
@@ -26,6 +43,7 @@ class Preprocessing:
     resize: int | None = None
     interpolation: str = "bilinear"
     squash: bool = False
+    things: ClassVar[str] = "images"
 
     def __post_init__(self) -> None:
         """Refuse what would silently spoil every input."""
@@ -64,3 +82,9 @@ class Preprocessing:
     def high(self) -> Tensor:
         """The white pixel, (c, 1, 1)."""
         return self(torch.full((len(self.mean), 1, 1), 255, dtype=torch.uint8))
+
+    def outside(self, x: Tensor) -> str:
+        """What inputs made elsewhere have that these have not; empty when they could be made so."""
+        low, high, slack = self.low, self.high, 1e-3
+        fits = x.shape[1] == len(self.mean) and not ((x < low - slack) | (x > high + slack)).any()
+        return "" if fits else f"lie outside black and white under {self}"

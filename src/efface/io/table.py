@@ -1,40 +1,39 @@
-"""A table of images with labels and ids: rows by id, class or expression, records for a model."""
+"""A table with labels and ids: rows by id, class or expression, records for a model."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import torch
 
+from efface.adapters import refuse_other_kinds
 from efface.errors import InputError, UnknownRecords
 from efface.io.checkpoint import some_of
 from efface.io.columns import Columns, find_columns, nearest
 from efface.io.expression import select
+from efface.io.features import Features
 from efface.io.files import Source
-from efface.io.pixels import pixels_of
-from efface.io.preprocessing import Preprocessing
+from efface.io.labels import Labels, labels_of
+from efface.io.pixels import UNREADABLE, images_of
+from efface.io.preprocessing import Inputs, Preprocessing
 from efface.types import Records
-
-BATCH = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
     """n records that are still files: nothing is decoded before it is asked for.
 
-    ``labels``: (n,) class ids, in the order of ``classes``, -1 where there is none; ``ids``: n
-    distinct strings; ``source``: the files that it came from, None for a table in memory.
+    ``ids``: n distinct strings; ``source``: the files that it came from, None for a table in
+    memory.
     """
 
     dataset: datasets.Dataset
     columns: Columns
-    labels: np.ndarray[Any, np.dtype[np.int64]]
-    classes: tuple[str, ...] | None
+    _labels: Labels
     ids: tuple[str, ...]
     source: Source | None = None
 
@@ -47,8 +46,24 @@ class Table:
         return self.source.digest() if self.source else ""
 
     @property
+    def labels(self) -> np.ndarray:
+        """(n,) class ids, in the order of ``classes``, -1 for none; other kinds: see ``Labels``."""
+        return self._labels.y
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes or of the many labels, if they have any."""
+        return self._labels.classes
+
+    @property
+    def kind(self) -> str:
+        """``one label``, ``many labels`` or ``values``."""
+        return self._labels.kind
+
+    @property
     def num_classes(self) -> int:
         """How many classes have a name or, where none has, the highest class id and one."""
+        refuse_other_kinds(self.kind)
         return len(self.classes) if self.classes else int(self.labels.max(initial=-1)) + 1
 
     def rows_of(self, ids: Iterable[str]) -> list[int]:
@@ -70,78 +85,78 @@ class Table:
 
     def class_id(self, name: str) -> int:
         """The number of a class by its name or, where there are no names, by its number."""
+        refuse_other_kinds(self.kind)
         known = self.classes or tuple(str(label) for label in sorted(set(self.labels.tolist())))
         if name not in known:
             raise InputError(f"a class of {some_of(known)}", repr(name), nearest(name, known))
         return known.index(name) if self.classes else int(name)
 
     def rows_of_class(self, name: str) -> list[int]:
-        """The rows with this label."""
+        """The rows with this label. Raises InputError where records have no one class."""
         return np.flatnonzero(self.labels == self.class_id(name)).tolist()
 
     def nearly_whole_classes(self, rows: Sequence[int], share: float = 0.95) -> tuple[str, ...]:
         """Classes of which these rows hold at least this share (and ten records)."""
+        if self.kind != "one label":
+            return ()
         everywhere, here = Counter(self.labels.tolist()), Counter(self.labels[list(rows)].tolist())
         whole = [k for k, count in here.items() if count >= max(10, share * everywhere[k])]
         return tuple(self.classes[k] if self.classes else str(k) for k in sorted(whole))
 
-    def records(self, rows: Sequence[int] | None, preprocessing: Preprocessing) -> Records:
+    def records(
+        self, rows: Sequence[int] | None, preprocessing: Preprocessing | Features
+    ) -> Records:
         """These rows (None: all) as the model takes them.
 
-        Raises InputError when an image is unreadable: what was not read is not forgotten.
+        Raises InputError when one is unreadable: what was not read is not forgotten.
         """
-        records, unreadable = self.readable(rows, preprocessing)
+        records, unreadable = self._read(rows, preprocessing)
         if unreadable:
+            told = [i if why == UNREADABLE else f"{i} ({why})" for i, why in unreadable.items()]
+            what = preprocessing.things
             raise InputError(
-                "images that can be read",
-                f"{len(unreadable)} that cannot: {', '.join(unreadable)}",
-                "Nothing was changed. Mend these images, or leave their ids out of the request.",
+                f"{what} that can be read",
+                f"{len(told)} that cannot: {', '.join(told)}",
+                f"Nothing was changed. Mend these {what}, or leave their ids out of the request.",
             )
         return records
 
     def readable(
-        self, rows: Sequence[int] | None, preprocessing: Preprocessing
+        self, rows: Sequence[int] | None, preprocessing: Preprocessing | Features
     ) -> tuple[Records, tuple[str, ...]]:
-        """As ``records``, but unreadable images are left out and their ids listed."""
+        """As ``records``, but what is unreadable is left out and its ids listed."""
+        records, unreadable = self._read(rows, preprocessing)
+        return records, tuple(unreadable)
+
+    def _read(
+        self, rows: Sequence[int] | None, preprocessing: Preprocessing | Features
+    ) -> tuple[Records, dict[str, str]]:
+        """The readable rows, and by the id of any other what is wrong with it."""
         rows = list(range(len(self)) if rows is None else rows)
-        if unlabelled := [self.ids[row] for row in rows if self.labels[row] < 0]:
+        there = self._labels.there
+        if unlabelled := [self.ids[row] for row in rows if not there[row]]:
             raise InputError(
-                f"a label for each record in {self.columns.label!r}",
+                f"a label for each record in {', '.join(map(repr, self.columns.label))}",
                 f"none for {some_of(unlabelled)}",
                 "Leave these records out, or give them labels.",
             )
-        x, read = self._decoded(rows, preprocessing)
-        kept = [row for row, fine in zip(rows, read, strict=True) if fine]
-        lost = tuple(self.ids[row] for row, fine in zip(rows, read, strict=True) if not fine)
+        found = self._inputs(rows, preprocessing)
+        kept = [row for row, why in zip(rows, found.wrong, strict=True) if why is None]
         return Records(
-            x=x,
+            x=found.x,
             y=torch.from_numpy(self.labels[kept]),
             ids=tuple(self.ids[row] for row in kept),
-            low=preprocessing.low,
-            high=preprocessing.high,
-        ), lost
+            low=found.low,
+            high=found.high,
+            adapter=self._labels.adapter(),
+        ), {self.ids[row]: why for row, why in zip(rows, found.wrong, strict=True) if why}
 
-    def _decoded(
-        self, rows: Sequence[int], preprocessing: Preprocessing
-    ) -> tuple[torch.Tensor, list[bool]]:
-        """Inputs of the readable rows, and which rows those are."""
-        images = _undecoded(self.dataset, self.columns.image)
-        channels, size = len(preprocessing.mean), preprocessing.size
+    def _inputs(self, rows: Sequence[int], preprocessing: Preprocessing | Features) -> Inputs:
+        if isinstance(preprocessing, Features):
+            return preprocessing.inputs(self.dataset, rows)
         root = self.source.root if self.source else None
-        names = ("size", "resize", "interpolation", "squash")
-        scaled = {name: getattr(preprocessing, name) for name in names}
-        x, filled, read = torch.empty(0), 0, []
-        for start in range(0, len(rows), BATCH):
-            raw = images[list(rows[start : start + BATCH])][self.columns.image]
-            found = [pixels_of(r, root=root, channels=channels, **scaled) for r in raw]
-            read += [pixels is not None for pixels in found]
-            if fine := [pixels for pixels in found if pixels is not None]:
-                if not filled:
-                    x = torch.empty(len(rows), *fine[0].shape)
-                _refuse_other_shapes(fine, tuple(x.shape[1:]))
-                x[filled : filled + len(fine)] = preprocessing(torch.from_numpy(np.stack(fine)))
-                filled += len(fine)
-        return x[:filled] if filled else torch.zeros(0, channels, size or 1, size or 1), read
+        column = self.columns.image
+        return images_of(self.dataset, column, rows, preprocessing=preprocessing, root=root)
 
 
 def table_of(
@@ -149,7 +164,7 @@ def table_of(
     *,
     source: Source | None = None,
     image_column: str | None = None,
-    label_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
     id_column: str | None = None,
     classes: Sequence[str] | None = None,
     num_classes: int | None = None,
@@ -160,82 +175,23 @@ def table_of(
     found, an id stands twice, or class names do not fit the model's.
     """
     dataset = dataset.with_format(None)
-    num_classes = num_classes if classes is None else len(classes)
+    if not len(dataset):
+        raise InputError("at least one record in the data", "none", "Check the path and the split.")
     columns = find_columns(
         dataset.features,
         image=image_column,
-        label=label_column,
+        label=[label_column] if isinstance(label_column, str) else label_column or (),
         identity=id_column,
-        num_classes=num_classes,
+        num_classes=num_classes if classes is None else len(classes),
     )
-    labels, own = _labels(dataset, columns.label)
-    labels, names = _as_the_model_numbers(labels, own, classes, num_classes)
-    return Table(dataset, columns, labels, names, _ids(dataset, columns), source)
-
-
-def _undecoded(dataset: datasets.Dataset, column: str) -> Any:
-    """The image column as the files it holds."""
-    if not isinstance(dataset.features[column], datasets.Image):
-        return dataset.select_columns([column])
-    return dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-
-
-def _refuse_other_shapes(images: Iterable[np.ndarray], shape: tuple[int, ...]) -> None:
-    if other := [image.shape for image in images if image.shape != shape]:
-        raise InputError(
-            "images of one size", f"{shape[1:]} and {other[0][1:]}", "Give the size with --size."
-        )
-
-
-def _labels(dataset: datasets.Dataset, column: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Class ids (-1 for none) and the names of the classes, if they have any."""
-    kind, values = dataset.features[column], dataset[column][:]
-    if isinstance(kind, datasets.ClassLabel):
-        names = tuple(kind.names)
-    elif all(value is None or isinstance(value, str) for value in values):
-        names = tuple(sorted({value for value in values if value is not None}))
-        values = [None if value is None else names.index(value) for value in values]
-    else:
-        names = None
-    if not all(value is None or isinstance(value, int) for value in values):
-        raise InputError(
-            f"class names or whole numbers in {column!r}",
-            str(kind),
-            "Name one with --label-column.",
-        )
-    return np.array([-1 if value is None else value for value in values], dtype=np.int64), names
-
-
-def _as_the_model_numbers(
-    labels: np.ndarray,
-    own: tuple[str, ...] | None,
-    classes: Sequence[str] | None,
-    num_classes: int | None,
-) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Labels renumbered by name where the model names its classes."""
-    if own is None or (classes is None and num_classes in {None, len(own)}):
-        return labels, own if classes is None else tuple(classes)
-    if classes is None:
-        raise InputError(
-            f"the {num_classes} classes of the model",
-            f"{len(own)} class names: {some_of(own)}",
-            "Without the model's own class names the numbers cannot be matched: give data with all "
-            "classes, or with labels as numbers.",
-        )
-    if strange := [name for name in own if name not in classes]:
-        raise InputError(
-            f"class names that the model knows: {some_of(classes)}",
-            some_of(strange),
-            "Rename the classes of the data, or choose another --label-column.",
-        )
-    numbers = np.array([*(list(classes).index(name) for name in own), -1], dtype=np.int64)
-    return numbers[labels], tuple(classes)
+    labels = labels_of(dataset, columns.label, classes=classes, num_classes=num_classes)
+    return Table(dataset, columns, labels, _ids(dataset, columns), source)
 
 
 def _ids(dataset: datasets.Dataset, columns: Columns) -> tuple[str, ...]:
     """From the id column, else the names of the image files, else the numbers of the rows."""
     if columns.id is None:
-        return _file_names(dataset, columns.image) or tuple(map(str, range(len(dataset))))
+        return _file_names(dataset, columns.images) or tuple(map(str, range(len(dataset))))
     ids = dataset[columns.id][:]
     if missing := [str(row) for row, identity in enumerate(ids) if identity is None]:
         raise InputError(
@@ -251,11 +207,15 @@ def _ids(dataset: datasets.Dataset, columns: Columns) -> tuple[str, ...]:
     return ids
 
 
-def _file_names(dataset: datasets.Dataset, column: str) -> tuple[str, ...]:
+def _file_names(dataset: datasets.Dataset, images: Sequence[str]) -> tuple[str, ...]:
     """The names that the images had as files; empty when one has none or two share one."""
-    kind = dataset.features[column]
-    if not isinstance(kind, datasets.Image):
+    if len(images) != 1:
         return ()
-    table: pa.Table = dataset.select_columns([column]).with_format("arrow")[:]
-    paths = [p for chunk in table[column].chunks for p in chunk.field("path").to_pylist()]
+    kind = dataset.features[images[0]]
+    table: pa.Table = dataset.select_columns([images[0]]).with_format("arrow")[:]
+    cells = table[images[0]]
+    if isinstance(kind, datasets.Image):
+        paths = [p for chunk in cells.chunks for p in chunk.field("path").to_pylist()]
+    else:
+        paths = cells.to_pylist() if pa.types.is_string(cells.type) else [None]
     return tuple(paths) if None not in paths and len(set(paths)) == len(paths) else ()

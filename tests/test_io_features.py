@@ -1,0 +1,188 @@
+"""features.json: numbers scaled, categories one by one, and nothing guessed."""
+
+import json
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_wine
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from efface.errors import InputError
+from efface.io.features import Features
+from efface.io.table import table_of
+
+WINE = load_wine(as_frame=True).frame
+NUMBERS = ["ash", "proline"]
+SCALED = {n: {"mean": float(WINE[n].mean()), "std": float(WINE[n].std(ddof=0))} for n in NUMBERS}
+
+
+def made(columns, **kinds):
+    """A table in memory, with a label."""
+    rows = len(next(iter(columns.values())))
+    data = datasets.Dataset.from_dict({**columns, "label": [row % 2 for row in range(rows)]})
+    for name, kind in kinds.items():
+        data = data.cast_column(name, kind)
+    return table_of(data)
+
+
+def test_numbers_and_categories_are_what_scikit_learn_makes_of_them():
+    """The library that most tables were prepared with, as the oracle."""
+    frame = WINE.assign(strength=pd.cut(WINE["alcohol"], 3, labels=list("abc")).astype(str))
+    theirs = make_column_transformer(
+        (StandardScaler(), NUMBERS), (OneHotEncoder(categories=[["c", "a", "b"]]), ["strength"])
+    )
+    expected = theirs.fit_transform(frame)
+    table = table_of(datasets.Dataset.from_pandas(frame), label_column="target")
+    features = Features({**SCALED, "strength": {"categories": ["c", "a", "b"]}})
+    records = table.records(None, features)
+    np.testing.assert_allclose(records.x, expected, rtol=1e-6, atol=1e-6)
+    assert records.x.dtype == torch.float32
+    assert features.outside(records.x) == ""
+
+
+def test_the_order_is_that_of_the_file_and_rows_that_of_the_request(tmp_path):
+    """Inputs in another order are another person."""
+    (tmp_path / "f.json").write_text('{"b": {}, "a": {"mean": 1, "std": 2}}')
+    table = made({"a": [1, 3, 5], "b": [7.0, 8.0, 9.0]})
+    records = table.records([2, 0], Features.read(tmp_path / "f.json"))
+    assert records.x.tolist() == [[9, 2], [7, 0]]
+    assert records.ids == ("2", "0")
+
+
+def test_the_bounds_are_those_of_the_table_and_not_of_the_few_that_go():
+    """Noise is scaled by them; one record alone would have none."""
+    table = made({"a": [0.0, 10.0, 4.0], "b": [1.0, 1.0, 2.0], "c": ["x", "y", "x"]})
+    how = {"a": {}, "b": {"mean": 1, "std": 1}, "c": {"categories": ["x", "y"]}}
+    records = table.records([2], Features(how))
+    assert records.low.tolist() == [0, -2, 0, 0]
+    assert records.high.tolist() == [10, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "categories", "places"),
+    [
+        (["f", "m"], "string", ["m", "f"], [1, 0]),
+        ([1, 2], "int64", [2, 1], [1, 0]),
+        ([1.0, 2.0], "float32", ["2", "1"], [1, 0]),
+        ([True, False], "bool", [False, True], [1, 0]),
+        ([0, 1], datasets.ClassLabel(names=["cat", "dog"]), ["dog", "cat"], [1, 0]),
+    ],
+)
+def test_categories_are_words_numbers_or_classes(cells, kind, categories, places):
+    """1 and 1.0 are the same category; pandas makes the one of the other."""
+    kind = datasets.Value(kind) if isinstance(kind, str) else kind
+    records = made({"c": cells}, c=kind).records(None, Features({"c": {"categories": categories}}))
+    assert records.x.argmax(1).tolist() == places
+
+
+@pytest.mark.parametrize(
+    ("cells", "how", "why"),
+    [
+        ([1.0, None], {}, "a is empty"),
+        ([1.0, float("nan")], {}, "a is nan"),
+        ([1.0, float("-inf")], {}, "a is -inf"),
+        ([1.0, 1e300], {}, "a is 1e+300"),
+        (["1", "two"], {}, "a is 'two'"),
+        (["1", "1_000"], {}, "a is '1_000'"),
+        (["1", ""], {}, "a is empty"),
+        (["1", " "], {"mean": 0, "std": 1}, "a is ' '"),
+        (["f", "x"], {"categories": ["f", "m"]}, "a is 'x'"),
+        (["f", None], {"categories": ["f", "m"]}, "a is empty"),
+        ([1, 3], {"categories": [1, 2]}, "a is 3"),
+        (["f", "y" * 99], {"categories": ["f"]}, f"a is '{'y' * 39}"),
+    ],
+)
+def test_a_cell_that_is_no_input_is_told_with_its_record(cells, how, why):
+    """Text in a column of numbers, an unknown category, an empty cell: named, never filled in."""
+    table = made({"a": cells, "id": ["good", "bad"]})
+    with pytest.raises(InputError) as caught:
+        table.records(None, Features({"a": how}))
+    assert str(caught.value) == (
+        f"Wanted rows that can be read. Got 1 that cannot: bad ({why}). "
+        "Nothing was changed. Mend these rows, or leave their ids out of the request."
+    )
+    records, unreadable = table.readable(None, Features({"a": how}))
+    assert (records.ids, unreadable) == (("good",), ("bad",))
+    assert table.records([0], Features({"a": how})).ids == ("good",)
+
+
+WAYS = '{}, {"mean": 50.1, "std": 9.0} or {"categories": ["f", "m"]}'
+ORDER = "List them in the order of the model's inputs."
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", ("Wanted a JSON object of columns in {path}. Got JSONDecodeError. "
+         f"Write each column with one of {WAYS}.")),
+        ("[" * 100_000, ("Wanted a JSON object of columns in {path}. Got RecursionError. "
+         f"Write each column with one of {WAYS}.")),
+        (None, ("Wanted a JSON object of columns in {path}. Got FileNotFoundError. "
+         f"Write each column with one of {WAYS}.")),
+        ("{}", (f"Wanted columns by name, each with one of {WAYS}. Got {{}} for the features. "
+         f"{ORDER}")),
+        ('["a"]', (f"Wanted columns by name, each with one of {WAYS}. Got ['a'] for the features. "
+         f"{ORDER}")),
+        ('{"a": 1}', f"Wanted columns by name, each with one of {WAYS}. Got 1 for 'a'. {ORDER}"),
+        ('{"a": {"mean": 1}}', (f"Wanted columns by name, each with one of {WAYS}. "
+         f"Got {{'mean': 1}} for 'a'. {ORDER}")),
+        ('{"a": {}, "a": {}}', "Wanted names that each stand once. Got 'a' twice. Leave one away."),
+        ('{"a": {"mean": 1, "std": 0}}', ("Wanted a finite mean and a standard deviation above 0 "
+         "for 'a'. Got 1 and 0. Give the numbers that the model was trained with.")),
+        ('{"a": {"mean": NaN, "std": 1}}', ("Wanted a finite mean and a standard deviation above 0 "
+         "for 'a'. Got nan and 1. Give the numbers that the model was trained with.")),
+        ('{"a": {"mean": "x", "std": 1}}', ("Wanted a finite mean and a standard deviation above 0 "
+         "for 'a'. Got 'x' and 1. Give the numbers that the model was trained with.")),
+        ('{"a": {"categories": []}}', ("Wanted a list of different categories for 'a'. Got []. "
+         "Give them in the order that the model was trained with.")),
+        ('{"a": {"categories": [1, 1.0]}}', ("Wanted a list of different categories for 'a'. "
+         "Got [1, 1.0]. Give them in the order that the model was trained with.")),
+        ('{"a": {"categories": [[1]]}}', ("Wanted a list of different categories for 'a'. "
+         "Got [[1]]. Give them in the order that the model was trained with.")),
+    ],
+)  # fmt: skip
+def test_a_description_that_says_something_else_is_refused(tmp_path, text, message):
+    """What is not understood is not guessed."""
+    path = tmp_path / "features.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        Features.read(path)
+    assert str(caught.value) == message.replace("{path}", str(path))
+
+
+def test_a_number_without_end_is_no_mean(tmp_path):
+    """JSON has whole numbers that floating point has not."""
+    (tmp_path / "f.json").write_text(json.dumps({"a": {"mean": 10**400, "std": 1}}))
+    with pytest.raises(InputError, match="a finite mean"):
+        Features.read(tmp_path / "f.json")
+
+
+def test_a_column_that_is_missing_or_no_cell_is_refused():
+    """The wrong table, or one of pictures."""
+    table = made({"age": [1.0, 2.0], "when": [[1], [2]]})
+    with pytest.raises(InputError) as caught:
+        table.records(None, Features({"age": {}, "aeg": {}}))
+    assert str(caught.value) == (
+        "Wanted the columns of the features in the table: age, aeg. Got no aeg. Did you mean 'age'?"
+    )
+    with pytest.raises(InputError) as caught:
+        table.records(None, Features({"when": {}}))
+    assert str(caught.value) == (
+        "Wanted numbers or categories in 'when'. Got List(Value('int64')). "
+        "Give the model's inputs as columns of numbers or words."
+    )
+
+
+def test_numbers_far_from_their_scale_are_noticed():
+    """Whoever forgets to scale one column of many sees no error otherwise."""
+    features = Features({"a": {"mean": 0, "std": 1}, "b": {}, "c": {"categories": ["x"]}})
+    assert features.outside(torch.tensor([[1.0, 500.0, 1.0]])) == ""
+    assert features.outside(torch.tensor([[-30.0, 5.0, 1.0]])) == (
+        "reach 30 in 'a': mean and std of other data?"
+    )
+    assert features.outside(torch.zeros(2, 3, 8, 8)) == "are no rows of 3 numbers"

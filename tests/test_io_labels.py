@@ -1,0 +1,156 @@
+"""Labels of every kind, out of whatever columns hold them."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_linnerud
+from sklearn.preprocessing import MultiLabelBinarizer
+
+from efface.adapters import adapter_of
+from efface.errors import InputError
+from efface.io.features import Features
+from efface.io.labels import labels_of
+from efface.io.table import table_of
+
+ROWS = Features({"x": {}})
+
+
+def made(columns, **kinds):
+    """A table in memory."""
+    data = datasets.Dataset.from_dict(columns)
+    for name, kind in kinds.items():
+        data = data.cast_column(name, kind)
+    return data
+
+
+def of(cells, kind=None, **model):
+    """The labels of one column."""
+    data = made({"label": cells}, **({"label": kind} if kind else {}))
+    return labels_of(data, ["label"], **model)
+
+
+@pytest.mark.parametrize(
+    ("cells", "model", "y", "kind", "classes"),
+    [
+        ([2, 0, None], {}, [2, 0, -1], "one label", None),
+        ([True, False], {}, [1, 0], "one label", None),
+        (["dog", None, "cat"], {}, [1, -1, 0], "one label", ("cat", "dog")),
+        (["dog", "cat"], {"classes": ("dog", "cat")}, [0, 1], "one label", ("dog", "cat")),
+        (["no", "yes"], {"num_classes": 1}, [0, 1], "one label", ("no", "yes")),
+        ([0, 1], {"num_classes": 1}, [0, 1], "one label", None),
+        ([0, 3, None], {"num_classes": 1}, [0.0, 3.0, np.nan], "values", None),
+        ([-5, 1], {"num_classes": 1}, [-5.0, 1.0], "values", None),
+        ([0.5, None], {}, [0.5, np.nan], "values", None),
+        ([[0, 1], None, [1, 1]], {}, [[0, 1], [-1, -1], [1, 1]], "many labels", None),
+        ([[True], [False]], {}, [[1], [0]], "many labels", None),
+        ([["a", "b"], [], None], {}, [[1, 1], [0, 0], [-1, -1]], "many labels", ("a", "b")),
+        ([["a"]], {"classes": ("b", "a")}, [[0, 1]], "many labels", ("b", "a")),
+        ([[0.5, 2.0], None], {}, [[0.5, 2.0], [np.nan, np.nan]], "values", None),
+    ],
+)
+def test_a_column_says_by_its_type_what_its_labels_are(cells, model, y, kind, classes):
+    """Names, numbers, lists; with what the model knows where numbers alone could be either."""
+    labels = of(cells, **model)
+    np.testing.assert_array_equal(labels.y, np.array(y, np.float32 if kind == "values" else int))
+    assert (labels.kind, labels.classes) == (kind, classes)
+    assert labels.there.tolist() == [cell is not None for cell in cells]
+
+
+def test_lists_of_names_are_what_scikit_learn_makes_of_them():
+    """A second library as the oracle, on tags drawn at random."""
+    draw = np.random.default_rng(0)
+    tags = [
+        sorted(draw.choice(list("abcdef"), draw.integers(1, 5), replace=False)) for _ in range(50)
+    ]
+    theirs = MultiLabelBinarizer()
+    expected = theirs.fit_transform(tags)
+    labels = of(tags)
+    np.testing.assert_array_equal(labels.y, expected)
+    assert labels.classes == tuple(theirs.classes_)
+    kind = datasets.Sequence(datasets.ClassLabel(names=list("fedcba")))
+    again = of(tags, kind)
+    np.testing.assert_array_equal(again.y, expected[:, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("columns", "model", "y", "classes"),
+    [
+        ({"a": [0, 1], "b": [1, None]}, {}, [[0, 1], [1, -1]], ("a", "b")),
+        ({"a": [0, 1], "b": [True, False]}, {}, [[0, 1], [1, 0]], ("a", "b")),
+        ({"a": [0, 1], "b": [1, 1]}, {"classes": ("b", "a")}, [[1, 0], [1, 1]], ("b", "a")),
+        ({"a": [0, 1], "b": [1, 1]}, {"classes": ("p", "q")}, [[0, 1], [1, 1]], ("p", "q")),
+    ],
+)
+def test_several_columns_of_0_and_1_are_many_labels(columns, model, y, classes):
+    """In the order that is given, or of the model where it knows them by name."""
+    labels = labels_of(made(columns), list(columns), **model)
+    assert labels.kind == "many labels"
+    assert labels.y.tolist() == y
+    assert labels.classes == classes
+
+
+def test_several_columns_of_numbers_are_values_each_in_its_own_spread():
+    """Linnerud: kilograms and centimetres have no spread in common."""
+    frame = load_linnerud(as_frame=True).frame
+    names = ["Weight", "Waist", "Pulse"]
+    table = table_of(datasets.Dataset.from_pandas(frame), label_column=names)
+    assert table.kind == "values"
+    records = table.records([0, 1], Features({"Chins": {}, "Situps": {}, "Jumps": {}}))
+    assert records.y.tolist() == frame[names].head(2).to_numpy().tolist()
+    off = torch.tensor(frame[names].std().to_numpy(), dtype=torch.float32)
+    right = adapter_of(records).right(records.y + 0.5 * off, records.y)
+    torch.testing.assert_close(right, torch.full((2,), 0.5))
+    whole = torch.tensor(frame[names].astype(int).to_numpy())
+    integers = made({name: whole[:, place].tolist() for place, name in enumerate(names)})
+    assert labels_of(integers, names).kind == "values"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a": [0.0, 1.0]}, ("Wanted labels as whole numbers, or values, in 'a'. Got 0 and 1 as "
+         "broken numbers, which could be either. Write them as 0 and 1.")),
+        ({"a": [0.0, 1.0], "b": [1, 1]}, ("Wanted labels as whole numbers, or values, in 'a', 'b'. "
+         "Got 0 and 1 as broken numbers, which could be either. Write them as 0 and 1.")),
+        ({"a": ["x", "y"], "b": [1, 1]}, ("Wanted numbers in each of the label columns 'a', 'b'. "
+         "Got string in 'a'. Several columns are many labels of 0 and 1, or several values.")),
+        ({"a": [[0, 1], [1]]}, ("Wanted lists of as many numbers in each row of 'a', or lists of "
+         "names. Got lists of int64 of 1, 2 each. "
+         "Write 0 or 1 for each label that the model knows.")),
+        ({"a": [[0, 3], [1, 1]]}, ("Wanted 0 or 1 for each label in 'a'. Got 3. Write class ids as "
+         "lists of 0 and 1, or as names.")),
+        ({"a": [{"b": 1}]}, ("Wanted class names or numbers in 'a'. Got {'b': Value('int64')}. "
+         "Name others with --label-column.")),
+    ],
+)  # fmt: skip
+def test_labels_that_could_be_two_things_or_none_are_refused(columns, message):
+    """Forgetting by the wrong label is silent."""
+    with pytest.raises(InputError) as caught:
+        labels_of(made(columns), list(columns))
+    assert str(caught.value) == message
+
+
+def test_names_in_lists_that_the_model_does_not_know_are_refused():
+    """As for one label."""
+    with pytest.raises(InputError) as caught:
+        of([["a"], ["z"]], classes=("a", "b"))
+    assert str(caught.value) == (
+        "Wanted class names that the model knows: a, b. Got z. Rename the classes of the data, or "
+        "choose another --label-column."
+    )
+
+
+@pytest.mark.parametrize(
+    "cells", [[0.5, None], [0.5, float("inf")], [[0, 1], None], [["a"], None], [[0.5], [None]]]
+)
+def test_a_record_without_its_label_is_refused_when_it_is_asked_for(cells):
+    """Half a label is none; the rest of the table serves."""
+    table = table_of(made({"x": [1.0, 2.0], "label": cells, "id": ["a", "b"]}))
+    assert table.records([0], ROWS).ids == ("a",)
+    with pytest.raises(InputError) as caught:
+        table.records(None, ROWS)
+    assert str(caught.value) == (
+        "Wanted a label for each record in 'label'. Got none for b. "
+        "Leave these records out, or give them labels."
+    )
