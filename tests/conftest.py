@@ -89,6 +89,36 @@ def _fit(net, records, *, epochs=12, batch=50):
 
 
 @pytest.fixture(scope="session")
+def tables(tmp_path_factory):
+    """A folder with four real tables as files, nets that know the first half of each, and ids."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from scikit_tables import tables_in
+
+    folder = tmp_path_factory.mktemp("tables")
+    tables_in(folder)
+    return folder
+
+
+@pytest.fixture
+def in_tables(tables, monkeypatch):
+    """Run the command there, in this process; gives back its exit code."""
+    from efface.cli import main
+
+    monkeypatch.chdir(tables)
+    monkeypatch.syspath_prepend(str(tables))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["efface", *arguments])
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def random_state_kept():
     """A context that fails when its block moved a global random state."""
     return _random_state_kept

@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv
 import torch
 from safetensors.torch import save_file
 
@@ -22,6 +24,7 @@ from efface.adapters import student_of
 from efface.errors import EffaceError
 from efface.io.checkpoint import load_checkpoint
 from efface.io.dataset import open_table, read_ids
+from efface.io.features import Features
 from efface.io.model import load_model
 from efface.nets import conv_small
 
@@ -41,6 +44,8 @@ WORDS = [
     "--size",
     "--mean",
     "--device",
+    "--features",
+    "--label-column",
     "--method",
     "nan",
     "-1",
@@ -107,13 +112,48 @@ def seeds(folder):
     torch.save({"state_dict": state, "optimizer": {"lr": 1.0}, "epoch": 1}, folder / "nested.ckpt")
     parquet = next((folder / "work/data").glob("train*"))
     (folder / "ids.csv").write_text("id\n" + "\n".join(f"digit-{n:04d}" for n in range(9)))
+    wines = folder / "wines"
+    wines.mkdir(exist_ok=True)
+    tables = _tables(wines)
     weights = [folder / name for name in ("net.safetensors", "zip.pt", "old.pt", "nested.ckpt")]
     return {
         **{path.name: (path.read_bytes(), _weights) for path in weights},
         "recipe.json": ((folder / "work/model/recipe.json").read_bytes(), _folder),
         "data.parquet": (parquet.read_bytes(), _table),
         "ids.csv": ((folder / "ids.csv").read_bytes(), lambda path, _: read_ids(path)),
+        **{path.name: (path.read_bytes(), _numbers) for path in tables},
+        "features.json": (json.dumps(FEATURES).encode(), _features),
     }
+
+
+FEATURES = {"ash": {"mean": 2.4, "std": 0.3}, "hue": {}, "kind": {"categories": ["red", "white"]}}
+
+
+def _tables(folder):
+    """Ten rows of numbers and words with two labels, as every kind of file of a table."""
+    columns = {
+        "id": [f"w{row}" for row in range(10)],
+        "ash": [2 + row / 10 for row in range(10)],
+        "hue": list(range(10)),
+        "kind": ["red", "white"] * 5,
+        "label": [0, 1] * 5,
+        "sweet": [1, 1, 0, 0, 1] * 2,
+    }
+    table = pa.table(columns)
+    pa.csv.write_csv(table, folder / "wines.csv")
+    for name, make in (("indexed", pa.ipc.new_file), ("stream", pa.ipc.new_stream)):
+        with make(str(folder / f"{name}.arrow"), table.schema) as sink:
+            sink.write_table(table)
+    return sorted(folder.iterdir())
+
+
+def _numbers(path, _):
+    for labels in (["label"], ["label", "sweet"]):
+        open_table(path, label_column=labels).readable(None, Features(FEATURES))
+
+
+def _features(path, work):
+    open_table(work.parent / "wines/wines.csv").readable(None, Features.read(path))
 
 
 def _weights(path, _):
