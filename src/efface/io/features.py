@@ -173,22 +173,25 @@ def _cells(dataset: datasets.Dataset, name: str, how: Mapping[str, Any]) -> Cell
             f"{kind}",
             "Give the model's inputs as columns of numbers or words.",
         )
-    values = cells.to_pylist()
     if "categories" not in how:
-        return _numbers(name, values, float(how.get("mean", 0.0)), float(how.get("std", 1.0)))
+        return _numbers(name, cells, float(how.get("mean", 0.0)), float(how.get("std", 1.0)))
+    values = cells.to_pylist()
     if isinstance(kind, datasets.ClassLabel):
         values = [kind.names[v] if v in range(len(kind.names)) else v for v in values]
     return _one_hot(name, values, [_word(category) for category in how["categories"]])
 
 
-def _numbers(name: str, values: list[Any], mean: float, std: float) -> Cells:
-    exact = np.array([_number(value) for value in values], dtype=np.float64)
+def _numbers(name: str, cells: pa.ChunkedArray, mean: float, std: float) -> Cells:
+    if pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type):
+        exact = cells.cast(pa.float64(), safe=False).to_numpy()  # an empty cell becomes nan
+    else:
+        exact = np.array([_number(value) for value in cells.to_pylist()], dtype=np.float64)
     with np.errstate(over="ignore"):
         scaled = ((exact - mean) / std).astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(scaled)).tolist()
-    wrong: list[str | None] = [None] * len(values)
+    wrong: list[str | None] = [None] * len(cells)
     for row in bad:
-        wrong[row] = _told(name, values[row])
+        wrong[row] = _told(name, cells[row].as_py())
     scaled[bad] = 0
     return scaled[:, None], wrong
 
