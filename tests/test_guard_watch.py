@@ -1,6 +1,7 @@
 """The guard after each step: what it lets pass, what it takes back, and when it gives up."""
 
 import copy
+import inspect
 import math
 
 import pytest
@@ -125,9 +126,10 @@ def test_a_method_at_a_ruinous_step_ends_inside_the_region(tiny_net, digits, met
     """The same settings without a guard leave a model at chance, or NaN."""
     split = Split(digits.take(range(40)))
     guard = Guard(tiny_net, split)
-    ruin = {"learning_rate": 30.0, "steps": 12}
+    function, ruin = METHODS[method].function, {"learning_rate": 30.0, "steps": 12}
+    ruin = {name: ruin[name] for name in ruin if name in inspect.signature(function).parameters}
     try:
-        settled = guard.settle(METHODS[method].function(tiny_net, split, watch=guard.watch, **ruin))
+        settled = guard.settle(function(tiny_net, split, watch=guard.watch, **ruin))
     except NotMet:
         return
     assert guard.movement_of(settled) <= guard.budgets["movement"]

@@ -12,7 +12,19 @@ from efface.methods import METHODS
 from efface.types import Records, Split, Verdict
 
 EVERY_METHOD = pytest.mark.parametrize("name", METHODS)
-QUICK = {"steps": 6, "records_per_step": 16}
+QUICK = {"steps": 6, "records_per_step": 6, "perturbations": 3}
+
+EXCEPTIONS = {
+    ("jit_paper", "order"): "one update a record: the next starts where the last one ended",
+    ("jit_reference", "order"): "the authors' noise goes by a record's place in its batch",
+}
+"""Promises that a method does not keep, each with the reason."""
+
+
+def _kept(promise: str):
+    """The methods that make the promise; each exception stands in the table above."""
+    kept = [name for name in METHODS if (name, promise) not in EXCEPTIONS]
+    return pytest.mark.parametrize("name", kept)
 
 
 class Trap:
@@ -42,7 +54,9 @@ class TrappedLabels(torch.Tensor):
 
 
 def _run(name: str, model: nn.Module, split: Split, **settings) -> nn.Module:
-    return METHODS[name].function(model, split, **{**QUICK, "seed": 5, **settings})
+    own = inspect.signature(METHODS[name].function).parameters
+    chosen = {key: value for key, value in {**QUICK, **settings}.items() if key in own}
+    return METHODS[name].function(model, split, **{"seed": 5, **chosen})
 
 
 def _weights(model: nn.Module) -> torch.Tensor:
@@ -106,7 +120,8 @@ def test_same_seed_is_bit_equal_and_another_is_not(name, tiny_net, forget, rando
 @EVERY_METHOD
 def test_a_step_of_nothing_is_the_identity(name, tiny_net, forget):
     """Neutral settings must not move a weight."""
-    for neutral in ({"steps": 0}, {"learning_rate": 0.0}):
+    with_steps = "steps" in inspect.signature(METHODS[name].function).parameters
+    for neutral in ({"learning_rate": 0.0}, *([{"steps": 0}] if with_steps else [])):
         result = _run(name, tiny_net, Split(forget), **neutral)
         torch.testing.assert_close(_weights(result), _weights(tiny_net), rtol=0, atol=1e-6)
 
@@ -123,7 +138,7 @@ def test_touches_only_what_it_says_it_sees(name, tiny_net, forget):
     _run(name, tiny_net, Split(forget, **parts))
 
 
-@EVERY_METHOD
+@_kept("order")
 def test_the_order_of_the_records_does_not_matter(name, tiny_net, forget):
     """A full batch is a set: its order is nobody's business."""
     settings = {"records_per_step": 20}

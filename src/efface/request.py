@@ -201,7 +201,7 @@ def _memory_needed(
     entry, forget = METHODS[method], split.forget
     batch = forget.take([0]).to(device_of(model))
     probe = student_of(model)
-    at_once = min(len(forget), settings.get("records_per_step", len(forget)), 128)
+    at_once = min(len(forget), settings.get("records_per_step", entry.records_per_step), 128)
     parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
     need = needed(
         probe,

@@ -39,6 +39,8 @@ def _refuse_kind(name: str, value: Any, default: Any) -> None:
 
 RANGES = {
     "strength": (0.0, math.inf),
+    "sigma": (0.0, math.inf),
+    "perturbations": (1, math.inf),
     "expected_accuracy": (0.0, 1.0),
     "utility_budget": (0.0, 1.0),
     "learning_rate": (0.0, math.inf),

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from efface.methods.jit import jit
+from efface.methods.jit_paper import jit_paper
+from efface.methods.jit_reference import jit_reference
 from efface.methods.neighbourhood import neighbourhood
 from efface.types import Method
 
@@ -15,16 +17,22 @@ class Entry:
     gradients, momentum, average, the guard's last good state, and one in passing); ``graphs``:
     forward passes of a micro-batch that wait for their backward pass at once, and one for that
     pass itself. Both say the memory needed; benchmarks/memory_need.py holds them to it.
+    ``records_per_step``: records in one step of a method that has no setting of that name.
     """
 
     function: Method
     sees: frozenset[str]
     copies: int
     graphs: int
+    records_per_step: int = 128
 
 
 METHODS: dict[str, Entry] = {
     "jit": Entry(jit, frozenset({"model", "forget"}), copies=4, graphs=2),
+    "jit_paper": Entry(
+        jit_paper, frozenset({"model", "forget"}), copies=6, graphs=27, records_per_step=1
+    ),
+    "jit_reference": Entry(jit_reference, frozenset({"model", "forget"}), copies=5, graphs=2),
     "neighbourhood": Entry(
         neighbourhood,
         frozenset({"model", "forget", "forget labels", "holdout", "leaving"}),

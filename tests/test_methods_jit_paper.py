@@ -1,0 +1,139 @@
+"""Equation 1 as printed, against gradients in closed form."""
+
+import pytest
+import torch
+from torch import nn
+
+from efface.errors import InputError
+from efface.methods.jit_paper import jit_paper, jit_paper_loss
+from efface.methods.parts.neighbours import normals
+from efface.types import Records, Split, Verdict
+
+SIGMA, RATE, SEED = 0.7, 0.05, 3
+
+
+def linear():
+    """A linear model f(x) = W x in float64."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(4, 2, bias=False).double().eval()
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(2, 4, generator=generator, dtype=torch.float64))
+    return model
+
+
+def one_record():
+    """A record near the edge of its own range, so that a clamp would show."""
+    return Records(torch.tensor([[1.0, -1.0, 1.0, -1.0]]).double(), torch.tensor([0]))
+
+
+def slopes(weights, noise, *, squared):
+    """Of each draw, by hand: in f(x) − f(x+ξ) = −Wξ the record itself cancels."""
+    found = []
+    for xi in noise:
+        change = weights @ xi
+        plain = torch.outer(change / change.norm(), xi) / xi.norm()
+        found.append(2 * change.norm() / xi.norm() * plain if squared else plain)
+    return torch.stack(found).mean(0)
+
+
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("perturbations", [1, 4])
+def test_one_record_takes_the_step_by_hand(perturbations, squared):
+    """Both branches, no clamp, a mean over draws; the square's slope is 2 ratio times the plain."""
+    model, records = linear(), one_record()
+    settings = {"sigma": SIGMA, "perturbations": perturbations, "squared": squared, "seed": SEED}
+    result = jit_paper(model, Split(records), learning_rate=RATE, **settings)
+    weights = model.weight.detach()
+    noise = SIGMA * normals(records.ids, (perturbations, 4), seed=SEED, step=0)[0].double()
+    expected = weights - RATE * slopes(weights, noise, squared=squared)
+    torch.testing.assert_close(result.weight, expected, rtol=0, atol=1e-12)
+
+
+def test_the_loss_is_equation_1_record_by_record(tiny_net, digits):
+    """A batch is a list of records: each number is what that record alone would give."""
+    batch = digits.take(range(3))
+    found = jit_paper_loss(tiny_net, batch, sigma=SIGMA, perturbations=5, seed=SEED, step=2)
+    for row in range(3):
+        one = batch.take([row])
+        ratios = []
+        for xi in SIGMA * normals(one.ids, (5, 1, 8, 8), seed=SEED, step=2)[0]:
+            change = tiny_net(one.x)[0] - tiny_net(one.x + xi)[0]
+            ratios.append(change.norm() / xi.norm())
+        torch.testing.assert_close(found[row], torch.stack(ratios).mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_records_are_updates_one_after_the_other():
+    """Not a mean over the forget set: the second record sees what the first one changed."""
+    model = linear()
+    records = Records(torch.zeros(3, 4).double(), torch.zeros(3, dtype=torch.int64))
+    seen = []
+
+    def watch(student, loss):  # noqa: ARG001
+        seen.append(student.weight.detach().clone())
+        return Verdict.GO_ON
+
+    jit_paper(
+        model,
+        Split(records),
+        sigma=SIGMA,
+        perturbations=2,
+        learning_rate=RATE,
+        seed=SEED,
+        watch=watch,
+    )
+    assert len(seen) == 3
+    before = model.weight.detach()
+    for step, after in enumerate(seen):
+        matches = []
+        for name in records.ids:
+            noise = SIGMA * normals([name], (2, 4), seed=SEED, step=step)[0].double()
+            twin = before - RATE * slopes(before, noise, squared=False)
+            matches.append(torch.allclose(after, twin, rtol=0, atol=1e-12))
+        assert sum(matches) == 1
+        before = after
+
+
+def test_the_first_step_of_adam_is_the_rate_for_each_weight():
+    """Adam's own identity; SGD's first step is the slope itself."""
+    model, records = linear(), one_record()
+    result = jit_paper(model, Split(records), adam=True, learning_rate=RATE, seed=SEED)
+    moved = (result.weight - model.weight).abs()
+    torch.testing.assert_close(moved, torch.full_like(moved, RATE), rtol=0, atol=1e-6)
+
+
+def test_a_rate_of_zero_is_the_identity_bit_for_bit(tiny_net, digits):
+    """With either optimizer."""
+    for adam in (False, True):
+        result = jit_paper(tiny_net, Split(digits.take(range(3))), learning_rate=0.0, adam=adam)
+        given = tiny_net.state_dict()
+        assert all(torch.equal(given[name], t) for name, t in result.state_dict().items())
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_blank_images_and_a_deaf_model_leave_every_weight_finite(squared):
+    """Without a clamp noise is never 0; where the answer does not change the slope is 0."""
+    blank = Records(torch.zeros(2, 4), torch.tensor([0, 0]))
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
+    heard = jit_paper(model, Split(blank), learning_rate=0.1, squared=squared)
+    assert all(torch.isfinite(weight).all() for weight in heard.parameters())
+    with torch.no_grad():
+        model[0].bias.fill_(-100.0)
+    deaf = jit_paper(model, Split(blank), learning_rate=0.1, squared=squared)
+    assert all(
+        torch.equal(a, b) for a, b in zip(deaf.parameters(), model.parameters(), strict=True)
+    )
+
+
+def test_no_noise_is_refused():
+    """0/0 must be an error with words, not a weight."""
+    for call in (
+        lambda: jit_paper(linear(), Split(one_record()), sigma=0.0),
+        lambda: jit_paper_loss(linear(), one_record(), sigma=0.0),
+    ):
+        with pytest.raises(InputError) as error:
+            call()
+        assert str(error.value) == (
+            "Wanted sigma above 0 and at least 1 perturbation. Got sigma 0.0 and 25 "
+            "perturbations. Without perturbations there is no neighbourhood to smooth; keep the "
+            "defaults."
+        )

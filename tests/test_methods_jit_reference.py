@@ -1,0 +1,225 @@
+"""The authors' JiT against weights that their code made, and against loops written by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from efface import forget
+from efface.errors import InputError, NotMet
+from efface.methods.jit_reference import jit_reference
+from efface.types import Records, Split, Verdict
+
+GOLDEN = Path(__file__).parent / "golden"
+TRACES = ("one_batch", "three_batches", "batch_of_one")
+
+
+def flat(model):
+    """All weights in one vector."""
+    return torch.cat([weight.detach().reshape(-1) for weight in model.parameters()])
+
+
+def state(tensors, name):
+    """The tensors of the golden file under a name, as a state dict."""
+    return {key.removeprefix(name): t for key, t in tensors.items() if key.startswith(name)}
+
+
+@pytest.mark.parametrize("trace", TRACES)
+def test_equals_the_weights_that_the_authors_code_made(trace):
+    """Parity: any other mode, order, clamp, sum or clearing of gradients shows here."""
+    tensors = load_file(GOLDEN / "reference_traces.safetensors")
+    settings = json.loads((GOLDEN / "reference_traces.json").read_text())[f"jit_reference.{trace}"]
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 5)),
+    ).eval()
+    net.load_state_dict(state(tensors, "model."))
+    split = Split(Records(tensors["inputs.forget_x"], tensors["inputs.forget_y"]))
+    result = jit_reference(net, split, **settings).state_dict()
+    for name, expected in state(tensors, f"jit_reference.{trace}.").items():
+        torch.testing.assert_close(result[name], expected, rtol=0, atol=1e-6)
+        assert (result[name] - net.state_dict()[name]).abs().max() > 1e-5  # the trace moved
+
+
+def linear(seed=0):
+    """A linear model f(x) = W x in float64 and six records for it."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    model = nn.Linear(4, 2, bias=False).double().eval()
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(2, 4, generator=generator, dtype=torch.float64))
+    return model, Records(x, torch.zeros(6, dtype=torch.int64))
+
+
+SETTINGS = {"sigma": 0.4, "perturbations": 3, "learning_rate": 0.05, "seed": 7}
+
+
+def by_hand(weights, x, batch, rates):
+    """Every batch, draw and record in turn: the gradient of a ratio is known in closed form."""
+    generator = torch.Generator().manual_seed(SETTINGS["seed"])
+    torch.empty((), dtype=torch.int64).random_(generator=generator)
+    weights, gradient = weights.clone(), torch.zeros_like(weights)
+    for part, rate in zip(x.split(batch), rates, strict=True):
+        for _ in range(SETTINGS["perturbations"]):
+            z = torch.randn(part.shape, generator=generator, dtype=torch.float64)
+            noisy = (part + SETTINGS["sigma"] * z).clamp(part.min(), part.max())
+            for row, other in zip(part, noisy, strict=True):
+                change = weights @ (row - other)  # held still: the slope in W sees the record alone
+                slope = torch.outer(change / change.norm(), row) / (row - other).norm()
+                gradient = gradient + slope / SETTINGS["perturbations"]
+        weights = weights - rate * gradient  # of every batch so far
+    return weights
+
+
+@pytest.mark.parametrize("batch", [6, 2], ids=["one batch", "three batches"])
+def test_equals_the_loop_by_hand(batch):
+    """The sum over a batch, the growing gradient and the noise, each written out."""
+    model, records = linear()
+    result = jit_reference(model, Split(records), records_per_step=batch, **SETTINGS)
+    expected = by_hand(model.weight.detach(), records.x, batch, [0.05] * (6 // batch))
+    torch.testing.assert_close(result.weight, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("off", ["learning_rate", "strength"])
+def test_a_rate_of_zero_is_the_identity_bit_for_bit(off, tiny_net, digits):
+    """Nothing but the gradient may move a weight."""
+    result = jit_reference(tiny_net, Split(digits.take(range(9))), **{off: 0.0})
+    given = tiny_net.state_dict()
+    assert all(torch.equal(given[name], tensor) for name, tensor in result.state_dict().items())
+
+
+def test_a_first_step_refused_once_is_the_run_at_half_the_rate(tiny_net, digits):
+    """HALVE takes back the noise and the gradients of the batch, and halves what follows."""
+    given = tiny_net.state_dict()
+
+    def once(student, loss):  # noqa: ARG001
+        if refused:
+            return Verdict.GO_ON
+        refused.append(1)
+        student.load_state_dict(given)
+        return Verdict.HALVE
+
+    refused = []
+    split = Split(digits.take(range(12)))
+    halved = jit_reference(tiny_net, split, records_per_step=4, watch=once)
+    plain = jit_reference(tiny_net, split, records_per_step=4, learning_rate=1.5e-4)
+    assert refused
+    assert torch.equal(flat(halved), flat(plain))
+
+
+def test_a_later_step_refused_goes_on_from_the_gradients_before_it():
+    """What a refused batch added must not stay in the sum; the twin halves from batch 2 on."""
+    model, records = linear()
+    seen = []
+
+    def second(student, loss):  # noqa: ARG001
+        seen.append(student.weight.detach().clone())
+        if len(seen) != 2:
+            return Verdict.GO_ON
+        with torch.no_grad():
+            student.weight.copy_(seen[0])
+        return Verdict.HALVE
+
+    split = Split(records)
+    result = jit_reference(model, split, records_per_step=2, watch=second, **SETTINGS)
+    expected = by_hand(model.weight.detach(), records.x, 2, [0.05, 0.025, 0.025])
+    assert len(seen) == 4
+    torch.testing.assert_close(result.weight, expected, rtol=0, atol=1e-12)
+
+
+def test_end_stops_the_pass_after_the_step():
+    """The guard has the last word."""
+    model, records = linear()
+    calls = []
+
+    def end(student, loss):  # noqa: ARG001
+        calls.append(loss)
+        return Verdict.END
+
+    jit_reference(model, Split(records), records_per_step=2, watch=end, **SETTINGS)
+    assert len(calls) == 1
+
+
+def dropping():
+    """A net with BatchNorm and dropout."""
+    layers = (nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.5))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(*layers, nn.Linear(32, 10))
+
+
+def test_the_mode_is_the_one_given_unless_it_is_said(digits, random_state_kept):
+    """The authors never left train mode with VGG11; their ViT came in eval mode."""
+    split, net = Split(digits.take(range(12))), dropping()
+    with random_state_kept():  # dropout draws from the global generator
+        said = {m: flat(jit_reference(net.eval(), split, training_mode=m)) for m in (True, False)}
+        given = {m: flat(jit_reference(net.train(m), split)) for m in (True, False)}
+    assert torch.equal(said[True], given[True])
+    assert torch.equal(said[False], given[False])
+    assert not torch.equal(said[True], said[False])
+
+
+def test_train_mode_moves_the_buffers_and_eval_mode_does_not(digits):
+    """Their pass at a rate of zero: 1 clean and 25 noisy forward passes enter the statistics."""
+    split, net = Split(digits.take(range(12))), dropping().eval()
+    moved = jit_reference(net, split, training_mode=True, learning_rate=0.0)
+    still = jit_reference(net, split, training_mode=False)
+    assert int(moved[2].num_batches_tracked) == 26
+    assert not torch.equal(moved[2].running_mean, net[2].running_mean)
+    assert torch.equal(still[2].running_mean, net[2].running_mean)
+    assert not moved.training
+    assert not still.training
+
+
+def test_dropout_alone_makes_the_ratio_explode_at_a_small_sigma(digits):
+    """The branches have masks of their own: without noise they differ all the same."""
+    split, net = Split(digits.take(range(12))), dropping().eval()
+
+    def loss(sigma, *, training_mode):
+        seen = []
+
+        def watch(student, loss):  # noqa: ARG001
+            seen.append(loss)
+            return Verdict.GO_ON
+
+        jit_reference(net, split, sigma=sigma, training_mode=training_mode, watch=watch)
+        return seen[0]
+
+    assert loss(1e-4, training_mode=True) > 50 * loss(1e-2, training_mode=True)
+    assert loss(1e-4, training_mode=False) < 2 * loss(1e-2, training_mode=False)
+
+
+def test_a_blank_image_alone_in_a_batch_turns_every_weight_that_it_reaches_into_nan():
+    """The authors' collapse: clamped to its own range the noise is gone, and 0/0 remains."""
+    blank = Records(torch.zeros(1, 4), torch.tensor([0]))
+    student = jit_reference(nn.Linear(4, 2).eval(), Split(blank))
+    assert torch.isnan(flat(student)).all()
+
+
+def test_a_user_loses_nothing_to_a_blank_image(tiny_net, digits):
+    """The guard sees the NaN, the request says that it was not met, the old model stands."""
+    going = digits.take(range(3))
+    x = going.x.clone()
+    x[1] = going.low
+    split = Split(Records(x, going.y, going.ids, going.low, going.high))
+    before = {name: tensor.clone() for name, tensor in tiny_net.state_dict().items()}
+    with pytest.raises(NotMet) as error:
+        forget(tiny_net, split, method="jit_reference", records_per_step=1)
+    assert "halvings of the step did not help, loss not finite" in str(error.value)
+    assert "The old model stands" in str(error.value)
+    assert all(torch.equal(before[name], t) for name, t in tiny_net.state_dict().items())
+    assert error.value.result.model is tiny_net
+
+
+def test_no_noise_is_refused():
+    """The authors' code divides by nothing here; a word is better than a weight of NaN."""
+    model, records = linear()
+    with pytest.raises(InputError) as error:
+        jit_reference(model, Split(records), sigma=0.0)
+    assert str(error.value) == (
+        "Wanted sigma above 0 and at least 1 perturbation. Got sigma 0.0 and 25 perturbations. "
+        "Without perturbations there is no neighbourhood to smooth; keep the defaults."
+    )
