@@ -132,8 +132,8 @@ def test_unknown_words_are_refused_with_the_nearest_known_one(tiny_net, digits):
     with pytest.raises(InputError) as error:
         forget(tiny_net, split, method="neighborhood")
     assert str(error.value) == (
-        "Wanted a method out of jit, neighbourhood. Got 'neighborhood'. "
-        "Did you mean 'neighbourhood'?"
+        "Wanted a method out of jit, jit_paper, jit_reference, neighbourhood. "
+        "Got 'neighborhood'. Did you mean 'neighbourhood'?"
     )
     with pytest.raises(InputError) as error:
         forget(tiny_net, split, method="jit", sigm=0.1)
