@@ -1,15 +1,19 @@
 """What each difference between JiT's paper, its authors' code and its printed forms does, alone.
 
-    python benchmarks/jit_differences.py     # writes results/jit_differences.json and .md
+    python benchmarks/jit_differences.py                               # digits: every difference
+    EFFACE_DATA=… python benchmarks/jit_differences.py photographs     # CIFAR-10: the clamps alone
+    python benchmarks/jit_differences_table.py                         # results/jit_differences.md
 
 One loop with a switch for each difference. It starts as ``jit_reference``, bit for bit, and one
-switch is turned at a time. Digits, a convolutional net without BatchNorm and with dropout, as the
+switch is turned at a time. A convolutional net without BatchNorm and with dropout, as the
 authors' VGG11; one class or 100 random records go. σ is the authors' 0.5; η is the greatest of a
 row that costs the reference at most 2 points, found on a base model that nothing here scores.
 """
 
 import copy
 import json
+import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +26,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from efface.adapters import raw
+from efface.io.dataset import open_table
+from efface.io.preprocessing import Preprocessing
 from efface.methods.jit_reference import jit_reference
 from efface.record import versions
 from efface.scores.gap import columns
@@ -30,7 +37,7 @@ from efface.types import Records, Split
 
 SEEDS, TUNING_SEED, CLASS, BATCH = (0, 1, 2, 3, 4), 99, 3, 32
 RATES = tuple(m * 10.0**-e for e in (5, 4, 3, 2) for m in (1, 2, 5))
-RESULT = Path("results/jit_differences")
+RESULTS = Path("results")
 
 
 @dataclass(frozen=True)
@@ -90,11 +97,11 @@ def unlearned(model: nn.Module, records: Records, form: Form, *, seed: int) -> n
 
 
 def _loss(student: nn.Module, x: Tensor, bounds: tuple[Any, Any], form: Form) -> Tensor:
-    answer, total = student(x), 0.0
+    answer, total = raw(student, x), 0.0
     for _ in range(form.perturbations):
         noisy = torch.clamp(x + form.sigma * torch.randn(x.shape), *bounds)
         with torch.set_grad_enabled(form.both_branches):
-            other = student(noisy)
+            other = raw(student, noisy)
         ratios = (answer - other).norm(dim=1) / (x - noisy).flatten(1).norm(dim=1)
         ratios = ratios.square() if form.squared else ratios
         total = total + (ratios.mean() if form.mean else ratios.sum())
@@ -121,14 +128,24 @@ def digits() -> tuple[Records, Records]:
     return everything.take(order[:1200]), everything.take(order[1200:])
 
 
+def photographs() -> tuple[Records, Records]:
+    """2,000 images of CIFAR-10 to train on and 1,000 never seen."""
+    folder, half = f"{os.environ['EFFACE_DATA']}/cifar10", (0.5, 0.5, 0.5)
+    parts = ((folder, 2000), (f"{folder}:test", 1000))
+    preprocessing = Preprocessing(half, half, 32)
+    training, unseen = (open_table(f).records(range(n), preprocessing) for f, n in parts)
+    return training, unseen
+
+
 def trained(records: Records, seed: int) -> nn.Module:
     """Two convolutions, dropout, one linear layer; 30 epochs of Adam."""
+    channels, side = records.x.shape[1], records.x.shape[-1] // 4
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = nn.Sequential(
-            *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Flatten(), nn.Dropout(0.5), nn.Linear(128, 10)),
+            *(nn.Flatten(), nn.Dropout(0.5), nn.Linear(32 * side**2, 10)),
         )
         optimizer = torch.optim.Adam(net.parameters(), 3e-3)
         for _ in range(30):
@@ -195,7 +212,9 @@ def at_the_length_of(request: Request, step: Tensor, length: Tensor) -> dict[str
     return request.scored(student)
 
 
-def cells(request: Request, rate: float) -> Iterator[dict[str, Any]]:
+def cells(
+    request: Request, rate: float, differences: dict[str, dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
     """The reference, checked against the method itself, then each difference."""
     base, forget = Form(rate), request.parts[0]
     reference = unlearned(request.model, forget, base, seed=request.seed)
@@ -206,7 +225,7 @@ def cells(request: Request, rate: float) -> Iterator[dict[str, Any]]:
     where = {"task": request.task, "seed": request.seed}
     yield {**where, "form": "nothing done", **request.scored(request.model)}
     yield {**where, "form": "jit_reference", **request.scored(reference), "length": 1.0}
-    for name, switch in DIFFERENCES.items():
+    for name, switch in differences.items():
         student = unlearned(request.model, forget, replace(base, **switch), seed=request.seed)
         step = moved(request.model, student)
         cell = {**where, "form": name, **request.scored(student)}
@@ -217,81 +236,34 @@ def cells(request: Request, rate: float) -> Iterator[dict[str, Any]]:
         yield cell
 
 
-def main() -> None:
-    """Tune on one base model, then every form on every seed; the record and its table."""
+def main(data: str) -> None:
+    """Tune on one base model, then every form on every seed; the record of it."""
     torch.set_num_threads(1)
-    began, data = time.process_time(), digits()
-    rates = {request.task: tuned(request) for request in requests(TUNING_SEED, *data)}
+    began, parts = time.process_time(), {"digits": digits, "photographs": photographs}[data]()
+    of_digits = data == "digits"
+    forms = {n: d for n, d in DIFFERENCES.items() if of_digits or set(d) == {"clamp"}}
+    seeds = SEEDS if of_digits else SEEDS[:3]
+    rates = {request.task: tuned(request) for request in requests(TUNING_SEED, *parts)}
     found = [
         cell
-        for seed in SEEDS
-        for request in requests(seed, *data)
-        for cell in cells(request, rates[request.task])
+        for seed in seeds
+        for request in requests(seed, *parts)
+        for cell in cells(request, rates[request.task], forms)
     ]
     record = {
-        "command": "python benchmarks/jit_differences.py",
+        "command": f"python benchmarks/jit_differences.py{'' if of_digits else ' photographs'}",
         "date": "2026-11-25",
         "versions": versions(),
         "core_seconds": round(time.process_time() - began, 1),
-        "seeds": SEEDS,
+        "seeds": seeds,
         "tuning_seed": TUNING_SEED,
         "reference": {task: asdict(Form(rate)) for task, rate in rates.items()},
-        "differences": DIFFERENCES,
+        "differences": forms,
         "cells": found,
     }
-    RESULT.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    table()
-
-
-def table() -> None:
-    """The table from the record: means and standard deviations over the base models."""
-    record = json.loads(RESULT.with_suffix(".json").read_text())
-    lines = [
-        "# What each difference between paper, code and printed forms of JiT does",
-        "",
-        (
-            f"{record['date']}, `{record['command']}` ({record['core_seconds']:.0f} core-seconds): digits, a "
-            "net of two convolutions with dropout and without BatchNorm, "
-            f"{len(record['seeds'])} base models, forget records in batches of {BATCH}. One switch of "
-            "`jit_reference` at a time, everything else (η too) as it was; mean ± standard deviation over "
-            "base models. D_r, D_f and MIA in %; no retrained models, so the table says what a difference "
-            "does and not which form is better. *Same length*: the same direction, as far as the "
-            "reference moved, which takes the size of the step out."
-        ),
-    ]
-    for task, title in (("class", f"class {CLASS}"), ("random", "100 random records")):
-        rate = record["reference"][task]["learning_rate"]
-        lines += ["", f"## Forget {title} (σ 0.5, η {rate:g}, N 25)", "", *_head()]
-        cells = [cell for cell in record["cells"] if cell["task"] == task]
-        for form in dict.fromkeys(cell["form"] for cell in cells):
-            lines.append(_row(form, [cell for cell in cells if cell["form"] == form]))
-    RESULT.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
-
-
-def _head() -> list[str]:
-    same = [f"{name}, same length" for name in ("D_r", "D_f", "MIA")]
-    titles = ["form", "moved, × reference", "cosine", "D_r", "D_f", "MIA", *same]
-    return ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-
-
-def _row(form: str, cells: list[dict[str, Any]]) -> str:
-    values = [_spread([c[k] for c in cells if k in c], 1, digits=2) for k in ("length", "cosine")]
-    for where in (lambda cell: cell, lambda cell: cell.get("same_length", {})):
-        for column in ("retain", "forget", "attack"):
-            found = [where(cell)[column] for cell in cells if column in where(cell)]
-            lost = len(cells) - len(found) if found else 0
-            values.append(_spread(found, 100, digits=1) + (f" ({lost} not finite)" if lost else ""))
-    return "| " + " | ".join([form, *values]) + " |"
-
-
-def _spread(values: list[float], scale: float, *, digits: int) -> str:
-    """Mean ± standard deviation; nothing for no values."""
-    if not values:
-        return ""
-    array = scale * np.array(values)
-    return f"{array.mean():.{digits}f} ± {array.std(ddof=1) if len(array) > 1 else 0:.{digits}f}"
+    path = RESULTS / f"jit_differences{'' if of_digits else '_photographs'}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:] or ["digits"])

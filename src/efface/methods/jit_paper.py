@@ -45,7 +45,8 @@ def jit_paper(
             a full class with VGG11.
         perturbations: the paper's N, 25 in its code. All are in memory at once.
         learning_rate: the paper's η, for one record. The paper gives none for this form; its 0.1
-            with Adam belongs to a toy of two inputs.
+            with Adam belongs to a toy of two inputs. This one is ours and small on purpose: a
+            class of n records takes n steps.
         squared: square each ratio.
         adam: step with Adam; plain SGD otherwise.
         seed: draws the perturbations and the order.
