@@ -254,7 +254,7 @@ def test_a_header_of_a_hundred_thousand_tensors_is_answered_shortly(tmp_path):
     unexpected = ", ".join(sorted(state)[:10])
     missing = ", ".join(list(build("efface.nets:conv_small").state_dict())[:10])
     assert str(error.value) == (
-        f"Wanted weights that fit efface.nets:conv_small. Got missing: {missing} and 7 more; "
+        f"Wanted weights that fit efface.nets:conv_small. Got missing: {missing} and 10 more; "
         f"unexpected: {unexpected} and 99990 more; other shapes: none. "
         "Name the architecture that these weights were trained with."
     )
