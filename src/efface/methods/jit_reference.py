@@ -64,6 +64,8 @@ def jit_reference(
     """
     refuse_no_noise(sigma, perturbations)
     student = student_of(model)
+    if not len(split.forget):
+        return student
     _put_modes(student, model, training_mode)
     optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate * strength)
     loss = partial(_summed_ratios, sigma=sigma, perturbations=perturbations)
