@@ -81,7 +81,7 @@ def vgg_quarter(num_classes: int = 10, dropout: float = 0.0) -> nn.Sequential:
 def _he(net: nn.Sequential) -> nn.Sequential:
     """Weights that keep the size of what passes through ReLUs, and no biases (He et al. 2015)."""
     for part in net.modules():
-        if isinstance(part, nn.Conv2d):
+        if isinstance(part, nn.Conv2d) and part.bias is not None:
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
             nn.init.zeros_(part.bias)
     return net
