@@ -99,7 +99,8 @@ def right(arrays: Arrays, part: str) -> Float[np.ndarray, " n"]:
 
 def loss(arrays: Arrays, part: str) -> Float[np.ndarray, " n"]:
     """Cross-entropy of the label in nats: ln(1 + exp(-log_odds))."""
-    return np.logaddexp(0, -arrays[f"{part}.log_odds"].astype(np.float64))
+    with np.errstate(invalid="ignore"):  # a net of nan has losses of nan
+        return np.logaddexp(0, -arrays[f"{part}.log_odds"].astype(np.float64))
 
 
 def _attack(
