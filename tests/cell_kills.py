@@ -7,6 +7,8 @@ with the numbers and margins of a store that nobody disturbed. The slow suite an
 ``benchmarks/cells_kills.py`` call this with fifty kills, every other round with models.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import random
@@ -121,13 +123,20 @@ def _round(store, number, draw, found, *, kills, real):
 
 
 def _kill(runner, store, draw, found):
-    """One SIGKILL, half of them to the runner, whose workers must then end by themselves."""
+    """One SIGKILL, every other one to the runner, whose workers must then end by themselves.
+
+    Two thirds of the moments fall into a cell, the others anywhere, starting up included.
+    """
+    end = time.monotonic() + (5 if draw.random() < 2 / 3 else 0)
+    while not _claimed(store) and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(draw.uniform(0, 0.3))
     workers = workers_of(runner)
     if not workers:
         return  # still starting
     found["kills"] += 1
-    found["at work in a cell"] += bool(list(Path(store).glob(".*.lock")))
-    if draw.random() < 0.5:
+    found["at work in a cell"] += _claimed(store)
+    if found["kills"] % 2:
         found["of workers"] += 1
         os.kill(draw.choice(workers), signal.SIGKILL)
         return
@@ -138,6 +147,20 @@ def _kill(runner, store, draw, found):
     while any(_alive(worker) for worker in workers):
         assert time.monotonic() < end, "a worker lives on without its runner"
         time.sleep(0.02)
+
+
+def _claimed(store):
+    """Whether any cell is claimed: of a killed worker's claim the file is left, not the claim."""
+    return any(_held(path) for path in Path(store).glob(".*.lock"))
+
+
+def _held(path):
+    with contextlib.suppress(FileNotFoundError), path.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _alive(process):
