@@ -4,7 +4,7 @@ A round is a store and a list of cells. A runner makes them; again and again it,
 workers, is sent SIGKILL, and a runner that was killed is started anew, until every cell is done.
 Whatever was seen done once must stay as it was, and at the end the store must hold each cell once,
 with the numbers and margins of a store that nobody disturbed. The slow suite and
-``benchmarks/cells_kills.py`` call this with fifty kills, every other round with models.
+``benchmarks/cells_kills.py`` call this with fifty kills, every third round with models.
 """
 
 import contextlib
@@ -55,9 +55,27 @@ def _with_models(seed):
     return [base, retrained, jit]
 
 
-def make(store, round_number, *, real):
+def written(cells, path):
+    """The cells as a file: a runner that reads it need not load torch to describe them."""
+    places = {cell.id: place for place, cell in enumerate(cells)}
+    lines = [
+        {
+            "function": cell.function,
+            "settings": cell.settings,
+            "needs": {name: places[need.id] for name, need in cell.needs.items()},
+            "guess_seconds": cell.guess_seconds,
+        }
+        for cell in cells
+    ]
+    path.write_text(json.dumps(lines))
+
+
+def make(store, described):
     """What a runner's process does."""
-    cells = cells_of(round_number, real=real)
+    cells = []
+    for line in json.loads(Path(described).read_text()):
+        needs = {name: cells[place] for name, place in line.pop("needs").items()}
+        cells.append(Cell(**line, needs=needs))
     ran = run(cells, store, processes=PROCESSES, engine=partial(local, nice=0))
     return _counted(ran, cells)
 
@@ -68,10 +86,9 @@ def _counted(ran: Ran, cells):
     return ran.counts
 
 
-def started(store, round_number, *, real):
+def started(store, described):
     """A runner in a process of its own."""
-    command = [sys.executable, str(HERE / "cell_kills.py"), "runner", store, str(round_number),
-               str(int(real))]  # fmt: skip
+    command = [sys.executable, str(HERE / "cell_kills.py"), "runner", store, described]
     with open(os.devnull, "w") as nowhere, open(f"{store}.log", "a") as log:  # noqa: PTH123
         return subprocess.Popen(command, stdout=nowhere, stderr=log)
 
@@ -95,20 +112,23 @@ def killed(folder, *, kills, models, seed=0):
     found = {"kills": 0, "of workers": 0, "of runners": 0, "at work in a cell": 0, "rounds": 0,
              "cells": 0, "records": 0, "of them with models": 0, "started anew": 0}  # fmt: skip
     while found["kills"] < kills:
-        number, real = found["rounds"], models and found["rounds"] % 2 == 0
+        number = found["rounds"]
+        real = models and number % 3 == 0
+        cells, described = cells_of(number, real=real), Path(folder, f"cells{number}.json")
+        written(cells, described)
         store = f"{folder}/store{number}"
-        _round(store, number, draw, found, kills=kills, real=real)
-        _compare(store, f"{folder}/undisturbed{number}", number, real=real)
+        _round(store, described, draw, found, kills=kills)
+        _compare(store, f"{folder}/undisturbed{number}", cells, described)
         found["rounds"] += 1
-        found["cells"] += len(cells_of(number, real=real))
+        found["cells"] += len(cells)
         found["records"] += len(records(store))
         found["of them with models"] += 3 * real
     return found
 
 
-def _round(store, number, draw, found, *, kills, real):
+def _round(store, described, draw, found, *, kills):
     """One store until it is done."""
-    runner, done = started(store, number, real=real), {}
+    runner, done = started(store, described), {}
     while runner.poll() is None:
         time.sleep(draw.uniform(0.2, 1.5))
         if found["kills"] < kills and runner.poll() is None:
@@ -117,7 +137,7 @@ def _round(store, number, draw, found, *, kills, real):
         assert done.items() <= now.items(), "a record that was there is gone, or was written anew"
         done = now
         if runner.poll() == -signal.SIGKILL:
-            runner = started(store, number, real=real)
+            runner = started(store, described)
             found["started anew"] += 1
     assert runner.returncode == 0, Path(f"{store}.log").read_text()[-2000:]
 
@@ -170,11 +190,10 @@ def _alive(process):
     return bool(state.strip()) and not state.startswith("Z")
 
 
-def _compare(store, other, number, *, real):
+def _compare(store, other, cells, described):
     """The store holds what one holds that nobody disturbed, each cell once, and no scratch."""
-    cells = cells_of(number, real=real)
-    assert make(store, number, real=real) == {"done": len(cells)}
-    assert make(other, number, real=real) == {"made": len(cells)}
+    assert make(store, described) == {"done": len(cells)}
+    assert make(other, described) == {"made": len(cells)}
     assert {record.folder.name for record in records(store)} == {cell.id for cell in cells}
     assert not list(Path(store).glob("*.writing")) + list(Path(store).glob(".*.writing"))
     assert not list(Path(store).glob("failed/*"))
@@ -191,6 +210,6 @@ def _timeless(statistics):
 
 if __name__ == "__main__":
     if sys.argv[1] == "runner":
-        make(sys.argv[2], int(sys.argv[3]), real=bool(int(sys.argv[4])))
+        make(sys.argv[2], sys.argv[3])
     else:
         print(json.dumps(killed(sys.argv[1], kills=int(sys.argv[2]), models="models" in sys.argv)))  # noqa: T201
