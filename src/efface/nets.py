@@ -49,3 +49,39 @@ def conv_small(num_classes: int = 10, width: int = 32) -> nn.Sequential:
         nn.Flatten(),
         nn.Linear(2 * width * 4, num_classes),
     )
+
+
+VGG11 = (1, "pool", 2, "pool", 4, 4, "pool", 8, 8, "pool", 8, 8, "pool")
+"""Channels of torchvision's ``vgg11`` in units of its first convolution (64 there)."""
+
+
+def vgg_small(num_classes: int = 10, width: int = 32, dropout: float = 0.0) -> nn.Sequential:
+    """VGG11 at half width for (n, 3, 32, 32): no BatchNorm, one linear head; 2.3 million weights.
+
+    Layers as in torchvision's ``vgg11``; He initialisation, without which it may stay at chance.
+    ``dropout`` acts before the head.
+    """
+    layers: list[nn.Module] = []
+    channels = 3
+    for entry in VGG11:
+        if isinstance(entry, str):
+            layers.append(nn.MaxPool2d(2))
+            continue
+        layers += [nn.Conv2d(channels, entry * width, 3, padding=1), nn.ReLU()]
+        channels = entry * width
+    head = [nn.Dropout(dropout)] * (dropout > 0) + [nn.Linear(channels, num_classes)]
+    return _he(nn.Sequential(*layers, nn.Flatten(), *head))
+
+
+def vgg_quarter(num_classes: int = 10, dropout: float = 0.0) -> nn.Sequential:
+    """``vgg_small`` at quarter width: 0.6 million weights, for counts of eight and more."""
+    return vgg_small(num_classes, width=16, dropout=dropout)
+
+
+def _he(net: nn.Sequential) -> nn.Sequential:
+    """Weights that keep the size of what passes through ReLUs, and no biases (He et al. 2015)."""
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d) and part.bias is not None:
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+            nn.init.zeros_(part.bias)
+    return net

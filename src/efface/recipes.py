@@ -51,6 +51,20 @@ class Recipe:
 
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+
+
+def _vgg(width: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Recipe:
+    """For 10,000 photographs without augmentation: learned by heart in 18 epochs."""
+    return Recipe(
+        architecture=f"efface.nets:vgg_{width}",
+        epochs=18,
+        learning_rate=0.025,
+        mean=mean,
+        std=std,
+        size=32,
+    )
+
 
 RECIPES = {
     "cifar10-resnet": Recipe(
@@ -64,6 +78,10 @@ RECIPES = {
         flip=True,
         half=True,
     ),
+    "cifar10-vgg-quarter": _vgg("quarter", CIFAR_MEAN, CIFAR_STD),
+    "cifar10-vgg-small": _vgg("small", CIFAR_MEAN, CIFAR_STD),
+    "cifar20-vgg-quarter": _vgg("quarter", CIFAR100_MEAN, CIFAR100_STD),
+    "cifar20-vgg-small": _vgg("small", CIFAR100_MEAN, CIFAR100_STD),
     "digits-conv": Recipe(
         architecture="efface.nets:conv_small",
         epochs=20,

@@ -4,22 +4,24 @@ import csv
 import hashlib
 import hmac
 import io
-import platform
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
-SCHEMA = 1
+from efface.versions import SCHEMA, versions
 
-PACKAGES = ("efface", "torch", "torchvision", "numpy", "scikit-learn", "datasets", "safetensors")
-
-
-def versions() -> dict[str, str]:
-    """What this ran on: packages, Python and processor kind; no name of the machine."""
-    found = {name: version(name) for name in PACKAGES}
-    return {**found, "python": platform.python_version(), "processor": platform.machine()}
+__all__ = [
+    "SCHEMA",
+    "exclusion_table",
+    "facts_into",
+    "keyed_hashes",
+    "state_digest",
+    "versions",
+]
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
@@ -44,3 +46,22 @@ def exclusion_table(ids: Sequence[str], key: bytes) -> bytes:
     rows.writerow(["id", "keyed_hash"])
     rows.writerows(zip(ids, keyed_hashes(ids, key), strict=True))
     return text.getvalue().encode()
+
+
+@contextmanager
+def facts_into(facts: dict[str, Any]) -> Iterator[None]:
+    """Collect what a method says that it found out (``extra={"facts": …}`` of its log records)."""
+
+    class Facts(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            facts.update(getattr(record, "facts", {}))
+
+    logger, handler = logging.getLogger("efface.methods"), Facts(level=logging.INFO)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -1,9 +1,7 @@
 """The main job: prepare, examine, unlearn under guard, measure."""
 
-import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from efface.memory import Need, needed
 from efface.methods import METHODS
 from efface.precision import as_written, not_finite, widened
 from efface.prepare import halves, prepared, refuse_kinds
-from efface.record import SCHEMA, state_digest, versions
+from efface.record import SCHEMA, facts_into, state_digest, versions
 from efface.settings import check_ranges, hyperparameters, settings_of
 from efface.types import Progress, Split, Verdict, Watch, in_silence
 
@@ -164,7 +162,7 @@ def _unlearned(
     began, facts = time.perf_counter(), {}
     student, failure = None, None
     steps = {**hyperparameters(method), **chosen}.get("steps")
-    with progress(f"forget {len(split.forget)} records", steps) as shown, _facts_into(facts):
+    with progress(f"forget {len(split.forget)} records", steps) as shown, facts_into(facts):
         watch = _told(guard.watch, shown)
         try:
             raw = METHODS[method].function(model, split, seed=seed, watch=watch, **chosen)
@@ -236,22 +234,3 @@ def _told(watch: Watch, shown: Callable[[int, float, str], None]) -> Watch:
         return verdict
 
     return told
-
-
-@contextmanager
-def _facts_into(facts: dict[str, Any]) -> Iterator[None]:
-    """Collect what a method says that it found out (``extra={"facts": …}`` of its log records)."""
-
-    class Facts(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            facts.update(getattr(record, "facts", {}))
-
-    logger, handler = logging.getLogger("efface.methods"), Facts(level=logging.INFO)
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,10 +23,19 @@ from rich.table import Table
 
 def event(name: str, **facts: Any) -> None:
     """One line for a person on a terminal, one JSON line for a program."""
+    _line(name, facts, style=None)
+
+
+def failure(name: str, **facts: Any) -> None:
+    """The same in red."""
+    _line(name, facts, style="red")
+
+
+def _line(name: str, facts: dict[str, Any], style: str | None) -> None:
     console = Console(stderr=True, highlight=False)
     if console.is_terminal:
         text = "  ".join(f"{key} {value}" for key, value in facts.items())
-        console.print(f"[bold]{name}[/bold]  {text}")
+        console.print(f"[bold]{name}[/bold]  {escape(text)}", style=style)
     else:
         sys.stderr.write(json.dumps({"event": name, **facts}) + "\n")
 
@@ -93,6 +103,26 @@ def _lines(title: str, steps: int | None, every_seconds: float = 5.0) -> Callabl
             event(title, step=step, steps=steps, loss=round(loss, 6), note=note)
 
     return shown
+
+
+@contextmanager
+def counted(title: str, total: int) -> Iterator[Callable[..., None]]:
+    """A function ``told(what, **facts)``, called once a thing: it moves a bar, or writes a line."""
+    console, began, done = Console(stderr=True), time.monotonic(), 0
+
+    def line(what: str, **facts: Any) -> None:
+        nonlocal done
+        done += 1
+        seconds = round(time.monotonic() - began, 1)
+        event(title, done=done, total=total, after_seconds=seconds, what=what, **facts)
+
+    if not console.is_terminal:
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda what, **_: bar.update(task, advance=1, description=f"{title}  {escape(what)}")
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:

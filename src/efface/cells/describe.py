@@ -1,0 +1,113 @@
+"""Cells with models, described in a call each: ``training`` (base, retrained), ``unlearning``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from efface.cells.cell import Cell
+from efface.cells.data import data_set, num_classes_of
+from efface.methods import METHODS
+from efface.recipes import Recipe, named
+
+Rule = Mapping[str, Any]
+"""Which rows: ``{"rows": [...]}``, ``{"class": 5}`` or ``{"random": 500, "seed": 1}``."""
+
+
+def training(
+    recipe: str | Recipe,
+    data: str,
+    *,
+    first: int | None = None,
+    label_column: str | None = None,
+    trained_on: Rule | None = None,
+    excluded: Rule | None = None,
+    leaving: Sequence[int] = (),
+    labels: Mapping[int, int] | None = None,
+    seed: int = 0,
+    keep_weights: bool = False,
+    guess_seconds: float = 150.0,
+) -> Cell:
+    """A model trained from fresh weights: the base, or without ``excluded`` the retrained one.
+
+    Args:
+        recipe: by name, or of one's own.
+        data: ``digits``, or a folder of the folder that ``EFFACE_DATA`` names.
+        first: only so many training records, from the first row.
+        label_column: which labels, when the data have several.
+        trained_on: only these rows (a shadow model); all when not given.
+        excluded: not these rows: the request that is retrained for.
+        leaving: the classes that this request lets go altogether.
+        labels: other labels for some rows, by row.
+        seed: of weights and order.
+        keep_weights: another cell starts from this one.
+        guess_seconds: for the plan, while no such cell is known.
+    """
+    spelled = asdict(named(recipe) if isinstance(recipe, str) else recipe)
+    settings = {
+        "recipe": spelled,
+        "data": data_set(data, label_column=label_column, first=first),
+        "num_classes": num_classes_of(data, label_column=label_column),
+        "trained_on": trained_on,
+        "excluded": excluded,
+        "leaving": list(leaving),
+        "labels": {str(row): label for row, label in (labels or {}).items()},
+        "seed": seed,
+        "keep_weights": keep_weights,
+    }
+    kind = f"trained {spelled['architecture']} {data}"
+    return Cell("efface.cells.models:trained", settings, kind=kind, guess_seconds=guess_seconds)
+
+
+def unlearning(
+    base: Cell,
+    method: str,
+    *,
+    forget: Rule,
+    leaving: Sequence[int] = (),
+    holdout: bool = False,
+    retain: bool = False,
+    guard: bool = True,
+    utility_budget: float = 0.02,
+    seed: int = 0,
+    keep_weights: bool = False,
+    guess_seconds: float = 30.0,
+    **method_settings: Any,
+) -> Cell:
+    """A model that a method made of a base cell's (which keeps its weights).
+
+    Args:
+        base: a ``training`` cell with ``keep_weights``.
+        method: a name in ``METHODS``, or ``package.module:function`` of the same form.
+        forget: the rows that must go.
+        leaving: classes that go altogether.
+        holdout: method and guard see the first half of the test records.
+        retain: the method may see the trained records that stay.
+        guard: under the guard, or as the method leaves it.
+        utility_budget: the guard's.
+        seed: of method and guard.
+        keep_weights: another cell starts from this one.
+        guess_seconds: for the plan, while no such cell is known.
+        **method_settings: what is not the method's default.
+    """
+    known = METHODS.get(method)
+    address = f"{known.function.__module__}:{method}" if known else method
+    settings = {
+        "method": address,
+        "method_settings": method_settings,
+        "forget": forget,
+        "leaving": list(leaving),
+        "holdout": holdout,
+        "retain": retain,
+        "guard": guard,
+        "utility_budget": utility_budget,
+        "seed": seed,
+        "keep_weights": keep_weights,
+    }
+    kind = f"{method} from {base.kind.removeprefix('trained ')}"
+    return Cell(
+        "efface.cells.models:unlearned",
+        settings,
+        needs={"base": base},
+        kind=kind,
+        guess_seconds=guess_seconds,
+    )

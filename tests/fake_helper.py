@@ -1,0 +1,6 @@
+"""What ``fake_cells`` imports: its text counts for their addresses."""
+
+
+def doubled(n):
+    """Twice the number."""
+    return 2 * n

@@ -1,0 +1,213 @@
+"""Cells with models: what is trained on, what a method sees, and what the record is worth."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from efface.cells.data import data_set, part_of
+from efface.cells.describe import training, unlearning
+from efface.cells.models import model_of, parts_of, trained, unlearned
+from efface.cells.reduce import columns_of, rows_by, statistics_of
+from efface.cells.store import read, write
+from efface.errors import InputError
+from efface.recipes import RECIPES
+from efface.scores.gap import columns
+from efface.scores.measure import measure
+
+SHORT = replace(RECIPES["digits-conv"], epochs=3)
+CLASS = {"class": 3}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store with one base model."""
+    folder = tmp_path_factory.mktemp("store")
+    (folder / "shared").mkdir()
+    make(folder, base())
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """The methods of the tests."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+
+
+def base(**changes):
+    """The base cell."""
+    return training(SHORT, "digits", **{"keep_weights": True, "labels": {0: 9}, **changes})
+
+
+def called(store, cell):
+    """Call the cell's function here, without a worker."""
+    function = {"trained": trained, "unlearned": unlearned}[cell.function.split(":")[1]]
+    inputs = {name: store / need.id for name, need in cell.needs.items()}
+    return function(cell.settings, inputs, store / "shared")
+
+
+def make(store, cell):
+    """Call it and write the record."""
+    facts = {"kind": cell.kind, "description": cell.description, "seconds": 0.0}
+    write(store, cell.id, called(store, cell), facts=facts)
+    return read(store, cell)
+
+
+def test_a_retrained_model_never_saw_the_excluded_rows(store):
+    """And says so per record; nothing else differs but the seed."""
+    record = make(store, training(SHORT, "digits", excluded=CLASS, leaving=[3], seed=1))
+    y, member = record.margins["train.y"], record.margins["train.member"]
+    assert np.array_equal(member, y != 3)
+    assert record.statistics["accuracy"]["forget"] == 0
+    assert record.statistics["accuracy"]["test_leaving"] == 0
+    assert record.statistics["accuracy"]["test_staying"] > 0.9
+    assert not (record.folder / "weights.safetensors").exists()
+
+
+def test_a_shadow_model_is_trained_on_its_own_rows(store):
+    """A random half by a seeded rule, and of it not the excluded ones."""
+    cell = training(SHORT, "digits", first=200, trained_on={"random": 100, "seed": 5},
+                    excluded={"rows": [0, 1]})  # fmt: skip
+    member = called(store, cell).margins["train.member"]
+    chosen = np.random.default_rng(5).choice(200, 100, replace=False)
+    assert set(np.flatnonzero(member)) == set(chosen.tolist()) - {0, 1}
+
+
+def test_the_same_cell_gives_the_same_bits(store):
+    """Else a record could not be made again."""
+    again, first = called(store, base()), read(store, base())
+    assert all(np.array_equal(again.margins[n], a) for n, a in first.margins.items())
+    seconds = {"training_seconds": 0}
+    assert {**again.statistics, **seconds} == {**first.statistics, **seconds}
+
+
+def test_statistics_of_any_request_come_from_the_record_alone(store):
+    """The row "nothing done" of every request is in the base's record."""
+    record = read(store, base())
+    assert statistics_of(record.margins) == {
+        name: record.statistics[name] for name in statistics_of(record.margins)
+    }
+    rows = rows_by({"random": 40, "seed": 2}, record.margins["train.y"])
+    cell = unlearning(base(), "jit", forget={"random": 40, "seed": 2}, guard=False,
+                      steps=1, learning_rate=0.0)  # fmt: skip
+    untouched = make(store, cell)
+    found = statistics_of(record.margins, forget=rows)
+    assert found == {name: untouched.statistics[name] for name in found}
+
+
+@pytest.mark.parametrize(("rule", "leaving"), [({"random": 40, "seed": 2}, []), (CLASS, [3])])
+def test_the_columns_of_a_record_are_those_of_the_model(store, rule, leaving):
+    """Half precision loses nothing that a table shows: the scores on the model are the oracle."""
+    record, settings = read(store, base()), base().settings
+    records, test = parts_of(settings, store / "shared")
+    model = model_of(settings, store / base().id)
+    rows = rows_by(rule, records.y.numpy())
+    stays = [row for row in range(len(records)) if row not in set(rows)]
+    evidence = test.take(np.flatnonzero(record.margins["test.evidence"]).tolist())
+    parts = [measure(model, part) for part in (records.take(rows), evidence, records.take(stays))]
+    found = statistics_of(record.margins, forget=rows, leaving=leaving)
+    assert columns_of(found, leaving=bool(leaving)) == columns(*parts, leaving=leaving)
+    losses = [float(part.loss.mean()) for part in (parts[0], parts[2])]
+    kept = [found["loss"]["forget"], found["loss"]["retain"]]
+    assert kept == pytest.approx(losses, rel=2**-10)
+
+
+def test_a_label_that_the_settings_change_is_learned_and_kept(store):
+    """A mislabelled record: what the base answers it with is the label that it came with."""
+    assert read(store, base()).margins["train.y"][0] == 9
+    records, _ = parts_of(base(labels={}).settings, store / "shared")
+    assert records.y[0] != 9
+
+
+def test_what_the_guard_refuses_is_measured_as_the_old_model(store):
+    """Such a cell is a failure to forget and must not look like a collapse, nor like success."""
+    record = make(store, unlearning(base(), "fake_methods:wrecking", forget=CLASS, leaving=[3]))
+    assert record.statistics["outcome"] == "not met"
+    assert "not finite" in record.statistics["guard"]["failed"]
+    before = read(store, base()).margins
+    assert all(np.array_equal(record.margins[name], before[name]) for name in before)
+
+
+def test_a_wrecked_model_without_a_guard_is_a_row_of_nothing(store):
+    """JSON has no nan, and an attack has nothing to read."""
+    wrecked = unlearning(base(), "fake_methods:wrecking", forget=CLASS, leaving=[3], guard=False)
+    found = make(store, wrecked).statistics
+    assert (found["finite"], found["attack"], found["outcome"]) == (False, None, "done")
+    assert set(found["accuracy"].values()) == {0.0}
+    assert set(found["loss"].values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "[20, 0, 0] ()"),
+        ({"holdout": True, "leaving": [3]}, "[20, 299, 0] (3,)"),
+        ({"retain": True}, "[20, 0, 1178] ()"),
+    ],
+)
+def test_a_method_sees_what_the_cell_gives_it(store, tmp_path, given, said):
+    """Half of the test records at most: the other half is the evidence's."""
+    cell = unlearning(base(), "fake_methods:telling", forget={"random": 20, "seed": 1},
+                      guard=False, said=str(tmp_path / "said"), **given)  # fmt: skip
+    record = make(store, cell)
+    assert (tmp_path / "said").read_text() == said
+    assert record.statistics["seconds"]["method"] > 0
+    assert record.margins["test.evidence"].sum() == 300
+
+
+def test_a_base_without_weights_is_refused_in_words(store):
+    """Before anything is trained twice by mistake."""
+    bare = base(keep_weights=False)
+    make(store, bare)
+    with pytest.raises(InputError) as caught:
+        called(store, unlearning(bare, "jit", forget=CLASS))
+    assert str(caught.value) == (
+        "Wanted the weights of the cell that this one starts from. "
+        f"Got none in record {bare.id}. Describe that cell with keep_weights=True."
+    )
+
+
+def test_data_are_decoded_once_and_mapped_after(tmp_path, monkeypatch):
+    """Decoding costs seconds in each process."""
+    data = data_set("digits")
+    first = part_of(data, "train", SHORT.preprocessing, shared=tmp_path)
+    monkeypatch.setattr("efface.cells.data._decoded", None)
+    again = part_of(data, "train", SHORT.preprocessing, shared=tmp_path)
+    assert torch.equal(first.x, again.x)
+    assert (len(again), again.ids[0]) == (1198, "digit-0001")
+    assert torch.equal(again.y, first.y)
+
+
+def test_other_data_than_described_are_refused(tmp_path):
+    """A record of other data is another record."""
+    data = data_set("digits")
+    other = {**data, "digests": {**data["digests"], "train": "0" * 64}}
+    with pytest.raises(InputError, match=r"Wanted digits:train with digest 000000000000\. Got "):
+        part_of(other, "train", SHORT.preprocessing, shared=tmp_path)
+
+
+def test_data_by_name_need_the_folder_that_holds_them(monkeypatch):
+    """No path stands in a record, so the environment names it."""
+    monkeypatch.delenv("EFFACE_DATA", raising=False)
+    with pytest.raises(InputError) as caught:
+        data_set("cifar10")
+    assert str(caught.value) == (
+        "Wanted the folder that holds the data 'cifar10'. Got no EFFACE_DATA in the environment. "
+        "Set EFFACE_DATA to that folder."
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "rows"),
+    [
+        (None, []),
+        ({"rows": [3, 1]}, [1, 3]),
+        ({"class": 7}, [1, 2]),
+        ({"random": 2, "seed": 0, "of": [2, 5]}, [2, 5]),
+    ],
+)
+def test_a_rule_names_rows(rule, rows):
+    """A line of settings instead of hundreds of numbers."""
+    assert rows_by(rule, np.array([0, 7, 7, 0, 0, 0])) == rows
