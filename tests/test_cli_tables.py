@@ -86,7 +86,10 @@ def test_a_folder_that_describes_its_features_needs_no_flag(in_tables, tables):
     recipe = {"schema": 1, "architecture": "nets_of_tables:wine", "num_classes": 3}
     recipe["classes"] = ["barolo", "grignolino", "barbera"]
     (folder / "recipe.json").write_text(json.dumps(recipe))
-    assert in_tables("doctor", "described", "--data", "wine") == 0
+    out = ("--ids", "wine.txt", "--setting", "steps=2", "--out", "recipe-new")
+    assert in_tables("forget", "described", "--data", "wine", *out) == 0
+    for name in ("features.json", "recipe.json"):
+        assert (tables / "recipe-new" / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_values_of_few_records_are_measured_in_the_spread_of_the_whole_table(in_tables, tables):
