@@ -21,8 +21,8 @@ COMMAND = "python benchmarks/cells_kills.py"
 TEXT = """# Cells: nothing lost, nothing counted twice
 
 {date}, `{command}`. {kills} times SIGKILL at a random moment, {workers} to a worker and {runners} to the
-runner (whose workers then ended by themselves); {at_work} of them while a cell was claimed. Two workers,
-{rounds} stores one after another, {cells} cells, {models} of them with models of the digits (trained,
+runner (whose workers then ended by themselves); {at_work} of them while a cell was claimed. Two workers a
+runner, {rounds} stores one after another, {cells} cells in all, {models} of them with models of the digits (trained,
 retrained, unlearned). A killed runner was started anew until every cell was done. After each kill every
 record that had been there was looked at again (the same file, unchanged); at the end each store held each
 cell once, no scratch, and the numbers and margins, bit for bit, of a store that nobody disturbed.

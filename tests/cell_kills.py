@@ -29,6 +29,7 @@ from efface.cells import Cell, Ran, read, records, run  # noqa: E402
 from efface.cells.local import local  # noqa: E402
 
 PROCESSES = 2
+KILLS_A_ROUND = 10
 ORPHAN_SECONDS = 20.0
 
 
@@ -117,7 +118,7 @@ def killed(folder, *, kills, models, seed=0):
         cells, described = cells_of(number, real=real), Path(folder, f"cells{number}.json")
         written(cells, described)
         store = f"{folder}/store{number}"
-        _round(store, described, draw, found, kills=kills)
+        _round(store, described, draw, found, kills=min(kills, found["kills"] + KILLS_A_ROUND))
         _compare(store, f"{folder}/undisturbed{number}", cells, described)
         found["rounds"] += 1
         found["cells"] += len(cells)

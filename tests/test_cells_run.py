@@ -143,16 +143,21 @@ def test_two_runners_on_one_store_share_the_work(tmp_path):
         "import sys; from functools import partial; from efface.cells import Cell, run\n"
         "from efface.cells.local import local\n"
         "cells = [Cell('fake_cells:number', {'n': n, 'seconds': 0.3}) for n in range(10)]\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
         "print(run(cells, sys.argv[1], processes=1, engine=partial(local, nice=0)).counts)"
     )
     path = os.pathsep.join([str(HERE), *sys.path])
     runners = [
         subprocess.Popen(
-            [sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path},
+            [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path},
         )
         for _ in range(2)
     ]  # fmt: skip
+    assert [runner.stdout.readline() for runner in runners] == ["ready\n"] * 2
+    for runner in runners:
+        runner.stdin.write("go\n")
+        runner.stdin.flush()
     said = [eval(runner.communicate()[0]) for runner in runners]  # noqa: S307  # our own line
     assert sum(counts.get("made", 0) for counts in said) == 10
     assert [sum(counts.values()) for counts in said] == [10, 10]
