@@ -150,7 +150,8 @@ def test_two_runners_on_one_store_share_the_work(tmp_path):
     runners = [
         subprocess.Popen(
             [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path},
         )
         for _ in range(2)
     ]  # fmt: skip
