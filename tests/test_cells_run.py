@@ -78,6 +78,17 @@ def test_a_failed_cell_is_a_row_with_its_traceback_and_so_is_what_needed_it(tmp_
         read(tmp_path / "store", bad)
 
 
+def test_a_terminal_gets_a_bar_and_failures_in_red(tmp_path, capsys, monkeypatch):
+    """What a person must not miss; brackets in an error are no markup."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    quick([Cell("fake_cells:broken", {"mended": "nowhere"}), number(1)], tmp_path)
+    shown = capsys.readouterr().err
+    red = next(line for line in shown.splitlines() if "\x1b[1;31mfailed" in line)
+    assert "it is [red]broken[/red]" in red
+    assert "2/2" in shown
+
+
 def test_a_failure_stays_until_it_is_asked_for_again(tmp_path):
     """And is gone once the cell has succeeded."""
     bad = Cell("fake_cells:broken", {"mended": str(tmp_path / "mended")})
