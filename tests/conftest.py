@@ -102,20 +102,7 @@ def tables(tmp_path_factory):
 @pytest.fixture
 def in_tables(tables, monkeypatch):
     """Run the command there, in this process; gives back its exit code."""
-    from efface.cli import main
-
-    monkeypatch.chdir(tables)
-    monkeypatch.syspath_prepend(str(tables))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["efface", *arguments])
-        try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
+    return _command_in(tables, monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -176,10 +163,15 @@ def place(tmp_path_factory):
 @pytest.fixture
 def efface(place, monkeypatch):
     """Run the command in this process; gives back its exit code."""
+    return _command_in(place, monkeypatch)
+
+
+def _command_in(folder, monkeypatch):
+    """The command run in a folder whose modules it may import."""
     from efface.cli import main
 
-    monkeypatch.chdir(place)
-    monkeypatch.syspath_prepend(str(place))
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["efface", *arguments])

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.adapters import outputs, student_of
-from efface.errors import InputError
 from efface.methods.parts.neighbours import noisy
+from efface.methods.parts.noise import refuse_no_noise
 from efface.steps import descend
 from efface.types import Records, Split, Watch, carry_on
 
@@ -82,12 +82,7 @@ def jit_loss(
     ``step`` draws new perturbations. Raises InputError when ``sigma`` or ``perturbations`` is not
     above 0.
     """
-    if sigma <= 0 or perturbations < 1:
-        raise InputError(
-            "sigma above 0 and at least 1 perturbation",
-            f"sigma {sigma} and {perturbations} perturbations",
-            "Without perturbations there is no neighbourhood to smooth; keep the defaults.",
-        )
+    refuse_no_noise(sigma, perturbations)
     answer = outputs(student, batch)
     ratios = [
         _ratio(student, answer, batch, sigma, seed=seed, draw=step * perturbations + j)
