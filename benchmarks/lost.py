@@ -37,14 +37,14 @@ def main() -> None:
         for kind, count in KILLS.items()
     }
     fuzz = run("fuzz.py", str(INPUTS)) if not only or "fuzz" in only else old["fuzz"]
-    record = {"command": "python benchmarks/lost.py", "date": "2026-11-24",
+    record = {"command": "python benchmarks/lost.py", "date": "2026-11-25",
               "versions": versions(), "kills": kills, "fuzz": fuzz}  # fmt: skip
     path.write_text(json.dumps(record, indent=1) + "\n")
     lines = [
         "# Nothing lost",
         "",
         (
-            "2026-11-24, `python benchmarks/lost.py`. Every old file was compared byte for byte after "
+            "2026-11-25, `python benchmarks/lost.py`. Every old file was compared byte for byte after "
             "each stop; a result that stood was loaded and compared with its record's digest; "
             "the count ends with an error at the first half result or changed file, and it did not."
         ),
