@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from efface.record import versions
@@ -30,21 +31,21 @@ def run(script: str, *arguments: str) -> dict:
 
 def main() -> None:
     """Kills of three kinds, then broken input; a table of what was found."""
-    path, only = Path("results/lost.json"), sys.argv[1:]
+    path, only, date = Path("results/lost.json"), sys.argv[1:], time.strftime("%Y-%m-%d")
     old = json.loads(path.read_text()) if only else {}
     kills = {
         kind: run("kills.py", str(count), kind) if not only or kind in only else old["kills"][kind]
         for kind, count in KILLS.items()
     }
     fuzz = run("fuzz.py", str(INPUTS)) if not only or "fuzz" in only else old["fuzz"]
-    record = {"command": "python benchmarks/lost.py", "date": "2026-11-25",
+    record = {"command": "python benchmarks/lost.py", "date": date,
               "versions": versions(), "kills": kills, "fuzz": fuzz}  # fmt: skip
     path.write_text(json.dumps(record, indent=1) + "\n")
     lines = [
         "# Nothing lost",
         "",
         (
-            "2026-11-25, `python benchmarks/lost.py`. Every old file was compared byte for byte after "
+            f"{date}, `python benchmarks/lost.py`. Every old file was compared byte for byte after "
             "each stop; a result that stood was loaded and compared with its record's digest; "
             "the count ends with an error at the first half result or changed file, and it did not."
         ),

@@ -162,3 +162,35 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path, capsys: pytest.Ca
             sys.stdout.write(f"\n{name}: two processes and one differ by at most {drift:.1e}")
         if name.endswith("float64"):
             assert drift <= 1e-9
+
+
+def test_a_rate_is_asked_before_each_step_and_halved_with_it():
+    """Polyak's step by hand: the rate hears the mean loss and the norm of its gradient."""
+    heard, answers = [], iter([Verdict.HALVE, Verdict.GO_ON])
+
+    def rate(loss: float, gradient_norm: float) -> float:
+        heard.append((loss, gradient_norm))
+        return loss / gradient_norm**2
+
+    records, net = _records(), _net()
+    before = torch.cat([weight.detach().reshape(-1) for weight in net.parameters()])
+    twin = _net()
+    value = functional.cross_entropy(twin(records.x), records.y)
+    value.backward()
+    gradient = torch.cat([weight.grad.reshape(-1) for weight in twin.parameters()])
+    moved = []
+
+    def watch(student: nn.Module, loss: float) -> Verdict:  # noqa: ARG001
+        after = torch.cat([weight.detach().reshape(-1) for weight in student.parameters()])
+        moved.append(after - before)
+        if len(moved) == 1:
+            student.load_state_dict(_net().state_dict())
+        return next(answers)
+
+    optimizer = torch.optim.SGD(net.parameters(), lr=123.0)
+    options = {"steps": 1, "seed": 0, "records_per_step": 23, "rate": rate, "watch": watch}
+    descend(net, _loss, records, optimizer=optimizer, **options)
+    step = -gradient * float(value) / float(gradient.norm()) ** 2
+    torch.testing.assert_close(moved[0], step, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(moved[1], step / 2, rtol=1e-6, atol=1e-12)
+    assert heard[0] == pytest.approx((float(value), float(gradient.norm())))

@@ -63,6 +63,7 @@ def _vgg(width: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Recipe:
         mean=mean,
         std=std,
         size=32,
+        half=True,
     )
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Loss = Callable[[nn.Module, Records, int], Float[Tensor, " m"]]
 """``loss(student, batch, step)``: one number a record of the batch."""
 
+Rate = Callable[[float, float], float]
+"""``rate(loss, gradient_norm)``: the learning rate of the step that is about to be taken."""
+
 
 def descend(
     student: nn.Module,
@@ -30,6 +33,7 @@ def descend(
     records_per_step: int = 128,
     micro_batch: int = 128,
     clip_norm: float | None = None,
+    rate: Rate | None = None,
     first_step: int = 0,
 ) -> nn.Module:
     """Change ``student`` by ``steps`` steps down the mean of ``loss`` over the records of a step.
@@ -38,19 +42,23 @@ def descend(
     among the processes that ``accelerate launch`` started: neither changes the sum. Out of memory
     halves the micro-batch from there on, and the step is taken anew. When ``watch``
     answers HALVE it has put the student back; the same records are tried at half the learning rate.
+    ``rate`` sets the learning rate of each step anew, from the mean loss and the gradient's norm.
     """
-    step = first_step
+    step, share = first_step, 1.0
     while step < steps and len(records):
         batch = records.take(_rows_of(step, len(records), records_per_step, seed))
         value, micro_batch = _gradients(student, loss, batch, step, micro_batch)
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(student.parameters(), clip_norm)
+        if rate is not None:
+            _set_rate(optimizer, share * rate(value, _gradient_norm(student)))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         verdict = watch(student, value)
         if verdict is Verdict.END:
             break
         if verdict is Verdict.HALVE:
+            share *= 0.5
             _halve(optimizer)
             continue
         step += 1
@@ -127,6 +135,16 @@ def _summed_over_processes(student: nn.Module, total: Tensor) -> float:
             weight.grad = part.reshape(weight.shape).clone()
         return float(last)
     return float(total)
+
+
+def _gradient_norm(student: nn.Module) -> float:
+    gradients = [weight.grad for weight in student.parameters() if weight.grad is not None]
+    return float(nn.utils.get_total_norm(gradients))
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
 
 
 def _halve(optimizer: torch.optim.Optimizer) -> None:
