@@ -190,6 +190,7 @@ def test_a_rate_is_asked_before_each_step_and_halved_with_it():
     optimizer = torch.optim.SGD(net.parameters(), lr=123.0)
     options = {"steps": 1, "seed": 0, "records_per_step": 23, "rate": rate, "watch": watch}
     descend(net, _loss, records, optimizer=optimizer, **options)
+    value = value.detach()
     step = -gradient * float(value) / float(gradient.norm()) ** 2
     torch.testing.assert_close(moved[0], step, rtol=1e-6, atol=1e-12)
     torch.testing.assert_close(moved[1], step / 2, rtol=1e-6, atol=1e-12)
