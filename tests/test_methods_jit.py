@@ -1,37 +1,76 @@
-"""JiT against equation 1 by hand, and where it could divide by nothing."""
+"""JiT: its loss by hand, where it could divide by nothing, and that its settings hardly matter."""
+
+import copy
+import math
 
 import pytest
 import torch
 from torch import nn
 
+from efface.adapters import teacher_of
 from efface.errors import InputError
-from efface.methods.jit import jit
+from efface.methods.jit import Hold, jit, jit_loss
+from efface.methods.parts.natural import natural, perturbed
 from efface.methods.parts.neighbours import normals
-from efface.types import Records, Split
+from efface.methods.parts.reach import sigma_where
+from efface.record import facts_into
+from efface.types import Records, Split, record_key
 
 
-def test_one_step_is_equation_1_by_hand():
-    """A linear model f(x) = W x: the gradient of the ratio is known in closed form."""
+def _records(n: int = 8, dtype: torch.dtype = torch.float64) -> Records:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(3, 4, generator=generator, dtype=torch.float64)
-    records = Records(x, torch.zeros(3, dtype=torch.int64))
-    model = nn.Linear(4, 2, bias=False).double()
-    weights = model.weight.detach().clone()
-    student = jit(model, Split(records), sigma=0.1, perturbations=2, learning_rate=0.5, steps=1)
-
-    low, high = x.min(), x.max()
-    gradient = torch.zeros_like(weights)
-    for draw in range(2):
-        noise = normals(records.ids, (4,), seed=0, step=draw).double()
-        perturbed = (x + 0.1 * (high - low) * noise).clamp(low, high)
-        for row in range(3):
-            step = x[row] - perturbed[row]
-            change = weights @ step  # the perturbed branch is held still: d/dW sees x alone
-            gradient += torch.outer(change / change.norm(), x[row]) / step.norm() / 2 / 3
-    torch.testing.assert_close(student.weight, weights - 0.5 * gradient, rtol=0, atol=1e-12)
+    return Records(
+        torch.randn(n, 4, generator=generator, dtype=dtype), torch.zeros(n, dtype=torch.int64)
+    )
 
 
-def test_a_blank_image_alone_leaves_every_weight_finite():
+def test_the_loss_is_the_formula_by_hand():
+    """Equation 1 with the given model's branch, and λ times the held neighbours' distance."""
+    records, sigma, step, weight = _records(), 0.1, 3, 1.7
+    teacher, student = nn.Linear(4, 2).double(), nn.Linear(4, 2).double()
+    teacher.requires_grad_(requires_grad=False)
+    loss = jit_loss(teacher, sigma=sigma, perturbations=2, hold=Hold(weight), seed=5)
+    found = loss(student, records, step)
+
+    low, high = records.x.min(), records.x.max()
+
+    def neighbours(draw: int) -> torch.Tensor:
+        noise = normals(records.ids, (4,), seed=5, step=draw).double()
+        return (records.x + sigma * (high - low) * noise).clamp(low, high)
+
+    for row, identity in enumerate(records.ids):
+        x, terms, scales = records.x[row], [], []
+        for draw in range(2):
+            near = neighbours(draw)[row]
+            distance, length = (student(x) - teacher(near)).norm(), (x - near).norm()
+            terms.append(distance / length)
+            scales.append(distance * length)
+        expected = sum(terms) / 2
+        if (record_key(identity) + step) % 4 == 0:
+            far = neighbours(500_000 + step)[row]
+            moved = (student(far) - teacher(far)).square().sum()
+            expected = expected + 4 * weight * moved / (sum(scales) / 2)
+        assert float(found[row].detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
+    assert {(record_key(i) + step) % 4 == 0 for i in records.ids} == {True, False}
+
+
+def test_gradients_are_those_of_the_formula_with_its_scale_held_still():
+    """Central differences of the loss, where d ‖ξ‖ in the second term is a constant."""
+    records, teacher, student = _records(), nn.Linear(4, 2).double(), nn.Linear(4, 2).double()
+    loss = jit_loss(teacher_of(teacher), sigma=0.1, hold=Hold(0.0))
+    loss(student, records, 0).sum().backward()
+    with torch.no_grad():
+        values = []
+        for shift in (1e-6, -1e-6):
+            moved = copy.deepcopy(student)
+            moved.weight[1, 2] += shift
+            values.append(float(loss(moved, records, 0).sum()))
+    assert float(student.weight.grad[1, 2]) == pytest.approx(
+        (values[0] - values[1]) / 2e-6, rel=1e-6
+    )
+
+
+def test_a_blank_image_alone_leaves_every_weight_as_it_was():
     """In the authors' code one blank image in a batch of one turns every weight into NaN."""
     blank = Records(torch.zeros(1, 4), torch.tensor([0]))
     model = nn.Linear(4, 2)
@@ -44,6 +83,87 @@ def test_no_noise_is_refused():
     with pytest.raises(InputError) as error:
         jit(nn.Linear(4, 2), Split(Records(torch.ones(1, 4), torch.tensor([0]))), sigma=0.0)
     assert str(error.value) == (
-        "Wanted sigma above 0 and at least 1 perturbation. Got sigma 0.0 and 8 perturbations. "
+        "Wanted sigma above 0 and at least 1 perturbation. Got sigma 0.0 and 1 perturbations. "
         "Without perturbations there is no neighbourhood to smooth; keep the defaults."
     )
+
+
+def test_where_the_search_for_sigma_begins_hardly_matters(tiny_net, digits):
+    """Three orders of magnitude apart, within the 9 % that the search is fine."""
+    found = [
+        sigma_where(teacher_of(tiny_net), digits, 0.3, start=start, seed=0)
+        for start in (0.003, 0.1, 3.0)
+    ]
+    sigmas, shares = zip(*found, strict=True)
+    assert max(sigmas) / min(sigmas) < 1.15
+    assert all(abs(share - 0.3) < 0.06 for share in shares)
+
+
+def test_sigma_is_where_neighbours_cross_a_known_boundary():
+    """One number, boundary at 0, records at 1: P(1 + σ z > 0) = Φ(1/σ), range 2, white noise."""
+    records = Records(
+        torch.ones(512, 1), torch.ones(512, dtype=torch.int64),
+        low=torch.tensor(-100.0), high=torch.tensor(100.0),
+    )  # fmt: skip
+    net = nn.Linear(1, 2, bias=False)
+    net.weight.data = torch.tensor([[0.0], [1.0]])
+    sigma, _ = sigma_where(teacher_of(net), records, 0.7, start=0.15, seed=0)
+    deviation = 200 * sigma
+    kept = 0.5 * (1 + math.erf(1 / deviation / math.sqrt(2)))
+    assert kept == pytest.approx(0.7, abs=0.04)
+
+
+def test_a_neighbourhood_without_an_end_leaves_the_search_where_it_began():
+    """A net that answers everything alike has no σ at which answers change."""
+    net = nn.Linear(4, 2)
+    net.weight.data.zero_()
+    found = sigma_where(teacher_of(net), _records(dtype=torch.float32), 0.5, start=0.2, seed=0)
+    assert found == (0.2, 1.0)
+
+
+def test_natural_noise_has_the_spectrum_of_photographs_and_deviation_1():
+    """Power falls as one over the square of the frequency; each pixel's variance is 1."""
+    white = normals([str(i) for i in range(400)], (3, 16, 16), seed=0, step=0)
+    noise = natural(white)
+    assert float(noise.std()) == pytest.approx(1.0, abs=0.02)
+    power = torch.fft.fft2(noise).abs().square().mean((0, 1))
+    assert float(power[0, 1] / power[0, 4]) == pytest.approx(16, rel=0.1)
+    assert float(power[2, 0] / power[4, 0]) == pytest.approx(4, rel=0.1)
+
+
+def test_noise_on_what_is_no_image_is_white():
+    """Numbers in a table have no neighbours in space."""
+    records = _records(dtype=torch.float32)
+    noise = (perturbed(records, 0.01, seed=0, step=0).x - records.x) / 0.01
+    inside = normals(records.ids, (4,), seed=0, step=0) * (records.high - records.low)
+    closest = (noise - inside).abs() < 1e-3  # but for those that the bounds cut
+    assert closest.float().mean() > 0.8
+
+
+def test_what_it_could_not_reach_is_said(tiny_net, digits):
+    """Budget over, way not done: the facts say how far it came."""
+    facts: dict = {}
+    with facts_into(facts):
+        jit(tiny_net, Split(digits.take(range(60))), steps=1)
+    assert {"sigma", "kept", "wanted", "way", "moved", "weight"} <= facts.keys()
+    assert facts["way"] < 0.95
+
+
+def test_wrong_labels_are_asked_to_change_as_a_leaving_class_is(tiny_net, digits):
+    """The share of neighbours that keep the answer follows from what is known of the request."""
+    wanted = {}
+    some = digits.take(range(60))
+    for name, split, settings in (
+        ("leaving", Split(some, leaving=(3,)), {}),
+        ("mislabelled", Split(some), {"mislabelled": True}),
+        ("few", Split(digits.take(range(5))), {}),
+        ("guess", Split(some), {}),
+        ("said", Split(some), {"expected_accuracy": 0.9}),
+    ):
+        facts: dict = {}
+        with facts_into(facts):
+            jit(tiny_net, split, steps=1, **settings)
+        wanted[name] = facts["wanted"]
+    assert wanted == {
+        "leaving": 0.1, "mislabelled": 0.1, "few": 0.5, "guess": 0.7, "said": 0.9,
+    }  # fmt: skip

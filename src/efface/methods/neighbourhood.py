@@ -23,9 +23,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from efface.adapters import adapter_of, asked, device_of, outputs, student_of, teacher_of
+from efface.adapters import adapter_of, asked, student_of, teacher_of
 from efface.errors import InputError
+from efface.methods.parts.natural import IMAGE
 from efface.methods.parts.neighbours import noisy, perspective, shift_and_flip, uniforms
+from efface.methods.parts.unseen import (
+    Target,
+    accuracy_expected,
+    answer_of,
+    share_right,
+    way_to,
+)
 from efface.steps import Loss, descend
 from efface.types import Records, Split, Verdict, Watch, carry_on
 
@@ -86,7 +94,7 @@ def neighbourhood(
         reach = _reach(teacher, split, expected_accuracy, strength, seed)
     told = {"mislabelled": mislabelled, "seed": seed}
     averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(averaging))
-    way = _way(teacher, averaged, split.forget, _target(teacher, split, reach, **told))
+    way = way_to(teacher, averaged, split.forget, _target(teacher, split, reach, **told))
     descend(
         student,
         neighbourhood_loss(teacher, split, distortion=reach, locality=locality, **told),
@@ -127,15 +135,12 @@ def neighbourhood_loss(
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         total = adapter.divergence(target(batch), adapter.outputs(student, batch.x))
         for other in _others(batch, seed, step + 1):
-            held = hide(_answer(teacher, other), batch)
+            held = hide(answer_of(teacher, other), batch)
             answer = adapter.outputs(student, other.x)
             total = total + 0.5 * locality * adapter.divergence(held, answer)
         return total
 
     return loss
-
-
-Target = Callable[[Records], Float[Tensor, " m k"]]
 
 
 def _target(
@@ -145,7 +150,7 @@ def _target(
     hide = _masking(split, mislabelled=mislabelled)
 
     def target(batch: Records) -> Tensor:
-        return hide(_answer(teacher, _neighbour(batch, reach, seed=seed, step=0)), batch)
+        return hide(answer_of(teacher, _neighbour(batch, reach, seed=seed, step=0)), batch)
 
     return target
 
@@ -173,16 +178,6 @@ def _masking(split: Split, *, mislabelled: bool) -> Hide:
         return answer.masked_fill(hidden, -torch.inf).log_softmax(1)
 
     return hide
-
-
-@torch.no_grad()
-def _answer(teacher: nn.Module, batch: Records) -> Float[Tensor, " m k"]:
-    """Outputs of a model that is held still."""
-    return outputs(teacher, batch)
-
-
-IMAGE = 4
-"""Dimensions of a batch of images (n, c, h, w)."""
 
 
 def _neighbour(batch: Records, reach: float, *, seed: int, step: int) -> Records:
@@ -215,9 +210,7 @@ def _reach(
 
     Bisection over [0, 0.8]; 50 records are the fewest for which the share means something.
     """
-    if expected is None and split.holdout is not None:
-        held = replace(split.holdout, adapter=split.forget.adapter)
-        expected = _right(teacher, held, held.y)
+    expected = accuracy_expected(teacher, split, expected)
     few = len(split.forget) < 50  # noqa: PLR2004
     if expected is None or few:
         facts = {"distortion": GUESS * strength, "guessed": True, "expected_accuracy": expected}
@@ -242,35 +235,7 @@ def _kept(teacher: nn.Module, forget: Records, distortion: float, seed: int) -> 
     neighbours = [
         _neighbour(sample, distortion, seed=seed, step=1_000_000 + copy) for copy in range(copies)
     ]
-    return sum(_right(teacher, seen, own) for seen in neighbours) / copies
-
-
-def _right(teacher: nn.Module, records: Records, y: Tensor) -> float:
-    return float(adapter_of(records).right(asked(teacher, records), y.cpu()).double().mean())
-
-
-def _way(
-    teacher: nn.Module, averaged: nn.Module, forget: Records, target: Target
-) -> Callable[[], float]:
-    """Share of the way from the given confidence to the target's, on up to 512 records."""
-    adapter = adapter_of(forget)
-    rows = torch.arange(min(len(forget), 512)).split(128)
-    parts = [forget.take(part).to(device_of(teacher)) for part in rows]
-    own = [adapter.answer(_answer(teacher, part)) for part in parts]
-
-    def confidence(answer: Target) -> float:
-        each = [
-            (-adapter.loss(answer(part), said)).exp() for part, said in zip(parts, own, strict=True)
-        ]
-        return float(torch.cat(each).mean())
-
-    start, goal = confidence(lambda part: _answer(teacher, part)), confidence(target)
-
-    def done() -> float:
-        now = confidence(lambda part: _answer(averaged, part))
-        return (start - now) / (start - goal) if start - goal > 0.01 else 1.0  # noqa: PLR2004
-
-    return done
+    return sum(share_right(teacher, seen, own) for seen in neighbours) / copies
 
 
 def _averaging(

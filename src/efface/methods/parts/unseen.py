@@ -1,0 +1,60 @@
+"""What unseen looks like, from a model and what is at hand: how often right, and how far to it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface.adapters import adapter_of, asked, device_of, outputs
+from efface.types import Records, Split
+
+Target = Callable[[Records], Float[Tensor, " m k"]]
+"""What a batch's records should be answered with."""
+
+
+def share_right(model: nn.Module, records: Records, y: Tensor) -> float:
+    """How often the model says ``y`` of these records, 0 to 1."""
+    return float(adapter_of(records).right(asked(model, records), y.cpu()).double().mean())
+
+
+def accuracy_expected(model: nn.Module, split: Split, said: float | None) -> float | None:
+    """The accuracy on unseen data: as said, else on the holdout; None without either."""
+    if said is not None or split.holdout is None:
+        return said
+    held = replace(split.holdout, adapter=split.forget.adapter)
+    return share_right(model, held, held.y)
+
+
+@torch.no_grad()
+def answer_of(model: nn.Module, batch: Records) -> Float[Tensor, " m k"]:
+    """Outputs of a model that is held still."""
+    return outputs(model, batch)
+
+
+def way_to(
+    teacher: nn.Module, student: nn.Module, forget: Records, target: Target
+) -> Callable[[], float]:
+    """Share of the way from the given confidence to the target's, on up to 512 records.
+
+    Confidence in the given model's own answer; asked again at each call. 1 where there is no way.
+    """
+    adapter = adapter_of(forget)
+    rows = torch.arange(min(len(forget), 512)).split(128)
+    parts = [forget.take(part).to(device_of(teacher)) for part in rows]
+    own = [adapter.answer(answer_of(teacher, part)) for part in parts]
+
+    def confidence(answer: Target) -> float:
+        each = [
+            (-adapter.loss(answer(part), said)).exp() for part, said in zip(parts, own, strict=True)
+        ]
+        return float(torch.cat(each).mean())
+
+    start, goal = confidence(lambda part: answer_of(teacher, part)), confidence(target)
+
+    def done() -> float:
+        now = confidence(lambda part: answer_of(student, part))
+        return (start - now) / (start - goal) if start - goal > 0.01 else 1.0  # noqa: PLR2004
+
+    return done
