@@ -158,7 +158,8 @@ def _image_table(chosen: list[Path], images: list[Path], root: Path) -> datasets
         )
     names = sorted({image.parent.name for image in images})
     columns = {
-        "image": [str(image) for image in chosen],
+        # a table's own paths start at its folder; these must not start there twice
+        "image": [str(image.absolute()) for image in chosen],
         "label": [image.parent.name for image in chosen],
         "file_name": [image.relative_to(root).as_posix() for image in chosen],
     }
