@@ -2,6 +2,7 @@
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from sklearn.datasets import load_linnerud
@@ -129,6 +130,38 @@ def test_labels_that_could_be_two_things_or_none_are_refused(columns, message):
     with pytest.raises(InputError) as caught:
         labels_of(made(columns), list(columns))
     assert str(caught.value) == message
+
+
+def outside(cells, kind):
+    """A column of classes as a file may hold it: ``datasets`` looks only at what it writes."""
+    column = pa.array(cells, pa.list_(pa.int64()) if isinstance(cells[0], list) else pa.int64())
+    return datasets.Dataset(
+        pa.table({"label": column}),
+        info=datasets.DatasetInfo(features=datasets.Features(label=kind)),
+    )
+
+
+@pytest.mark.parametrize("model", [{}, {"num_classes": 3}, {"classes": ("z", "y", "x")}])
+@pytest.mark.parametrize("cells", [[0, 5, -2, 1, None, 3], [[0], [5, -2], [], None, [1, 3]]])
+def test_a_class_number_without_a_name_is_refused(cells, model):
+    """Counted from the end, -2 would be the last class; 3 would be no class at all."""
+    kind = datasets.ClassLabel(names=["x", "y", "z"])
+    none = "-1 or nothing for none"
+    if isinstance(cells[0], list):
+        kind, none = datasets.Sequence(kind), "an empty list for none"
+    with pytest.raises(InputError) as caught:
+        labels_of(outside(cells, kind), ["label"], **model)
+    assert str(caught.value) == (
+        f"Wanted class numbers 0..2 in 'label', {none}. Got -2, 3, 5. "
+        "Write the names of all classes into the data, or mend these labels."
+    )
+
+
+def test_in_a_list_of_classes_none_is_an_empty_list_and_not_a_number():
+    """-1 in a list would be the last class."""
+    kind = datasets.Sequence(datasets.ClassLabel(names=["x", "y"]))
+    with pytest.raises(InputError, match=r"Got -1\."):
+        labels_of(outside([[0], [-1]], kind), ["label"])
 
 
 def test_names_in_lists_that_the_model_does_not_know_are_refused():
