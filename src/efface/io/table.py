@@ -66,8 +66,17 @@ class Table:
         refuse_other_kinds(self.kind)
         return len(self.classes) if self.classes else int(self.labels.max(initial=-1)) + 1
 
+    @property
+    def numbered(self) -> bool:
+        """Whether the ids are the numbers of the rows, because nothing else names the records."""
+        return self.columns.id is None and self.ids == _row_numbers(len(self))
+
     def rows_of(self, ids: Iterable[str]) -> list[int]:
-        """The rows of these ids, in their order, each once. Raises UnknownRecords, naming all."""
+        """The rows of these ids, in their order, each once.
+
+        Raises UnknownRecords, naming all, and InputError for numbers of rows beside a column that
+        could be the one of the ids.
+        """
         places = {identity: row for row, identity in enumerate(self.ids)}
         wanted = list(dict.fromkeys(ids))
         if unknown := [identity for identity in wanted if identity not in places]:
@@ -76,6 +85,12 @@ class Table:
                 f"ids that the data hold (by {kind}, such as {self.ids[0]!r})",
                 f"{len(unknown)} unknown: {', '.join(unknown)}",
                 "Name the split that holds them, as in DATA:test, or give --id-column.",
+            )
+        if wanted and self.numbered and (like := self.columns.like_ids):
+            raise InputError(
+                "a column of ids, or a table without one, whose ids are row numbers",
+                f"the column {like[0]!r}, which nobody named",
+                "Name it with --id-column, or call the column that holds the ids 'id'.",
             )
         return [places[identity] for identity in wanted]
 
@@ -191,7 +206,7 @@ def table_of(
 def _ids(dataset: datasets.Dataset, columns: Columns) -> tuple[str, ...]:
     """From the id column, else the names of the image files, else the numbers of the rows."""
     if columns.id is None:
-        return _file_names(dataset, columns.images) or tuple(map(str, range(len(dataset))))
+        return _file_names(dataset, columns.images) or _row_numbers(len(dataset))
     ids = dataset[columns.id][:]
     if missing := [str(row) for row, identity in enumerate(ids) if identity is None]:
         raise InputError(
@@ -205,6 +220,10 @@ def _ids(dataset: datasets.Dataset, columns: Columns) -> tuple[str, ...]:
             "Make them distinct, or name another column with --id-column.",
         )
     return ids
+
+
+def _row_numbers(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
 
 
 def _file_names(dataset: datasets.Dataset, images: Sequence[str]) -> tuple[str, ...]:
