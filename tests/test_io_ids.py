@@ -1,9 +1,28 @@
-"""A file of ids is read as people write them."""
+"""Ids are read as people write them, from a list of them and from the data."""
 
+from decimal import Decimal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
+from torch.utils.data import Dataset
 
 from efface.errors import InputError
-from efface.io.dataset import read_ids
+from efface.io.dataset import open_table, read_ids, records_of
+
+
+class Items(Dataset):
+    """A data set of the items of a list."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, row):
+        return self.items[row]
 
 
 @pytest.mark.parametrize(
@@ -46,3 +65,64 @@ def test_a_file_without_ids_is_refused(tmp_path, name, content, came):
     with pytest.raises(InputError) as caught:
         read_ids(tmp_path / name)
     assert caught.value.came == came
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("id", ["2021.10", "2021.20", "2021.31"]),
+        ("record_id", ["1e5", "2e7", "31"]),
+        ("id", ["1.10", "1.1", "1.2"]),
+        ("file_name", ["1.", "+1", ".5"]),
+        ("key", ["1.0", "2.0", "3.00"]),
+        ("id", ["007", "12", "3"]),
+    ],
+)
+def test_ids_of_a_csv_stay_as_they_are_written(tmp_path, name, ids):
+    """The list for the next training run must name what stands in the source."""
+    rows = "".join(f"{identity},{row},{row % 2}\n" for row, identity in enumerate(ids))
+    (tmp_path / "t.csv").write_text(f"{name},a,label\n{rows}")
+    table = open_table(tmp_path / "t.csv", id_column=name if name == "key" else None)
+    assert table.ids == tuple(ids)
+    (tmp_path / "ids.csv").write_text("\n".join([name, *ids[:2]]))
+    assert table.rows_of(read_ids(tmp_path / "ids.csv", table.columns.id)) == [0, 1]
+    assert table.rows_where(f"{name}={ids[1]}") == [1]
+
+
+def test_whole_numbers_of_a_csv_are_ids_that_can_be_counted(tmp_path):
+    """As text, 9 would come after 100."""
+    (tmp_path / "t.csv").write_text("id,label\n9,0\n100,1\n20,1\n")
+    table = open_table(tmp_path / "t.csv")
+    assert table.ids == ("9", "100", "20")
+    assert table.rows_where("id>=20") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("cells", "ids"),
+    [
+        ([b"a", "bär".encode()], ("a", "bär")),
+        ([1.0, 12.0], ("1", "12")),
+        ([1.0, 2.5], ("1", "2.5")),
+        ([Decimal("1.10"), Decimal("1.20")], ("1.10", "1.20")),
+    ],
+)
+def test_ids_of_any_type_are_what_people_write(tmp_path, cells, ids):
+    """Bytes as some databases export text, numbers as pandas widens them."""
+    pq.write_table(pa.table({"id": cells, "label": [0, 1]}), tmp_path / "t.parquet")
+    assert open_table(tmp_path / "t.parquet").ids == ids
+    items = [(torch.zeros(1), 0, cell) for cell in cells]
+    assert records_of(Items(items)).ids == ids
+
+
+def test_an_id_of_bytes_that_are_no_text_is_refused(tmp_path):
+    """And one that is no number is none."""
+    pq.write_table(pa.table({"id": [b"a", b"\xff\x00"], "label": [0, 1]}), tmp_path / "t.parquet")
+    with pytest.raises(InputError) as caught:
+        open_table(tmp_path / "t.parquet")
+    assert str(caught.value) == (
+        "Wanted ids as text or whole numbers. Got bytes that are no text: ff00. "
+        "Write them as text, such as identity.hex()."
+    )
+    pq.write_table(pa.table({"id": [1.0, float("nan")], "label": [0, 1]}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="none in row 1"):
+        open_table(tmp_path / "t.parquet")

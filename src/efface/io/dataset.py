@@ -19,7 +19,7 @@ from efface.io.columns import ID_NAMES
 from efface.io.features import Features
 from efface.io.files import read_split
 from efface.io.preprocessing import Preprocessing
-from efface.io.table import Table, table_of
+from efface.io.table import Table, table_of, written
 from efface.types import Records
 
 X_NAMES = ("pixel_values", "x", "image", "img")
@@ -54,7 +54,7 @@ def open_table(
     Raises:
         InputError: no such data or column, ids that are not distinct, labels of no kind.
     """
-    source = read_split(spec)
+    source = read_split(spec, id_column)
     return table_of(
         source.dataset,
         source=source,
@@ -187,7 +187,7 @@ def _from_items(items: list[Any], *, batched: bool, ids: Sequence[str] = ()) -> 
         )
     named = [part[2] for part in parts if part[2] is not None]
     if named:
-        ids = [str(i) for part in named for i in (_listed(part) if batched else [part])]
+        ids = [written(i) for part in named for i in (_listed(part) if batched else [part])]
     join = torch.cat if batched else torch.stack
     return _checked(join(x), join(y), tuple(ids))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import datasets
 
 from efface.errors import InputError
+from efface.io.columns import ID_NAMES
 from efface.io.formats import FORMATS, read_tables
 from efface.io.hub import PREFIX, read_hub
 
@@ -41,15 +42,17 @@ class Source:
         return total.hexdigest()
 
 
-def read_split(spec: str | Path) -> Source:
+def read_split(spec: str | Path, id_column: str | None = None) -> Source:
     """Read ``DATA`` or ``DATA:split``: a table, a folder of them, one of images, or of the hub.
 
+    In a CSV the cells of ``id_column``, else of the usual columns of ids, stay as written.
     Raises InputError when there is nothing of the kind, no such split, or a damaged file.
     """
     if str(spec).startswith(PREFIX):
         dataset, files = read_hub(str(spec))
         return Source(dataset, _shared(files), files)
     path, split = _path_and_split(str(spec))
+    names = (id_column,) if id_column else ID_NAMES
     if path.is_file():
         if split:
             raise InputError(
@@ -57,13 +60,13 @@ def read_split(spec: str | Path) -> Source:
                 f"the file {path}",
                 "Leave the split away.",
             )
-        return Source(read_tables([path]), path.parent, (path,))
+        return Source(read_tables([path], names), path.parent, (path,))
     seen = [file for file in sorted(path.rglob("*")) if _is_data(file.relative_to(path))]
     images = [file for file in seen if file.suffix.lower() in IMAGES]
     if tables := _of_one_kind(seen):
         _refuse_two_kinds(tables, images, path)
         chosen = _split_of(tables, path, split)
-        return Source(read_tables(chosen), path, tuple(chosen))
+        return Source(read_tables(chosen, names), path, tuple(chosen))
     if not images:
         raise InputError(
             f"files of {', '.join(FORMATS)}, or a folder of images a class",

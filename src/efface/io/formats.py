@@ -57,8 +57,8 @@ FORMATS: dict[str, tuple[str, Callable[[Path], pa.Table]]] = {
 """By the end of a file's name; in a folder the first of these kinds that is there is read."""
 
 
-def read_tables(files: Sequence[Path]) -> datasets.Dataset:
-    """One table out of files of one kind.
+def read_tables(files: Sequence[Path], names: Sequence[str] = ()) -> datasets.Dataset:
+    """One table out of files of one kind; the cells of columns in ``names`` are names.
 
     Raises InputError for a file of another kind, a damaged one, and files of other columns.
     """
@@ -66,7 +66,7 @@ def read_tables(files: Sequence[Path]) -> datasets.Dataset:
     try:
         table = pa.concat_tables(tables)
         if files[0].suffix.lower() == ".csv":
-            cells = {name: typed(table[name]) for name in table.column_names}
+            cells = {n: typed(table[n], broken=n not in names) for n in table.column_names}
             table = pa.table(cells)
         return datasets.Dataset(_decoded(table))
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
@@ -99,17 +99,18 @@ def _read(file: Path) -> pa.Table:
     return table
 
 
-def typed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+def typed(cells: pa.ChunkedArray, *, broken: bool = True) -> pa.ChunkedArray:
     """Written cells as whole numbers or as numbers where all of them are, else as they stand.
 
-    A cell that was left empty, also in words such as NA, does not decide; it is null.
+    A cell that was left empty, also in words such as NA, does not decide; it is null. With
+    ``broken`` False only whole numbers count: 2021.10 is then a name, and not 2021.1.
     """
     bare = call.utf8_trim_whitespace(cells)
     blank = call.is_in(bare, value_set=pa.array(BLANK))
     bare = call.if_else(blank, pa.scalar(None, pa.string()), bare)
     if bare.null_count == len(bare):
         return cells
-    for pattern, kind in ((WHOLE, pa.int64()), (NUMBER, pa.float64())):
+    for pattern, kind in ((WHOLE, pa.int64()), (NUMBER, pa.float64()))[: 1 + broken]:
         if call.all(call.match_substring_regex(bare, pattern)).as_py():
             try:
                 return bare.cast(kind)

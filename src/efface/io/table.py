@@ -1,9 +1,11 @@
 """A table with labels and ids: rows by id, class or expression, records for a model."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import datasets
 import numpy as np
@@ -207,12 +209,12 @@ def _ids(dataset: datasets.Dataset, columns: Columns) -> tuple[str, ...]:
     """From the id column, else the names of the image files, else the numbers of the rows."""
     if columns.id is None:
         return _file_names(dataset, columns.images) or _row_numbers(len(dataset))
-    ids = dataset[columns.id][:]
-    if missing := [str(row) for row, identity in enumerate(ids) if identity is None]:
+    cells = dataset[columns.id][:]
+    if missing := [str(row) for row, cell in enumerate(cells) if cell is None or _nan(cell)]:
         raise InputError(
             f"an id in each row of {columns.id!r}", f"none in row {some_of(missing)}", "Add them."
         )
-    ids = tuple(map(str, ids))
+    ids = tuple(map(written, cells))
     if twice := [identity for identity, count in Counter(ids).items() if count > 1]:
         raise InputError(
             f"ids in {columns.id!r} that each stand once",
@@ -220,6 +222,29 @@ def _ids(dataset: datasets.Dataset, columns: Columns) -> tuple[str, ...]:
             "Make them distinct, or name another column with --id-column.",
         )
     return ids
+
+
+def _nan(cell: Any) -> bool:
+    return isinstance(cell, float) and math.isnan(cell)
+
+
+def written(identity: Any) -> str:
+    """An id as people write it: bytes are text, and 7.0 is 7.
+
+    Raises InputError for bytes that are no text.
+    """
+    if isinstance(identity, float) and identity.is_integer():
+        return str(int(identity))  # pandas makes 7.0 of a 7 as soon as one is missing
+    if not isinstance(identity, bytes):
+        return str(identity)
+    try:
+        return identity.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            "ids as text or whole numbers",
+            f"bytes that are no text: {identity.hex()[:40]}",
+            "Write them as text, such as identity.hex().",
+        ) from error
 
 
 def _row_numbers(count: int) -> tuple[str, ...]:
