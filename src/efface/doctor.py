@@ -173,7 +173,10 @@ def _misfit(y: Tensor, k: int, kind: str) -> str:
         return told if outside else ""
     width = y.shape[1] if y.ndim > 1 else 1
     if kind in {"many labels", "values"} and width != k:
-        return f"{width} {kind.rsplit(maxsplit=1)[-1]} each, and the model has {k} outputs"
+        whole = width == 1 and kind == "values" and bool((y == y.round()).all())
+        return f"{width} {kind.rsplit(maxsplit=1)[-1]} each, and the model has {k} outputs" + (
+            " (broken numbers are values; class ids are whole numbers, y.long())" * whole
+        )
     if kind == "many labels" and not ((y == 0) | (y == 1)).all():
         return f"labels that are not 0 or 1: {some_of(sorted(set(y.flatten().tolist()) - {0, 1}))}"
     return "" if y.isfinite().all() else "values that are nan or inf"

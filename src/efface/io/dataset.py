@@ -107,8 +107,11 @@ def content_digests(records: Records) -> tuple[str, ...]:
 def records_of(given: Any, preprocessing: Preprocessing | Features | None = None) -> Records:
     """Records out of what a user holds: Records, tensors, a Dataset, a DataLoader.
 
-    Items are (x, y), (x, y, id) or a mapping; x as the model takes it. A ``datasets.Dataset``
-    needs the ``preprocessing``. Ids that are not given are the numbers of the items.
+    Items are (x, y), (x, y, id) or a mapping; x as the model takes it. Whole numbers y are class
+    ids (n,) or many labels (n, k) of 0 and 1, floats are values (n,) or (n, d); floats that are
+    all 0 or 1 could be either and are refused: give ``y.long()`` for labels. A
+    ``datasets.Dataset`` needs the ``preprocessing``. Ids that are not given are the numbers of the
+    items.
     Raises InputError for anything else, and when an item does not fit the others.
     """
     if isinstance(given, Records):
@@ -185,6 +188,12 @@ def _from_items(items: list[Any], *, batched: bool, ids: Sequence[str] = ()) -> 
         raise InputError(
             "inputs of one shape", some_of({str(tuple(t.shape)) for t in x}), "Resize them."
         )
+    if any(tensor.shape[batched:] != y[0].shape[batched:] for tensor in y):
+        raise InputError(
+            "as many labels in each record",
+            f"labels of shape {some_of(dict.fromkeys(str(tuple(t.shape)) for t in y))}",
+            "Give 0 or 1 for each label that the model knows.",
+        )
     named = [part[2] for part in parts if part[2] is not None]
     if named:
         ids = [written(i) for part in named for i in (_listed(part) if batched else [part])]
@@ -233,12 +242,6 @@ def _checked(x: Tensor, y: Tensor, ids: tuple[str, ...]) -> Records:
             f"{x.dtype} of shape {tuple(x.shape)}",
             "Normalise images as in training before you hand them over.",
         )
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool or y.ndim != 1:
-        raise InputError(
-            "labels y as whole numbers, one a record",
-            f"{y.dtype} of shape {tuple(y.shape)}",
-            "Give class ids 0..k-1, such as y.argmax(1) of one-hot rows.",
-        )
     if len(x) != len(y) or len(ids) not in {0, len(x)}:
         raise InputError(
             "as many labels and ids as inputs",
@@ -247,4 +250,31 @@ def _checked(x: Tensor, y: Tensor, ids: tuple[str, ...]) -> Records:
         )
     if len(set(ids)) != len(ids):
         raise InputError("ids that each stand once", "some that repeat", "Make them distinct.")
-    return Records(x=x.detach().cpu(), y=y.detach().cpu().to(torch.int64), ids=ids)
+    return Records(x=x.detach().cpu(), y=_labels(y.detach().cpu()), ids=ids)
+
+
+def _labels(y: Tensor) -> Tensor:
+    """Classes and many labels as whole numbers, values as float32: what ``Records`` tells apart."""
+    if y.ndim not in {1, 2} or y.is_complex():
+        raise InputError(
+            "labels y: class ids (n,), many labels (n, k) of 0 and 1, or float values (n,), (n, d)",
+            f"{y.dtype} of shape {tuple(y.shape)}",
+            "Other tasks need Records(…, adapter=efface.adapters.own_outputs(…)).",
+        )
+    coins = bool(((y == 0) | (y == 1)).all())
+    if y.is_floating_point():
+        if coins and len(y):
+            raise InputError(
+                "labels y as whole numbers, or values",
+                "0 and 1 as broken numbers, which could be either",
+                "Give y.long() for many labels or one sigmoid unit, y.argmax(1) for one-hot rows "
+                "of classes, or Records(x, y) for values.",
+            )
+        return y.float()
+    if y.ndim > 1 and not coins:
+        raise InputError(
+            "many labels y, each 0 or 1",
+            some_of(sorted(set(y.flatten().tolist()) - {0, 1})),
+            "Give class ids as (n,), such as y[:, 0], or values as y.float().",
+        )
+    return y.to(torch.int64)
