@@ -50,9 +50,14 @@ def broken(tables, name, cells):
 def test_a_cell_that_is_no_input_fails_the_request_or_is_left_out(in_tables, tables, capfd):
     """An unread record is an unforgotten record; a holdout does without."""
     first, second, third, *_ = pd.read_csv(tables / "wine/train.csv")["id"]
-    fourth, fifth = pd.read_csv(tables / "wine/test.csv")["id"].head(2)
+    fourth, fifth, sixth = pd.read_csv(tables / "wine/test.csv")["id"].head(3)
     cells = {(first, "ash"): "", (second, "hue"): "red", (third, "strength"): "mild"}
-    cells |= {(third, "magnesium"): "inf", (fourth, "hue"): "1e999", (fifth, "strength"): ""}
+    cells |= {
+        (third, "magnesium"): "inf",
+        (fourth, "hue"): "1e999",
+        (fifth, "strength"): "",
+        (sixth, "target"): "",
+    }
     broken(tables, "broken", cells)
     words = ("forget", *given("wine")[:-1], "broken", "--setting", "steps=2")
     (tables / "three.txt").write_text(f"{first}\n{second}\n{third}\n")
@@ -67,7 +72,7 @@ def test_a_cell_that_is_no_input_fails_the_request_or_is_left_out(in_tables, tab
     more = ("--where", f"id={fine}", "--holdout", "broken:test", "--out", "mended")
     assert in_tables(*words, *more) == 0
     record = json.loads((tables / "mended/record.json").read_text())
-    assert record["left_out"]["unreadable in holdout"] == [fourth, fifth]
+    assert record["left_out"]["unreadable in holdout"] == [fourth, fifth, sixth]
 
 
 @pytest.mark.parametrize(

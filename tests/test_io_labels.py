@@ -177,7 +177,7 @@ def test_names_in_lists_that_the_model_does_not_know_are_refused():
 @pytest.mark.parametrize(
     "cells", [[0.5, None], [0.5, float("inf")], [[0, 1], None], [["a"], None], [[0.5], [None]]]
 )
-def test_a_record_without_its_label_is_refused_when_it_is_asked_for(cells):
+def test_a_record_without_its_label_fails_a_request_and_a_holdout_does_without(cells):
     """Half a label is none; the rest of the table serves."""
     table = table_of(made({"x": [1.0, 2.0], "label": cells, "id": ["a", "b"]}))
     assert table.records([0], ROWS).ids == ("a",)
@@ -187,3 +187,16 @@ def test_a_record_without_its_label_is_refused_when_it_is_asked_for(cells):
         "Wanted a label for each record in 'label'. Got none for b. "
         "Leave these records out, or give them labels."
     )
+    records, left_out = table.readable(None, ROWS)
+    assert (records.ids, left_out) == (("a",), ("b",))
+    assert records.y.equal(table.records([0], ROWS).y)
+
+
+def test_what_is_left_out_is_listed_in_the_order_of_the_rows():
+    """Without a label, or unreadable, or both; nothing may be left at all."""
+    cells = {"x": [None, 1.0, 2.0, None, 3.0], "label": [0, None, 1, None, 0], "id": list("abcde")}
+    records, left_out = table_of(made(cells)).readable([4, 3, 2, 1, 0], ROWS)
+    assert (records.ids, left_out) == (("e", "c"), ("d", "b", "a"))
+    assert (records.x.flatten().tolist(), records.y.tolist()) == ([3, 2], [0, 1])
+    none, left_out = table_of(made(cells)).readable([1, 3], ROWS)
+    assert (none.x.shape, left_out) == ((0, 1), ("b", "d"))

@@ -24,6 +24,8 @@ from efface.io.pixels import UNREADABLE, images_of
 from efface.io.preprocessing import Inputs, Preprocessing
 from efface.types import Records
 
+UNLABELLED = "has no label"
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -125,9 +127,16 @@ class Table:
     ) -> Records:
         """These rows (None: all) as the model takes them.
 
-        Raises InputError when one is unreadable: what was not read is not forgotten.
+        Raises InputError when one is unreadable or has no label: what was not read is not
+        forgotten.
         """
         records, unreadable = self._read(rows, preprocessing)
+        if bare := [identity for identity, why in unreadable.items() if why == UNLABELLED]:
+            raise InputError(
+                f"a label for each record in {', '.join(map(repr, self.columns.label))}",
+                f"none for {some_of(bare)}",
+                "Leave these records out, or give them labels.",
+            )
         if unreadable:
             told = [i if why == UNREADABLE else f"{i} ({why})" for i, why in unreadable.items()]
             what = preprocessing.things
@@ -141,7 +150,7 @@ class Table:
     def readable(
         self, rows: Sequence[int] | None, preprocessing: Preprocessing | Features
     ) -> tuple[Records, tuple[str, ...]]:
-        """As ``records``, but what is unreadable is left out and its ids listed."""
+        """As ``records``, but what is unreadable or without a label is left out, its ids listed."""
         records, unreadable = self._read(rows, preprocessing)
         return records, tuple(unreadable)
 
@@ -150,15 +159,11 @@ class Table:
     ) -> tuple[Records, dict[str, str]]:
         """The readable rows, and by the id of any other what is wrong with it."""
         rows = list(range(len(self)) if rows is None else rows)
-        there = self._labels.there
-        if unlabelled := [self.ids[row] for row in rows if not there[row]]:
-            raise InputError(
-                f"a label for each record in {', '.join(map(repr, self.columns.label))}",
-                f"none for {some_of(unlabelled)}",
-                "Leave these records out, or give them labels.",
-            )
-        found = self._inputs(rows, preprocessing)
-        kept = [row for row, why in zip(rows, found.wrong, strict=True) if why is None]
+        labelled = [row for row in rows if self._labels.there[row]]
+        found = self._inputs(labelled, preprocessing)
+        reasons = dict(zip(labelled, found.wrong, strict=True))
+        kept = [row for row in labelled if reasons[row] is None]
+        wrong = {self.ids[row]: reasons.get(row, UNLABELLED) for row in rows}
         return Records(
             x=found.x,
             y=torch.from_numpy(self.labels[kept]),
@@ -166,7 +171,7 @@ class Table:
             low=found.low,
             high=found.high,
             adapter=self._labels.adapter(),
-        ), {self.ids[row]: why for row, why in zip(rows, found.wrong, strict=True) if why}
+        ), {identity: why for identity, why in wrong.items() if why}
 
     def _inputs(self, rows: Sequence[int], preprocessing: Preprocessing | Features) -> Inputs:
         if isinstance(preprocessing, Features):
