@@ -185,16 +185,29 @@ def test_a_path_in_a_csv_stays_inside_of_its_folder(tmp_path):
     )
 
 
-def test_a_folder_of_images_and_a_csv_is_not_guessed_about(tmp_path):
-    """The CSV may name the images, or be a list of ids."""
-    pictures(tmp_path, ["dog/a.png"])
-    (tmp_path / "ids.csv").write_text("id\ndog/a.png\n")
+@pytest.mark.parametrize(
+    ("names", "first", "second"),
+    [
+        (("dog/a.png", "ids.csv"), "ids.csv", "dog/a.png"),
+        (("dog/a.png", "test.parquet"), "test.parquet", "dog/a.png"),
+        (("train-1.csv", "train-0.parquet"), "train-0.parquet", "train-1.csv"),
+        (("a.parquet", "b.arrow", "c.csv", "d/a.png"), "a.parquet", "b.arrow"),
+    ],
+)
+def test_a_folder_of_two_kinds_is_not_guessed_about(tmp_path, names, first, second):
+    """A table beside images may name them or be a list of ids; two tables may be one, or halves."""
+    for name in names:
+        if name.endswith(".png"):
+            pictures(tmp_path, [name])
+        else:
+            as_file(tmp_path / name)
     with pytest.raises(InputError) as caught:
         open_table(tmp_path)
     assert str(caught.value) == (
-        f"Wanted tables or images in {tmp_path}. Got both, such as ids.csv and a.png. "
-        f"Name the table itself, as in {tmp_path / 'ids.csv'}, or put it elsewhere."
+        f"Wanted tables of one kind, or images, in {tmp_path}. Got both, such as {first} and "
+        f"{second}. Name the table itself, as in {tmp_path / first}, or put it elsewhere."
     )
+    assert len(open_table(tmp_path / first)) == 442
 
 
 def test_a_saved_data_set_keeps_its_features_and_not_its_caches(tmp_path):

@@ -54,7 +54,7 @@ FORMATS: dict[str, tuple[str, Callable[[Path], pa.Table]]] = {
     ".arrow": ("an arrow", _arrow),
     ".csv": ("a CSV", _csv),
 }
-"""By the end of a file's name; in a folder the first of these kinds that is there is read."""
+"""By the end of a file's name; a folder holds one of these kinds."""
 
 
 def read_tables(files: Sequence[Path], names: Sequence[str] = ()) -> datasets.Dataset:
