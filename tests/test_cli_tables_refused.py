@@ -150,3 +150,18 @@ def test_labels_that_the_model_cannot_say_are_a_hazard(
     assert in_tables(*words) == 6
     assert text in capfd.readouterr().err
     assert not (tables / "wrong").exists()
+
+
+def test_classes_with_a_point_are_told_to_be_whole_numbers(in_tables, tables, capfd):
+    """As pandas writes them where one of them is missing; the inputs are not at fault."""
+    wine = pd.read_csv(tables / "wine/train.csv", dtype={"target": float})
+    wine.loc[0, "target"] = None
+    wine.to_csv(tables / "points.csv", index=False)
+    words = ("forget", *given("wine")[:-1], "points.csv")
+    assert in_tables(*words, "--where", f"id={wine['id'][1]}", "--out", "wrong") == 6
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        "Wanted a model and data that fit each other. Got The records have 1 values each, and the "
+        "model has 3 outputs: if they are classes, write them as whole numbers, 1 and not 1.0 (in "
+        "Python y.long()). Nothing was changed. Look at the label column."
+    )
+    assert not (tables / "wrong").exists()
