@@ -48,6 +48,31 @@ def test_a_column_of_ids_can_be_named(tmp_path):
     assert read_ids(tmp_path / "ids.csv", "key") == ("a", "b")
 
 
+@pytest.mark.parametrize("head", ["name;id", "id;name", "id\tname", "name|record_id"])
+def test_a_csv_of_ids_with_another_separator_is_refused(tmp_path, head):
+    """Its first id would be the line of the names."""
+    (tmp_path / "ids.csv").write_text(f"{head}\n3;a\n")
+    with pytest.raises(InputError) as caught:
+        read_ids(tmp_path / "ids.csv")
+    assert str(caught.value) == (
+        f"Wanted ids in a CSV with a column of ids. Got {head!r}. "
+        "Write it separated by commas, UTF-8."
+    )
+    (tmp_path / "ids.csv").write_text("a;1\nb;2\n")
+    assert read_ids(tmp_path / "ids.csv") == ("a;1", "b;2")
+
+
+def test_ids_of_another_encoding_are_asked_for_in_utf_8(tmp_path):
+    """As some spreadsheets write text."""
+    (tmp_path / "ids.txt").write_bytes("a\nb\n".encode("utf-16"))
+    with pytest.raises(InputError) as caught:
+        read_ids(tmp_path / "ids.txt")
+    assert str(caught.value) == (
+        f"Wanted a text file or CSV of ids at {tmp_path / 'ids.txt'}. Got UnicodeDecodeError. "
+        "Write one id a line, UTF-8."
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "came"),
     [

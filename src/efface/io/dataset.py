@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from efface.io.checkpoint import some_of
 from efface.io.columns import ID_NAMES
 from efface.io.features import Features
 from efface.io.files import read_split
+from efface.io.formats import COMMAS, OTHER
 from efface.io.preprocessing import Preprocessing
 from efface.io.table import Table, table_of, written
 from efface.types import Records
@@ -76,7 +77,9 @@ def read_ids(path: str | Path, id_column: str | None = None) -> tuple[str, ...]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"a text file or CSV of ids at {path}", type(error).__name__, "Write one id a line."
+            f"a text file or CSV of ids at {path}",
+            type(error).__name__,
+            "Write one id a line, UTF-8.",
         ) from error
     if path.suffix.lower() == ".csv":
         rows = [row for row in csv.reader(io.StringIO(text)) if any(row)]
@@ -89,9 +92,11 @@ def read_ids(path: str | Path, id_column: str | None = None) -> tuple[str, ...]:
     return tuple(ids)
 
 
-def _column_of_ids(rows: list[list[str]], names: Iterable[str]) -> list[str]:
+def _column_of_ids(rows: list[list[str]], names: Sequence[str]) -> list[str]:
     head = [cell.strip() for cell in rows[0]] if rows else []
     place = next((head.index(name) for name in names if name in head), None)
+    if len(head) == 1 and place is None and set(OTHER.split(head[0])) & set(names):
+        raise InputError("ids in a CSV with a column of ids", repr(head[0]), COMMAS)
     below = rows if place is None else rows[1:]
     return [row[place or 0].strip() for row in below if len(row) > (place or 0)]
 

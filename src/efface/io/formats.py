@@ -1,5 +1,6 @@
 """Files of tables: parquet, arrow (IPC, as a file or as a stream) and CSV, read by pyarrow."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ NUMBER = r"^[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 
 BLANK = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
 """What stands in a CSV of numbers where there is none."""
+
+OTHER = re.compile(r"[;\t|]")
+"""What stands between the columns of a CSV in countries where numbers have a comma."""
+
+COMMAS = "Write it separated by commas, UTF-8."
 
 ARROW_FILE = b"ARROW1"
 call: Any = pc  # its functions are made while it is imported, unseen by a type checker
@@ -90,8 +96,14 @@ def _read(file: Path) -> pa.Table:
         table.validate(full=True)  # texts that are none would fail later, without a name
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(
-            f"{what} file at {file}", str(error).splitlines()[0][:200], "Fetch or write it again."
+            f"{what} file at {file}",
+            str(error).splitlines()[0][:200],
+            COMMAS if reader is _csv else "Fetch or write it again.",
         ) from error
+    if reader is _csv and len(table.column_names) == 1 and OTHER.search(table.column_names[0]):
+        raise InputError(
+            f"a CSV file with more than one column at {file}", repr(table.column_names[0]), COMMAS
+        )
     if twice := sorted({n for n in table.column_names if table.column_names.count(n) > 1}):
         raise InputError(
             f"columns of different names in {file}", f"{twice[0]!r} twice", "Rename one of them."
