@@ -151,3 +151,11 @@ def test_an_id_of_bytes_that_are_no_text_is_refused(tmp_path):
     pq.write_table(pa.table({"id": [1.0, float("nan")], "label": [0, 1]}), tmp_path / "t.parquet")
     with pytest.raises(InputError, match="none in row 1"):
         open_table(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_paths_of_images_are_ids_in_either_text_of_arrow(tmp_path, kind):
+    """A writer may choose the large one; row numbers would take the place of the names."""
+    cells = {"image": pa.array(["b.png", "a.png"], kind), "label": [0, 1]}
+    pq.write_table(pa.table(cells), tmp_path / "t.parquet")
+    assert open_table(tmp_path / "t.parquet").ids == ("b.png", "a.png")

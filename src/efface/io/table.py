@@ -266,5 +266,6 @@ def _file_names(dataset: datasets.Dataset, images: Sequence[str]) -> tuple[str, 
     if isinstance(kind, datasets.Image):
         paths = [p for chunk in cells.chunks for p in chunk.field("path").to_pylist()]
     else:
-        paths = cells.to_pylist() if pa.types.is_string(cells.type) else [None]
+        text = pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)
+        paths = cells.to_pylist() if text else [None]
     return tuple(paths) if None not in paths and len(set(paths)) == len(paths) else ()
