@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.csv
 import torch
@@ -71,12 +72,8 @@ WORDS = [
     "--utility-budget",
     "--expected-accuracy",
     "2",
-    "=",
-    "--",
-    "label",
-    "id=1",
 ]
-WORDS += ["", "\0", "label=dog or", "\N{SNOWMAN}", "9" * 400]
+WORDS += ["=", "--", "label", "id=1", "", "\0", "label=dog or", "\N{SNOWMAN}", "9" * 400]
 
 
 def mutated(content, draw):
@@ -122,6 +119,7 @@ def seeds(folder):
         "data.parquet": (parquet.read_bytes(), _table),
         "ids.csv": ((folder / "ids.csv").read_bytes(), lambda path, _: read_ids(path)),
         **{path.name: (path.read_bytes(), _numbers) for path in tables},
+        **{path.name: (path.read_bytes(), _classes) for path in _tables_of_classes(folder)},
         "features.json": (json.dumps(FEATURES).encode(), _features),
     }
 
@@ -145,6 +143,22 @@ def _tables(folder):
         with make(str(folder / f"{name}.arrow"), table.schema) as sink:
             sink.write_table(table)
     return sorted(folder.iterdir())
+
+
+def _tables_of_classes(folder):
+    """Class numbers of three names, one a row and lists of them; most bytes are such numbers."""
+    one = datasets.ClassLabel(names=["red", "rose", "white"])
+    for name, kind in (("one", one), ("many", datasets.Sequence(one))):
+        labels = [row % 3 if kind is one else [row % 3] for row in range(150)]
+        made = datasets.Dataset.from_dict({"label": labels}, datasets.Features(label=kind))
+        with pa.ipc.new_stream(str(folder / f"{name}.arrow"), made.data.table.schema) as sink:
+            sink.write_table(made.data.table)
+    return [folder / "one.arrow", folder / "many.arrow"]
+
+
+def _classes(path, _):
+    for names in (None, ["white", "rose", "red"]):
+        open_table(path, classes=names)
 
 
 def _numbers(path, _):
@@ -172,8 +186,9 @@ def _folder(path, work):
 
 
 def _table(path, work):
-    table = open_table(path)
-    table.readable(range(min(len(table), 5)), load_model(work / "model").preprocessing)
+    model = load_model(work / "model")
+    table = open_table(path, classes=model.classes, num_classes=model.num_classes)
+    table.readable(range(min(len(table), 5)), model.preprocessing)
 
 
 def one(kind, draw, scratch, folder, sources):

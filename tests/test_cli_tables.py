@@ -125,3 +125,22 @@ def test_a_saved_data_set_is_read_with_its_splits(in_tables, tables):
     (tables / "saved/train/cache-0123.arrow").write_bytes(cached.read_bytes())
     words = ("forget", *given("wine")[:-1], "saved", "--ids", "wine.txt", "--holdout", "saved:test")
     assert in_tables(*words, "--setting", "steps=2", "--out", "from-saved") == 0
+
+
+def test_row_numbers_that_stand_for_ids_are_warned_of(in_tables, tables, capfd):
+    """Whoever sorts the table tomorrow has other records under the same numbers."""
+    wine = pd.read_csv(tables / "wine/train.csv")
+    wine.drop(columns="id").to_csv(tables / "bare.csv", index=False)
+    wine.rename(columns={"id": "bottle_id"}).to_csv(tables / "bottles.csv", index=False)
+    (tables / "rows.txt").write_text("3\n50\n")
+    words = ("forget", *given("wine")[:-1])
+    more = ("--ids", "rows.txt", "--setting", "steps=2")
+    assert in_tables(*words, "bare.csv", *more, "--out", "by-row") == 0
+    warning = '"event": "warning", "ids": "row numbers, counted from 0"'
+    assert warning in capfd.readouterr().err
+    assert in_tables(*words, "bottles.csv", *more, "--out", "wrong") == 2
+    assert "Got the column 'bottle_id', which nobody named." in capfd.readouterr().err
+    (tables / "rows.txt").write_text("\n".join(wine["id"][:2]))
+    more = (*more, "--id-column", "bottle_id")
+    assert in_tables(*words, "bottles.csv", *more, "--out", "by-id") == 0
+    assert warning not in capfd.readouterr().err

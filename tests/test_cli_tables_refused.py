@@ -50,9 +50,14 @@ def broken(tables, name, cells):
 def test_a_cell_that_is_no_input_fails_the_request_or_is_left_out(in_tables, tables, capfd):
     """An unread record is an unforgotten record; a holdout does without."""
     first, second, third, *_ = pd.read_csv(tables / "wine/train.csv")["id"]
-    fourth, fifth = pd.read_csv(tables / "wine/test.csv")["id"].head(2)
+    fourth, fifth, sixth = pd.read_csv(tables / "wine/test.csv")["id"].head(3)
     cells = {(first, "ash"): "", (second, "hue"): "red", (third, "strength"): "mild"}
-    cells |= {(third, "magnesium"): "inf", (fourth, "hue"): "1e999", (fifth, "strength"): ""}
+    cells |= {
+        (third, "magnesium"): "inf",
+        (fourth, "hue"): "1e999",
+        (fifth, "strength"): "",
+        (sixth, "target"): "",
+    }
     broken(tables, "broken", cells)
     words = ("forget", *given("wine")[:-1], "broken", "--setting", "steps=2")
     (tables / "three.txt").write_text(f"{first}\n{second}\n{third}\n")
@@ -67,7 +72,7 @@ def test_a_cell_that_is_no_input_fails_the_request_or_is_left_out(in_tables, tab
     more = ("--where", f"id={fine}", "--holdout", "broken:test", "--out", "mended")
     assert in_tables(*words, *more) == 0
     record = json.loads((tables / "mended/record.json").read_text())
-    assert record["left_out"]["unreadable in holdout"] == [fourth, fifth]
+    assert record["left_out"]["unreadable in holdout"] == [fourth, fifth, sixth]
 
 
 @pytest.mark.parametrize(
@@ -144,4 +149,19 @@ def test_labels_that_the_model_cannot_say_are_a_hazard(
     words = ("forget", *given(name, *labels), "--ids", f"{name}.txt", "--out", "wrong")
     assert in_tables(*words) == 6
     assert text in capfd.readouterr().err
+    assert not (tables / "wrong").exists()
+
+
+def test_classes_with_a_point_are_told_to_be_whole_numbers(in_tables, tables, capfd):
+    """As pandas writes them where one of them is missing; the inputs are not at fault."""
+    wine = pd.read_csv(tables / "wine/train.csv", dtype={"target": float})
+    wine.loc[0, "target"] = None
+    wine.to_csv(tables / "points.csv", index=False)
+    words = ("forget", *given("wine")[:-1], "points.csv")
+    assert in_tables(*words, "--where", f"id={wine['id'][1]}", "--out", "wrong") == 6
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        "Wanted a model and data that fit each other. Got The records have 1 values each, and the "
+        "model has 3 outputs: if they are classes, write them as whole numbers, 1 and not 1.0 (in "
+        "Python y.long()). Nothing was changed. Look at the label column."
+    )
     assert not (tables / "wrong").exists()

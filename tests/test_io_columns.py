@@ -172,3 +172,31 @@ def test_numbers_as_ids_are_read_as_text():
     numbers = list(range(100, 130))
     path = made(columns(id=numbers), id=datasets.Value("int64"))
     assert table_of(path).rows_of(["101"]) == [1]
+
+
+@pytest.mark.parametrize("name", ["sample_id", "image-id", "User ID", "PassengerId", "uuid", "KEY"])
+def test_row_numbers_are_no_ids_beside_a_column_that_could_hold_them(name):
+    """A 3 in that column names another record than row 3, and both are there."""
+    numbers = datasets.Value("int64")
+    table = table_of(made(columns(id=None, **{name: list(range(29, -1, -1))}), **{name: numbers}))
+    with pytest.raises(InputError) as caught:
+        table.rows_of(["3"])
+    assert str(caught.value) == (
+        "Wanted a column of ids, or a table without one, whose ids are row numbers. "
+        f"Got the column {name!r}, which nobody named. "
+        "Name it with --id-column, or call the column that holds the ids 'id'."
+    )
+    assert table.rows_of([]) == []
+    named = table_of(table.dataset, id_column=name)
+    assert named.rows_of(["3"]) == [26]
+    assert not named.numbered
+
+
+@pytest.mark.parametrize("name", ["paid", "valid", "monkey", "identity", "id_of_batch"])
+def test_row_numbers_are_ids_where_no_column_could_hold_them(name):
+    """A column that only sounds like it does not count, nor does the one of the labels."""
+    table = table_of(made(columns(id=None, **{name: ["x"] * 30})))
+    assert table.rows_of(["3"]) == [3]
+    assert table.numbered
+    labels = made({"class_id": TARGETS}, class_id=datasets.Value("int64"))
+    assert table_of(labels, label_column="class_id").rows_of(["3"]) == [3]

@@ -82,14 +82,14 @@ def test_rows_come_in_the_order_that_was_asked_for(tmp_path):
 
 def test_a_folder_is_split_as_datasets_splits_it(tmp_path):
     """Against load_dataset, which is how its owner reads it."""
-    written(tmp_path / "train-00000-of-00002.parquet", columns(slice(0, 10)))
-    written(tmp_path / "train-00001-of-00002.parquet", columns(slice(10, 20)))
-    written(tmp_path / "test-00000-of-00001.parquet", columns(slice(20, 30)))
-    theirs = datasets.load_dataset(
-        "parquet", data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache")
-    )
+    data = tmp_path / "data"
+    data.mkdir()
+    written(data / "train-00000-of-00002.parquet", columns(slice(0, 10)))
+    written(data / "train-00001-of-00002.parquet", columns(slice(10, 20)))
+    written(data / "test-00000-of-00001.parquet", columns(slice(20, 30)))
+    theirs = datasets.load_dataset("parquet", data_dir=str(data), cache_dir=str(tmp_path / "cache"))
     for spec, split in [("", "train"), (":train", "train"), (":test", "test")]:
-        assert list(open_table(f"{tmp_path}{spec}").ids) == theirs[split]["id"][:]
+        assert list(open_table(f"{data}{spec}").ids) == theirs[split]["id"][:]
 
 
 def test_nothing_is_left_behind(tmp_path, monkeypatch):

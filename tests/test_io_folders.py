@@ -97,3 +97,26 @@ def test_a_part_of_the_classes_cannot_be_matched_without_the_models_names(tmp_pa
         InputError, match=r"the 10 classes of the model\. Got 2 class names: cat, dog"
     ):
         open_table(image_folder(tmp_path, ["dog/1.png", "cat/1.png"]), num_classes=10)
+
+
+@pytest.mark.parametrize("spec", ["data", "./data", "data/", "data:train", "{root}/data"])
+def test_a_folder_of_images_is_read_from_wherever_it_is_named(tmp_path, monkeypatch, spec):
+    """As most people name it, from beside it; ids and digest tell nothing of the way there."""
+    layout = ["train/cat/1.png", "train/dog/1.png"]
+    image_folder(tmp_path / "here/data", layout)
+    image_folder(tmp_path / "there/data", layout)
+    whole = open_table(tmp_path / "there/data")
+    monkeypatch.chdir(tmp_path / "here")
+    table = open_table(spec.format(root=tmp_path / "here"))
+    assert table.records(None, GREY).x.equal(whole.records(None, GREY).x)
+    assert table.ids == ("train/cat/1.png", "train/dog/1.png")
+    assert table.digest == whole.digest
+
+
+def test_a_folder_of_images_may_be_the_one_that_the_command_runs_in(tmp_path, monkeypatch):
+    """And one beside it, by the folder above."""
+    image_folder(tmp_path / "data", ["cat/1.png", "dog/1.png"])
+    (tmp_path / "beside").mkdir()
+    for folder, spec in (("data", "."), ("beside", "../data")):
+        monkeypatch.chdir(tmp_path / folder)
+        assert open_table(spec).records(None, GREY).ids == ("cat/1.png", "dog/1.png")

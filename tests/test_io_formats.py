@@ -107,17 +107,22 @@ def test_categories_of_pandas_are_their_words(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.csv", b"", "Wanted a CSV file at {path}. Got Empty CSV file. Fetch or write it again."),
+        ("t.csv", b"", "Wanted a CSV file at {path}. Got Empty CSV file. {commas}"),
         ("t.csv", b"id,label\n", ("Wanted at least one record in the data. Got none. "
          "Check the path and the split.")),
         ("t.csv", b"id,label\na,1,2\n", ("Wanted a CSV file at {path}. Got CSV parse error: "
-         "Row #2: Expected 2 columns, got 3: a,1,2. Fetch or write it again.")),
+         "Row #2: Expected 2 columns, got 3: a,1,2. {commas}")),
         ("t.csv", b"id,label\n\xff,1\n", ("Wanted a CSV file at {path}. Got In CSV column #0: "
-         "CSV conversion error to string: invalid UTF8 data. Fetch or write it again.")),
+         "CSV conversion error to string: invalid UTF8 data. {commas}")),
         ("t.csv", b"id,id,label\na,a,1\n", ("Wanted columns of different names in {path}. "
          "Got 'id' twice. Rename one of them.")),
-        ("t.csv", b"id;label\na;1\n", ("Wanted one column of the table that holds the label. "
-         "Got the columns id;label. Name it with --label-column.")),
+        ("t.csv", b"id;label\na;1\n", ("Wanted a CSV file with more than one column at {path}. "
+         "Got 'id;label'. {commas}")),
+        ("t.csv", b"id\tlabel\na\t1\n", ("Wanted a CSV file with more than one column at {path}. "
+         "Got 'id\\tlabel'. {commas}")),
+        ("t.csv", b"id;ash\na;1,5\n", ("Wanted a CSV file at {path}. Got CSV parse error: "
+         "Row #2: Expected 1 columns, got 2: a;1,5. {commas}")),
+        ("t.csv", "id,label\na,1\n".encode("utf-16"), ("Wanted a CSV file at {path}. Got ")),
         ("t.arrow", b"", "Wanted an arrow file at {path}. Got "),
         ("t.arrow", b"ARROW1 and more", "Wanted an arrow file at {path}. Got "),
         ("t.tsv", b"id\tlabel\n", ("Wanted a table as .parquet, .arrow, .csv. Got the file {path}. "
@@ -130,7 +135,10 @@ def test_a_table_that_is_none_is_refused_in_words(tmp_path, name, content, messa
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
         open_table(path)
-    assert str(caught.value).startswith(message.format(path=path))
+    commas = "Write it separated by commas, UTF-8."
+    assert str(caught.value).startswith(message.format(path=path, commas=commas))
+    if message.startswith("Wanted a CSV file"):
+        assert caught.value.remedy == commas
 
 
 def test_an_arrow_file_that_is_cut_short_is_refused(tmp_path):
@@ -185,16 +193,29 @@ def test_a_path_in_a_csv_stays_inside_of_its_folder(tmp_path):
     )
 
 
-def test_a_folder_of_images_and_a_csv_is_not_guessed_about(tmp_path):
-    """The CSV may name the images, or be a list of ids."""
-    pictures(tmp_path, ["dog/a.png"])
-    (tmp_path / "ids.csv").write_text("id\ndog/a.png\n")
+@pytest.mark.parametrize(
+    ("names", "first", "second"),
+    [
+        (("dog/a.png", "ids.csv"), "ids.csv", "dog/a.png"),
+        (("dog/a.png", "test.parquet"), "test.parquet", "dog/a.png"),
+        (("train-1.csv", "train-0.parquet"), "train-0.parquet", "train-1.csv"),
+        (("a.parquet", "b.arrow", "c.csv", "d/a.png"), "a.parquet", "b.arrow"),
+    ],
+)
+def test_a_folder_of_two_kinds_is_not_guessed_about(tmp_path, names, first, second):
+    """A table beside images may name them or be a list of ids; two tables may be one, or halves."""
+    for name in names:
+        if name.endswith(".png"):
+            pictures(tmp_path, [name])
+        else:
+            as_file(tmp_path / name)
     with pytest.raises(InputError) as caught:
         open_table(tmp_path)
     assert str(caught.value) == (
-        f"Wanted tables or images in {tmp_path}. Got both, such as ids.csv and a.png. "
-        f"Name the table itself, as in {tmp_path / 'ids.csv'}, or put it elsewhere."
+        f"Wanted tables of one kind, or images, in {tmp_path}. Got both, such as {first} and "
+        f"{second}. Name the table itself, as in {tmp_path / first}, or put it elsewhere."
     )
+    assert len(open_table(tmp_path / first)) == 442
 
 
 def test_a_saved_data_set_keeps_its_features_and_not_its_caches(tmp_path):

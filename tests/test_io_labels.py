@@ -2,6 +2,7 @@
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from sklearn.datasets import load_linnerud
@@ -131,6 +132,38 @@ def test_labels_that_could_be_two_things_or_none_are_refused(columns, message):
     assert str(caught.value) == message
 
 
+def outside(cells, kind):
+    """A column of classes as a file may hold it: ``datasets`` looks only at what it writes."""
+    column = pa.array(cells, pa.list_(pa.int64()) if isinstance(cells[0], list) else pa.int64())
+    return datasets.Dataset(
+        pa.table({"label": column}),
+        info=datasets.DatasetInfo(features=datasets.Features(label=kind)),
+    )
+
+
+@pytest.mark.parametrize("model", [{}, {"num_classes": 3}, {"classes": ("z", "y", "x")}])
+@pytest.mark.parametrize("cells", [[0, 5, -2, 1, None, 3], [[0], [5, -2], [], None, [1, 3]]])
+def test_a_class_number_without_a_name_is_refused(cells, model):
+    """Counted from the end, -2 would be the last class; 3 would be no class at all."""
+    kind = datasets.ClassLabel(names=["x", "y", "z"])
+    none = "-1 or nothing for none"
+    if isinstance(cells[0], list):
+        kind, none = datasets.Sequence(kind), "an empty list for none"
+    with pytest.raises(InputError) as caught:
+        labels_of(outside(cells, kind), ["label"], **model)
+    assert str(caught.value) == (
+        f"Wanted class numbers 0..2 in 'label', {none}. Got -2, 3, 5. "
+        "Write the names of all classes into the data, or mend these labels."
+    )
+
+
+def test_in_a_list_of_classes_none_is_an_empty_list_and_not_a_number():
+    """-1 in a list would be the last class."""
+    kind = datasets.Sequence(datasets.ClassLabel(names=["x", "y"]))
+    with pytest.raises(InputError, match=r"Got -1\."):
+        labels_of(outside([[0], [-1]], kind), ["label"])
+
+
 def test_names_in_lists_that_the_model_does_not_know_are_refused():
     """As for one label."""
     with pytest.raises(InputError) as caught:
@@ -144,7 +177,7 @@ def test_names_in_lists_that_the_model_does_not_know_are_refused():
 @pytest.mark.parametrize(
     "cells", [[0.5, None], [0.5, float("inf")], [[0, 1], None], [["a"], None], [[0.5], [None]]]
 )
-def test_a_record_without_its_label_is_refused_when_it_is_asked_for(cells):
+def test_a_record_without_its_label_fails_a_request_and_a_holdout_does_without(cells):
     """Half a label is none; the rest of the table serves."""
     table = table_of(made({"x": [1.0, 2.0], "label": cells, "id": ["a", "b"]}))
     assert table.records([0], ROWS).ids == ("a",)
@@ -154,3 +187,16 @@ def test_a_record_without_its_label_is_refused_when_it_is_asked_for(cells):
         "Wanted a label for each record in 'label'. Got none for b. "
         "Leave these records out, or give them labels."
     )
+    records, left_out = table.readable(None, ROWS)
+    assert (records.ids, left_out) == (("a",), ("b",))
+    assert records.y.equal(table.records([0], ROWS).y)
+
+
+def test_what_is_left_out_is_listed_in_the_order_of_the_rows():
+    """Without a label, or unreadable, or both; nothing may be left at all."""
+    cells = {"x": [None, 1.0, 2.0, None, 3.0], "label": [0, None, 1, None, 0], "id": list("abcde")}
+    records, left_out = table_of(made(cells)).readable([4, 3, 2, 1, 0], ROWS)
+    assert (records.ids, left_out) == (("e", "c"), ("d", "b", "a"))
+    assert (records.x.flatten().tolist(), records.y.tolist()) == ([3, 2], [0, 1])
+    none, left_out = table_of(made(cells)).readable([1, 3], ROWS)
+    assert (none.x.shape, left_out) == ((0, 1), ("b", "d"))

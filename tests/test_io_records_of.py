@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
+from efface.adapters import adapter_of
 from efface.errors import InputError
 from efface.io.dataset import content_digests, records_of
 from efface.io.features import Features
@@ -85,6 +86,38 @@ def test_every_form_gives_the_same_records(given, expected):
     assert records.y.equal(expected.y)
     assert records.y.dtype == torch.int64
     assert records.ids == expected.ids
+
+
+@pytest.mark.parametrize(
+    ("y", "kept", "kind"),
+    [
+        (X.flatten(1)[:, 0] / 7, X.flatten(1)[:, 0] / 7, "values"),
+        (X.flatten(1)[:, :3].double(), X.flatten(1)[:, :3], "values"),
+        (X.flatten(1)[:, :1].half(), X.flatten(1)[:, :1], "values"),
+        (torch.eye(10, dtype=torch.int32), torch.eye(10, dtype=torch.int64), "many labels"),
+        (torch.eye(10) > 0, torch.eye(10, dtype=torch.int64), "many labels"),
+        (Y > 1, (Y > 1).long(), "one label"),
+    ],
+)
+def test_values_and_many_labels_come_in_every_form(y, kept, kind):
+    """As what they are: a value cut to a whole number would be another one."""
+    data = TensorDataset(X, y)
+    for given in ((X, y), data, Items(lambda row: (X[row], y[row])), DataLoader(data, 3)):
+        records = records_of(given)
+        assert records.y.dtype == kept.dtype
+        assert records.y.equal(kept)
+        assert adapter_of(records).name == kind
+
+
+def test_zeros_and_ones_with_a_point_are_asked_what_they_are():
+    """Many labels as torch's loss takes them, one-hot classes, or values that happen to be so."""
+    with pytest.raises(InputError) as caught:
+        records_of((X, torch.eye(10)))
+    assert str(caught.value) == (
+        "Wanted labels y as whole numbers, or values. Got 0 and 1 as broken numbers, which could "
+        "be either. Give y.long() for many labels or one sigmoid unit, y.argmax(1) for one-hot "
+        "rows of classes, or Records(x, y) for values."
+    )
 
 
 def test_a_shuffled_loader_gives_each_record_its_number_in_the_data_set():
@@ -185,9 +218,12 @@ def test_a_table_in_memory_needs_its_preprocessing():
         (7, "records", "int"),
         ("train.parquet", "records", "str"),
         ((X.to(torch.uint8), Y), "inputs x as the model takes them", "torch.uint8 of shape"),
-        ((X, Y.float()), "labels y as whole numbers", "torch.float32 of shape (10,)"),
-        ((X, torch.eye(10)), "labels y as whole numbers", "torch.float32 of shape (10, 10)"),
-        ((X, Y[:, None]), "labels y as whole numbers", "torch.int64 of shape (10, 1)"),
+        ((X, torch.eye(10)), "labels y as whole numbers, or values", "0 and 1 as broken numbers"),
+        ((X, (Y > 1).float()), "labels y as whole numbers, or values", "0 and 1 as broken numbers"),
+        ((X, Y[:, None]), "many labels y, each 0 or 1", "2"),
+        ((X, X), "labels y: class ids (n,)", "torch.float32 of shape (10, 1, 2, 2)"),
+        ((X, Y.to(torch.complex64)), "labels y: class ids (n,)", "torch.complex64 of shape (10,)"),
+        (Items(lambda row: (X[row], Y[: 1 + row])), "as many labels in each record", "labels of"),
         ((X, Y[:9]), "as many labels and ids as inputs", "10 inputs, 9 labels, 0 ids"),
         ((X, Y, IDS[:9]), "as many labels and ids as inputs", "10 inputs, 10 labels, 9 ids"),
         ((X, Y, ["a"] * 10), "ids that each stand once", "some that repeat"),

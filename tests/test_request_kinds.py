@@ -4,6 +4,7 @@ import pytest
 import torch
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
@@ -249,4 +250,41 @@ def test_labels_that_the_outputs_cannot_say_are_refused(y, outputs, text):
     assert str(error.value) == (
         f"Wanted a model and data that fit each other. Got {text}. Nothing was changed. Look at "
         "--mean --std --size, at the order of the classes and at the label column."
+    )
+
+
+@pytest.mark.parametrize("kind", ["values", "many"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda r: (r.x, r.y),
+        lambda r: TensorDataset(r.x, r.y),
+        lambda r: DataLoader(TensorDataset(r.x, r.y), batch_size=7),
+    ],
+    ids=["tensors", "a data set", "a loader"],
+)
+def test_values_and_many_labels_are_forgotten_out_of_whatever_holds_them(digits, kind, form):
+    """Against the same request made of Records."""
+    whole = table(load_diabetes, numbers=True) if kind == "values" else described(digits)
+    trained, split = parts(Records(whole.x, whole.y).take(range(60)))
+    model = fitted(trained, whole.y.reshape(len(whole), -1).shape[1], kind, steps=50)
+    three = (split.forget, split.holdout, split.retain)
+    given = Split(*(form(part) for part in three))
+    plain = Split(*(Records(part.x, part.y) for part in three))
+    one, other = (forget(model, s, method="jit", steps=2) for s in (given, plain))
+    for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert nothing_red(one.evidence)
+
+
+def test_classes_written_with_a_point_are_told_to_be_whole():
+    """As values they cannot be answered by three outputs."""
+    trained, split = parts(table(load_wine))
+    model = fitted(trained, 3, "labels", steps=1)
+    with pytest.raises(Hazard) as caught:
+        forget(model, Split((split.forget.x, split.forget.y.float())))
+    assert str(caught.value) == (
+        "Wanted a model and data that fit each other. Got The records have 1 values each, and the "
+        "model has 3 outputs: if they are classes, write them as whole numbers, 1 and not 1.0 (in "
+        "Python y.long()). Nothing was changed. Look at the label column."
     )

@@ -119,14 +119,7 @@ def _run(
     """The request itself, with the folder claimed."""
     table = flags.table(data, loaded)
     rows, leaving = rows_named(table, naming)
-    if len(rows) == len(table) > 1 and not leaving:
-        show.event(
-            "warning",
-            named="every record of the data",
-            hint="if the model was trained on nothing else, delete it instead",
-        )
-    if not leaving and (whole := table.nearly_whole_classes(rows)):
-        show.event("warning", nearly_all_of=", ".join(whole), hint="--forget-class removes a class")
+    _warn(table, rows, a_class=bool(leaving))
     split, left_out, taken = _split(flags, loaded, table, rows, others=others)
     failure: NotMet | None = None
     try:
@@ -145,6 +138,26 @@ def _run(
         _summary(result, out)
     if failure:
         raise failure
+
+
+def _warn(table: Table, rows: list[int], *, a_class: bool) -> None:
+    """Say what the request may not have meant."""
+    if table.numbered:
+        show.event(
+            "warning",
+            ids="row numbers, counted from 0",
+            hint="they name other records when the rows move; --id-column names a column",
+        )
+    if a_class:
+        return
+    if len(rows) == len(table) > 1:
+        show.event(
+            "warning",
+            named="every record of the data",
+            hint="if the model was trained on nothing else, delete it instead",
+        )
+    if whole := table.nearly_whole_classes(rows):
+        show.event("warning", nearly_all_of=", ".join(whole), hint="--forget-class removes a class")
 
 
 def _named(naming: Mapping[str, Any]) -> str:

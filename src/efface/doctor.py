@@ -23,6 +23,8 @@ ENOUGH = 50
 
 P_VALUE = 1e-3
 
+WHOLE = "write them as whole numbers, 1 and not 1.0 (in Python y.long())"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -70,10 +72,11 @@ def refuse_if_needed(findings: Iterable[Finding]) -> None:
     """Raise Hazard, with all reasons, when one of the findings is a reason to refuse."""
     reasons = [finding.text for finding in findings if finding.severity == "refuse"]
     if reasons:
+        others = "--mean --std --size, at the order of the classes and at "
         raise Hazard(
             "a model and data that fit each other",
             " ".join(reasons).rstrip("."),
-            "Nothing was changed. Look at --mean --std --size, at the order of the classes and at "
+            f"Nothing was changed. Look at {'' if all(WHOLE in r for r in reasons) else others}"
             "the label column.",
         )
 
@@ -173,7 +176,10 @@ def _misfit(y: Tensor, k: int, kind: str) -> str:
         return told if outside else ""
     width = y.shape[1] if y.ndim > 1 else 1
     if kind in {"many labels", "values"} and width != k:
-        return f"{width} {kind.rsplit(maxsplit=1)[-1]} each, and the model has {k} outputs"
+        told = f"{width} {kind.rsplit(maxsplit=1)[-1]} each, and the model has {k} outputs"
+        whole = width == 1 and kind == "values" and bool((y == y.round()).all())
+        # pandas makes 1.0 of a class 1 as soon as one label of the column is missing
+        return told + (f": if they are classes, {WHOLE}" if whole else "")
     if kind == "many labels" and not ((y == 0) | (y == 1)).all():
         return f"labels that are not 0 or 1: {some_of(sorted(set(y.flatten().tolist()) - {0, 1}))}"
     return "" if y.isfinite().all() else "values that are nan or inf"

@@ -1,6 +1,7 @@
 """Which columns of a table hold the image, the labels and the id."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ IMAGE_NAMES = ("image", "img")
 PATH_NAMES = ("image_path", "path", "file_name", "filename")
 LABEL_NAMES = ("label", "labels", "fine_label", "target", "class")
 ID_NAMES = ("id", "record_id", "file_name", "filename")
+
+LIKE_AN_ID = re.compile(r"(^|[\W_]|(?<=[a-z0-9])(?=[A-Z]))(?i:id|uid|uuid|key)$")
+"""The end of sample_id, image-key, PassengerId and ID, and not that of paid or monkey."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,12 @@ class Columns:
         if not self.images:
             remedy += " For a model of numbers say which columns go in: --features FILE.json."
         return _one("image", self.images, self.known, remedy)
+
+    @property
+    def like_ids(self) -> tuple[str, ...]:
+        """Columns that by their names could hold ids, though nobody said so."""
+        used = {self.id, *self.images, *self.label}
+        return tuple(name for name in self.known if LIKE_AN_ID.search(name) and name not in used)
 
 
 def find_columns(

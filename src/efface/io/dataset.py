@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from efface.io.checkpoint import some_of
 from efface.io.columns import ID_NAMES
 from efface.io.features import Features
 from efface.io.files import read_split
+from efface.io.formats import COMMAS, OTHER
 from efface.io.preprocessing import Preprocessing
-from efface.io.table import Table, table_of
+from efface.io.table import Table, table_of, written
 from efface.types import Records
 
 X_NAMES = ("pixel_values", "x", "image", "img")
@@ -54,7 +55,7 @@ def open_table(
     Raises:
         InputError: no such data or column, ids that are not distinct, labels of no kind.
     """
-    source = read_split(spec)
+    source = read_split(spec, id_column)
     return table_of(
         source.dataset,
         source=source,
@@ -76,7 +77,9 @@ def read_ids(path: str | Path, id_column: str | None = None) -> tuple[str, ...]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"a text file or CSV of ids at {path}", type(error).__name__, "Write one id a line."
+            f"a text file or CSV of ids at {path}",
+            type(error).__name__,
+            "Write one id a line, UTF-8.",
         ) from error
     if path.suffix.lower() == ".csv":
         rows = [row for row in csv.reader(io.StringIO(text)) if any(row)]
@@ -89,9 +92,11 @@ def read_ids(path: str | Path, id_column: str | None = None) -> tuple[str, ...]:
     return tuple(ids)
 
 
-def _column_of_ids(rows: list[list[str]], names: Iterable[str]) -> list[str]:
+def _column_of_ids(rows: list[list[str]], names: Sequence[str]) -> list[str]:
     head = [cell.strip() for cell in rows[0]] if rows else []
     place = next((head.index(name) for name in names if name in head), None)
+    if len(head) == 1 and place is None and set(OTHER.split(head[0])) & set(names):
+        raise InputError("ids in a CSV with a column of ids", repr(head[0]), COMMAS)
     below = rows if place is None else rows[1:]
     return [row[place or 0].strip() for row in below if len(row) > (place or 0)]
 
@@ -107,8 +112,11 @@ def content_digests(records: Records) -> tuple[str, ...]:
 def records_of(given: Any, preprocessing: Preprocessing | Features | None = None) -> Records:
     """Records out of what a user holds: Records, tensors, a Dataset, a DataLoader.
 
-    Items are (x, y), (x, y, id) or a mapping; x as the model takes it. A ``datasets.Dataset``
-    needs the ``preprocessing``. Ids that are not given are the numbers of the items.
+    Items are (x, y), (x, y, id) or a mapping; x as the model takes it. Whole numbers y are class
+    ids (n,) or many labels (n, k) of 0 and 1, floats are values (n,) or (n, d); floats that are
+    all 0 or 1 could be either and are refused: give ``y.long()`` for labels. A
+    ``datasets.Dataset`` needs the ``preprocessing``. Ids that are not given are the numbers of the
+    items.
     Raises InputError for anything else, and when an item does not fit the others.
     """
     if isinstance(given, Records):
@@ -185,9 +193,15 @@ def _from_items(items: list[Any], *, batched: bool, ids: Sequence[str] = ()) -> 
         raise InputError(
             "inputs of one shape", some_of({str(tuple(t.shape)) for t in x}), "Resize them."
         )
+    if any(tensor.shape[batched:] != y[0].shape[batched:] for tensor in y):
+        raise InputError(
+            "as many labels in each record",
+            f"labels of shape {some_of(dict.fromkeys(str(tuple(t.shape)) for t in y))}",
+            "Give 0 or 1 for each label that the model knows.",
+        )
     named = [part[2] for part in parts if part[2] is not None]
     if named:
-        ids = [str(i) for part in named for i in (_listed(part) if batched else [part])]
+        ids = [written(i) for part in named for i in (_listed(part) if batched else [part])]
     join = torch.cat if batched else torch.stack
     return _checked(join(x), join(y), tuple(ids))
 
@@ -233,12 +247,6 @@ def _checked(x: Tensor, y: Tensor, ids: tuple[str, ...]) -> Records:
             f"{x.dtype} of shape {tuple(x.shape)}",
             "Normalise images as in training before you hand them over.",
         )
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool or y.ndim != 1:
-        raise InputError(
-            "labels y as whole numbers, one a record",
-            f"{y.dtype} of shape {tuple(y.shape)}",
-            "Give class ids 0..k-1, such as y.argmax(1) of one-hot rows.",
-        )
     if len(x) != len(y) or len(ids) not in {0, len(x)}:
         raise InputError(
             "as many labels and ids as inputs",
@@ -247,4 +255,31 @@ def _checked(x: Tensor, y: Tensor, ids: tuple[str, ...]) -> Records:
         )
     if len(set(ids)) != len(ids):
         raise InputError("ids that each stand once", "some that repeat", "Make them distinct.")
-    return Records(x=x.detach().cpu(), y=y.detach().cpu().to(torch.int64), ids=ids)
+    return Records(x=x.detach().cpu(), y=_labels(y.detach().cpu()), ids=ids)
+
+
+def _labels(y: Tensor) -> Tensor:
+    """Classes and many labels as whole numbers, values as float32: what ``Records`` tells apart."""
+    if y.ndim not in {1, 2} or y.is_complex():
+        raise InputError(
+            "labels y: class ids (n,), many labels (n, k) of 0 and 1, or float values (n,), (n, d)",
+            f"{y.dtype} of shape {tuple(y.shape)}",
+            "Other tasks need Records(…, adapter=efface.adapters.own_outputs(…)).",
+        )
+    coins = bool(((y == 0) | (y == 1)).all())
+    if y.is_floating_point():
+        if coins and len(y):
+            raise InputError(
+                "labels y as whole numbers, or values",
+                "0 and 1 as broken numbers, which could be either",
+                "Give y.long() for many labels or one sigmoid unit, y.argmax(1) for one-hot rows "
+                "of classes, or Records(x, y) for values.",
+            )
+        return y.float()
+    if y.ndim > 1 and not coins:
+        raise InputError(
+            "many labels y, each 0 or 1",
+            some_of(sorted(set(y.flatten().tolist()) - {0, 1})),
+            "Give class ids as (n,), such as y[:, 0], or values as y.float().",
+        )
+    return y.to(torch.int64)

@@ -10,6 +10,7 @@ from pathlib import Path
 import datasets
 
 from efface.errors import InputError
+from efface.io.columns import ID_NAMES
 from efface.io.formats import FORMATS, read_tables
 from efface.io.hub import PREFIX, read_hub
 
@@ -41,15 +42,17 @@ class Source:
         return total.hexdigest()
 
 
-def read_split(spec: str | Path) -> Source:
+def read_split(spec: str | Path, id_column: str | None = None) -> Source:
     """Read ``DATA`` or ``DATA:split``: a table, a folder of them, one of images, or of the hub.
 
+    In a CSV the cells of ``id_column``, else of the usual columns of ids, stay as written.
     Raises InputError when there is nothing of the kind, no such split, or a damaged file.
     """
     if str(spec).startswith(PREFIX):
         dataset, files = read_hub(str(spec))
         return Source(dataset, _shared(files), files)
     path, split = _path_and_split(str(spec))
+    names = (id_column,) if id_column else ID_NAMES
     if path.is_file():
         if split:
             raise InputError(
@@ -57,22 +60,20 @@ def read_split(spec: str | Path) -> Source:
                 f"the file {path}",
                 "Leave the split away.",
             )
-        return Source(read_tables([path]), path.parent, (path,))
+        return Source(read_tables([path], names), path.parent, (path,))
     seen = [file for file in sorted(path.rglob("*")) if _is_data(file.relative_to(path))]
-    images = [file for file in seen if file.suffix.lower() in IMAGES]
-    if tables := _of_one_kind(seen):
-        _refuse_two_kinds(tables, images, path)
-        chosen = _split_of(tables, path, split)
-        return Source(read_tables(chosen), path, tuple(chosen))
-    if not images:
+    found = _of_one_kind(seen, path)
+    if not found:
         raise InputError(
             f"files of {', '.join(FORMATS)}, or a folder of images a class",
             f"none in {path}",
             "Check the path.",
         )
-    _refuse_outsiders(images, path)
-    chosen = _split_of(images, path, split)
-    return Source(_image_table(chosen, images, path), path, tuple(chosen))
+    chosen = _split_of(found, path, split)
+    if found[0].suffix.lower() in FORMATS:
+        return Source(read_tables(chosen, names), path, tuple(chosen))
+    _refuse_outsiders(found, path)
+    return Source(_image_table(chosen, found, path), path, tuple(chosen))
 
 
 def _path_and_split(spec: str) -> tuple[Path, str | None]:
@@ -90,20 +91,26 @@ def _is_data(relative: Path) -> bool:
     return not hidden and not re.fullmatch(r"cache-.*\.arrow", relative.name)
 
 
-def _of_one_kind(seen: list[Path]) -> list[Path]:
-    """The tables of the first kind that is there: parquet, arrow, CSV."""
-    kinds = ([file for file in seen if file.suffix.lower() == kind] for kind in FORMATS)
-    return next((files for files in kinds if files), [])
+def _of_one_kind(seen: list[Path], root: Path) -> list[Path]:
+    """The tables, or the images where there are none. Raises InputError for two kinds.
 
-
-def _refuse_two_kinds(tables: list[Path], images: list[Path], root: Path) -> None:
-    """A CSV beside images may name them, or may be a list of ids."""
-    if images and tables[0].suffix.lower() == ".csv":
+    Tables beside images may name them, or be a list of ids; of two kinds of tables one may be the
+    other, written again.
+    """
+    kinds: dict[str, list[Path]] = defaultdict(list)
+    for file in seen:
+        kind = file.suffix.lower()
+        if kind in FORMATS or kind in IMAGES:
+            kinds[kind if kind in FORMATS else "image"].append(file)
+    if len(kinds) > 1:
+        order = [*FORMATS, "image"]
+        first, second, *_ = (kinds[kind][0] for kind in sorted(kinds, key=order.index))
         raise InputError(
-            f"tables or images in {root}",
-            f"both, such as {tables[0].name} and {images[0].name}",
-            f"Name the table itself, as in {tables[0]}, or put it elsewhere.",
+            f"tables of one kind, or images, in {root}",
+            f"both, such as {first.relative_to(root)} and {second.relative_to(root)}",
+            f"Name the table itself, as in {first}, or put it elsewhere.",
         )
+    return next(iter(kinds.values()), [])
 
 
 def _shared(files: Iterable[Path]) -> Path:
@@ -158,7 +165,8 @@ def _image_table(chosen: list[Path], images: list[Path], root: Path) -> datasets
         )
     names = sorted({image.parent.name for image in images})
     columns = {
-        "image": [str(image) for image in chosen],
+        # a table's own paths start at its folder; these must not start there twice
+        "image": [str(image.absolute()) for image in chosen],
         "label": [image.parent.name for image in chosen],
         "file_name": [image.relative_to(root).as_posix() for image in chosen],
     }

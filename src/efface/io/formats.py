@@ -1,5 +1,6 @@
 """Files of tables: parquet, arrow (IPC, as a file or as a stream) and CSV, read by pyarrow."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ NUMBER = r"^[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 
 BLANK = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
 """What stands in a CSV of numbers where there is none."""
+
+OTHER = re.compile(r"[;\t|]")
+"""What stands between the columns of a CSV in countries where numbers have a comma."""
+
+COMMAS = "Write it separated by commas, UTF-8."
 
 ARROW_FILE = b"ARROW1"
 call: Any = pc  # its functions are made while it is imported, unseen by a type checker
@@ -54,11 +60,11 @@ FORMATS: dict[str, tuple[str, Callable[[Path], pa.Table]]] = {
     ".arrow": ("an arrow", _arrow),
     ".csv": ("a CSV", _csv),
 }
-"""By the end of a file's name; in a folder the first of these kinds that is there is read."""
+"""By the end of a file's name; a folder holds one of these kinds."""
 
 
-def read_tables(files: Sequence[Path]) -> datasets.Dataset:
-    """One table out of files of one kind.
+def read_tables(files: Sequence[Path], names: Sequence[str] = ()) -> datasets.Dataset:
+    """One table out of files of one kind; the cells of columns in ``names`` are names.
 
     Raises InputError for a file of another kind, a damaged one, and files of other columns.
     """
@@ -66,7 +72,7 @@ def read_tables(files: Sequence[Path]) -> datasets.Dataset:
     try:
         table = pa.concat_tables(tables)
         if files[0].suffix.lower() == ".csv":
-            cells = {name: typed(table[name]) for name in table.column_names}
+            cells = {n: typed(table[n], broken=n not in names) for n in table.column_names}
             table = pa.table(cells)
         return datasets.Dataset(_decoded(table))
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
@@ -90,8 +96,14 @@ def _read(file: Path) -> pa.Table:
         table.validate(full=True)  # texts that are none would fail later, without a name
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(
-            f"{what} file at {file}", str(error).splitlines()[0][:200], "Fetch or write it again."
+            f"{what} file at {file}",
+            str(error).splitlines()[0][:200],
+            COMMAS if reader is _csv else "Fetch or write it again.",
         ) from error
+    if reader is _csv and len(table.column_names) == 1 and OTHER.search(table.column_names[0]):
+        raise InputError(
+            f"a CSV file with more than one column at {file}", repr(table.column_names[0]), COMMAS
+        )
     if twice := sorted({n for n in table.column_names if table.column_names.count(n) > 1}):
         raise InputError(
             f"columns of different names in {file}", f"{twice[0]!r} twice", "Rename one of them."
@@ -99,17 +111,18 @@ def _read(file: Path) -> pa.Table:
     return table
 
 
-def typed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+def typed(cells: pa.ChunkedArray, *, broken: bool = True) -> pa.ChunkedArray:
     """Written cells as whole numbers or as numbers where all of them are, else as they stand.
 
-    A cell that was left empty, also in words such as NA, does not decide; it is null.
+    A cell that was left empty, also in words such as NA, does not decide; it is null. With
+    ``broken`` False only whole numbers count: 2021.10 is then a name, and not 2021.1.
     """
     bare = call.utf8_trim_whitespace(cells)
     blank = call.is_in(bare, value_set=pa.array(BLANK))
     bare = call.if_else(blank, pa.scalar(None, pa.string()), bare)
     if bare.null_count == len(bare):
         return cells
-    for pattern, kind in ((WHOLE, pa.int64()), (NUMBER, pa.float64())):
+    for pattern, kind in ((WHOLE, pa.int64()), (NUMBER, pa.float64()))[: 1 + broken]:
         if call.all(call.match_substring_regex(bare, pattern)).as_py():
             try:
                 return bare.cast(kind)

@@ -123,6 +123,7 @@ def _named(column: str, kind: Any, cells: list[Any]) -> tuple[np.ndarray, Names]
     names = None
     if isinstance(kind, datasets.ClassLabel):
         names = tuple(kind.names)
+        _refuse_outside(column, cells, range(-1, len(names)), "-1 or nothing for none")
     elif all(cell is None or isinstance(cell, str) for cell in cells):
         names = tuple(sorted({cell for cell in cells if cell is not None}))
         places = {name: place for place, name in enumerate(names)}
@@ -130,6 +131,16 @@ def _named(column: str, kind: Any, cells: list[Any]) -> tuple[np.ndarray, Names]
     if not all(cell is None or (isinstance(cell, int) and abs(cell) < 2**62) for cell in cells):
         raise InputError(f"class names or numbers in {column!r}", str(kind), REMEDY)
     return np.array([-1 if cell is None else int(cell) for cell in cells], dtype=np.int64), names
+
+
+def _refuse_outside(column: str, cells: list[Any], known: range, none: str) -> None:
+    """A number without a name would be taken for another class, or for none."""
+    if outside := sorted({cell for cell in cells if cell is not None and cell not in known}):
+        raise InputError(
+            f"class numbers 0..{known.stop - 1} in {column!r}, {none}",
+            some_of(outside),
+            "Write the names of all classes into the data, or mend these labels.",
+        )
 
 
 def _several(
@@ -158,6 +169,8 @@ def _lists(column: str, kind: Any, cells: pa.ChunkedArray, classes: Sequence[str
     item, rows = cells.type.value_type, cells.to_pylist()
     inner = getattr(kind, "feature", None)
     if isinstance(inner, datasets.ClassLabel):
+        found = [value for row in rows for value in row or ()]
+        _refuse_outside(column, found, range(len(inner.names)), "an empty list for none")
         named = [row and [v if v is None else inner.names[v] for v in row] for row in rows]
         return _listed_names(column, named, tuple(inner.names), classes)
     if pa.types.is_string(item) or pa.types.is_large_string(item):

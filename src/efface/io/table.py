@@ -1,9 +1,11 @@
 """A table with labels and ids: rows by id, class or expression, records for a model."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import datasets
 import numpy as np
@@ -21,6 +23,8 @@ from efface.io.labels import Labels, labels_of
 from efface.io.pixels import UNREADABLE, images_of
 from efface.io.preprocessing import Inputs, Preprocessing
 from efface.types import Records
+
+UNLABELLED = "has no label"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +70,17 @@ class Table:
         refuse_other_kinds(self.kind)
         return len(self.classes) if self.classes else int(self.labels.max(initial=-1)) + 1
 
+    @property
+    def numbered(self) -> bool:
+        """Whether the ids are the numbers of the rows, because nothing else names the records."""
+        return self.columns.id is None and self.ids == _row_numbers(len(self))
+
     def rows_of(self, ids: Iterable[str]) -> list[int]:
-        """The rows of these ids, in their order, each once. Raises UnknownRecords, naming all."""
+        """The rows of these ids, in their order, each once.
+
+        Raises UnknownRecords, naming all, and InputError for numbers of rows beside a column that
+        could be the one of the ids.
+        """
         places = {identity: row for row, identity in enumerate(self.ids)}
         wanted = list(dict.fromkeys(ids))
         if unknown := [identity for identity in wanted if identity not in places]:
@@ -76,6 +89,12 @@ class Table:
                 f"ids that the data hold (by {kind}, such as {self.ids[0]!r})",
                 f"{len(unknown)} unknown: {', '.join(unknown)}",
                 "Name the split that holds them, as in DATA:test, or give --id-column.",
+            )
+        if wanted and self.numbered and (like := self.columns.like_ids):
+            raise InputError(
+                "a column of ids, or a table without one, whose ids are row numbers",
+                f"the column {like[0]!r}, which nobody named",
+                "Name it with --id-column, or call the column that holds the ids 'id'.",
             )
         return [places[identity] for identity in wanted]
 
@@ -108,9 +127,16 @@ class Table:
     ) -> Records:
         """These rows (None: all) as the model takes them.
 
-        Raises InputError when one is unreadable: what was not read is not forgotten.
+        Raises InputError when one is unreadable or has no label: what was not read is not
+        forgotten.
         """
         records, unreadable = self._read(rows, preprocessing)
+        if bare := [identity for identity, why in unreadable.items() if why == UNLABELLED]:
+            raise InputError(
+                f"a label for each record in {', '.join(map(repr, self.columns.label))}",
+                f"none for {some_of(bare)}",
+                "Leave these records out, or give them labels.",
+            )
         if unreadable:
             told = [i if why == UNREADABLE else f"{i} ({why})" for i, why in unreadable.items()]
             what = preprocessing.things
@@ -124,7 +150,7 @@ class Table:
     def readable(
         self, rows: Sequence[int] | None, preprocessing: Preprocessing | Features
     ) -> tuple[Records, tuple[str, ...]]:
-        """As ``records``, but what is unreadable is left out and its ids listed."""
+        """As ``records``, but what is unreadable or without a label is left out, its ids listed."""
         records, unreadable = self._read(rows, preprocessing)
         return records, tuple(unreadable)
 
@@ -133,15 +159,11 @@ class Table:
     ) -> tuple[Records, dict[str, str]]:
         """The readable rows, and by the id of any other what is wrong with it."""
         rows = list(range(len(self)) if rows is None else rows)
-        there = self._labels.there
-        if unlabelled := [self.ids[row] for row in rows if not there[row]]:
-            raise InputError(
-                f"a label for each record in {', '.join(map(repr, self.columns.label))}",
-                f"none for {some_of(unlabelled)}",
-                "Leave these records out, or give them labels.",
-            )
-        found = self._inputs(rows, preprocessing)
-        kept = [row for row, why in zip(rows, found.wrong, strict=True) if why is None]
+        labelled = [row for row in rows if self._labels.there[row]]
+        found = self._inputs(labelled, preprocessing)
+        reasons = dict(zip(labelled, found.wrong, strict=True))
+        kept = [row for row in labelled if reasons[row] is None]
+        wrong = {self.ids[row]: reasons.get(row, UNLABELLED) for row in rows}
         return Records(
             x=found.x,
             y=torch.from_numpy(self.labels[kept]),
@@ -149,7 +171,7 @@ class Table:
             low=found.low,
             high=found.high,
             adapter=self._labels.adapter(),
-        ), {self.ids[row]: why for row, why in zip(rows, found.wrong, strict=True) if why}
+        ), {identity: why for identity, why in wrong.items() if why}
 
     def _inputs(self, rows: Sequence[int], preprocessing: Preprocessing | Features) -> Inputs:
         if isinstance(preprocessing, Features):
@@ -191,13 +213,13 @@ def table_of(
 def _ids(dataset: datasets.Dataset, columns: Columns) -> tuple[str, ...]:
     """From the id column, else the names of the image files, else the numbers of the rows."""
     if columns.id is None:
-        return _file_names(dataset, columns.images) or tuple(map(str, range(len(dataset))))
-    ids = dataset[columns.id][:]
-    if missing := [str(row) for row, identity in enumerate(ids) if identity is None]:
+        return _file_names(dataset, columns.images) or _row_numbers(len(dataset))
+    cells = dataset[columns.id][:]
+    if missing := [str(row) for row, cell in enumerate(cells) if cell is None or _nan(cell)]:
         raise InputError(
             f"an id in each row of {columns.id!r}", f"none in row {some_of(missing)}", "Add them."
         )
-    ids = tuple(map(str, ids))
+    ids = tuple(map(written, cells))
     if twice := [identity for identity, count in Counter(ids).items() if count > 1]:
         raise InputError(
             f"ids in {columns.id!r} that each stand once",
@@ -205,6 +227,33 @@ def _ids(dataset: datasets.Dataset, columns: Columns) -> tuple[str, ...]:
             "Make them distinct, or name another column with --id-column.",
         )
     return ids
+
+
+def _nan(cell: Any) -> bool:
+    return isinstance(cell, float) and math.isnan(cell)
+
+
+def written(identity: Any) -> str:
+    """An id as people write it: bytes are text, and 7.0 is 7.
+
+    Raises InputError for bytes that are no text.
+    """
+    if isinstance(identity, float) and identity.is_integer():
+        return str(int(identity))  # pandas makes 7.0 of a 7 as soon as one is missing
+    if not isinstance(identity, bytes):
+        return str(identity)
+    try:
+        return identity.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            "ids as text or whole numbers",
+            f"bytes that are no text: {identity.hex()[:40]}",
+            "Write them as text, such as identity.hex().",
+        ) from error
+
+
+def _row_numbers(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
 
 
 def _file_names(dataset: datasets.Dataset, images: Sequence[str]) -> tuple[str, ...]:
@@ -217,5 +266,6 @@ def _file_names(dataset: datasets.Dataset, images: Sequence[str]) -> tuple[str, 
     if isinstance(kind, datasets.Image):
         paths = [p for chunk in cells.chunks for p in chunk.field("path").to_pylist()]
     else:
-        paths = cells.to_pylist() if pa.types.is_string(cells.type) else [None]
+        text = pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)
+        paths = cells.to_pylist() if text else [None]
     return tuple(paths) if None not in paths and len(set(paths)) == len(paths) else ()
