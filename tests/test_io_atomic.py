@@ -208,6 +208,15 @@ def test_what_killed_runs_left_is_removed_by_the_next(tmp_path):
     assert names(tmp_path) == [".other.12345678.writing", "out"]
 
 
+def test_a_run_whose_folder_has_a_longer_name_keeps_what_it_writes(tmp_path):
+    """``42`` and ``42.retry`` begin alike, and are two runs."""
+    with whole_folder(tmp_path / "42.retry") as scratch:
+        (scratch / "x").write_text("1")
+        with claimed(tmp_path / "42"):
+            assert names(scratch) == ["x"]
+    assert names(tmp_path) == ["42.retry"]
+
+
 def test_a_claim_that_came_to_nothing_leaves_no_folders(tmp_path):
     """A mistyped --out must not leave its parents behind."""
     with pytest.raises(ValueError, match="by hand"), claimed(tmp_path / "a" / "b" / "out"):

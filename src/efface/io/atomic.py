@@ -67,7 +67,7 @@ def claimed(out: str | Path) -> Iterator[None]:
         raise _not_written(out, error) from error
     try:
         refuse_taken(out)
-        for stale in path.parent.glob(f".{_literal(out.name)}.*{WRITING}"):
+        for stale in path.parent.glob(f".{_literal(out.name)}.{'[0-9a-f]' * 8}{WRITING}"):
             shutil.rmtree(stale, ignore_errors=True)
         yield
     finally:
