@@ -106,6 +106,13 @@ def transformers_net(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module
         return kind(read).float(), f"transformers:{name}"
 
 
+def class_names(model: nn.Module) -> list[str] | None:
+    """The names of a transformers net's classes; None for those that it makes up itself."""
+    config: Any = model.config
+    names = [name for _, name in sorted(config.id2label.items())]
+    return None if names == [f"LABEL_{place}" for place in range(len(names))] else names
+
+
 def names_in_file(model: nn.Module) -> dict[str, str]:
     """By the model's name of a tensor the name that save_pretrained gives it.
 

@@ -101,14 +101,14 @@ def load_model(
     for part in read.parts:
         for portion in part.portions():
             model.load_state_dict(portion, strict=False)
-    classes = known.get("classes")
+    classes = known.get("classes") or ()
     return LoadedModel(
         model=model.eval(),
         parts=read.parts,
         preprocessing=_inputs(known, given, features),
         architecture=read.architecture,
         stored={name: tensor.dtype for name, tensor in state.items()},
-        classes=tuple(classes) if classes else None,
+        classes=tuple(classes) if len(classes) > 1 else None,  # one name is that of a sigmoid unit
         copied=read.copied,
         dropped=read.dropped,
         recipe=known.get("recipe_json"),
@@ -161,8 +161,7 @@ def _from_folder(path: Path, architecture: str | None) -> _Read:
     else:
         model, name = folders.transformers_net(path, config)
         known = folders.transformers_inputs(path)
-        named: Any = model.config
-        known["classes"] = [name for _, name in sorted(named.id2label.items())]
+        known["classes"] = folders.class_names(model)
     parts = tuple(load_checkpoint(file) for file in files)
     if name.startswith("transformers:"):
         parts = _under_its_names(parts, model)
