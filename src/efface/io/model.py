@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
+from efface.adapters import outputs_in
 from efface.errors import InputError
 from efface.io import folders
 from efface.io.architecture import build, classes_in
@@ -42,11 +44,15 @@ class LoadedModel:
     dropped: tuple[str, ...] = ()
     recipe: dict[str, Any] | None = None
 
-    @property
+    @cached_property
     def num_classes(self) -> int:
-        """How many classes the model tells apart: the rows of its last weight."""
-        weights = [weight for weight in self.model.parameters() if weight.ndim > 1]
-        return self.recipe["num_classes"] if self.recipe else weights[-1].shape[0]
+        """How many classes the model tells apart: its outputs, else the rows of its last weight."""
+        if self.recipe:
+            return self.recipe["num_classes"]
+        shape = self.preprocessing.shape
+        if shape and (found := outputs_in(self.model, shape)):
+            return found
+        return [weight for weight in self.model.parameters() if weight.ndim > 1][-1].shape[0]
 
     @property
     def left_out(self) -> tuple[str, ...]:
