@@ -21,7 +21,7 @@ from efface.io.torch_file import (
     read_torch,
     write_torch,
 )
-from efface.precision import exact, in_dtype_of, not_finite
+from efface.precision import exact, in_dtype_of, not_finite, tied_as
 
 PLACES = ("state_dict", "model", "model_state_dict", "net")
 """Where a checkpoint may keep its weights when they are not at its top."""
@@ -132,7 +132,8 @@ class Checkpoint:
                 "Nothing was written.",
             )
         if self.header is None:
-            content, archive = self._filled(new), self.archive
+            old = {self._in_file(name): tensor for name, tensor in self.state.items()}
+            content, archive = self._filled(tied_as(old, new)), self.archive
             write_whole(path, lambda scratch: write_torch(content, scratch, archive=archive))
             return
         whole = {**new, **{name: given[name] for name in self.kept}}
