@@ -41,7 +41,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The files that hold the weights, in the order of their names; links may not lead outside.
+    """The files that hold the weights, in the order of their names.
 
     Raises InputError when there are none, one is missing, or the index names one elsewhere.
     """
