@@ -71,6 +71,24 @@ def test_a_weights_file_comes_back_under_its_own_name(efface, place):
     assert list(again["state_dict"]) == list(weights)
 
 
+def test_what_is_not_written_back_is_said_aloud(efface, place, capfd):
+    """Whoever wants to train on would look for the optimizer in vain."""
+    weights = load_file(place / "model/model.safetensors")
+    content = {"model": weights, "optimizer": {"step": 3}, "ema": weights, "epoch": 3}
+    torch.save(content, place / "trained.pt")
+    net = ("--architecture", "tests_nets:narrow", "--mean", "0.5", "--std", "0.5", "--size", "8")
+    data = ("--data", "data", "--ids", "ids.csv", "--setting", "steps=2")
+    assert efface("forget", "trained.pt", *data, *net, "--out", "without-optimizer") == 0
+    said = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line[0] == "{"]
+    assert [facts for facts in said if facts["event"] == "left out"] == [
+        {
+            "event": "left out",
+            "of_the_checkpoint": "optimizer, ema",
+            "hint": "they may hold the data",
+        }
+    ]
+
+
 def test_forget_records_in_the_data_that_stay_are_counted_aloud(efface, place, capfd):
     """Taken out of --retain by row in the same files, by content in a copy of them."""
     table = parquet.read_table(place / "data/train-00000-of-00001.parquet")

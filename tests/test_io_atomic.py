@@ -141,6 +141,25 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
         pytest.fail("the block must not run")
 
 
+@pytest.mark.parametrize(
+    ("out", "shown"),
+    [(".", "run"), ("..", "../run"), ("{here}", "{here}/run"), ("{here}/..", "{here}/../run")],
+)
+def test_the_working_directory_and_those_above_it_are_refused(tmp_path, monkeypatch, out, shown):
+    """Nothing can be put in their place, which showed only when the work was done."""
+    here = tmp_path / "above/here"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    with pytest.raises(InputError) as caught, claimed(Path(out.format(here=here))):
+        pytest.fail("the block must not run")
+    assert str(caught.value) == (
+        "Wanted a folder that another can take the place of. "
+        f"Got {out.format(here=here)}, which is or holds the working directory. "
+        f"Give a new folder inside it: --out {shown.format(here=here)}."
+    )
+    assert names(tmp_path / "above") == ["here"]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_a_folder_whose_filling_fails_is_absent(tmp_path, error):
     """Ctrl-C included; the error itself goes on."""
@@ -206,6 +225,15 @@ def test_what_killed_runs_left_is_removed_by_the_next(tmp_path):
     with claimed(tmp_path / "out"), whole_folder(tmp_path / "out") as scratch:
         (scratch / "x").write_text("1")
     assert names(tmp_path) == [".other.12345678.writing", "out"]
+
+
+def test_a_run_whose_folder_has_a_longer_name_keeps_what_it_writes(tmp_path):
+    """``42`` and ``42.retry`` begin alike, and are two runs."""
+    with whole_folder(tmp_path / "42.retry") as scratch:
+        (scratch / "x").write_text("1")
+        with claimed(tmp_path / "42"):
+            assert names(scratch) == ["x"]
+    assert names(tmp_path) == ["42.retry"]
 
 
 def test_a_claim_that_came_to_nothing_leaves_no_folders(tmp_path):

@@ -139,20 +139,37 @@ def test_what_may_hold_the_records_too_is_left_out_and_named(tmp_path):
     ]
 
 
-def test_tied_weights_stay_tied_in_a_torch_file_and_stand_apart_in_safetensors(tmp_path):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_tied_weights_stay_tied_in_a_torch_file_and_stand_apart_in_safetensors(tmp_path, dtype):
     """Torch keeps one storage for two names; safetensors allows none to be shared."""
     net = nn.Module()
-    net.one, net.two = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    net.one, net.two, net.other = (nn.Linear(50, 50, bias=False) for _ in range(3))
     net.two.weight = net.one.weight
-    torch.save(net.state_dict(), tmp_path / "old.pt")
-    load_checkpoint(tmp_path / "old.pt").write(net.state_dict(), tmp_path / "new.pt")
+    net.other.load_state_dict(net.one.state_dict())  # equal, and not tied
+    torch.save(net.to(dtype).state_dict(), tmp_path / "old.pt")
+    moved = {name: tensor + 1 for name, tensor in net.float().state_dict().items()}
+    load_checkpoint(tmp_path / "old.pt").write(moved, tmp_path / "new.pt")
     new = read(tmp_path / "new.pt")
+    assert new["one.weight"].equal(moved["one.weight"].to(dtype))
     assert new["one.weight"].data_ptr() == new["two.weight"].data_ptr()
+    assert new["one.weight"].data_ptr() != new["other.weight"].data_ptr()
+    assert (tmp_path / "new.pt").stat().st_size == (tmp_path / "old.pt").stat().st_size
     apart = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     save_file(apart, tmp_path / "old.safetensors")
     checkpoint = load_checkpoint(tmp_path / "old.safetensors")
     checkpoint.write(net.state_dict(), tmp_path / "new.safetensors")
     assert load_file(tmp_path / "new.safetensors").keys() == apart.keys()
+
+
+def test_tied_weights_that_moved_apart_are_written_apart(tmp_path):
+    """Both are what the model is; one of them would be lost."""
+    one = torch.ones(2, dtype=torch.float16)
+    torch.save({"one": one, "two": one}, tmp_path / "old.pt")
+    moved = {"one": torch.tensor([1.0, 2.0]), "two": torch.tensor([1.0, 3.0])}
+    load_checkpoint(tmp_path / "old.pt").write(moved, tmp_path / "new.pt")
+    assert {n: t.tolist() for n, t in read(tmp_path / "new.pt").items()} == {
+        n: t.tolist() for n, t in moved.items()
+    }
 
 
 def test_a_parameter_stays_a_parameter(tmp_path):
@@ -230,7 +247,7 @@ VALUES = st.recursive(
     | st.integers(-(2**31), 2**31)
     | st.floats(allow_nan=False)
     | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(alphabet="abcxyz ßλ.0"), inner),
     max_leaves=8,
 )
 TENSORS = st.builds(

@@ -80,3 +80,19 @@ def test_a_file_system_that_is_read_only_is_refused_before_any_work(place, tmp_p
         f"Wanted to write {tmp_path / 'fixed' / 'out'}. Got OSError: Read-only file system. "
         "What was there before is untouched. Look at free space and permissions."
     )
+
+
+@pytest.mark.skipif(not shutil.which("mount"), reason="NOT RUN: no mount command here")
+def test_a_place_where_a_file_system_is_mounted_is_refused_before_any_work(place, tmp_path, capfd):
+    """An empty volume looks like any empty folder, and cannot be replaced by another."""
+    with mounted(tmp_path / "volume", "size=1m") as disk:
+        code, said = forgotten(place, disk, capfd)
+        inside, _ = forgotten(place, disk / "run", capfd)
+        assert whole(disk / "run")
+    assert code == 2
+    assert inside == 0
+    assert said == (
+        "Wanted a folder that another can take the place of. "
+        f"Got {tmp_path / 'volume'}, which is a mounted file system. "
+        f"Give a new folder inside it: --out {tmp_path / 'volume' / 'run'}."
+    )

@@ -6,6 +6,7 @@ outputs and a loss of one's own. What records are is seen from their labels: ``a
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 from jaxtyping import Float
@@ -112,6 +113,18 @@ def _unserved(came: str) -> InputError:
         "Segmentation, detection and sequences need outputs and a loss of your own: "
         "Records(…, adapter=Adapter(name, outputs, loss, …)), see docs/adapters.md.",
     )
+
+
+def outputs_in(model: nn.Module, shape: tuple[int, ...]) -> int | None:
+    """How many numbers the model answers with to one input of zeros; None where it fails on it.
+
+    The model and the global random state are left as they were.
+    """
+    x = torch.zeros(1, *shape, device=device_of(model))
+    devices = [x.device] if x.device.type == "cuda" else []
+    with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices):
+        return raw(teacher_of(model), x).shape[1]
+    return None
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:

@@ -17,6 +17,7 @@ from efface.doctor import examine, refuse_if_needed
 from efface.errors import NotMet
 from efface.evidence import write as write_evidence
 from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder, write_whole
+from efface.io.checkpoint import some_of
 from efface.io.dataset import open_table
 from efface.io.model import LoadedModel, load_model
 from efface.io.naming import rows_named
@@ -56,6 +57,9 @@ class Flags:
         )
         if loaded.kept:
             show.event("kept", beside_the_model=list(loaded.kept), hint="they may hold the data")
+        if loaded.left_out:
+            names = some_of(loaded.left_out)
+            show.event("left out", of_the_checkpoint=names, hint="they may hold the data")
         return replace(loaded, model=loaded.model.to(device))
 
     def table(self, spec: str, loaded: LoadedModel) -> Table:

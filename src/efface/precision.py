@@ -6,6 +6,7 @@ the sum rounds back to where it was.
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,18 @@ def in_dtype_of(old: Tensor, new: Tensor) -> Tensor:
         return new.to(old.dtype)
     kept = old.detach()
     return torch.where(new == kept.to(new.dtype), kept, new.to(old.dtype))
+
+
+def tied_as(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``new``, where names that share their numbers in ``old`` share them again if they agree."""
+    first: dict[tuple[Any, ...], Tensor] = {}
+    tied = {}
+    for name, tensor in new.items():
+        was = old[name]
+        place = (was.data_ptr(), was.dtype, was.shape, was.stride())
+        twin = first.setdefault(place, tensor) if was.data_ptr() else tensor
+        tied[name] = twin.detach() if twin is not tensor and twin.equal(tensor) else tensor
+    return tied
 
 
 def exact(old: Tensor, new: Tensor) -> bool:

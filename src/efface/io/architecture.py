@@ -1,5 +1,6 @@
 """From the name of an architecture to an untrained net."""
 
+import copy
 import difflib
 import importlib
 import inspect
@@ -15,9 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from efface.errors import EffaceError, InputError, MissingExtra
+from efface.precision import widened
 
 LIMIT_SECONDS = 120.0
 """How long importing and calling a factory may take."""
+
+
+def net_of(architecture: str | nn.Module, num_classes: int | None = None) -> tuple[nn.Module, str]:
+    """The net of a name, or a float32 copy of one that was given, and what it is called.
+
+    Raises InputError as ``build`` does.
+    """
+    if isinstance(architecture, nn.Module):
+        kind = type(architecture)
+        return copy.deepcopy(widened(architecture)), f"{kind.__module__}.{kind.__qualname__}"
+    return build(architecture, num_classes), architecture
 
 
 def build(architecture: str, num_classes: int | None = None) -> nn.Module:

@@ -67,7 +67,7 @@ def claimed(out: str | Path) -> Iterator[None]:
         raise _not_written(out, error) from error
     try:
         refuse_taken(out)
-        for stale in path.parent.glob(f".{_literal(out.name)}.*{WRITING}"):
+        for stale in path.parent.glob(f".{_literal(out.name)}.{'[0-9a-f]' * 8}{WRITING}"):
             shutil.rmtree(stale, ignore_errors=True)
         yield
     finally:
@@ -111,12 +111,26 @@ def whole_folder(out: str | Path) -> Iterator[Path]:
 
 
 def refuse_taken(out: Path) -> None:
-    """Raise InputError when ``out`` is a file or a folder that holds something."""
+    """Raise InputError for a file, a folder that holds something, and one that cannot be replaced.
+
+    What was written beside ``out`` takes its place in the end: where a file system is mounted, or a
+    program works, nothing can.
+    """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise InputError(
             "a folder to write to", f"{out}, which is a file or a link", "Give another --out."
         )
-    if out.exists() and any(out.iterdir()):
+    if not out.exists():
+        return
+    worked_in = Path.cwd().is_relative_to(out.resolve())
+    if worked_in or os.path.ismount(out):
+        held = "is or holds the working directory" if worked_in else "is a mounted file system"
+        raise InputError(
+            "a folder that another can take the place of",
+            f"{out}, which {held}",
+            f"Give a new folder inside it: --out {out / 'run'}.",
+        )
+    if any(out.iterdir()):
         raise InputError(
             "a folder that is not there yet, or is empty",
             f"{out}, which holds files",

@@ -1,6 +1,5 @@
 """Weights files: one container in, the same container out, never unpickled."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from efface.errors import InputError, OutputError, UnsafeFile
 from efface.io.atomic import write_whole
+from efface.io.beside import may_hold_records
 from efface.io.prefixes import prefix_for, twins_of, wrapper_prefix
 from efface.io.safetensors_file import read_outlines, read_portions, write_safetensors
 from efface.io.torch_file import (
@@ -21,12 +21,10 @@ from efface.io.torch_file import (
     read_torch,
     write_torch,
 )
-from efface.precision import exact, in_dtype_of, not_finite
+from efface.precision import exact, in_dtype_of, not_finite, tied_as
 
 PLACES = ("state_dict", "model", "model_state_dict", "net")
 """Where a checkpoint may keep its weights when they are not at its top."""
-
-TRAINING_STATE = re.compile(r"optim|sched|scaler|(^|_)ema(_|$)", re.IGNORECASE)
 
 SHOWN = 10
 
@@ -37,9 +35,9 @@ class Checkpoint:
 
     ``state``: names as the model has them, in the order of the file, each with its tensor (of a
     safetensors file shape and dtype alone, on torch's meta device); ``left_out``: entries that may
-    hold the records too (optimizer, scheduler, averages, further tensors), which are not written
-    back; ``kept``: tensors beside the net's own that are written back as they came;
-    ``content``: the whole container without those; ``place``: the entry that holds the
+    hold the records too (optimizer, scheduler, averages, further tensors, samplers, lists of ids),
+    which are not written back; ``kept``: tensors beside the net's own that are written back as they
+    came; ``content``: the whole container without those; ``place``: the entry that holds the
     weights, None at the top; ``metadata`` and ``header``: of safetensors, None for a file of
     torch.save; ``names``: the file's name of a tensor where the model's is another but for the
     prefix; ``archive``: the folder in a zip file of torch.save, None in its older form.
@@ -132,7 +130,8 @@ class Checkpoint:
                 "Nothing was written.",
             )
         if self.header is None:
-            content, archive = self._filled(new), self.archive
+            old = {self._in_file(name): tensor for name, tensor in self.state.items()}
+            content, archive = self._filled(tied_as(old, new)), self.archive
             write_whole(path, lambda scratch: write_torch(content, scratch, archive=archive))
             return
         whole = {**new, **{name: given[name] for name in self.kept}}
@@ -186,7 +185,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         content, metadata = read_torch(path), None
         archive = None if is_legacy(head) else archive_name(path)
         place, weights = _find_weights(path, content)
-        left_out = tuple(key for key in content if place and _is_left_out(key, content, place))
+        beside = {key: value for key, value in content.items() if place and key != place}
+        left_out = tuple(key for key in beside if may_hold_records(str(key), beside[key]))
     else:
         raise damaged(path, "an empty file" if not head else f"a file that begins with {head!r}")
     prefix = wrapper_prefix(weights)
@@ -230,18 +230,6 @@ def _is_state(value: Any) -> bool:
         and bool(value)
         and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
     )
-
-
-def _is_left_out(key: Any, content: dict[str, Any], place: str) -> bool:
-    return key != place and (bool(TRAINING_STATE.search(str(key))) or _holds_tensor(content[key]))
-
-
-def _holds_tensor(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_holds_tensor, value.values()))
-    if isinstance(value, list | tuple | set):
-        return any(map(_holds_tensor, value))
-    return isinstance(value, Tensor)
 
 
 def _refuse_misfit(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:

@@ -95,11 +95,16 @@ class Features:
             return known[0].nan_to_num(0), known[1].nan_to_num(0)
         return torch.fmin(x.amin(0), known[0]), torch.fmax(x.amax(0), known[1])
 
+    @property
+    def shape(self) -> tuple[int]:
+        """Of one input."""
+        return (sum(len(_usual(how)) for how in self.columns.values()),)
+
     def outside(self, x: Tensor) -> str:
         """Which scaled column is far from where scaled numbers lie; empty when none is."""
-        width, place = sum(len(_usual(how)) for how in self.columns.values()), 0
-        if tuple(x.shape[1:]) != (width,):
-            return f"are no rows of {width} numbers"
+        if tuple(x.shape[1:]) != self.shape:
+            return f"are no rows of {self.shape[0]} numbers"
+        place = 0
         for name, how in self.columns.items():
             reach = float(x[:, place].abs().max()) if len(x) else 0.0
             if "std" in how and reach > FAR:

@@ -41,7 +41,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The files that hold the weights, in the order of their names; links may not lead outside.
+    """The files that hold the weights, in the order of their names.
 
     Raises InputError when there are none, one is missing, or the index names one elsewhere.
     """
@@ -104,6 +104,13 @@ def transformers_net(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module
     )
     with torch.random.fork_rng(devices=[]):
         return kind(read).float(), f"transformers:{name}"
+
+
+def class_names(model: nn.Module) -> list[str] | None:
+    """The names of a transformers net's classes; None for those that it makes up itself."""
+    config: Any = model.config
+    names = [name for _, name in sorted(config.id2label.items())]
+    return None if names == [f"LABEL_{place}" for place in range(len(names))] else names
 
 
 def names_in_file(model: nn.Module) -> dict[str, str]:

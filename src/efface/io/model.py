@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
+from efface.adapters import outputs_in
 from efface.errors import InputError
 from efface.io import folders
-from efface.io.architecture import build, classes_in
+from efface.io.architecture import build, classes_in, net_of
 from efface.io.atomic import whole_folder, write_whole
 from efface.io.checkpoint import Checkpoint, load_checkpoint, some_of
 from efface.io.features import Features
@@ -42,11 +44,15 @@ class LoadedModel:
     dropped: tuple[str, ...] = ()
     recipe: dict[str, Any] | None = None
 
-    @property
+    @cached_property
     def num_classes(self) -> int:
-        """How many classes the model tells apart: the rows of its last weight."""
-        weights = [weight for weight in self.model.parameters() if weight.ndim > 1]
-        return self.recipe["num_classes"] if self.recipe else weights[-1].shape[0]
+        """How many classes the model tells apart: its outputs, else the rows of its last weight."""
+        if self.recipe:
+            return self.recipe["num_classes"]
+        shape = self.preprocessing.shape
+        if shape and (found := outputs_in(self.model, shape)):
+            return found
+        return [weight for weight in self.model.parameters() if weight.ndim > 1][-1].shape[0]
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -70,7 +76,7 @@ class LoadedModel:
 def load_model(
     path: str | Path,
     *,
-    architecture: str | None = None,
+    architecture: str | nn.Module | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     size: int | None = None,
@@ -80,7 +86,8 @@ def load_model(
 
     Args:
         path: the folder, or a file of safetensors or of ``torch.save``.
-        architecture: ``timm:NAME`` or ``package.module:factory`` (``torchvision.models:resnet18``).
+        architecture: of a file: ``timm:NAME``, ``package.module:factory`` (such as
+            ``torchvision.models:resnet18``) or a module, which is copied and not changed.
         mean: of the pixels, 0..1, one number a channel; the folder and timm know theirs.
         std: likewise.
         size: height and width that the model takes, in pixels.
@@ -101,14 +108,14 @@ def load_model(
     for part in read.parts:
         for portion in part.portions():
             model.load_state_dict(portion, strict=False)
-    classes = known.get("classes")
+    classes = known.get("classes") or ()
     return LoadedModel(
         model=model.eval(),
         parts=read.parts,
         preprocessing=_inputs(known, given, features),
         architecture=read.architecture,
         stored={name: tensor.dtype for name, tensor in state.items()},
-        classes=tuple(classes) if classes else None,
+        classes=tuple(classes) if len(classes) > 1 else None,  # one name is that of a sigmoid unit
         copied=read.copied,
         dropped=read.dropped,
         recipe=known.get("recipe_json"),
@@ -127,7 +134,7 @@ class _Read:
     dropped: tuple[str, ...] = ()
 
 
-def _from_file(path: Path, architecture: str | None) -> _Read:
+def _from_file(path: Path, architecture: str | nn.Module | None) -> _Read:
     """A weights file, with its architecture named."""
     part = load_checkpoint(path)
     if architecture is None:
@@ -137,17 +144,17 @@ def _from_file(path: Path, architecture: str | None) -> _Read:
             "Give --architecture timm:NAME or package.module:factory, "
             "such as torchvision.models:resnet18.",
         )
-    model = build(architecture)
+    model, name = net_of(architecture)
     part = part.under(model.state_dict())
-    if classes := classes_in(part.state, model):
+    if isinstance(architecture, str) and (classes := classes_in(part.state, model)):
         del model  # two nets at once would be twice the memory
         model = build(architecture, classes)
     config = getattr(model, "pretrained_cfg", None)
     known = folders.timm_inputs(config) if isinstance(config, dict) else {}
-    return _Read(model, (part,), architecture, known)
+    return _Read(model, (part,), name, known)
 
 
-def _from_folder(path: Path, architecture: str | None) -> _Read:
+def _from_folder(path: Path, architecture: str | nn.Module | None) -> _Read:
     """A folder of efface, timm or transformers: config.json or recipe.json says which."""
     if (path / RECIPE).exists() or not (path / CONFIG).exists():
         return _from_own_folder(path, architecture)
@@ -161,15 +168,14 @@ def _from_folder(path: Path, architecture: str | None) -> _Read:
     else:
         model, name = folders.transformers_net(path, config)
         known = folders.transformers_inputs(path)
-        named: Any = model.config
-        known["classes"] = [name for _, name in sorted(named.id2label.items())]
+        known["classes"] = folders.class_names(model)
     parts = tuple(load_checkpoint(file) for file in files)
     if name.startswith("transformers:"):
         parts = _under_its_names(parts, model)
     return _Read(model, parts, name, known, copied, dropped)
 
 
-def _from_own_folder(path: Path, architecture: str | None) -> _Read:
+def _from_own_folder(path: Path, architecture: str | nn.Module | None) -> _Read:
     """Weights with recipe.json, features.json or both; without a recipe the architecture is named.
 
     Both files are copied as they are.
@@ -181,10 +187,10 @@ def _from_own_folder(path: Path, architecture: str | None) -> _Read:
         return replace(read, known=described, copied=copied, dropped=dropped)
     recipe = _read_recipe(path, described=bool(described))
     part = load_checkpoint(path / WEIGHTS)
-    name = architecture or recipe["architecture"]
-    copied = (path / RECIPE, *described.values())
+    given = recipe["architecture"] if architecture is None else architecture
+    model, name = net_of(given, recipe["num_classes"])
     known = {**recipe, **described, "recipe_json": recipe}
-    return _Read(build(name, recipe["num_classes"]), (part,), name, known, copied)
+    return _Read(model, (part,), name, known, (path / RECIPE, *described.values()))
 
 
 def _under_its_names(parts: tuple[Checkpoint, ...], model: nn.Module) -> tuple[Checkpoint, ...]:

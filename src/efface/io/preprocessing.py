@@ -74,6 +74,11 @@ class Preprocessing:
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
 
     @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Of one input; None where images come in a size of their own."""
+        return None if self.size is None else (len(self.mean), self.size, self.size)
+
+    @property
     def low(self) -> Tensor:
         """The black pixel, (c, 1, 1)."""
         return self(torch.zeros(len(self.mean), 1, 1, dtype=torch.uint8))
