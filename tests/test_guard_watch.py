@@ -213,3 +213,19 @@ def test_the_same_seed_gives_the_same_synthetic_inputs_and_another_seed_others(t
     drift = {seed: Guard(tiny_net, Split(forget), seed=seed).drift_of(student) for seed in (0, 1)}
     assert Guard(tiny_net, Split(forget), seed=0).drift_of(student) == drift[0]
     assert drift[0] != drift[1]
+
+
+@pytest.mark.parametrize(("holdout", "verdict"), [(499, Verdict.HALVE), (500, Verdict.GO_ON)])
+def test_drift_is_no_limit_where_a_holdout_measures_what_it_estimates(
+    tiny_net, digits, forget, holdout, verdict
+):
+    """Answers half as sure are far off in nats, and every one of them is the same."""
+    student = copy.deepcopy(tiny_net)
+    with torch.no_grad():
+        student[-1].weight.mul_(0.2)
+        student[-1].bias.mul_(0.2)
+    rows = [row % len(digits) for row in range(holdout)]
+    unseen = Records(digits.x[rows], digits.y[rows], low=digits.low, high=digits.high)
+    guard = Guard(tiny_net, Split(forget, holdout=unseen), movement=10.0)
+    assert guard.watch(student, 1.0) is verdict
+    assert guard.as_json()["measured"]["drift"] > 0.2

@@ -1,9 +1,9 @@
 """The guard itself: what it asks of a model after a step, and of the result.
 
 After each step: are loss and weights finite, is ‖θ - θ₀‖ / ‖θ₀‖ inside the trust region, do the
-answers on synthetic inputs stay near the given model's, and, where records that were never trained
-on are at hand, is their accuracy within the budget? On violation the student goes back to its last
-good state. Where the limits come from: docs/decisions/0001-guard-thresholds.md.
+answers on synthetic inputs stay near the given model's, or, where enough records that were never
+trained on are at hand, is their accuracy within the budget? On violation the student goes back to
+its last good state. Where the limits come from: docs/decisions/0001-guard-thresholds.md.
 """
 
 import math
@@ -26,6 +26,9 @@ EVERY = 5
 SAMPLE = 512
 """Records of the holdout that are asked while the student moves; the result is asked all."""
 
+
+ENOUGH = 500
+"""Holdout records that measure what drift can only estimate: it is then noted, and no limit."""
 
 CAP_NATS = 10.0
 """One input on which the student is sure of something else must not outweigh all others."""
@@ -56,7 +59,8 @@ class Guard:
         utility_budget: accuracy that may be lost, 0 to 1. It trips only when the paired drop is
             two standard errors beyond it.
         movement: limit of ‖θ - θ₀‖ / ‖θ₀‖ over all parameters.
-        drift: limit of the mean divergence from the given answers on synthetic inputs, in nats.
+        drift: limit of the mean divergence from the given answers on synthetic inputs, in nats;
+            noted and no limit where the holdout has 500 records of classes that stay.
         halvings: so many times a step is halved; then the request has failed.
         fresh_start: the method starts from an untrained model: no trust region around the given
             one, and utility is asked of the result alone.
@@ -160,8 +164,10 @@ class Guard:
     def _costly(self, student: nn.Module, utility: "_Utility") -> Violation | None:
         """What costs forward passes: drift, and the drop in utility where a holdout is at hand."""
         found = self._above("drift", self.drift_of(student))
-        if found or len(utility) < 2:  # noqa: PLR2004
+        if found and (found.value is None or len(self._all) < ENOUGH):
             return found
+        if len(utility) < 2:  # noqa: PLR2004
+            return None
         before, drop, error = utility.drop(student)
         self._measured.update(utility_before=before, utility_after=before - drop)
         limit = self.budgets["utility"] + 2 * error

@@ -93,8 +93,8 @@ def jit(
     hold, share = Hold(), min(max(step_size, 3 / max(steps, 1)), 0.2)
     moved = _moved(teacher, student, forget, found, seed)
     sample = forget.take(range(min(len(forget), WAY)))
-    way = way_to(teacher, student, sample, _target(teacher, found, **drawn))
-    after = _Holding(watch, hold, trust * strength, moved, way, settled)
+    way = way_to(teacher, student, sample, target=_target(teacher, found, **drawn))
+    after = _Holding(watch, hold, share, trust * strength, moved, way, settled)
     descend(
         student,
         jit_loss(teacher, sigma=found, hold=hold, **drawn),
@@ -104,7 +104,7 @@ def jit(
         seed=seed,
         watch=after,
         records_per_step=records_per_step,
-        rate=lambda loss, norm: share * loss / norm**2 if norm > 0 else 0.0,
+        rate=after.rate,
     )
     _tell("ended", way=way(), moved=moved(), weight=hold.weight)
     return student
@@ -194,7 +194,7 @@ def _wanted(teacher: nn.Module, split: Split, said: float | None, *, mislabelled
     return GUESS if expected is None else expected
 
 
-PROBES, WAY, LOOK = 48, 128, 8
+PROBES, WAY, LOOK, REFUSED = 48, 128, 8, 3.0
 """Neighbours and records that are looked at; the latter after each ``LOOK`` steps."""
 
 
@@ -229,26 +229,40 @@ def _target(teacher: nn.Module, sigma: float, *, perturbations: int, seed: int) 
 
 @dataclass
 class _Holding:
-    """The guard's verdict first; then λ follows what has moved, and the way is looked at."""
+    """After each step: λ and the step follow what has moved and what the guard says of it."""
 
     watch: Watch
     hold: Hold
+    share: float
     trust: float
     moved: Callable[[], float]
     way: Callable[[], float]
     settled: float
     taken: int = 0
+    refused: float = 1.0
+    regained: float = 1.0
+
+    def rate(self, loss: float, gradient_norm: float) -> float:
+        """Polyak's step; what a refusal halved is regained step by step."""
+        share = self.share * self.regained
+        return share * loss / gradient_norm**2 if gradient_norm > 0 else 0.0
 
     def __call__(self, student: nn.Module, loss: float) -> Verdict:
         verdict = self.watch(student, loss)
+        if verdict is Verdict.HALVE:
+            self._reweigh(REFUSED)
+            self.refused *= 2
         if verdict is not Verdict.GO_ON:
             return verdict
         excess = (self.moved() - self.trust) / self.trust if self.trust > 0 else 1.0
-        weight = self.hold.weight * math.exp(0.5 * min(max(excess, -1.0), 1.0))
-        self.hold.weight = min(max(weight, 0.01), 100.0)
+        self._reweigh(min(max(excess, -1.0), 1.0))
+        self.regained = min(self.regained * 1.25, self.refused)
         self.taken += 1
         done = self.taken % LOOK == 0 and self.way() >= self.settled
         return Verdict.END if done else Verdict.GO_ON
+
+    def _reweigh(self, by: float) -> None:
+        self.hold.weight = min(max(self.hold.weight * math.exp(0.5 * by), 0.01), 100.0)
 
 
 def _tell(what: str, **facts: Any) -> None:

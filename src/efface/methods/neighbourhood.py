@@ -94,7 +94,7 @@ def neighbourhood(
         reach = _reach(teacher, split, expected_accuracy, strength, seed)
     told = {"mislabelled": mislabelled, "seed": seed}
     averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(averaging))
-    way = way_to(teacher, averaged, split.forget, _target(teacher, split, reach, **told))
+    way = way_to(teacher, averaged, split.forget, target=_target(teacher, split, reach, **told))
     descend(
         student,
         neighbourhood_loss(teacher, split, distortion=reach, locality=locality, **told),

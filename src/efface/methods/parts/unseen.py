@@ -34,7 +34,7 @@ def answer_of(model: nn.Module, batch: Records) -> Float[Tensor, " m k"]:
 
 
 def way_to(
-    teacher: nn.Module, student: nn.Module, forget: Records, target: Target
+    teacher: nn.Module, student: nn.Module, forget: Records, *, target: Target
 ) -> Callable[[], float]:
     """Share of the way from the given confidence to the target's, on up to 512 records.
 
