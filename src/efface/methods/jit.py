@@ -14,7 +14,7 @@ forgotten; a mean over records; eval mode, frozen buffers; x+ξ within the data'
 
 Nothing is tuned. σ: the noise at which as many neighbours keep the answer as unseen data are
 right. Step: Polyak's, η = s L / ‖∇L‖², which aims to remove a share s of the loss. λ: such that at
-most 8 % of the neighbours change their answer. End: the records are answered as the neighbours.
+most a tenth of the neighbours change their answer. End: the records are answered as the neighbours.
 """
 
 import logging
@@ -47,7 +47,7 @@ def jit(
     mislabelled: bool = False,
     sigma: float = 0.15,
     perturbations: int = 1,
-    trust: float = 0.08,
+    trust: float = 0.1,
     step_size: float = 0.1,
     steps: int = 32,
     settled: float = 0.95,
@@ -71,7 +71,7 @@ def jit(
         perturbations: the paper's N.
         trust: the share of neighbours (0 to 1) that may change their answer; λ follows from it.
         step_size: the share of the loss that a step aims to remove; kept between what the steps
-            need to remove it (3 / steps) and a fifth.
+            need to remove it (3 / steps) and 0.15.
         steps: at most this many.
         settled: end once this share of the way to the neighbours' confidence is done.
         records_per_step: records in one step's mean.
@@ -90,7 +90,7 @@ def jit(
     wanted = _wanted(teacher, split, expected_accuracy, mislabelled=mislabelled)
     found, kept = sigma_where(teacher, forget, wanted, start=sigma, seed=seed)
     _tell("noise found", sigma=found, kept=kept, wanted=wanted)
-    hold, share = Hold(), min(max(step_size, 3 / max(steps, 1)), 0.2)
+    hold, share = Hold(), min(max(step_size, 3 / max(steps, 1)), 0.15)
     moved = _moved(teacher, student, forget, found, seed)
     sample = forget.take(range(min(len(forget), WAY)))
     way = way_to(teacher, student, sample, target=_target(teacher, found, **drawn))
@@ -194,8 +194,9 @@ def _wanted(teacher: nn.Module, split: Split, said: float | None, *, mislabelled
     return GUESS if expected is None else expected
 
 
-PROBES, WAY, LOOK, REFUSED = 48, 128, 8, 3.0
-"""Neighbours and records that are looked at; the latter after each ``LOOK`` steps."""
+PROBES, WAY, LOOK, SHRUNK = 48, 128, 8, 0.7
+"""Neighbours and records that are looked at, the latter after each ``LOOK`` steps; what a refusal
+leaves of the trust."""
 
 
 def _moved(
@@ -250,7 +251,8 @@ class _Holding:
     def __call__(self, student: nn.Module, loss: float) -> Verdict:
         verdict = self.watch(student, loss)
         if verdict is Verdict.HALVE:
-            self._reweigh(REFUSED)
+            self._reweigh(1.0)
+            self.trust *= SHRUNK
             self.refused *= 2
         if verdict is not Verdict.GO_ON:
             return verdict
@@ -262,7 +264,7 @@ class _Holding:
         return Verdict.END if done else Verdict.GO_ON
 
     def _reweigh(self, by: float) -> None:
-        self.hold.weight = min(max(self.hold.weight * math.exp(0.5 * by), 0.01), 100.0)
+        self.hold.weight = min(max(self.hold.weight * math.exp(0.5 * by), 0.01), 20.0)
 
 
 def _tell(what: str, **facts: Any) -> None:
