@@ -91,7 +91,7 @@ def test_statistics_of_any_request_come_from_the_record_alone(store):
     }
     rows = rows_by({"random": 40, "seed": 2}, record.margins["train.y"])
     cell = unlearning(base(), "jit", forget={"random": 40, "seed": 2}, guard=False,
-                      steps=1, learning_rate=0.0)  # fmt: skip
+                      steps=0)  # fmt: skip
     untouched = make(store, cell)
     found = statistics_of(record.margins, forget=rows)
     assert found == {name: untouched.statistics[name] for name in found}

@@ -202,7 +202,7 @@ HINT = "Write comparisons such as label=dog and age>=30; put words with spaces i
           "Rename the classes of the data, or choose another --label-column."))),
         ("data", ("--ids", "ids.csv", "--method", "jit", "--setting", "sigma=0.0"),
          (2, ("Wanted sigma above 0 and at least 1 perturbation. "
-          "Got sigma 0.0 and 8 perturbations. "
+          "Got sigma 0.0 and 1 perturbations. "
           "Without perturbations there is no neighbourhood to smooth; keep the defaults."))),
     ],
     ids=["no id", "no record", "everything", "code", "a path as id", "an id twice",

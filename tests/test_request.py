@@ -138,8 +138,8 @@ def test_unknown_words_are_refused_with_the_nearest_known_one(tiny_net, digits):
     with pytest.raises(InputError) as error:
         forget(tiny_net, split, method="jit", sigm=0.1)
     assert str(error.value) == (
-        "Wanted a setting of jit: strength, sigma, perturbations, learning_rate, steps, "
-        "records_per_step. Got 'sigm'. Did you mean 'sigma'?"
+        "Wanted a setting of jit: strength, expected_accuracy, mislabelled, sigma, perturbations, "
+        "trust, step_size, steps, settled, records_per_step. Got 'sigm'. Did you mean 'sigma'?"
     )
 
 

@@ -82,10 +82,10 @@ def test_twelve_records_are_a_holdout(tiny_net, digits):
 @pytest.mark.parametrize(
     ("name", "value", "kind", "default"),
     [
-        ("sigma", "wide", "a number", 0.125),
-        ("sigma", True, "a number", 0.125),
-        ("perturbations", 2.5, "a whole number", 8),
-        ("steps", "ten", "a whole number", 40),
+        ("sigma", "wide", "a number", 0.15),
+        ("sigma", True, "a number", 0.15),
+        ("perturbations", 2.5, "a whole number", 1),
+        ("steps", "ten", "a whole number", 32),
     ],
 )
 def test_a_setting_of_another_kind_is_refused(tiny_net, digits, name, value, kind, default):

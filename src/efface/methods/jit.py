@@ -18,22 +18,21 @@ most a tenth of the neighbours change their answer. End: the records are answere
 """
 
 import logging
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, device_of, outputs, student_of, teacher_of
+from efface.adapters import adapter_of, outputs, student_of, teacher_of
+from efface.methods.parts.holding import FAR, WAY, Hold, Holding, moved_around, stays
 from efface.methods.parts.natural import perturbed
 from efface.methods.parts.noise import refuse_no_noise
 from efface.methods.parts.reach import sigma_where
 from efface.methods.parts.unseen import Target, accuracy_expected, answer_of, way_to
 from efface.steps import Loss, descend
-from efface.types import Records, Split, Verdict, Watch, carry_on, record_key
+from efface.types import Records, Split, Watch, carry_on, record_key
 
 logger = logging.getLogger(__name__)
 
@@ -91,13 +90,13 @@ def jit(
     found, kept = sigma_where(teacher, forget, wanted, start=sigma, seed=seed)
     _tell("noise found", sigma=found, kept=kept, wanted=wanted)
     hold, share = Hold(), min(max(step_size, 3 / max(steps, 1)), 0.15)
-    moved = _moved(teacher, student, forget, found, seed)
+    moved = moved_around(teacher, student, split, sigma=found, seed=seed)
     sample = forget.take(range(min(len(forget), WAY)))
     way = way_to(teacher, student, sample, target=_target(teacher, found, **drawn))
-    after = _Holding(watch, hold, share, trust * strength, moved, way, settled)
+    after = Holding(watch, hold, share, trust * strength, moved, way, settled)
     descend(
         student,
-        jit_loss(teacher, sigma=found, hold=hold, **drawn),
+        jit_loss(teacher, sigma=found, hold=hold, leaving=split.leaving, **drawn),
         forget,
         optimizer=torch.optim.SGD(student.parameters(), lr=1.0),
         steps=steps,
@@ -110,33 +109,28 @@ def jit(
     return student
 
 
-@dataclass
-class Hold:
-    """λ, how strongly the student is held where it is not to move; follows what it does."""
-
-    weight: float = 2.0
-
-
 def jit_loss(
     teacher: nn.Module,
     *,
     sigma: float = 0.15,
     perturbations: int = 1,
     hold: Hold | None = None,
+    leaving: tuple[int, ...] = (),
     seed: int = 0,
 ) -> Loss:
     """``loss(student, batch, step)``, one number a record: for a training loop of one's own.
 
     ``teacher`` is the given model held still (``adapters.teacher_of`` of a copy, where the loop
-    changes the model in place); ``sigma`` is used as it is, over the range of the data. Raises
-    InputError when ``sigma`` or ``perturbations`` is not above 0.
+    changes the model in place); ``sigma`` is used as it is, over the range of the data; neighbours
+    that the given model takes for a ``leaving`` class are not held. Raises InputError when
+    ``sigma`` or ``perturbations`` is not above 0.
     """
     refuse_no_noise(sigma, perturbations)
     weight = hold or Hold()
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         held = _held(batch, step)
-        other = perturbed(batch.take(held), sigma, seed=seed, step=HELD + step)
+        other = perturbed(batch.take(held), sigma, seed=seed, step=FAR + step)
         both = batch.take(torch.cat([torch.arange(len(batch)), held]))
         both = replace(both, x=torch.cat([batch.x, other.x]))
         answer, still = outputs(student, both).split([len(batch), len(held)])
@@ -146,7 +140,8 @@ def jit_loss(
         ]
         changes, lengths = (torch.stack(parts) for parts in zip(*distances, strict=True))
         scale = (changes.detach() * lengths).mean(0)[held].clamp_min(SMALLEST)
-        moved = (still - answer_of(teacher, other)).square().sum(1) / scale
+        given = answer_of(teacher, other)
+        moved = stays(given, leaving) * (still - given).square().sum(1) / scale
         return _ratio(changes, lengths).index_add(
             0, held.to(moved.device), EVERY * weight.weight * moved
         )
@@ -154,8 +149,8 @@ def jit_loss(
     return loss
 
 
-EVERY, HELD, SMALLEST = 4, 500_000, 1e-6
-"""One record in so many is held at a step; the first of its draws; the least d ‖ζ‖."""
+EVERY, SMALLEST = 4, 1e-6
+"""One record in so many is held at a step; the least d ‖ζ‖."""
 
 
 def _held(batch: Records, step: int) -> Tensor:
@@ -180,42 +175,16 @@ def _ratio(changes: Float[Tensor, " n m"], lengths: Float[Tensor, " n m"]) -> Fl
     return torch.where(lengths > floor, ratios, 0 * changes).mean(0)
 
 
-GUESS, LEAVING, FEW = 0.7, 0.1, 50
-"""Neighbours that keep the answer: by default, and where it must go; below so many, half."""
+GUESS, LEAVING = 0.7, 0.1
+"""Neighbours that keep the answer: where nothing is known, and where the answer must go."""
 
 
 def _wanted(teacher: nn.Module, split: Split, said: float | None, *, mislabelled: bool) -> float:
     """The share of neighbours that should keep the given answer."""
     if split.leaving or mislabelled:
         return LEAVING
-    if len(split.forget) < FEW:
-        return 0.5
     expected = accuracy_expected(teacher, split, said)
     return GUESS if expected is None else expected
-
-
-PROBES, WAY, LOOK, SHRUNK = 48, 128, 8, 0.7
-"""Neighbours and records that are looked at, the latter after each ``LOOK`` steps; what a refusal
-leaves of the trust."""
-
-
-def _moved(
-    teacher: nn.Module, student: nn.Module, forget: Records, sigma: float, seed: int
-) -> Callable[[], float]:
-    """The share of neighbours, apart from those that are trained on, whose answer has changed."""
-    sample = forget.take(range(min(len(forget), PROBES))).to(device_of(teacher))
-    adapter, copies = adapter_of(sample), -(-PROBES // len(sample))
-    probes = [perturbed(sample, sigma, seed=seed, step=2 * HELD + copy) for copy in range(copies)]
-    said = [adapter.answer(answer_of(teacher, probe)) for probe in probes]
-
-    def kept(model: nn.Module) -> float:
-        right = [
-            adapter.right(answer_of(model, probe), y) for probe, y in zip(probes, said, strict=True)
-        ]
-        return float(torch.cat(right).double().mean())
-
-    before = kept(teacher)
-    return lambda: before - kept(student)
 
 
 def _target(teacher: nn.Module, sigma: float, *, perturbations: int, seed: int) -> Target:
@@ -226,45 +195,6 @@ def _target(teacher: nn.Module, sigma: float, *, perturbations: int, seed: int) 
         return torch.stack([answer_of(teacher, draw) for draw in draws]).mean(0)
 
     return target
-
-
-@dataclass
-class _Holding:
-    """After each step: λ and the step follow what has moved and what the guard says of it."""
-
-    watch: Watch
-    hold: Hold
-    share: float
-    trust: float
-    moved: Callable[[], float]
-    way: Callable[[], float]
-    settled: float
-    taken: int = 0
-    refused: float = 1.0
-    regained: float = 1.0
-
-    def rate(self, loss: float, gradient_norm: float) -> float:
-        """Polyak's step; what a refusal halved is regained step by step."""
-        share = self.share * self.regained
-        return share * loss / gradient_norm**2 if gradient_norm > 0 else 0.0
-
-    def __call__(self, student: nn.Module, loss: float) -> Verdict:
-        verdict = self.watch(student, loss)
-        if verdict is Verdict.HALVE:
-            self._reweigh(1.0)
-            self.trust *= SHRUNK
-            self.refused *= 2
-        if verdict is not Verdict.GO_ON:
-            return verdict
-        excess = (self.moved() - self.trust) / self.trust if self.trust > 0 else 1.0
-        self._reweigh(min(max(excess, -1.0), 1.0))
-        self.regained = min(self.regained * 1.25, self.refused)
-        self.taken += 1
-        done = self.taken % LOOK == 0 and self.way() >= self.settled
-        return Verdict.END if done else Verdict.GO_ON
-
-    def _reweigh(self, by: float) -> None:
-        self.hold.weight = min(max(self.hold.weight * math.exp(0.5 * by), 0.01), 20.0)
 
 
 def _tell(what: str, **facts: Any) -> None:
