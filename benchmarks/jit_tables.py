@@ -89,13 +89,15 @@ def grid(store: str) -> Iterator[Entry]:
     """Jit under the guard on four class requests and one of each other task; then the rest."""
     classes = requests("class")
     four = [classes[0], classes[4], classes[8], classes[1]]  # each class, each base model
-    for request in (*four, requests("sub-class")[0], requests("random")[0]):
-        yield from _scaled("jit", request, {"sigma": 0.15, "step_size": 0.1}, guard=True)
-    tuned, one = best("class", store), classes[1]
-    yield from _scaled("jit", one, {"sigma": 0.15, "step_size": 0.1}, guard=False)
+    tuned, one, own = best("class", store), classes[1], {"sigma": 0.15, "step_size": 0.1}
+    for request in four:
+        yield from _scaled("jit", request, own, guard=True)
     for guard in (False, True):
         yield from _scaled("jit_reference", one, tuned["jit_reference"], guard=guard)
     yield from _scaled("jit_paper", one, tuned["jit_paper"], guard=False)
+    yield from _scaled("jit", one, own, guard=False)
+    for task in ("sub-class", "random"):
+        yield from _scaled("jit", requests(task)[0], own, guard=True)
 
 
 def _scaled(
