@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from efface.versions import versions
@@ -42,7 +43,12 @@ def main() -> None:
         command = [sys.executable, SCRIPT, folder, str(KILLS), "models"]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
-    facts = {"command": COMMAND, "date": "2026-11-25", "seed": 0, "versions": versions()}
+    facts = {
+        "command": COMMAND,
+        "date": time.strftime("%Y-%m-%d"),
+        "seed": 0,
+        "versions": versions(),
+    }
     Path("results/cells.json").write_text(json.dumps({**facts, "found": found}, indent=1) + "\n")
     page()
 

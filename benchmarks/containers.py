@@ -9,6 +9,7 @@ import copy
 import json
 import sys
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def main() -> None:
             cells[case.name] = cell(case, Path(folder))
     record = {
         "command": "python benchmarks/containers.py",
-        "date": "2026-11-24",
+        "date": time.strftime("%Y-%m-%d"),
         "versions": {name: version(name) for name in PACKAGES},
         "cells": cells,
     }
@@ -79,7 +80,7 @@ def main() -> None:
         "# Containers: in, out, and read again by their own library",
         "",
         (
-            "2026-11-24, `python benchmarks/containers.py`. Untouched: files that came back byte "
+            f"{time.strftime('%Y-%m-%d')}, `python benchmarks/containers.py`. Untouched: files that came back byte "
             "for byte, and whether every tensor did. Changed: the greatest difference between "
             "the answers of the student and of its file, read by its own library."
         ),

@@ -79,7 +79,7 @@ def put(section: str, found: dict[str, Any]) -> None:
     record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     record |= {
         "command": "python benchmarks/foreign_checkpoint.py roundtrip, train, forget, score",
-        "date": "2026-11-25",
+        "date": time.strftime("%Y-%m-%d"),
         "seed": SEED,
         "versions": versions(),
         section: found,

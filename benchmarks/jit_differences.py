@@ -252,7 +252,7 @@ def main(data: str) -> None:
     ]
     record = {
         "command": f"python benchmarks/jit_differences.py{'' if of_digits else ' photographs'}",
-        "date": "2026-11-25",
+        "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "core_seconds": round(time.process_time() - began, 1),
         "seeds": seeds,

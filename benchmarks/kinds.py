@@ -4,6 +4,7 @@ python benchmarks/kinds.py     # writes results/kinds.json and .md; about a minu
 """
 
 import json
+import time
 from pathlib import Path
 
 import torch
@@ -109,14 +110,14 @@ def main() -> None:
     """Every kind; a table of them."""
     torch.set_num_threads(1)
     cells = {name: cell(name) for name in CASES}
-    record = {"command": "python benchmarks/kinds.py", "date": "2026-11-24", "seed": SEED,
+    record = {"command": "python benchmarks/kinds.py", "date": time.strftime("%Y-%m-%d"), "seed": SEED,
               "forget": FORGET, "versions": versions(), "cells": cells}  # fmt: skip
     Path("results/kinds.json").write_text(json.dumps(record, indent=1) + "\n")
     lines = [
         "# One request of each kind",
         "",
         (
-            f"2026-11-24, `python benchmarks/kinds.py`: {FORGET} records go, half of the data was never "
+            f"{time.strftime('%Y-%m-%d')}, `python benchmarks/kinds.py`: {FORGET} records go, half of the data was never "
             "seen (the method and the guard have all of it here). Share right in % (values: 1 - error "
             "in spreads) and mean loss; the target is the retrained row. One model each: no intervals."
         ),

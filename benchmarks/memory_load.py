@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from memory_need import MIB, resident
@@ -94,7 +95,12 @@ def main(old: str) -> None:
                 "before": json.loads(own_process(old, "load", net, tiny, path)),
                 "now": json.loads(own_process(OURS, "load", net, tiny, path)),
             }
-    record = {"command": COMMAND, "date": "2026-11-25", "before": "commit 40962b7", "cells": cells}
+    record = {
+        "command": COMMAND,
+        "date": time.strftime("%Y-%m-%d"),
+        "before": "commit 40962b7",
+        "cells": cells,
+    }
     Path("results/memory_load.json").write_text(json.dumps(record, indent=1) + "\n")
     Path("results/memory_load.md").write_text(table(cells))
     print(table(cells))
@@ -105,7 +111,7 @@ def table(cells: dict) -> str:
     lines = [
         "# The memory that loading takes",
         "",
-        f"2026-11-25, `{COMMAND}`, one CPU thread, nets in float32. Peak and held: resident size",
+        f"{time.strftime('%Y-%m-%d')}, `{COMMAND}`, one CPU thread, nets in float32. Peak and held: resident size",
         "(pages of the mapped file included) over the size of the model. Before: commit 40962b7,",
         "which had every tensor of the file in memory beside the model's own.",
         "",

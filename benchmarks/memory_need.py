@@ -10,6 +10,7 @@ tiny request done, before the model and the records were made.
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 NETS = {
@@ -87,13 +88,16 @@ def main() -> None:
             }
     command = "python benchmarks/memory_need.py"
     Path("results/memory_need.json").write_text(
-        json.dumps({"command": command, "date": "2026-11-25", "cells": found}, indent=1) + "\n"
+        json.dumps(
+            {"command": command, "date": time.strftime("%Y-%m-%d"), "cells": found}, indent=1
+        )
+        + "\n"
     )
     lines = [
         "# The memory that is said, and the memory that is taken",
         "",
         (
-            f"2026-11-25, `{command}`, one CPU thread, float32. Said before it starts: given "
+            f"{time.strftime('%Y-%m-%d')}, `{command}`, one CPU thread, float32. Said before it starts: given "
             "model, what method and guard hold beside it, activations, records."
         ),
         "",
