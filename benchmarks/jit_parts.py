@@ -25,6 +25,7 @@ from efface.cells import read
 from efface.cells.models import model_of, parts_of
 from efface.cells.reduce import arrays_of, columns_of, rows_by, statistics_of
 from efface.methods.jit import jit
+from efface.methods.parts.hiding import Hidden, hiding, lowered
 from efface.methods.parts.holding import FAR, Hold, Holding, moved_around, stays
 from efface.methods.parts.natural import perturbed
 from efface.methods.parts.neighbours import noisy
@@ -48,6 +49,7 @@ class Form:
     natural_noise: bool = True
     one_draw: bool = True
     held: bool = True
+    hides: bool = True
     perturbations: int = 1
     estimator: str = "draws"
 
@@ -58,6 +60,9 @@ FORMS: dict[str, Form] = {
     "white noise": Form(natural_noise=False),
     "a fresh draw at each step": Form(one_draw=False),
     "nothing held": Form(held=False),
+    "nothing hidden": Form(hides=False),
+    "white noise, nothing hidden": Form(hides=False, natural_noise=False),
+    "the student as perturbed branch, nothing hidden": Form(hides=False, given_branch=False),
     "N = 2": Form(perturbations=2),
     "N = 4": Form(perturbations=4),
     "N = 8": Form(perturbations=8),
@@ -109,12 +114,15 @@ def unlearned(model: nn.Module, split: Split, form: Form, *, seed: int) -> nn.Mo
     """The loop of jit, with its switches."""
     split = replace(split, forget=replace(split.forget, adapter=adapter_of(split.forget)))
     teacher, student, forget = teacher_of(model), student_of(model), split.forget
-    wanted = 0.1 if split.leaving else accuracy_expected(teacher, split, None)
+    hidden = hiding(split if form.hides else replace(split, leaving=()), mislabelled=False)
+    unhidden = 0.1 if split.leaving else None
+    wanted = accuracy_expected(teacher, split, None if form.hides else unhidden)
     sigma, _ = sigma_where(teacher, forget, wanted, start=0.15, seed=seed)
     hold = Hold() if form.held else Hold(0.0)
-    moved = moved_around(teacher, student, split, sigma=sigma, seed=seed)
+    moved = moved_around(teacher, student, forget, hidden=hidden, sigma=sigma, seed=seed)
     after = Holding(carry_on, hold, SHARE, TRUST, moved, lambda: 0.0, 2.0)
-    loss = _loss(teacher, split, form, sigma=sigma, hold=hold if form.held else None, seed=seed)
+    held = hold if form.held else None
+    loss = _loss(teacher, hidden, form, sigma=sigma, hold=held, seed=seed)
     return descend(
         student, loss, forget, optimizer=torch.optim.SGD(student.parameters(), lr=1.0),
         steps=STEPS, seed=seed, watch=after, rate=after.rate,
@@ -122,9 +130,13 @@ def unlearned(model: nn.Module, split: Split, form: Form, *, seed: int) -> nn.Mo
 
 
 def _loss(
-    teacher: nn.Module, split: Split, form: Form, *, sigma: float, hold: Hold | None, seed: int
+    teacher: nn.Module, hidden: Hidden, form: Form, *, sigma: float, hold: Hold | None, seed: int
 ) -> Callable[..., Tensor]:
     draw = perturbed if form.natural_noise else noisy
+
+    def change(student: nn.Module, batch: Records, answer: Tensor, near: Records) -> Tensor:
+        branch, slope = teacher if form.given_branch else student, form.estimator == "jvp"
+        return _change(branch, student, batch, answer, near, jvp_slope=slope, hidden=hidden)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         first = 0 if form.one_draw else step * form.perturbations
@@ -134,19 +146,20 @@ def _loss(
         ]
         rows = torch.nonzero(torch.tensor([(record_key(i) + step) % 4 == 0 for i in batch.ids]))
         rows = rows.flatten() if hold else rows.flatten()[:0]
-        other = draw(batch.take(rows), sigma, seed=seed, step=FAR + step)
+        held = batch.take(rows)
+        other = draw(held, sigma, seed=seed, step=FAR + step)
         both = batch.take(torch.cat([torch.arange(len(batch)), rows]))
         both = replace(both, x=torch.cat([batch.x, other.x]))
         answer, still = outputs(student, both).split([len(batch), len(rows)])
         lengths = torch.stack([(n.x - batch.x).flatten(1).norm(dim=1) for n in near])
-        changes = torch.stack([_change(teacher, student, batch, answer, n, form) for n in near])
+        changes = torch.stack([change(student, batch, answer, n) for n in near])
         total = (changes / lengths.clamp_min(1e-7)).mean(0)
         if not hold:
             return total
         scale = (changes.detach() * lengths).mean(0)[rows].clamp_min(1e-6)
         with torch.no_grad():
             given = outputs(teacher, other)
-        away = stays(given, split.leaving) * (still - given).square().sum(1) / scale
+        away = stays(given, hidden(given, held)) * (still - given).square().sum(1) / scale
         return total.index_add(0, rows, 4 * hold.weight * away)
 
     return loss
@@ -164,22 +177,19 @@ def _near(
 
 
 def _change(
-    teacher: nn.Module,
-    student: nn.Module,
-    batch: Records,
-    answer: Tensor,
-    near: Records,
-    form: Form,
-) -> Tensor:
+    branch: nn.Module, student: nn.Module, batch: Records, answer: Tensor, near: Records,
+    *, jvp_slope: bool, hidden: Hidden,
+) -> Tensor:  # fmt: skip
     """The distance of two answers; with jvp ‖J ξ‖, the slope in the direction of ξ."""
-    if form.estimator == "jvp":
+    if jvp_slope:
         weights = dict(student.named_parameters())
         _, slope = jvp(
             lambda x: functional_call(student, weights, (x,)), (batch.x,), (near.x - batch.x,)
         )
         return (slope.square().sum(1) + 1e-14).sqrt()
     with torch.no_grad():
-        held = outputs(teacher if form.given_branch else student, near)
+        held = outputs(branch, near)
+        held = lowered(held, hidden(held, batch))
     return ((answer - held).square().sum(1) + 1e-14).sqrt()
 
 

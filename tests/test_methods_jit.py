@@ -30,7 +30,9 @@ def test_the_loss_is_the_formula_by_hand():
     records, sigma, step, weight = _records(), 0.1, 3, 1.7
     teacher, student = nn.Linear(4, 2).double(), nn.Linear(4, 2).double()
     teacher.requires_grad_(requires_grad=False)
-    loss = jit_loss(teacher, sigma=sigma, perturbations=2, hold=Hold(weight), seed=5)
+    loss = jit_loss(
+        teacher, Split(records), sigma=sigma, perturbations=2, hold=Hold(weight), seed=5
+    )
     found = loss(student, records, step)
 
     low, high = records.x.min(), records.x.max()
@@ -58,7 +60,7 @@ def test_the_loss_is_the_formula_by_hand():
 def test_gradients_are_those_of_the_formula_with_its_scale_held_still():
     """Central differences of the loss, where d ‖ξ‖ in the second term is a constant."""
     records, teacher, student = _records(), nn.Linear(4, 2).double(), nn.Linear(4, 2).double()
-    loss = jit_loss(teacher_of(teacher), sigma=0.1, hold=Hold(0.0))
+    loss = jit_loss(teacher_of(teacher), Split(records), sigma=0.1, hold=Hold(0.0))
     loss(student, records, 0).sum().backward()
     with torch.no_grad():
         values = []
@@ -150,20 +152,63 @@ def test_what_it_could_not_reach_is_said(tiny_net, digits):
     assert facts["way"] < 0.95
 
 
-def test_wrong_labels_are_asked_to_change_as_a_leaving_class_is(tiny_net, digits):
-    """The share of neighbours that keep the answer follows from what is known of the request."""
-    wanted = {}
-    some = digits.take(range(60))
+def test_how_many_neighbours_keep_the_answer_follows_from_what_is_known(tiny_net, digits):
+    """What was said, else the accuracy on the holdout, else a guess; whatever the request is."""
+    wanted, some, unseen = {}, digits.take(range(60)), digits.take(range(300, 350))
     for name, split, settings in (
         ("leaving", Split(some, leaving=(3,)), {}),
-        ("mislabelled", Split(some), {"mislabelled": True}),
         ("guess", Split(some), {}),
-        ("said", Split(some), {"expected_accuracy": 0.9}),
+        ("said", Split(some, holdout=unseen), {"expected_accuracy": 0.8}),
+        ("holdout", Split(some, holdout=unseen), {}),
     ):
         facts: dict = {}
         with facts_into(facts):
             jit(tiny_net, split, steps=1, **settings)
         wanted[name] = facts["wanted"]
-    assert wanted == {
-        "leaving": 0.1, "mislabelled": 0.1, "guess": 0.7, "said": 0.9,
-    }  # fmt: skip
+    with torch.no_grad():
+        right = float((tiny_net(unseen.x).argmax(1) == unseen.y).double().mean())
+    assert wanted == {"leaving": 0.7, "guess": 0.7, "said": 0.8, "holdout": pytest.approx(right)}
+
+
+@pytest.mark.parametrize(
+    ("leaving", "mislabelled", "hidden"), [((), False, []), ((1,), False, [1]), ((), True, [2])]
+)
+def test_what_must_not_be_answered_is_as_low_as_the_lowest_of_the_others(
+    leaving, mislabelled, hidden
+):
+    """By hand, on one record of label 2 and a net of three outputs."""
+    teacher, student = nn.Linear(4, 3).double(), nn.Linear(4, 3).double()
+    x = torch.tensor([[1.0, -1.0, 0.5, 2.0]], dtype=torch.float64)
+    record = Records(x, torch.tensor([2]), low=torch.tensor(-9.0), high=torch.tensor(9.0))
+    split = Split(record, leaving=leaving)
+    loss = jit_loss(teacher, split, sigma=0.01, mislabelled=mislabelled, hold=Hold(0.0))
+    noise = 0.18 * normals(record.ids, (4,), seed=0, step=0).double()
+    target = teacher(x + noise)[0].detach()
+    lowest = min(float(target[k]) for k in range(3) if k not in hidden)
+    target = torch.tensor([lowest if k in hidden else float(target[k]) for k in range(3)])
+    expected = float((student(x)[0].detach() - target).norm() / noise.norm())
+    assert float(loss(student, record, 0).detach()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_leaving_class_of_values_is_refused():
+    """A class leaves only where there are classes."""
+    records = Records(torch.rand(20, 4), torch.rand(20, 2))
+    with pytest.raises(InputError) as error:
+        jit(nn.Linear(4, 2), Split(records, leaving=(1,)))
+    assert str(error.value) == (
+        "Wanted one label of several, where a class leaves or labels are wrong. Got values. "
+        "Name the records alone, without leaving and mislabelled."
+    )
+
+
+def test_a_neighbour_answered_as_the_class_that_leaves_is_not_held():
+    """It would hold what is to go: with every neighbour in that class λ has nothing to act on."""
+    teacher, student = nn.Linear(4, 3).double(), nn.Linear(4, 3).double()
+    with torch.no_grad():
+        teacher.bias.copy_(torch.tensor([0.0, 100.0, 0.0]))
+    records = _records()
+    few, many = (
+        jit_loss(teacher_of(teacher), Split(records, leaving=(1,)), hold=Hold(weight))
+        for weight in (0.0, 50.0)
+    )
+    assert torch.equal(few(student, records, 3), many(student, records, 3))

@@ -28,7 +28,12 @@ class Entry:
 
 
 METHODS: dict[str, Entry] = {
-    "jit": Entry(jit, frozenset({"model", "forget", "holdout", "leaving"}), copies=4, graphs=3),
+    "jit": Entry(
+        jit,
+        frozenset({"model", "forget", "forget labels", "holdout", "leaving"}),
+        copies=4,
+        graphs=3,
+    ),
     "jit_paper": Entry(
         jit_paper, frozenset({"model", "forget"}), copies=6, graphs=27, records_per_step=1
     ),

@@ -13,8 +13,9 @@ swallow the others; ξ_j is fixed, since over fresh draws the majority's answer 
 forgotten; a mean over records; eval mode, frozen buffers; x+ξ within the data's bounds.
 
 Nothing is tuned. σ: the noise at which as many neighbours keep the answer as unseen data are
-right. Step: Polyak's, η = s L / ‖∇L‖², which aims to remove a share s of the loss. λ: such that at
-most a tenth of the neighbours change their answer. End: the records are answered as the neighbours.
+right. What must not be answered (a class that leaves, a wrong label) is hidden in f₀(x+ξ). Step:
+Polyak's, η = s L / ‖∇L‖², which aims to remove a share s of the loss. λ: such that at most a tenth
+of the neighbours change their answer. End: the records are answered as the neighbours.
 """
 
 import logging
@@ -26,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.adapters import adapter_of, outputs, student_of, teacher_of
+from efface.methods.parts.hiding import Hidden, hiding, lowered
 from efface.methods.parts.holding import FAR, WAY, Hold, Holding, moved_around, stays
 from efface.methods.parts.natural import perturbed
 from efface.methods.parts.noise import refuse_no_noise
@@ -56,8 +58,8 @@ def jit(
 ) -> nn.Module:
     """Smooth the model around the forget records; sees the model and the forget inputs.
 
-    No labels; of a holdout the model's accuracy on it, which says how often a neighbour should
-    keep the answer; of the request whether a class leaves, or the labels were wrong.
+    The labels only when ``mislabelled``; of a holdout the model's accuracy on it, which says how
+    often a neighbour should keep the answer; of the request whether a class leaves.
 
     Args:
         model: answers (n, *features) with outputs (n, k); stays as it is.
@@ -78,7 +80,8 @@ def jit(
         watch: called after each step.
 
     Raises:
-        InputError: ``sigma`` or ``perturbations`` is not above 0.
+        InputError: ``sigma`` or ``perturbations`` is not above 0; a class leaves, or labels are
+            wrong, and the outputs are not one label.
     """
     refuse_no_noise(sigma, perturbations)
     split = replace(split, forget=replace(split.forget, adapter=adapter_of(split.forget)))
@@ -86,17 +89,19 @@ def jit(
     if not len(forget):
         return student
     teacher, drawn = teacher_of(model), {"perturbations": perturbations, "seed": seed}
-    wanted = _wanted(teacher, split, expected_accuracy, mislabelled=mislabelled)
+    hidden = hiding(split, mislabelled=mislabelled)
+    expected = accuracy_expected(teacher, split, expected_accuracy)
+    wanted = GUESS if expected is None else expected
     found, kept = sigma_where(teacher, forget, wanted, start=sigma, seed=seed)
     _tell("noise found", sigma=found, kept=kept, wanted=wanted)
     hold, share = Hold(), min(max(step_size, 3 / max(steps, 1)), 0.15)
-    moved = moved_around(teacher, student, split, sigma=found, seed=seed)
+    moved = moved_around(teacher, student, forget, hidden=hidden, sigma=found, seed=seed)
     sample = forget.take(range(min(len(forget), WAY)))
-    way = way_to(teacher, student, sample, target=_target(teacher, found, **drawn))
+    way = way_to(teacher, student, sample, target=_target(teacher, found, hidden, **drawn))
     after = Holding(watch, hold, share, trust * strength, moved, way, settled)
     descend(
         student,
-        jit_loss(teacher, sigma=found, hold=hold, leaving=split.leaving, **drawn),
+        jit_loss(teacher, split, sigma=found, mislabelled=mislabelled, hold=hold, **drawn),
         forget,
         optimizer=torch.optim.SGD(student.parameters(), lr=1.0),
         steps=steps,
@@ -111,40 +116,40 @@ def jit(
 
 def jit_loss(
     teacher: nn.Module,
+    split: Split,
     *,
     sigma: float = 0.15,
     perturbations: int = 1,
+    mislabelled: bool = False,
     hold: Hold | None = None,
-    leaving: tuple[int, ...] = (),
     seed: int = 0,
 ) -> Loss:
     """``loss(student, batch, step)``, one number a record: for a training loop of one's own.
 
     ``teacher`` is the given model held still (``adapters.teacher_of`` of a copy, where the loop
-    changes the model in place); ``sigma`` is used as it is, over the range of the data; neighbours
-    that the given model takes for a ``leaving`` class are not held. Raises InputError when
-    ``sigma`` or ``perturbations`` is not above 0.
+    changes the model in place); ``sigma`` is used as it is, over the range of the data; of
+    ``split`` only ``leaving`` and the form of ``forget`` are read. Raises InputError when ``sigma``
+    or ``perturbations`` is not above 0, or when a class leaves, or labels are wrong, and the
+    outputs are not one label.
     """
     refuse_no_noise(sigma, perturbations)
-    weight = hold or Hold()
+    weight, hidden = hold or Hold(), hiding(split, mislabelled=mislabelled)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        held = _held(batch, step)
-        other = perturbed(batch.take(held), sigma, seed=seed, step=FAR + step)
-        both = batch.take(torch.cat([torch.arange(len(batch)), held]))
+        rows = _held(batch, step)
+        held = batch.take(rows)
+        other = perturbed(held, sigma, seed=seed, step=FAR + step)
+        both = batch.take(torch.cat([torch.arange(len(batch)), rows]))
         both = replace(both, x=torch.cat([batch.x, other.x]))
         answer, still = outputs(student, both).split([len(batch), len(held)])
-        distances = [
-            _distances(teacher, answer, batch, perturbed(batch, sigma, seed=seed, step=draw))
-            for draw in range(perturbations)
-        ]
-        changes, lengths = (torch.stack(parts) for parts in zip(*distances, strict=True))
-        scale = (changes.detach() * lengths).mean(0)[held].clamp_min(SMALLEST)
+        near = [perturbed(batch, sigma, seed=seed, step=draw) for draw in range(perturbations)]
+        changes = torch.stack([_change(answer, _said(teacher, batch, n, hidden)) for n in near])
+        lengths = torch.stack([(n.x - batch.x).flatten(1).norm(dim=1) for n in near])
+        scale = (changes.detach() * lengths).mean(0)[rows].clamp_min(SMALLEST)
         given = answer_of(teacher, other)
-        moved = stays(given, leaving) * (still - given).square().sum(1) / scale
-        return _ratio(changes, lengths).index_add(
-            0, held.to(moved.device), EVERY * weight.weight * moved
-        )
+        moved = stays(given, hidden(given, held)) * (still - given).square().sum(1) / scale
+        rows = rows.to(moved.device)
+        return _ratio(changes, lengths).index_add(0, rows, EVERY * weight.weight * moved)
 
     return loss
 
@@ -159,13 +164,17 @@ def _held(batch: Records, step: int) -> Tensor:
     return torch.nonzero(torch.tensor(chosen)).flatten()
 
 
-def _distances(
-    teacher: nn.Module, answer: Tensor, batch: Records, neighbour: Records
-) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
-    """‖f(x) − f₀(x+ξ)‖₂, smooth at 0, and ‖ξ‖₂ of each record."""
-    floor = torch.finfo(answer.dtype).eps
-    change = (answer - answer_of(teacher, neighbour)).square().sum(1)
-    return (change + floor**2).sqrt(), (neighbour.x - batch.x).flatten(1).norm(dim=1)
+def _said(
+    teacher: nn.Module, batch: Records, neighbour: Records, hidden: Hidden
+) -> Float[Tensor, " m k"]:
+    """f₀(x+ξ), with what must not be answered as low as the lowest of the others."""
+    answer = answer_of(teacher, neighbour)
+    return lowered(answer, hidden(answer, batch))
+
+
+def _change(answer: Tensor, said: Tensor) -> Float[Tensor, " m"]:
+    """‖f(x) − f₀(x+ξ)‖₂ of each record, smooth at 0."""
+    return ((answer - said).square().sum(1) + torch.finfo(answer.dtype).eps ** 2).sqrt()
 
 
 def _ratio(changes: Float[Tensor, " n m"], lengths: Float[Tensor, " n m"]) -> Float[Tensor, " m"]:
@@ -175,24 +184,18 @@ def _ratio(changes: Float[Tensor, " n m"], lengths: Float[Tensor, " n m"]) -> Fl
     return torch.where(lengths > floor, ratios, 0 * changes).mean(0)
 
 
-GUESS, LEAVING = 0.7, 0.1
-"""Neighbours that keep the answer: where nothing is known, and where the answer must go."""
+GUESS = 0.7
+"""Neighbours that keep the answer where nothing is known."""
 
 
-def _wanted(teacher: nn.Module, split: Split, said: float | None, *, mislabelled: bool) -> float:
-    """The share of neighbours that should keep the given answer."""
-    if split.leaving or mislabelled:
-        return LEAVING
-    expected = accuracy_expected(teacher, split, said)
-    return GUESS if expected is None else expected
-
-
-def _target(teacher: nn.Module, sigma: float, *, perturbations: int, seed: int) -> Target:
+def _target(
+    teacher: nn.Module, sigma: float, hidden: Hidden, *, perturbations: int, seed: int
+) -> Target:
     """The given model's answer at the neighbours, on average."""
 
     def target(batch: Records) -> Tensor:
-        draws = (perturbed(batch, sigma, seed=seed, step=draw) for draw in range(perturbations))
-        return torch.stack([answer_of(teacher, draw) for draw in draws]).mean(0)
+        near = (perturbed(batch, sigma, seed=seed, step=draw) for draw in range(perturbations))
+        return torch.stack([_said(teacher, batch, n, hidden) for n in near]).mean(0)
 
     return target
 

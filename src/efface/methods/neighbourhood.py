@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from efface.adapters import adapter_of, asked, student_of, teacher_of
-from efface.errors import InputError
+from efface.methods.parts.hiding import hiding
 from efface.methods.parts.natural import IMAGE
 from efface.methods.parts.neighbours import noisy, perspective, shift_and_flip, uniforms
 from efface.methods.parts.unseen import (
@@ -160,22 +160,12 @@ Hide = Callable[[Float[Tensor, " m k"], Records], Float[Tensor, " m k"]]
 
 def _masking(split: Split, *, mislabelled: bool) -> Hide:
     """Take classes out of log-probabilities and renormalise; nothing when nothing is hidden."""
-    kind = adapter_of(split.forget).name
-    if (split.leaving or mislabelled) and kind != "one label":
-        raise InputError(
-            "one label of several, where a class leaves or labels are wrong",
-            kind,
-            "Name the records alone, without leaving and mislabelled.",
-        )
+    hidden = hiding(split, mislabelled=mislabelled)
 
     def hide(answer: Tensor, batch: Records) -> Tensor:
         if not split.leaving and not mislabelled:
             return answer
-        hidden = torch.zeros_like(answer, dtype=torch.bool)
-        hidden[:, list(split.leaving)] = True
-        if mislabelled:
-            hidden.scatter_(1, batch.y[:, None], value=True)
-        return answer.masked_fill(hidden, -torch.inf).log_softmax(1)
+        return answer.masked_fill(hidden(answer, batch), -torch.inf).log_softmax(1)
 
     return hide
 

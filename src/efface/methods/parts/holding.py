@@ -1,17 +1,18 @@
 """What holds a student in place while it forgets: neighbours that keep the given answers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface.adapters import adapter_of, device_of
+from efface.methods.parts.hiding import Hidden
 from efface.methods.parts.natural import perturbed
 from efface.methods.parts.unseen import answer_of
-from efface.types import Split, Verdict, Watch
+from efface.types import Records, Verdict, Watch
 
 FAR = 500_000
 """Draws of neighbours that hold begin here; below are those that a record is smoothed with."""
@@ -29,15 +30,21 @@ class Hold:
 
 
 def moved_around(
-    teacher: nn.Module, student: nn.Module, split: Split, *, sigma: float, seed: int
+    teacher: nn.Module,
+    student: nn.Module,
+    forget: Records,
+    *,
+    hidden: Hidden,
+    sigma: float,
+    seed: int,
 ) -> Callable[[], float]:
     """Ask for the share of neighbours whose answer has changed, apart from those trained on."""
-    sample = split.forget.take(range(min(len(split.forget), PROBES))).to(device_of(teacher))
+    sample = forget.take(range(min(len(forget), PROBES))).to(device_of(teacher))
     adapter, copies = adapter_of(sample), -(-PROBES // len(sample))
     probes = [perturbed(sample, sigma, seed=seed, step=2 * FAR + copy) for copy in range(copies)]
     given = [answer_of(teacher, probe) for probe in probes]
     said = [adapter.answer(answer) for answer in given]
-    staying = torch.cat([stays(answer, split.leaving) for answer in given])
+    staying = torch.cat([stays(answer, hidden(answer, sample)) for answer in given])
 
     def kept(model: nn.Module) -> float:
         right = [
@@ -49,12 +56,9 @@ def moved_around(
     return lambda: before - kept(student)
 
 
-def stays(given: Float[Tensor, " m k"], leaving: Sequence[int]) -> Float[Tensor, " m"]:
-    """1 for each neighbour that is to keep its answer, 0 for those answered as a leaving class."""
-    if not leaving:
-        return given.new_ones(len(given))
-    gone = torch.as_tensor(list(leaving), device=given.device)
-    return (~torch.isin(given.argmax(1), gone)).to(given.dtype)
+def stays(given: Float[Tensor, " m k"], gone: Bool[Tensor, " m k"]) -> Float[Tensor, " m"]:
+    """1 for each neighbour that is to keep its answer, 0 where that must not be answered."""
+    return (~gone.gather(1, given.argmax(1, keepdim=True)).squeeze(1)).to(given.dtype)
 
 
 @dataclass

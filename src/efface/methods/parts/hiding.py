@@ -1,0 +1,43 @@
+"""Classes that must not be answered: those that leave, and wrong labels."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from efface.adapters import adapter_of
+from efface.errors import InputError
+from efface.types import Records, Split
+
+Hidden = Callable[[Float[Tensor, " m k"], Records], Bool[Tensor, " m k"]]
+"""``hidden(answer, batch)``: which outputs of each record must not be answered."""
+
+
+def hiding(split: Split, *, mislabelled: bool) -> Hidden:
+    """The classes that leave, and each record's own label where that is wrong; else none.
+
+    Raises InputError where something is hidden and the outputs are not one label.
+    """
+    kind = adapter_of(split.forget).name
+    if (split.leaving or mislabelled) and kind != "one label":
+        raise InputError(
+            "one label of several, where a class leaves or labels are wrong",
+            kind,
+            "Name the records alone, without leaving and mislabelled.",
+        )
+
+    def hidden(answer: Tensor, batch: Records) -> Tensor:
+        found = torch.zeros_like(answer, dtype=torch.bool)
+        found[:, list(split.leaving)] = True
+        if mislabelled:
+            found.scatter_(1, batch.y[:, None], value=True)
+        return found
+
+    return hidden
+
+
+def lowered(answer: Float[Tensor, " m k"], gone: Bool[Tensor, " m k"]) -> Float[Tensor, " m k"]:
+    """Outputs in which what is hidden is as low as the lowest of the others."""
+    lowest = answer.masked_fill(gone, torch.inf).amin(1, keepdim=True)
+    return torch.where(gone, lowest, answer)
