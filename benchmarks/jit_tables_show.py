@@ -17,6 +17,7 @@ mpl.use("svg")
 from matplotlib import pyplot as plt
 
 RESULTS = Path("results")
+SCALES = tuple(10.0 ** (power / 4) for power in (-6, -3, 0, 3, 6))
 TASKS = ("class", "sub-class", "random")
 VARIANTS = ("jit", "jit_reference", "jit_paper")
 BUDGET, BEARABLE, HALF, LEVEL = 0.02, 0.01, 0.5, 0.95
@@ -139,8 +140,8 @@ def heat_maps(record: Row) -> None:
     figure, axes = plt.subplots(len(grids), 3, figsize=(11, 2.6 * len(grids)), squeeze=False)
     for line, (task, variant, guard) in zip(axes, grids, strict=True):
         cells = _cells(record, task, variant, guard=guard)
-        lost = _mean(cells, lambda c: 100 * c["lost"] if c["finite"] else np.nan)
-        gaps = _mean(cells, lambda c: 100 * c["gap"] if c["finite"] else np.nan)
+        lost = _mean(cells, lambda c: 100 * c["lost"] if c["finite"] else np.inf)
+        gaps = _mean(cells, lambda c: 100 * c["gap"] if c["finite"] else np.inf)
         failed = _mean(cells, lambda c: 100.0 * (collapsed(c) or c["outcome"] != "done"))
         name = f"{variant}, {task}{', guarded' if guard else ''}"
         _map(line[0], lost, f"{name}\npoints of D_r lost", (0, 20), "Reds")
@@ -151,12 +152,16 @@ def heat_maps(record: Row) -> None:
 
 
 def _mean(cells: list[Row], value: Any) -> np.ndarray:
-    """5 by 5, σ across, the step down; mean over requests; NaN where a cell is not finite."""
-    places = sorted({c["scales"][0] for c in cells})
-    found = np.full((len(places), len(places)), np.nan)
-    for column, row in [(i, j) for i in range(len(places)) for j in range(len(places))]:
-        here = [value(c) for c in cells if c["scales"] == [places[column], places[row]]]
-        found[row, column] = np.mean(here) if here else np.nan
+    """5 by 5, σ across, the step down; mean over requests, infinite where one is not finite.
+
+    NaN where no cell was run.
+    """
+    found = np.full((len(SCALES), len(SCALES)), np.nan)
+    for row, column in np.ndindex(*found.shape):
+        wanted = [SCALES[column], SCALES[row]]
+        here = [value(c) for c in cells if np.allclose(c["scales"], wanted)]
+        if here:
+            found[row, column] = np.mean(here)
     return found
 
 
@@ -172,9 +177,10 @@ def _map(
     axis.set_title(title, fontsize=8)
     for row, column in np.ndindex(*values.shape):
         value = values[row, column]
-        said = "not finite" if np.isnan(value) else f"{value:.1f}".removesuffix(".0")
+        said = "not run" if np.isnan(value) else f"{value:.1f}".removesuffix(".0")
+        said = "not finite" if np.isinf(value) else said
         middle = sum(limits) / 2
-        dark = not np.isnan(value) and value > middle
+        dark = np.isfinite(value) and value > middle
         axis.text(column, row, said, ha="center", va="center", fontsize=6,
                   color="white" if dark else "black")  # fmt: skip
 
