@@ -7,13 +7,13 @@ that holds the student where it is not to move:
 
 ξ_j is drawn once for a record, ζ anew at each step and for a quarter of the records, d is the first
 term's distance without gradient. Departures from the paper, each with its measurement in
-docs/decisions/0005: the branch is f₀ and not f, which would chase itself into collapse; the noise
-has the spectrum of photographs, since white noise is one class to a net, and that class would
-swallow the others; ξ_j is fixed, since over fresh draws the majority's answer wins and nothing is
-forgotten; a mean over records; eval mode, frozen buffers; x+ξ within the data's bounds.
+docs/decisions/0005: what must not be answered is hidden in f₀(x+ξ); the noise has the spectrum
+of photographs, since white noise is one class to a net, and that class would swallow the others;
+the branch is f₀ and not f, and ξ_j is fixed, which here cost nothing and changed nothing; a mean
+over records; eval mode, frozen buffers; x+ξ within the data's bounds.
 
 Nothing is tuned. σ: the noise at which as many neighbours keep the answer as unseen data are
-right. What must not be answered (a class that leaves, a wrong label) is hidden in f₀(x+ξ). Step:
+right. Hidden are a class that leaves and a wrong label. Step:
 Polyak's, η = s L / ‖∇L‖², which aims to remove a share s of the loss. λ: such that at most a tenth
 of the neighbours change their answer. End: the records are answered as the neighbours.
 """
