@@ -19,7 +19,7 @@ from typing import Any
 from efface.cells import read, run
 from efface.cells.cell import Cell
 from efface.cells.describe import unlearning
-from efface.cells.reduce import columns_of, statistics_of
+from efface.cells.reduce import columns_of, rows_by, statistics_of
 from efface.cells.store import is_done
 from efface.record import versions
 from efface.scores.gap import gap
@@ -145,8 +145,6 @@ def scores(entry: Entry, store: str) -> dict[str, Any]:
 def untouched(request: Request, store: str) -> dict[str, float]:
     """The base model's columns for this request."""
     margins = read(store, request.base).margins
-    from efface.cells.reduce import rows_by
-
     rows = rows_by(request.forget, margins["train.y"])
     found = statistics_of(margins, forget=rows, leaving=request.leaving)
     return columns_of(found, leaving=bool(request.leaving))

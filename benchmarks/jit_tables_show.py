@@ -11,15 +11,14 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from efface.scores.gap import floor
+from efface.scores.gap import floor, gap
+from jit_requests import TASKS
+from jit_tables import SCALES, VARIANTS
 
 mpl.use("svg")
 from matplotlib import pyplot as plt
 
 RESULTS = Path("results")
-SCALES = tuple(10.0 ** (power / 4) for power in (-6, -3, 0, 3, 6))
-TASKS = ("class", "sub-class", "random")
-VARIANTS = ("jit", "jit_reference", "jit_paper")
 BUDGET, BEARABLE, HALF, LEVEL = 0.02, 0.01, 0.5, 0.95
 Row = dict[str, Any]
 
@@ -31,11 +30,6 @@ def interval(values: Iterable[float], *, draws: int = 4000) -> tuple[float, floa
     means = held[rng.integers(len(held), size=(draws, len(held)))].mean(1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def distance(one: dict[str, float], other: dict[str, float]) -> float:
-    """The gap of two models over the three columns."""
-    return float(np.mean([abs(one[name] - other[name]) for name in one]))
 
 
 def model_of(record: Row, cell: Row) -> Row:
@@ -64,7 +58,7 @@ def quality(record: Row) -> str:
                   "|---|---|---|---|---|---|"]  # fmt: skip
         lines.append(f"| retrained | {_columns([m['target'] for m in models])} | "
                      f"{100 * np.mean(floors):.1f} (floor) | | | |")  # fmt: skip
-        nothing = [distance(m["untouched"], m["target"]) for m in models]
+        nothing = [gap(m["untouched"], m["target"]) for m in models]
         lines.append(f"| nothing done | {_columns([m['untouched'] for m in models])} | "
                      f"{_with(nothing)} | 0 | | |")  # fmt: skip
         lines += [_row(v, [c for c in cells if c["variant"] == v]) for v in VARIANTS]
@@ -131,7 +125,7 @@ def share_closed(record: Row, cell: Row) -> float:
     if collapsed(cell) or cell["outcome"] != "done":
         return 0.0
     model = model_of(record, cell)
-    return 1 - cell["gap"] / distance(model["untouched"], model["target"])
+    return 1 - cell["gap"] / gap(model["untouched"], model["target"])
 
 
 def heat_maps(record: Row) -> None:
