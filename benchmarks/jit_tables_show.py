@@ -16,6 +16,7 @@ from jit_requests import TASKS
 from jit_tables import SCALES, VARIANTS
 
 mpl.use("svg")
+mpl.rcParams["svg.hashsalt"] = "jit"  # the same figure from the same records
 from matplotlib import pyplot as plt
 
 RESULTS = Path("results")
@@ -172,7 +173,7 @@ def _map(
     for row, column in np.ndindex(*values.shape):
         value = values[row, column]
         said = "not run" if np.isnan(value) else f"{value:.1f}".removesuffix(".0")
-        said = "not finite" if np.isinf(value) else said
+        said = "NaN" if np.isinf(value) else "0" if said == "-0" else said
         middle = sum(limits) / 2
         dark = np.isfinite(value) and value > middle
         axis.text(column, row, said, ha="center", va="center", fontsize=6,
