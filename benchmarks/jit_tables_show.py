@@ -16,7 +16,6 @@ from jit_requests import TASKS
 from jit_tables import SCALES, VARIANTS
 
 mpl.use("svg")
-mpl.rcParams["svg.hashsalt"] = "jit"  # the same figure from the same records
 from matplotlib import pyplot as plt
 
 RESULTS = Path("results")
@@ -131,6 +130,7 @@ def share_closed(record: Row, cell: Row) -> float:
 
 def heat_maps(record: Row) -> None:
     """A row a grid: points of D_r lost, gap, and what became of the cells."""
+    mpl.rcParams["svg.hashsalt"] = "jit"  # the same figure from the same records
     grids = _grids(record)
     figure, axes = plt.subplots(len(grids), 3, figsize=(11, 2.6 * len(grids)), squeeze=False)
     for line, (task, variant, guard) in zip(axes, grids, strict=True):
