@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from efface.halves import halves
 from efface.io.dataset import open_table, read_ids
 from efface.io.model import load_model
-from efface.prepare import halves
 from efface.record import state_digest, versions
 from efface.scores.gap import columns, gap
 from efface.scores.measure import Measured, measure

@@ -28,11 +28,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from efface.halves import halves
 from efface.io.checkpoint import load_checkpoint
 from efface.io.dataset import open_table
 from efface.io.model import LoadedModel, load_model
 from efface.io.table import Table
-from efface.prepare import halves
 from efface.record import state_digest, versions
 from efface.scores.gap import columns, gap
 from efface.scores.measure import Measured, measure

@@ -24,6 +24,7 @@ from efface.adapters import adapter_of, outputs, student_of, teacher_of
 from efface.cells import read
 from efface.cells.models import model_of, parts_of
 from efface.cells.reduce import arrays_of, columns_of, rows_by, statistics_of
+from efface.halves import halves
 from efface.methods.jit import jit
 from efface.methods.parts.hiding import Hidden, hiding, lowered
 from efface.methods.parts.holding import FAR, Hold, Holding, moved_around, stays
@@ -31,7 +32,6 @@ from efface.methods.parts.natural import perturbed
 from efface.methods.parts.neighbours import noisy
 from efface.methods.parts.reach import sigma_where
 from efface.methods.parts.unseen import accuracy_expected
-from efface.prepare import halves
 from efface.record import versions
 from efface.scores.gap import gap
 from efface.steps import descend

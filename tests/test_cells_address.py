@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 NO_ADDRESS = (
     "Wanted a function as package.module:function. Got 'number'. "
-    "Such as efface.cells.models:trained."
+    "Such as efface.cells.trained:trained."
 )
 NO_MODULE = (
     "Wanted a source file of the module fake_cellz. Got none. "
@@ -96,9 +96,19 @@ def test_a_function_that_the_settings_name_counts_as_imported(folder):  # noqa: 
     assert plain.description["sources"] != named.description["sources"]
 
 
+def test_a_trained_model_rests_on_no_guard_and_no_method():
+    """Work on guard, methods and evidence must not void models that took hours."""
+    found = files_of(["efface.cells.trained:trained"])
+    assert {"efface.steps", "efface.recipes", "efface.scores.measure"} <= set(found)
+    rooms = {name.removeprefix("efface.").split(".")[0] for name in found}
+    assert not {"guard", "evidence", "request", "prepare", "doctor"} & rooms
+    parts = {name for name in found if name.startswith("efface.methods")}
+    assert parts == {"efface.methods.parts.neighbours"}  # the recipe's crops
+
+
 def test_one_method_does_not_rest_on_the_others():
     """Work on one method must not void the records of all."""
-    found = files_of(["efface.cells.models:unlearned", "efface.methods.jit:jit"])
+    found = files_of(["efface.cells.unlearned:unlearned", "efface.methods.jit:jit"])
     assert {"efface.steps", "efface.guard.judge", "efface.scores.measure"} <= set(found)
     assert not {"efface.methods", "efface.methods.neighbourhood", "efface.request"} & set(found)
     assert not [name for name in found if name.split(".")[0] != "efface"]

@@ -9,9 +9,11 @@ import torch
 
 from efface.cells.data import data_set, part_of
 from efface.cells.describe import training, unlearning
-from efface.cells.models import model_of, parts_of, trained, unlearned
+from efface.cells.models import model_of, parts_of
 from efface.cells.reduce import columns_of, rows_by, statistics_of
 from efface.cells.store import read, write
+from efface.cells.trained import trained
+from efface.cells.unlearned import unlearned
 from efface.errors import InputError
 from efface.recipes import RECIPES
 from efface.scores.gap import columns

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from efface import Records, Split, forget
 from efface.errors import InputError, NotMet
 from efface.guard import Guard
-from efface.prepare import halves
+from efface.halves import halves
 from efface.types import Verdict
 
 QUICK = {"steps": 3}

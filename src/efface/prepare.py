@@ -13,7 +13,7 @@ from efface.io.checkpoint import some_of
 from efface.io.dataset import content_digests, records_of
 from efface.io.features import Features
 from efface.io.preprocessing import Preprocessing
-from efface.types import Records, Split, record_key
+from efface.types import Records, Split
 
 LEAST = 6
 """Records in a half: with five, losing all of them has p = 0.06 in a two-sided sign test."""
@@ -132,16 +132,3 @@ def _without(part: Records, gone: Records, *, by_name: bool) -> tuple[Records, i
 def _named(records: Records) -> bool:
     """Whether the ids say more than a row's number, which another table uses too."""
     return not all(identity.isdigit() for identity in records.ids)
-
-
-def halves(split: Split, *, seed: int) -> tuple[Split, Split]:
-    """The holdout cut in two by a seeded hash: the method's and guard's half, the evidence's."""
-    if split.holdout is None:
-        return split, split
-    order = sorted(
-        range(len(split.holdout)),
-        key=lambda row: record_key(f"{seed}/holdout/{split.holdout.ids[row]}"),
-    )
-    middle = len(order) // 2
-    first, second = (split.holdout.take(sorted(half)) for half in (order[:middle], order[middle:]))
-    return replace(split, holdout=first), replace(split, holdout=second)

@@ -14,12 +14,13 @@ from efface.doctor import Finding, examine, refuse_if_needed
 from efface.errors import InputError, NotMet
 from efface.evidence import Evidence, collect, render
 from efface.guard import Guard
+from efface.halves import halves
 from efface.io.features import Features
 from efface.io.preprocessing import Preprocessing
 from efface.memory import Need, needed
 from efface.methods import METHODS
 from efface.precision import as_written, not_finite, widened
-from efface.prepare import halves, prepared, refuse_kinds
+from efface.prepare import prepared, refuse_kinds
 from efface.record import SCHEMA, facts_into, state_digest, versions
 from efface.settings import check_ranges, hyperparameters, settings_of
 from efface.types import Progress, Split, Verdict, Watch, in_silence

@@ -55,7 +55,7 @@ def training(
         "keep_weights": keep_weights,
     }
     kind = f"trained {spelled['architecture']} {data}"
-    return Cell("efface.cells.models:trained", settings, kind=kind, guess_seconds=guess_seconds)
+    return Cell("efface.cells.trained:trained", settings, kind=kind, guess_seconds=guess_seconds)
 
 
 def unlearning(
@@ -105,7 +105,7 @@ def unlearning(
     }
     kind = f"{method} from {base.kind.removeprefix('trained ')}"
     return Cell(
-        "efface.cells.models:unlearned",
+        "efface.cells.unlearned:unlearned",
         settings,
         needs={"base": base},
         kind=kind,

@@ -1,11 +1,8 @@
-"""The functions of cells that hold a model: ``trained`` by a recipe, ``unlearned`` from a base.
+"""What trained and unlearned cells have in common: recipe, records, members, weights.
 
 Their settings are made by ``efface.cells.describe``, where they are explained.
 """
 
-import importlib
-import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,50 +12,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from efface.cells.cell import Reduced
 from efface.cells.data import part_of
-from efface.cells.reduce import arrays_of, rows_by, statistics_of
-from efface.errors import InputError, NotMet
-from efface.guard import Guard
-from efface.prepare import halves
-from efface.recipes import Recipe, fresh, train
-from efface.record import facts_into
-from efface.types import Method, Records, Split, carry_on
-
-
-def trained(settings: dict[str, Any], inputs: Mapping[str, Path], shared: Path) -> Reduced:  # noqa: ARG001
-    """Train from fresh weights; a retrained model is one with ``excluded`` rows."""
-    recipe, (records, test) = recipe_of(settings), parts_of(settings, shared)
-    y = records.y.numpy()
-    member = members(settings, y)
-    model = fresh(recipe, settings["num_classes"], seed=settings["seed"])
-    began = time.perf_counter()
-    rows = np.flatnonzero(member).tolist()
-    train(model, records.take(rows), recipe, seed=settings["seed"])
-    seconds = time.perf_counter() - began
-    arrays = arrays_of(model, records, test, member=member)
-    found = statistics_of(
-        arrays, forget=rows_by(settings["excluded"], y), leaving=settings["leaving"]
-    )
-    weights = model.state_dict() if settings["keep_weights"] else None
-    return Reduced({**found, "training_seconds": seconds}, arrays, weights)
-
-
-def unlearned(settings: dict[str, Any], inputs: Mapping[str, Path], shared: Path) -> Reduced:
-    """Change the base model by a method, under the guard or without it, and measure.
-
-    What the guard does not let pass leaves the base model, measured as such: ``outcome`` says so.
-    """
-    base = json.loads((inputs["base"] / "record.json").read_text())["description"]["settings"]
-    records, test = parts_of(base, shared)
-    y, model = records.y.numpy(), model_of(base, inputs["base"])
-    member, rows = members(base, y), rows_by(settings["forget"], y)
-    split = _split(settings, records, test, member=member, rows=rows)
-    student, facts = _changed(settings, model, split)
-    arrays = arrays_of(student, records, test, member=member)
-    found = statistics_of(arrays, forget=rows, leaving=settings["leaving"])
-    weights = student.state_dict() if settings["keep_weights"] else None
-    return Reduced({**found, **facts}, arrays, weights)
+from efface.cells.reduce import rows_by
+from efface.errors import InputError
+from efface.recipes import Recipe, fresh
+from efface.types import Records
 
 
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:
@@ -101,57 +59,3 @@ def model_of(settings: Mapping[str, Any], folder: Path) -> nn.Module:
     model = fresh(recipe_of(settings), settings["num_classes"], seed=0)
     model.load_state_dict(load_file(weights))
     return model.to(memory_format=torch.channels_last).eval()
-
-
-def _split(
-    settings: Mapping[str, Any],
-    records: Records,
-    test: Records,
-    *,
-    member: np.ndarray,
-    rows: list[int],
-) -> Split:
-    """What the method may see: the forget records, and the parts that the settings give it."""
-    stays = member.copy()
-    stays[rows] = False
-    whole = Split(
-        records.take(rows),
-        holdout=test if settings["holdout"] else None,
-        retain=records.take(np.flatnonzero(stays).tolist()) if settings["retain"] else None,
-        leaving=tuple(settings["leaving"]),
-    )
-    return halves(whole, seed=0)[0]
-
-
-def _changed(
-    settings: Mapping[str, Any], model: nn.Module, split: Split
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The student (or the model, when not met), and what there is to say of the way to it."""
-    method, calibration = method_at(settings["method"]), {}
-    began, guard, outcome = time.perf_counter(), None, "done"
-    if settings["guard"]:
-        guard = Guard(
-            model, split, utility_budget=settings["utility_budget"], seed=settings["seed"]
-        )
-    prepared = time.perf_counter()
-    chosen = {**settings["method_settings"], "seed": settings["seed"]}
-    with facts_into(calibration):
-        try:
-            student = method(model, split, watch=guard.watch if guard else carry_on, **chosen)
-            changed = time.perf_counter()
-            student = guard.settle(student) if guard else student
-        except NotMet:
-            student, outcome, changed = model, "not met", time.perf_counter()
-    seconds = {
-        "guard_prepared": prepared - began,
-        "method": changed - prepared,
-        "settled": time.perf_counter() - changed,
-    }
-    facts = {"outcome": outcome, "seconds": seconds, "calibration": calibration}
-    return student.eval(), {**facts, "guard": guard.as_json() if guard else None}
-
-
-def method_at(address: str) -> Method:
-    """The method at ``package.module:function``."""
-    module, name = address.split(":")
-    return getattr(importlib.import_module(module), name)

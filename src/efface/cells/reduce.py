@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from torch import nn
 
-from efface.prepare import halves
+from efface.halves import halves
 from efface.scores.measure import Measured, measure
 from efface.scores.membership import entropy_attack
 from efface.types import Records, Split

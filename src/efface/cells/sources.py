@@ -54,7 +54,7 @@ def refuse_unknown(address: str) -> None:
         raise InputError(
             "a function as package.module:function",
             repr(address),
-            "Such as efface.cells.models:trained.",
+            "Such as efface.cells.trained:trained.",
         )
     if file_of(address.partition(":")[0]) is None:
         raise InputError(

@@ -1,0 +1,18 @@
+"""The holdout in two: what method and guard have seen, the evidence does not use."""
+
+from dataclasses import replace
+
+from efface.types import Split, record_key
+
+
+def halves(split: Split, *, seed: int) -> tuple[Split, Split]:
+    """The holdout cut in two by a seeded hash: the method's and guard's half, the evidence's."""
+    if split.holdout is None:
+        return split, split
+    order = sorted(
+        range(len(split.holdout)),
+        key=lambda row: record_key(f"{seed}/holdout/{split.holdout.ids[row]}"),
+    )
+    middle = len(order) // 2
+    first, second = (split.holdout.take(sorted(half)) for half in (order[:middle], order[middle:]))
+    return replace(split, holdout=first), replace(split, holdout=second)
