@@ -19,7 +19,9 @@ of the neighbours change their answer. End: the records are answered as the neig
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +30,7 @@ from torch import Tensor, nn
 
 from efface.adapters import adapter_of, outputs, student_of, teacher_of
 from efface.methods.parts.hiding import Hidden, hiding, lowered
-from efface.methods.parts.holding import FAR, WAY, Hold, Holding, moved_around, stays
+from efface.methods.parts.holding import LOOK, WAY, Hold, Holding, hold_for, moved_around, stays
 from efface.methods.parts.natural import perturbed
 from efface.methods.parts.noise import refuse_no_noise
 from efface.methods.parts.reach import sigma_where
@@ -94,11 +96,16 @@ def jit(
     wanted = GUESS if expected is None else expected
     found, kept = sigma_where(teacher, forget, wanted, start=sigma, seed=seed)
     _tell("noise found", sigma=found, kept=kept, wanted=wanted)
-    hold, share = Hold(), min(max(step_size, 3 / max(steps, 1)), 0.15)
-    moved = moved_around(teacher, student, forget, hidden=hidden, sigma=found, seed=seed)
+    at_once = min(len(forget), records_per_step)
+    hold, share = hold_for(at_once), min(max(step_size, 3 / max(steps, 1)), 0.15)
+    around = {"hidden": hidden, "sigma": found, "reach": hold.reach, "seed": seed}
+    moved = moved_around(teacher, student, forget, **around)
     sample = forget.take(range(min(len(forget), WAY)))
-    way = way_to(teacher, student, sample, target=_target(teacher, found, hidden, **drawn))
-    after = Holding(watch, hold, share, trust * strength, moved, way, settled)
+    said = partial(_said, teacher, hidden, wrong=mislabelled)
+    target = _target(said, found, **drawn)
+    way = way_to(teacher, student, sample, target=target, mislabelled=mislabelled)
+    look = min(LOOK, max(1, at_once // 16))
+    after = Holding(watch, hold, share, trust * strength, moved, way, settled, look)
     descend(
         student,
         jit_loss(teacher, split, sigma=found, mislabelled=mislabelled, hold=hold, **drawn),
@@ -133,43 +140,45 @@ def jit_loss(
     outputs are not one label.
     """
     refuse_no_noise(sigma, perturbations)
-    weight, hidden = hold or Hold(), hiding(split, mislabelled=mislabelled)
+    hold = hold or Hold()
+    hidden = hiding(split, mislabelled=mislabelled)
+    said = partial(_said, teacher, hidden, wrong=mislabelled)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        rows = _held(batch, step)
+        rows = _held(batch, step, hold)
         held = batch.take(rows)
-        other = perturbed(held, sigma, seed=seed, step=FAR + step)
+        other = hold.around(held, sigma, seed=seed, step=step)
         both = batch.take(torch.cat([torch.arange(len(batch)), rows]))
         both = replace(both, x=torch.cat([batch.x, other.x]))
         answer, still = outputs(student, both).split([len(batch), len(held)])
         near = [perturbed(batch, sigma, seed=seed, step=draw) for draw in range(perturbations)]
-        changes = torch.stack([_change(answer, _said(teacher, batch, n, hidden)) for n in near])
+        changes = torch.stack([_change(answer, said(batch, neighbour)) for neighbour in near])
         lengths = torch.stack([(n.x - batch.x).flatten(1).norm(dim=1) for n in near])
         scale = (changes.detach() * lengths).mean(0)[rows].clamp_min(SMALLEST)
-        given = answer_of(teacher, other)
+        given = answer_of(teacher, other) if len(rows) else still.detach()  # some nets refuse none
         moved = stays(given, hidden(given, held)) * (still - given).square().sum(1) / scale
         rows = rows.to(moved.device)
-        return _ratio(changes, lengths).index_add(0, rows, EVERY * weight.weight * moved)
+        return _ratio(changes, lengths).index_add(0, rows, hold.share * hold.weight * moved)
 
     return loss
 
 
-EVERY, SMALLEST = 4, 1e-6
-"""One record in so many is held at a step; the least d ‖ζ‖."""
+SMALLEST = 1e-6
+"""The least d ‖ζ‖."""
 
 
-def _held(batch: Records, step: int) -> Tensor:
-    """Rows of the records whose neighbours are held at this step: by id, the same in any batch."""
-    chosen = [(record_key(identity) + step) % EVERY == 0 for identity in batch.ids]
-    return torch.nonzero(torch.tensor(chosen)).flatten()
+def _held(batch: Records, step: int, hold: Hold) -> Tensor:
+    """Rows whose neighbours are held at this step, once for each: by id, the same in any batch."""
+    chosen = [(record_key(identity) + step) % hold.every == 0 for identity in batch.ids]
+    return torch.nonzero(torch.tensor(chosen)).flatten().repeat_interleave(hold.copies)
 
 
 def _said(
-    teacher: nn.Module, batch: Records, neighbour: Records, hidden: Hidden
+    teacher: nn.Module, hidden: Hidden, batch: Records, neighbour: Records, *, wrong: bool
 ) -> Float[Tensor, " m k"]:
-    """f₀(x+ξ), with what must not be answered as low as the lowest of the others."""
+    """f₀(x+ξ), with what must not be answered hidden."""
     answer = answer_of(teacher, neighbour)
-    return lowered(answer, hidden(answer, batch))
+    return lowered(answer, hidden(answer, batch), wrong=wrong)
 
 
 def _change(answer: Tensor, said: Tensor) -> Float[Tensor, " m"]:
@@ -189,13 +198,13 @@ GUESS = 0.7
 
 
 def _target(
-    teacher: nn.Module, sigma: float, hidden: Hidden, *, perturbations: int, seed: int
+    said: Callable[[Records, Records], Tensor], sigma: float, *, perturbations: int, seed: int
 ) -> Target:
-    """The given model's answer at the neighbours, on average."""
+    """What the neighbours are answered with, on average."""
 
     def target(batch: Records) -> Tensor:
         near = (perturbed(batch, sigma, seed=seed, step=draw) for draw in range(perturbations))
-        return torch.stack([_said(teacher, batch, n, hidden) for n in near]).mean(0)
+        return torch.stack([said(batch, neighbour) for neighbour in near]).mean(0)
 
     return target
 

@@ -37,7 +37,15 @@ def hiding(split: Split, *, mislabelled: bool) -> Hidden:
     return hidden
 
 
-def lowered(answer: Float[Tensor, " m k"], gone: Bool[Tensor, " m k"]) -> Float[Tensor, " m k"]:
-    """Outputs in which what is hidden is as low as the lowest of the others."""
-    lowest = answer.masked_fill(gone, torch.inf).amin(1, keepdim=True)
-    return torch.where(gone, lowest, answer)
+def lowered(
+    answer: Float[Tensor, " m k"], gone: Bool[Tensor, " m k"], *, wrong: bool = False
+) -> Float[Tensor, " m k"]:
+    """Outputs in which what is hidden is as low as the lowest of the others.
+
+    A ``wrong`` label is as low as their mean: nothing is known against it of an unseen record.
+    """
+    level = answer.masked_fill(gone, torch.inf).amin(1, keepdim=True)
+    if wrong:
+        others = (~gone).sum(1, keepdim=True)
+        level = answer.masked_fill(gone, 0).sum(1, keepdim=True) / others
+    return torch.where(gone, level, answer)

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,16 +18,51 @@ from efface.types import Records, Verdict, Watch
 FAR = 500_000
 """Draws of neighbours that hold begin here; below are those that a record is smoothed with."""
 
-PROBES, WAY, LOOK, SHRUNK = 48, 128, 8, 0.7
-"""Neighbours and records that are looked at, the latter after each ``LOOK`` steps; what a refusal
-leaves of the trust."""
+HELD, PROBES, WAY, LOOK, SHRUNK = 32, 48, 128, 8, 0.7
+"""Neighbours held in a step; neighbours and records that are looked at, the latter after each
+``LOOK`` steps; what a refusal leaves of the trust."""
+
+NEAR, WIDE = (1.0,), (2.0, 4.0, 8.0, 16.0)
+"""How far away neighbours are held, in σ: where few records go, what stays lies further off."""
 
 
 @dataclass
 class Hold:
-    """λ, how strongly the student is held where it is not to move; follows what it does."""
+    """How the student is held where it is not to move.
+
+    ``weight``: λ, which follows what the student does; one record in ``every`` is held at a step,
+    at ``copies`` neighbours, whose noise is σ times the numbers of ``reach``, taken in turn.
+    """
 
     weight: float = 2.0
+    every: int = 4
+    copies: int = 1
+    reach: tuple[float, ...] = NEAR
+
+    @property
+    def share(self) -> float:
+        """What one held neighbour stands for: with it the sum is a mean over all records."""
+        return self.every / self.copies
+
+    def around(self, held: Records, sigma: float, *, seed: int, step: int) -> Records:
+        """A neighbour of each row; the ``copies`` rows of one record follow one another."""
+        x = held.x.clone()
+        for copy, scale in zip(range(self.copies), cycle(self.reach), strict=False):
+            rows = slice(copy, None, self.copies)
+            drawn = held.take(torch.arange(len(held))[rows])
+            number = FAR + step * self.copies + copy
+            x[rows] = perturbed(drawn, sigma * scale, seed=seed, step=number).x
+        return replace(held, x=x)
+
+
+def hold_for(records: int) -> Hold:
+    """As many neighbours held in a step of one record as in one of many."""
+    few = records <= HELD // 2
+    return Hold(
+        every=max(1, records // HELD),
+        copies=max(1, HELD // max(records, 1)),
+        reach=WIDE if few else NEAR,
+    )
 
 
 def moved_around(
@@ -36,12 +72,16 @@ def moved_around(
     *,
     hidden: Hidden,
     sigma: float,
+    reach: tuple[float, ...] = NEAR,
     seed: int,
 ) -> Callable[[], float]:
     """Ask for the share of neighbours whose answer has changed, apart from those trained on."""
     sample = forget.take(range(min(len(forget), PROBES))).to(device_of(teacher))
     adapter, copies = adapter_of(sample), -(-PROBES // len(sample))
-    probes = [perturbed(sample, sigma, seed=seed, step=2 * FAR + copy) for copy in range(copies)]
+    probes = [
+        perturbed(sample, sigma * scale, seed=seed, step=2 * FAR + copy)
+        for copy, scale in zip(range(copies), cycle(reach), strict=False)
+    ]
     given = [answer_of(teacher, probe) for probe in probes]
     said = [adapter.answer(answer) for answer in given]
     staying = torch.cat([stays(answer, hidden(answer, sample)) for answer in given])
@@ -72,6 +112,7 @@ class Holding:
     moved: Callable[[], float]
     way: Callable[[], float]
     settled: float
+    look: int = LOOK
     taken: int = 0
     refused: float = 1.0
     regained: float = 1.0
@@ -94,7 +135,7 @@ class Holding:
         self._reweigh(min(max(excess, -1.0), 1.0))
         self.regained = min(self.regained * 1.25, self.refused)
         self.taken += 1
-        done = self.taken % LOOK == 0 and self.way() >= self.settled
+        done = self.taken % self.look == 0 and self.way() >= self.settled
         return Verdict.END if done else Verdict.GO_ON
 
     def _reweigh(self, by: float) -> None:

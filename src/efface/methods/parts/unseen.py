@@ -34,22 +34,28 @@ def answer_of(model: nn.Module, batch: Records) -> Float[Tensor, " m k"]:
 
 
 def way_to(
-    teacher: nn.Module, student: nn.Module, forget: Records, *, target: Target
+    teacher: nn.Module,
+    student: nn.Module,
+    forget: Records,
+    *,
+    target: Target,
+    mislabelled: bool = False,
 ) -> Callable[[], float]:
     """Share of the way from the given confidence to the target's, on up to 512 records.
 
-    Confidence in the given model's own answer; asked again at each call. 1 where there is no way.
+    Confidence in the given model's own answer, 0 to 1; of wrong labels their log-odds, since an
+    unseen model gives them hardly any confidence. Asked again at each call; 1 where is no way.
     """
     adapter = adapter_of(forget)
     rows = torch.arange(min(len(forget), 512)).split(128)
     parts = [forget.take(part).to(device_of(teacher)) for part in rows]
-    own = [adapter.answer(answer_of(teacher, part)) for part in parts]
+    said = [part.y if mislabelled else adapter.answer(answer_of(teacher, part)) for part in parts]
 
     def confidence(answer: Target) -> float:
-        each = [
-            (-adapter.loss(answer(part), said)).exp() for part, said in zip(parts, own, strict=True)
-        ]
-        return float(torch.cat(each).mean())
+        losses = torch.cat(
+            [adapter.loss(answer(part), y) for part, y in zip(parts, said, strict=True)]
+        )
+        return float((_log_odds(losses) if mislabelled else (-losses).exp()).mean())
 
     start, goal = confidence(lambda part: answer_of(teacher, part)), confidence(target)
 
@@ -58,3 +64,8 @@ def way_to(
         return (start - now) / (start - goal) if start - goal > 0.01 else 1.0  # noqa: PLR2004
 
     return done
+
+
+def _log_odds(losses: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Ln p − ln(1 − p) of the label whose cross-entropy −ln p is given."""
+    return -losses - torch.log(-torch.expm1(-losses.double())).clamp_min(-40)
