@@ -8,7 +8,6 @@ import copy
 import math
 import re
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -26,8 +25,8 @@ SHARE = 3
 """One in so many layers, those used last, is open as ``last-layers``."""
 
 RANK = 8
-"""Of an adapter, PEFT's own default. Its scale is 2: at √3, with PEFT's first weights, a step moves a
-layer as far as a step of the layer's own weights does, in the directions that the rank has."""
+"""Of an adapter, PEFT's own default. Its scale is 2: at √3, with PEFT's first weights, a step moves
+a layer as far as a step of the layer's own weights, in the directions that the rank has."""
 
 NORM = re.compile(r"(batch|layer|group|instance|rms)norm", re.IGNORECASE)
 """Names of normalisation classes: torch's own, and those that transformers and timm write anew."""
@@ -153,22 +152,32 @@ def _flat(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _layers(model: nn.Module, batch: Records) -> list[list[str]]:
-    """Names of the weights of each module that holds some, in the order in which they are used.
+    """Names of the weights of each layer, in the order in which layers are used.
 
-    A layer stands where the last of its weights was last used, and so does a tied weight.
+    A module's own weights stand where the last of them was last used, a tied weight where it was
+    itself; what is last used at once is one layer.
     """
     held = teacher_of(model)
-    uses = _Uses(held.parameters())
+    uses, tied = _Uses(held.parameters()), _tied(held)
     with uses:
         _asked_once(held, batch)
-    layers: dict[str, list[str]] = {}
+    used = {name: uses.last[id(w)] for name, w in held.named_parameters() if id(w) in uses.last}
+    owner = {name: name if name in tied else name.rpartition(".")[0] for name in used}
     places: dict[str, int] = {}
-    for name, weight in held.named_parameters():
-        if id(weight) in uses.last:
-            layer = name.rpartition(".")[0]
-            layers.setdefault(layer, []).append(name)
-            places[layer] = max(places.get(layer, 0), uses.last[id(weight)])
-    return [layers[layer] for layer in sorted(places, key=lambda layer: places[layer])]
+    for name, place in used.items():
+        places[owner[name]] = max(place, places.get(owner[name], 0))
+    layers: dict[int, list[str]] = {place: [] for place in sorted(places.values())}
+    for name in used:
+        layers[places[owner[name]]].append(name)
+    return list(layers.values())
+
+
+def _tied(model: nn.Module) -> set[str]:
+    """Names of the weights that have more than one."""
+    names: dict[int, list[str]] = {}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(weight), []).append(name)
+    return {name for several in names.values() if len(several) > 1 for name in several}
 
 
 @torch.no_grad()
@@ -229,9 +238,8 @@ def _linear(model: nn.Module, batch: Records) -> list[str]:
     Not where a weight is tied, since an adapter on one place would not be at the other; nor where
     the weight is used without the module's forward, as attention and torch's encoder layer do.
     """
-    output = _layers(model, batch)[-1]
+    left = {*_layers(model, batch)[-1], *_tied(model)}
     held = teacher_of(model)
-    count = Counter(id(weight) for _, weight in held.named_parameters(remove_duplicate=False))
     fused = [n for n, m in held.named_modules() if isinstance(m, nn.TransformerEncoderLayer)]
     called: list[nn.Module] = []
     for module in held.modules():
@@ -241,9 +249,9 @@ def _linear(model: nn.Module, batch: Records) -> list[str]:
         name
         for name, module in held.named_modules()
         if type(module).forward is nn.Linear.forward
-        and count[id(dict(module.named_parameters(recurse=False)).get("weight"))] == 1
+        and "weight" in dict(module.named_parameters(recurse=False))
+        and f"{name}.weight" not in left
         and any(module is one for one in called)
-        and f"{name}.weight" not in output
         and not any(name.startswith(f"{layer}.") for layer in fused)
     ]
 
