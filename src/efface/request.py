@@ -124,7 +124,6 @@ def forget(
     master, adapted = widened(start), trainable == "adapter"
     guard = Guard(master, theirs, utility_budget=utility_budget, adapted=adapted, seed=seed)
     run = _unlearned(method, master, theirs, guard, chosen, seed=seed, progress=progress)
-    adapter = run.student if adapted else None
     run = _written(run, model, stored)
     findings += (KEPT_APART,) * adapted
     evidence = collect(model, run.student, ours, outcome=run.outcome, seed=seed, **names)
@@ -142,8 +141,7 @@ def forget(
         "weights": _digests(model, run.student),
         **run.as_json(guard),
     }
-    adapter = adapter if run.student else None
-    result = Result(run.student or model, evidence, record, findings, adapter)
+    result = Result(run.student or model, evidence, record, findings, run.adapter)
     if run.failure:
         run.failure.result = result
         raise run.failure
@@ -158,6 +156,7 @@ class _Run:
     failure: NotMet | None
     facts: dict[str, Any]
     seconds: float
+    adapter: nn.Module | None = None
 
     @property
     def outcome(self) -> str:
@@ -198,7 +197,9 @@ def _written(run: _Run, model: nn.Module, stored: Mapping[str, torch.dtype] | No
     """The run with the weights that will be written, merged and rounded to their dtypes."""
     if run.student is None:
         return run
-    student = as_written(closed(run.student, model), model, stored)
+    merged = closed(run.student, model)
+    adapter = None if merged is run.student else run.student
+    student = as_written(merged, model, stored)
     if broken := not_finite(student.state_dict()):
         failure = NotMet(
             "weights that their own dtype can hold",
@@ -206,7 +207,7 @@ def _written(run: _Run, model: nn.Module, stored: Mapping[str, torch.dtype] | No
             "The old model stands. Convert it to bfloat16 or float32 first, or lower --strength.",
         )
         return replace(run, student=None, failure=failure)
-    return replace(run, student=student)
+    return replace(run, student=student, adapter=adapter)
 
 
 def _memory_needed(
