@@ -187,3 +187,19 @@ def test_modes_hooks_and_flags_of_the_given_model_stand(digits, random_state_kep
         given.is_untouched()
         assert all(weight.grad is None for weight in twin.parameters())
         assert moving(twin, trainable)["numbers"] > 0
+
+
+def test_an_adapters_first_weights_are_the_seeds_whatever_was_drawn_before(digits):
+    """A run must be made again in another program, at another place of it."""
+
+    def first(seed):
+        with torch.random.fork_rng():
+            torch.rand(seed + 1)
+            twin = opened(net(), digits.take([0]), "adapter", seed=seed)
+        return dict(twin.named_parameters())["base_model.model.1.lora_A.default.weight"].detach()
+
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        one = first(1)
+    assert one.equal(first(1))
+    assert not one.equal(first(2))
