@@ -237,17 +237,25 @@ def student_of(model: nn.Module) -> nn.Module:
     return student.eval()
 
 
+def alongside(model: nn.Module) -> nn.Module:
+    """Modules of its own over the same weights and buffers, with modes and flags as in ``model``.
+
+    It costs no memory. Gradients and flags are its own: setting them leaves ``model`` alone.
+    """
+    shared: dict[int, object] = {}
+    for weight in model.parameters():
+        shared[id(weight)] = nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
+    for buffer in model.buffers():
+        shared[id(buffer)] = buffer
+    return copy.deepcopy(model, shared)
+
+
 def teacher_of(model: nn.Module) -> nn.Module:
     """The model held still: eval mode, no gradients; modules of its own over the same weights.
 
     It is the given model only as long as that stands still, and it costs no memory.
     """
-    shared: dict[int, object] = {}
-    for weight in model.parameters():
-        shared[id(weight)] = nn.Parameter(weight.detach(), requires_grad=False)
-    for buffer in model.buffers():
-        shared[id(buffer)] = buffer
-    return copy.deepcopy(model, shared).eval()
+    return alongside(model).requires_grad_(requires_grad=False).eval()
 
 
 def device_of(model: nn.Module) -> torch.device:

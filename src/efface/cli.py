@@ -40,6 +40,8 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
     holdout: str | None = None,
     retain: str | None = None,
     method: str = "neighbourhood",
+    trainable: str = "all",
+    keep_adapter: Annotated[bool, Parameter(negative=())] = False,
     strength: float | None = None,
     expected_accuracy: float | None = None,
     mislabelled: Annotated[bool, Parameter(negative=())] = False,
@@ -73,6 +75,8 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
         holdout: Data that the model was never trained on, 12 records or more.
         retain: Data that the model was trained on and that stay.
         method: Name of a method.
+        trainable: Weights that may move: `all`, `last-layers`, `norm` or `adapter` (LoRA, merged).
+        keep_adapter: Write the adapter beside the merged model too, as PEFT's own folder `adapter`.
         strength: The method's one knob; 1 is its default.
         expected_accuracy: Accuracy on unseen data (0 to 1), from the model card.
         mislabelled: The labels of the forget records are wrong.
@@ -101,8 +105,10 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
         naming={"ids": ids, "where": where, "forget_class": forget_class},
         holdout=holdout,
         retain=retain,
+        keep_adapter=keep_adapter,
         options={
             "method": method,
+            "trainable": trainable,
             "strength": strength,
             "expected_accuracy": expected_accuracy,
             "mislabelled": mislabelled,
@@ -199,6 +205,7 @@ RESERVED = (
     "split",
     "model",
     "method",
+    "trainable",
     "mislabelled",
     "classes",
     "preprocessing",

@@ -27,6 +27,7 @@ from efface.methods import METHODS
 from efface.record import exclusion_table, keyed_hashes
 from efface.request import Result, forget
 from efface.settings import hyperparameters
+from efface.trainable import refuse_unknown
 from efface.types import Records, Split
 
 
@@ -84,11 +85,13 @@ def run_forget(
     holdout: str | None,
     retain: str | None,
     options: Mapping[str, Any],
+    keep_adapter: bool = False,
 ) -> None:
     """Load, forget under guard, write the new folder whole; show what came of it.
 
     Raises NotMet after writing the account of a request that could not be met, without a model.
     """
+    refuse_unknown(options["trainable"], keep_adapter=keep_adapter)
     refuse_overlap(out, {"MODEL": model, "--data": data, "--holdout": holdout, "--retain": retain})
     refuse_taken(out)
     device = device_named(flags.device)
@@ -96,7 +99,8 @@ def run_forget(
     loaded = flags.model(model)
     with _claimed_by_one(out, main=main):
         others = {"holdout": holdout, "retain": retain}
-        _run(loaded, flags, data, out, naming=naming, others=others, options=options, main=main)
+        requested = {"naming": naming, "others": others, "options": options}
+        _run(loaded, flags, data, out, **requested, keep_adapter=keep_adapter, main=main)
 
 
 @contextmanager
@@ -118,6 +122,7 @@ def _run(
     naming: Mapping[str, Any],
     others: Mapping[str, str | None],
     options: Mapping[str, Any],
+    keep_adapter: bool,
     main: bool,
 ) -> None:
     """The request itself, with the folder claimed."""
@@ -138,7 +143,8 @@ def _run(
         data={"digest": table.digest, "architecture": loaded.architecture},
     )
     if main:
-        _write(out, result, loaded, split.forget.ids)
+        kept = result if keep_adapter else replace(result, adapter=None)
+        _write(out, kept, loaded, split.forget.ids)
         _summary(result, out)
     if failure:
         raise failure
@@ -235,9 +241,18 @@ def _write(out: Path, result: Result, loaded: LoadedModel, ids: tuple[str, ...])
     with whole_folder(out) as scratch:
         if result.record["outcome"] == "done":
             loaded.write(result.model.cpu(), scratch)
+        if result.adapter is not None:
+            _write_adapter(result.adapter, scratch / "adapter")
         write_whole(scratch / "exclude.csv", exclusion_table(ids, key))
         write_whole(scratch / "exclude.key", (key.hex() + "\n").encode())
         write_evidence(scratch, result.evidence, result.record)
+
+
+def _write_adapter(adapter: Any, folder: Path) -> None:
+    """PEFT's own folder, whole or absent; the hub is asked nothing."""
+    with whole_folder(folder) as scratch:
+        adapter.cpu().save_pretrained(str(scratch), save_embedding_layers=False)
+    show.event("adapter", kept_apart=True, hint="taken off the given model, that is back")
 
 
 def _summary(result: Result, out: Path) -> None:

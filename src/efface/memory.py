@@ -82,13 +82,15 @@ def needed(
     """What a request will hold: the given model, ``copies`` more, activations, and the records.
 
     ``copies`` counts float32 states: student, gradients, optimizer, averages, the guard's last good
-    one. ``forward`` is one record's forward pass; what it saves for the backward pass is counted
-    and taken ``records_at_once`` times.
+    one. What is frozen has no gradient, and that state is counted without it. ``forward`` is one
+    record's forward pass; what it saves for the backward pass is counted and taken
+    ``records_at_once`` times.
     """
     given = sum(t.nbytes for t in {id(t): t for t in model.state_dict().values()}.values())
-    weights = sum(weight.numel() * max(4, weight.element_size()) for weight in model.parameters())
+    sizes = {w: w.numel() * max(4, w.element_size()) for w in model.parameters()}
+    frozen = sum(size for weight, size in sizes.items() if not weight.requires_grad)
     return Need(
-        models_bytes=given + copies * weights,
+        models_bytes=given + copies * sum(sizes.values()) - frozen,
         activations_bytes=_saved_bytes(model, forward) * records_at_once,
         records_bytes=sum(tensor.nbytes for tensor in records),
     )

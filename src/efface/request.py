@@ -23,7 +23,16 @@ from efface.precision import as_written, not_finite, widened
 from efface.prepare import prepared, refuse_kinds
 from efface.record import SCHEMA, facts_into, state_digest, versions
 from efface.settings import check_ranges, hyperparameters, settings_of
+from efface.trainable import closed, moving, opened, refuse_unknown
 from efface.types import Progress, Split, Verdict, Watch, in_silence
+
+KEPT_APART = Finding(
+    "adapter",
+    "note",
+    "Whoever takes an adapter that is kept apart off again has the old model back: the records are "
+    "still in the base. The merged model is the one to hand on.",
+)
+"""Holds of every adapter, and is said beside every one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +40,16 @@ class Result:
     """What ``forget`` gives back.
 
     ``model``: the new model, in eval mode; ``evidence``: what changed, at the tier that the data
-    allow; ``record``: settings, seeds, versions, digests; ``findings``: what doctor saw before.
+    allow; ``record``: settings, seeds, versions, digests; ``findings``: what doctor saw before;
+    ``adapter``: with ``trainable="adapter"`` PEFT's model of what was merged into ``model``, on
+    float32 weights; taken off, the old model is back.
     """
 
     model: nn.Module
     evidence: Evidence
     record: dict[str, Any]
     findings: tuple[Finding, ...] = field(default=())
+    adapter: nn.Module | None = None
 
     def _repr_html_(self) -> str:
         """The outcome and the rows that ran: what a notebook shows."""
@@ -55,6 +67,7 @@ def forget(
     split: Split,
     *,
     method: str = "neighbourhood",
+    trainable: str = "all",
     mislabelled: bool = False,
     classes: tuple[str, ...] | None = None,
     preprocessing: Preprocessing | Features | None = None,
@@ -76,6 +89,8 @@ def forget(
             12 records or more, is split once by a seeded hash: method and guard see the first half,
             the evidence the second.
         method: a name in ``efface.methods.METHODS``.
+        trainable: which weights may move: ``all``, ``last-layers``, ``norm`` or ``adapter``, see
+            ``efface.trainable.opened``; the others stay as they are, bit for bit.
         mislabelled: the labels of the forget records are wrong.
         classes: names of the classes, for the report.
         preprocessing: how images or rows of a ``datasets.Dataset`` become inputs.
@@ -90,10 +105,12 @@ def forget(
     Raises:
         InputError: the records or the settings are not what the method takes.
         Hazard: the model and the data do not fit.
+        MissingExtra: an adapter is asked for and PEFT is not installed.
         NotMet: the guard could not meet the request; ``error.result`` holds the evidence.
     """
     if not isinstance(split, Split):
         raise InputError("a Split", type(split).__name__, "Give Split(forget=records).")
+    refuse_unknown(trainable)
     chosen = settings_of(method, mislabelled=mislabelled, settings=settings)
     check_ranges({**chosen, "utility_budget": utility_budget, "seed": seed})
     split, counts = prepared(split, preprocessing)
@@ -103,16 +120,19 @@ def forget(
     findings = examine(model, preprocessing, split.forget, holdout=theirs.holdout, **names)
     refuse_if_needed(findings)
     whole = {**hyperparameters(method), **chosen}
-    need = _memory_needed(method, model, split, whole, told=started)
-    master = widened(model)
-    guard = Guard(master, theirs, utility_budget=utility_budget, seed=seed)
+    start = opened(model, split.forget.take([0]), trainable, seed=seed)
+    need = _memory_needed(method, start, split, whole, told=started)
+    master, adapted = widened(start), trainable == "adapter"
+    guard = Guard(master, theirs, utility_budget=utility_budget, adapted=adapted, seed=seed)
     run = _unlearned(method, master, theirs, guard, chosen, seed=seed, progress=progress)
     run = _written(run, model, stored)
+    findings += (KEPT_APART,) * adapted
     evidence = collect(model, run.student, ours, outcome=run.outcome, seed=seed, **names)
     record = {
         "schema": SCHEMA,
         "versions": versions(),
         "method": method,
+        "trainable": moving(start, trainable),
         "settings": whole,
         "seed": seed,
         "request": counts,
@@ -122,7 +142,7 @@ def forget(
         "weights": _digests(model, run.student),
         **run.as_json(guard),
     }
-    result = Result(run.student or model, evidence, record, findings)
+    result = Result(run.student or model, evidence, record, findings, run.adapter)
     if run.failure:
         run.failure.result = result
         raise run.failure
@@ -137,6 +157,7 @@ class _Run:
     failure: NotMet | None
     facts: dict[str, Any]
     seconds: float
+    adapter: nn.Module | None = None
 
     @property
     def outcome(self) -> str:
@@ -174,10 +195,12 @@ def _unlearned(
 
 
 def _written(run: _Run, model: nn.Module, stored: Mapping[str, torch.dtype] | None) -> _Run:
-    """The run with the weights that will be written, rounded to their dtypes."""
+    """The run with the weights that will be written, merged and rounded to their dtypes."""
     if run.student is None:
         return run
-    student = as_written(run.student, model, stored)
+    merged = closed(run.student, model)
+    adapter = None if merged is run.student else run.student
+    student = as_written(merged, model, stored)
     if broken := not_finite(student.state_dict()):
         failure = NotMet(
             "weights that their own dtype can hold",
@@ -185,7 +208,7 @@ def _written(run: _Run, model: nn.Module, stored: Mapping[str, torch.dtype] | No
             "The old model stands. Convert it to bfloat16 or float32 first, or lower --strength.",
         )
         return replace(run, student=None, failure=failure)
-    return replace(run, student=student)
+    return replace(run, student=student, adapter=adapter)
 
 
 def _memory_needed(

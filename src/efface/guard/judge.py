@@ -18,6 +18,7 @@ from efface.adapters import adapter_of, asked, teacher_of
 from efface.errors import NotMet
 from efface.guard.inputs import synthetic_inputs
 from efface.guard.states import State, between, copied, finite_buffers, looked_at, norm, put
+from efface.trainable import added
 from efface.types import Records, Split, Verdict
 
 EVERY = 5
@@ -64,6 +65,8 @@ class Guard:
         halvings: so many times a step is halved; then the request has failed.
         fresh_start: the method starts from an untrained model: no trust region around the given
             one, and utility is asked of the result alone.
+        adapted: ``model`` carries an adapter (``trainable.opened``), and all else is frozen:
+            movement is that of the weights with the adapter merged.
         seed: draws the synthetic inputs and the sample of the holdout.
     """
 
@@ -77,6 +80,7 @@ class Guard:
         drift: float = 0.2,
         halvings: int = 8,
         fresh_start: bool = False,
+        adapted: bool = False,
         seed: int = 0,
     ) -> None:
         self.budgets = {"utility": utility_budget, "movement": movement, "drift": drift}
@@ -84,12 +88,12 @@ class Guard:
         self.steps, self.halvings, self._allowed = 0, 0, halvings
         self.drawn_back: float | None = None
         self.failed: str | None = None
-        self._fresh_start = fresh_start
+        self._fresh_start, self._adapted = fresh_start, adapted
         self._measured: dict[str, float] = {}
         self._given: State = {name: t.detach() for name, t in model.state_dict().items()}
         self._good: State | None = None
         self._weights = [name for name, _ in model.named_parameters()]
-        self._size = norm(self._given[name] for name in self._weights)
+        self._size = norm(w for w in model.parameters() if not (adapted and w.requires_grad))
         self._adapter = adapter_of(split.forget)
         self._leaving = list(split.leaving)
         teacher = teacher_of(model)
@@ -144,7 +148,8 @@ class Guard:
     def movement_of(self, student: nn.Module) -> float:
         """‖θ - θ₀‖ / ‖θ₀‖ over the parameters; not finite when a weight is not."""
         state = student.state_dict()
-        moved = norm(state[name] - self._given[name].to(state[name]) for name in self._weights)
+        changes = (state[name] - self._given[name].to(state[name]) for name in self._weights)
+        moved = norm(added(student) if self._adapted else changes)
         return moved / max(self._size, 1e-12)
 
     def drift_of(self, student: nn.Module) -> float:

@@ -104,7 +104,7 @@ def whole_folder(out: str | Path) -> Iterator[Path]:
         _to_disk(out.parent)
     except EffaceError:
         raise
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise _not_written(out, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

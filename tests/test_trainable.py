@@ -1,0 +1,205 @@
+"""Less than full gradients: what may move moves, and everything else keeps its bits."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import transformers
+from torch import nn
+
+from efface import Split, forget
+from efface.adapters import student_of
+from efface.errors import InputError, MissingExtra
+from efface.guard import Guard
+from efface.methods import METHODS
+from efface.trainable import added, closed, moving, opened
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_nets import LESS, Given, known, moved, names_open, net, quick
+
+
+@pytest.mark.parametrize("trainable", LESS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_moves_the_chosen_weights_and_keeps_the_bits_of_the_others(
+    method, trainable, digits, random_state_kept
+):
+    """The promise of every way, over every method that there is."""
+    model = net()
+    model[4].bias.requires_grad_(requires_grad=False)
+    given, records = Given(model), known(model, digits)
+    with random_state_kept():
+        start = opened(model, records.take([0]), trainable)
+        student = METHODS[method].function(
+            start, Split(records.take(range(8))), seed=0, **quick(method, learning_rate=1e-3)
+        )
+        result = closed(student, model)
+    given.is_untouched()
+    may = {
+        "last-layers": {"4.weight", "6.weight", "6.bias"},
+        "norm": {"2.weight", "2.bias"},
+        "adapter": {"1.weight", "4.weight"},
+    }[trainable]
+    assert set() < moved(model, result) <= may
+    assert type(result) is type(model)
+    flags = [weight.requires_grad for weight in result.parameters()]
+    assert flags == [weight.requires_grad for weight in model.parameters()]
+    assert not any(hasattr(module, "peft_config") for module in result.modules())
+
+
+def test_the_last_layers_are_those_used_last_and_not_those_registered_last(digits):
+    """A net may be built in any order; attributes say nothing of the way through it."""
+
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.middle, self.first = (
+                nn.Linear(8, 10), nn.Linear(8, 8), nn.Linear(64, 8),
+            )  # fmt: skip
+            self.scale = nn.Parameter(torch.ones(8))
+
+        def forward(self, x):
+            return self.head(self.middle(self.first(x.flatten(1))) * self.scale)
+
+    model = Backwards().eval()
+    assert names_open(opened(model, digits.take([0]), "last-layers")) == [
+        "scale", "head.weight", "head.bias",
+    ]  # fmt: skip
+
+
+def test_a_weight_that_no_module_call_shows_counts_where_it_is_used(digits):
+    """Attention uses the weights of its output layer without calling it."""
+
+    class Bare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out, self.body = nn.Linear(16, 10), nn.Linear(64, 16)
+
+        def forward(self, x):
+            return nn.functional.linear(self.body(x.flatten(1)), self.out.weight, self.out.bias)
+
+    assert names_open(opened(Bare().eval(), digits.take([0]), "last-layers")) == [
+        "out.weight", "out.bias",
+    ]  # fmt: skip
+
+
+def test_tied_weights_count_where_they_are_used_last(digits):
+    """An embedding that is the output too moves with the output, and with nothing before it."""
+    early, late = nn.Linear(16, 16), nn.Linear(16, 16)
+    late.weight = early.weight
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), early, nn.ReLU(), late).eval()
+    twin = opened(model, digits.take([0]), "last-layers")
+    assert names_open(twin) == ["2.weight", "4.bias"]
+    assert twin[4].weight is twin[2].weight
+
+
+@pytest.mark.parametrize(
+    ("layer", "held"),
+    [
+        (nn.BatchNorm1d(8), 2), (nn.LayerNorm(8), 2), (nn.GroupNorm(2, 8), 2), (nn.RMSNorm(8), 1),
+        (nn.InstanceNorm1d(8, affine=True), 2), (timm.layers.LayerNorm2d(8), 2),
+        (timm.layers.BatchNormAct2d(8), 2),
+        (transformers.models.llama.modeling_llama.LlamaRMSNorm(8), 1),
+        (transformers.models.t5.modeling_t5.T5LayerNorm(8), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_norms_of_every_maker_are_known_and_nothing_else_is(layer, held, digits):
+    """What transformers and timm call a norm is one, whatever it is derived from."""
+    model = nn.ModuleDict({"norm": layer, "not": nn.Linear(8, 2)})
+    twin = opened(model, digits.take([0]), "norm")
+    assert len(names_open(twin)) == held
+    assert all(name.startswith("norm.") for name in names_open(twin))
+
+
+def test_the_guard_measures_the_movement_of_the_merged_weights(digits):
+    """Numbers of the adapter itself say nothing of how far the model went."""
+    model, records = net(), known(net(), digits)
+    start = opened(model, records.take([0]), "adapter", seed=1)
+    guard = Guard(start, Split(records.take(range(8))), adapted=True)
+    assert guard.movement_of(student_of(start)) == 0
+    student = student_of(start)
+    with torch.no_grad():
+        for name, weight in student.named_parameters():
+            if weight.requires_grad:
+                weight.add_(0.1 * (1 + ("lora_B" in name)))
+    merged = closed(student, model)
+    now, old = (nn.utils.parameters_to_vector(m.parameters()).detach() for m in (merged, model))
+    assert guard.movement_of(student) == pytest.approx(
+        float((now - old).norm() / old.norm()), rel=1e-5
+    )
+    assert len(list(added(student))) == 2
+
+
+@pytest.mark.parametrize("trainable", LESS)
+def test_a_frozen_part_of_the_given_model_stays_frozen(trainable, digits):
+    """Who froze a weight meant it."""
+    model = net()
+    for layer in (1, 2, 4):
+        model[layer].requires_grad_(requires_grad=False)
+    if trainable == "last-layers":
+        assert names_open(opened(model, digits.take([0]), trainable)) == ["6.weight", "6.bias"]
+        return
+    with pytest.raises(InputError, match=r"Got only frozen ones \(requires_grad is False\)\."):
+        opened(model, digits.take([0]), trainable)
+
+
+def test_a_model_that_carries_an_adapter_already_is_told_to_merge_it(digits):
+    """Two adapters over each other could not be told apart in the folder that is written."""
+    model = net()
+    twice = opened(model, digits.take([0]), "adapter")
+    with pytest.raises(InputError) as error:
+        opened(twice, digits.take([0]), "adapter")
+    assert str(error.value) == (
+        "Wanted a model without adapters, for trainable='adapter'. Got one with PEFT's own. "
+        "Merge them first: model.merge_and_unload()."
+    )
+    split = Split(known(model, digits).take(range(4)))
+    assert is_same_class(forget(twice, split, method="jit", steps=1).model, twice)
+
+
+def is_same_class(new, old):
+    """Class and keys."""
+    return type(new) is type(old) and list(new.state_dict()) == list(old.state_dict())
+
+
+def test_an_adapter_without_peft_names_the_extra(digits, monkeypatch):
+    """The exit code is that of a missing package."""
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingExtra) as error:
+        opened(net(), digits.take([0]), "adapter")
+    assert error.value.exit_code == 7
+    assert str(error.value) == (
+        "Wanted the package peft. Got none installed. Install it: pip install 'efface[peft]'."
+    )
+
+
+def test_modes_hooks_and_flags_of_the_given_model_stand(digits, random_state_kept):
+    """A model in training mode, with a hook and a gradient of its owner's."""
+    model = net().train()
+    model[1].register_forward_hook(lambda *_: None)
+    model[1].weight.grad = torch.ones_like(model[1].weight)
+    given = Given(model)
+    for trainable in LESS:
+        with random_state_kept():
+            twin = opened(model, digits.take([0]), trainable)
+        given.is_untouched()
+        assert all(weight.grad is None for weight in twin.parameters())
+        assert moving(twin, trainable)["numbers"] > 0
+
+
+def test_an_adapters_first_weights_are_the_seeds_whatever_was_drawn_before(digits):
+    """A run must be made again in another program, at another place of it."""
+
+    def first(seed):
+        with torch.random.fork_rng():
+            torch.rand(seed + 1)
+            twin = opened(net(), digits.take([0]), "adapter", seed=seed)
+        return dict(twin.named_parameters())["base_model.model.1.lora_A.default.weight"].detach()
+
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        one = first(1)
+    assert one.equal(first(1))
+    assert not one.equal(first(2))
