@@ -67,6 +67,7 @@ def unlearning(
     holdout: bool = False,
     retain: bool = False,
     guard: bool = True,
+    trainable: str = "all",
     utility_budget: float = 0.02,
     seed: int = 0,
     keep_weights: bool = False,
@@ -83,6 +84,7 @@ def unlearning(
         holdout: method and guard see the first half of the test records.
         retain: the method may see the trained records that stay.
         guard: under the guard, or as the method leaves it.
+        trainable: which weights may move, see ``efface.trainable.opened``.
         utility_budget: the guard's.
         seed: of method and guard.
         keep_weights: another cell starts from this one.
@@ -99,6 +101,7 @@ def unlearning(
         "holdout": holdout,
         "retain": retain,
         "guard": guard,
+        "trainable": trainable,
         "utility_budget": utility_budget,
         "seed": seed,
         "keep_weights": keep_weights,

@@ -17,6 +17,7 @@ from efface.errors import NotMet
 from efface.guard import Guard
 from efface.halves import halves
 from efface.record import facts_into
+from efface.trainable import closed, moving, opened
 from efface.types import Method, Records, Split, carry_on
 
 
@@ -63,17 +64,18 @@ def _changed(
     """The student (or the model, when not met), and what there is to say of the way to it."""
     method, calibration = method_at(settings["method"]), {}
     began, guard, outcome = time.perf_counter(), None, "done"
+    trainable, seed = settings["trainable"], settings["seed"]
+    start = opened(model, split.forget.take([0]), trainable, seed=seed)
     if settings["guard"]:
-        guard = Guard(
-            model, split, utility_budget=settings["utility_budget"], seed=settings["seed"]
-        )
+        budget, adapted = settings["utility_budget"], trainable == "adapter"
+        guard = Guard(start, split, utility_budget=budget, adapted=adapted, seed=seed)
     prepared = time.perf_counter()
-    chosen = {**settings["method_settings"], "seed": settings["seed"]}
+    chosen = {**settings["method_settings"], "seed": seed}
     with facts_into(calibration):
         try:
-            student = method(model, split, watch=guard.watch if guard else carry_on, **chosen)
+            student = method(start, split, watch=guard.watch if guard else carry_on, **chosen)
             changed = time.perf_counter()
-            student = guard.settle(student) if guard else student
+            student = closed(guard.settle(student) if guard else student, model)
         except NotMet:
             student, outcome, changed = model, "not met", time.perf_counter()
     seconds = {
@@ -82,6 +84,7 @@ def _changed(
         "settled": time.perf_counter() - changed,
     }
     facts = {"outcome": outcome, "seconds": seconds, "calibration": calibration}
+    facts["trainable"] = moving(start, trainable)
     return student.eval(), {**facts, "guard": guard.as_json() if guard else None}
 
 

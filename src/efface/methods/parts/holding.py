@@ -22,22 +22,28 @@ HELD, PROBES, WAY, LOOK, SHRUNK = 32, 48, 128, 8, 0.7
 """Neighbours held in a step; neighbours and records that are looked at, the latter after each
 ``LOOK`` steps; what a refusal leaves of the trust."""
 
-NEAR, WIDE = (1.0,), (2.0, 4.0, 8.0, 16.0)
-"""How far away neighbours are held, in σ: where few records go, what stays lies further off."""
+NEAR, WIDE, FEW_HELD = (1.0,), (2.0, 4.0, 8.0, 16.0), 3.0
+"""How far away neighbours are held, in σ: where few records go, what stays lies further off; and
+λ there, at the least."""
 
 
 @dataclass
 class Hold:
     """How the student is held where it is not to move.
 
-    ``weight``: λ, which follows what the student does; one record in ``every`` is held at a step,
-    at ``copies`` neighbours, whose noise is σ times the numbers of ``reach``, taken in turn.
+    ``weight``: λ, which follows what the student does, from ``least`` up; one record in ``every``
+    is held at a step, at ``copies`` neighbours with σ times the numbers of ``reach``, in turn.
     """
 
     weight: float = 2.0
     every: int = 4
     copies: int = 1
     reach: tuple[float, ...] = NEAR
+    least: float = 0.01
+
+    def reweigh(self, by: float) -> None:
+        """More (``by`` > 0) or less, by at most a factor of 1.6 at once."""
+        self.weight = min(max(self.weight * math.exp(0.5 * by), self.least), 20.0)
 
     @property
     def share(self) -> float:
@@ -57,12 +63,10 @@ class Hold:
 
 def hold_for(records: int) -> Hold:
     """As many neighbours held in a step of one record as in one of many."""
-    few = records <= HELD // 2
-    return Hold(
-        every=max(1, records // HELD),
-        copies=max(1, HELD // max(records, 1)),
-        reach=WIDE if few else NEAR,
-    )
+    every, copies = max(1, records // HELD), max(1, HELD // max(records, 1))
+    if records > HELD // 2:
+        return Hold(every=every, copies=copies)
+    return Hold(FEW_HELD, every, copies, reach=WIDE, least=FEW_HELD)
 
 
 def moved_around(
@@ -126,17 +130,14 @@ class Holding:
         """The guard's verdict first; END once the way is done."""
         verdict = self.watch(student, loss)
         if verdict is Verdict.HALVE:
-            self._reweigh(1.0)
+            self.hold.reweigh(1.0)
             self.trust *= SHRUNK
             self.refused *= 2
         if verdict is not Verdict.GO_ON:
             return verdict
         excess = (self.moved() - self.trust) / self.trust if self.trust > 0 else 1.0
-        self._reweigh(min(max(excess, -1.0), 1.0))
+        self.hold.reweigh(min(max(excess, -1.0), 1.0))
         self.regained = min(self.regained * 1.25, self.refused)
         self.taken += 1
         done = self.taken % self.look == 0 and self.way() >= self.settled
         return Verdict.END if done else Verdict.GO_ON
-
-    def _reweigh(self, by: float) -> None:
-        self.hold.weight = min(max(self.hold.weight * math.exp(0.5 * by), 0.01), 20.0)
