@@ -39,13 +39,15 @@ class Request:
     leaving: tuple[int, ...]
 
 
-def requests(task: str, *, tuning: bool = False) -> list[Request]:
-    """The nine that score, or the one that settings are chosen on."""
+def requests(
+    task: str, *, tuning: bool = False, seeds: tuple[int, ...] | None = None
+) -> list[Request]:
+    """The nine that score; the one that settings are chosen on, by the first base model alone."""
     return [
         Request(task, name, seed, _model(task, seed, keep_weights=True),
                 _model(task, RETRAINED_SEED + seed, excluded=rule, leaving=list(leaving)),
                 rule, leaving)
-        for seed in (SEEDS[:1] if tuning else SEEDS)
+        for seed in seeds or (SEEDS[:1] if tuning else SEEDS)
         for name, rule, leaving in _going(task, tuning=tuning)
     ]  # fmt: skip
 
