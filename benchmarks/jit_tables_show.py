@@ -91,7 +91,8 @@ def robustness(record: Row) -> str:
               "0.03, 0.18, 1, 5.6 and 32 times where the variant stands: of the authors' form and the paper's they are "
               "used as they are; of jit they are where its searches begin, and the step ends within 0.094 and 0.15 of "
               "the loss, so its rows below and above are alike by design. Collapse: more than the budget of 2 points "
-              "of D_r lost, or weights that are not finite. Closed: the gap is at most half of that of nothing "
+              "of D_r lost, or weights that are not finite; counted on the half of the test images that the "
+              "guard, which holds the budget on its own half, has not seen. Closed: the gap is at most half of that of nothing "
               "done. Rolled back: the guard let nothing pass, the old model stands; it counts as not closed."), "",
              "| task | variant | guard | cells | collapsed | rolled back | half closed | mean share closed |",
              "|---|---|---|---|---|---|---|---|"]  # fmt: skip
