@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,11 +26,12 @@ from torch import Tensor, nn
 from efface.adapters import teacher_of
 from efface.methods.jit import jit
 from efface.methods.jit_reference import jit_reference
+from efface.methods.parts.holding import PROBES
 from efface.nets import vgg_small
 from efface.record import versions
-from efface.types import Records, Split, carry_on
+from efface.types import Records, Split, Verdict, carry_on
 
-BATCH, REPEATS, CLASSES = 128, 5, 10
+BATCH, ROUNDS, STEPS, CLASSES = 128, 3, 6, 10
 
 
 def net(name: str) -> nn.Module:
@@ -75,35 +77,52 @@ def seconds_of(function: Callable[[], Any]) -> float:
 
 
 def side_by_side(model: nn.Module) -> dict[str, float]:
-    """Seconds a step of 128 records, each the median of repeats taken in turn."""
+    """Seconds a step of 128 records: medians over rounds taken in turn, after a round to warm up."""
     split, teacher = Split(records(BATCH)), teacher_of(model)
     times: dict[str, list[float]] = {"jit": [], "by hand": [], "jit_reference": []}
-    for _ in range(REPEATS):
-        few, more = (_seconds_of_jit(model, split, steps) for steps in (0, 4))
-        times["jit"].append((more - few) / 4)
-        times["by hand"].append(seconds_of(lambda: by_hand(model, teacher, split.forget, 4)) / 4)
-        times["jit_reference"].append(seconds_of(lambda: jit_reference(model, split)))
+    for number in range(ROUNDS + 1):
+        once = {
+            "jit": _seconds_of_jit(model, split),
+            "by hand": by_hand(model, teacher, split.forget),
+            "jit_reference": [seconds_of(lambda: jit_reference(model, split))],
+        }
+        if number:
+            for name, found in once.items():
+                times[name] += found
     return {name: median(found) for name, found in times.items()}
 
 
-def _seconds_of_jit(model: nn.Module, split: Split, steps: int) -> float:
-    return seconds_of(lambda: jit(model, split, steps=steps, settled=2.0, step_size=0.1))
+def _seconds_of_jit(model: nn.Module, split: Split) -> list[float]:
+    """Of each step but the first, what is looked at after it included; without the calibration."""
+    called: list[float] = []
+
+    def watch(student: nn.Module, loss: float) -> Verdict:  # noqa: ARG001
+        called.append(time.perf_counter())
+        return Verdict.GO_ON
+
+    jit(model, split, steps=STEPS, settled=2.0, watch=watch)
+    return [after - before for before, after in pairwise(called)]
 
 
-def by_hand(model: nn.Module, teacher: nn.Module, batch: Records, steps: int) -> None:
-    """The passes of jit's steps on given inputs: no noise is drawn, nothing is looked at."""
+def by_hand(model: nn.Module, teacher: nn.Module, batch: Records) -> list[float]:
+    """The passes of jit's steps on given inputs: no noise is drawn, nothing is decided."""
     student = copy.deepcopy(model)
     optimizer = torch.optim.SGD(student.parameters(), lr=1e-6)
     x = batch.x.contiguous(memory_format=torch.channels_last)
-    quarter = x[: BATCH // 4]
-    for _ in range(steps):
+    quarter, sample = x[: BATCH // 4], x[:PROBES]
+    called = []
+    for _ in range(STEPS):
         with torch.no_grad():
-            held, far, _ = teacher(x), teacher(quarter), teacher(x[:48])
+            held, far = teacher(x), teacher(quarter)
         answer, still = student(torch.cat([x, quarter])).split([BATCH, BATCH // 4])
         loss = (answer - held).norm(dim=1).mean() + (still - far).square().sum(1).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        with torch.no_grad():
+            student(sample)
+        called.append(time.perf_counter())
+    return [after - before for before, after in pairwise(called)]
 
 
 def peak(name: str, n: int, perturbations: int) -> float:
@@ -136,6 +155,7 @@ def measured(name: str) -> dict[str, Any]:
         "jit_reference": counted(jit_reference, model, BATCH),
         "jit, a step": {key: value / 8 for key, value in step.items()},
         "jit, a request of 1000": counted(jit, model, 1000, settled=2.0),
+        "jit, one record": counted(jit, model, 1, settled=2.0),
         "seconds a step": side_by_side(model),
         "peak MiB": {f"n {n}, N {k}": peak(name, n, k) for n, k in ((128, 1), (1024, 1), (128, 8))},
     }
@@ -150,7 +170,7 @@ def table(found: dict[str, Any]) -> str:
         times = one["seconds a step"]
         lines += [f"## {name}", "", "| | forwards | backwards | worth | against jit_reference |",
                   "|---|---|---|---|---|"]  # fmt: skip
-        for row in ("jit_reference", "jit, a step", "jit, a request of 1000"):
+        for row in ("jit_reference", "jit, a step", "jit, a request of 1000", "jit, one record"):
             p = one[row]
             lines.append(f"| {row} | {p['forward']:.2f} | {p['backward']:.2f} | {p['worth']:.2f} | "
                          f"{p['worth'] / whole:.2f} |")  # fmt: skip
