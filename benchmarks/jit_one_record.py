@@ -2,6 +2,7 @@
 
     EFFACE_DATA=… python benchmarks/jit_one_record.py STORE curves   # half an hour of one core
     EFFACE_DATA=… python benchmarks/jit_one_record.py STORE row      # as long; both at once on two
+    EFFACE_DATA=… python benchmarks/jit_one_record.py STORE together # a minute
     EFFACE_DATA=… python benchmarks/jit_one_record.py STORE table    # results/jit_one_record.md, .svg
 
 STORE holds the models that mislabelled_requests.py trained. A record's margin is the logit of its wrong
@@ -15,6 +16,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from efface.adapters import asked
+from efface.adapters import asked, student_of
 from efface.cells import read
 from efface.cells.models import model_of, parts_of
 from efface.errors import NotMet
@@ -133,8 +135,6 @@ def _along(model: nn.Module, split: Split) -> list[tuple[int, nn.Module]]:
 
 
 def _with(model: nn.Module, state: dict[str, torch.Tensor]) -> nn.Module:
-    from efface.adapters import student_of
-
     copied = student_of(model)
     copied.load_state_dict(state)
     return copied
@@ -143,27 +143,50 @@ def _with(model: nn.Module, state: dict[str, torch.Tensor]) -> nn.Module:
 def in_a_row(store: Path) -> Iterator[Row]:
     """100 requests, one after the other, each under the guard, on what the last one left."""
     bench = Bench(store, 0)
-    model = bench.model
-    every = bench.train.take(bench.rows)
+    model, every = bench.model, bench.train.take(bench.rows)
     for record in range(len(bench.rows)):
-        split, outcome = bench.split(record), "done"
+        split = bench.split(record)
         before = bench.found(model, split)
         began = time.perf_counter()
-        guard = Guard(model, split, seed=0)
-        try:
-            model = guard.settle(jit(model, split, mislabelled=True, watch=guard.watch)).eval()
-        except NotMet:
-            outcome = "not met"
+        model, facts = _guarded(model, split)
         after = bench.found(model, split)
-        yield {"record": record, "outcome": outcome, "before": before["margin"], **after,
-               "lost": before["utility"] - after["utility"], "halvings": guard.halvings,
+        yield {"record": record, "before": before["margin"], **after, **facts,
+               "lost": before["utility"] - after["utility"],
                "seconds": round(time.perf_counter() - began, 1)}  # fmt: skip
     yield {"record": "all", "margins": margins(model, every),
            "given": margins(bench.model, every), "utility": bench.accuracy(model) - bench.before,
            "accuracy": bench.accuracy(model)}  # fmt: skip
 
 
-PARTS: dict[str, Callable[[Path], Iterator[Row]]] = {"curves": curves, "row": in_a_row}
+def together(store: Path) -> Iterator[Row]:
+    """The same 100 as ten requests of ten, and as one."""
+    bench = Bench(store, 0)
+    every = bench.train.take(bench.rows)
+    for size in (10, 100):
+        model, facts = bench.model, []
+        for first in range(0, len(bench.rows), size):
+            some = every.take(range(first, first + size))
+            model, said = _guarded(model, replace(bench.split(0), forget=some))
+            facts.append(said)
+        yield {"size": size, "requests": facts, "margins": margins(model, every),
+               "utility": bench.accuracy(model) - bench.before}  # fmt: skip
+
+
+def _guarded(model: nn.Module, split: Split) -> tuple[nn.Module, Row]:
+    """The new model, or the given one where the request was not met."""
+    guard, outcome = Guard(model, split, seed=0), "done"
+    try:
+        model = guard.settle(jit(model, split, mislabelled=True, watch=guard.watch)).eval()
+    except NotMet:
+        outcome = "not met"
+    return model, {"outcome": outcome, "halvings": guard.halvings}
+
+
+PARTS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    "curves": curves,
+    "row": in_a_row,
+    "together": together,
+}
 
 
 def main(store: str, what: str) -> None:
