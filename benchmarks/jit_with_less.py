@@ -66,8 +66,8 @@ def table(found: list[dict[str, Any]]) -> str:
               "weights: the share that may move. This net has no layers for `norm` and `adapter`."), "",
              "| | D_r / D_f / MIA | gap | lost D_r | done | seconds | weights |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
-    for way in ("nothing done", *WAYS):
-        lines.append(_line(way, [row for row in found if row["way"] == way]))
+    ways = ("nothing done", *WAYS)
+    lines += [_line(way, [row for row in found if row["way"] == way]) for way in ways]
     return "\n".join(lines) + "\n"
 
 
