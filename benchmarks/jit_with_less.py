@@ -24,15 +24,18 @@ from efface.scores.gap import gap
 from jit_requests import Request, requests
 from jit_tables import untouched
 
-WAYS = ("all", "last-layers")
+WAYS: dict[str, dict[str, Any]] = {
+    "all weights": {"holdout": True, "guard": False},
+    "last layers": {"holdout": True, "guard": False, "trainable": "last-layers"},
+    "all weights, guarded": {"holdout": True, "guard": True},
+    "all weights, guarded, no holdout": {"holdout": False, "guard": True},
+}
 
 
-def cell(request: Request, trainable: str) -> Cell:
-    """Without the guard: what the method itself does."""
-    return unlearning(
-        request.base, "jit", forget=request.forget, leaving=request.leaving, holdout=True,
-        guard=False, trainable=trainable, seed=request.seed,
-    )  # fmt: skip
+def cell(request: Request, way: str) -> Cell:
+    """One request, one way."""
+    asked = {"forget": request.forget, "leaving": request.leaving, "seed": request.seed}
+    return unlearning(request.base, "jit", **asked, **WAYS[way])
 
 
 def rows(store: str) -> list[dict[str, Any]]:
