@@ -11,13 +11,14 @@ from torch import nn
 from efface.adapters import teacher_of
 from efface.errors import InputError
 from efface.methods.jit import jit, jit_loss
+from efface.methods.parts.hiding import lowered
 from efface.methods.parts.holding import FAR, Hold, hold_for
 from efface.methods.parts.natural import natural, perturbed
 from efface.methods.parts.neighbours import normals
 from efface.methods.parts.reach import sigma_where
 from efface.methods.parts.unseen import way_to
 from efface.record import facts_into
-from efface.types import Records, Split, record_key
+from efface.types import Records, Split, carry_on, record_key
 
 
 def _records(n: int = 8, dtype: torch.dtype = torch.float64) -> Records:
@@ -60,7 +61,7 @@ def test_the_loss_is_the_formula_by_hand():
 
 
 def test_copies_of_a_held_record_are_a_mean_over_its_neighbours():
-    """At σ times 2, 4 and 2 again, each with noise of its own."""
+    """The tenth to twelfth neighbour: at σ times 4, 2 and 4, each with noise of its own."""
     record, step, hold = _records(1), 3, Hold(1.7, every=1, copies=3, reach=(2.0, 4.0))
     teacher, student = nn.Linear(4, 2).double(), nn.Linear(4, 2).double()
     free, held = (
@@ -68,7 +69,7 @@ def test_copies_of_a_held_record_are_a_mean_over_its_neighbours():
         for h in (Hold(0.0), hold)
     )
     moved = []
-    for copy_, scale in enumerate((2.0, 4.0, 2.0)):
+    for copy_, scale in enumerate((4.0, 2.0, 4.0)):
         far = perturbed(record, 0.02 * scale, seed=5, step=FAR + 3 * step + copy_).x
         moved.append((student(far) - teacher(far)).square().sum())
     near = perturbed(record, 0.02, seed=5, step=0).x
@@ -77,13 +78,64 @@ def test_copies_of_a_held_record_are_a_mean_over_its_neighbours():
     assert float(held.detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
 
 
-@pytest.mark.parametrize("records", [1, 3, 16, 17, 40, 100, 128, 512])
-def test_a_step_holds_about_as_many_neighbours_whether_of_one_record_or_of_many(records):
-    """And the sum of their weights is that of all records, so λ means the same."""
+@pytest.mark.parametrize("records", range(1, 17))
+def test_of_few_records_each_is_held_at_about_32_neighbours_together(records):
+    """With weights that sum to that of all records, over steps at each of the distances."""
     hold = hold_for(records)
-    held = records * hold.copies / hold.every
-    assert 16 <= held <= 51
-    assert held * hold.share == records
+    assert hold.every == 1
+    assert 17 <= records * hold.copies <= 32
+    assert records * hold.copies * hold.share == records
+    record = replace(_records(1), low=torch.tensor(-999.0), high=torch.tensor(999.0))
+    rows, sizes = record.take([0] * hold.copies), []
+    for step in range(8):
+        around = hold.around(rows, 1e-3, seed=0, step=step)
+        sizes += [
+            float((x - record.x[0]).norm() / normals(record.ids, (4,), seed=0, step=FAR + n).norm())
+            for n, x in enumerate(around.x, step * hold.copies)
+        ]
+    assert {round(size / 1.998, 3) for size in sizes} == {2.0, 4.0, 8.0, 16.0}
+
+
+def test_a_request_of_many_in_small_steps_is_one_of_many(tiny_net, digits):
+    """How many go at once is a matter of memory: the form follows from the request."""
+    facts = [{}, {}]
+    for found, per_step in zip(facts, (4, 20), strict=True):
+        with facts_into(found):
+            jit(tiny_net, Split(digits.take(range(20))), steps=1, records_per_step=per_step)
+    assert all(found["weight"] < 3 for found in facts)
+
+
+def test_one_wrong_label_is_no_longer_answered(tiny_net, digits):
+    """One record to its end; without strength the given model, bit for bit."""
+    record = digits.take([0])
+    with torch.no_grad():
+        wrong = replace(record, y=tiny_net(record.x).argmax(1))
+    student = jit(tiny_net, Split(wrong), mislabelled=True)
+    with torch.no_grad():
+        assert student(record.x).argmax(1) != wrong.y
+    nothing = jit(tiny_net, Split(wrong), mislabelled=True, strength=0.0)
+    assert all(
+        torch.equal(a, b) for a, b in zip(nothing.parameters(), tiny_net.parameters(), strict=True)
+    )
+
+
+def test_more_strength_moves_further(tiny_net, digits):
+    """The one knob turns something."""
+    split, moved = Split(digits.take(range(20))), []
+    for strength in (0.0, 0.3, 1.0):
+        student = jit(tiny_net, split, strength=strength, steps=4)
+        pairs = zip(student.parameters(), tiny_net.parameters(), strict=True)
+        moved.append(sum(float((a - b).detach().square().sum()) for a, b in pairs))
+    assert moved[0] == 0 < moved[1] < moved[2]
+
+
+def test_records_that_are_answered_as_their_neighbours_stay_as_they_are():
+    """Where there is no way, no step is taken: a deaf model has nothing to forget."""
+    model = nn.Linear(4, 3)
+    nn.init.zeros_(model.weight)
+    steps = []
+    jit(model, Split(_records(20, torch.float32)), watch=lambda *_: steps.append(1) or carry_on(*_))
+    assert not steps
 
 
 def test_a_net_that_refuses_no_records_at_all_is_asked_for_none():
@@ -176,6 +228,18 @@ def test_sigma_is_where_neighbours_cross_a_known_boundary():
     assert kept == pytest.approx(0.7, abs=0.04)
 
 
+def test_a_share_of_all_neighbours_is_where_the_first_one_changes():
+    """A model that is right on all of its holdout: the search may not end where it began."""
+    model = nn.Linear(1, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        model.bias.zero_()
+    records = Records(torch.full((100, 1), 0.2), torch.zeros(100, dtype=torch.int64),
+                      low=torch.tensor(-1.0), high=torch.tensor(1.0))  # fmt: skip
+    found = [sigma_where(model, records, 1.0, start=start, seed=0) for start in (0.01, 1.0)]
+    assert all(sigma < 0.1 and kept > 0.9 for sigma, kept in found)
+
+
 def test_a_neighbourhood_without_an_end_leaves_the_search_where_it_began():
     """A net that answers everything alike has no σ at which answers change."""
     net = nn.Linear(4, 2)
@@ -249,6 +313,15 @@ def test_a_class_that_leaves_is_as_low_as_the_lowest_and_a_wrong_label_as_the_me
     target = torch.tensor([level if k in hidden else float(target[k]) for k in range(3)])
     expected = float((student(x)[0].detach() - target).norm() / noise.norm())
     assert float(loss(student, record, 0).detach()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_of_two_classes_the_hidden_one_is_as_far_below_the_other_as_it_was_above():
+    """At the level of the one other it would be a tie; with none left there is nothing to say."""
+    answer = torch.tensor([[1.0, 4.0], [1.0, -2.0], [1.0, 4.0]])
+    gone = torch.tensor([[False, True], [False, True], [True, True]])
+    for wrong in (False, True):
+        found = lowered(answer, gone, wrong=wrong)
+        assert found.tolist() == [[1.0, -2.0], [1.0, -2.0], [1.0, 4.0]]
 
 
 def test_a_leaving_class_of_values_is_refused():
