@@ -17,7 +17,8 @@ class Entry:
     gradients, momentum, average, the guard's last good state, and one in passing); ``graphs``:
     forward passes of a micro-batch that wait for their backward pass at once, and one for that
     pass itself. Both say the memory needed; benchmarks/memory_need.py holds them to it.
-    ``records_per_step``: records in one step of a method that has no setting of that name.
+    ``records_per_step``: records in one step of a method that has no setting of that name;
+    ``neighbours``: inputs beside the records in a step of few of them.
     """
 
     function: Method
@@ -25,6 +26,7 @@ class Entry:
     copies: int
     graphs: int
     records_per_step: int = 128
+    neighbours: int = 0
 
 
 METHODS: dict[str, Entry] = {
@@ -33,6 +35,7 @@ METHODS: dict[str, Entry] = {
         frozenset({"model", "forget", "forget labels", "holdout", "leaving"}),
         copies=4,
         graphs=3,
+        neighbours=32,
     ),
     "jit_paper": Entry(
         jit_paper, frozenset({"model", "forget"}), copies=6, graphs=27, records_per_step=1
