@@ -155,6 +155,6 @@ def _trade(axis: Any, curves: Row) -> None:
         axis.plot(margins, utilities, marker="o", label=method)
     axis.axvline(0, color="0.5", linewidth=0.8)
     axis.axhline(-0.1, color="tab:red", linestyle="--", label="-0.1 point")
-    axis.set(xlabel="margin of the wrong label (left: forgotten)", ylim=(-3, 0.5),
+    axis.set(xlabel="margin of the wrong label (left: forgotten)", xlim=(-20, 10), ylim=(-3, 0.5),
              ylabel="utility, points", title="One record: along steps, or learning rates")  # fmt: skip
     axis.legend(frameon=False, fontsize=8)
