@@ -35,7 +35,7 @@ def test_every_method_moves_the_chosen_weights_and_keeps_the_bits_of_the_others(
             start,
             Split(records.take(range(8))),
             seed=0,
-            # an untrained net answers as its neighbours do: of wrong labels alone it has a way to go
+            # an untrained net answers as its neighbours do; wrong labels it can still forget
             **quick(method, learning_rate=1e-3, mislabelled=True),
         )
         result = closed(student, model)
