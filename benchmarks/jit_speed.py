@@ -134,7 +134,7 @@ def peak(name: str, n: int, perturbations: int) -> float:
 def _peak_here(name: str, n: int, perturbations: int) -> None:
     model, split = net(name), Split(records(n))
     before = _greatest()
-    jit(model, split, steps=3, perturbations=perturbations, watch=carry_on)
+    jit(model, split, steps=3, perturbations=perturbations, settled=2.0, watch=carry_on)
     sys.stdout.write(f"{_greatest() - before:.1f}\n")
 
 
