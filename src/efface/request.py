@@ -19,6 +19,8 @@ from efface.io.features import Features
 from efface.io.preprocessing import Preprocessing
 from efface.memory import Need, needed
 from efface.methods import METHODS
+from efface.methods.parts.entry import PARTS
+from efface.methods.parts.needs import refuse_without
 from efface.precision import as_written, not_finite, widened
 from efface.prepare import prepared, refuse_kinds
 from efface.record import SCHEMA, facts_into, state_digest, versions
@@ -115,6 +117,7 @@ def forget(
     check_ranges({**chosen, "utility_budget": utility_budget, "seed": seed})
     split, counts = prepared(split, preprocessing)
     refuse_kinds(model, split, mislabelled=mislabelled)
+    _refuse_method(method, split, trainable)
     theirs, ours = halves(split, seed=seed)
     names = {"classes": classes, "mislabelled": mislabelled}
     findings = examine(model, preprocessing, split.forget, holdout=theirs.holdout, **names)
@@ -123,7 +126,8 @@ def forget(
     start = opened(model, split.forget.take([0]), trainable, seed=seed)
     need = _memory_needed(method, start, split, whole, told=started)
     master, adapted = widened(start), trainable == "adapter"
-    guard = Guard(master, theirs, utility_budget=utility_budget, adapted=adapted, seed=seed)
+    how = {"adapted": adapted, "fresh_start": METHODS[method].fresh_start}
+    guard = Guard(master, theirs, utility_budget=utility_budget, seed=seed, **how)
     run = _unlearned(method, master, theirs, guard, chosen, seed=seed, progress=progress)
     run = _written(run, model, stored)
     findings += (KEPT_APART,) * adapted
@@ -223,8 +227,9 @@ def _memory_needed(
     entry, forget = METHODS[method], split.forget
     batch = forget.take([0]).to(device_of(model))
     probe = student_of(model)
-    at_once = min(len(forget), settings.get("records_per_step", entry.records_per_step), 128)
     parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
+    trained_on = len(forget) + ("retain" in entry.sees) * len(split.retain or ())
+    at_once = min(trained_on, settings.get("records_per_step", entry.records_per_step), 128)
     need = needed(
         probe,
         lambda: outputs(probe, batch),
@@ -235,6 +240,18 @@ def _memory_needed(
     if told:
         told(need)
     return need
+
+
+def _refuse_method(method: str, split: Split, trainable: str) -> None:
+    """Refuse what the method needs and the split does not have, and half of a fresh start."""
+    entry = METHODS[method]
+    refuse_without(split, method, *(part for part in PARTS if part in entry.needs))
+    if entry.fresh_start and trainable != "all":
+        raise InputError(
+            f"trainable all for {method}, which starts from an untrained model",
+            repr(trainable),
+            "Leave trainable out.",
+        )
 
 
 def _count(split: Split) -> int:
