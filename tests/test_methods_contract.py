@@ -42,7 +42,7 @@ def forget(digits: Records) -> Records:
 
 @pytest.fixture
 def split(name, forget, digits, tiny_net) -> Split:
-    """What the method needs: these twenty, and of the rest no more than that."""
+    """These twenty, and of the rest what the method works from."""
     return split_for(name, forget, digits.take(range(20, 60)), model=tiny_net)
 
 
@@ -174,7 +174,8 @@ def test_the_order_of_the_records_does_not_matter(name, tiny_net, forget, digits
     backwards = forget.take(range(19, -1, -1)), retain.take(range(39, -1, -1))
     other = split_for(name, *backwards, model=tiny_net)
     object.__setattr__(other, "leaving", one.leaving)
-    results = (run(name, tiny_net, given, records_per_step=60) for given in (one, other))
+    settings = {"records_per_step": 60, "training_mode": False}
+    results = (run(name, tiny_net, given, **settings) for given in (one, other))
     torch.testing.assert_close(*map(_weights, results), rtol=0, atol=1e-5)
 
 

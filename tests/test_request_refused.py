@@ -13,6 +13,7 @@ from efface import Records, Split, forget
 from efface.errors import Hazard, InputError
 from efface.io.dataset import open_table
 from efface.io.preprocessing import Preprocessing
+from efface.methods import METHODS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from method_promises import keeping, split_for

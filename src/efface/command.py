@@ -24,7 +24,6 @@ from efface.io.naming import rows_named
 from efface.io.table import Table
 from efface.memory import Need
 from efface.methods import METHODS
-from efface.methods.parts.entry import PARTS
 from efface.record import exclusion_table, keyed_hashes
 from efface.request import Result, forget
 from efface.settings import hyperparameters
@@ -281,18 +280,18 @@ def run_doctor(model: Path, flags: Flags, data: str) -> None:
 
 
 def run_methods() -> None:
-    """A table of the methods: what each needs and sees, what it costs, its settings."""
+    """A table of the methods: what each needs and may use, what it costs, its settings."""
     rows = [
         [
             name,
             "yes" if entry.zero_shot else "no",
-            ", ".join(part for part in PARTS if part in entry.needs) or "nothing more",
-            " and ".join(entry.labels) or "none",
-            ", ".join(part for part in PARTS if part in entry.sees and "labels" not in part),
+            ", ".join(entry.in_order(entry.needs)),
+            ", ".join(entry.optional),
+            ", ".join(entry.labels),
             str(entry.cost),
             ", ".join(f"{key}={value}" for key, value in hyperparameters(name).items()),
         ]
         for name, entry in METHODS.items()
     ]
-    columns = ["method", "zero-shot", "needs", "labels of", "sees", "passes", "settings"]
+    columns = ["method", "zero-shot", "needs", "may use", "labels of", "passes", "settings"]
     show.table("methods", columns, rows)

@@ -19,7 +19,6 @@ from efface.io.features import Features
 from efface.io.preprocessing import Preprocessing
 from efface.memory import Need, needed
 from efface.methods import METHODS
-from efface.methods.parts.entry import PARTS
 from efface.methods.parts.needs import refuse_without
 from efface.precision import as_written, not_finite, widened
 from efface.prepare import prepared, refuse_kinds
@@ -245,7 +244,7 @@ def _memory_needed(
 def _refuse_method(method: str, split: Split, trainable: str) -> None:
     """Refuse what the method needs and the split does not have, and half of a fresh start."""
     entry = METHODS[method]
-    refuse_without(split, method, *(part for part in PARTS if part in entry.needs))
+    refuse_without(split, method, *entry.in_order(entry.needs))
     if entry.fresh_start and trainable != "all":
         raise InputError(
             f"trainable all for {method}, which starts from an untrained model",

@@ -1,10 +1,20 @@
 """Methods: a table of functions, with what each may see of a split, needs and costs."""
 
+from efface.methods.amnesiac import amnesiac
+from efface.methods.baseline import baseline
+from efface.methods.finetune import finetune
 from efface.methods.jit import jit
 from efface.methods.jit_paper import jit_paper
 from efface.methods.jit_reference import jit_reference
+from efface.methods.l1_sparse import l1_sparse
+from efface.methods.mislabel import mislabel
+from efface.methods.negative_gradient import negative_gradient
+from efface.methods.neggrad_plus import neggrad_plus
 from efface.methods.neighbourhood import neighbourhood
 from efface.methods.parts.entry import Cost, Entry
+from efface.methods.random_labels import random_labels
+from efface.methods.retrain import retrain
+from efface.methods.salun import salun
 
 METHODS: dict[str, Entry] = {
     "jit": Entry(
@@ -45,6 +55,79 @@ METHODS: dict[str, Entry] = {
         ),
         copies=6,
         graphs=4,
+    ),
+    "baseline": Entry(baseline, sees=frozenset({"model"}), cost=Cost("0", "0"), copies=1, graphs=0),
+    "retrain": Entry(
+        retrain,
+        sees=frozenset({"model", "retain", "retain labels", "fresh", "train"}),
+        needs=frozenset({"retain", "fresh", "train"}),
+        cost=Cost("recipe * retain", "recipe * retain"),
+        copies=5,
+        graphs=2,
+        fresh_start=True,
+    ),
+    "finetune": Entry(
+        finetune,
+        sees=frozenset({"model", "retain", "retain labels"}),
+        needs=frozenset({"retain"}),
+        cost=Cost("epochs * retain", "epochs * retain"),
+        copies=5,
+        graphs=2,
+    ),
+    "l1_sparse": Entry(
+        l1_sparse,
+        sees=frozenset({"model", "retain", "retain labels"}),
+        needs=frozenset({"retain"}),
+        cost=Cost("epochs * retain", "epochs * retain"),
+        copies=6,
+        graphs=2,
+    ),
+    "negative_gradient": Entry(
+        negative_gradient,
+        sees=frozenset({"model", "forget", "forget labels"}),
+        cost=Cost("epochs * forget", "epochs * forget"),
+        copies=5,
+        graphs=2,
+    ),
+    "neggrad_plus": Entry(
+        neggrad_plus,
+        sees=frozenset({"model", "forget", "forget labels", "retain", "retain labels"}),
+        needs=frozenset({"retain"}),
+        cost=Cost(
+            "epochs * retain * (1 + (forget_weight > 0))",
+            "epochs * retain * (1 + (forget_weight > 0))",
+        ),
+        copies=5,
+        graphs=3,
+    ),
+    "random_labels": Entry(
+        random_labels,
+        sees=frozenset({"model", "forget", "retain", "retain labels"}),
+        cost=Cost("epochs * (forget + retain)", "epochs * (forget + retain)"),
+        copies=5,
+        graphs=2,
+    ),
+    "salun": Entry(
+        salun,
+        sees=frozenset({"model", "forget", "forget labels", "retain", "retain labels"}),
+        cost=Cost("forget + epochs * (forget + retain)", "forget + epochs * (forget + retain)"),
+        copies=7,
+        graphs=2,
+    ),
+    "amnesiac": Entry(
+        amnesiac,
+        sees=frozenset({"model", "forget", "forget labels", "retain", "retain labels"}),
+        needs=frozenset({"retain"}),
+        cost=Cost("epochs * (forget + retain)", "epochs * (forget + retain)"),
+        copies=6,
+        graphs=2,
+    ),
+    "mislabel": Entry(
+        mislabel,
+        sees=frozenset({"model", "forget", "forget labels"}),
+        cost=Cost("(1 + epochs) * forget", "epochs * forget", at_most=True),
+        copies=4,
+        graphs=2,
     ),
 }
 """Every method by its name; what the tests promise of all, they promise of each entry here."""

@@ -91,6 +91,17 @@ class Entry:
         """Whether the model and the forget records are enough."""
         return not self.needs & DATA
 
+    @staticmethod
+    def in_order(parts: frozenset[str]) -> tuple[str, ...]:
+        """These parts in the order of ``PARTS``."""
+        return tuple(part for part in PARTS if part in parts)
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """What it works with where that is at hand, beside what it cannot do without."""
+        further = self.in_order(self.sees - self.needs - {"model", "forget"})
+        return tuple(part for part in further if "labels" not in part)
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Of which parts it may look at the labels."""

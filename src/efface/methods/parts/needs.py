@@ -4,6 +4,8 @@ from efface.adapters import adapter_of
 from efface.errors import InputError
 from efface.types import Records, Split
 
+ANEW = "on the command line train again without the records: efface train RECIPE --exclude ids.csv."
+
 NEEDED = {
     "retain": (
         "records that the model was trained on and that stay",
@@ -19,13 +21,11 @@ NEEDED = {
     ),
     "fresh": (
         "a function that makes an untrained model",
-        "Give Split(forget, fresh=function of a seed); on the command line train again without "
-        "the records: efface train RECIPE --exclude ids.csv.",
+        f"Give Split(forget, fresh=function of a seed); {ANEW}",
     ),
     "train": (
         "the recipe that the model was trained by",
-        "Give Split(forget, train=function of a model, records and a seed); on the command line "
-        "train again without the records: efface train RECIPE --exclude ids.csv.",
+        f"Give Split(forget, train=function of a model, records and a seed); {ANEW}",
     ),
 }
 """Of each part that may be needed: what it is, and how it is given."""
