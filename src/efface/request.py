@@ -115,8 +115,7 @@ def forget(
     chosen = settings_of(method, mislabelled=mislabelled, settings=settings)
     check_ranges({**chosen, "utility_budget": utility_budget, "seed": seed})
     split, counts = prepared(split, preprocessing)
-    refuse_kinds(model, split, mislabelled=mislabelled)
-    _refuse_method(method, split, trainable)
+    _refuse(method, model, split, mislabelled=mislabelled, trainable=trainable)
     theirs, ours = halves(split, seed=seed)
     names = {"classes": classes, "mislabelled": mislabelled}
     findings = examine(model, preprocessing, split.forget, holdout=theirs.holdout, **names)
@@ -125,8 +124,8 @@ def forget(
     start = opened(model, split.forget.take([0]), trainable, seed=seed)
     need = _memory_needed(method, start, split, whole, told=started)
     master, adapted = widened(start), trainable == "adapter"
-    how = {"adapted": adapted, "fresh_start": METHODS[method].fresh_start}
-    guard = Guard(master, theirs, utility_budget=utility_budget, seed=seed, **how)
+    how = {"adapted": adapted, "fresh_start": METHODS[method].fresh_start, "seed": seed}
+    guard = Guard(master, theirs, utility_budget=utility_budget, **how)
     run = _unlearned(method, master, theirs, guard, chosen, seed=seed, progress=progress)
     run = _written(run, model, stored)
     findings += (KEPT_APART,) * adapted
@@ -241,8 +240,11 @@ def _memory_needed(
     return need
 
 
-def _refuse_method(method: str, split: Split, trainable: str) -> None:
-    """Refuse what the method needs and the split does not have, and half of a fresh start."""
+def _refuse(
+    method: str, model: nn.Module, split: Split, *, mislabelled: bool, trainable: str
+) -> None:
+    """Refuse kinds that do not fit, a split without what the method needs, half a fresh start."""
+    refuse_kinds(model, split, mislabelled=mislabelled)
     entry = METHODS[method]
     refuse_without(split, method, *entry.in_order(entry.needs))
     if entry.fresh_start and trainable != "all":
