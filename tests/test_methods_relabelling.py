@@ -46,9 +46,9 @@ def test_labels_are_drawn_from_all_classes_and_from_all_others():
 
 def test_random_labels_takes_four_steps_by_hand():
     """The forget record under a new draw each epoch, the other under its own label."""
-    result = random_labels(linear(), Split(GOES, retain=STAYS), epochs=4, seed=4, **PLAIN)
+    result = random_labels(linear(), Split(GOES, retain=STAYS), epochs=4, seed=1, **PLAIN)
     weights = linear().weight
-    labels = [int(any_class(GOES.ids, 3, seed=4, step=epoch)) for epoch in range(4)]
+    labels = [int(any_class(GOES.ids, 3, seed=1, step=epoch)) for epoch in range(4)]
     assert len(set(labels)) > 1
     for drawn in labels:
         weights = weights - RATE * (slope(weights, GOES, drawn) + slope(weights, STAYS)) / 2
