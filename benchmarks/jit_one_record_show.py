@@ -51,9 +51,11 @@ def _page(curves: Row, row: Row, together: Row) -> str:
              ("`python benchmarks/jit_one_record.py STORE curves`, `row`, `together` and `table`; [figure](jit_one_record.svg). "
               "10,000 images, of which 100 carry a wrong label that the base model learned by heart; the unseen "
               f"range of each record's margin from eight models that never saw the 100 (mean {_mean_unseen(ranges):.1f}). "
-              "Utility: change of accuracy on 5,000 test images that neither method nor guard has seen, in points; "
+              "The form that few records take (docs/methods.md) was chosen on another base model and 12 other records of the "
+              "100. Utility: change of accuracy on 5,000 test images that neither method nor guard has seen, in points; "
               "two nets that differ in 100 answers differ by 0.1 to 0.2 by chance alone, so only the mean says "
-              "something."), "",
+              "something. Intervals are over requests; all share one set of test images and "
+              "two base models, which they leave out."), "",
              "## One record", "",
              "| method | at | requests | margin | in the unseen range | wrong label answered | utility |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
@@ -85,7 +87,7 @@ def _in_a_row(row: Row, together: Row) -> list[str]:
     lines = [
         "## 100 requests in a row", "",
         ("Each under the guard (budget 2 points, on its own half of the test images), each on the model that "
-         "the last one left, on base model 0."), "",
+         "the last one left, on base model 1."), "",
         f"- Done: {done} of {len(each)}; the guard halved {halvings} steps.",
         (f"- Lost by one request: {_interval([one['lost'] for one in each])} on average, "
          f"{100 * worst:.2f} at most."),
@@ -153,6 +155,6 @@ def _trade(axis: Any, curves: Row) -> None:
         axis.plot(margins, utilities, marker="o", label=method)
     axis.axvline(0, color="0.5", linewidth=0.8)
     axis.axhline(-0.1, color="tab:red", linestyle="--", label="-0.1 point")
-    axis.set(xlabel="margin of the wrong label (left: forgotten)", ylim=(-3, 0.5),
+    axis.set(xlabel="margin of the wrong label (left: forgotten)", xlim=(-20, 10), ylim=(-3, 0.5),
              ylabel="utility, points", title="One record: along steps, or learning rates")  # fmt: skip
     axis.legend(frameon=False, fontsize=8)

@@ -5,7 +5,7 @@
 STORE holds the models that jit_requests.py trained; four more are trained into it: 20 minutes of one
 core. Three base models. Scored on the two requests that settings are
 chosen on (the class cat, 500 random records), which no other table scores. One loop with switches; as
-it stands it is ``jit``, bit for bit. Cost is counted in forwards a record (a backward is two).
+it stands it is ``jit``, to 1e-6. Cost is counted in forwards a record (a backward is two).
 """
 
 import json
@@ -62,9 +62,11 @@ FORMS: dict[str, Form] = {
     "white noise": Form(natural_noise=False),
     "a fresh draw at each step": Form(one_draw=False),
     "nothing held": Form(held=False),
-    "nothing hidden": Form(hides=False),
-    "white noise, nothing hidden": Form(hides=False, natural_noise=False),
-    "the student as perturbed branch, nothing hidden": Form(hides=False, given_branch=False),
+    "nothing hidden, so σ where a tenth keep the answer": Form(hides=False),
+    "white noise, nothing hidden, that σ": Form(hides=False, natural_noise=False),
+    "the student as perturbed branch, nothing hidden, that σ": Form(
+        hides=False, given_branch=False
+    ),
     "N = 2": Form(perturbations=2),
     "N = 4": Form(perturbations=4),
     "N = 8": Form(perturbations=8),

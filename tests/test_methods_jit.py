@@ -2,7 +2,6 @@
 
 import copy
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,11 +10,11 @@ from torch import nn
 from efface.adapters import teacher_of
 from efface.errors import InputError
 from efface.methods.jit import jit, jit_loss
-from efface.methods.parts.holding import FAR, Hold, hold_for
+from efface.methods.parts.hiding import lowered
+from efface.methods.parts.holding import FAR, Hold
 from efface.methods.parts.natural import natural, perturbed
 from efface.methods.parts.neighbours import normals
 from efface.methods.parts.reach import sigma_where
-from efface.methods.parts.unseen import way_to
 from efface.record import facts_into
 from efface.types import Records, Split, record_key
 
@@ -57,64 +56,6 @@ def test_the_loss_is_the_formula_by_hand():
             expected = expected + 4 * weight * moved / (sum(scales) / 2)
         assert float(found[row].detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
     assert {(record_key(i) + step) % 4 == 0 for i in records.ids} == {True, False}
-
-
-def test_copies_of_a_held_record_are_a_mean_over_its_neighbours():
-    """At σ times 2, 4 and 2 again, each with noise of its own."""
-    record, step, hold = _records(1), 3, Hold(1.7, every=1, copies=3, reach=(2.0, 4.0))
-    teacher, student = nn.Linear(4, 2).double(), nn.Linear(4, 2).double()
-    free, held = (
-        jit_loss(teacher, Split(record), sigma=0.02, hold=h, seed=5)(student, record, step)
-        for h in (Hold(0.0), hold)
-    )
-    moved = []
-    for copy_, scale in enumerate((2.0, 4.0, 2.0)):
-        far = perturbed(record, 0.02 * scale, seed=5, step=FAR + 3 * step + copy_).x
-        moved.append((student(far) - teacher(far)).square().sum())
-    near = perturbed(record, 0.02, seed=5, step=0).x
-    scale = (student(record.x) - teacher(near)).norm() * (record.x - near).norm()
-    expected = free + 1.7 * sum(moved) / 3 / scale
-    assert float(held.detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
-
-
-@pytest.mark.parametrize("records", [1, 3, 16, 17, 40, 100, 128, 512])
-def test_a_step_holds_about_as_many_neighbours_whether_of_one_record_or_of_many(records):
-    """And the sum of their weights is that of all records, so λ means the same."""
-    hold = hold_for(records)
-    held = records * hold.copies / hold.every
-    assert 16 <= held <= 51
-    assert held * hold.share == records
-
-
-def test_a_net_that_refuses_no_records_at_all_is_asked_for_none():
-    """A transformer cannot answer zero records; in some steps no record is held."""
-
-    class Refusing(nn.Linear):
-        def forward(self, x):
-            assert len(x)
-            return super().forward(x)
-
-    records = _records(2)
-    loss = jit_loss(Refusing(4, 2).double(), Split(records))
-    student = Refusing(4, 2).double()
-    assert all(loss(student, records.take([row]), step).isfinite().all()
-               for row in range(2) for step in range(4))  # fmt: skip
-
-
-def test_of_wrong_labels_the_way_is_measured_in_log_odds():
-    """Confidence says that all is done where the label is only just not the answer."""
-    record = replace(_records(1), y=torch.tensor([1]))
-    nets = [nn.Linear(4, 2).double() for _ in range(2)]
-    for net, logit in zip(nets, (6.0, -4.0), strict=True):
-        nn.init.zeros_(net.weight)
-        net.bias.data = torch.tensor([0.0, logit], dtype=torch.float64)
-    goal = torch.tensor([[0.0, -14.0]], dtype=torch.float64)
-    ways = [
-        way_to(*nets, record, target=lambda batch: goal, mislabelled=wrong)()  # noqa: ARG005
-        for wrong in (True, False)
-    ]
-    assert ways[0] == pytest.approx(0.5)
-    assert ways[1] > 0.98
 
 
 def test_gradients_are_those_of_the_formula_with_its_scale_held_still():
@@ -174,6 +115,18 @@ def test_sigma_is_where_neighbours_cross_a_known_boundary():
     deviation = 200 * sigma
     kept = 0.5 * (1 + math.erf(1 / deviation / math.sqrt(2)))
     assert kept == pytest.approx(0.7, abs=0.04)
+
+
+def test_a_share_of_all_neighbours_is_where_the_first_one_changes():
+    """A model that is right on all of its holdout: the search may not end where it began."""
+    model = nn.Linear(1, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        model.bias.zero_()
+    records = Records(torch.full((100, 1), 0.2), torch.zeros(100, dtype=torch.int64),
+                      low=torch.tensor(-1.0), high=torch.tensor(1.0))  # fmt: skip
+    found = [sigma_where(model, records, 1.0, start=start, seed=0) for start in (0.01, 1.0)]
+    assert all(sigma < 0.1 and kept > 0.9 for sigma, kept in found)
 
 
 def test_a_neighbourhood_without_an_end_leaves_the_search_where_it_began():
@@ -249,6 +202,15 @@ def test_a_class_that_leaves_is_as_low_as_the_lowest_and_a_wrong_label_as_the_me
     target = torch.tensor([level if k in hidden else float(target[k]) for k in range(3)])
     expected = float((student(x)[0].detach() - target).norm() / noise.norm())
     assert float(loss(student, record, 0).detach()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_of_two_classes_the_hidden_one_is_as_far_below_the_other_as_it_was_above():
+    """At the level of the one other it would be a tie; with none left there is nothing to say."""
+    answer = torch.tensor([[1.0, 4.0], [1.0, -2.0], [1.0, 4.0]])
+    gone = torch.tensor([[False, True], [False, True], [True, True]])
+    for wrong in (False, True):
+        found = lowered(answer, gone, wrong=wrong)
+        assert found.tolist() == [[1.0, -2.0], [1.0, -2.0], [1.0, 4.0]]
 
 
 def test_a_leaving_class_of_values_is_refused():

@@ -113,6 +113,22 @@ def test_a_request_that_the_guard_cannot_meet_raises_and_keeps_the_account(
     assert "drift 9 above 1" in str(error.value)
 
 
+def test_a_method_that_did_not_get_there_is_said_in_the_first_lines(tiny_net, digits, tmp_path):
+    """One step of jit is on its way; what it reached in full is not spoken of."""
+    going, _, _ = _parts(digits)
+    result = forget(tiny_net, Split(going), method="jit", steps=1, step_size=0.01, settled=0.95)
+    way = result.record["calibration"]["way"]
+    said = (
+        f"The method ended at {way:.0%} of the way to what it aims at: the records may still be "
+        "known. More steps, where there were too few, go further."
+    )
+    assert way < 0.95
+    assert said in result.report(tmp_path / "report.html").read_text()
+    assert [f.text for f in result.findings if f.name == "not reached"] == [said]
+    whole = forget(tiny_net, Split(going), method="jit", steps=1, settled=way / 2)
+    assert not [f for f in whole.findings if f.name == "not reached"]
+
+
 def test_a_collapsing_setting_never_gives_a_broken_model(tiny_net, digits):
     """Thousandfold the step: halved, drawn back or refused, but finite and accurate."""
     going, holdout, _ = _parts(digits)

@@ -34,7 +34,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(trainable, digit
     split = Split(known(model, digits).take(range(8)))
 
     def run(seed):
-        return forget(model, split, method="jit", steps=2, trainable=trainable, seed=seed).model
+        return forget(
+            model, split, method="jit", mislabelled=True, steps=2, trainable=trainable, seed=seed
+        ).model
 
     one = run(3)
     assert not moved(one, run(3))
@@ -50,7 +52,7 @@ def test_tied_weights_stay_tied_in_the_result(trainable, digits):
         shared, nn.Linear(16, 10),
     ).eval()  # fmt: skip
     split = Split(known(model, digits).take(range(8)))
-    result = forget(model, split, method="jit", steps=2, trainable=trainable)
+    result = forget(model, split, method="jit", mislabelled=True, steps=2, trainable=trainable)
     assert result.model[4].weight is result.model[6].weight
     adapted = {"1.weight", "2.weight"}
     assert trainable != "adapter" or moved(model, result.model) == adapted
@@ -62,7 +64,7 @@ def test_nets_of_transformers_and_timm_are_served(make, trainable, digits):
     """What people bring; the keys come back as they were."""
     model = make()
     given, split = Given(model), Split(known(model, digits).take(range(8)))
-    result = forget(model, split, method="jit", steps=2, trainable=trainable)
+    result = forget(model, split, method="jit", mislabelled=True, steps=2, trainable=trainable)
     given.is_untouched()
     assert moved(model, result.model)
     assert type(result.model) is type(model)
@@ -74,7 +76,7 @@ def test_other_precisions_come_back_as_they_were(trainable, dtype, digits):
     """Half precision moves in float32 and is rounded once, after the adapter is merged."""
     model = net().to(dtype)
     given, split = Given(model), Split(known(model, digits).take(range(8)))
-    result = forget(model, split, method="jit", steps=8, trainable=trainable)
+    result = forget(model, split, method="jit", mislabelled=True, steps=8, trainable=trainable)
     given.is_untouched()
     assert moved(model, result.model)
     assert {weight.dtype for weight in result.model.parameters()} == {dtype}
@@ -84,7 +86,9 @@ def test_the_adapter_kept_apart_answers_as_the_merged_model_and_taken_off_as_the
     """What is said of it: the base still holds the records."""
     model = net()
     records = known(model, digits)
-    result = forget(model, Split(records.take(range(8))), method="jit", trainable="adapter")
+    result = forget(
+        model, Split(records.take(range(8))), method="jit", mislabelled=True, trainable="adapter"
+    )
     apart, now, old = (outputs(m, records).detach() for m in (result.adapter, result.model, model))
     torch.testing.assert_close(apart, now, rtol=0, atol=1e-5)
     assert (now - old).abs().max() > 0.01
@@ -105,7 +109,9 @@ def test_the_record_says_what_could_move(digits):
     total = sum(weight.numel() for weight in model.parameters())
 
     def told(trainable):
-        return forget(model, split, method="jit", steps=1, trainable=trainable).record["trainable"]
+        return forget(
+            model, split, method="jit", mislabelled=True, steps=1, trainable=trainable
+        ).record["trainable"]
 
     assert told("all") == {"name": "all", "numbers": total, "of": total}
     assert told("norm") == {"name": "norm", "numbers": 32, "of": total}
@@ -118,7 +124,9 @@ def test_gradients_of_frozen_weights_are_not_in_the_memory_needed(digits):
     split = Split(known(model, digits).take(range(4)))
 
     def need(trainable):
-        record = forget(model, split, method="jit", steps=1, trainable=trainable).record
+        record = forget(
+            model, split, method="jit", mislabelled=True, steps=1, trainable=trainable
+        ).record
         return record["memory"]["models_bytes"]
 
     total = 4 * sum(weight.numel() for weight in model.parameters())
@@ -160,5 +168,5 @@ def test_torchs_own_encoder_layer_is_left_alone_by_the_adapter(digits):
     model[1], model[3] = nn.Identity(), nn.Identity()
     records = known(model, digits)
     result = forget(model, Split(records.take(range(8))), method="jit", steps=2,
-                    trainable="adapter")  # fmt: skip
+                    mislabelled=True, trainable="adapter")  # fmt: skip
     assert moved(model, result.model) == {"2.weight"}

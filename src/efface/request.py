@@ -128,7 +128,7 @@ def forget(
     guard = Guard(master, theirs, utility_budget=utility_budget, **how)
     run = _unlearned(method, master, theirs, guard, chosen, seed=seed, progress=progress)
     run = _written(run, model, stored)
-    findings += (KEPT_APART,) * adapted
+    findings += (KEPT_APART,) * adapted + _not_reached(run, whole)
     evidence = collect(model, run.student, ours, outcome=run.outcome, seed=seed, **names)
     record = {
         "schema": SCHEMA,
@@ -170,6 +170,18 @@ class _Run:
         """The part of the record that the run itself makes."""
         facts = {"guard": guard.as_json(), "calibration": self.facts, "seconds": self.seconds}
         return {"outcome": self.outcome, **facts}
+
+
+def _not_reached(run: _Run, settings: dict[str, Any]) -> tuple[Finding, ...]:
+    """How far a method came that says so, where that is not all the way."""
+    way, settled = run.facts.get("way"), settings.get("settled")
+    if run.student is None or way is None or settled is None or way >= settled:
+        return ()
+    text = (
+        f"The method ended at {max(way, 0):.0%} of the way to what it aims at: the records may "
+        "still be known. More steps, where there were too few, go further."
+    )
+    return (Finding("not reached", "warn", text),)
 
 
 def _unlearned(
@@ -232,7 +244,7 @@ def _memory_needed(
         probe,
         lambda: outputs(probe, batch),
         copies=entry.copies,
-        records_at_once=at_once * entry.graphs,
+        records_at_once=max(at_once, entry.neighbours) * entry.graphs,
         records=[tensor for part in parts for tensor in (part.x, part.y)],
     )
     if told:

@@ -44,7 +44,7 @@ def render(evidence: Evidence, record: dict[str, Any]) -> str:
             sections=rows,
             tally=Counter(row.status for row in evidence.rows),
             statuses={"plain": PLAIN, "look": LOOK, "red": RED, "not_run": NOT_RUN},
-            headline=headline(evidence),
+            headline=[*headline(evidence), *_not_reached(record)],
             why=_why(plain(record)),
             figures=figures(evidence),
             records=known[:MOST_RECORDS],
@@ -97,6 +97,12 @@ def headline(evidence: Evidence) -> list[str]:
         return ["The request was not met. There is no new model; the old one stands unchanged."]
     said = [_said_of_records(rows), _said_of_attack(rows), _said_of_utility(rows)]
     return [sentence for sentence in said if sentence]
+
+
+def _not_reached(record: dict[str, Any]) -> list[str]:
+    """What the method itself says of how far it came."""
+    found = record.get("findings") or []
+    return [finding["text"] for finding in found if finding["name"] == "not reached"]
 
 
 def _said_of_records(rows: dict[str, Row]) -> str:

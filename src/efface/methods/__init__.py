@@ -22,12 +22,13 @@ METHODS: dict[str, Entry] = {
         sees=frozenset({"model", "forget", "forget labels", "holdout", "leaving"}),
         cost=Cost(
             "steps * ((1 + perturbations) * batch + 2 * max(batch, 32) + 224)"
-            " + 22 * min(forget, 512) + 128 * perturbations + 1750 + holdout",
+            " + 22 * min(forget, 512) + 128 * perturbations + 2000 + holdout",
             "steps * (batch + max(batch, 32))",
             at_most=True,
         ),
         copies=4,
         graphs=3,
+        neighbours=32,
     ),
     "jit_paper": Entry(
         jit_paper,

@@ -3,10 +3,11 @@
 Equation 1 of the paper, with the perturbed branch answered by the given model f₀, and a second term
 that holds the student where it is not to move:
 
-    l(x) = 1/N Σ_j ‖f(x) − f₀(x+ξ_j)‖₂ / ‖ξ_j‖₂  +  λ ‖f(x+ζ) − f₀(x+ζ)‖₂² / (d ‖ζ‖₂)
+    l(x) = 1/N Σ_j ‖f(x) − f₀(x+ξ_j)‖₂ / ‖ξ_j‖₂  +  λ ‖f(x+ζ) − f₀(x+ζ)‖₂² / (d ‖ξ‖₂)
 
-ξ_j is drawn once for a record, ζ anew at each step and for a quarter of the records, d is the first
-term's distance without gradient. Departures from the paper, each with its measurement in
+ξ_j is drawn once for a record, ζ anew at each step and for a quarter of the records (for each of
+16 or fewer, at several further away), d ‖ξ‖ is the first term's distance and length without
+gradient. Departures from the paper, each with its measurement in
 docs/decisions/0005: what must not be answered is hidden in f₀(x+ξ); the noise has the spectrum
 of photographs, since white noise is one class to a net, and that class would swallow the others;
 the branch is f₀ and not f, and ξ_j is fixed, which here cost nothing and changed nothing; a mean
@@ -30,7 +31,16 @@ from torch import Tensor, nn
 
 from efface.adapters import adapter_of, outputs, student_of, teacher_of
 from efface.methods.parts.hiding import Hidden, hiding, lowered
-from efface.methods.parts.holding import LOOK, WAY, Hold, Holding, hold_for, moved_around, stays
+from efface.methods.parts.holding import (
+    FEW,
+    LOOK,
+    WAY,
+    Hold,
+    Holding,
+    hold_for,
+    moved_around,
+    stays,
+)
 from efface.methods.parts.natural import perturbed
 from efface.methods.parts.noise import refuse_no_noise
 from efface.methods.parts.reach import sigma_where
@@ -66,7 +76,7 @@ def jit(
     Args:
         model: answers (n, *features) with outputs (n, k); stays as it is.
         split: ``forget``, ``leaving`` and, if there is one, ``holdout`` are read.
-        strength: the one knob; multiplies ``trust``.
+        strength: the one knob; multiplies ``trust`` and the step: 0 is the given model.
         expected_accuracy: the model's accuracy on unseen data (0 to 1); found from the holdout when
             not given, and 0.7 without one.
         mislabelled: the labels of the forget records are wrong and must not be answered.
@@ -96,16 +106,18 @@ def jit(
     wanted = GUESS if expected is None else expected
     found, kept = sigma_where(teacher, forget, wanted, start=sigma, seed=seed)
     _tell("noise found", sigma=found, kept=kept, wanted=wanted)
-    at_once = min(len(forget), records_per_step)
-    hold, share = hold_for(at_once), min(max(step_size, 3 / max(steps, 1)), 0.15)
+    hold = hold_for(len(forget))
+    share = strength * min(max(step_size, 3 / max(steps, 1)), 0.15)
     around = {"hidden": hidden, "sigma": found, "reach": hold.reach, "seed": seed}
     moved = moved_around(teacher, student, forget, **around)
     sample = forget.take(range(min(len(forget), WAY)))
     said = partial(_said, teacher, hidden, wrong=mislabelled)
     target = _target(said, found, **drawn)
     way = way_to(teacher, student, sample, target=target, mislabelled=mislabelled)
-    look = min(LOOK, max(1, at_once // 16))
+    look = 1 if len(forget) <= FEW else LOOK
     after = Holding(watch, hold, share, trust * strength, moved, way, settled, look)
+    if way() >= settled:
+        steps = 0  # they are answered as their neighbours already
     descend(
         student,
         jit_loss(teacher, split, sigma=found, mislabelled=mislabelled, hold=hold, **drawn),

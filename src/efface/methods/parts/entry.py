@@ -74,7 +74,8 @@ class Entry:
     gradients, momentum, average, the guard's last good state, and one in passing); ``graphs``:
     forward passes of a micro-batch that wait for their backward pass at once, and one for that
     pass itself. Both say the memory needed; benchmarks/memory_need.py holds them to it.
-    ``records_per_step``: records in one step of a method that has no setting of that name.
+    ``records_per_step``: records in one step of a method that has no setting of that name;
+    ``neighbours``: inputs beside the records in a step of few of them.
     """
 
     function: Method
@@ -85,6 +86,7 @@ class Entry:
     needs: frozenset[str] = frozenset()
     fresh_start: bool = False
     records_per_step: int = 128
+    neighbours: int = 0
 
     @property
     def zero_shot(self) -> bool:

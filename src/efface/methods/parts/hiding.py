@@ -42,10 +42,12 @@ def lowered(
 ) -> Float[Tensor, " m k"]:
     """Outputs in which what is hidden is as low as the lowest of the others.
 
-    A ``wrong`` label is as low as their mean: nothing is known against it of an unseen record.
+    A ``wrong`` label is as low as their mean: nothing is known against it of an unseen record. If
+    one other is left it is as far below that as it is above or below it now.
     """
+    others = (~gone).sum(1, keepdim=True)
     level = answer.masked_fill(gone, torch.inf).amin(1, keepdim=True)
     if wrong:
-        others = (~gone).sum(1, keepdim=True)
-        level = answer.masked_fill(gone, 0).sum(1, keepdim=True) / others
-    return torch.where(gone, level, answer)
+        level = answer.masked_fill(gone, 0).sum(1, keepdim=True) / others.clamp_min(1)
+    level = torch.where(others == 1, level - (answer - level).abs(), level)
+    return torch.where(gone & (others > 0), level, answer)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import cycle
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,13 +17,13 @@ from efface.types import Records, Verdict, Watch
 FAR = 500_000
 """Draws of neighbours that hold begin here; below are those that a record is smoothed with."""
 
-HELD, PROBES, WAY, LOOK, SHRUNK = 32, 48, 128, 8, 0.7
-"""Neighbours held in a step; neighbours and records that are looked at, the latter after each
-``LOOK`` steps; what a refusal leaves of the trust."""
+PROBES, WAY, LOOK, SHRUNK = 48, 128, 8, 0.7
+"""Neighbours and records that are looked at, the latter after each ``LOOK`` steps; what a refusal
+leaves of the trust."""
 
-NEAR, WIDE, FEW_HELD = (1.0,), (2.0, 4.0, 8.0, 16.0), 3.0
-"""How far away neighbours are held, in σ: where few records go, what stays lies further off; and
-λ there, at the least."""
+FEW, FEW_HELD, NEAR, WIDE = 16, 3.0, (1.0,), (2.0, 4.0, 8.0, 16.0)
+"""So many records are few. What they drag along lies further off than their own noise: twice as
+many neighbours are held in a step, so far away in σ, with λ at the least so much."""
 
 
 @dataclass
@@ -53,20 +52,19 @@ class Hold:
     def around(self, held: Records, sigma: float, *, seed: int, step: int) -> Records:
         """A neighbour of each row; the ``copies`` rows of one record follow one another."""
         x = held.x.clone()
-        for copy, scale in zip(range(self.copies), cycle(self.reach), strict=False):
-            rows = slice(copy, None, self.copies)
+        for copy in range(self.copies):
+            rows, number = slice(copy, None, self.copies), step * self.copies + copy
             drawn = held.take(torch.arange(len(held))[rows])
-            number = FAR + step * self.copies + copy
-            x[rows] = perturbed(drawn, sigma * scale, seed=seed, step=number).x
+            scaled = sigma * self.reach[number % len(self.reach)]
+            x[rows] = perturbed(drawn, scaled, seed=seed, step=FAR + number).x
         return replace(held, x=x)
 
 
 def hold_for(records: int) -> Hold:
-    """As many neighbours held in a step of one record as in one of many."""
-    every, copies = max(1, records // HELD), max(1, HELD // max(records, 1))
-    if records > HELD // 2:
-        return Hold(every=every, copies=copies)
-    return Hold(FEW_HELD, every, copies, reach=WIDE, least=FEW_HELD)
+    """A quarter of many records at one neighbour each; each of few at as many as make 32."""
+    if records > FEW:
+        return Hold()
+    return Hold(FEW_HELD, every=1, copies=2 * FEW // max(records, 1), reach=WIDE, least=FEW_HELD)
 
 
 def moved_around(
@@ -82,19 +80,17 @@ def moved_around(
     """Ask for the share of neighbours whose answer has changed, apart from those trained on."""
     sample = forget.take(range(min(len(forget), PROBES))).to(device_of(teacher))
     adapter, copies = adapter_of(sample), -(-PROBES // len(sample))
-    probes = [
-        perturbed(sample, sigma * scale, seed=seed, step=2 * FAR + copy)
-        for copy, scale in zip(range(copies), cycle(reach), strict=False)
+    around = [
+        perturbed(sample, sigma * reach[copy % len(reach)], seed=seed, step=2 * FAR + copy).x
+        for copy in range(copies)
     ]
-    given = [answer_of(teacher, probe) for probe in probes]
-    said = [adapter.answer(answer) for answer in given]
-    staying = torch.cat([stays(answer, hidden(answer, sample)) for answer in given])
+    probes = replace(sample.take(torch.arange(len(sample)).repeat(copies)), x=torch.cat(around))
+    given = answer_of(teacher, probes)
+    said, staying = adapter.answer(given), stays(given, hidden(given, probes))
 
     def kept(model: nn.Module) -> float:
-        right = [
-            adapter.right(answer_of(model, probe), y) for probe, y in zip(probes, said, strict=True)
-        ]
-        return float((staying * torch.cat(right)).sum() / staying.sum().clamp_min(1))
+        right = adapter.right(answer_of(model, probes), said)
+        return float((staying * right).sum() / staying.sum().clamp_min(1))
 
     before = kept(teacher)
     return lambda: before - kept(student)

@@ -19,12 +19,14 @@ def sigma_where(
 ) -> tuple[float, float]:
     """σ at which about ``wanted`` (0 to 1) of the neighbours keep the given answer; and that share.
 
-    Doubles or halves from ``start`` until the share is passed, then narrows down. Where it is never
-    passed (a blank record, a model that answers everything alike) it is ``start``.
+    Doubles or halves from ``start`` until the share is passed, then narrows down; of a share of 1,
+    until the first neighbour changes its answer. Where it is never passed (a blank record, a model
+    that answers everything alike) it is ``start``.
     """
     sample = forget.take(range(min(len(forget), SAMPLE)))
     own = adapter_of(sample).answer(asked(teacher, sample))
     copies = 1 if len(sample) > SAMPLE // 10 else -(-SAMPLE // 10 // len(sample))
+    wanted = min(wanted, 1 - 1 / (copies * len(sample)))
 
     def kept(sigma: float) -> float:
         draws = (perturbed(sample, sigma, seed=seed, step=_FAR + copy) for copy in range(copies))

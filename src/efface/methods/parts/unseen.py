@@ -68,4 +68,5 @@ def way_to(
 
 def _log_odds(losses: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Ln p − ln(1 − p) of the label whose cross-entropy −ln p is given."""
-    return -losses - torch.log(-torch.expm1(-losses.double())).clamp_min(-40)
+    exact = losses.cpu().double()  # not every device has float64
+    return -exact - torch.log(-torch.expm1(-exact)).clamp_min(-40)
