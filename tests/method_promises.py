@@ -15,7 +15,14 @@ from efface.methods import METHODS
 from efface.methods.parts.entry import PARTS, Passes
 from efface.types import Records, Split
 
-QUICK = {"steps": 6, "epochs": 2, "records_per_step": 6, "perturbations": 3}
+QUICK = {
+    "steps": 6,
+    "epochs": 2,
+    "records_per_step": 6,
+    "perturbations": 3,
+    "copies": 2,
+    "selection": 1.0,
+}
 
 EXCEPTIONS = {
     ("baseline", "changes"): "it is the model as it is",
@@ -38,6 +45,10 @@ EXCEPTIONS = {
     ("l1_sparse", "empty"): "it never looks at the forget records",
     ("jit_paper", "order"): "one update a record: the next starts where the last one ended",
     ("jit_reference", "order"): "the authors' noise goes by a record's place in its batch",
+    **{(name, "guard"): "one change, asked once" for name in ("ssd", "lfssd", "assd")},
+    **{(name, "identity"): "its own tests: α → ∞, λ → ∞" for name in ("ssd", "lfssd", "assd")},
+    **{(name, "trainable"): "a new adapter is refused" for name in ("ssd", "lfssd", "assd")},
+    ("unsir", "order"): "noise and records that stay are more than one batch",
     ("jit_reference", "blank"): "its own test: the authors' ratio is 0 by 0 there",
 }
 """Promises that a method does not keep, each with the reason."""

@@ -1,12 +1,15 @@
 """Methods: a table of functions, with what each may see of a split, needs and costs."""
 
 from efface.methods.amnesiac import amnesiac
+from efface.methods.assd import assd
+from efface.methods.bad_teacher import bad_teacher
 from efface.methods.baseline import baseline
 from efface.methods.finetune import finetune
 from efface.methods.jit import jit
 from efface.methods.jit_paper import jit_paper
 from efface.methods.jit_reference import jit_reference
 from efface.methods.l1_sparse import l1_sparse
+from efface.methods.lfssd import lfssd
 from efface.methods.mislabel import mislabel
 from efface.methods.negative_gradient import negative_gradient
 from efface.methods.neggrad_plus import neggrad_plus
@@ -15,6 +18,13 @@ from efface.methods.parts.entry import Cost, Entry
 from efface.methods.random_labels import random_labels
 from efface.methods.retrain import retrain
 from efface.methods.salun import salun
+from efface.methods.scrub import scrub
+from efface.methods.scrub_rewind import scrub_rewind
+from efface.methods.ssd import ssd
+from efface.methods.unsir import unsir
+
+_FORGET_LABELLED = frozenset({"model", "forget", "forget labels"})
+_RETAIN_LABELLED = frozenset({"retain", "retain labels"})
 
 METHODS: dict[str, Entry] = {
     "jit": Entry(
@@ -128,6 +138,76 @@ METHODS: dict[str, Entry] = {
         sees=frozenset({"model", "forget", "forget labels"}),
         cost=Cost("(1 + epochs) * forget", "epochs * forget", at_most=True),
         copies=4,
+        graphs=2,
+    ),
+    "ssd": Entry(
+        ssd,
+        sees=_FORGET_LABELLED | _RETAIN_LABELLED,
+        needs=frozenset({"retain"}),
+        cost=Cost("(1 + with_forget) * forget + retain", "(1 + with_forget) * forget + retain"),
+        copies=6,
+        graphs=2,
+    ),
+    "lfssd": Entry(
+        lfssd,
+        sees=frozenset({"model", "forget", "retain"}),
+        needs=frozenset({"retain"}),
+        cost=Cost("(1 + with_forget) * forget + retain", "(1 + with_forget) * forget + retain"),
+        copies=6,
+        graphs=2,
+    ),
+    "assd": Entry(
+        assd,
+        sees=_FORGET_LABELLED | _RETAIN_LABELLED,
+        needs=frozenset({"retain"}),
+        cost=Cost("forget + retain", "forget + retain"),
+        copies=7,
+        graphs=2,
+    ),
+    "scrub": Entry(
+        scrub,
+        sees=frozenset({"model", "forget"}) | _RETAIN_LABELLED,
+        needs=frozenset({"retain"}),
+        cost=Cost(
+            "2 * (epochs * retain + min(epochs, max_epochs) * forget)",
+            "epochs * retain + min(epochs, max_epochs) * forget",
+        ),
+        copies=6,
+        graphs=3,
+    ),
+    "scrub_rewind": Entry(
+        scrub_rewind,
+        sees=_FORGET_LABELLED | _RETAIN_LABELLED | {"holdout"},
+        needs=frozenset({"retain", "holdout"}),
+        cost=Cost(
+            "2 * (epochs * retain + min(epochs, max_epochs) * forget) + epochs * forget + holdout",
+            "epochs * retain + min(epochs, max_epochs) * forget",
+            at_most=True,
+        ),
+        copies=9,
+        graphs=3,
+    ),
+    "bad_teacher": Entry(
+        bad_teacher,
+        sees=frozenset({"model", "forget", "retain", "fresh"}),
+        needs=frozenset({"retain", "fresh"}),
+        cost=Cost(
+            "2 * epochs * (forget + round(retained_share * retain))",
+            "epochs * (forget + round(retained_share * retain))",
+        ),
+        copies=7,
+        graphs=3,
+    ),
+    "unsir": Entry(
+        unsir,
+        sees=frozenset({"model", "leaving"}) | _RETAIN_LABELLED,
+        needs=frozenset({"retain", "leaving"}),
+        cost=Cost(
+            "noise_records * (noise_steps + copies) + 2 * retain",
+            "noise_records * (noise_steps + copies) + 2 * retain",
+            at_most=True,
+        ),
+        copies=6,
         graphs=2,
     ),
 }
