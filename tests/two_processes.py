@@ -15,7 +15,7 @@ from efface.types import Records
 sys.path.insert(0, str(Path(__file__).parent))
 from method_promises import EXCEPTIONS, split_for
 
-QUICK = {"steps": 20, "epochs": 8, "records_per_step": 2, "training_mode": False}
+QUICK = {"steps": 20, "epochs": 8, "records_per_step": 2, "training_mode": False, "copies": 2}
 
 
 def main(out: Path) -> None:

@@ -64,7 +64,6 @@ RANGES = {
     "noise_records": (1, math.inf),
     "noise_steps": (0, math.inf),
     "noise_rate": (0.0, math.inf),
-    "penalty": (0.0, math.inf),
     "copies": (0, math.inf),
     "repair_rate": (0.0, math.inf),
     "seed": (0, math.inf),
