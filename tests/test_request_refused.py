@@ -16,6 +16,7 @@ from efface.io.preprocessing import Preprocessing
 from efface.methods import METHODS
 
 sys.path.insert(0, str(Path(__file__).parent))
+from method_promises import keeping, split_for
 from test_io_pixels import COLOURS, JPEG, PNG, bomb, file_of
 
 
@@ -50,11 +51,12 @@ def test_ids_that_stand_twice_are_refused_in_every_part(tiny_net, digits, part):
     )
 
 
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"jit_reference"}))  # has its own
-def test_a_blank_image_alone_leaves_a_finite_model(tiny_net, digits, method):
+@keeping("blank")
+def test_a_blank_image_alone_leaves_a_finite_model(tiny_net, digits, name):
     """In the authors' code one blank image in a batch of one turns every weight into nan."""
     blank = Records(torch.zeros(1, 1, 8, 8), digits.y[:1])
-    result = forget(tiny_net, Split(blank), method=method)
+    split = split_for(name, blank, digits.take(range(20, 60)), model=tiny_net)
+    result = forget(tiny_net, split, method=name)
     assert all(bool(weight.isfinite().all()) for weight in result.model.state_dict().values())
     assert result.record["outcome"] == "done"
 
@@ -139,10 +141,11 @@ def test_images_of_every_kind_are_read_as_one_model_takes_them(tmp_path):
     assert records.ids == tuple(f"dog/{name}" for name in files)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@keeping("empty")
 def test_a_method_takes_an_empty_forget_set_as_the_identity(name, tiny_net, digits):
     """The door refuses it; a method in Python gives the model back, bit for bit."""
-    student = METHODS[name].function(tiny_net, Split(digits.take([])))
+    split = split_for(name, digits.take([]), digits.take(range(20, 60)), model=tiny_net)
+    student = METHODS[name].function(tiny_net, split)
     assert student is not tiny_net
     for old, new in zip(tiny_net.state_dict().values(), student.state_dict().values(), strict=True):
         assert torch.equal(old, new)

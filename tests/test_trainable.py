@@ -17,13 +17,14 @@ from efface.methods import METHODS
 from efface.trainable import added, closed, moving, opened
 
 sys.path.insert(0, str(Path(__file__).parent))
+from method_promises import keeping, split_for
 from small_nets import LESS, Given, known, moved, names_open, net, quick
 
 
 @pytest.mark.parametrize("trainable", LESS)
-@pytest.mark.parametrize("method", METHODS)
+@keeping("trainable")
 def test_every_method_moves_the_chosen_weights_and_keeps_the_bits_of_the_others(
-    method, trainable, digits, random_state_kept
+    name, trainable, digits, random_state_kept
 ):
     """The promise of every way, over every method that there is."""
     model = net()
@@ -31,12 +32,13 @@ def test_every_method_moves_the_chosen_weights_and_keeps_the_bits_of_the_others(
     given, records = Given(model), known(model, digits)
     with random_state_kept():
         start = opened(model, records.take([0]), trainable)
-        student = METHODS[method].function(
+        parts = records.take(range(8)), records.take(range(8, 40))
+        student = METHODS[name].function(
             start,
-            Split(records.take(range(8))),
+            split_for(name, *parts, model=start),
             seed=0,
             # an untrained net answers as its neighbours do; wrong labels it can still forget
-            **quick(method, learning_rate=1e-3, mislabelled=True),
+            **quick(name, learning_rate=1e-3, mislabelled=True),
         )
         result = closed(student, model)
     given.is_untouched()

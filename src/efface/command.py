@@ -280,13 +280,18 @@ def run_doctor(model: Path, flags: Flags, data: str) -> None:
 
 
 def run_methods() -> None:
-    """A table of the methods: what each sees, its settings and their defaults."""
+    """A table of the methods: what each needs and may use, what it costs, its settings."""
     rows = [
         [
             name,
-            ", ".join(sorted(entry.sees)),
+            "yes" if entry.zero_shot else "no",
+            ", ".join(entry.in_order(entry.needs)),
+            ", ".join(entry.optional),
+            ", ".join(entry.labels),
+            str(entry.cost),
             ", ".join(f"{key}={value}" for key, value in hyperparameters(name).items()),
         ]
         for name, entry in METHODS.items()
     ]
-    show.table("methods", ["method", "sees", "settings"], rows)
+    columns = ["method", "zero-shot", "needs", "may use", "labels of", "passes", "settings"]
+    show.table("methods", columns, rows)

@@ -19,6 +19,7 @@ from efface.io.features import Features
 from efface.io.preprocessing import Preprocessing
 from efface.memory import Need, needed
 from efface.methods import METHODS
+from efface.methods.parts.needs import refuse_without
 from efface.precision import as_written, not_finite, widened
 from efface.prepare import prepared, refuse_kinds
 from efface.record import SCHEMA, facts_into, state_digest, versions
@@ -114,7 +115,7 @@ def forget(
     chosen = settings_of(method, mislabelled=mislabelled, settings=settings)
     check_ranges({**chosen, "utility_budget": utility_budget, "seed": seed})
     split, counts = prepared(split, preprocessing)
-    refuse_kinds(model, split, mislabelled=mislabelled)
+    _refuse(method, model, split, mislabelled=mislabelled, trainable=trainable)
     theirs, ours = halves(split, seed=seed)
     names = {"classes": classes, "mislabelled": mislabelled}
     findings = examine(model, preprocessing, split.forget, holdout=theirs.holdout, **names)
@@ -123,7 +124,8 @@ def forget(
     start = opened(model, split.forget.take([0]), trainable, seed=seed)
     need = _memory_needed(method, start, split, whole, told=started)
     master, adapted = widened(start), trainable == "adapter"
-    guard = Guard(master, theirs, utility_budget=utility_budget, adapted=adapted, seed=seed)
+    how = {"adapted": adapted, "fresh_start": METHODS[method].fresh_start, "seed": seed}
+    guard = Guard(master, theirs, utility_budget=utility_budget, **how)
     run = _unlearned(method, master, theirs, guard, chosen, seed=seed, progress=progress)
     run = _written(run, model, stored)
     findings += (KEPT_APART,) * adapted + _not_reached(run, whole)
@@ -235,8 +237,9 @@ def _memory_needed(
     entry, forget = METHODS[method], split.forget
     batch = forget.take([0]).to(device_of(model))
     probe = student_of(model)
-    at_once = min(len(forget), settings.get("records_per_step", entry.records_per_step), 128)
     parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
+    trained_on = len(forget) + ("retain" in entry.sees) * len(split.retain or ())
+    at_once = min(trained_on, settings.get("records_per_step", entry.records_per_step), 128)
     need = needed(
         probe,
         lambda: outputs(probe, batch),
@@ -247,6 +250,21 @@ def _memory_needed(
     if told:
         told(need)
     return need
+
+
+def _refuse(
+    method: str, model: nn.Module, split: Split, *, mislabelled: bool, trainable: str
+) -> None:
+    """Refuse kinds that do not fit, a split without what the method needs, half a fresh start."""
+    refuse_kinds(model, split, mislabelled=mislabelled)
+    entry = METHODS[method]
+    refuse_without(split, method, *entry.in_order(entry.needs))
+    if entry.fresh_start and trainable != "all":
+        raise InputError(
+            f"trainable all for {method}, which starts from an untrained model",
+            repr(trainable),
+            "Leave trainable out.",
+        )
 
 
 def _count(split: Split) -> int:

@@ -128,8 +128,10 @@ def counted(title: str, total: int) -> Iterator[Callable[..., None]]:
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table on standard output, no column cut short; the first column is text."""
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    names = min(20, max((len(row[0]) for row in rows), default=0))  # a name is not cut in two
     for place, column in enumerate(columns):
-        shown.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+        justify, least = ("right", None) if place else ("left", names)
+        shown.add_column(column, justify=justify, overflow="fold", min_width=least)
     for row in rows:
         shown.add_row(*row)
     console = Console(highlight=False)

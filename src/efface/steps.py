@@ -65,6 +65,20 @@ def descend(
     return student
 
 
+def mean_gradient(
+    student: nn.Module, loss: Loss, records: Records, *, micro_batch: int = 128
+) -> list[Tensor | None]:
+    """The gradient of the mean loss over all records, one tensor a weight.
+
+    None for a weight that may not move; none is left in the student. Shared among processes as a
+    step is.
+    """
+    _gradients(student, loss, records, 0, micro_batch)
+    found = [weight.grad for weight in student.parameters()]
+    student.zero_grad(set_to_none=True)
+    return found
+
+
 def _rows_of(step: int, total: int, per_step: int, seed: int) -> Tensor:
     """The rows of one step; the rows of an epoch's steps are a permutation of all rows."""
     steps_an_epoch = -(-total // per_step)

@@ -1,0 +1,76 @@
+"""Amnesiac unlearning as the tables have it, by relabelling: https://arxiv.org/abs/2010.10981.
+
+    L(θ) = 1/n Σ_{D_r ∪ D_f} CE(f(x), ỹ),   ỹ = y on D_r, ỹ ~ U of the other K − 1 on D_f
+
+ỹ is drawn once for each record. Settings are those of the code of SSD and JiT: Adam, η 1e-4, 3
+epochs, batches of 128, train mode. The paper's own method, which keeps the change that each batch
+made in training and takes it back, is another and is not this; its relabelling runs 10 epochs.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from efface.adapters import student_of
+from efface.methods.parts.needs import refuse_unless_classes, refuse_without
+from efface.methods.parts.relabelled import Draw, other_class, relabelled, together
+from efface.methods.parts.training import trained
+from efface.types import Records, Split, Watch, carry_on
+
+
+def amnesiac(
+    model: nn.Module,
+    split: Split,
+    *,
+    strength: float = 1.0,
+    learning_rate: float = 1e-4,
+    epochs: int = 3,
+    records_per_step: int = 128,
+    training_mode: bool = True,
+    seed: int = 0,
+    watch: Watch = carry_on,
+) -> nn.Module:
+    """Train on with all records, those that must go under another label; sees all labels.
+
+    Args:
+        model: stays as it is.
+        split: ``forget`` and ``retain`` are read, inputs and labels.
+        strength: the one knob; multiplies the step.
+        learning_rate: η of Adam.
+        epochs: passes over all records.
+        records_per_step: records in one step's mean.
+        training_mode: dropout is active and BatchNorm's statistics move, as in the source.
+        seed: draws the labels, the order, and dropout.
+        watch: called after each step.
+
+    Raises:
+        InputError: ``retain`` is missing, or a record has not one class of several.
+    """
+    refuse_without(split, "amnesiac", "retain")
+    refuse_unless_classes(split.forget, "amnesiac")
+    student = student_of(model)
+    if not len(split.forget):
+        return student
+    return trained(
+        student,
+        relabelled(_another(split.forget, seed)),
+        together(split.forget, split.retain),
+        optimizer=torch.optim.Adam(student.parameters(), lr=learning_rate * strength),
+        epochs=epochs,
+        records_per_step=records_per_step,
+        training_mode=training_mode,
+        seed=seed,
+        watch=watch,
+    )
+
+
+def _another(forget: Records, seed: int) -> Draw:
+    """For each record the same class in every epoch, never its own."""
+    own = dict(zip(forget.ids, forget.y.tolist(), strict=True))
+
+    def draw(ids: Sequence[str], classes: int, step: int) -> Tensor:  # noqa: ARG001
+        known = torch.tensor([own[identity] for identity in ids], dtype=torch.int64)
+        return other_class(ids, known, classes, seed=seed)
+
+    return draw

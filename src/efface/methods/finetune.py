@@ -1,0 +1,68 @@
+"""Fine-tuning on what stays, the oldest baseline: docs/methods.md, as in https://arxiv.org/abs/2402.01401.
+
+    L(θ) = 1/n_r Σ_{D_r} ℓ(f(x), y)
+
+and the forget records fade from want of use. Settings are those of that paper's code (FNTN): SGD,
+η 0.02, momentum 0.9, weight decay 5e-4, 5 epochs, no schedule, train mode. Departure: BatchNorm of
+which no weight may move (``trainable``) keeps its statistics.
+"""
+
+import torch
+from torch import nn
+
+from efface.adapters import student_of
+from efface.methods.parts.needs import refuse_without
+from efface.methods.parts.training import own_loss, trained, with_one_adapter
+from efface.types import Split, Watch, carry_on
+
+
+def finetune(
+    model: nn.Module,
+    split: Split,
+    *,
+    strength: float = 1.0,
+    learning_rate: float = 0.02,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    epochs: int = 5,
+    records_per_step: int = 128,
+    training_mode: bool = True,
+    seed: int = 0,
+    watch: Watch = carry_on,
+) -> nn.Module:
+    """Train on with the records that stay; never sees the forget records.
+
+    Args:
+        model: stays as it is.
+        split: ``retain`` is read, inputs and labels.
+        strength: the one knob; multiplies the step.
+        learning_rate: η of SGD.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        epochs: passes over ``retain``.
+        records_per_step: records in one step's mean.
+        training_mode: dropout is active and BatchNorm's statistics move, as in the source.
+        seed: draws the order, and dropout.
+        watch: called after each step.
+
+    Raises:
+        InputError: ``retain`` is missing.
+    """
+    refuse_without(split, "finetune", "retain")
+    student = student_of(model)
+    return trained(
+        student,
+        own_loss,
+        with_one_adapter(split.retain),
+        optimizer=torch.optim.SGD(
+            student.parameters(),
+            lr=learning_rate * strength,
+            momentum=momentum,
+            weight_decay=weight_decay,
+        ),
+        epochs=epochs,
+        records_per_step=records_per_step,
+        training_mode=training_mode,
+        seed=seed,
+        watch=watch,
+    )

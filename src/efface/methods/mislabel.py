@@ -1,0 +1,97 @@
+"""Greedy mislabelling, the paper's baseline in two dimensions: https://arxiv.org/abs/2402.01401.
+
+    l(x) = CE(f(x), c(x)) while argmax f(x) = y, else 0;   c(x) = argmax_{k ≠ y} f₀(x)
+
+The paper says to train each forget record to any class but its own until its prediction flips, and
+no more. Chosen here: the class is the runner-up of the given model f₀, which needs no draw; plain
+SGD, so that a record that has flipped stands still; η 1e-3, ours; eval mode with frozen buffers.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from efface.adapters import adapter_of, asked, one_label, outputs, student_of, teacher_of
+from efface.methods.parts.needs import refuse_unless_classes
+from efface.methods.parts.training import steps_an_epoch, trained
+from efface.steps import Loss
+from efface.types import Records, Split, Verdict, Watch, carry_on
+
+
+def mislabel(
+    model: nn.Module,
+    split: Split,
+    *,
+    strength: float = 1.0,
+    learning_rate: float = 1e-3,
+    epochs: int = 50,
+    records_per_step: int = 128,
+    seed: int = 0,
+    watch: Watch = carry_on,
+) -> nn.Module:
+    """Push each forget record just over to the next class; sees them with their labels alone.
+
+    Args:
+        model: stays as it is.
+        split: ``forget`` is read, inputs and labels.
+        strength: the one knob; multiplies the step.
+        learning_rate: η of plain SGD.
+        epochs: passes over ``forget``, at most; it ends when every prediction has flipped.
+        records_per_step: records in one step's mean.
+        seed: draws the order.
+        watch: called after each step.
+
+    Raises:
+        InputError: a record has not one class of several.
+    """
+    refuse_unless_classes(split.forget, "mislabel")
+    forget, student = replace(split.forget, adapter=one_label), student_of(model)
+    if not len(forget):
+        return student
+    return trained(
+        student,
+        _until_it_flips(_runner_up(model, forget)),
+        forget,
+        optimizer=torch.optim.SGD(student.parameters(), lr=learning_rate * strength),
+        epochs=epochs,
+        records_per_step=records_per_step,
+        training_mode=False,
+        seed=seed,
+        watch=_ending(watch, steps_an_epoch(forget, records_per_step)),
+    )
+
+
+def _runner_up(model: nn.Module, forget: Records) -> dict[str, int]:
+    """The given model's best class of each record but its own, by id."""
+    answer = asked(teacher_of(model), forget)
+    other = answer.scatter(1, forget.y.cpu()[:, None], -torch.inf).argmax(1)
+    return dict(zip(forget.ids, other.tolist(), strict=True))
+
+
+def _until_it_flips(other: dict[str, int]) -> Loss:
+    """Cross-entropy with the other class; nothing for a record that has left its own."""
+
+    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
+        answer = outputs(student, batch)
+        wanted = torch.tensor([other[identity] for identity in batch.ids]).to(batch.y)
+        kept = answer.argmax(1) == batch.y
+        return adapter_of(batch).loss(answer, wanted) * kept
+
+    return loss
+
+
+def _ending(watch: Watch, an_epoch: int) -> Watch:
+    """END after an epoch in which no record was left to push."""
+    taken, still = 0, 0
+
+    def after(student: nn.Module, loss: float) -> Verdict:
+        nonlocal taken, still
+        verdict = watch(student, loss)
+        if verdict is not Verdict.GO_ON:
+            return verdict
+        still = 0 if loss else still + 1
+        taken += 1
+        return Verdict.END if taken % an_epoch == 0 and still >= an_epoch else Verdict.GO_ON
+
+    return after

@@ -1,0 +1,68 @@
+"""Gradient ascent on the forget records (NegGrad): docs/methods.md, as in https://arxiv.org/abs/2310.12508.
+
+    L(θ) = −1/n_f Σ_{D_f} ℓ(f(x), y)
+
+Settings of the code of SalUn (GA): SGD, η 0.01, momentum 0.9, weight decay 5e-4, 10 epochs, batches
+of 256; the loss has no floor, so η must be tuned (1e-5 to 1e-3 is usual) or the guard must halve
+it. Departure: eval mode with frozen buffers, where that code is in train mode and lets statistics
+of the forget records into BatchNorm; ``training_mode`` brings that back.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from efface.adapters import student_of
+from efface.methods.parts.training import own_loss, trained, with_one_adapter
+from efface.types import Records, Split, Watch, carry_on
+
+
+def negative_gradient(
+    model: nn.Module,
+    split: Split,
+    *,
+    strength: float = 1.0,
+    learning_rate: float = 0.01,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    epochs: int = 10,
+    records_per_step: int = 256,
+    training_mode: bool = False,
+    seed: int = 0,
+    watch: Watch = carry_on,
+) -> nn.Module:
+    """Climb the loss of the forget records; sees them with their labels, and nothing else.
+
+    Args:
+        model: stays as it is.
+        split: ``forget`` is read, inputs and labels.
+        strength: the one knob; multiplies the step.
+        learning_rate: η of SGD.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        epochs: passes over ``forget``.
+        records_per_step: records in one step's mean.
+        training_mode: dropout is active and BatchNorm's statistics move, as in the source.
+        seed: draws the order, and dropout.
+        watch: called after each step.
+    """
+    student = student_of(model)
+    return trained(
+        student,
+        _away,
+        with_one_adapter(split.forget),
+        optimizer=torch.optim.SGD(
+            student.parameters(),
+            lr=learning_rate * strength,
+            momentum=momentum,
+            weight_decay=weight_decay,
+        ),
+        epochs=epochs,
+        records_per_step=records_per_step,
+        training_mode=training_mode,
+        seed=seed,
+        watch=watch,
+    )
+
+
+def _away(student: nn.Module, batch: Records, step: int) -> Tensor:
+    return -own_loss(student, batch, step)

@@ -1,0 +1,107 @@
+"""NegGrad+, down on what stays and up on what goes: https://arxiv.org/abs/2302.09880.
+
+    L(θ) = (1 − b) · 1/n_r Σ_{D_r} ℓ(f(x), y) − b · 1/n_f Σ_{D_f} ℓ(f(x), y)
+
+b the forget weight (the paper's 1 − α). Settings of the small experiments of SCRUB's code: b 0.05,
+plain SGD, η 0.01, 10 epochs, eval mode; its large ones: b 1e-4, 5 epochs, train mode. The forget
+records are cycled to the length of the others: each record that stays brings one of them along, in
+an order that moves on by one each epoch, so all are used equally often. With b = 0 their pass is
+skipped, and it is ``finetune`` bit for bit. Departures: the same number of both in each step, where
+the code takes one loader's batch of each; no pull of the small experiments towards the given
+weights.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from efface.adapters import student_of
+from efface.errors import InputError
+from efface.methods.parts.needs import refuse_without
+from efface.methods.parts.training import own_loss, steps_an_epoch, trained, with_one_adapter
+from efface.steps import Loss
+from efface.types import Records, Split, Watch, carry_on, record_key
+
+
+def neggrad_plus(
+    model: nn.Module,
+    split: Split,
+    *,
+    strength: float = 1.0,
+    forget_weight: float = 0.05,
+    learning_rate: float = 0.01,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    epochs: int = 10,
+    records_per_step: int = 128,
+    training_mode: bool = False,
+    seed: int = 0,
+    watch: Watch = carry_on,
+) -> nn.Module:
+    """Descend on the records that stay while climbing on those that go; sees all labels.
+
+    Args:
+        model: stays as it is.
+        split: ``forget`` and ``retain`` are read, inputs and labels.
+        strength: the one knob; multiplies the forget weight, which stays below 1.
+        forget_weight: b, 0 to 1.
+        learning_rate: η of SGD.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        epochs: passes over ``retain``.
+        records_per_step: records of ``retain`` in one step's mean, and as many of ``forget``.
+        training_mode: dropout is active and BatchNorm's statistics move.
+        seed: draws the order, and dropout.
+        watch: called after each step.
+
+    Raises:
+        InputError: ``retain`` is missing, or ``forget_weight`` times ``strength`` is not from 0
+            to below 1.
+    """
+    refuse_without(split, "neggrad_plus", "retain")
+    weight = forget_weight * strength
+    _refuse_weight(weight)
+    student, retain = student_of(model), with_one_adapter(split.retain)
+    if not len(split.forget):
+        return student
+    return trained(
+        student,
+        _both(retain, split.forget, weight, steps_an_epoch(retain, records_per_step)),
+        retain,
+        optimizer=torch.optim.SGD(
+            student.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay
+        ),
+        epochs=epochs,
+        records_per_step=records_per_step,
+        training_mode=training_mode,
+        seed=seed,
+        watch=watch,
+    )
+
+
+def _refuse_weight(weight: float) -> None:
+    if not 0 <= weight < 1:
+        raise InputError(
+            "forget_weight times strength from 0 to below 1",
+            f"{weight:g}",
+            "At 1 nothing would hold the records that stay; change forget_weight.",
+        )
+
+
+def _both(retain: Records, forget: Records, weight: float, an_epoch: int) -> Loss:
+    """The loss of each record that stays, with its partner's taken away."""
+    forget = replace(forget, adapter=retain.adapter)
+    rank = {identity: place for place, identity in enumerate(sorted(retain.ids, key=record_key))}
+    order = sorted(range(len(forget)), key=lambda row: record_key(forget.ids[row]))
+
+    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
+        down = (1 - weight) * own_loss(student, batch, step)
+        if not weight:
+            return down
+        epoch = step // an_epoch
+        rows = [order[(rank[identity] + epoch) % len(order)] for identity in batch.ids]
+        partners = forget.take(rows).to(batch.x.device)
+        return down - weight * own_loss(student, partners, step)
+
+    return loss

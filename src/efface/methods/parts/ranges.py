@@ -1,0 +1,24 @@
+"""Refusals of settings that mean nothing, by their own name."""
+
+from efface.errors import InputError
+
+
+def refuse_below_0(**settings: float) -> None:
+    """Raises InputError for the first setting that is below 0, or no number."""
+    for name, value in settings.items():
+        if not value >= 0:
+            raise InputError(f"{name} of at least 0", str(value), "Keep the default, or raise it.")
+
+
+def refuse_0(**settings: float) -> None:
+    """Raises InputError for the first setting that is not above 0."""
+    for name, value in settings.items():
+        if not value > 0:
+            raise InputError(f"{name} above 0", str(value), "Keep the default, or raise it.")
+
+
+def refuse_no_share(**settings: float) -> None:
+    """Raises InputError for the first setting that is not from 0 to 1."""
+    for name, value in settings.items():
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} from 0 to 1", str(value), "It is a share of records.")

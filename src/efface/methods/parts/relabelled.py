@@ -1,0 +1,88 @@
+"""Records that stay and forget records as one set, the latter with labels drawn for them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from efface.adapters import adapter_of, one_label, outputs
+from efface.methods.parts.neighbours import uniforms
+from efface.methods.parts.training import steps_an_epoch, trained
+from efface.steps import Loss
+from efface.types import Records, Split, Watch
+
+Draw = Callable[[Sequence[str], int, int], Int[Tensor, " m"]]
+"""``draw(ids, classes, step)``: a label for each forget record of these ids."""
+
+MARK = "forget/"
+"""Before the id of each forget record, since both parts may be numbered from 0."""
+
+
+def together(forget: Records, retain: Records | None) -> Records:
+    """All records as one set; the labels of the forget records are not looked at."""
+    marked = tuple(MARK + identity for identity in forget.ids)
+    unknown = torch.zeros(len(forget), dtype=torch.int64)
+    gone = replace(forget, y=unknown, ids=marked, adapter=one_label)
+    if retain is None:
+        return gone
+    x = torch.cat([gone.x, retain.x.to(gone.x)])
+    y = torch.cat([unknown, retain.y.cpu()])
+    return replace(gone, x=x, y=y, ids=(*marked, *retain.ids))
+
+
+def relabelled(draw: Draw) -> Loss:
+    """Cross-entropy with the label of each record that stays, and the drawn one of the others."""
+
+    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
+        answer = outputs(student, batch)
+        rows = [row for row, identity in enumerate(batch.ids) if identity.startswith(MARK)]
+        ids = [batch.ids[row].removeprefix(MARK) for row in rows]
+        y = batch.y.clone()
+        y[rows] = draw(ids, answer.shape[1], step).to(y.device)
+        return adapter_of(batch).loss(answer, y)
+
+    return loss
+
+
+def randomly_taught(
+    student: nn.Module,
+    split: Split,
+    *,
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+    records_per_step: int,
+    training_mode: bool | None,
+    seed: int,
+    watch: Watch,
+) -> nn.Module:
+    """The student after some epochs of random labels, those of a record drawn anew each epoch."""
+    records = together(split.forget, split.retain)
+    an_epoch = steps_an_epoch(records, records_per_step)
+
+    def draw(ids: Sequence[str], classes: int, step: int) -> Tensor:
+        return any_class(ids, classes, seed=seed, step=step // an_epoch)
+
+    return trained(
+        student,
+        relabelled(draw),
+        records,
+        optimizer=optimizer,
+        epochs=epochs,
+        records_per_step=records_per_step,
+        training_mode=split.retain is not None if training_mode is None else training_mode,
+        seed=seed,
+        watch=watch,
+    )
+
+
+def any_class(ids: Sequence[str], classes: int, *, seed: int, step: int) -> Int[Tensor, " m"]:
+    """A class out of all, each as likely, drawn for a record by its id."""
+    return (uniforms(ids, 1, seed=seed, step=step)[:, 0] * classes).long()
+
+
+def other_class(ids: Sequence[str], own: Tensor, classes: int, *, seed: int) -> Int[Tensor, " m"]:
+    """A class out of all but a record's own, each as likely, drawn once for a record by its id."""
+    further = (uniforms(ids, 1, seed=seed, step=0)[:, 0] * (classes - 1)).long()
+    return (own.cpu() + 1 + further) % classes

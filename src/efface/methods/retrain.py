@@ -1,0 +1,47 @@
+"""Train again without the records, the target of all others: docs/methods.md.
+
+    θ' = train(fresh(seed), D_r, seed)
+
+Every weight is drawn anew and the user's own recipe runs on what stays; with an empty forget set
+this is the recipe itself, bit for bit. (The code of JiT and SSD resets the last linear layer alone
+under this name, so that all other weights keep what they learned from the forget records.)
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from efface.adapters import device_of
+from efface.methods.parts.needs import refuse_without
+from efface.types import Split, Watch, carry_on
+
+
+def retrain(
+    model: nn.Module,
+    split: Split,
+    *,
+    seed: int = 0,
+    watch: Watch = carry_on,  # noqa: ARG001
+) -> nn.Module:
+    """An untrained model trained by the user's recipe on the records that stay.
+
+    Sees no weight of the model and no forget record.
+
+    Args:
+        model: says on which device to train; stays as it is.
+        split: ``retain``, ``fresh`` and ``train`` are read.
+        seed: of the fresh weights and of the recipe.
+        watch: not called: the steps are the recipe's own.
+
+    Raises:
+        InputError: ``retain``, ``fresh`` or ``train`` is missing.
+    """
+    refuse_without(split, "retrain", "retain", "fresh", "train")
+    given: Any = split  # no part of it is missing
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        fresh = given.fresh(seed).to(device_of(model))
+        student = given.train(fresh, given.retain, seed).eval()
+    student.zero_grad(set_to_none=True)
+    return student

@@ -1,0 +1,108 @@
+"""SCRUB, a student that disobeys its teacher, NeurIPS 2023: https://arxiv.org/abs/2302.09880.
+
+The teacher f₀ is the given model. In each of the first M epochs away from it on D_f, and in every
+epoch back to it and to the labels on D_r:
+
+    max phase, x in D_f:   loss = −KL_T(f₀(x) ‖ f(x)) T²
+    min phase, x in D_r:   loss = γ CE(f(x), y) + α KL_T(f₀(x) ‖ f(x)) T²
+
+KL_T is between answers at temperature T. Outputs that are not one label have their own divergence
+and loss. SGD with momentum 0.9, kept from phase to phase.
+
+Departures from the authors' code (meghdadk/SCRUB): eval mode, so that BatchNorm statistics of the
+forget records stay out and no dropout draws (theirs is train mode); no decay of the learning rate,
+since theirs begins after the last of 3 epochs; no term for the distance to the first weights, which
+is inert in their notebooks. Rewinding is ``scrub_rewind``.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from efface.adapters import adapter_of, student_of, teacher_of
+from efface.methods.parts.needs import refuse_without
+from efface.methods.parts.phases import Phases
+from efface.methods.parts.ranges import refuse_0
+from efface.steps import Loss
+from efface.types import Records, Split, Watch, carry_on
+
+
+def scrub(
+    model: nn.Module,
+    split: Split,
+    *,
+    strength: float = 1.0,
+    epochs: int = 3,
+    max_epochs: int = 2,
+    task_weight: float = 0.99,
+    held_weight: float = 0.001,
+    temperature: float = 4.0,
+    learning_rate: float = 5e-4,
+    weight_decay: float = 5e-4,
+    records_per_step: int = 128,
+    forget_per_step: int = 32,
+    seed: int = 0,
+    watch: Watch = carry_on,
+) -> nn.Module:
+    """Go away from the given model on the forget records, and back to it on the others.
+
+    The defaults are the authors' for CIFAR-10 with a ResNet18 (docs/methods.md has others).
+
+    Args:
+        model: answers (n, *features) with outputs (n, k); stays as it is.
+        split: the inputs of ``forget`` are read, and ``retain`` with its labels.
+        strength: the one knob; multiplies the loss of the max phase.
+        epochs: passes over the records that stay.
+        max_epochs: M, how many of these begin with a pass over the forget records.
+        task_weight: γ, of the loss on the labels that stay.
+        held_weight: α, of the distance to the given model on records that stay.
+        temperature: T, by which answers are divided before they are compared.
+        learning_rate: of SGD with momentum 0.9.
+        weight_decay: of SGD.
+        records_per_step: records that stay in one step's mean.
+        forget_per_step: forget records in one step's mean; the result depends on it.
+        seed: draws the order.
+        watch: called after each step of both phases.
+
+    Raises:
+        InputError: there is no ``retain``; ``temperature`` is not above 0.
+    """
+    refuse_without(split, "scrub", "retain")
+    refuse_0(temperature=temperature)
+    student = student_of(model)
+    away, back = _losses(teacher_of(model), split, strength, task_weight, held_weight, temperature)
+    optimizer = torch.optim.SGD(
+        student.parameters(), lr=learning_rate, momentum=0.9, weight_decay=weight_decay
+    )
+    phases = Phases(student, seed=seed, watch=watch)
+    for epoch in range(epochs):
+        told = {"optimizer": optimizer, "epoch": epoch}
+        if epoch < max_epochs:
+            phases.descend(away, split.forget, records_per_step=forget_per_step, **told)
+        phases.descend(back, split.retain, records_per_step=records_per_step, **told)
+    return student
+
+
+def _losses(
+    teacher: nn.Module,
+    split: Split,
+    strength: float,
+    task_weight: float,
+    held_weight: float,
+    temperature: float,
+) -> tuple[Loss, Loss]:
+    """The losses of the two phases, one number a record."""
+    adapter = adapter_of(split.retain)
+
+    def apart(answer: Tensor, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            held = adapter.outputs(teacher, x)
+        return adapter.divergence(held / temperature, answer / temperature) * temperature**2
+
+    def away(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
+        return -strength * apart(adapter.outputs(student, batch.x), batch.x)
+
+    def back(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
+        answer = adapter.outputs(student, batch.x)
+        return task_weight * adapter.loss(answer, batch.y) + held_weight * apart(answer, batch.x)
+
+    return away, back

@@ -1,0 +1,178 @@
+"""Methods that teach another label: by hand, and the limits in which one is another."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from efface.adapters import logits
+from efface.errors import InputError
+from efface.methods.amnesiac import amnesiac
+from efface.methods.mislabel import mislabel
+from efface.methods.parts.relabelled import any_class, other_class, together
+from efface.methods.random_labels import random_labels
+from efface.methods.salun import salun
+from efface.types import Records, Split, carry_on
+
+sys.path.insert(0, str(Path(__file__).parent))
+from by_hand import linear, near, one, same, slope
+
+STAYS, GOES = one([1.0, 0.5], 1), one([-0.5, 2.0], 2)
+RATE = 0.1
+PLAIN = {"learning_rate": RATE, "momentum": 0.0, "weight_decay": 0.0}
+
+
+@pytest.fixture
+def parts(digits):
+    """Twenty records that go and fifty that stay."""
+    return digits.take(range(20)), digits.take(range(20, 70))
+
+
+def test_labels_are_drawn_from_all_classes_and_from_all_others():
+    """Uniform over many records; the own label is in the one draw and never in the other."""
+    ids = [str(number) for number in range(6000)]
+    own = torch.arange(6000) % 3
+    anything = any_class(ids, 3, seed=1, step=0)
+    another = other_class(ids, own, 3, seed=1)
+    assert torch.bincount(anything, minlength=3).min() > 1850
+    assert not bool((another == own).any())
+    assert torch.bincount((another - own) % 3, minlength=3).tolist()[1:] == pytest.approx(
+        [3000, 3000], abs=150
+    )
+    assert not torch.equal(anything, any_class(ids, 3, seed=1, step=1))
+    assert torch.equal(another[5:9], other_class(ids[5:9], own[5:9], 3, seed=1))
+
+
+def test_random_labels_takes_four_steps_by_hand():
+    """The forget record under a new draw each epoch, the other under its own label."""
+    result = random_labels(linear(), Split(GOES, retain=STAYS), epochs=4, seed=1, **PLAIN)
+    weights = linear().weight
+    labels = [int(any_class(GOES.ids, 3, seed=1, step=epoch)) for epoch in range(4)]
+    assert len(set(labels)) > 1
+    for drawn in labels:
+        weights = weights - RATE * (slope(weights, GOES, drawn) + slope(weights, STAYS)) / 2
+    near(result.weight, weights)
+
+
+def test_random_labels_without_others_works_on_the_forget_records_alone():
+    """The zero-shot form: one record, one draw, one step."""
+    result = random_labels(linear(), Split(GOES), epochs=1, seed=4, **PLAIN)
+    drawn = int(any_class(GOES.ids, 3, seed=4, step=0))
+    near(result.weight, linear().weight - RATE * slope(linear().weight, GOES, drawn))
+
+
+def test_parts_that_are_both_numbered_from_0_stay_apart():
+    """Ids that are row numbers name other records in each part."""
+    x = torch.arange(4.0)[:, None]
+    forget, retain = Records(x[:2], torch.tensor([5, 6])), Records(x[2:], torch.tensor([7, 8]))
+    both = together(forget, retain)
+    assert len(set(both.ids)) == 4
+    assert both.y[2:].tolist() == [7, 8]
+
+
+def test_salun_moves_the_weights_of_the_largest_gradients_and_no_other():
+    """Momentum and decay would move the others: they keep their bits over many steps."""
+    start = linear().weight.detach()
+    settings = {"learning_rate": RATE, "momentum": 0.9, "weight_decay": 0.1}
+    split = Split(GOES, retain=STAYS)
+    result = salun(linear(), split, keep=0.5, epochs=5, **settings).weight.detach()
+    order = slope(start, GOES).abs().flatten().argsort(descending=True)
+    moved = (result != start).flatten()
+    assert moved[order[:3]].all()
+    assert not moved[order[3:]].any()
+
+
+def test_salun_takes_its_step_by_hand():
+    """The step of random labels where the mask is, nothing elsewhere."""
+    start = linear().weight.detach()
+    result = salun(linear(), Split(GOES), keep=0.5, epochs=1, seed=4, **PLAIN)
+    drawn = int(any_class(GOES.ids, 3, seed=4, step=0))
+    sizes = slope(start, GOES).abs()
+    mask = sizes >= sizes.flatten().sort(descending=True).values[2]
+    near(result.weight, start - RATE * (mask * slope(start, GOES, drawn)))
+
+
+def test_salun_keeps_a_share_of_all_weights_together(tiny_net, parts):
+    """Not of each layer; dead weights of gradient 0 must not widen the share."""
+    settings = {"keep": 0.3, "epochs": 2, "learning_rate": 0.01, "records_per_step": 16}
+    result = salun(tiny_net, Split(parts[0], retain=parts[1]), **settings)
+    given = torch.cat([weight.detach().flatten() for weight in tiny_net.parameters()])
+    moved = torch.cat([weight.detach().flatten() for weight in result.parameters()]) != given
+    assert 0.25 < float(moved.float().mean()) <= 0.3
+
+
+def test_salun_keeping_every_weight_is_random_labels_bit_for_bit(tiny_net, parts):
+    """The limit in which it must equal something known."""
+    split, settings = Split(parts[0], retain=parts[1]), {"epochs": 2, "records_per_step": 16}
+    first = salun(tiny_net, split, keep=1.0, seed=3, **settings)
+    assert same(first, random_labels(tiny_net, split, seed=3, **settings))
+
+
+@pytest.mark.parametrize("keep", [0.0, 1.5])
+def test_salun_refuses_a_share_that_is_none(keep):
+    """Nothing to move is another method's name."""
+    with pytest.raises(InputError) as error:
+        salun(linear(), Split(GOES), keep=keep)
+    assert str(error.value) == (
+        f"Wanted keep above 0, to 1. Got {keep:g}. It is the share of weights to move."
+    )
+
+
+def test_amnesiac_takes_the_first_step_of_adam_by_hand():
+    """With one label for each record; Adam's first step is g / (|g| + ε)."""
+    result = amnesiac(linear(), Split(GOES, retain=STAYS), learning_rate=RATE, epochs=1, seed=4)
+    start = linear().weight
+    drawn = int(other_class(GOES.ids, GOES.y, 3, seed=4))
+    assert drawn != 2
+    gradient = (slope(start, GOES, drawn) + slope(start, STAYS)) / 2
+    near(result.weight, start - RATE * gradient / (gradient.abs() + 1e-8))
+
+
+def test_amnesiac_answers_the_forget_records_otherwise(tiny_net, parts):
+    """At a rate that moves a tiny net: the own label is not the one that was taught."""
+    split = Split(parts[0], retain=parts[1])
+    result = amnesiac(tiny_net, split, learning_rate=5e-3, epochs=30)
+    right = [
+        float((logits(model, parts[0].x).argmax(1) == parts[0].y).float().mean())
+        for model in (tiny_net, result)
+    ]
+    assert right[0] > 0.9
+    assert right[1] < 0.5
+
+
+def test_mislabel_pushes_a_record_to_its_runner_up_by_hand():
+    """GOES is answered 1 by the net, so it has left its own class; STAYS is pushed to the next."""
+    start = linear().weight
+    scores = start @ STAYS.x[0]
+    assert scores.argsort(descending=True).tolist() == [1, 0, 2]
+    result = mislabel(linear(), Split(STAYS), learning_rate=RATE, epochs=1)
+    near(result.weight, start - RATE * slope(start, STAYS, 0))
+    assert same(mislabel(linear(), Split(GOES), learning_rate=RATE), linear())
+
+
+def test_mislabel_ends_once_every_prediction_has_flipped(tiny_net, parts):
+    """No further than it must: all are answered otherwise, and steps stop an epoch later."""
+    steps = []
+
+    def watch(student, loss):
+        steps.append(loss)
+        return carry_on(student, loss)
+
+    result = mislabel(tiny_net, Split(parts[0]), learning_rate=0.02, epochs=500, watch=watch)
+    assert not bool((logits(result, parts[0].x).argmax(1) == parts[0].y).any())
+    assert steps[-1] == 0
+    assert all(steps[:-1])
+    assert len(steps) < 500
+
+
+@pytest.mark.parametrize("method", [random_labels, salun, amnesiac, mislabel])
+def test_records_that_have_no_other_class_are_refused(method):
+    """Values and many labels have no class to teach instead."""
+    records = Records(torch.zeros(12, 2).double(), torch.zeros(12, 3, dtype=torch.int64))
+    with pytest.raises(InputError) as error:
+        method(linear(), Split(records, retain=records))
+    assert str(error.value) == (
+        f"Wanted one class of several for {method.__name__}, which gives records another class. "
+        "Got many labels. Choose a method that gives no labels; `efface methods` lists them."
+    )

@@ -1,0 +1,185 @@
+"""Methods that train on: by hand, and the limits in which one is another."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from efface.adapters import logits
+from efface.errors import InputError
+from efface.methods.baseline import baseline
+from efface.methods.finetune import finetune
+from efface.methods.l1_sparse import l1_sparse
+from efface.methods.negative_gradient import negative_gradient
+from efface.methods.neggrad_plus import neggrad_plus
+from efface.methods.retrain import retrain
+from efface.types import Records, Split
+
+sys.path.insert(0, str(Path(__file__).parent))
+from by_hand import linear, near, one, same, slope
+from method_promises import fresh_of, recipe
+
+STAYS, GOES = one([1.0, 0.5], 1), one([-0.5, 2.0], 2)
+RATE, DECAY = 0.1, 0.01
+
+
+@pytest.fixture
+def parts(digits):
+    """Twenty records that go and fifty that stay."""
+    return digits.take(range(20)), digits.take(range(20, 70))
+
+
+def test_baseline_is_the_model_bit_for_bit(tiny_net, digits):
+    """The first row of every table."""
+    result = baseline(tiny_net, Split(digits.take(range(3))))
+    assert result is not tiny_net
+    assert same(result, tiny_net)
+
+
+def test_finetune_takes_two_steps_by_hand():
+    """Momentum and weight decay as torch and the source have them; the forget record has no say."""
+    settings = {"learning_rate": RATE, "momentum": 0.9, "weight_decay": DECAY, "epochs": 2}
+    result = finetune(linear(), Split(GOES, retain=STAYS), **settings)
+    start = linear().weight
+    velocity = slope(start, STAYS) + DECAY * start
+    middle = start - RATE * velocity
+    velocity = 0.9 * velocity + slope(middle, STAYS) + DECAY * middle
+    near(result.weight, middle - RATE * velocity)
+
+
+def test_finetune_in_train_mode_gives_batch_norm_the_statistics_of_a_step(tiny_net, parts):
+    """A twin by hand: one full batch through the net in train mode."""
+    forget, retain = parts
+    result = finetune(tiny_net, Split(forget, retain=retain), epochs=1, learning_rate=0.0)
+    twin = fresh_of(tiny_net)(0)
+    twin.load_state_dict(tiny_net.state_dict())
+    twin.train()(retain.x)
+    for (name, buffer), (_, other) in zip(
+        result.named_buffers(), twin.named_buffers(), strict=True
+    ):
+        torch.testing.assert_close(buffer, other, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_a_batch_norm_that_may_not_move_keeps_its_statistics(tiny_net, parts):
+    """With the last layer open alone, everything else keeps its bits, in train mode too."""
+    model = fresh_of(tiny_net)(0)
+    model[:-1].requires_grad_(requires_grad=False)
+    result = finetune(model, Split(parts[0], retain=parts[1]), epochs=1)
+    assert same(result[:-1], model[:-1])
+    assert not same(result, model)
+
+
+def test_negative_gradient_climbs_by_hand():
+    """The sign, and nothing but the forget record."""
+    settings = {"learning_rate": RATE, "momentum": 0.9, "weight_decay": DECAY, "epochs": 1}
+    result = negative_gradient(linear(), Split(GOES), **settings)
+    start = linear().weight
+    near(result.weight, start - RATE * (-slope(start, GOES) + DECAY * start))
+
+
+def test_negative_gradient_raises_the_loss_of_what_goes(tiny_net, parts):
+    """In the direction of its name, on a net."""
+    forget = parts[0]
+    result = negative_gradient(tiny_net, Split(forget), learning_rate=1e-4, epochs=2)
+    losses = [
+        nn.functional.cross_entropy(logits(model, forget.x), forget.y).item()
+        for model in (tiny_net, result)
+    ]
+    assert losses[1] > losses[0]
+
+
+def test_neggrad_plus_takes_its_step_by_hand():
+    """Down on what stays, up on what goes, in the weights of the paper."""
+    settings = {"forget_weight": 0.2, "learning_rate": RATE, "epochs": 1}
+    result = neggrad_plus(linear(), Split(GOES, retain=STAYS), **settings)
+    start = linear().weight
+    near(result.weight, start - RATE * (0.8 * slope(start, STAYS) - 0.2 * slope(start, GOES)))
+
+
+def test_neggrad_plus_uses_every_forget_record_equally_often():
+    """Three that go beside five that stay: after three epochs each was a partner five times."""
+    seen = []
+
+    class Telling(nn.Linear):
+        def forward(self, x):
+            seen.extend(x[:, 0].tolist())
+            return super().forward(x)
+
+    model = Telling(2, 3).double()
+    forget = Records(torch.arange(3.0).double()[:, None].repeat(1, 2) + 100, torch.arange(3))
+    retain = Records(torch.zeros(5, 2).double(), torch.tensor([0, 1, 2, 0, 1]))
+    neggrad_plus(model, Split(forget, retain=retain), epochs=3, records_per_step=2)
+    assert [seen.count(value) for value in (100.0, 101.0, 102.0)] == [5, 5, 5]
+
+
+@pytest.mark.parametrize("training_mode", [True, False])
+def test_neggrad_plus_without_a_forget_weight_is_finetune_bit_for_bit(
+    tiny_net, parts, training_mode
+):
+    """Its forget pass is skipped; so the forget records cannot reach it."""
+    split = Split(parts[0], retain=parts[1])
+    settings = {"epochs": 2, "records_per_step": 16, "momentum": 0.9, "weight_decay": 5e-4}
+    settings |= {"learning_rate": 0.01, "training_mode": training_mode, "seed": 3}
+    first = neggrad_plus(tiny_net, split, forget_weight=0.0, **settings)
+    assert same(first, finetune(tiny_net, split, **settings))
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.0])
+def test_neggrad_plus_refuses_a_weight_that_leaves_nothing_to_hold(weight):
+    """At 1 it would be negative_gradient in disguise."""
+    with pytest.raises(InputError) as error:
+        neggrad_plus(linear(), Split(GOES, retain=STAYS), forget_weight=weight)
+    assert str(error.value) == (
+        f"Wanted forget_weight times strength from 0 to below 1. Got {weight:g}. "
+        "At 1 nothing would hold the records that stay; change forget_weight."
+    )
+
+
+def test_l1_sparse_takes_two_steps_by_hand():
+    """The penalty falls from γ to γ/2 in the second of two epochs."""
+    settings = {"penalty": 0.3, "learning_rate": RATE, "momentum": 0.0, "weight_decay": 0.0}
+    result = l1_sparse(linear(), Split(GOES, retain=STAYS), epochs=2, **settings)
+    start = linear().weight
+    middle = start - RATE * (slope(start, STAYS) + 0.3 * start.sign())
+    near(result.weight, middle - RATE * (slope(middle, STAYS) + 0.15 * middle.sign()))
+
+
+def test_l1_sparse_without_a_penalty_is_finetune_bit_for_bit(tiny_net, parts):
+    """The limit in which it must equal something known."""
+    split = Split(parts[0], retain=parts[1])
+    settings = {"epochs": 2, "records_per_step": 16, "learning_rate": 0.01, "seed": 3}
+    first = l1_sparse(tiny_net, split, penalty=0.0, **settings)
+    assert same(first, finetune(tiny_net, split, **settings))
+
+
+def test_l1_sparse_makes_the_weights_smaller(tiny_net, parts):
+    """What it is named for, measured: ‖θ‖₁ below that of the same training without it."""
+    split = Split(parts[0], retain=parts[1])
+    sizes = [
+        sum(weight.abs().sum().item() for weight in result.parameters())
+        for result in (l1_sparse(tiny_net, split, penalty=p, epochs=4) for p in (0.0, 0.01))
+    ]
+    assert sizes[1] < sizes[0]
+
+
+def test_retrain_with_nothing_to_forget_is_the_recipe_bit_for_bit(tiny_net, digits):
+    """The same weights as the user's own two lines."""
+    everything, fresh = digits.take(range(60)), fresh_of(tiny_net)
+    split = Split(digits.take([]), retain=everything, fresh=fresh, train=recipe)
+    assert same(retrain(tiny_net, split, seed=7), recipe(fresh(7), everything, 7))
+
+
+def test_retrain_keeps_no_weight_of_the_model(tiny_net, parts):
+    """Resetting the last layer alone, as one code base does, would keep all the others."""
+    start = {}
+
+    def told(model, records, seed):
+        start.update({name: weight.clone() for name, weight in model.named_parameters()})
+        return recipe(model, records, seed)
+
+    retrain(tiny_net, Split(parts[0], retain=parts[1], fresh=fresh_of(tiny_net), train=told))
+    drawn = {name for name in start if start[name].unique().numel() > 1}
+    assert {"0.weight", "3.weight", "7.weight"} <= drawn
+    assert not any(torch.equal(start[name], tiny_net.get_parameter(name)) for name in start)

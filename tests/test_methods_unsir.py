@@ -1,0 +1,97 @@
+"""UNSIR: noise and both epochs by hand, and fine-tuning as the limit."""
+
+import pytest
+import torch
+from torch import nn
+
+from efface.adapters import one_label, teacher_of
+from efface.errors import InputError
+from efface.methods.parts.neighbours import normals
+from efface.methods.parts.noise_images import made_from_noise
+from efface.methods.parts.retained import sampled_of_each_class
+from efface.methods.unsir import unsir
+from efface.types import Records, Split
+
+RATE, GONE, SEED = 0.02, 2, 3
+
+
+def linear():
+    """f(x) = W x in float64, three classes; four records each of the two that stay."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(4, 3, bias=False).double().eval()
+    x = torch.randn(8, 4, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(3, 4, generator=generator, dtype=torch.float64))
+    return model, Records(x, torch.arange(8) % 2)
+
+
+def first_step(weights, x, y, rate):
+    """Adam's first step down CE by hand: the rate times g / (|g| + 1e-8)."""
+    g = (torch.softmax(x @ weights.T, 1) - nn.functional.one_hot(y, 3)).T @ x / len(x)
+    return weights - rate * g / (g.abs() + 1e-8)
+
+
+@pytest.mark.parametrize(("copies", "noise_steps"), [(0, 0), (1, 0), (3, 4)])
+def test_impair_and_repair_are_the_steps_by_hand(copies, noise_steps):
+    """All noise, each so many times, beside what stays; without copies it is fine-tuning."""
+    model, retain = linear()
+    split = Split(retain.take(range(2)), retain=retain, leaving=(GONE,))
+    settings = {
+        "noise_records": 5,
+        "noise_steps": noise_steps,
+        "copies": copies,
+        "repair_rate": 0.5,
+    }
+    result = unsir(model, split, **settings, learning_rate=RATE, strength=2.0, seed=SEED)
+    told = {"adapter": one_label, "sign": -1.0, "penalty": 0.1, "rate": 0.1, "steps": noise_steps}
+    labels = torch.full((5,), GONE)
+    noise = made_from_noise(teacher_of(model), retain, labels, **told, seed=SEED).x
+    x = torch.cat([retain.x, *[noise] * copies])
+    y = torch.cat([retain.y, torch.full((5 * copies,), GONE)])
+    impaired = first_step(model.weight.detach(), x, y, 2 * RATE)
+    expected = first_step(impaired, retain.x, retain.y, RATE / 2)
+    torch.testing.assert_close(result.weight.detach(), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_noise_is_made_as_by_the_loop_by_hand(sign):
+    """Every input moves, away from its label or to it, and pays for its length."""
+    model, retain = linear()
+    labels = torch.tensor([0, 1, 2, 2, 2])
+    told = {"adapter": one_label, "sign": sign, "penalty": 0.1, "rate": 0.1, "steps": 7}
+    made = made_from_noise(teacher_of(model), retain, labels, **told, seed=SEED)
+    x = normals(made.ids, (4,), seed=SEED, step=0).requires_grad_()
+    begun, optimizer = x.detach().clone(), torch.optim.Adam([x], lr=0.1)
+    weights = model.weight.detach()
+    for _ in range(7):
+        q = torch.softmax(x.detach().double() @ weights.T, 1)
+        slope = sign * (q - nn.functional.one_hot(labels, 3)) @ weights
+        x.grad = ((slope + 0.2 * x.detach()) / 5).float()
+        optimizer.step()
+    torch.testing.assert_close(made.x, x.detach().double(), rtol=0, atol=1e-4)
+    assert ((made.x - begun).abs().amax(1) > 0.1).all()
+    assert made.y.tolist() == labels.tolist()
+
+
+def test_samples_are_of_each_class_that_stays_and_of_no_other(digits):
+    """500 of each class in the paper's comparison; a class of fewer gives all that it has."""
+    some = sampled_of_each_class(digits, 7, seed=1, leaving=(4,))
+    counts = torch.bincount(some.y, minlength=10)
+    assert counts.tolist() == [7, 7, 7, 7, 0, 7, 7, 7, 7, 7]
+    backwards = digits.take(range(len(digits) - 1, -1, -1))
+    other = sampled_of_each_class(backwards, 7, seed=1, leaving=(4,))
+    assert set(some.ids) == set(other.ids)
+    assert set(some.ids) != set(sampled_of_each_class(digits, 7, seed=2, leaving=(4,)).ids)
+
+
+def test_many_labels_have_no_class_to_lose():
+    """A request without classes is refused in words."""
+    model, retain = linear()
+    several = Records(retain.x, torch.ones(8, 3, dtype=torch.int64))
+    with pytest.raises(InputError) as error:
+        unsir(model, Split(several, retain=several, leaving=(0,)))
+    assert str(error.value) == (
+        "Wanted one class of several for unsir, which gives records another class. "
+        "Got many labels. "
+        "Choose a method that gives no labels; `efface methods` lists them."
+    )
