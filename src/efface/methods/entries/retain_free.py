@@ -1,0 +1,69 @@
+"""Methods that work without any record that stays."""
+
+from efface.methods.baseline import baseline
+from efface.methods.jit import jit
+from efface.methods.jit_paper import jit_paper
+from efface.methods.jit_reference import jit_reference
+from efface.methods.mislabel import mislabel
+from efface.methods.negative_gradient import negative_gradient
+from efface.methods.neighbourhood import neighbourhood
+from efface.methods.parts.entry import Cost, Entry
+
+RETAIN_FREE: dict[str, Entry] = {
+    "jit": Entry(
+        jit,
+        sees=frozenset({"model", "forget", "forget labels", "holdout", "leaving"}),
+        cost=Cost(
+            "steps * ((1 + perturbations) * batch + 2 * max(batch, 32) + 224)"
+            " + 22 * min(forget, 512) + 128 * perturbations + 2000 + holdout",
+            "steps * (batch + max(batch, 32))",
+            at_most=True,
+        ),
+        copies=4,
+        graphs=3,
+        neighbours=32,
+    ),
+    "jit_paper": Entry(
+        jit_paper,
+        sees=frozenset({"model", "forget"}),
+        cost=Cost("(1 + perturbations) * forget", "(1 + perturbations) * forget"),
+        copies=6,
+        graphs=27,
+        records_per_step=1,
+    ),
+    "jit_reference": Entry(
+        jit_reference,
+        sees=frozenset({"model", "forget"}),
+        cost=Cost("(1 + perturbations) * forget", "forget"),
+        copies=5,
+        graphs=2,
+    ),
+    "neighbourhood": Entry(
+        neighbourhood,
+        sees=frozenset({"model", "forget", "forget labels", "holdout", "leaving"}),
+        cost=Cost(
+            "6 * steps * batch + (steps // 20 + 3) * min(forget, 512)"
+            " + 16 * min(forget, 1000) + 4000 + holdout",
+            "3 * steps * batch",
+            at_most=True,
+        ),
+        copies=6,
+        graphs=4,
+    ),
+    "baseline": Entry(baseline, sees=frozenset({"model"}), cost=Cost("0", "0"), copies=1, graphs=0),
+    "negative_gradient": Entry(
+        negative_gradient,
+        sees=frozenset({"model", "forget", "forget labels"}),
+        cost=Cost("epochs * forget", "epochs * forget"),
+        copies=5,
+        graphs=2,
+    ),
+    "mislabel": Entry(
+        mislabel,
+        sees=frozenset({"model", "forget", "forget labels"}),
+        cost=Cost("(1 + epochs) * forget", "epochs * forget", at_most=True),
+        copies=4,
+        graphs=2,
+    ),
+}
+"""By name: what each sees, needs and costs."""
