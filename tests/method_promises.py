@@ -12,7 +12,7 @@ from torch import nn
 
 from efface.adapters import logits
 from efface.methods import METHODS
-from efface.methods.parts.entry import PARTS, Passes
+from efface.methods.parts.entry import PARTS
 from efface.types import Records, Split
 
 QUICK = {
@@ -119,28 +119,6 @@ def recipe(model: nn.Module, records: Records, seed: int) -> nn.Module:
             nn.functional.cross_entropy(logits(model, records.x[rows]), records.y[rows]).backward()
             optimizer.step()
     return model.eval()
-
-
-class Counted:
-    """A copy of a model that counts the records that go through it, and through its copies."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.forward, self.backward = 0, 0
-        self.model = copy.deepcopy(model)
-        self.model.register_forward_hook(lambda _, inputs, answer: self._seen(inputs[0], answer))
-
-    def _seen(self, x: torch.Tensor, answer: torch.Tensor) -> None:
-        self.forward += len(x)
-        if answer.requires_grad:
-            answer.register_hook(lambda gradient: self._back(len(gradient)))
-
-    def _back(self, count: int) -> None:
-        self.backward += count
-
-    @property
-    def passes(self) -> Passes:
-        """What went through so far."""
-        return Passes(self.forward, self.backward)
 
 
 def numbers_for(name: str, split: Split, **settings) -> dict:

@@ -15,6 +15,7 @@ from efface.cells.store import read, write
 from efface.cells.trained import trained
 from efface.cells.unlearned import unlearned
 from efface.errors import InputError
+from efface.methods import METHODS
 from efface.recipes import RECIPES
 from efface.scores.gap import columns
 from efface.scores.measure import measure
@@ -213,3 +214,16 @@ def test_data_by_name_need_the_folder_that_holds_them(monkeypatch):
 def test_a_rule_names_rows(rule, rows):
     """A line of settings instead of hundreds of numbers."""
     assert rows_by(rule, np.array([0, 7, 7, 0, 0, 0])) == rows
+
+
+def test_passes_are_counted_and_the_hook_is_gone(store):
+    """Two epochs over 20 records are 40 forward and backward; an untrained teacher counts too."""
+    settings = {"forget": {"random": 20, "seed": 1}, "guard": False, "epochs": 2}
+    cell = unlearning(base(), "negative_gradient", **settings)
+    found = called(store, cell).statistics
+    assert found["passes"] == {"forward": 40, "backward": 40}
+    cell = unlearning(base(), "bad_teacher", **settings, retain=True)
+    found = called(store, cell).statistics
+    told = {"forget": 20, "retain": found["n"]["retain"], "retained_share": 0.3, "epochs": 2}
+    said = METHODS["bad_teacher"].cost.passes(told)
+    assert found["passes"] == {"forward": said.forward, "backward": said.backward}

@@ -12,15 +12,15 @@ from torch import nn
 
 from efface.errors import InputError
 from efface.methods import METHODS
-from efface.methods.parts.entry import PARTS, Passes
+from efface.methods.parts.entry import PARTS
 from efface.methods.parts.needs import NEEDED
+from efface.passes import Counted, Passes
 from efface.types import Records, Split, Verdict
 
 sys.path.insert(0, str(Path(__file__).parent))
 from method_promises import (
     EVERY_METHOD,
     EXCEPTIONS,
-    Counted,
     TrappedLabels,
     keeping,
     numbers_for,

@@ -8,8 +8,9 @@ import pytest
 from efface import Split, forget
 from efface.errors import InputError
 from efface.methods import METHODS
-from efface.methods.parts.entry import Cost, Passes
+from efface.methods.parts.entry import Cost
 from efface.methods.parts.needs import ANEW
+from efface.passes import Passes
 
 sys.path.insert(0, str(Path(__file__).parent))
 from method_promises import fresh_of

@@ -11,27 +11,31 @@ import numpy as np
 from torch import nn
 
 from efface.cells.cell import Reduced
-from efface.cells.models import members, model_of, parts_of
+from efface.cells.models import members, model_of, parts_of, recipe_of
 from efface.cells.reduce import arrays_of, rows_by, statistics_of
 from efface.errors import NotMet
 from efface.guard import Guard
 from efface.halves import halves
+from efface.passes import Counted
+from efface.recipes import fresh, train
 from efface.record import facts_into
 from efface.trainable import closed, moving, opened
-from efface.types import Method, Records, Split, carry_on
+from efface.types import Method, Records, Split, Watch, carry_on
 
 
 def unlearned(settings: dict[str, Any], inputs: Mapping[str, Path], shared: Path) -> Reduced:
     """Change the base model by a method, under the guard or without it, and measure.
 
     What the guard does not let pass leaves the base model, measured as such: ``outcome`` says so.
+    ``passes`` are the records that went through a model on the way, those of a guard included.
     """
     base = json.loads((inputs["base"] / "record.json").read_text())["description"]["settings"]
     records, test = parts_of(base, shared)
     y, model = records.y.numpy(), model_of(base, inputs["base"])
     member, rows = members(base, y), rows_by(settings["forget"], y)
-    split = _split(settings, records, test, member=member, rows=rows)
-    student, facts = _changed(settings, model, split)
+    counted = Counted(model)
+    split = _split(settings, base, records, test, member=member, rows=rows, counted=counted)
+    student, facts = _changed(settings, model, split, counted)
     arrays = arrays_of(student, records, test, member=member)
     found = statistics_of(arrays, forget=rows, leaving=settings["leaving"])
     weights = student.state_dict() if settings["keep_weights"] else None
@@ -40,52 +44,84 @@ def unlearned(settings: dict[str, Any], inputs: Mapping[str, Path], shared: Path
 
 def _split(
     settings: Mapping[str, Any],
+    base: Mapping[str, Any],
     records: Records,
     test: Records,
     *,
     member: np.ndarray,
     rows: list[int],
+    counted: Counted,
 ) -> Split:
-    """What the method may see: the forget records, and the parts that the settings give it."""
-    stays = member.copy()
+    """What the method may see: the forget records, and the parts that the settings give it.
+
+    An untrained net and the recipe are always at hand: they are known, and tell of no record.
+    """
+    stays, recipe = member.copy(), recipe_of(base)
     stays[rows] = False
+
+    def untrained(seed: int) -> nn.Module:
+        return counted.watched(fresh(recipe, base["num_classes"], seed=seed))
+
+    def by_recipe(model: nn.Module, records: Records, seed: int) -> nn.Module:
+        return train(model, records, recipe, seed=seed)
+
     whole = Split(
         records.take(rows),
         holdout=test if settings["holdout"] else None,
         retain=records.take(np.flatnonzero(stays).tolist()) if settings["retain"] else None,
         leaving=tuple(settings["leaving"]),
+        fresh=untrained,
+        train=by_recipe,
     )
     return halves(whole, seed=0)[0]
 
 
 def _changed(
-    settings: Mapping[str, Any], model: nn.Module, split: Split
+    settings: Mapping[str, Any], model: nn.Module, split: Split, counted: Counted
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The student (or the model, when not met), and what there is to say of the way to it."""
-    method, calibration = method_at(settings["method"]), {}
-    began, guard, outcome = time.perf_counter(), None, "done"
-    trainable, seed = settings["trainable"], settings["seed"]
-    start = opened(model, split.forget.take([0]), trainable, seed=seed)
-    if settings["guard"]:
-        budget, adapted = settings["utility_budget"], trainable == "adapter"
-        guard = Guard(start, split, utility_budget=budget, adapted=adapted, seed=seed)
-    prepared = time.perf_counter()
-    chosen = {**settings["method_settings"], "seed": seed}
+    trainable, calibration = settings["trainable"], {}
+    start = opened(counted.model, split.forget.take([0]), trainable, seed=settings["seed"])
+    began = time.perf_counter()
+    guard = _guard_of(settings, start, split) if settings["guard"] else None
+    prepared, before = time.perf_counter(), counted.passes
     with facts_into(calibration):
         try:
-            student = method(start, split, watch=guard.watch if guard else carry_on, **chosen)
-            changed = time.perf_counter()
-            student = closed(guard.settle(student) if guard else student, model)
+            raw = _run(settings, start, split, guard.watch if guard else carry_on)
+            changed, after, outcome = time.perf_counter(), counted.passes, "done"
+            student = closed(guard.settle(raw) if guard else raw, model)
         except NotMet:
-            student, outcome, changed = model, "not met", time.perf_counter()
-    seconds = {
-        "guard_prepared": prepared - began,
-        "method": changed - prepared,
-        "settled": time.perf_counter() - changed,
+            changed, after = time.perf_counter(), counted.passes
+            student, outcome = model, "not met"
+    facts = {
+        "outcome": outcome,
+        "seconds": {
+            "guard_prepared": prepared - began,
+            "method": changed - prepared,
+            "settled": time.perf_counter() - changed,
+        },
+        "passes": {
+            "forward": after.forward - before.forward,
+            "backward": after.backward - before.backward,
+        },
+        "calibration": calibration,
+        "trainable": moving(start, trainable),
+        "guard": guard.as_json() if guard else None,
     }
-    facts = {"outcome": outcome, "seconds": seconds, "calibration": calibration}
-    facts["trainable"] = moving(start, trainable)
-    return student.eval(), {**facts, "guard": guard.as_json() if guard else None}
+    return counted.released(student).eval(), facts
+
+
+def _guard_of(settings: Mapping[str, Any], start: nn.Module, split: Split) -> Guard:
+    """The guard that a request would have."""
+    adapted, budget = settings["trainable"] == "adapter", settings["utility_budget"]
+    how = {"adapted": adapted, "fresh_start": settings["fresh_start"], "seed": settings["seed"]}
+    return Guard(start, split, utility_budget=budget, **how)
+
+
+def _run(settings: Mapping[str, Any], start: nn.Module, split: Split, watch: Watch) -> nn.Module:
+    """What the method makes of the model. Raises NotMet where the guard lets nothing pass."""
+    method, chosen = method_at(settings["method"]), settings["method_settings"]
+    return method(start, split, watch=watch, **chosen, seed=settings["seed"])
 
 
 def method_at(address: str) -> Method:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from efface.passes import Passes
 from efface.types import Method
 
 PARTS = (
@@ -21,14 +22,6 @@ PARTS = (
 
 DATA = frozenset({"retain", "holdout", "fresh", "train"})
 """What a method without any need of it is called zero-shot for."""
-
-
-@dataclass(frozen=True)
-class Passes:
-    """Records that went forward through a model, and backward, each counted once a pass."""
-
-    forward: int
-    backward: int
 
 
 @dataclass(frozen=True)
