@@ -1,0 +1,196 @@
+"""Every method once on a class, a sub-class and random records, beside a true retrain, as cells.
+
+    EFFACE_DATA=… python benchmarks/every_method.py STORE published   # as they come; goes on where stopped
+    EFFACE_DATA=… python benchmarks/every_method.py STORE tuning      # other strengths, other requests
+    EFFACE_DATA=… python benchmarks/every_method.py STORE tuned       # the best of these, scored
+    EFFACE_DATA=… python benchmarks/every_method.py STORE records     # results/every_method.json
+
+The models are those of jit_requests.py. Settings are chosen on base model 0 and on requests that
+nothing is scored on; what is scored is the first request of each task on base model 1.
+"""
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from efface.cells import read, run
+from efface.cells.cell import Cell
+from efface.cells.describe import unlearning
+from efface.cells.reduce import columns_of
+from efface.cells.store import is_done
+from efface.methods import METHODS
+from efface.record import versions
+from efface.scores.gap import gap
+from jit_requests import TASKS, Request, requests
+from jit_tables import untouched
+
+PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
+SCORED_SEED = 1
+BEARABLE = 0.02
+LONG = {"gkt"}
+"""Not in this table: a benchmark of its own shows its curve."""
+
+CHEAP = (0.01, 0.03, 0.1, 0.3, 3.0, 10.0, 30.0, 100.0)
+DEAR = (0.1, 0.3, 3.0)
+"""Strengths that are tried beside 1: of methods that see few records, and of those that see all."""
+
+UNTUNED = {"baseline", "retrain", "jit"}
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One cell of the table: ``table`` is published, tuning or tuned."""
+
+    table: str
+    request: Request
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cell(self) -> Cell:
+        """The method sees of the split what it says that it sees, and no guard stands over it."""
+        return unlearning(
+            self.request.base,
+            self.method,
+            forget=self.request.forget,
+            leaving=self.request.leaving,
+            holdout="holdout" in METHODS[self.method].sees,
+            retain="retain" in METHODS[self.method].sees,
+            guard=False,
+            seed=self.request.seed,
+            **self.settings,
+        )
+
+
+def applicable(task: str) -> list[str]:
+    """Methods that the task has what they need for: a class leaves only with the class."""
+    return [
+        name
+        for name, entry in METHODS.items()
+        if name not in LONG and (task == "class" or "leaving" not in entry.needs)
+    ]
+
+
+def scored(task: str) -> Request:
+    """The request that the table is about."""
+    return requests(task, seeds=(SCORED_SEED,))[0]
+
+
+def published(task: str) -> list[Row]:
+    """Each method as it comes."""
+    return [Row("published", scored(task), name) for name in applicable(task)]
+
+
+def tuning(task: str) -> list[Row]:
+    """Every strength, as it comes too, on the request that is kept for it."""
+    request = requests(task, tuning=True)[0]
+    return [
+        Row("tuning", request, name, {"strength": strength} if strength != 1 else {})
+        for name in applicable(task)
+        if name not in UNTUNED
+        for strength in (1.0, *(DEAR if "retain" in METHODS[name].sees else CHEAP))
+    ]
+
+
+def tuned(task: str, store: str) -> list[Row]:
+    """The best strength of each method, where it is another than its own."""
+    return [
+        Row("tuned", scored(task), name, settings)
+        for name, settings in best(task, store).items()
+        if settings
+    ]
+
+
+def best(task: str, store: str) -> dict[str, dict[str, Any]]:
+    """Of each method the strength of the least gap among those that lose two points at most."""
+    found: dict[str, tuple[float, dict[str, Any]]] = {}
+    for row in tuning(task):
+        if not is_done(store, row.cell.id):
+            continue
+        said = scores(row, store)
+        bearable = said["finite"] and said["lost"] <= BEARABLE
+        if bearable and said["gap"] < found.get(row.method, (2.0,))[0]:
+            found[row.method] = said["gap"], row.settings
+    return {name: settings for name, (_, settings) in found.items()}
+
+
+def scores(row: Row, store: str) -> dict[str, Any]:
+    """Columns, gap to the retrained model, what was lost of D_r, seconds and passes."""
+    leaving = bool(row.request.leaving)
+    record = read(store, row.cell)
+    found = record.statistics
+    target = columns_of(read(store, row.request.retrained).statistics, leaving=leaving)
+    columns = columns_of(found, leaving=leaving)
+    whole = found["finite"] and None not in columns.values()
+    before = untouched(row.request, store)
+    return {
+        "columns": columns,
+        "accuracy": found["accuracy"],
+        "finite": whole,
+        "gap": gap(columns, target) if whole else None,
+        "lost": before["retain"] - columns["retain"] if whole else None,
+        "seconds": found["seconds"]["method"],
+        "passes": found["passes"],
+        "calibration": found["calibration"],
+    }
+
+
+def rows(store: str) -> list[Row]:
+    """All that a store holds."""
+    everything = [row for task in TASKS for row in (*published(task), *tuning(task))]
+    everything += [row for task in TASKS for row in tuned(task, store)]
+    return [row for row in everything if is_done(store, row.cell.id)]
+
+
+def as_records(store: str) -> dict[str, Any]:
+    """What the table is built from: no weights, no margins, no pixels."""
+    models = [
+        {
+            "task": task,
+            "request": scored(task).name,
+            "base": scored(task).base.id,
+            "retrained": scored(task).retrained.id,
+            "untouched": untouched(scored(task), store),
+            "target": read(store, scored(task).retrained).statistics,
+        }
+        for task in TASKS
+    ]
+    cells = [
+        {
+            "table": row.table,
+            "task": row.request.task,
+            "request": row.request.name,
+            "seed": row.request.seed,
+            "method": row.method,
+            "settings": row.settings,
+            "id": row.cell.id,
+            **scores(row, store),
+        }
+        for row in rows(store)
+    ]
+    return {
+        "command": "python benchmarks/every_method.py STORE published, tuning, tuned and records",
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": versions(),
+        "models": models,
+        "cells": cells,
+    }
+
+
+def main(store: str, what: str) -> None:
+    """Make the cells of one table, or write the records of all."""
+    if what == "records":
+        Path("results/every_method.json").write_text(json.dumps(as_records(store)) + "\n")
+    elif what == "tuned":
+        run([row.cell for task in TASKS for row in tuned(task, store)], store, processes=PROCESSES)
+    else:
+        made = {"published": published, "tuning": tuning}[what]
+        run([row.cell for task in TASKS for row in made(task)], store, processes=PROCESSES)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
