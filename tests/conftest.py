@@ -9,15 +9,10 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
-from sklearn.datasets import load_digits
-from torch import nn
 
-install_import_hook("efface", "beartype.beartype")
-from efface.types import Records  # noqa: E402  # the hook must stand before the first import
+install_import_hook("efface", "beartype.beartype")  # before the first import of efface
 
 torch.set_num_threads(1)
-
-MEAN, STD = 0.3053, 0.3760  # of the pixels of all digits, in 0..1
 
 
 @pytest.fixture(scope="session")
@@ -32,60 +27,25 @@ def efface_data():
 @pytest.fixture(scope="session")
 def digits():
     """400 handwritten digits, 1 x 8 x 8, normalised; the classes are nearly balanced."""
-    data = load_digits()
-    pixels = torch.tensor(data.images[:400] / 16, dtype=torch.float32).unsqueeze(1)
-    return Records(
-        x=(pixels - MEAN) / STD,
-        y=torch.tensor(data.target[:400], dtype=torch.int64),
-        ids=tuple(f"digit-{row:04d}" for row in range(400)),
-        low=torch.tensor((0 - MEAN) / STD),
-        high=torch.tensor((1 - MEAN) / STD),
-    )
+    from efface.testing.digits import digits
+
+    return digits()
 
 
 @pytest.fixture(scope="session")
-def tiny_net(digits):
+def tiny_net():
     """A convolutional net with BatchNorm, in eval mode, that has learned the first 300 digits.
 
     The last 100 digits were never seen in training. One net serves all tests: copy it before you
     change it; the end of the session looks whether anybody did not.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = _untrained()
-    _fit(net, digits.take(range(300)))
+    from efface.testing.digits import learned
+
+    net = learned()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     yield net
     changed = [name for name, tensor in net.state_dict().items() if not before[name].equal(tensor)]
     assert not changed, f"a test changed the shared net: {changed}"
-
-
-def _untrained():
-    """About 4,000 weights; two levels of features, enough to learn 300 digits by heart."""
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.Conv2d(8, 16, 3, padding=1, stride=2),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(256, 10),
-    )
-
-
-def _fit(net, records, *, epochs=12, batch=50):
-    """Twelve epochs of Adam, in a shuffled order of its own."""
-    generator = torch.Generator().manual_seed(0)
-    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
-    net.train()
-    for _ in range(epochs):
-        for rows in torch.randperm(len(records), generator=generator).split(batch):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(net(records.x[rows]), records.y[rows]).backward()
-            optimizer.step()
-    net.eval()
-    net.zero_grad(set_to_none=True)
 
 
 @pytest.fixture(scope="session")

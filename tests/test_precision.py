@@ -68,7 +68,8 @@ def test_a_model_of_full_precision_is_not_copied(tiny_net):
 
 def test_weights_that_their_dtype_cannot_hold_are_not_met(tiny_net, digits, monkeypatch):
     """float16 ends at 65,504: a model of infinities must not be written."""
-    from efface.methods import METHODS, Cost, Entry
+    from efface.methods import METHODS
+    from efface.methods.parts.entry import Cost, Entry
 
     def blown(model, *_, **__):
         student = copy.deepcopy(model)

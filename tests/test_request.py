@@ -11,6 +11,7 @@ from efface import Records, Split, forget
 from efface.errors import InputError, NotMet
 from efface.guard import Guard
 from efface.halves import halves
+from efface.methods import METHODS
 from efface.types import Verdict
 
 QUICK = {"steps": 3}
@@ -148,7 +149,7 @@ def test_unknown_words_are_refused_with_the_nearest_known_one(tiny_net, digits):
     with pytest.raises(InputError) as error:
         forget(tiny_net, split, method="neighborhood")
     assert str(error.value) == (
-        "Wanted a method out of jit, jit_paper, jit_reference, neighbourhood. "
+        f"Wanted a method out of {', '.join(METHODS)}. "
         "Got 'neighborhood'. Did you mean 'neighbourhood'?"
     )
     with pytest.raises(InputError) as error:

@@ -1,8 +1,5 @@
 """What a request does with methods of every kind: what they need, fresh starts, the table."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from efface import Split, forget
@@ -11,9 +8,7 @@ from efface.methods import METHODS
 from efface.methods.parts.entry import Cost
 from efface.methods.parts.needs import ANEW
 from efface.passes import Passes
-
-sys.path.insert(0, str(Path(__file__).parent))
-from method_promises import fresh_of
+from efface.testing.case import fresh_of
 
 
 def test_a_cost_is_a_formula_in_numbers_and_settings():
@@ -28,7 +23,7 @@ def test_methods_lists_every_method_with_what_it_needs_and_costs(efface, capfd):
     """One table, from the same data that the tests hold the methods to."""
     assert efface("methods") == 0
     printed = " ".join(capfd.readouterr().out.split())
-    for word in ("zero-shot", "needs", "may use", "labels of", "passes", "settings", *METHODS):
+    for word in ("zero-shot", "needs", "may use", "labels of", "records", *METHODS):
         assert word in printed
 
 
@@ -98,3 +93,17 @@ def test_a_fresh_start_with_some_weights_closed_is_refused(tiny_net, digits):
         "Wanted trainable all for retrain, which starts from an untrained model. Got 'norm'. "
         "Leave trainable out."
     )
+
+
+def test_methods_of_one_name_is_its_page(efface, capfd):
+    """What it does, its paper, what it needs, and each setting with its default and meaning."""
+    assert efface("methods", "ssd") == 0
+    printed = " ".join(capfd.readouterr().out.split())
+    for word in ("2308.07707", "needs retain", "selection 10.0 the paper's α", "seed 0 draws who"):
+        assert word in printed
+
+
+def test_methods_of_an_unknown_name_says_the_nearest(efface, capfd):
+    """A slip of the pen."""
+    assert efface("methods", "sdd") == 2
+    assert "Did you mean 'ssd'?" in capfd.readouterr().err

@@ -194,11 +194,15 @@ def doctor(
 
 
 @app.command
-def methods() -> None:
-    """List the methods with their settings and what each sees."""
-    from efface.command import run_methods
+def methods(name: str | None = None, /) -> None:
+    """List the methods: what each needs, sees and costs; of one its settings too.
 
-    run_methods()
+    Args:
+        name: Of a method, to read what it does and can be told.
+    """
+    from efface.listing import run_methods
+
+    run_methods(name)
 
 
 RESERVED = (

@@ -23,10 +23,8 @@ from efface.io.model import LoadedModel, load_model
 from efface.io.naming import rows_named
 from efface.io.table import Table
 from efface.memory import Need
-from efface.methods import METHODS
 from efface.record import exclusion_table, keyed_hashes
 from efface.request import Result, forget
-from efface.settings import hyperparameters
 from efface.trainable import refuse_unknown
 from efface.types import Records, Split
 
@@ -277,21 +275,3 @@ def run_doctor(model: Path, flags: Flags, data: str) -> None:
     rows = [[finding.name, finding.severity, finding.text] for finding in findings]
     show.table(f"{len(records)} records", ["finding", "severity", "text"], rows)
     refuse_if_needed(findings)
-
-
-def run_methods() -> None:
-    """A table of the methods: what each needs and may use, what it costs, its settings."""
-    rows = [
-        [
-            name,
-            "yes" if entry.zero_shot else "no",
-            ", ".join(entry.in_order(entry.needs)),
-            ", ".join(entry.optional),
-            ", ".join(entry.labels),
-            str(entry.cost),
-            ", ".join(f"{key}={value}" for key, value in hyperparameters(name).items()),
-        ]
-        for name, entry in METHODS.items()
-    ]
-    columns = ["method", "zero-shot", "needs", "may use", "labels of", "passes", "settings"]
-    show.table("methods", columns, rows)

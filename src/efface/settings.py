@@ -13,14 +13,14 @@ def settings_of(method: str, *, mislabelled: bool, settings: dict[str, Any]) -> 
     """The keywords for the method; unknown ones are refused with the nearest known one."""
     if method not in METHODS:
         raise InputError(
-            f"a method out of {', '.join(METHODS)}", repr(method), _nearest(method, METHODS)
+            f"a method out of {', '.join(METHODS)}", repr(method), nearest(method, METHODS)
         )
     known = hyperparameters(method)
     chosen = {name: value for name, value in settings.items() if value is not None}
     for name, value in chosen.items():
         if name not in known:
             raise InputError(
-                f"a setting of {method}: {', '.join(known)}", repr(name), _nearest(name, known)
+                f"a setting of {method}: {', '.join(known)}", repr(name), nearest(name, known)
             )
         _refuse_kind(name, value, known[name])
     if mislabelled and "mislabelled" in known:
@@ -72,9 +72,11 @@ RANGES = {
 
 
 def check_ranges(numbers: dict[str, Any]) -> None:
-    """Refuse a number out of its range by its name. Raises InputError."""
-    for name, (low, high) in RANGES.items():
-        value = numbers.get(name, low)
+    """Refuse a number out of its range, or no number at all, by its name. Raises InputError."""
+    for name, value in numbers.items():
+        low, high = RANGES.get(name, (-math.inf, math.inf))
+        if name not in RANGES and (isinstance(value, bool) or not isinstance(value, int | float)):
+            continue
         good = isinstance(value, int | float) and math.isfinite(value) and low <= value <= high
         if not good:
             raise InputError(f"{name} from {low} to {high}", repr(value), f"Change {name}.")
@@ -87,6 +89,7 @@ def hyperparameters(method: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.name not in given}
 
 
-def _nearest(word: str, known: Any) -> str:
+def nearest(word: str, known: Any) -> str:
+    """A question with the nearest known word, or a plain remedy."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"Did you mean {close[0]!r}?" if close else "Choose one of these."

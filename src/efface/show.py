@@ -1,6 +1,7 @@
 """What is seen of a run: bars and tables on a terminal, one JSON line per event when piped."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -125,12 +126,19 @@ def counted(title: str, total: int) -> Iterator[Callable[..., None]]:
         yield lambda what, **_: bar.update(task, advance=1, description=f"{title}  {escape(what)}")
 
 
+NUMBERS = re.compile(r"[\d\s.,%+\-−–e→]+")
+"""What a column of numbers is made of."""
+
+
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on standard output, no column cut short; the first column is text."""
+    """A table on standard output, no column cut short; numbers stand to the right."""
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     names = min(20, max((len(row[0]) for row in rows), default=0))  # a name is not cut in two
     for place, column in enumerate(columns):
-        justify, least = ("right", None) if place else ("left", names)
+        justify = (
+            "right" if place and NUMBERS.fullmatch("".join(r[place] for r in rows)) else "left"
+        )
+        least = None if place else names
         shown.add_column(column, justify=justify, overflow="fold", min_width=least)
     for row in rows:
         shown.add_row(*row)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.adapters import adapter_of, asked, device_of, outputs
+from efface.memory import in_parts
 from efface.types import Records, Split
 
 Target = Callable[[Records], Float[Tensor, " m k"]]
@@ -29,8 +30,10 @@ def accuracy_expected(model: nn.Module, split: Split, said: float | None) -> flo
 
 @torch.no_grad()
 def answer_of(model: nn.Module, batch: Records) -> Float[Tensor, " m k"]:
-    """Outputs of a model that is held still."""
-    return outputs(model, batch)
+    """Outputs of a model that is held still; out of memory halves what goes in at once."""
+    rows = torch.arange(len(batch), device=batch.x.device)
+    found = [*in_parts(lambda part: outputs(model, batch.take(part)), rows, len(batch))]
+    return torch.cat(found) if len(found) > 1 else found[0]
 
 
 def way_to(

@@ -1,0 +1,82 @@
+"""``check_method``: the whole contract on a method from anywhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from efface.errors import InputError
+from efface.methods import METHODS
+from efface.methods.parts.entry import Entry
+from efface.testing.case import Case
+from efface.testing.promises import PROMISES
+from efface.testing.words import Broken, Refused
+from efface.types import Method
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What became of a promise: ``kept``; ``excepted`` and why; ``refused`` in its own words."""
+
+    promise: str
+    outcome: str
+    reason: str = ""
+
+
+def check_method(
+    method: Entry | Method,
+    *,
+    exceptions: Mapping[str, str] | None = None,
+    quick: Mapping[str, Any] | None = None,
+    toy: Mapping[str, Any] | None = None,
+) -> list[Kept]:
+    """Hold a method to every promise, as scikit-learn's ``check_estimator`` does an estimator.
+
+    Args:
+        method: an ``Entry``, or the function of a method that ``efface methods`` lists.
+        exceptions: promises that it does not make, by name, each with the reason.
+        quick: settings that let it run in a moment, beside ``efface.testing.case.QUICK``.
+        toy: settings that fit a toy problem of 30 records, where its own are made for thousands.
+
+    Returns:
+        One row a promise, in the order of ``PROMISES``.
+
+    Raises:
+        Broken: all promises that were not kept, one a line.
+        InputError: an exception from no promise; a function that is not in the table of methods.
+    """
+    case, excepted = Case(_entry_of(method), quick or {}, toy or {}), exceptions or {}
+    if unknown := sorted(excepted.keys() - PROMISES.keys()):
+        raise InputError(
+            f"exceptions from {', '.join(PROMISES)}", ", ".join(unknown), "Leave them out."
+        )
+    rows, broken = [], []
+    for name, promise in PROMISES.items():
+        if name in excepted:
+            rows.append(Kept(name, "excepted", excepted[name]))
+            continue
+        try:
+            promise(case)
+        except Refused as refusal:
+            rows.append(Kept(name, "refused", str(refusal)))
+            continue
+        except Exception as error:  # noqa: BLE001  # a method that fails is a broken promise
+            said = str(error) if isinstance(error, Broken) else f"{type(error).__name__}: {error}"
+            broken.append(f"{name}: {said}")
+        rows.append(Kept(name, "kept"))
+    if broken:
+        raise Broken("\n".join([f"{case.name} breaks {len(broken)} of its promises", *broken]))
+    return rows
+
+
+def _entry_of(method: Entry | Method) -> Entry:
+    """The entry itself, or that of a function in the table."""
+    if isinstance(method, Entry):
+        return method
+    for entry in METHODS.values():
+        if entry.function is method:
+            return entry
+    raise InputError(
+        "an Entry, or the function of a method that is installed",
+        getattr(method, "__name__", repr(method)),
+        "Say what it sees, needs and costs: Entry(function, sees=…, needs=…, cost=…).",
+    )

@@ -1,0 +1,112 @@
+"""The template for methods of others: it keeps the contract, and is found once it is installed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from efface.errors import InputError
+from efface.methods import Cost, Entry
+from efface.testing import PROMISES, Broken, check_method
+from efface.types import carry_on
+
+TEMPLATE = Path(__file__).parent.parent / "docs" / "template"
+
+
+@pytest.fixture
+def template(monkeypatch):
+    """The module of the template."""
+    monkeypatch.syspath_prepend(TEMPLATE)
+    import my_method
+
+    return my_method
+
+
+def test_the_template_keeps_the_contract(template):
+    """What a stranger starts from must work as it is."""
+    rows = check_method(template.METHOD, toy={"learning_rate": 1.0})
+    assert [row.promise for row in rows] == list(PROMISES)
+    assert {row.outcome for row in rows} == {"kept"}
+
+
+def test_its_own_test_passes():
+    """The step by hand, as a stranger runs it."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "by_hand"]
+    done = subprocess.run(
+        [*command, str(TEMPLATE)], capture_output=True, text=True, check=False, cwd=TEMPLATE
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def _installed(folder, entry_points):
+    """A package with these entry points, as pip would leave it; gives back `efface methods`."""
+    (folder / "my_method.py").write_text((TEMPLATE / "my_method.py").read_text())
+    info = folder / "efface_my_method-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: efface-my-method\nVersion: 0.1.0\n"
+    )
+    (info / "entry_points.txt").write_text(f"[efface.methods]\n{entry_points}\n")
+    path = os.pathsep.join([str(folder), *sys.path])
+    return subprocess.run(
+        [sys.executable, "-m", "efface", "methods"],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+
+
+def test_an_installed_method_is_listed(tmp_path):
+    """By its entry point alone; nothing of efface is changed."""
+    done = _installed(tmp_path, "my_method = my_method:METHOD")
+    assert done.returncode == 0, done.stderr
+    assert "my_method" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "fault"),
+    [
+        ("ssd = my_method:METHOD", "efface has a method of that name"),
+        ("other = my_method:METHOD", "its function is called 'my_method': one name for both"),
+        ("my_method = my_method:my_method", "wanted an efface.methods.Entry, got function"),
+        ("my_method = nowhere:METHOD", "ModuleNotFoundError: No module named 'nowhere'"),
+    ],
+)
+def test_a_method_that_cannot_join_is_left_out_with_a_word(tmp_path, entry_point, fault):
+    """A broken package of others must not end the command."""
+    done = _installed(tmp_path, entry_point)
+    assert done.returncode == 0, done.stderr
+    assert fault in done.stderr
+    assert "scrub" in done.stdout
+
+
+def test_broken_promises_are_all_said_at_once():
+    """Who writes a method wants the list, not the first fault."""
+
+    def careless(model, split, *, seed=0, watch=carry_on):  # noqa: ARG001
+        len(split.holdout)
+        return model
+
+    entry = Entry(careless, frozenset({"model"}), copies=1, graphs=1, cost=Cost("forget", "0"))
+    with pytest.raises(Broken) as broken:
+        check_method(entry, exceptions={"toy": "it does nothing"})
+    said = str(broken.value)
+    for line in (
+        "careless breaks ",
+        "strength: wanted strength=1.0; got None",
+        "sees: Sprung: the method touched holdout",
+    ):
+        assert line in said
+
+
+def test_a_function_that_says_nothing_of_itself_is_refused(template):
+    """What it sees and costs cannot be guessed."""
+    with pytest.raises(InputError) as error:
+        check_method(template.my_method)
+    assert str(error.value) == (
+        "Wanted an Entry, or the function of a method that is installed. Got my_method. "
+        "Say what it sees, needs and costs: Entry(function, sees=…, needs=…, cost=…)."
+    )
+    with pytest.raises(InputError) as error:
+        check_method(template.METHOD, exceptions={"ordre": "a slip"})
+    assert "Got ordre. Leave them out." in str(error.value)
