@@ -9,11 +9,15 @@ The models are those of jit_requests.py. Settings are chosen on base model 0 and
 nothing is scored on; what is scored is the first request of each task on base model 1.
 """
 
+import contextlib
+import itertools
 import json
 import os
 import sys
 import time
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +38,11 @@ BEARABLE = 0.02
 LONG = {"gkt"}
 """Not in this table: a benchmark of its own shows its curve."""
 
-CHEAP = (0.01, 0.03, 0.1, 0.3, 3.0, 10.0, 30.0, 100.0)
-DEAR = (0.1, 0.3, 3.0)
-"""Strengths that are tried beside 1: of methods that see few records, and of those that see all."""
+UNTUNED = {"baseline", "retrain", "jit", "assd"}
+"""Nothing to set, or made to be set by nobody."""
 
-UNTUNED = {"baseline", "retrain", "jit"}
+CHEAP, DEAR = (10**0.5, 6), (10.0, 3)
+"""By which factor the strength goes, and cells at most: of methods that see few records, or all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,15 +89,40 @@ def published(task: str) -> list[Row]:
     return [Row("published", scored(task), name) for name in applicable(task)]
 
 
-def tuning(task: str) -> list[Row]:
-    """Every strength, as it comes too, on the request that is kept for it."""
-    request = requests(task, tuning=True)[0]
-    return [
-        Row("tuning", request, name, {"strength": strength} if strength != 1 else {})
-        for name in applicable(task)
-        if name not in UNTUNED
-        for strength in (1.0, *(DEAR if "retain" in METHODS[name].sees else CHEAP))
-    ]
+def tuning(task: str, store: str) -> Iterator[list[Row]]:
+    """Rounds of strengths on the request that is kept for it: down from 1 until it is bearable.
+
+    What is bearable at 1 goes up instead, until it is no longer, or no longer nearer.
+    """
+    searches = [_search(task, name) for name in applicable(task) if name not in UNTUNED]
+    waiting = [(search, next(search)) for search in searches]
+    while waiting:
+        yield [row for _, row in waiting]
+        if not all(is_done(store, row.cell.id) for _, row in waiting):
+            return
+        further = []
+        for search, row in waiting:
+            with contextlib.suppress(StopIteration):
+                further.append((search, search.send(scores(row, store))))
+        waiting = further
+
+
+def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:
+    """The strengths of one method, each chosen from what the last ones came to."""
+    factor, at_most = DEAR if "retain" in METHODS[name].sees else CHEAP
+    request, strength, gaps = requests(task, tuning=True)[0], 1.0, []
+    for place in range(at_most):
+        settings = {} if place == 0 else {"strength": round(strength, 6)}
+        said = yield Row("tuning", request, name, settings)
+        bearable = said["finite"] and said["lost"] <= BEARABLE
+        if place == 0:
+            up = bearable
+        if (up and not bearable) or (not up and bearable):
+            return
+        if up and gaps and said["gap"] >= gaps[-1]:
+            return
+        gaps.append(said["gap"])
+        strength *= factor if up else 1 / factor
 
 
 def tuned(task: str, store: str) -> list[Row]:
@@ -108,7 +137,7 @@ def tuned(task: str, store: str) -> list[Row]:
 def best(task: str, store: str) -> dict[str, dict[str, Any]]:
     """Of each method the strength of the least gap among those that lose two points at most."""
     found: dict[str, tuple[float, dict[str, Any]]] = {}
-    for row in tuning(task):
+    for row in itertools.chain.from_iterable(tuning(task, store)):
         if not is_done(store, row.cell.id):
             continue
         said = scores(row, store)
@@ -141,7 +170,8 @@ def scores(row: Row, store: str) -> dict[str, Any]:
 
 def rows(store: str) -> list[Row]:
     """All that a store holds."""
-    everything = [row for task in TASKS for row in (*published(task), *tuning(task))]
+    everything = [row for task in TASKS for row in published(task)]
+    everything += [row for task in TASKS for rows in tuning(task, store) for row in rows]
     everything += [row for task in TASKS for row in tuned(task, store)]
     return [row for row in everything if is_done(store, row.cell.id)]
 
@@ -185,10 +215,12 @@ def main(store: str, what: str) -> None:
     """Make the cells of one table, or write the records of all."""
     if what == "records":
         Path("results/every_method.json").write_text(json.dumps(as_records(store)) + "\n")
-    elif what == "tuned":
-        run([row.cell for task in TASKS for row in tuned(task, store)], store, processes=PROCESSES)
+    elif what == "tuning":
+        for task in TASKS:
+            for found in tuning(task, store):
+                run([row.cell for row in found], store, processes=PROCESSES)
     else:
-        made = {"published": published, "tuning": tuning}[what]
+        made = {"published": published, "tuned": partial(tuned, store=store)}[what]
         run([row.cell for task in TASKS for row in made(task)], store, processes=PROCESSES)
 
 
