@@ -8,6 +8,7 @@ from efface.methods.mislabel import mislabel
 from efface.methods.negative_gradient import negative_gradient
 from efface.methods.neighbourhood import neighbourhood
 from efface.methods.parts.entry import Cost, Entry
+from efface.methods.source_free_newton import source_free_newton
 
 RETAIN_FREE: dict[str, Entry] = {
     "jit": Entry(
@@ -64,6 +65,13 @@ RETAIN_FREE: dict[str, Entry] = {
         cost=Cost("(1 + epochs) * forget", "epochs * forget", at_most=True),
         copies=4,
         graphs=2,
+    ),
+    "source_free_newton": Entry(
+        source_free_newton,
+        sees=frozenset({"model", "forget", "forget labels"}),
+        cost=Cost("forget", "0"),
+        copies=3,
+        graphs=1,
     ),
 }
 """By name: what each sees, needs and costs."""
