@@ -22,6 +22,7 @@ QUICK = {
     "perturbations": 3,
     "copies": 2,
     "selection": 1.0,
+    "samples_per_class": 20,
 }
 
 EXCEPTIONS = {
@@ -51,6 +52,9 @@ EXCEPTIONS = {
     ("source_free_newton", "guard"): "one change, asked once",
     ("source_free_newton", "identity"): "its own test: strength 0",
     ("source_free_newton", "trainable"): "norm and adapter leave the head alone: refused",
+    ("synthetic_embeddings", "trainable"): "the same",
+    ("synthetic_embeddings", "empty"): "it never looks at the forget records",
+    ("synthetic_embeddings", "blank"): "nor here, and its defaults are 1,000 guarded steps",
     ("scrub", "empty"): "distillation remains, a limit of its own tests",
     ("scrub_rewind", "empty"): "the same",
     ("bad_teacher", "empty"): "the same",

@@ -75,7 +75,7 @@ def test_with_the_true_hessian_one_step_is_retraining(outputs, ridge):
 def test_the_estimate_is_the_hessian_of_the_forget_records(outputs, bias):
     """So the step is w* + n_f/n_r H_f⁻¹ ∇_f to the last digit: no losses of D_f say more."""
     model, records = regression(outputs, bias=bias)
-    told = {"retained_records": ALL - GONE, "damping": 0.0}
+    told = {"retained_records": ALL - GONE, "damping": 0.0, "perturbations": 100}
     result = source_free_newton(model, Split(records.take(range(GONE))), **told)
     x, y = records.x[:GONE], records.y[:GONE]
     x = with_one(x) if bias else x
@@ -92,7 +92,7 @@ def misses(share, seeds=20):
     for seed in range(seeds):
         model, records = regression(seed=seed)
         gone = round(share * ALL)
-        told = {"retained_records": ALL - gone, "damping": 0.0, "perturbations": 200}
+        told = {"retained_records": ALL - gone, "damping": 0.0, "perturbations": 80}
         result = source_free_newton(model, Split(records.take(range(gone))), **told)
         wanted = fitted(records.x[gone:], records.y[gone:])
         off, whole = ((weights_of(one) - wanted).norm() for one in (result, model))

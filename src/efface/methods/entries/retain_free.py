@@ -9,6 +9,7 @@ from efface.methods.negative_gradient import negative_gradient
 from efface.methods.neighbourhood import neighbourhood
 from efface.methods.parts.entry import Cost, Entry
 from efface.methods.source_free_newton import source_free_newton
+from efface.methods.synthetic_embeddings import synthetic_embeddings
 
 RETAIN_FREE: dict[str, Entry] = {
     "jit": Entry(
@@ -71,6 +72,14 @@ RETAIN_FREE: dict[str, Entry] = {
         sees=frozenset({"model", "forget", "forget labels"}),
         cost=Cost("forget", "0"),
         copies=3,
+        graphs=1,
+    ),
+    "synthetic_embeddings": Entry(
+        synthetic_embeddings,
+        sees=frozenset({"model", "leaving"}),
+        needs=frozenset({"leaving"}),
+        cost=Cost("0", "0"),
+        copies=5,
         graphs=1,
     ),
 }
