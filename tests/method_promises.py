@@ -10,7 +10,10 @@ from efface.methods import METHODS
 from efface.testing import Case
 from efface.types import Records, Split
 
-QUICK: dict[str, dict] = {}
+QUICK: dict[str, dict] = {
+    "synthetic_embeddings": {"samples_per_class": 20},
+    "mu_mis": {"recovered": 3.0},
+}
 """Settings of single methods that let them run in a moment."""
 
 _SCRUBBING = {"learning_rate": 0.01, "epochs": 30, "max_epochs": 3, "forget_per_step": 8}
@@ -62,6 +65,12 @@ EXCEPTIONS = {
     **{(name, "guard"): "one change, asked once" for name in ("ssd", "lfssd", "assd")},
     **{(name, "identity"): "its own tests: α → ∞, λ → ∞" for name in ("ssd", "lfssd", "assd")},
     **{(name, "trainable"): "a new adapter is refused" for name in ("ssd", "lfssd", "assd")},
+    ("source_free_newton", "guard"): "one change, asked once",
+    ("source_free_newton", "identity"): "its own test: strength 0",
+    ("source_free_newton", "trainable"): "norm and adapter leave the head alone: refused",
+    ("synthetic_embeddings", "trainable"): "the same",
+    ("synthetic_embeddings", "empty"): "it never looks at the forget records",
+    ("synthetic_embeddings", "blank"): "nor here, and its defaults are 1,000 guarded steps",
     ("scrub", "empty"): "distillation remains, a limit of its own tests",
     ("scrub_rewind", "empty"): "the same",
     ("bad_teacher", "empty"): "the same",

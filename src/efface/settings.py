@@ -66,6 +66,9 @@ RANGES = {
     "noise_rate": (0.0, math.inf),
     "copies": (0, math.inf),
     "repair_rate": (0.0, math.inf),
+    "samples_per_class": (1, math.inf),
+    "radius": (0.0, math.inf),
+    "damping": (0.0, math.inf),
     "seed": (0, math.inf),
 }
 """What a request's numbers may be; a method refuses what only it knows."""

@@ -8,6 +8,8 @@ from efface.methods.mislabel import mislabel
 from efface.methods.negative_gradient import negative_gradient
 from efface.methods.neighbourhood import neighbourhood
 from efface.methods.parts.entry import Cost, Entry
+from efface.methods.source_free_newton import source_free_newton
+from efface.methods.synthetic_embeddings import synthetic_embeddings
 
 RETAIN_FREE: dict[str, Entry] = {
     "jit": Entry(
@@ -64,6 +66,21 @@ RETAIN_FREE: dict[str, Entry] = {
         cost=Cost("(1 + epochs) * forget", "epochs * forget", at_most=True),
         copies=4,
         graphs=2,
+    ),
+    "source_free_newton": Entry(
+        source_free_newton,
+        sees=frozenset({"model", "forget", "forget labels"}),
+        cost=Cost("forget", "0"),
+        copies=3,
+        graphs=1,
+    ),
+    "synthetic_embeddings": Entry(
+        synthetic_embeddings,
+        sees=frozenset({"model", "leaving"}),
+        needs=frozenset({"leaving"}),
+        cost=Cost("0", "0"),
+        copies=5,
+        graphs=1,
     ),
 }
 """By name: what each sees, needs and costs."""

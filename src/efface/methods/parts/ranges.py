@@ -10,7 +10,7 @@ def refuse_below_0(**settings: float) -> None:
             raise InputError(f"{name} of at least 0", str(value), "Keep the default, or raise it.")
 
 
-def refuse_0(**settings: float) -> None:
+def refuse_0(**settings: float | int) -> None:  # noqa: PYI041  # the tests' check of types asks
     """Raises InputError for the first setting that is not above 0."""
     for name, value in settings.items():
         if not value > 0:

@@ -1,0 +1,215 @@
+"""The source-free Newton step: exact with the true Hessian, and how far the estimate is from it."""
+
+import pytest
+import torch
+from torch import nn
+
+from efface.adapters import many_labels, one_label, values
+from efface.errors import InputError
+from efface.methods.parts.newton import Curvature, bends_of, newton_step, psd_fit, told_by
+from efface.methods.source_free_newton import source_free_newton
+from efface.types import Records, Split, Verdict
+
+GONE, ALL = 40, 400
+
+
+def regression(outputs=1, features=8, *, seed=0, bias=False):
+    """A linear model that is the least-squares fit of all records in float64, and these."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(features, features, generator=generator, dtype=torch.float64)
+    x = torch.randn(ALL, features, generator=generator, dtype=torch.float64) @ mixing
+    if bias:
+        x = x + 1
+    y = torch.randn(ALL, outputs, generator=generator, dtype=torch.float64)
+    y = y + x @ torch.randn(features, outputs, generator=generator, dtype=torch.float64)
+    model = nn.Linear(features, outputs, bias=bias).double().eval()
+    put(model, fitted(x, y, bias=bias))
+    return model, Records(x, y, adapter=values(scale=1.0))
+
+
+def fitted(x, y, *, ridge=0.0, bias=False):
+    """Least mean ½ |W x − y|² / k + ½ ridge |W|², solved and not descended."""
+    x = with_one(x) if bias else x
+    hessian = x.T @ x / len(x) + ridge * y.shape[1] * torch.eye(x.shape[1], dtype=x.dtype)
+    return torch.linalg.solve(hessian, x.T @ y / len(x)).T
+
+
+def with_one(x):
+    """The bias as one more weight."""
+    return torch.cat([x, torch.ones_like(x[:, :1])], 1)
+
+
+def put(model, weights):
+    """Weights, and the bias as the last column."""
+    with torch.no_grad():
+        model.weight.copy_(weights[:, : model.in_features])
+        if model.bias is not None:
+            model.bias.copy_(weights[:, -1])
+
+
+def weights_of(model):
+    """As one table, the bias as the last column."""
+    parts = [model.weight] if model.bias is None else [model.weight, model.bias[:, None]]
+    return torch.cat(parts, 1).detach()
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+def test_with_the_true_hessian_one_step_is_retraining(outputs, ridge):
+    """The step itself is exact where the loss is quadratic: what is missed is the estimate's."""
+    _, records = regression(outputs)
+    x, y = records.x, records.y
+    best, wanted = fitted(x, y, ridge=ridge), fitted(x[GONE:], y[GONE:], ridge=ridge)
+    gone, stay = x[:GONE], x[GONE:]
+    gradient = (gone @ best.T - y[:GONE]).T @ gone / GONE / outputs + ridge * best
+    hessian = Curvature(
+        torch.eye(outputs, dtype=torch.float64) / outputs, stay.T @ stay / len(stay), ridge
+    )
+    step = newton_step(gradient, hessian, share=GONE / (ALL - GONE))
+    torch.testing.assert_close(best + step, wanted, rtol=0, atol=1e-10)
+    assert (best - wanted).norm() > 1e-3
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_estimate_is_the_hessian_of_the_forget_records(outputs, bias):
+    """So the step is w* + n_f/n_r H_f⁻¹ ∇_f to the last digit: no losses of D_f say more."""
+    model, records = regression(outputs, bias=bias)
+    told = {"retained_records": ALL - GONE, "damping": 0.0, "perturbations": 100}
+    result = source_free_newton(model, Split(records.take(range(GONE))), **told)
+    x, y = records.x[:GONE], records.y[:GONE]
+    x = with_one(x) if bias else x
+    best = weights_of(model)
+    gradient = (x @ best.T - y).T @ x / GONE / outputs
+    hessian = x.T @ x / GONE / outputs
+    by_hand = best + GONE / (ALL - GONE) * torch.linalg.solve(hessian, gradient.T).T
+    torch.testing.assert_close(weights_of(result), by_hand, rtol=0, atol=1e-9)
+
+
+def misses(share, seeds=20):
+    """|w_u − w_retrain| / |w* − w_retrain| of the source-free step, a mean over problems."""
+    found = []
+    for seed in range(seeds):
+        model, records = regression(seed=seed)
+        gone = round(share * ALL)
+        told = {"retained_records": ALL - gone, "damping": 0.0, "perturbations": 80}
+        result = source_free_newton(model, Split(records.take(range(gone))), **told)
+        wanted = fitted(records.x[gone:], records.y[gone:])
+        off, whole = ((weights_of(one) - wanted).norm() for one in (result, model))
+        found.append(float(off / whole))
+    return sum(found) / len(found)
+
+
+def test_the_source_free_step_misses_what_the_docs_say():
+    """The true Hessian misses nothing; the estimate from a tenth of 400 records most of the way."""
+    assert [misses(share) for share in (0.1, 0.2, 0.5)] == pytest.approx(
+        [0.79, 0.40, 0.43], abs=0.01
+    )
+
+
+def test_the_perturbations_are_enough_and_fewer_are_not():
+    """The fit of 8 directions has 36 entries, and takes no more directions than 72 losses tell."""
+    assert [told_by(m) for m in (1, 3, 72, 500, 1000)] == [1, 1, 8, 21, 31]
+
+
+def test_the_fit_finds_a_form_and_cuts_off_what_is_below_0():
+    """Least squares by hand, and the eigenvalues of the best form at 0 where they are below."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(60, 3, generator=generator, dtype=torch.float64)
+    forms = drawn[:, :, None] * drawn[:, None]
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64)).Q
+    given = turn @ torch.diag(torch.tensor([2.0, 0.5, -0.3]).double()) @ turn.T
+    changes = 0.5 * (forms * given).sum((1, 2))
+    cut = turn @ torch.diag(torch.tensor([2.0, 0.5, 0.0]).double()) @ turn.T
+    torch.testing.assert_close(psd_fit(forms, changes), cut, rtol=0, atol=1e-10)
+
+
+def test_the_bends_of_cross_entropy_are_p_minus_its_square():
+    """A = mean of diag(p) − p pᵀ, and the slope p − 1_y."""
+    generator = torch.Generator().manual_seed(0)
+    answers = torch.randn(9, 4, generator=generator, dtype=torch.float64)
+    y = torch.arange(9) % 4
+    slopes, bends = bends_of(lambda z: one_label.loss(z, y), answers)
+    p = answers.softmax(1)
+    by_hand = (torch.diag_embed(p) - p[:, :, None] * p[:, None]).mean(0)
+    torch.testing.assert_close(slopes, p - nn.functional.one_hot(y, 4), rtol=0, atol=1e-12)
+    torch.testing.assert_close(bends, by_hand, rtol=0, atol=1e-12)
+
+
+def test_strength_multiplies_the_step_and_nothing_said_is_a_tenth_forgotten():
+    """n_r is nine n_f then; strength 0 is the given model."""
+    model, records = regression(3)
+    split = Split(records.take(range(GONE)))
+    told = source_free_newton(model, split, retained_records=9 * GONE)
+    step = weights_of(told) - weights_of(model)
+    unsaid = source_free_newton(model, split, strength=0.5)
+    torch.testing.assert_close(weights_of(unsaid) - weights_of(model), step / 2)
+    assert weights_of(source_free_newton(model, split, strength=0.0)).equal(weights_of(model))
+
+
+def test_only_the_head_moves(tiny_net, digits):
+    """Features stay: a probe on them still knows the records."""
+    result = source_free_newton(tiny_net, Split(digits.take(range(20))), perturbations=50)
+    same = [a.equal(b) for a, b in zip(tiny_net.parameters(), result.parameters(), strict=True)]
+    assert same == [True] * 8 + [False] * 2
+
+
+def test_it_forgets_digits_a_little(tiny_net, digits):
+    """The loss of the forget records rises, as it does in a net that never saw them."""
+    forget = digits.take(range(20))
+    result = source_free_newton(tiny_net, Split(forget), retained_records=280)
+    with torch.no_grad():
+        outputs = [one_label.outputs(net, forget.x) for net in (tiny_net, result)]
+    before, after = (float(one_label.loss(one, forget.y).mean()) for one in outputs)
+    assert after > before
+
+
+def test_the_guard_is_asked_once_and_halves_the_step():
+    """It has put the student back; half the step is tried next."""
+    model, records = regression()
+    split, seen = Split(records.take(range(GONE))), []
+    verdicts = iter([Verdict.HALVE, Verdict.HALVE, Verdict.GO_ON])
+
+    def watch(student, loss):
+        seen.append((weights_of(student).clone(), loss))
+        verdict = next(verdicts)
+        if verdict is Verdict.HALVE:
+            put(student, weights_of(model))
+        return verdict
+
+    source_free_newton(model, split, watch=watch)
+    steps = [weights - weights_of(model) for weights, _ in seen]
+    torch.testing.assert_close(steps[1], steps[0] / 2)
+    torch.testing.assert_close(steps[2], steps[0] / 4)
+    loss = records.adapter.loss(model(split.forget.x).detach(), split.forget.y).mean()
+    assert [value for _, value in seen] == pytest.approx([float(loss)] * 3)
+
+
+def test_many_labels_and_one_unit_are_served():
+    """What one row of numbers can mean."""
+    x = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
+    for k, y, adapter in (
+        (1, torch.arange(30) % 2, one_label),
+        (3, torch.arange(90).reshape(30, 3) % 2, many_labels),
+    ):
+        model = nn.Linear(5, k)
+        result = source_free_newton(model, Split(Records(x, y, adapter=adapter)))
+        assert weights_of(result).isfinite().all()
+        assert not weights_of(result).equal(weights_of(model))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"perturbations": 0}, "Wanted perturbations above 0. Got 0."),
+        ({"radius": 0.0}, "Wanted radius above 0. Got 0.0."),
+        ({"retained_records": 0}, "Wanted retained_records above 0. Got 0."),
+        ({"damping": -1.0}, "Wanted damping of at least 0. Got -1.0."),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused_by_name(settings, words):
+    """In words, before anything happens."""
+    model, records = regression()
+    with pytest.raises(InputError) as error:
+        source_free_newton(model, Split(records), **settings)
+    assert str(error.value) == f"{words} Keep the default, or raise it."

@@ -1,0 +1,136 @@
+"""Synthetic embeddings: the draw, the step by hand, what it does to digits, refusals."""
+
+import pytest
+import torch
+from torch import nn
+
+from efface.adapters import one_label
+from efface.errors import InputError
+from efface.methods.parts.embeddings import drawn_embeddings
+from efface.methods.synthetic_embeddings import _masked, synthetic_embeddings
+from efface.types import Records, Split
+
+RATE, GONE, SEED = 0.3, 2, 3
+
+
+def linear(classes=4, features=5):
+    """f(x) = W x + b in float64: a model that is its own last layer."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(features, classes).double().eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            drawn = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+            weight.copy_(drawn)
+    return model
+
+
+def split_of(*leaving):
+    """A request for a class, with records that nobody may read."""
+    return Split(Records(torch.full((1, 5), torch.nan), torch.tensor([0])), leaving=leaving)
+
+
+@pytest.mark.parametrize("leaving", [(GONE,), (0, GONE)])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_epochs_are_the_steps_by_hand(leaving, epochs):
+    """Gradient (q − p)ᵀ e of a mean over all embeddings, p without what leaves where that leads."""
+    model = linear()
+    told = {"samples_per_class": 30, "records_per_step": 60, "momentum": 0.0, "seed": SEED}
+    result = synthetic_embeddings(
+        model, split_of(*leaving), **told, learning_rate=RATE / 2, strength=2.0, epochs=epochs
+    )
+    e = drawn_embeddings(model, 30, leaving=leaving, seed=SEED)
+    weights, bias = model.weight.detach().clone(), model.bias.detach().clone()
+    p = torch.softmax(e.x @ weights.T + bias, 1)
+    p[:, list(leaving)] = 0
+    p = p / p.sum(1, keepdim=True)
+    for _ in range(epochs):
+        slope = torch.softmax(e.x @ weights.T + bias, 1) - p
+        weights = weights - RATE * slope.T @ e.x / len(e)
+        bias = bias - RATE * slope.mean(0)
+    assert len(e) == 30 * len(leaving)
+    torch.testing.assert_close(result.weight.detach(), weights, rtol=0, atol=1e-9)
+    torch.testing.assert_close(result.bias.detach(), bias, rtol=0, atol=1e-9)
+
+
+def test_each_class_has_its_draws_and_the_label_is_the_given_answer():
+    """Standard normal numbers, as many of each class, drawn by the seed alone."""
+    model = linear()
+    drawn = drawn_embeddings(model, 500, leaving=(GONE, 0), seed=1)
+    assert torch.bincount(drawn.y).tolist() == [500, 0, 500]
+    assert model(drawn.x).argmax(1).equal(drawn.y)
+    assert drawn_embeddings(model, 500, leaving=(GONE, 0), seed=1).x.equal(drawn.x)
+    assert not drawn_embeddings(model, 500, leaving=(GONE, 0), seed=2).x.equal(drawn.x)
+    with torch.no_grad():
+        model.weight.zero_()
+        model.bias.copy_(torch.tensor([0.0, 0.0, 1.0, 0.0]))
+    alone = drawn_embeddings(model, 9_000, leaving=(GONE,), seed=1)
+    assert len(alone) == 9_000
+    assert float(alone.x.mean().abs()) < 0.02
+    assert abs(float(alone.x.std()) - 1) < 0.02
+
+
+def test_a_class_that_no_embedding_is_answered_with_is_refused():
+    """The authors' loop would go on for ever."""
+    model = linear()
+    with torch.no_grad():
+        model.bias[GONE] = -60.0
+    with pytest.raises(InputError) as error:
+        synthetic_embeddings(model, split_of(GONE), samples_per_class=20)
+    assert str(error.value) == (
+        "Wanted random embeddings that the last layer answers with class 2. Got none among 1600. "
+        "Choose a method that reads the records; `efface methods` lists them."
+    )
+
+
+def test_a_layer_that_never_says_the_class_stands_still():
+    """KL from what it answers already is 0, and so is its slope."""
+    model = linear()
+    drawn = drawn_embeddings(model, 20, leaving=(GONE,), seed=0)
+    with torch.no_grad():
+        model.weight[GONE], model.bias[GONE] = 0.0, -200.0
+    loss = _masked(model, (GONE,))(model, drawn, 0)
+    assert float(loss.detach().abs().max()) < 1e-12
+
+
+def test_a_class_of_digits_goes_and_the_others_stay(tiny_net, digits):
+    """Told by real records, of which the method saw none."""
+    gone = digits.y == 3
+    told = {"samples_per_class": 300, "records_per_step": 300}
+    result = synthetic_embeddings(tiny_net, Split(digits.take([0]), leaving=(3,)), **told)
+    with torch.no_grad():
+        before, after = (net(digits.x).argmax(1) == digits.y for net in (tiny_net, result))
+    same = [a.equal(b) for a, b in zip(tiny_net.parameters(), result.parameters(), strict=True)]
+    assert same == [True] * 8 + [False] * 2
+    assert before[gone].float().mean() > 0.95
+    assert not after[gone].any()
+    assert after[~gone].float().mean() > before[~gone].float().mean() - 0.01
+
+
+def test_one_unit_is_two_classes():
+    """Of which one may leave."""
+    model = nn.Linear(5, 1)
+    told = {"samples_per_class": 50, "epochs": 100, "learning_rate": 1.0}
+    result = synthetic_embeddings(model, split_of(1), **told)
+    x = torch.randn(500, 5, generator=torch.Generator().manual_seed(9))
+    said = [one_label.outputs(net, x).argmax(1).float().mean() for net in (model, result)]
+    assert said[1] < said[0] / 2
+
+
+@pytest.mark.parametrize("leaving", [(4,), (-1,), (0, 1, 2, 3)])
+def test_classes_that_the_model_does_not_have_or_all_are_refused(leaving):
+    """The last layer says how many there are."""
+    with pytest.raises(InputError) as error:
+        synthetic_embeddings(linear(), split_of(*leaving))
+    assert str(error.value) == (
+        "Wanted classes that leave out of 0 to 3, and one that stays. "
+        f"Got {', '.join(map(str, leaving))}. Give Split(forget, leaving=(class,))."
+    )
+
+
+def test_no_samples_are_refused():
+    """By the name of the setting."""
+    with pytest.raises(InputError) as error:
+        synthetic_embeddings(linear(), split_of(GONE), samples_per_class=0)
+    assert str(error.value) == (
+        "Wanted samples_per_class above 0. Got 0. Keep the default, or raise it."
+    )
