@@ -1,6 +1,8 @@
 """Methods that work without any record that stays."""
 
 from efface.methods.baseline import baseline
+from efface.methods.boundary_expand import boundary_expand
+from efface.methods.boundary_shrink import boundary_shrink
 from efface.methods.jit import jit
 from efface.methods.jit_paper import jit_paper
 from efface.methods.jit_reference import jit_reference
@@ -81,6 +83,20 @@ RETAIN_FREE: dict[str, Entry] = {
         cost=Cost("0", "0"),
         copies=5,
         graphs=1,
+    ),
+    "boundary_shrink": Entry(
+        boundary_shrink,
+        sees=frozenset({"model", "forget", "forget labels"}),
+        cost=Cost("(2 + epochs) * forget", "(1 + epochs) * forget"),
+        copies=5,
+        graphs=2,
+    ),
+    "boundary_expand": Entry(
+        boundary_expand,
+        sees=frozenset({"model", "forget"}),
+        cost=Cost("1 + epochs * forget", "epochs * forget"),
+        copies=5,
+        graphs=2,
     ),
 }
 """By name: what each sees, needs and costs."""

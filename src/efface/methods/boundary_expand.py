@@ -1,0 +1,85 @@
+"""Boundary expanding, a class of their own for what goes, CVPR 2023: https://arxiv.org/abs/2303.11570.
+
+The head gets one row more, and the forget records are taught that they are of that class. Then the
+row is taken off again, and with it what the records were moved into:
+
+    L(θ, w, b) = 1/n_f Σ_{D_f} −log softmax( f(x) ⊕ (w·h(x) + b) )_{K+1},   result: f
+
+h(x) is what goes into the last linear layer. w is drawn as the authors draw it (Xavier normal), b
+begins at 0. SGD, η 1e-5, momentum 0.9, 10 epochs, batches of 64 are theirs. No label is read.
+
+Departures from their code (TY-LEE-KR/Boundary-Unlearning-Code, boundary_unlearning.py): the row
+stands beside the head and not in it, so that the student has the given form at every step (the
+same numbers, and a single sigmoid unit gets its third class so, beside 0 and z); only the new row
+is drawn; eval mode with frozen buffers, ``training_mode`` is theirs.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from efface.adapters import adapter_of, student_of
+from efface.methods.parts.head import features_of
+from efface.methods.parts.needs import refuse_unless_classes
+from efface.methods.parts.retained import without_labels
+from efface.methods.parts.training import trained
+from efface.methods.parts.widened import Widened
+from efface.types import Records, Split, Watch, carry_on
+
+
+def boundary_expand(
+    model: nn.Module,
+    split: Split,
+    *,
+    strength: float = 1.0,
+    learning_rate: float = 1e-5,
+    momentum: float = 0.9,
+    epochs: int = 10,
+    records_per_step: int = 64,
+    training_mode: bool = False,
+    seed: int = 0,
+    watch: Watch = carry_on,
+) -> nn.Module:
+    """Teach the forget records a class that is taken away afterwards; sees their inputs alone.
+
+    Args:
+        model: answers (n, *features) with outputs (n, k) by a linear layer; stays as it is.
+        split: the inputs of ``forget`` are read, no labels.
+        strength: the one knob; multiplies the step.
+        learning_rate: η of SGD, for the student and the new row.
+        momentum: of SGD.
+        epochs: passes over ``forget``.
+        records_per_step: records in one step's mean.
+        training_mode: dropout is active and BatchNorm's statistics move, as in the source.
+        seed: draws the new row and the order, and dropout.
+        watch: called after each step, with the student in the given form.
+
+    Raises:
+        InputError: a record has not one class of several; the last layer with weights is not
+            linear, or its answers are not the model's outputs.
+    """
+    refuse_unless_classes(split.forget, "boundary_expand")
+    forget = without_labels(split.forget, adapter_of(split.forget))
+    student = student_of(model)
+    if not len(forget):
+        return student
+    features_of(student, forget.take([0]))  # refuses a net without a head
+    wide, rate = Widened(student, seed=seed), learning_rate * strength
+    trained(
+        wide,
+        _of_the_new_class,
+        forget,
+        optimizer=torch.optim.SGD(wide.parameters(), lr=rate, momentum=momentum),
+        epochs=epochs,
+        records_per_step=records_per_step,
+        training_mode=training_mode,
+        seed=seed,
+        watch=wide.watched_by(watch),
+    )
+    return student
+
+
+def _of_the_new_class(wide: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
+    """Cross-entropy with the last of all outputs."""
+    answer = wide(batch)
+    added = torch.full_like(batch.y, answer.shape[1] - 1)
+    return adapter_of(batch).loss(answer, added)

@@ -1,0 +1,258 @@
+"""Boundary shrink and boundary expanding: by hand, against twins, in their limits."""
+
+import copy
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from efface.errors import InputError
+from efface.methods.boundary_expand import boundary_expand
+from efface.methods.boundary_shrink import boundary_shrink
+from efface.methods.parts.adversarial import input_gradient, signed, within
+from efface.types import Records, Split, Verdict
+
+sys.path.insert(0, str(Path(__file__).parent))
+from by_hand import linear, near, one, same, slope
+
+RATE, LOW, HIGH = 0.1, torch.tensor([-1.5, -0.8]).double(), torch.tensor([0.5, 7.2]).double()
+GOES = replace(one([-0.4, 1.0], 1), low=LOW, high=HIGH)
+PLAIN = {"learning_rate": RATE, "momentum": 0.0, "epochs": 1}
+
+
+def moved_by_hand(weights, record, bound):
+    """The moved x of one record of the linear model: ∇_x CE = Wᵀ (softmax − one-hot)."""
+    x, p = record.x[0], (weights @ record.x[0]).softmax(0)
+    p[int(record.y[0])] -= 1
+    step = bound * (record.high - record.low) * (weights.T @ p).sign()
+    return torch.minimum(torch.maximum(x + step, record.low), record.high)
+
+
+def test_shrink_moves_each_feature_by_its_own_range_and_no_further_than_its_bounds():
+    """One feature ends a quarter of its own range away, the other at its bound."""
+    weights = linear().weight.detach()
+    moved = within(signed(GOES, input_gradient(linear(), GOES), 0.25), GOES)
+    near(moved[0], moved_by_hand(weights, GOES, 0.25))
+    near(moved, torch.stack([GOES.x[0, 0] - 0.25 * 2, LOW[1]])[None])
+
+
+def test_a_reach_around_the_inputs_is_kept_too():
+    """What an attack of several steps needs: the clamp is around where it began."""
+    far = GOES.x + torch.tensor([[0.3, -3.0]]).double()
+    near(within(far, GOES, 0.1), GOES.x + 0.1 * (HIGH - LOW) * torch.tensor([1.0, -1.0]).double())
+    near(
+        within(far + 100, GOES, 0.5),
+        torch.stack([HIGH[0], GOES.x[0, 1] + 0.5 * (HIGH - LOW)[1]])[None],
+    )
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_shrink_teaches_what_is_beyond_the_nearest_boundary_by_hand(epochs):
+    """The class at x' is not the runner-up at x: the step decides, and momentum is kept."""
+    start = linear().weight.detach()
+    label = int((start @ moved_by_hand(start, GOES, 0.25)).argmax())
+    order = (start @ GOES.x[0]).argsort(descending=True).tolist()
+    assert (order, label) == ([1, 2, 0], 0)
+    weights, speed = start.clone(), torch.zeros_like(start)
+    for _ in range(epochs):
+        speed = 0.9 * speed + slope(weights, GOES, label)
+        weights = weights - 2 * RATE * speed
+    settings = {"bound": 0.25, "learning_rate": RATE, "epochs": epochs, "strength": 2.0}
+    near(boundary_shrink(linear(), Split(GOES), **settings).weight, weights)
+
+
+def test_shrink_without_a_step_teaches_the_runner_up_of_the_given_model():
+    """The limit of b = 0: greedy mislabelling's first step."""
+    result = boundary_shrink(linear(), Split(GOES), bound=0.0, **PLAIN)
+    start = linear().weight
+    near(result.weight, start - RATE * slope(start, GOES, 2))
+
+
+def test_a_record_that_does_not_flip_gets_the_runner_up_at_its_place_or_is_reinforced(caplog):
+    """The authors' code learns it once more; how many flipped is told."""
+    start, split = linear().weight, Split(GOES)
+    with caplog.at_level(logging.INFO, "efface"):
+        results = [
+            boundary_shrink(linear(), split, bound=0.02, reinforce_unflipped=kept, **PLAIN)
+            for kept in (False, True)
+        ]
+    assert [record.facts for record in caplog.records] == [{"flipped": 0.0}] * 2
+    for result, label in zip(results, (2, 1), strict=True):
+        near(result.weight, start - RATE * slope(start, GOES, label))
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "efface"):
+        flipped = boundary_shrink(linear(), split, bound=0.25, reinforce_unflipped=True, **PLAIN)
+    assert caplog.records[0].facts == {"flipped": 1.0}
+    near(flipped.weight, start - RATE * slope(start, GOES, 0))
+
+
+def test_shrink_is_the_authors_loop_in_pixels(tiny_net, digits):
+    """A twin from their description: FGSM on pixels in 0..1, labels as they fall, train mode."""
+    forget = digits.take(range(24))
+    student = copy.deepcopy(tiny_net).train()
+    black, spread = forget.low, forget.high - forget.low
+    pixels = ((forget.x - black) / spread).requires_grad_()
+    nn.functional.cross_entropy(tiny_net(pixels * spread + black), forget.y).backward()
+    moved = (pixels.detach() + 0.1 * pixels.grad.sign()).clamp(0, 1)
+    labels = tiny_net(moved * spread + black).argmax(1)
+    assert 0 < int((labels == forget.y).sum()) < 24
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.01, momentum=0.9)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(student(forget.x), labels).backward()
+        optimizer.step()
+    settings = {"reinforce_unflipped": True, "training_mode": True, "learning_rate": 0.01}
+    result = boundary_shrink(tiny_net, Split(forget), epochs=2, **settings)
+    for (name, found), wanted in zip(
+        result.state_dict().items(), student.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_shrink_attacks_the_given_model_in_eval_mode_whatever_mode_it_came_in(tiny_net, digits):
+    """Labels from the statistics of one batch would be another model's."""
+    split = Split(digits.take(range(24)))
+    results = [
+        boundary_shrink(copy.deepcopy(tiny_net).train(mode), split, learning_rate=0.01)
+        for mode in (False, True)
+    ]
+    assert same(*results)
+
+
+def widened_by_hand(split, epochs, seed, halve_at=None):
+    """The head as one matrix of four rows, trained, and cut; ``halve_at``: a step taken back."""
+    drawn = torch.randn(1, 2, generator=torch.Generator().manual_seed(seed)).double()
+    wide = torch.cat([linear().weight.detach(), (2 / 6) ** 0.5 * drawn])
+    bias, x, rate = torch.zeros(4).double(), split.forget.x, 2 * RATE
+    speeds = [torch.zeros_like(wide), torch.zeros_like(bias)]
+    step = 0
+    while step < epochs:
+        p = (x @ wide.T + bias).softmax(1)
+        p[:, 3] -= 1
+        open_ = torch.tensor([0, 0, 0, 1]).double()  # the given head has no bias
+        slopes = [p.T @ x / len(x), p.mean(0) * open_]
+        if step == halve_at:
+            rate, halve_at, speeds = rate / 2, None, [torch.zeros_like(s) for s in speeds]
+            continue
+        speeds = [0.9 * speed + slope for speed, slope in zip(speeds, slopes, strict=True)]
+        wide, bias = wide - rate * speeds[0], bias - rate * speeds[1]
+        step += 1
+    return wide[:3]
+
+
+TWO = Split(Records(torch.tensor([[-0.4, 1.0], [2.0, 0.5]]).double(), torch.tensor([1, 1])))
+
+
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_expand_is_a_wider_head_that_is_cut_again_by_hand(epochs):
+    """The new row moves with the others, and is in the softmax at every step."""
+    settings = {"learning_rate": RATE, "strength": 2.0, "epochs": epochs, "seed": 7}
+    result = boundary_expand(linear(), TWO, **settings)
+    near(result.weight, widened_by_hand(TWO, epochs, seed=7))
+    assert not result._forward_pre_hooks
+
+
+def test_a_step_that_the_guard_takes_back_is_taken_back_in_the_new_row_too():
+    """Else the row would have learned from a step that never was."""
+    kept, seen = [], []
+
+    def watch(student, loss):
+        seen.append(loss)
+        if len(seen) == 3:
+            student.load_state_dict(kept[-1])
+            return Verdict.HALVE
+        kept.append(copy.deepcopy(student.state_dict()))
+        return Verdict.GO_ON
+
+    settings = {"learning_rate": RATE, "strength": 2.0, "epochs": 4, "seed": 7, "watch": watch}
+    result = boundary_expand(linear(), TWO, **settings)
+    near(result.weight, widened_by_hand(TWO, 4, seed=7, halve_at=2))
+    assert seen[2] == seen[3]
+
+
+def test_expand_is_the_authors_loop_on_a_net(tiny_net, digits):
+    """A twin from their description: rows copied, one drawn, trained in train mode, cut."""
+    forget = digits.take(range(24))
+    wide = copy.deepcopy(tiny_net).train()
+    head, last = tiny_net[-1], nn.Linear(256, 11)
+    drawn = torch.randn(1, 256, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        last.weight.copy_(torch.cat([head.weight, (2 / (256 + 11)) ** 0.5 * drawn]))
+        last.bias.copy_(torch.cat([head.bias, torch.zeros(1)]))
+    wide[-1] = last
+    optimizer = torch.optim.SGD(wide.parameters(), lr=0.01, momentum=0.9)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(wide(forget.x), torch.full((24,), 10)).backward()
+        optimizer.step()
+    result = boundary_expand(
+        tiny_net, Split(forget), learning_rate=0.01, epochs=2, training_mode=True
+    )
+    wanted = wide.state_dict()
+    for name, found in result.state_dict().items():
+        torch.testing.assert_close(
+            found, wanted[name][: len(found)] if found.ndim else wanted[name], rtol=1e-5, atol=1e-6
+        )
+
+
+def test_expand_gives_a_sigmoid_unit_a_third_class():
+    """Its outputs are 0 and z: by hand with one weight, softmax over (0, z, e)."""
+    model = nn.Linear(1, 1, bias=False).double()
+    drawn = torch.randn(1, 1, generator=torch.Generator().manual_seed(0)).double()
+    with torch.no_grad():
+        model.weight.fill_(0.5)
+    record = Records(torch.tensor([[2.0]]).double(), torch.tensor([1]))
+    result = boundary_expand(model, Split(record), **PLAIN)
+    e = (2 / 3) ** 0.5 * drawn[0, 0] * 2.0
+    p = torch.stack([torch.zeros(()).double(), torch.ones(()).double(), e]).softmax(0)
+    near(result.weight, torch.full((1, 1), 0.5).double() - RATE * p[1] * 2.0)
+
+
+def test_many_labels_have_no_other_class_to_be_given():
+    """Both need a class that is not the record's."""
+    several = Split(Records(torch.zeros(2, 2), torch.ones(2, 3, dtype=torch.int64)))
+    for method in (boundary_shrink, boundary_expand):
+        with pytest.raises(InputError) as error:
+            method(linear(), several)
+        assert str(error.value) == (
+            f"Wanted one class of several for {method.__name__}, which gives records another "
+            "class. Got many labels. "
+            "Choose a method that gives no labels; `efface methods` lists them."
+        )
+
+
+def test_a_bound_below_0_is_refused():
+    """It would walk away from the boundary."""
+    with pytest.raises(InputError) as error:
+        boundary_shrink(linear(), Split(GOES), bound=-0.1)
+    assert str(error.value) == (
+        "Wanted bound of at least 0. Got -0.1. Keep the default, or raise it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "wanted", "came"),
+    [
+        ([nn.Conv2d, nn.Flatten], "a linear layer as the last one with weights", "Conv2d"),
+        (
+            [nn.Flatten, nn.Linear, nn.Tanh],
+            "a last linear layer whose answers are the outputs",
+            "another step after it",
+        ),
+    ],
+)
+def test_expand_refuses_a_net_without_a_linear_head(digits, layers, wanted, came):
+    """There is no row to add to a convolution that answers, nor under a further step."""
+    sizes = {nn.Conv2d: (1, 10, 8), nn.Linear: (64, 10)}
+    with torch.random.fork_rng():
+        net = nn.Sequential(*(layer(*sizes.get(layer, ())) for layer in layers))
+    with pytest.raises(InputError) as error:
+        boundary_expand(net, Split(digits.take([0])))
+    assert str(error.value) == (
+        f"Wanted {wanted}. Got {came}. "
+        "Choose a method that works on the whole model; `efface methods` lists them."
+    )
