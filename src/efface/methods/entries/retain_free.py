@@ -1,6 +1,7 @@
 """Methods that work without any record that stays."""
 
 from efface.methods.baseline import baseline
+from efface.methods.delete import delete
 from efface.methods.jit import jit
 from efface.methods.jit_paper import jit_paper
 from efface.methods.jit_reference import jit_reference
@@ -63,6 +64,13 @@ RETAIN_FREE: dict[str, Entry] = {
         sees=frozenset({"model", "forget", "forget labels"}),
         cost=Cost("(1 + epochs) * forget", "epochs * forget", at_most=True),
         copies=4,
+        graphs=2,
+    ),
+    "delete": Entry(
+        delete,
+        sees=frozenset({"model", "forget", "forget labels"}),
+        cost=Cost("(1 + epochs) * forget", "epochs * forget"),
+        copies=5,
         graphs=2,
     ),
 }
