@@ -22,6 +22,7 @@ QUICK = {
     "perturbations": 3,
     "copies": 2,
     "selection": 1.0,
+    "recovered": 3.0,
 }
 
 EXCEPTIONS = {

@@ -6,6 +6,7 @@ from efface.methods.jit import jit
 from efface.methods.jit_paper import jit_paper
 from efface.methods.jit_reference import jit_reference
 from efface.methods.mislabel import mislabel
+from efface.methods.mu_mis import mu_mis
 from efface.methods.negative_gradient import negative_gradient
 from efface.methods.neighbourhood import neighbourhood
 from efface.methods.parts.entry import Cost, Entry
@@ -72,6 +73,13 @@ RETAIN_FREE: dict[str, Entry] = {
         cost=Cost("(1 + epochs) * forget", "epochs * forget"),
         copies=5,
         graphs=2,
+    ),
+    "mu_mis": Entry(
+        mu_mis,
+        sees=frozenset({"model", "forget", "forget labels"}),
+        cost=Cost("(1 + 2 * steps) * batch", "(1 + 5 * steps) * batch", at_most=True),
+        copies=4,
+        graphs=6,
     ),
 }
 """By name: what each sees, needs and costs."""
