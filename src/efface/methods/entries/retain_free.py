@@ -3,10 +3,12 @@
 from efface.methods.baseline import baseline
 from efface.methods.boundary_expand import boundary_expand
 from efface.methods.boundary_shrink import boundary_shrink
+from efface.methods.delete import delete
 from efface.methods.jit import jit
 from efface.methods.jit_paper import jit_paper
 from efface.methods.jit_reference import jit_reference
 from efface.methods.mislabel import mislabel
+from efface.methods.mu_mis import mu_mis
 from efface.methods.negative_gradient import negative_gradient
 from efface.methods.neighbourhood import neighbourhood
 from efface.methods.parts.entry import Cost, Entry
@@ -97,6 +99,20 @@ RETAIN_FREE: dict[str, Entry] = {
         cost=Cost("1 + epochs * forget", "epochs * forget"),
         copies=5,
         graphs=2,
+    ),
+    "delete": Entry(
+        delete,
+        sees=frozenset({"model", "forget", "forget labels"}),
+        cost=Cost("(1 + epochs) * forget", "epochs * forget"),
+        copies=5,
+        graphs=2,
+    ),
+    "mu_mis": Entry(
+        mu_mis,
+        sees=frozenset({"model", "forget", "forget labels"}),
+        cost=Cost("(1 + 2 * steps) * batch", "(1 + 5 * steps) * batch", at_most=True),
+        copies=4,
+        graphs=6,
     ),
 }
 """By name: what each sees, needs and costs."""

@@ -82,7 +82,9 @@ def any_class(ids: Sequence[str], classes: int, *, seed: int, step: int) -> Int[
     return (uniforms(ids, 1, seed=seed, step=step)[:, 0] * classes).long()
 
 
-def other_class(ids: Sequence[str], own: Tensor, classes: int, *, seed: int) -> Int[Tensor, " m"]:
-    """A class out of all but a record's own, each as likely, drawn once for a record by its id."""
-    further = (uniforms(ids, 1, seed=seed, step=0)[:, 0] * (classes - 1)).long()
+def other_class(
+    ids: Sequence[str], own: Tensor, classes: int, *, seed: int, step: int = 0
+) -> Int[Tensor, " m"]:
+    """A class out of all but a record's own, each as likely, drawn for a record by its id."""
+    further = (uniforms(ids, 1, seed=seed, step=step)[:, 0] * (classes - 1)).long()
     return (own.cpu() + 1 + further) % classes

@@ -1,0 +1,98 @@
+"""DELETE: its step by hand, a twin of the authors' loop, and what is left of the other classes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from efface.errors import InputError
+from efface.methods.delete import delete
+from efface.types import Records, Split
+
+RATE, MOMENTUM = 0.1, 0.5
+
+
+def linear():
+    """f(x) = W x in float64, four classes, and six records."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(3, 4, bias=False).double().eval()
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(4, 3, generator=generator, dtype=torch.float64))
+    x = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    return model, Records(x, torch.arange(6) % 4)
+
+
+def renormalised(probabilities, y):
+    """Probabilities without that of the own class: 0 there, and 1 in all."""
+    left = probabilities * (1 - nn.functional.one_hot(y, 4))
+    return left / left.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_equals_the_steps_by_hand(epochs):
+    """(q − p) xᵀ with p the given answer without the own class, which stays as it was given."""
+    model, forget = linear()
+    settings = {"learning_rate": RATE / 2, "strength": 2.0, "momentum": MOMENTUM}
+    result = delete(model, Split(forget), epochs=epochs, **settings)
+    weights, speed = model.weight.detach(), 0
+    p = renormalised(torch.softmax(forget.x @ weights.T, 1), forget.y)
+    for _ in range(epochs):
+        slope = (torch.softmax(forget.x @ weights.T, 1) - p).T @ forget.x / len(forget)
+        speed = MOMENTUM * speed + slope
+        weights = weights - RATE * speed
+    torch.testing.assert_close(result.weight.detach(), weights, rtol=0, atol=1e-12)
+
+
+def test_a_step_in_train_mode_is_that_of_the_authors_loop(tiny_net, digits):
+    """A twin from its description: train mode, torch's KL with a batch mean, one full batch."""
+    forget = digits.take((digits.y[:300] == 3).nonzero()[:, 0])
+    settings = {"learning_rate": 0.01, "epochs": 1, "training_mode": True}
+    result = delete(tiny_net, Split(forget), **settings)
+    twin = copy.deepcopy(tiny_net).train()
+    wanted = tiny_net(forget.x).detach()
+    wanted[torch.arange(len(forget)), forget.y] = -1e10
+    told = nn.functional.log_softmax(twin(forget.x), 1)
+    nn.functional.kl_div(told, wanted.softmax(1), reduction="batchmean").backward()
+    with torch.no_grad():
+        for weight in twin.parameters():
+            weight.sub_(0.01 * weight.grad)
+    for name, tensor in twin.state_dict().items():
+        torch.testing.assert_close(
+            result.state_dict()[name], tensor, rtol=1e-4, atol=1e-6, msg=name
+        )
+
+
+def test_the_fixed_point_is_the_given_answer_without_the_class():
+    """One record, many steps: 0 for its class, and the proportions of the others as given."""
+    model, forget = linear()
+    one = forget.take([1])
+    result = delete(model, Split(one), learning_rate=0.3, epochs=2000)
+    expected = renormalised(torch.softmax(model(one.x), 1).detach(), one.y)
+    torch.testing.assert_close(
+        torch.softmax(result(one.x), 1).detach(), expected, rtol=0, atol=2e-3
+    )
+
+
+def test_a_class_goes_and_the_others_stay(tiny_net, digits):
+    """What the paper is for, on digits; at ten times the step the others go as well."""
+    known = digits.take(range(300))
+    gone = known.take((known.y == 3).nonzero()[:, 0])
+    rest = known.take((known.y != 3).nonzero()[:, 0])
+    result = delete(tiny_net, Split(gone), learning_rate=3e-4)
+    right = [(result(part.x).argmax(1) == part.y).float().mean() for part in (gone, rest)]
+    assert right[0] == 0
+    assert right[1] > 0.97
+
+
+def test_many_labels_have_no_true_class_to_mask():
+    """A label that is there beside others is no class of several."""
+    model, forget = linear()
+    several = Records(forget.x, torch.ones(6, 4, dtype=torch.int64))
+    with pytest.raises(InputError) as error:
+        delete(model, Split(several))
+    assert str(error.value) == (
+        "Wanted one class of several for delete, which gives records another class. "
+        "Got many labels. "
+        "Choose a method that gives no labels; `efface methods` lists them."
+    )

@@ -1,0 +1,195 @@
+"""MU-Mis: its step by hand in a linear and a quadratic model, its end, and what it refuses."""
+
+import copy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from efface.errors import InputError
+from efface.methods.mu_mis import mu_mis, mu_mis_loss
+from efface.methods.parts.relabelled import other_class
+from efface.types import Records, Split
+
+sys.path.insert(0, str(Path(__file__).parent))
+from method_promises import Counted
+
+RATE, SEED, NEVER = 0.05, 4, float("inf")
+
+
+def linear():
+    """f(x) = W x in float64, four classes, and six records."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(3, 4, bias=False).double().eval()
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(4, 3, generator=generator, dtype=torch.float64))
+    x = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    return model, Records(x, torch.arange(6) % 4)
+
+
+class Squares(nn.Module):
+    """f(x) = W x², whose input gradient is 2 x w_k."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x):
+        return x.square() @ self.weight.T
+
+
+@pytest.mark.parametrize("squares", [False, True])
+def test_equals_the_steps_by_hand(squares):
+    """∂l/∂w_k is 2 w_k s for the own class, minus that for the drawn one; s is 1, or 4 x²."""
+    model, forget = linear()
+    start = model.weight.detach().clone()
+    model = Squares(start) if squares else model
+    scale = 4 * forget.x.square() if squares else torch.ones_like(forget.x)
+    settings = {"learning_rate": RATE / 2, "strength": 2.0, "recovered": NEVER}
+    result = mu_mis(model, Split(forget), steps=3, **settings, seed=SEED)
+    weights = start.clone()
+    for step in range(3):
+        other = other_class(forget.ids, forget.y, 4, seed=SEED, step=step + 1)
+        signs = nn.functional.one_hot(forget.y, 4) - nn.functional.one_hot(other, 4)
+        weights = weights - RATE * 2 * weights * (signs.double().T @ scale) / len(forget)
+    torch.testing.assert_close(result.weight.detach(), weights, rtol=0, atol=1e-12)
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    """Through a hidden layer, where the second backward pass has something to do."""
+    _, forget = linear()
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4)).double()
+    for place, weight in enumerate(model.parameters()):
+        weight.data = torch.linspace(-1, 1, weight.numel()).double().cos().reshape(weight.shape)
+        weight.data += 0.1 * place
+    loss = mu_mis_loss(seed=SEED)
+    loss(model, forget, 0).sum().backward()
+    for weight in model.parameters():
+        found = torch.zeros_like(weight) if weight.grad is None else weight.grad  # the last bias
+        place = weight.data.reshape(-1)
+        place[0] += 1e-6
+        above = loss(model, forget, 0).sum()
+        place[0] -= 2e-6
+        below = loss(model, forget, 0).sum()
+        place[0] += 1e-6
+        torch.testing.assert_close(
+            found.reshape(-1)[0], (above - below) / 2e-6, rtol=1e-4, atol=1e-5
+        )
+
+
+def sensitivity(model, records, seed):
+    """S of the fixed other classes, by one backward pass for each record."""
+    other = other_class(records.ids, records.y, 4, seed=seed, step=0)
+    total = 0
+    for x, k in zip(records.x, other, strict=True):
+        slope = torch.autograd.functional.jacobian(lambda z, k=k: model(z[None])[0, k], x)
+        total += slope.square().sum()
+    return float(total) ** 0.5
+
+
+@pytest.mark.parametrize("recovered", [0.0, 0.325])
+def test_it_ends_at_the_first_step_that_has_recovered(recovered):
+    """A brute-force twin: run anew for each number of steps, S by a Jacobian a record."""
+    model, forget = linear()
+    mine = Records(forget.x, torch.tensor([0, 0, 0, 0, 0, 1]))  # most are pushed away from 0
+    with torch.no_grad():
+        model.weight[0] *= 6
+    settings = {"learning_rate": RATE, "seed": 1}
+    states = [mu_mis(model, Split(mine), steps=s, recovered=NEVER, **settings) for s in range(30)]
+    sizes = [sensitivity(state, mine, 1) for state in states]
+    ends = [s for s in range(1, 30) if sizes[s] > sizes[s - 1] and sizes[s] > recovered * sizes[0]]
+    result = mu_mis(model, Split(mine), steps=29, recovered=recovered, **settings)
+    assert torch.equal(result.weight, states[ends[0]].weight)
+
+
+def test_at_most_as_many_passes_as_it_says_and_three_backward_ones_that_are_seen(tiny_net, digits):
+    """At the start and after each step one look; in a step two input gradients, not hidden."""
+    counted = Counted(tiny_net)
+    settings = {"recovered": NEVER, "records_per_step": 6, "learning_rate": 1e-5}
+    mu_mis(counted.model, Split(digits.take(range(18))), steps=4, **settings)
+    assert counted.forward == (1 + 2 * 4) * 6
+    assert counted.backward == (1 + 3 * 4) * 6
+
+
+def test_a_class_goes_and_the_others_stay(tiny_net, digits):
+    """What the paper is for, on digits."""
+    known = digits.take(range(300))
+    gone = known.take((known.y == 3).nonzero()[:, 0])
+    rest = known.take((known.y != 3).nonzero()[:, 0])
+    result = mu_mis(tiny_net, Split(gone), learning_rate=0.05)
+    right = [(result(part.x).argmax(1) == part.y).float().mean() for part in (gone, rest)]
+    assert right[0] < 0.1
+    assert right[1] > 0.97
+
+
+class Attention(nn.Module):
+    """Fused attention over the rows of an image; a residual and a ReLU in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(8, 24), nn.Linear(8, 10)
+
+    def forward(self, x):
+        rows = torch.relu_(x).squeeze(1)
+        q, k, v = self.inner(rows).chunk(3, -1)
+        mixed = nn.functional.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])
+        mixed += rows[:, None]
+        return self.head(torch.relu_(mixed).mean((1, 2)))
+
+
+def test_fused_attention_and_changes_in_place_are_no_obstacle(digits):
+    """Torch's fused kernels have no second derivative; here another is used, and the given left."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Attention().eval()
+    forget = digits.take(range(8))
+    before = copy.deepcopy(forget.x)
+    result = mu_mis(model, Split(forget), steps=2, recovered=NEVER)
+    assert not torch.equal(result.inner.weight, model.inner.weight)
+    assert torch.equal(forget.x, before)
+
+
+class Once(torch.autograd.Function):
+    """The identity, whose backward pass may be taken once."""
+
+    @staticmethod
+    def forward(_, x):
+        return x.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(_, slope):
+        return slope * 1
+
+
+def test_what_cannot_be_differentiated_twice_is_refused():
+    """In words, and not with an error from deep inside torch."""
+    model, forget = linear()
+
+    class Net(nn.Linear):
+        def forward(self, x):
+            return super().forward(Once.apply(x.tanh()))
+
+    model = Net(3, 4).double()
+    with pytest.raises(InputError) as error:
+        mu_mis(model, Split(forget))
+    assert str(error.value) == (
+        "Wanted a model that can be differentiated twice for mu_mis. "
+        "Got trying to differentiate twice a function that was marked with @once_differentiable. "
+        "Choose a method that needs gradients once; `efface methods` lists them."
+    )
+
+
+def test_many_labels_and_a_negative_share_are_refused():
+    """No other class can be drawn; nothing recovers to less than nothing."""
+    model, forget = linear()
+    several = Records(forget.x, torch.ones(6, 4, dtype=torch.int64))
+    with pytest.raises(InputError, match="one class of several for mu_mis"):
+        mu_mis(model, Split(several))
+    with pytest.raises(InputError) as error:
+        mu_mis(model, Split(forget), recovered=-0.1)
+    assert str(error.value) == (
+        "Wanted recovered of at least 0. Got -0.1. Keep the default, or raise it."
+    )
