@@ -26,10 +26,14 @@ TOY: dict[str, dict] = {
     "l1_sparse": {"epochs": 30, "learning_rate": 0.1},
     "neggrad_plus": {"forget_weight": 0.3},
     "jit_paper": {"learning_rate": 0.001},
+    "synthetic_embeddings": {"samples_per_class": 100},
 }
 """Settings that fit a toy problem of 30 records, where a method's own are made for thousands."""
 
-CLASSES_ONLY = ("mislabel", "random_labels", "salun", "amnesiac", "unsir")
+CLASSES_ONLY = (
+    *("mislabel", "random_labels", "salun", "amnesiac", "unsir"),
+    *("boundary_shrink", "boundary_expand", "delete", "mu_mis"),
+)
 """Methods that give records another class, and refuse what has none."""
 
 REFUSED = {(name, kind) for name in CLASSES_ONLY for kind in ("many labels", "values")}
