@@ -92,7 +92,8 @@ def published(task: str) -> list[Row]:
 def tuning(task: str, store: str) -> Iterator[list[Row]]:
     """Rounds of strengths on the request that is kept for it: down from 1 until it is bearable.
 
-    What is bearable at 1 goes up instead, until it is no longer, or no longer nearer.
+    What is bearable at 1 goes up instead, until it is no longer, or no longer nearer; of methods
+    that train on what stays, which take a minute and more, it is left as published.
     """
     searches = [_search(task, name) for name in applicable(task) if name not in UNTUNED]
     waiting = [(search, next(search)) for search in searches]
@@ -117,6 +118,8 @@ def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:
         bearable = said["finite"] and said["lost"] <= BEARABLE
         if place == 0:
             up = bearable
+            if up and "retain" in METHODS[name].sees:
+                return
         if (up and not bearable) or (not up and bearable):
             return
         if up and gaps and said["gap"] >= gaps[-1]:
