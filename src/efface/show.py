@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,13 @@ from rich.table import Table
 def event(name: str, **facts: Any) -> None:
     """One line for a person on a terminal, one JSON line for a program."""
     _line(name, facts, style=None)
+
+
+def choice(record: Mapping[str, Any]) -> None:
+    """Which method was chosen where it was left open, and why."""
+    for finding in record["findings"]:
+        if finding["name"] == "auto":
+            event("method", chosen=record["method"], why=finding["text"])
 
 
 def failure(name: str, **facts: Any) -> None:
@@ -130,13 +137,14 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     names = min(20, max((len(row[0]) for row in rows), default=0))  # a name is not cut in two
     for place, column in enumerate(columns):
-        justify, least = ("right", None) if place else ("left", names)
+        head = max(len(word) for word in column.split())  # nor is a word of the head
+        justify, least = ("right", head) if place else ("left", names)
         shown.add_column(column, justify=justify, overflow="fold", min_width=least)
     for row in rows:
         shown.add_row(*row)
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 120
+        console.width = 140
     console.print(shown)
 
 
