@@ -74,7 +74,8 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
         forget_class: A class that goes altogether, all its records.
         holdout: Data that the model was never trained on, 12 records or more.
         retain: Data that the model was trained on and that stay.
-        method: Name of a method.
+        method: Name of a method, or `auto` for the one that suits what is at hand; the record says
+            which and why.
         trainable: Weights that may move: `all`, `last-layers`, `norm` or `adapter` (LoRA, merged).
         keep_adapter: Write the adapter beside the merged model too, as PEFT's own folder `adapter`.
         strength: The method's one knob; 1 is its default.

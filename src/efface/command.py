@@ -143,6 +143,7 @@ def _run(
     if main:
         kept = result if keep_adapter else replace(result, adapter=None)
         _write(out, kept, loaded, split.forget.ids)
+        show.choice(result.record)
         _summary(result, out)
     if failure:
         raise failure

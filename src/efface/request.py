@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from efface.adapters import device_of, outputs, student_of
+from efface.choice import settled
 from efface.doctor import Finding, examine, refuse_if_needed
 from efface.errors import InputError, NotMet
 from efface.evidence import Evidence, collect, render
@@ -23,7 +24,7 @@ from efface.methods.parts.needs import refuse_without
 from efface.precision import as_written, not_finite, widened
 from efface.prepare import prepared, refuse_kinds
 from efface.record import SCHEMA, facts_into, state_digest, versions
-from efface.settings import check_ranges, hyperparameters, settings_of
+from efface.settings import checked, hyperparameters
 from efface.trainable import closed, moving, opened, refuse_unknown
 from efface.types import Progress, Split, Verdict, Watch, in_silence
 
@@ -89,7 +90,8 @@ def forget(
             a torch Dataset or DataLoader, or a ``datasets.Dataset``. The holdout, of
             12 records or more, is split once by a seeded hash: method and guard see the first half,
             the evidence the second.
-        method: a name in ``efface.methods.METHODS``.
+        method: a name in ``efface.methods.METHODS``, or ``auto``: the one for what is at hand
+            (``efface.choice``); the first finding says which and why.
         trainable: which weights may move: ``all``, ``last-layers``, ``norm`` or ``adapter``, see
             ``efface.trainable.opened``; the others stay as they are, bit for bit.
         mislabelled: the labels of the forget records are wrong.
@@ -109,12 +111,12 @@ def forget(
         MissingExtra: an adapter is asked for and PEFT is not installed.
         NotMet: the guard could not meet the request; ``error.result`` holds the evidence.
     """
-    if not isinstance(split, Split):
-        raise InputError("a Split", type(split).__name__, "Give Split(forget=records).")
-    refuse_unknown(trainable)
-    chosen = settings_of(method, mislabelled=mislabelled, settings=settings)
-    check_ranges({**chosen, "utility_budget": utility_budget, "seed": seed})
+    _refuse_form(split, trainable)
+    asked = {"mislabelled": mislabelled, "settings": settings, "seed": seed}
+    checked(method, **asked, utility_budget=utility_budget)
     split, counts = prepared(split, preprocessing)
+    method, why = settled(method, split, mislabelled=mislabelled, trainable=trainable)
+    chosen = checked(method, **asked)
     _refuse(method, model, split, mislabelled=mislabelled, trainable=trainable)
     theirs, ours = halves(split, seed=seed)
     names = {"classes": classes, "mislabelled": mislabelled}
@@ -128,7 +130,7 @@ def forget(
     guard = Guard(master, theirs, utility_budget=utility_budget, **how)
     run = _unlearned(method, master, theirs, guard, chosen, seed=seed, progress=progress)
     run = _written(run, model, stored)
-    findings += (KEPT_APART,) * adapted + _not_reached(run, whole)
+    findings = why + findings + (KEPT_APART,) * adapted + _not_reached(run, whole)
     evidence = collect(model, run.student, ours, outcome=run.outcome, seed=seed, **names)
     record = {
         "schema": SCHEMA,
@@ -250,6 +252,12 @@ def _memory_needed(
     if told:
         told(need)
     return need
+
+
+def _refuse_form(split: Any, trainable: str) -> None:
+    if not isinstance(split, Split):
+        raise InputError("a Split", type(split).__name__, "Give Split(forget=records).")
+    refuse_unknown(trainable)
 
 
 def _refuse(

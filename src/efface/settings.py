@@ -8,6 +8,23 @@ from typing import Any
 from efface.errors import InputError
 from efface.methods import METHODS
 
+AUTO = "auto"
+"""The word for a method that is left open (``efface.choice``)."""
+
+
+def checked(
+    method: str, *, mislabelled: bool, settings: dict[str, Any], **numbers: Any
+) -> dict[str, Any]:
+    """The keywords for the method, these and further numbers of the request within their ranges.
+
+    None yet for ``auto``. Raises InputError.
+    """
+    chosen = {}
+    if method != AUTO:
+        chosen = settings_of(method, mislabelled=mislabelled, settings=settings)
+    check_ranges({**chosen, **numbers})
+    return chosen
+
 
 def settings_of(method: str, *, mislabelled: bool, settings: dict[str, Any]) -> dict[str, Any]:
     """The keywords for the method; unknown ones are refused with the nearest known one."""

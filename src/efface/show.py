@@ -4,7 +4,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,13 @@ from rich.table import Table
 def event(name: str, **facts: Any) -> None:
     """One line for a person on a terminal, one JSON line for a program."""
     _line(name, facts, style=None)
+
+
+def choice(record: Mapping[str, Any]) -> None:
+    """Which method was chosen where it was left open, and why."""
+    for finding in record["findings"]:
+        if finding["name"] == "auto":
+            event("method", chosen=record["method"], why=finding["text"])
 
 
 def failure(name: str, **facts: Any) -> None:
@@ -135,16 +142,16 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     names = min(20, max((len(row[0]) for row in rows), default=0))  # a name is not cut in two
     for place, column in enumerate(columns):
-        justify = (
-            "right" if place and NUMBERS.fullmatch("".join(r[place] for r in rows)) else "left"
-        )
-        least = None if place else names
+        said = "".join(row[place] for row in rows)
+        justify = "right" if place and NUMBERS.fullmatch(said) else "left"
+        head = max((len(word) for word in column.split()), default=0)  # nor is a word of the head
+        least = max(head, 0 if place else names)
         shown.add_column(column, justify=justify, overflow="fold", min_width=least)
     for row in rows:
         shown.add_row(*row)
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 120
+        console.width = 140
     console.print(shown)
 
 
