@@ -23,6 +23,7 @@ QUICK = {
     "copies": 2,
     "selection": 1.0,
     "recovered": 3.0,
+    "attack_steps": 10,
 }
 
 EXCEPTIONS = {
