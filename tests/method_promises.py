@@ -13,6 +13,7 @@ from efface.types import Records, Split
 QUICK: dict[str, dict] = {
     "synthetic_embeddings": {"samples_per_class": 20},
     "mu_mis": {"recovered": 3.0},
+    "amun": {"attack_steps": 10},
 }
 """Settings of single methods that let them run in a moment."""
 
@@ -32,7 +33,7 @@ TOY: dict[str, dict] = {
 
 CLASSES_ONLY = (
     *("mislabel", "random_labels", "salun", "amnesiac", "unsir"),
-    *("boundary_shrink", "boundary_expand", "delete", "mu_mis"),
+    *("boundary_shrink", "boundary_expand", "delete", "mu_mis", "amun"),
 )
 """Methods that give records another class, and refuse what has none."""
 
@@ -42,10 +43,7 @@ REFUSED = {(name, kind) for name in CLASSES_ONLY for kind in ("many labels", "va
 EXCEPTIONS = {
     ("baseline", "toy"): "it is the model as it is",
     ("retrain", "micro-batches"): "the recipe is the user's own",
-    (
-        "jit_reference",
-        "micro-batches",
-    ): "its batch is the algorithm's: out of memory ends it",
+    ("jit_reference", "micro-batches"): "its batch is the algorithm's: memory ends it",
     ("baseline", "changes"): "it is the model as it is",
     ("baseline", "seed"): "the same",
     ("baseline", "identity"): "the same: it has no settings",

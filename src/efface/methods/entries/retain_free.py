@@ -1,5 +1,6 @@
 """Methods that work without any record that stays."""
 
+from efface.methods.amun import amun
 from efface.methods.baseline import baseline
 from efface.methods.boundary_expand import boundary_expand
 from efface.methods.boundary_shrink import boundary_shrink
@@ -113,6 +114,17 @@ RETAIN_FREE: dict[str, Entry] = {
         cost=Cost("(1 + 2 * steps) * batch", "(1 + 5 * steps) * batch", at_most=True),
         copies=4,
         graphs=6,
+    ),
+    "amun": Entry(
+        amun,
+        sees=frozenset({"model", "forget", "forget labels"}),
+        cost=Cost(
+            "forget * (attack_steps * (doublings + 1) + 1 + epochs * (1 + with_forget))",
+            "forget * (attack_steps * (doublings + 1) + epochs * (1 + with_forget))",
+            at_most=True,
+        ),
+        copies=5,
+        graphs=2,
     ),
 }
 """By name: what each sees, needs and costs."""

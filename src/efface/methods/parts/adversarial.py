@@ -26,7 +26,7 @@ def signed(
     batch: Records, gradient: Float[Tensor, " m *features"], share: float
 ) -> Float[Tensor, " m *features"]:
     """A step by the gradient's sign: x + ``share`` of the data's range, for each feature."""
-    low, high = _bounds(batch)
+    low, high = bounds(batch)
     return batch.x + share * (high - low) * gradient.sign()
 
 
@@ -34,14 +34,14 @@ def within(
     x: Float[Tensor, " m *features"], around: Records, share: float | None = None
 ) -> Float[Tensor, " m *features"]:
     """Inputs kept within the data's bounds, and within ``share`` of its range of ``around``."""
-    low, high = _bounds(around)
+    low, high = bounds(around)
     if share is not None:
         reach = share * (high - low)
         x = torch.clamp(x, around.x - reach, around.x + reach)
     return torch.clamp(x, low, high)
 
 
-def _bounds(batch: Records) -> tuple[Tensor, Tensor]:
+def bounds(batch: Records) -> tuple[Tensor, Tensor]:
     """The least and the greatest value that an input can take, in the model's own space."""
     if batch.low is None or batch.high is None:
         raise InputError("records with bounds", "no bounds", "Make them with efface.types.Records.")
