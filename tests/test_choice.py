@@ -1,7 +1,6 @@
 """The method where it is left open: each row of the table, and the sentence word for word."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +11,8 @@ from efface import Split, forget
 from efface.choice import RULES, method_for
 from efface.errors import InputError
 from efface.methods import METHODS
+from efface.testing.case import fresh_of, recipe
 from efface.types import Records
-
-sys.path.insert(0, str(Path(__file__).parent))
-from method_promises import fresh_of, recipe
 
 WRONG = (
     "auto chose jit: the labels are wrong, and of 24 such records, each alone, jit left none "

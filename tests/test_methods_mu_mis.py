@@ -1,8 +1,6 @@
 """MU-Mis: its step by hand in a linear and a quadratic model, its end, and what it refuses."""
 
 import copy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +9,8 @@ from torch import nn
 from efface.errors import InputError
 from efface.methods.mu_mis import mu_mis, mu_mis_loss
 from efface.methods.parts.relabelled import other_class
+from efface.passes import Counted
 from efface.types import Records, Split
-
-sys.path.insert(0, str(Path(__file__).parent))
-from method_promises import Counted
 
 RATE, SEED, NEVER = 0.05, 4, float("inf")
 
