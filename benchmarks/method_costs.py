@@ -92,7 +92,14 @@ def counted(method: str) -> dict[str, Any]:
     settings |= FEWER.get(method, {})
     batch = min(FORGET, settings.get("records_per_step", entry.records_per_step))
     counts = {"forget": FORGET, "retain": RETAIN, "holdout": HOLDOUT if split.holdout else 0}
-    numbers = {**counts, "leaving": 1, "batch": batch, "recipe": EPOCHS, **settings}
+    numbers = {
+        **counts,
+        "leaving": 1,
+        "classes": CLASSES,
+        "batch": batch,
+        "recipe": EPOCHS,
+        **settings,
+    }
     said = entry.cost.passes(numbers)
     return {
         "counted": [passes.forward, passes.backward],

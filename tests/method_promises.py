@@ -33,7 +33,7 @@ TOY: dict[str, dict] = {
 
 CLASSES_ONLY = (
     *("mislabel", "random_labels", "salun", "amnesiac", "unsir"),
-    *("boundary_shrink", "boundary_expand", "delete", "mu_mis", "amun"),
+    *("boundary_shrink", "boundary_expand", "delete", "mu_mis", "amun", "emmn"),
 )
 """Methods that give records another class, and refuse what has none."""
 
@@ -73,6 +73,8 @@ EXCEPTIONS = {
     ("synthetic_embeddings", "trainable"): "the same",
     ("synthetic_embeddings", "empty"): "it never looks at the forget records",
     ("synthetic_embeddings", "blank"): "nor here, and its defaults are 1,000 guarded steps",
+    ("emmn", "empty"): "it looks at what an input is and at no record",
+    ("emmn", "blank"): "the same",
     ("scrub", "empty"): "distillation remains, a limit of its own tests",
     ("scrub_rewind", "empty"): "the same",
     ("bad_teacher", "empty"): "the same",

@@ -1,10 +1,12 @@
 """Methods that train on: by hand, and the limits in which one is another."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from by_hand import linear, near, one, same, slope
 from efface.adapters import logits
 from efface.errors import InputError
 from efface.methods.baseline import baseline
@@ -15,6 +17,9 @@ from efface.methods.neggrad_plus import neggrad_plus
 from efface.methods.retrain import retrain
 from efface.testing.case import fresh_of, recipe
 from efface.types import Records, Split
+
+sys.path.insert(0, str(Path(__file__).parent))
+from by_hand import linear, near, one, same, slope
 
 STAYS, GOES = one([1.0, 0.5], 1), one([-0.5, 2.0], 2)
 RATE, DECAY = 0.1, 0.01

@@ -11,7 +11,7 @@ from torch import nn
 
 from efface.adapters import adapter_of, outputs
 from efface.methods.parts.entry import Entry
-from efface.testing.digits import digits, learned
+from efface.testing.digits import CLASSES, digits, learned
 from efface.types import Records, Split
 
 QUICK = {
@@ -85,8 +85,8 @@ class Case:
         counts = {part: len(getattr(split, part) or ()) for part in ("forget", "retain", "holdout")}
         at_once = chosen.get("records_per_step", self.entry.records_per_step)
         batch = min(counts["forget"], at_once)
-        leaving = {"leaving": len(split.leaving)}
-        return {**counts, **leaving, "batch": batch, "recipe": RECIPE_EPOCHS, **chosen}
+        classes = {"leaving": len(split.leaving), "classes": CLASSES}
+        return {**counts, **classes, "batch": batch, "recipe": RECIPE_EPOCHS, **chosen}
 
 
 def fresh_of(model: nn.Module) -> Callable[[int], nn.Module]:

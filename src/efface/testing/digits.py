@@ -11,6 +11,8 @@ from efface.types import Records
 
 MEAN, STD = 0.3053, 0.3760  # of the pixels of all digits, in 0..1
 
+CLASSES = 10
+
 LEARNED = 300
 """The net has seen so many of the digits, from the first; the others never."""
 
@@ -41,7 +43,7 @@ def untrained(seed: int) -> nn.Module:
             nn.BatchNorm2d(16),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(256, 10),
+            nn.Linear(256, CLASSES),
         )
 
 

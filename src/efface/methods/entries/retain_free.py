@@ -5,6 +5,7 @@ from efface.methods.baseline import baseline
 from efface.methods.boundary_expand import boundary_expand
 from efface.methods.boundary_shrink import boundary_shrink
 from efface.methods.delete import delete
+from efface.methods.emmn import emmn
 from efface.methods.jit import jit
 from efface.methods.jit_paper import jit_paper
 from efface.methods.jit_reference import jit_reference
@@ -125,6 +126,20 @@ RETAIN_FREE: dict[str, Entry] = {
         ),
         copies=5,
         graphs=2,
+    ),
+    "emmn": Entry(
+        emmn,
+        sees=frozenset({"model", "forget", "leaving"}),
+        needs=frozenset({"leaving"}),
+        cost=Cost(
+            "1 + noise_per_class * (noise_steps * leaving + retained_steps * (classes - leaving)"
+            " + copies * (impair_epochs * classes + repair_epochs * (classes - leaving)))",
+            "noise_per_class * (noise_steps * leaving + retained_steps * (classes - leaving)"
+            " + copies * (impair_epochs * classes + repair_epochs * (classes - leaving)))",
+        ),
+        copies=6,
+        graphs=2,
+        neighbours=128,
     ),
 }
 """By name: what each sees, needs and costs."""

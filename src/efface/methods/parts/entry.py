@@ -29,9 +29,10 @@ class Cost:
     """The passes of a method, each a formula in the numbers of records and its settings.
 
     Names in a formula: ``forget``, ``retain``, ``holdout`` (records), ``batch`` (records of a step
-    of the forget set), ``recipe`` (passes a record of ``Split.train``), and every setting of the
-    method. ``at_most``: the method ends when it sees that it is done, so this is a bound. A step
-    that the guard refuses is taken again and not counted here.
+    of the forget set), ``leaving`` (classes that go), ``classes`` (that the model tells apart),
+    ``recipe`` (passes a record of ``Split.train``), and every setting of the method. ``at_most``:
+    the method ends when it sees that it is done, so this is a bound. A step that the guard refuses
+    is taken again and not counted here.
     """
 
     forward: str

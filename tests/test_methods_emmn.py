@@ -1,0 +1,149 @@
+"""EMMN: noise of both kinds, impair and repair by hand, and the form of the later comparison."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from efface.adapters import one_label, teacher_of
+from efface.errors import InputError
+from efface.methods.emmn import APART, emmn
+from efface.methods.parts.noise_images import made_from_noise
+from efface.types import Records, Split, Verdict
+
+RATE, SEED = 0.02, 3
+LIKE = Records(torch.full((1, 4), torch.nan, dtype=torch.float64), torch.tensor([0]))
+"""What an input is; nobody may look at its numbers."""
+
+
+def linear():
+    """f(x) = W x in float64, three classes."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(4, 3, bias=False).double().eval()
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(3, 4, generator=generator, dtype=torch.float64))
+    return model
+
+
+def noise(model, labels, sign, penalty, steps, seed):
+    """Inputs as the test of UNSIR holds their making to the loop by hand."""
+    told = {"adapter": one_label, "sign": sign, "penalty": penalty, "rate": 0.1, "steps": steps}
+    like = Records(torch.zeros(1, 4).double(), torch.tensor([0]))
+    return made_from_noise(teacher_of(model), like, torch.tensor(labels), **told, seed=seed).x
+
+
+def first_step(weights, x, y, rate):
+    """Adam's first step down CE by hand: the rate times g / (|g| + 1e-8)."""
+    g = (torch.softmax(x @ weights.T, 1) - nn.functional.one_hot(y, 3)).T @ x / len(x)
+    return weights - rate * g / (g.abs() + 1e-8)
+
+
+@pytest.mark.parametrize("repair_epochs", [0, 1])
+def test_impair_and_repair_are_the_steps_by_hand(repair_epochs):
+    """The class that goes keeps its label, as the authors have it; repair shows it no more."""
+    model, split = linear(), Split(LIKE, leaving=(1,))
+    counts = {"noise_per_class": 3, "noise_steps": 4, "retained_steps": 5, "copies": 2}
+    passes = {"impair_epochs": 1, "repair_epochs": repair_epochs, "records_per_step": 100}
+    settings = {"learning_rate": RATE, "strength": 2.0, "seed": SEED}
+    result = emmn(model, split, **counts, **passes, **settings)
+    gone = noise(model, [1] * 3, -1.0, 0.1, 4, SEED)
+    kept = noise(model, [0, 0, 0, 2, 2, 2], 1.0, 0.0, 5, SEED + APART)
+    x = torch.cat([gone, gone, kept, kept])
+    y = torch.tensor([1] * 6 + [0, 0, 0, 2, 2, 2] * 2)
+    expected = first_step(model.weight.detach(), x, y, 2 * RATE)
+    if repair_epochs:
+        expected = first_step(expected, x[6:], y[6:], RATE)
+    torch.testing.assert_close(result.weight.detach(), expected, rtol=0, atol=1e-9)
+
+
+def test_the_form_of_the_later_comparison_is_a_loop_of_adam(tiny_net, digits):
+    """A twin from its description: three images a class, train mode, no repair."""
+    split = Split(digits.take([0]), leaving=(4,))
+    others = [one for one in range(10) if one != 4]
+    told = {"adapter": one_label, "rate": 0.1}
+    labels = torch.tensor(others).repeat_interleave(3)
+    model = copy.deepcopy(tiny_net).double()  # a gradient of rounding alone is a step of Adam
+    teacher = teacher_of(model)
+    gone = made_from_noise(
+        teacher, digits, torch.tensor([4] * 3), **told, sign=-1.0, penalty=0.1, steps=25, seed=0
+    )
+    kept = made_from_noise(
+        teacher, digits, labels, **told, sign=1.0, penalty=0.0, steps=30, seed=APART
+    )
+    x, y = torch.cat([gone.x, kept.x]), torch.cat([gone.y, kept.y])
+    student = copy.deepcopy(model).train()
+    optimizer = torch.optim.Adam(student.parameters(), lr=1e-4)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(student(x.double()), y).backward()
+        optimizer.step()
+    form = {"noise_per_class": 3, "copies": 1, "repair_epochs": 0, "training_mode": True}
+    result = emmn(model, split, **form, records_per_step=30)
+    for (name, found), wanted in zip(
+        result.state_dict().items(), student.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-8, msg=name)
+
+
+def test_noise_is_taken_for_what_stays_and_not_for_what_goes(tiny_net, digits):
+    """What the whole method rests on, in the settings of the comparison."""
+    told = {"adapter": one_label, "rate": 0.1, "seed": 0}
+    labels = torch.arange(10).repeat_interleave(4)
+    kept = made_from_noise(
+        teacher_of(tiny_net), digits, labels, **told, sign=1.0, penalty=0.0, steps=30
+    )
+    gone = made_from_noise(
+        teacher_of(tiny_net), digits, labels, **told, sign=-1.0, penalty=0.1, steps=25
+    )
+    with torch.no_grad():
+        assert (tiny_net(kept.x).argmax(1) == labels).all()
+        assert (tiny_net(gone.x).argmax(1) != labels).all()
+
+
+def test_both_kinds_of_noise_begin_elsewhere():
+    """From the same start a class that stays would be impaired with the one that goes."""
+    model = linear()
+    gone = noise(model, [1] * 3, -1.0, 0.1, 0, SEED)
+    kept = noise(model, [0] * 3, 1.0, 0.0, 0, SEED + APART)
+    assert ((gone - kept).abs() > 1e-3).all()
+
+
+def test_several_classes_leave_and_all_of_them_leave_no_repair():
+    """Each has noise of its own; where none stays there is nothing to show again."""
+    model = linear()
+    quick = {"noise_steps": 2, "retained_steps": 2, "copies": 1, "noise_per_class": 2}
+    asked = []
+
+    def watch(student, loss):  # noqa: ARG001
+        asked.append(loss)
+        return Verdict.GO_ON
+
+    for leaving, steps in (((0, 2), 2 * 3 + 1), ((0, 1, 2), 2 * 3)):
+        asked.clear()
+        emmn(model, Split(LIKE, leaving=leaving), **quick, records_per_step=2, watch=watch)
+        assert len(asked) == steps
+
+
+def test_a_guard_that_ends_impair_ends_the_method():
+    """Repair must not go on from a state that the guard has left."""
+    asked = []
+
+    def watch(student, loss):  # noqa: ARG001
+        asked.append(loss)
+        return Verdict.END
+
+    emmn(linear(), Split(LIKE, leaving=(1,)), watch=watch, copies=1)
+    assert len(asked) == 1
+
+
+def test_many_labels_have_no_class_to_lose():
+    """A request without classes is refused in words."""
+    several = Records(torch.zeros(2, 4), torch.ones(2, 3, dtype=torch.int64))
+    with pytest.raises(InputError) as error:
+        emmn(linear(), Split(several, leaving=(0,)))
+    assert str(error.value) == (
+        "Wanted one class of several for emmn, which gives records another class. "
+        "Got many labels. "
+        "Choose a method that gives no labels; `efface methods` lists them."
+    )
