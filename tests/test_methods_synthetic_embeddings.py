@@ -108,12 +108,13 @@ def test_a_class_of_digits_goes_and_the_others_stay(tiny_net, digits):
 
 def test_one_unit_is_two_classes():
     """Of which one may leave."""
-    model = nn.Linear(5, 1)
-    told = {"samples_per_class": 50, "epochs": 100, "learning_rate": 1.0}
+    model = linear(classes=1)
+    told = {"samples_per_class": 200, "epochs": 200}
     result = synthetic_embeddings(model, split_of(1), **told)
-    x = torch.randn(500, 5, generator=torch.Generator().manual_seed(9))
+    x = torch.randn(500, 5, generator=torch.Generator().manual_seed(9)).double()
     said = [one_label.outputs(net, x).argmax(1).float().mean() for net in (model, result)]
-    assert said[1] < said[0] / 2
+    assert said[0] > 0.2
+    assert said[1] == 0
 
 
 @pytest.mark.parametrize("leaving", [(4,), (-1,), (0, 1, 2, 3)])

@@ -84,6 +84,7 @@ RANGES = {
     "copies": (0, math.inf),
     "repair_rate": (0.0, math.inf),
     "samples_per_class": (1, math.inf),
+    "retained_records": (1, math.inf),
     "radius": (0.0, math.inf),
     "damping": (0.0, math.inf),
     "seed": (0, math.inf),
