@@ -24,6 +24,8 @@ QUICK = {
     "selection": 1.0,
     "recovered": 3.0,
     "attack_steps": 10,
+    "adversarials": 3,
+    "adversarials_per_step": 2,
 }
 
 EXCEPTIONS = {
