@@ -14,6 +14,7 @@ QUICK: dict[str, dict] = {
     "synthetic_embeddings": {"samples_per_class": 20},
     "mu_mis": {"recovered": 3.0},
     "amun": {"attack_steps": 10},
+    "l2ul": {"attack_steps": 10, "adversarials": 3, "adversarials_per_step": 2},
 }
 """Settings of single methods that let them run in a moment."""
 
@@ -33,7 +34,7 @@ TOY: dict[str, dict] = {
 
 CLASSES_ONLY = (
     *("mislabel", "random_labels", "salun", "amnesiac", "unsir"),
-    *("boundary_shrink", "boundary_expand", "delete", "mu_mis", "amun", "emmn"),
+    *("boundary_shrink", "boundary_expand", "delete", "mu_mis", "amun", "emmn", "l2ul"),
 )
 """Methods that give records another class, and refuse what has none."""
 

@@ -13,7 +13,14 @@ from efface.settings import hyperparameters
 from efface.trainable import TRAINABLE
 
 LESS = [name for name in TRAINABLE if name != "all"]
-QUICK = {"steps": 3, "epochs": 2, "perturbations": 2, "records_per_step": 4, "copies": 2}
+QUICK = {
+    "steps": 3,
+    "epochs": 2,
+    "perturbations": 2,
+    "records_per_step": 4,
+    "copies": 2,
+    "attack_steps": 5,
+}
 
 
 def net():

@@ -132,7 +132,7 @@ def test_a_method_at_a_ruinous_step_ends_inside_the_region(tiny_net, digits, nam
     forgotten, retain = digits.take(range(40)), digits.take(range(40, 80))
     split = split_for(name, forgotten, retain, model=tiny_net)
     guard = Guard(tiny_net, split)
-    function, ruin = METHODS[name].function, {"learning_rate": 30.0, "steps": 12}
+    function, ruin = METHODS[name].function, {"learning_rate": 30.0, "steps": 12, "attack_steps": 5}
     known = inspect.signature(function).parameters
     ruin = {setting: value for setting, value in ruin.items() if setting in known}
     try:

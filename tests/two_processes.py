@@ -15,7 +15,10 @@ from efface.types import Records
 sys.path.insert(0, str(Path(__file__).parent))
 from method_promises import EXCEPTIONS, split_for
 
-QUICK = {"steps": 20, "epochs": 8, "records_per_step": 2, "training_mode": False, "copies": 2}
+QUICK = {
+    "steps": 20, "epochs": 8, "records_per_step": 2, "training_mode": False, "copies": 2,
+    "attack_steps": 5,
+}  # fmt: skip
 
 
 def main(out: Path) -> None:

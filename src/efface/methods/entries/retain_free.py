@@ -9,6 +9,7 @@ from efface.methods.emmn import emmn
 from efface.methods.jit import jit
 from efface.methods.jit_paper import jit_paper
 from efface.methods.jit_reference import jit_reference
+from efface.methods.l2ul import l2ul
 from efface.methods.mislabel import mislabel
 from efface.methods.mu_mis import mu_mis
 from efface.methods.negative_gradient import negative_gradient
@@ -140,6 +141,19 @@ RETAIN_FREE: dict[str, Entry] = {
         copies=6,
         graphs=2,
         neighbours=128,
+    ),
+    "l2ul": Entry(
+        l2ul,
+        sees=frozenset({"model", "forget", "forget labels"}),
+        cost=Cost(
+            "1 + forget * (adversarials * attack_steps + 1)"
+            " + steps * ((1 + adversarials_per_step) * batch + forget)",
+            "forget * (adversarials * attack_steps + 1)"
+            " + steps * (1 + adversarials_per_step) * batch",
+            at_most=True,
+        ),
+        copies=7,
+        graphs=18,
     ),
 }
 """By name: what each sees, needs and costs."""

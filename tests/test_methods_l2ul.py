@@ -1,0 +1,135 @@
+"""L2UL: the attack as in its description, the steps and the penalty by hand, and the end."""
+
+import pytest
+import torch
+from torch import nn
+
+from efface.adapters import teacher_of
+from efface.errors import InputError
+from efface.methods.l2ul import l2ul
+from efface.methods.parts.neighbours import uniforms
+from efface.methods.parts.relabelled import other_class
+from efface.methods.parts.targeted import targeted
+from efface.types import Records, Split
+
+RATE, DECAY, SEED = 0.02, 0.01, 3
+
+
+def linear():
+    """f(x) = W x in float64, three classes, and four records that it knows by far."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(4, 3, bias=False).double().eval()
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(3, 4, generator=generator, dtype=torch.float64))
+    x = 3 * torch.randn(4, 4, generator=generator, dtype=torch.float64)
+    return model, Records(x, model(x).argmax(1))
+
+
+def test_the_attack_is_that_of_its_description(tiny_net, digits):
+    """From a random place in the ball down the loss of another class; a record at a time."""
+    records, low, high = digits.take(range(6)), digits.low, digits.high
+    settings = {"radius": 1.5, "step": 0.1, "steps": 7}
+    near = targeted(teacher_of(tiny_net), records, count=3, seed=SEED, **settings)
+    for row, number in [(0, 0), (5, 0), (3, 2)]:
+        one = records.take([row])
+        y = other_class(one.ids, one.y, 10, seed=SEED, step=number)
+        assert near.y[row, number] == y
+        span = high - low
+        x0 = (one.x - low) / span
+
+        def inside(x, x0=x0):
+            return (x0 + (x - x0) * min(1.0, 1.5 / float((x - x0).norm()))).clamp(0, 1)
+
+        x = inside(uniforms(one.ids, 64, seed=SEED, step=number).float().reshape(1, 1, 8, 8))
+        for _ in range(7):
+            x = x.detach().requires_grad_()
+            loss = nn.functional.cross_entropy(tiny_net(x * span + low), y)
+            (slope,) = torch.autograd.grad(loss, x)
+            x = inside(x.detach() - 0.1 * slope / slope.norm())
+        torch.testing.assert_close(near.x[row, number], (x * span + low)[0], rtol=0, atol=1e-4)
+
+
+def test_the_inputs_of_a_record_come_in_turn():
+    """Numbers 2, 3, 0 and 1 of four, for each of the records that are asked for."""
+    model, forget = linear()
+    near = targeted(teacher_of(model), forget, count=4, radius=1.0, step=0.1, steps=1, seed=0)
+    x, y = near.of(("2", "0"), 2, 4)
+    assert torch.equal(x, torch.cat([near.x[2][[2, 3, 0, 1]], near.x[0][[2, 3, 0, 1]]]))
+    assert torch.equal(y, torch.cat([near.y[2][[2, 3, 0, 1]], near.y[0][[2, 3, 0, 1]]]))
+    assert (near.y != forget.y[:, None]).all()
+
+
+def test_equals_the_steps_by_hand():
+    """Shares of a step, the turn, momentum, decay, and the pull back where nothing mattered."""
+    model, forget = linear()
+    settings = {"learning_rate": RATE / 2, "strength": 2.0, "weight_decay": DECAY, "penalty": 5.0}
+    attack = {"radius": 0.5, "seed": SEED}
+    told = {"adversarials": 3, "adversarials_per_step": 2, "attack_steps": 4, "steps": 3}
+    result = l2ul(model, Split(forget), **settings, **attack, **told)
+    near = targeted(teacher_of(model), forget, count=3, step=0.1, steps=4, **attack)
+    weights = start = model.weight.detach()
+    lengths = forget.x @ start.T
+    matters = ((lengths / lengths.norm(dim=1, keepdim=True)).T @ forget.x / len(forget)).abs()
+    free = 1 - (matters - matters.min()) / (matters.max() - matters.min())
+    speed = 0
+    for step in range(3):
+        x, y = near.of(forget.ids, 2 * step, 2)
+        slope = DECAY * weights + 5.0 * free * (weights - start)
+        for sign, x, y in ((-1, forget.x, forget.y), (1, x, y)):  # noqa: B020
+            wrong = torch.softmax(x @ weights.T, 1) - nn.functional.one_hot(y, 3)
+            slope = slope + sign * wrong.T @ x / (3 * len(forget))
+        speed = 0.9 * speed + slope
+        weights = weights - RATE * speed
+    torch.testing.assert_close(result.weight.detach(), weights, rtol=0, atol=1e-10)
+
+
+def test_a_great_penalty_moves_only_what_mattered_most():
+    """1 − Ω is 0 there and nowhere else; what pulls back wins over what pushes away."""
+    model, forget = linear()
+    settings = {"adversarials": 1, "adversarials_per_step": 1, "attack_steps": 1, "steps": 400}
+    result = l2ul(model, Split(forget), **settings, penalty=1e3, weight_decay=0.0)
+    lengths = forget.x @ model.weight.detach().T
+    matters = ((lengths / lengths.norm(dim=1, keepdim=True)).T @ forget.x).abs()
+    moved = (result.weight - model.weight).detach().abs()
+    others = moved.flatten()[torch.arange(12) != matters.argmax()]
+    assert moved.flatten()[matters.argmax()] > 10 * others.max()
+    assert others.min() > 0
+
+
+def test_it_ends_with_the_step_after_which_no_label_is_left():
+    """A twin: run anew for each number of steps, answers looked at by hand."""
+    model, forget = linear()
+    settings = {"adversarials": 2, "adversarials_per_step": 1, "attack_steps": 2, "radius": 0.1}
+    settings |= {"learning_rate": 0.03, "penalty": 0.0, "seed": 0}
+    states = [l2ul(model, Split(forget), steps=steps, **settings) for steps in range(15)]
+    right = [int((state(forget.x).argmax(1) == forget.y).sum()) for state in states]
+    end = right.index(0)
+    assert right[end - 1] == 1
+    result = l2ul(model, Split(forget), steps=14, **settings)
+    assert torch.equal(result.weight, states[end].weight)
+    assert not torch.equal(result.weight, states[end - 1].weight)
+
+
+def test_adversarial_inputs_hold_what_the_push_alone_would_ruin(tiny_net, digits):
+    """Sixteen of 300 digits until none is right: the push alone leaves the others at chance."""
+    gone, rest = digits.take(range(16)), digits.take(range(16, 300))
+    settings = {"adversarials": 4, "adversarials_per_step": 4, "attack_steps": 20, "radius": 0.6}
+    result = l2ul(tiny_net, Split(gone), **settings, learning_rate=3e-3, penalty=0.1)
+    right = [(result(part.x).argmax(1) == part.y).float().mean() for part in (gone, rest)]
+    assert right[0] == 0
+    assert right[1] > 0.4
+
+
+def test_settings_that_mean_nothing_are_refused():
+    """By their own names."""
+    model, forget = linear()
+    keep = "Keep the default, or raise it."
+    more = "adversarials_per_step from 1 to the 3 adversarials. Got 16. "
+    for settings, said in (
+        ({"adversarials": 3}, f"{more}Keep the defaults, or raise adversarials."),
+        ({"radius": 0.0}, f"radius above 0. Got 0.0. {keep}"),
+        ({"penalty": -1.0}, f"penalty of at least 0. Got -1.0. {keep}"),
+    ):
+        with pytest.raises(InputError) as error:
+            l2ul(model, Split(forget), **settings)
+        assert str(error.value) == f"Wanted {said}"
