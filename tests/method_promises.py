@@ -29,6 +29,7 @@ TOY: dict[str, dict] = {
     "neggrad_plus": {"forget_weight": 0.3},
     "jit_paper": {"learning_rate": 0.001},
     "synthetic_embeddings": {"samples_per_class": 100},
+    "l2ul": {"attack_steps": 10, "adversarials": 3, "adversarials_per_step": 2, "steps": 60},
 }
 """Settings that fit a toy problem of 30 records, where a method's own are made for thousands."""
 

@@ -111,7 +111,7 @@ def test_it_ends_with_the_step_after_which_no_label_is_left():
 
 
 def test_adversarial_inputs_hold_what_the_push_alone_would_ruin(tiny_net, digits):
-    """Sixteen of 300 digits until none is right: the push alone leaves the others at chance."""
+    """Sixteen of 300 digits until none is right, and most of the others still are."""
     gone, rest = digits.take(range(16)), digits.take(range(16, 300))
     settings = {"adversarials": 4, "adversarials_per_step": 4, "attack_steps": 20, "radius": 0.6}
     result = l2ul(tiny_net, Split(gone), **settings, learning_rate=3e-3, penalty=0.1)
