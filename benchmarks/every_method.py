@@ -98,7 +98,7 @@ def tuning(task: str, store: str) -> Iterator[list[Row]]:
     What is bearable at 1 goes up instead, until it is no longer, or no longer nearer; of methods
     that train on what stays, which take a minute and more, it is left as published.
     """
-    searches = [_search(task, name) for name in applicable(task) if name not in UNTUNED]
+    searches = [_search(task, name) for name in searched(task)]
     waiting = [(search, next(search)) for search in searches]
     while waiting:
         yield [row for _, row in waiting]
@@ -109,6 +109,13 @@ def tuning(task: str, store: str) -> Iterator[list[Row]]:
             with contextlib.suppress(StopIteration):
                 further.append((search, search.send(scores(row, store))))
         waiting = further
+
+
+def searched(task: str) -> list[str]:
+    """Methods whose strength is searched for: what takes minutes a cell, on the class alone."""
+    dear = [n for n in METHODS if "retain" in METHODS[n].sees and n != "neggrad_plus"]
+    left = UNTUNED | (set(dear) if task != "class" else set())
+    return [name for name in applicable(task) if name not in left]
 
 
 def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:

@@ -3,7 +3,7 @@
     python benchmarks/method_costs.py     # results/method_costs.json and .md
 
 256 random images of a class go, 1,024 of the nine others stay, a quarter VGG11 that has fitted none
-of them; every method as it comes (gkt: 4 rounds of 4,000), each in two processes of its own: passes
+of them; every method as it comes (gkt: 4 rounds of 4,000; l2ul: 2 inputs of 20 steps, 40 steps), each in two processes of its own: passes
 and seconds of the method alone, then the memory of a whole request. The peak is the operating
 system's, as in memory_need.py.
 """
@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 FORGET, RETAIN, HOLDOUT, CLASSES, EPOCHS = 256, 1024, 128, 10, 2
-FEWER: dict[str, dict[str, Any]] = {"gkt": {"rounds": 4}}
+FEWER: dict[str, dict[str, Any]] = {
+    "gkt": {"rounds": 4},
+    "l2ul": {"adversarials": 2, "adversarials_per_step": 2, "attack_steps": 20, "steps": 40},
+}
 MIB = 2**20
 
 
@@ -153,7 +156,7 @@ def table(record: dict[str, Any]) -> str:
         "",
         (
             f"`python benchmarks/method_costs.py`, {record['date']}, one thread: {FORGET} random images of a class "
-            f"go, {RETAIN} stay, quarter VGG11, settings as they come (`gkt`: 4 rounds). Passes in records, "
+            f"go, {RETAIN} stay, quarter VGG11, settings as they come (`gkt`: 4 rounds; `l2ul`: 2 adversarial inputs of 20 steps, 40 steps). Passes in records, "
             "counted by a hook on every copy of the model and by the formula of `efface methods`; the "
             "seconds of the method alone; memory of a whole request, guard and evidence included. `retrain` by a "
             f"recipe of {EPOCHS} epochs."

@@ -2,6 +2,7 @@
 
 from efface.methods.entries.installed import installed
 from efface.methods.entries.retain_free import RETAIN_FREE
+from efface.methods.entries.table import Table
 from efface.methods.entries.with_retain import WITH_RETAIN
 from efface.methods.parts.entry import Cost, Entry
 
@@ -10,5 +11,5 @@ __all__ = ["BUILT_IN", "METHODS", "Cost", "Entry"]
 BUILT_IN: dict[str, Entry] = RETAIN_FREE | WITH_RETAIN
 """The methods of this package; what the tests promise of all, they promise of each entry here."""
 
-METHODS: dict[str, Entry] = BUILT_IN | installed(BUILT_IN)
+METHODS = Table(BUILT_IN, installed)
 """Every method by its name, those of other installed packages too."""

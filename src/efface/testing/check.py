@@ -42,12 +42,18 @@ def check_method(
 
     Raises:
         Broken: all promises that were not kept, one a line.
-        InputError: an exception from no promise; a function that is not in the table of methods.
+        InputError: an exception from no promise; a function that is not in the table of methods; a
+            seed among the settings of the toy problem.
     """
+    __tracebackhide__ = True
     case, excepted = Case(_entry_of(method), quick or {}, toy or {}), exceptions or {}
     if unknown := sorted(excepted.keys() - PROMISES.keys()):
         raise InputError(
             f"exceptions from {', '.join(PROMISES)}", ", ".join(unknown), "Leave them out."
+        )
+    if "seed" in (toy or {}):
+        raise InputError(
+            "a toy problem at the seed as it comes", "toy with a seed", "Leave it out."
         )
     rows, broken = [], []
     for name, promise in PROMISES.items():

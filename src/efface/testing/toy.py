@@ -43,7 +43,7 @@ class Toy:
         """As a table has it."""
         return (
             f"at strength {self.strength:g} confidence {self.before:.2f} -> {self.forget:.2f}, "
-            f"{self.lost:.2f} lost on the others, {self.left:.2f} of the gap left"
+            f"{self.lost:.3f} lost on the others, {self.left:.2f} of the gap left"
         )
 
 
@@ -59,7 +59,9 @@ def the_toy_problem(case: Case) -> None:
         if tried.good:
             return
         found.append(tried)
-    raise Broken("; ".join(map(str, found)))
+    wanted = f"less confidence, at most {LOST} lost, at most {NEARER} of the gap left"
+    tried = "; ".join(map(str, found))
+    raise Broken(f"wanted {wanted}; got {tried}. Settings for 30 records: toy={{…}}")
 
 
 def toy(case: Case, strength: float) -> Toy:

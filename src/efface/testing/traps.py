@@ -21,7 +21,9 @@ class Trap:
         object.__setattr__(self, "part", part)
 
     def _sprung(self, *_: object) -> Any:
-        raise Sprung(f"the method touched {object.__getattribute__(self, 'part')}")
+        raise Sprung(
+            f"the method touched {object.__getattribute__(self, 'part')}: leave it alone, or see it"
+        )
 
     __getattribute__ = __len__ = __iter__ = __bool__ = __call__ = __getitem__ = _sprung
     __contains__ = __eq__ = __hash__ = _sprung

@@ -76,6 +76,7 @@ RETAIN_FREE: dict[str, Entry] = {
     ),
     "source_free_newton": Entry(
         source_free_newton,
+        one_step=True,
         sees=frozenset({"model", "forget", "forget labels"}),
         cost=Cost("forget", "0"),
         copies=3,

@@ -80,6 +80,7 @@ WITH_RETAIN: dict[str, Entry] = {
     ),
     "ssd": Entry(
         ssd,
+        one_step=True,
         sees=_FORGET_LABELLED | _RETAIN_LABELLED,
         needs=frozenset({"retain"}),
         cost=Cost("(1 + with_forget) * forget + retain", "(1 + with_forget) * forget + retain"),
@@ -88,6 +89,7 @@ WITH_RETAIN: dict[str, Entry] = {
     ),
     "lfssd": Entry(
         lfssd,
+        one_step=True,
         sees=frozenset({"model", "forget", "retain"}),
         needs=frozenset({"retain"}),
         cost=Cost("(1 + with_forget) * forget + retain", "(1 + with_forget) * forget + retain"),
@@ -96,6 +98,7 @@ WITH_RETAIN: dict[str, Entry] = {
     ),
     "assd": Entry(
         assd,
+        one_step=True,
         sees=_FORGET_LABELLED | _RETAIN_LABELLED,
         needs=frozenset({"retain"}),
         cost=Cost("forget + retain", "forget + retain"),

@@ -62,7 +62,8 @@ class Entry:
 
     ``sees``: names out of ``PARTS``; ``needs``: those of them without which it refuses, beside
     model and forget records; ``cost``: its passes; ``fresh_start``: it starts from an untrained
-    model, so the guard's limits on movement do not hold for it.
+    model, so the guard's limits on movement do not hold for it; ``one_step``: it changes the
+    weights once, and asks the guard once.
 
     ``copies``: float32 states that it and the guard hold at once beside the given model (student,
     gradients, momentum, average, the guard's last good state, and one in passing); ``graphs``:
@@ -79,6 +80,7 @@ class Entry:
     cost: Cost
     needs: frozenset[str] = frozenset()
     fresh_start: bool = False
+    one_step: bool = False
     records_per_step: int = 128
     neighbours: int = 0
 
