@@ -14,6 +14,7 @@ QUICK: dict[str, dict] = {
     "synthetic_embeddings": {"samples_per_class": 20},
     "mu_mis": {"recovered": 3.0},
     "amun": {"attack_steps": 10},
+    "gkt": {"rounds": 2},
     "l2ul": {"attack_steps": 10, "adversarials": 3, "adversarials_per_step": 2},
 }
 """Settings of single methods that let them run in a moment."""
@@ -30,12 +31,13 @@ TOY: dict[str, dict] = {
     "jit_paper": {"learning_rate": 0.001},
     "synthetic_embeddings": {"samples_per_class": 100},
     "l2ul": {"attack_steps": 10, "adversarials": 3, "adversarials_per_step": 2, "steps": 60},
+    "gkt": {"rounds": 30, "records_per_step": 64},
 }
 """Settings that fit a toy problem of 30 records, where a method's own are made for thousands."""
 
 CLASSES_ONLY = (
     *("mislabel", "random_labels", "salun", "amnesiac", "unsir"),
-    *("boundary_shrink", "boundary_expand", "delete", "mu_mis", "amun", "emmn", "l2ul"),
+    *("boundary_shrink", "boundary_expand", "delete", "mu_mis", "amun", "emmn", "l2ul", "gkt"),
 )
 """Methods that give records another class, and refuse what has none."""
 
@@ -70,6 +72,13 @@ EXCEPTIONS = {
     ("synthetic_embeddings", "blank"): "nor here, and its defaults are 1,000 guarded steps",
     ("emmn", "empty"): "it looks at what an input is and at no record",
     ("emmn", "blank"): "the same",
+    ("gkt", "buffers"): "the student is made anew, with buffers of its own",
+    ("gkt", "identity"): "it starts from an untrained model",
+    ("gkt", "region"): "every weight is drawn anew, far from the given one",
+    ("gkt", "trainable"): "it trains every weight, and the request refuses anything else",
+    ("gkt", "empty"): "it looks at what an input is and at no record",
+    ("gkt", "blank"): "the same, and fresh weights are not within the guard's budget",
+    ("gkt", "processes"): "BatchNorm of the generator takes its statistics from whole rounds",
     ("scrub", "empty"): "distillation remains, a limit of its own tests",
     ("scrub_rewind", "empty"): "the same",
     ("bad_teacher", "empty"): "the same",

@@ -17,11 +17,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, device_of, student_of, teacher_of
+from efface.adapters import adapter_of, student_of, teacher_of
 from efface.methods.parts.needs import refuse_without
 from efface.methods.parts.phases import Phases
 from efface.methods.parts.ranges import refuse_0, refuse_no_share
 from efface.methods.parts.retained import sampled, together, without_labels
+from efface.methods.parts.untrained import untrained
 from efface.types import Records, Split, Watch, carry_on
 
 
@@ -61,7 +62,8 @@ def bad_teacher(
     refuse_no_share(retained_share=retained_share)
     refuse_0(temperature=temperature)
     student, adapter = student_of(model), adapter_of(split.retain)
-    target = _target(teacher_of(model), _untrained(model, split, seed), adapter.outputs)
+    bad = teacher_of(untrained(model, split, seed))
+    target = _target(teacher_of(model), bad, adapter.outputs)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
         answer = adapter.outputs(student, batch.x)
@@ -74,14 +76,6 @@ def bad_teacher(
     for epoch in range(epochs):
         phases.descend(loss, lessons, **told, epoch=epoch)
     return student
-
-
-def _untrained(model: nn.Module, split: Split, seed: int) -> nn.Module:
-    """The bad teacher: where the model is, held still; the host's random numbers are left alone."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        fresh = split.fresh(seed)  # type: ignore[misc]  # refused above where there is none
-    return teacher_of(fresh.to(device_of(model)))
 
 
 def _lessons(split: Split, share: float, seed: int) -> Records:

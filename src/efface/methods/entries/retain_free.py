@@ -6,6 +6,7 @@ from efface.methods.boundary_expand import boundary_expand
 from efface.methods.boundary_shrink import boundary_shrink
 from efface.methods.delete import delete
 from efface.methods.emmn import emmn
+from efface.methods.gkt import gkt
 from efface.methods.jit import jit
 from efface.methods.jit_paper import jit_paper
 from efface.methods.jit_reference import jit_reference
@@ -155,6 +156,20 @@ RETAIN_FREE: dict[str, Entry] = {
         ),
         copies=7,
         graphs=18,
+    ),
+    "gkt": Entry(
+        gkt,
+        sees=frozenset({"model", "forget", "leaving", "fresh"}),
+        needs=frozenset({"leaving", "fresh"}),
+        cost=Cost(
+            "rounds * records_per_step * (2 * generator_steps + 1 + student_steps)",
+            "rounds * records_per_step * (2 * generator_steps + student_steps)",
+            at_most=True,
+        ),
+        copies=7,
+        graphs=3,
+        fresh_start=True,
+        neighbours=256,
     ),
 }
 """By name: what each sees, needs and costs."""

@@ -21,6 +21,8 @@ class Phases:
         optimizer: torch.optim.Optimizer,
         records_per_step: int,
         epoch: int = 0,
+        micro_batch: int = 128,
+        clip_norm: float | None = None,
     ) -> None:
         """One pass down the mean of ``loss``; ``epoch`` draws its order. Nothing after the end."""
         if self.ended:
@@ -36,6 +38,8 @@ class Phases:
             seed=self._seed,
             watch=self._noting,
             records_per_step=records_per_step,
+            micro_batch=micro_batch,
+            clip_norm=clip_norm,
         )
 
     def _noting(self, student: nn.Module, loss: float) -> Verdict:

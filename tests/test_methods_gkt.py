@@ -1,0 +1,267 @@
+"""GKT: a twin of the authors' loop, its limits, its gate, the generator and attention."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from efface.errors import InputError
+from efface.methods.gkt import gkt
+from efface.methods.parts.attention import attended
+from efface.methods.parts.generator import generator_for
+from efface.methods.parts.neighbours import normals
+from efface.methods.parts.untrained import from_fresh
+from efface.types import Records, Split, Verdict
+
+GONE, COUNT = 2, 16
+
+
+def net(seed, *, convolutions=True):
+    """A net of three classes in float64 with BatchNorm, and a ReLU that works in place."""
+    first = [nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(inplace=True), nn.Conv2d(4, 3, 3), nn.BatchNorm2d(3)]
+    layers = [*first, nn.ReLU()] if convolutions else []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(12 if convolutions else 64, 3))
+        for module in model.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+    return model.double().eval()
+
+
+def given(**kind):
+    """The given model, surer of its answers than an untrained one."""
+    model = net(9, **kind)
+    with torch.no_grad():
+        model[-1].weight.mul_(12)
+    return model
+
+
+def split(**further):
+    """One image of NaN: what an input is, and no number that anybody may use."""
+    like = Records(torch.full((1, 1, 8, 8), torch.nan), torch.tensor([GONE]))
+    return Split(like, leaving=(GONE,), **{"fresh": net, **further})
+
+
+def looks(model, x):
+    """Where the two convolutions look, by hand: channel means of squares, in rows of length 1."""
+    first = functional.conv2d(x, model[0].weight, model[0].bias, 2, 1)
+    second = functional.conv2d(first.relu(), model[2].weight, model[2].bias)
+    rows = [answer.pow(2).mean(1).view(len(x), -1) for answer in (first, second)]
+    return [row / row.norm(dim=1, keepdim=True) for row in rows]
+
+
+def by_hand(teacher, student, *, rounds, beta, epsilon, training_mode):
+    """The authors' loop from its description: one step of the generator, ten of the student."""
+    generator = generator_for((1, 8, 8), latent=128, seed=1)
+    making = torch.optim.Adam(generator.parameters(), lr=1e-3)
+    learning = torch.optim.Adam(student.parameters(), lr=2e-3)
+    student.train(training_mode)
+    names = [f"drawn {row}" for row in range(COUNT)]
+
+    def made(number):
+        x = generator(normals(names, (128,), seed=1, step=number)).double()
+        return x[teacher(x).softmax(1)[:, GONE] <= epsilon]
+
+    def apart(x):
+        told, said = teacher(x).softmax(1), student(x).log_softmax(1)
+        return functional.kl_div(said, told)  # its mean is over records and classes
+
+    for number in range(rounds):
+        making.zero_grad()
+        (-apart(made(number))).backward()
+        nn.utils.clip_grad_norm_(generator.parameters(), 5)
+        making.step()
+        x = made(number).detach()
+        for _ in range(10):
+            learning.zero_grad()
+            loss = apart(x)
+            for own, given in zip(looks(student, x), looks(teacher, x), strict=True):
+                loss = loss + beta * (own - given.detach()).pow(2).mean()
+            loss.backward()
+            nn.utils.clip_grad_norm_(student.parameters(), 5)
+            learning.step()
+    return student.eval()
+
+
+@pytest.mark.filterwarnings("ignore:reduction:UserWarning")
+@pytest.mark.parametrize("training_mode", [True, False])
+def test_is_the_authors_loop(training_mode, caplog):
+    """A twin: gate, both losses with their divisors, clipping, who moves when, modes."""
+    counts = {"rounds": 2, "records_per_step": COUNT, "threshold": 0.2, "attention": 7.0}
+    with caplog.at_level(logging.INFO, "efface"):
+        result = gkt(given(), split(), **counts, strength=2.0, training_mode=training_mode, seed=1)
+    told = {"rounds": 2, "beta": 7.0, "epsilon": 0.2, "training_mode": training_mode}
+    wanted = by_hand(given(), net(1), **told)
+    assert 0 < caplog.records[-1].facts["passed"] < 1
+    for (name, found), other in zip(
+        result.state_dict().items(), wanted.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(found, other, rtol=0, atol=1e-5, msg=name)
+
+
+def test_a_student_that_knows_all_already_has_nothing_to_learn():
+    """The limit: the untrained net is the given one, and both losses are 0."""
+    counts = {"rounds": 1, "student_steps": 2, "records_per_step": 8}
+    settings = {"threshold": 1.0, "attention": 1.0, "training_mode": False}
+    result = gkt(given(), split(fresh=lambda _: given()), **counts, **settings)
+    for found, wanted in zip(result.parameters(), given().parameters(), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("threshold", "share"), [(0.0, 0.0), (1.0, 1.0)])
+def test_a_gate_that_is_shut_teaches_nothing_and_an_open_one_everything(threshold, share, caplog):
+    """What passed is told: where it is nothing, the result is the untrained net."""
+    asked = []
+
+    def watch(student, loss):  # noqa: ARG001
+        asked.append(loss)
+        return Verdict.GO_ON
+
+    with caplog.at_level(logging.INFO, "efface"):
+        settings = {"rounds": 2, "records_per_step": 4, "threshold": threshold, "watch": watch}
+        result = gkt(given(), split(), **settings)
+    assert caplog.records[-1].facts == {"passed": share, "taught": share}
+    assert len(asked) == 20 * share
+    weights = zip(result.parameters(), net(0).parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in weights) == (share == 0)
+
+
+def test_each_class_that_leaves_is_kept_back():
+    """With all classes but one leaving, an input must be of that one beyond the threshold."""
+    model, told = given(), {"rounds": 1, "records_per_step": 64, "generator_steps": 0}
+    x = generator_for((1, 8, 8), latent=128, seed=0)(
+        normals([f"drawn {row}" for row in range(64)], (128,), seed=0, step=0)
+    )
+    p = model(x.double()).softmax(1)
+    losses = []
+
+    def watch(student, loss):  # noqa: ARG001
+        losses.append(loss)
+        return Verdict.END
+
+    gone = Split(split().forget, leaving=(0, 2), fresh=net)
+    gkt(model, gone, **told, threshold=0.4, attention=0.0, training_mode=False, watch=watch)
+    x = x[(p[:, 0] <= 0.4) & (p[:, 2] <= 0.4)].double()
+    assert 1 < len(x) < 64
+    p, q = model(x).softmax(1), net(0)(x).log_softmax(1)
+    assert losses == [pytest.approx((p * (p.log() - q)).mean().item(), rel=1e-5)]
+
+
+def test_a_guard_that_ends_it_ends_the_generator_too():
+    """The given model is asked once for the generator's step and once for the lesson."""
+    model, asked = given(), []
+    model.register_forward_hook(lambda *given: asked.append(len(given[-1])))
+    told = {"rounds": 3, "records_per_step": 8, "threshold": 1.0}
+    gkt(model, split(), **told, watch=lambda *_: Verdict.END)
+    assert asked == [8, 8]
+
+
+def test_a_net_without_convolutions_has_no_attention_to_pay():
+    """Its weight is then of no account."""
+    plain = split(fresh=lambda seed: net(seed, convolutions=False))
+    told = {"rounds": 2, "records_per_step": 8, "threshold": 1.0}
+    one, other = (
+        gkt(given(convolutions=False), plain, **told, attention=weight) for weight in (0.0, 250.0)
+    )
+    assert all(
+        torch.equal(*pair) for pair in zip(one.parameters(), other.parameters(), strict=True)
+    )
+
+
+def test_a_first_step_that_is_taken_back_leads_to_the_untrained_net():
+    """The guard has no good state yet and writes the given weights: these know everything."""
+    student, knowing = net(1), given().state_dict()
+    verdicts = iter([Verdict.HALVE, Verdict.GO_ON, Verdict.HALVE])
+
+    def guard(student, loss):  # noqa: ARG001
+        verdict = next(verdicts)
+        if verdict is Verdict.HALVE:
+            student.load_state_dict(knowing)
+        return verdict
+
+    watch = from_fresh(student, guard)
+    for verdict, state in (
+        (Verdict.HALVE, net(1).state_dict()),
+        (Verdict.GO_ON, net(1).state_dict()),
+        (Verdict.HALVE, knowing),  # from now on the guard's own good state
+    ):
+        assert watch(student, 1.0) is verdict
+        assert all(state[name].equal(tensor) for name, tensor in student.state_dict().items())
+
+
+def test_a_refused_first_step_of_the_method_starts_from_the_untrained_net_again():
+    """The same step at half the rate, from the same place."""
+    losses = []
+
+    def watch(student, loss):
+        losses.append(loss)
+        if len(losses) == 1:
+            student.load_state_dict(given().state_dict())
+        return Verdict.HALVE if len(losses) == 1 else Verdict.END
+
+    told = {"rounds": 1, "records_per_step": 8, "threshold": 1.0, "training_mode": False}
+    gkt(given(), split(), **told, watch=watch)
+    assert losses == [losses[0]] * 2
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 32, 32), (1, 8, 8), (3, 60, 100), (1, 3, 2), (5,), (2, 7), (2, 3, 4, 5)]
+)
+def test_a_generator_makes_inputs_of_any_form(shape, random_state_kept):
+    """Weights by the seed; for 32 pixels the authors' own sizes."""
+    z = torch.randn(4, 128)
+    with random_state_kept():
+        one, two, other = (generator_for(shape, latent=128, seed=seed) for seed in (0, 0, 1))
+    assert one(z).shape == (4, *shape)
+    assert torch.equal(one[0].weight, two[0].weight)
+    assert not torch.equal(one[0].weight, other[0].weight)
+    if shape == (3, 32, 32):
+        sizes = [tuple(weight.shape) for weight in one.parameters() if weight.ndim > 1]
+        assert sizes == [(8192, 128), (128, 128, 3, 3), (64, 128, 3, 3), (3, 64, 3, 3)]
+
+
+def test_attention_is_a_row_of_length_1_and_leaves_no_hook():
+    """Also where the next layer changes the answer in place, with gradients."""
+    model, x = net(1), torch.randn(2, 1, 8, 8, dtype=torch.float64)
+    with attended(model) as found:
+        model(x)
+    assert list(found) == ["0", "2"]
+    for own, wanted in zip(found.values(), looks(model, x), strict=True):
+        torch.testing.assert_close(own, wanted)
+    found["0"].sum().backward()
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        (
+            {"records_per_step": 1},
+            "Wanted records_per_step of at least 2. Got 1. Keep the default.",
+        ),
+        (
+            {"threshold": 1.5},
+            "Wanted threshold from 0 to 1. Got 1.5. It is a probability.",
+        ),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings, wanted):
+    """Before anything is made."""
+    with pytest.raises(InputError) as error:
+        gkt(given(), split(), **settings)
+    assert str(error.value) == wanted
+
+
+def test_many_labels_have_no_class_to_lose():
+    """A request without classes is refused in words."""
+    several = Records(torch.zeros(2, 1, 8, 8), torch.ones(2, 3, dtype=torch.int64))
+    with pytest.raises(InputError) as error:
+        gkt(given(), Split(several, leaving=(0,), fresh=net))
+    assert str(error.value) == (
+        "Wanted one class of several for gkt, which gives records another class. "
+        "Got many labels. "
+        "Choose a method that gives no labels; `efface methods` lists them."
+    )
