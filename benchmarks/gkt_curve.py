@@ -31,7 +31,7 @@ from every_method import scored
 mpl.use("svg")
 from matplotlib import pyplot as plt
 
-ROUNDS, PER_STEP, EVERY, LOOKED_AT = 400, 64, 20, 2000
+ROUNDS, PER_STEP, EVERY, LOOKED_AT = 400, 64, 20, 500
 
 
 def made(store: str) -> tuple[nn.Module, Records, Records, Any]:
