@@ -16,12 +16,12 @@ from typing import Any
 
 import matplotlib as mpl
 import torch
-from efface.methods.gkt import gkt
 from torch import nn
 
 from efface.cells import read
 from efface.cells.models import model_of, parts_of, recipe_of
 from efface.cells.reduce import columns_of, evidence_half
+from efface.methods.gkt import gkt
 from efface.recipes import fresh
 from efface.record import versions
 from efface.scores.measure import measure

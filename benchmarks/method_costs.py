@@ -56,7 +56,9 @@ def request(method: str, model: Any) -> Any:
 
     parts = {
         "retain": images(RETAIN, 1 + torch.arange(RETAIN) % (CLASSES - 1), "stays"),
-        "holdout": images(HOLDOUT, torch.arange(HOLDOUT) % CLASSES, "unseen"),
+        "holdout": images(
+            HOLDOUT, torch.arange(HOLDOUT) % CLASSES * (torch.arange(HOLDOUT) % 2), "unseen"
+        ),
         "leaving": (0,),
         "fresh": fresh,
         "train": by_recipe,

@@ -94,7 +94,7 @@ def test_broken_promises_are_all_said_at_once():
     for line in (
         "careless breaks ",
         "strength: wanted strength=1.0; got None",
-        "sees: Sprung: the method touched holdout",
+        "sees: Sprung: the method touched holdout: leave it alone, or see it",
     ):
         assert line in said
 
@@ -110,3 +110,15 @@ def test_a_function_that_says_nothing_of_itself_is_refused(template):
     with pytest.raises(InputError) as error:
         check_method(template.METHOD, exceptions={"ordre": "a slip"})
     assert "Got ordre. Leave them out." in str(error.value)
+
+
+def test_a_method_joins_also_where_its_module_is_imported_first(tmp_path):
+    """Efface is then half imported from within it, and must not ask for the module again."""
+    _installed(tmp_path, "my_method = my_method:METHOD")
+    code = "import my_method; from efface.methods import METHODS; assert 'my_method' in METHODS"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
