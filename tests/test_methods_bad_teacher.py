@@ -53,6 +53,21 @@ def test_equals_the_loop_by_hand(temperature):
     assert (expected - given).abs().max() > 0.01
 
 
+def test_every_epoch_has_an_order_of_its_own():
+    """The same batches again and again would be another method."""
+    seen = []
+
+    class Telling(nn.Linear):
+        def forward(self, x):
+            seen.extend(x[:, 0].tolist() if torch.is_grad_enabled() else ())  # not the teacher
+            return super().forward(x)
+
+    model = Telling(4, 3).double()
+    bad_teacher(model, split(), retained_share=1.0, epochs=2, records_per_step=1)
+    assert sorted(seen[:8]) == sorted(seen[8:])
+    assert seen[:8] != seen[8:]
+
+
 def test_without_forget_records_it_is_distillation_from_the_good_teacher():
     """And the student is that teacher already: nothing moves but by Adam's noise of one step."""
     model, parts = linear(0), split(gone=0)

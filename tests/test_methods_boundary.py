@@ -14,6 +14,7 @@ from efface.errors import InputError
 from efface.methods.boundary_expand import boundary_expand
 from efface.methods.boundary_shrink import boundary_shrink
 from efface.methods.parts.adversarial import input_gradient, signed, within
+from efface.methods.parts.widened import Widened
 from efface.types import Records, Split, Verdict
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -256,3 +257,26 @@ def test_expand_refuses_a_net_without_a_linear_head(digits, layers, wanted, came
         f"Wanted {wanted}. Got {came}. "
         "Choose a method that works on the whole model; `efface methods` lists them."
     )
+
+
+def test_where_the_guard_takes_back_several_steps_the_new_row_goes_back_as_far(tiny_net):
+    """It keeps a state now and then; the row belongs to the head of that state."""
+    wide = Widened(copy.deepcopy(tiny_net), seed=0)
+    states, rows, head = [], [], wide.student[-1]
+
+    def watch(student, loss):  # noqa: ARG001
+        if len(states) == 4:
+            student.load_state_dict(states[1])
+            return Verdict.HALVE
+        states.append(copy.deepcopy(student.state_dict()))
+        return Verdict.GO_ON
+
+    asked = wide.watched_by(watch)
+    for step in range(5):
+        with torch.no_grad():
+            head.weight.add_(0.1)
+            wide.row.weight.add_(1.0)
+        rows.append(wide.row.weight.detach().clone())
+        verdict = asked(wide, 0.0)
+        assert verdict is (Verdict.HALVE if step == 4 else Verdict.GO_ON)
+    assert torch.equal(wide.row.weight, rows[1])

@@ -57,6 +57,23 @@ def test_impair_and_repair_are_the_steps_by_hand(repair_epochs):
     torch.testing.assert_close(result.weight.detach(), expected, rtol=0, atol=1e-9)
 
 
+def test_every_epoch_has_an_order_of_its_own():
+    """The same batches again and again would be another method."""
+    seen = []
+
+    class Telling(nn.Linear):
+        def forward(self, x):
+            seen.extend(x[:, 0].tolist())
+            return super().forward(x)
+
+    quick = {"noise_per_class": 3, "noise_steps": 2, "retained_steps": 2, "copies": 1}
+    model, split = Telling(4, 3).double(), Split(LIKE, leaving=(1,))
+    emmn(model, split, **quick, repair_epochs=0, records_per_step=1)
+    first, second = seen[-18:-9], seen[-9:]  # the making of noise came before
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
 def test_the_form_of_the_later_comparison_is_a_loop_of_adam(tiny_net, digits):
     """A twin from its description: three images a class, train mode, no repair."""
     split = Split(digits.take([0]), leaving=(4,))

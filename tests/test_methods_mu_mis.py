@@ -10,7 +10,7 @@ from efface.errors import InputError
 from efface.methods.mu_mis import mu_mis, mu_mis_loss
 from efface.methods.parts.relabelled import other_class
 from efface.passes import Counted
-from efface.types import Records, Split
+from efface.types import Records, Split, Verdict
 
 RATE, SEED, NEVER = 0.05, 4, float("inf")
 
@@ -189,3 +189,27 @@ def test_many_labels_and_a_negative_share_are_refused():
     assert str(error.value) == (
         "Wanted recovered of at least 0. Got -0.1. Keep the default, or raise it."
     )
+
+
+def test_steps_that_the_guard_takes_back_are_no_recovery():
+    """The state put back has more sensitivity than the last: the next step is compared with it."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(3, 4, bias=False).double().eval()
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(4, 3, generator=generator, dtype=torch.float64))
+        model.weight[0] *= 6
+    x = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    records = Records(x, torch.tensor([0, 0, 0, 0, 0, 1]))
+    states, asked = [copy.deepcopy(model.state_dict())], []
+
+    def watch(student, loss):
+        asked.append(loss)
+        if len(asked) == 4:
+            student.load_state_dict(states[-3])
+            return Verdict.HALVE
+        states.append(copy.deepcopy(student.state_dict()))
+        return Verdict.GO_ON
+
+    settings = {"steps": 29, "seed": 1, "learning_rate": 0.1, "recovered": 0.2}
+    mu_mis(model, Split(records), **settings, watch=watch)
+    assert len(asked) > 5

@@ -1,16 +1,18 @@
 """Methods that teach another label: by hand, and the limits in which one is another."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from efface.adapters import logits
 from efface.errors import InputError
 from efface.methods.amnesiac import amnesiac
 from efface.methods.mislabel import mislabel
-from efface.methods.parts.relabelled import any_class, other_class, together
+from efface.methods.parts.relabelled import any_class, other_class, relabelled, together
 from efface.methods.random_labels import random_labels
 from efface.methods.salun import salun
 from efface.types import Records, Split, carry_on
@@ -176,3 +178,18 @@ def test_records_that_have_no_other_class_are_refused(method):
         f"Wanted one class of several for {method.__name__}, which gives records another class. "
         "Got many labels. Choose a method that gives no labels; `efface methods` lists them."
     )
+
+
+def test_an_id_that_looks_like_the_mark_of_what_goes_stays(digits):
+    """Ids may be paths: a record that stays in a folder `forget` keeps its label."""
+    stays = replace(digits.take(range(3)), ids=("forget/0", "forget/1", "retain/0"))
+    seen = []
+
+    def draw(ids, classes, step):  # noqa: ARG001
+        seen.extend(ids)
+        return torch.zeros(len(ids), dtype=torch.int64)
+
+    loss = relabelled(draw)
+    both = together(digits.take([7]), stays)
+    loss(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), both, 0)
+    assert seen == list(digits.take([7]).ids)

@@ -65,6 +65,23 @@ def test_equals_the_loop_by_hand(epochs, max_epochs):
     torch.testing.assert_close(result.weight.detach(), expected, rtol=0, atol=1e-12)
 
 
+def test_every_epoch_has_an_order_of_its_own():
+    """Of both kinds of records: the same batches again and again would be another method."""
+    seen = []
+
+    class Telling(nn.Linear):
+        def forward(self, x):
+            seen.extend(x[:, 0].tolist() if torch.is_grad_enabled() else ())  # not the teacher
+            return super().forward(x)
+
+    model, split = Telling(4, 3).double(), linear()[1]
+    scrub(model, split, epochs=2, max_epochs=2, records_per_step=1, forget_per_step=1)
+    first, second = seen[:12], seen[12:]
+    for phase in (slice(5), slice(5, 12)):
+        assert sorted(first[phase]) == sorted(second[phase])
+        assert first[phase] != second[phase]
+
+
 def test_distilling_the_given_model_into_itself_is_the_identity(tiny_net, digits):
     """No step away, no labels, no decay: the student is its teacher already."""
     split = Split(digits.take(range(8)), retain=digits.take(range(8, 40)))

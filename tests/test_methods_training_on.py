@@ -146,6 +146,18 @@ def test_l1_sparse_takes_two_steps_by_hand():
     near(result.weight, middle - RATE * (slope(middle, STAYS) + 0.15 * middle.sign()))
 
 
+def test_l1_sparse_keeps_one_penalty_for_all_steps_of_an_epoch():
+    """Two steps an epoch, of records that are alike: γ, γ, γ/2, γ/2, and nothing in between."""
+    twice = Records(STAYS.x.repeat(2, 1), STAYS.y.repeat(2))
+    settings = {"penalty": 0.3, "learning_rate": RATE, "momentum": 0.0, "weight_decay": 0.0}
+    settings |= {"epochs": 2, "records_per_step": 1}
+    result = l1_sparse(linear(), Split(GOES, retain=twice), **settings)
+    weights = linear().weight
+    for penalty in (0.3, 0.3, 0.15, 0.15):
+        weights = weights - RATE * (slope(weights, STAYS) + penalty * weights.sign())
+    near(result.weight, weights)
+
+
 def test_l1_sparse_without_a_penalty_is_finetune_bit_for_bit(tiny_net, parts):
     """The limit in which it must equal something known."""
     split = Split(parts[0], retain=parts[1])

@@ -147,6 +147,7 @@ def _until_it_recovers(
         nonlocal last
         verdict = watch(student, loss)
         if verdict is not Verdict.GO_ON:
+            last = now()  # the guard may have put back several steps
             return verdict
         before, last = last, now()
         return Verdict.END if last > before and last > recovered * first else Verdict.GO_ON

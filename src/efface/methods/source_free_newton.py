@@ -97,7 +97,7 @@ def source_free_newton(
     told = {"perturbations": perturbations, "radius": radius, "seed": seed}
     moments = moments_near(loss, answers, seen, **about, **told)
     share = strength * len(features) / (retained_records or STAY * len(features))
-    gradient = slopes.T @ seen / len(seen)
+    gradient = slopes.T @ seen / len(seen) + damping * _weights(head) @ directions
     step = newton_step(gradient, Curvature(bends, moments, damping), share=share)
     whole = float((slopes.T @ features / len(features)).norm())
     facts = {"directions": len(directions.T), "share": share, "gradient": whole}

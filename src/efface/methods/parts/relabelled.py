@@ -16,8 +16,8 @@ from efface.types import Records, Split, Watch
 Draw = Callable[[Sequence[str], int, int], Int[Tensor, " m"]]
 """``draw(ids, classes, step)``: a label for each forget record of these ids."""
 
-MARK = "forget/"
-"""Before the id of each forget record, since both parts may be numbered from 0."""
+MARK, STAYS = "forget/", "retain/"
+"""Before the ids of the two parts: both may be numbered from 0, and an id may be a path."""
 
 
 def together(forget: Records, retain: Records | None) -> Records:
@@ -29,7 +29,7 @@ def together(forget: Records, retain: Records | None) -> Records:
         return gone
     x = torch.cat([gone.x, retain.x.to(gone.x)])
     y = torch.cat([unknown, retain.y.cpu()])
-    return replace(gone, x=x, y=y, ids=(*marked, *retain.ids))
+    return replace(gone, x=x, y=y, ids=(*marked, *(STAYS + one for one in retain.ids)))
 
 
 def relabelled(draw: Draw) -> Loss:

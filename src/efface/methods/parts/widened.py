@@ -12,6 +12,9 @@ from efface.adapters import adapter_of
 from efface.methods.parts.head import head_of
 from efface.types import Records, Verdict, Watch
 
+KEPT = 8
+"""States of the row that are kept: the guard puts back fewer."""
+
 
 class Widened(nn.Module):
     """A student, and a row that answers from what goes into its head.
@@ -38,15 +41,17 @@ class Widened(nn.Module):
 
     def watched_by(self, watch: Watch) -> Watch:
         """The guard is shown the student; where it puts that back, so is the row."""
-        good = copy.deepcopy(self.row.state_dict())
+        head = head_of(self.student)
+        known = [(head.weight.detach().clone(), copy.deepcopy(self.row.state_dict()))]
 
         def asked(_: nn.Module, loss: float) -> Verdict:
-            nonlocal good
             verdict = watch(self.student, loss)
             if verdict is Verdict.GO_ON:
-                good = copy.deepcopy(self.row.state_dict())
-            else:
-                self.row.load_state_dict(good)
+                known.append((head.weight.detach().clone(), copy.deepcopy(self.row.state_dict())))
+                del known[1:-KEPT]
+            else:  # the guard may have put back several steps
+                back = (row for weight, row in reversed(known) if torch.equal(weight, head.weight))
+                self.row.load_state_dict(next(back, known[0][1]))
             return verdict
 
         return asked
