@@ -29,16 +29,18 @@ from efface.cells.store import is_done
 from efface.methods import METHODS
 from efface.record import versions
 from efface.scores.gap import gap
-from jit_requests import TASKS, Request, requests
+from jit_requests import FIRST, TASKS, Request, requests
 from jit_tables import untouched
 
 PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
 SCORED_SEED = 1
+GOING = {"class": 1005, "sub-class": 93, "random": 500}
+"""Records that go in the scored requests; those of the searched ones are about as many."""
 BEARABLE = 0.02
 LONG = {"gkt"}
 """Not in this table: a benchmark of its own shows its curve."""
 
-UNTUNED = {"baseline", "retrain", "jit", "assd"}
+UNTUNED = {"baseline", "retrain", "jit", "assd", "source_free_newton"}
 """Nothing to set, or made to be set by nobody."""
 
 SCALED = {"l2ul": {"adversarials": 2, "adversarials_per_step": 2, "attack_steps": 20}}
@@ -89,7 +91,15 @@ def scored(task: str) -> Request:
 
 def published(task: str) -> list[Row]:
     """Each method as it comes."""
-    return [Row("published", scored(task), n, SCALED.get(n, {})) for n in applicable(task)]
+    request = scored(task)
+    return [Row("published", request, n, own(n, request)) for n in applicable(task)]
+
+
+def own(name: str, request: Request) -> dict[str, Any]:
+    """What has to be told: how many records stay, and a scale where the published one is too dear."""
+    if name == "source_free_newton":
+        return {"retained_records": FIRST - GOING[request.task]}
+    return SCALED.get(name, {})
 
 
 def tuning(task: str, store: str) -> Iterator[list[Row]]:
@@ -102,10 +112,10 @@ def tuning(task: str, store: str) -> Iterator[list[Row]]:
     waiting = [(search, next(search)) for search in searches]
     while waiting:
         yield [row for _, row in waiting]
-        if not all(is_done(store, row.cell.id) for _, row in waiting):
-            return
         further = []
         for search, row in waiting:
+            if not is_done(store, row.cell.id):
+                continue  # a search that was stopped goes no further
             with contextlib.suppress(StopIteration):
                 further.append((search, search.send(scores(row, store))))
         waiting = further
@@ -124,7 +134,7 @@ def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:
     request, strength, gaps = requests(task, tuning=True)[0], 1.0, []
     for place in range(at_most):
         stronger = {} if place == 0 else {"strength": round(strength, 6)}
-        settings = {**SCALED.get(name, {}), **stronger}
+        settings = {**own(name, request), **stronger}
         said = yield Row("tuning", request, name, settings)
         bearable = said["finite"] and said["lost"] <= BEARABLE
         if place == 0:

@@ -160,7 +160,7 @@ def table(record: dict[str, Any]) -> str:
             f"`python benchmarks/method_costs.py`, {record['date']}, one thread: {FORGET} random images of a class "
             f"go, {RETAIN} stay, quarter VGG11, settings as they come (`gkt`: 4 rounds; `l2ul`: 2 adversarial inputs of 20 steps, 40 steps). Passes in records, "
             "counted by a hook on every copy of the model and by the formula of `efface methods`; the "
-            "seconds of the method alone; memory of a whole request, guard and evidence included. `retrain` by a "
+            "seconds of the method alone; memory of a whole request, guard and evidence included (some 65 MiB of each peak are torch's own, as `baseline` shows). `retrain` by a "
             f"recipe of {EPOCHS} epochs."
         ),
         "",

@@ -27,13 +27,12 @@ def run_methods(name: str | None = None) -> None:
         )
     function = METHODS[name].function
     explained = {one.arg_name: one.description for one in parse(inspect.getdoc(function)).params}
-    said = [["does", inspect.getdoc(function).splitlines()[0]]]  # type: ignore[union-attr]
-    paper = inspect.getdoc(inspect.getmodule(function)).splitlines()[0]  # type: ignore[union-attr]
-    said += [["is", paper], *map(list, zip(COLUMNS[1:], _facts(name), strict=True))]
+    said = [["does", _first_line(function)], ["is", _first_line(inspect.getmodule(function))]]
+    said += [*map(list, zip(COLUMNS[1:], _facts(name), strict=True))]
     show.table(name, ["", ""], said)
     settings = {**hyperparameters(name), "seed": inspect.signature(function).parameters["seed"]}
     rows = [
-        [key, str(getattr(value, "default", value)), " ".join((explained[key] or "").split())]
+        [key, str(getattr(value, "default", value)), " ".join((explained.get(key) or "").split())]
         for key, value in settings.items()
     ]
     show.table("settings", ["", "default", ""], rows)
@@ -49,3 +48,8 @@ def _facts(name: str) -> list[str]:
         ", ".join(entry.labels),
         str(entry.cost),
     ]
+
+
+def _first_line(documented: object) -> str:
+    """Of its docstring; nothing where another's method has none."""
+    return (inspect.getdoc(documented) or "").partition("\n")[0]

@@ -93,6 +93,8 @@ def _keeping(watch: Watch, ends: list[int], kept: list[nn.Module]) -> Watch:
 
 def _rewound(kept: list[nn.Module], split: Split) -> nn.Module:
     """Of the students that were kept the one whose forget error is nearest to the error on V."""
+    if not len(split.forget):
+        return kept[-1]
     adapter = adapter_of(split.retain)
     wanted = _error(kept[-1], _unseen(split), adapter)
     return min(kept, key=lambda student: abs(_error(student, split.forget, adapter) - wanted))

@@ -35,7 +35,7 @@ def settings_with_defaults(case: Case) -> None:
 
 
 def a_knob_named_strength(case: Case) -> None:
-    """``strength`` is the one knob: 1 as it comes, 0 nothing."""
+    """``strength`` is the one knob, and is 1 as it comes."""
     found = case.own.get("strength")
     expect(found is not None and found.default == 1.0, "strength=1.0", str(found))
 
@@ -47,14 +47,16 @@ def settings_explained(case: Case) -> None:
 
 
 def nonsense_refused(case: Case) -> None:
-    """A setting that is no number is refused by its own name, by whoever asks for the request."""
+    """What is no number, and −1, is refused by its own name, by the request or by the method."""
     for name, parameter in case.own.items():
         default = parameter.default
         if isinstance(default, bool) or not isinstance(default, int | float):
             continue
-        for nonsense in (math.nan, math.inf, -math.inf):
+        for nonsense in (math.nan, math.inf, -math.inf, -1):
             try:
                 check_ranges({name: nonsense})
+                if nonsense == -1:  # what no range is known of is the method's own to refuse
+                    case.run(case.model, case.split, **{name: type(default)(nonsense)})
             except InputError as error:
                 expect(name in str(error), f"{name} named", str(error))
             else:
