@@ -124,7 +124,7 @@ def show(record: dict[str, Any]) -> None:
             values = [100 * p[part] for p in record[form]["points"]]
             axes.plot(rounds, values, style, color=colour, label=f"{said}: {part}")
     axes.axhline(100 * record["given"]["retain"], color="0.6", linewidth=0.8)
-    axes.text(0, 100 * record["given"]["retain"] + 1, "given model, classes that stay", color="0.4")
+    axes.text(25, 100 * record["given"]["retain"] + 1, "given model, classes that stay", color="0.4")
     axes.set(
         xlabel="rounds in which inputs passed the gate",
         ylabel="accuracy on unseen records, %",
