@@ -15,6 +15,7 @@ from efface.scores.gap import gap
 from every_method import BEARABLE
 
 mpl.use("svg")
+mpl.rcParams["svg.hashsalt"] = "efface"
 from matplotlib import pyplot as plt
 
 RESULTS = Path("results")

@@ -29,6 +29,7 @@ from efface.types import Records, Split, Verdict
 from every_method import scored
 
 mpl.use("svg")
+mpl.rcParams["svg.hashsalt"] = "efface"
 from matplotlib import pyplot as plt
 
 ROUNDS, PER_STEP, EVERY, LOOKED_AT = 400, 64, 20, 500
