@@ -15,8 +15,9 @@ from efface.scores.gap import gap
 from every_method import BEARABLE
 
 mpl.use("svg")
-mpl.rcParams["svg.hashsalt"] = "efface"
 from matplotlib import pyplot as plt
+
+mpl.rcParams["svg.hashsalt"] = "efface"  # the same figure from the same record
 
 RESULTS = Path("results")
 TASKS = ("class", "sub-class", "random")

@@ -29,8 +29,9 @@ from efface.types import Records, Split, Verdict
 from every_method import scored
 
 mpl.use("svg")
-mpl.rcParams["svg.hashsalt"] = "efface"
 from matplotlib import pyplot as plt
+
+mpl.rcParams["svg.hashsalt"] = "efface"  # the same figure from the same record
 
 ROUNDS, PER_STEP, EVERY, LOOKED_AT = 400, 64, 20, 500
 
@@ -125,7 +126,9 @@ def show(record: dict[str, Any]) -> None:
             values = [100 * p[part] for p in record[form]["points"]]
             axes.plot(rounds, values, style, color=colour, label=f"{said}: {part}")
     axes.axhline(100 * record["given"]["retain"], color="0.6", linewidth=0.8)
-    axes.text(25, 100 * record["given"]["retain"] + 1, "given model, classes that stay", color="0.4")
+    axes.text(
+        25, 100 * record["given"]["retain"] + 1, "given model, classes that stay", color="0.4"
+    )
     axes.set(
         xlabel="rounds in which inputs passed the gate",
         ylabel="accuracy on unseen records, %",
