@@ -31,7 +31,7 @@ TOY: dict[str, dict] = {
     "jit_paper": {"learning_rate": 0.001},
     "synthetic_embeddings": {"samples_per_class": 100},
     "l2ul": {"attack_steps": 10, "adversarials": 3, "adversarials_per_step": 2, "steps": 60},
-    "gkt": {"rounds": 20, "records_per_step": 32},
+    "gkt": {"rounds": 30, "records_per_step": 64},
 }
 """Settings that fit a toy problem of 30 records, where a method's own are made for thousands."""
 

@@ -288,9 +288,9 @@ def test_two_processes_write_the_file_of_one(place):
 def test_a_stopped_command_says_that_nothing_was_lost(efface, monkeypatch, capfd, number, code):
     """A traceback is no answer to Ctrl-C."""
 
-    def stopped():
+    def stopped(*_):
         raise KeyboardInterrupt(*[number] * (number is not None))
 
-    monkeypatch.setattr("efface.command.run_methods", stopped)
+    monkeypatch.setattr("efface.listing.run_methods", stopped)
     assert efface("methods") == code
     assert capfd.readouterr().err == ("Stopped. What was there before is untouched; start again.\n")

@@ -13,7 +13,6 @@ from efface import Records, Split, forget
 from efface.errors import Hazard, InputError
 from efface.io.dataset import open_table
 from efface.io.preprocessing import Preprocessing
-from efface.methods import METHODS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from method_promises import keeping, split_for
@@ -139,16 +138,6 @@ def test_images_of_every_kind_are_read_as_one_model_takes_them(tmp_path):
     assert records.x.shape == (4, 1, 8, 8)
     assert bool(records.x.isfinite().all())
     assert records.ids == tuple(f"dog/{name}" for name in files)
-
-
-@keeping("empty")
-def test_a_method_takes_an_empty_forget_set_as_the_identity(name, tiny_net, digits):
-    """The door refuses it; a method in Python gives the model back, bit for bit."""
-    split = split_for(name, digits.take([]), digits.take(range(20, 60)), model=tiny_net)
-    student = METHODS[name].function(tiny_net, split)
-    assert student is not tiny_net
-    for old, new in zip(tiny_net.state_dict().values(), student.state_dict().values(), strict=True):
-        assert torch.equal(old, new)
 
 
 def test_labels_out_of_range_are_refused(digits):
