@@ -110,7 +110,7 @@ def collapses(record: Row) -> list[str]:
             elif other is None and any(
                 bearable(c) for c in tried(record, task) if c["method"] == name
             ):
-                found = "its own strength was the best there"
+                found = "bearable ones there, the nearest of them not scored here"
             else:
                 found = "nothing of the search was bearable"
             if other is not None:
