@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 
 sys.path.insert(0, str(Path(__file__).parent))
-from efface import show_progress
+from efface import show, show_progress
 from notebooks import executed
 
 
@@ -47,7 +47,7 @@ def test_a_terminal_keeps_the_bar_of_a_run_that_was_stopped_where_it_was(capsys,
 
 
 SOURCE = """
-from efface import show_progress
+from efface import show, show_progress
 with show_progress("count", 300) as shown:
     for step in range(1, 201):
         shown(step, 1 / step, "go on")
@@ -63,3 +63,11 @@ def test_a_notebook_keeps_one_bar_in_its_place_and_needs_no_widget():
     for text in ("count  loss 0.0050  go on", "200/200"):
         assert text in output.data["text/html"]
     assert "0:0" not in output.data["text/html"]
+
+
+def test_a_heading_of_one_cell_stands_over_the_rows_of_a_table(capsys):
+    """The demo heads each of its requests so."""
+    show.table("both", ["name", "gap", ""], [["[bold]one record[/bold]"], ["jit", "1.5", "met"]])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["one", "record"] in lines
+    assert ["jit", "1.5", "met"] in lines

@@ -138,11 +138,14 @@ NUMBERS = re.compile(r"[\d\s.,%+\-−–e→]+")
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on standard output, no column cut short; numbers stand to the right."""
+    """A table on standard output, no column cut short; numbers stand to the right.
+
+    A row may end early: a heading of one cell stands over the rows below it.
+    """
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     names = min(20, max((len(row[0]) for row in rows), default=0))  # a name is not cut in two
     for place, column in enumerate(columns):
-        said = "".join(row[place] for row in rows)
+        said = "".join(row[place] for row in rows if place < len(row))
         justify = "right" if place and NUMBERS.fullmatch(said) else "left"
         head = max((len(word) for word in column.split()), default=0)  # nor is a word of the head
         least = max(head, 0 if place else names)
