@@ -46,8 +46,11 @@ UNTUNED = {"baseline", "retrain", "jit", "assd"}
 SCALED = {"l2ul": {"adversarials": 2, "adversarials_per_step": 2, "attack_steps": 20}}
 """Its published 2,001 passes a record before the first step are made for 16 records."""
 
-SHORT = {"l2ul": {"steps": 200}}
-"""It goes on until no record is answered with its label: 2,000 steps of random ones, ten times."""
+KNOBS = {"l2ul": ("steps", 2000)}
+"""What is searched for is the strength, 1 as it comes, but where a smaller step only takes longer."""
+
+WITHOUT = {"emmn": {"repair_epochs": 0}}
+"""Searched without its repair, which no strength makes smaller and which takes what it repairs."""
 
 CHEAP, DEAR = (10**0.5, 6), (10.0, 3)
 """By which factor the strength goes, and cells at most: of methods that see few records, or all."""
@@ -143,11 +146,11 @@ def collapsed(task: str, name: str, store: str) -> bool:
 def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:
     """The strengths of one method, each chosen from what the last ones came to."""
     factor, at_most = DEAR if "retain" in METHODS[name].sees else CHEAP
-    request, strength, gaps = requests(task, tuning=True)[0], 1.0, []
+    knob, first = KNOBS.get(name, ("strength", 1.0))
+    request, value, gaps = requests(task, tuning=True)[0], first, []
     for place in range(at_most):
-        stronger = {} if place == 0 else {"strength": round(strength, 6)}
-        short = SHORT.get(name, {}) if task == "random" else {}
-        settings = {**own(name, request), **short, **stronger}
+        turned = {} if place == 0 else {knob: type(first)(round(value, 6))}
+        settings = {**own(name, request), **WITHOUT.get(name, {}), **turned}
         said = yield Row("tuning", request, name, settings)
         bearable = said["finite"] and said["lost"] <= BEARABLE
         if place == 0:
@@ -159,7 +162,7 @@ def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:
         if up and gaps and said["gap"] >= gaps[-1]:
             return
         gaps.append(said["gap"])
-        strength *= factor if up else 1 / factor
+        value *= factor if up else 1 / factor
 
 
 def tuned(task: str, store: str) -> list[Row]:
@@ -167,7 +170,7 @@ def tuned(task: str, store: str) -> list[Row]:
     return [
         Row("tuned", scored(task), name, settings)
         for name, settings in best(task, store).items()
-        if "strength" in settings
+        if settings != own(name, scored(task))
     ]
 
 
