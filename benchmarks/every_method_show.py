@@ -46,9 +46,8 @@ def line(name: str, cell: Row) -> str:
     near = "–" if cell["gap"] is None else f"{100 * cell['gap']:.1f}"
     trained = cell["accuracy"]["retain"]
     passes = cell["passes"]
-    settings = ", ".join(f"{k} {v:g}" for k, v in cell["settings"].items())
     return (
-        f"| `{name}` | {_sees(name, cell['task'])} | {settings or 'published'} | {columns} | "
+        f"| `{name}` | {_sees(name, cell['task'])} | {_settings(cell)} | {columns} | "
         f"{'–' if trained is None else f'{100 * trained:.1f}'} | {near} | {became(cell)} | "
         f"{cell['seconds']:.0f} | {passes['forward']:,} + {passes['backward']:,} |"
     )
@@ -100,25 +99,30 @@ def collapses(record: Row) -> list[str]:
     """Which methods broke the model as published, and at which strength they did not."""
     lines = ["## What collapsed as published", "", "| task | method | as published | searched on another request, scored here |", "|---|---|---|---|"]  # fmt: skip
     for task in TASKS:
-        tuned = of(record, "tuned", task)
         for name, cell in of(record, "published", task).items():
             if not (word := became(cell)):
                 continue
-            other = tuned.get(name)
-            if not any(c["method"] == name for c in tried(record, task)):
-                found = "not searched"
-            elif other is None and any(
-                bearable(c) for c in tried(record, task) if c["method"] == name
-            ):
-                found = "bearable ones there, the nearest of them not scored here"
-            else:
-                found = "nothing of the search was bearable"
-            if other is not None:
-                near = "–" if other["gap"] is None else f"{100 * other['gap']:.1f}"
-                lost = "–" if other["lost"] is None else f"{100 * other['lost']:.1f}"
-                found = f"strength {other['settings']['strength']:g}: gap {near}, {lost} lost"
-            lines.append(f"| {task} | `{name}` | {word} | {found} |")
+            lines.append(f"| {task} | `{name}` | {word} | {_instead(record, task, name)} |")
     return [*lines, ""]
+
+
+def _instead(record: Row, task: str, name: str) -> str:
+    """What the search came to for a method that collapsed: a setting, or how far it looked."""
+    searched = [cell for cell in tried(record, task) if cell["method"] == name]
+    other = of(record, "tuned", task).get(name)
+    if other is None:
+        unscored = any(bearable(cell) for cell in searched)
+        none = f"none of {len(searched)} searched was bearable" if searched else "not searched"
+        return "bearable ones there, not scored here" if unscored else none
+    near = "–" if other["gap"] is None else f"{100 * other['gap']:.1f}"
+    lost = "–" if other["lost"] is None else f"{100 * other['lost']:.1f}"
+    word = became(other)
+    return f"{_settings(other)}: gap {near}, {lost} lost" + f" ({word} here)" * bool(word)
+
+
+def _settings(cell: Row) -> str:
+    """Those that are not the method's own."""
+    return ", ".join(f"{k} {v:g}" for k, v in cell["settings"].items()) or "published"
 
 
 def page(record: Row) -> str:
@@ -135,9 +139,11 @@ def page(record: Row) -> str:
                 "first weights: its gap is about what the seed alone does. Trained accuracy is that on the records that stay, which methods that see `retain` are trained on. "
                 "Published: the settings as they come. Strength: searched on base model 0 and another request, for the least gap at "
                 "two points of D_r lost at most, on the same unseen images as the table ([how](../benchmarks/every_method.py)): of methods that "
-                "see few records in up to 6 steps of √10, up or down; of those that train on what stays on the class alone, in up to 3 steps "
-                "of 10, and only down, where 1 was not bearable. So what sees `retain` is shown nearly as published, and the others at "
-                "their best of several. `l2ul` is scaled, which changes the weights of its two terms; `source_free_newton` is told "
+                "see few records in up to 6 steps of √10, up or down; of those that train on what stays in up to 3 steps "
+                "of 10, and only down, where 1 was not bearable; on the class all, on the sub-class and random records those that collapsed as "
+                "published. So what sees `retain` is shown nearly as published, and on the class the others at "
+                "their best of several. `l2ul` is scaled, which changes the weights of its two terms, and searched by its number of steps; "
+                "`emmn` is searched without its repair; `source_free_newton` is told "
                 "how many records stay. Seconds on one of two busy cores, so "
                 "only roughly comparable ([costs side by side](method_costs.md)); passes forward + backward, counted. One model "
                 "and one request a task: differences of a few points are noise. `gkt` has [its own page](gkt_curve.md)."
