@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from efface.evidence import collect
+from efface.evidence.alarms import alarms
 
 TRUTH = Path(__file__).parent.parent / "tests" / "test_evidence_truth.py"
 APART = ("control.", "attack.loss_low_rate", "moved.")
@@ -21,16 +22,18 @@ def main() -> None:
     """Print for each judged row how often it stood out, and the sum."""
     torch.set_num_threads(1)
     truth = runpy.run_path(str(TRUTH))
-    judged, flagged = Counter(), Counter()
+    judged, flagged, alarmed = Counter(), Counter(), Counter()
     for seed in range(100, 300):
         net, split = truth["_drawn"](seed)
         evidence = collect(net, truth["_weighted"](net, range(50), 0), split)
+        alarmed += Counter(tier for tier in ("T0", "T1", "T2") if alarms(evidence, tier=tier))
         for row in evidence.rows:
             if row.status != "not run" and row.verdict != "described":
                 judged[row.key] += 1
                 flagged[row.key] += row.status != "plain"
     for key in judged:
         print(f"{key:28s} {flagged[key]:4d} of {judged[key]}")
+    print("draws with an alarm, by tier:", dict(alarmed))
     counted = [key for key in judged if not key.startswith(APART)]
     print(f"without {', '.join(APART)}: {total(flagged, counted)} of {total(judged, counted)}")
 

@@ -166,10 +166,12 @@ def _again_row(
         ~clean.correct & np.concatenate([right[side] for right in ours.values()], 1).any(1)
         for side, clean in enumerate((facts.forget.before, facts.forget.after))
     )
-    target = None
+    target = p = None
     if unseen is not None:
         again = ~unseen[0].after.correct & np.concatenate([*unseen[1].values()], 1).any(1)
         target = _matched(facts, unseen[0], again * 1.0)
+        counts = [[int(k.sum()), int((~k).sum())] for k in (after, again)]
+        p = float(stats.fisher_exact(counts, alternative="greater").pvalue)
     return _residual_row(
         facts,
         key="residual.again",
@@ -178,6 +180,7 @@ def _again_row(
         after=float(after.mean()),
         target=target,
         note="",
+        p=p,
     )
 
 
@@ -194,6 +197,7 @@ def _residual_row(  # the fields of one row
     after: float,
     target: float | None,
     note: str,
+    p: float | None = None,
 ) -> Row:
     n = len(facts.forget)
     interval = clopper_pearson(round(after * n), n)
@@ -213,4 +217,5 @@ def _residual_row(  # the fields of one row
         verdict=verdict,
         status=status,
         note=note.strip(),
+        p=p,
     )

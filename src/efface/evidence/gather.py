@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from efface.evidence import answers, controls, forgotten, moved, staying, unseen
+from efface.evidence import answers, controls, forgotten, moved, sanity, staying, unseen
 from efface.evidence.facts import Facts, NotRun, Pair
 from efface.evidence.rows import NOT_RUN, PLAIN, RED, Evidence, Row, not_run
 from efface.types import Split
@@ -50,6 +50,8 @@ TESTS = (
     Test("forget.right", "Answers on forget", "forget", "T0", answers.forget_rows, classes=False),
     Test("residual", "Knowledge left around the records", "forget", "T0", forgotten.residual_rows),
     Test("moved", "What moved", "moved", "T0", moved.moved_rows),
+    Test("sanity.repeated", "The same inputs asked twice", "moved", "T0", sanity.repeated_rows),
+    Test("sanity.constant", "Outputs depend on inputs", "moved", "T0", sanity.constant_rows),
     Test("drift", "Answers on synthetic inputs", "moved", "T0", moved.drift_rows),
     Test("attack.loss", "Membership attack on the loss", "unseen", "T1", unseen.attack_rows),
     Test("like_unseen", "Like unseen, record by record", "unseen", "T1", unseen.likeness_rows),

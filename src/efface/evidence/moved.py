@@ -110,6 +110,7 @@ def _movement_row(weights: list[dict]) -> Row:
         unit="ratio",
         verdict="nothing moved" if still == len(weights) else "described",
         status=LOOK if still == len(weights) else PLAIN,
+        p=0.0 if still == len(weights) else None,
         note=f"{still} of {len(weights)} tensors did not move. Farthest: {farthest['name']}, "
         f"{farthest['relative']:.3g}. How far weights moved says nothing about what is forgotten.",
     )

@@ -30,6 +30,8 @@ class Row:
     ``target``: a number in the same unit, words ("like unseen"), or None where the tier has none.
     ``interval``: 95 % interval of ``after`` unless the note says otherwise. ``unit``: share, nats,
     logits, area, distance, p, ratio or count. ``verdict``: in words; ``status``: see PLAIN.
+    ``p``: how often a model that never saw the records would be so far off; None where that is not
+    known. What ``alarms`` decides by.
     """
 
     key: str
@@ -44,11 +46,12 @@ class Row:
     verdict: str = ""
     status: str = PLAIN
     note: str = ""
+    p: float | None = None
 
 
 def not_run(row: Row, why: str) -> Row:
     """The row of a test that says nothing, and why."""
-    silent = {"before": None, "after": None, "interval": None}
+    silent = {"before": None, "after": None, "interval": None, "p": None}
     return replace(row, **silent, verdict="not run", status=NOT_RUN, note=why)
 
 

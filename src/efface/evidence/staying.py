@@ -6,9 +6,12 @@ from efface.evidence.facts import Facts, NotRun, Pair
 from efface.evidence.rows import LOOK, PLAIN, Row, count
 from efface.evidence.verdicts import against, utility
 from efface.scores.indistinguishability import expected_from_unseen
-from efface.scores.intervals import clopper_pearson, paired_change
+from efface.scores.intervals import clopper_pearson, fall_p, paired_change
 from efface.scores.membership import entropy_attack, taken_for_members
 from efface.scores.utility import accuracy, per_class_accuracy, worst_class_change
+
+ALLOWED = 0.02
+"""A model that never saw the records had fewer to learn from: a fall up to this is no alarm."""
 
 
 def holdout_rows(facts: Facts) -> list[Row]:
@@ -84,6 +87,7 @@ def _accuracy_rows(facts: Facts, pair: Pair, key: str, name: str) -> list[Row]:
         status=status,
         note=f"{count(len(pair))}. Change {100 * change:+.2f} points "
         f"({100 * low:+.2f} to {100 * high:+.2f}).",
+        p=fall_p(gained, lost, len(pair), allowed=ALLOWED),
     )
     return [row, _worst_row(facts, pair, key, tier)]
 

@@ -8,7 +8,7 @@ from efface.evidence.facts import Facts, NotRun
 from efface.evidence.rows import LOOK, PLAIN, Row, not_run
 from efface.evidence.verdicts import against, attacked
 from efface.scores.indistinguishability import ks, like_unseen, placements, two_sided
-from efface.scores.intervals import clopper_pearson
+from efface.scores.intervals import clopper_pearson, share_p
 from efface.scores.measure import Measured
 from efface.scores.membership import LEAST_FALSE_ALARMS, Attack, loss_attack
 
@@ -50,6 +50,7 @@ def attack_rows(facts: Facts) -> list[Row]:
         status=status,
         note=f"A weak attack: one threshold for all. {after.forget_n} forget against "
         f"{after.unseen_n} unseen records {facts.alike}.{left_out}" + _own_answer(facts),
+        p=after.p,
     )
     return [row, _low_rate_row(facts, before, after)]
 
@@ -129,6 +130,7 @@ def likeness_rows(facts: Facts) -> list[Row]:
         verdict=verdict,
         status=status,
         note=f"Each among {among}; {100 * high:.1f} % lie too high, {100 * low:.1f} % too low.",
+        p=share_p(round(share * n), n, LIKE, targets_n=len(facts.rivals)),
     )
     return [row, _ks_row(facts)]
 

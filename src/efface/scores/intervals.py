@@ -72,3 +72,34 @@ def paired_change(
     centre = (gained - lost) / (n + 2)
     spread = z * math.sqrt((gained + lost + 1) - (gained - lost) ** 2 / (n + 2)) / (n + 2)
     return (gained - lost) / n, max(-1.0, centre - spread), min(1.0, centre + spread)
+
+
+def auc_p(auc: float, m: Count, n: Count) -> float:
+    """Two-sided p of an area, from m positives and n negatives, if the two were drawn alike.
+
+    Normal approximation of Mann-Whitney's statistic without ties: 0 to 1, uniform where nothing is.
+    """
+    return float(2 * stats.norm.sf(abs(auc - 0.5) / math.sqrt((m + n + 1) / (12 * m * n))))
+
+
+def fall_p(gained: int, lost: int, n: int, *, allowed: float = 0.0) -> float:
+    """One-sided p of a share's fall on the same n records by more than ``allowed``.
+
+    Agresti and Min's estimate, as in ``paired_change``: 0 to 1; at most uniform where the share
+    fell by ``allowed`` or less.
+    """
+    centre = (gained - lost) / (n + 2)
+    spread = math.sqrt((gained + lost + 1) - (gained - lost) ** 2 / (n + 2)) / (n + 2)
+    return float(stats.norm.cdf((centre + allowed) / spread))
+
+
+def share_p(hits: int, n: int, target: float, *, targets_n: Count = math.inf) -> float:
+    """Two-sided p of ``hits`` in ``n`` for a share of ``target``, itself found on ``targets_n``.
+
+    The greater of the exact binomial one and of the normal one that knows the target's own error.
+    """
+    exact = float(stats.binomtest(hits, n, target).pvalue)
+    spread = math.sqrt(target * (1 - target) * (1 / n + 1 / targets_n))
+    if not spread:
+        return exact
+    return max(exact, float(2 * stats.norm.sf(abs(hits / n - target) / spread)))

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from efface.errors import InputError
 from efface.scores.indistinguishability import placements
-from efface.scores.intervals import auc_interval, clopper_pearson, smallest_auc
+from efface.scores.intervals import auc_interval, auc_p, clopper_pearson, smallest_auc
 
 LEAST_FALSE_ALARMS = 3
 """A rate of false alarms is resolvable when at least so many non-members may be flagged."""
@@ -67,7 +67,8 @@ class Attack:
     unseen one of its class. Above: still recognised. Below: recognised by being too bad.
     ``tpr``: share of forget records found at ``fpr`` false alarms; chance and target ``fpr``; None
     when the non-members are too few to resolve it. ``unmatched``: forget records left out because
-    no unseen record has their class. ``smallest_auc``: what the sample could have seen.
+    no unseen record has their class. ``smallest_auc``: what the sample could have seen; ``p``: of
+    the area, two-sided, where the records are like unseen ones.
     """
 
     auc: float
@@ -79,6 +80,7 @@ class Attack:
     unseen_n: int
     unmatched: int
     smallest_auc: float
+    p: float
 
     @property
     def recognised(self) -> bool:
@@ -135,6 +137,7 @@ def loss_attack(
         unseen_n=len(rivals),
         unmatched=len(forget) - m,
         smallest_auc=smallest_auc(m, n, level=level),
+        p=auc_p(auc, m, n),
     )
 
 

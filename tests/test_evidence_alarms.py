@@ -1,0 +1,134 @@
+"""One level for a whole page: which rows are off for more than chance."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from efface.evidence import collect
+from efface.evidence.alarms import alarms
+from efface.evidence.rows import RED, Evidence, Row
+from efface.scores.intervals import auc_p, fall_p, share_p
+from efface.types import Records, Split
+
+
+def page(*p_values, tier="T1"):
+    """Evidence with one row for each p."""
+    rows = [Row(f"row{place}", "", "unseen", tier, p=p) for place, p in enumerate(p_values)]
+    return Evidence(tier=tier, rows=tuple(rows), records=[])
+
+
+def keys(found):
+    """Names of the rows."""
+    return [row.key for row in found]
+
+
+def test_holms_rule_by_hand():
+    """Of four rows: 0.01 against 0.05/4, 0.016 against 0.05/3, then 0.03 against 0.05/2 ends it."""
+    assert keys(alarms(page(0.016, 0.03, 0.01, 0.9))) == ["row2", "row0"]
+
+
+def test_a_row_off_by_itself_is_no_alarm_among_many():
+    """0.04 is below 0.05 and above 0.05/2."""
+    assert keys(alarms(page(0.04))) == ["row0"]
+    assert keys(alarms(page(0.04, 0.5))) == []
+
+
+def test_a_row_without_p_is_not_counted():
+    """Else every described row would cost power."""
+    assert keys(alarms(page(0.04, None, None))) == ["row0"]
+
+
+def test_a_crashed_row_is_an_alarm_of_its_own():
+    """A test that crashed may hide anything."""
+    crashed = Row("attack.loss", "", "unseen", "T1", status=RED, note="ValueError: nan")
+    assert keys(alarms(Evidence("T1", (crashed,), []))) == ["attack.loss"]
+
+
+def test_rows_of_a_higher_tier_are_left_out_when_a_lower_one_is_asked_for():
+    """What a lower tier would have seen."""
+    assert alarms(page(0.001, tier="T2"), tier="T1") == []
+
+
+def test_under_nothing_one_page_in_twenty_has_an_alarm():
+    """4,000 pages of eight independent uniform p: 5 % of them, give or take 0.7 points."""
+    drawn = np.random.default_rng(0).random((4000, 8))
+    assert np.mean([bool(alarms(page(*row))) for row in drawn.tolist()]) == pytest.approx(
+        0.05, abs=0.0105
+    )
+
+
+def test_the_p_of_an_area_is_that_of_mann_whitney():
+    """Continuous scores, no ties: scipy's asymptotic p without its correction."""
+    generator = np.random.default_rng(1)
+    ours, theirs = generator.normal(0.3, 1, 40), generator.normal(0, 1, 90)
+    found = stats.mannwhitneyu(ours, theirs, method="asymptotic", use_continuity=False)
+    assert auc_p(found.statistic / (40 * 90), 40, 90) == pytest.approx(found.pvalue, rel=1e-9)
+
+
+def test_the_p_of_a_fall_is_rare_where_the_share_fell_by_what_is_allowed():
+    """True fall of 2 points allowed 2: one-sided p below 0.05 about one time in twenty."""
+    generator = np.random.default_rng(2)
+    drawn = generator.multinomial(600, [0.03, 0.05, 0.92], 2000)
+    p_values = [fall_p(int(g), int(k), 600, allowed=0.02) for g, k, _ in drawn]
+    assert 0.03 < np.mean(np.array(p_values) < 0.05) < 0.07
+    assert fall_p(0, 100, 600, allowed=0.02) < 1e-6
+    assert fall_p(20, 20, 600, allowed=0.02) > 0.9
+
+
+def test_the_p_of_a_share_knows_the_error_of_its_target():
+    """Exact for a known target; rarer off for one that was itself counted."""
+    assert share_p(90, 100, 0.95) == pytest.approx(stats.binomtest(90, 100, 0.95).pvalue)
+    assert share_p(85, 100, 0.95, targets_n=100) > share_p(85, 100, 0.95)
+
+
+class Dice(nn.Module):
+    """Adds noise to every answer: what a provider may do to hide a record."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x) + 0.1 * torch.randn(len(x), 3)
+
+
+def split_of(n=20):
+    """Records of three classes and nothing else: tier T0."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, 4, generator=generator)
+    y = torch.arange(n) % 3
+    return Split(Records(x, y, tuple(f"r{row}" for row in range(n))))
+
+
+def net(scale=1.0):
+    """Three logits of four inputs."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = nn.Linear(4, 3)
+    with torch.no_grad():
+        made.weight.mul_(scale)
+    return made
+
+
+def test_answers_by_chance_are_an_alarm_without_any_other_data():
+    """The other net has dice too, and smaller weights."""
+    with torch.random.fork_rng():
+        found = alarms(collect(Dice(net()), Dice(net(0.9)), split_of()))
+    assert "sanity.repeated" in keys(found)
+
+
+def test_one_answer_for_all_is_an_alarm_without_any_other_data():
+    """Only the bias is left."""
+    assert keys(alarms(collect(net(), net(0.0), split_of()))) == ["sanity.constant"]
+
+
+def test_the_untouched_model_is_an_alarm_without_any_other_data():
+    """Nothing was done."""
+    assert keys(alarms(collect(net(), net(), split_of()))) == ["moved.weights"]
+
+
+def test_a_model_that_answers_otherwise_is_none():
+    """At T0 nothing says what the right answers are."""
+    assert alarms(collect(net(), net(0.9), split_of())) == []
