@@ -181,6 +181,7 @@ def _again_row(
         target=target,
         note="",
         p=p,
+        tier="T0" if p is None else "T1",
     )
 
 
@@ -198,6 +199,7 @@ def _residual_row(  # the fields of one row
     target: float | None,
     note: str,
     p: float | None = None,
+    tier: str = "T0",
 ) -> Row:
     n = len(facts.forget)
     interval = clopper_pearson(round(after * n), n)
@@ -209,7 +211,7 @@ def _residual_row(  # the fields of one row
         key=key,
         name=name,
         section="forget",
-        tier="T0",
+        tier=tier,
         before=before,
         after=after,
         target=target,

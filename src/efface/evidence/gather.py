@@ -192,6 +192,8 @@ def _part(make: Callable, name: str, facts: Facts, *, new: bool) -> tuple[Any, l
     """What a table or a figure shows; None and a red row when it cannot be had."""
     try:
         return make(facts, new=new), []
+    except NotRun:  # the test of that name is a row that says why
+        return None, []
     except Exception as error:  # noqa: BLE001  # whatever went wrong must stand in the report
         row = Row(f"part.{name}", f"What the page shows as {name}", "forget", "T0")
         note = f"{type(error).__name__}: {error}"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.adapters import adapter_of, asked
-from efface.evidence.facts import Facts
+from efface.evidence.facts import Facts, NotRun
 from efface.evidence.nearby import synthetic
 from efface.evidence.rows import LOOK, PLAIN, Row
 from efface.scores.intervals import clopper_pearson
@@ -45,6 +45,8 @@ def drift_rows(facts: Facts) -> list[Row]:
 
 def tensors(old: nn.Module, new: nn.Module) -> list[dict[str, Any]]:
     """For each weight and buffer: how far it moved, relative to its own length."""
+    if _shapes(old) != _shapes(new):
+        raise NotRun("the new model has other tensors than the old one")
     found: list[dict[str, Any]] = []
     for kind, before, after in (
         ("weight", dict(old.named_parameters()), dict(new.named_parameters())),
@@ -67,6 +69,11 @@ def tensors(old: nn.Module, new: nn.Module) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    every = [*model.named_parameters(), *model.named_buffers()]
+    return {name: tuple(tensor.shape) for name, tensor in every}
 
 
 def _length(tensor: Tensor) -> float:
