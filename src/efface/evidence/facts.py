@@ -1,7 +1,7 @@
 """What the tests of one request share: both models' answers, measured when first asked for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -111,6 +111,13 @@ class Facts:
         """At most ``most`` records, drawn by the hash of their ids."""
         order = np.argsort([record_key(f"{self.seed}:{i}") for i in pair.records.ids])
         return pair.take(np.sort(order[:most]))
+
+    def about(self, some: Pair) -> "Facts":
+        """The same facts about some of the forget records; what was measured is not asked again."""
+        fewer = replace(self, split=replace(self.split, forget=some.records))
+        known = {k: v for k, v in self.__dict__.items() if k in ("holdout", "retain", "rivals")}
+        fewer.__dict__.update(known, forget=some)
+        return fewer
 
     def seen_by_attack(self, measured: Measured) -> Measured:
         """With the labels that an attack may read: the model's own answers if those are wrong."""

@@ -1,7 +1,5 @@
 """What is still said about the forget records and about what lies around them (tier T0)."""
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import Bool
 from scipy import stats
@@ -112,8 +110,7 @@ def residual_rows(facts: Facts) -> list[Row]:
     kinds = [kind for kind in VIEWERS if kind not in facts.method_saw]
     if not kinds:
         raise NotRun("the method was trained on every view that this test has")
-    looked_at = facts.sample(facts.forget, MOST_UNSEEN).records
-    facts = replace(facts, split=replace(facts.split, forget=looked_at))
+    facts = facts.about(facts.sample(facts.forget, MOST_UNSEEN))
     ours = {kind: _views(facts, facts.forget, kind) for kind in kinds}
     unseen = None
     if facts.has_unseen and len(facts.rivals) and not facts.mislabelled:

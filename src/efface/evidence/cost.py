@@ -1,0 +1,43 @@
+"""What the tests of a tier cost before they start: records that go forward through a model."""
+
+import numpy as np
+
+from efface.adapters import adapter_of
+from efface.evidence.forgotten import MOST_UNSEEN
+from efface.evidence.moved import SYNTHETIC
+from efface.evidence.nearby import VIEWERS, VIEWS
+from efface.evidence.sanity import INPUTS
+from efface.types import Records, Split
+
+IMAGES = 4
+"""Dimensions of a batch of images: the views are made of these alone."""
+
+
+def forward_passes(
+    split: Split, *, mislabelled: bool = False, method_saw: tuple[str, ...] = ()
+) -> int:
+    """Forward passes of ``collect`` on this split: each record once through each model, and views.
+
+    The views are of at most 500 forget and 500 unseen records; three sets of noise inputs are
+    asked of the new model, two of the old. Exact for finite answers; no backward pass is made.
+    """
+    given = [part for part in (split.forget, split.holdout, split.retain) if part]
+    once = 2 * sum(len(part) for part in given)
+    viewed = 2 * VIEWS * len([kind for kind in VIEWERS if kind not in method_saw])
+    noise = 2 * SYNTHETIC + 2 * INPUTS + 2 * INPUTS
+    return once + viewed * _viewed(split, mislabelled=mislabelled) + noise
+
+
+def _viewed(split: Split, *, mislabelled: bool) -> int:
+    """Records whose views are looked at."""
+    forget = split.forget
+    if forget.x.ndim != IMAGES or adapter_of(forget).name != "one label":
+        return 0
+    unseen = 0 if mislabelled else _of_the_same_classes(forget, split.holdout)
+    return min(len(forget), MOST_UNSEEN) + min(unseen, MOST_UNSEEN)
+
+
+def _of_the_same_classes(forget: Records, holdout: Records | None) -> int:
+    if not holdout:
+        return 0
+    return int(np.isin(holdout.y.cpu().numpy(), forget.y.cpu().numpy()).sum())

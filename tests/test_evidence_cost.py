@@ -1,0 +1,63 @@
+"""The tests of a tier say what they cost before they start, and cost that."""
+
+import copy
+
+import pytest
+import torch
+
+from efface.evidence import collect
+from efface.evidence.cost import forward_passes
+from efface.passes import Counted
+from efface.testing.digits import digits, learned
+from efface.types import Records, Split
+
+LABELLED = digits()
+
+
+def split_at(tier):
+    """40 digits to forget, 60 unseen, 100 that stay, as far as the tier has them."""
+    holdout = LABELLED.take(range(300, 360)) if tier > "T0" else None
+    retain = LABELLED.take(range(100, 200)) if tier > "T1" else None
+    return Split(LABELLED.take(range(40)), holdout, retain)
+
+
+def counted(model, student, split, **told):
+    """Forward passes of all tests, and the backward ones."""
+    old, new = Counted(model), Counted(student)
+    collect(old.model, new.model, split, **told)
+    both = old.passes, new.passes
+    return sum(p.forward for p in both), sum(p.backward for p in both)
+
+
+def other():
+    """The net with smaller weights."""
+    student = copy.deepcopy(learned())
+    with torch.no_grad():
+        student[-1].weight.mul_(0.9)
+    return student
+
+
+@pytest.mark.parametrize("tier", ["T0", "T1", "T2"])
+def test_the_declared_passes_are_those_that_are_made(tier):
+    """Each record once through each model, twelve views of 40 and 60, and noise inputs."""
+    split = split_at(tier)
+    assert counted(learned(), other(), split) == (forward_passes(split), 0)
+
+
+def test_views_that_the_method_was_trained_on_are_not_paid_for():
+    """Nor are those of unseen records where the labels are wrong."""
+    split = split_at("T1")
+    told = {"mislabelled": True, "method_saw": ("light", "focus")}
+    assert counted(learned(), other(), split, **told) == (forward_passes(split, **told), 0)
+
+
+def test_records_that_are_no_images_have_no_views():
+    """A table: 30 records twice, and noise."""
+    net = torch.nn.Linear(4, 3)
+    x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    split = Split(Records(x, torch.arange(30) % 3, tuple(f"r{row}" for row in range(30))))
+    smaller = copy.deepcopy(net)
+    with torch.no_grad():
+        smaller.weight.mul_(0.9)
+    assert counted(net, smaller, split) == (forward_passes(split), 0)
+    assert forward_passes(split) == 60 + 6 * 256
