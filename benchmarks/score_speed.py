@@ -1,0 +1,114 @@
+"""What the scores of tier T2 cost beside bare forward passes, and the field's form at batch size 1.
+
+    EFFACE_DATA=… python benchmarks/score_speed.py    # about five minutes alone; results/score_speed.md
+
+1,000 forget, 10,000 holdout and 2,000 retain records of CIFAR-10 through a quarter VGG11 (what it has
+learned makes no difference). Each round times all forms one after the other; the median counts.
+"""
+
+import copy
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from efface.adapters import asked
+from efface.evidence import collect
+from efface.evidence.cost import forward_passes
+from efface.io.dataset import open_table
+from efface.passes import Counted
+from efface.recipes import RECIPES, fresh
+from efface.record import versions
+from efface.scores.measure import measure
+from efface.types import Split
+
+FORGET, HOLDOUT, RETAIN, ROUNDS, ONE_BY_ONE = 1_000, 10_000, 2_000, 3, 1_000
+RECIPE = RECIPES["cifar10-vgg-quarter"]
+
+
+def split() -> Split:
+    """Records as a request has them."""
+    folder = f"{os.environ['EFFACE_DATA']}/cifar10"
+    train, test = (open_table(f"{folder}:{part}") for part in ("train", "test"))
+    known = train.records(range(FORGET + RETAIN), RECIPE.preprocessing)
+    unseen = test.records(range(HOLDOUT), RECIPE.preprocessing)
+    return Split(known.take(range(FORGET)), unseen, known.take(range(FORGET, FORGET + RETAIN)))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall-clock of one call."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Time, count, and write record and page."""
+    torch.set_num_threads(1)
+    old, records = fresh(RECIPE, 10, seed=0).eval(), split()
+    new = copy.deepcopy(old)
+    with torch.no_grad():
+        for weight in new.parameters():
+            weight.mul_(1.01)
+    declared, (some, bare) = forward_passes(records), (records.holdout, records.holdout.x)
+    counted = Counted(old), Counted(new)
+    collect(counted[0].model, counted[1].model, records)
+    made = sum(one.passes.forward for one in counted)
+    times = {"scores": [], "passes": [], "measured": [], "one_by_one": [], "batched": []}
+    for _ in range(ROUNDS):
+        times["passes"].append(
+            seconds(lambda: asked(old, some, batch_size=256)) * declared / len(bare)
+        )
+        times["scores"].append(seconds(lambda: collect(old, new, records)))
+        times["measured"].append(seconds(lambda: measure(old, some)))
+        few = some.take(range(ONE_BY_ONE))
+        times["one_by_one"].append(seconds(lambda: measure(old, few, batch_size=1)))
+        times["batched"].append(seconds(lambda: measure(old, few)))
+    middle = {name: float(np.median(found)) for name, found in times.items()}
+    record = {
+        "command": "python benchmarks/score_speed.py",
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": versions(),
+        "records": {"forget": FORGET, "holdout": HOLDOUT, "retain": RETAIN},
+        "declared_passes": declared,
+        "made_passes": made,
+        "seconds": times,
+        "median_seconds": middle,
+        "beyond_passes_seconds": middle["scores"] - middle["passes"],
+        "allowed_seconds": 1.2 * middle["passes"] + 2,
+        "one_by_one_over_batched": middle["one_by_one"] / middle["batched"],
+    }
+    Path("results/score_speed.json").write_text(json.dumps(record, indent=1) + "\n")
+    Path("results/score_speed.md").write_text(page(record))
+
+
+def page(record: dict) -> str:
+    """The table from the record."""
+    middle = record["median_seconds"]
+    n = record["records"]
+    return "\n".join(
+        [
+            "# What the scores of tier T2 cost",
+            "",
+            f"`{record['command']}`, {record['date']}. {n['forget']:,} forget, {n['holdout']:,} holdout and {n['retain']:,} retain records of "
+            f"CIFAR-10, quarter VGG11, one thread; medians of {len(record['seconds']['scores'])} rounds, all forms in each.",
+            "",
+            "| | |",
+            "|---|---|",
+            f"| forward passes declared before it starts | {record['declared_passes']:,} |",
+            f"| forward passes made | {record['made_passes']:,} |",
+            f"| seconds of so many bare passes | {middle['passes']:.1f} |",
+            f"| seconds of all tests of the tier, figures' arrays and tables | {middle['scores']:.1f} |",
+            f"| allowed: 1.2 times the passes and 2 s of statistics | {record['allowed_seconds']:.1f} |",
+            f"| one record at a time, as the field's entropy attack asks, over batches of 256 | {record['one_by_one_over_batched']:.1f} times |",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
