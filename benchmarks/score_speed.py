@@ -55,6 +55,7 @@ def main() -> None:
         for weight in new.parameters():
             weight.mul_(1.01)
     declared, (some, bare) = forward_passes(records), (records.holdout, records.holdout.x)
+    few = some.take(range(ONE_BY_ONE))
     counted = Counted(old), Counted(new)
     collect(counted[0].model, counted[1].model, records)
     made = sum(one.passes.forward for one in counted)
@@ -65,7 +66,6 @@ def main() -> None:
         )
         times["scores"].append(seconds(lambda: collect(old, new, records)))
         times["measured"].append(seconds(lambda: measure(old, some)))
-        few = some.take(range(ONE_BY_ONE))
         times["one_by_one"].append(seconds(lambda: measure(old, few, batch_size=1)))
         times["batched"].append(seconds(lambda: measure(old, few)))
     middle = {name: float(np.median(found)) for name, found in times.items()}
@@ -94,8 +94,10 @@ def page(record: dict) -> str:
         [
             "# What the scores of tier T2 cost",
             "",
-            f"`{record['command']}`, {record['date']}. {n['forget']:,} forget, {n['holdout']:,} holdout and {n['retain']:,} retain records of "
-            f"CIFAR-10, quarter VGG11, one thread; medians of {len(record['seconds']['scores'])} rounds, all forms in each.",
+            (
+                f"`{record['command']}`, {record['date']}. {n['forget']:,} forget, {n['holdout']:,} holdout and {n['retain']:,} retain records of "
+                f"CIFAR-10, quarter VGG11, one thread; medians of {len(record['seconds']['scores'])} rounds, all forms in each."
+            ),
             "",
             "| | |",
             "|---|---|",
