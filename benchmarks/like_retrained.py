@@ -31,6 +31,7 @@ from jit_requests import FIRST
 
 RETRAINED, FIRST_SEED = 16, 200
 RESULTS = Path("results")
+LEVEL = 0.05
 PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
 
 
@@ -169,7 +170,7 @@ def verdict(record: dict[str, Any]) -> str:
 
 def _of_part(found: dict[str, Any], part: str) -> str:
     entropy, accuracy = found[f"{part}.entropy"], found[f"{part}.accuracy"]
-    within = "like" if accuracy["p"] > 0.05 else "unlike"
+    within = "like" if accuracy["p"] > LEVEL else "unlike"
     return f"entropy {_word(entropy['like'])}, accuracy {within}"
 
 
