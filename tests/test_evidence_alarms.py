@@ -132,3 +132,24 @@ def test_the_untouched_model_is_an_alarm_without_any_other_data():
 def test_a_model_that_answers_otherwise_is_none():
     """At T0 nothing says what the right answers are."""
     assert alarms(collect(net(), net(0.9), split_of())) == []
+
+
+def two_layers(first=1.0, last=1.0):
+    """Eight features, three logits."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():
+        made[0].weight.mul_(first)
+        made[2].weight.mul_(last)
+    return made
+
+
+def test_a_head_that_moved_alone_is_an_alarm_without_any_other_data():
+    """The features hold what they held; a net of one layer has no others."""
+    found = alarms(collect(two_layers(), two_layers(last=0.9), split_of()))
+    assert [(row.key, row.verdict) for row in found] == [
+        ("moved.weights", "only the last layer moved")
+    ]
+    assert alarms(collect(two_layers(), two_layers(first=0.9), split_of())) == []
+    assert alarms(collect(net(), net(0.9), split_of())) == []

@@ -104,10 +104,24 @@ def moved_rows(facts: Facts) -> list[Row]:
     ]
 
 
+def _what_moved(weights: list[dict]) -> str:
+    """Nothing, or the last layer alone: what lies before it then answers as it did, to the bit."""
+    layers = list(dict.fromkeys(_layer(t) for t in weights))
+    moved = {_layer(t) for t in weights if not t["identical"]}
+    if not moved:
+        return "nothing moved"
+    return "only the last layer moved" if len(layers) > 1 and moved == {layers[-1]} else "described"
+
+
+def _layer(tensor: dict) -> str:
+    return tensor["name"].rpartition(".")[0]
+
+
 def _movement_row(weights: list[dict]) -> Row:
     moved, size = (sum(t[part] ** 2 for t in weights) ** 0.5 for part in ("moved", "length"))
     farthest = max(weights, key=lambda t: t["relative"])
     still = sum(t["identical"] for t in weights)
+    verdict = _what_moved(weights)
     return Row(
         key="moved.weights",
         name="Movement of all weights, relative to their length (L2)",
@@ -115,9 +129,9 @@ def _movement_row(weights: list[dict]) -> Row:
         tier="T0",
         after=moved / size if size else 0.0,
         unit="ratio",
-        verdict="nothing moved" if still == len(weights) else "described",
-        status=LOOK if still == len(weights) else PLAIN,
-        p=0.0 if still == len(weights) else None,
+        verdict=verdict,
+        status=PLAIN if verdict == "described" else LOOK,
+        p=None if verdict == "described" else 0.0,
         note=f"{still} of {len(weights)} tensors did not move. Farthest: {farthest['name']}, "
         f"{farthest['relative']:.3g}. How far weights moved says nothing about what is forgotten.",
     )
