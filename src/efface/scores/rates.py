@@ -63,10 +63,10 @@ def rate(
     independent (members, others) where these are fewer than the values; the values must not be nan.
     """
     m, n = counts or (len(members), len(others))
-    if math.floor(round(fpr * n, 6)) < LEAST_FALSE_ALARMS:
+    limit = threshold(others, fpr)
+    if limit is None or _alarms(n, fpr) < LEAST_FALSE_ALARMS:
         return Rate(fpr)
-    alarms = math.floor(round(fpr * len(others), 6))
-    tpr = float((members > np.sort(others)[-1 - alarms]).mean())
+    tpr = float((members > limit).mean())
     chance = chance_range(m, n, fpr=fpr, level=level)
     return Rate(
         fpr=fpr,
@@ -77,6 +77,19 @@ def rate(
     )
 
 
+def threshold(others: Float[np.ndarray, " n"], fpr: float) -> float | None:
+    """The value that at most ``fpr`` of the others exceed; None when too few may."""
+    alarms = _alarms(len(others), fpr)
+    if alarms < LEAST_FALSE_ALARMS:
+        return None
+    place = len(others) - 1 - alarms
+    return float(np.partition(others, place)[place])
+
+
+def _alarms(n: Count, fpr: float) -> int:
+    return math.floor(round(fpr * n, 6))
+
+
 def chance_range(m: Count, n: Count, *, fpr: float, level: float = 0.95) -> tuple[float, float]:
     """The range of the share found when m members are drawn like the n others.
 
@@ -84,7 +97,7 @@ def chance_range(m: Count, n: Count, *, fpr: float, level: float = 0.95) -> tupl
     parameters a + 1 and n - a, whatever the distribution; ties only lower them.
     """
     members, others = max(1, round(m)), max(1, round(n))
-    alarms = math.floor(round(fpr * others, 6))
+    alarms = _alarms(others, fpr)
     hits = np.arange(members + 1)
     below = stats.betabinom.pmf(hits, members, alarms + 1, others - alarms).cumsum()
     low, high = np.searchsorted(below, [(1 - level) / 2, (1 + level) / 2]).clip(0, members)
