@@ -10,12 +10,14 @@ from scipy import optimize, stats
 Count = int | float
 
 
-def clopper_pearson(hits: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+def clopper_pearson(hits: Count, n: Count, *, level: float = 0.95) -> tuple[float, float]:
     """Exact interval for a share of ``hits`` in ``n``; (0, 1) when nothing was counted."""
     if n == 0:
         return 0.0, 1.0
-    found = stats.binomtest(hits, n).proportion_ci(level, method="exact")
-    return float(found.low), float(found.high)
+    tail = (1 - level) / 2
+    low = stats.beta.ppf(tail, hits, n - hits + 1) if hits > 0 else 0.0
+    high = stats.beta.ppf(1 - tail, hits + 1, n - hits) if hits < n else 1.0
+    return float(low), float(high)
 
 
 def auc_interval(auc: float, m: Count, n: Count, *, level: float = 0.95) -> tuple[float, float]:

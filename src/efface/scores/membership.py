@@ -1,10 +1,10 @@
-"""Can an attacker tell that the records were trained on? Two population attacks, both weak.
+"""Can an attacker tell that the records were trained on? Population attacks, all of them weak.
 
 A population attack has one threshold for all records; attacks per record (likelihood ratios over
-shadow models) see more. What these two do not find may still be there.
+shadow models) see more. What these do not find may still be there.
 """
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +12,23 @@ from jaxtyping import Bool, Float, Int64
 from sklearn.linear_model import LogisticRegression
 
 from efface.errors import InputError
+from efface.scores import signals
 from efface.scores.indistinguishability import placements
-from efface.scores.intervals import auc_interval, auc_p, clopper_pearson, smallest_auc
+from efface.scores.intervals import auc_interval, auc_p, smallest_auc
+from efface.scores.measure import Measured
+from efface.scores.rates import FALSE_ALARMS, LEAST_FALSE_ALARMS, Rate, rate
 
-LEAST_FALSE_ALARMS = 3
-"""A rate of false alarms is resolvable when at least so many non-members may be flagged."""
+__all__ = [
+    "LEAST_FALSE_ALARMS",
+    "Attack",
+    "confidence_attack",
+    "entropy_attack",
+    "loss_attack",
+    "margin_attack",
+    "modified_entropy_attack",
+    "signal_attack",
+    "taken_for_members",
+]
 
 
 def entropy_attack(
@@ -61,26 +73,39 @@ def taken_for_members(
 
 @dataclass(frozen=True)
 class Attack:
-    """What a threshold on the loss finds.
+    """What an attack finds.
 
-    ``auc``: 0 to 1, chance and target 0.5: the chance that a forget record has a lower loss than an
-    unseen one of its class. Above: still recognised. Below: recognised by being too bad.
-    ``tpr``: share of forget records found at ``fpr`` false alarms; chance and target ``fpr``; None
-    when the non-members are too few to resolve it. ``unmatched``: forget records left out because
-    no unseen record has their class. ``smallest_auc``: what the sample could have seen; ``p``: of
-    the area, two-sided, where the records are like unseen ones.
+    ``auc``: 0 to 1, chance and target 0.5: the chance that a forget record looks more like a member
+    than an unseen one of its class. Above: still recognised. Below: recognised by being too bad.
+    ``rates``: shares found at few false alarms, see ``Rate``: at ``fpr``, 1 % and 0.1 %.
+    ``unmatched``: forget records left out because no unseen record has their class.
+    ``smallest_auc``: what the sample could have seen; ``p``: of the area, two-sided, where the
+    records are like unseen ones.
     """
 
     auc: float
     auc_interval: tuple[float, float]
-    tpr: float | None
-    tpr_interval: tuple[float, float] | None
     fpr: float
+    rates: tuple[Rate, ...]
     forget_n: int
     unseen_n: int
     unmatched: int
     smallest_auc: float
     p: float
+
+    @property
+    def tpr(self) -> float | None:
+        """Share found at ``fpr``; chance and target ``fpr``; None when it is not resolvable."""
+        return self.at(self.fpr).tpr
+
+    @property
+    def tpr_interval(self) -> tuple[float, float] | None:
+        """Its Clopper-Pearson interval."""
+        return self.at(self.fpr).interval
+
+    def at(self, fpr: float) -> Rate:
+        """The rate at ``fpr`` false alarms; it must be among ``rates``."""
+        return next(found for found in self.rates if found.fpr == fpr)
 
     @property
     def recognised(self) -> bool:
@@ -107,15 +132,74 @@ def loss_attack(
     fpr: float = 0.01,
     level: float = 0.95,
 ) -> Attack:
-    """Tell forget records from unseen ones by their loss: see ``Attack``.
+    """Tell forget records from unseen ones by their loss: see ``Attack`` and ``signal_attack``.
 
-    With classes each forget record is compared with unseen records of its own class (the area is
-    the mean over forget records), and the threshold of ``tpr`` is set on unseen records of these
-    classes. Without, all are one class. Raises InputError when nothing can be compared.
+    The probability of the label and its log-odds order records as the loss does: one attack stands
+    for the three. Raises InputError when nothing can be compared.
     """
+    return signal_attack(
+        -forget,
+        -unseen,
+        forget_classes=forget_classes,
+        unseen_classes=unseen_classes,
+        fpr=fpr,
+        level=level,
+    )
+
+
+def margin_attack(forget: Measured, unseen: Measured, *, level: float = 0.95) -> Attack:
+    """By the logit of the label minus the greatest other one, class by class: see ``Attack``."""
+    return _class_restricted(signals.lead, forget, unseen, level)
+
+
+def confidence_attack(forget: Measured, unseen: Measured, *, level: float = 0.95) -> Attack:
+    """By the greatest probability: the attacker compares within a class, but needs no label else.
+
+    A sure wrong answer looks like a member to it. See ``Attack``.
+    """
+    return _class_restricted(signals.confidence, forget, unseen, level)
+
+
+def modified_entropy_attack(forget: Measured, unseen: Measured, *, level: float = 0.95) -> Attack:
+    """By Song and Mittal's entropy that heeds the label, class by class: see ``Attack``.
+
+    With two classes it orders records as the loss does.
+    """
+    return _class_restricted(lambda one: -signals.modified_entropy(one), forget, unseen, level)
+
+
+def _class_restricted(
+    signal: Callable[[Measured], Float[np.ndarray, " n"]],
+    forget: Measured,
+    unseen: Measured,
+    level: float,
+) -> Attack:
+    groups = {"forget_classes": forget.groups, "unseen_classes": unseen.groups}
+    return signal_attack(signal(forget), signal(unseen), **groups, level=level)
+
+
+def signal_attack(
+    forget: Float[np.ndarray, " f"],
+    unseen: Float[np.ndarray, " u"],
+    *,
+    forget_classes: Int64[np.ndarray, " f"] | None = None,
+    unseen_classes: Int64[np.ndarray, " u"] | None = None,
+    fpr: float = 0.01,
+    level: float = 0.95,
+) -> Attack:
+    """Tell forget records from unseen ones by any signal that is higher for members.
+
+    Target: the retrained model's value, an area of 0.5 and rates at their false alarms. With
+    classes each forget record is compared with unseen records of its own class (the area is the
+    mean over forget records), and the thresholds of the rates are set on unseen records of these
+    classes together. Without, all are one class. Raises InputError when nothing can be compared or
+    a value is nan.
+    """
+    if np.isnan(forget).any() or np.isnan(unseen).any():
+        raise InputError("numbers to compare", "nan", "See whether the model's answers are nan.")
     ours = np.zeros(len(forget), np.int64) if forget_classes is None else forget_classes
     theirs = np.zeros(len(unseen), np.int64) if unseen_classes is None else unseen_classes
-    places = placements(-forget, -unseen, classes=ours, unseen_classes=theirs)
+    places = placements(forget, unseen, classes=ours, unseen_classes=theirs)
     matched = ~np.isnan(places)
     if not matched.any():
         raise InputError(
@@ -126,13 +210,12 @@ def loss_attack(
     auc, m = float(places[matched].mean()), int(matched.sum())
     n = _effective(ours[matched], theirs)
     rivals = unseen[np.isin(theirs, ours)]
-    tpr, tpr_interval = _found_at(forget[matched], rivals, fpr, level)
+    wanted = sorted({fpr, *FALSE_ALARMS}, reverse=True)
     return Attack(
         auc=auc,
         auc_interval=auc_interval(auc, m, n, level=level),
-        tpr=tpr,
-        tpr_interval=tpr_interval,
         fpr=fpr,
+        rates=tuple(rate(forget[matched], rivals, fpr=f, level=level) for f in wanted),
         forget_n=m,
         unseen_n=len(rivals),
         unmatched=len(forget) - m,
@@ -146,14 +229,3 @@ def _effective(classes: Int64[np.ndarray, " f"], unseen_classes: Int64[np.ndarra
     labels, counts = np.unique(classes, return_counts=True)
     weights = counts / counts.sum()
     return 1 / sum(w**2 / (unseen_classes == c).sum() for c, w in zip(labels, weights, strict=True))
-
-
-def _found_at(
-    forget: Float[np.ndarray, " f"], unseen: Float[np.ndarray, " u"], fpr: float, level: float
-) -> tuple[float | None, tuple[float, float] | None]:
-    """Share of forget records below the loss that at most ``fpr`` of the unseen are below."""
-    alarms = math.floor(fpr * len(unseen))
-    if alarms < LEAST_FALSE_ALARMS:
-        return None, None
-    hits = int((forget < np.sort(unseen)[alarms]).sum())
-    return hits / len(forget), clopper_pearson(hits, len(forget), level=level)
