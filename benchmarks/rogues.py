@@ -19,15 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from efface.io.shadows import Shadows
 from torch import nn
 
 from efface.evidence import collect
 from efface.evidence.alarms import alarms
+from efface.io.shadows import Shadows
 from efface.record import versions
 from efface.scores.gap import columns
 from efface.scores.measure import measure
-from efface.types import Split
 from rogues_models import ROGUES, Draw, drawn, taught
 
 TIERS = ("T0", "T1", "T2", "T3", "T4")
@@ -35,16 +34,6 @@ RETRAINED, SHADOWS = 8, 32
 DRAWS = {"thresholds": range(900, 904), "rogues": range(3), "retrained": range(100, 120)}
 PER_DRAW = 10
 RECORD = Path("results/rogues.json")
-
-
-def at_tier(tier: str, split: Split) -> Split:
-    """What this tier has of the records."""
-    return Split(
-        split.forget,
-        split.holdout if tier >= "T1" else None,
-        split.retain if tier >= "T2" else None,
-        leaving=split.leaving,
-    )
 
 
 def shadows_of(draw: Draw) -> Shadows:
@@ -80,19 +69,16 @@ class At:
         self.shadows = shadows_of(self.draw)
 
     def alarms(self, model: nn.Module) -> dict[str, list[str]]:
-        """The rows that stand out, at each tier by itself."""
-        found = {}
-        for tier in TIERS:
-            evidence = collect(
-                self.draw.model,
-                model,
-                at_tier(tier, self.draw.for_evidence),
-                retrained=self.retrained if tier >= "T3" else (),
-                shadows=self.shadows if tier >= "T4" else None,
-                seed=7,
-            )
-            found[tier] = [row.key for row in alarms(evidence, tier=tier)]
-        return found
+        """The rows that stand out at each tier: a row needs what its tier has, and no more."""
+        evidence = collect(
+            self.draw.model,
+            model,
+            self.draw.for_evidence,
+            retrained=self.retrained,
+            shadows=self.shadows,
+            seed=7,
+        )
+        return {tier: [row.key for row in alarms(evidence, tier=tier)] for tier in TIERS}
 
     def naive(self, model: nn.Module) -> dict[str, float]:
         """What a naive reader looks at: the paper's three columns."""

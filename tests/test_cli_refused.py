@@ -262,7 +262,7 @@ def test_forgetting_every_record_of_the_data_is_warned_of(efface, bad, capfd):
 def test_a_folder_that_is_read_is_not_written_into(efface, place, capfd, monkeypatch, out, where):
     """The next run would take the evidence of this one for data."""
     (place / "other").mkdir(exist_ok=True)
-    monkeypatch.setattr("efface.command.load_model", lambda *_, **__: pytest.fail("it was read"))
+    monkeypatch.setattr("efface.asked.load_model", lambda *_, **__: pytest.fail("it was read"))
     given = ("forget", "model", "--data", "data", "--ids", "ids.csv", "--holdout", "other:test")
     assert efface(*given, "--out", out) == 2
     assert capfd.readouterr().err == (

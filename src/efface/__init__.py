@@ -9,6 +9,7 @@ if typing.TYPE_CHECKING:
     from efface.io.features import Features
     from efface.io.model import load_model
     from efface.io.preprocessing import Preprocessing
+    from efface.pair import score
     from efface.request import Result, forget
     from efface.show import show_progress
     from efface.types import Records, Split
@@ -27,6 +28,7 @@ __all__ = [
     "load_model",
     "open_table",
     "read_ids",
+    "score",
     "show_progress",
 ]
 
@@ -41,6 +43,7 @@ _HOMES = {
     "load_model": "efface.io.model",
     "open_table": "efface.io.dataset",
     "read_ids": "efface.io.dataset",
+    "score": "efface.pair",
     "show_progress": "efface.show",
 }
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 from efface import __version__
+from efface.cli_score import Numbers, Words, score
 
 app = App(
     name="efface",
@@ -19,12 +20,10 @@ app = App(
     help="Make a trained model forget records, with an honest account of how far it succeeded.",
     help_epilogue="Exit codes: 0 done · 2 input · 3 not met, the old model stands · "
     "4 unsafe file · 5 unknown record · 6 doctor refuses · 7 a package is missing · "
-    "8 the result was not written · 130, 143 stopped by a signal.",
+    "8 the result was not written · 9 a replay differs · 130, 143 stopped by a signal.",
 )
 
-Several = Parameter(consume_multiple=True, negative=())
-Numbers = Annotated[tuple[float, ...] | None, Several]
-Words = Annotated[tuple[str, ...], Several]
+app.command(score)
 
 
 @app.command
@@ -94,18 +93,23 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
         label_column: Column of the labels, or several of many labels or values.
         device: For torch: cpu, cuda or mps; `auto` takes the best that is here.
     """
-    from efface.command import Flags, run_forget
+    from efface.asked import Asked, Flags
+    from efface.command import run_forget
 
     columns = (id_column, image_column, label_column)
-    flags = Flags(architecture, mean, std, size, features, *columns, device)
-    run_forget(
+    asked = Asked(
         model,
-        flags,
+        None,
         data=data,
-        out=out,
         naming={"ids": ids, "where": where, "forget_class": forget_class},
-        holdout=holdout,
-        retain=retain,
+        others={"holdout": holdout, "retain": retain},
+        flags=Flags(architecture, mean, std, size, features, *columns, device),
+        mislabelled=mislabelled,
+        seed=seed,
+    )
+    run_forget(
+        asked,
+        out=out,
         keep_adapter=keep_adapter,
         options={
             "method": method,
@@ -188,7 +192,8 @@ def doctor(
         label_column: Column of the labels, or several of many labels or values.
         device: For torch: cpu, cuda or mps; `auto` takes the best that is here.
     """
-    from efface.command import Flags, run_doctor
+    from efface.asked import Flags
+    from efface.command import run_doctor
 
     columns = (None, image_column, label_column)
     run_doctor(model, Flags(architecture, mean, std, size, features, *columns, device), data)

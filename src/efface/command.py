@@ -5,100 +5,41 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
 from efface import show
+from efface.asked import Asked, Flags, Gathered, gathered
 from efface.devices import device_named
 from efface.doctor import examine, refuse_if_needed
 from efface.errors import NotMet
 from efface.evidence import write as write_evidence
 from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder, write_whole
-from efface.io.checkpoint import some_of
-from efface.io.dataset import open_table
-from efface.io.model import LoadedModel, load_model
-from efface.io.naming import rows_named
-from efface.io.table import Table
+from efface.io.model import LoadedModel
 from efface.memory import Need
 from efface.record import exclusion_table, keyed_hashes
 from efface.request import Result, forget
 from efface.trainable import refuse_unknown
-from efface.types import Records, Split
-
-
-@dataclass(frozen=True)
-class Flags:
-    """How to read the model and the data, as given on the command line."""
-
-    architecture: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    size: int | None = None
-    features: Path | None = None
-    id_column: str | None = None
-    image_column: str | None = None
-    label_column: tuple[str, ...] = ()
-    device: str = "auto"
-
-    def model(self, path: Path) -> LoadedModel:
-        """The model of a folder or a weights file, on the device."""
-        device = device_named(self.device)
-        loaded = load_model(
-            path,
-            architecture=self.architecture,
-            mean=self.mean,
-            std=self.std,
-            size=self.size,
-            features=self.features,
-        )
-        if loaded.kept:
-            show.event("kept", beside_the_model=list(loaded.kept), hint="they may hold the data")
-        if loaded.left_out:
-            names = some_of(loaded.left_out)
-            show.event("left out", of_the_checkpoint=names, hint="they may hold the data")
-        return replace(loaded, model=loaded.model.to(device))
-
-    def table(self, spec: str, loaded: LoadedModel) -> Table:
-        """A table of records; the model's classes settle which label column is meant."""
-        return open_table(
-            spec,
-            id_column=self.id_column,
-            image_column=self.image_column,
-            label_column=self.label_column,
-            classes=loaded.classes,
-            num_classes=loaded.num_classes,
-        )
 
 
 def run_forget(
-    model: Path,
-    flags: Flags,
-    *,
-    data: str,
-    out: Path,
-    naming: Mapping[str, Any],
-    holdout: str | None,
-    retain: str | None,
-    options: Mapping[str, Any],
-    keep_adapter: bool = False,
+    asked: Asked, *, out: Path, options: Mapping[str, Any], keep_adapter: bool = False
 ) -> None:
     """Load, forget under guard, write the new folder whole; show what came of it.
 
     Raises NotMet after writing the account of a request that could not be met, without a model.
     """
     refuse_unknown(options["trainable"], keep_adapter=keep_adapter)
-    refuse_overlap(out, {"MODEL": model, "--data": data, "--holdout": holdout, "--retain": retain})
+    refuse_overlap(out, {"MODEL" if name == "OLD" else name: p for name, p in asked.read().items()})
     refuse_taken(out)
-    device = device_named(flags.device)
+    device = device_named(asked.flags.device)
     main = PartialState(cpu=device.type == "cpu").is_main_process
-    loaded = flags.model(model)
+    loaded = asked.flags.model(asked.old)
     with _claimed_by_one(out, main=main):
-        others = {"holdout": holdout, "retain": retain}
-        requested = {"naming": naming, "others": others, "options": options}
-        _run(loaded, flags, data, out, **requested, keep_adapter=keep_adapter, main=main)
+        _run(asked, loaded, out, options=options, keep_adapter=keep_adapter, main=main)
 
 
 @contextmanager
@@ -112,111 +53,44 @@ def _claimed_by_one(out: Path, *, main: bool) -> Iterator[None]:
 
 
 def _run(
+    asked: Asked,
     loaded: LoadedModel,
-    flags: Flags,
-    data: str,
     out: Path,
     *,
-    naming: Mapping[str, Any],
-    others: Mapping[str, str | None],
     options: Mapping[str, Any],
     keep_adapter: bool,
     main: bool,
 ) -> None:
     """The request itself, with the folder claimed."""
-    table = flags.table(data, loaded)
-    rows, leaving = rows_named(table, naming)
-    _warn(table, rows, a_class=bool(leaving))
-    split, left_out, taken = _split(flags, loaded, table, rows, others=others)
+    found = gathered(asked, loaded)
     failure: NotMet | None = None
     try:
-        result = _forgotten(loaded, replace(split, leaving=leaving), table, options)
+        result = _forgotten(loaded, found, options)
     except NotMet as error:
         result, failure = error.result, error
-    result.record["request"]["named"] = _named(naming)
-    _tell_taken_out(result.record["request"], taken)
+    result.record["request"]["named"] = asked.named()
+    found.told(result.record["request"])
     result.record.update(
         command=shlex.join(["efface", *sys.argv[1:]]),
-        left_out={**left_out, "of the checkpoint": list(loaded.left_out)},
-        data={"digest": table.digest, "architecture": loaded.architecture},
+        arguments=asked.as_json(),
+        left_out={**found.left_out, "of the checkpoint": list(loaded.left_out)},
+        data={"digest": found.table.digest, "architecture": loaded.architecture},
+        digests=found.digests,
     )
     if main:
         kept = result if keep_adapter else replace(result, adapter=None)
-        _write(out, kept, loaded, split.forget.ids)
+        _write(out, kept, loaded, found.split.forget.ids)
         show.choice(result.record)
-        _summary(result, out)
+        summary(result, out)
     if failure:
         raise failure
 
 
-def _warn(table: Table, rows: list[int], *, a_class: bool) -> None:
-    """Say what the request may not have meant."""
-    if table.numbered:
-        show.event(
-            "warning",
-            ids="row numbers, counted from 0",
-            hint="they name other records when the rows move; --id-column names a column",
-        )
-    if a_class:
-        return
-    if len(rows) == len(table) > 1:
-        show.event(
-            "warning",
-            named="every record of the data",
-            hint="if the model was trained on nothing else, delete it instead",
-        )
-    if whole := table.nearly_whole_classes(rows):
-        show.event("warning", nearly_all_of=", ".join(whole), hint="--forget-class removes a class")
-
-
-def _named(naming: Mapping[str, Any]) -> str:
-    """How the records were named, as on the command line."""
-    given = {name: value for name, value in naming.items() if value is not None}
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
-
-
-def _tell_taken_out(request: dict[str, Any], taken: Mapping[str, int]) -> None:
-    """Print and record how many forget records other parts held, by row and by content."""
-    for name in ("holdout", "retain"):
-        if name in request:
-            key = f"forget_records_in_{name}"
-            request[key] += taken.get(name, 0)
-            show.event(name, forget_records_taken_out=request[key])
-
-
-def _split(
-    flags: Flags,
-    loaded: LoadedModel,
-    table: Table,
-    rows: list[int],
-    *,
-    others: Mapping[str, str | None],
-) -> tuple[Split, dict[str, list[str]], dict[str, int]]:
-    """The records of every part; rows to forget are taken out of the parts that hold them."""
-    forget_records = table.records(rows, loaded.preprocessing)
-    parts: dict[str, Records | None] = dict.fromkeys(others)
-    left_out: dict[str, list[str]] = {}
-    taken: dict[str, int] = {}
-    for name, spec in others.items():
-        if spec is None:
-            continue
-        other = flags.table(spec, loaded)
-        kept = range(len(other))
-        if other.digest == table.digest:
-            kept = sorted(set(kept) - set(rows))
-            taken[name] = len(other) - len(kept)
-        parts[name], lost = other.readable(kept, loaded.preprocessing)
-        left_out[f"unreadable in {name}"] = list(lost)
-    return Split(forget_records, parts["holdout"], parts["retain"]), left_out, taken
-
-
-def _forgotten(
-    loaded: LoadedModel, split: Split, table: Table, options: Mapping[str, Any]
-) -> Result:
+def _forgotten(loaded: LoadedModel, found: Gathered, options: Mapping[str, Any]) -> Result:
     return forget(
         loaded.model,
-        split,
-        classes=loaded.classes or table.classes,
+        found.split,
+        classes=loaded.classes or found.table.classes,
         preprocessing=loaded.preprocessing,
         stored=loaded.stored,
         started=_say_need,
@@ -254,7 +128,7 @@ def _write_adapter(adapter: Any, folder: Path) -> None:
     show.event("adapter", kept_apart=True, hint="taken off the given model, that is back")
 
 
-def _summary(result: Result, out: Path) -> None:
+def summary(result: Result, out: Path) -> None:
     """What was measured, each row with its target, and where the account is."""
     rows = [
         [row.name, *(show.number(v, row.unit) for v in (row.before, row.after, row.target))]

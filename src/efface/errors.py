@@ -9,7 +9,8 @@ Each text says what was wanted, what came and what to do. The command line ends 
     ├── UnsafeFile (ValueError)      4   a file that would have to be unpickled, or is damaged
     ├── Hazard (ValueError)          6   doctor refuses: the model and the data do not fit
     ├── MissingExtra (ImportError)   7   an optional package is not installed
-    └── OutputError (OSError)        8   the result could not be written; nothing was changed
+    ├── OutputError (OSError)        8   the result could not be written; nothing was changed
+    └── Differs                      9   measured again, a report's numbers are others
 """
 
 from typing import Any
@@ -69,3 +70,9 @@ class OutputError(EffaceError, OSError):
     """The result could not be written; what was there before is untouched."""
 
     exit_code = 8
+
+
+class Differs(EffaceError):
+    """Measured again, the numbers of a report, or what they were measured on, are others."""
+
+    exit_code = 9

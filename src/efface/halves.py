@@ -16,3 +16,8 @@ def halves(split: Split, *, seed: int) -> tuple[Split, Split]:
     middle = len(order) // 2
     first, second = (split.holdout.take(sorted(half)) for half in (order[:middle], order[middle:]))
     return replace(split, holdout=first), replace(split, holdout=second)
+
+
+def unseen_in(split: Split) -> int:
+    """How many records of the holdout there are."""
+    return 0 if split.holdout is None else len(split.holdout)

@@ -15,7 +15,7 @@ from efface.doctor import Finding, examine, refuse_if_needed
 from efface.errors import InputError, NotMet
 from efface.evidence import Evidence, collect, render
 from efface.guard import Guard
-from efface.halves import halves
+from efface.halves import halves, unseen_in
 from efface.io.features import Features
 from efface.io.preprocessing import Preprocessing
 from efface.memory import Need, needed
@@ -131,7 +131,7 @@ def forget(
     run = _unlearned(method, master, theirs, guard, chosen, seed=seed, progress=progress)
     run = _written(run, model, stored)
     findings = why + findings + (KEPT_APART,) * adapted + _not_reached(run, whole)
-    evidence = collect(model, run.student, ours, outcome=run.outcome, seed=seed, **names)
+    evidence = run.evidence(model, ours, exact=METHODS[method].exact, seed=seed, **names)
     record = {
         "schema": SCHEMA,
         "versions": versions(),
@@ -140,7 +140,7 @@ def forget(
         "settings": whole,
         "seed": seed,
         "request": counts,
-        "halves": {"guard": _count(theirs), "evidence": _count(ours)},
+        "halves": {"guard": unseen_in(theirs), "evidence": unseen_in(ours)},
         "findings": [asdict(finding) for finding in findings],
         "memory": need.as_json(),
         "weights": _digests(model, run.student),
@@ -167,6 +167,11 @@ class _Run:
     def outcome(self) -> str:
         """Done, or not met."""
         return "not met" if self.failure else "done"
+
+    def evidence(self, model: nn.Module, ours: Split, *, exact: bool, **names: Any) -> Evidence:
+        """What the evidence's half of the data says of it."""
+        exact = exact and self.student is not None
+        return collect(model, self.student, ours, outcome=self.outcome, exact=exact, **names)
 
     def as_json(self, guard: Guard) -> dict[str, Any]:
         """The part of the record that the run itself makes."""
@@ -273,10 +278,6 @@ def _refuse(
             repr(trainable),
             "Leave trainable out.",
         )
-
-
-def _count(split: Split) -> int:
-    return 0 if split.holdout is None else len(split.holdout)
 
 
 def _digests(model: nn.Module, student: nn.Module | None) -> dict[str, str | None]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from efface.adapters import adapter_of
 from efface.errors import InputError
+from efface.io.shadows import Shadows
 from efface.scores.measure import Measured, measure
 from efface.types import Records, Split, record_key
 
@@ -38,7 +39,11 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """Old and new model, the split, and what the request says of it."""
+    """Old and new model, the split, and what the request says of it.
+
+    ``retrained``: models trained without the forget records; ``shadows``: what shadow models leave;
+    ``exact``: the new model was itself trained anew without them.
+    """
 
     old: nn.Module
     new: nn.Module
@@ -48,6 +53,16 @@ class Facts:
     classes: tuple[str, ...]
     seed: int
     method_saw: tuple[str, ...]
+    retrained: tuple[nn.Module, ...] = ()
+    shadows: Shadows | None = None
+    exact: bool = False
+
+    @cached_property
+    def at_hand(self) -> frozenset[str]:
+        """What there is beside the models and the forget records."""
+        parts = [name for name in ("holdout", "retain") if getattr(self.split, name)]
+        given = {"retrained": bool(self.retrained), "shadows": self.shadows is not None}
+        return frozenset([*parts, *(name for name, there in given.items() if there)])
 
     @cached_property
     def kind(self) -> str:
@@ -79,6 +94,16 @@ class Facts:
     def retain(self) -> Pair:
         """Records that were trained on and stay."""
         return self._pair(_given(self.split.retain, "retain"))
+
+    @cached_property
+    def retrained_on(self) -> dict[str, tuple[Measured, ...]]:
+        """What each retrained model says, by the name of the part; parts not at hand are absent."""
+        parts = {name: getattr(self.split, name) for name in ("forget", "holdout", "retain")}
+        return {
+            name: tuple(_finite(measure(model, part), "retrained") for model in self.retrained)
+            for name, part in parts.items()
+            if part
+        }
 
     @cached_property
     def staying(self) -> Pair:

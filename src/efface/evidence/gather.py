@@ -4,12 +4,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from efface.evidence import answers, controls, forgotten, moved, sanity, staying, unseen
-from efface.evidence.facts import Facts, NotRun, Pair
+from efface.evidence import (
+    answers,
+    controls,
+    exclusion,
+    forgotten,
+    moved,
+    retrained,
+    sanity,
+    shadow,
+    staying,
+    unseen,
+)
+from efface.evidence.facts import Facts, NotRun
+from efface.evidence.parts import PARTS
 from efface.evidence.rows import NOT_RUN, PLAIN, RED, Evidence, Row, not_run
+from efface.io.shadows import Shadows
 from efface.types import Split
 
 
@@ -78,24 +90,43 @@ TESTS = (
     ),
     Test("retain", "Records that stay", "stay", "T2", staying.retain_rows, classes=True),
     Test("retain", "Records that stay", "stay", "T2", answers.retain_rows, classes=False),
+    Test(
+        "retrained.columns",
+        "The paper's three columns beside retrained models",
+        "retrained",
+        "T3",
+        retrained.column_rows,
+        classes=True,
+    ),
+    Test(
+        "retrained",
+        "Distance to models retrained without the records",
+        "retrained",
+        "T3",
+        retrained.distance_rows,
+    ),
+    Test("shadow", "Attacks per record, with shadow models", "shadow", "T4", shadow.shadow_rows),
+    Test("exclusion", "Exclusion of the records", "exclusion", "TE", exclusion.exclusion_rows),
 )
 
 BEYOND = (
     Row("relearning", "Relearning: does a little training bring them back?", "not run", "T1"),
     Row("quantisation", "The same tests on a quantised or pruned copy", "not run", "T0"),
-    Row("retrained", "Distance to a model retrained without the records", "not run", "T3"),
-    Row("shadow", "Attacks per record, with shadow models", "not run", "T4"),
 )
 _WHY_BEYOND = {
     "relearning": "this version of efface has no relearning probe",
     "quantisation": "only the model as it is was tested",
-    "retrained": "no retrained model was given",
-    "shadow": "no shadow models were given",
 }
-FEW = 30
-"""So few records stand in a figure one by one, not as bars."""
 
-_NEEDS = {"T1": "a holdout that was never trained on", "T2": "a holdout and records that stay"}
+_NEEDS = {
+    "T0": (frozenset(), ""),
+    "T1": (frozenset({"holdout"}), "needs a holdout that was never trained on"),
+    "T2": (frozenset({"holdout", "retain"}), "needs a holdout and records that stay"),
+    "T3": (frozenset({"retrained"}), "no retrained model was given"),
+    "T4": (frozenset({"shadows"}), "no shadow models were given"),
+    "TE": (frozenset(), ""),
+}
+"""What must be at hand for a test of a tier, and what its row says where that is lacking."""
 
 
 def collect(
@@ -109,6 +140,9 @@ def collect(
     seed: int = 0,
     outcome: str = "done",
     method_saw: Sequence[str] = (),
+    retrained: Sequence[nn.Module] = (),
+    shadows: Shadows | None = None,
+    exact: bool = False,
 ) -> Evidence:
     """Test what ``student`` (the new model) still shows of ``split.forget``.
 
@@ -117,8 +151,10 @@ def collect(
     of the split when not given), ``classes`` names the classes in words, ``method_saw`` the views
     that the method itself trained on ("light", "focus", "turn"): these are left out.
     ``student`` is None when no new model came to be (``outcome="not met"``): rows then hold the
-    old model's numbers alone. A test that raises becomes a red row, a test that lacks its data a
-    row that says so; no test is missing.
+    old model's numbers alone. ``retrained``: models trained without the forget records, by the same
+    recipe and each with its own seed; ``shadows``: what shadow models leave (``read_shadows``);
+    ``exact``: ``student`` was itself trained anew without the forget records. A test that raises
+    becomes a red row, a test that lacks its data a row that says so; no test is missing.
     """
     split = replace(split, holdout=split.holdout or None, retain=split.retain or None)
     facts = Facts(
@@ -130,21 +166,23 @@ def collect(
         classes=tuple(classes or ()),
         seed=seed,
         method_saw=tuple(method_saw),
+        retrained=tuple(retrained),
+        shadows=shadows,
+        exact=exact,
     )
-    tier = tier_of(split)
-    rows = [row for test in TESTS for row in _run(test, facts, tier)]
+    rows = [row for test in TESTS for row in _run(test, facts)]
     if student is None:
         rows = [_before_only(row) for row in rows]
     rows += [not_run(row, _WHY_BEYOND[row.key]) for row in BEYOND]
     parts = {name: _part(make, name, facts, new=student is not None) for name, make in PARTS}
     return Evidence(
-        tier=tier,
+        tier=tier_of(split, retrained=retrained, shadows=shadows, exact=exact),
         rows=tuple(rows + [row for _, crashed in parts.values() for row in crashed]),
         records=parts["records"][0] or [],
         per_class=parts["per_class"][0] or [],
         tensors=parts["tensors"][0] or [],
         arrays=parts["arrays"][0] or {},
-        counts={n: len(r) for n in ("forget", "holdout", "retain") if (r := getattr(split, n))},
+        counts=_counts(facts),
         leaving=tuple(facts.name(label) for label in facts.leaving),
         mislabelled=mislabelled,
         seed=seed,
@@ -152,21 +190,44 @@ def collect(
     )
 
 
-def tier_of(split: Split) -> str:
-    """The highest tier that the records at hand allow."""
+def tier_of(
+    split: Split,
+    *,
+    retrained: Sequence[nn.Module] = (),
+    shadows: Shadows | None = None,
+    exact: bool = False,
+) -> str:
+    """The highest tier that what is at hand allows; from T3 on holdout and retain are needed too.
+
+    Tests of T3 and T4 run without these as far as they can; the tier is then the lower one.
+    """
+    if exact:
+        return "TE"
     if not split.holdout:
         return "T0"
-    return "T2" if split.retain else "T1"
+    if not split.retain:
+        return "T1"
+    if shadows is not None:
+        return "T4"
+    return "T3" if retrained else "T2"
 
 
-def _run(test: Test, facts: Facts, tier: str) -> list[Row]:
+def _counts(facts: Facts) -> dict[str, int]:
+    """How many records and models of each kind were looked at."""
+    parts = {name: getattr(facts.split, name) for name in ("forget", "holdout", "retain")}
+    models = {"retrained": facts.retrained, "shadows": facts.shadows}
+    return {name: len(given) for name, given in (parts | models).items() if given}
+
+
+def _run(test: Test, facts: Facts) -> list[Row]:
     """The test's rows; one row that says why, when there are none to be had."""
     other_kind = test.classes is not None and test.classes is not facts.of_classes
     if other_kind or (test.for_classes and not facts.leaving):
         return []
     blank = Row(test.key, test.name, test.section, test.tier)
-    if test.tier > tier:
-        return [not_run(blank, f"needs {_NEEDS[test.tier]}")]
+    needed, why_not = _NEEDS[test.tier]
+    if not needed <= facts.at_hand:
+        return [not_run(blank, why_not)]
     try:
         return test.run(facts)
     except NotRun as why:
@@ -198,94 +259,3 @@ def _part(make: Callable, name: str, facts: Facts, *, new: bool) -> tuple[Any, l
         row = Row(f"part.{name}", f"What the page shows as {name}", "forget", "T0")
         note = f"{type(error).__name__}: {error}"
         return None, [replace(row, status=RED, verdict="crashed", note=note)]
-
-
-def _records(facts: Facts, *, new: bool) -> list[dict[str, Any]]:
-    """One entry for each forget record, in the request's order."""
-    before, after = facts.forget.before, facts.forget.after
-    sides = {"before": before} | ({"after": after} if new else {})
-    entries: list[dict[str, Any]] = [
-        {"id": i, "label": answers.told(facts, y)}
-        for i, y in zip(before.ids, before.y, strict=True)
-    ]
-    for side, measured in sides.items():
-        places = _places(facts, side)
-        for row, entry in enumerate(entries):
-            entry.update(answers.of_record(facts, measured, row, side=side))
-            entry[f"margin_{side}"] = float(measured.margin[row])
-            entry[f"placement_{side}"] = None if places is None else float(places[row])
-    return entries
-
-
-def _places(facts: Facts, side: str) -> np.ndarray | None:
-    if not facts.has_unseen:
-        return None
-    try:
-        return unseen.likeness_of(facts, side)[0]
-    except Exception:  # noqa: BLE001  # the row of the same test says why
-        return None
-
-
-def _per_class(facts: Facts, *, new: bool) -> list[dict[str, Any]]:
-    """Accuracy of each class on each set of records that is at hand."""
-    if not facts.of_classes:
-        return []
-    sets = {"forget": facts.forget}
-    for name in ("holdout", "retain"):
-        if getattr(facts.split, name) is not None:
-            sets[name] = getattr(facts, name)
-    labels = sorted({int(c) for pair in sets.values() for c in np.unique(pair.before.y)})
-    return [
-        {"class": c, "name": facts.name(c), "leaving": c in facts.leaving}
-        | {key: value for name, pair in sets.items() for key, value in _of(c, name, pair, new)}
-        for c in labels
-    ]
-
-
-def _of(label: int, name: str, pair: Pair, new: bool) -> list[tuple[str, Any]]:
-    own = pair.before.y == label
-    if not own.any():
-        return [(f"{name}_n", 0)]
-    known = [
-        (f"{name}_n", int(own.sum())),
-        (f"{name}_before", float(pair.before.correct[own].mean())),
-    ]
-    return known + [(f"{name}_after", float(pair.after.correct[own].mean()))] * new
-
-
-def _tensors(facts: Facts, *, new: bool) -> list[dict[str, Any]]:
-    return moved.tensors(facts.old, facts.new) if new else []
-
-
-def _arrays(facts: Facts, *, new: bool) -> dict[str, Any]:
-    """Histograms of margin and entropy: forget before and after, unseen ones of their classes."""
-    drawn = {"forget_before": facts.forget.before}
-    if new:
-        drawn["forget_after"] = facts.forget.after
-    if facts.has_unseen and len(facts.rivals):
-        drawn["unseen"] = facts.rivals.after
-    kinds = ("margin", "entropy") if facts.of_classes else ("margin",)
-    return {what: _histogram(facts, drawn, what) for what in kinds} | {"kind": facts.kind}
-
-
-def _histogram(facts: Facts, drawn: dict[str, Any], what: str, bins: int = 30) -> dict[str, Any]:
-    """Counts between shared edges; the values themselves where a kind has few records."""
-    values = {name: getattr(facts.seen_by_attack(m), what) for name, m in drawn.items()}
-    whole = np.concatenate([*values.values()])
-    low, high = float(whole.min()), float(whole.max())
-    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
-    return {
-        "edges": edges.tolist(),
-        "counts": {name: np.histogram(v, edges)[0].tolist() for name, v in values.items()},
-        "values": {name: v.tolist() for name, v in values.items() if len(v) <= FEW},
-        "n": {name: len(v) for name, v in values.items()},
-        "mean": {name: float(v.mean()) for name, v in values.items()},
-    }
-
-
-PARTS = (
-    ("records", _records),
-    ("per_class", _per_class),
-    ("tensors", _tensors),
-    ("arrays", _arrays),
-)

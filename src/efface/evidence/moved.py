@@ -80,8 +80,19 @@ def _length(tensor: Tensor) -> float:
     return float(tensor.detach().cpu().double().norm())
 
 
+def same_net(old: nn.Module, new: nn.Module) -> bool:
+    """Whether both have the same tensors by name and shape: only then is there a way between."""
+    one, other = (
+        {name: tensor.shape for name, tensor in (*net.named_parameters(), *net.named_buffers())}
+        for net in (old, new)
+    )
+    return one == other
+
+
 def moved_rows(facts: Facts) -> list[Row]:
     """How far the weights went, which went farthest, whether the buffers stood still."""
+    if not same_net(facts.old, facts.new):
+        raise NotRun("the two models do not have the same tensors")
     found = tensors(facts.old, facts.new)
     weights = [t for t in found if t["kind"] == "weight"]
     rows = [_movement_row(weights)] if weights else []

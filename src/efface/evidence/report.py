@@ -20,6 +20,9 @@ SECTIONS = {
     "unseen": "Do they look like records the model never saw?",
     "stay": "What must not suffer",
     "controls": "Controls and power",
+    "retrained": "Beside models retrained without the records",
+    "shadow": "Record by record, with shadow models",
+    "exclusion": "Trained anew without the records",
     "moved": "What moved",
     "not run": "Not run",
 }

@@ -17,7 +17,14 @@ TIERS = {
     "T0": "the model and the forget records",
     "T1": "the model, the forget records and a holdout that was never trained on",
     "T2": "the model, the forget records, a holdout and a sample of the records that stay",
+    "T3": "the model, the forget records, a holdout, a sample of the records that stay, and models "
+    "retrained without the forget records",
+    "T4": "the model, the forget records, a holdout, a sample of the records that stay, and shadow "
+    "models",
+    "TE": "a model that was trained anew without the forget records: what is to be stated is the "
+    "exclusion",
 }
+"""What is at hand at each tier."""
 
 PLAIN, LOOK, RED, NOT_RUN = "plain", "look", "red", "not run"
 """The status of a row: as wanted or without a target; stands out; crashed or harmful; not run."""

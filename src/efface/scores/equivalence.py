@@ -147,7 +147,7 @@ def spread_of(unlearned: Float[np.ndarray, " n"], retrained: Float[np.ndarray, "
         ks_mean=float(apart[0, 1:].mean()),
         floor=float(pairs.mean()),
         percentile=float((pairs < apart[0, 1:].mean()).mean()),
-        outlier_p=_outlier_p(apart),
+        outlier_p=outlier_p(apart),
         rank_p=float((apart.sum(axis=1) >= apart[0].sum() - 1e-9).mean()),
         difference=difference,
         margin=margin,
@@ -169,11 +169,13 @@ def ks_between(models: Float[np.ndarray, "s n"]) -> Float[np.ndarray, "s s"]:
     return np.stack([np.abs(shares - row).max(axis=1) for row in shares])
 
 
-def _outlier_p(apart: Float[np.ndarray, "s s"]) -> float:
+def outlier_p(apart: Float[np.ndarray, "s s"]) -> float:
     """How rare so far out a first model is among the others, by squared distances.
 
-    The pseudo-F of Anderson (Austral Ecology 26, 2001) with a group of one, against F(1, s - 1):
-    exact for a normal shift of one number, and for distances in more directions on the safe side.
+    ``apart``: distances of every two, the judged model first; the others must differ, two or more.
+    Range 0 to 1; uniform or greater where the first is one of them. The pseudo-F of Anderson
+    (Austral Ecology 26, 2001) with a group of one, against F(1, s - 1): exact for a normal shift of
+    one number, and for distances in more directions on the safe side.
     """
     s = len(apart) - 1
     within = (apart[1:, 1:] ** 2).sum() / 2 / s

@@ -28,6 +28,7 @@ WITH_RETAIN: dict[str, Entry] = {
         copies=5,
         graphs=2,
         fresh_start=True,
+        exact=True,
     ),
     "finetune": Entry(
         finetune,

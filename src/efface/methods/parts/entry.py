@@ -63,7 +63,7 @@ class Entry:
     ``sees``: names out of ``PARTS``; ``needs``: those of them without which it refuses, beside
     model and forget records; ``cost``: its passes; ``fresh_start``: it starts from an untrained
     model, so the guard's limits on movement do not hold for it; ``one_step``: it changes the
-    weights once, and asks the guard once.
+    weights once, and asks the guard once; ``exact``: it trains anew without the forget records.
 
     ``copies``: float32 states that it and the guard hold at once beside the given model (student,
     gradients, momentum, average, the guard's last good state, and one in passing); ``graphs``:
@@ -81,6 +81,7 @@ class Entry:
     needs: frozenset[str] = frozenset()
     fresh_start: bool = False
     one_step: bool = False
+    exact: bool = False
     records_per_step: int = 128
     neighbours: int = 0
 
