@@ -62,7 +62,7 @@ def _climbed(
     for taken in range(steps * (doublings + 1)):
         reach = radius * 2 ** (taken // steps)
         around = batch.take(left)
-        answer, slope = _answer_and_slope(teacher, replace(around, x=x[left]))
+        answer, slope = answer_and_slope(teacher, replace(around, x=x[left]))
         said[left] = answer
         kept = (answer == around.y).cpu().nonzero()[:, 0]
         if not len(kept):
@@ -75,7 +75,7 @@ def _climbed(
     return x, said
 
 
-def _answer_and_slope(teacher: nn.Module, batch: Records) -> tuple[Tensor, Tensor]:
+def answer_and_slope(teacher: nn.Module, batch: Records) -> tuple[Tensor, Tensor]:
     """The class that is said of each input, and the gradient of its loss with respect to it."""
     with torch.enable_grad():
         x = batch.x.detach().clone().requires_grad_()

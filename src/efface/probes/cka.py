@@ -1,0 +1,133 @@
+"""Linear CKA, layer by layer: how alike do two models see the same records?
+
+Centred kernel alignment with linear kernels, https://arxiv.org/abs/1905.00414:
+
+    CKA(X, Y) = ‖Yᵀ X‖²_F / (‖Xᵀ X‖_F ‖Yᵀ Y‖_F)      X, Y: (n, d), columns centred
+
+It is blind to turns and to scale. What a layer says of an image or of a sequence is first averaged
+over its places, so that a layer has as many columns as channels and sums are kept, not records.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface.adapters import adapter_of, device_of, outputs, teacher_of
+from efface.errors import InputError
+from efface.passes import Passes
+from efface.types import Records
+
+AT_ONCE = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """By layer how alike two models see the records: 0 (nothing in common) to 1 (the same).
+
+    ``values``: nan for a layer that says the same of every record. Target: the alignment of two
+    retrained models, which is below 1. Near 1 with the original where that of the retrained model
+    is lower: the layer was hardly touched. With fewer records than a layer has columns values are
+    too high. No chance level.
+    """
+
+    layers: tuple[str, ...]
+    values: Float[np.ndarray, " l"]
+
+
+def cka(model: nn.Module, other: nn.Module, records: Records) -> Alignment:
+    """Linear CKA of each layer that holds weights and is in both, on the same records.
+
+    Layers that are called more than once are read at their last call; one that does not answer
+    with a row a record is left out. Memory does not grow with the records. Costs ``cka_cost``.
+    Raises InputError for fewer than two records, or models that share no layer's name.
+    """
+    if len(records) < 2:  # noqa: PLR2004
+        raise InputError("two records or more", str(len(records)), "Give more records.")
+    device, adapter = device_of(model), adapter_of(records)
+    seen, theirs = _Watched(model), _Watched(other)
+    layers = [name for name in seen.names if name in theirs.names]
+    if not layers:
+        raise InputError(
+            "two models with layers of the same names",
+            f"{', '.join(seen.names[:3]) or 'none'} and {', '.join(theirs.names[:3]) or 'none'}",
+            "Compare models of one architecture.",
+        )
+    sums: dict[str, _Sums] = {name: _Sums() for name in layers}
+    for rows in torch.arange(len(records)).split(AT_ONCE):
+        batch = replace(records.take(rows), adapter=adapter).to(device)
+        ours, others = seen.said(batch), theirs.said(batch.to(device_of(other)))
+        for name, found in sums.items():
+            if name in ours and name in others:
+                found.add(ours[name], others[name])
+    known = [name for name in layers if sums[name].n]
+    return Alignment(tuple(known), np.array([sums[name].alignment for name in known]))
+
+
+def cka_cost(records: Records) -> Passes:
+    """The passes of ``cka``, both models together: one forward of each record in each."""
+    return Passes(forward=2 * len(records), backward=0)
+
+
+class _Watched:
+    """A model held still, whose layers with weights can be asked what they said."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.teacher = teacher_of(model)
+        self.names: list[str] = []
+        self._found: dict[str, Tensor] = {}
+        for name, layer in self.teacher.named_modules():
+            if any(True for _ in layer.parameters(recurse=False)):
+                self.names.append(name)
+                layer.register_forward_hook(self._keeper(name))
+
+    def said(self, batch: Records) -> dict[str, Tensor]:
+        """By layer one row of numbers a record, double precision, on the CPU."""
+        self._found.clear()
+        with torch.no_grad():
+            outputs(self.teacher, batch)
+        return {name: rows for name, rows in self._found.items() if len(rows) == len(batch)}
+
+    def _keeper(self, name: str) -> Any:
+        def keep(_: nn.Module, __: Any, answer: Any) -> None:
+            if isinstance(answer, Tensor) and answer.ndim > 1:
+                self._found[name] = _pooled(answer)  # at once: the next layer may work in place
+
+        return keep
+
+
+def _pooled(answer: Tensor) -> Float[Tensor, "n d"]:
+    """Averaged over the places of an image (n, d, …) or of a sequence (n, places, d)."""
+    if answer.ndim == 3:  # noqa: PLR2004
+        answer = answer.mean(1)
+    return answer.reshape(*answer.shape[:2], -1).mean(2).cpu().double()
+
+
+class _Sums:
+    """Sums of products of two layers' columns, from which the centred ones follow."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._sums: tuple[Tensor, ...] = ()
+
+    def add(self, x: Float[Tensor, "n d"], y: Float[Tensor, "n e"]) -> None:
+        """A batch more; rows are moved by the first batch's mean, which keeps the sums small."""
+        if not self.n:
+            self._about = x.mean(0), y.mean(0)
+        x, y = x - self._about[0], y - self._about[1]
+        made = (x.sum(0), y.sum(0), y.T @ x, x.T @ x, y.T @ y)
+        self._sums = tuple(map(torch.add, self._sums, made)) if self.n else made
+        self.n += len(x)
+
+    @property
+    def alignment(self) -> float:
+        """CKA of all that was added."""
+        x, y, *products = self._sums
+        outer = (torch.outer(y, x), torch.outer(x, x), torch.outer(y, y))
+        crossed, ours, theirs = (
+            float((p - o / self.n).norm()) for p, o in zip(products, outer, strict=True)
+        )
+        return crossed**2 / (ours * theirs) if ours and theirs else float("nan")

@@ -1,0 +1,126 @@
+"""Does rounding or pruning the weights bring the records back? The copies, and what they say.
+
+A small change of the weights may hide records in full precision and be lost in rounding: see
+https://arxiv.org/abs/2410.16454. Whoever hands on a smaller model must ask the smaller model.
+The weights are rounded and widened again, so the copy runs anywhere; activations, biases, and
+norms stay as they are, as in weight-only quantisation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from efface.adapters import student_of
+from efface.errors import InputError
+from efface.passes import Passes
+from efface.probes.residual import Residual
+from efface.scores.measure import Measured, measure
+from efface.types import Records
+
+BITS = (8, 4)
+SHARES = (0.3, 0.5, 0.7)
+MOST_BITS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Copy:
+    """A changed copy, by what was done to it, and what it says of the records."""
+
+    name: str
+    measured: Measured
+
+
+def precision(
+    model: nn.Module,
+    records: Records,
+    *,
+    bits: Sequence[int] = BITS,
+    shares: Sequence[float] = SHARES,
+) -> tuple[Copy, ...]:
+    """What the model as it is (first), its rounded and its pruned copies say of the records.
+
+    Any score may then be read from any of them. Nothing is drawn. Costs ``precision_cost``.
+    Raises InputError without weights to change, or for settings out of range.
+    """
+    made = {f"int{number}": quantised(model, bits=number) for number in bits}
+    made |= {f"pruned {100 * share:.0f} %": pruned(model, share=share) for share in shares}
+    copies = [Copy(name, measure(copied, records)) for name, copied in made.items()]
+    return (Copy("as it is", measure(model, records)), *copies)
+
+
+def precision_cost(
+    records: Records, *, bits: Sequence[int] = BITS, shares: Sequence[float] = SHARES
+) -> Passes:
+    """The passes of ``precision``: one forward of each copy, and of the model as it is."""
+    return Passes(forward=len(records) * (1 + len(bits) + len(shares)), backward=0)
+
+
+def quantised(model: nn.Module, *, bits: int) -> nn.Module:
+    """A copy whose weights have so many bits: symmetric, one scale an output, nearest value.
+
+    Weights are the parameters of two or more dimensions; the first is taken for the outputs, as in
+    linear and convolutional layers. Raises InputError but for 2 to 8 bits.
+    """
+    if not 1 < bits <= MOST_BITS:
+        raise InputError(f"2 to {MOST_BITS} bits", str(bits), "Take 8 or 4.")
+    student = student_of(model)
+    with torch.no_grad():
+        for weight in _weights(student):
+            weight.copy_(_rounded(weight, bits))
+    return student
+
+
+def pruned(model: nn.Module, *, share: float) -> nn.Module:
+    """A copy without the ``share`` of its weights that are nearest to 0, over all layers at once.
+
+    Weights as in ``quantised``. Raises InputError for a share that is not in 0 to 1.
+    """
+    if not 0 <= share <= 1:
+        raise InputError("a share from 0 to 1", str(share), "Take 0.3, 0.5 or 0.7.")
+    student = student_of(model)
+    weights = _weights(student)
+    with torch.no_grad():
+        sizes = torch.cat([weight.abs().float().flatten() for weight in weights])
+        kept = torch.ones_like(sizes)
+        kept[sizes.topk(round(share * len(sizes)), largest=False).indices] = 0
+        for weight, mask in zip(weights, kept.split([w.numel() for w in weights]), strict=True):
+            weight.mul_(mask.reshape(weight.shape).to(weight.dtype))
+    return student
+
+
+def recovered(plain: Measured, copied: Measured) -> Residual:
+    """Of the records missed by the model as it is, those that a copy recognises.
+
+    Target: the same of a retrained model, or of unseen records of the same classes: rounding and
+    pruning move answers of any record. Raises InputError for other records, or without classes.
+    """
+    if plain.ids != copied.ids or plain.own_loss is not None:
+        raise InputError(
+            "two measurements of the same records, with one class of several each",
+            f"{len(plain)} and {len(copied)} records"
+            + ", without classes" * (plain.own_loss is not None),
+            "Take them from one call of precision.",
+        )
+    return Residual(plain.correct, copied.correct * 1.0, tried=1)
+
+
+def _weights(model: nn.Module) -> list[nn.Parameter]:
+    """The tensors that are quantised in practice, each once however many names it has."""
+    found = [w for w in model.parameters() if w.ndim > 1 and w.is_floating_point()]
+    if not found:
+        raise InputError(
+            "a model with weights of two or more dimensions",
+            "none",
+            "Leave this probe out, and say that it was not run.",
+        )
+    return found
+
+
+def _rounded(weight: Tensor, bits: int) -> Tensor:
+    wide, top = weight.float(), 2 ** (bits - 1) - 1
+    scale = wide.flatten(1).abs().amax(1) / top
+    scale = torch.where(scale > 0, scale, 1)  # a row of zeros stays one
+    zero = torch.zeros_like(scale, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(wide, scale, zero, 0, -top, top).to(weight.dtype)

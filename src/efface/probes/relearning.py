@@ -1,0 +1,204 @@
+"""Relearning: how soon does a little training bring the records back? Curves, not one number.
+
+The relearn time and the anamnesis index (AIN) of https://arxiv.org/abs/2201.05629. That paper's
+code (zero-shot-unlearning, metrics.py) changes the models that it is given and reads its accuracy
+off other records than it is asked for; here a copy learns, and the forget records are read.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from efface.adapters import student_of
+from efface.errors import InputError
+from efface.methods.parts.training import own_loss, steps_an_epoch, trained, with_one_adapter
+from efface.passes import Passes
+from efface.precision import widened
+from efface.scores.measure import measure
+from efface.types import Records, Verdict, Watch
+
+LEARNING_RATES = (1e-4, 1e-3, 1e-2)
+"""The source has 1e-3 alone; a model that is slow at one may be fast at another."""
+
+EPOCHS = 10
+RECORDS_PER_STEP = 256
+
+
+@dataclass(frozen=True)
+class Relearning:
+    """How the accuracy on the forget records grew while a copy was trained.
+
+    ``accuracy``: the share of forget records answered rightly, 0 to 1, after each number of steps
+    in ``at`` (0: as the model came); ``wanted``: the share that counts as back; ``steps``: the
+    first of ``at`` where it was reached, None when it was not within ``most_steps``. More steps
+    are not better: the target is the retrained model's curve. No chance level.
+    """
+
+    learning_rate: float
+    at: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    wanted: float
+    most_steps: int
+
+    @property
+    def steps(self) -> int | None:
+        """Steps until the records were back."""
+        reached = (s for s, a in zip(self.at, self.accuracy, strict=True) if a >= self.wanted)
+        return next(reached, None)
+
+
+def relearning(
+    model: nn.Module,
+    forget: Records,
+    on: Records,
+    *,
+    original: float,
+    tolerance: float = 0.05,
+    learning_rates: Sequence[float] = LEARNING_RATES,
+    epochs: int = EPOCHS,
+    records_per_step: int = RECORDS_PER_STEP,
+    every: int = 1,
+    training_mode: bool = True,
+    seed: int = 0,
+) -> tuple[Relearning, ...]:
+    """Train a copy ``on`` some records with Adam, and read the forget records as it goes.
+
+    ``on``: the forget records, or retained ones alone, or a holdout: say which beside the result.
+    ``original``: the accuracy of the model before unlearning on ``forget``; the records are back at
+    (1 - ``tolerance``) of it. One curve for each learning rate; ``every`` so many steps are read,
+    and the last. Every weight may move, frozen ones too. In ``training_mode`` dropout and BatchNorm
+    work as in training. Curves do not end where the records are back, so the price is known.
+    Costs ``relearning_cost``. Raises InputError without records, or for shares out of range.
+    """
+    _refuse_nonsense(forget, on, epochs=epochs, every=every)
+    wanted = _wanted(original, tolerance)
+    on, most = with_one_adapter(on), epochs * steps_an_epoch(on, records_per_step)
+    found = []
+    for rate in learning_rates:
+        student = _free(student_of(widened(model)))
+        watch, shares = _reading(forget, every, most)
+        first = _right(student, forget)
+        trained(
+            student,
+            own_loss,
+            on,
+            optimizer=torch.optim.Adam(student.parameters(), lr=rate),
+            epochs=epochs,
+            records_per_step=records_per_step,
+            training_mode=training_mode,
+            seed=seed,
+            watch=watch,
+        )
+        at = (*range(0, most, every), most)
+        found.append(Relearning(rate, at, (first, *shares), wanted, most))
+    return tuple(found)
+
+
+def relearning_cost(
+    forget: Records,
+    on: Records,
+    *,
+    learning_rates: Sequence[float] = LEARNING_RATES,
+    epochs: int = EPOCHS,
+    records_per_step: int = RECORDS_PER_STEP,
+    every: int = 1,
+) -> Passes:
+    """The passes of ``relearning``: of each curve, its training and its readings."""
+    most = epochs * steps_an_epoch(on, records_per_step)
+    readings = 1 + -(-most // every)
+    curves = len(learning_rates)
+    learned = curves * epochs * len(on)
+    return Passes(forward=learned + curves * readings * len(forget), backward=learned)
+
+
+@dataclass(frozen=True)
+class Anamnesis:
+    """Steps of the unlearned model / steps of the retrained one, and between what it must lie.
+
+    ``index``: 0 to infinity, ideal and target 1; far below 1: knowledge is left; above: the records
+    are harder to learn than for a model that never had them, which betrays them too. None where
+    the steps do not say it: one of the two was not back before the end, or the retrained model
+    needed no step. ``low`` and ``high`` hold in any case.
+    """
+
+    index: float | None
+    low: float
+    high: float
+
+
+def anamnesis(unlearned: Relearning, retrained: Relearning) -> Anamnesis:
+    """The anamnesis index (AIN) of two curves that were made alike.
+
+    Both need no step: 1. Raises InputError for curves of other learning rates, readings or shares.
+    """
+    made = [(one.learning_rate, one.at, one.wanted) for one in (unlearned, retrained)]
+    if made[0] != made[1]:
+        raise InputError(
+            "two curves of one learning rate, with the same readings and the same wanted share",
+            f"{made[0][0]:g} and {made[1][0]:g}, up to {unlearned.most_steps} and "
+            f"{retrained.most_steps} steps, to {made[0][2]:.3f} and {made[1][2]:.3f}",
+            "Probe both models with the same settings.",
+        )
+    ours, theirs = unlearned.steps, retrained.steps
+    if ours is not None and theirs is not None and (theirs or not ours):
+        index = ours / theirs if theirs else 1.0
+        return Anamnesis(index, index, index)
+    over = unlearned.most_steps
+    low = 0.0 if theirs is None else (over if ours is None else ours) / max(theirs, 1)
+    high = math.inf if ours is None or theirs == 0 else ours / over
+    return Anamnesis(None, low, high)
+
+
+def _free(student: nn.Module) -> nn.Module:
+    """Every weight may move: whoever has the model need not keep to its flags."""
+    for weight in student.parameters():
+        weight.requires_grad_(weight.is_floating_point())
+    return student
+
+
+def _right(model: nn.Module, records: Records) -> float:
+    return float(measure(model, records).right.mean())
+
+
+def _reading(forget: Records, every: int, most: int) -> tuple[Watch, list[float]]:
+    """A watch that reads the forget records every so many steps, and the list that it fills."""
+    shares: list[float] = []
+    taken = itertools.count(1)
+
+    def read(student: nn.Module, loss: float) -> Verdict:  # noqa: ARG001
+        step = next(taken)
+        if step % every == 0 or step == most:
+            shares.append(_right(student, forget))
+        return Verdict.GO_ON
+
+    return read, shares
+
+
+def _wanted(original: float, tolerance: float) -> float:
+    if not (0 < original <= 1 and 0 <= tolerance < 1):
+        raise InputError(
+            "an original accuracy above 0 and up to 1, a tolerance from 0 to below 1",
+            f"{original} and {tolerance}",
+            "Measure the original model on the forget records; "
+            "what it never knew cannot be relearned.",
+        )
+    return (1 - tolerance) * original
+
+
+def _refuse_nonsense(forget: Records, on: Records, *, epochs: int, every: int) -> None:
+    if not len(forget) or not len(on):
+        raise InputError(
+            "forget records, and records to train on",
+            f"{len(forget)} and {len(on)}",
+            "Give at least one of each.",
+        )
+    if epochs < 1 or every < 1:
+        raise InputError(
+            "at least one epoch, and a reading every step or more rarely",
+            f"{epochs} epochs, every {every}",
+            "Give whole numbers above 0.",
+        )

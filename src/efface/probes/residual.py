@@ -1,0 +1,208 @@
+"""Residual knowledge: records that are missed as they are, and recognised a little way off.
+
+After https://arxiv.org/abs/2601.22359: smoothing a model around a record, with noise of one size,
+says nothing about other sizes and directions. Ask with what the method did not train on. A record
+that nobody knows is sometimes recognised nearby too, so the target is what a retrained model
+scores, or what unseen records of the same classes do: probe them alike.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from efface.adapters import device_of, outputs, teacher_of
+from efface.errors import InputError
+from efface.memory import in_parts
+from efface.methods.parts.adversarial import bounds, signed, within
+from efface.methods.parts.closest import answer_and_slope
+from efface.methods.parts.neighbours import noisy, shift_and_flip, uniforms
+from efface.passes import Passes
+from efface.probes.needs import refuse_but_images, refuse_without_classes
+from efface.scores.intervals import clopper_pearson
+from efface.types import Records
+
+CROPS = NOISES = 8
+CLIMB = 20
+A_STRIDE = 2.5
+"""The way that all steps in a ball make together, in radii: enough to cross it and come back."""
+
+_OWN = 0x5EED1E  # keeps these draws apart from those of the methods under the same seed
+
+Around = Callable[[nn.Module, Records], Iterator[Bool[Tensor, " m"]]]
+"""Whether the label is said of each record of a batch, at one input near it after another."""
+
+
+@dataclass(frozen=True, eq=False)
+class Residual:
+    """What is said of n records as they are and of inputs near them.
+
+    ``plain``: whether the label is said of the record itself; ``hits``: of how many of its
+    ``tried`` inputs nearby it is said. No chance level: see this file's head for the target.
+    """
+
+    plain: Bool[np.ndarray, " n"]
+    hits: Float[np.ndarray, " n"]
+    tried: int
+
+    @property
+    def again(self) -> Bool[np.ndarray, " n"]:
+        """Missed as it is, recognised somewhere nearby: a record of residual knowledge."""
+        return ~self.plain & (self.hits > 0)
+
+    @property
+    def missed(self) -> int:
+        """Records missed as they are."""
+        return int((~self.plain).sum())
+
+    @property
+    def share(self) -> float | None:
+        """Of the missed records those recognised nearby, 0 to 1; None when none is missed."""
+        return float(self.again.sum() / self.missed) if self.missed else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Clopper-Pearson for ``share``, 95 %; (0, 1) when none is missed."""
+        return clopper_pearson(int(self.again.sum()), self.missed)
+
+    @property
+    def recognised(self) -> float:
+        """Share of all inputs tried of which the label is said, 0 to 1."""
+        return float(self.hits.mean() / self.tried)
+
+
+def residual_in_flips(model: nn.Module, records: Records) -> Residual:
+    """The records mirrored. Costs ``residual_cost(records, tried=1)``.
+
+    Raises InputError for anything but images with one class each.
+    """
+    refuse_but_images(records)
+    return _residual(model, records, _views(lambda batch, _: batch.x.flip(-1), 1), tried=1)
+
+
+def residual_in_crops(
+    model: nn.Module, records: Records, *, share: float = 0.125, crops: int = CROPS, seed: int = 0
+) -> Residual:
+    """The records shifted by up to ``share`` of their height each way, zeros behind.
+
+    At least one pixel. Costs ``residual_cost(records, tried=crops)``. Raises InputError for
+    anything but images with one class each.
+    """
+    refuse_but_images(records)
+    padding = max(1, round(share * records.x.shape[-2]))
+
+    def crop(batch: Records, view: int) -> Tensor:
+        draws = uniforms(batch.ids, 3, seed=seed, step=_OWN + view)
+        draws[:, 2] = 0  # never mirrored
+        return shift_and_flip(batch.x, draws, padding)
+
+    return _residual(model, records, _views(crop, crops), tried=crops)
+
+
+def residual_in_noise(
+    model: nn.Module, records: Records, *, sigma: float, draws: int = NOISES, seed: int = 0
+) -> Residual:
+    """Gaussian noise of ``sigma`` times the data's range, kept within its bounds.
+
+    Take a ``sigma`` that the method did not train with. Costs ``residual_cost(records,
+    tried=draws)``. Raises InputError unless each record has one class.
+    """
+    _refuse_below_zero("sigma", sigma)
+
+    def noise(batch: Records, view: int) -> Tensor:
+        return noisy(batch, sigma, seed=seed, step=_OWN + view).x
+
+    return _residual(model, records, _views(noise, draws), tried=draws)
+
+
+def residual_in_ball(
+    model: nn.Module, records: Records, *, radius: float, steps: int = CLIMB, seed: int = 0
+) -> Residual:
+    """Look for the label in the ball around each record: projected gradient descent (PGD).
+
+    From a uniform start, ``steps`` sign steps down the loss of the record's own label. ``radius``
+    is that of the maximum norm, in units of the data's range (for 8-bit images 0.03 is 8/255). Any
+    label is found in a ball that is large enough: without a retrained model or unseen records
+    beside it the share means nothing. Costs ``residual_cost(records, tried=steps + 1,
+    descents=steps)``. Raises InputError unless each record has one class.
+    """
+    _refuse_below_zero("radius", radius)
+    stride = A_STRIDE * radius / max(1, steps)
+
+    def descent(teacher: nn.Module, batch: Records) -> Iterator[Tensor]:
+        low, high = bounds(batch)
+        unit = uniforms(batch.ids, batch.x[0].numel(), seed=seed, step=_OWN)
+        start = (2 * unit.reshape(batch.x.shape) - 1).to(batch.x)
+        x = within(batch.x + radius * (high - low) * start, batch, radius)
+        for _ in range(steps):
+            said, slope = answer_and_slope(teacher, replace(batch, x=x))
+            yield said == batch.y
+            x = within(signed(replace(batch, x=x), slope, -stride), batch, radius)
+        yield _said(teacher, batch, x) == batch.y
+
+    return _residual(model, records, descent, tried=steps + 1)
+
+
+def residual_cost(records: Records, *, tried: int, descents: int = 0) -> Passes:
+    """The passes of each of these probes: the records, what is tried, the gradients of descents."""
+    return Passes(forward=len(records) * (1 + tried), backward=len(records) * descents)
+
+
+def residual_knowledge(ours: Residual, retrained: Residual) -> float:
+    """How much more often the label is said nearby than by the retrained model: a ratio.
+
+    0 to infinity; target 1; above: knowledge is left; below: forgotten too far. The ratio of the
+    means over records, where the source has the mean of the ratios: that is infinite as soon as one
+    record is never recognised by the retrained model. 1 when neither recognises anything. Raises
+    InputError for probes of other records or with other settings.
+    """
+    if (len(ours.hits), ours.tried) != (len(retrained.hits), retrained.tried):
+        raise InputError(
+            "two probes of the same records with the same settings",
+            f"{len(ours.hits)} and {len(retrained.hits)} records, "
+            f"{ours.tried} and {retrained.tried} inputs tried",
+            "Probe both models alike.",
+        )
+    if retrained.recognised:
+        return ours.recognised / retrained.recognised
+    return float("inf") if ours.recognised else 1.0
+
+
+def _views(view: Callable[[Records, int], Tensor], count: int) -> Around:
+    """Inputs nearby that do not depend on the model."""
+
+    def around(teacher: nn.Module, batch: Records) -> Iterator[Tensor]:
+        for number in range(count):
+            yield _said(teacher, batch, view(batch, number)) == batch.y
+
+    return around
+
+
+def _residual(model: nn.Module, records: Records, around: Around, *, tried: int) -> Residual:
+    refuse_without_classes(records)
+    teacher, device = teacher_of(model), device_of(model)
+
+    def part(rows: Tensor) -> tuple[Tensor, Tensor]:
+        batch = records.take(rows).to(device)
+        plain = _said(teacher, batch, batch.x) == batch.y
+        hits = torch.zeros(len(batch), device=device)
+        for hit in around(teacher, batch):
+            hits += hit
+        return plain.cpu(), hits.cpu()
+
+    found = list(in_parts(part, torch.arange(len(records)), 256))
+    plain, hits = (torch.cat(some).numpy() for some in zip(*found, strict=True))
+    return Residual(plain, hits.astype(np.float64), tried)
+
+
+def _said(teacher: nn.Module, batch: Records, x: Float[Tensor, " m *features"]) -> Tensor:
+    with torch.no_grad():
+        return outputs(teacher, replace(batch, x=x)).argmax(1)
+
+
+def _refuse_below_zero(name: str, value: float) -> None:
+    if not value > 0:
+        raise InputError(f"a {name} above 0", str(value), "Give it as a share of the data's range.")
