@@ -52,7 +52,7 @@ def test_views_that_the_method_was_trained_on_are_not_paid_for():
 
 
 def test_records_that_are_no_images_have_no_views():
-    """A table: 30 records twice, and noise."""
+    """A table: 30 records twice, noise, and three copies of each model beside itself."""
     net = torch.nn.Linear(4, 3)
     x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     split = Split(Records(x, torch.arange(30) % 3, tuple(f"r{row}" for row in range(30))))
@@ -60,4 +60,4 @@ def test_records_that_are_no_images_have_no_views():
     with torch.no_grad():
         smaller.weight.mul_(0.9)
     assert counted(net, smaller, split) == (forward_passes(split), 0)
-    assert forward_passes(split) == 60 + 6 * 256
+    assert forward_passes(split) == 60 + 6 * 256 + 2 * 30 * 4

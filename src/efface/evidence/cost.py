@@ -3,6 +3,7 @@
 import numpy as np
 
 from efface.adapters import adapter_of
+from efface.evidence.depth import COPIES, MOST
 from efface.evidence.forgotten import MOST_UNSEEN
 from efface.evidence.moved import SYNTHETIC
 from efface.evidence.nearby import VIEWERS, VIEWS
@@ -18,14 +19,27 @@ def forward_passes(
 ) -> int:
     """Forward passes of ``collect`` on this split: each record once through each model, and views.
 
-    The views are of at most 500 forget and 500 unseen records; three sets of noise inputs are
-    asked of the new model, two of the old. Exact for finite answers; no backward pass is made.
+    The views are of at most 500 forget and 500 unseen records, as are the probes on the features;
+    rounded and pruned copies are asked about at most 500. Four sets of noise inputs are asked of
+    the new model, two of the old. Exact where every test runs; no backward pass is made.
     """
     given = [part for part in (split.forget, split.holdout, split.retain) if part]
     once = 2 * sum(len(part) for part in given)
     viewed = 2 * VIEWS * len([kind for kind in VIEWERS if kind not in method_saw])
     noise = 2 * SYNTHETIC + 2 * INPUTS + 2 * INPUTS
-    return once + viewed * _viewed(split, mislabelled=mislabelled) + noise
+    probed = _probed(split, mislabelled=mislabelled)
+    return once + viewed * _viewed(split, mislabelled=mislabelled) + noise + probed
+
+
+def _probed(split: Split, *, mislabelled: bool) -> int:
+    """The copies of both models and those as they are, and what a linear probe reads."""
+    if adapter_of(split.forget).name != "one label":
+        return 0
+    some = min(len(split.forget), MOST)
+    copies = 2 * some * (1 + COPIES)
+    if mislabelled or not split.holdout:
+        return copies
+    return copies + 2 * (some + min(len(split.holdout), MOST))
 
 
 def _viewed(split: Split, *, mislabelled: bool) -> int:

@@ -9,6 +9,7 @@ from torch import nn
 from efface.evidence import (
     answers,
     controls,
+    depth,
     exclusion,
     forgotten,
     moved,
@@ -61,6 +62,7 @@ TESTS = (
     ),
     Test("forget.right", "Answers on forget", "forget", "T0", answers.forget_rows, classes=False),
     Test("residual", "Knowledge left around the records", "forget", "T0", forgotten.residual_rows),
+    Test("precision", "Rounded and pruned copies", "forget", "T0", depth.precision_rows),
     Test("moved", "What moved", "moved", "T0", moved.moved_rows),
     Test("sanity.repeated", "The same inputs asked twice", "moved", "T0", sanity.repeated_rows),
     Test("sanity.constant", "Outputs depend on inputs", "moved", "T0", sanity.constant_rows),
@@ -77,6 +79,7 @@ TESTS = (
     ),
     Test("holdout", "Accuracy on the holdout", "stay", "T1", staying.holdout_rows, classes=True),
     Test("holdout", "Answers on the holdout", "stay", "T1", answers.holdout_rows, classes=False),
+    Test("features", "A linear probe on the features", "unseen", "T1", depth.linear_rows),
     Test("control.positive", "Positive control", "controls", "T1", controls.positive_control),
     Test("control.negative", "Negative control", "controls", "T1", controls.negative_control),
     Test("power", "Power", "controls", "T1", controls.power_rows),
@@ -111,11 +114,9 @@ TESTS = (
 
 BEYOND = (
     Row("relearning", "Relearning: does a little training bring them back?", "not run", "T1"),
-    Row("quantisation", "The same tests on a quantised or pruned copy", "not run", "T0"),
 )
 _WHY_BEYOND = {
     "relearning": "this version of efface has no relearning probe",
-    "quantisation": "only the model as it is was tested",
 }
 
 _NEEDS = {
