@@ -19,6 +19,7 @@ from efface.evidence import (
     staying,
     unseen,
 )
+from efface.evidence.attacks import named_attacks
 from efface.evidence.facts import Facts, NotRun
 from efface.evidence.parts import PARTS
 from efface.evidence.rows import NOT_RUN, PLAIN, RED, Evidence, Row, not_run
@@ -179,6 +180,7 @@ def collect(
     return Evidence(
         tier=tier_of(split, retrained=retrained, shadows=shadows, exact=exact),
         rows=tuple(rows + [row for _, crashed in parts.values() for row in crashed]),
+        attacks=named_attacks(rows, kind=facts.kind, new=student is not None),
         records=parts["records"][0] or [],
         per_class=parts["per_class"][0] or [],
         tensors=parts["tensors"][0] or [],

@@ -11,10 +11,10 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader
 from efface.display import table
 from efface.evidence.figures import figures
 from efface.evidence.rows import LOOK, NOT_RUN, PLAIN, RED, TIERS, Evidence, Row, plain
+from efface.evidence.words import DASH, headline, shown, span, unknown
 
 MOST_RECORDS = 200
 MOST_IN_A_LIST = 10
-DASH = "\N{EN DASH}"
 SECTIONS = {
     "forget": "The forget records, before and after",
     "unseen": "Do they look like records the model never saw?",
@@ -48,6 +48,8 @@ def render(evidence: Evidence, record: dict[str, Any]) -> str:
             tally=Counter(row.status for row in evidence.rows),
             statuses={"plain": PLAIN, "look": LOOK, "red": RED, "not_run": NOT_RUN},
             headline=[*headline(evidence), *_not_reached(record)],
+            attacks=_attacks(evidence),
+            unknown=unknown(evidence),
             why=_why(plain(record)),
             figures=figures(evidence),
             records=known[:MOST_RECORDS],
@@ -93,72 +95,20 @@ def fragment(evidence: Evidence) -> str:
     return said + table(["test", "before", "after", "target", "verdict"], rows)
 
 
-def headline(evidence: Evidence) -> list[str]:
-    """What came out, in plain sentences; each follows from one or two rows."""
+def _attacks(evidence: Evidence) -> list[dict[str, Any]]:
+    """The attacks that the EDPB names, each with its rows instead of their keys."""
     rows = {row.key: row for row in evidence.rows}
-    if evidence.outcome != "done":
-        return ["The request was not met. There is no new model; the old one stands unchanged."]
-    said = [_said_of_records(rows), _said_of_attack(rows), _said_of_utility(rows)]
-    return [sentence for sentence in said if sentence]
+    lists = ("rows", "controls", "power")
+    return [
+        {"named": named, **{name: [rows[key] for key in getattr(named, name)] for name in lists}}
+        for named in evidence.attacks
+    ]
 
 
 def _not_reached(record: dict[str, Any]) -> list[str]:
     """What the method itself says of how far it came."""
     found = record.get("findings") or []
     return [finding["text"] for finding in found if finding["name"] == "not reached"]
-
-
-def _said_of_records(rows: dict[str, Row]) -> str:
-    row = rows.get("forget.accuracy")
-    if row is None or row.before is None or row.after is None:
-        return ""
-    target = f" (target: {shown(row.target, row.unit)})" if row.target is not None else ""
-    before, after = shown(row.before, row.unit), shown(row.after, row.unit)
-    return f"{row.name}: {before} before, {after} now{target}."
-
-
-def _said_of_attack(rows: dict[str, Row]) -> str:
-    row = rows.get("attack.loss")
-    if row is None or row.status == NOT_RUN:
-        return (
-            "Whether they now look like records the model never saw cannot be said at this tier: "
-            "that needs a holdout."
-        )
-    spoken = {
-        "still recognised": "A membership attack still recognises the records in the new model.",
-        "forgotten too far": "The records stand out in the new model by being answered worse than "
-        "records it never saw: forgotten too far, which betrays them too.",
-        "void": "The membership attack says nothing here: it does not see the records even in the "
-        "old model.",
-        "too few records to tell": "There are too few records for the membership attack to tell.",
-        "stands out from unseen": "A membership attack tells the records from ones the model never "
-        "saw, by how sure it is of its own answer.",
-        "not recognised": "A (weak) membership attack saw the records in the old model and does "
-        "not recognise them in the new one.",
-    }
-    return spoken.get(row.verdict, "The membership attack could not be run: see its row.")
-
-
-def _said_of_utility(rows: dict[str, Row]) -> str:
-    row = rows.get("holdout.accuracy")
-    if row is None or row.before is None or row.after is None:
-        return "What the change cost elsewhere is not known: that needs a holdout."
-    return f"{row.name}: {shown(row.before, row.unit)} before, {shown(row.after, row.unit)} now."
-
-
-def shown(value: float | str | None, unit: str = "share") -> str:
-    """A number as the page prints it; a dash where there is none."""
-    if value is None:
-        return DASH
-    if isinstance(value, str):
-        return value
-    if unit == "share":
-        return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
-    return f"{value:.0f}" if unit == "count" else f"{value:.3g}"
-
-
-def _span(interval: tuple[float, float] | None, unit: str) -> str:
-    return DASH if interval is None else " to ".join(shown(end, unit) for end in interval)
 
 
 def _sections(evidence: Evidence) -> list[tuple[str, list[Row]]]:
@@ -198,6 +148,11 @@ def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     return [(name, DASH if value is None else str(value))]
 
 
+def _capitalised(text: str) -> str:
+    """The first letter great, the others as they are."""
+    return text[:1].upper() + text[1:] + "." * bool(text)
+
+
 def _environment() -> Environment:
     made = Environment(
         loader=PackageLoader("efface.evidence", "."),
@@ -206,5 +161,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"shown": shown, "span": _span}
+    made.filters |= {"shown": shown, "span": span, "capitalize_first": _capitalised}
     return made

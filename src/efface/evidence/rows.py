@@ -68,11 +68,31 @@ def count(n: int, thing: str = "record") -> str:
     return f"{n} {thing if n == 1 else many}"
 
 
+@dataclass(frozen=True)
+class Named:
+    """One attack that the EDPB's Opinion 28/2024 names, and what there is to say of it.
+
+    ``answer``: tested, not tested or not applicable; ``why``: of the last two; ``rows``,
+    ``controls`` and ``power``: keys of the rows with the results, of those that say whether the
+    test can be trusted, and of those that say what it could have seen; ``status``: the worst of
+    them, red where a test crashed, not run where none ran.
+    """
+
+    attack: str
+    answer: str
+    status: str = NOT_RUN
+    why: str = ""
+    rows: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    power: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What changed, against which target, and how strong the test was.
 
-    ``rows``: every test, run or not; ``records``: one entry for each forget record, with its id;
+    ``rows``: every test, run or not; ``attacks``: those that the EDPB names;
+    ``records``: one entry for each forget record, with its id;
     ``per_class`` and ``tensors``: one entry for each; ``arrays``: what the figures draw;
     ``counts``: how many records of each kind were looked at; ``outcome``: done or not met.
     """
@@ -80,6 +100,7 @@ class Evidence:
     tier: str
     rows: tuple[Row, ...]
     records: list[dict[str, Any]]
+    attacks: tuple[Named, ...] = ()
     per_class: list[dict[str, Any]] = field(default_factory=list)
     tensors: list[dict[str, Any]] = field(default_factory=list)
     arrays: dict[str, Any] = field(default_factory=dict)
