@@ -19,6 +19,7 @@ from efface.evidence import (
     staying,
     unseen,
 )
+from efface.evidence.alarms import alarms
 from efface.evidence.attacks import named_attacks
 from efface.evidence.facts import Facts, NotRun
 from efface.evidence.parts import PARTS
@@ -177,7 +178,7 @@ def collect(
         rows = [_before_only(row) for row in rows]
     rows += [not_run(row, _WHY_BEYOND[row.key]) for row in BEYOND]
     parts = {name: _part(make, name, facts, new=student is not None) for name, make in PARTS}
-    return Evidence(
+    evidence = Evidence(
         tier=tier_of(split, retrained=retrained, shadows=shadows, exact=exact),
         rows=tuple(rows + [row for _, crashed in parts.values() for row in crashed]),
         attacks=named_attacks(rows, kind=facts.kind, new=student is not None),
@@ -191,6 +192,7 @@ def collect(
         seed=seed,
         outcome=outcome,
     )
+    return replace(evidence, alarms=tuple(row.key for row in alarms(evidence)))
 
 
 def tier_of(

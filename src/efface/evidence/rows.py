@@ -92,6 +92,7 @@ class Evidence:
     """What changed, against which target, and how strong the test was.
 
     ``rows``: every test, run or not; ``attacks``: those that the EDPB names;
+    ``alarms``: keys of the rows that are off for more than chance, by one level for all of them;
     ``records``: one entry for each forget record, with its id;
     ``per_class`` and ``tensors``: one entry for each; ``arrays``: what the figures draw;
     ``counts``: how many records of each kind were looked at; ``outcome``: done or not met.
@@ -101,6 +102,7 @@ class Evidence:
     rows: tuple[Row, ...]
     records: list[dict[str, Any]]
     attacks: tuple[Named, ...] = ()
+    alarms: tuple[str, ...] = ()
     per_class: list[dict[str, Any]] = field(default_factory=list)
     tensors: list[dict[str, Any]] = field(default_factory=list)
     arrays: dict[str, Any] = field(default_factory=dict)

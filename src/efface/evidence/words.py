@@ -1,5 +1,7 @@
 """What the evidence says in plain words, for readers who know no statistics."""
 
+from collections.abc import Sequence
+
 from efface.evidence.rows import NOT_RUN, Evidence, Row
 
 DASH = "\N{EN DASH}"
@@ -29,6 +31,7 @@ def headline(evidence: Evidence) -> list[str]:
     if evidence.outcome != "done":
         return ["The request was not met. There is no new model; the old one stands unchanged."]
     said = [_said_of_records(rows), _said_of_attack(rows), _said_of_utility(rows)]
+    said.append(_said_of_alarms(rows, evidence.alarms))
     return [sentence for sentence in said if sentence]
 
 
@@ -70,6 +73,19 @@ def _said_of_utility(rows: dict[str, Row]) -> str:
     return f"{row.name}: {shown(row.before, row.unit)} before, {shown(row.after, row.unit)} now."
 
 
+def _said_of_alarms(rows: dict[str, Row], alarms: Sequence[str]) -> str:
+    """What of all that stands out does so for more than chance; silent where nothing is judged."""
+    if alarms:
+        named = "; ".join(f"{rows[key].name} ({rows[key].verdict})" for key in alarms)
+        return f"Off for more than chance, at one level of 5 % for the whole page: {named}."
+    if not any(row.p is not None for row in rows.values()):
+        return ""
+    return (
+        "Nothing on this page is off for more than chance, at one level of 5 % for all its tests. "
+        "What they cannot see may still be there."
+    )
+
+
 def shown(value: float | str | None, unit: str = "share") -> str:
     """A number as the page prints it; a dash where there is none."""
     if value is None:
@@ -98,7 +114,7 @@ def unknown(evidence: Evidence) -> list[str]:
         (there.get("retrained") == 1, ONE_RETRAINED),
         ("shadow" in silent, SHADOWS),
         ("relearning" in silent, "Whether a little more training brings the records back."),
-        ("quantisation" in silent, "Whether it holds for a quantised or pruned copy."),
+        ("precision" in silent, "Whether it holds for a quantised or pruned copy."),
         (True, COPIES),
     )
     return [sentence for holds, sentence in said if holds]
