@@ -123,7 +123,7 @@ def _odd_models(place):
             (place / name / "recipe.json").write_text(json.dumps({**recipe, **change}))
 
 
-def test_a_folder_of_shadow_models_is_read_and_said_to_be_unused(efface, models, capfd):
+def test_shadow_models_that_know_no_holdout_are_read_and_said_to_be_unused(efface, models, capfd):
     """Nobody may take the folder for a test that ran."""
     ids = np.array(open_table(models / "data").ids)
     (models / "shadows").mkdir()
@@ -137,5 +137,5 @@ def test_a_folder_of_shadow_models_is_read_and_said_to_be_unused(efface, models,
     found = json.loads((models / "shadowed/evidence.json").read_text())
     row = next(row for row in found["rows"] if row["key"] == "shadow")
     assert row["status"] == "not run"
-    assert row["note"].startswith("3 shadow models were read")
+    assert row["note"].startswith("the shadow models were not asked about 50 of ")
     assert json.loads((models / "shadowed/record.json").read_text())["digests"]["shadow"]

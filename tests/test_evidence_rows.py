@@ -57,7 +57,7 @@ def test_no_test_is_missing_at_any_tier(tiny_net, altered, split, tier):
     found = collect(tiny_net, altered, Split(split.forget, *parts[tier]))
     assert found.tier == tier
     assert not _keys(found, "red")
-    waiting = {t.key for t in gather.TESTS if t.tier > tier and not t.for_classes}
+    waiting = {t.key for t in gather.TESTS if tier < t.tier < "TE" and not t.for_classes}
     assert waiting <= set(_keys(found, "not run"))
     assert {"relearning", "retrained", "shadow"} <= set(_keys(found, "not run"))
     assert all(row.note for row in found.rows if row.status == "not run")

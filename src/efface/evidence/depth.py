@@ -41,7 +41,7 @@ def _copy_row(pair: Pair, was: Copy, now: Copy) -> Row:
     """``p``: one-sided; rounding is no more likely to mend an answer than to break one."""
     plain, copied = pair.after.correct, now.measured.correct
     gained, lost = int((~plain & copied).sum()), int((plain & ~copied).sum())
-    p = float(stats.binomtest(gained, gained + lost, alternative="greater").pvalue) if gained else 1
+    p = float(stats.binom.sf(gained - 1, gained + lost, 0.5))
     back = p < 0.05  # noqa: PLR2004
     n = len(pair)
     return Row(
@@ -66,6 +66,7 @@ def linear_rows(facts: Facts) -> list[Row]:
     if facts.mislabelled or not facts.of_classes:
         raise NotRun("the probe asks for labels that are right, one of several classes")
     some = facts.sample(facts.forget, MOST), facts.sample(facts.holdout, MOST)
+    some = [facts.shuffled(pair) for pair in some]  # the probe's halves go by the order
     try:
         before, after = (
             linear_probe(model, *(pair.records for pair in some), seed=facts.seed)

@@ -134,8 +134,14 @@ class Facts:
 
     def sample(self, pair: Pair, most: int) -> Pair:
         """At most ``most`` records, drawn by the hash of their ids."""
-        order = np.argsort([record_key(f"{self.seed}:{i}") for i in pair.records.ids])
-        return pair.take(np.sort(order[:most]))
+        return pair.take(np.sort(self._order(pair)[:most]))
+
+    def shuffled(self, pair: Pair) -> Pair:
+        """The same records in the order of the hash of their ids, whatever theirs was."""
+        return pair.take(self._order(pair))
+
+    def _order(self, pair: Pair) -> np.ndarray:
+        return np.argsort([record_key(f"{self.seed}:{i}") for i in pair.records.ids])
 
     def about(self, some: Pair) -> "Facts":
         """The same facts about some of the forget records; what was measured is not asked again."""

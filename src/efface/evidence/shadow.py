@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from efface.errors import UnknownRecords
 from efface.evidence.facts import Facts, NotRun
 from efface.evidence.rows import Row, count, not_run
 from efface.evidence.verdicts import attacked
@@ -80,23 +79,23 @@ def _unresolved(row: Row, needed: int, there: int) -> Row:
 def _attack(facts: Facts, given: Shadows, side: str) -> Attack:
     """Scores of forget and unseen records of the ``before`` or the ``after`` model."""
     ours, theirs = (getattr(pair, side) for pair in (facts.forget, facts.rivals))
+    scores = _scores(given, ours, theirs)
     return signal_attack(
-        _scores(given, ours),
-        _scores(given, theirs),
+        scores[: len(ours)],
+        scores[len(ours) :],
         forget_classes=ours.groups,
         unseen_classes=theirs.groups,
     )
 
 
-def _scores(given: Shadows, measured: Measured) -> np.ndarray:
-    """-ln P(out > x) of each record. Raises NotRun where too few models are without it."""
-    try:
-        shadows = given.of(measured.ids)
-    except UnknownRecords as unknown:
-        raise NotRun(
-            f"the shadow models were not asked about every record: {unknown.came}"
-        ) from None
+def _scores(given: Shadows, ours: Measured, theirs: Measured) -> np.ndarray:
+    """-ln P(out > x) of each record, at one spread for all. Raises NotRun for too few models."""
+    ids = (*ours.ids, *theirs.ids)
+    if missing := len(set(ids) - set(given.ids)):
+        raise NotRun(f"the shadow models were not asked about {missing} of {len(ids)} records")
+    shadows = given.of(ids)
     without = int((~shadows.member).sum(axis=0).min())
     if without < LEAST:
         raise NotRun(f"{LEAST} shadow models without each record are needed, there are {without}")
-    return lira_offline(measured.margin, shadows.log_odds, shadows.member)
+    margins = np.concatenate([ours.margin, theirs.margin])
+    return lira_offline(margins, shadows.log_odds, shadows.member)
