@@ -76,7 +76,7 @@ def test_u_lira_without_a_leak_is_quiet_in_area_rate_and_accuracy():
 
 
 def test_a_rate_counts_what_is_independent():
-    """The same 5 targets found in all pipelines are not 60 findings."""
+    """The same 10 targets found in all pipelines are not 120 findings."""
     scores, member = _crossed(30, p=24, t=200)
     member = np.arange(24)[:, None] % 2 == np.zeros(200)
     spread, vulnerable = scores.copy(), scores.copy()

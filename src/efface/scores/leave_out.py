@@ -42,8 +42,9 @@ def gaussian(
 
 def _together(fitted: list[Moments]) -> Moments:
     """The squares around each group's own mean, as those of one sample with fewer free ones."""
-    free = sum(found.count - 1 for found in fitted)
-    return Moments(free + 1, fitted[0].mean, sum(found.squares for found in fitted))
+    free = np.sum([found.count - 1 for found in fitted], axis=0)
+    squares = np.sum([found.squares for found in fitted], axis=0)
+    return Moments(free + 1, fitted[0].mean, squares)
 
 
 def kernel(
