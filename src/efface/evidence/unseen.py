@@ -10,7 +10,8 @@ from efface.evidence.verdicts import against, attacked
 from efface.scores.indistinguishability import ks, like_unseen, placements, two_sided
 from efface.scores.intervals import clopper_pearson, share_p
 from efface.scores.measure import Measured
-from efface.scores.membership import LEAST_FALSE_ALARMS, Attack, loss_attack
+from efface.scores.membership import Attack, loss_attack
+from efface.scores.rates import Rate
 
 LIKE = 0.95
 LEAST_UNSEEN = 39
@@ -62,25 +63,30 @@ def _own_answer(facts: Facts) -> str:
 
 
 def _low_rate_row(facts: Facts, before: Attack, after: Attack) -> Row:
+    was, now = (found.at(found.fpr) for found in (before, after))
     row = Row(
         key="attack.loss_low_rate",
-        name=f"The same: records found at {100 * after.fpr:.0f} % false alarms",
+        name=f"The same: records found at {100 * now.fpr:.0f} % false alarms",
         section="unseen",
         tier="T1",
-        before=before.tpr,
-        after=after.tpr,
-        target=after.fpr,
-        interval=after.tpr_interval,
+        before=was.tpr,
+        after=now.tpr,
+        target=now.fpr,
+        interval=now.interval,
     )
-    if after.tpr_interval is None:
-        least = round(LEAST_FALSE_ALARMS / after.fpr)
-        why = f"not resolvable with {after.unseen_n} unseen records of these classes; {least} are"
-        return not_run(row, f"{why} needed")
-    seen = before.tpr_interval is not None and before.tpr_interval[0] > before.fpr
-    own = facts.mislabelled
-    verdict, status = attacked(after.tpr_interval, after.fpr, control=seen, own_answer=own)
-    note = "" if seen else "At this rate the attack does not see the records in the old model."
+    if now.tpr is None or now.chance is None:
+        there = f"not resolvable with {after.unseen_n} unseen records of these classes"
+        return not_run(row, f"{there}; {now.needed} are needed")
+    verdict, status = _at_low_rate(facts, was, now)
+    blind = " At this rate the attack does not see the records in the old model." * (not was.above)
+    note = f"By chance up to {100 * now.chance[1]:.1f} %, the threshold's own error counted.{blind}"
     return replace(row, verdict=verdict, status=status, note=note)
+
+
+def _at_low_rate(facts: Facts, was: Rate, now: Rate) -> tuple[str, str]:
+    if now.above:
+        return "stands out from unseen" if facts.mislabelled else "still recognised", LOOK
+    return ("not recognised", PLAIN) if was.above else ("void", LOOK)
 
 
 def detects(facts: Facts, found: Attack) -> bool:
