@@ -112,12 +112,21 @@ def _instead(record: Row, task: str, name: str) -> str:
     other = of(record, "tuned", task).get(name)
     if other is None:
         unscored = any(bearable(cell) for cell in searched)
-        none = f"none of {len(searched)} searched was bearable" if searched else "not searched"
+        none = _nearest(searched) if searched else "not searched"
         return "bearable ones there, not scored here" if unscored else none
     near = "–" if other["gap"] is None else f"{100 * other['gap']:.1f}"
     lost = "–" if other["lost"] is None else f"{100 * other['lost']:.1f}"
     word = became(other)
     return f"{_settings(other)}: gap {near}, {lost} lost" + f" ({word} here)" * bool(word)
+
+
+def _nearest(searched: list[Row]) -> str:
+    """Where none was bearable: what the least harmful one did where it was searched."""
+    least = min((cell for cell in searched if cell["finite"]), key=lambda cell: cell["lost"])
+    return (
+        f"none of {len(searched)} searched was bearable; there {_settings(least)}: "
+        f"gap {100 * least['gap']:.1f}, {100 * least['lost']:.1f} lost"
+    )
 
 
 def _settings(cell: Row) -> str:
