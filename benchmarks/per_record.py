@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from efface.scores.per_record import ruli_efficacy, ruli_privacy, u_lira
 
 from efface.cells import read, run
 from efface.cells.cell import Cell
@@ -26,6 +25,7 @@ from efface.cells.describe import training, unlearning
 from efface.cells.reduce import columns_of, statistics_of
 from efface.methods import METHODS
 from efface.record import versions
+from efface.scores.per_record import ruli_efficacy, ruli_privacy, u_lira
 
 FIRST, TARGETS, PIPELINES = 8_000, 400, 32
 METHODS_ATTACKED = ("retrain", "finetune", "jit", "mu_mis", "scrub")
