@@ -39,10 +39,10 @@ def test_the_calibration_error_is_the_sum_over_bins_written_out(bins):
 
 
 def test_a_confidence_on_the_edge_of_a_bin_belongs_to_the_bin_below():
-    """0.6 and 0.55 share the bin (0.5, 0.6] of ten: their errors cancel instead of adding up."""
-    probabilities = np.array([[0.6, 0.4], [0.55, 0.45]])
+    """0.5 of two bins: right by 0.5 there, wrong by 0.9 above it; in one bin they would cancel."""
+    probabilities = np.array([[0.5, 0.5], [0.9, 0.1]])
     y = np.array([0, 1])
-    assert calibration_error(probabilities, y, bins=10) == pytest.approx(0.5 - 0.575 + 2 * 0.075)
+    assert calibration_error(probabilities, y, bins=2) == pytest.approx((0.5 + 0.9) / 2)
     sure = np.array([[1.0, 0.0]])
     assert calibration_error(sure, np.array([0])) == 0
     assert calibration_error(sure, np.array([1])) == 1

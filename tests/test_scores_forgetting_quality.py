@@ -65,6 +65,10 @@ def test_constant_sides_have_an_answer():
     assert epsilon_each(constant, spread)[0] == 50
     assert epsilon_each(constant, constant)[0] == 0
     assert epsilon_each(constant, constant + 1)[0] == 50
+    narrow = np.linspace(0, 0.008, 8)[:, None]
+    around = np.array([-1, -0.5, 0.5, 1, 0.001, 0.003, 0.005, 0.007])[:, None]
+    assert epsilon_each(narrow, around)[0] == 50
+    assert epsilon_each(narrow * 10, around)[0] < 3
 
 
 def test_points_halve_with_each_half_of_epsilon_and_end_with_what_models_can_show(monkeypatch):
