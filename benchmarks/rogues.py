@@ -6,7 +6,8 @@
     python benchmarks/rogues.py table        # results/rogues.md, from results/rogues.json
 
 Nothing here was tuned on what it counts: the level (Holm, 5 % a page) and each row's p are those of
-efface.evidence, and the draws of ``thresholds`` are others. A rogue is caught at a tier when the page
+efface.evidence. Draws 0 and 950 were looked at while it was built (that a head which moved alone is an
+alarm was written after draw 0 had shown it missed); none of these is counted. A rogue is caught at a tier when the page
 that this tier allows raises an alarm, and named by the rows that raise it.
 """
 
@@ -30,23 +31,25 @@ from efface.scores.measure import measure
 from rogues_models import ROGUES, Draw, drawn, taught
 
 TIERS = ("T0", "T1", "T2", "T3", "T4")
-RETRAINED, SHADOWS = 8, 32
-DRAWS = {"thresholds": range(900, 904), "rogues": range(3), "retrained": range(100, 120)}
+RETRAINED, SHADOWS = 8, 16
+DRAWS = {"thresholds": range(900, 904), "rogues": range(10, 13), "retrained": range(100, 120)}
 PER_DRAW = 10
 RECORD = Path("results/rogues.json")
 
 
 def shadows_of(draw: Draw) -> Shadows:
-    """Models trained on random halves of the trained records, and what they say of all."""
+    """Models trained on halves of the trained records, each record in half of them."""
     split = draw.split
     assert split.holdout is not None
     assert split.retain is not None
     known = [split.forget, split.retain]
     x, y = (torch.cat([getattr(part, name) for part in known]) for name in ("x", "y"))
     every = type(split.forget)(x, y, tuple(i for part in known for i in part.ids))
+    drawn_ = np.random.default_rng(draw.seed).random((SHADOWS, len(every)))
+    halves = drawn_.argsort(axis=0) < SHADOWS // 2
     members, said = [], []
     for number in range(SHADOWS):
-        chosen = np.random.default_rng([draw.seed, number]).integers(0, 2, len(every)) > 0
+        chosen = halves[number]
         model = taught(every.take(np.flatnonzero(chosen).tolist()), 9000 + 100 * draw.seed + number)
         asked = [measure(model, part).margin for part in (every, split.holdout)]
         members.append(np.concatenate([chosen, np.zeros(len(split.holdout), bool)]))
