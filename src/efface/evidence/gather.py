@@ -118,7 +118,7 @@ BEYOND = (
     Row("relearning", "Relearning: does a little training bring them back?", "not run", "T1"),
 )
 _WHY_BEYOND = {
-    "relearning": "this version of efface has no relearning probe",
+    "relearning": "it trains a copy, so it is asked for by itself: efface.probes.relearning",
 }
 
 _NEEDS = {
