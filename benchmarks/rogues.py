@@ -145,10 +145,32 @@ def page(record: dict[str, Any]) -> str:
         "|---|" + "---|" * len(TIERS),
         *(_alarmed(what, record[what]["models"]) for what in ("thresholds", "retrained")),
         "",
-        "Rows that raised them: " + (_raised(record["retrained"]["models"]) or "none") + ".",
+        *_photographs(),
+        "Rows that raised them on digits: "
+        + (_raised(record["retrained"]["models"]) or "none")
+        + ".",
         "",
     ]
     return "\n".join(lines)
+
+
+def _photographs() -> list[str]:
+    """The count on CIFAR-10, where it was made."""
+    path = Path("results/alarms_cifar.json")
+    if not path.is_file():
+        return []
+    record = json.loads(path.read_text())
+    counted = [one for one in record["models"] if one["model"] != "the old model"]
+    old = next(one for one in record["models"] if one["model"] == "the old model")
+    raised = sum(bool(one["alarms"]["T3"]) for one in counted)
+    return [
+        (
+            f"On CIFAR-10 (`{record['command']}`, 500 random records of 10,000, quarter VGG11, eight more retrained models "
+            f"at T3): {raised} of {len(counted)} retrained models raised an alarm at any tier up to T3; the old model does by "
+            f"{', '.join(f'`{key}`' for key in old['alarms']['T3'])}."
+        ),
+        "",
+    ]
 
 
 def _line(name: str, found: list[dict[str, Any]]) -> str:
