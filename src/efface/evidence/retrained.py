@@ -17,9 +17,6 @@ from efface.scores.gap import columns, floor, gap
 from efface.scores.indistinguishability import ks
 from efface.scores.measure import Measured
 
-LEAST = 3
-"""With two retrained models one distance is all that is known of the spread."""
-
 ENOUGH = 8
 """With so many retrained models another one is farther from them, on the mean, than any two of them
 are from each other in at most 3 of 100 draws (normal values, 1 to 30 dimensions); with 3 of them it
@@ -167,7 +164,7 @@ def _beside(
 
 def _rare(distance: Callable[[Any, Any], float], new: Any, them: Sequence[Any]) -> float | None:
     """How rare so far out a model is among the retrained ones; None where these are too few."""
-    if len(them) < LEAST:
+    if len(them) < ENOUGH:
         return None
     models = [new, *them]
     apart = np.array([[distance(one, other) for other in models] for one in models])

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from efface.evidence.rows import NOT_RUN, Evidence, Row
 
+NAMED = 3
+"""So many findings stand in one sentence."""
+
 DASH = "\N{EN DASH}"
 UNSEEN = (
     "Whether the records now look like ones the model never saw, and what the change cost "
@@ -76,8 +79,9 @@ def _said_of_utility(rows: dict[str, Row]) -> str:
 def _said_of_alarms(rows: dict[str, Row], alarms: Sequence[str]) -> str:
     """What of all that stands out does so for more than chance; silent where nothing is judged."""
     if alarms:
-        named = "; ".join(f"{rows[key].name} ({rows[key].verdict})" for key in alarms)
-        return f"Off for more than chance, at one level of 5 % for the whole page: {named}."
+        first = "; ".join(f"{rows[key].name} ({rows[key].verdict})" for key in alarms[:NAMED])
+        more = f"; and {len(alarms) - NAMED} more" if len(alarms) > NAMED else ""
+        return f"Off for more than chance, at one level of 5 % for the whole page: {first}{more}."
     if not any(row.p is not None for row in rows.values()):
         return ""
     return (
