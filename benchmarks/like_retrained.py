@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from efface.scores.equivalence import likeness
 from scipy import stats
 
 from efface.cells import read, run
@@ -26,6 +25,7 @@ from efface.cells.reduce import rows_by
 from efface.cells.store import is_done
 from efface.evidence.rows import plain
 from efface.record import versions
+from efface.scores.equivalence import likeness
 from every_method import published, scored
 from jit_requests import FIRST
 
@@ -110,6 +110,8 @@ def _all(ours: dict[str, np.ndarray], others: list[dict[str, np.ndarray]]) -> di
 
 def outside(value: float, others: list[float]) -> float:
     """Two-sided p of one more value of those drawn like the others: Student's, for a prediction."""
+    if not np.ptp(others):
+        return float(value == others[0])
     spread = np.std(others, ddof=1) * np.sqrt(1 + 1 / len(others))
     return float(2 * stats.t.sf(abs(value - np.mean(others)) / spread, len(others) - 1))
 
@@ -170,7 +172,7 @@ def verdict(record: dict[str, Any]) -> str:
 
 def _of_part(found: dict[str, Any], part: str) -> str:
     entropy, accuracy = found[f"{part}.entropy"], found[f"{part}.accuracy"]
-    within = "like" if accuracy["p"] > LEVEL else "unlike"
+    within = "not told apart" if accuracy["p"] > LEVEL else "**unlike**"
     return f"entropy {_word(entropy['like'])}, accuracy {within}"
 
 

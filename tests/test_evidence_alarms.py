@@ -113,10 +113,12 @@ def net(scale=1.0):
 
 
 def test_answers_by_chance_are_an_alarm_without_any_other_data():
-    """The other net has dice too, and smaller weights."""
+    """Where the old model has dice too it is marked, and no finding of the new one's."""
     with torch.random.fork_rng():
-        found = alarms(collect(Dice(net()), Dice(net(0.9)), split_of()))
+        found = alarms(collect(net(), Dice(net(0.9)), split_of()))
+        both = collect(Dice(net()), Dice(net(0.9)), split_of()).row("sanity.repeated")
     assert "sanity.repeated" in keys(found)
+    assert (both.verdict, both.p) == ("answers by chance", None)
 
 
 def test_one_answer_for_all_is_an_alarm_without_any_other_data():
@@ -145,11 +147,15 @@ def two_layers(first=1.0, last=1.0):
     return made
 
 
-def test_a_head_that_moved_alone_is_an_alarm_without_any_other_data():
-    """The features hold what they held; a net of one layer has no others."""
-    found = alarms(collect(two_layers(), two_layers(last=0.9), split_of()))
-    assert [(row.key, row.verdict) for row in found] == [
-        ("moved.weights", "only the last layer moved")
-    ]
-    assert alarms(collect(two_layers(), two_layers(first=0.9), split_of())) == []
-    assert alarms(collect(net(), net(0.9), split_of())) == []
+def test_a_head_that_moved_alone_is_an_alarm_where_retrained_models_moved_more():
+    """Under it the features hold what they held; a frozen backbone does so for all."""
+    head = two_layers(last=0.9)
+    row = collect(two_layers(), head, split_of()).row("moved.weights")
+    assert (row.status, row.verdict) == ("look", "only the last layer moved")
+    anew = [two_layers(first=0.8 + 0.01 * k, last=0.7) for k in range(3)]
+    found = collect(two_layers(), head, split_of(), retrained=anew)
+    assert keys(alarms(found)) == ["retrained.shared"]
+    frozen = [two_layers(last=0.7 + 0.01 * k) for k in range(3)]
+    assert alarms(collect(two_layers(), head, split_of(), retrained=frozen)) == []
+    row = collect(net(), net(0.9), split_of()).row("moved.weights")
+    assert row.verdict == "described"

@@ -60,4 +60,4 @@ def test_records_that_are_no_images_have_no_views():
     with torch.no_grad():
         smaller.weight.mul_(0.9)
     assert counted(net, smaller, split) == (forward_passes(split), 0)
-    assert forward_passes(split) == 60 + 6 * 256 + 2 * 30 * 4
+    assert forward_passes(split) == 60 + 8 * 256 + 2 * 30 * 4

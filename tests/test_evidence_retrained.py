@@ -173,5 +173,5 @@ def test_a_model_trained_anew_states_the_exclusion(drawn):
                       for n in ("x", "y")))  # fmt: skip
     left = Split(split.forget, split.holdout, stays)
     row = collect(net, _retrained(net, 3), left, exact=True).row("exclusion")
-    assert (row.after, row.status, row.verdict) == (1, "look", "found among them")
+    assert (row.after, row.status, row.verdict) == (1, "red", "found among them")
     assert "exclusion" not in {row.key for row in collect(net, net, split).rows}

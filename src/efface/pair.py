@@ -70,6 +70,7 @@ def score(
     findings = examine(old, preprocessing, split.forget, holdout=theirs.holdout, **names)
     refuse_if_needed(findings)
     beside = {"retrained": retrained, "shadows": shadows, "exact": exact}
+    beside["left_out"] = counts.get("forget_records_in_retain", 0)
     evidence = collect(old, new, ours, seed=seed, **names, **beside)
     record = {
         "schema": SCHEMA,

@@ -12,12 +12,11 @@ LEVEL = 0.05
 def alarms(evidence: Evidence, *, tier: str | None = None, level: float = LEVEL) -> list[Row]:
     """The rows that stand out at this tier, crashed ones first, then the least p; often none.
 
-    ``tier``: use the rows up to it alone; the evidence's own when not given. Range of the false
+    ``tier``: use the rows up to it alone; every row that ran when not given. Range of the false
     alarms over models that never saw the records: at most ``level``, whatever the number of rows
     (Holm 1979), if each row's p is right.
     """
-    highest = tier or evidence.tier
-    here = [row for row in evidence.rows if row.tier <= highest]
+    here = [row for row in evidence.rows if tier is None or row.tier <= tier]
     found = [row for row in here if row.status == RED]
     judged = sorted((row.p, row.key, row) for row in here if row.p is not None and row not in found)
     for place, (p, _, row) in enumerate(judged):

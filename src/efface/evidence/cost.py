@@ -20,13 +20,13 @@ def forward_passes(
     """Forward passes of ``collect`` on this split: each record once through each model, and views.
 
     The views are of at most 500 forget and 500 unseen records, as are the probes on the features;
-    rounded and pruned copies are asked about at most 500. Four sets of noise inputs are asked of
-    the new model, two of the old. Exact where every test runs; no backward pass is made.
+    rounded and pruned copies are asked about at most 500. Each model is asked about four sets of
+    noise inputs. Exact where every test runs; no backward pass is made.
     """
     given = [part for part in (split.forget, split.holdout, split.retain) if part]
     once = 2 * sum(len(part) for part in given)
     viewed = 2 * VIEWS * len([kind for kind in VIEWERS if kind not in method_saw])
-    noise = 2 * SYNTHETIC + 2 * INPUTS + 2 * INPUTS
+    noise = 2 * SYNTHETIC + 4 * INPUTS + 2 * INPUTS
     probed = _probed(split, mislabelled=mislabelled)
     return once + viewed * _viewed(split, mislabelled=mislabelled) + noise + probed
 

@@ -25,8 +25,10 @@ def precision_rows(facts: Facts) -> list[Row]:
         raise NotRun("the copies are asked for one class of several")
     pair = facts.sample(facts.forget, MOST)
     copies = [_copies(model, pair) for model in (facts.old, facts.new)]
+    judged = not (facts.mislabelled or facts.leaving)  # else a worse model may answer so more often
     return [
-        _copy_row(pair, was, now) for was, now in zip(copies[0][1:], copies[1][1:], strict=True)
+        _copy_row(pair, was, now, judged=judged)
+        for was, now in zip(copies[0][1:], copies[1][1:], strict=True)
     ]
 
 
@@ -37,8 +39,12 @@ def _copies(model: nn.Module, pair: Pair) -> tuple[Copy, ...]:
         raise NotRun(str(why)) from why
 
 
-def _copy_row(pair: Pair, was: Copy, now: Copy) -> Row:
-    """``p``: one-sided; rounding is no more likely to mend an answer than to break one."""
+def _copy_row(pair: Pair, was: Copy, now: Copy, *, judged: bool) -> Row:
+    """``p``: one-sided; rounding mends an answer no more often than it breaks one.
+
+    That holds of labels that are answered above chance, so not of wrong ones or of a class that
+    has left.
+    """
     plain, copied = pair.after.correct, now.measured.correct
     gained, lost = int((~plain & copied).sum()), int((plain & ~copied).sum())
     p = float(stats.binom.sf(gained - 1, gained + lost, 0.5))
@@ -57,7 +63,7 @@ def _copy_row(pair: Pair, was: Copy, now: Copy) -> Row:
         status=LOOK if back else PLAIN,
         note=f"Target: the new model as it is, on the same {n} records; {gained} of them are right "
         f"in the copy alone, {lost} in the model alone.",
-        p=p,
+        p=p if judged else None,
     )
 
 
@@ -74,7 +80,9 @@ def linear_rows(facts: Facts) -> list[Row]:
         )
     except InputError as why:
         raise NotRun(str(why)) from why
-    return [_class_row(before, after, len(some[1])), _member_row(before, after)]
+    ours, theirs = (pair.before.y for pair in some)
+    alike = int(np.isin(theirs, ours).sum()) // 2
+    return [_class_row(before, after, alike), _member_row(before, after)]
 
 
 def _class_row(before: LinearProbe, after: LinearProbe, unseen: int) -> Row:
@@ -96,15 +104,13 @@ def _class_row(before: LinearProbe, after: LinearProbe, unseen: int) -> Row:
         status=status,
         note=f"Fitted on one half, read on the other ({after.scored} records). Target: the same on "
         "unseen records of the same classes.",
-        p=share_p(hits, after.scored, after.unseen_accuracy, targets_n=unseen / 2)
-        if known
-        else None,
+        p=share_p(hits, after.scored, after.unseen_accuracy, targets_n=unseen) if known else None,
     )
 
 
 def _member_row(before: LinearProbe, after: LinearProbe) -> Row:
     found = after.membership
-    apart = found.recognised
+    apart = found.sees
     return Row(
         key="features.member",
         name="Forget told from unseen records by a linear attacker on the features",

@@ -1,7 +1,7 @@
 """A model that was trained anew without the records: the exclusion is what is stated (tier TE)."""
 
 from efface.evidence.facts import Facts
-from efface.evidence.rows import LOOK, PLAIN, Row, count
+from efface.evidence.rows import PLAIN, RED, Row, count
 from efface.io.dataset import content_digests
 
 
@@ -10,7 +10,9 @@ def exclusion_rows(facts: Facts) -> list[Row]:
     if not facts.exact:
         return []
     gone, stay = facts.split.forget, facts.split.retain
-    shared = 0 if stay is None else len({*content_digests(gone)} & {*content_digests(stay)})
+    shared = facts.left_out
+    if stay is not None:
+        shared += len({*content_digests(gone)} & {*content_digests(stay)})
     return [
         Row(
             key="exclusion",
@@ -21,7 +23,7 @@ def exclusion_rows(facts: Facts) -> list[Row]:
             target=0.0,
             unit="count",
             verdict="found among them" if shared else "none among them",
-            status=LOOK if shared else PLAIN,
+            status=RED if shared else PLAIN,
             note="The new model started from untrained weights and was trained on "
             f"{'records not at hand' if stay is None else count(len(stay))}, by the account of "
             "whoever ran it. Looked for by content: a near copy would not be found.",

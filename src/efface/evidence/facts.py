@@ -42,7 +42,8 @@ class Facts:
     """Old and new model, the split, and what the request says of it.
 
     ``retrained``: models trained without the forget records; ``shadows``: what shadow models leave;
-    ``exact``: the new model was itself trained anew without them.
+    ``exact``: the new model was itself trained anew without them; ``left_out``: forget records that
+    were found among the records that stay, and taken out before.
     """
 
     old: nn.Module
@@ -56,6 +57,7 @@ class Facts:
     retrained: tuple[nn.Module, ...] = ()
     shadows: Shadows | None = None
     exact: bool = False
+    left_out: int = 0
 
     @cached_property
     def at_hand(self) -> frozenset[str]:

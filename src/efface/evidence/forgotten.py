@@ -7,8 +7,8 @@ from scipy import stats
 from efface.evidence.facts import Facts, NotRun, Pair
 from efface.evidence.nearby import VIEWERS, VIEWS, seen_otherwise
 from efface.evidence.rows import PLAIN, Row
-from efface.evidence.verdicts import against
-from efface.scores.indistinguishability import expected_from_unseen
+from efface.evidence.verdicts import against, still_answered_p
+from efface.scores.indistinguishability import expected_from_unseen, more_often_p
 from efface.scores.intervals import clopper_pearson
 from efface.scores.measure import measure
 
@@ -36,6 +36,7 @@ def accuracy_row(facts: Facts) -> list[Row]:
             verdict=verdict,
             status=status,
             note=_label_note(facts, target),
+            p=still_answered_p(hits, n) if facts.leaving and target == 0 else None,
         )
     ]
 
@@ -167,8 +168,8 @@ def _again_row(
     if unseen is not None:
         again = ~unseen[0].after.correct & np.concatenate([*unseen[1].values()], 1).any(1)
         target = _matched(facts, unseen[0], again * 1.0)
-        counts = [[int(k.sum()), int((~k).sum())] for k in (after, again)]
-        p = float(stats.fisher_exact(counts, alternative="greater").pvalue)
+        classes = facts.forget.after.y, unseen[0].after.y
+        p = more_often_p(after, again, *classes, seed=facts.seed)
     return _residual_row(
         facts,
         key="residual.again",

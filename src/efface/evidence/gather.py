@@ -103,6 +103,7 @@ TESTS = (
         retrained.column_rows,
         classes=True,
     ),
+    Test("retrained.shared", "Layers as they were", "retrained", "T3", retrained.shared_rows),
     Test(
         "retrained",
         "Distance to models retrained without the records",
@@ -146,6 +147,7 @@ def collect(
     retrained: Sequence[nn.Module] = (),
     shadows: Shadows | None = None,
     exact: bool = False,
+    left_out: int = 0,
 ) -> Evidence:
     """Test what ``student`` (the new model) still shows of ``split.forget``.
 
@@ -156,7 +158,8 @@ def collect(
     ``student`` is None when no new model came to be (``outcome="not met"``): rows then hold the
     old model's numbers alone. ``retrained``: models trained without the forget records, by the same
     recipe and each with its own seed; ``shadows``: what shadow models leave (``read_shadows``);
-    ``exact``: ``student`` was itself trained anew without the forget records. A test that raises
+    ``exact``: ``student`` was itself trained anew without the forget records; ``left_out``: so many
+    of these were found among those that stay, and taken out before. A test that raises
     becomes a red row, a test that lacks its data a row that says so; no test is missing.
     """
     split = replace(split, holdout=split.holdout or None, retain=split.retain or None)
@@ -172,6 +175,7 @@ def collect(
         retrained=tuple(retrained),
         shadows=shadows,
         exact=exact,
+        left_out=left_out,
     )
     rows = [row for test in TESTS for row in _run(test, facts)]
     if student is None:
@@ -250,7 +254,7 @@ def _before_only(row: Row) -> Row:
     if row.key == "control.positive":
         return row
     note = "" if row.section == "stay" else row.note
-    silent = {"after": None, "interval": None, "note": note}
+    silent = {"after": None, "interval": None, "note": note, "p": None}
     return replace(row, **silent, verdict="no new model", status=PLAIN)
 
 

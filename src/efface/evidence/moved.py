@@ -142,7 +142,7 @@ def _movement_row(weights: list[dict]) -> Row:
         unit="ratio",
         verdict=verdict,
         status=PLAIN if verdict == "described" else LOOK,
-        p=None if verdict == "described" else 0.0,
+        p=0.0 if verdict == "nothing moved" else None,
         note=f"{still} of {len(weights)} tensors did not move. Farthest: {farthest['name']}, "
         f"{farthest['relative']:.3g}. How far weights moved says nothing about what is forgotten.",
     )

@@ -9,6 +9,8 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from efface.evidence.facts import Facts, NotRun, Pair
 from efface.evidence.rows import LOOK, PLAIN, Row, count
@@ -39,6 +41,9 @@ def column_rows(facts: Facts) -> list[Row]:
     """The paper's three columns of old, new and retrained, and the mean distance over them."""
     if not {"holdout", "retain"} <= facts.at_hand:
         raise NotRun("needs a holdout and records that stay")
+    left = np.isin(facts.holdout.before.y, list(facts.leaving))
+    if left.all() or (facts.leaving and not left.any()):
+        raise NotRun("needs unseen records of classes that stay and of those that leave")
     old, new = (
         columns(*(getattr(p, side) for p in _pairs(facts)), leaving=facts.leaving)
         for side in ("before", "after")
@@ -95,6 +100,37 @@ def _gap_row(
         status=status,
         note=told,
     )
+
+
+def shared_rows(facts: Facts) -> list[Row]:
+    """Layers that the new model has in common with the old one, and no retrained model has."""
+    old = dict(facts.old.named_parameters())
+    kept = _as_in(old, facts.new)
+    theirs = [_as_in(old, model) for model in facts.retrained]
+    alone = [name for name in old if name in kept and not any(name in one for one in theirs)]
+    return [
+        Row(
+            key="retrained.shared",
+            name="Tensors that are the old model's to the bit, and no retrained model's",
+            section="retrained",
+            tier="T3",
+            after=len(alone) / len(old) if old else 0.0,
+            target=0.0,
+            verdict="what these hold was not touched" if alone else "none",
+            status=LOOK if alone else PLAIN,
+            note=f"{len(alone)} of {count(len(old), 'tensor')}. {', '.join(alone[:5])}".strip(),
+            p=0.0 if alone else None,
+        )
+    ]
+
+
+def _as_in(old: dict[str, Tensor], model: nn.Module) -> set[str]:
+    found = dict(model.named_parameters())
+    return {name for name, weight in old.items() if name in found and _same(weight, found[name])}
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(torch.equal(one.cpu(), other.cpu()))
 
 
 def distance_rows(facts: Facts) -> list[Row]:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from efface.evidence.facts import Facts, NotRun
-from efface.evidence.rows import Row, count, not_run
+from efface.evidence.rows import LOOK, PLAIN, Row, count, not_run
 from efface.evidence.verdicts import attacked
 from efface.io.shadows import Shadows
 from efface.scores.likelihood_ratio import lira_offline
@@ -65,6 +65,7 @@ def _rate_rows(before: Attack, after: Attack, shared: dict[str, Any]) -> list[Ro
                 target=now.fpr,
                 interval=now.interval,
                 verdict="above chance" if now.above else "not told from chance",
+                status=LOOK if now.above else PLAIN,
                 note=f"By chance up to {100 * now.chance[1]:.1f} %.",
                 **shared,
             )
@@ -94,6 +95,11 @@ def _scores(given: Shadows, ours: Measured, theirs: Measured) -> np.ndarray:
     if missing := len(set(ids) - set(given.ids)):
         raise NotRun(f"the shadow models were not asked about {missing} of {len(ids)} records")
     shadows = given.of(ids)
+    if shadows.member[:, len(ours) :].any():
+        raise NotRun(
+            "shadow models were trained on records with the ids of unseen ones: two tables that "
+            "number their rows alike cannot be told apart"
+        )
     without = int((~shadows.member).sum(axis=0).min())
     if without < LEAST:
         raise NotRun(f"{LEAST} shadow models without each record are needed, there are {without}")

@@ -4,7 +4,7 @@ import numpy as np
 
 from efface.evidence.facts import Facts, NotRun, Pair
 from efface.evidence.rows import LOOK, PLAIN, Row, count
-from efface.evidence.verdicts import against, utility
+from efface.evidence.verdicts import against, still_answered_p, utility
 from efface.scores.indistinguishability import expected_from_unseen
 from efface.scores.intervals import clopper_pearson, fall_p, paired_change
 from efface.scores.membership import entropy_attack, taken_for_members
@@ -12,6 +12,10 @@ from efface.scores.utility import accuracy, per_class_accuracy, worst_class_chan
 
 ALLOWED = 0.02
 """A model that never saw the records had fewer to learn from: a fall up to this is no alarm."""
+
+
+ALLOWED_CLASS = 0.2
+"""Two models that differ in their seed alone may be ten points apart in a class and more."""
 
 
 def holdout_rows(facts: Facts) -> list[Row]:
@@ -43,6 +47,7 @@ def leaving_rows(facts: Facts) -> list[Row]:
             verdict="gone" if not hits else verdict,
             status=status,
             note=f"{count(n)}. Target: a model that never learned the class.",
+            p=still_answered_p(hits, n),
         )
     ]
 
@@ -116,6 +121,7 @@ def _worst_row(facts: Facts, pair: Pair, key: str, tier: str) -> Row:
         status=LOOK if fell else PLAIN,
         note=f"{count(int(own.sum()))}. Change {100 * change:+.2f} points "
         f"({100 * low:+.2f} to {100 * high:+.2f}, allowing for {count(len(staying), 'class')}).",
+        p=min(1.0, len(staying) * fall_p(gained, lost, int(own.sum()), allowed=ALLOWED_CLASS)),
     )
 
 

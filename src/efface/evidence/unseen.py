@@ -8,7 +8,7 @@ from efface.evidence.facts import Facts, NotRun
 from efface.evidence.rows import LOOK, PLAIN, Row, not_run
 from efface.evidence.verdicts import against, attacked
 from efface.scores.indistinguishability import ks, like_unseen, placements, two_sided
-from efface.scores.intervals import clopper_pearson, share_p
+from efface.scores.intervals import clopper_pearson
 from efface.scores.measure import Measured
 from efface.scores.membership import Attack, loss_attack
 from efface.scores.rates import Rate
@@ -136,7 +136,6 @@ def likeness_rows(facts: Facts) -> list[Row]:
         verdict=verdict,
         status=status,
         note=f"Each among {among}; {100 * high:.1f} % lie too high, {100 * low:.1f} % too low.",
-        p=share_p(round(share * n), n, LIKE, targets_n=len(facts.rivals)),
     )
     return [row, _ks_row(facts)]
 

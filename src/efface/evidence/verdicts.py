@@ -1,6 +1,11 @@
 """From an interval and a target to a word and a status: one rule for all rows."""
 
+from scipy import stats
+
 from efface.evidence.rows import LOOK, PLAIN
+
+GONE = 0.02
+"""A model that never learned a class answers with it by accident at most so often."""
 
 TOO_WIDE = 0.5
 """An interval of a share or an area that is wider than this tells nothing."""
@@ -16,6 +21,11 @@ def against(interval: tuple[float, float], target: float) -> tuple[str, str]:
     if high - low > TOO_WIDE:
         return "too few records to tell", PLAIN
     return "not told from unseen", PLAIN
+
+
+def still_answered_p(hits: int, n: int) -> float:
+    """One-sided p of so many answers with a class that the model should never have learned."""
+    return float(stats.binom.sf(hits - 1, n, GONE))
 
 
 def attacked(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from efface.evidence.rows import NOT_RUN, Evidence, Row
+from efface.evidence.rows import LOOK, NOT_RUN, Evidence, Row
 
 NAMED = 3
 """So many findings stand in one sentence."""
@@ -84,9 +84,11 @@ def _said_of_alarms(rows: dict[str, Row], alarms: Sequence[str]) -> str:
         return f"Off for more than chance, at one level of 5 % for the whole page: {first}{more}."
     if not any(row.p is not None for row in rows.values()):
         return ""
+    looked = sum(row.status == LOOK for row in rows.values())
+    marked = f" {looked} further rows are marked: look at them." if looked else ""
     return (
-        "Nothing on this page is off for more than chance, at one level of 5 % for all its tests. "
-        "What they cannot see may still be there."
+        "No test that is judged at one level of 5 % for the whole page is off for more than chance."
+        f"{marked} What the tests cannot see may still be there."
     )
 
 

@@ -1,7 +1,7 @@
 """Do forget records look like records that the model never saw? Two-sided, class by class."""
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from scipy import stats
 
 from efface.errors import InputError
@@ -60,6 +60,31 @@ def like_unseen(p_values: Float[np.ndarray, " n"], *, level: float = 0.95) -> fl
             "Give a holdout that has the classes of the forget records.",
         )
     return float((known > 1 - level).mean())
+
+
+def more_often_p(
+    ours: Bool[np.ndarray, " n"],
+    theirs: Bool[np.ndarray, " m"],
+    classes: Int64[np.ndarray, " n"],
+    unseen_classes: Int64[np.ndarray, " m"],
+    *,
+    seed: int,
+    permutations: int = 2000,
+) -> float:
+    """One-sided p that a thing is so more often of our records than of unseen ones of their class.
+
+    Records change sides within their class, by chance: 1/(permutations + 1) to 1, uniform or
+    greater where nothing is. Classes that one side lacks are left out; 1 when none is left.
+    """
+    draw, drawn, seen = np.random.default_rng(seed), np.zeros(permutations), 0.0
+    for label in np.unique(classes):
+        own, others = ours[classes == label], theirs[unseen_classes == label]
+        if len(others):
+            both = np.concatenate([own, others]).astype(np.float64)
+            turned = draw.permuted(np.tile(both, (permutations, 1)), axis=1)[:, : len(own)]
+            drawn += turned.sum(axis=1) - len(own) * both.mean()
+            seen += own.sum() - len(own) * both.mean()
+    return float((1 + (drawn >= seen - 1e-9).sum()) / (1 + permutations))
 
 
 def expected_from_unseen(

@@ -98,8 +98,11 @@ def fall_p(gained: int, lost: int, n: int, *, allowed: float = 0.0) -> float:
 def share_p(hits: int, n: int, target: float, *, targets_n: Count = math.inf) -> float:
     """Two-sided p of ``hits`` in ``n`` for a share of ``target``, itself found on ``targets_n``.
 
-    The greater of the exact binomial one and of the normal one that knows the target's own error.
+    The greater of the exact binomial one and of the normal one that knows the target's own error;
+    a target that was counted is smoothed by one hit and one miss, since 0 of 10 is not never.
     """
+    if math.isfinite(targets_n):
+        target = (target * targets_n + 1) / (targets_n + 2)
     exact = float(stats.binomtest(hits, n, target).pvalue)
     spread = math.sqrt(target * (1 - target) * (1 / n + 1 / targets_n))
     if not spread:
