@@ -32,7 +32,7 @@ from rogues_models import ROGUES, Draw, drawn, taught
 
 TIERS = ("T0", "T1", "T2", "T3", "T4")
 RETRAINED, SHADOWS = 8, 16
-DRAWS = {"thresholds": range(900, 904), "rogues": range(10, 13), "retrained": range(100, 120)}
+DRAWS = {"thresholds": range(900, 902), "rogues": range(10, 13), "retrained": range(100, 120)}
 PER_DRAW = 10
 RECORD = Path("results/rogues.json")
 
