@@ -51,6 +51,17 @@ def test_views_that_the_method_was_trained_on_are_not_paid_for():
     assert counted(learned(), other(), split, **told) == (forward_passes(split, **told), 0)
 
 
+def test_without_probes_each_record_goes_once_through_each_model():
+    """And the noise inputs; the rows say what was left out."""
+    split = split_at("T2")
+    passes = forward_passes(split, probes=False)
+    assert counted(learned(), other(), split, probes=False) == (passes, 0)
+    assert passes == 2 * (40 + 60 + 100) + 8 * 256
+    rows = collect(learned(), other(), split, probes=False).rows
+    left = [row.key for row in rows if row.note == "probes were left out"]
+    assert left == ["residual", "precision", "features"]
+
+
 def test_records_that_are_no_images_have_no_views():
     """A table: 30 records twice, noise, and three copies of each model beside itself."""
     net = torch.nn.Linear(4, 3)

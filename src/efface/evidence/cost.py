@@ -15,7 +15,11 @@ IMAGES = 4
 
 
 def forward_passes(
-    split: Split, *, mislabelled: bool = False, method_saw: tuple[str, ...] = ()
+    split: Split,
+    *,
+    mislabelled: bool = False,
+    method_saw: tuple[str, ...] = (),
+    probes: bool = True,
 ) -> int:
     """Forward passes of ``collect`` on this split: each record once through each model, and views.
 
@@ -25,8 +29,10 @@ def forward_passes(
     """
     given = [part for part in (split.forget, split.holdout, split.retain) if part]
     once = 2 * sum(len(part) for part in given)
-    viewed = 2 * VIEWS * len([kind for kind in VIEWERS if kind not in method_saw])
     noise = 2 * SYNTHETIC + 4 * INPUTS + 2 * INPUTS
+    if not probes:
+        return once + noise
+    viewed = 2 * VIEWS * len([kind for kind in VIEWERS if kind not in method_saw])
     probed = _probed(split, mislabelled=mislabelled)
     return once + viewed * _viewed(split, mislabelled=mislabelled) + noise + probed
 

@@ -33,7 +33,8 @@ class Test:
     """One test: what it is called, the tier it needs, and the function that makes its rows.
 
     ``for_classes``: only where classes leave; ``classes``: True where a record has one class of
-    several, False where it has not, None for both.
+    several, False where it has not, None for both; ``probe``: it asks further inputs or copies of
+    the models, beyond one pass over each record.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Test:
     tier: str
     run: Callable[[Facts], list[Row]]
     for_classes: bool = False
+    probe: bool = False
     classes: bool | None = None
 
 
@@ -63,8 +65,17 @@ TESTS = (
         classes=True,
     ),
     Test("forget.right", "Answers on forget", "forget", "T0", answers.forget_rows, classes=False),
-    Test("residual", "Knowledge left around the records", "forget", "T0", forgotten.residual_rows),
-    Test("precision", "Rounded and pruned copies", "forget", "T0", depth.precision_rows),
+    Test(
+        "residual",
+        "Knowledge left around the records",
+        "forget",
+        "T0",
+        forgotten.residual_rows,
+        probe=True,
+    ),
+    Test(
+        "precision", "Rounded and pruned copies", "forget", "T0", depth.precision_rows, probe=True
+    ),
     Test("moved", "What moved", "moved", "T0", moved.moved_rows),
     Test("sanity.repeated", "The same inputs asked twice", "moved", "T0", sanity.repeated_rows),
     Test("sanity.constant", "Outputs depend on inputs", "moved", "T0", sanity.constant_rows),
@@ -81,7 +92,9 @@ TESTS = (
     ),
     Test("holdout", "Accuracy on the holdout", "stay", "T1", staying.holdout_rows, classes=True),
     Test("holdout", "Answers on the holdout", "stay", "T1", answers.holdout_rows, classes=False),
-    Test("features", "A linear probe on the features", "unseen", "T1", depth.linear_rows),
+    Test(
+        "features", "A linear probe on the features", "unseen", "T1", depth.linear_rows, probe=True
+    ),
     Test("control.positive", "Positive control", "controls", "T1", controls.positive_control),
     Test("control.negative", "Negative control", "controls", "T1", controls.negative_control),
     Test("power", "Power", "controls", "T1", controls.power_rows),
@@ -148,6 +161,7 @@ def collect(
     shadows: Shadows | None = None,
     exact: bool = False,
     left_out: int = 0,
+    probes: bool = True,
 ) -> Evidence:
     """Test what ``student`` (the new model) still shows of ``split.forget``.
 
@@ -159,7 +173,8 @@ def collect(
     old model's numbers alone. ``retrained``: models trained without the forget records, by the same
     recipe and each with its own seed; ``shadows``: what shadow models leave (``read_shadows``);
     ``exact``: ``student`` was itself trained anew without the forget records; ``left_out``: so many
-    of these were found among those that stay, and taken out before. A test that raises
+    of these were found among those that stay, and taken out before. ``probes``: also what goes
+    beyond one pass over each record (``cost.forward_passes``). A test that raises
     becomes a red row, a test that lacks its data a row that says so; no test is missing.
     """
     split = replace(split, holdout=split.holdout or None, retain=split.retain or None)
@@ -177,7 +192,7 @@ def collect(
         exact=exact,
         left_out=left_out,
     )
-    rows = [row for test in TESTS for row in _run(test, facts)]
+    rows = [row for test in TESTS for row in _run(test, facts, probes=probes)]
     if student is None:
         rows = [_before_only(row) for row in rows]
     rows += [not_run(row, _WHY_BEYOND[row.key]) for row in BEYOND]
@@ -228,7 +243,7 @@ def _counts(facts: Facts) -> dict[str, int]:
     return {name: len(given) for name, given in (parts | models).items() if given}
 
 
-def _run(test: Test, facts: Facts) -> list[Row]:
+def _run(test: Test, facts: Facts, *, probes: bool) -> list[Row]:
     """The test's rows; one row that says why, when there are none to be had."""
     other_kind = test.classes is not None and test.classes is not facts.of_classes
     if other_kind or (test.for_classes and not facts.leaving):
@@ -237,6 +252,8 @@ def _run(test: Test, facts: Facts) -> list[Row]:
     needed, why_not = _NEEDS[test.tier]
     if not needed <= facts.at_hand:
         return [not_run(blank, why_not)]
+    if test.probe and not probes:
+        return [not_run(blank, "probes were left out")]
     try:
         return test.run(facts)
     except NotRun as why:
