@@ -8,7 +8,7 @@ from scipy import stats
 
 from efface.errors import InputError
 from efface.scores.equivalence import (
-    _outlier_p,
+    outlier_p,
     a12,
     ks_between,
     likeness,
@@ -52,13 +52,13 @@ def test_each_number_is_the_one_that_its_name_says():
     assert (found.spread.n, found.spread.retrained, found.spread.poorly_known) == (80, 5, True)
 
 
-def test_the_outlier_p_of_one_shifted_number_is_the_t_test_of_a_new_value():
+def test_theoutlier_p_of_one_shifted_number_is_the_t_test_of_a_new_value():
     """Distances of points on a line: F(1, s - 1) is the square of t for a prediction."""
     points = np.array([1.9, 0.1, -0.4, 0.6, 0.2])
     own, others = points[0], points[1:]
     t = (own - others.mean()) / others.std(ddof=1) / math.sqrt(1 + 1 / 4)
     expected = 2 * stats.t.sf(abs(t), 3)
-    assert _outlier_p(np.abs(points[:, None] - points)) == pytest.approx(expected)
+    assert outlier_p(np.abs(points[:, None] - points)) == pytest.approx(expected)
 
 
 def test_the_rank_p_counts_models_at_least_as_far_out():
