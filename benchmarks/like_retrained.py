@@ -1,6 +1,6 @@
 """Do entropy and accuracy profiles match retraining? The seed's claim, on every method's model.
 
-    EFFACE_DATA=… python benchmarks/like_retrained.py STORE cells     # 16 retrained models
+    EFFACE_DATA=… python benchmarks/like_retrained.py STORE cells     # ten retrained models
     EFFACE_DATA=… python benchmarks/like_retrained.py STORE records   # results/like_retrained.json
     python benchmarks/like_retrained.py - table                       # results/like_retrained.md
 
@@ -29,7 +29,7 @@ from efface.scores.equivalence import likeness
 from every_method import published, scored
 from jit_requests import FIRST
 
-RETRAINED, FIRST_SEED = 16, 200
+RETRAINED, FIRST_SEED = 10, 200
 RESULTS = Path("results")
 LEVEL = 0.05
 PROCESSES = int(os.environ.get("PROCESSES", "0")) or None

@@ -165,8 +165,8 @@ def _photographs() -> list[str]:
     raised = sum(bool(one["alarms"]["T3"]) for one in counted)
     return [
         (
-            f"On CIFAR-10 (`{record['command']}`, 500 random records of 10,000, quarter VGG11, eight more retrained models "
-            f"at T3): {raised} of {len(counted)} retrained models raised an alarm at any tier up to T3; the old model does by "
+            f"On CIFAR-10 (`{record['command']}`, 500 random records of 10,000, quarter VGG11, each beside the "
+            f"others at T3): {raised} of {len(counted)} retrained models raised an alarm at any tier up to T3; the old model does by "
             f"{', '.join(f'`{key}`' for key in old['alarms']['T3'])}."
         ),
         "",

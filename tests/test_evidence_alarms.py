@@ -1,5 +1,7 @@
 """One level for a whole page: which rows are off for more than chance."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,9 @@ from torch import nn
 from efface.evidence import collect
 from efface.evidence.alarms import alarms
 from efface.evidence.rows import RED, Evidence, Row
+from efface.scores.indistinguishability import more_often_p
 from efface.scores.intervals import auc_p, fall_p, share_p
+from efface.testing.digits import digits, fitted, learned, untrained
 from efface.types import Records, Split
 
 
@@ -81,6 +85,45 @@ def test_the_p_of_a_share_knows_the_error_of_its_target():
     """Exact for a known target; rarer off for one that was itself counted."""
     assert share_p(90, 100, 0.95) == pytest.approx(stats.binomtest(90, 100, 0.95).pvalue)
     assert share_p(85, 100, 0.95, targets_n=100) > share_p(85, 100, 0.95)
+
+
+def test_a_target_that_was_counted_on_ten_is_not_never():
+    """249 of 250 against 25 of 25: nothing; known to be 1, one miss is impossible."""
+    assert share_p(249, 250, 1.0, targets_n=25) > 0.05
+    assert share_p(249, 250, 1.0) == 0
+
+
+def test_what_is_more_often_so_is_judged_within_a_class():
+    """A class where it is common makes no finding of a request that is mostly of that class."""
+    draw = np.random.default_rng(3)
+    p_values = []
+    for seed in range(200):
+        ours_y, theirs_y = draw.choice(2, 60, p=[0.9, 0.1]), draw.choice(2, 300)
+        rate = np.array([0.6, 0.05])
+        ours, theirs = draw.random(60) < rate[ours_y], draw.random(300) < rate[theirs_y]
+        how = {"classes": ours_y, "unseen_classes": theirs_y, "seed": seed, "permutations": 200}
+        p_values.append(more_often_p(ours, theirs, **how))
+    assert np.mean(np.array(p_values) < 0.05) < 0.09
+    every = {"classes": np.zeros(60, int), "unseen_classes": np.zeros(300, int), "seed": 0}
+    assert more_often_p(np.ones(60, bool), draw.random(300) < 0.2, **every) == 1 / 2001
+    apart = {**every, "classes": np.ones(60, int)}
+    assert more_often_p(np.ones(60, bool), draw.random(300) < 0.2, **apart) == 1
+
+
+def test_a_class_that_is_still_answered_is_an_alarm():
+    """The target is 0: a model that never learned the class does not answer with it."""
+    going = digits().y == 3
+    rows = [torch.nonzero(part).flatten().tolist() for part in (going[:300], ~going[:300])]
+    whole = Split(digits().take(rows[0]), digits().take(range(300, 400)), leaving=(3,))
+    nearly = copy.deepcopy(learned())
+    with torch.no_grad():
+        for weight in nearly.parameters():
+            weight.mul_(1.001)
+    found = keys(alarms(collect(learned(), nearly, whole)))
+    assert {"forget.accuracy", "leaving.accuracy"} <= set(found)
+    anew = fitted(untrained(4), digits().take(rows[1]), 4)
+    found = keys(alarms(collect(learned(), anew, whole)))
+    assert not {"forget.accuracy", "leaving.accuracy"} & set(found)
 
 
 class Dice(nn.Module):

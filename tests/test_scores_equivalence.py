@@ -8,10 +8,10 @@ from scipy import stats
 
 from efface.errors import InputError
 from efface.scores.equivalence import (
-    outlier_p,
     a12,
     ks_between,
     likeness,
+    outlier_p,
     spread_of,
     tost,
     wilcoxon_p,

@@ -168,8 +168,8 @@ def _again_row(
     if unseen is not None:
         again = ~unseen[0].after.correct & np.concatenate([*unseen[1].values()], 1).any(1)
         target = _matched(facts, unseen[0], again * 1.0)
-        classes = facts.forget.after.y, unseen[0].after.y
-        p = more_often_p(after, again, *classes, seed=facts.seed)
+        groups = {"classes": facts.forget.after.y, "unseen_classes": unseen[0].after.y}
+        p = more_often_p(after, again, **groups, seed=facts.seed)
     return _residual_row(
         facts,
         key="residual.again",

@@ -65,9 +65,9 @@ def like_unseen(p_values: Float[np.ndarray, " n"], *, level: float = 0.95) -> fl
 def more_often_p(
     ours: Bool[np.ndarray, " n"],
     theirs: Bool[np.ndarray, " m"],
+    *,
     classes: Int64[np.ndarray, " n"],
     unseen_classes: Int64[np.ndarray, " m"],
-    *,
     seed: int,
     permutations: int = 2000,
 ) -> float:
