@@ -25,7 +25,7 @@ from efface.cells.reduce import rows_by
 from efface.cells.store import is_done
 from efface.evidence.rows import plain
 from efface.record import versions
-from efface.scores.equivalence import likeness
+from efface.scores.equivalence import likeness, spread_of
 from every_method import published, scored
 from jit_requests import FIRST
 
@@ -95,10 +95,8 @@ def _all(ours: dict[str, np.ndarray], others: list[dict[str, np.ndarray]]) -> di
     for part in PARTS:
         for what in QUANTITIES:
             mine = values(ours, part, what)
-            found = likeness(mine, np.stack([values(other, part, what) for other in others]))
-            said[f"{part}.{what}"] = {"mean": float(mine.mean()), "like": found.like_retrained} | {
-                name: plain(getattr(found, name)) for name in KEPT
-            }
+            them = np.stack([values(other, part, what) for other in others])
+            said[f"{part}.{what}"] = {"mean": float(mine.mean()), **_judged(mine, them, part)}
         shares = [float((values(one, part, "margin") > 0).mean()) for one in (ours, *others)]
         said[f"{part}.accuracy"] = {
             "mean": shares[0],
@@ -116,7 +114,19 @@ def outside(value: float, others: list[float]) -> float:
     return float(2 * stats.t.sf(abs(value - np.mean(others)) / spread, len(others) - 1))
 
 
-KEPT = ("ks_mean", "floor", "percentile", "outlier_p", "rank_p", "difference", "margin", "tost_p", "a12", "ks_p", "wilcoxon_p", "energy_p")  # fmt: skip
+KEPT = ("ks_mean", "floor", "percentile", "outlier_p", "rank_p", "difference", "margin", "tost_p")
+FIELD = ("a12", "ks_p", "mann_whitney_p", "wilcoxon_p", "energy_p")
+
+
+def _judged(mine: np.ndarray, them: np.ndarray, part: str) -> dict[str, Any]:
+    """The verdict and what it stands on; on the forget records the tests of the field beside it."""
+    if part != "forget":
+        spread, field = spread_of(mine, them), {}
+    else:
+        found = likeness(mine, them)
+        spread, field = found.spread, {name: plain(getattr(found, name)) for name in FIELD}
+    kept = {name: plain(getattr(spread, name)) for name in KEPT}
+    return {"like": spread.like_retrained, **kept, **field}
 
 
 def page(record: dict[str, Any]) -> str:
