@@ -10,6 +10,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from efface.evidence import collect, tier_of
+from efface.evidence.facts import Facts
+from efface.evidence.retrained import column_rows, distance_rows
 from efface.types import Records, Split
 
 GONE = 50
@@ -69,6 +71,21 @@ def test_the_untouched_model_is_farther_than_retrained_models_are_from_each_othe
     ninth = _verdicts(collect(net, _retrained(net, 99), split, retrained=them))
     assert far not in ninth.values()
     assert ninth["retrained.gap"] == "no farther than two retrained are"
+
+
+def test_of_nine_retrained_models_hardly_a_row_calls_one_far(drawn):
+    """Each in its turn against the other eight: one row of ninety; a rule on the mean calls 33."""
+    net, split = drawn
+    them = [_retrained(net, seed) for seed in range(9)]
+    asked = {"leaving": (), "mislabelled": False, "classes": (), "seed": 0, "method_saw": ()}
+    rows = []
+    for turn, new in enumerate(them):
+        others = (*them[:turn], *them[turn + 1 :])
+        facts = Facts(old=net, new=new, split=split, retrained=others, **asked)
+        rows += [column_rows(facts)[-1], *distance_rows(facts)]
+    assert len(rows) == 90
+    assert sum(row.after > row.target for row in rows) > 20
+    assert sum(row.status == "look" for row in rows) <= 2
 
 
 def test_a_model_that_forgot_too_far_is_as_far_off_as_one_that_forgot_nothing(drawn):

@@ -119,11 +119,12 @@ def _read(path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays by name; those of a cell's training part without their prefix."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # numpy leaves a file open that it cannot read: it is opened and closed here
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             names = {name.removeprefix("train."): name for name in stored.files}
             wanted = ("ids", "member", "log_odds")
             return {name: stored[names[name]] for name in wanted if name in names}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError, TypeError) as error:
         raise UnsafeFile(
             f"arrays of plain numbers and texts in {path.name}",
             f"{type(error).__name__}: {str(error).splitlines()[0]}",

@@ -1,0 +1,138 @@
+"""Shadow models' arrays: read without unpickling, by id, and refused in a sentence."""
+
+import numpy as np
+import pytest
+
+from efface.errors import InputError, UnknownRecords, UnsafeFile
+from efface.evidence import collect
+from efface.io.shadows import read_shadows
+from efface.types import Split
+
+IDS = np.array(["a", "b", "c"])
+REMEDY = "Save it anew: numpy.savez(path, ids=…, member=…, log_odds=…), ids as texts."
+
+
+def _saved(folder, name, **arrays):
+    whole = {"ids": IDS, "member": np.array([True, False, True]), "log_odds": np.arange(3.0)}
+    given = {key: value for key, value in {**whole, **arrays}.items() if value is not None}
+    np.savez(folder / f"{name}.npz", **given)
+
+
+def test_records_are_found_by_their_id_whatever_their_order(tmp_path):
+    """A file in another order says the same; the digest is that of the files."""
+    _saved(tmp_path, "one")
+    turned = {"ids": IDS[::-1], "member": np.array([False, True, True])}
+    _saved(tmp_path, "two", **turned, log_odds=np.array([7.0, 8.0, 9.0], np.float16))
+    found = read_shadows(tmp_path)
+    assert (found.names, found.ids, len(found)) == (("one", "two"), ("a", "b", "c"), 2)
+    assert found.member.tolist() == [[True, False, True], [True, True, False]]
+    assert found.log_odds.tolist() == [[0, 1, 2], [9, 8, 7]]
+    ours = found.of(("c", "a"))
+    assert ours.member.tolist() == [[True, True], [False, True]]
+    assert ours.log_odds.tolist() == [[2, 0], [7, 9]]
+    assert ours.digest == found.digest
+    _saved(tmp_path, "two", **turned, log_odds=np.zeros(3))
+    assert read_shadows(tmp_path).digest != found.digest
+
+
+def test_what_a_cell_leaves_is_read_with_its_ids_beside_it(tmp_path):
+    """Its arrays have the part in their names, and more of them than are needed."""
+    cell = {
+        "train.member": np.array([True, False, True]),
+        "train.log_odds": np.arange(3, dtype=np.float16),
+        "train.entropy": np.zeros(3, np.float16),
+        "test.log_odds": np.zeros(9, np.float16),
+    }
+    for name in ("one", "two"):
+        np.savez(tmp_path / f"{name}.npz", ids=IDS, **cell)
+    assert read_shadows(tmp_path).log_odds.tolist() == [[0, 1, 2]] * 2
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"ids": None},
+         f"Wanted arrays ids, member and log_odds of one length in two.npz. Got no ids. {REMEDY}"),
+        ({"member": np.array([True])},
+         ("Wanted arrays ids, member and log_odds of one length in two.npz. "
+          f"Got lengths (3,), (1,), (3,). {REMEDY}")),
+        ({"ids": np.arange(3)},
+         ("Wanted texts, truths and numbers in two.npz. "
+          f"Got int64, bool and float64. {REMEDY}")),
+        ({"member": np.array([1, 0, 1])},
+         ("Wanted texts, truths and numbers in two.npz. "
+          f"Got <U1, int64 and float64. {REMEDY}")),
+        ({"log_odds": np.array([0, np.nan, np.inf])},
+         ("Wanted finite log_odds in two.npz. Got 2 of 3 that are not. "
+          "Look at that shadow model, or leave it out.")),
+        ({"ids": np.array(["a", "b", "b"])},
+         f"Wanted ids in two.npz that each stand once. Got some twice. {REMEDY}"),
+        ({"ids": np.array(["a", "b", "d"])},
+         ("Wanted shadow models that were asked about the same records. "
+          "Got two.npz, which differs in 2: c, d. "
+          "Save the arrays of all shadow models for all records of --data.")),
+    ],
+)  # fmt: skip
+def test_arrays_of_another_form_are_refused(tmp_path, arrays, said):
+    """Each in its own sentence, with the name of the file."""
+    _saved(tmp_path, "one")
+    _saved(tmp_path, "two", **arrays)
+    with pytest.raises(InputError) as error:
+        read_shadows(tmp_path)
+    assert str(error.value) == said
+
+
+def test_objects_are_never_unpickled_and_damage_is_named(tmp_path):
+    """A file of objects would have to run code to be read."""
+    _saved(tmp_path, "one")
+    _saved(tmp_path, "two", ids=np.array(["a", "b", None], object))
+    with pytest.raises(UnsafeFile, match=r"Wanted arrays of plain numbers and texts in two\.npz"):
+        read_shadows(tmp_path)
+    np.save(tmp_path / "alone.npy", np.zeros(3))
+    alone = (tmp_path / "alone.npy").read_bytes()
+    for content in (b"", b"no archive", alone, (tmp_path / "one.npz").read_bytes()[:-30]):
+        (tmp_path / "two.npz").write_bytes(content)
+        with pytest.raises(UnsafeFile, match=r"in two\.npz\. Got"):
+            read_shadows(tmp_path)
+
+
+def test_one_shadow_model_or_no_folder_is_refused(tmp_path):
+    """One model says nothing of the spread."""
+    with pytest.raises(InputError, match="which holds 0"):
+        read_shadows(tmp_path)
+    _saved(tmp_path, "one")
+    with pytest.raises(InputError, match="which holds 1"):
+        read_shadows(tmp_path)
+    with pytest.raises(InputError, match="no folder"):
+        read_shadows(tmp_path / "nowhere")
+
+
+def test_a_forget_record_that_no_shadow_model_was_asked_about_is_named(tmp_path):
+    """An attack per record needs each record."""
+    for name in ("one", "two"):
+        _saved(tmp_path, name)
+    with pytest.raises(UnknownRecords) as error:
+        read_shadows(tmp_path).of(("a", "x", "y"))
+    assert str(error.value) == (
+        "Wanted shadow models that were asked about every forget record. Got 2 without: x, y. "
+        "Save the arrays of the shadow models for all records of --data."
+    )
+
+
+def test_what_was_read_and_not_used_is_a_row_that_says_so(tiny_net, digits, tmp_path):
+    """How many models, and by how many each record was left out; no number that nobody measured."""
+    forget, ids = digits.take([0, 1]), np.array(digits.ids)
+    for seed in range(4):
+        member = np.arange(len(ids)) % 4 != seed
+        _saved(tmp_path, str(seed), ids=ids, member=member, log_odds=np.zeros(len(ids)))
+    shadows = read_shadows(tmp_path)
+    parts = digits.take(range(300, 400)), digits.take(range(2, 300))
+    found = collect(tiny_net, tiny_net, Split(forget, *parts), shadows=shadows)
+    row = found.row("shadow")
+    assert (found.tier, found.counts["shadows"]) == ("T4", 4)
+    assert (row.status, row.after, row.target) == ("not run", None, None)
+    assert row.note.startswith(
+        "4 shadow models were read (1 to 1 of them were trained without a forget record)"
+    )
+    alone = collect(tiny_net, tiny_net, Split(forget), shadows=shadows)
+    assert alone.tier == "T0"
