@@ -143,12 +143,14 @@ def page(record: dict[str, Any]) -> str:
         "",
         "| retrained models | " + " | ".join(TIERS) + " |",
         "|---|" + "---|" * len(TIERS),
-        *(_alarmed(what, record[what]["models"]) for what in ("thresholds", "retrained")),
+        *(
+            _alarmed(what, record[what]["models"])
+            for what in ("thresholds", "retrained")
+            if what in record
+        ),
         "",
         *_photographs(),
-        "Rows that raised them on digits: "
-        + (_raised(record["retrained"]["models"]) or "none")
-        + ".",
+        "Rows that raised them on digits: " + (_raised(record) or "none") + ".",
         "",
     ]
     return "\n".join(lines)
@@ -204,7 +206,8 @@ def _alarmed(what: str, found: list[dict[str, Any]]) -> str:
     )
 
 
-def _raised(found: list[dict[str, Any]]) -> str:
+def _raised(record: dict[str, Any]) -> str:
+    found = record.get("retrained", {"models": []})["models"]
     keys = Counter(key for one in found for key in one["alarms"]["T4"])
     return ", ".join(f"`{key}` {n}" for key, n in keys.most_common())
 
