@@ -4,7 +4,7 @@ A retrained model is not one model: with another seed it is another. So each dis
 model to the retrained ones stands beside the distances of these to one another.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -124,7 +124,7 @@ def shared_rows(facts: Facts) -> list[Row]:
     ]
 
 
-def _as_in(old: dict[str, Tensor], model: nn.Module) -> set[str]:
+def _as_in(old: Mapping[str, Tensor], model: nn.Module) -> set[str]:
     found = dict(model.named_parameters())
     return {name for name, weight in old.items() if name in found and _same(weight, found[name])}
 
