@@ -88,7 +88,7 @@ def _features(model: nn.Module, records: Records) -> np.ndarray:
             "a model of finite weights", f"nan or inf in {broken[0]}", "Look at what broke it."
         )
     try:
-        return features_of(model, records).x.double().cpu().numpy()
+        return features_of(model, records).x.cpu().double().numpy()
     except InputError as why:
         remedy = "Leave this probe out, and say that it was not run."
         raise InputError(why.wanted, why.came, remedy) from why
