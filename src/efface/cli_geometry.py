@@ -1,0 +1,1 @@
+"""``efface geometry``: its flags and their help."""

@@ -1,0 +1,1 @@
+"""``efface inspect``: its flags and their help."""

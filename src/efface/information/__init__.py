@@ -1,0 +1,1 @@
+"""How much a record told the model: its neighbourhood, its curvature, what leaving it out changes."""
