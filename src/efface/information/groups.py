@@ -12,22 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 
-from efface.errors import InputError
 from efface.scores.equivalence import spread_of
 
 LEAST_SHARE = 0.5
 """Of the models without a group those that must be like one more model with it."""
-
-
-def low_information(alpha: Float[np.ndarray, " n"], *, threshold: float) -> Bool[np.ndarray, " n"]:
-    """Which records are of low information: α ≥ τ (the threshold). Raises InputError for nan."""
-    if np.isnan(alpha).any():
-        raise InputError(
-            "an information content for each record", "nan", "Leave out what was not measured."
-        )
-    return alpha >= threshold
 
 
 def least_first(
