@@ -186,7 +186,7 @@ def truths(store: str, name: str) -> dict[str, np.ndarray]:
     margins = np.stack([r.margins["train.margin"] for r in records])
     gain, memory = (
         information_gain(log_p, member),
-        memorisation(correct_from(margins).astype(np.int64), member),
+        memorisation(correct_from(margins), member),
     )
     answers = answers_of(store, name, count)
     parts = {

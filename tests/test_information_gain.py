@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from efface.errors import InputError
-from efface.information.gain import answer_floor, answer_gain, difference, information_gain
+from efface.information.gain import answer_floor, answer_gain, information_gain
 from efface.information.memorisation import correct_from, memorisation
 
 
@@ -117,14 +117,6 @@ def test_the_floor_reads_no_model_that_was_trained_on_the_record():
                 "Wanted finite ln p(y|x). "
                 "Got nan or inf in 4 of 4 rows: 0, 1, 2, 3. "
                 "Leave these models out, and say how many there were."
-            ),
-        ),
-        (
-            lambda: difference(np.zeros((4, 1)), _member(4, 2, 0), what="values"),
-            (
-                "Wanted arrays of one shape. "
-                "Got values (4, 1), member (4, 2). "
-                "Give the same models and records in each."
             ),
         ),
         (

@@ -5,13 +5,13 @@ a record with its label when they were trained on it.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 from efface.errors import InputError
 from efface.information.gain import Difference, difference
 
 
-def memorisation(correct: Bool[np.ndarray, "s n"], member: Bool[np.ndarray, "s n"]) -> Difference:
+def memorisation(correct: Shaped[np.ndarray, "s n"], member: Bool[np.ndarray, "s n"]) -> Difference:
     """Share of right answers with the record less that without it.
 
     ``correct``: whether each of s models answers each of n records with its label. Range -1 to 1; 0
