@@ -35,14 +35,15 @@ from efface.information.curvature_exact import piecewise_linear_curvature
 from efface.information.gain import answer_floor, answer_gain, information_gain
 from efface.information.groups import Removal, least_first, removal
 from efface.information.memorisation import correct_from, memorisation
+from efface.information.sigma import KEPT
 from efface.methods.parts.head import features_of
 from efface.record import versions
 from efface.scores.measure import measure
 from efface.types import Records
 
 RESULTS = Path("results/information")
-SIGMAS = (0.05, 0.1, 0.15, 0.2, 0.3)
-SIGMA, NEIGHBOURS = 0.15, 20
+SIGMAS = (0.05, 0.1, 0.12, 0.15, 0.2, 0.3, 0.4, 0.5)
+NEIGHBOURS = 20
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Setting:
 
 SETTINGS = {
     "cifar10": Setting("cifar10", "cifar10-vgg-quarter", 8_000, 64, 8, 2, 500, (100,), 70),
-    "digits": Setting("digits", "digits-conv", 1_198, 128, 16, 8, 75, (37, 150, 300, 600), 2),
+    "digits": Setting("digits", "digits-conv", 1_198, 64, 16, 4, 75, (37, 150, 300, 600), 2),
 }
 GROUPED = ("copies", "features", "inputs", "margin")
 """The quantities whose lowest and highest records are removed."""
@@ -133,9 +134,10 @@ def columns(model: nn.Module, records: Records) -> Iterator[tuple[str, np.ndarra
 
 
 def primary(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The quantities that groups are cut by, at the settings fixed beforehand."""
+    """The quantities that groups are cut by: copies at the σ where about ``KEPT`` of them keep."""
+    sigma = min(SIGMAS, key=lambda s: abs(1 - found[f"copies {s}"].mean() - KEPT))
     return {
-        "copies": found[f"copies {SIGMA}"],
+        "copies": found[f"copies {sigma}"],
         "features": found[f"features {NEIGHBOURS}"],
         "inputs": found[f"inputs {NEIGHBOURS}"],
         "margin": found["margin"],

@@ -30,7 +30,7 @@ from efface.record import versions
 from jit_requests import Request, requests
 
 RESULTS = Path("results/information")
-SIGMA, COPIES = 0.15, 16
+SIGMA, COPIES = 0.12, 16
 METHOD = "neighbourhood"
 SHARES = (0.25, 0.5, 0.75, 1.0)
 ORDERS = ("information", "random", "least information")
