@@ -62,7 +62,7 @@ class Setting:
 
 
 SETTINGS = {
-    "cifar10": Setting("cifar10", "cifar10-vgg-quarter", 8_000, 64, 8, 2, 500, (100,), 70),
+    "cifar10": Setting("cifar10", "cifar10-vgg-quarter", 8_000, 48, 8, 2, 500, (100,), 70),
     "digits": Setting("digits", "digits-conv", 1_198, 64, 16, 4, 75, (37, 150, 300, 600), 2),
 }
 GROUPED = ("copies", "features", "inputs", "margin")
@@ -238,7 +238,7 @@ def removals(store: str, name: str, made: dict[str, list[int]]) -> dict[str, Any
             **{
                 part: {
                     what: _as_json(removal(*(_values(m, part, what, rows) for m in (them, again))))
-                    for what in ("log_p", "entropy")
+                    for what in ("p", "log_p")
                 }
                 for part in ("own", "staying", "unseen")
             },
@@ -256,9 +256,8 @@ def _values(
             "train",
             np.isin(np.arange(len(models[0]["train.y"])), rows) == (part == "own"),
         )
-    column = "entropy" if what == "entropy" else "log_odds"
-    values = np.stack([m[f"{kind}.{column}"][chosen].astype(np.float64) for m in models])
-    return values if what == "entropy" else -np.logaddexp(0, -values)
+    odds = np.stack([m[f"{kind}.log_odds"][chosen].astype(np.float64) for m in models])
+    return expit(odds) if what == "p" else -np.logaddexp(0, -odds)
 
 
 def _accuracy(models: list[dict[str, np.ndarray]], part: str, rows: list[int]) -> float:
@@ -270,7 +269,7 @@ def _accuracy(models: list[dict[str, np.ndarray]], part: str, rows: list[int]) -
 
 
 def _as_json(found: Removal) -> dict[str, float]:
-    return {name: getattr(found, name) for name in ("difference", "noise", "like", "unlike")}
+    return {name: getattr(found, name) for name in ("difference", "noise", "most")}
 
 
 def about(name: str, what: str) -> dict[str, Any]:

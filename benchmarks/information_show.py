@@ -52,7 +52,7 @@ class Found:
         hits = (scores > cut) & self.member
         return hits.sum(axis=0) > self.member.sum(axis=0) / 2
 
-    def removal(self, key: str, part: str, what: str = "log_p") -> Removal:
+    def removal(self, key: str, part: str, what: str = "p") -> Removal:
         """What a group's removal did."""
         return Removal(**self.record["removals"][key][part][what])
 
@@ -119,8 +119,8 @@ def by_group(found: Found) -> list[str]:
     """Rank correlation over groups of a quantity's mean and the effect of removal."""
     rows = group_rows(found)
     effects = {
-        "on its own records": [found.removal(key, "own").difference for key in rows],
-        "on unseen records": [found.removal(key, "unseen").difference for key in rows],
+        "on its own records": [found.removal(key, "own", "log_p").difference for key in rows],
+        "on unseen records": [found.removal(key, "unseen", "log_p").difference for key in rows],
     }
     lines = [
         f"| mean of | {' | '.join(f'removal {where}' for where in effects)} |",
@@ -157,24 +157,23 @@ def _interval(value: float, low: float, high: float) -> str:
 def groups_table(found: Found) -> list[str]:
     """Each group: what its removal did, and what an attacker sees of its records."""
     lines = [
-        "| group | records | right with / without | Δ ln p, own | seed noise | within noise? | staying, Δ ln p | unseen: right with / without | Δ ln p, unseen | within noise? | U-LiRA area | at 1 % |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| group | records | right with / without | mean p: change | seed noise, mean and most | | Δ ln p | unseen: right with / without | mean p: change | seed noise | | U-LiRA area | at 1 % |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for key, rows in sorted(
-        found.groups.items(), key=lambda item: found.removal(item[0], "own").difference
-    ):
-        own, staying, unseen = (found.removal(key, part) for part in ("own", "staying", "unseen"))
-        accuracy = found.record["removals"][key]["accuracy"]
+    order = sorted(found.groups, key=lambda key: found.removal(key, "own").difference)
+    for key in order:
+        rows, accuracy = found.groups[key], found.record["removals"][key]["accuracy"]
+        own, unseen = (found.removal(key, part) for part in ("own", "unseen"))
         attack = u_lira(found.odds[:, rows], found.member[:, rows]).attack
         low, high = attack.auc_interval
         rate = next(rate for rate in attack.rates if rate.fpr == EXPOSED_AT)
-        lines.append(
-            f"| {key} | {len(rows)} | {_both(accuracy['own'])} | {own.difference:.3f} | {own.noise:.4f} | {_verdict(own)} "
-            f"| {staying.difference:.4f} | {_both(accuracy['unseen'])} | {unseen.difference:.3f} | {_verdict(unseen)} "
-            f"| {attack.auc:.3f} ({low:.3f} to {high:.3f}) | {'–' if rate.tpr is None else f'{100 * rate.tpr:.0f} %'} |".replace(
-                "| -", "| −"
-            )
-        )
+        cells = [
+            key, str(len(rows)), _both(accuracy["own"]), f"{own.difference:.3f}", f"{own.noise:.3f}, {own.most:.3f}", _verdict(own),
+            f"{found.removal(key, 'own', 'log_p').difference:.2f}", _both(accuracy["unseen"]), f"{unseen.difference:.3f}",
+            f"{unseen.noise:.3f}, {unseen.most:.3f}", _verdict(unseen), f"{attack.auc:.3f} ({low:.3f} to {high:.3f})",
+            "–" if rate.tpr is None else f"{100 * rate.tpr:.0f} %",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |".replace("| -", "| −"))
     return lines
 
 
@@ -255,8 +254,8 @@ def page(every: list[Found]) -> str:
         "# Which records matter", "",
         ("Made by `python benchmarks/information_show.py` from the records beside it. Spearman's rank correlation; per record its interval counts records, over groups it is "
          "resampled groups; noise of the models that the truth is estimated by lowers all of them. All quantities are turned so that more should mean more information. "
-         f"Groups: the lowest, middle and highest by {', '.join(GROUPED)} and by the gain itself (from half of the models on halves), and random ones. Within noise: a model without the group is like one more "
-         "model with it, by the spread of these (`Spread.like_retrained`); a share above one half of them decides."), "",
+         f"Groups: the lowest, middle and highest by {', '.join(GROUPED)} and by the gain itself (from half of the models on halves), and random ones. Removal: the mean of p(y|x) over the records, models with the group less models "
+         "without it; seed noise: by how much two models of one kind are apart in that mean. Within: the change is at most the mean of these; shows: above their greatest."), "",
         "![scatter and groups](information.svg)", "",
     ]  # fmt: skip
     return "\n".join(head + [line for found in every for line in section(found)])

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int64
+from scipy.spatial.distance import pdist
 
-from efface.scores.equivalence import spread_of
-
-LEAST_SHARE = 0.5
-"""Of the models without a group those that must be like one more model with it."""
+from efface.errors import InputError
+from efface.scores.refusals import need_numbers, need_same_records
 
 
 def least_first(
@@ -34,41 +33,49 @@ def least_first(
 class Removal:
     """What removing a group did to the retrained models, on one set of records.
 
-    ``difference``: mean over the records, with less without, in the unit of the values; ``noise``:
-    standard deviation of that mean over the models with the group, so what a seed does;
-    ``like``: share of the models without the group that are within the spread of those with it,
-    ``unlike``: that are beyond it; the rest cannot be told (``Spread.like_retrained``).
+    ``difference``: of the mean over the records, with the group less without, in the unit of the
+    values; ``noise``: by how much two models that differ in their seed alone are apart in that
+    mean, on average; ``most``: at most. Both of the kind of models, with or without the group,
+    where it is more: records that nobody trained on are answered less alike.
     """
 
     difference: float
     noise: float
-    like: float
-    unlike: float
-
-    @property
-    def shows(self) -> bool:
-        """Whether most models without the group are told from those with it."""
-        return self.unlike > LEAST_SHARE
+    most: float
 
     @property
     def within_noise(self) -> bool:
-        """Whether most models without the group are like one more with it."""
-        return self.like > LEAST_SHARE
+        """Whether the removal changes the mean no more than another seed does, on average."""
+        return abs(self.difference) <= self.noise
+
+    @property
+    def shows(self) -> bool:
+        """Whether the removal changes the mean more than any other seed did."""
+        return abs(self.difference) > self.most
 
 
 def removal(with_it: Float[np.ndarray, "s n"], without_it: Float[np.ndarray, "r n"]) -> Removal:
     """Compare models trained without a group with those trained with it, on the same records.
 
-    Values: ln p(y|x), log-odds or entropies. Raises InputError as
-    ``efface.scores.equivalence.spread_of``: fewer than two models with the group, nan.
+    Values: p(y|x), ln p(y|x) or whether the answer is right. A mean, since a distance between whole
+    distributions is deaf to the few records in a group that are no longer known. Raises InputError
+    for values that are not finite, or fewer than two models on a side.
     """
-    verdicts = [spread_of(one, with_it).like_retrained for one in without_it]
-    means = with_it.mean(axis=1)
+    need_numbers(with_it=with_it, without_it=without_it)
+    need_same_records(with_it=with_it, without_it=without_it)
+    for models, side in ((with_it, "with"), (without_it, "without")):
+        if len(models) < 2:  # noqa: PLR2004
+            raise InputError(
+                f"two models or more trained {side} the group",
+                str(len(models)),
+                "Train with another seed: one model alone shows no seed noise.",
+            )
+    means = [models.mean(axis=1) for models in (with_it, without_it)]
+    apart = [pdist(side[:, None], "cityblock") for side in means]
     return Removal(
-        difference=float(means.mean() - without_it.mean()),
-        noise=float(means.std(ddof=1)),
-        like=float(np.mean([verdict is True for verdict in verdicts])),
-        unlike=float(np.mean([verdict is False for verdict in verdicts])),
+        difference=float(means[0].mean() - means[1].mean()),
+        noise=float(max(pairs.mean() for pairs in apart)),
+        most=float(max(pairs.max() for pairs in apart)),
     )
 
 
