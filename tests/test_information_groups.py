@@ -32,7 +32,7 @@ def test_a_removal_that_changes_nothing_is_seldom_seen_and_one_that_does_always(
     """Eight models with, four without, 200 times; the second kind lower by ten spreads."""
     with_it = [_models(8, 50, seed) for seed in range(200)]
     same = [removal(one, _models(4, 50, 1000 + k)) for k, one in enumerate(with_it)]
-    moved = [removal(one, _models(4, 50, 1000 + k, moved=-1)) for k, one in enumerate(with_it)]
+    moved = [removal(one, _models(4, 50, 1000 + k, moved=-2)) for k, one in enumerate(with_it)]
     assert sum(found.within_noise for found in same) >= 180
     assert not any(found.shows for found in same)
     assert all(found.shows and not found.within_noise for found in moved)
