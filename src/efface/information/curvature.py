@@ -192,7 +192,7 @@ def in_batches(
     Out of memory halves the batch. Raises InputError without records, unless they have one class of
     several, or where a record's answer depends on the others in its batch.
     """
-    _refuse_other_kinds(records)
+    refuse_other_kinds(records)
     teacher, device = teacher_of(widened(model)), device_of(model)
     _refuse_mixing(teacher)
 
@@ -248,7 +248,8 @@ def _away(batch: Records) -> Tensor:
     return normals(batch.ids, tuple(batch.x.shape[1:]), seed=0, step=_OWN - 1)
 
 
-def _refuse_other_kinds(records: Records) -> None:
+def refuse_other_kinds(records: Records) -> None:
+    """Raises InputError without records, or unless each has one class of several."""
     if not len(records):
         raise InputError("at least one record", "none", "Give the records to be looked at.")
     kind = adapter_of(records).name
