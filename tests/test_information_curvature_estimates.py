@@ -24,7 +24,6 @@ from efface.types import Records
 sys.path.insert(0, str(Path(__file__).parent))
 from curved_nets import line, tanh_net
 from probe_promises import passes_of
-from small_nets import vit
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +116,8 @@ def test_a_jacobian_costs_what_is_declared(tiny_net, some):
 
 def test_attention_and_half_precision_are_served(some):
     """Fused attention has no second derivative, the plain one has; weights are widened."""
+    from small_nets import vit
+
     few = some.take(range(1))
     assert not is_piecewise_linear(vit(), few)
     exact, found = dense_curvature(vit(), few), curvature(vit(), few, probes=20)

@@ -12,6 +12,7 @@ from efface.information.curvature import (
     Scalar,
     bend,
     curved,
+    derivatives,
     dot,
     in_batches,
     log_probability,
@@ -85,7 +86,7 @@ def _asked(model: nn.Module, records: Records) -> tuple[bool, int]:
         return answers @ torch.arange(1, outputs + 1).to(answers)
 
     some = records.take(range(min(CHECKED, len(records))))
-    bent = in_batches(lambda t, b: (bend(t, b, mixture),), model, some, CHECKED)
+    bent = in_batches(lambda t, b: (bend(t, b, mixture),), model, some, size=CHECKED)
     need_numbers(second_derivatives=bent)
     return bool(bent.any()), outputs
 
@@ -118,6 +119,6 @@ def _by_outputs(
     of: Scalar, answers: Float64[Tensor, "m k"], y: Tensor
 ) -> tuple[Float64[Tensor, "m k"], Float64[Tensor, "m k k"]]:
     """First and second derivatives of g by the outputs."""
-    first, back = torch.func.vjp(torch.func.grad(lambda rows: of(rows, y).sum()), answers)
+    first, times = derivatives(lambda rows: of(rows, y).sum(), answers)
     units = torch.eye(answers.shape[1]).to(answers)
-    return first, torch.stack([back(unit.expand_as(answers))[0] for unit in units], 1)
+    return first, torch.stack([times(unit.expand_as(answers)) for unit in units], 1)
