@@ -14,7 +14,8 @@ from scipy import stats
 from efface.information.groups import Removal, calibrated_threshold, least_first
 from efface.scores.per_record import u_lira
 from efface.scores.rates import threshold
-from information import GROUPED, NEIGHBOURS, SETTINGS, primary
+from information import GROUPED, NEIGHBOURS, primary
+from information_models import SETTINGS
 
 RESULTS = Path("results/information")
 WORDS = {
