@@ -3,7 +3,6 @@
 python benchmarks/information_show.py
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,51 +10,18 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from scipy import stats
 
-from efface.information.groups import Removal, calibrated_threshold, least_first
+from efface.information.groups import calibrated_threshold, least_first
 from efface.scores.per_record import u_lira
-from efface.scores.rates import threshold
 from information import GROUPED, NEIGHBOURS, primary
 from information_models import SETTINGS
+from information_read import EXPOSED_AT, RESULTS, Found, group_rows
 
-RESULTS = Path("results/information")
 WORDS = {
     "cifar10": "CIFAR-10, 8,000 images, quarter VGG11",
     "digits": "digits, 1,198 images, small net",
 }
 TRUTHS = ("memorisation", "gain", "answer gain")
-EXPOSED_AT, TOP = 0.01, 0.05
-SPARSE = ("radius size",)
-
-
-class Found:
-    """Everything of one setting, read once."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.setting = name, SETTINGS[name]
-        self.record = json.loads((RESULTS / f"{name}.json").read_text())
-        self.groups = json.loads((RESULTS / f"{name}_groups.json").read_text())["groups"]
-        with np.load(RESULTS / f"{name}.npz") as found:
-            self.columns = {key: found[key].astype(np.float64) for key in found if key != "y"}
-        with np.load(RESULTS / f"{name}_halves.npz") as found:
-            self.truth = {key: found[key] for key in found}
-        self.odds = self.truth["log_odds"].astype(np.float64)
-        self.member = self.truth["member"].astype(bool)
-        self.attack = u_lira(self.odds, self.member)
-
-    def quantities(self) -> list[str]:
-        """Those that a rank makes sense of."""
-        return [key for key in self.columns if not key.endswith(SPARSE)]
-
-    def exposed(self) -> np.ndarray:
-        """Records found at 1 % false alarms in more than half of the models trained on them."""
-        scores = self.attack.scores
-        cut = threshold(scores[~self.member], EXPOSED_AT)
-        hits = (scores > cut) & self.member
-        return hits.sum(axis=0) > self.member.sum(axis=0) / 2
-
-    def removal(self, key: str, part: str, what: str = "p") -> Removal:
-        """What a group's removal did."""
-        return Removal(**self.record["removals"][key][part][what])
+TOP = 0.05
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
@@ -109,11 +75,6 @@ def said(key: str) -> str:
         if "features" in text or "inputs" in text
         else text
     )
-
-
-def group_rows(found: Found) -> dict[str, list[int]]:
-    """The groups of one size, which correlations over groups are taken on."""
-    return {key: rows for key, rows in found.groups.items() if len(rows) == found.setting.group}
 
 
 def by_group(found: Found) -> list[str]:
