@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from scipy import stats
 
-from efface.information.groups import calibrated_threshold, least_first
+from efface.information.groups import Removal, calibrated_threshold, least_first
 from efface.scores.per_record import u_lira
 from information import GROUPED, NEIGHBOURS, primary
 from information_models import SETTINGS
