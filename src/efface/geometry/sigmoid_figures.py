@@ -88,7 +88,7 @@ def _pull(axes: Axes) -> None:
     axes.axhline(0, color="0.7", lw=0.8, zorder=0)
     turn = turning_point()
     axes.plot([turn], [0], "o", ms=6, mfc="white", mec=INK)
-    axes.annotate(f"x = {turn:.2f}", (turn, 0), (turn - 0.95, 0.018))
+    axes.annotate(f"x = {turn:.2f}", (turn, 0), (2.2, -0.08), arrowprops={"arrowstyle": "-"})
     axes.set_title("one small step down moves wx + b\n(closed form, σ → 0)", fontsize=9)
     axes.set(xlabel="x that is forgotten (no unit)", ylabel="change of wx + b per η, at that x")
     axes.legend(frameon=False, loc="upper left")
