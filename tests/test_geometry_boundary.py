@@ -58,11 +58,11 @@ def test_the_accuracy_of_the_best_line_is_what_the_normal_says():
 
 def test_the_interval_of_a_median_is_near_the_one_from_order_statistics():
     """Scipy's exact interval for a quantile, which draws nothing."""
-    values = np.random.default_rng(1).normal(3, 1, 40)
+    values = np.random.default_rng(1).lognormal(0, 1.5, 60)
     found = middle(values.tolist())
     exact = stats.quantile_test(values, q=float(np.median(values)), p=0.5).confidence_interval()
     assert found.median == np.median(values)
-    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=0.15)
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), rel=0.2)
     assert found.above_0
     assert not found.below_0
 

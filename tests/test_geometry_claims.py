@@ -62,7 +62,9 @@ def test_claims_fail_where_the_interval_does_not():
     moved = held(claims(facts(**lost)), "without the point at the boundary")
     assert set(moved.values()) == {False}
     assert held(claims(facts(area_nearer=across)), "JiT matches")["jit"] is False
-    assert set(held(claims(facts(floor=across)), "mislabelling").values()) == {False}
+    assert set(held(claims(facts(floor=spread(0.01, 0.01, 0.02))), "mislabelling").values()) == {
+        False
+    }
     beyond = spread(0.02, 0.01, 0.03)
     assert set(held(claims(facts(beyond=beyond)), "without the point at the core").values()) == {
         False
