@@ -43,5 +43,5 @@ STYLE = {
 def save(figure: Figure, out: Path, name: str, *, dpi: int = 130) -> None:
     """Write ``name``.png and ``name``.svg: the same bytes for the same figure."""
     with rc_context(STYLE):
-        figure.savefig(out / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(out / f"{name}.svg", dpi=dpi, metadata={"Date": None})
         figure.savefig(out / f"{name}.png", dpi=dpi, metadata={"Software": None})
