@@ -1,0 +1,117 @@
+"""Curvature without an estimate: from a Jacobian where a net is piecewise linear, else dense."""
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor, nn
+
+from efface.adapters import adapter_of
+from efface.errors import InputError
+from efface.information.curvature import (
+    Curvature,
+    Parts,
+    Scalar,
+    bend,
+    curved,
+    dot,
+    in_batches,
+    log_probability,
+)
+from efface.passes import Passes
+from efface.scores.refusals import need_numbers
+from efface.types import Records
+
+HELD = 2**24
+"""Numbers of a Jacobian that are held at once."""
+
+CHECKED = 8
+"""Records at which a net is asked whether it is piecewise linear."""
+
+
+def piecewise_linear_curvature(
+    model: nn.Module, records: Records, *, of: Scalar = log_probability, batch_size: int = 64
+) -> Curvature:
+    """Exact, where outputs are piecewise linear in the input: H = Jᵀ (∇²g by the k outputs) J.
+
+    Such are linear layers, convolutions, BatchNorm, ReLU, LeakyReLU and max or mean pooling; not
+    GELU, SiLU, LayerNorm or attention. Costs ``piecewise_linear_cost``: for fewer than some 50
+    classes less than 16 probes. Raises InputError as ``curvature``, and where a net that
+    ``is_piecewise_linear`` is wanted.
+    """
+    if not is_piecewise_linear(model, records):
+        raise InputError(
+            "a net whose outputs are piecewise linear (of ReLUs)",
+            "outputs with a second derivative",
+            "Use curvature, which serves any net.",
+        )
+
+    def part(teacher: nn.Module, batch: Records) -> Parts:
+        x = batch.x.detach().requires_grad_()
+        with torch.enable_grad():
+            answers = adapter_of(batch).outputs(teacher, x)
+            if answers[0].numel() * x.numel() > HELD and len(x) > 1:
+                raise MemoryError  # then half as many are taken
+            ways = [torch.autograd.grad(one.sum(), x, retain_graph=True)[0] for one in answers.T]
+        ways = torch.stack([way.flatten(1).cpu().double() for way in ways], 1)
+        together = ways @ ways.mT
+        first, second = _by_outputs(of, answers.detach().cpu().double(), batch.y.cpu())
+        bent, none = second @ together, torch.zeros(len(x))
+        norm = torch.einsum("mi,mij,mj->m", first, together, first).clamp_min(0).sqrt()
+        trace = bent.diagonal(dim1=1, dim2=2).sum(1)
+        return norm, (bent * bent.mT).sum((1, 2)).clamp_min(0), none, trace, none
+
+    return curved(part, model, records, of=of, batch_size=batch_size)
+
+
+def piecewise_linear_cost(records: Records, *, classes: int) -> Passes:
+    """The passes of ``piecewise_linear_curvature``: one back for each output, and the question."""
+    n, asked = len(records), min(CHECKED, len(records))
+    return Passes(forward=n + 3 * asked, backward=n * classes + 2 * asked)
+
+
+def is_piecewise_linear(model: nn.Module, records: Records) -> bool:
+    """Whether a mixture of the outputs has no second derivative along a vector, at 8 records."""
+
+    def mixture(outputs: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001
+        return outputs @ torch.arange(1, outputs.shape[1] + 1).to(outputs)
+
+    some = records.take(range(min(CHECKED, len(records))))
+    bent = in_batches(lambda t, b: (bend(t, b, mixture),), model, some, CHECKED)
+    need_numbers(second_derivatives=bent)
+    return not bent.any()
+
+
+def dense_curvature(
+    model: nn.Module, records: Records, *, of: Scalar = log_probability
+) -> Curvature:
+    """Exact for any net, from the whole Hessian of one record after another: d² numbers each.
+
+    For few features (a plane, a small table) and for tests: it costs d products of ``curvature`` a
+    record. Raises InputError as ``curvature``.
+    """
+
+    def part(teacher: nn.Module, batch: Records) -> Parts:
+        def one(x: Tensor) -> Tensor:
+            return of(adapter_of(batch).outputs(teacher, x), batch.y)[0]
+
+        x = batch.x.contiguous(memory_format=torch.channels_last) if batch.x.ndim == 4 else batch.x  # noqa: PLR2004
+        slope, hessian = torch.func.grad(one)(x), torch.func.hessian(one)(x)
+        square = hessian.reshape(x.numel(), x.numel()).cpu().double()
+        none = torch.zeros(1)
+        return (
+            dot(slope, slope).sqrt(),
+            square.square().sum()[None],
+            none,
+            square.trace()[None],
+            none,
+        )
+
+    return curved(part, model, records, of=of, batch_size=1)
+
+
+def _by_outputs(
+    of: Scalar, answers: Float64[Tensor, "m k"], y: Tensor
+) -> tuple[Float64[Tensor, "m k"], Float64[Tensor, "m k k"]]:
+    """First and second derivatives of g by the outputs."""
+    first, back = torch.func.vjp(torch.func.grad(lambda rows: of(rows, y).sum()), answers)
+    units = torch.eye(answers.shape[1]).to(answers)
+    return first, torch.stack([back(unit.expand_as(answers))[0] for unit in units], 1)
