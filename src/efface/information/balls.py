@@ -4,23 +4,24 @@ Points are one row of numbers a record: features, or inputs laid flat. Distances
 Shapes: n points, d numbers each, m balls (as many as points, or as the rows that were asked about).
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Int64, Shaped
 
-from efface.errors import InputError
+from efface.errors import InputError, MissingExtra
+from efface.information.distances import Reach, candidates, parts, squared_distances
 from efface.scores.refusals import need_numbers
 
 NEIGHBOURS = 20
-BLOCK = 4_000_000
-"""Numbers held at once, where that leaves enough rows for a fast matrix product."""
-LEAST_ROWS = 32
-
-Candidates = tuple[Int64[np.ndarray, " c"], Int64[np.ndarray, " c"], Float[np.ndarray, " c"]]
-"""Place of the ball in its block, row of the point, squared distance."""
+RECALL, SAMPLE, MOST_PROBED = 0.95, 500, 256
+QUERIES = 16_384
+"""Records that are asked about at once in the search that may miss some."""
+A_LIST = 64
+"""Points that each list's mean is trained on, and the least that a list holds on average."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,67 @@ def nearest(
     return Balls(rows, starts, middles, np.sqrt(squared[starts[1:] - 1]), len(points))
 
 
+def nearest_roughly(
+    points: Float[np.ndarray, "n d"],
+    *,
+    neighbours: int = NEIGHBOURS,
+    of: Int[np.ndarray, " m"] | None = None,
+    recall: float = RECALL,
+    most_probed: int = MOST_PROBED,
+    seed: int = 0,
+) -> Balls:
+    """As ``nearest``, for a million points: some neighbours are missed, and it says how many.
+
+    FAISS sorts the points into about 2 √n lists around means (trained on a sample) and looks into
+    those nearest to each record. How many: doubled until ``recall``, the share of true neighbours
+    found, is reached on 500 of the records, by two standard errors; ``Balls.recall`` is that share.
+    What is as near as the last true neighbour counts as found. A missed neighbour is replaced by
+    one farther off, so α is a little too low where classes are clusters. Holds the points once more
+    in single precision. Raises MissingExtra without FAISS, InputError as ``nearest`` does and where
+    ``most_probed`` lists do not reach ``recall``: points without structure need nearly all.
+    """
+    faiss = _faiss()
+    middles = _needed(points, of)
+    need_neighbours(neighbours, points)
+    draw = np.random.default_rng(seed)
+    index, centre = _index(faiss, points, draw)
+    sample = draw.choice(middles, min(SAMPLE, len(middles)), replace=False)
+    true = nearest(points, neighbours=neighbours, of=sample)
+    index.nprobe = 1
+    while True:
+        found = _searched(index, points, sample, neighbours=neighbours, centre=centre)
+        shares = recalls(points, found, true)
+        if shares.mean() - 2 * shares.std() / np.sqrt(len(shares)) >= recall:
+            break
+        if index.nprobe >= min(most_probed, index.nlist):
+            raise InputError(
+                f"a recall of {recall} by two standard errors",
+                f"{shares.mean():.3f} from {index.nprobe} of {index.nlist} lists",
+                "Ask for less, allow more lists (most_probed), or take nearest, which is exact.",
+            )
+        index.nprobe = min(2 * index.nprobe, most_probed, index.nlist)
+    balls = _searched(index, points, middles, neighbours=neighbours, centre=centre)
+    return replace(balls, recall=float(shares.mean()))
+
+
+def recalls(points: Float[np.ndarray, "n d"], found: Balls, true: Balls) -> Float[np.ndarray, " m"]:
+    """Of each ball the share of true neighbours found, the record itself left out: 0 to 1.
+
+    ``true`` are the balls of ``nearest``. Another point as near as the last of them is as good.
+    Raises InputError for balls of other records, or of more points.
+    """
+    if not np.array_equal(found.of, true.of) or (found.sizes > true.sizes).any():
+        raise InputError(
+            "balls of the same records, of no more points than the true ones",
+            f"{len(found)} and {len(true)} balls of up to "
+            f"{found.sizes.max()} and {true.sizes.max()} points",
+            "Ask both searches for as many neighbours of the same rows.",
+        )
+    apart = squared_distances(points, np.repeat(found.of, found.sizes), found.rows)
+    near = apart <= np.repeat(true.radius**2 * (1 + 1e-9), found.sizes)
+    return (np.add.reduceat(near, found.starts[:-1], dtype=np.int64) - 1) / (true.sizes - 1)
+
+
 def within(
     points: Float[np.ndarray, "n d"], *, radius: float, of: Int[np.ndarray, " m"] | None = None
 ) -> Balls:
@@ -131,12 +193,12 @@ def _needed(
 def _gathered(
     points: Float[np.ndarray, "n d"],
     middles: Int64[np.ndarray, " m"],
-    reach: Callable[..., np.ndarray],
+    reach: Reach,
     keep: Callable[..., np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows and squared distances of all balls in a line, and how many each ball has."""
     rows, distances, sizes = [], [], []
-    for own, (place, row, squared) in _candidates(points, middles, reach):
+    for own, (place, row, squared) in candidates(points, middles, reach):
         order = np.lexsort((row, squared, row != own[place], place))
         kept = order[keep(place[order], squared[order])]
         rows.append(row[kept])
@@ -145,51 +207,56 @@ def _gathered(
     return np.concatenate(rows), np.concatenate(distances), np.concatenate(sizes)
 
 
-def _candidates(
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingExtra(
+            "the package faiss", "none installed", "Install it: pip install 'efface[faiss]'."
+        ) from error
+    return faiss
+
+
+def _index(
+    faiss: Any, points: Float[np.ndarray, "n d"], draw: np.random.Generator
+) -> tuple[Any, Float[np.ndarray, " d"]]:
+    """Lists around means, and what was taken from every point: single precision needs it small."""
+    n, d = points.shape
+    centre = points.mean(axis=0, dtype=np.float64)
+    lists = max(1, min(round(2 * np.sqrt(n)), n // A_LIST))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(d), d, lists)
+    index.cp.niter, index.cp.seed = 10, int(draw.integers(2**31))
+    sample = np.sort(draw.choice(n, min(n, A_LIST * lists), replace=False))
+    index.train(_single(points[sample], centre))
+    for part in parts(points):
+        index.add(_single(part, centre))
+    return index, centre
+
+
+def _single(points: Float[np.ndarray, "b d"], centre: Float[np.ndarray, " d"]) -> np.ndarray:
+    return np.ascontiguousarray(points - centre, dtype=np.float32)
+
+
+def _searched(
+    index: Any,
     points: Float[np.ndarray, "n d"],
     middles: Int64[np.ndarray, " m"],
-    reach: Callable[..., np.ndarray],
-) -> Iterator[tuple[np.ndarray, Candidates]]:
-    """Block by block: every point that may be in a ball, with its squared distance.
-
-    A matrix product finds them fast; it rounds, so all within twice its error of ``reach`` stay
-    candidates, and their distances are taken anew from differences.
-    """
-    centre = points.mean(axis=0, dtype=np.float64)
-    norms = np.concatenate(
-        [np.square(part - centre).sum(axis=1) for part in _parts(points, points.shape[1])]
-    )
-    error = 4 * (points.shape[1] + 4) * np.finfo(np.float64).eps * (norms + norms.max())
-    step = max(LEAST_ROWS, BLOCK // len(points))
-    for start in range(0, len(middles), step):
-        own = middles[start : start + step]
-        asked = points[own] - centre
-        squared = np.empty((len(own), len(points)))
-        begin = 0
-        for part in _parts(points, points.shape[1]):
-            end = begin + len(part)
-            np.matmul(asked, (part - centre).T, out=squared[:, begin:end])
-            begin = end
-        squared *= -2
-        squared += norms
-        squared += norms[own, None]
-        near = squared <= (reach(squared) + 2 * error[own])[:, None]
-        place, row = (one.astype(np.int64) for one in np.nonzero(near))
-        yield own, (place, row, squared_distances(points, own[place], row))
-
-
-def squared_distances(
-    points: Float[np.ndarray, "n d"], left: Int64[np.ndarray, " c"], right: Int64[np.ndarray, " c"]
-) -> Float[np.ndarray, " c"]:
-    """Of each pair of rows, in double precision, from differences."""
-    step, found = max(1, BLOCK // points.shape[1]), np.empty(len(left))
-    for start in range(0, len(left), step):
-        some = slice(start, start + step)
-        apart = points[left[some]].astype(np.float64) - points[right[some]]
-        found[some] = np.square(apart, out=apart).sum(axis=1)
-    return found
-
-
-def _parts(points: Float[np.ndarray, "n d"], width: int) -> Iterator[Float[np.ndarray, "b d"]]:
-    step = max(1, BLOCK // width)
-    return (points[start : start + step] for start in range(0, len(points), step))
+    *,
+    neighbours: int,
+    centre: Float[np.ndarray, " d"],
+) -> Balls:
+    """The record itself first, then what the index finds nearest; fewer where lists are short."""
+    rows, radius, sizes = [], [], []
+    for start in range(0, len(middles), QUERIES):
+        own = middles[start : start + QUERIES]
+        squared, near = index.search(_single(points[own], centre), neighbours + 1)
+        others = (near != own[:, None]) & (near >= 0)
+        others &= others.cumsum(axis=1) <= neighbours
+        block = np.concatenate([own[:, None], near], axis=1)
+        kept = np.concatenate([np.ones((len(own), 1), bool), others], axis=1)
+        rows.append(block[kept])
+        sizes.append(kept.sum(axis=1))
+        radius.append(np.sqrt(np.where(others, squared, 0).max(axis=1)))
+    found = np.concatenate(radius).astype(np.float64)
+    starts = starts_of(np.concatenate(sizes))
+    return Balls(np.concatenate(rows), starts, middles, found, len(points))

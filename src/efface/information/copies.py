@@ -44,7 +44,7 @@ class Nearby:
 
     @cached_property
     def margin(self) -> Float[np.ndarray, " n"]:
-        """The log-odds ln p - ln(1 - p) of the model's own answer: how far from changing, in nats."""
+        """Log-odds ln p - ln(1 - p) of the model's own answer, in nats: 0 where it is half sure."""
         return self.plain.labelled(self.plain.predicted).margin
 
 
