@@ -93,17 +93,13 @@ def dense_curvature(
         def one(x: Tensor) -> Tensor:
             return of(adapter_of(batch).outputs(teacher, x), batch.y)[0]
 
-        x = batch.x.contiguous(memory_format=torch.channels_last) if batch.x.ndim == 4 else batch.x  # noqa: PLR2004
-        slope, hessian = torch.func.grad(one)(x), torch.func.hessian(one)(x)
-        square = hessian.reshape(x.numel(), x.numel()).cpu().double()
-        none = torch.zeros(1)
-        return (
-            dot(slope, slope).sqrt(),
-            square.square().sum()[None],
-            none,
-            square.trace()[None],
-            none,
-        )
+        # vmap cannot bring images into this order, which is that of the passes
+        images = batch.x.ndim == 4  # noqa: PLR2004
+        x = batch.x.contiguous(memory_format=torch.channels_last) if images else batch.x
+        slope, whole = torch.func.grad(one)(x), torch.func.jacrev(torch.func.grad(one))(x)
+        hessian, none = whole.reshape(x.numel(), x.numel()).cpu().double(), torch.zeros(1)
+        square, trace = hessian.square().sum()[None], hessian.trace()[None]
+        return dot(slope, slope).sqrt(), square, none, trace, none
 
     return curved(part, model, records, of=of, batch_size=1)
 
