@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 from efface import __version__
+from efface.cli_inspect import inspect
 from efface.cli_score import Numbers, Words, score
 
 app = App(
@@ -24,6 +25,7 @@ app = App(
 )
 
 app.command(score)
+app.command(inspect)
 
 
 @app.command
