@@ -50,8 +50,8 @@ def run_inspect(wanted: Wanted, settings: Settings, *, out: Path) -> None:
         loaded = wanted.flags.model(wanted.model)
         table = wanted.flags.table(wanted.data, loaded)
         refuse_other_kinds(table.kind)
-        job = _job(wanted, settings, loaded, table)
-        keeper = opened(kept, _key(wanted, job, table))
+        job = job_of(wanted, settings, loaded, table)
+        keeper = opened(kept, key_of(wanted, job, table))
         if len(keeper):
             show.event("inspect", going_on_after=f"{len(keeper)} whole shards of an earlier run")
         found = _told(looked(job, keeper, show.counted), wanted, table)
@@ -61,7 +61,8 @@ def run_inspect(wanted: Wanted, settings: Settings, *, out: Path) -> None:
     _summary(found, out)
 
 
-def _job(wanted: Wanted, settings: Settings, loaded: LoadedModel, table: Table) -> Job:
+def job_of(wanted: Wanted, settings: Settings, loaded: LoadedModel, table: Table) -> Job:
+    """What the arguments ask for."""
     return Job(
         loaded.model,
         FromTable(table, loaded.preprocessing),
@@ -72,7 +73,7 @@ def _job(wanted: Wanted, settings: Settings, loaded: LoadedModel, table: Table) 
     )
 
 
-def _key(wanted: Wanted, job: Job, table: Table) -> dict[str, Any]:
+def key_of(wanted: Wanted, job: Job, table: Table) -> dict[str, Any]:
     """All that a shard's numbers depend on."""
     asked = (
         None if job.asked is None else hashlib.sha256(json.dumps(job.asked).encode()).hexdigest()
@@ -80,7 +81,7 @@ def _key(wanted: Wanted, job: Job, table: Table) -> dict[str, Any]:
     return {
         "model": state_digest(job.model.state_dict()),
         "data": table.digest,
-        "columns": asdict(replace(wanted.flags, device=str(wanted.flags.device))),
+        "read": {name: str(value) for name, value in asdict(wanted.flags).items()},
         "settings": asdict(job.settings),
         "asked": asked,
         "preprocessing": repr(job.preprocessing),
