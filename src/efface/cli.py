@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from efface import __version__
 from efface.cli_geometry import geometry
+from efface.cli_inspect import inspect
 from efface.cli_score import Numbers, Words, score
 
 app = App(
@@ -26,6 +27,7 @@ app = App(
 
 app.command(score)
 app.command(geometry)
+app.command(inspect)
 
 
 @app.command
