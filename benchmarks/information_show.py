@@ -205,7 +205,7 @@ def section(found: Found) -> list[str]:
         *by_group(found), "",
         *groups_table(found), "",
         "### A threshold?", "",
-        "Groups cut by zero-shot information content; difference of ln p on the group's own records.", "",
+        "Groups cut by zero-shot information content; change of the mean p(y|x) on the group's own records.", "",
         *threshold_lines(found), "",
     ]  # fmt: skip
 
