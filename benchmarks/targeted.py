@@ -32,7 +32,7 @@ from jit_requests import Request, requests
 RESULTS = Path("results/information")
 SIGMA, COPIES = 0.12, 16
 METHOD = "neighbourhood"
-SHARES = (0.25, 0.5, 0.75, 1.0)
+SHARES = (0.25, 0.5, 1.0)
 ORDERS = ("information", "random")
 
 
