@@ -101,8 +101,8 @@ def calibrated_threshold(
     """τ from nested groups: the greatest low group within the noise, while the others show.
 
     ``removals``: by size, what the removal of the ``low`` (the first of ``least_first``),
-    ``random`` and ``high`` group of that size did. Sizes beyond a low group that was not within the noise do
-    not count: a larger group cannot be safer.
+    ``random`` and ``high`` group of that size did. Sizes beyond a low group that was not within the
+    noise do not count: a larger group cannot be safer.
     """
     order, records = least_first(alpha, tie_break), 0
     for size in sorted(removals):
