@@ -96,10 +96,12 @@ def _panel(
     )
 
 
-def coordinates(field: Field) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def coordinates(
+    field: Field, low: Sequence[float] = LOW, high: Sequence[float] = HIGH
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x₁, x₂ and the field as matplotlib takes them."""
     side = round(len(field) ** 0.5)
-    across, up = (np.linspace(low, high, side) for low, high in zip(LOW, HIGH, strict=True))
+    across, up = (np.linspace(*ends, side) for ends in zip(low, high, strict=True))
     return across, up, field.reshape(side, side)
 
 
