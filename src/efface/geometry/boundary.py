@@ -67,7 +67,7 @@ def experiment(
     facts = {
         "seeds": list(seeds),
         "settings": _settings(),
-        "cases": {one: _case(tallies[one], floors[one], seeds) for one in two.LEAVING},
+        "cases": {one: _case(tallies[one], floors[one]) for one in two.LEAVING},
         "tried": [asdict(contender) for contender in tried],
     }
     facts["claims"] = claims(facts)
@@ -165,7 +165,7 @@ def _measured(
     return numbers | {"accuracy": accuracy(answers, density)}
 
 
-def _case(tallies: Mapping[str, Tally], floor: Tally, seeds: Sequence[int]) -> dict[str, Any]:
+def _case(tallies: Mapping[str, Tally], floor: Tally) -> dict[str, Any]:
     """The medians of one point: the floor, each row, and those that could not be served."""
     return {
         "floor": {name: asdict(middle(values)) for name, values in floor.numbers.items()},
@@ -177,9 +177,7 @@ def _case(tallies: Mapping[str, Tally], floor: Tally, seeds: Sequence[int]) -> d
         },
         "beyond_floor": _beyond(tallies["untouched"], floor),
         "nearer_by_seed": {
-            name: tally.numbers["area_nearer"]
-            for name, tally in tallies.items()
-            if len(tally.numbers.get("area_nearer", ())) == len(seeds)
+            name: tally.numbers["area_nearer"] for name, tally in tallies.items() if tally.numbers
         },
     }
 
@@ -221,5 +219,5 @@ def _draw(
     again = {leaving: floor.drawn for leaving, floor in floors.items()}
     plain = [c.name for c in contenders() if c.name in fields["core"] and c.name not in PAPER]
     save(panels(first, fields, again, rows=PAPER), out, "boundary")
-    save(panels(first, fields, again, rows=plain, paper=False), out, "boundary_others")
+    save(panels(first, fields, again, rows=plain, paper=False), out, "boundary_others", dpi=90)
     save(areas_figure(facts), out, "boundary_areas")

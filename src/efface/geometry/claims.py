@@ -59,12 +59,13 @@ def _matches(facts: Facts, name: str) -> dict[str, Any]:
     moved = _row(facts, "boundary", name, "area_to_untouched")
     if nearer is None or moved is None:
         return {}
+    by_seed = facts["cases"]["boundary"]["nearer_by_seed"][name]
     return {
         "claim": "JiT matches the retrained boundary",
         "measured": name,
         "holds": None if nearer.low is None else nearer.below_0,
         "because": f"it moves {shown(moved)} of the box; its area to the retrained models less that"
-        f" of the untouched model is {shown(nearer)}",
+        f" of the untouched model is {shown(nearer)}, at most {100 * max(by_seed):.1f} %",
     }
 
 
