@@ -22,14 +22,22 @@ from efface.geometry.areas import accuracy, area, middle, shift
 from efface.geometry.boundary_figures import areas_figure, panels
 from efface.geometry.boundary_table import table
 from efface.geometry.claims import claims
-from efface.geometry.contenders import Contender, contenders, flips, run, searched
+from efface.geometry.contenders import (
+    GREEDY,
+    TOY,
+    Contender,
+    contenders,
+    flips,
+    run,
+    searched,
+)
 from efface.geometry.experiment import Counting, save
 from efface.types import in_silence
 
 SIDE = 151
 """Points of the grid each way."""
 
-PAPER = ("jit", "jit_paper, Adam η 0.1", "mislabel, η 0.1")
+PAPER = ("jit", TOY, GREEDY)
 """The rows that stand in the first figure, beside the untouched and the retrained model."""
 
 

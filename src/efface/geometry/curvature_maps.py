@@ -163,7 +163,7 @@ def near_over_far(values: Float[np.ndarray, " n"], away: Float[np.ndarray, " n"]
 
 def sigmoid() -> dict[str, Any]:
     """The closed form over x from -6 to 6: where each quantity peaks, and its rank with |x|."""
-    x = np.linspace(-6, 6, 2401)
+    x = np.linspace(-6, 6, 12001)
     found = {}
     for name, lines in closed_form(x).items():
         for short, values in lines.items():
@@ -203,7 +203,7 @@ def table(facts: dict[str, Any]) -> str:
     lines += ["", "| of the sigmoid: quantity | rank with the distance | peak at x | at 0 |"]
     lines += ["|---|---|---|---|"]
     for name, row in facts["sigmoid"].items():
-        lines.append(f"| {name} | {row['rank']:.2f} | {row['peak_at']:.3g} | {row['at_0']:.3g} |")
+        lines.append(f"| {name} | {row['rank']:.2f} | {row['peak_at']:.4g} | {row['at_0']:.3g} |")
     return head + "\n".join(lines).replace("| -", "| \N{MINUS SIGN}") + "\n"
 
 
