@@ -109,11 +109,10 @@ def _wrecks(facts: Facts, leaving: str) -> dict[str, Any]:
     if away is None or right is None or before is None:
         return {}
     floor = Middle(**facts["cases"][leaving]["floor"]["weighted"])
-    told = away.low is not None and floor.high is not None
     return {
         "claim": "mislabelling the point greedily wrecks the model",
         "measured": f"{GREEDY}, the {leaving} point",
-        "holds": away.low > floor.high if told else None,
+        "holds": None if away.low is None or floor.high is None else away.low > floor.high,
         "because": f"of what the blobs draw {shown(away)} is answered otherwise than by the "
         f"retrained models, which differ by {shown(floor)}; accuracy {shown(before)} -> "
         f"{shown(right)}",

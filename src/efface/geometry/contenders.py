@@ -93,7 +93,8 @@ def run(contender: Contender, family: Family, leaving: str) -> nn.Module | str:
     if contender.step is not None:
         return _stepped(family, record, contender.step)
     holdout = blobs(UNSEEN + family.seed) if contender.holdout else None
-    split, how = Split(record, holdout=holdout), {"seed": family.seed, **contender.settings}
+    split = Split(record, holdout=holdout)
+    how: dict[str, Any] = {"seed": family.seed, **contender.settings}
     try:
         if contender.guarded:
             return forget(family.untouched, split, method=contender.method, **how).model

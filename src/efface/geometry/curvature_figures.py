@@ -7,6 +7,7 @@ from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from efface.geometry.boundary_figures import INK, SOFT, coordinates
 from efface.geometry.closed_form import closed_form
@@ -47,7 +48,8 @@ def map_figure(
         rows = figure.subplots(len(maps), len(TITLES), sharex=True, sharey=True, squeeze=False)
         for line, (name, found) in zip(rows, maps.items(), strict=True):
             for axes, attribute in zip(line, TITLES, strict=True):
-                _map(axes, getattr(found, attribute), sure, window)
+                image = _map(axes, getattr(found, attribute), sure, window)
+                figure.colorbar(image, ax=axes, shrink=0.85)
             line[0].set_ylabel(f"g: {name.replace(' of ', chr(10) + 'of ')}\n$x_2$", fontsize=8.5)
         for axes, title in zip(rows[0], TITLES.values(), strict=True):
             axes.set_title(title, fontsize=8.5)
@@ -66,14 +68,14 @@ def _map(
     values: Float[np.ndarray, " n"],
     sure: Float[np.ndarray, " n"],
     window: Window,
-) -> None:
+) -> AxesImage:
     across, up, shown = coordinates(values, *window)
     box = (across[0], across[-1], up[0], up[-1])
     image = axes.imshow(shown, origin="lower", extent=box, cmap="Greys", vmin=0, aspect="equal")
-    axes.get_figure().colorbar(image, ax=axes, shrink=0.85)
     line = coordinates(sure, *window)
     axes.contour(*line, levels=[0], colors=["white"], linewidths=[1.4])
     axes.contour(*line, levels=[0], colors=[INK], linestyles=["dashed"], linewidths=[0.8])
+    return image
 
 
 def across_figure(

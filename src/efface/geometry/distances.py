@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor, nn
 
 from efface.adapters import logits
@@ -72,4 +72,4 @@ def distance_to_boundary(
 
     Raises InputError as ``boundary_of``.
     """
-    return cKDTree(boundary_of(model, side=side)).query(x)[0]
+    return KDTree(boundary_of(model, side=side)).query(x)[0]
