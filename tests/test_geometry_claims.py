@@ -54,7 +54,7 @@ def test_claims_hold_where_the_whole_interval_says_so():
     """Moves, matches, wrecks, changes nothing."""
     found = claims(facts())
     assert set(held(found, "without the point at the boundary").values()) == {True}
-    assert held(found, "JiT matches")["jit"] is True
+    assert held(found, "JiT matches retraining")["jit"] is True
     assert held(found, "JiT moves")[TOY] is True
     assert set(held(found, "mislabelling").values()) == {True}
     assert set(held(found, "without the point at the core").values()) == {True}
@@ -67,7 +67,7 @@ def test_claims_fail_where_the_interval_does_not():
     moved = held(claims(facts(**lost)), "without the point at the boundary")
     assert set(moved.values()) == {False}
     assert held(claims(facts(**lost)), "JiT moves")[TOY] is False
-    assert held(claims(facts(area_nearer=across)), "JiT matches")["jit"] is False
+    assert held(claims(facts(area_nearer=across)), "JiT matches retraining")["jit"] is False
     assert set(held(claims(facts(floor=spread(0.01, 0.01, 0.02))), "mislabelling").values()) == {
         False
     }

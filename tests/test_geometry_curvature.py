@@ -116,12 +116,12 @@ def test_the_rank_is_pearsons_of_the_ranks():
 
 
 def test_a_peak_beside_the_boundary_is_found_where_it_is():
-    """Two hills at 0.3, each side, and between them a valley of half their height."""
+    """Two hills at 0.3, one each side; in the valley between them e^-1.8 of their height."""
     offsets = np.linspace(-1, 1, 201)
-    line = 0.5 + 0.5 * np.exp(-100 * (np.abs(offsets) - 0.3) ** 2)
+    line = np.exp(-20 * (np.abs(offsets) - 0.3) ** 2)
     found = maps.peak(line, offsets)
     assert found["peak_at"] == pytest.approx(0.3)
-    assert found["on_over_peak"] == pytest.approx(0.5, abs=0.01)
+    assert found["on_over_peak"] == pytest.approx(np.exp(-1.8), abs=0.01)
 
 
 def test_what_falls_with_distance_is_near_over_far():

@@ -40,6 +40,9 @@ SIDE = 151
 PAPER = ("jit", TOY, GREEDY)
 """The rows that stand in the first figure, beside the untouched and the retrained model."""
 
+LONGEST = 0.1
+"""Of the plain steps the one that can be seen in a figure."""
+
 
 @dataclass
 class Tally:
@@ -225,7 +228,8 @@ def _draw(
         for leaving, rows in tallies.items()
     }
     again = {leaving: floor.drawn for leaving, floor in floors.items()}
-    plain = [c.name for c in contenders() if c.name in fields["core"] and c.name not in PAPER]
+    drawn = {c.name for c in contenders() if abs(c.step or LONGEST) == LONGEST} - {*PAPER}
+    plain = [name for name in fields["core"] if name in drawn]
     save(panels(first, fields, again, rows=PAPER), out, "boundary")
     save(panels(first, fields, again, rows=plain, paper=False), out, "boundary_others", dpi=90)
     save(areas_figure(facts), out, "boundary_areas")

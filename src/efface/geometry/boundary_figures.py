@@ -72,7 +72,8 @@ def _panel(
     axes: Axes, name: str, leaving: str, rows: Mapping[str, Field], again: Sequence[Field]
 ) -> None:
     """One model's boundary and, dashed, the retrained one's."""
-    axes.set_title(name if leaving == "boundary" else "", fontsize=8.5)
+    if leaving == "boundary":
+        axes.set_title(name.replace(", one", ",\none"), fontsize=8.5)
     if name == "retrained":
         shade(axes, again[0])
         for other in again[1:]:
