@@ -263,7 +263,7 @@ def figure(every: list[Found]) -> None:
             )
         right.set(
             xlabel="mean α of the group",
-            ylabel="removal: change of mean p(y|x) on its records",
+            ylabel="change of mean p(y|x) when removed",
             title=f"n = {len(group_rows(found))} groups of {found.setting.group}",
         )
         right.legend(frameon=False)

@@ -164,27 +164,30 @@ def _line(share: str, order: str, rows: list[dict[str, Any]], cost: float | None
 
 
 def figure(record: dict[str, Any]) -> None:
-    """Gap against cost, one line an order, a point a base model."""
-    rows, whole = record["rows"], {}
-    for r in rows:
-        if r["share"] == 1:
-            whole[r["seed"]] = sum(r["passes"].values())
-    drawn = Figure(figsize=(5.6, 3.6), layout="constrained")
-    axes = drawn.subplots()
-    for order, mark, line in zip(ORDERS, "os", ("-", "--"), strict=True):
-        points = []
-        for share in SHARES:
-            some = [r for r in rows if r["share"] == share and (r["order"] == order or share == 1)]
-            cost = [100 * sum(r["passes"].values()) / whole[r["seed"]] for r in some]
-            axes.plot(cost, [gap(r) for r in some], mark, color="0.6", markersize=4)
-            points.append((np.mean(cost), np.mean([gap(r) for r in some])))
-        axes.plot(*np.array(points).T, line, marker=mark, color="0.1", label=f"{order} first")
-    nothing = np.mean([gap({**r, "columns": r["before"]}) for r in rows if r["share"] == 1])
-    axes.axhline(nothing, color="0.5", linewidth=0.8)
-    axes.annotate("nothing done", (100, nothing), ha="right", va="bottom", fontsize=8)
-    axes.set(xlabel="passes, % of those for all 500 records", ylabel="gap to retrained, points",
-             ylim=(0, None), xlim=(0, None))  # fmt: skip
-    axes.legend(frameon=False, title="n = 3 base models (grey), means")
+    """Gap against the share of records seen, and against cost; one line an order."""
+    rows = record["rows"]
+    whole = {r["seed"]: sum(r["passes"].values()) for r in rows if r["share"] == 1}
+    drawn = Figure(figsize=(8.4, 3.4), layout="constrained")
+    panels = drawn.subplots(1, 2, sharey=True)
+    labels = ("records that the method sees, %", "passes, % of those for all 500 records")
+    for axes, label in zip(panels, labels, strict=True):
+        for order, mark, line in zip(ORDERS, "os", ("-", "--"), strict=True):
+            points = []
+            for share in SHARES:
+                some = [
+                    r for r in rows if r["share"] == share and (r["order"] == order or share == 1)
+                ]
+                cost = [100 * sum(r["passes"].values()) / whole[r["seed"]] for r in some]
+                at = [100 * share] * len(some) if axes is panels[0] else cost
+                axes.plot(at, [gap(r) for r in some], mark, color="0.6", markersize=4)
+                points.append((np.mean(at), np.mean([gap(r) for r in some])))
+            axes.plot(*np.array(points).T, line, marker=mark, color="0.1", label=f"{order} first")
+        nothing = np.mean([gap({**r, "columns": r["before"]}) for r in rows if r["share"] == 1])
+        axes.axhline(nothing, color="0.5", linewidth=0.8)
+        axes.annotate("nothing done", (5, nothing), va="top", fontsize=8)
+        axes.set(xlabel=label, ylim=(0, None), xlim=(0, 105))
+    panels[0].set_ylabel("gap to retrained, points")
+    panels[0].legend(frameon=False, title="n = 3 base models (grey), means", loc="lower left")
     with rc_context({"svg.hashsalt": "targeted"}):
         drawn.savefig("results/targeted.svg", metadata={"Date": None})
 
