@@ -92,10 +92,10 @@ def nearest_roughly(
     FAISS sorts the points into about 2 √n lists around means (trained on a sample) and looks into
     those nearest to each record. How many: doubled until ``recall``, the share of true neighbours
     found, is reached on 500 of the records, by two standard errors; ``Balls.recall`` is that share.
-    What is as near as the last true neighbour counts as found. A missed neighbour is replaced by
-    one farther off, so α is a little too low where classes are clusters. Holds the points once more
+    What is as near as the last true neighbour counts as found; a missed one is replaced by one
+    farther off (what that does to α: results/information_million.md). Holds the points once more
     in single precision. Raises MissingExtra without FAISS, InputError as ``nearest`` does and where
-    ``most_probed`` lists do not reach ``recall``: points without structure need nearly all.
+    ``most_probed`` lists do not reach ``recall``: points without structure need very many.
     """
     faiss = _faiss()
     middles = _needed(points, of)
