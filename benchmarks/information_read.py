@@ -42,8 +42,12 @@ class Found:
         return hits.sum(axis=0) > self.member.sum(axis=0) / 2
 
     def removal(self, key: str, part: str, what: str = "p") -> Removal:
-        """What a group's removal did."""
-        return Removal(**self.record["removals"][key][part][what])
+        """What a group's removal did; the seed noise pooled over the groups of its size."""
+        every, size = self.record["removals"], len(self.groups[key])
+        alike = [every[name][part][what] for name, rows in self.groups.items() if len(rows) == size]
+        noise = float(np.mean([one["noise"] for one in alike]))
+        most = max(one["most"] for one in alike)
+        return Removal(every[key][part][what]["difference"], noise, most)
 
 
 def group_rows(found: Found) -> dict[str, list[int]]:

@@ -151,36 +151,29 @@ def _verdict(found: Removal) -> str:
 
 def threshold_lines(found: Found) -> list[str]:
     """What the rule says of τ, for the groups cut by zero-shot information content."""
-    columns = primary(found.columns)
-    alpha = 1 - columns["copies"]
-    order = least_first(alpha, -found.columns["margin"])
-    sizes = sorted({*found.setting.nested, found.setting.group})
+    alpha, margin = 1 - primary(found.columns)["copies"], -found.columns["margin"]
+    order = least_first(alpha, margin)
     removals = {}
-    for size in sizes:
-        ends = (
-            ("copies low", "random 0", "copies high")
-            if size == found.setting.group
-            else (f"copies low {size}", f"random {size}", f"copies high {size}")
-        )
-        removals[size] = dict(
-            zip(("low", "random", "high"), (found.removal(end, "own") for end in ends), strict=True)
-        )
-    chosen = calibrated_threshold(alpha, order, removals)
+    for size in sorted({*found.setting.nested, found.setting.group}):
+        tail = "" if size == found.setting.group else f" {size}"
+        ends = (f"copies low{tail}", f"random{tail or ' 0'}", f"copies high{tail}")
+        some = (found.removal(end, "own") for end in ends)
+        removals[size] = dict(zip(("low", "random", "high"), some, strict=True))
+    chosen = calibrated_threshold(alpha, margin, removals)
     lines = [
-        "| removed | α of the last record, low group | low | random | high |",
+        "| removed | α and margin of the last record, low group | low | random | high |",
         "|---|---|---|---|---|",
     ]
-    for size in sizes:
-        cells = [
-            f"{removals[size][kind].difference:.3f}, {_verdict(removals[size][kind])}"
-            for kind in ("low", "random", "high")
-        ]
-        lines.append(f"| {size} | {alpha[order[size - 1]]:.3f} | {' | '.join(cells)} |")
-    text = (
-        "no τ: even the smallest low group shows."
-        if chosen.value is None
-        else f"τ = {chosen.value:.3f}, for {chosen.records} of {len(alpha)} records."
-    )
+    for size, some in removals.items():
+        last = order[size - 1]
+        cells = [f"{one.difference:.3f}, {_verdict(one)}" for one in some.values()]
+        lines.append(f"| {size} | {alpha[last]:.3f}, {margin[last]:.1f} | {' | '.join(cells)} |")
+    text = "no τ: no size whose low group is within the noise while the others show."
+    if chosen.value is not None:
+        text = (
+            f"τ = {chosen.value:.3f} with a margin of {chosen.tie_break:.1f} or more where α is just that: "
+            f"{chosen.records} of {len(alpha)} records ({(alpha >= chosen.value).sum()} have an α of at least τ)."
+        )
     return [*lines, "", f"By the rule (`calibrated_threshold`): {text}"]
 
 
@@ -205,7 +198,7 @@ def section(found: Found) -> list[str]:
         *by_group(found), "",
         *groups_table(found), "",
         "### A threshold?", "",
-        "Groups cut by zero-shot information content; difference of ln p on the group's own records.", "",
+        f"Groups cut by zero-shot information content, ties by the margin ({100 * (primary(found.columns)['copies'] == 0).mean():.0f} % of the records have α = 1); change of the mean p(y|x) on the group's own records.", "",
         *threshold_lines(found), "",
     ]  # fmt: skip
 
@@ -217,7 +210,8 @@ def page(every: list[Found]) -> str:
         ("Made by `python benchmarks/information_show.py` from the records beside it. Spearman's rank correlation; per record its interval counts records, over groups it is "
          "resampled groups; noise of the models that the truth is estimated by lowers all of them. All quantities are turned so that more should mean more information. "
          f"Groups: the lowest, middle and highest by {', '.join(GROUPED)} and by the gain itself (from half of the models on halves), and random ones. Removal: the mean of p(y|x) over the records, models with the group less models "
-         "without it; seed noise: by how much two models of one kind are apart in that mean. Within: the change is at most the mean of these; shows: above their greatest."), "",
+         "without it; seed noise: by how much two models of one kind are apart in that mean, pooled over the groups of one size since a group has few models. Within: the change is at most the mean of these; shows: above their greatest. "
+         "Groups overlap, and most were cut by the quantities that they are correlated with: their intervals are too narrow."), "",
         "![scatter and groups](information.svg)", "",
     ]  # fmt: skip
     return "\n".join(head + [line for found in every for line in section(found)])
@@ -269,7 +263,7 @@ def figure(every: list[Found]) -> None:
             )
         right.set(
             xlabel="mean α of the group",
-            ylabel="effect of removal on its records, nats",
+            ylabel="removal: change of mean p(y|x) on its records",
             title=f"n = {len(group_rows(found))} groups of {found.setting.group}",
         )
         right.legend(frameon=False)

@@ -32,7 +32,7 @@ from jit_requests import Request, requests
 RESULTS = Path("results/information")
 SIGMA, COPIES = 0.12, 16
 METHOD = "neighbourhood"
-SHARES = (0.25, 0.5, 0.75, 1.0)
+SHARES = (0.25, 0.5, 1.0)
 ORDERS = ("information", "random")
 
 
@@ -131,7 +131,9 @@ def page(record: dict[str, Any]) -> str:
         (
             f"`{record['command']}`, {record['date']}. {__doc__.split(chr(10) * 2)[-1].strip().replace(chr(10), ' ')} "
             f"`{record['method']}` as it comes; σ {record['sigma']}, {record['copies']} copies. All columns on all 500 forget records; the target is "
-            "the retrained model's value. Mean of three base models, in brackets the least and the greatest."
+            "the retrained model's value. Mean of three base models, in brackets the least and the greatest. "
+            "Passes are the method's own, forward and backward; ranking the 500 records takes 17 a record more (8,500), and a search for σ up to 19,000. "
+            "The shares are set here; the command cuts where α is below 0.9."
         ),
         "",
         "| unlearned | first | gap to retrained | D_f | MIA | mean log-odds | D_r | passes, share of all |",

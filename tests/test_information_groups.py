@@ -66,26 +66,35 @@ def test_the_threshold_is_that_of_the_greatest_low_group_within_the_noise_while_
         30: {"low": QUIET, **others},
         60: {"low": LOUD, **others},
     }
-    assert calibrated_threshold(alpha, np.arange(101), found) == Threshold(alpha[29], 30)
+    assert calibrated_threshold(alpha, np.zeros(101), found) == Threshold(alpha[29], 0.0, 30)
 
 
 def test_a_group_too_small_to_show_anything_sets_no_threshold():
     """If removing as many random records does not show either, nothing was learned."""
     found = {10: {"low": QUIET, "random": QUIET, "high": LOUD}}
-    assert calibrated_threshold(np.ones(20), np.arange(20), found) == Threshold(None, 0)
+    assert calibrated_threshold(np.ones(20), np.arange(20.0), found) == Threshold(None, None, 0)
 
 
 def test_what_cannot_be_told_sets_no_threshold():
     """Neither like nor unlike."""
     found = {10: {"low": UNKNOWN, "random": LOUD, "high": LOUD}}
-    assert calibrated_threshold(np.ones(20), np.arange(20), found) == Threshold(None, 0)
+    assert calibrated_threshold(np.ones(20), np.arange(20.0), found) == Threshold(None, None, 0)
 
 
-def test_beyond_a_low_group_that_shows_no_greater_one_counts():
+@pytest.mark.parametrize("first", [LOUD, UNKNOWN])
+def test_beyond_a_low_group_that_was_not_quiet_no_greater_one_counts(first):
     """A larger group cannot be safer: if it looks so, that is luck."""
     others = {"random": LOUD, "high": LOUD}
-    found = {10: {"low": LOUD, **others}, 30: {"low": QUIET, **others}}
-    assert calibrated_threshold(np.ones(40), np.arange(40), found) == Threshold(None, 0)
+    found = {10: {"low": first, **others}, 30: {"low": QUIET, **others}}
+    chosen = calibrated_threshold(np.ones(40), np.arange(40.0), found)
+    assert chosen == Threshold(None, None, 0)
+
+
+def test_a_threshold_says_where_it_lies_among_records_of_the_same_content():
+    """Of 40 records of α = 1 the ten of the greatest margin were tested, not all."""
+    found = {10: {"low": QUIET, "random": LOUD, "high": LOUD}}
+    chosen = calibrated_threshold(np.ones(40), np.arange(40.0), found)
+    assert chosen == Threshold(1.0, 30.0, 10)
 
 
 @pytest.mark.parametrize(("s", "r", "side"), [(1, 2, "with"), (2, 1, "without")])

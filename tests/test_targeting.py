@@ -41,6 +41,18 @@ def test_a_weight_says_how_often_a_record_is_seen(tiny_net, digits):
         assert abs(times[name] - 40 * weight / total) < 1
 
 
+def test_a_small_weight_is_seen_as_often_as_it_says_over_many_seeds(tiny_net, digits):
+    """Also for the first record: where the counting starts is drawn from a whole step."""
+    some = digits.take(range(5))
+    weights = dict(zip(some.ids, (0.2, 1.2, 1.2, 1.2, 1.2), strict=True))
+    first = some.ids[0]
+    seen = [
+        first in targeted(tiny_net, some, weights=weights, seed=seed).forget.ids
+        for seed in range(500)
+    ]
+    assert np.mean(seen) == pytest.approx(0.2, abs=0.06)
+
+
 def test_a_weight_of_0_leaves_a_record_alone(tiny_net, digits):
     """The method sees the others only; each input is still its record's own."""
     some = digits.take(range(6))
@@ -49,7 +61,10 @@ def test_a_weight_of_0_leaves_a_record_alone(tiny_net, digits):
     rows = [some.ids.index(name.partition(" again ")[0]) for name in aim.forget.ids]
     assert set(rows) == {1, 3, 5}
     assert torch.equal(aim.forget.x, some.x[rows])
-    assert aim.facts == {"weighted": True, "seen": 3}
+    assert aim.facts == {"weighted": True, "seen": 3, "of": 6}
+    assert [finding.text for finding in aim.findings] == [
+        "By the weights given the method saw 3 of 6 records. Evidence is measured on all of them."
+    ]
 
 
 def test_only_records_of_high_information_are_seen_and_all_are_judged(tiny_net, digits):

@@ -18,8 +18,6 @@ from efface.information.sigma import KEPT, TAU, sigma_keeping
 from efface.types import Records
 
 ALL, HIGH = "all", "high-information"
-SAMPLE = 1000
-"""Records that the noise is found on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,17 +71,13 @@ def targeted(
     chosen = Targeted(forget)
     if target == HIGH:
         chosen = _high(model, forget, expected_accuracy or KEPT, seed)
-    if weights is not None:
-        seen = _repeated(chosen.forget, weights, seed=seed)
-        facts = {**chosen.facts, "weighted": True, "seen": len(set(seen.ids) & set(forget.ids))}
-        chosen = replace(chosen, forget=seen, facts=facts)
-    return chosen
+    return chosen if weights is None else _weighted(chosen, weights, len(forget), seed)
 
 
 def _high(model: nn.Module, forget: Records, kept: float, seed: int) -> Targeted:
     """The records with α < τ."""
-    sigma = sigma_keeping(model, forget.take(range(min(len(forget), SAMPLE))), kept, seed=seed)
-    alpha = nearby(model, forget, sigmas=(sigma,), seed=seed).kept[0]
+    noise = sigma_keeping(model, forget, kept, seed=seed)
+    alpha = nearby(model, forget, sigmas=(noise.sigma,), seed=seed).kept[0]
     low = is_low(alpha, TAU)
     if low.all():
         raise InputError(
@@ -91,22 +85,47 @@ def _high(model: nn.Module, forget: Records, kept: float, seed: int) -> Targeted
             f"{len(forget)} of at least that",
             "Leave target out: all records are unlearned then.",
         )
-    facts = {"target": HIGH, "sigma": sigma, "copies": COPIES, "threshold": TAU,
-             "left_alone": int(low.sum()), "of": len(forget)}  # fmt: skip
+    facts = {
+        "target": HIGH,
+        "sigma": noise.sigma,
+        "kept": noise.kept,
+        "kept_wanted": kept,
+        "copies": COPIES,
+        "threshold": TAU,
+        "left_alone": int(low.sum()),
+        "of": len(forget),
+    }
     text = (
         f"{low.sum()} of {len(forget)} records were left alone, as of low information (content of "
         f"{TAU:g} or more): the method did not see them. Evidence is measured on all of them. "
-        "Whether such records may be left alone is not settled: docs/information.md."
+        "On a model that learned its data by heart such records are known too: docs/information.md."
     )
+    if not noise.reached(kept):
+        text += f" No noise was found at which {kept:.0%} of the copies keep the answer."
     rows = np.flatnonzero(~low).tolist()
     return Targeted(forget.take(rows), facts, (Finding("left alone", "warn", text),))
 
 
-def _repeated(forget: Records, weights: Mapping[str, float], *, seed: int) -> Records:
-    """As many records as before, each as often as its weight says: systematic resampling.
+def _weighted(chosen: Targeted, weights: Mapping[str, float], asked: int, seed: int) -> Targeted:
+    """The records as often as their weights say; a page must tell how many are never seen."""
+    forget = _repeated(chosen.forget, weights, seed=seed)
+    seen = len(set(forget.ids) & set(chosen.forget.ids))
+    facts = {**chosen.facts, "weighted": True, "seen": seen, "of": asked}
+    findings = chosen.findings
+    if seen < len(chosen.forget):
+        text = (
+            f"By the weights given the method saw {seen} of {asked} records. "
+            "Evidence is measured on all of them."
+        )
+        findings += (Finding("weights", "warn", text),)
+    return Targeted(forget, facts, findings)
 
-    Equal weights give each record once, in order. A record that comes again has an id of its own,
-    so that it draws other noise.
+
+def _repeated(forget: Records, weights: Mapping[str, float], *, seed: int) -> Records:
+    """As many records as before, each within one of its share: systematic resampling.
+
+    A record of less than one share may not come at all, by chance. Equal weights give each record
+    once, in order. A record that comes again has an id of its own, so that it draws other noise.
     """
     share = np.array([weights[name] for name in forget.ids], np.float64)
     if not share.any():
@@ -116,7 +135,8 @@ def _repeated(forget: Records, weights: Mapping[str, float], *, seed: int) -> Re
             "Leave target or the weights out.",
         )
     edges = np.concatenate([[0.0], np.cumsum(share)]) / share.sum() * len(share)
-    start = np.random.default_rng(seed).uniform(0.25, 0.75)
+    edges = edges.round(9)  # equal weights must give whole numbers
+    start = np.random.default_rng(seed).uniform(1e-6, 1 - 1e-6)
     times = np.diff(np.floor(edges - start).astype(np.int64))
     rows = np.repeat(np.arange(len(share)), times)
     again = np.concatenate([np.arange(count) for count in times])

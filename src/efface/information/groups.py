@@ -81,32 +81,37 @@ def removal(with_it: Float[np.ndarray, "s n"], without_it: Float[np.ndarray, "r 
 
 @dataclass(frozen=True)
 class Threshold:
-    """The calibrated τ: ``records`` at or above it may be left alone by this measurement.
+    """The calibrated τ: the ``records`` that lie at or above it were removed, and it did not show.
 
-    ``value`` is None, and ``records`` 0, where no size passed.
+    ``value`` is α of the last of them, ``tie_break`` how it was ranked among those of the same α:
+    records of that α and a lesser rank are not among them, and the paper's α ≥ τ alone would take
+    them in. Both are None, and ``records`` 0, where no size passed.
     """
 
     value: float | None
+    tie_break: float | None
     records: int
 
 
 def calibrated_threshold(
     alpha: Float[np.ndarray, " n"],
-    order: Int64[np.ndarray, " n"],
+    tie_break: Float[np.ndarray, " n"],
     removals: Mapping[int, Mapping[str, Removal]],
 ) -> Threshold:
     """τ from nested groups: the greatest low group within the noise, while the others show.
 
-    ``order``: rows from the least informative on; ``removals``: by size, what the removal of the
-    ``low``, ``random`` and ``high`` group of that size did. τ is the α of the last record in the
-    low group. Sizes beyond one that failed do not count: a larger group cannot be safer.
+    ``removals``: by size, what the removal of the ``low`` (the first of ``least_first``),
+    ``random`` and ``high`` group of that size did. Sizes beyond a low group that was not within the
+    noise do not count: a larger group cannot be safer.
     """
-    value, records = None, 0
+    order, records = least_first(alpha, tie_break), 0
     for size in sorted(removals):
         found = removals[size]
-        if found["low"].shows:
+        if not found["low"].within_noise:
             break
-        others_show = found["high"].shows and found["random"].shows
-        if found["low"].within_noise and others_show:
-            value, records = float(alpha[order[size - 1]]), size
-    return Threshold(value, records)
+        if found["high"].shows and found["random"].shows:
+            records = size
+    if not records:
+        return Threshold(None, None, 0)
+    last = order[records - 1]
+    return Threshold(float(alpha[last]), float(tie_break[last]), records)
