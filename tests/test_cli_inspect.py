@@ -136,7 +136,7 @@ def test_the_key_holds_all_that_the_numbers_depend_on(place, monkeypatch):
         wanted = Wanted(Path("model"), data, naming, Flags(size=size, device="cpu"))
         loaded = wanted.flags.model(wanted.model)
         table = wanted.flags.table(data, loaded)
-        job = job_of(wanted, Settings(**others), loaded, table)
+        job = job_of(wanted, Settings(**others), loaded=loaded, table=table)
         return json.dumps(key_of(wanted, job, table), sort_keys=True)
 
     others = [

@@ -13,6 +13,7 @@ from efface.information.copies import kept_share
 from efface.information.curvature import curvature, loss
 from efface.information.slopes import input_gradient_norm
 from efface.inspection import keeping, looking
+from efface.inspection.found import groups
 from efface.inspection.reading import InMemory
 from efface.inspection.settings import Settings
 from efface.inspection.shards import sigma_keeping
@@ -66,6 +67,7 @@ def test_rank_goes_by_content_then_margin_then_place(found):
 
 def test_groups_and_thresholds_are_counted_by_hand(found):
     """High is below τ; at τ and above a record is left alone."""
+    assert groups(np.array([0.5, 0.75, 1.0]), 0.75).tolist() == ["high", "low", "low"]
     assert found["group"].tolist() == ["high" if a < 0.9 else "low" for a in found.content]
     assert [one.tau for one in found.thresholds()] == [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
     for one in found.thresholds():
@@ -109,8 +111,10 @@ def test_named_records_have_the_numbers_that_they_have_among_all(found, tiny_net
     """Only rank depends on who else is asked about; places come in the order of the data."""
     some = efface.inspect(tiny_net, digits, rows=[311, 5, 5, 42], sigma=SIGMA)
     assert some.ids == tuple(digits.ids[row] for row in (5, 42, 311))
-    for name in ("content", "content_by_label", "content_by_answer", "group"):
+    same = ("label", "answer", "content", "content_by_label", "content_by_answer", "group")
+    for name in same:
         assert np.array_equal(some[name], found[name][[5, 42, 311]]), name
+    assert np.allclose(some["margin"], found["margin"][[5, 42, 311]], atol=1e-4)
     assert sorted(some["rank"]) == [1, 2, 3]
 
 

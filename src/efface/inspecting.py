@@ -50,7 +50,7 @@ def run_inspect(wanted: Wanted, settings: Settings, *, out: Path) -> None:
         loaded = wanted.flags.model(wanted.model)
         table = wanted.flags.table(wanted.data, loaded)
         refuse_other_kinds(table.kind)
-        job = job_of(wanted, settings, loaded, table)
+        job = job_of(wanted, settings, loaded=loaded, table=table)
         keeper = opened(kept, key_of(wanted, job, table))
         if len(keeper):
             show.event("inspect", going_on_after=f"{len(keeper)} whole shards of an earlier run")
@@ -61,7 +61,7 @@ def run_inspect(wanted: Wanted, settings: Settings, *, out: Path) -> None:
     _summary(found, out)
 
 
-def job_of(wanted: Wanted, settings: Settings, loaded: LoadedModel, table: Table) -> Job:
+def job_of(wanted: Wanted, settings: Settings, *, loaded: LoadedModel, table: Table) -> Job:
     """What the arguments ask for."""
     return Job(
         loaded.model,

@@ -51,7 +51,7 @@ def scatter(found: Inspection) -> dict[str, str]:
     every = len(rows) == len(found)
     told = f"All {len(rows)} records" if every else f"{len(rows)} of {len(found)}, even by rank"
     caption = (
-        f"{told}. Left of 0 the answer is another class than the label. The dashed line is "
+        f"{told}. Left of 0 the label has less than half of the probability. The dashed line is "
         f"τ = {found.threshold:g}. α comes in steps of 1/{copies}: points are moved up or down by "
         f"up to {JITTER:g} of a step, so that they do not hide one another."
     )

@@ -21,7 +21,7 @@ MOST_VALUES = 12
 COLUMNS = {
     "label": "the class that the data give it",
     "answer": "the class that the model gives it",
-    "margin": "ln p/(1 − p) of the label: below 0 it is answered wrongly or barely",
+    "margin": "ln p/(1 − p) of the label: below 0 it has less than half of the probability",
     "loss": "cross-entropy of the label in nats",
     "entropy": "of the answer in nats: how spread it is",
     "content": "information content α without data: share of noisy copies of the record to which "
