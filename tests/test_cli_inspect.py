@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 import efface as library
 from efface.asked import Flags
-from efface.inspecting import Wanted, job_of, key_of
+from efface.inspect_command import Wanted, job_of, key_of
 from efface.inspection import looking
 from efface.inspection.settings import Settings
 from efface.inspection.shards import Bench

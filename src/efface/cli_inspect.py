@@ -44,17 +44,18 @@ def inspect(  # noqa: PLR0913  # each flag of the command stands here once
             neighbours are looked for among them.
         out: A folder that does not exist yet; it gets records.csv, records.parquet (the same rows),
             record.json and inspect.html, all or nothing. They hold ids, and pictures or values.
+            Until it is done the folder .NAME.inspecting beside it holds features and labels.
         ids: File with one id a line, or a CSV with a column `id`.
         where: Expression on columns, for example `label=dog and source!=web`.
         forget_class: A class, all its records.
         sigma: Of the noise, as a share of the data's range; the first of several ranks. Found from
             the model when not given.
         expected_accuracy: Accuracy on unseen data (0 to 1), from the model card: as many noisy
-            copies then keep the answer; 0.9 when not given.
+            copies then keep the answer; 0.75 when not given.
         copies: Noisy ones of each record.
         neighbours: Other records in a ball; 0 for no balls, then only the named records are read.
         threshold: An information content of at least that is called low information.
-        curvature: Second derivatives too, of this function; 30 passes a record and more.
+        curvature: Second derivatives too, of this function; from 11 passes a record on.
         seed: Of everything drawn at random.
         architecture: `timm:NAME` or `package.module:factory`, for a weights file.
         mean: Per channel, of the pixels in 0 to 1.
@@ -67,8 +68,9 @@ def inspect(  # noqa: PLR0913  # each flag of the command stands here once
         device: For torch: cpu, cuda or mps; `auto` takes the best that is here.
     """
     from efface.asked import Flags
-    from efface.inspecting import Wanted, run_inspect
-    from efface.inspection.settings import TAU, Settings
+    from efface.information.sigma import TAU
+    from efface.inspect_command import Wanted, run_inspect
+    from efface.inspection.settings import Settings
 
     columns = (id_column, image_column, label_column)
     naming = {"ids": ids, "where": where, "forget_class": forget_class}

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from efface.display import table
-from efface.inspection.settings import TAU
+from efface.information.sigma import TAU
 from efface.io.preprocessing import Preprocessing
 
 HIGH, LOW = "high", "low"

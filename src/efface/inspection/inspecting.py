@@ -7,11 +7,12 @@ from torch import nn
 
 from efface.adapters import adapter_of
 from efface.errors import InputError
+from efface.information.sigma import TAU
 from efface.inspection import keeping
 from efface.inspection.found import Inspection
 from efface.inspection.looking import Counted, Job, looked, quietly
 from efface.inspection.reading import InMemory, refuse_other_kinds
-from efface.inspection.settings import TAU, Settings
+from efface.inspection.settings import Settings
 from efface.io.dataset import records_of
 from efface.io.features import Features
 from efface.io.preprocessing import Preprocessing
@@ -45,7 +46,8 @@ def inspect(
         sigma: of the noise, as a share of the data's range; the first of several ranks. Found from
             the model when not given: where ``expected_accuracy`` of the noisy copies keep the
             answer.
-        expected_accuracy: the model's accuracy on unseen data (0 to 1); 0.9 when not given.
+        expected_accuracy: the model's accuracy on unseen data (0 to 1): as many copies keep
+            the answer, three quarters when not given.
         copies: noisy ones of each record.
         neighbours: others in a ball; 0 for no balls.
         threshold: τ, an information content of at least that is called low information.

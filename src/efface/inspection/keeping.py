@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from efface.errors import InputError
 from efface.io.atomic import write_whole
 
 Arrays = Mapping[str, np.ndarray]
@@ -70,7 +71,7 @@ class InFolder:
     def put(self, name: str, arrays: Arrays) -> None:
         """See ``Keeper``."""
         sink = io.BytesIO()
-        np.savez(sink, **dict(arrays))
+        np.savez(sink, **dict(arrays))  # type: ignore[arg-type]
         write_whole(self._file(name), sink.getvalue())
 
     def get(self, name: str, array: str) -> np.ndarray:
@@ -95,10 +96,24 @@ def opened(folder: Path, key: Mapping[str, Any]) -> InFolder:
     text = json.dumps(key, sort_keys=True, indent=1)
     path = folder / KEY
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        _refuse_foreign(folder)
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, mode=0o700)  # it holds features and labels
         write_whole(path, text.encode())
     return InFolder(folder)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raises InputError for a folder with anything that no inspection writes."""
+    others = folder.iterdir() if folder.is_dir() else [folder] if folder.exists() else []
+    for path in others:
+        ours = path.is_file() and any(end in path.name for end in (".npz", ".npy", ".json"))
+        if not ours:
+            raise InputError(
+                f"a folder of a stopped inspection, or none, at {folder}",
+                f"{path.name} in it",
+                "Move it away; what lies there is not touched.",
+            )
 
 
 def forgotten(folder: Path) -> None:

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from efface.adapters import asked as asked_outputs
 from efface.doctor import Finding, examine, refuse_if_needed
 from efface.errors import InputError
 from efface.information.balls import Balls, nearest, nearest_roughly
 from efface.information.content import information_content
+from efface.information.curvature_exact import is_piecewise_linear
+from efface.information.sigma import Noise, sigma_keeping
 from efface.inspection.found import HOLDS, Inspection, groups, ranks
 from efface.inspection.keeping import Keeper, joined, joined_apart
 from efface.inspection.reading import Reader, sample_of
 from efface.inspection.settings import Settings
-from efface.inspection.shards import CURVATURE, Bench, sigma_keeping, why_no_features
+from efface.inspection.shards import CURVATURE, Bench, why_no_features
 from efface.io.checkpoint import some_of
 from efface.io.features import Features
 from efface.io.preprocessing import Preprocessing
@@ -74,7 +77,16 @@ def looked(job: Job, keeper: Keeper, counted: Counted = quietly) -> Inspection:
         raise InputError("records that can be read", "none", "Look at the data.")
     findings = _hazards(job, sample)
     why = _why_no_balls(job, sample)
-    bench = Bench(job.model, job.settings, _sigmas(job, keeper, sample), balls=not why)
+    noise = _noise(job, keeper, sample)
+    bench = Bench(
+        job.model,
+        job.settings,
+        job.settings.sigma or (noise.sigma,),
+        balls=not why,
+        outputs=asked_outputs(job.model, sample.take([0])).shape[1],
+        exact=bool(job.settings.curvature) and is_piecewise_linear(job.model, sample),
+    )
+    findings += _not_reached(job, noise)
     parts, lost = _measured(job, bench, keeper, counted, _size(sample))
     asked = [part for part in parts if keeper.get(part, "asked").any()]
     if not asked:
@@ -102,6 +114,8 @@ def looked(job: Job, keeper: Keeper, counted: Counted = quietly) -> Inspection:
             "sigma_given": bool(job.settings.sigma),
             "counts": counts,
             "share_wanted": None if job.settings.sigma else job.settings.kept,
+            "share_kept": None if job.settings.sigma else noise.kept,
+            "curvature_exact": bench.exact if job.settings.curvature else None,
             "balls": balls,
             "left_out": [job.reader.ids[row] for row in lost],
             "findings": [asdict(finding) for finding in findings],
@@ -126,14 +140,25 @@ def _why_no_balls(job: Job, sample: Records) -> str:
     return why_no_features(job.model, sample)
 
 
-def _sigmas(job: Job, keeper: Keeper, sample: Records) -> tuple[float, ...]:
-    """As given, else found; kept, since finding it takes a while."""
+def _noise(job: Job, keeper: Keeper, sample: Records) -> Noise:
+    """The σ that is found and the share it keeps; kept, since finding it takes a while."""
     if job.settings.sigma:
-        return job.settings.sigma
+        return Noise(job.settings.sigma[0], float("nan"))
     if "sigma" not in keeper:
         found = sigma_keeping(job.model, sample, job.settings.kept, seed=job.settings.seed)
-        keeper.put("sigma", {"sigma": np.array([found])})
-    return (float(keeper.get("sigma", "sigma")[0]),)
+        keeper.put("sigma", {"sigma": np.array(found)})
+    return Noise(*(float(one) for one in keeper.get("sigma", "sigma")))
+
+
+def _not_reached(job: Job, noise: Noise) -> list[Finding]:
+    """A warning where no noise does what σ is found for."""
+    if job.settings.sigma or noise.reached(job.settings.kept):
+        return []
+    text = (
+        f"No noise was found at which {job.settings.kept:.0%} of the copies keep the answer; at "
+        f"the σ taken, {noise.sigma:.3g}, {noise.kept:.0%} do. Give --sigma, or another share."
+    )
+    return [Finding("sigma", "warn", text)]
 
 
 def _size(sample: Records) -> int:

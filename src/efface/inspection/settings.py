@@ -5,15 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from efface.errors import InputError
-
-TAU = 0.9
-"""τ: records with an information content from here on are called low in information."""
-
-KEPT = 0.9
-"""Share of noisy copies that should keep the answer, where the accuracy on unseen data is not said.
-
-A share of 1 tells no records apart, nor does a share as low as chance.
-"""
+from efface.information.sigma import KEPT, TAU
 
 FUNCTIONS = ("probability", "log_probability", "loss")
 """What a curvature may be of."""
@@ -29,7 +21,7 @@ class Settings:
     where a share ``expected_accuracy`` of noisy copies keeps the answer (``KEPT`` where that is not
     said). ``copies``: noisy ones of each record. ``neighbours``: other records in a ball, 0 for no
     balls. ``threshold``: τ. ``curvature``: the function it is of, None for none; ``probes``: its
-    random directions. ``seed``: of everything drawn at random.
+    random directions, where the model has no exact form. ``seed``: of everything drawn at random.
     """
 
     sigma: tuple[float, ...] = ()
@@ -38,7 +30,7 @@ class Settings:
     neighbours: int = 20
     threshold: float = TAU
     curvature: str | None = None
-    probes: int = 16
+    probes: int = 64
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -48,12 +40,13 @@ class Settings:
         if len(set(self.sigma)) < len(self.sigma):
             raise InputError("each sigma once", f"{self.sigma}", "Leave the others out.")
         if self.expected_accuracy is not None:
-            good = 0 < self.expected_accuracy <= 1
-            _refuse(self.expected_accuracy, "expected_accuracy above 0 and up to 1", good=good)
-        _refuse(self.threshold, "threshold from 0 to 1", good=0 <= self.threshold <= 1)
+            good = 0 < self.expected_accuracy < 1
+            _refuse(self.expected_accuracy, "expected_accuracy above 0 and below 1", good=good)
+        _refuse(self.threshold, "threshold above 0 and up to 1", good=0 < self.threshold <= 1)
         for name, least in LEAST.items():
             value = getattr(self, name)
-            _refuse(value, f"{name} of {least} or more", good=value >= least)
+            good = isinstance(value, int) and value >= least
+            _refuse(value, f"{name} of {least} or more, a whole number", good=good)
         if self.curvature not in {None, *FUNCTIONS}:
             raise InputError(
                 f"the curvature of one of {', '.join(FUNCTIONS)}",

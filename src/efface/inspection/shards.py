@@ -7,17 +7,16 @@ import numpy as np
 from torch import nn
 
 from efface.errors import InputError
-from efface.information.copies import kept_share, nearby
+from efface.information.copies import nearby
 from efface.information.curvature import curvature, log_probability, loss, probability
+from efface.information.curvature_exact import piecewise_linear_curvature
 from efface.information.slopes import input_gradient_norm
 from efface.inspection.keeping import Arrays
 from efface.inspection.settings import Settings
+from efface.io.checkpoint import some_of
 from efface.methods.parts.head import features_of
 from efface.scores.measure import Measured, measure
 from efface.types import Records
-
-START, DOUBLINGS, HALVINGS = 0.05, 12, 6
-"""σ from which one is looked for, how far, in powers of 2; how fine: within 2 %."""
 
 OF = {"probability": probability, "log_probability": log_probability, "loss": loss}
 """What a curvature may be of."""
@@ -28,18 +27,21 @@ CURVATURE = ("curvature", "curvature_gradient", "curvature_hessian", "curvature_
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What every shard is measured with."""
+    """What every shard is measured with; ``exact``: curvature by the form for nets of ReLUs."""
 
     model: nn.Module
     settings: Settings
     sigmas: tuple[float, ...]
     balls: bool
+    outputs: int
+    exact: bool = False
 
     def of(self, records: Records, rows: Sequence[int], asked: Sequence[bool]) -> Arrays:
         """Of all records what balls are made of, of those asked about all the rest.
 
         ``rows`` and ``asked``: the number of each record, and whether it is asked about.
         """
+        _refuse_labels(records, self.outputs)
         chosen = np.asarray(asked, bool)
         found: dict[str, np.ndarray] = {"rows": np.asarray(rows, np.int64), "asked": chosen}
         if self.balls:
@@ -74,42 +76,36 @@ class Bench:
             "entropy": seen.entropy,
             "gradient_norm": input_gradient_norm(self.model, records),
         }
-        return seen, found | _curvature(self.model, records, settings)
+        return seen, found | self._curvature(records)
+
+    def _curvature(self, records: Records) -> Arrays:
+        """κ and its parts, exact where the net allows."""
+        settings = self.settings
+        if settings.curvature is None:
+            return {}
+        of = OF[settings.curvature]
+        if self.exact:
+            found = piecewise_linear_curvature(self.model, records, of=of)
+        else:
+            how = {"probes": settings.probes, "seed": settings.seed}
+            found = curvature(self.model, records, of=of, **how)
+        parts = (found.ratio, found.gradient_norm, found.hessian_norm, found.ratio_error)
+        return dict(zip(CURVATURE, parts, strict=True))
 
 
-def _curvature(model: nn.Module, records: Records, settings: Settings) -> Arrays:
-    if settings.curvature is None:
-        return {}
-    found = curvature(
-        model, records, of=OF[settings.curvature], probes=settings.probes, seed=settings.seed
-    )
-    parts = (found.ratio, found.gradient_norm, found.hessian_norm, found.ratio_error)
-    return dict(zip(CURVATURE, parts, strict=True))
-
-
-def sigma_keeping(model: nn.Module, sample: Records, wanted: float, *, seed: int) -> float:
-    """σ at which about ``wanted`` (0 to 1) of the noisy copies of a sample keep the answer.
-
-    Doubles or halves until the share is passed, then narrows down. Where it is never passed (a
-    model that answers everything alike) it is ``START``: look at the share that comes of it.
-    """
-    copies = max(2, -(-1000 // len(sample)))
-
-    def kept(sigma: float) -> float:
-        return float(kept_share(model, sample, sigma=sigma, copies=copies, seed=seed).mean())
-
-    enough = kept(START) > wanted
-    low = high = START
-    for _ in range(DOUBLINGS):
-        low, high = (high, 2 * high) if enough else (low / 2, low)
-        if (kept(high if enough else low) > wanted) != enough:
-            break
-    else:
-        return START
-    for _ in range(HALVINGS):
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if kept(middle) > wanted else (low, middle)
-    return (low * high) ** 0.5
+def _refuse_labels(records: Records, outputs: int) -> None:
+    """Raises InputError for a label that the model has no output for."""
+    wrong = [
+        name
+        for name, y in zip(records.ids, records.y.tolist(), strict=True)
+        if not 0 <= y < outputs
+    ]
+    if wrong:
+        raise InputError(
+            f"labels from 0 to {outputs - 1}, one for each of the model's outputs",
+            f"another one for {some_of(wrong)}",
+            "Mend these labels, or leave their ids out.",
+        )
 
 
 def why_no_features(model: nn.Module, sample: Records) -> str:

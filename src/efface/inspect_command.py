@@ -79,6 +79,8 @@ def key_of(wanted: Wanted, job: Job, table: Table) -> dict[str, Any]:
         None if job.asked is None else hashlib.sha256(json.dumps(job.asked).encode()).hexdigest()
     )
     return {
+        "format": 2,
+        "classes": list(job.classes or ()),
         "model": state_digest(job.model.state_dict()),
         "data": table.digest,
         "read": {name: str(value) for name, value in asdict(wanted.flags).items()},
