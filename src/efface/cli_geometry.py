@@ -16,6 +16,9 @@ EXPERIMENTS: Mapping[str, str] = MappingProxyType(
     {
         "boundary": "efface.geometry.boundary",
         "curvature": "efface.geometry.curvature_maps",
+        "sigmoid": "efface.geometry.sigmoid",
+        "entropy": "efface.geometry.entropy",
+        "drawings": "efface.geometry.drawings",
     }
 )
 """The module of each experiment, whose function ``experiment`` is run; torch loads only then."""
@@ -27,7 +30,7 @@ def geometry(name: str, /, *, out: Path, seeds: int = 20) -> None:
     """Make a low-dimensional experiment of the paper again: figures, and what they show as JSON.
 
     Args:
-        name: `boundary`, `curvature`, or `all` for every one.
+        name: `boundary`, `curvature`, `sigmoid`, `entropy`, `drawings`, or `all` for every one.
         out: A folder that does not exist yet; it gets each figure as PNG and SVG, and of each
             experiment what it found as NAME.json, all or nothing.
         seeds: How many times each experiment is made, with the seeds 0, 1, …
