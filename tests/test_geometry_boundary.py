@@ -139,6 +139,18 @@ def test_a_method_that_cannot_serve_one_point_says_so(family, method, text):
     assert run(Contender(method, method), family, "core") == text
 
 
+def test_a_step_up_is_the_mirror_image_of_a_step_down_and_of_the_method(family):
+    """One record is one step of ``jit_paper`` by SGD; up, every weight goes the other way."""
+    down, up = (run(Contender("", "", step=step), family, "boundary") for step in (0.1, -0.1))
+    settings = {"learning_rate": 0.1}
+    method = run(Contender("", "jit_paper", settings), family, "boundary")
+    trios = (m.parameters() for m in (family.untouched, down, up, method))
+    for before, one, other, own in zip(*trios, strict=True):
+        assert torch.allclose(one, own, atol=1e-6)
+        assert torch.allclose(one - before, before - other, atol=1e-6)
+        assert not torch.equal(one, before) or one.ndim == 1  # the last bias is in both branches
+
+
 def test_the_greedy_baseline_goes_on_until_the_point_is_mislabelled(family):
     """At the method's own step it stops far short of that."""
     greedy = next(c for c in OWN if c.name == GREEDY)

@@ -12,7 +12,7 @@ from efface.errors import InputError
 from efface.geometry import blobs as two
 from efface.geometry import curvature_maps as maps
 from efface.geometry.closed_form import closed_form
-from efface.geometry.distances import distance_to_boundary
+from efface.geometry.distances import across, distance_to_boundary
 from efface.information.curvature import log_probability, probability
 from efface.types import Records
 
@@ -116,13 +116,38 @@ def test_the_rank_is_pearsons_of_the_ranks():
 
 
 def test_a_peak_beside_the_boundary_is_found_where_it_is():
-    """A hill at 1.0; near the boundary it is lower than far off is high."""
+    """Two hills at 0.3, one each side; in the valley between them e^-1.8 of their height."""
+    offsets = np.linspace(-1, 1, 201)
+    line = np.exp(-20 * (np.abs(offsets) - 0.3) ** 2)
+    found = maps.peak(line, offsets)
+    assert found["peak_at"] == pytest.approx(0.3)
+    assert found["on_over_peak"] == pytest.approx(np.exp(-1.8), abs=0.01)
+
+
+def test_what_falls_with_distance_is_near_over_far():
+    """e⁻ˣ: medians at 0.125 and at 3."""
     away = np.linspace(0, 4, 4001)
-    found = maps.shape(np.exp(-8 * (away - 1.03) ** 2) + 0.1 * away, away)
-    assert found["peak_at"] == pytest.approx(1.06, abs=0.07)
-    falls = maps.shape(np.exp(-away), away)
-    assert falls["peak_at"] == pytest.approx(0.0625)
-    assert falls["near_over_far"] == pytest.approx(np.exp(-0.125) / np.exp(-3.0), rel=0.01)
+    assert maps.near_over_far(np.exp(-away), away) == pytest.approx(np.exp(2.875), rel=0.01)
+    assert maps.near_over_far(np.ones(4001), away) == 1
+
+
+def test_normals_leave_the_boundary_at_a_right_angle_towards_class_1():
+    """Of a straight boundary: log-odds of an offset t are t‖w‖, wherever on it one starts."""
+    weight, offsets = [3.0, -4.0], np.array([-0.5, 0.0, 0.25])
+    x = across(line(weight, 0.1), offsets)
+    odds = x @ torch.tensor(weight) + 0.1
+    assert len(x) > 20
+    assert odds.numpy() == pytest.approx(np.tile(5 * offsets, (len(x), 1)), abs=1e-4)
+
+
+def test_over_a_line_the_profile_peaks_as_the_sigmoid_does():
+    """‖∇p‖ on the boundary, ‖∇²p‖ at 1.317 / ‖w‖ from it and 0 on it, κ at the end of the line."""
+    net = line([6.0, 8.0])
+    found = {k: maps.peak(v, maps.OFFSETS) for k, v in maps.profiles(net, probability).items()}
+    assert found["gradient"]["peak_at"] == pytest.approx(0, abs=1e-9)
+    assert found["hessian"]["peak_at"] == pytest.approx(0.1317, abs=0.01)
+    assert found["hessian"]["on_over_peak"] == pytest.approx(0, abs=0.01)
+    assert found["kappa"]["on_over_peak"] == pytest.approx(0, abs=0.01)
 
 
 def test_the_experiment_writes_its_maps_and_a_row_for_each_quantity(tmp_path, monkeypatch):
@@ -130,7 +155,11 @@ def test_the_experiment_writes_its_maps_and_a_row_for_each_quantity(tmp_path, mo
     monkeypatch.setattr(maps, "SIDE", 31)
     found = maps.experiment(tmp_path, seeds=[0])
     assert {path.name for path in tmp_path.iterdir()} == {
-        *(f"{name}.{kind}" for name in ("curvature", "curvature_sigmoid") for kind in KINDS),
+        *(
+            f"{name}.{kind}"
+            for name in ("curvature", "curvature_across", "curvature_sigmoid")
+            for kind in KINDS
+        ),
         "curvature.md",
     }
     assert len(found["net"]) == 9

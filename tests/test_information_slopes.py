@@ -96,6 +96,16 @@ def test_the_slope_by_the_weights_is_that_of_a_backward_pass(tiny_net, some):
     np.testing.assert_allclose(weight_gradient_norm(tiny_net, some), expected, rtol=1e-3)
 
 
+def test_the_slope_by_the_weights_of_one_layer_is_known():
+    """(p - onehot) xᵀ for its weights and p - onehot for its bias: ‖p - onehot‖ √(‖x‖² + 1)."""
+    net = net_of("table")[3]
+    x = torch.linspace(-1, 1, 80).reshape(5, 16)
+    some = Records(x, torch.arange(5))
+    seen = measure(net, some)
+    expected = error_norm(seen.probabilities, seen.y) * np.sqrt((x**2).sum(1).numpy() + 1)
+    np.testing.assert_allclose(weight_gradient_norm(net, some), expected, rtol=1e-5)
+
+
 class Spare(nn.Module):
     """A net with a layer that nothing goes through."""
 

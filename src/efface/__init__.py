@@ -5,6 +5,7 @@ import typing
 
 if typing.TYPE_CHECKING:
     from efface.evidence import Evidence
+    from efface.inspection import Inspection, inspect
     from efface.io.dataset import open_table, read_ids
     from efface.io.features import Features
     from efface.io.model import load_model
@@ -19,12 +20,14 @@ __version__ = "0.1.0"
 __all__ = [
     "Evidence",
     "Features",
+    "Inspection",
     "Preprocessing",
     "Records",
     "Result",
     "Split",
     "__version__",
     "forget",
+    "inspect",
     "load_model",
     "open_table",
     "read_ids",
@@ -35,11 +38,13 @@ __all__ = [
 _HOMES = {
     "Evidence": "efface.evidence",
     "Features": "efface.io.features",
+    "Inspection": "efface.inspection",
     "Preprocessing": "efface.io.preprocessing",
     "Records": "efface.types",
     "Result": "efface.request",
     "Split": "efface.types",
     "forget": "efface.request",
+    "inspect": "efface.inspection",
     "load_model": "efface.io.model",
     "open_table": "efface.io.dataset",
     "read_ids": "efface.io.dataset",

@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from efface import __version__
 from efface.cli_geometry import geometry
+from efface.cli_inspect import inspect
 from efface.cli_score import Numbers, Words, score
 
 app = App(
@@ -26,6 +27,7 @@ app = App(
 
 app.command(score)
 app.command(geometry)
+app.command(inspect)
 
 
 @app.command
@@ -46,6 +48,8 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
     strength: float | None = None,
     expected_accuracy: float | None = None,
     mislabelled: Annotated[bool, Parameter(negative=())] = False,
+    target: str = "all",
+    weights: Path | None = None,
     setting: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     utility_budget: float = 0.02,
     seed: int = 0,
@@ -82,6 +86,10 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
         strength: The method's one knob; 1 is its default.
         expected_accuracy: Accuracy on unseen data (0 to 1), from the model card.
         mislabelled: The labels of the forget records are wrong.
+        target: `all`, or `high-information`: the method sees only the records that told the model
+            much; the evidence is on all of them.
+        weights: CSV with columns `id` and `weight`, one line a forget record: how often the method
+            sees it.
         setting: Any other setting of the method, as NAME=VALUE.
         utility_budget: Accuracy that may be lost on the holdout, 0 to 1.
         seed: Of everything drawn at random.
@@ -119,6 +127,8 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
             "strength": strength,
             "expected_accuracy": expected_accuracy,
             "mislabelled": mislabelled,
+            "target": target,
+            "weights": weights,
             "utility_budget": utility_budget,
             "seed": seed,
             **_settings(setting),

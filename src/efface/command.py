@@ -19,6 +19,7 @@ from efface.errors import NotMet
 from efface.evidence import write as write_evidence
 from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder, write_whole
 from efface.io.model import LoadedModel
+from efface.io.weights import read_weights
 from efface.memory import Need
 from efface.record import exclusion_table, keyed_hashes
 from efface.request import Result, forget
@@ -87,6 +88,9 @@ def _run(
 
 
 def _forgotten(loaded: LoadedModel, found: Gathered, options: Mapping[str, Any]) -> Result:
+    given = dict(options)
+    if given["weights"] is not None:
+        given["weights"] = read_weights(given["weights"])
     return forget(
         loaded.model,
         found.split,
@@ -95,7 +99,7 @@ def _forgotten(loaded: LoadedModel, found: Gathered, options: Mapping[str, Any])
         stored=loaded.stored,
         started=_say_need,
         progress=show.show_progress,
-        **options,
+        **given,
     )
 
 

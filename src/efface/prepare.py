@@ -1,6 +1,7 @@
 """Before the method: records of every part, what does not fit refused, the holdout halved."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,8 @@ from efface.io.checkpoint import some_of
 from efface.io.dataset import content_digests, records_of
 from efface.io.features import Features
 from efface.io.preprocessing import Preprocessing
+from efface.memory import Need, needed
+from efface.methods import METHODS
 from efface.types import Records, Split
 
 LEAST = 6
@@ -132,3 +135,30 @@ def _without(part: Records, gone: Records, *, by_name: bool) -> tuple[Records, i
 def _named(records: Records) -> bool:
     """Whether the ids say more than a row's number, which another table uses too."""
     return not all(identity.isdigit() for identity in records.ids)
+
+
+def memory_needed(
+    method: str,
+    model: nn.Module,
+    split: Split,
+    settings: dict[str, Any],
+    *,
+    told: Callable[[Need], None] | None = None,
+) -> Need:
+    """What the request will hold at its peak, seen from the model and one record's forward pass."""
+    entry, forget = METHODS[method], split.forget
+    batch = forget.take([0]).to(device_of(model))
+    probe = student_of(model)
+    parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
+    trained_on = len(forget) + ("retain" in entry.sees) * len(split.retain or ())
+    at_once = min(trained_on, settings.get("records_per_step", entry.records_per_step), 128)
+    need = needed(
+        probe,
+        lambda: outputs(probe, batch),
+        copies=entry.copies,
+        records_at_once=max(at_once, entry.neighbours) * entry.graphs,
+        records=[tensor for part in parts for tensor in (part.x, part.y)],
+    )
+    if told:
+        told(need)
+    return need

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.adapters import device_of, outputs, student_of
 from efface.choice import settled
 from efface.doctor import Finding, examine, refuse_if_needed
 from efface.errors import InputError, NotMet
@@ -18,13 +17,14 @@ from efface.guard import Guard
 from efface.halves import halves, unseen_in
 from efface.io.features import Features
 from efface.io.preprocessing import Preprocessing
-from efface.memory import Need, needed
+from efface.memory import Need
 from efface.methods import METHODS
 from efface.methods.parts.needs import refuse_without
 from efface.precision import as_written, not_finite, widened
-from efface.prepare import prepared, refuse_kinds
+from efface.prepare import memory_needed, prepared, refuse_kinds
 from efface.record import SCHEMA, facts_into, state_digest, versions
 from efface.settings import checked, hyperparameters
+from efface.targeting import ALL, refuse_target, targeted
 from efface.trainable import closed, moving, opened, refuse_unknown
 from efface.types import Progress, Split, Verdict, Watch, in_silence
 
@@ -71,6 +71,8 @@ def forget(
     method: str = "neighbourhood",
     trainable: str = "all",
     mislabelled: bool = False,
+    target: str = ALL,
+    weights: Mapping[str, float] | None = None,
     classes: tuple[str, ...] | None = None,
     preprocessing: Preprocessing | Features | None = None,
     utility_budget: float = 0.02,
@@ -95,6 +97,9 @@ def forget(
         trainable: which weights may move: ``all``, ``last-layers``, ``norm`` or ``adapter``, see
             ``efface.trainable.opened``; the others stay as they are, bit for bit.
         mislabelled: the labels of the forget records are wrong.
+        target: ``all``, or ``high-information``: the method sees only the forget records that told
+            the model much (``efface.targeting``); the evidence is on all of them, and says so.
+        weights: by id, how often the method sees each forget record, 1 being all the same.
         classes: names of the classes, for the report.
         preprocessing: how images or rows of a ``datasets.Dataset`` become inputs.
         utility_budget: accuracy that may be lost on the guard's half of the holdout, 0 to 1.
@@ -115,6 +120,7 @@ def forget(
     asked = {"mislabelled": mislabelled, "settings": settings, "seed": seed}
     checked(method, **asked, utility_budget=utility_budget)
     split, counts = prepared(split, preprocessing)
+    refuse_target(target, weights, split.forget)
     method, why = settled(method, split, mislabelled=mislabelled, trainable=trainable)
     chosen = checked(method, **asked)
     _refuse(method, model, split, mislabelled=mislabelled, trainable=trainable)
@@ -123,14 +129,17 @@ def forget(
     findings = examine(model, preprocessing, split.forget, holdout=theirs.holdout, **names)
     refuse_if_needed(findings)
     whole = {**hyperparameters(method), **chosen}
+    aim = targeted(model, theirs.forget, target=target, weights=weights,
+                   expected_accuracy=settings.get("expected_accuracy"), seed=seed)  # fmt: skip
+    theirs = replace(theirs, forget=aim.forget)
     start = opened(model, split.forget.take([0]), trainable, seed=seed)
-    need = _memory_needed(method, start, split, whole, told=started)
+    need = memory_needed(method, start, split, whole, told=started)
     master, adapted = widened(start), trainable == "adapter"
     how = {"adapted": adapted, "fresh_start": METHODS[method].fresh_start, "seed": seed}
     guard = Guard(master, theirs, utility_budget=utility_budget, **how)
     run = _unlearned(method, master, theirs, guard, chosen, seed=seed, progress=progress)
     run = _written(run, model, stored)
-    findings = why + findings + (KEPT_APART,) * adapted + _not_reached(run, whole)
+    findings = why + findings + aim.findings + (KEPT_APART,) * adapted + _not_reached(run, whole)
     evidence = run.evidence(model, ours, exact=METHODS[method].exact, seed=seed, **names)
     record = {
         "schema": SCHEMA,
@@ -139,7 +148,7 @@ def forget(
         "trainable": moving(start, trainable),
         "settings": whole,
         "seed": seed,
-        "request": counts,
+        "request": counts | ({"targeted": aim.facts} if aim.facts else {}),
         "halves": {"guard": unseen_in(theirs), "evidence": unseen_in(ours)},
         "findings": [asdict(finding) for finding in findings],
         "memory": need.as_json(),
@@ -230,33 +239,6 @@ def _written(run: _Run, model: nn.Module, stored: Mapping[str, torch.dtype] | No
         )
         return replace(run, student=None, failure=failure)
     return replace(run, student=student, adapter=adapter)
-
-
-def _memory_needed(
-    method: str,
-    model: nn.Module,
-    split: Split,
-    settings: dict[str, Any],
-    *,
-    told: Callable[[Need], None] | None = None,
-) -> Need:
-    """What the request will hold at its peak, seen from the model and one record's forward pass."""
-    entry, forget = METHODS[method], split.forget
-    batch = forget.take([0]).to(device_of(model))
-    probe = student_of(model)
-    parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
-    trained_on = len(forget) + ("retain" in entry.sees) * len(split.retain or ())
-    at_once = min(trained_on, settings.get("records_per_step", entry.records_per_step), 128)
-    need = needed(
-        probe,
-        lambda: outputs(probe, batch),
-        copies=entry.copies,
-        records_at_once=max(at_once, entry.neighbours) * entry.graphs,
-        records=[tensor for part in parts for tensor in (part.x, part.y)],
-    )
-    if told:
-        told(need)
-    return need
 
 
 def _refuse_form(split: Any, trainable: str) -> None:

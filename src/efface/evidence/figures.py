@@ -28,6 +28,12 @@ LANES = {
 }
 """The lanes of a distribution, downwards: told apart by place, then by hatch, last by colour."""
 
+TITLES = {
+    "margin": "Margins",
+    "entropy": "Entropies",
+    "classes": "Classes",
+    "tensors": "Tensors",
+}
 AXES = {"margin": "logit margin of the label", "entropy": "entropy of the answer in nats"}
 LOSS = "minus the loss: higher is better known"
 MOST_BARS = 24
@@ -50,7 +56,7 @@ def _distribution(evidence: Evidence, what: str) -> dict[str, str]:
     if not drawn:
         return {"svg": "", "caption": "Nothing could be measured."}
     names = [name for name in LANES if name in drawn["counts"]]
-    figure, lanes = _blank(5.2, 0.6 + 0.85 * len(names), rows=len(names))
+    figure, lanes = blank(5.2, 0.6 + 0.85 * len(names), rows=len(names))
     for axes, name in zip(lanes, names, strict=True):
         _lane(axes, drawn, name)
     own = evidence.mislabelled and what == "margin"
@@ -58,7 +64,7 @@ def _distribution(evidence: Evidence, what: str) -> dict[str, str]:
     lanes[-1].set_xlabel("logit margin of the model's own answer" if own else label)
     for axes in lanes[:-1]:
         axes.tick_params(labelbottom=False)
-    return {"svg": _svg(figure, what), "caption": _described(drawn, names)}
+    return {"svg": svg_of(figure, what, TITLES[what]), "caption": _described(drawn, names)}
 
 
 def _described(drawn: dict[str, Any], names: list[str]) -> str:
@@ -168,7 +174,7 @@ def _bars(
     """Horizontal bars, the value written at each end."""
     if not names:
         return {"svg": "", "caption": caption or "Nothing to draw."}
-    figure, (axes,) = _blank(5.2, 0.8 + 0.25 * len(names))
+    figure, (axes,) = blank(5.2, 0.8 + 0.25 * len(names))
     bars = axes.barh(range(len(names)), values, color=INKS["fill"], edgecolor=INKS["new"], lw=1)
     texts = [_signed(value) if name == "classes" else f"{value:.3g}" for value in values]
     axes.bar_label(bars, texts, padding=3, fontsize=9, color=INKS["ink"])
@@ -176,14 +182,15 @@ def _bars(
     axes.axvline(0, color=INKS["soft"], lw=0.8)
     axes.margins(x=0.18, y=0.02)
     axes.set_xlabel(axis)
-    return {"svg": _svg(figure, name), "caption": caption}
+    return {"svg": svg_of(figure, name, TITLES[name]), "caption": caption}
 
 
 def _signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", MINUS)
 
 
-def _blank(width: float, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
+def blank(width: float, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """Axes one under another, in the page's inks."""
     figure = Figure(figsize=(width, height), layout="constrained")
     every = [figure.add_subplot(rows, 1, row + 1) for row in range(rows)]
     for axes in every:
@@ -194,7 +201,7 @@ def _blank(width: float, height: float, rows: int = 1) -> tuple[Figure, list[Axe
     return figure, every
 
 
-def _svg(figure: Figure, name: str) -> str:
+def svg_of(figure: Figure, name: str, title: str) -> str:
     """One <svg> element: text as text, the page's colours, ids that no other figure has."""
     sink = io.StringIO()
     with warnings.catch_warnings(), rc_context(_SETTINGS):
@@ -205,14 +212,13 @@ def _svg(figure: Figure, name: str) -> str:
     svg = re.sub(r"font-family: [^;]*;", "font-family: inherit;", svg)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r'<svg[^>]*viewBox="([^"]+)"[^>]*>', _opening(name), svg, count=1)
+    svg = re.sub(r'<svg[^>]*viewBox="([^"]+)"[^>]*>', _opening(name, title), svg, count=1)
     for ink, colour in INKS.items():
         svg = svg.replace(colour, f"var(--{ink})")
     return svg
 
 
-def _opening(name: str) -> str:
-    title = {"margin": "Margins", "entropy": "Entropies", "classes": "Classes"}.get(name, "Tensors")
+def _opening(name: str, title: str) -> str:
     return (
         rf'<svg viewBox="\1" role="img" aria-label="{title}" data-figure="{name}" '
         'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'

@@ -54,7 +54,7 @@ def render(evidence: Evidence, record: dict[str, Any]) -> str:
             figures=figures(evidence),
             records=known[:MOST_RECORDS],
             left_out=len(known) - len(known[:MOST_RECORDS]),
-            facts=_flat(plain(record)),
+            facts=flat(plain(record)),
         )
     )
 
@@ -133,13 +133,13 @@ def _why(record: dict[str, Any]) -> list[str]:
     return [guard["failed"]] if guard.get("failed") else []
 
 
-def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     """Nested settings as lines ``a.b.c``: value."""
     if isinstance(value, dict) and value:
-        parts = [_flat(part, f"{name}.{key}" if name else key) for key, part in value.items()]
+        parts = [flat(part, f"{name}.{key}" if name else key) for key, part in value.items()]
         return [line for part in parts for line in part]
     if isinstance(value, list) and any(isinstance(part, (dict, list)) for part in value):
-        parts = [_flat(part, f"{name}.{row}") for row, part in enumerate(value)]
+        parts = [flat(part, f"{name}.{row}") for row, part in enumerate(value)]
         return [line for part in parts for line in part]
     if isinstance(value, list):
         first = ", ".join(map(str, value[:MOST_IN_A_LIST]))

@@ -97,9 +97,11 @@ def _unstacked(form: nn.Module, weights: dict[str, Tensor], place: int) -> nn.Mo
     return model.eval()
 
 
-def grid(side: int) -> Float[Tensor, " n 2"]:
-    """Points of the blobs' box, ``side`` each way, row by row from below."""
-    across, up = (torch.linspace(low, high, side) for low, high in zip(LOW, HIGH, strict=True))
+def grid(
+    side: int, *, low: Sequence[float] = LOW, high: Sequence[float] = HIGH
+) -> Float[Tensor, " n 2"]:
+    """Points of a box, the blobs' own unless given, ``side`` each way, row by row from below."""
+    across, up = (torch.linspace(*ends, side) for ends in zip(low, high, strict=True))
     return torch.stack(torch.meshgrid(across, up, indexing="xy"), -1).reshape(-1, 2)
 
 

@@ -72,7 +72,8 @@ def _panel(
     axes: Axes, name: str, leaving: str, rows: Mapping[str, Field], again: Sequence[Field]
 ) -> None:
     """One model's boundary and, dashed, the retrained one's."""
-    axes.set_title(name if leaving == "boundary" else "", fontsize=8.5)
+    if leaving == "boundary":
+        axes.set_title(name.replace(", one", ",\none"), fontsize=8.5)
     if name == "retrained":
         shade(axes, again[0])
         for other in again[1:]:
@@ -96,10 +97,12 @@ def _panel(
     )
 
 
-def coordinates(field: Field) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def coordinates(
+    field: Field, low: Sequence[float] = LOW, high: Sequence[float] = HIGH
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x₁, x₂ and the field as matplotlib takes them."""
     side = round(len(field) ** 0.5)
-    across, up = (np.linspace(low, high, side) for low, high in zip(LOW, HIGH, strict=True))
+    across, up = (np.linspace(*ends, side) for ends in zip(low, high, strict=True))
     return across, up, field.reshape(side, side)
 
 

@@ -1,6 +1,6 @@
 """The boundary table as a page: areas beside their floor, refusals word for word, the claims."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from efface.geometry.claims import shown
@@ -11,14 +11,18 @@ HEAD = """# The boundary in two dimensions
 Made by `efface geometry boundary`. One point leaves two blobs. Area: share of the blobs' box where
 the answer is not that of a model retrained without the point from a fresh start ({again} of them a
 seed); weighted: by where the blobs' points lie. Nearer: area less that of the untouched model;
-below 0 the method came nearer. Median over {n} seeds (each its own data and weights) with the 95 %
-interval of the bootstrap. n is smaller where a method takes seconds or refused.
+below 0 the method came nearer; seeds nearer, farther: by more than 0.1 % of the box. Median over
+{n} seeds (each its own data and weights) with the 95 % interval of the bootstrap; n is smaller
+where a method takes seconds.
 """
 
 COLUMNS = (
-    "| row | area | weighted | nearer | moved from the untouched model "
+    "| row | area | weighted | nearer | seeds nearer, farther | moved from the untouched model "
     "| area to the same start | accuracy | point flipped | n |"
 )
+
+LEAST = 1e-3
+"""A tenth of a per cent of the box: less is neither nearer nor farther."""
 
 
 def table(facts: Mapping[str, Any]) -> str:
@@ -48,21 +52,24 @@ def _case(leaving: str, case: Mapping[str, Any]) -> str:
     lines = [
         f"## The {leaving} point",
         COLUMNS,
-        "|---|---|---|---|---|---|---|---|---|",
-        f"| floor: retrained against retrained | {areas} | | | | | | {floor['area']['n']} |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| floor: retrained against retrained | {areas} | | | | | | | {floor['area']['n']} |",
     ]
-    lines += [_line(name, row) for name, row in case["rows"].items() if name not in looked_at]
+    for name, row in case["rows"].items():
+        if name not in looked_at:
+            lines.append(_line(name, row, case["nearer_by_seed"][name]))
     for name, refusal in case["refused"].items():
         runs = f"{refusal['runs']} of {refusal['of']} runs"
         lines.append(f"\n`{name}` could not be served, {runs}: {refusal['text']}")
     return "\n".join(lines) + "\n"
 
 
-def _line(name: str, row: Mapping[str, Any]) -> str:
+def _line(name: str, row: Mapping[str, Any], nearer: Sequence[float]) -> str:
     """A row; the model from the same start is named for what it is."""
     title = {"same start": "same start (no true retraining)"}.get(name, name)
     keys = ("area", "weighted", "area_nearer", "area_to_untouched", "area_to_same_start")
     cells = [shown(row[key]) for key in keys]
+    cells.insert(3, f"{sum(n < -LEAST for n in nearer)}, {sum(n > LEAST for n in nearer)}")
     right = f"{100 * row['accuracy']['median']:.1f} %"
     flipped = f"{100 * row['flipped_share']:.0f} %"
     return " | ".join((f"| {title}", *cells, right, flipped, f"{row['area']['n']} |"))

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from efface.adapters import student_of
 from efface.errors import EffaceError
 from efface.geometry.blobs import Family, blobs, parted
 from efface.methods import BUILT_IN
+from efface.methods.jit_paper import jit_paper_loss
 from efface.request import forget
-from efface.types import Split
+from efface.types import Records, Split
 
 UNSEEN = 7_000_000
 """Seeds of a holdout begin here: records that no model of a family was trained on."""
@@ -25,7 +27,8 @@ class Contender:
     """A method with its settings, by the name of its row.
 
     ``holdout``: it is given 220 records that were never trained on; ``guarded``: it is run as
-    ``efface forget`` runs it, under the guard; ``seeds``: at most so many.
+    ``efface forget`` runs it, under the guard; ``seeds``: at most so many; ``step``: not a method
+    but one plain step of this length on equation 1 of ``jit_paper``, below 0 up and not down.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Contender:
     holdout: bool = False
     guarded: bool = False
     seeds: int | None = None
+    step: float | None = None
 
 
 GREEDY = "mislabel, η 0.1"
@@ -51,15 +55,23 @@ OWN = (
 and the paper's greedy baseline, which goes on until the record is mislabelled."""
 
 
-def contenders() -> tuple[Contender, ...]:
-    """Each built-in method that needs no data beside the forget records, at its defaults; then OWN.
+STEPS = tuple(
+    Contender(f"equation 1, one step {way}, η {rate:g}", "jit_paper", step=sign * rate)
+    for way, sign in (("down", 1), ("up", -1))
+    for rate in (0.001, 0.01, 0.1)
+)
+"""A step down is the paper's; its figure of the sigmoid is made by one up (docs/geometry.md)."""
 
-    Methods that need a class to leave are among them: they refuse, and say why.
+
+def contenders() -> tuple[Contender, ...]:
+    """Each built-in method that needs no data beside the forget records, at its defaults.
+
+    Then OWN and STEPS. Methods that need a class to leave are among them: they refuse, and say why.
     """
     apart = {"retain", "holdout", "train"}
     names = [name for name, entry in BUILT_IN.items() if not entry.needs & apart]
     plain = [Contender(name, name, seeds=SLOW.get(name)) for name in names if name != "baseline"]
-    return (*plain, *OWN)
+    return (*plain, *OWN, *STEPS)
 
 
 def searched() -> tuple[Contender, ...]:
@@ -78,8 +90,11 @@ def searched() -> tuple[Contender, ...]:
 def run(contender: Contender, family: Family, leaving: str) -> nn.Module | str:
     """The student, or why there is none: the text of the method's error or of the guard's."""
     record, _ = parted(family.records, leaving)
+    if contender.step is not None:
+        return _stepped(family, record, contender.step)
     holdout = blobs(UNSEEN + family.seed) if contender.holdout else None
-    split, how = Split(record, holdout=holdout), {"seed": family.seed, **contender.settings}
+    split = Split(record, holdout=holdout)
+    how: dict[str, Any] = {"seed": family.seed, **contender.settings}
     try:
         if contender.guarded:
             return forget(family.untouched, split, method=contender.method, **how).model
@@ -93,6 +108,17 @@ def run(contender: Contender, family: Family, leaving: str) -> nn.Module | str:
     except EffaceError as error:
         return str(error)
     return "Weights that are not finite."
+
+
+def _stepped(family: Family, record: Records, step: float) -> nn.Module:
+    """One plain step along equation 1."""
+    student = student_of(family.untouched)
+    weights = list(student.parameters())
+    total = jit_paper_loss(student, record, seed=family.seed).sum()
+    with torch.no_grad():
+        for weight, slope in zip(weights, torch.autograd.grad(total, weights), strict=True):
+            weight.sub_(step * slope)
+    return student
 
 
 def flips(student: nn.Module, family: Family, leaving: str) -> bool:

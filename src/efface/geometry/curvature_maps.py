@@ -1,6 +1,6 @@
 """‖∇g‖, ‖∇²g‖_F and κ over a trained net and over the sigmoid: which of them finds the boundary.
 
-The seed of the theory says that regions of high curvature tend to lie at decision boundaries. For a
+The theory says that regions of high curvature tend to lie at decision boundaries. For a
 sigmoid S(x) the three are S(1 − S), S(1 − S)|1 − 2S| and |tanh(x/2)|: the first alone is largest on
 the boundary, the second is 0 there and largest at |x| = ln(2 + √3) = 1.317, the third grows away
 from it. Here the same is looked at over nets, where nothing is known beforehand.
@@ -21,8 +21,8 @@ from efface.geometry import blobs as two
 from efface.geometry.areas import middle
 from efface.geometry.closed_form import closed_form
 from efface.geometry.contenders import UNSEEN
-from efface.geometry.curvature_figures import map_figure, sigmoid_figure
-from efface.geometry.distances import distance_to_boundary
+from efface.geometry.curvature_figures import across_figure, map_figure, sigmoid_figure
+from efface.geometry.distances import across, distance_to_boundary
 from efface.geometry.experiment import Counting, save
 from efface.information.curvature import (
     Curvature,
@@ -51,8 +51,11 @@ QUANTITIES = {"gradient": "gradient_norm", "hessian": "hessian_norm", "kappa": "
 NEAR, FAR = 0.25, 2.0
 """On the boundary, and within a class region, in spreads of a blob."""
 
-EDGES = np.arange(0, 4.01, 0.125)
-"""Of the bins of distance in which a peak is looked for."""
+WINDOW = (-1.05, -1.05), (1.35, 1.35)
+"""Of the maps: the middle between the blobs, least and greatest x."""
+
+OFFSETS = np.linspace(-1.5, 1.5, 301)
+"""Along the normals of the boundary, 0.01 apart."""
 
 
 def plane_curvature(model: nn.Module, records: Records, *, of: Scalar) -> Curvature:
@@ -84,11 +87,7 @@ def experiment(
                 for key, value in numbers.items():
                     found.setdefault(name, {}).setdefault(key, []).append(value)
             if place == 0:
-                maps = {
-                    name: _curved_at(model, two.grid(SIDE), of) for name, of in FUNCTIONS.items()
-                }
-                sure = two.sureness(model, two.grid(SIDE)).numpy()
-                save(map_figure(maps, sure, records, seed=seed), out, "curvature")
+                _draw(model, records, out, seed)
             told(f"seed {seed}")
     save(sigmoid_figure(), out, "curvature_sigmoid")
     net = {
@@ -105,6 +104,16 @@ def _curved_at(model: nn.Module, x: Float[Tensor, "n 2"], of: Scalar) -> Curvatu
     return plane_curvature(model, Records(x, torch.ones(len(x), dtype=torch.int64)), of=of)
 
 
+def _draw(model: nn.Module, records: Records, out: Path, seed: int) -> None:
+    """Maps of a window on the boundary, since nothing could be seen in the whole box; and lines."""
+    x = two.grid(SIDE, low=WINDOW[0], high=WINDOW[1])
+    maps = {name: _curved_at(model, x, of) for name, of in FUNCTIONS.items()}
+    sure = two.sureness(model, x).numpy()
+    save(map_figure(maps, sure, records, window=WINDOW, seed=seed), out, "curvature")
+    lines = {name: profiles(model, of) for name, of in FUNCTIONS.items()}
+    save(across_figure(OFFSETS, lines, seed=seed), out, "curvature_across")
+
+
 def _numbers(model: nn.Module, seed: int) -> dict[str, dict[str, float]]:
     """By function and quantity: how it goes with distance, over the grid and over unseen points."""
     grid, drawn = two.grid(SIDE), two.blobs(UNSEEN + seed).x
@@ -113,13 +122,25 @@ def _numbers(model: nn.Module, seed: int) -> dict[str, dict[str, float]]:
     found = {}
     for name, of in FUNCTIONS.items():
         at = {"grid": _curved_at(model, grid, of), "data": _curved_at(model, drawn, of)}
+        lines = profiles(model, of)
         for short, attribute in QUANTITIES.items():
             over = {where: getattr(at[where], attribute) for where in at}
             found[f"{name}: {short}"] = {
                 **{f"rank_{where}": rank(over[where], away[where]) for where in over},
-                **shape(over["grid"], away["grid"]),
+                **peak(lines[short], OFFSETS),
+                "near_over_far": near_over_far(over["grid"], away["grid"]),
             }
     return found
+
+
+def profiles(model: nn.Module, of: Scalar) -> dict[str, Float[np.ndarray, " t"]]:
+    """Each quantity along the normals of the boundary: the median over places on it."""
+    x = across(model, OFFSETS)
+    found = _curved_at(model, x.reshape(-1, 2), of)
+    return {
+        short: np.median(getattr(found, attribute).reshape(x.shape[:2]), axis=0)
+        for short, attribute in QUANTITIES.items()
+    }
 
 
 def rank(values: Float[np.ndarray, " n"], away: Float[np.ndarray, " n"]) -> float:
@@ -127,20 +148,22 @@ def rank(values: Float[np.ndarray, " n"], away: Float[np.ndarray, " n"]) -> floa
     return float(stats.spearmanr(values, away).statistic)
 
 
-def shape(values: Float[np.ndarray, " n"], away: Float[np.ndarray, " n"]) -> dict[str, float]:
-    """Where the median over a bin of distance is largest, and near the boundary over far off."""
-    medians = stats.binned_statistic(away, values, "median", EDGES).statistic
-    best = int(np.nanargmax(medians))
+def peak(line: Float[np.ndarray, " t"], offsets: Float[np.ndarray, " t"]) -> dict[str, float]:
+    """How far off the boundary a line is largest, and its share of that on the boundary itself."""
+    best = int(np.argmax(line))
+    on = float(line[int(np.argmin(np.abs(offsets)))])
+    return {"peak_at": abs(float(offsets[best])), "on_over_peak": on / float(line[best])}
+
+
+def near_over_far(values: Float[np.ndarray, " n"], away: Float[np.ndarray, " n"]) -> float:
+    """The median near the boundary over that far off: 1 where nothing is sharp, 0 or more."""
     near, far = np.median(values[away < NEAR]), np.median(values[away > FAR])
-    return {
-        "peak_at": float(EDGES[best : best + 2].mean()),
-        "near_over_far": float(near / max(far, np.finfo(float).tiny)),
-    }
+    return float(near / max(far, np.finfo(float).tiny))
 
 
 def sigmoid() -> dict[str, Any]:
     """The closed form over x from -6 to 6: where each quantity peaks, and its rank with |x|."""
-    x = np.linspace(-6, 6, 2401)
+    x = np.linspace(-6, 6, 12001)
     found = {}
     for name, lines in closed_form(x).items():
         for short, values in lines.items():
@@ -157,13 +180,17 @@ HEAD = """# Curvature over a net and over the sigmoid
 
 Made by `efface geometry curvature`. Median over {n} seeds with the 95 % interval of the bootstrap.
 Rank: Spearman's correlation with the distance to the boundary, over the grid and over points that
-the blobs drew anew; −1 falls all the way from it. Peak: distance at which the median is
-largest, in bins of 0.125. Near over far: median within {near} of the boundary over that beyond
-{far}. Distances are in spreads of a blob.
+the blobs drew anew; −1 falls all the way from it. Peak: how far off the boundary, along its
+normals in steps of 0.01, the median is largest; on over peak: what it is on the boundary itself, as
+a share of that. Near over far: median within {near} of the boundary over that beyond {far}.
+Distances are in spreads of a blob.
 
-| g: quantity | rank, grid | rank, data | peak at | near over far |
-|---|---|---|---|---|
+| g: quantity | rank, grid | rank, data | peak at | on over peak | near over far |
+|---|---|---|---|---|---|
 """
+
+
+KEYS = ("rank_grid", "rank_data", "peak_at", "on_over_peak", "near_over_far")
 
 
 def table(facts: dict[str, Any]) -> str:
@@ -171,12 +198,12 @@ def table(facts: dict[str, Any]) -> str:
     head = HEAD.format(n=len(facts["seeds"]), near=NEAR, far=FAR)
     lines = []
     for name, row in facts["net"].items():
-        cells = [_said(row[key]) for key in ("rank_grid", "rank_data", "peak_at", "near_over_far")]
+        cells = [_said(row[key]) for key in KEYS]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", "| of the sigmoid: quantity | rank with the distance | peak at x | at 0 |"]
     lines += ["|---|---|---|---|"]
     for name, row in facts["sigmoid"].items():
-        lines.append(f"| {name} | {row['rank']:.2f} | {row['peak_at']:.3g} | {row['at_0']:.3g} |")
+        lines.append(f"| {name} | {row['rank']:.2f} | {row['peak_at']:.4g} | {row['at_0']:.3g} |")
     return head + "\n".join(lines).replace("| -", "| \N{MINUS SIGN}") + "\n"
 
 

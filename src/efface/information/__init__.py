@@ -1,1 +1,1 @@
-"""How much a record told the model: its neighbourhood, its curvature, what leaving it out changes."""
+"""How much a record told the model: neighbourhood, curvature, what leaving it out changes."""

@@ -132,9 +132,10 @@ def curvature(
     """Of any net: ‖H‖_F² = E ‖Hv‖² and tr H = E v·Hv over normal vectors v (Hutchinson).
 
     ``of``: g; its class is the label, or the answer with ``of_answer(g)``. A record draws the same
-    vectors in any batch. Eval mode, float32. Costs ``curvature_cost``. A net of ReLUs has the
-    exact values for less: ``curvature_exact``. Raises InputError unless records have one
-    class of several, answers are finite and each record's own, and g curves.
+    vectors in any batch. Eval mode, float32. Costs ``curvature_cost``. 16 probes rank ‖∇²g‖ well,
+    κ takes 64. A net of ReLUs has the exact values for less: ``curvature_exact``. Raises InputError
+    unless records have one class of several, answers are finite and each record's own, and g
+    curves.
     """
     if probes < 2:  # noqa: PLR2004
         raise InputError(
@@ -177,22 +178,30 @@ def slope_and_hessian(
     def total(x: Tensor) -> Tensor:
         return of(adapter_of(batch).outputs(teacher, x), batch.y).sum()
 
-    slope, back = torch.func.vjp(torch.func.grad(total), batch.x)
-    return slope, lambda v: back(v)[0]
+    return derivatives(total, batch.x)
+
+
+def derivatives(
+    total: Callable[[Tensor], Tensor], at: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The gradient of a number there, and what multiplies a vector by its Hessian."""
+    found = torch.func.vjp(torch.func.grad(total), at)
+    return found[0], lambda v: found[1](v)[0]
 
 
 def in_batches(
     part: Callable[[nn.Module, Records], Parts],
     model: nn.Module,
     records: Records,
-    batch_size: int,
+    *,
+    size: int,
 ) -> Float64[np.ndarray, "parts n"]:
     """What ``part`` says of each record of a model held still: eval mode, float32 or wider.
 
     Out of memory halves the batch. Raises InputError without records, unless they have one class of
     several, or where a record's answer depends on the others in its batch.
     """
-    _refuse_other_kinds(records)
+    refuse_other_kinds(records)
     teacher, device = teacher_of(widened(model)), device_of(model)
     _refuse_mixing(teacher)
 
@@ -203,7 +212,7 @@ def in_batches(
             found = part(teacher, replace(batch, x=batch.x.to(dtype_of(teacher))))
         return torch.stack([one.detach().cpu().double() for one in found])
 
-    return torch.cat(list(in_parts(numbers, torch.arange(len(records)), batch_size)), 1).numpy()
+    return torch.cat(list(in_parts(numbers, torch.arange(len(records)), size)), 1).numpy()
 
 
 def dot(one: Tensor, other: Tensor) -> Float64[Tensor, " m"]:
@@ -224,11 +233,11 @@ def curved(
 
     On a decision boundary a curve may be flat at one point: so records a little off are asked too.
     """
-    found = in_batches(part, model, records, batch_size)
+    found = in_batches(part, model, records, size=batch_size)
     need_numbers(gradient_norm=found[0], hessian_norm_squared=found[1])
     if found[0].any() and not found[1].any():
         aside = replace(records, x=records.x + _away(records).to(records.x))
-        if not in_batches(lambda t, b: (bend(t, b, of),), model, aside, batch_size).any():
+        if not in_batches(lambda t, b: (bend(t, b, of),), model, aside, size=batch_size).any():
             raise InputError(
                 "a number of the outputs that curves",
                 f"one whose second derivative is 0 at all {len(records)} records, as the logits of "
@@ -248,7 +257,8 @@ def _away(batch: Records) -> Tensor:
     return normals(batch.ids, tuple(batch.x.shape[1:]), seed=0, step=_OWN - 1)
 
 
-def _refuse_other_kinds(records: Records) -> None:
+def refuse_other_kinds(records: Records) -> None:
+    """Raises InputError without records, or unless each has one class of several."""
     if not len(records):
         raise InputError("at least one record", "none", "Give the records to be looked at.")
     kind = adapter_of(records).name

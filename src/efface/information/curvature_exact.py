@@ -12,9 +12,11 @@ from efface.information.curvature import (
     Scalar,
     bend,
     curved,
+    derivatives,
     dot,
     in_batches,
     log_probability,
+    refuse_other_kinds,
 )
 from efface.passes import Passes
 from efface.scores.refusals import need_numbers
@@ -37,7 +39,8 @@ def piecewise_linear_curvature(
     classes less than 16 probes. Raises InputError as ``curvature``, and where a net that
     ``is_piecewise_linear`` is wanted.
     """
-    if not is_piecewise_linear(model, records):
+    curves, outputs = _asked(model, records)
+    if curves:
         raise InputError(
             "a net whose outputs are piecewise linear (of ReLUs)",
             "outputs with a second derivative",
@@ -48,8 +51,6 @@ def piecewise_linear_curvature(
         x = batch.x.detach().requires_grad_()
         with torch.enable_grad():
             answers = adapter_of(batch).outputs(teacher, x)
-            if answers[0].numel() * x.numel() > HELD and len(x) > 1:
-                raise MemoryError  # then half as many are taken
             ways = [torch.autograd.grad(one.sum(), x, retain_graph=True)[0] for one in answers.T]
         ways = torch.stack([way.flatten(1).cpu().double() for way in ways], 1)
         together = ways @ ways.mT
@@ -59,7 +60,8 @@ def piecewise_linear_curvature(
         trace = bent.diagonal(dim1=1, dim2=2).sum(1)
         return norm, (bent * bent.mT).sum((1, 2)).clamp_min(0), none, trace, none
 
-    return curved(part, model, records, of=of, batch_size=batch_size)
+    rows = max(1, HELD // (outputs * records.x[0].numel()))
+    return curved(part, model, records, of=of, batch_size=min(batch_size, rows))
 
 
 def piecewise_linear_cost(records: Records, *, classes: int) -> Passes:
@@ -70,14 +72,23 @@ def piecewise_linear_cost(records: Records, *, classes: int) -> Passes:
 
 def is_piecewise_linear(model: nn.Module, records: Records) -> bool:
     """Whether a mixture of the outputs has no second derivative along a vector, at 8 records."""
+    return not _asked(model, records)[0]
 
-    def mixture(outputs: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001
-        return outputs @ torch.arange(1, outputs.shape[1] + 1).to(outputs)
+
+def _asked(model: nn.Module, records: Records) -> tuple[bool, int]:
+    """Whether the outputs have a second derivative, and how many they are."""
+    refuse_other_kinds(records)  # before fewer of them are taken
+    outputs = 0
+
+    def mixture(answers: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001
+        nonlocal outputs
+        outputs = answers.shape[1]
+        return answers @ torch.arange(1, outputs + 1).to(answers)
 
     some = records.take(range(min(CHECKED, len(records))))
-    bent = in_batches(lambda t, b: (bend(t, b, mixture),), model, some, CHECKED)
+    bent = in_batches(lambda t, b: (bend(t, b, mixture),), model, some, size=CHECKED)
     need_numbers(second_derivatives=bent)
-    return not bent.any()
+    return bool(bent.any()), outputs
 
 
 def dense_curvature(
@@ -108,6 +119,6 @@ def _by_outputs(
     of: Scalar, answers: Float64[Tensor, "m k"], y: Tensor
 ) -> tuple[Float64[Tensor, "m k"], Float64[Tensor, "m k k"]]:
     """First and second derivatives of g by the outputs."""
-    first, back = torch.func.vjp(torch.func.grad(lambda rows: of(rows, y).sum()), answers)
+    first, times = derivatives(lambda rows: of(rows, y).sum(), answers)
     units = torch.eye(answers.shape[1]).to(answers)
-    return first, torch.stack([back(unit.expand_as(answers))[0] for unit in units], 1)
+    return first, torch.stack([times(unit.expand_as(answers)) for unit in units], 1)

@@ -33,7 +33,7 @@ def input_gradient_norm(
     def part(teacher: nn.Module, batch: Records) -> Parts:
         return (_length(_slope(teacher, batch, batch.x)),)
 
-    return _finite(in_batches(part, model, records, batch_size)[0])
+    return _finite(in_batches(part, model, records, size=batch_size)[0])
 
 
 def input_gradient_cost(records: Records) -> Passes:
@@ -62,7 +62,7 @@ def loss_curvature(
         there = _slope(teacher, batch, batch.x + way.reshape(here.shape))
         return (_length(there - here),)
 
-    return _finite(in_batches(part, model, records, batch_size)[0])
+    return _finite(in_batches(part, model, records, size=batch_size)[0])
 
 
 def loss_curvature_cost(records: Records) -> Passes:
@@ -84,9 +84,9 @@ def weight_gradient_norm(model: nn.Module, records: Records) -> Float64[np.ndarr
         with torch.enable_grad():
             total = loss(adapter_of(batch).outputs(teacher, batch.x), batch.y).sum()
             slopes = torch.autograd.grad(total, weights, materialize_grads=True, allow_unused=True)
-        return (sum(dot(one[None], one[None]) for one in slopes).sqrt(),)
+        return (torch.cat([dot(one[None], one[None]) for one in slopes]).sum()[None].sqrt(),)
 
-    return _finite(in_batches(part, model, records, 1)[0])
+    return _finite(in_batches(part, model, records, size=1)[0])
 
 
 def weight_gradient_cost(records: Records) -> Passes:
