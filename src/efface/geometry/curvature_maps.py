@@ -1,6 +1,6 @@
 """‖∇g‖, ‖∇²g‖_F and κ over a trained net and over the sigmoid: which of them finds the boundary.
 
-The seed of the theory says that regions of high curvature tend to lie at decision boundaries. For a
+The theory says that regions of high curvature tend to lie at decision boundaries. For a
 sigmoid S(x) the three are S(1 − S), S(1 − S)|1 − 2S| and |tanh(x/2)|: the first alone is largest on
 the boundary, the second is 0 there and largest at |x| = ln(2 + √3) = 1.317, the third grows away
 from it. Here the same is looked at over nets, where nothing is known beforehand.

@@ -124,19 +124,24 @@ def draw_step(step: Step) -> Figure:
 
 def _boundaries(axes: Axes, step: Step) -> None:
     """Level lines of both nets at 0, and how far the first has to move to become the second."""
-    x = grid(SIDE)
-    across, up = (np.unique(x[:, place].numpy()) for place in (0, 1))
-    styles = {"before": ("-", 1.6), "after": ("--", 2.2)}
-    for name, (style, width) in styles.items():
-        level = sureness(getattr(step, name), x).reshape(SIDE, SIDE).numpy()
-        lines = axes.contour(across, up, level, [0], colors="black", linestyles=style,
-                             linewidths=width)  # fmt: skip
-        axes.plot([], [], style, color="black", lw=width, label=f"boundary {name}")
-        if name == "before":
-            line = max(lines.allsegs[0], key=len)
+    line = max(_drawn(axes, step.before, "before", "-", 1.6), key=len)
+    _drawn(axes, step.after, "after", "--", 2.2)
     at = torch.tensor(line[:: max(1, len(line) // 24)], dtype=torch.float32)
     moves = boundary_moves(step.after, at)
     axes.quiver(*at.T, *moves.T, angles="xy", scale_units="xy", scale=1, width=0.005, zorder=4)
+
+
+def _drawn(
+    axes: Axes, model: nn.Module, name: str, style: str, width: float
+) -> list[Float[np.ndarray, "n 2"]]:
+    """Draw the lines on which both classes are as likely, and give them back."""
+    x = grid(SIDE)
+    across, up = (np.unique(x[:, place].numpy()) for place in (0, 1))
+    level = sureness(model, x).reshape(SIDE, SIDE).numpy()
+    looks = {"colors": "black", "linestyles": style, "linewidths": width}
+    lines = axes.contour(across, up, level, [0], **looks)
+    axes.plot([], [], style, color="black", lw=width, label=f"boundary {name}")
+    return lines.allsegs[0]
 
 
 def boundary_moves(after: nn.Module, at: Float[Tensor, " n 2"]) -> Float[Tensor, " n 2"]:

@@ -57,7 +57,8 @@ def parts(seed: int = 0) -> Parts:
     """Every third digit is held out; of the others one in ten leaves, drawn by ``seed``."""
     from sklearn.datasets import load_digits
 
-    pixels, labels = load_digits(return_X_y=True)
+    data: Any = load_digits()
+    pixels, labels = data.data, data.target
     every = Records(
         torch.tensor(pixels / 8 - 1, dtype=torch.float32).reshape(-1, 1, 8, 8),
         torch.tensor(labels, dtype=torch.int64),

@@ -64,7 +64,7 @@ def experiment(
         for sign, form in {"down": down, "up": up}.items()
     }
     save(draw_forms(x, after), out, "sigmoid_forms")
-    save(draw_why(x, nets, CURVES, curves), out, "sigmoid_why")
+    save(draw_why(x, nets, forgotten=CURVES, curves=curves), out, "sigmoid_why")
     return {
         "seeds": len(seeds),
         "x": list(POINTS),

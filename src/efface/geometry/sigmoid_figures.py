@@ -67,6 +67,7 @@ def _key(axes: Axes) -> None:
 def draw_why(
     x: Float[np.ndarray, " n"],
     nets: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
+    *,
     forgotten: Sequence[float],
     curves: Mapping[str, Sequence[np.ndarray]],
 ) -> Figure:

@@ -45,9 +45,10 @@ Form = Callable[[nn.Module, float, int], nn.Module]
 
 def unit() -> nn.Module:
     """S(wx + b) with w = 1 and b = 0."""
-    model = nn.Sequential(nn.Linear(1, 1), nn.Sigmoid())
-    nn.init.ones_(model[0].weight), nn.init.zeros_(model[0].bias)
-    return model
+    line = nn.Linear(1, 1)
+    nn.init.ones_(line.weight)
+    nn.init.zeros_(line.bias)
+    return nn.Sequential(line, nn.Sigmoid())
 
 
 def small_net(seed: int, *, squashed: bool) -> nn.Module:

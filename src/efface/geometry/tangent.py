@@ -19,7 +19,7 @@ Shapes: n inputs, one number each.
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
@@ -70,7 +70,8 @@ def unit_move(x: Float[np.ndarray, " n"], *, bias: bool = True) -> Float[np.ndar
 
 def turning_point(*, bias: bool = True) -> float:
     """The x above 0 at which ``unit_move`` changes its sign: 1.093, or 1.543 without a bias."""
-    return float(brentq(lambda x: float(unit_move(np.array([x]), bias=bias)[0]), 0.1, 3))
+    found = root_scalar(lambda x: float(unit_move(np.array([x]), bias=bias)[0]), bracket=(0.1, 3))
+    return float(found.root)
 
 
 def _slope(x: np.ndarray) -> np.ndarray:
