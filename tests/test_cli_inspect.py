@@ -169,7 +169,7 @@ def test_what_a_kill_left_beside_a_whole_folder_goes(efface, place, capfd):
     [
         (("--ids", "unknown.txt"), 5, "Got 1 unknown: nobody."),
         (("--where", "label=3", "--forget-class", "4"), 2, "Got --where and --forget-class."),
-        (("--copies", "0"), 2, "Wanted copies of 1 or more. Got 0. Change copies."),
+        (("--copies", "0"), 2, "Wanted copies of 1 or more, a whole number. Got 0. Change copies."),
         (("--where", "label=11"), 2, "Wanted"),
         (("--data", "nowhere"), 2, "Wanted"),
     ],

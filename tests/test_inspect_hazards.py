@@ -16,11 +16,11 @@ def test_a_label_that_the_model_has_no_output_for_is_refused_by_its_record(tiny_
     """Wherever it stands: the sample that hazards are looked for in may miss it."""
     rows = np.arange(1600) % 400
     many = Records(digits.x[rows], digits.y[rows].clone())
-    many.y[1502] = label
+    many.y[1503] = label
     with pytest.raises(InputError) as refused:
         efface.inspect(tiny_net, many, sigma=0.3, copies=1, neighbours=0)
     assert str(refused.value) == (
-        "Wanted labels from 0 to 9, one for each of the model's outputs. Got another one for 1502. "
+        "Wanted labels from 0 to 9, one for each of the model's outputs. Got another one for 1503. "
         "Mend these labels, or leave their ids out."
     )
 

@@ -35,7 +35,8 @@ def _bytes(records: Records, preprocessing: Preprocessing | Features | None) -> 
             torch.tensor(p).view(-1, 1, 1) for p in (preprocessing.mean, preprocessing.std)
         )
         return (x * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
-    low, high = (bound.cpu() for bound in (records.low, records.high))
+    low = x.min() if records.low is None else records.low.cpu()
+    high = x.max() if records.high is None else records.high.cpu()
     return (
         ((x - low) / (high - low).clamp_min(1e-12)).mul(255).round().clamp(0, 255).to(torch.uint8)
     )

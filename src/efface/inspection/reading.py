@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor
 
 from efface.errors import InputError
@@ -88,7 +89,7 @@ class FromTable:
     def _numbers(self, rows: Sequence[int], how: Features) -> tuple[Records, tuple[int, ...]]:
         """The whole table would be parsed anew for each shard, were it not cut first."""
         labelled = [row for row in rows if self.table.labels[row] >= 0]
-        found = how.inputs(self.table.dataset.select(labelled), range(len(labelled)))
+        found = how.inputs(self._cut(labelled), range(len(labelled)))
         pairs = zip(labelled, found.wrong, strict=True)
         kept = tuple(row for row, wrong in pairs if wrong is None)
         low, high = self._bounds
@@ -100,13 +101,16 @@ class FromTable:
             high=high,
         ), kept
 
+    def _cut(self, rows: list[int]) -> Dataset:
+        return cast("Dataset", self.table.dataset.select(rows))
+
     @cached_property
     def _bounds(self) -> tuple[Tensor, Tensor]:
         """The least and the greatest of each column of the whole table."""
-        low, high = [], []
+        how, low, high = cast("Features", self.preprocessing), [], []
         for start in range(0, len(self.table), BLOCK):
             rows = range(start, min(start + BLOCK, len(self.table)))
-            found = self.preprocessing.inputs(self.table.dataset.select(rows), range(len(rows)))
+            found = how.inputs(self._cut(list(rows)), range(len(rows)))
             low.append(found.low)
             high.append(found.high)
         return torch.stack(low).amin(0), torch.stack(high).amax(0)

@@ -76,7 +76,7 @@ class Bench:
             "entropy": seen.entropy,
             "gradient_norm": input_gradient_norm(self.model, records),
         }
-        return seen, found | self._curvature(records)
+        return seen, {**found, **self._curvature(records)}
 
     def _curvature(self, records: Records) -> Arrays:
         """κ and its parts, exact where the net allows."""
