@@ -141,8 +141,8 @@ def memory_needed(
     method: str,
     model: nn.Module,
     split: Split,
-    settings: dict[str, Any],
     *,
+    settings: dict[str, Any],
     told: Callable[[Need], None] | None = None,
 ) -> Need:
     """What the request will hold at its peak, seen from the model and one record's forward pass."""

@@ -24,9 +24,9 @@ from efface.precision import as_written, not_finite, widened
 from efface.prepare import memory_needed, prepared, refuse_kinds
 from efface.record import SCHEMA, facts_into, state_digest, versions
 from efface.settings import checked, hyperparameters
-from efface.targeting import ALL, refuse_target, targeted
+from efface.targeting import ALL, Targeted, refuse_target, targeted
 from efface.trainable import closed, moving, opened, refuse_unknown
-from efface.types import Progress, Split, Verdict, Watch, in_silence
+from efface.types import Progress, Records, Split, Verdict, Watch, in_silence
 
 KEPT_APART = Finding(
     "adapter",
@@ -129,14 +129,14 @@ def forget(
     findings = examine(model, preprocessing, split.forget, holdout=theirs.holdout, **names)
     refuse_if_needed(findings)
     whole = {**hyperparameters(method), **chosen}
-    aim = targeted(model, theirs.forget, target=target, weights=weights,
-                   expected_accuracy=settings.get("expected_accuracy"), seed=seed)  # fmt: skip
+    aim = _aimed(model, theirs.forget, target, weights, whole, seed)
     theirs = replace(theirs, forget=aim.forget)
     start = opened(model, split.forget.take([0]), trainable, seed=seed)
-    need = memory_needed(method, start, split, whole, told=started)
+    need = memory_needed(method, start, split, settings=whole, told=started)
     master, adapted = widened(start), trainable == "adapter"
-    how = {"adapted": adapted, "fresh_start": METHODS[method].fresh_start, "seed": seed}
-    guard = Guard(master, theirs, utility_budget=utility_budget, **how)
+    anew = METHODS[method].fresh_start
+    how = {"adapted": adapted, "fresh_start": anew, "utility_budget": utility_budget}
+    guard = Guard(master, theirs, **how, seed=seed)
     run = _unlearned(method, master, theirs, guard, chosen, seed=seed, progress=progress)
     run = _written(run, model, stored)
     findings = why + findings + aim.findings + (KEPT_APART,) * adapted + _not_reached(run, whole)
@@ -155,11 +155,7 @@ def forget(
         "weights": _digests(model, run.student),
         **run.as_json(guard),
     }
-    result = Result(run.student or model, evidence, record, findings, run.adapter)
-    if run.failure:
-        run.failure.result = result
-        raise run.failure
-    return result
+    return _or_raised(Result(run.student or model, evidence, record, findings, run.adapter), run)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +182,28 @@ class _Run:
         """The part of the record that the run itself makes."""
         facts = {"guard": guard.as_json(), "calibration": self.facts, "seconds": self.seconds}
         return {"outcome": self.outcome, **facts}
+
+
+def _aimed(
+    model: nn.Module,
+    forget: Records,
+    target: str,
+    weights: Mapping[str, float] | None,
+    settings: dict[str, Any],
+    seed: int,
+) -> Targeted:
+    """What the method sees of the forget records."""
+    accuracy = settings.get("expected_accuracy")
+    how = {"target": target, "weights": weights, "expected_accuracy": accuracy}
+    return targeted(model, forget, **how, seed=seed)
+
+
+def _or_raised(result: Result, run: _Run) -> Result:
+    """The result, or the failure that holds it."""
+    if run.failure:
+        run.failure.result = result
+        raise run.failure
+    return result
 
 
 def _not_reached(run: _Run, settings: dict[str, Any]) -> tuple[Finding, ...]:

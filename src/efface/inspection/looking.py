@@ -78,14 +78,7 @@ def looked(job: Job, keeper: Keeper, counted: Counted = quietly) -> Inspection:
     findings = _hazards(job, sample)
     why = _why_no_balls(job, sample)
     noise = _noise(job, keeper, sample)
-    bench = Bench(
-        job.model,
-        job.settings,
-        job.settings.sigma or (noise.sigma,),
-        balls=not why,
-        outputs=asked_outputs(job.model, sample.take([0])).shape[1],
-        exact=bool(job.settings.curvature) and is_piecewise_linear(job.model, sample),
-    )
+    bench = _bench(job, sample, noise, balls=not why)
     findings += _not_reached(job, noise)
     parts, lost = _measured(job, bench, keeper, counted, _size(sample))
     asked = [part for part in parts if keeper.get(part, "asked").any()]
@@ -105,22 +98,42 @@ def looked(job: Job, keeper: Keeper, counted: Counted = quietly) -> Inspection:
         classes=job.classes,
         preprocessing=job.preprocessing,
         record={
-            "schema": SCHEMA,
-            "job": "inspect",
-            "holds": HOLDS,
-            "versions": versions(),
-            "settings": asdict(job.settings),
-            "sigma": list(bench.sigmas),
-            "sigma_given": bool(job.settings.sigma),
+            **_account(job, bench, noise),
             "counts": counts,
-            "share_wanted": None if job.settings.sigma else job.settings.kept,
-            "share_kept": None if job.settings.sigma else noise.kept,
-            "curvature_exact": bench.exact if job.settings.curvature else None,
             "balls": balls,
             "left_out": [job.reader.ids[row] for row in lost],
             "findings": [asdict(finding) for finding in findings],
-            "weights": state_digest(job.model.state_dict()),
         },
+    )
+
+
+def _account(job: Job, bench: Bench, noise: Noise) -> dict[str, Any]:
+    """What the numbers were made with."""
+    given = bool(job.settings.sigma)
+    return {
+        "schema": SCHEMA,
+        "job": "inspect",
+        "holds": HOLDS,
+        "versions": versions(),
+        "settings": asdict(job.settings),
+        "sigma": list(bench.sigmas),
+        "sigma_given": given,
+        "share_wanted": None if given else job.settings.kept,
+        "share_kept": None if given else noise.kept,
+        "curvature_exact": bench.exact if job.settings.curvature else None,
+        "weights": state_digest(job.model.state_dict()),
+    }
+
+
+def _bench(job: Job, sample: Records, noise: Noise, *, balls: bool) -> Bench:
+    """What the shards are measured with."""
+    return Bench(
+        job.model,
+        job.settings,
+        job.settings.sigma or (noise.sigma,),
+        balls=balls,
+        outputs=asked_outputs(job.model, sample.take([0])).shape[1],
+        exact=bool(job.settings.curvature) and is_piecewise_linear(job.model, sample),
     )
 
 
