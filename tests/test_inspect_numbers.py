@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 import efface
 from efface.errors import Hazard, InputError
 from efface.information.copies import kept_share
-from efface.information.curvature import curvature, loss
+from efface.information.curvature import curvature, probability
 from efface.information.curvature_exact import piecewise_linear_curvature
 from efface.information.sigma import sigma_keeping
 from efface.information.slopes import input_gradient_norm
@@ -169,8 +169,8 @@ def test_curvature_is_left_out_or_the_one_that_was_asked_for(found, tiny_net, di
     """It costs far more than all else."""
     assert "curvature" not in found.columns
     some = digits.take(range(6))
-    bent = efface.inspect(tiny_net, some, sigma=SIGMA, neighbours=0, curvature="loss")
-    direct = piecewise_linear_curvature(tiny_net, some, of=loss)
+    bent = efface.inspect(tiny_net, some, sigma=SIGMA, neighbours=0, curvature="probability")
+    direct = piecewise_linear_curvature(tiny_net, some, of=probability)
     assert bent.record["curvature_exact"]
     for name, part in (
         ("curvature", "ratio"),
@@ -181,9 +181,9 @@ def test_curvature_is_left_out_or_the_one_that_was_asked_for(found, tiny_net, di
         assert np.allclose(bent[name], getattr(direct, part), rtol=1e-4), name
     smooth = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10), torch.nn.Tanh())
     few = Records(some.x, smooth(some.x).argmax(1))
-    guessed = efface.inspect(smooth, few, sigma=SIGMA, neighbours=0, curvature="loss")
+    guessed = efface.inspect(smooth, few, sigma=SIGMA, neighbours=0, curvature="probability")
     assert not guessed.record["curvature_exact"]
-    again = curvature(smooth, few, of=loss, probes=64)
+    again = curvature(smooth, few, of=probability, probes=64)
     assert np.allclose(guessed["curvature"], again.ratio, rtol=1e-4)
 
 
