@@ -39,7 +39,7 @@ class Noise(NamedTuple):
         return abs(self.kept - wanted) <= FAR
 
 
-def sample_of(records: Records, size: int = SAMPLE) -> Records:
+def _spread(records: Records, size: int) -> Records:
     """At most so many of the records, spread over all of them."""
     rows = np.unique(np.linspace(0, len(records) - 1, min(size, len(records))).round())
     return records.take(rows.astype(np.int64).tolist())
@@ -52,7 +52,7 @@ def sigma_keeping(model: nn.Module, records: Records, wanted: float, *, seed: in
     model that answers everything alike, a share of 1 or below chance) it is ``START``: look at
     ``reached``. Costs at most 19 shares of 1,000 copies, or of 64 a record.
     """
-    sample = sample_of(records)
+    sample = _spread(records, SAMPLE)
     copies = min(MOST_COPIES, max(2, -(-ANSWERS // len(sample))))
 
     def kept(sigma: float) -> float:
