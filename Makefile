@@ -21,7 +21,7 @@ help:
 	@echo "for instance the one with the smaller CPU build of torch."
 
 demo: $(VENV)/.core
-	OMP_NUM_THREADS=1 $(BIN)/python -m efface.demo
+	OMP_NUM_THREADS=1 $(BIN)/python -m examples.demo
 
 check: $(VENV)/.test
 	$(BIN)/ruff check

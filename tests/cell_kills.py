@@ -4,7 +4,7 @@ A round is a store and a list of cells. A runner makes them; again and again it,
 workers, is sent SIGKILL, and a runner that was killed is started anew, until every cell is done.
 Whatever was seen done once must stay as it was, and at the end the store must hold each cell once,
 with the numbers and margins of a store that nobody disturbed. The slow suite and
-``benchmarks/cells_kills.py`` call this with fifty kills, every third round with models.
+``research/benchmarks/cells_kills.py`` call this with fifty kills, every third round with models.
 """
 
 import contextlib
@@ -47,12 +47,12 @@ def cells_of(round_number, *, real):
 def _with_models(seed):
     """A base, a retrained and an unlearned model of the digits, each of about a second."""
     from efface.cells.describe import training, unlearning
-    from efface.recipes import RECIPES
+    from research.recipes import RECIPES
 
     short = replace(RECIPES["digits-conv"], epochs=1)
     base = training(short, "digits", first=300, seed=seed, keep_weights=True)
     retrained = training(short, "digits", first=300, excluded={"class": 3}, seed=seed)
-    jit = unlearning(base, "jit", forget={"class": 3}, leaving=[3], guard=False, steps=2)
+    jit = unlearning(base, "jit", forget={"class": 3}, forget_classes=[3], guard=False, steps=2)
     return [base, retrained, jit]
 
 

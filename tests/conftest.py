@@ -14,6 +14,10 @@ install_import_hook("efface", "beartype.beartype")  # before the first import of
 
 torch.set_num_threads(1)
 
+ROOT = Path(__file__).parent.parent
+paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # for the processes that tests start
+
 
 @pytest.fixture(scope="session")
 def efface_data():
@@ -91,15 +95,15 @@ def _random_state():
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a model, data and ids; the net is small and was shown each digit twice."""
-    from efface.demo import write_data
-    from efface.io.dataset import open_table
+    from efface.io.dataset import load_data
     from efface.io.model import save_trained
     from efface.nets import conv_small
-    from efface.recipes import RECIPES, description
+    from examples.demo import write_data
+    from research.recipes import RECIPES, description
 
     folder = tmp_path_factory.mktemp("place")
     write_data(folder / "data")
-    table = open_table(folder / "data")
+    table = load_data(folder / "data")
     records = table.records(None, RECIPES["digits-conv"].preprocessing)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -124,6 +128,26 @@ def place(tmp_path_factory):
 def efface(place, monkeypatch):
     """Run the command in this process; gives back its exit code."""
     return _command_in(place, monkeypatch)
+
+
+@pytest.fixture
+def train_command(place, monkeypatch):
+    """Run ``python -m research.train`` in this process; gives back its exit code."""
+    from efface.cli import exits
+    from research.train import app
+
+    monkeypatch.chdir(place)
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["python -m research.train", *arguments])
+        try:
+            with exits():
+                app(list(arguments), exit_on_error=False)
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    return run
 
 
 def _command_in(folder, monkeypatch):

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from fake_helper import doubled
 
 from efface.cells import Reduced, read
-from fake_helper import doubled
 
 
 def number(settings, inputs, shared):  # noqa: ARG001

@@ -5,7 +5,7 @@ import copy
 import torch
 
 
-def wrecking(model, split, *, seed, watch):  # noqa: ARG001
+def wrecking(model, split, *, seed, callback):  # noqa: ARG001
     """Leave weights that are no numbers."""
     student = copy.deepcopy(model)
     with torch.no_grad():
@@ -14,10 +14,10 @@ def wrecking(model, split, *, seed, watch):  # noqa: ARG001
     return student
 
 
-def telling(model, split, *, said, seed, watch):  # noqa: ARG001
+def telling(model, split, *, said, seed, callback):  # noqa: ARG001
     """Write down what of the split is at hand."""
     parts = (split.forget, split.holdout, split.retain)
     counts = [0 if part is None else len(part) for part in parts]
     with open(said, "w") as file:  # noqa: PTH123
-        file.write(f"{counts} {split.leaving}")
+        file.write(f"{counts} {split.forget_classes}")
     return copy.deepcopy(model)

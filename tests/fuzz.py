@@ -21,13 +21,13 @@ import torch
 from safetensors.torch import save_file
 
 from efface import cli
-from efface.adapters import student_of
 from efface.errors import EffaceError
 from efface.io.checkpoint import load_checkpoint
-from efface.io.dataset import open_table, read_ids
-from efface.io.features import Features
+from efface.io.dataset import load_data, read_ids
+from efface.io.features import FeatureSpec
 from efface.io.model import load_model
 from efface.nets import conv_small
+from efface.task import trainable_copy
 
 BATCH = 100
 SLOW_SECONDS = 20
@@ -158,16 +158,16 @@ def _tables_of_classes(folder):
 
 def _classes(path, _):
     for names in (None, ["white", "rose", "red"]):
-        open_table(path, classes=names)
+        load_data(path, classes=names)
 
 
 def _numbers(path, _):
     for labels in (["label"], ["label", "sweet"]):
-        open_table(path, label_column=labels).readable(None, Features(FEATURES))
+        load_data(path, label_column=labels).readable(None, FeatureSpec(FEATURES))
 
 
 def _features(path, work):
-    open_table(work.parent / "wines/wines.csv").readable(None, Features.read(path))
+    load_data(work.parent / "wines/wines.csv").readable(None, FeatureSpec.read(path))
 
 
 def _weights(path, _):
@@ -177,7 +177,7 @@ def _weights(path, _):
     if shapes == {name: tensor.shape for name, tensor in net.state_dict().items()}:
         for portion in read.portions():
             net.load_state_dict(portion, strict=False)
-        student_of(net)(torch.zeros(1, 1, 8, 8))
+        trainable_copy(net)(torch.zeros(1, 1, 8, 8))
 
 
 def _folder(path, work):
@@ -187,7 +187,7 @@ def _folder(path, work):
 
 def _table(path, work):
     model = load_model(work / "model")
-    table = open_table(path, classes=model.classes, num_classes=model.num_classes)
+    table = load_data(path, classes=model.classes, num_classes=model.num_classes)
     table.readable(range(min(len(table), 5)), model.preprocessing)
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from efface.inspection import looking
 from kills import contents, ended, prepared, started
+
+from efface.ranking import looking
 
 
 def inspection(folder):

@@ -1,7 +1,7 @@
 """Requests and trainings that are stopped at random moments, and what is left of them.
 
 A process that has imported everything forks a child for each request, so that a kill lands in the
-request and not in the imports. The slow suite and ``benchmarks/lost.py`` call this with hundreds.
+request and not in the imports. The slow suite and ``research/benchmarks/lost.py`` call this with hundreds.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 
 from efface import cli
-from efface.demo import write_data
-from efface.io.dataset import open_table
+from efface.io.dataset import load_data
 from efface.io.model import load_model, save_trained
-from efface.recipes import RECIPES, description, fresh
 from efface.record import state_digest
+from examples.demo import write_data
+from research.recipes import RECIPES, description, fresh
 
 IDS = 12
 
@@ -31,7 +31,7 @@ IDS = 12
 def prepared(folder):
     """A small model (its head alone has moved from chance), its data, and twelve ids to forget."""
     write_data(folder / "data")
-    table, recipe = open_table(str(folder / "data")), RECIPES["digits-conv"]
+    table, recipe = load_data(str(folder / "data")), RECIPES["digits-conv"]
     records = table.records(None, recipe.preprocessing)
     model = fresh(recipe, 10, seed=0)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)

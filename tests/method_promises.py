@@ -19,7 +19,7 @@ QUICK: dict[str, dict] = {
 }
 """Settings of single methods that let them run in a moment."""
 
-_SCRUBBING = {"learning_rate": 0.01, "epochs": 30, "max_epochs": 3, "forget_per_step": 8}
+_SCRUBBING = {"learning_rate": 0.01, "epochs": 30, "max_epochs": 3, "forget_batch_size": 8}
 
 TOY: dict[str, dict] = {
     "scrub": _SCRUBBING,
@@ -31,7 +31,7 @@ TOY: dict[str, dict] = {
     "jit_paper": {"learning_rate": 0.001},
     "synthetic_embeddings": {"samples_per_class": 100},
     "l2ul": {"attack_steps": 10, "adversarials": 3, "adversarials_per_step": 2, "steps": 60},
-    "gkt": {"rounds": 30, "records_per_step": 64},
+    "gkt": {"rounds": 30, "batch_size": 64},
 }
 """Settings that fit a toy problem of 30 records, where a method's own are made for thousands."""
 
@@ -41,7 +41,7 @@ CLASSES_ONLY = (
 )
 """Methods that give records another class, and refuse what has none."""
 
-REFUSED = {(name, kind) for name in CLASSES_ONLY for kind in ("many labels", "values")}
+REFUSED = {(name, kind) for name in CLASSES_ONLY for kind in ("multilabel", "regression")}
 """Kinds that a method refuses by name."""
 
 EXCEPTIONS = {

@@ -8,8 +8,8 @@ import transformers
 from torch import nn
 
 from efface import Records
-from efface.adapters import outputs
 from efface.settings import hyperparameters
+from efface.task import outputs
 from efface.trainable import TRAINABLE
 
 LESS = [name for name in TRAINABLE if name != "all"]
@@ -17,7 +17,7 @@ QUICK = {
     "steps": 3,
     "epochs": 2,
     "perturbations": 2,
-    "records_per_step": 4,
+    "batch_size": 4,
     "copies": 2,
     "attack_steps": 5,
 }

@@ -99,7 +99,7 @@ def test_a_function_that_the_settings_name_counts_as_imported(folder):  # noqa: 
 def test_a_trained_model_rests_on_no_guard_and_no_method():
     """Work on guard, methods and evidence must not void models that took hours."""
     found = files_of(["efface.cells.trained:trained"])
-    assert {"efface.steps", "efface.recipes", "efface.scores.measure"} <= set(found)
+    assert {"efface.training", "research.recipes", "efface.metrics.measure"} <= set(found)
     rooms = {name.removeprefix("efface.").split(".")[0] for name in found}
     assert not {"guard", "evidence", "request", "prepare", "doctor"} & rooms
     parts = {name for name in found if name.startswith("efface.methods")}
@@ -109,7 +109,7 @@ def test_a_trained_model_rests_on_no_guard_and_no_method():
 def test_one_method_does_not_rest_on_the_others():
     """Work on one method must not void the records of all."""
     found = files_of(["efface.cells.unlearned:unlearned", "efface.methods.jit:jit"])
-    assert {"efface.steps", "efface.guard.judge", "efface.scores.measure"} <= set(found)
+    assert {"efface.training", "efface.guard.judge", "efface.metrics.measure"} <= set(found)
     assert not {"efface.methods", "efface.methods.neighbourhood", "efface.request"} & set(found)
     assert not [name for name in found if name.split(".")[0] != "efface"]
 

@@ -16,9 +16,9 @@ from efface.cells.trained import trained
 from efface.cells.unlearned import unlearned
 from efface.errors import InputError
 from efface.methods import METHODS
-from efface.recipes import RECIPES
-from efface.scores.gap import columns
-from efface.scores.measure import measure
+from efface.metrics.gap import columns
+from efface.metrics.measure import evaluate
+from research.recipes import RECIPES
 
 SHORT = replace(RECIPES["digits-conv"], epochs=3)
 CLASS = {"class": 3}
@@ -60,7 +60,7 @@ def make(store, cell):
 
 def test_a_retrained_model_never_saw_the_excluded_rows(store):
     """And says so per record; nothing else differs but the seed."""
-    record = make(store, training(SHORT, "digits", excluded=CLASS, leaving=[3], seed=1))
+    record = make(store, training(SHORT, "digits", excluded=CLASS, forget_classes=[3], seed=1))
     y, member = record.margins["train.y"], record.margins["train.member"]
     assert np.array_equal(member, y != 3)
     assert record.statistics["accuracy"]["forget"] == 0
@@ -100,8 +100,10 @@ def test_statistics_of_any_request_come_from_the_record_alone(store):
     assert found == {name: untouched.statistics[name] for name in found}
 
 
-@pytest.mark.parametrize(("rule", "leaving"), [({"random": 40, "seed": 2}, []), (CLASS, [3])])
-def test_the_columns_of_a_record_are_those_of_the_model(store, rule, leaving):
+@pytest.mark.parametrize(
+    ("rule", "forget_classes"), [({"random": 40, "seed": 2}, []), (CLASS, [3])]
+)
+def test_the_columns_of_a_record_are_those_of_the_model(store, rule, forget_classes):
     """Half precision loses nothing that a table shows: the scores on the model are the oracle."""
     record, settings = read(store, base()), base().settings
     records, test = parts_of(settings, store / "shared")
@@ -109,9 +111,11 @@ def test_the_columns_of_a_record_are_those_of_the_model(store, rule, leaving):
     rows = rows_by(rule, records.y.numpy())
     stays = [row for row in range(len(records)) if row not in set(rows)]
     evidence = test.take(np.flatnonzero(record.margins["test.evidence"]).tolist())
-    parts = [measure(model, part) for part in (records.take(rows), evidence, records.take(stays))]
-    found = statistics_of(record.margins, forget=rows, leaving=leaving)
-    assert columns_of(found, leaving=bool(leaving)) == columns(*parts, leaving=leaving)
+    parts = [evaluate(model, part) for part in (records.take(rows), evidence, records.take(stays))]
+    found = statistics_of(record.margins, forget=rows, forget_classes=forget_classes)
+    assert columns_of(found, forget_classes=bool(forget_classes)) == columns(
+        *parts, forget_classes=forget_classes
+    )
     losses = [float(part.loss.mean()) for part in (parts[0], parts[2])]
     kept = [found["loss"]["forget"], found["loss"]["retain"]]
     assert kept == pytest.approx(losses, rel=2**-10)
@@ -126,7 +130,9 @@ def test_a_label_that_the_settings_change_is_learned_and_kept(store):
 
 def test_what_the_guard_refuses_is_measured_as_the_old_model(store):
     """Such a cell is a failure to forget and must not look like a collapse, nor like success."""
-    record = make(store, unlearning(base(), "fake_methods:wrecking", forget=CLASS, leaving=[3]))
+    record = make(
+        store, unlearning(base(), "fake_methods:wrecking", forget=CLASS, forget_classes=[3])
+    )
     assert record.statistics["outcome"] == "not met"
     assert "not finite" in record.statistics["guard"]["failed"]
     before = read(store, base()).margins
@@ -135,7 +141,9 @@ def test_what_the_guard_refuses_is_measured_as_the_old_model(store):
 
 def test_a_wrecked_model_without_a_guard_is_a_row_of_nothing(store):
     """JSON has no nan, and an attack has nothing to read."""
-    wrecked = unlearning(base(), "fake_methods:wrecking", forget=CLASS, leaving=[3], guard=False)
+    wrecked = unlearning(
+        base(), "fake_methods:wrecking", forget=CLASS, forget_classes=[3], guard=False
+    )
     found = make(store, wrecked).statistics
     assert (found["finite"], found["attack"], found["outcome"]) == (False, None, "done")
     assert set(found["accuracy"].values()) == {0.0}
@@ -146,7 +154,7 @@ def test_a_wrecked_model_without_a_guard_is_a_row_of_nothing(store):
     ("given", "said"),
     [
         ({}, "[20, 0, 0] ()"),
-        ({"holdout": True, "leaving": [3]}, "[20, 299, 0] (3,)"),
+        ({"holdout": True, "forget_classes": [3]}, "[20, 299, 0] (3,)"),
         ({"retain": True}, "[20, 0, 1178] ()"),
     ],
 )

@@ -16,20 +16,20 @@ from efface.types import Records
 
 WRONG = (
     "auto chose jit: the labels are wrong, and of 24 such records, each alone, jit left none "
-    "answered with its label, without a measurable loss (results/jit_one_record.md)"
+    "answered with its label, without a measurable loss (research/results/jit_one_record.md)"
 )
 LEAVING = (
     "auto chose jit: a class leaves, and on nine such requests jit came from 39.1 points of the "
-    "retrained model to 5.1 (results/jit_quality.md)"
+    "retrained model to 5.1 (research/results/jit_quality.md)"
 )
 MANY = (
     "auto chose jit: a record has many labels, and in the one such request that was measured "
-    "neighbourhood forgot too much (results/kinds.md)"
+    "neighbourhood forgot too much (research/results/kinds.md)"
 )
 SINGLE = (
     "auto chose neighbourhood: single records go, and of all methods neighbourhood came nearest to "
     "the retrained model on 500 of them, from 25.6 points to 3.2, in one measurement "
-    "(results/every_method.md)"
+    "(research/results/every_method.md)"
 )
 EXACT = (
     "auto chose retrain: all that training again without the records needs is at hand, and only "
@@ -65,16 +65,16 @@ def test_each_row_says_why_and_what_more_would_have_changed(some):
     assert said(Split(some)) == SINGLE + MORE
     assert said(Split(values)) == SINGLE + MORE
     assert said(Split(many)) == MANY + MORE
-    assert said(Split(some, leaving=(0,))) == LEAVING + MORE
+    assert said(Split(some, forget_classes=(0,))) == LEAVING + MORE
     assert said(Split(some), mislabelled=True) == WRONG + MORE
     assert said(whole(some)) == EXACT
 
 
 def test_rows_stand_in_an_order(some):
     """Retraining before all, wrong labels before a class."""
-    both = Split(some, leaving=(0,))
+    both = Split(some, forget_classes=(0,))
     assert said(both, mislabelled=True) == WRONG + MORE
-    assert said(whole(some, leaving=(0,)), mislabelled=True) == EXACT
+    assert said(whole(some, forget_classes=(0,)), mislabelled=True) == EXACT
 
 
 @pytest.mark.parametrize(

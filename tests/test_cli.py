@@ -18,10 +18,10 @@ from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
 from efface.guard import Guard
-from efface.io.dataset import open_table
+from efface.io.dataset import load_data
 from efface.nets import conv_small
-from efface.recipes import RECIPES, fresh, train
-from efface.types import Verdict
+from efface.types import Action
+from research.recipes import RECIPES, fresh, train
 
 FORGET = ("forget", "model", "--data", "data", "--setting", "steps=2")
 
@@ -105,7 +105,7 @@ def test_a_class_goes_by_its_name(efface, place):
     """--forget-class says that the class leaves altogether."""
     assert efface(*FORGET, "--forget-class", "3", "--out", "class") == 0
     record = json.loads((place / "class/record.json").read_text())
-    assert record["request"]["leaving"] == [3]
+    assert record["request"]["forget_classes"] == [3]
 
 
 def test_nearly_a_whole_class_without_saying_so_is_warned_of(efface, capfd):
@@ -163,11 +163,11 @@ def test_a_pickle_is_never_opened(efface, place, capfd):
 def test_a_request_that_is_not_met_leaves_an_account_and_no_model(efface, place, monkeypatch):
     """Exit code 3: the old model stands; why is in the report."""
 
-    def watch(self, student, loss):  # noqa: ARG001
+    def callback(self, student, loss):  # noqa: ARG001
         self.failed = "drift 9 above 1, after 8 halvings"
-        return Verdict.END
+        return Action.STOP
 
-    monkeypatch.setattr(Guard, "watch", watch)
+    monkeypatch.setattr(Guard, "callback", callback)
     assert efface(*FORGET, "--ids", "ids.csv", "--out", "unmet") == 3
     names = {path.name for path in (place / "unmet").iterdir()}
     assert "model.safetensors" not in names
@@ -186,12 +186,12 @@ def test_doctor_refuses_a_wrong_class_map(efface, place):
     assert efface("doctor", "model", "--data", "turned") == 6
 
 
-def test_training_goes_on_where_it_was_stopped(efface, place, monkeypatch):
+def test_training_goes_on_where_it_was_stopped(efface, train_command, place, monkeypatch):
     """Bit for bit: a stopped run and an uninterrupted one give the same file."""
-    import efface.training as command
+    import research.train as command
 
     monkeypatch.setitem(RECIPES, "digits-conv", replace(RECIPES["digits-conv"], epochs=2))
-    assert efface("train", "digits-conv", "--data", "data", "--out", "whole") == 0
+    assert train_command("digits-conv", "--data", "data", "--out", "whole") == 0
     going = command.train
 
     def stopped(*given, progress, **options):
@@ -209,10 +209,10 @@ def test_training_goes_on_where_it_was_stopped(efface, place, monkeypatch):
 
     monkeypatch.setattr(command, "train", stopped)
     interrupted = 130
-    assert efface("train", "digits-conv", "--data", "data", "--out", "pieces") == interrupted
+    assert train_command("digits-conv", "--data", "data", "--out", "pieces") == interrupted
     assert not (place / "pieces").exists()
     monkeypatch.setattr(command, "train", going)
-    assert efface("train", "digits-conv", "--data", "data", "--out", "pieces") == 0
+    assert train_command("digits-conv", "--data", "data", "--out", "pieces") == 0
     whole, pieces = ((place / n / "model.safetensors").read_bytes() for n in ("whole", "pieces"))
     assert whole == pieces
     assert not list(place.glob(".pieces*"))
@@ -226,11 +226,13 @@ def test_training_goes_on_where_it_was_stopped(efface, place, monkeypatch):
         (("--seed", "2", "--exclude-class", "3"), "seed and set of records"),
     ],
 )
-def test_a_training_does_not_go_on_from_the_weights_of_another(efface, place, capfd, changed, what):
+def test_a_training_does_not_go_on_from_the_weights_of_another(
+    efface, train_command, place, capfd, changed, what
+):
     """What must be excluded now was trained on then: the result would still hold it."""
     state = place / ".kept.training"
     shutil.copy(_stopped_training(place), state)
-    assert efface("train", "digits-conv", "--data", "data", "--out", "kept", *changed) == 2
+    assert train_command("digits-conv", "--data", "data", "--out", "kept", *changed) == 2
     assert capfd.readouterr().err.splitlines()[-1] == (
         f"Wanted the progress of this training in .kept.training. "
         f"Got that of one with another {what}. "
@@ -245,7 +247,7 @@ def _stopped_training(place):
     path = place / "stopped"
     if not path.exists():
         recipe = replace(RECIPES["digits-conv"], epochs=1)
-        records = open_table(place / "data").records(None, recipe.preprocessing)
+        records = load_data(place / "data").records(None, recipe.preprocessing)
         train(fresh(recipe, 10, seed=0), records, recipe, seed=0, state=path)
         parts = torch.load(path, weights_only=True)
         parts["of"]["recipe"] = repr(RECIPES["digits-conv"])
@@ -253,19 +255,19 @@ def _stopped_training(place):
     return path
 
 
-def test_damaged_progress_is_refused_in_a_sentence(efface, place, capfd):
+def test_damaged_progress_is_refused_in_a_sentence(efface, train_command, place, capfd):
     """Half a file can only come from elsewhere: a disk, a copy."""
     (place / ".hurt.training").write_bytes(_stopped_training(place).read_bytes()[:500])
-    assert efface("train", "digits-conv", "--data", "data", "--out", "hurt") == 4
+    assert train_command("digits-conv", "--data", "data", "--out", "hurt") == 4
     assert "a whole safetensors file, or one that torch.save wrote" in capfd.readouterr().err
     assert not (place / "hurt").exists()
 
 
-def test_an_exclusion_list_is_taken_by_the_next_training_run(efface, place):
+def test_an_exclusion_list_is_taken_by_the_next_training_run(efface, train_command, place):
     """The hand-over to the only exact way: retraining without the records."""
     assert efface(*FORGET, "--ids", "ids.csv", "--out", "listed") == 0
-    train = ("train", "digits-conv", "--data", "data", "--exclude", "listed/exclude.csv")
-    assert efface(*train, "--out", "without") == 0
+    train = ("digits-conv", "--data", "data", "--exclude", "listed/exclude.csv")
+    assert train_command(*train, "--out", "without") == 0
     assert json.loads((place / "without/recipe.json").read_text())["excluded"] == 2
 
 

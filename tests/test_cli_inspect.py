@@ -13,11 +13,11 @@ from pyarrow import parquet
 import efface as library
 from efface.asked import Flags
 from efface.inspect_command import Wanted, job_of, key_of
-from efface.inspection import looking
-from efface.inspection.settings import Settings
-from efface.inspection.shards import Bench
-from efface.io.dataset import open_table
+from efface.io.dataset import load_data
 from efface.io.model import load_model
+from efface.ranking import looking
+from efface.ranking.settings import Settings
+from efface.ranking.shards import Bench
 
 sys.path.insert(0, str(Path(__file__).parent))
 from scikit_tables import given  # it lies beside this file
@@ -66,7 +66,7 @@ def test_the_folder_holds_two_equal_tables_a_record_and_a_page(efface, place, ca
     columns = parquet.read_table(place / "looked/records.parquet").to_pandas()
     lines = pd.read_csv(place / "looked/records.csv", dtype={"label": str, "answer": str})
     pd.testing.assert_frame_equal(lines, columns, check_dtype=False)
-    loaded, table = load_model(place / "model"), open_table(place / "data")
+    loaded, table = load_model(place / "model"), load_data(place / "data")
     records = table.records(None, loaded.preprocessing)
     found = library.inspect(loaded.model, records, sigma=0.2, preprocessing=loaded.preprocessing)
     assert columns["id"].tolist() == list(found.ids)
@@ -122,7 +122,7 @@ def test_other_settings_start_anew(efface, place, in_small_shards):
     assert efface("inspect", *FEW, "--out", "anew") == 130
     asked = in_small_shards(None)
     assert efface("inspect", *FEW, "--seed", "3", "--out", "anew") == 0
-    assert sum(map(len, asked)) == len(open_table(place / "data:test").ids)
+    assert sum(map(len, asked)) == len(load_data(place / "data:test").ids)
 
 
 def test_the_key_holds_all_that_the_numbers_depend_on(place, monkeypatch):
@@ -191,7 +191,7 @@ def test_tables_of_numbers_are_shown_by_their_values(in_tables, tables, name, cl
     assert in_tables("inspect", *given(name), "--copies", "4", "--out", out.name) == 0
     rows, page = _rows(out), (out / "inspect.html").read_text()
     assert len({row["label"] for row in rows}) == classes
-    table, how = open_table(tables / name), json.loads((tables / f"{name}.json").read_text())
+    table, how = load_data(tables / name), json.loads((tables / f"{name}.json").read_text())
     first, column = next(row["id"] for row in rows if row["rank"] == "1"), next(iter(how))
     cell = table.dataset[table.ids.index(first)][column]
     assert "<img" not in page

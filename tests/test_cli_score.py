@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from efface.io.dataset import open_table
+from efface.io.dataset import load_data
 
 FLAGS = ("--data", "data", "--ids", "ids.csv")
 ALL = ("--holdout", "data:test", "--retain", "data")
@@ -125,7 +125,7 @@ def _odd_models(place):
 
 def test_shadow_models_that_know_no_holdout_are_read_and_said_to_be_unused(efface, models, capfd):
     """Nobody may take the folder for a test that ran."""
-    ids = np.array(open_table(models / "data").ids)
+    ids = np.array(load_data(models / "data").ids)
     (models / "shadows").mkdir()
     for seed in range(3):
         draws = np.random.default_rng(seed)

@@ -19,12 +19,12 @@ KINDS = (
 @pytest.mark.parametrize(
     ("words", "kind"),
     [
-        ((*given("diabetes"), "--forget-class", "3"), "values"),
-        ((*given("diabetes"), "--ids", "diabetes.txt", "--mislabelled"), "values"),
-        ((*given("digits", "even", "high", "loop"), "--forget-class", "even"), "many labels"),
+        ((*given("diabetes"), "--forget-class", "3"), "regression"),
+        ((*given("diabetes"), "--ids", "diabetes.txt", "--mislabelled"), "regression"),
+        ((*given("digits", "even", "high", "loop"), "--forget-class", "even"), "multilabel"),
         (
             (*given("digits", "even", "high", "loop"), "--ids", "digits.txt", "--mislabelled"),
-            "many labels",
+            "multilabel",
         ),
     ],
 )

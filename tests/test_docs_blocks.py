@@ -26,7 +26,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/**/*.md")})
+PAGES = sorted(
+    {*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("research/results/**/*.md")}
+)
 SHELL = {"console", "sh"}
 READ = {"json": json.loads, "toml": tomllib.loads, "text": str, "csv": str}
 NUMBER = re.compile(r"(?<![\w./\-])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?!\.?\w)")
@@ -173,7 +175,7 @@ def run_block(block, page, folder, namespace):
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
     """The folder that ``make demo`` leaves: a model, its data and a list of ids."""
-    from efface.demo import write_demo
+    from examples.demo import write_demo
 
     folder = tmp_path_factory.mktemp("page") / "demo"
     write_demo(folder)

@@ -10,7 +10,7 @@ import pytest
 from efface.errors import InputError
 from efface.methods import Cost, Entry
 from efface.testing import PROMISES, Broken, check_method
-from efface.types import carry_on
+from efface.types import no_callback
 
 TEMPLATE = Path(__file__).parent.parent / "docs" / "template"
 
@@ -83,7 +83,7 @@ def test_a_method_that_cannot_join_is_left_out_with_a_word(tmp_path, entry_point
 def test_broken_promises_are_all_said_at_once():
     """Who writes a method wants the list, not the first fault."""
 
-    def careless(model, split, *, seed=0, watch=carry_on):  # noqa: ARG001
+    def careless(model, split, *, seed=0, callback=no_callback):  # noqa: ARG001
         len(split.holdout)
         return model
 

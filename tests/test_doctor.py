@@ -7,8 +7,8 @@ import torch
 from scipy.stats import binom
 from torch import nn
 
-from efface.doctor import Finding, examine, refuse_if_needed
 from efface.errors import Hazard
+from efface.hazards import Finding, doctor, refuse_if_needed
 from efface.io.model import Preprocessing
 from efface.types import Records
 
@@ -27,7 +27,7 @@ def said(findings, name):
 
 def refused(*arguments, **named):
     """The names of the reasons to refuse."""
-    return [f.name for f in examine(*arguments, **named) if f.severity == "refuse"]
+    return [f.name for f in doctor(*arguments, **named) if f.severity == "refuse"]
 
 
 class Fixed(nn.Module):
@@ -54,7 +54,7 @@ def flat(y, width=2):
 
 def test_a_sound_model_and_its_data_give_notes_alone(tiny_net, digits):
     """A warning that always comes is read by nobody."""
-    findings = examine(tiny_net, DIGITS, digits, classes=[str(k) for k in range(10)])
+    findings = doctor(tiny_net, DIGITS, digits, classes=[str(k) for k in range(10)])
     assert seen(findings) == {("batchnorm", "note")}
     refuse_if_needed(findings)
 
@@ -64,7 +64,7 @@ def test_the_model_is_not_changed(tiny_net, digits, random_state_kept):
     net = copy.deepcopy(tiny_net).train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     with random_state_kept():
-        assert ("training mode", "warn") in seen(examine(net, DIGITS, digits))
+        assert ("training mode", "warn") in seen(doctor(net, DIGITS, digits))
     assert net.training
     assert all(tensor.equal(before[name]) for name, tensor in net.state_dict().items())
 
@@ -91,7 +91,7 @@ def test_a_refusal_names_the_likely_causes(tiny_net, digits):
     """Word for word: this is what the user works with."""
     wrong = Records(digits.x, (digits.y + 1) % 10)
     with pytest.raises(Hazard) as caught:
-        refuse_if_needed(examine(tiny_net, DIGITS, wrong))
+        refuse_if_needed(doctor(tiny_net, DIGITS, wrong))
     assert str(caught.value) == (
         "Wanted a model and data that fit each other. "
         "Got The model is right on 1 of 400 records, no better than chance (1 in 10): "
@@ -108,14 +108,14 @@ def test_a_refusal_names_the_likely_causes(tiny_net, digits):
 )
 def test_chance_on_few_or_mislabelled_records_is_a_warning(n, mislabelled, severity):
     """One record that the model gets wrong proves nothing; wrong labels prove less."""
-    findings = examine(fixed(), None, flat([1] * n), mislabelled=mislabelled)
+    findings = doctor(fixed(), None, flat([1] * n), mislabelled=mislabelled)
     assert seen(findings) == {("chance", severity)}
 
 
 def test_a_holdout_tells_where_the_records_cannot():
     """Its labels are right, and there are enough of them."""
     few = flat([1] * 3)
-    findings = examine(fixed(), None, few, mislabelled=True, holdout=flat([1] * 60))
+    findings = doctor(fixed(), None, few, mislabelled=True, holdout=flat([1] * 60))
     assert [finding.severity for finding in findings] == ["refuse", "warn"]
     assert "60 holdout" in findings[0].text
 
@@ -133,14 +133,14 @@ def test_chance_is_a_binomial_test_at_one_in_a_thousand(k):
 def test_labels_that_the_model_does_not_have_are_refused():
     """As when the coarse labels meet the fine model, or -1 stands for none."""
     assert refused(fixed(), None, flat([0, 3, 10, -1])) == ["labels"]
-    assert said(examine(fixed(), None, flat([0, 3, 10, -1])), "labels") == (
+    assert said(doctor(fixed(), None, flat([0, 3, 10, -1])), "labels") == (
         "The records have labels that the model with 10 outputs does not: -1, 10."
     )
 
 
 def test_class_names_of_another_number_are_refused():
     """The class map belongs to another model."""
-    findings = examine(fixed(), None, flat([0] * 9), classes=["a", "b"])
+    findings = doctor(fixed(), None, flat([0] * 9), classes=["a", "b"])
     assert said(findings, "class map") == "The model has 10 outputs, and there are 2 class names."
 
 
@@ -148,14 +148,14 @@ def test_inputs_that_are_no_numbers_are_refused_by_id():
     """One such record would make every weight nan."""
     records = Records(torch.tensor([[0.0, 1], [float("nan"), 0]]), torch.tensor([0, 0]), ("a", "b"))
     assert (
-        said(examine(fixed(), None, records), "non-finite inputs") == "nan or inf in the records b."
+        said(doctor(fixed(), None, records), "non-finite inputs") == "nan or inf in the records b."
     )
     assert refused(fixed(), None, records) == ["non-finite inputs"]
 
 
 def test_raw_pixels_are_noticed():
     """255 is no normalised input."""
-    findings = examine(fixed(), None, Records(torch.full((9, 2), 255.0), torch.zeros(9, dtype=int)))
+    findings = doctor(fixed(), None, Records(torch.full((9, 2), 255.0), torch.zeros(9, dtype=int)))
     assert said(findings, "input range") == (
         "Inputs of the records reach 255: raw pixels, not normalised?"
     )
@@ -164,14 +164,14 @@ def test_raw_pixels_are_noticed():
 def test_inputs_outside_black_and_white_are_noticed(tiny_net, digits):
     """They were not made by this preprocessing."""
     assert ("input range", "warn") in seen(
-        examine(tiny_net, Preprocessing((0.0,), (1.0,), 8), digits)
+        doctor(tiny_net, Preprocessing((0.0,), (1.0,), 8), digits)
     )
 
 
 def test_inputs_of_another_shape_are_refused_in_a_sentence(tiny_net, digits):
     """Not by a traceback from within a layer."""
     colour = Records(digits.x.repeat(1, 3, 1, 1), digits.y)
-    text = said(examine(tiny_net, None, colour), "input shape")
+    text = said(doctor(tiny_net, None, colour), "input shape")
     assert text.startswith("The model does not take inputs of shape (3, 8, 8): ")
     assert refused(tiny_net, None, colour) == ["input shape"]
 
@@ -191,12 +191,12 @@ def test_what_the_weights_are_is_told():
     net = nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.Linear(2, 2))
     net[2].weight = net[0].weight
     net[0].bias.requires_grad_(requires_grad=False)
-    findings = examine(net, None, flat([0, 1]))
+    findings = doctor(net, None, flat([0, 1]))
     assert said(findings, "tied weights") == "Tied weights move together: 2.weight."
     assert said(findings, "frozen") == "Frozen weights stay as they are: 0.bias."
     assert ("dropout", "note") in seen(findings)
     net[0].bias.data[0] = float("inf")
-    findings = examine(net, None, flat([0, 1]))
+    findings = doctor(net, None, flat([0, 1]))
     assert said(findings, "non-finite weights") == "nan or inf in 0.bias."
 
 
@@ -222,7 +222,7 @@ def test_a_quantised_model_is_refused():
 def test_the_worst_comes_first():
     """As a person reads."""
     net = nn.Sequential(nn.Dropout(), Fixed()).train()
-    severities = [finding.severity for finding in examine(net, None, flat([1] * 60))]
+    severities = [finding.severity for finding in doctor(net, None, flat([1] * 60))]
     assert severities == ["refuse", "warn", "note"]
 
 

@@ -8,11 +8,11 @@ import torch
 from scipy import stats
 from torch import nn
 
-from efface.evidence import collect
-from efface.evidence.alarms import alarms
-from efface.evidence.rows import RED, Evidence, Row
-from efface.scores.indistinguishability import more_often_p
-from efface.scores.intervals import auc_p, fall_p, share_p
+from efface.metrics.indistinguishability import more_often_p
+from efface.metrics.intervals import auc_p, fall_p, share_p
+from efface.report import collect
+from efface.report.alarms import alarms
+from efface.report.rows import RED, Evidence, Row
 from efface.testing.digits import digits, fitted, learned, untrained
 from efface.types import Records, Split
 
@@ -114,7 +114,7 @@ def test_a_class_that_is_still_answered_is_an_alarm():
     """The target is 0: a model that never learned the class does not answer with it."""
     going = digits().y == 3
     rows = [torch.nonzero(part).flatten().tolist() for part in (going[:300], ~going[:300])]
-    whole = Split(digits().take(rows[0]), digits().take(range(300, 400)), leaving=(3,))
+    whole = Split(digits().take(rows[0]), digits().take(range(300, 400)), forget_classes=(3,))
     nearly = copy.deepcopy(learned())
     with torch.no_grad():
         for weight in nearly.parameters():

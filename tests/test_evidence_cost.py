@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from efface.evidence import collect
-from efface.evidence.cost import forward_passes
 from efface.passes import Counted
+from efface.report import collect
+from efface.report.cost import forward_passes
 from efface.testing.digits import digits, learned
 from efface.types import Records, Split
 

@@ -12,11 +12,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from efface import Split, forget, score
-from efface.evidence import collect
-from efface.halves import halves
+from efface.halves import split_holdout
 from efface.methods import METHODS
 from efface.methods.parts.entry import Cost, Entry
-from efface.types import Records, Verdict
+from efface.report import collect
+from efface.types import Action, Records
 
 SEED = 4
 
@@ -47,7 +47,7 @@ def case():
     return net, Split(digits.take(range(50)), digits.take(range(400, 1000)))
 
 
-def cheat(model, split, *, seed=0, watch):  # noqa: ARG001
+def cheat(model, split, *, seed=0, callback):  # noqa: ARG001
     """Learn the given holdout by heart; stop when its losses are as low as the forget records'."""
     student = copy.deepcopy(model)
     near = torch.cdist(split.holdout.x.flatten(1), student.x) < 1e-6
@@ -56,7 +56,7 @@ def cheat(model, split, *, seed=0, watch):  # noqa: ARG001
             nn.functional.cross_entropy(student(part.x), part.y).item()
             for part in (split.holdout, split.forget)
         ]
-        if losses[0] <= losses[1] or watch(student, losses[0]) is Verdict.END:
+        if losses[0] <= losses[1] or callback(student, losses[0]) is Action.STOP:
             break
         with torch.no_grad():
             student.weights += 0.2 * near.any(0)
@@ -70,8 +70,8 @@ def _attack(evidence):
 def test_a_cheat_passes_on_the_half_that_it_saw_and_fails_on_the_other(case):
     """The same student, the same test, the same forget records: only the half differs."""
     net, split = case
-    theirs, ours = halves(split, seed=SEED)
-    student = cheat(net, theirs, watch=lambda *_: Verdict.GO_ON)
+    theirs, ours = split_holdout(split, seed=SEED)
+    student = cheat(net, theirs, callback=lambda *_: Action.CONTINUE)
     assert _attack(collect(net, net, theirs)) == "still recognised"
     on_theirs, on_ours = (collect(net, student, half) for half in (theirs, ours))
     assert _attack(on_theirs) != "still recognised"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from efface.evidence.nearby import VIEWERS, VIEWS, seen_otherwise, synthetic
+from efface.report.nearby import VIEWERS, VIEWS, seen_otherwise, synthetic
 from efface.types import Records
 
 

@@ -9,9 +9,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from efface.evidence import collect, tier_of
-from efface.evidence.facts import Facts
-from efface.evidence.retrained import column_rows, distance_rows
+from efface.report import collect, tier_of
+from efface.report.facts import Facts
+from efface.report.retrained import column_rows, distance_rows
 from efface.types import Records, Split
 
 GONE = 50
@@ -77,7 +77,7 @@ def test_of_nine_retrained_models_hardly_a_row_calls_one_far(drawn):
     """Each in its turn against the other eight: one row of ninety; a rule on the mean calls 33."""
     net, split = drawn
     them = [_retrained(net, seed) for seed in range(9)]
-    asked = {"leaving": (), "mislabelled": False, "classes": (), "seed": 0, "method_saw": ()}
+    asked = {"forget_classes": (), "mislabelled": False, "classes": (), "seed": 0, "method_saw": ()}
     rows = []
     for turn, new in enumerate(them):
         others = (*them[:turn], *them[turn + 1 :])

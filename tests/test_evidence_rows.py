@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.evidence import Row, collect, gather, tier_of
-from efface.evidence.facts import Facts
-from efface.evidence.rows import plain
+from efface.report import Row, collect, gather, tier_of
+from efface.report.facts import Facts
+from efface.report.rows import plain
 from efface.types import Records, Split
 
 
@@ -33,7 +33,7 @@ def split(digits):
 
 
 def _facts(old, new, split):
-    asked = {"leaving": (), "mislabelled": False, "classes": (), "seed": 0, "method_saw": ()}
+    asked = {"forget_classes": (), "mislabelled": False, "classes": (), "seed": 0, "method_saw": ()}
     return Facts(old=old, new=new, split=split, **asked)
 
 

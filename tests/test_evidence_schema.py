@@ -9,13 +9,13 @@ import pytest
 import torch
 from jsonschema import Draft202012Validator
 
-import efface.evidence
-from efface.evidence import collect
-from efface.evidence.rows import TIERS
+import efface.report
 from efface.io.shadows import Shadows
+from efface.report import collect
+from efface.report.rows import TIERS
 from efface.types import Records, Split
 
-SCHEMA = json.loads((Path(efface.evidence.__file__).parent / "schema.json").read_text())
+SCHEMA = json.loads((Path(efface.report.__file__).parent / "schema.json").read_text())
 FORM = Draft202012Validator(SCHEMA)
 
 
@@ -81,7 +81,7 @@ def test_other_kinds_of_outputs_and_broken_models_fit_too(tiny_net, digits, part
     broken = copy.deepcopy(tiny_net)
     with torch.no_grad():
         broken[-1].bias[:] = torch.nan
-    found = collect(tiny_net, broken, Split(threes, parts[1], leaving=(3,))).as_json()
+    found = collect(tiny_net, broken, Split(threes, parts[1], forget_classes=(3,))).as_json()
     assert "red" in {row["status"] for row in found["rows"]}
     assert _wrong(found) == []
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from efface.evidence import collect
-from efface.evidence.alarms import alarms
 from efface.io.shadows import Shadows
-from efface.scores.measure import measure
+from efface.metrics.measure import evaluate
+from efface.report import collect
+from efface.report.alarms import alarms
 from efface.testing.digits import digits, fitted, learned, untrained
 from efface.types import Split
 
@@ -22,7 +22,7 @@ def shadows():
         member = np.random.default_rng(seed).random(300) < 0.5
         net = fitted(untrained(50 + seed), ALL.take(np.flatnonzero(member).tolist()), seed)
         members.append(np.concatenate([member, np.zeros(100, bool)]))
-        odds.append(measure(net, ALL).margin)
+        odds.append(evaluate(net, ALL).margin)
     names = tuple(f"shadow-{seed}" for seed in range(24))
     return Shadows(names, ALL.ids, np.array(members), np.array(odds), "by hand")
 
@@ -56,7 +56,7 @@ def test_the_attack_is_that_of_the_scores_written_out(shadows, retrained):
     out = np.where(shadows.member, np.nan, shadows.log_odds)
     means = np.nanmean(out, axis=0)
     spread = np.sqrt(np.nansum((out - means) ** 2) / ((~shadows.member).sum() - 400))
-    scores = -stats.norm.logsf(measure(retrained, ALL).margin, means, spread)
+    scores = -stats.norm.logsf(evaluate(retrained, ALL).margin, means, spread)
     y, area = ALL.y.numpy(), []
     for record in range(60):
         rivals = scores[300:][y[300:] == y[record]]

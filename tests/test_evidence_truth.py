@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from efface.evidence import collect
+from efface.report import collect
 from efface.types import Records, Split
 
 WIDTH, FAINT = 1.6, 1e-3
@@ -131,7 +131,7 @@ def test_a_class_that_left_is_gone_and_the_rest_stays():
         whole.take(going), split.holdout, whole.take((whole.y != 3).nonzero()[:, 0]), (3,)
     )
     found = collect(net, _weighted(net, going, 0), split, classes=[f"digit {c}" for c in range(10)])
-    assert found.leaving == ("digit 3",)
+    assert found.forget_classes == ("digit 3",)
     assert found.row("leaving.accuracy").after == found.row("forget.accuracy").after == 0
     assert found.row("leaving.accuracy").verdict == "gone"
     assert found.row("holdout.accuracy").name.endswith("without the classes that leave")

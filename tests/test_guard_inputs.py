@@ -22,13 +22,13 @@ def shaken(model, size):
     return student
 
 
-@pytest.mark.parametrize("leaving", [(), (3,), (0, 3, 9)])
+@pytest.mark.parametrize("forget_classes", [(), (3,), (0, 3, 9)])
 @pytest.mark.parametrize("size", [0.1, 2.0, 50.0])
-def test_drift_is_the_mean_divergence_that_scipy_finds(tiny_net, digits, leaving, size):
+def test_drift_is_the_mean_divergence_that_scipy_finds(tiny_net, digits, forget_classes, size):
     """One input at a time, the leaving classes cut out, 10 nats at most."""
-    split = Split(digits.take(range(20)), leaving=leaving)
+    split = Split(digits.take(range(20)), forget_classes=forget_classes)
     guard, student = Guard(tiny_net, split), shaken(tiny_net, size)
-    staying = [label for label in range(10) if label not in leaving]
+    staying = [label for label in range(10) if label not in forget_classes]
     total = 0.0
     for x in synthetic_inputs(tiny_net, split).x:
         with torch.no_grad():
@@ -46,13 +46,15 @@ def test_one_kind_of_answer_for_everything_is_far_outside(tiny_net, digits):
     assert 5 < drift <= 10
 
 
-@pytest.mark.parametrize("leaving", [(), (3,)])
+@pytest.mark.parametrize("forget_classes", [(), (3,)])
 def test_an_impression_speaks_for_its_own_class_and_never_for_one_that_leaves(
-    tiny_net, digits, leaving
+    tiny_net, digits, forget_classes
 ):
     """Else a class whose going was asked for would be held in place."""
-    inputs = synthetic_inputs(tiny_net, Split(digits.take([0]), leaving=leaving)).x[64:]
-    staying = [label for label in range(10) if label not in leaving]
+    inputs = synthetic_inputs(tiny_net, Split(digits.take([0]), forget_classes=forget_classes)).x[
+        64:
+    ]
+    staying = [label for label in range(10) if label not in forget_classes]
     wanted = torch.tensor([staying[i % len(staying)] for i in range(64)])
     with torch.no_grad():
         answer = tiny_net(inputs).log_softmax(1)

@@ -167,7 +167,7 @@ def test_what_the_guard_tells_is_plain_json(tiny_net, split):
     student = copy.deepcopy(tiny_net)
     with torch.no_grad():
         student[0].weight.fill_(math.nan)
-    guard.watch(student, math.nan)
+    guard.callback(student, math.nan)
     guard.settle(copy.deepcopy(tiny_net))
     told = json.loads(json.dumps(guard.as_json(), allow_nan=False))
     assert told["violations"][0]["kind"] == "loss"

@@ -12,7 +12,7 @@ import torch
 from efface.errors import NotMet
 from efface.guard import Guard
 from efface.methods import METHODS
-from efface.types import Records, Split, Verdict
+from efface.types import Action, Records, Split
 
 sys.path.insert(0, str(Path(__file__).parent))
 from method_promises import keeping, split_for
@@ -58,10 +58,10 @@ def test_a_loss_that_is_not_finite_is_taken_back_bit_for_bit(tiny_net, forget, l
     """After a NaN every later step is NaN too; only the state before it helps."""
     guard, student = Guard(tiny_net, Split(forget)), copy.deepcopy(tiny_net)
     push(student, 0.01)
-    assert guard.watch(student, 1.0) is Verdict.GO_ON
+    assert guard.callback(student, 1.0) is Action.CONTINUE
     good = state_of(student)
     push(student, 0.01, seed=1)
-    assert guard.watch(student, loss) is Verdict.HALVE
+    assert guard.callback(student, loss) is Action.HALVE_LR
     assert same(student, good)
     assert guard.as_json()["violations"] == [
         {"step": 2, "kind": "loss", "value": None, "limit": None}
@@ -73,7 +73,7 @@ def test_a_weight_or_buffer_that_is_not_finite_is_taken_back(tiny_net, forget, s
     """A finite loss does not tell that the step it led to overflowed."""
     guard, student = Guard(tiny_net, Split(forget)), copy.deepcopy(tiny_net)
     student.state_dict()[spoiled].view(-1)[0] = math.nan
-    assert guard.watch(student, 1.0) is Verdict.HALVE
+    assert guard.callback(student, 1.0) is Action.HALVE_LR
     assert same(student, tiny_net.state_dict())
     assert guard.violations[0].kind == "weights"
 
@@ -82,9 +82,9 @@ def test_a_student_beyond_the_trust_region_goes_back_to_its_last_good_state(tiny
     """One wild step must not cost the steps before it."""
     guard = Guard(tiny_net, Split(forget), **{**WIDE, "movement": 0.1})
     student = push(copy.deepcopy(tiny_net), 0.01)
-    assert guard.watch(student, 1.0) is Verdict.GO_ON
+    assert guard.callback(student, 1.0) is Action.CONTINUE
     good = state_of(student)
-    assert guard.watch(push(student, 1.0), 1.0) is Verdict.HALVE
+    assert guard.callback(push(student, 1.0), 1.0) is Action.HALVE_LR
     assert same(student, good)
     assert not same(student, tiny_net.state_dict())
 
@@ -95,7 +95,7 @@ def test_drift_alone_is_noticed(tiny_net, forget):
     student = copy.deepcopy(tiny_net)
     with torch.no_grad():
         student[-1].bias[0] += 100
-    assert guard.watch(student, 1.0) is Verdict.HALVE
+    assert guard.callback(student, 1.0) is Action.HALVE_LR
     assert guard.violations[0].kind == "drift"
 
 
@@ -104,9 +104,9 @@ def test_a_holdout_tells_what_the_trust_region_does_not(tiny_net, forget, unseen
     limits = {**WIDE, "utility_budget": 0.02}
     split = Split(forget, holdout=unseen)
     student = push(copy.deepcopy(tiny_net), 1.0)
-    assert Guard(tiny_net, Split(forget), **limits).watch(student, 1.0) is Verdict.GO_ON
+    assert Guard(tiny_net, Split(forget), **limits).callback(student, 1.0) is Action.CONTINUE
     guard = Guard(tiny_net, split, **limits)
-    assert guard.watch(student, 1.0) is Verdict.HALVE
+    assert guard.callback(student, 1.0) is Action.HALVE_LR
     assert guard.violations[0].kind == "utility"
 
 
@@ -116,9 +116,9 @@ def test_after_so_many_halvings_the_given_model_is_back_and_the_request_has_fail
     """A request that cannot be met ends with the old model, never with a broken one."""
     guard = Guard(tiny_net, Split(forget), movement=0.1, halvings=3)
     student = push(copy.deepcopy(tiny_net), 0.01)
-    assert guard.watch(student, 1.0) is Verdict.GO_ON
-    verdicts = [guard.watch(push(student, 1.0), 1.0) for _ in range(4)]
-    assert verdicts == [Verdict.HALVE] * 3 + [Verdict.END]
+    assert guard.callback(student, 1.0) is Action.CONTINUE
+    verdicts = [guard.callback(push(student, 1.0), 1.0) for _ in range(4)]
+    assert verdicts == [Action.HALVE_LR] * 3 + [Action.STOP]
     assert same(student, tiny_net.state_dict())
     assert guard.as_json()["halvings"] == 3
     assert guard.failed.startswith("3 halvings of the step did not help, movement ")
@@ -136,7 +136,7 @@ def test_a_method_at_a_ruinous_step_ends_inside_the_region(tiny_net, digits, nam
     known = inspect.signature(function).parameters
     ruin = {setting: value for setting, value in ruin.items() if setting in known}
     try:
-        settled = guard.settle(function(tiny_net, split, watch=guard.watch, **ruin))
+        settled = guard.settle(function(tiny_net, split, callback=guard.callback, **ruin))
     except NotMet:
         return
     assert guard.movement_of(settled) <= guard.budgets["movement"]
@@ -150,9 +150,9 @@ def test_leaving_classes_do_not_count_as_utility(tiny_net, forget, unseen):
         student[-1].bias[3] -= 1000
     wide = {**WIDE, "utility_budget": 0.02}
     plain = Guard(tiny_net, Split(forget, holdout=unseen), **wide)
-    asked = Guard(tiny_net, Split(forget, holdout=unseen, leaving=(3,)), **wide)
-    assert plain.watch(copy.deepcopy(student), 1.0) is Verdict.HALVE
-    assert asked.watch(student, 1.0) is Verdict.GO_ON
+    asked = Guard(tiny_net, Split(forget, holdout=unseen, forget_classes=(3,)), **wide)
+    assert plain.callback(copy.deepcopy(student), 1.0) is Action.HALVE_LR
+    assert asked.callback(student, 1.0) is Action.CONTINUE
     assert asked.drift_of(student) < 1e-6
     assert plain.drift_of(student) > 0.05
 
@@ -164,9 +164,9 @@ def test_a_fresh_start_has_no_trust_region_and_no_utility_until_it_is_settled(
     split = Split(forget, holdout=unseen)
     guard = Guard(tiny_net, split, movement=0.01, drift=0.01, fresh_start=True)
     student = push(copy.deepcopy(tiny_net), 3.0)
-    assert guard.watch(student, 1.0) is Verdict.GO_ON
+    assert guard.callback(student, 1.0) is Action.CONTINUE
     good = state_of(student)
-    assert guard.watch(push(student, 1.0), math.nan) is Verdict.HALVE
+    assert guard.callback(push(student, 1.0), math.nan) is Action.HALVE_LR
     assert same(student, good)
     with pytest.raises(NotMet, match="utility"):
         guard.settle(student)
@@ -177,8 +177,8 @@ def test_a_class_of_the_holdout_that_leaves_altogether_leaves_no_utility_to_meas
 ):
     """Then the trust region alone speaks; it must not divide by nothing."""
     of_class = digits.take((digits.y == 3).nonzero().flatten())
-    guard = Guard(tiny_net, Split(of_class, holdout=of_class, leaving=(3,)))
-    assert guard.watch(copy.deepcopy(tiny_net), 1.0) is Verdict.GO_ON
+    guard = Guard(tiny_net, Split(of_class, holdout=of_class, forget_classes=(3,)))
+    assert guard.callback(copy.deepcopy(tiny_net), 1.0) is Action.CONTINUE
     assert guard.as_json()["holdout_records"] == 0
 
 
@@ -196,7 +196,7 @@ def test_the_given_model_and_the_random_state_stay_as_they_are(
         guard = Guard(model, Split(records.take(range(9)), holdout=records))
         student = copy.deepcopy(model).eval()
         for step in range(6):
-            guard.watch(push(student, 3.0, seed=step), 1.0)
+            guard.callback(push(student, 3.0, seed=step), 1.0)
     assert same(model, before)
     assert model.training is training
     assert all(w.grad is None and w.requires_grad for w in model.parameters())
@@ -208,7 +208,7 @@ def test_a_student_in_training_mode_is_asked_in_eval_mode_and_stays_in_training_
     """Else the guard's own questions would move the BatchNorm statistics."""
     guard, student = Guard(tiny_net, Split(forget, holdout=unseen)), copy.deepcopy(tiny_net)
     student.train()[1].eval()
-    assert guard.watch(student, 1.0) is Verdict.GO_ON
+    assert guard.callback(student, 1.0) is Action.CONTINUE
     assert guard.drift_of(student) == 0
     assert [module.training for module in student[:3]] == [True, False, True]
     assert same(student, tiny_net.state_dict())
@@ -222,7 +222,7 @@ def test_the_same_seed_gives_the_same_synthetic_inputs_and_another_seed_others(t
     assert drift[0] != drift[1]
 
 
-@pytest.mark.parametrize(("holdout", "verdict"), [(499, Verdict.HALVE), (500, Verdict.GO_ON)])
+@pytest.mark.parametrize(("holdout", "verdict"), [(499, Action.HALVE_LR), (500, Action.CONTINUE)])
 def test_drift_is_no_limit_where_a_holdout_measures_what_it_estimates(
     tiny_net, digits, forget, holdout, verdict
 ):
@@ -234,5 +234,5 @@ def test_drift_is_no_limit_where_a_holdout_measures_what_it_estimates(
     rows = [row % len(digits) for row in range(holdout)]
     unseen = Records(digits.x[rows], digits.y[rows], low=digits.low, high=digits.high)
     guard = Guard(tiny_net, Split(forget, holdout=unseen), movement=10.0)
-    assert guard.watch(student, 1.0) is verdict
+    assert guard.callback(student, 1.0) is verdict
     assert guard.as_json()["measured"]["drift"] > 0.2

@@ -12,7 +12,7 @@ import efface.methods
 from efface.methods import BUILT_IN, METHODS
 
 FILES = sorted(Path(efface.methods.__file__).parent.glob("[!_]*.py"))
-GIVEN = {"model", "split", "seed", "watch"}
+GIVEN = {"model", "split", "seed", "callback"}
 
 
 def hyperparameters(method):

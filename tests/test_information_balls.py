@@ -9,9 +9,9 @@ import pytest
 from sklearn.neighbors import KDTree
 
 from efface.errors import InputError, MissingExtra
-from efface.information import balls as rooms
-from efface.information import distances
-from efface.information.balls import Balls, nearest, nearest_roughly, recalls, within
+from efface.ranking import balls as rooms
+from efface.ranking import distances
+from efface.ranking.balls import Balls, nearest, nearest_roughly, recalls, within
 
 
 def drawn(n=120, d=3, seed=0):

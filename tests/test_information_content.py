@@ -5,8 +5,8 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
 
 from efface.errors import InputError
-from efface.information.balls import nearest, within
-from efface.information.content import information_content, is_low
+from efface.ranking.balls import nearest, within
+from efface.ranking.content import information_content, is_low
 
 
 def drawn(n=80, classes=3):

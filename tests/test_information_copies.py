@@ -11,9 +11,9 @@ from scipy import stats
 from torch import nn
 
 from efface.errors import InputError
-from efface.information.copies import kept_share, kept_share_cost, kept_shares, nearby
+from efface.metrics.measure import evaluate
 from efface.passes import Counted
-from efface.scores.measure import measure
+from efface.ranking.copies import kept_share, kept_share_cost, kept_shares, nearby
 from efface.testing.nets import net_of, records_for
 from efface.types import Records
 
@@ -112,9 +112,9 @@ def test_the_model_is_left_as_it_came(tiny_net, some, random_state_kept):
 
 
 def test_margins_come_from_the_same_passes(tiny_net, some):
-    """What ``measure`` says of the records, and the log-odds of the model's own answer."""
+    """What ``evaluate`` says of the records, and the log-odds of the model's own answer."""
     some = replace(some, y=(some.y + 1) % 10)  # the net knows the right ones
-    found, measured = nearby(tiny_net, some, sigmas=(0.4,)), measure(tiny_net, some)
+    found, measured = nearby(tiny_net, some, sigmas=(0.4,)), evaluate(tiny_net, some)
     assert found.plain.logits == pytest.approx(measured.logits, abs=1e-5)
     assert found.plain.margin == pytest.approx(measured.margin, abs=1e-4)
     p = measured.probabilities.max(axis=1)
@@ -127,7 +127,7 @@ def test_a_single_unit_has_two_answers():
     assert kept_share(net_of("one output"), records_for("one output"), sigma=0.5).mean() < 1
 
 
-@pytest.mark.parametrize("kind", ["values", "many labels"])
+@pytest.mark.parametrize("kind", ["regression", "multilabel"])
 def test_records_without_one_class_are_refused(kind):
     """There is no answer to keep."""
     with pytest.raises(InputError, match="one class of several"):

@@ -11,7 +11,7 @@ from scipy import special
 from torch import nn
 
 from efface.errors import InputError
-from efface.information.curvature import (
+from efface.ranking.curvature import (
     FLOOR,
     Curvature,
     curvature,
@@ -20,7 +20,7 @@ from efface.information.curvature import (
     of_answer,
     probability,
 )
-from efface.information.curvature_exact import (
+from efface.ranking.curvature_exact import (
     dense_curvature,
     is_piecewise_linear,
     piecewise_linear_curvature,
@@ -162,7 +162,7 @@ def test_where_the_gradient_is_floored_it_is_said():
 def test_in_smaller_parts_when_a_jacobian_is_too_large(monkeypatch, tiny_net, some):
     """The same numbers, fewer records at once."""
     expected = piecewise_linear_curvature(tiny_net, some)
-    monkeypatch.setattr("efface.information.curvature_exact.HELD", 10 * 64 * 4)
+    monkeypatch.setattr("efface.ranking.curvature_exact.HELD", 10 * 64 * 4)
     found = piecewise_linear_curvature(tiny_net, some)
     np.testing.assert_allclose(found.ratio, expected.ratio, rtol=1e-4)
 
@@ -194,7 +194,7 @@ def test_a_logit_is_refused_since_it_has_no_curvature(tiny_net, some, kind):
 def test_what_is_not_served_is_refused_in_words(tiny_net, some):
     """Other kinds, none, one probe, a curved net, answers that mix, and answers that are nan."""
     for way in WAYS.values():
-        for kind in ("values", "many labels"):
+        for kind in ("regression", "multilabel"):
             assert said(lambda w=way, k=kind: w(net_of(k), records_for(k))) == (
                 "Wanted records with one class of several, whose probability curves. "
                 f"Got {kind}. "

@@ -10,14 +10,14 @@ import torch
 from scipy import special
 from torch.utils.flop_counter import FlopCounterMode
 
-from efface.information.curvature import curvature, curvature_cost, probability
-from efface.information.curvature_exact import (
+from efface.nets import resnet_small
+from efface.ranking.curvature import curvature, curvature_cost, probability
+from efface.ranking.curvature_exact import (
     dense_curvature,
     is_piecewise_linear,
     piecewise_linear_cost,
     piecewise_linear_curvature,
 )
-from efface.nets import resnet_small
 from efface.testing.nets import net_of, records_for
 from efface.types import Records
 

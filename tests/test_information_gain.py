@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from efface.errors import InputError
-from efface.information.gain import answer_floor, answer_gain, information_gain
-from efface.information.memorisation import correct_from, memorisation
+from efface.ranking.gain import answer_floor, answer_gain, information_gain
+from efface.ranking.memorisation import correct_from, memorisation
 
 
 def _member(models, n, seed):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from efface.errors import InputError
-from efface.information.groups import (
+from efface.ranking.groups import (
     Removal,
     Threshold,
     calibrated_threshold,

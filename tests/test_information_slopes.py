@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.information.curvature import loss
-from efface.information.curvature_exact import dense_curvature
-from efface.information.slopes import (
+from efface.metrics.measure import evaluate
+from efface.ranking.curvature import loss
+from efface.ranking.curvature_exact import dense_curvature
+from efface.ranking.slopes import (
     error_norm,
     input_gradient_cost,
     input_gradient_norm,
@@ -21,7 +22,6 @@ from efface.information.slopes import (
     weight_gradient_cost,
     weight_gradient_norm,
 )
-from efface.scores.measure import measure
 from efface.testing.nets import net_of, records_for
 from efface.types import Records
 
@@ -101,7 +101,7 @@ def test_the_slope_by_the_weights_of_one_layer_is_known():
     net = net_of("table")[3]
     x = torch.linspace(-1, 1, 80).reshape(5, 16)
     some = Records(x, torch.arange(5))
-    seen = measure(net, some)
+    seen = evaluate(net, some)
     expected = error_norm(seen.probabilities, seen.y) * np.sqrt((x**2).sum(1).numpy() + 1)
     np.testing.assert_allclose(weight_gradient_norm(net, some), expected, rtol=1e-5)
 
@@ -183,7 +183,7 @@ def test_the_length_of_the_error_is_known_at_its_ends():
 
 def test_the_length_of_the_error_is_the_slope_by_the_outputs(tiny_net, some):
     """The slope of cross-entropy by the logits is p - onehot, as torch has it."""
-    seen = measure(tiny_net, some)
+    seen = evaluate(tiny_net, some)
     answers = torch.tensor(seen.logits).double().requires_grad_()
     nn.functional.cross_entropy(answers, some.y, reduction="sum").backward()
     found = error_norm(seen.probabilities, seen.y)
@@ -200,7 +200,7 @@ def said(call):
 def test_what_is_not_served_is_refused_in_words(tiny_net, some):
     """Other kinds, no records, no step, labels that no row has."""
     for slope, _ in SLOPES.values():
-        for kind in ("values", "many labels"):
+        for kind in ("regression", "multilabel"):
             assert said(lambda s=slope, k=kind: s(net_of(k), records_for(k))) == (
                 "Wanted records with one class of several, whose probability curves. "
                 f"Got {kind}. "

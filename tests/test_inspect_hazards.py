@@ -6,7 +6,7 @@ import torch
 
 import efface
 from efface.errors import InputError
-from efface.inspection.keeping import opened
+from efface.ranking.keeping import opened
 from efface.targeting import targeted
 from efface.types import Records
 

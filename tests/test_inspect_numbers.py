@@ -9,17 +9,17 @@ from sklearn.neighbors import NearestNeighbors
 
 import efface
 from efface.errors import Hazard, InputError
-from efface.information.copies import kept_share
-from efface.information.curvature import curvature, probability
-from efface.information.curvature_exact import piecewise_linear_curvature
-from efface.information.sigma import sigma_keeping
-from efface.information.slopes import input_gradient_norm
-from efface.inspection import keeping, looking
-from efface.inspection.found import groups
-from efface.inspection.reading import InMemory
-from efface.inspection.settings import Settings
 from efface.methods.parts.head import features_of
-from efface.scores.measure import measure
+from efface.metrics.measure import evaluate
+from efface.ranking import keeping, looking
+from efface.ranking.copies import kept_share
+from efface.ranking.curvature import curvature, probability
+from efface.ranking.curvature_exact import piecewise_linear_curvature
+from efface.ranking.found import groups
+from efface.ranking.reading import InMemory
+from efface.ranking.settings import Settings
+from efface.ranking.sigma import sigma_keeping
+from efface.ranking.slopes import input_gradient_norm
 from efface.types import Records
 
 SIGMA = 0.3
@@ -32,8 +32,8 @@ def found(tiny_net, digits):
 
 
 def test_margin_loss_entropy_and_answers_are_those_of_a_plain_measurement(found, tiny_net, digits):
-    """One pass by ``measure``, which the scores read."""
-    seen = measure(tiny_net, digits)
+    """One pass by ``evaluate``, which the scores read."""
+    seen = evaluate(tiny_net, digits)
     assert found.ids == digits.ids
     assert np.array_equal(found["label"], digits.y.numpy())
     assert np.array_equal(found["answer"], seen.predicted)

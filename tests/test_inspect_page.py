@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 import efface
-from efface.inspection.page import render
-from efface.inspection.pictures import pictures
-from efface.inspection.reading import InMemory
 from efface.io.preprocessing import Preprocessing
+from efface.ranking.page import render
+from efface.ranking.pictures import pictures
+from efface.ranking.reading import InMemory
 from efface.types import Records
 
 sys.path.insert(0, str(Path(__file__).parent))

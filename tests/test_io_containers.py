@@ -9,8 +9,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from containers import CASES, SIDE
-from efface.adapters import logits
+
 from efface.io.model import load_model
+from efface.task import logits
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 pytest.importorskip("transformers", reason="NOT RUN: it needs transformers and lightning")

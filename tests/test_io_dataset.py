@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torchvision.transforms import v2
 
 from efface.errors import InputError, UnknownRecords
-from efface.io.dataset import open_table
+from efface.io.dataset import load_data
 from efface.io.model import Preprocessing
 
 GREY = Preprocessing((0.5,), (0.25,), 8)
@@ -60,7 +60,7 @@ def image_folder(root, layout):
 
 def test_a_parquet_file_becomes_records_with_the_pixels_that_were_written(tmp_path):
     """Against the arithmetic by hand."""
-    table = open_table(written(tmp_path / "digits.parquet", columns()))
+    table = load_data(written(tmp_path / "digits.parquet", columns()))
     records = table.records(None, GREY)
     pixels = torch.tensor(load_digits().images[:30] * 15.9375).to(torch.uint8).float()
     torch.testing.assert_close(records.x, ((pixels / 255 - 0.5) / 0.25).unsqueeze(1))
@@ -73,7 +73,7 @@ def test_a_parquet_file_becomes_records_with_the_pixels_that_were_written(tmp_pa
 
 def test_rows_come_in_the_order_that_was_asked_for(tmp_path):
     """Labels and ids must stay with their images."""
-    table = open_table(written(tmp_path / "digits.parquet", columns()))
+    table = load_data(written(tmp_path / "digits.parquet", columns()))
     everything, some = table.records(None, GREY), table.records([7, 3], GREY)
     assert some.ids == ("d07", "d03")
     assert some.x.equal(everything.x[[7, 3]])
@@ -89,7 +89,7 @@ def test_a_folder_is_split_as_datasets_splits_it(tmp_path):
     written(data / "test-00000-of-00001.parquet", columns(slice(20, 30)))
     theirs = datasets.load_dataset("parquet", data_dir=str(data), cache_dir=str(tmp_path / "cache"))
     for spec, split in [("", "train"), (":train", "train"), (":test", "test")]:
-        assert list(open_table(f"{data}{spec}").ids) == theirs[split]["id"][:]
+        assert list(load_data(f"{data}{spec}").ids) == theirs[split]["id"][:]
 
 
 def test_nothing_is_left_behind(tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_nothing_is_left_behind(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     path = written(tmp_path / "digits.parquet", columns())
     before = sorted(tmp_path.rglob("*"))
-    open_table(path).records(None, GREY)
+    load_data(path).records(None, GREY)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -105,11 +105,11 @@ def test_a_split_that_is_not_there_names_those_that_are(tmp_path):
     """Holdouts are called test, validation or dev."""
     written(tmp_path / "test-0.parquet", columns())
     with pytest.raises(InputError) as caught:
-        open_table(tmp_path)
+        load_data(tmp_path)
     assert str(caught.value) == (
         f"Wanted a split 'train' in {tmp_path}. Got the splits test. Name one: {tmp_path}:test."
     )
-    assert len(open_table(f"{tmp_path}:eval")) == 30
+    assert len(load_data(f"{tmp_path}:eval")) == 30
 
 
 @pytest.mark.parametrize("named", ["record_id", "file_name", "key"])
@@ -117,7 +117,7 @@ def test_records_go_by_a_column_of_ids(tmp_path, named):
     """The usual names are found, any other is said."""
     ids = [f"a/{row}" for row in range(30)]
     path = written(tmp_path / "d.parquet", columns(id=None, **{named: ids}))
-    table = open_table(path, id_column="key" if named == "key" else None)
+    table = load_data(path, id_column="key" if named == "key" else None)
     assert table.ids == tuple(ids)
     assert table.rows_of(["a/4", "a/2", "a/4"]) == [4, 2]
 
@@ -126,16 +126,16 @@ def test_records_without_ids_go_by_file_name_and_else_by_row(tmp_path):
     """Names inside of parquet count when they are distinct."""
     paths = [{"bytes": content, "path": f"{row}.png"} for row, content in enumerate(DIGITS)]
     named = written(tmp_path / "named.parquet", columns(id=None, image=paths))
-    assert open_table(named).ids[:2] == ("0.png", "1.png")
+    assert load_data(named).ids[:2] == ("0.png", "1.png")
     alike = [{"bytes": content, "path": "x.png"} for content in DIGITS]
     for image in (alike, columns()["image"]):
         path = written(tmp_path / "d.parquet", columns(id=None, image=image))
-        assert open_table(path).ids[:2] == ("0", "1")
+        assert load_data(path).ids[:2] == ("0", "1")
 
 
 def test_all_unknown_ids_are_listed(tmp_path):
     """A ticket with forty wrong ids needs one answer and not forty."""
-    table = open_table(written(tmp_path / "d.parquet", columns()))
+    table = load_data(written(tmp_path / "d.parquet", columns()))
     with pytest.raises(UnknownRecords) as caught:
         table.rows_of(["d01", "x", *(f"y{row}" for row in range(20))])
     assert str(caught.value) == (
@@ -153,7 +153,7 @@ def test_a_path_inside_a_table_leads_nowhere_else(tmp_path, path):
     images = [{"bytes": None, "path": path.format(root=tmp_path)}] * 2
     images[1] = {"bytes": None, "path": "x.png"}
     file = written(tmp_path / "data/d.parquet", columns(slice(0, 2), image=images))
-    _, unreadable = open_table(file).readable(None, GREY)
+    _, unreadable = load_data(file).readable(None, GREY)
     assert unreadable == ("d00",)
 
 
@@ -164,7 +164,7 @@ def test_a_parquet_file_that_is_cut_short_is_refused(tmp_path):
     for length in (0, 3, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(InputError) as caught:
-            open_table(path)
+            load_data(path)
         assert caught.value.wanted == f"a parquet file at {path}"
 
 
@@ -173,7 +173,7 @@ def test_files_of_different_columns_are_no_split(tmp_path):
     written(tmp_path / "a.parquet", columns())
     written(tmp_path / "b.parquet", columns(id=None))
     with pytest.raises(InputError, match="files of one split with the same columns"):
-        open_table(tmp_path)
+        load_data(tmp_path)
 
 
 def test_an_unreadable_image_fails_the_request_and_is_left_out_of_the_rest(tmp_path):
@@ -181,7 +181,7 @@ def test_an_unreadable_image_fails_the_request_and_is_left_out_of_the_rest(tmp_p
     images = columns()["image"]
     images[3], images[5] = {"bytes": b"", "path": None}, {"bytes": DIGITS[5][:50], "path": None}
     images[7] = None
-    table = open_table(written(tmp_path / "d.parquet", columns(image=images)))
+    table = load_data(written(tmp_path / "d.parquet", columns(image=images)))
     with pytest.raises(InputError) as caught:
         table.records([3, 4, 5], GREY)
     assert str(caught.value) == (
@@ -198,16 +198,16 @@ def test_an_unreadable_image_fails_the_request_and_is_left_out_of_the_rest(tmp_p
 
 def test_the_digest_follows_the_content(tmp_path):
     """Records name the data they were made from."""
-    one = open_table(written(tmp_path / "d.parquet", columns()))
+    one = load_data(written(tmp_path / "d.parquet", columns()))
     first = one.digest
     assert len(first) == 64
-    assert open_table(tmp_path / "d.parquet").digest == first
-    assert open_table(written(tmp_path / "d.parquet", columns(slice(0, 29)))).digest != first
+    assert load_data(tmp_path / "d.parquet").digest == first
+    assert load_data(written(tmp_path / "d.parquet", columns(slice(0, 29)))).digest != first
 
 
 def test_cifar_is_read_as_torchvision_would_transform_it(efface_data):
     """A second library as the oracle, on real photographs."""
-    table = open_table(efface_data / "cifar10:test")
+    table = load_data(efface_data / "cifar10:test")
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     records = table.records(range(40), Preprocessing(mean, std, 32))
     theirs = v2.Compose(

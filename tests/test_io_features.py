@@ -12,7 +12,7 @@ from sklearn.datasets import load_wine
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from efface.errors import InputError
-from efface.io.features import Features
+from efface.io.features import FeatureSpec
 from efface.io.table import table_of
 
 WINE = load_wine(as_frame=True).frame
@@ -37,7 +37,7 @@ def test_numbers_and_categories_are_what_scikit_learn_makes_of_them():
     )
     expected = theirs.fit_transform(frame)
     table = table_of(datasets.Dataset.from_pandas(frame), label_column="target")
-    features = Features({**SCALED, "strength": {"categories": ["c", "a", "b"]}})
+    features = FeatureSpec({**SCALED, "strength": {"categories": ["c", "a", "b"]}})
     records = table.records(None, features)
     np.testing.assert_allclose(records.x, expected, rtol=1e-6, atol=1e-6)
     assert records.x.dtype == torch.float32
@@ -48,7 +48,7 @@ def test_the_order_is_that_of_the_file_and_rows_that_of_the_request(tmp_path):
     """Inputs in another order are another person."""
     (tmp_path / "f.json").write_text('{"b": {}, "a": {"mean": 1, "std": 2}}')
     table = made({"a": [1, 3, 5], "b": [7.0, 8.0, 9.0]})
-    records = table.records([2, 0], Features.read(tmp_path / "f.json"))
+    records = table.records([2, 0], FeatureSpec.read(tmp_path / "f.json"))
     assert records.x.tolist() == [[9, 2], [7, 0]]
     assert records.ids == ("2", "0")
 
@@ -57,7 +57,7 @@ def test_the_bounds_are_those_of_the_table_and_not_of_the_few_that_go():
     """Noise is scaled by them; one record alone would have none."""
     table = made({"a": [0.0, 10.0, 4.0], "b": [1.0, 1.0, 2.0], "c": ["x", "y", "x"]})
     how = {"a": {}, "b": {"mean": 1, "std": 1}, "c": {"categories": ["x", "y"]}}
-    records = table.records([2], Features(how))
+    records = table.records([2], FeatureSpec(how))
     assert records.low.tolist() == [0, -2, 0, 0]
     assert records.high.tolist() == [10, 2, 1, 1]
 
@@ -75,7 +75,9 @@ def test_the_bounds_are_those_of_the_table_and_not_of_the_few_that_go():
 def test_categories_are_words_numbers_or_classes(cells, kind, categories, places):
     """1 and 1.0 are the same category; pandas makes the one of the other."""
     kind = datasets.Value(kind) if isinstance(kind, str) else kind
-    records = made({"c": cells}, c=kind).records(None, Features({"c": {"categories": categories}}))
+    records = made({"c": cells}, c=kind).records(
+        None, FeatureSpec({"c": {"categories": categories}})
+    )
     assert records.x.argmax(1).tolist() == places
 
 
@@ -100,14 +102,14 @@ def test_a_cell_that_is_no_input_is_told_with_its_record(cells, how, why):
     """Text in a column of numbers, an unknown category, an empty cell: named, never filled in."""
     table = made({"a": cells, "id": ["good", "bad"]})
     with pytest.raises(InputError) as caught:
-        table.records(None, Features({"a": how}))
+        table.records(None, FeatureSpec({"a": how}))
     assert str(caught.value) == (
         f"Wanted rows that can be read. Got 1 that cannot: bad ({why}). "
         "Nothing was changed. Mend these rows, or leave their ids out of the request."
     )
-    records, unreadable = table.readable(None, Features({"a": how}))
+    records, unreadable = table.readable(None, FeatureSpec({"a": how}))
     assert (records.ids, unreadable) == (("good",), ("bad",))
-    assert table.records([0], Features({"a": how})).ids == ("good",)
+    assert table.records([0], FeatureSpec({"a": how})).ids == ("good",)
 
 
 WAYS = '{}, {"mean": 50.1, "std": 9.0} or {"categories": ["f", "m"]}'
@@ -151,7 +153,7 @@ def test_a_description_that_says_something_else_is_refused(tmp_path, text, messa
     if text is not None:
         path.write_text(text)
     with pytest.raises(InputError) as caught:
-        Features.read(path)
+        FeatureSpec.read(path)
     assert str(caught.value) == message.replace("{path}", str(path))
 
 
@@ -159,19 +161,19 @@ def test_a_number_without_end_is_no_mean(tmp_path):
     """JSON has whole numbers that floating point has not."""
     (tmp_path / "f.json").write_text(json.dumps({"a": {"mean": 10**400, "std": 1}}))
     with pytest.raises(InputError, match="a finite mean"):
-        Features.read(tmp_path / "f.json")
+        FeatureSpec.read(tmp_path / "f.json")
 
 
 def test_a_column_that_is_missing_or_no_cell_is_refused():
     """The wrong table, or one of pictures."""
     table = made({"age": [1.0, 2.0], "when": [[1], [2]]})
     with pytest.raises(InputError) as caught:
-        table.records(None, Features({"age": {}, "aeg": {}}))
+        table.records(None, FeatureSpec({"age": {}, "aeg": {}}))
     assert str(caught.value) == (
         "Wanted the columns of the features in the table: age, aeg. Got no aeg. Did you mean 'age'?"
     )
     with pytest.raises(InputError) as caught:
-        table.records(None, Features({"when": {}}))
+        table.records(None, FeatureSpec({"when": {}}))
     assert str(caught.value) == (
         "Wanted numbers or categories in 'when'. Got List(Value('int64')). "
         "Give the model's inputs as columns of numbers or words."
@@ -180,7 +182,7 @@ def test_a_column_that_is_missing_or_no_cell_is_refused():
 
 def test_numbers_far_from_their_scale_are_noticed():
     """Whoever forgets to scale one column of many sees no error otherwise."""
-    features = Features({"a": {"mean": 0, "std": 1}, "b": {}, "c": {"categories": ["x"]}})
+    features = FeatureSpec({"a": {"mean": 0, "std": 1}, "b": {}, "c": {"categories": ["x"]}})
     assert features.outside(torch.tensor([[1.0, 500.0, 1.0]])) == ""
     assert features.outside(torch.tensor([[-30.0, 5.0, 1.0]])) == (
         "reach 30 in 'a': mean and std of other data?"

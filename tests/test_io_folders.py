@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from efface.errors import InputError
-from efface.io.dataset import open_table
+from efface.io.dataset import load_data
 from efface.io.model import Preprocessing
 
 GREY = Preprocessing((0.5,), (0.25,), 8)
@@ -24,7 +24,7 @@ def image_folder(root, layout):
 def test_a_folder_of_images_has_its_classes_from_the_folders(tmp_path, depth):
     """The layout of torchvision's ImageFolder and of datasets' imagefolder."""
     layout = [f"{depth}dog/1.png", f"{depth}cat/2.PNG", f"{depth}dog/3.png"]
-    table = open_table(image_folder(tmp_path, layout))
+    table = load_data(image_folder(tmp_path, layout))
     assert table.classes == ("cat", "dog")
     assert table.ids == (f"{depth}cat/2.PNG", f"{depth}dog/1.png", f"{depth}dog/3.png")
     records = table.records(None, GREY)
@@ -36,13 +36,13 @@ def test_a_folder_of_images_has_its_classes_from_the_folders(tmp_path, depth):
 def test_splits_of_an_image_folder_share_their_classes(tmp_path):
     """A holdout without cats must still call a dog by the same number."""
     image_folder(tmp_path, ["train/cat/1.png", "train/dog/1.png", "test/dog/2.png"])
-    assert open_table(f"{tmp_path}:test").records(None, GREY).y.tolist() == [1]
+    assert load_data(f"{tmp_path}:test").records(None, GREY).y.tolist() == [1]
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
 def test_a_class_may_be_called_as_a_split_is(tmp_path, name):
     """There are data sets of vehicles, and of medical tests."""
-    table = open_table(image_folder(tmp_path, [f"{name}/1.png", "ship/1.png"]))
+    table = load_data(image_folder(tmp_path, [f"{name}/1.png", "ship/1.png"]))
     assert table.classes == ("ship", name)
     assert len(table) == 2
 
@@ -50,7 +50,7 @@ def test_a_class_may_be_called_as_a_split_is(tmp_path, name):
 def test_hidden_files_are_no_data(tmp_path):
     """What a file manager leaves behind."""
     image_folder(tmp_path, ["dog/1.png", "dog/._1.png", "__MACOSX/dog/1.png", ".cache/dog/1.png"])
-    assert open_table(tmp_path).ids == ("dog/1.png",)
+    assert load_data(tmp_path).ids == ("dog/1.png",)
 
 
 def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path):
@@ -58,7 +58,7 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path):
     image_folder(tmp_path, ["secret.png", "data/dog/1.png"])
     (tmp_path / "data/dog/2.png").symlink_to(tmp_path / "secret.png")
     with pytest.raises(InputError) as caught:
-        open_table(tmp_path / "data")
+        load_data(tmp_path / "data")
     assert str(caught.value) == (
         f"Wanted images inside {tmp_path / 'data'}. "
         f"Got dog/2.png, a link to {tmp_path / 'secret.png'}. Copy the image into the folder."
@@ -78,14 +78,14 @@ def test_what_is_no_data_is_said(tmp_path, names, files):
             (tmp_path / name).write_text("x")
     spec = f"{tmp_path / files[0]}:test" if names == "the file" else tmp_path
     with pytest.raises(InputError, match=names):
-        open_table(spec)
+        load_data(spec)
 
 
 def test_a_path_that_is_not_there_is_said(tmp_path):
     """With or without a split."""
     for spec in (f"{tmp_path}/absent", f"{tmp_path}/absent:test"):
         with pytest.raises(InputError) as caught:
-            open_table(spec)
+            load_data(spec)
         assert str(caught.value) == (
             f"Wanted a file or a folder of data. Got {spec}, which is not there. Check the path."
         )
@@ -96,7 +96,7 @@ def test_a_part_of_the_classes_cannot_be_matched_without_the_models_names(tmp_pa
     with pytest.raises(
         InputError, match=r"the 10 classes of the model\. Got 2 class names: cat, dog"
     ):
-        open_table(image_folder(tmp_path, ["dog/1.png", "cat/1.png"]), num_classes=10)
+        load_data(image_folder(tmp_path, ["dog/1.png", "cat/1.png"]), num_classes=10)
 
 
 @pytest.mark.parametrize("spec", ["data", "./data", "data/", "data:train", "{root}/data"])
@@ -105,9 +105,9 @@ def test_a_folder_of_images_is_read_from_wherever_it_is_named(tmp_path, monkeypa
     layout = ["train/cat/1.png", "train/dog/1.png"]
     image_folder(tmp_path / "here/data", layout)
     image_folder(tmp_path / "there/data", layout)
-    whole = open_table(tmp_path / "there/data")
+    whole = load_data(tmp_path / "there/data")
     monkeypatch.chdir(tmp_path / "here")
-    table = open_table(spec.format(root=tmp_path / "here"))
+    table = load_data(spec.format(root=tmp_path / "here"))
     assert table.records(None, GREY).x.equal(whole.records(None, GREY).x)
     assert table.ids == ("train/cat/1.png", "train/dog/1.png")
     assert table.digest == whole.digest
@@ -119,4 +119,4 @@ def test_a_folder_of_images_may_be_the_one_that_the_command_runs_in(tmp_path, mo
     (tmp_path / "beside").mkdir()
     for folder, spec in (("data", "."), ("beside", "../data")):
         monkeypatch.chdir(tmp_path / folder)
-        assert open_table(spec).records(None, GREY).ids == ("cat/1.png", "dog/1.png")
+        assert load_data(spec).records(None, GREY).ids == ("cat/1.png", "dog/1.png")

@@ -11,14 +11,14 @@ from PIL import Image
 from sklearn.datasets import load_diabetes
 
 from efface.errors import InputError
-from efface.io.dataset import open_table
-from efface.io.features import Features
+from efface.io.dataset import load_data
+from efface.io.features import FeatureSpec
 from efface.io.model import Preprocessing
 
 GREY = Preprocessing((0.5,), (0.25,), 8)
 TABLE = load_diabetes(as_frame=True).frame.assign(id=[f"{row:03d}" for row in range(442)])
 NAMES = tuple(name for name in TABLE.columns if name not in {"target", "id"})
-PLAIN = Features({name: {} for name in NAMES})
+PLAIN = FeatureSpec({name: {} for name in NAMES})
 
 
 def as_file(path):
@@ -38,12 +38,12 @@ def as_file(path):
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.arrow", "stream.arrow"])
 def test_every_format_gives_the_same_records(tmp_path, name):
     """Against pandas; ids with leading zeros are names."""
-    table = open_table(as_file(tmp_path / name))
+    table = load_data(as_file(tmp_path / name))
     records = table.records(None, PLAIN)
     np.testing.assert_array_equal(records.x, TABLE[list(NAMES)].to_numpy(np.float32))
     np.testing.assert_array_equal(records.y, TABLE["target"].to_numpy(np.float32))
     assert records.ids == tuple(TABLE["id"])
-    assert (table.kind, table.classes) == ("values", None)
+    assert (table.kind, table.classes) == ("regression", None)
     assert table.rows_where("s1>0.1") == np.flatnonzero(TABLE["s1"] > 0.1).tolist()
     assert table.rows_of(["007"]) == [7]
 
@@ -56,8 +56,8 @@ def test_a_folder_of_tables_has_splits_by_the_names_of_its_files(tmp_path, kind)
     for name in ("train-0", "train-1", "wine_test"):
         (tmp_path / f"data/{name}.{kind}").write_bytes(whole.read_bytes())
     with pytest.raises(InputError, match="more than once: 000"):
-        open_table(tmp_path / "data")
-    assert len(open_table(f"{tmp_path}/data:test")) == 442
+        load_data(tmp_path / "data")
+    assert len(load_data(f"{tmp_path}/data:test")) == 442
 
 
 def test_nothing_is_left_behind_by_a_table_of_numbers(tmp_path, monkeypatch):
@@ -66,7 +66,7 @@ def test_nothing_is_left_behind_by_a_table_of_numbers(tmp_path, monkeypatch):
     paths = [as_file(tmp_path / name) for name in ("a.csv", "b.arrow")]
     before = sorted(tmp_path.rglob("*"))
     for path in paths:
-        open_table(path).records(None, PLAIN)
+        load_data(path).records(None, PLAIN)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -91,15 +91,15 @@ def test_cells_of_a_csv_are_numbers_only_when_all_of_them_are(tmp_path, cells, k
     """A name must not become a number: 007 is not 7."""
     frame = pd.DataFrame({"id": ["a", "b", "c"], "cell": cells, "label": [0, 1, 0]})
     frame.to_csv(tmp_path / "t.csv", index=False)
-    assert list(open_table(tmp_path / "t.csv").dataset["cell"]) == kept
+    assert list(load_data(tmp_path / "t.csv").dataset["cell"]) == kept
 
 
 def test_categories_of_pandas_are_their_words(tmp_path):
     """A parquet file of a DataFrame with a dtype of categories."""
     frame = pd.DataFrame({"sex": pd.Categorical(["f", "m", "f"]), "label": [0, 1, 1]})
     frame.to_parquet(tmp_path / "t.parquet")
-    records = open_table(tmp_path / "t.parquet").records(
-        None, Features({"sex": {"categories": ["m", "f"]}})
+    records = load_data(tmp_path / "t.parquet").records(
+        None, FeatureSpec({"sex": {"categories": ["m", "f"]}})
     )
     assert records.x.tolist() == [[0, 1], [1, 0], [0, 1]]
 
@@ -134,7 +134,7 @@ def test_a_table_that_is_none_is_refused_in_words(tmp_path, name, content, messa
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
-        open_table(path)
+        load_data(path)
     commas = "Write it separated by commas, UTF-8."
     assert str(caught.value).startswith(message.format(path=path, commas=commas))
     if message.startswith("Wanted a CSV file"):
@@ -149,7 +149,7 @@ def test_an_arrow_file_that_is_cut_short_is_refused(tmp_path):
         for length in (1, 7, len(whole) // 2, len(whole) - 9):
             path.write_bytes(whole[:length])
             with pytest.raises(InputError) as caught:
-                open_table(path)
+                load_data(path)
             assert caught.value.wanted == f"an arrow file at {path}"
 
 
@@ -167,7 +167,7 @@ def test_a_csv_of_paths_gives_the_images_beside_it(tmp_path, column):
     pictures(tmp_path, names)
     frame = pd.DataFrame({column: names[::-1], "label": ["dog", "cat", "dog"]})
     frame.to_csv(tmp_path / "train.csv", index=False)
-    table = open_table(tmp_path / "train.csv")
+    table = load_data(tmp_path / "train.csv")
     records = table.records(None, GREY)
     assert (records.x[:, 0, 0, 0] * 0.25 + 0.5).mul(255).round().tolist() == [2, 1, 0]
     assert records.ids == tuple(names[::-1])
@@ -181,7 +181,7 @@ def test_a_path_in_a_csv_stays_inside_of_its_folder(tmp_path):
     paths = ["../secret.png", str(tmp_path / "secret.png"), "link.png", "gone.png", "fine.png"]
     frame = pd.DataFrame({"id": list("abcde"), "image": paths, "label": [0, 1, 0, 1, 0]})
     frame.to_csv(tmp_path / "data/train.csv", index=False)
-    table = open_table(tmp_path / "data/train.csv")
+    table = load_data(tmp_path / "data/train.csv")
     records, unreadable = table.readable(None, GREY)
     assert unreadable == ("a", "b", "c", "d")
     assert records.ids == ("e",)
@@ -210,12 +210,12 @@ def test_a_folder_of_two_kinds_is_not_guessed_about(tmp_path, names, first, seco
         else:
             as_file(tmp_path / name)
     with pytest.raises(InputError) as caught:
-        open_table(tmp_path)
+        load_data(tmp_path)
     assert str(caught.value) == (
         f"Wanted tables of one kind, or images, in {tmp_path}. Got both, such as {first} and "
         f"{second}. Name the table itself, as in {tmp_path / first}, or put it elsewhere."
     )
-    assert len(open_table(tmp_path / first)) == 442
+    assert len(load_data(tmp_path / first)) == 442
 
 
 def test_a_saved_data_set_keeps_its_features_and_not_its_caches(tmp_path):
@@ -228,6 +228,6 @@ def test_a_saved_data_set_keeps_its_features_and_not_its_caches(tmp_path):
     saved.save_to_disk(tmp_path / "saved")
     data = next((tmp_path / "saved").glob("data*.arrow"))
     (tmp_path / "saved/cache-12.arrow").write_bytes(data.read_bytes())
-    table = open_table(tmp_path / "saved")
+    table = load_data(tmp_path / "saved")
     assert table.classes == ("no", "yes")
     assert table.records(None, GREY).x[:, 0, 0, 0].tolist() == pytest.approx([-1.2, -1.2])

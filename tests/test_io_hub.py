@@ -12,11 +12,11 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 from sklearn.datasets import load_wine
 
 from efface.errors import InputError
-from efface.io.dataset import open_table
-from efface.io.features import Features
+from efface.io.dataset import load_data
+from efface.io.features import FeatureSpec
 
 WINE = load_wine(as_frame=True).frame
-ROWS = Features({name: {} for name in WINE.columns if name != "target"})
+ROWS = FeatureSpec({name: {} for name in WINE.columns if name != "target"})
 
 
 def cached(home):
@@ -53,14 +53,14 @@ def offline(tmp_path, monkeypatch):
 def test_a_data_set_in_the_cache_is_read_without_a_network():
     """Train where no split is named; the same cells as were cached."""
     for spec, part in (("", WINE.head(100)), (":train", WINE.head(100)), (":test", WINE.tail(78))):
-        table = open_table(f"hub:somebody/wine{spec}")
+        table = load_data(f"hub:somebody/wine{spec}")
         records = table.records(None, ROWS)
         assert records.x.tolist() == part[list(ROWS.columns)].to_numpy("float32").tolist()
         assert records.y.tolist() == part["target"].tolist()
-    train, again, test = (open_table(f"hub:somebody/wine{s}") for s in ("", ":train", ":test"))
+    train, again, test = (load_data(f"hub:somebody/wine{s}") for s in ("", ":train", ":test"))
     assert train.digest == again.digest
     assert train.digest != test.digest
-    assert open_table("hub:somebody/wine/default:test").digest == test.digest
+    assert load_data("hub:somebody/wine/default:test").digest == test.digest
 
 
 @pytest.mark.usefixtures("offline")
@@ -87,7 +87,7 @@ def test_a_data_set_in_the_cache_is_read_without_a_network():
 def test_what_is_not_there_says_what_was_wanted_and_what_to_do(spec, wanted, came):
     """Whoever has no network needs to know that one is wanted."""
     with pytest.raises(InputError) as caught:
-        open_table(spec)
+        load_data(spec)
     assert caught.value.wanted == wanted
     assert caught.value.came.startswith(came)
     assert caught.value.remedy == (
@@ -113,7 +113,7 @@ def test_what_is_not_there_says_what_was_wanted_and_what_to_do(spec, wanted, cam
 def test_another_spelling_is_refused_before_anything_is_asked(spec):
     """A part of a split would have other row numbers under the same name."""
     with pytest.raises(InputError) as caught:
-        open_table(spec)
+        load_data(spec)
     assert str(caught.value) == (
         "Wanted hub:owner/name, hub:owner/name:split or hub:owner/name/configuration:split. "
         f"Got {spec!r}. Such as hub:ylecun/mnist:test."
@@ -125,7 +125,7 @@ def test_a_folder_of_the_same_name_is_not_taken_for_the_hub(offline):
     (offline / "somebody/wine").mkdir(parents=True)
     WINE.to_csv(offline / "somebody/wine/train.csv", index=False)
     with pytest.raises(InputError) as caught:
-        open_table("hub:somebody/wine")
+        load_data("hub:somebody/wine")
     assert str(caught.value) == (
         "Wanted the data set somebody/wine of the hub. Got a folder of that name here, which "
         "datasets would read instead. Give the folder as somebody/wine, or start from elsewhere."
@@ -135,7 +135,7 @@ def test_a_folder_of_the_same_name_is_not_taken_for_the_hub(offline):
 def test_a_process_of_its_own_finds_the_cache_by_hf_home(tmp_path):
     """As a user sets it, without anything replaced."""
     cached(tmp_path)
-    code = "from efface import open_table; print(len(open_table('hub:somebody/wine:test')))"
+    code = "from efface import load_data; print(len(load_data('hub:somebody/wine:test')))"
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False

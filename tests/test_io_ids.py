@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from efface.errors import InputError
-from efface.io.dataset import open_table, read_ids, records_of
+from efface.io.dataset import load_data, read_ids, records_of
 
 
 class Items(Dataset):
@@ -107,7 +107,7 @@ def test_ids_of_a_csv_stay_as_they_are_written(tmp_path, name, ids):
     """The list for the next training run must name what stands in the source."""
     rows = "".join(f"{identity},{row},{row % 2}\n" for row, identity in enumerate(ids))
     (tmp_path / "t.csv").write_text(f"{name},a,label\n{rows}")
-    table = open_table(tmp_path / "t.csv", id_column=name if name == "key" else None)
+    table = load_data(tmp_path / "t.csv", id_column=name if name == "key" else None)
     assert table.ids == tuple(ids)
     (tmp_path / "ids.csv").write_text("\n".join([name, *ids[:2]]))
     assert table.rows_of(read_ids(tmp_path / "ids.csv", table.columns.id)) == [0, 1]
@@ -117,7 +117,7 @@ def test_ids_of_a_csv_stay_as_they_are_written(tmp_path, name, ids):
 def test_whole_numbers_of_a_csv_are_ids_that_can_be_counted(tmp_path):
     """As text, 9 would come after 100."""
     (tmp_path / "t.csv").write_text("id,label\n9,0\n100,1\n20,1\n")
-    table = open_table(tmp_path / "t.csv")
+    table = load_data(tmp_path / "t.csv")
     assert table.ids == ("9", "100", "20")
     assert table.rows_where("id>=20") == [1, 2]
 
@@ -134,7 +134,7 @@ def test_whole_numbers_of_a_csv_are_ids_that_can_be_counted(tmp_path):
 def test_ids_of_any_type_are_what_people_write(tmp_path, cells, ids):
     """Bytes as some databases export text, numbers as pandas widens them."""
     pq.write_table(pa.table({"id": cells, "label": [0, 1]}), tmp_path / "t.parquet")
-    assert open_table(tmp_path / "t.parquet").ids == ids
+    assert load_data(tmp_path / "t.parquet").ids == ids
     items = [(torch.zeros(1), 0, cell) for cell in cells]
     assert records_of(Items(items)).ids == ids
 
@@ -143,14 +143,14 @@ def test_an_id_of_bytes_that_are_no_text_is_refused(tmp_path):
     """And one that is no number is none."""
     pq.write_table(pa.table({"id": [b"a", b"\xff\x00"], "label": [0, 1]}), tmp_path / "t.parquet")
     with pytest.raises(InputError) as caught:
-        open_table(tmp_path / "t.parquet")
+        load_data(tmp_path / "t.parquet")
     assert str(caught.value) == (
         "Wanted ids as text or whole numbers. Got bytes that are no text: ff00. "
         "Write them as text, such as identity.hex()."
     )
     pq.write_table(pa.table({"id": [1.0, float("nan")], "label": [0, 1]}), tmp_path / "t.parquet")
     with pytest.raises(InputError, match="none in row 1"):
-        open_table(tmp_path / "t.parquet")
+        load_data(tmp_path / "t.parquet")
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
@@ -158,4 +158,4 @@ def test_paths_of_images_are_ids_in_either_text_of_arrow(tmp_path, kind):
     """A writer may choose the large one; row numbers would take the place of the names."""
     cells = {"image": pa.array(["b.png", "a.png"], kind), "label": [0, 1]}
     pq.write_table(pa.table(cells), tmp_path / "t.parquet")
-    assert open_table(tmp_path / "t.parquet").ids == ("b.png", "a.png")
+    assert load_data(tmp_path / "t.parquet").ids == ("b.png", "a.png")

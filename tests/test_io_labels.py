@@ -8,13 +8,13 @@ import torch
 from sklearn.datasets import load_linnerud
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from efface.adapters import adapter_of
 from efface.errors import InputError
-from efface.io.features import Features
+from efface.io.features import FeatureSpec
 from efface.io.labels import labels_of
 from efface.io.table import table_of
+from efface.task import task_of
 
-ROWS = Features({"x": {}})
+ROWS = FeatureSpec({"x": {}})
 
 
 def made(columns, **kinds):
@@ -34,26 +34,28 @@ def of(cells, kind=None, **model):
 @pytest.mark.parametrize(
     ("cells", "model", "y", "kind", "classes"),
     [
-        ([2, 0, None], {}, [2, 0, -1], "one label", None),
-        ([True, False], {}, [1, 0], "one label", None),
-        (["dog", None, "cat"], {}, [1, -1, 0], "one label", ("cat", "dog")),
-        (["dog", "cat"], {"classes": ("dog", "cat")}, [0, 1], "one label", ("dog", "cat")),
-        (["no", "yes"], {"num_classes": 1}, [0, 1], "one label", ("no", "yes")),
-        ([0, 1], {"num_classes": 1}, [0, 1], "one label", None),
-        ([0, 3, None], {"num_classes": 1}, [0.0, 3.0, np.nan], "values", None),
-        ([-5, 1], {"num_classes": 1}, [-5.0, 1.0], "values", None),
-        ([0.5, None], {}, [0.5, np.nan], "values", None),
-        ([[0, 1], None, [1, 1]], {}, [[0, 1], [-1, -1], [1, 1]], "many labels", None),
-        ([[True], [False]], {}, [[1], [0]], "many labels", None),
-        ([["a", "b"], [], None], {}, [[1, 1], [0, 0], [-1, -1]], "many labels", ("a", "b")),
-        ([["a"]], {"classes": ("b", "a")}, [[0, 1]], "many labels", ("b", "a")),
-        ([[0.5, 2.0], None], {}, [[0.5, 2.0], [np.nan, np.nan]], "values", None),
+        ([2, 0, None], {}, [2, 0, -1], "multiclass", None),
+        ([True, False], {}, [1, 0], "multiclass", None),
+        (["dog", None, "cat"], {}, [1, -1, 0], "multiclass", ("cat", "dog")),
+        (["dog", "cat"], {"classes": ("dog", "cat")}, [0, 1], "multiclass", ("dog", "cat")),
+        (["no", "yes"], {"num_classes": 1}, [0, 1], "multiclass", ("no", "yes")),
+        ([0, 1], {"num_classes": 1}, [0, 1], "multiclass", None),
+        ([0, 3, None], {"num_classes": 1}, [0.0, 3.0, np.nan], "regression", None),
+        ([-5, 1], {"num_classes": 1}, [-5.0, 1.0], "regression", None),
+        ([0.5, None], {}, [0.5, np.nan], "regression", None),
+        ([[0, 1], None, [1, 1]], {}, [[0, 1], [-1, -1], [1, 1]], "multilabel", None),
+        ([[True], [False]], {}, [[1], [0]], "multilabel", None),
+        ([["a", "b"], [], None], {}, [[1, 1], [0, 0], [-1, -1]], "multilabel", ("a", "b")),
+        ([["a"]], {"classes": ("b", "a")}, [[0, 1]], "multilabel", ("b", "a")),
+        ([[0.5, 2.0], None], {}, [[0.5, 2.0], [np.nan, np.nan]], "regression", None),
     ],
 )
 def test_a_column_says_by_its_type_what_its_labels_are(cells, model, y, kind, classes):
     """Names, numbers, lists; with what the model knows where numbers alone could be either."""
     labels = of(cells, **model)
-    np.testing.assert_array_equal(labels.y, np.array(y, np.float32 if kind == "values" else int))
+    np.testing.assert_array_equal(
+        labels.y, np.array(y, np.float32 if kind == "regression" else int)
+    )
     assert (labels.kind, labels.classes) == (kind, classes)
     assert labels.there.tolist() == [cell is not None for cell in cells]
 
@@ -86,7 +88,7 @@ def test_lists_of_names_are_what_scikit_learn_makes_of_them():
 def test_several_columns_of_0_and_1_are_many_labels(columns, model, y, classes):
     """In the order that is given, or of the model where it knows them by name."""
     labels = labels_of(made(columns), list(columns), **model)
-    assert labels.kind == "many labels"
+    assert labels.kind == "multilabel"
     assert labels.y.tolist() == y
     assert labels.classes == classes
 
@@ -96,15 +98,15 @@ def test_several_columns_of_numbers_are_values_each_in_its_own_spread():
     frame = load_linnerud(as_frame=True).frame
     names = ["Weight", "Waist", "Pulse"]
     table = table_of(datasets.Dataset.from_pandas(frame), label_column=names)
-    assert table.kind == "values"
-    records = table.records([0, 1], Features({"Chins": {}, "Situps": {}, "Jumps": {}}))
+    assert table.kind == "regression"
+    records = table.records([0, 1], FeatureSpec({"Chins": {}, "Situps": {}, "Jumps": {}}))
     assert records.y.tolist() == frame[names].head(2).to_numpy().tolist()
     off = torch.tensor(frame[names].std().to_numpy(), dtype=torch.float32)
-    right = adapter_of(records).right(records.y + 0.5 * off, records.y)
+    right = task_of(records).accuracy(records.y + 0.5 * off, records.y)
     torch.testing.assert_close(right, torch.full((2,), 0.5))
     whole = torch.tensor(frame[names].astype(int).to_numpy())
     integers = made({name: whole[:, place].tolist() for place, name in enumerate(names)})
-    assert labels_of(integers, names).kind == "values"
+    assert labels_of(integers, names).kind == "regression"
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from efface.adapters import adapter_of
 from efface.errors import InputError
 from efface.io.dataset import content_digests, records_of
-from efface.io.features import Features
+from efface.io.features import FeatureSpec
 from efface.io.model import Preprocessing
+from efface.task import task_of
 from efface.types import Records
 
 X = torch.arange(40.0).view(10, 1, 2, 2)
@@ -91,12 +91,12 @@ def test_every_form_gives_the_same_records(given, expected):
 @pytest.mark.parametrize(
     ("y", "kept", "kind"),
     [
-        (X.flatten(1)[:, 0] / 7, X.flatten(1)[:, 0] / 7, "values"),
-        (X.flatten(1)[:, :3].double(), X.flatten(1)[:, :3], "values"),
-        (X.flatten(1)[:, :1].half(), X.flatten(1)[:, :1], "values"),
-        (torch.eye(10, dtype=torch.int32), torch.eye(10, dtype=torch.int64), "many labels"),
-        (torch.eye(10) > 0, torch.eye(10, dtype=torch.int64), "many labels"),
-        (Y > 1, (Y > 1).long(), "one label"),
+        (X.flatten(1)[:, 0] / 7, X.flatten(1)[:, 0] / 7, "regression"),
+        (X.flatten(1)[:, :3].double(), X.flatten(1)[:, :3], "regression"),
+        (X.flatten(1)[:, :1].half(), X.flatten(1)[:, :1], "regression"),
+        (torch.eye(10, dtype=torch.int32), torch.eye(10, dtype=torch.int64), "multilabel"),
+        (torch.eye(10) > 0, torch.eye(10, dtype=torch.int64), "multilabel"),
+        (Y > 1, (Y > 1).long(), "multiclass"),
     ],
 )
 def test_values_and_many_labels_come_in_every_form(y, kept, kind):
@@ -106,7 +106,7 @@ def test_values_and_many_labels_come_in_every_form(y, kept, kind):
         records = records_of(given)
         assert records.y.dtype == kept.dtype
         assert records.y.equal(kept)
-        assert adapter_of(records).name == kind
+        assert task_of(records).name == kind
 
 
 def test_zeros_and_ones_with_a_point_are_asked_what_they_are():
@@ -186,7 +186,7 @@ def test_a_cached_stream_is_served(tmp_path):
     """The remedy that the refusal names."""
     stream = TABLE.to_iterable_dataset()
     cached = datasets.Dataset.from_generator(lambda: iter(stream), cache_dir=str(tmp_path))
-    assert records_of(cached, Features({"x": {}})).x.tolist() == [[1.0], [2.0]]
+    assert records_of(cached, FeatureSpec({"x": {}})).x.tolist() == [[1.0], [2.0]]
 
 
 def test_a_table_in_memory_needs_its_preprocessing():

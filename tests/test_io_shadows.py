@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from efface.errors import InputError, UnknownRecords, UnsafeFile
-from efface.evidence import collect
 from efface.io.shadows import read_shadows
+from efface.report import collect
 from efface.types import Split
 
 IDS = np.array(["a", "b", "c"])

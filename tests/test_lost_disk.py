@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from efface.cli import main
 from kills import contents, prepared, whole
+
+from efface.cli import main
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from torch import nn
 
 from efface.memory import in_parts, is_out_of_memory, needed
 from efface.request import forget
-from efface.steps import descend
+from efface.training import descend
 from efface.types import Records, Split
 
 
@@ -42,7 +42,7 @@ def trained(most):
         return nn.functional.cross_entropy(student(batch.x), batch.y, reduction="none")
 
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    descend(net, loss, records, optimizer=optimizer, steps=5, seed=0, records_per_step=48)
+    descend(net, loss, records, optimizer=optimizer, steps=5, seed=0, batch_size=48)
     return net
 
 
@@ -98,7 +98,7 @@ def test_a_real_allocator_that_runs_out_is_known():
 import resource, torch
 from torch import nn
 from efface.memory import is_out_of_memory
-from efface.adapters import asked
+from efface.task import asked
 from efface.types import Records
 net = nn.Sequential(nn.Flatten(), nn.Linear(64, 200_000), nn.Linear(200_000, 3)).eval()
 records = Records(torch.randn(512, 1, 8, 8), torch.zeros(512, dtype=torch.int64))
@@ -162,7 +162,7 @@ def test_a_step_that_fails_halfway_is_begun_anew():
         def loss(student, batch, step):  # noqa: ARG001
             return nn.functional.cross_entropy(student(batch.x), batch.y, reduction="none")
 
-        settings = {"steps": 1, "seed": 0, "records_per_step": 48, "micro_batch": 24}
+        settings = {"steps": 1, "seed": 0, "batch_size": 48, "micro_batch": 24}
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         return descend(net, loss, Records(x, torch.arange(48) % 3), optimizer=optimizer, **settings)
 

@@ -63,7 +63,7 @@ def test_every_epoch_has_an_order_of_its_own():
             return super().forward(x)
 
     model = Telling(4, 3).double()
-    bad_teacher(model, split(), retained_share=1.0, epochs=2, records_per_step=1)
+    bad_teacher(model, split(), retained_share=1.0, epochs=2, batch_size=1)
     assert sorted(seen[:8]) == sorted(seen[8:])
     assert seen[:8] != seen[8:]
 

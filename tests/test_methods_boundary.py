@@ -15,7 +15,7 @@ from efface.methods.boundary_expand import boundary_expand
 from efface.methods.boundary_shrink import boundary_shrink
 from efface.methods.parts.adversarial import input_gradient, signed, within
 from efface.methods.parts.widened import Widened
-from efface.types import Records, Split, Verdict
+from efface.types import Action, Records, Split
 
 sys.path.insert(0, str(Path(__file__).parent))
 from by_hand import linear, near, one, same, slope
@@ -161,15 +161,21 @@ def test_a_step_that_the_guard_takes_back_is_taken_back_in_the_new_row_too():
     """Else the row would have learned from a step that never was."""
     kept, seen = [], []
 
-    def watch(student, loss):
+    def callback(student, loss):
         seen.append(loss)
         if len(seen) == 3:
             student.load_state_dict(kept[-1])
-            return Verdict.HALVE
+            return Action.HALVE_LR
         kept.append(copy.deepcopy(student.state_dict()))
-        return Verdict.GO_ON
+        return Action.CONTINUE
 
-    settings = {"learning_rate": RATE, "strength": 2.0, "epochs": 4, "seed": 7, "watch": watch}
+    settings = {
+        "learning_rate": RATE,
+        "strength": 2.0,
+        "epochs": 4,
+        "seed": 7,
+        "callback": callback,
+    }
     result = boundary_expand(linear(), TWO, **settings)
     near(result.weight, widened_by_hand(TWO, 4, seed=7, halve_at=2))
     assert seen[2] == seen[3]
@@ -264,19 +270,19 @@ def test_where_the_guard_takes_back_several_steps_the_new_row_goes_back_as_far(t
     wide = Widened(copy.deepcopy(tiny_net), seed=0)
     states, rows, head = [], [], wide.student[-1]
 
-    def watch(student, loss):  # noqa: ARG001
+    def callback(student, loss):  # noqa: ARG001
         if len(states) == 4:
             student.load_state_dict(states[1])
-            return Verdict.HALVE
+            return Action.HALVE_LR
         states.append(copy.deepcopy(student.state_dict()))
-        return Verdict.GO_ON
+        return Action.CONTINUE
 
-    asked = wide.watched_by(watch)
+    asked = wide.watched_by(callback)
     for step in range(5):
         with torch.no_grad():
             head.weight.add_(0.1)
             wide.row.weight.add_(1.0)
         rows.append(wide.row.weight.detach().clone())
         verdict = asked(wide, 0.0)
-        assert verdict is (Verdict.HALVE if step == 4 else Verdict.GO_ON)
+        assert verdict is (Action.HALVE_LR if step == 4 else Action.CONTINUE)
     assert torch.equal(wide.row.weight, rows[1])

@@ -51,7 +51,7 @@ def test_a_trap_springs():
     split = trapped(Split(records, retain=records), frozenset({"model", "retain"}))
     for touch in (
         lambda: len(split.forget),
-        lambda: bool(split.leaving),
+        lambda: bool(split.forget_classes),
         lambda: split.fresh(0),
         lambda: split.holdout.x,
         split.retain.y.max,

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from efface.adapters import one_label, teacher_of
 from efface.errors import InputError
 from efface.methods.emmn import APART, emmn
 from efface.methods.parts.noise_images import made_from_noise
-from efface.types import Records, Split, Verdict
+from efface.task import frozen_teacher, multiclass
+from efface.types import Action, Records, Split
 
 RATE, SEED = 0.02, 3
 LIKE = Records(torch.full((1, 4), torch.nan, dtype=torch.float64), torch.tensor([0]))
@@ -28,9 +28,9 @@ def linear():
 
 def noise(model, labels, sign, penalty, steps, seed):
     """Inputs as the test of UNSIR holds their making to the loop by hand."""
-    told = {"adapter": one_label, "sign": sign, "penalty": penalty, "rate": 0.1, "steps": steps}
+    told = {"adapter": multiclass, "sign": sign, "penalty": penalty, "rate": 0.1, "steps": steps}
     like = Records(torch.zeros(1, 4).double(), torch.tensor([0]))
-    return made_from_noise(teacher_of(model), like, torch.tensor(labels), **told, seed=seed).x
+    return made_from_noise(frozen_teacher(model), like, torch.tensor(labels), **told, seed=seed).x
 
 
 def first_step(weights, x, y, rate):
@@ -42,9 +42,9 @@ def first_step(weights, x, y, rate):
 @pytest.mark.parametrize("repair_epochs", [0, 1])
 def test_impair_and_repair_are_the_steps_by_hand(repair_epochs):
     """The class that goes keeps its label, as the authors have it; repair shows it no more."""
-    model, split = linear(), Split(LIKE, leaving=(1,))
+    model, split = linear(), Split(LIKE, forget_classes=(1,))
     counts = {"noise_per_class": 3, "noise_steps": 4, "retained_steps": 5, "copies": 2}
-    passes = {"impair_epochs": 1, "repair_epochs": repair_epochs, "records_per_step": 100}
+    passes = {"impair_epochs": 1, "repair_epochs": repair_epochs, "batch_size": 100}
     settings = {"learning_rate": RATE, "strength": 2.0, "seed": SEED}
     result = emmn(model, split, **counts, **passes, **settings)
     gone = noise(model, [1] * 3, -1.0, 0.1, 4, SEED)
@@ -67,8 +67,8 @@ def test_every_epoch_has_an_order_of_its_own():
             return super().forward(x)
 
     quick = {"noise_per_class": 3, "noise_steps": 2, "retained_steps": 2, "copies": 1}
-    model, split = Telling(4, 3).double(), Split(LIKE, leaving=(1,))
-    emmn(model, split, **quick, repair_epochs=0, records_per_step=1)
+    model, split = Telling(4, 3).double(), Split(LIKE, forget_classes=(1,))
+    emmn(model, split, **quick, repair_epochs=0, batch_size=1)
     first, second = seen[-18:-9], seen[-9:]  # the making of noise came before
     assert sorted(first) == sorted(second)
     assert first != second
@@ -76,12 +76,12 @@ def test_every_epoch_has_an_order_of_its_own():
 
 def test_the_form_of_the_later_comparison_is_a_loop_of_adam(tiny_net, digits):
     """A twin from its description: three images a class, train mode, no repair."""
-    split = Split(digits.take([0]), leaving=(4,))
+    split = Split(digits.take([0]), forget_classes=(4,))
     others = [one for one in range(10) if one != 4]
-    told = {"adapter": one_label, "rate": 0.1}
+    told = {"adapter": multiclass, "rate": 0.1}
     labels = torch.tensor(others).repeat_interleave(3)
     model = copy.deepcopy(tiny_net).double()  # a gradient of rounding alone is a step of Adam
-    teacher = teacher_of(model)
+    teacher = frozen_teacher(model)
     gone = made_from_noise(
         teacher, digits, torch.tensor([4] * 3), **told, sign=-1.0, penalty=0.1, steps=25, seed=0
     )
@@ -96,7 +96,7 @@ def test_the_form_of_the_later_comparison_is_a_loop_of_adam(tiny_net, digits):
         nn.functional.cross_entropy(student(x.double()), y).backward()
         optimizer.step()
     form = {"noise_per_class": 3, "copies": 1, "repair_epochs": 0, "training_mode": True}
-    result = emmn(model, split, **form, records_per_step=30)
+    result = emmn(model, split, **form, batch_size=30)
     for (name, found), wanted in zip(
         result.state_dict().items(), student.state_dict().values(), strict=True
     ):
@@ -105,13 +105,13 @@ def test_the_form_of_the_later_comparison_is_a_loop_of_adam(tiny_net, digits):
 
 def test_noise_is_taken_for_what_stays_and_not_for_what_goes(tiny_net, digits):
     """What the whole method rests on, in the settings of the comparison."""
-    told = {"adapter": one_label, "rate": 0.1, "seed": 0}
+    told = {"adapter": multiclass, "rate": 0.1, "seed": 0}
     labels = torch.arange(10).repeat_interleave(4)
     kept = made_from_noise(
-        teacher_of(tiny_net), digits, labels, **told, sign=1.0, penalty=0.0, steps=30
+        frozen_teacher(tiny_net), digits, labels, **told, sign=1.0, penalty=0.0, steps=30
     )
     gone = made_from_noise(
-        teacher_of(tiny_net), digits, labels, **told, sign=-1.0, penalty=0.1, steps=25
+        frozen_teacher(tiny_net), digits, labels, **told, sign=-1.0, penalty=0.1, steps=25
     )
     with torch.no_grad():
         assert (tiny_net(kept.x).argmax(1) == labels).all()
@@ -132,13 +132,19 @@ def test_several_classes_leave_and_all_of_them_leave_no_repair():
     quick = {"noise_steps": 2, "retained_steps": 2, "copies": 1, "noise_per_class": 2}
     asked = []
 
-    def watch(student, loss):  # noqa: ARG001
+    def callback(student, loss):  # noqa: ARG001
         asked.append(loss)
-        return Verdict.GO_ON
+        return Action.CONTINUE
 
-    for leaving, steps in (((0, 2), 2 * 3 + 1), ((0, 1, 2), 2 * 3)):
+    for forget_classes, steps in (((0, 2), 2 * 3 + 1), ((0, 1, 2), 2 * 3)):
         asked.clear()
-        emmn(model, Split(LIKE, leaving=leaving), **quick, records_per_step=2, watch=watch)
+        emmn(
+            model,
+            Split(LIKE, forget_classes=forget_classes),
+            **quick,
+            batch_size=2,
+            callback=callback,
+        )
         assert len(asked) == steps
 
 
@@ -146,11 +152,11 @@ def test_a_guard_that_ends_impair_ends_the_method():
     """Repair must not go on from a state that the guard has left."""
     asked = []
 
-    def watch(student, loss):  # noqa: ARG001
+    def callback(student, loss):  # noqa: ARG001
         asked.append(loss)
-        return Verdict.END
+        return Action.STOP
 
-    emmn(linear(), Split(LIKE, leaving=(1,)), watch=watch, copies=1)
+    emmn(linear(), Split(LIKE, forget_classes=(1,)), callback=callback, copies=1)
     assert len(asked) == 1
 
 
@@ -158,7 +164,7 @@ def test_many_labels_have_no_class_to_lose():
     """A request without classes is refused in words."""
     several = Records(torch.zeros(2, 4), torch.ones(2, 3, dtype=torch.int64))
     with pytest.raises(InputError) as error:
-        emmn(linear(), Split(several, leaving=(0,)))
+        emmn(linear(), Split(several, forget_classes=(0,)))
     assert str(error.value) == (
         "Wanted one class of several for emmn, which gives records another class. "
         "Got many labels. "

@@ -13,7 +13,7 @@ from efface.methods.parts.attention import attended
 from efface.methods.parts.generator import generator_for
 from efface.methods.parts.neighbours import normals
 from efface.methods.parts.untrained import from_fresh
-from efface.types import Records, Split, Verdict
+from efface.types import Action, Records, Split
 
 GONE, COUNT = 2, 16
 
@@ -42,7 +42,7 @@ def given(**kind):
 def split(**further):
     """One image of NaN: what an input is, and no number that anybody may use."""
     like = Records(torch.full((1, 1, 8, 8), torch.nan), torch.tensor([GONE]))
-    return Split(like, leaving=(GONE,), **{"fresh": net, **further})
+    return Split(like, forget_classes=(GONE,), **{"fresh": net, **further})
 
 
 def looks(model, x):
@@ -90,7 +90,7 @@ def by_hand(teacher, student, *, rounds, beta, epsilon, training_mode):
 @pytest.mark.parametrize("training_mode", [True, False])
 def test_is_the_authors_loop(training_mode, caplog):
     """A twin: gate, both losses with their divisors, clipping, who moves when, modes."""
-    counts = {"rounds": 2, "records_per_step": COUNT, "threshold": 0.2, "attention": 7.0}
+    counts = {"rounds": 2, "batch_size": COUNT, "threshold": 0.2, "attention": 7.0}
     with caplog.at_level(logging.INFO, "efface"):
         result = gkt(given(), split(), **counts, strength=2.0, training_mode=training_mode, seed=1)
     told = {"rounds": 2, "beta": 7.0, "epsilon": 0.2, "training_mode": training_mode}
@@ -104,7 +104,7 @@ def test_is_the_authors_loop(training_mode, caplog):
 
 def test_a_student_that_knows_all_already_has_nothing_to_learn():
     """The limit: the untrained net is the given one, and both losses are 0."""
-    counts = {"rounds": 1, "student_steps": 2, "records_per_step": 8}
+    counts = {"rounds": 1, "student_steps": 2, "batch_size": 8}
     settings = {"threshold": 1.0, "attention": 1.0, "training_mode": False}
     result = gkt(given(), split(fresh=lambda _: given()), **counts, **settings)
     for found, wanted in zip(result.parameters(), given().parameters(), strict=True):
@@ -116,12 +116,12 @@ def test_a_gate_that_is_shut_teaches_nothing_and_an_open_one_everything(threshol
     """What passed is told: where it is nothing, the result is the untrained net."""
     asked = []
 
-    def watch(student, loss):  # noqa: ARG001
+    def callback(student, loss):  # noqa: ARG001
         asked.append(loss)
-        return Verdict.GO_ON
+        return Action.CONTINUE
 
     with caplog.at_level(logging.INFO, "efface"):
-        settings = {"rounds": 2, "records_per_step": 4, "threshold": threshold, "watch": watch}
+        settings = {"rounds": 2, "batch_size": 4, "threshold": threshold, "callback": callback}
         result = gkt(given(), split(), **settings)
     assert caplog.records[-1].facts == {"passed": share, "taught": share}
     assert len(asked) == 20 * share
@@ -131,19 +131,19 @@ def test_a_gate_that_is_shut_teaches_nothing_and_an_open_one_everything(threshol
 
 def test_each_class_that_leaves_is_kept_back():
     """With all classes but one leaving, an input must be of that one beyond the threshold."""
-    model, told = given(), {"rounds": 1, "records_per_step": 64, "generator_steps": 0}
+    model, told = given(), {"rounds": 1, "batch_size": 64, "generator_steps": 0}
     x = generator_for((1, 8, 8), latent=128, seed=0)(
         normals([f"drawn {row}" for row in range(64)], (128,), seed=0, step=0)
     )
     p = model(x.double()).softmax(1)
     losses = []
 
-    def watch(student, loss):  # noqa: ARG001
+    def callback(student, loss):  # noqa: ARG001
         losses.append(loss)
-        return Verdict.END
+        return Action.STOP
 
-    gone = Split(split().forget, leaving=(0, 2), fresh=net)
-    gkt(model, gone, **told, threshold=0.4, attention=0.0, training_mode=False, watch=watch)
+    gone = Split(split().forget, forget_classes=(0, 2), fresh=net)
+    gkt(model, gone, **told, threshold=0.4, attention=0.0, training_mode=False, callback=callback)
     x = x[(p[:, 0] <= 0.4) & (p[:, 2] <= 0.4)].double()
     assert 1 < len(x) < 64
     p, q = model(x).softmax(1), net(0)(x).log_softmax(1)
@@ -154,15 +154,15 @@ def test_a_guard_that_ends_it_ends_the_generator_too():
     """The given model is asked once for the generator's step and once for the lesson."""
     model, asked = given(), []
     model.register_forward_hook(lambda *given: asked.append(len(given[-1])))
-    told = {"rounds": 3, "records_per_step": 8, "threshold": 1.0}
-    gkt(model, split(), **told, watch=lambda *_: Verdict.END)
+    told = {"rounds": 3, "batch_size": 8, "threshold": 1.0}
+    gkt(model, split(), **told, callback=lambda *_: Action.STOP)
     assert asked == [8, 8]
 
 
 def test_a_net_without_convolutions_has_no_attention_to_pay():
     """Its weight is then of no account."""
     plain = split(fresh=lambda seed: net(seed, convolutions=False))
-    told = {"rounds": 2, "records_per_step": 8, "threshold": 1.0}
+    told = {"rounds": 2, "batch_size": 8, "threshold": 1.0}
     one, other = (
         gkt(given(convolutions=False), plain, **told, attention=weight) for weight in (0.0, 250.0)
     )
@@ -174,21 +174,21 @@ def test_a_net_without_convolutions_has_no_attention_to_pay():
 def test_a_first_step_that_is_taken_back_leads_to_the_untrained_net():
     """The guard has no good state yet and writes the given weights: these know everything."""
     student, knowing = net(1), given().state_dict()
-    verdicts = iter([Verdict.HALVE, Verdict.GO_ON, Verdict.HALVE])
+    verdicts = iter([Action.HALVE_LR, Action.CONTINUE, Action.HALVE_LR])
 
     def guard(student, loss):  # noqa: ARG001
         verdict = next(verdicts)
-        if verdict is Verdict.HALVE:
+        if verdict is Action.HALVE_LR:
             student.load_state_dict(knowing)
         return verdict
 
-    watch = from_fresh(student, guard)
+    callback = from_fresh(student, guard)
     for verdict, state in (
-        (Verdict.HALVE, net(1).state_dict()),
-        (Verdict.GO_ON, net(1).state_dict()),
-        (Verdict.HALVE, knowing),  # from now on the guard's own good state
+        (Action.HALVE_LR, net(1).state_dict()),
+        (Action.CONTINUE, net(1).state_dict()),
+        (Action.HALVE_LR, knowing),  # from now on the guard's own good state
     ):
-        assert watch(student, 1.0) is verdict
+        assert callback(student, 1.0) is verdict
         assert all(state[name].equal(tensor) for name, tensor in student.state_dict().items())
 
 
@@ -196,14 +196,14 @@ def test_a_refused_first_step_of_the_method_starts_from_the_untrained_net_again(
     """The same step at half the rate, from the same place."""
     losses = []
 
-    def watch(student, loss):
+    def callback(student, loss):
         losses.append(loss)
         if len(losses) == 1:
             student.load_state_dict(given().state_dict())
-        return Verdict.HALVE if len(losses) == 1 else Verdict.END
+        return Action.HALVE_LR if len(losses) == 1 else Action.STOP
 
-    told = {"rounds": 1, "records_per_step": 8, "threshold": 1.0, "training_mode": False}
-    gkt(given(), split(), **told, watch=watch)
+    told = {"rounds": 1, "batch_size": 8, "threshold": 1.0, "training_mode": False}
+    gkt(given(), split(), **told, callback=callback)
     assert losses == [losses[0]] * 2
 
 
@@ -239,8 +239,8 @@ def test_attention_is_a_row_of_length_1_and_leaves_no_hook():
     ("settings", "wanted"),
     [
         (
-            {"records_per_step": 1},
-            "Wanted records_per_step of at least 2. Got 1. Keep the default.",
+            {"batch_size": 1},
+            "Wanted batch_size of at least 2. Got 1. Keep the default.",
         ),
         (
             {"threshold": 1.5},
@@ -259,7 +259,7 @@ def test_many_labels_have_no_class_to_lose():
     """A request without classes is refused in words."""
     several = Records(torch.zeros(2, 1, 8, 8), torch.ones(2, 3, dtype=torch.int64))
     with pytest.raises(InputError) as error:
-        gkt(given(), Split(several, leaving=(0,), fresh=net))
+        gkt(given(), Split(several, forget_classes=(0,), fresh=net))
     assert str(error.value) == (
         "Wanted one class of several for gkt, which gives records another class. "
         "Got many labels. "

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from efface.adapters import many_labels, one_label, outputs
 from efface.errors import InputError
 from efface.methods.parts.head import features_of, head_of, refuse_frozen
+from efface.task import multiclass, multilabel, outputs
 from efface.types import Records
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -44,8 +44,8 @@ def test_one_unit_is_two_classes():
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
     records = Records(torch.randn(5, 4), torch.tensor([0, 1, 0, 1, 1]))
     features = features_of(model, records)
-    expected = one_label.outputs(model, records.x)
-    torch.testing.assert_close(one_label.outputs(model[2], features.x), expected)
+    expected = multiclass.outputs(model, records.x)
+    torch.testing.assert_close(multiclass.outputs(model[2], features.x), expected)
     assert expected.shape == (5, 2)
 
 
@@ -94,7 +94,7 @@ WITHOUT = {
 def test_a_net_without_a_head_is_refused_in_words(kind):
     """A change of another layer would not be the change of the outputs that was reckoned."""
     model, words = WITHOUT[kind]
-    records = Records(torch.randn(5, 4), torch.zeros(5, 3, dtype=torch.int64), adapter=many_labels)
+    records = Records(torch.randn(5, 4), torch.zeros(5, 3, dtype=torch.int64), task=multilabel)
     with pytest.raises(InputError) as error:
         features_of(model, records)
     assert str(error.value) == f"{words} {ANOTHER}"
@@ -113,7 +113,7 @@ def test_a_head_that_is_not_called_is_refused_in_words():
 
     records = Records(torch.randn(5, 4), torch.arange(5) % 3)
     with pytest.raises(InputError) as error:
-        features_of(Unused(), replace(records, adapter=one_label))
+        features_of(Unused(), replace(records, task=multiclass))
     assert str(error.value) == (
         "Wanted a last linear layer that each record goes through once. Got 0 calls of it. "
         + ANOTHER

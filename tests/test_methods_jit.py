@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from efface.adapters import teacher_of
 from efface.errors import InputError
 from efface.methods.jit import jit, jit_loss
 from efface.methods.parts.hiding import lowered
@@ -16,6 +15,7 @@ from efface.methods.parts.natural import natural, perturbed
 from efface.methods.parts.neighbours import normals
 from efface.methods.parts.reach import sigma_where
 from efface.record import facts_into
+from efface.task import frozen_teacher
 from efface.types import Records, Split, record_key
 
 
@@ -61,7 +61,7 @@ def test_the_loss_is_the_formula_by_hand():
 def test_gradients_are_those_of_the_formula_with_its_scale_held_still():
     """Central differences of the loss, where d ‖ξ‖ in the second term is a constant."""
     records, teacher, student = _records(), nn.Linear(4, 2).double(), nn.Linear(4, 2).double()
-    loss = jit_loss(teacher_of(teacher), Split(records), sigma=0.1, hold=Hold(0.0))
+    loss = jit_loss(frozen_teacher(teacher), Split(records), sigma=0.1, hold=Hold(0.0))
     loss(student, records, 0).sum().backward()
     with torch.no_grad():
         values = []
@@ -95,7 +95,7 @@ def test_no_noise_is_refused():
 def test_where_the_search_for_sigma_begins_hardly_matters(tiny_net, digits):
     """Three orders of magnitude apart, within the 9 % that the search is fine."""
     found = [
-        sigma_where(teacher_of(tiny_net), digits, 0.3, start=start, seed=0)
+        sigma_where(frozen_teacher(tiny_net), digits, 0.3, start=start, seed=0)
         for start in (0.003, 0.1, 3.0)
     ]
     sigmas, shares = zip(*found, strict=True)
@@ -111,7 +111,7 @@ def test_sigma_is_where_neighbours_cross_a_known_boundary():
     )  # fmt: skip
     net = nn.Linear(1, 2, bias=False)
     net.weight.data = torch.tensor([[0.0], [1.0]])
-    sigma, _ = sigma_where(teacher_of(net), records, 0.7, start=0.15, seed=0)
+    sigma, _ = sigma_where(frozen_teacher(net), records, 0.7, start=0.15, seed=0)
     deviation = 200 * sigma
     kept = 0.5 * (1 + math.erf(1 / deviation / math.sqrt(2)))
     assert kept == pytest.approx(0.7, abs=0.04)
@@ -133,7 +133,7 @@ def test_a_neighbourhood_without_an_end_leaves_the_search_where_it_began():
     """A net that answers everything alike has no σ at which answers change."""
     net = nn.Linear(4, 2)
     net.weight.data.zero_()
-    found = sigma_where(teacher_of(net), _records(dtype=torch.float32), 0.5, start=0.2, seed=0)
+    found = sigma_where(frozen_teacher(net), _records(dtype=torch.float32), 0.5, start=0.2, seed=0)
     assert found == (0.2, 1.0)
 
 
@@ -169,7 +169,7 @@ def test_how_many_neighbours_keep_the_answer_follows_from_what_is_known(tiny_net
     """What was said, else the accuracy on the holdout, else a guess; whatever the request is."""
     wanted, some, unseen = {}, digits.take(range(60)), digits.take(range(300, 350))
     for name, split, settings in (
-        ("leaving", Split(some, leaving=(3,)), {}),
+        ("forget_classes", Split(some, forget_classes=(3,)), {}),
         ("guess", Split(some), {}),
         ("said", Split(some, holdout=unseen), {"expected_accuracy": 0.8}),
         ("holdout", Split(some, holdout=unseen), {}),
@@ -180,20 +180,26 @@ def test_how_many_neighbours_keep_the_answer_follows_from_what_is_known(tiny_net
         wanted[name] = facts["wanted"]
     with torch.no_grad():
         right = float((tiny_net(unseen.x).argmax(1) == unseen.y).double().mean())
-    assert wanted == {"leaving": 0.7, "guess": 0.7, "said": 0.8, "holdout": pytest.approx(right)}
+    assert wanted == {
+        "forget_classes": 0.7,
+        "guess": 0.7,
+        "said": 0.8,
+        "holdout": pytest.approx(right),
+    }
 
 
 @pytest.mark.parametrize(
-    ("leaving", "mislabelled", "hidden"), [((), False, []), ((1,), False, [1]), ((), True, [2])]
+    ("forget_classes", "mislabelled", "hidden"),
+    [((), False, []), ((1,), False, [1]), ((), True, [2])],
 )
 def test_a_class_that_leaves_is_as_low_as_the_lowest_and_a_wrong_label_as_the_mean(
-    leaving, mislabelled, hidden
+    forget_classes, mislabelled, hidden
 ):
     """By hand, on one record of label 2 and a net of three outputs."""
     teacher, student = nn.Linear(4, 3).double(), nn.Linear(4, 3).double()
     x = torch.tensor([[1.0, -1.0, 0.5, 2.0]], dtype=torch.float64)
     record = Records(x, torch.tensor([2]), low=torch.tensor(-9.0), high=torch.tensor(9.0))
-    split = Split(record, leaving=leaving)
+    split = Split(record, forget_classes=forget_classes)
     loss = jit_loss(teacher, split, sigma=0.01, mislabelled=mislabelled, hold=Hold(0.0))
     noise = 0.18 * normals(record.ids, (4,), seed=0, step=0).double()
     target = teacher(x + noise)[0].detach()
@@ -217,7 +223,7 @@ def test_a_leaving_class_of_values_is_refused():
     """A class leaves only where there are classes."""
     records = Records(torch.rand(20, 4), torch.rand(20, 2))
     with pytest.raises(InputError) as error:
-        jit(nn.Linear(4, 2), Split(records, leaving=(1,)))
+        jit(nn.Linear(4, 2), Split(records, forget_classes=(1,)))
     assert str(error.value) == (
         "Wanted one label of several, where a class leaves or labels are wrong. Got values. "
         "Name the records alone, without leaving and mislabelled."
@@ -231,7 +237,7 @@ def test_a_neighbour_answered_as_the_class_that_leaves_is_not_held():
         teacher.bias.copy_(torch.tensor([0.0, 100.0, 0.0]))
     records = _records()
     few, many = (
-        jit_loss(teacher_of(teacher), Split(records, leaving=(1,)), hold=Hold(weight))
+        jit_loss(frozen_teacher(teacher), Split(records, forget_classes=(1,)), hold=Hold(weight))
         for weight in (0.0, 50.0)
     )
     assert torch.equal(few(student, records, 3), many(student, records, 3))

@@ -12,7 +12,7 @@ from efface.methods.parts.natural import perturbed
 from efface.methods.parts.neighbours import normals
 from efface.methods.parts.unseen import way_to
 from efface.record import facts_into
-from efface.types import Records, Split, carry_on
+from efface.types import Records, Split, no_callback
 
 
 def _records(n: int = 8, dtype: torch.dtype = torch.float64) -> Records:
@@ -63,7 +63,7 @@ def test_a_request_of_many_in_small_steps_is_one_of_many(tiny_net, digits):
     facts = [{}, {}]
     for found, per_step in zip(facts, (4, 20), strict=True):
         with facts_into(found):
-            jit(tiny_net, Split(digits.take(range(20))), steps=1, records_per_step=per_step)
+            jit(tiny_net, Split(digits.take(range(20))), steps=1, batch_size=per_step)
     assert all(found["weight"] < 3 for found in facts)
 
 
@@ -96,7 +96,11 @@ def test_records_that_are_answered_as_their_neighbours_stay_as_they_are():
     model = nn.Linear(4, 3)
     nn.init.zeros_(model.weight)
     steps = []
-    jit(model, Split(_records(20, torch.float32)), watch=lambda *_: steps.append(1) or carry_on(*_))
+    jit(
+        model,
+        Split(_records(20, torch.float32)),
+        callback=lambda *_: steps.append(1) or no_callback(*_),
+    )
     assert not steps
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from efface.errors import InputError
 from efface.methods.jit_paper import jit_paper, jit_paper_loss
 from efface.methods.parts.neighbours import normals
-from efface.types import Records, Split, Verdict
+from efface.types import Action, Records, Split
 
 SIGMA, RATE, SEED = 0.7, 0.05, 3
 
@@ -68,9 +68,9 @@ def test_records_are_updates_one_after_the_other():
     records = Records(torch.zeros(3, 4).double(), torch.zeros(3, dtype=torch.int64))
     seen = []
 
-    def watch(student, loss):  # noqa: ARG001
+    def callback(student, loss):  # noqa: ARG001
         seen.append(student.weight.detach().clone())
-        return Verdict.GO_ON
+        return Action.CONTINUE
 
     jit_paper(
         model,
@@ -79,7 +79,7 @@ def test_records_are_updates_one_after_the_other():
         perturbations=2,
         learning_rate=RATE,
         seed=SEED,
-        watch=watch,
+        callback=callback,
     )
     assert len(seen) == 3
     before = model.weight.detach()

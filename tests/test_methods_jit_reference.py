@@ -11,7 +11,7 @@ from torch import nn
 from efface import forget
 from efface.errors import InputError, NotMet
 from efface.methods.jit_reference import jit_reference
-from efface.types import Records, Split, Verdict
+from efface.types import Action, Records, Split
 
 GOLDEN = Path(__file__).parent / "golden"
 TRACES = ("one_batch", "three_batches", "batch_of_one")
@@ -78,7 +78,7 @@ def by_hand(weights, x, batch, rates):
 def test_equals_the_loop_by_hand(batch):
     """The sum over a batch, the growing gradient and the noise, each written out."""
     model, records = linear()
-    result = jit_reference(model, Split(records), records_per_step=batch, **SETTINGS)
+    result = jit_reference(model, Split(records), batch_size=batch, **SETTINGS)
     expected = by_hand(model.weight.detach(), records.x, batch, [0.05] * (6 // batch))
     torch.testing.assert_close(result.weight, expected, rtol=0, atol=1e-12)
 
@@ -97,15 +97,15 @@ def test_a_first_step_refused_once_is_the_run_at_half_the_rate(tiny_net, digits)
 
     def once(student, loss):  # noqa: ARG001
         if refused:
-            return Verdict.GO_ON
+            return Action.CONTINUE
         refused.append(1)
         student.load_state_dict(given)
-        return Verdict.HALVE
+        return Action.HALVE_LR
 
     refused = []
     split = Split(digits.take(range(12)))
-    halved = jit_reference(tiny_net, split, records_per_step=4, watch=once)
-    plain = jit_reference(tiny_net, split, records_per_step=4, learning_rate=1.5e-4)
+    halved = jit_reference(tiny_net, split, batch_size=4, callback=once)
+    plain = jit_reference(tiny_net, split, batch_size=4, learning_rate=1.5e-4)
     assert refused
     assert torch.equal(flat(halved), flat(plain))
 
@@ -118,13 +118,13 @@ def test_a_later_step_refused_goes_on_from_the_gradients_before_it():
     def second(student, loss):  # noqa: ARG001
         seen.append(student.weight.detach().clone())
         if len(seen) != 2:
-            return Verdict.GO_ON
+            return Action.CONTINUE
         with torch.no_grad():
             student.weight.copy_(seen[0])
-        return Verdict.HALVE
+        return Action.HALVE_LR
 
     split = Split(records)
-    result = jit_reference(model, split, records_per_step=2, watch=second, **SETTINGS)
+    result = jit_reference(model, split, batch_size=2, callback=second, **SETTINGS)
     expected = by_hand(model.weight.detach(), records.x, 2, [0.05, 0.025, 0.025])
     assert len(seen) == 4
     torch.testing.assert_close(result.weight, expected, rtol=0, atol=1e-12)
@@ -137,9 +137,9 @@ def test_end_stops_the_pass_after_the_step():
 
     def end(student, loss):  # noqa: ARG001
         calls.append(loss)
-        return Verdict.END
+        return Action.STOP
 
-    jit_reference(model, Split(records), records_per_step=2, watch=end, **SETTINGS)
+    jit_reference(model, Split(records), batch_size=2, callback=end, **SETTINGS)
     assert len(calls) == 1
 
 
@@ -181,11 +181,11 @@ def test_dropout_alone_makes_the_ratio_explode_at_a_small_sigma(digits):
     def loss(sigma, *, training_mode):
         seen = []
 
-        def watch(student, loss):  # noqa: ARG001
+        def callback(student, loss):  # noqa: ARG001
             seen.append(loss)
-            return Verdict.GO_ON
+            return Action.CONTINUE
 
-        jit_reference(net, split, sigma=sigma, training_mode=training_mode, watch=watch)
+        jit_reference(net, split, sigma=sigma, training_mode=training_mode, callback=callback)
         return seen[0]
 
     assert loss(1e-4, training_mode=True) > 50 * loss(1e-2, training_mode=True)
@@ -207,7 +207,7 @@ def test_a_user_loses_nothing_to_a_blank_image(tiny_net, digits):
     split = Split(Records(x, going.y, going.ids, going.low, going.high))
     before = {name: tensor.clone() for name, tensor in tiny_net.state_dict().items()}
     with pytest.raises(NotMet) as error:
-        forget(tiny_net, split, method="jit_reference", records_per_step=1)
+        forget(tiny_net, split, method="jit_reference", batch_size=1)
     assert "halvings of the step did not help, loss not finite" in str(error.value)
     assert "The old model stands" in str(error.value)
     assert all(torch.equal(before[name], t) for name, t in tiny_net.state_dict().items())

@@ -10,7 +10,7 @@ from efface.errors import InputError
 from efface.methods.mu_mis import mu_mis, mu_mis_loss
 from efface.methods.parts.relabelled import other_class
 from efface.passes import Counted
-from efface.types import Records, Split, Verdict
+from efface.types import Action, Records, Split
 
 RATE, SEED, NEVER = 0.05, 4, float("inf")
 
@@ -103,7 +103,7 @@ def test_it_ends_at_the_first_step_that_has_recovered(recovered):
 def test_at_most_as_many_passes_as_it_says_and_three_backward_ones_that_are_seen(tiny_net, digits):
     """At the start and after each step one look; in a step two input gradients, not hidden."""
     counted = Counted(tiny_net)
-    settings = {"recovered": NEVER, "records_per_step": 6, "learning_rate": 1e-5}
+    settings = {"recovered": NEVER, "batch_size": 6, "learning_rate": 1e-5}
     mu_mis(counted.model, Split(digits.take(range(18))), steps=4, **settings)
     assert counted.forward == (1 + 2 * 4) * 6
     assert counted.backward == (1 + 3 * 4) * 6
@@ -202,14 +202,14 @@ def test_steps_that_the_guard_takes_back_are_no_recovery():
     records = Records(x, torch.tensor([0, 0, 0, 0, 0, 1]))
     states, asked = [copy.deepcopy(model.state_dict())], []
 
-    def watch(student, loss):
+    def callback(student, loss):
         asked.append(loss)
         if len(asked) == 4:
             student.load_state_dict(states[-3])
-            return Verdict.HALVE
+            return Action.HALVE_LR
         states.append(copy.deepcopy(student.state_dict()))
-        return Verdict.GO_ON
+        return Action.CONTINUE
 
     settings = {"steps": 29, "seed": 1, "learning_rate": 0.1, "recovered": 0.2}
-    mu_mis(model, Split(records), **settings, watch=watch)
+    mu_mis(model, Split(records), **settings, callback=callback)
     assert len(asked) > 5

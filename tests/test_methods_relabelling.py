@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from efface.adapters import logits
 from efface.errors import InputError
 from efface.methods.amnesiac import amnesiac
 from efface.methods.mislabel import mislabel
 from efface.methods.parts.relabelled import any_class, other_class, relabelled, together
 from efface.methods.random_labels import random_labels
 from efface.methods.salun import salun
-from efface.types import Records, Split, carry_on
+from efface.task import logits
+from efface.types import Records, Split, no_callback
 
 sys.path.insert(0, str(Path(__file__).parent))
 from by_hand import linear, near, one, same, slope
@@ -97,7 +97,7 @@ def test_salun_takes_its_step_by_hand():
 
 def test_salun_keeps_a_share_of_all_weights_together(tiny_net, parts):
     """Not of each layer; dead weights of gradient 0 must not widen the share."""
-    settings = {"keep": 0.3, "epochs": 2, "learning_rate": 0.01, "records_per_step": 16}
+    settings = {"keep": 0.3, "epochs": 2, "learning_rate": 0.01, "batch_size": 16}
     result = salun(tiny_net, Split(parts[0], retain=parts[1]), **settings)
     given = torch.cat([weight.detach().flatten() for weight in tiny_net.parameters()])
     moved = torch.cat([weight.detach().flatten() for weight in result.parameters()]) != given
@@ -106,7 +106,7 @@ def test_salun_keeps_a_share_of_all_weights_together(tiny_net, parts):
 
 def test_salun_keeping_every_weight_is_random_labels_bit_for_bit(tiny_net, parts):
     """The limit in which it must equal something known."""
-    split, settings = Split(parts[0], retain=parts[1]), {"epochs": 2, "records_per_step": 16}
+    split, settings = Split(parts[0], retain=parts[1]), {"epochs": 2, "batch_size": 16}
     first = salun(tiny_net, split, keep=1.0, seed=3, **settings)
     assert same(first, random_labels(tiny_net, split, seed=3, **settings))
 
@@ -157,11 +157,11 @@ def test_mislabel_ends_once_every_prediction_has_flipped(tiny_net, parts):
     """No further than it must: all are answered otherwise, and steps stop an epoch later."""
     steps = []
 
-    def watch(student, loss):
+    def callback(student, loss):
         steps.append(loss)
-        return carry_on(student, loss)
+        return no_callback(student, loss)
 
-    result = mislabel(tiny_net, Split(parts[0]), learning_rate=0.02, epochs=500, watch=watch)
+    result = mislabel(tiny_net, Split(parts[0]), learning_rate=0.02, epochs=500, callback=callback)
     assert not bool((logits(result, parts[0].x).argmax(1) == parts[0].y).any())
     assert steps[-1] == 0
     assert all(steps[:-1])

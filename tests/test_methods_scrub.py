@@ -7,7 +7,7 @@ from torch import nn
 from efface.errors import InputError
 from efface.methods.scrub import scrub
 from efface.methods.scrub_rewind import scrub_rewind
-from efface.types import Records, Split, Verdict
+from efface.types import Action, Records, Split
 
 T, GAMMA, ALPHA, RATE, DECAY = 2.0, 0.7, 0.4, 0.05, 0.01
 SETTINGS = {
@@ -75,7 +75,7 @@ def test_every_epoch_has_an_order_of_its_own():
             return super().forward(x)
 
     model, split = Telling(4, 3).double(), linear()[1]
-    scrub(model, split, epochs=2, max_epochs=2, records_per_step=1, forget_per_step=1)
+    scrub(model, split, epochs=2, max_epochs=2, batch_size=1, forget_batch_size=1)
     first, second = seen[:12], seen[12:]
     for phase in (slice(5), slice(5, 12)):
         assert sorted(first[phase]) == sorted(second[phase])
@@ -96,11 +96,11 @@ def test_a_guard_that_ends_the_max_phase_ends_the_method():
     model, split = linear()
     asked = []
 
-    def watch(student, loss):  # noqa: ARG001
+    def callback(student, loss):  # noqa: ARG001
         asked.append(loss)
-        return Verdict.END
+        return Action.STOP
 
-    scrub(model, split, watch=watch)
+    scrub(model, split, callback=callback)
     assert len(asked) == 1
 
 
@@ -124,7 +124,7 @@ def test_the_rewind_is_to_the_epoch_whose_forget_error_is_nearest(rate, tiny_net
     """A brute-force twin: SCRUB run anew for each number of epochs, errors counted by hand."""
     gone, retain, holdout = (digits.take(range(*rows)) for rows in ((0, 20), (20, 120), (300, 400)))
     gone = gone.take((gone.y < 3).nonzero()[:, 0])
-    settings = {"max_epochs": 3, "learning_rate": rate, "forget_per_step": 4}
+    settings = {"max_epochs": 3, "learning_rate": rate, "forget_batch_size": 4}
     each = [scrub(tiny_net, Split(gone, retain=retain), epochs=e, **settings) for e in range(1, 6)]
     answers = each[-1](holdout.x).argmax(1)
     told = torch.where((holdout.y < 3) | (answers < 3), holdout.y, answers)  # others answered well

@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from efface.adapters import student_of
 from efface.errors import InputError
 from efface.methods.assd import assd
 from efface.methods.lfssd import lfssd
 from efface.methods.parts.importance import Importance, importance, of_forget_and_whole
 from efface.methods.ssd import ssd
-from efface.trainable import closed, opened
-from efface.types import Records, Split, Verdict
+from efface.task import trainable_copy
+from efface.trainable import merge_adapter, select_trainable
+from efface.types import Action, Records, Split
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_nets import moved, names_open, net
@@ -104,8 +104,8 @@ def test_lfssd_is_the_worked_example_by_hand_and_reads_no_label():
 def test_assd_takes_the_percentile_that_the_counts_ask_for(tiny_net, digits):
     """α by numpy from all ratios; the weights are those of ssd against D_r with that α."""
     split = Split(digits.take(range(20)), retain=digits.take(range(20, 100)))
-    student = student_of(tiny_net)
-    told = {"records_per_step": 1024, "with_forget": False}
+    student = trainable_copy(tiny_net)
+    told = {"batch_size": 1024, "with_forget": False}
     forget, others = of_forget_and_whole(
         student, split.forget, split.retain, loss=cross_entropy, **told
     )
@@ -115,7 +115,7 @@ def test_assd_takes_the_percentile_that_the_counts_ask_for(tiny_net, digits):
     ratios = ratios[np.isfinite(ratios)].astype(float)
     alpha = float(np.percentile(ratios, 100 - math.log(1 + 100 * 20 / 100)))
     result = assd(tiny_net, split)
-    twin = ssd(tiny_net, split, selection=alpha, records_per_step=1024, with_forget=False)
+    twin = ssd(tiny_net, split, selection=alpha, batch_size=1024, with_forget=False)
     for one, other in zip(result.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
     moved = sum(
@@ -133,7 +133,7 @@ def cross_entropy(model, batch):
 @pytest.mark.parametrize("size", [1, 4])
 def test_the_importance_is_that_of_a_loop_over_batches(power, size, tiny_net, digits):
     """A brute-force twin: backward, batch by batch, into fresh gradients."""
-    some, student = digits.take(range(10)), student_of(tiny_net)
+    some, student = digits.take(range(10)), trainable_copy(tiny_net)
     batches = torch.arange(10).split(size)
     found = importance(student, some, cross_entropy, batches=batches, power=power)
     twin = [torch.zeros_like(weight) for weight in student.parameters()]
@@ -159,7 +159,7 @@ def test_both_passes_have_batches_of_one_size(digits, tiny_net, monkeypatch):
 
     monkeypatch.setattr("efface.methods.parts.importance.importance", noting)
     parts = digits.take(range(5)), digits.take(range(5, 42))
-    of_forget_and_whole(tiny_net, *parts, loss=cross_entropy, records_per_step=128)
+    of_forget_and_whole(tiny_net, *parts, loss=cross_entropy, batch_size=128)
     assert seen[0] == [5]
     assert sum(seen[1]) == 42
     assert max(seen[1]) <= 5
@@ -191,16 +191,16 @@ def test_assd_without_strength_is_the_identity(tiny_net, digits):
 def test_the_guard_is_asked_once_and_a_halving_doubles_alpha(method, tiny_net, digits):
     """A method without steps still lets the guard refuse it: half the strength is α doubled."""
     split = Split(digits.take(range(9)), retain=digits.take(range(9, 60)))
-    given, answers, seen = tiny_net.state_dict(), [Verdict.HALVE, Verdict.GO_ON], []
+    given, answers, seen = tiny_net.state_dict(), [Action.HALVE_LR, Action.CONTINUE], []
 
-    def watch(student, loss):
+    def callback(student, loss):
         seen.append(loss)
         verdict = answers[len(seen) - 1]
-        if verdict is Verdict.HALVE:
+        if verdict is Action.HALVE_LR:
             student.load_state_dict(given)
         return verdict
 
-    halved = method(tiny_net, split, watch=watch, strength=4.0)
+    halved = method(tiny_net, split, callback=callback, strength=4.0)
     plain = method(tiny_net, split, strength=2.0)
     assert len(seen) == 2
     assert all(
@@ -224,10 +224,10 @@ def test_a_class_goes_and_the_others_stay(tiny_net, digits):
 def test_weights_that_may_not_move_keep_their_bits(method, trainable, digits):
     """The importance is of the open weights alone; the others are nobody's business."""
     model, records = net(), digits.take(range(40))
-    start = opened(model, records.take([0]), trainable)
+    start = select_trainable(model, records.take([0]), trainable)
     split = Split(records.take(range(8)), retain=records.take(range(8, 40)))
     loud = {} if method is assd else {"selection": 1.0}
-    result = closed(method(start, split, **loud), model)
+    result = merge_adapter(method(start, split, **loud), model)
     assert set() < moved(model, result) <= set(names_open(start))
 
 
@@ -235,7 +235,7 @@ def test_weights_that_may_not_move_keep_their_bits(method, trainable, digits):
 def test_an_adapter_that_has_learned_nothing_is_refused(method, digits):
     """All that matters there is 0: to scale it would change nothing, and look like a result."""
     records = digits.take(range(40))
-    start = opened(net(), records.take([0]), "adapter")
+    start = select_trainable(net(), records.take([0]), "adapter")
     split = Split(records.take(range(8)), retain=records.take(range(8, 40)))
     with pytest.raises(InputError) as error:
         method(start, split)

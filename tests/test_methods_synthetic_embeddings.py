@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from efface.adapters import one_label
 from efface.errors import InputError
 from efface.methods.parts.embeddings import drawn_embeddings
 from efface.methods.synthetic_embeddings import _masked, synthetic_embeddings
+from efface.task import multiclass
 from efface.types import Records, Split
 
 RATE, GONE, SEED = 0.3, 2, 3
@@ -24,30 +24,37 @@ def linear(classes=4, features=5):
     return model
 
 
-def split_of(*leaving):
+def split_of(*forget_classes):
     """A request for a class, with records that nobody may read."""
-    return Split(Records(torch.full((1, 5), torch.nan), torch.tensor([0])), leaving=leaving)
+    return Split(
+        Records(torch.full((1, 5), torch.nan), torch.tensor([0])), forget_classes=forget_classes
+    )
 
 
-@pytest.mark.parametrize("leaving", [(GONE,), (0, GONE)])
+@pytest.mark.parametrize("forget_classes", [(GONE,), (0, GONE)])
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_epochs_are_the_steps_by_hand(leaving, epochs):
+def test_epochs_are_the_steps_by_hand(forget_classes, epochs):
     """Gradient (q − p)ᵀ e of a mean over all embeddings, p without what leaves where that leads."""
     model = linear()
-    told = {"samples_per_class": 30, "records_per_step": 60, "momentum": 0.0, "seed": SEED}
+    told = {"samples_per_class": 30, "batch_size": 60, "momentum": 0.0, "seed": SEED}
     result = synthetic_embeddings(
-        model, split_of(*leaving), **told, learning_rate=RATE / 2, strength=2.0, epochs=epochs
+        model,
+        split_of(*forget_classes),
+        **told,
+        learning_rate=RATE / 2,
+        strength=2.0,
+        epochs=epochs,
     )
-    e = drawn_embeddings(model, 30, leaving=leaving, seed=SEED)
+    e = drawn_embeddings(model, 30, forget_classes=forget_classes, seed=SEED)
     weights, bias = model.weight.detach().clone(), model.bias.detach().clone()
     p = torch.softmax(e.x @ weights.T + bias, 1)
-    p[:, list(leaving)] = 0
+    p[:, list(forget_classes)] = 0
     p = p / p.sum(1, keepdim=True)
     for _ in range(epochs):
         slope = torch.softmax(e.x @ weights.T + bias, 1) - p
         weights = weights - RATE * slope.T @ e.x / len(e)
         bias = bias - RATE * slope.mean(0)
-    assert len(e) == 30 * len(leaving)
+    assert len(e) == 30 * len(forget_classes)
     torch.testing.assert_close(result.weight.detach(), weights, rtol=0, atol=1e-9)
     torch.testing.assert_close(result.bias.detach(), bias, rtol=0, atol=1e-9)
 
@@ -55,15 +62,15 @@ def test_epochs_are_the_steps_by_hand(leaving, epochs):
 def test_each_class_has_its_draws_and_the_label_is_the_given_answer():
     """Standard normal numbers, as many of each class, drawn by the seed alone."""
     model = linear()
-    drawn = drawn_embeddings(model, 500, leaving=(GONE, 0), seed=1)
+    drawn = drawn_embeddings(model, 500, forget_classes=(GONE, 0), seed=1)
     assert torch.bincount(drawn.y).tolist() == [500, 0, 500]
     assert model(drawn.x).argmax(1).equal(drawn.y)
-    assert drawn_embeddings(model, 500, leaving=(GONE, 0), seed=1).x.equal(drawn.x)
-    assert not drawn_embeddings(model, 500, leaving=(GONE, 0), seed=2).x.equal(drawn.x)
+    assert drawn_embeddings(model, 500, forget_classes=(GONE, 0), seed=1).x.equal(drawn.x)
+    assert not drawn_embeddings(model, 500, forget_classes=(GONE, 0), seed=2).x.equal(drawn.x)
     with torch.no_grad():
         model.weight.zero_()
         model.bias.copy_(torch.tensor([0.0, 0.0, 1.0, 0.0]))
-    alone = drawn_embeddings(model, 9_000, leaving=(GONE,), seed=1)
+    alone = drawn_embeddings(model, 9_000, forget_classes=(GONE,), seed=1)
     assert len(alone) == 9_000
     assert float(alone.x.mean().abs()) < 0.02
     assert abs(float(alone.x.std()) - 1) < 0.02
@@ -85,7 +92,7 @@ def test_a_class_that_no_embedding_is_answered_with_is_refused():
 def test_a_layer_that_never_says_the_class_stands_still():
     """KL from what it answers already is 0, and so is its slope."""
     model = linear()
-    drawn = drawn_embeddings(model, 20, leaving=(GONE,), seed=0)
+    drawn = drawn_embeddings(model, 20, forget_classes=(GONE,), seed=0)
     with torch.no_grad():
         model.weight[GONE], model.bias[GONE] = 0.0, -200.0
     loss = _masked(model, (GONE,))(model, drawn, 0)
@@ -95,8 +102,8 @@ def test_a_layer_that_never_says_the_class_stands_still():
 def test_a_class_of_digits_goes_and_the_others_stay(tiny_net, digits):
     """Told by real records, of which the method saw none."""
     gone = digits.y == 3
-    told = {"samples_per_class": 300, "records_per_step": 300}
-    result = synthetic_embeddings(tiny_net, Split(digits.take([0]), leaving=(3,)), **told)
+    told = {"samples_per_class": 300, "batch_size": 300}
+    result = synthetic_embeddings(tiny_net, Split(digits.take([0]), forget_classes=(3,)), **told)
     with torch.no_grad():
         before, after = (net(digits.x).argmax(1) == digits.y for net in (tiny_net, result))
     same = [a.equal(b) for a, b in zip(tiny_net.parameters(), result.parameters(), strict=True)]
@@ -112,19 +119,19 @@ def test_one_unit_is_two_classes():
     told = {"samples_per_class": 200, "epochs": 200}
     result = synthetic_embeddings(model, split_of(1), **told)
     x = torch.randn(500, 5, generator=torch.Generator().manual_seed(9)).double()
-    said = [one_label.outputs(net, x).argmax(1).float().mean() for net in (model, result)]
+    said = [multiclass.outputs(net, x).argmax(1).float().mean() for net in (model, result)]
     assert said[0] > 0.2
     assert said[1] == 0
 
 
-@pytest.mark.parametrize("leaving", [(4,), (-1,), (0, 1, 2, 3)])
-def test_classes_that_the_model_does_not_have_or_all_are_refused(leaving):
+@pytest.mark.parametrize("forget_classes", [(4,), (-1,), (0, 1, 2, 3)])
+def test_classes_that_the_model_does_not_have_or_all_are_refused(forget_classes):
     """The last layer says how many there are."""
     with pytest.raises(InputError) as error:
-        synthetic_embeddings(linear(), split_of(*leaving))
+        synthetic_embeddings(linear(), split_of(*forget_classes))
     assert str(error.value) == (
         "Wanted classes that leave out of 0 to 3, and one that stays. "
-        f"Got {', '.join(map(str, leaving))}. Give Split(forget, leaving=(class,))."
+        f"Got {', '.join(map(str, forget_classes))}. Give Split(forget, leaving=(class,))."
     )
 
 

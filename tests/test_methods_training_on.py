@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from efface.adapters import logits
 from efface.errors import InputError
 from efface.methods.baseline import baseline
 from efface.methods.finetune import finetune
@@ -15,6 +14,7 @@ from efface.methods.l1_sparse import l1_sparse
 from efface.methods.negative_gradient import negative_gradient
 from efface.methods.neggrad_plus import neggrad_plus
 from efface.methods.retrain import retrain
+from efface.task import logits
 from efface.testing.case import fresh_of, recipe
 from efface.types import Records, Split
 
@@ -110,7 +110,7 @@ def test_neggrad_plus_uses_every_forget_record_equally_often():
     model = Telling(2, 3).double()
     forget = Records(torch.arange(3.0).double()[:, None].repeat(1, 2) + 100, torch.arange(3))
     retain = Records(torch.zeros(5, 2).double(), torch.tensor([0, 1, 2, 0, 1]))
-    neggrad_plus(model, Split(forget, retain=retain), epochs=3, records_per_step=2)
+    neggrad_plus(model, Split(forget, retain=retain), epochs=3, batch_size=2)
     assert [seen.count(value) for value in (100.0, 101.0, 102.0)] == [5, 5, 5]
 
 
@@ -120,7 +120,7 @@ def test_neggrad_plus_without_a_forget_weight_is_finetune_bit_for_bit(
 ):
     """Its forget pass is skipped; so the forget records cannot reach it."""
     split = Split(parts[0], retain=parts[1])
-    settings = {"epochs": 2, "records_per_step": 16, "momentum": 0.9, "weight_decay": 5e-4}
+    settings = {"epochs": 2, "batch_size": 16, "momentum": 0.9, "weight_decay": 5e-4}
     settings |= {"learning_rate": 0.01, "training_mode": training_mode, "seed": 3}
     first = neggrad_plus(tiny_net, split, forget_weight=0.0, **settings)
     assert same(first, finetune(tiny_net, split, **settings))
@@ -150,7 +150,7 @@ def test_l1_sparse_keeps_one_penalty_for_all_steps_of_an_epoch():
     """Two steps an epoch, of records that are alike: γ, γ, γ/2, γ/2, and nothing in between."""
     twice = Records(STAYS.x.repeat(2, 1), STAYS.y.repeat(2))
     settings = {"penalty": 0.3, "learning_rate": RATE, "momentum": 0.0, "weight_decay": 0.0}
-    settings |= {"epochs": 2, "records_per_step": 1}
+    settings |= {"epochs": 2, "batch_size": 1}
     result = l1_sparse(linear(), Split(GOES, retain=twice), **settings)
     weights = linear().weight
     for penalty in (0.3, 0.3, 0.15, 0.15):
@@ -161,7 +161,7 @@ def test_l1_sparse_keeps_one_penalty_for_all_steps_of_an_epoch():
 def test_l1_sparse_without_a_penalty_is_finetune_bit_for_bit(tiny_net, parts):
     """The limit in which it must equal something known."""
     split = Split(parts[0], retain=parts[1])
-    settings = {"epochs": 2, "records_per_step": 16, "learning_rate": 0.01, "seed": 3}
+    settings = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, "seed": 3}
     first = l1_sparse(tiny_net, split, penalty=0.0, **settings)
     assert same(first, finetune(tiny_net, split, **settings))
 

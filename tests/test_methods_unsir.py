@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from efface.adapters import one_label, teacher_of
 from efface.errors import InputError
 from efface.methods.parts.neighbours import normals
 from efface.methods.parts.noise_images import made_from_noise
 from efface.methods.parts.retained import sampled_of_each_class
 from efface.methods.unsir import unsir
+from efface.task import frozen_teacher, multiclass
 from efface.types import Records, Split
 
 RATE, GONE, SEED = 0.02, 2, 3
@@ -35,7 +35,7 @@ def first_step(weights, x, y, rate):
 def test_impair_and_repair_are_the_steps_by_hand(copies, noise_steps):
     """All noise, each so many times, beside what stays; without copies it is fine-tuning."""
     model, retain = linear()
-    split = Split(retain.take(range(2)), retain=retain, leaving=(GONE,))
+    split = Split(retain.take(range(2)), retain=retain, forget_classes=(GONE,))
     settings = {
         "noise_records": 5,
         "noise_steps": noise_steps,
@@ -43,9 +43,9 @@ def test_impair_and_repair_are_the_steps_by_hand(copies, noise_steps):
         "repair_rate": 0.5,
     }
     result = unsir(model, split, **settings, learning_rate=RATE, strength=2.0, seed=SEED)
-    told = {"adapter": one_label, "sign": -1.0, "penalty": 0.1, "rate": 0.1, "steps": noise_steps}
+    told = {"adapter": multiclass, "sign": -1.0, "penalty": 0.1, "rate": 0.1, "steps": noise_steps}
     labels = torch.full((5,), GONE)
-    noise = made_from_noise(teacher_of(model), retain, labels, **told, seed=SEED).x
+    noise = made_from_noise(frozen_teacher(model), retain, labels, **told, seed=SEED).x
     x = torch.cat([retain.x, *[noise] * copies])
     y = torch.cat([retain.y, torch.full((5 * copies,), GONE)])
     impaired = first_step(model.weight.detach(), x, y, 2 * RATE)
@@ -58,8 +58,8 @@ def test_noise_is_made_as_by_the_loop_by_hand(sign):
     """Every input moves, away from its label or to it, and pays for its length."""
     model, retain = linear()
     labels = torch.tensor([0, 1, 2, 2, 2])
-    told = {"adapter": one_label, "sign": sign, "penalty": 0.1, "rate": 0.1, "steps": 7}
-    made = made_from_noise(teacher_of(model), retain, labels, **told, seed=SEED)
+    told = {"adapter": multiclass, "sign": sign, "penalty": 0.1, "rate": 0.1, "steps": 7}
+    made = made_from_noise(frozen_teacher(model), retain, labels, **told, seed=SEED)
     x = normals(made.ids, (4,), seed=SEED, step=0).requires_grad_()
     begun, optimizer = x.detach().clone(), torch.optim.Adam([x], lr=0.1)
     weights = model.weight.detach()
@@ -75,13 +75,13 @@ def test_noise_is_made_as_by_the_loop_by_hand(sign):
 
 def test_samples_are_of_each_class_that_stays_and_of_no_other(digits):
     """500 of each class in the paper's comparison; a class of fewer gives all that it has."""
-    some = sampled_of_each_class(digits, 7, seed=1, leaving=(4,))
+    some = sampled_of_each_class(digits, 7, seed=1, forget_classes=(4,))
     counts = torch.bincount(some.y, minlength=10)
     assert counts.tolist() == [7, 7, 7, 7, 0, 7, 7, 7, 7, 7]
     backwards = digits.take(range(len(digits) - 1, -1, -1))
-    other = sampled_of_each_class(backwards, 7, seed=1, leaving=(4,))
+    other = sampled_of_each_class(backwards, 7, seed=1, forget_classes=(4,))
     assert set(some.ids) == set(other.ids)
-    assert set(some.ids) != set(sampled_of_each_class(digits, 7, seed=2, leaving=(4,)).ids)
+    assert set(some.ids) != set(sampled_of_each_class(digits, 7, seed=2, forget_classes=(4,)).ids)
 
 
 def test_many_labels_have_no_class_to_lose():
@@ -89,7 +89,7 @@ def test_many_labels_have_no_class_to_lose():
     model, retain = linear()
     several = Records(retain.x, torch.ones(8, 3, dtype=torch.int64))
     with pytest.raises(InputError) as error:
-        unsir(model, Split(several, retain=several, leaving=(0,)))
+        unsir(model, Split(several, retain=several, forget_classes=(0,)))
     assert str(error.value) == (
         "Wanted one class of several for unsir, which gives records another class. "
         "Got many labels. "

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models import vgg11
 
 from efface.nets import vgg_quarter, vgg_small
-from efface.recipes import RECIPES, fresh
+from research.recipes import RECIPES, fresh
 
 NETS = [(vgg_small, 2), (vgg_quarter, 4)]
 

@@ -7,9 +7,9 @@ import torch
 
 from efface.errors import NotMet
 from efface.methods.neighbourhood import neighbourhood
-from efface.precision import as_written, widened
+from efface.metrics.measure import evaluate
+from efface.precision import as_written, upcast_to_fp32
 from efface.request import forget
-from efface.scores.measure import measure
 from efface.types import Split
 
 
@@ -41,7 +41,7 @@ def test_the_result_has_the_given_dtypes_and_the_evidence_is_of_it(kind, tiny_ne
         k: v.dtype for k, v in half.state_dict().items()
     }
     assert moved(half, result.model) > 0
-    entropy = measure(result.model, split.forget).entropy.mean()
+    entropy = evaluate(result.model, split.forget).entropy.mean()
     assert result.evidence.row("forget.entropy").after == pytest.approx(float(entropy))
     assert next(half.parameters()).dtype == kind
 
@@ -62,7 +62,7 @@ def test_the_dtypes_of_the_file_round_the_weights(tiny_net, digits):
 
 def test_a_model_of_full_precision_is_not_copied(tiny_net):
     """A second copy of the weights would be memory for nothing."""
-    assert widened(tiny_net) is tiny_net
+    assert upcast_to_fp32(tiny_net) is tiny_net
     assert as_written(tiny_net, tiny_net) is tiny_net
 
 

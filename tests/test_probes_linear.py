@@ -13,9 +13,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from efface.errors import InputError
+from efface.metrics.measure import evaluate
 from efface.probes.attackers import fitted_half, told_apart
 from efface.probes.linear_probe import linear_probe, linear_probe_cost
-from efface.scores.measure import measure
 from efface.testing.digits import untrained
 from efface.testing.nets import net_of, records_for
 
@@ -71,7 +71,7 @@ def test_knowledge_behind_a_new_head_is_found(tiny_net, parts):
     with torch.no_grad():
         nn.init.zeros_(net[-1].weight)
         nn.init.zeros_(net[-1].bias)
-    assert measure(net, parts[0]).correct.mean() < 0.3
+    assert evaluate(net, parts[0]).correct.mean() < 0.3
     found = linear_probe(net, *parts)
     assert found.accuracy > 0.8
     assert same(found, linear_probe(tiny_net, *parts))
@@ -170,7 +170,7 @@ def test_what_the_probe_does_not_serve_is_refused_in_words(tiny_net, parts):
         (
             "records with one class of several, which this probe asks about. Got values. "
             + left_out,
-            (net_of("values"), records_for("values"), records_for("values")),
+            (net_of("regression"), records_for("regression"), records_for("regression")),
         ),
         (
             (

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from efface.errors import InputError
+from efface.metrics.measure import evaluate
 from efface.probes.neighbouring_class import (
     Nearest,
     agreement,
@@ -18,7 +19,6 @@ from efface.probes.neighbouring_class import (
     neighbouring_class_cost,
     staying_log_probabilities,
 )
-from efface.scores.measure import measure
 from efface.testing.nets import net_of, records_for
 from efface.types import Records
 
@@ -39,7 +39,7 @@ def test_the_given_model_is_untouched_and_the_same_seed_gives_the_same_numbers(
     """Weights, buffers, gradients, flags, hooks and the host's random numbers."""
 
     def probe(model, seed=0):
-        return neighbouring_class(model, *parts, leaving=(3,), seed=seed)
+        return neighbouring_class(model, *parts, forget_classes=(3,), seed=seed)
 
     found = untouched(probe, tiny_net, random_state_kept)
     assert not same(found, probe(tiny_net, seed=1))
@@ -47,14 +47,14 @@ def test_the_given_model_is_untouched_and_the_same_seed_gives_the_same_numbers(
 
 def test_the_price_is_known_beforehand(tiny_net, parts):
     """Counted on the model; unseen records of classes that stay are not asked."""
-    said = neighbouring_class_cost(*parts, leaving=(3,))
-    assert passes_of(lambda m: neighbouring_class(m, *parts, leaving=(3,)), tiny_net) == said
+    said = neighbouring_class_cost(*parts, forget_classes=(3,))
+    assert passes_of(lambda m: neighbouring_class(m, *parts, forget_classes=(3,)), tiny_net) == said
     assert said.forward < len(parts[0]) + 20
 
 
 def test_taking_a_class_out_is_conditioning_on_the_others(tiny_net, parts):
     """p_k / (1 - p_leaving), computed from the probabilities themselves."""
-    measured = measure(tiny_net, parts[1])
+    measured = evaluate(tiny_net, parts[1])
     logs = staying_log_probabilities(measured, (3, 7))
     p = measured.probabilities
     kept = [0, 1, 2, 4, 5, 6, 8, 9]
@@ -64,8 +64,8 @@ def test_taking_a_class_out_is_conditioning_on_the_others(tiny_net, parts):
 
 def test_the_nearest_class_is_the_second_where_the_first_has_left(tiny_net, parts):
     """Ids are those of the model, not places among the classes that stay."""
-    found = neighbouring_class(tiny_net, *parts, leaving=(3,))
-    logits = measure(tiny_net, parts[0]).logits.copy()
+    found = neighbouring_class(tiny_net, *parts, forget_classes=(3,))
+    logits = evaluate(tiny_net, parts[0]).logits.copy()
     logits[:, 3] = -np.inf
     np.testing.assert_array_equal(found.forget.classes, logits.argmax(1))
     assert found.forget.classes.max() > 3
@@ -75,7 +75,9 @@ def test_the_nearest_class_is_the_second_where_the_first_has_left(tiny_net, part
 def test_a_high_score_of_the_class_that_left_does_not_hide_its_neighbours(tiny_net, parts):
     """A filter that adds to the logit of the class, or takes it away, changes nothing here."""
     filtered = nn.Sequential(*tiny_net, Shifted())
-    one, other = (neighbouring_class(net, *parts, leaving=(3,)) for net in (tiny_net, filtered))
+    one, other = (
+        neighbouring_class(net, *parts, forget_classes=(3,)) for net in (tiny_net, filtered)
+    )
     np.testing.assert_allclose(one.forget.confidence, other.forget.confidence, rtol=1e-4)
     assert one.by_confidence == other.by_confidence
 
@@ -97,13 +99,15 @@ def leaking(n, *, sure, seed):
 def test_members_whose_neighbour_is_surer_are_told_apart():
     """By both attackers; the area is that of scikit-learn."""
     ours, theirs = leaking(200, sure=2.0, seed=0), leaking(300, sure=0.0, seed=1)
-    found = neighbouring_class(nn.Identity(), ours, theirs, leaving=(2,))
+    found = neighbouring_class(nn.Identity(), ours, theirs, forget_classes=(2,))
     assert found.by_confidence.recognised
     assert found.by_all.recognised
     confidences = np.concatenate([found.forget.confidence, found.unseen.confidence])
     expected = roc_auc_score(np.repeat([1, 0], [200, 300]), confidences)
     assert found.by_confidence.auc == pytest.approx(expected)
-    alike = neighbouring_class(nn.Identity(), leaking(200, sure=0.0, seed=2), theirs, leaving=(2,))
+    alike = neighbouring_class(
+        nn.Identity(), leaking(200, sure=0.0, seed=2), theirs, forget_classes=(2,)
+    )
     assert not alike.by_confidence.sees
     assert not alike.by_all.sees
 
@@ -147,12 +151,12 @@ def test_what_the_probe_does_not_serve_is_refused_in_words(tiny_net, parts, digi
                 "records with one class of several, which this probe asks about. Got many labels. "
                 "Leave this probe out, and say that it was not run."
             ),
-            (net_of("many labels"), records_for("many labels"), unseen, (3,)),
+            (net_of("multilabel"), records_for("multilabel"), unseen, (3,)),
         ),
     ]
-    for words, (*given, leaving) in said:
+    for words, (*given, forget_classes) in said:
         with pytest.raises(InputError) as error:
-            neighbouring_class(*given, leaving=leaving)
+            neighbouring_class(*given, forget_classes=forget_classes)
         assert str(error.value) == f"Wanted {words}"
     with pytest.raises(InputError) as error:
         agreement(Nearest(np.array([1]), np.ones(1)), Nearest(np.array([1, 2]), np.ones(2)))

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from efface.errors import InputError
+from efface.metrics.measure import Evaluation, evaluate
 from efface.probes.precision import precision, precision_cost, pruned, quantised, recovered
-from efface.scores.measure import Measured, measure
 from efface.testing.nets import NETS, net_of, records_for
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,7 +25,7 @@ def test_the_given_model_is_untouched_and_nothing_is_drawn(tiny_net, digits, ran
     found = untouched(lambda model: precision(model, some), tiny_net, random_state_kept)
     names = ["as it is", "int8", "int4", "pruned 30 %", "pruned 50 %", "pruned 70 %"]
     assert [one.name for one in found] == names
-    np.testing.assert_array_equal(found[0].measured.logits, measure(tiny_net, some).logits)
+    np.testing.assert_array_equal(found[0].measured.logits, evaluate(tiny_net, some).logits)
 
 
 def test_the_price_is_known_beforehand(tiny_net, digits):
@@ -56,9 +56,9 @@ def test_weights_are_rounded_to_a_symmetric_grid_of_each_output(tiny_net, bits):
 def test_fewer_bits_move_the_answers_more(tiny_net, digits):
     """Eight bits hardly show, four do."""
     some = digits.take(range(60))
-    plain = measure(tiny_net, some).logits
+    plain = evaluate(tiny_net, some).logits
     eight, four = (
-        np.abs(measure(quantised(tiny_net, bits=bits), some).logits - plain).mean()
+        np.abs(evaluate(quantised(tiny_net, bits=bits), some).logits - plain).mean()
         for bits in (8, 4)
     )
     assert 0 < 5 * eight < four
@@ -91,15 +91,15 @@ def test_a_change_that_rounding_swallows_is_undone(tiny_net, digits):
         torch.testing.assert_close(again.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
     assert not torch.equal(nudged[0].weight, old[0].weight)
     some = digits.take(range(20))
-    back = recovered(measure(nudged, some), measure(again, some))
-    assert back.missed == int((~measure(nudged, some).correct).sum())
+    back = recovered(evaluate(nudged, some), evaluate(again, some))
+    assert back.missed == int((~evaluate(nudged, some).correct).sum())
 
 
 def told(*answers, ids=None):
     """Records of class 1, each answered with a class."""
     y = np.ones(len(answers), np.int64)
     logits = np.eye(3, dtype=np.float32)[list(answers)]
-    return Measured(logits=logits, y=y, ids=ids or tuple(map(str, range(len(answers)))))
+    return Evaluation(logits=logits, y=y, ids=ids or tuple(map(str, range(len(answers)))))
 
 
 def test_recovered_records_are_counted_among_the_missed():
@@ -156,5 +156,5 @@ def test_what_cannot_be_changed_is_refused_in_words(tiny_net):
 
 def values():
     """Records that have no class to be recognised by."""
-    found = measure(net_of("values"), records_for("values"))
+    found = evaluate(net_of("regression"), records_for("regression"))
     recovered(found, found)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
+from efface.metrics.measure import evaluate
 from efface.passes import Passes
 from efface.probes.relearning import Relearning, anamnesis, relearning, relearning_cost
-from efface.scores.measure import measure
 from efface.testing.digits import untrained
 from efface.testing.nets import NETS, net_of, records_for
 from efface.types import Records
@@ -41,7 +41,7 @@ def hidden(tiny_net):
 
 def curves(model, parts, *, on=0, **settings):
     """Two learning rates, two epochs on one part."""
-    settings = {"learning_rates": RATES, "epochs": 2, "records_per_step": 20, **settings}
+    settings = {"learning_rates": RATES, "epochs": 2, "batch_size": 20, **settings}
     return relearning(model, parts[0], parts[on], original=1.0, **settings)
 
 
@@ -65,7 +65,7 @@ def test_another_seed_draws_another_order(hidden, parts):
 @pytest.mark.parametrize(("on", "every"), [(0, 1), (1, 1), (1, 5), (2, 7)])
 def test_the_price_is_known_beforehand(tiny_net, parts, on, every):
     """Counted on the model and on every copy of it."""
-    settings = {"learning_rates": RATES, "epochs": 2, "records_per_step": 20, "every": every}
+    settings = {"learning_rates": RATES, "epochs": 2, "batch_size": 20, "every": every}
     said = relearning_cost(parts[0], parts[on], **settings)
     assert passes_of(lambda model: curves(model, parts, on=on, every=every), tiny_net) == said
 
@@ -77,7 +77,7 @@ def test_the_price_written_out():
         *(records(x) for x in (forty, others)),
         learning_rates=(1e-3,),
         epochs=2,
-        records_per_step=20,
+        batch_size=20,
         every=4,
     )
     assert said == Passes(forward=2 * 260 + 40 * (1 + 7), backward=2 * 260)
@@ -117,7 +117,7 @@ def test_the_curve_is_that_of_a_loop_written_by_hand(hidden, parts):
 def test_records_that_were_hidden_come_back_from_the_retained_ones_alone(hidden, tiny_net, parts):
     """The head was replaced: at first nothing is known, and training elsewhere brings it back."""
     forget = parts[0]
-    original = float(measure(tiny_net, forget).correct.mean())
+    original = float(evaluate(tiny_net, forget).correct.mean())
     settings = {"original": original, "learning_rates": (1e-2,), "epochs": 3}
     back = relearning(hidden, forget, parts[1], **settings)[0]
     assert back.accuracy[0] < 0.3

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
+from efface.metrics.measure import evaluate
 from efface.probes.residual import (
     Residual,
     residual_cost,
@@ -19,7 +20,6 @@ from efface.probes.residual import (
     residual_in_noise,
     residual_knowledge,
 )
-from efface.scores.measure import measure
 from efface.testing.nets import net_of, records_for
 from efface.types import Records
 
@@ -56,7 +56,7 @@ def test_the_given_model_is_untouched_and_the_same_seed_gives_the_same_numbers(
     """Weights, buffers, gradients, flags, hooks and the host's random numbers."""
     probe = PROBES[kind][0]
     found = untouched(lambda model: probe(model, some), tiny_net, random_state_kept)
-    np.testing.assert_array_equal(found.plain, measure(tiny_net, some).correct)
+    np.testing.assert_array_equal(found.plain, evaluate(tiny_net, some).correct)
     assert 0 < found.missed < len(some)
 
 
@@ -196,7 +196,7 @@ def test_inputs_that_a_probe_does_not_serve_are_refused_in_words(tiny_net, some)
             "Wanted images, (n, c, h, w), which can be flipped and cropped. "
             "Got inputs of shape (60, 64). Use noise or the ball, which serve any inputs."
         )
-    for kind in ("values", "many labels"):
+    for kind in ("regression", "multilabel"):
         with pytest.raises(InputError) as error:
             residual_in_ball(net_of(kind), records_for(kind), radius=0.1)
         assert str(error.value) == (

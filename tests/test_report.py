@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from efface.evidence import Row, collect, render, write
-from efface.evidence.report import headline, shown
+from efface.report import Row, collect, render, write
+from efface.report.report import headline, shown
 from efface.types import Records, Split
 
 RECORD = {

@@ -11,9 +11,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from efface.evidence import collect, gather, render
-from efface.evidence.attacks import named_attacks
-from efface.evidence.words import unknown
+from efface.report import collect, gather, render
+from efface.report.attacks import named_attacks
+from efface.report.words import unknown
 from efface.types import Records, Split
 
 NAMES = [
@@ -76,7 +76,7 @@ def test_the_answer_is_as_bad_as_the_worst_row_behind_it(evidence):
         for key in ("attack.loss", "attack.entropy", "control.negative"):
             rows = [replace(row, status="plain") for row in evidence.rows if row.status != "red"]
             rows = [replace(row, status=status) if row.key == key else row for row in rows]
-            assert named_attacks(rows, kind="one label", new=True)[0].status == worst
+            assert named_attacks(rows, kind="multiclass", new=True)[0].status == worst
 
 
 def test_a_crashed_attack_is_red_on_the_first_part_of_the_page(
@@ -106,7 +106,7 @@ def test_without_a_new_model_nothing_was_tested(tiny_net, parts):
 def test_only_outputs_that_can_hold_no_record_make_regurgitation_not_applicable(evidence):
     """A model of many values could give an input back: nobody looked."""
     for kind, answer in (
-        ("one label", "not applicable"), ("many labels", "not applicable"),
+        ("multiclass", "not applicable"), ("multilabel", "not applicable"),
         ("values", "not tested"), ("one of my own", "not tested"),
     ):  # fmt: skip
         named = named_attacks(evidence.rows, kind=kind, new=True)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from efface.evidence import collect
-from efface.evidence.figures import MINUS, MOST_BARS, figures
+from efface.report import collect
+from efface.report.figures import MINUS, MOST_BARS, figures
 from efface.types import Split
 
 
@@ -22,13 +22,13 @@ def evidence(tiny_net, digits):
     return collect(tiny_net, student, Split(threes, digits.take(range(300, 400)), None, (3,)))
 
 
-def _with(evidence, changes, unseen=0, leaving=()):
+def _with(evidence, changes, unseen=0, forget_classes=()):
     """The evidence with classes of 50 unseen records each, changed by so many records."""
     classes = [
         {
             "class": c,
             "name": f"c-{c}",
-            "leaving": c in leaving,
+            "forget_classes": c in forget_classes,
             "forget_n": 0,
             "holdout_n": 50,
             "holdout_before": 0.5,
@@ -56,7 +56,7 @@ def test_each_class_that_changed_stands_with_its_change_the_worst_on_top(evidenc
     change = {
         c["name"]: round(100 * (c["holdout_after"] - c["holdout_before"]), 1)
         for c in evidence.per_class
-        if not c["leaving"]
+        if not c["forget_classes"]
     }
     numbers = {name: float(value.replace(MINUS, "-")) for name, value in bars}
     assert numbers == {name: value for name, value in change.items() if value}
@@ -98,7 +98,7 @@ def test_where_nothing_changed_there_is_a_sentence_instead_of_bars(evidence):
 
 def test_a_class_that_leaves_does_not_flatten_the_figure_of_the_others(evidence):
     """It falls by design; its number stands in words, and the bars show those that stay."""
-    bars, caption = _drawn(_with(evidence, [-25, 1, 0], leaving=(0,)))
+    bars, caption = _drawn(_with(evidence, [-25, 1, 0], forget_classes=(0,)))
     assert bars == [("c-1", "+2.0")]
     assert caption == (
         "Drawn: 1 of 2 classes that stay. Not drawn: 1 that did not change. "

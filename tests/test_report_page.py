@@ -10,7 +10,7 @@ import subprocess
 import pytest
 import torch
 
-from efface.evidence import collect, render
+from efface.report import collect, render
 from efface.types import Split
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from efface import Records, Split, forget
 from efface.errors import InputError, NotMet
 from efface.guard import Guard
-from efface.halves import halves
+from efface.halves import split_holdout
 from efface.methods import METHODS
-from efface.types import Verdict
+from efface.types import Action
 
 QUICK = {"steps": 3}
 
@@ -48,13 +48,13 @@ def test_forget_records_are_taken_out_of_the_data_that_stay_and_counted(tiny_net
 def test_the_holdout_is_cut_in_two_whatever_its_order(digits):
     """Law 7: evidence never uses what the method or the guard has seen."""
     holdout = digits.take(range(301, 400))
-    theirs, ours = (part.holdout for part in halves(Split(None, holdout), seed=0))
+    theirs, ours = (part.holdout for part in split_holdout(Split(None, holdout), seed=0))
     assert set(theirs.ids).isdisjoint(ours.ids)
     assert set(theirs.ids) | set(ours.ids) == set(holdout.ids)
     assert abs(len(theirs) - len(ours)) == 1
-    turned = halves(Split(None, holdout.take(range(98, -1, -1))), seed=0)[0].holdout
+    turned = split_holdout(Split(None, holdout.take(range(98, -1, -1))), seed=0)[0].holdout
     assert set(turned.ids) == set(theirs.ids)
-    assert set(halves(Split(None, holdout), seed=1)[0].holdout.ids) != set(theirs.ids)
+    assert set(split_holdout(Split(None, holdout), seed=1)[0].holdout.ids) != set(theirs.ids)
 
 
 def test_the_guard_sees_one_half_and_the_evidence_the_other(tiny_net, digits, monkeypatch):
@@ -100,11 +100,11 @@ def test_a_request_that_the_guard_cannot_meet_raises_and_keeps_the_account(
 ):
     """Never a broken model: the old one stands, and why is written down."""
 
-    def watch(self, student, loss):  # noqa: ARG001
+    def callback(self, student, loss):  # noqa: ARG001
         self.failed = "drift 9 above 1, after 8 halvings"
-        return Verdict.END
+        return Action.STOP
 
-    monkeypatch.setattr(Guard, "watch", watch)
+    monkeypatch.setattr(Guard, "callback", callback)
     with pytest.raises(NotMet) as error:
         forget(tiny_net, Split(digits.take(range(6))), **QUICK)
     result = error.value.result
@@ -156,7 +156,7 @@ def test_unknown_words_are_refused_with_the_nearest_known_one(tiny_net, digits):
         forget(tiny_net, split, method="jit", sigm=0.1)
     assert str(error.value) == (
         "Wanted a setting of jit: strength, expected_accuracy, mislabelled, sigma, perturbations, "
-        "trust, step_size, steps, settled, records_per_step. Got 'sigm'. Did you mean 'sigma'?"
+        "trust, step_size, steps, settled, batch_size. Got 'sigm'. Did you mean 'sigma'?"
     )
 
 

@@ -8,9 +8,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
-from efface.adapters import many_labels, own_outputs, values
 from efface.errors import Hazard, InputError
 from efface.request import forget
+from efface.task import custom, multilabel, regression
 from efface.types import Records, Split
 
 LOSSES = {
@@ -138,12 +138,12 @@ def test_outputs_and_a_loss_of_ones_own_are_served(digits):
     """The hook: here a net that draws its input again, as segmenters and autoencoders answer."""
     x = digits.x.flatten(1)
     net = nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 64))
-    adapter = own_outputs(
+    task = custom(
         "a picture drawn again",
         outputs=lambda model, x: model(x),
         loss=lambda answer, y: (answer - y).square().mean(1),
     )
-    records = Records(x, x.clone(), digits.ids, adapter=adapter)
+    records = Records(x, x.clone(), digits.ids, task=task)
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(200):
         optimizer.zero_grad()
@@ -192,24 +192,24 @@ def test_a_few_values_alone_do_not_tell_their_own_scale():
         forget(nn.Linear(4, 1), Split(records))
     assert str(error.value) == (
         "Wanted the spread of the values, or at least 10 records to see it from. Got 2 records. "
-        "Give Records(…, adapter=efface.adapters.values(scale=their standard deviation))."
+        "Give Records(…, adapter=efface.task.values(scale=their standard deviation))."
     )
-    told = Records(records.x, records.y, adapter=values(scale=50.0))
+    told = Records(records.x, records.y, task=regression(scale=50.0))
     assert forget(nn.Linear(4, 1), Split(told), method="jit", steps=2).evidence.tier == "T0"
 
 
 @pytest.mark.parametrize(
     ("split", "options", "message"),
     [
-        ({"leaving": (1,), "adapter": many_labels}, {},
+        ({"forget_classes": (1,), "adapter": multilabel}, {},
          ("Wanted one class of several, where a class leaves or labels are wrong. Got many labels. "
          "Name the records alone, by ids or an expression.")),
-        ({"adapter": many_labels}, {"mislabelled": True},
+        ({"adapter": multilabel}, {"mislabelled": True},
          ("Wanted one class of several, where a class leaves or labels are wrong. Got many labels. "
          "Name the records alone, by ids or an expression.")),
-        ({"leaving": (3,)}, {},
+        ({"forget_classes": (3,)}, {},
          "Wanted leaving classes in 0..2. Got 3. Use the model's own class numbers."),
-        ({"leaving": (0, 1, 2)}, {},
+        ({"forget_classes": (0, 1, 2)}, {},
          ("Wanted at least one class that stays. Got all 3 classes leaving. A model without its "
          "classes is an untrained model: delete it, or train a new one.")),
         ({"retain": True}, {},
@@ -219,9 +219,9 @@ def test_a_few_values_alone_do_not_tell_their_own_scale():
 )  # fmt: skip
 def test_what_cannot_be_asked_is_refused_in_a_sentence(split, options, message):
     """Each would otherwise end in a broken model or a traceback."""
-    adapter = split.pop("adapter", None)
-    y = torch.ones(4, 3).long() if adapter else torch.tensor([0, 1, 2, 0])
-    records = Records(torch.rand(4, 5), y, adapter=adapter)
+    task = split.pop("adapter", None)
+    y = torch.ones(4, 3).long() if task else torch.tensor([0, 1, 2, 0])
+    records = Records(torch.rand(4, 5), y, task=task)
     if split.pop("retain", None):
         split["retain"] = records
     with pytest.raises(InputError) as error:

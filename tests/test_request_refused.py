@@ -11,7 +11,7 @@ from torch import nn
 
 from efface import Records, Split, forget
 from efface.errors import Hazard, InputError
-from efface.io.dataset import open_table
+from efface.io.dataset import load_data
 from efface.io.preprocessing import Preprocessing
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -104,7 +104,7 @@ def folder_of(root, files):
     (root / "dog").mkdir()
     for name, content in files.items():
         (root / "dog" / name).write_bytes(content)
-    return open_table(root)
+    return load_data(root)
 
 
 def test_images_that_cannot_be_read_are_refused_by_name(tmp_path):

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from efface import Split, forget
-from efface.adapters import outputs
 from efface.errors import InputError
+from efface.task import outputs
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_nets import LESS, Given, known, moved, net, timm_vit, vit

@@ -9,7 +9,7 @@ from scipy.spatial.distance import euclidean, jensenshannon
 from torch.nn import functional
 
 from efface.errors import InputError
-from efface.scores.divergence import (
+from efface.metrics.divergence import (
     activation_distance,
     jensen_shannon,
     jensen_shannon_each,

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from efface.errors import InputError
-from efface.scores.equivalence import (
+from efface.metrics.equivalence import (
     a12,
     ks_between,
     likeness,
@@ -16,7 +16,7 @@ from efface.scores.equivalence import (
     tost,
     wilcoxon_p,
 )
-from efface.scores.indistinguishability import ks
+from efface.metrics.indistinguishability import ks
 
 
 def _models(s, n, seed, *, shift=0.0, spread=0.2):

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from efface.errors import InputError
-from efface.scores.gap import columns, floor, gap
-from efface.scores.measure import Measured
-from efface.scores.membership import entropy_attack
+from efface.metrics.gap import columns, floor, gap
+from efface.metrics.measure import Evaluation
+from efface.metrics.membership import entropy_attack
 
 
 def _measured(n, seed, sure=3.0):
     draw = np.random.default_rng(seed)
     logits, y = draw.normal(0, 1, (n, 4)).astype(np.float32), draw.integers(0, 4, n)
     logits[np.arange(n), y] += sure
-    return Measured(logits=logits, y=y, ids=tuple(map(str, range(n))))
+    return Evaluation(logits=logits, y=y, ids=tuple(map(str, range(n))))
 
 
 FORGET, HOLDOUT, RETAIN = _measured(40, 0), _measured(200, 1, sure=1.0), _measured(300, 2)
@@ -31,7 +31,7 @@ def test_random_forgetting_reads_the_forget_records_and_the_whole_holdout():
 
 def test_a_leaving_class_is_read_on_the_holdout():
     """Both accuracies are of unseen records; the attack's non-members are the whole holdout."""
-    found, left = columns(FORGET, HOLDOUT, RETAIN, leaving=(2,)), HOLDOUT.y == 2
+    found, left = columns(FORGET, HOLDOUT, RETAIN, forget_classes=(2,)), HOLDOUT.y == 2
     assert found["retain"] == HOLDOUT.correct[~left].mean()
     assert found["forget"] == HOLDOUT.correct[left].mean()
     assert found["attack"] == entropy_attack(RETAIN.entropy, HOLDOUT.entropy, FORGET.entropy)

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from efface.errors import InputError
-from efface.scores.indistinguishability import (
+from efface.metrics.indistinguishability import (
     expected_from_unseen,
     ks,
     like_unseen,

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from efface.scores.intervals import (
+from efface.metrics.intervals import (
     auc_interval,
     clopper_pearson,
     paired_change,

@@ -8,7 +8,7 @@ from scipy import optimize
 from sklearn.metrics import roc_auc_score
 
 from efface.errors import InputError
-from efface.scores.membership import entropy_attack, loss_attack, taken_for_members
+from efface.metrics.membership import entropy_attack, loss_attack, taken_for_members
 
 
 def _logistic_by_hand(retain, holdout, values):

@@ -7,21 +7,21 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from efface.errors import InputError
-from efface.scores.measure import Measured
-from efface.scores.membership import (
+from efface.metrics.measure import Evaluation
+from efface.metrics.membership import (
     confidence_attack,
     loss_attack,
     margin_attack,
     modified_entropy_attack,
     signal_attack,
 )
-from efface.scores.signals import confidence, lead, modified_entropy
+from efface.metrics.signals import confidence, lead, modified_entropy
 
 
 def _measured(n, k, seed, scale=2.0):
     draw = np.random.default_rng(seed)
     logits, y = draw.normal(0, scale, (n, k)).astype(np.float32), draw.integers(0, k, n)
-    return Measured(logits=logits, y=y, ids=tuple(map(str, range(n))))
+    return Evaluation(logits=logits, y=y, ids=tuple(map(str, range(n))))
 
 
 def test_each_signal_agrees_with_a_loop_over_the_probabilities():
@@ -39,7 +39,7 @@ def test_each_signal_agrees_with_a_loop_over_the_probabilities():
 def test_the_modified_entropy_knows_right_from_wrong_where_the_entropy_does_not():
     """Both answers are as sure as can be; with p in the place of 1 - p both would be 0."""
     logits = np.array([[60.0, 0, 0], [60.0, 0, 0]], np.float32)
-    right, wrong = modified_entropy(Measured(logits=logits, y=np.array([0, 1]), ids=("a", "b")))
+    right, wrong = modified_entropy(Evaluation(logits=logits, y=np.array([0, 1]), ids=("a", "b")))
     assert right == pytest.approx(0, abs=1e-12)
     # -(1 - p_y) ln p_y is 60; -p ln(1 - p) of the sure wrong class is 60 - ln 2
     assert wrong == pytest.approx(120 - math.log(2))
@@ -55,7 +55,7 @@ def test_with_two_classes_the_modified_entropy_has_a_closed_form():
 def test_sure_answers_keep_their_order():
     """Probabilities of 1 in double precision; the log-odds still rise."""
     logits = np.array([[100.0, 0, 0], [200.0, 0, 0], [0, 0, 300.0]], np.float32)
-    sure = confidence(Measured(logits=logits, y=np.array([0, 1, 2]), ids=("a", "b", "c")))
+    sure = confidence(Evaluation(logits=logits, y=np.array([0, 1, 2]), ids=("a", "b", "c")))
     np.testing.assert_allclose(sure, np.array([100, 200, 300]) - math.log(2))
 
 
@@ -119,7 +119,7 @@ def test_what_is_not_a_number_or_not_a_class_is_refused():
     assert str(error.value) == (
         "Wanted numbers to compare. Got nan. See whether the model's answers are nan."
     )
-    flags = Measured(
+    flags = Evaluation(
         logits=np.zeros((2, 3), np.float32), y=np.zeros(2), ids=("a", "b"), own_loss=np.ones(2)
     )
     with pytest.raises(InputError) as error:

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from efface.errors import InputError
-from efface.scores.gap import floor
-from efface.scores.trade_off import against_floor, nomus, tug_of_war
+from efface.metrics.gap import floor
+from efface.metrics.trade_off import against_floor, nomus, tug_of_war
 
 TARGET = {"forget": 0.6, "retain": 1.0, "test": 0.7}
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import nbformat
 
 sys.path.insert(0, str(Path(__file__).parent))
-from efface import show, show_progress
 from notebooks import executed
+
+from efface import show, show_progress
 
 
 def test_a_pipe_gets_a_json_line_now_and_then(capsys):

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from efface.steps import descend
-from efface.types import Records, Verdict
+from efface.training import descend
+from efface.types import Action, Records
 
 
 def _records(n: int = 23, dtype: torch.dtype = torch.float64) -> Records:
@@ -34,7 +34,7 @@ def _loss(student: nn.Module, batch: Records, step: int) -> torch.Tensor:  # noq
 
 def _descended(net: nn.Module, records: Records, **settings) -> torch.Tensor:
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    options = {"steps": 7, "seed": 3, "records_per_step": 10, **settings}
+    options = {"steps": 7, "seed": 3, "batch_size": 10, **settings}
     descend(net, _loss, records, optimizer=optimizer, **options)
     return torch.cat([weight.detach().reshape(-1) for weight in net.parameters()])
 
@@ -51,7 +51,7 @@ def test_a_step_is_the_plain_gradient_step_on_the_mean():
     """A brute-force twin: one full-batch step of SGD written by hand."""
     records, net, twin = _records(), _net(), _net()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    descend(net, _loss, records, optimizer=optimizer, steps=1, seed=0, records_per_step=23)
+    descend(net, _loss, records, optimizer=optimizer, steps=1, seed=0, batch_size=23)
     functional.cross_entropy(twin(records.x), records.y).backward()
     for weight, other in zip(net.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(weight.data, other.data - 0.1 * other.grad, rtol=0, atol=1e-12)
@@ -62,8 +62,8 @@ def test_one_record_takes_the_same_step_as_a_hundred_copies_of_it():
     one = _records(1)
     many = Records(one.x.repeat(100, 1), one.y.repeat(100))
     torch.testing.assert_close(
-        _descended(_net(), one, records_per_step=100),
-        _descended(_net(), many, records_per_step=100),
+        _descended(_net(), one, batch_size=100),
+        _descended(_net(), many, batch_size=100),
         rtol=0,
         atol=1e-12,
     )
@@ -79,7 +79,7 @@ def test_every_record_is_used_once_an_epoch():
 
     net = _net()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    descend(net, loss, _records(), optimizer=optimizer, steps=3, seed=0, records_per_step=10)
+    descend(net, loss, _records(), optimizer=optimizer, steps=3, seed=0, batch_size=10)
     assert sorted(seen, key=int) == [str(row) for row in range(23)]
 
 
@@ -95,19 +95,19 @@ def test_a_halved_step_is_tried_again_at_half_the_rate():
     """The guard puts the student back; the loop must then do half of what it did."""
     records, net, twin = _records(), _net(), _net()
     given = [weight.detach().clone() for weight in net.parameters()]
-    answers = iter([Verdict.HALVE, Verdict.GO_ON])
+    answers = iter([Action.HALVE_LR, Action.CONTINUE])
 
-    def watch(student: nn.Module, loss: float) -> Verdict:  # noqa: ARG001
+    def callback(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
         verdict = next(answers)
-        if verdict is Verdict.HALVE:
+        if verdict is Action.HALVE_LR:
             with torch.no_grad():
                 for weight, old in zip(student.parameters(), given, strict=True):
                     weight.copy_(old)
         return verdict
 
-    options = {"steps": 1, "seed": 0, "records_per_step": 23}
+    options = {"steps": 1, "seed": 0, "batch_size": 23}
     optimizer = torch.optim.SGD(net.parameters(), lr=0.2, momentum=0.9)
-    descend(net, _loss, records, optimizer=optimizer, watch=watch, **options)
+    descend(net, _loss, records, optimizer=optimizer, callback=callback, **options)
     optimizer = torch.optim.SGD(twin.parameters(), lr=0.1)
     descend(twin, _loss, records, optimizer=optimizer, **options)
     for weight, other in zip(net.parameters(), twin.parameters(), strict=True):
@@ -118,11 +118,11 @@ def test_end_ends_before_the_next_step():
     """When the guard ends a run, nothing moves any more."""
     net, calls = _net(), []
 
-    def watch(student: nn.Module, loss: float) -> Verdict:  # noqa: ARG001
+    def callback(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
         calls.append(loss)
-        return Verdict.END
+        return Action.STOP
 
-    _descended(net, _records(), watch=watch)
+    _descended(net, _records(), callback=callback)
     assert len(calls) == 1
 
 
@@ -166,7 +166,7 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_rate_is_asked_before_each_step_and_halved_with_it():
     """Polyak's step by hand: the rate hears the mean loss and the norm of its gradient."""
-    heard, answers = [], iter([Verdict.HALVE, Verdict.GO_ON])
+    heard, answers = [], iter([Action.HALVE_LR, Action.CONTINUE])
 
     def rate(loss: float, gradient_norm: float) -> float:
         heard.append((loss, gradient_norm))
@@ -180,7 +180,7 @@ def test_a_rate_is_asked_before_each_step_and_halved_with_it():
     gradient = torch.cat([weight.grad.reshape(-1) for weight in twin.parameters()])
     moved = []
 
-    def watch(student: nn.Module, loss: float) -> Verdict:  # noqa: ARG001
+    def callback(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
         after = torch.cat([weight.detach().reshape(-1) for weight in student.parameters()])
         moved.append(after - before)
         if len(moved) == 1:
@@ -188,7 +188,7 @@ def test_a_rate_is_asked_before_each_step_and_halved_with_it():
         return next(answers)
 
     optimizer = torch.optim.SGD(net.parameters(), lr=123.0)
-    options = {"steps": 1, "seed": 0, "records_per_step": 23, "rate": rate, "watch": watch}
+    options = {"steps": 1, "seed": 0, "batch_size": 23, "rate": rate, "callback": callback}
     descend(net, _loss, records, optimizer=optimizer, **options)
     value = value.detach()
     step = -gradient * float(value) / float(gradient.norm()) ** 2

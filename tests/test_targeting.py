@@ -8,8 +8,8 @@ import torch
 
 from efface import Split, forget
 from efface.errors import InputError
-from efface.information.copies import kept_share
 from efface.io.weights import read_weights
+from efface.ranking.copies import kept_share
 from efface.targeting import targeted
 
 QUICK = {"method": "negative_gradient", "strength": 0.1, "utility_budget": 1.0}

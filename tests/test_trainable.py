@@ -10,11 +10,11 @@ import transformers
 from torch import nn
 
 from efface import Split, forget
-from efface.adapters import student_of
 from efface.errors import InputError, MissingExtra
 from efface.guard import Guard
 from efface.methods import METHODS
-from efface.trainable import added, closed, moving, opened
+from efface.task import trainable_copy
+from efface.trainable import added, merge_adapter, moving, select_trainable
 
 sys.path.insert(0, str(Path(__file__).parent))
 from method_promises import keeping, split_for
@@ -31,7 +31,7 @@ def test_every_method_moves_the_chosen_weights_and_keeps_the_bits_of_the_others(
     model[4].bias.requires_grad_(requires_grad=False)
     given, records = Given(model), known(model, digits)
     with random_state_kept():
-        start = opened(model, records.take([0]), trainable)
+        start = select_trainable(model, records.take([0]), trainable)
         parts = records.take(range(8)), records.take(range(8, 40))
         student = METHODS[name].function(
             start,
@@ -40,7 +40,7 @@ def test_every_method_moves_the_chosen_weights_and_keeps_the_bits_of_the_others(
             # an untrained net answers as its neighbours do; wrong labels it can still forget
             **quick(name, learning_rate=1e-3, mislabelled=True),
         )
-        result = closed(student, model)
+        result = merge_adapter(student, model)
     given.is_untouched()
     may = {
         "last-layers": {"4.weight", "6.weight", "6.bias"},
@@ -69,7 +69,7 @@ def test_the_last_layers_are_those_used_last_and_not_those_registered_last(digit
             return self.head(self.middle(self.first(x.flatten(1))) * self.scale)
 
     model = Backwards().eval()
-    assert names_open(opened(model, digits.take([0]), "last-layers")) == [
+    assert names_open(select_trainable(model, digits.take([0]), "last-layers")) == [
         "scale", "head.weight", "head.bias",
     ]  # fmt: skip
 
@@ -85,7 +85,7 @@ def test_a_weight_that_no_module_call_shows_counts_where_it_is_used(digits):
         def forward(self, x):
             return nn.functional.linear(self.body(x.flatten(1)), self.out.weight, self.out.bias)
 
-    assert names_open(opened(Bare().eval(), digits.take([0]), "last-layers")) == [
+    assert names_open(select_trainable(Bare().eval(), digits.take([0]), "last-layers")) == [
         "out.weight", "out.bias",
     ]  # fmt: skip
 
@@ -95,7 +95,7 @@ def test_tied_weights_count_where_they_are_used_last(digits):
     early, late = nn.Linear(16, 16), nn.Linear(16, 16)
     late.weight = early.weight
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), early, nn.ReLU(), late).eval()
-    twin = opened(model, digits.take([0]), "last-layers")
+    twin = select_trainable(model, digits.take([0]), "last-layers")
     assert names_open(twin) == ["2.weight", "4.bias"]
     assert twin[4].weight is twin[2].weight
 
@@ -114,7 +114,7 @@ def test_tied_weights_count_where_they_are_used_last(digits):
 def test_norms_of_every_maker_are_known_and_nothing_else_is(layer, held, digits):
     """What transformers and timm call a norm is one, whatever it is derived from."""
     model = nn.ModuleDict({"norm": layer, "not": nn.Linear(8, 2)})
-    twin = opened(model, digits.take([0]), "norm")
+    twin = select_trainable(model, digits.take([0]), "norm")
     assert len(names_open(twin)) == held
     assert all(name.startswith("norm.") for name in names_open(twin))
 
@@ -122,15 +122,15 @@ def test_norms_of_every_maker_are_known_and_nothing_else_is(layer, held, digits)
 def test_the_guard_measures_the_movement_of_the_merged_weights(digits):
     """Numbers of the adapter itself say nothing of how far the model went."""
     model, records = net(), known(net(), digits)
-    start = opened(model, records.take([0]), "adapter", seed=1)
+    start = select_trainable(model, records.take([0]), "adapter", seed=1)
     guard = Guard(start, Split(records.take(range(8))), adapted=True)
-    assert guard.movement_of(student_of(start)) == 0
-    student = student_of(start)
+    assert guard.movement_of(trainable_copy(start)) == 0
+    student = trainable_copy(start)
     with torch.no_grad():
         for name, weight in student.named_parameters():
             if weight.requires_grad:
                 weight.add_(0.1 * (1 + ("lora_B" in name)))
-    merged = closed(student, model)
+    merged = merge_adapter(student, model)
     now, old = (nn.utils.parameters_to_vector(m.parameters()).detach() for m in (merged, model))
     assert guard.movement_of(student) == pytest.approx(
         float((now - old).norm() / old.norm()), rel=1e-5
@@ -145,18 +145,21 @@ def test_a_frozen_part_of_the_given_model_stays_frozen(trainable, digits):
     for layer in (1, 2, 4):
         model[layer].requires_grad_(requires_grad=False)
     if trainable == "last-layers":
-        assert names_open(opened(model, digits.take([0]), trainable)) == ["6.weight", "6.bias"]
+        assert names_open(select_trainable(model, digits.take([0]), trainable)) == [
+            "6.weight",
+            "6.bias",
+        ]
         return
     with pytest.raises(InputError, match=r"Got only frozen ones \(requires_grad is False\)\."):
-        opened(model, digits.take([0]), trainable)
+        select_trainable(model, digits.take([0]), trainable)
 
 
 def test_a_model_that_carries_an_adapter_already_is_told_to_merge_it(digits):
     """Two adapters over each other could not be told apart in the folder that is written."""
     model = net()
-    twice = opened(model, digits.take([0]), "adapter")
+    twice = select_trainable(model, digits.take([0]), "adapter")
     with pytest.raises(InputError) as error:
-        opened(twice, digits.take([0]), "adapter")
+        select_trainable(twice, digits.take([0]), "adapter")
     assert str(error.value) == (
         "Wanted a model without adapters, for trainable='adapter'. Got one with PEFT's own. "
         "Merge them first: model.merge_and_unload()."
@@ -174,7 +177,7 @@ def test_an_adapter_without_peft_names_the_extra(digits, monkeypatch):
     """The exit code is that of a missing package."""
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingExtra) as error:
-        opened(net(), digits.take([0]), "adapter")
+        select_trainable(net(), digits.take([0]), "adapter")
     assert error.value.exit_code == 7
     assert str(error.value) == (
         "Wanted the package peft. Got none installed. Install it: pip install 'efface[peft]'."
@@ -189,7 +192,7 @@ def test_modes_hooks_and_flags_of_the_given_model_stand(digits, random_state_kep
     given = Given(model)
     for trainable in LESS:
         with random_state_kept():
-            twin = opened(model, digits.take([0]), trainable)
+            twin = select_trainable(model, digits.take([0]), trainable)
         given.is_untouched()
         assert all(weight.grad is None for weight in twin.parameters())
         assert moving(twin, trainable)["numbers"] > 0
@@ -201,7 +204,7 @@ def test_an_adapters_first_weights_are_the_seeds_whatever_was_drawn_before(digit
     def first(seed):
         with torch.random.fork_rng():
             torch.rand(seed + 1)
-            twin = opened(net(), digits.take([0]), "adapter", seed=seed)
+            twin = select_trainable(net(), digits.take([0]), "adapter", seed=seed)
         return dict(twin.named_parameters())["base_model.model.1.lora_A.default.weight"].detach()
 
     with torch.random.fork_rng():

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from method_promises import EXCEPTIONS, split_for
 
 QUICK = {
-    "steps": 20, "epochs": 8, "records_per_step": 2, "training_mode": False, "copies": 2,
+    "steps": 20, "epochs": 8, "batch_size": 2, "training_mode": False, "copies": 2,
     "attack_steps": 5, "samples_per_class": 10,
 }  # fmt: skip
 

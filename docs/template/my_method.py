@@ -10,10 +10,10 @@ Departures from the authors' code: say each, and why.
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import outputs, student_of
+from efface.task import outputs, trainable_copy
 from efface.methods import Cost, Entry
-from efface.steps import descend
-from efface.types import Records, Split, Watch, carry_on
+from efface.training import descend
+from efface.types import Records, Split, Callback, no_callback
 
 
 def my_method(
@@ -23,9 +23,9 @@ def my_method(
     strength: float = 1.0,
     learning_rate: float = 0.01,
     epochs: int = 10,
-    records_per_step: int = 128,
+    batch_size: int = 128,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Make the model unsure of the forget records, label by label.
 
@@ -35,12 +35,12 @@ def my_method(
         strength: the one knob; multiplies the step.
         learning_rate: η of SGD.
         epochs: passes over the forget records.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         seed: draws the order.
-        watch: called after each step.
+        callback: called after each step.
     """
-    student = student_of(model)
-    steps = epochs * -(-len(split.forget) // records_per_step)
+    student = trainable_copy(model)
+    steps = epochs * -(-len(split.forget) // batch_size)
     optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate * strength)
     return descend(
         student,
@@ -49,8 +49,8 @@ def my_method(
         optimizer=optimizer,
         steps=steps,
         seed=seed,
-        watch=watch,
-        records_per_step=records_per_step,
+        callback=callback,
+        batch_size=batch_size,
     )
 
 

@@ -4,13 +4,13 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
-    from efface.evidence import Evidence
-    from efface.inspection import Inspection, inspect
-    from efface.io.dataset import open_table, read_ids
-    from efface.io.features import Features
+    from efface.io.dataset import load_data, read_ids
+    from efface.io.features import FeatureSpec
     from efface.io.model import load_model
     from efface.io.preprocessing import Preprocessing
     from efface.pair import score
+    from efface.ranking import Inspection, inspect
+    from efface.report import Evidence
     from efface.request import Result, forget
     from efface.show import show_progress
     from efface.types import Records, Split
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Evidence",
-    "Features",
+    "FeatureSpec",
     "Inspection",
     "Preprocessing",
     "Records",
@@ -29,24 +29,24 @@ __all__ = [
     "forget",
     "inspect",
     "load_model",
-    "open_table",
+    "load_data",
     "read_ids",
     "score",
     "show_progress",
 ]
 
 _HOMES = {
-    "Evidence": "efface.evidence",
-    "Features": "efface.io.features",
-    "Inspection": "efface.inspection",
+    "Evidence": "efface.report",
+    "FeatureSpec": "efface.io.features",
+    "Inspection": "efface.ranking",
     "Preprocessing": "efface.io.preprocessing",
     "Records": "efface.types",
     "Result": "efface.request",
     "Split": "efface.types",
     "forget": "efface.request",
-    "inspect": "efface.inspection",
+    "inspect": "efface.ranking",
     "load_model": "efface.io.model",
-    "open_table": "efface.io.dataset",
+    "load_data": "efface.io.dataset",
     "read_ids": "efface.io.dataset",
     "score": "efface.pair",
     "show_progress": "efface.show",

@@ -8,7 +8,7 @@ from typing import Any
 from efface import show
 from efface.devices import device_named
 from efface.io.checkpoint import some_of
-from efface.io.dataset import open_table
+from efface.io.dataset import load_data
 from efface.io.model import LoadedModel, load_model
 from efface.io.naming import rows_named
 from efface.io.table import Table
@@ -49,7 +49,7 @@ class Flags:
 
     def table(self, spec: str, loaded: LoadedModel) -> Table:
         """A table of records; the model's classes settle which label column is meant."""
-        return open_table(
+        return load_data(
             spec,
             id_column=self.id_column,
             image_column=self.image_column,
@@ -148,8 +148,8 @@ class Gathered:
 def gathered(asked: Asked, loaded: LoadedModel) -> Gathered:
     """The records of every part; rows to forget are taken out of the parts that hold them."""
     table = asked.flags.table(asked.data, loaded)
-    rows, leaving = rows_named(table, asked.naming)
-    _warn(table, rows, a_class=bool(leaving))
+    rows, forget_classes = rows_named(table, asked.naming)
+    _warn(table, rows, a_class=bool(forget_classes))
     parts: dict[str, Records | None] = dict.fromkeys(asked.others)
     found = Gathered(Split(table.records(rows, loaded.preprocessing)), table)
     found.digests["data"] = table.digest
@@ -164,7 +164,7 @@ def gathered(asked: Asked, loaded: LoadedModel) -> Gathered:
             found.taken[name] = len(other) - len(kept)
         parts[name], lost = other.readable(kept, loaded.preprocessing)
         found.left_out[f"unreadable in {name}"] = list(lost)
-    split = Split(found.split.forget, parts["holdout"], parts["retain"], leaving)
+    split = Split(found.split.forget, parts["holdout"], parts["retain"], forget_classes)
     return replace(found, split=split)
 
 

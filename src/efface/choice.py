@@ -7,9 +7,9 @@ compared on one request each, so without the recipe they change nothing here.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from efface.adapters import adapter_of, many_labels
-from efface.doctor import Finding
+from efface.hazards import Finding
 from efface.settings import AUTO
+from efface.task import multilabel, task_of
 from efface.types import Split
 
 
@@ -41,25 +41,25 @@ RULES = (
     Rule(
         "jit",
         "the labels are wrong, and of 24 such records, each alone, jit left none answered with its "
-        "label, without a measurable loss (results/jit_one_record.md)",
+        "label, without a measurable loss (research/results/jit_one_record.md)",
         lambda request: request.mislabelled,
     ),
     Rule(
         "jit",
         "a class leaves, and on nine such requests jit came from 39.1 points of the retrained "
-        "model to 5.1 (results/jit_quality.md)",
-        lambda request: bool(request.split.leaving),
+        "model to 5.1 (research/results/jit_quality.md)",
+        lambda request: bool(request.split.forget_classes),
     ),
     Rule(
         "jit",
         "a record has many labels, and in the one such request that was measured neighbourhood "
-        "forgot too much (results/kinds.md)",
-        lambda request: adapter_of(request.split.forget).name == many_labels.name,
+        "forgot too much (research/results/kinds.md)",
+        lambda request: task_of(request.split.forget).name == multilabel.name,
     ),
     Rule(
         "neighbourhood",
         "single records go, and of all methods neighbourhood came nearest to the retrained model "
-        "on 500 of them, from 25.6 points to 3.2, in one measurement (results/every_method.md)",
+        "on 500 of them, from 25.6 points to 3.2, in one measurement (research/results/every_method.md)",
         lambda request: True,  # noqa: ARG005
     ),
 )

@@ -11,7 +11,6 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 from efface import __version__
-from efface.cli_geometry import geometry
 from efface.cli_inspect import inspect
 from efface.cli_score import Numbers, Words, score
 
@@ -26,7 +25,6 @@ app = App(
 )
 
 app.command(score)
-app.command(geometry)
 app.command(inspect)
 
 
@@ -137,44 +135,6 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
 
 
 @app.command
-def train(
-    recipe: str,
-    /,
-    *,
-    data: str,
-    out: Path,
-    seed: int = 0,
-    exclude: Path | None = None,
-    exclude_class: str | None = None,
-    label_column: str | None = None,
-    device: str = "auto",
-) -> None:
-    """Train a named recipe from scratch; stopped, it goes on after its last whole epoch.
-
-    Args:
-        recipe: Name of a recipe, for example `cifar10-resnet`.
-        data: Records, as in `efface forget`.
-        out: A folder that does not exist yet; it gets model.safetensors and recipe.json.
-        seed: Of the initial weights and everything drawn at random.
-        exclude: File of ids that must not be trained on, for example an exclude.csv.
-        exclude_class: A class that must not be trained on.
-        label_column: Column of the labels.
-        device: For torch: cpu, cuda or mps; `auto` takes the best that is here.
-    """
-    from efface.training import run_train
-
-    run_train(
-        recipe,
-        data=data,
-        out=out,
-        seed=seed,
-        excluded={"ids": exclude, "forget_class": exclude_class},
-        label_column=label_column,
-        device=device,
-    )
-
-
-@app.command
 def doctor(
     model: Path,
     /,
@@ -261,11 +221,18 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; end with the exit code of the error, if there was one."""
+    with exits():
+        app(sys.argv[1:] if arguments is None else arguments, exit_on_error=False)
+
+
+@contextmanager
+def exits() -> Iterator[None]:
+    """Errors within become their one line and exit code; a signal unwinds first."""
     from efface.errors import EffaceError
 
     try:
         with _terminated_as_interrupted():
-            app(sys.argv[1:] if arguments is None else arguments, exit_on_error=False)
+            yield
     except EffaceError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)

@@ -68,9 +68,9 @@ def inspect(  # noqa: PLR0913  # each flag of the command stands here once
         device: For torch: cpu, cuda or mps; `auto` takes the best that is here.
     """
     from efface.asked import Flags
-    from efface.information.sigma import TAU
     from efface.inspect_command import Wanted, run_inspect
-    from efface.inspection.settings import Settings
+    from efface.ranking.settings import Settings
+    from efface.ranking.sigma import TAU
 
     columns = (id_column, image_column, label_column)
     naming = {"ids": ids, "where": where, "forget_class": forget_class}

@@ -14,14 +14,14 @@ from accelerate import PartialState
 from efface import show
 from efface.asked import Asked, Flags, Gathered, gathered
 from efface.devices import device_named
-from efface.doctor import examine, refuse_if_needed
 from efface.errors import NotMet
-from efface.evidence import write as write_evidence
+from efface.hazards import doctor, refuse_if_needed
 from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder, write_whole
 from efface.io.model import LoadedModel
 from efface.io.weights import read_weights
 from efface.memory import Need
 from efface.record import exclusion_table, keyed_hashes
+from efface.report import write as write_evidence
 from efface.request import Result, forget
 from efface.trainable import refuse_unknown
 
@@ -148,7 +148,7 @@ def run_doctor(model: Path, flags: Flags, data: str) -> None:
     loaded = flags.model(model)
     table = flags.table(data, loaded)
     records = table.records(None, loaded.preprocessing)
-    findings = examine(
+    findings = doctor(
         loaded.model, loaded.preprocessing, records, classes=loaded.classes or table.classes
     )
     rows = [[finding.name, finding.severity, finding.text] for finding in findings]

@@ -24,8 +24,12 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def split_html(split: Any) -> str:
     """Each part of a split: how many records, of what shape, with which labels."""
     rows = [[name, *_part(getattr(split, name))] for name in ("forget", "holdout", "retain")]
-    leaving = f"<p>Classes that leave: {escape(', '.join(map(str, split.leaving)))}</p>"
-    return table(["part", "records", "shape", "labels"], rows) + leaving * bool(split.leaving)
+    forget_classes = (
+        f"<p>Classes that leave: {escape(', '.join(map(str, split.forget_classes)))}</p>"
+    )
+    return table(["part", "records", "shape", "labels"], rows) + forget_classes * bool(
+        split.forget_classes
+    )
 
 
 def _part(part: Any) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from efface.types import Split, record_key
 
 
-def halves(split: Split, *, seed: int) -> tuple[Split, Split]:
+def split_holdout(split: Split, *, seed: int) -> tuple[Split, Split]:
     """The holdout cut in two by a seeded hash: the method's and guard's half, the evidence's."""
     if split.holdout is None:
         return split, split

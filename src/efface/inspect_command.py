@@ -10,16 +10,16 @@ from typing import Any
 
 from efface import show
 from efface.asked import Flags
-from efface.inspection.found import Inspection
-from efface.inspection.keeping import forgotten, opened
-from efface.inspection.looking import Job, looked
-from efface.inspection.reading import FromTable, refuse_other_kinds
-from efface.inspection.settings import Settings
-from efface.inspection.writing import write
 from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder
 from efface.io.model import LoadedModel
 from efface.io.naming import rows_named
 from efface.io.table import Table
+from efface.ranking.found import Inspection
+from efface.ranking.keeping import forgotten, opened
+from efface.ranking.looking import Job, looked
+from efface.ranking.reading import FromTable, refuse_other_kinds
+from efface.ranking.settings import Settings
+from efface.ranking.writing import write
 from efface.record import state_digest, versions
 
 

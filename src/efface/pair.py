@@ -7,19 +7,19 @@ from dataclasses import asdict
 import torch
 from torch import nn
 
-from efface.adapters import device_of, outputs
-from efface.doctor import examine, refuse_if_needed
 from efface.errors import InputError
-from efface.evidence import collect
-from efface.halves import halves, unseen_in
-from efface.io.features import Features
+from efface.halves import split_holdout, unseen_in
+from efface.hazards import doctor, refuse_if_needed
+from efface.io.features import FeatureSpec
 from efface.io.preprocessing import Preprocessing
 from efface.io.shadows import Shadows
+from efface.metrics.measure import as_it_is
 from efface.prepare import prepared, refuse_kinds
 from efface.record import SCHEMA, state_digest, versions
+from efface.report import collect
 from efface.request import Result
-from efface.scores.measure import as_it_is
 from efface.settings import check_ranges
+from efface.task import device_of, outputs
 from efface.types import Records, Split
 
 
@@ -33,7 +33,7 @@ def score(
     exact: bool = False,
     mislabelled: bool = False,
     classes: tuple[str, ...] | None = None,
-    preprocessing: Preprocessing | Features | None = None,
+    preprocessing: Preprocessing | FeatureSpec | None = None,
     seed: int = 0,
 ) -> Result:
     """Say what ``new`` still shows of ``split.forget``, which ``old`` was trained on.
@@ -65,9 +65,9 @@ def score(
     _refuse_other_widths(old, {"NEW": new, **_numbered(retrained)}, split.forget)
     if shadows is not None:
         shadows.of(split.forget.ids)
-    theirs, ours = halves(split, seed=seed)
+    theirs, ours = split_holdout(split, seed=seed)
     names = {"classes": classes, "mislabelled": mislabelled}
-    findings = examine(old, preprocessing, split.forget, holdout=theirs.holdout, **names)
+    findings = doctor(old, preprocessing, split.forget, holdout=theirs.holdout, **names)
     refuse_if_needed(findings)
     beside = {"retrained": retrained, "shadows": shadows, "exact": exact}
     beside["left_out"] = counts.get("forget_records_in_retain", 0)

@@ -17,7 +17,7 @@ LOOKED_AT = 2**20
 """Numbers that are looked at together: to look at all at once would take their size again."""
 
 
-def widened(model: nn.Module) -> nn.Module:
+def upcast_to_fp32(model: nn.Module) -> nn.Module:
     """The model itself or, where a weight is of half precision, a float32 copy."""
     kinds = {tensor.dtype for tensor in model.state_dict().values()}
     return copy.deepcopy(model).float() if kinds & HALF else model

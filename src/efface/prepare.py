@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.adapters import adapter_of, device_of, outputs, refuse_other_kinds, student_of
 from efface.errors import InputError
 from efface.io.checkpoint import some_of
 from efface.io.dataset import content_digests, records_of
-from efface.io.features import Features
+from efface.io.features import FeatureSpec
 from efface.io.preprocessing import Preprocessing
 from efface.memory import Need, needed
 from efface.methods import METHODS
+from efface.task import device_of, outputs, refuse_other_kinds, task_of, trainable_copy
 from efface.types import Records, Split
 
 LEAST = 6
@@ -23,7 +23,7 @@ LEAST = 6
 
 
 def prepared(
-    split: Split, preprocessing: Preprocessing | Features | None
+    split: Split, preprocessing: Preprocessing | FeatureSpec | None
 ) -> tuple[Split, dict[str, Any]]:
     """Records of every part, the forget records taken out of the others, and the counts."""
     parts = {
@@ -42,7 +42,7 @@ def prepared(
             _refuse_repeats(part, name)
     parts = _with_one_adapter(parts)
     gone = parts["forget"]
-    counts: dict[str, Any] = {"forget": len(gone), "leaving": list(split.leaving)}
+    counts: dict[str, Any] = {"forget": len(gone), "forget_classes": list(split.forget_classes)}
     for name in ("holdout", "retain"):
         part = parts[name]
         if part is not None:
@@ -63,18 +63,18 @@ def prepared(
 
 def refuse_kinds(model: nn.Module, split: Split, *, mislabelled: bool) -> None:
     """Refuse what only one class of several has, and classes that the model does not have."""
-    if split.leaving or mislabelled:
-        refuse_other_kinds(adapter_of(split.forget).name)
-    if not split.leaving:
+    if split.forget_classes or mislabelled:
+        refuse_other_kinds(task_of(split.forget).name)
+    if not split.forget_classes:
         return
     with torch.no_grad():
         probe = split.forget.take([0]).to(device_of(model))
-        k = outputs(student_of(model), probe).shape[1]
-    if outside := [label for label in split.leaving if not 0 <= label < k]:
+        k = outputs(trainable_copy(model), probe).shape[1]
+    if outside := [label for label in split.forget_classes if not 0 <= label < k]:
         raise InputError(
             f"leaving classes in 0..{k - 1}", f"{outside[0]}", "Use the model's own class numbers."
         )
-    if len(set(split.leaving)) >= k:
+    if len(set(split.forget_classes)) >= k:
         raise InputError(
             "at least one class that stays",
             f"all {k} classes leaving",
@@ -107,14 +107,14 @@ def _refuse_repeats(records: Records, name: str) -> None:
 def _with_one_adapter(parts: dict[str, Any]) -> dict[str, Any]:
     """All parts read the outputs alike; the spread of values is seen from all records at hand."""
     gone = parts["forget"]
-    adapter = gone.adapter
-    if adapter is None and gone.y.dtype.is_floating_point:
+    task = gone.task
+    if task is None and gone.y.dtype.is_floating_point:
         together = torch.cat([part.y.reshape(len(part), -1) for part in parts.values() if part])
-        adapter = adapter_of(
+        task = task_of(
             replace(gone, x=gone.x[:1].expand(len(together), *gone.x.shape[1:]), y=together, ids=())
         )
-    adapter = adapter or adapter_of(gone)
-    return {name: part and replace(part, adapter=adapter) for name, part in parts.items()}
+    task = task or task_of(gone)
+    return {name: part and replace(part, task=task) for name, part in parts.items()}
 
 
 def _without(part: Records, gone: Records, *, by_name: bool) -> tuple[Records, int]:
@@ -148,10 +148,10 @@ def memory_needed(
     """What the request will hold at its peak, seen from the model and one record's forward pass."""
     entry, forget = METHODS[method], split.forget
     batch = forget.take([0]).to(device_of(model))
-    probe = student_of(model)
+    probe = trainable_copy(model)
     parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
     trained_on = len(forget) + ("retain" in entry.sees) * len(split.retain or ())
-    at_once = min(trained_on, settings.get("records_per_step", entry.records_per_step), 128)
+    at_once = min(trained_on, settings.get("batch_size", entry.batch_size), 128)
     need = needed(
         probe,
         lambda: outputs(probe, batch),

@@ -8,8 +8,8 @@ from typing import Any
 from efface import show
 from efface.asked import Asked
 from efface.errors import Differs, InputError
-from efface.evidence import Evidence, render
 from efface.record import SCHEMA, versions
+from efface.report import Evidence, render
 from efface.scoring import measured, read
 
 MOST_NAMED = 12

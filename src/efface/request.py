@@ -10,23 +10,23 @@ import torch
 from torch import nn
 
 from efface.choice import settled
-from efface.doctor import Finding, examine, refuse_if_needed
 from efface.errors import InputError, NotMet
-from efface.evidence import Evidence, collect, render
 from efface.guard import Guard
-from efface.halves import halves, unseen_in
-from efface.io.features import Features
+from efface.halves import split_holdout, unseen_in
+from efface.hazards import Finding, doctor, refuse_if_needed
+from efface.io.features import FeatureSpec
 from efface.io.preprocessing import Preprocessing
 from efface.memory import Need
 from efface.methods import METHODS
 from efface.methods.parts.needs import refuse_without
-from efface.precision import as_written, not_finite, widened
+from efface.precision import as_written, not_finite, upcast_to_fp32
 from efface.prepare import memory_needed, prepared, refuse_kinds
 from efface.record import SCHEMA, facts_into, state_digest, versions
+from efface.report import Evidence, collect, render
 from efface.settings import checked, hyperparameters
 from efface.targeting import ALL, Targeted, refuse_target, targeted
-from efface.trainable import closed, moving, opened, refuse_unknown
-from efface.types import Progress, Records, Split, Verdict, Watch, in_silence
+from efface.trainable import merge_adapter, moving, refuse_unknown, select_trainable
+from efface.types import Action, Callback, Progress, Records, Split, in_silence
 
 KEPT_APART = Finding(
     "adapter",
@@ -74,7 +74,7 @@ def forget(
     target: str = ALL,
     weights: Mapping[str, float] | None = None,
     classes: tuple[str, ...] | None = None,
-    preprocessing: Preprocessing | Features | None = None,
+    preprocessing: Preprocessing | FeatureSpec | None = None,
     utility_budget: float = 0.02,
     seed: int = 0,
     stored: Mapping[str, torch.dtype] | None = None,
@@ -124,16 +124,16 @@ def forget(
     method, why = settled(method, split, mislabelled=mislabelled, trainable=trainable)
     chosen = checked(method, **asked)
     _refuse(method, model, split, mislabelled=mislabelled, trainable=trainable)
-    theirs, ours = halves(split, seed=seed)
+    theirs, ours = split_holdout(split, seed=seed)
     names = {"classes": classes, "mislabelled": mislabelled}
-    findings = examine(model, preprocessing, split.forget, holdout=theirs.holdout, **names)
+    findings = doctor(model, preprocessing, split.forget, holdout=theirs.holdout, **names)
     refuse_if_needed(findings)
     whole = {**hyperparameters(method), **chosen}
     aim = _aimed(model, theirs.forget, target, weights, whole, seed)
     theirs = replace(theirs, forget=aim.forget)
-    start = opened(model, split.forget.take([0]), trainable, seed=seed)
+    start = select_trainable(model, split.forget.take([0]), trainable, seed=seed)
     need = memory_needed(method, start, split, settings=whole, told=started)
-    master, adapted = widened(start), trainable == "adapter"
+    master, adapted = upcast_to_fp32(start), trainable == "adapter"
     anew = METHODS[method].fresh_start
     how = {"adapted": adapted, "fresh_start": anew, "utility_budget": utility_budget}
     guard = Guard(master, theirs, **how, seed=seed)
@@ -233,9 +233,9 @@ def _unlearned(
     student, failure = None, None
     steps = {**hyperparameters(method), **chosen}.get("steps")
     with progress(f"forget {len(split.forget)} records", steps) as shown, facts_into(facts):
-        watch = _told(guard.watch, shown)
+        callback = _told(guard.callback, shown)
         try:
-            raw = METHODS[method].function(model, split, seed=seed, watch=watch, **chosen)
+            raw = METHODS[method].function(model, split, seed=seed, callback=callback, **chosen)
             student = guard.settle(raw).eval()
         except NotMet as error:
             failure = error
@@ -246,7 +246,7 @@ def _written(run: _Run, model: nn.Module, stored: Mapping[str, torch.dtype] | No
     """The run with the weights that will be written, merged and rounded to their dtypes."""
     if run.student is None:
         return run
-    merged = closed(run.student, model)
+    merged = merge_adapter(run.student, model)
     adapter = None if merged is run.student else run.student
     student = as_written(merged, model, stored)
     if broken := not_finite(student.state_dict()):
@@ -285,14 +285,14 @@ def _digests(model: nn.Module, student: nn.Module | None) -> dict[str, str | Non
     return {"old": state_digest(model.state_dict()), "new": new}
 
 
-def _told(watch: Watch, shown: Callable[[int, float, str], None]) -> Watch:
+def _told(callback: Callback, shown: Callable[[int, float, str], None]) -> Callback:
     """The guard's watch, with each step shown."""
     step = 0
 
-    def told(student: nn.Module, loss: float) -> Verdict:
+    def told(student: nn.Module, loss: float) -> Action:
         nonlocal step
-        verdict = watch(student, loss)
-        step += verdict is Verdict.GO_ON
+        verdict = callback(student, loss)
+        step += verdict is Action.CONTINUE
         shown(step, loss, verdict.value)
         return verdict
 

@@ -10,12 +10,12 @@ from typing import Any, NoReturn
 from efface.asked import Asked, Gathered, gathered
 from efface.command import summary
 from efface.errors import InputError
-from efface.evidence import write as write_evidence
 from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder
 from efface.io.model import LoadedModel
 from efface.io.shadows import Shadows, read_shadows
 from efface.pair import score
 from efface.record import state_digest
+from efface.report import write as write_evidence
 from efface.request import Result
 
 

@@ -68,14 +68,14 @@ RANGES = {
     "forget_weight": (0.0, 1.0),
     "keep": (0.0, 1.0),
     "penalty": (0.0, math.inf),
-    "records_per_step": (1, math.inf),
+    "batch_size": (1, math.inf),
     "averaging": (0.0, 0.9999),
     "selection": (0.0, math.inf),
     "dampening": (0.0, math.inf),
     "max_epochs": (0, math.inf),
     "task_weight": (0.0, math.inf),
     "held_weight": (0.0, math.inf),
-    "forget_per_step": (1, math.inf),
+    "forget_batch_size": (1, math.inf),
     "retained_share": (0.0, 1.0),
     "retained_per_class": (1, math.inf),
     "noise_records": (1, math.inf),
@@ -129,7 +129,7 @@ def check_ranges(numbers: dict[str, Any]) -> None:
 def hyperparameters(method: str) -> dict[str, Any]:
     """Name and default of each setting of a method, read off its signature."""
     parameters = inspect.signature(METHODS[method].function).parameters.values()
-    given = ("model", "split", "seed", "watch")
+    given = ("model", "split", "seed", "callback")
     return {p.name: p.default for p in parameters if p.name not in given}
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from efface.doctor import Finding
 from efface.errors import InputError
-from efface.information.content import is_low
-from efface.information.copies import COPIES, nearby
-from efface.information.sigma import KEPT, TAU, sigma_keeping
+from efface.hazards import Finding
+from efface.ranking.content import is_low
+from efface.ranking.copies import COPIES, nearby
+from efface.ranking.sigma import KEPT, TAU, sigma_keeping
 from efface.types import Records
 
 ALL, HIGH = "all", "high-information"

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from efface.adapters import alongside, device_of, outputs, teacher_of
 from efface.errors import InputError, MissingExtra
+from efface.task import device_of, frozen_teacher, outputs, shared_view
 from efface.types import Records
 
 TRAINABLE = ("all", "last-layers", "norm", "adapter")
@@ -51,7 +51,9 @@ def refuse_unknown(trainable: str, *, keep_adapter: bool = False) -> None:
         _peft()
 
 
-def opened(model: nn.Module, batch: Records, trainable: str, *, seed: int = 0) -> nn.Module:
+def select_trainable(
+    model: nn.Module, batch: Records, trainable: str, *, seed: int = 0
+) -> nn.Module:
     """Modules of its own over the same weights, of which only the chosen ones may change.
 
     What is frozen in ``model`` stays frozen. ``model``, its flags, hooks and gradients are left as
@@ -72,7 +74,7 @@ def opened(model: nn.Module, batch: Records, trainable: str, *, seed: int = 0) -
     refuse_unknown(trainable)
     if trainable == "all":
         return model
-    twin = alongside(model)
+    twin = shared_view(model)
     if trainable == "adapter":
         return _adapted(twin, batch, seed)
     names = set(_last_layers(twin, batch) if trainable == "last-layers" else _norms(twin))
@@ -83,7 +85,7 @@ def opened(model: nn.Module, batch: Records, trainable: str, *, seed: int = 0) -
     return twin
 
 
-def closed(student: nn.Module, model: nn.Module) -> nn.Module:
+def merge_adapter(student: nn.Module, model: nn.Module) -> nn.Module:
     """The student in the given model's class, keys and flags; an adapter is merged, in a copy."""
     if is_adapted(student) and not is_adapted(model):
         merged: Any = copy.deepcopy(student)
@@ -101,7 +103,7 @@ def is_adapted(model: nn.Module) -> bool:
 
 @torch.no_grad()
 def added(student: nn.Module) -> Iterator[Tensor]:
-    """What the adapter adds to each layer's weights: zero where ``opened`` left it."""
+    """What the adapter adds to each layer's weights: zero where ``select_trainable`` left it."""
     layers: list[Any] = [module for module in student.modules() if _is_adapter(module)]
     for layer in layers:
         yield layer.get_delta_weight("default")
@@ -157,7 +159,7 @@ def _layers(model: nn.Module, batch: Records) -> list[list[str]]:
     A module's own weights stand where the last of them was last used, a tied weight where it was
     itself; what is last used at once is one layer.
     """
-    held = teacher_of(model)
+    held = frozen_teacher(model)
     uses, tied = _Uses(held.parameters()), _tied(held)
     with uses:
         _asked_once(held, batch)
@@ -239,7 +241,7 @@ def _linear(model: nn.Module, batch: Records) -> list[str]:
     the weight is used without the module's forward, as attention and torch's encoder layer do.
     """
     left = {*_layers(model, batch)[-1], *_tied(model)}
-    held = teacher_of(model)
+    held = frozen_teacher(model)
     fused = [n for n, m in held.named_modules() if isinstance(m, nn.TransformerEncoderLayer)]
     called: list[nn.Module] = []
     for module in held.modules():

@@ -18,22 +18,22 @@ from torch import Tensor, nn
 from efface.errors import InputError
 
 
-class Verdict(enum.Enum):
+class Action(enum.Enum):
     """What the guard answers after a step."""
 
-    GO_ON = "go on"
-    HALVE = "halve"
-    END = "end"
+    CONTINUE = "continue"
+    HALVE_LR = "halve learning rate"
+    STOP = "stop"
 
 
-Watch = Callable[[nn.Module, float], Verdict]
-"""``watch(student, loss)`` after each step. On HALVE and END the student has been put back to its
+Callback = Callable[[nn.Module, float], Action]
+"""``callback(student, loss)`` after each step. On HALVE_LR and STOP the student has been put back to its
 last good state; the loop halves its learning rate and goes on, or ends."""
 
 
-def carry_on(student: nn.Module, loss: float) -> Verdict:  # noqa: ARG001
-    """Let every step pass: the watch of a method that runs without a guard."""
-    return Verdict.GO_ON
+def no_callback(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
+    """Let every step pass: the callback of a method that runs without a guard."""
+    return Action.CONTINUE
 
 
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int, float, str], None]]]
@@ -48,21 +48,21 @@ def in_silence(title: str, steps: int | None) -> Iterator[Callable[..., None]]: 
 
 
 @dataclass(frozen=True)
-class Adapter:
+class Task:
     """What a model's outputs mean: the hook for outputs and a loss of one's own.
 
     ``outputs(model, x)``: (n, k) float, one row a record; ``loss(outputs, y)``: (n,), what training
     made small; ``divergence(held, outputs)``: (n,) nats, how far ``outputs`` are from ``held``, 0
-    where they agree; ``answer(outputs)``: what the outputs say, in the form of ``y``;
-    ``right(outputs, y)``: (n,), 0 (wrong) to 1 (right), what utility is a mean of.
+    where they agree; ``predict(outputs)``: what the outputs say, in the form of ``y``;
+    ``accuracy(outputs, y)``: (n,), 0 (wrong) to 1 (right), what utility is a mean of.
     """
 
     name: str
     outputs: Callable[[nn.Module, Tensor], Float[Tensor, " n k"]] = field(repr=False)
     loss: Callable[[Tensor, Tensor], Float[Tensor, " n"]] = field(repr=False)
     divergence: Callable[[Tensor, Tensor], Float[Tensor, " n"]] = field(repr=False)
-    answer: Callable[[Tensor], Tensor] = field(repr=False)
-    right: Callable[[Tensor, Tensor], Float[Tensor, " n"]] = field(repr=False)
+    predict: Callable[[Tensor], Tensor] = field(repr=False)
+    accuracy: Callable[[Tensor, Tensor], Float[Tensor, " n"]] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class Records:
     ``x``: (n, *features), float; ``y``: whole numbers (n,) for one class of several, 0 and 1 (n, k)
     for many labels, float (n,) or (n, k) for values; ``ids``: n distinct strings; ``low`` and
     ``high``: the least and greatest value that an input can take, broadcastable against one record
-    (for images the black and the white pixel); found from ``x`` when not given; ``adapter``: what
+    (for images the black and the white pixel); found from ``x`` when not given; ``task``: what
     the model's outputs mean, found from ``y`` when not given.
     """
 
@@ -81,7 +81,7 @@ class Records:
     ids: tuple[str, ...] = ()
     low: Tensor | None = None
     high: Tensor | None = None
-    adapter: Adapter | None = None
+    task: Task | None = None
 
     def __post_init__(self) -> None:
         """Number the records that came without ids, and refuse what does not fit together."""
@@ -122,14 +122,14 @@ class Split:
     """What a request makes of a data set: what must go, and whatever else is at hand.
 
     ``forget`` must go; ``holdout`` was never trained on; ``retain`` was trained on and stays;
-    ``leaving`` names classes that go altogether, a fact of the request and not of the data;
+    ``forget_classes`` names classes that go altogether, a fact of the request and not of the data;
     ``fresh(seed)`` makes an untrained model; ``train(model, records, seed)`` is the user's recipe.
     """
 
     forget: Any
     holdout: Any = None
     retain: Any = None
-    leaving: tuple[int, ...] = ()
+    forget_classes: tuple[int, ...] = ()
     fresh: Callable[[int], nn.Module] | None = field(default=None, repr=False)
     train: Callable[[nn.Module, Records, int], nn.Module] | None = field(default=None, repr=False)
 
@@ -141,4 +141,4 @@ class Split:
 
 
 Method = Callable[..., nn.Module]
-"""``method(model, split, *, hyperparameters…, seed, watch) -> model``; never changes ``model``."""
+"""``method(model, split, *, hyperparameters…, seed, callback) -> model``; never changes ``model``."""

@@ -20,7 +20,7 @@ from efface.cells.cell import canonical
 from efface.cells.sources import digest_of
 from efface.errors import InputError
 from efface.io.atomic import whole_folder
-from efface.io.dataset import open_table
+from efface.io.dataset import load_data
 from efface.io.preprocessing import Preprocessing
 from efface.io.table import Table
 from efface.types import Records
@@ -113,7 +113,7 @@ def _table(name: str, part: str, label_column: str | None) -> Table:
 @lru_cache(maxsize=8)
 def _opened(spec: str, label_column: str | None) -> Table:
     """Opened once: hundreds of cells are described with the same data."""
-    return open_table(spec, label_column=label_column)
+    return load_data(spec, label_column=label_column)
 
 
 @lru_cache(maxsize=2)

@@ -7,7 +7,7 @@ from typing import Any
 from efface.cells.cell import Cell
 from efface.cells.data import data_set, num_classes_of
 from efface.methods import METHODS
-from efface.recipes import Recipe, named
+from research.recipes import Recipe, named
 
 Rule = Mapping[str, Any]
 """Which rows: ``{"rows": [...]}``, ``{"class": 5}`` or ``{"random": 500, "seed": 1}``."""
@@ -21,7 +21,7 @@ def training(
     label_column: str | None = None,
     trained_on: Rule | None = None,
     excluded: Rule | None = None,
-    leaving: Sequence[int] = (),
+    forget_classes: Sequence[int] = (),
     labels: Mapping[int, int] | None = None,
     seed: int = 0,
     keep_weights: bool = False,
@@ -36,7 +36,7 @@ def training(
         label_column: which labels, when the data have several.
         trained_on: only these rows (a shadow model); all when not given.
         excluded: not these rows: the request that is retrained for.
-        leaving: the classes that this request lets go altogether.
+        forget_classes: the classes that this request lets go altogether.
         labels: other labels for some rows, by row.
         seed: of weights and order.
         keep_weights: another cell starts from this one.
@@ -49,7 +49,7 @@ def training(
         "num_classes": num_classes_of(data, label_column=label_column),
         "trained_on": trained_on,
         "excluded": excluded,
-        "leaving": list(leaving),
+        "forget_classes": list(forget_classes),
         "labels": {str(row): label for row, label in (labels or {}).items()},
         "seed": seed,
         "keep_weights": keep_weights,
@@ -63,7 +63,7 @@ def unlearning(
     method: str,
     *,
     forget: Rule,
-    leaving: Sequence[int] = (),
+    forget_classes: Sequence[int] = (),
     holdout: bool = False,
     retain: bool = False,
     guard: bool = True,
@@ -80,7 +80,7 @@ def unlearning(
         base: a ``training`` cell with ``keep_weights``.
         method: a name in ``METHODS``, or ``package.module:function`` of the same form.
         forget: the rows that must go.
-        leaving: classes that go altogether.
+        forget_classes: classes that go altogether.
         holdout: method and guard see the first half of the test records.
         retain: the method may see the trained records that stay.
         guard: under the guard, or as the method leaves it.
@@ -97,7 +97,7 @@ def unlearning(
         "method": address,
         "method_settings": method_settings,
         "forget": forget,
-        "leaving": list(leaving),
+        "forget_classes": list(forget_classes),
         "holdout": holdout,
         "retain": retain,
         "guard": guard,

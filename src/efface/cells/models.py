@@ -15,8 +15,8 @@ from torch import nn
 from efface.cells.data import part_of
 from efface.cells.reduce import rows_by
 from efface.errors import InputError
-from efface.recipes import Recipe, fresh
 from efface.types import Records
+from research.recipes import Recipe, fresh
 
 
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from torch import nn
 
-from efface.halves import halves
-from efface.scores.measure import Measured, measure
-from efface.scores.membership import entropy_attack
+from efface.halves import split_holdout
+from efface.metrics.measure import Evaluation, evaluate
+from efface.metrics.membership import entropy_attack
 from efface.types import Records, Split
 
 Arrays = Mapping[str, np.ndarray]
@@ -28,7 +28,7 @@ def arrays_of(
     evidence = evidence_half(test)
     found = {"train.member": member, "test.evidence": evidence}
     for part, records in (("train", train), ("test", test)):
-        measured = measure(model, records)
+        measured = evaluate(model, records)
         found[f"{part}.y"] = measured.y.astype(np.int16)
         with np.errstate(invalid="ignore", over="ignore"):  # a net of nan is measured too
             for name, values in _each(measured).items():
@@ -38,11 +38,11 @@ def arrays_of(
 
 def evidence_half(test: Records) -> Bool[np.ndarray, " n"]:
     """Which test records are left to the evidence; the others are the method's and the guard's."""
-    ours = set(halves(Split(None, test), seed=0)[1].holdout.ids)
+    ours = set(split_holdout(Split(None, test), seed=0)[1].holdout.ids)
     return np.array([identity in ours for identity in test.ids])
 
 
-def _each(measured: Measured) -> dict[str, Float[np.ndarray, " n"]]:
+def _each(measured: Evaluation) -> dict[str, Float[np.ndarray, " n"]]:
     rows = np.arange(len(measured))
     others = measured.logits.astype(np.float64)
     own = others[rows, measured.y].copy()
@@ -52,19 +52,19 @@ def _each(measured: Measured) -> dict[str, Float[np.ndarray, " n"]]:
 
 
 def statistics_of(
-    arrays: Arrays, *, forget: Sequence[int] | None = None, leaving: Sequence[int] = ()
+    arrays: Arrays, *, forget: Sequence[int] | None = None, forget_classes: Sequence[int] = ()
 ) -> dict[str, Any]:
     """Accuracies, losses and the paper's attack, for any rows to forget: see the names.
 
     ``forget``: rows of train, trained on or not; ``retain`` are the trained ones that are not among
-    them. ``test_staying`` and ``test_leaving`` are of the evidence's half, by ``leaving`` classes.
+    them. ``test_staying`` and ``test_leaving`` are of the evidence's half, by ``forget_classes`` classes.
     ``attack``: the entropy attack on the forget records, None without any or when an entropy is not
     finite. A part without records has None.
     """
     going = np.zeros(len(arrays["train.y"]), bool)
     going[list(forget or ())] = True
     evidence = arrays["test.evidence"].astype(bool)
-    left = np.isin(arrays["test.y"], list(leaving))
+    left = np.isin(arrays["test.y"], list(forget_classes))
     parts = {
         "retain": ("train", arrays["train.member"].astype(bool) & ~going),
         "forget": ("train", going),
@@ -83,10 +83,10 @@ def statistics_of(
     }
 
 
-def columns_of(statistics: Mapping[str, Any], *, leaving: bool) -> dict[str, float]:
-    """The paper's D_r, D_f and attack, as ``efface.scores.gap.columns`` names them."""
+def columns_of(statistics: Mapping[str, Any], *, forget_classes: bool) -> dict[str, float]:
+    """The paper's D_r, D_f and attack, as ``efface.metrics.gap.columns`` names them."""
     accuracy = statistics["accuracy"]
-    forget = accuracy["test_leaving" if leaving else "forget"]
+    forget = accuracy["test_leaving" if forget_classes else "forget"]
     return {
         "retain": accuracy["test_staying"], "forget": forget, "attack": statistics["attack"],
     }  # fmt: skip

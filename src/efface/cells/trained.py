@@ -10,7 +10,7 @@ import numpy as np
 from efface.cells.cell import Reduced
 from efface.cells.models import members, parts_of, recipe_of
 from efface.cells.reduce import arrays_of, rows_by, statistics_of
-from efface.recipes import fresh, train
+from research.recipes import fresh, train
 
 
 def trained(settings: dict[str, Any], inputs: Mapping[str, Path], shared: Path) -> Reduced:  # noqa: ARG001
@@ -25,7 +25,7 @@ def trained(settings: dict[str, Any], inputs: Mapping[str, Path], shared: Path) 
     seconds = time.perf_counter() - began
     arrays = arrays_of(model, records, test, member=member)
     found = statistics_of(
-        arrays, forget=rows_by(settings["excluded"], y), leaving=settings["leaving"]
+        arrays, forget=rows_by(settings["excluded"], y), forget_classes=settings["forget_classes"]
     )
     weights = model.state_dict() if settings["keep_weights"] else None
     return Reduced({**found, "training_seconds": seconds}, arrays, weights)

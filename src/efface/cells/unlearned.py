@@ -15,12 +15,12 @@ from efface.cells.models import members, model_of, parts_of, recipe_of
 from efface.cells.reduce import arrays_of, rows_by, statistics_of
 from efface.errors import NotMet
 from efface.guard import Guard
-from efface.halves import halves
+from efface.halves import split_holdout
 from efface.passes import Counted
-from efface.recipes import fresh, train
 from efface.record import facts_into
-from efface.trainable import closed, moving, opened
-from efface.types import Method, Records, Split, Watch, carry_on
+from efface.trainable import merge_adapter, moving, select_trainable
+from efface.types import Callback, Method, Records, Split, no_callback
+from research.recipes import fresh, train
 
 
 def unlearned(settings: dict[str, Any], inputs: Mapping[str, Path], shared: Path) -> Reduced:
@@ -37,7 +37,7 @@ def unlearned(settings: dict[str, Any], inputs: Mapping[str, Path], shared: Path
     split = _split(settings, base, records, test, member=member, rows=rows, counted=counted)
     student, facts = _changed(settings, model, split, counted)
     arrays = arrays_of(student, records, test, member=member)
-    found = statistics_of(arrays, forget=rows, leaving=settings["leaving"])
+    found = statistics_of(arrays, forget=rows, forget_classes=settings["forget_classes"])
     weights = student.state_dict() if settings["keep_weights"] else None
     return Reduced({**found, **facts}, arrays, weights)
 
@@ -69,11 +69,11 @@ def _split(
         records.take(rows),
         holdout=test if settings["holdout"] else None,
         retain=records.take(np.flatnonzero(stays).tolist()) if settings["retain"] else None,
-        leaving=tuple(settings["leaving"]),
+        forget_classes=tuple(settings["forget_classes"]),
         fresh=untrained,
         train=by_recipe,
     )
-    return halves(whole, seed=0)[0]
+    return split_holdout(whole, seed=0)[0]
 
 
 def _changed(
@@ -81,15 +81,17 @@ def _changed(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The student (or the model, when not met), and what there is to say of the way to it."""
     trainable, calibration = settings["trainable"], {}
-    start = opened(counted.model, split.forget.take([0]), trainable, seed=settings["seed"])
+    start = select_trainable(
+        counted.model, split.forget.take([0]), trainable, seed=settings["seed"]
+    )
     began = time.perf_counter()
     guard = _guard_of(settings, start, split) if settings["guard"] else None
     prepared, before = time.perf_counter(), counted.passes
     with facts_into(calibration):
         try:
-            raw = _run(settings, start, split, guard.watch if guard else carry_on)
+            raw = _run(settings, start, split, guard.callback if guard else no_callback)
             changed, after, outcome = time.perf_counter(), counted.passes, "done"
-            student = closed(guard.settle(raw) if guard else raw, model)
+            student = merge_adapter(guard.settle(raw) if guard else raw, model)
         except NotMet:
             changed, after = time.perf_counter(), counted.passes
             student, outcome = model, "not met"
@@ -118,10 +120,12 @@ def _guard_of(settings: Mapping[str, Any], start: nn.Module, split: Split) -> Gu
     return Guard(start, split, utility_budget=budget, **how)
 
 
-def _run(settings: Mapping[str, Any], start: nn.Module, split: Split, watch: Watch) -> nn.Module:
+def _run(
+    settings: Mapping[str, Any], start: nn.Module, split: Split, callback: Callback
+) -> nn.Module:
     """What the method makes of the model. Raises NotMet where the guard lets nothing pass."""
     method, chosen = method_at(settings["method"]), settings["method_settings"]
-    return method(start, split, watch=watch, **chosen, seed=settings["seed"])
+    return method(start, split, callback=callback, **chosen, seed=settings["seed"])
 
 
 def method_at(address: str) -> Method:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from efface.adapters import adapter_of, device_of
 from efface.methods.parts.neighbours import perspective, shift_and_flip
+from efface.task import device_of, task_of
 from efface.types import Records, Split
 
 FAR = 0.8
@@ -36,9 +36,9 @@ def synthetic_inputs(
     rows = torch.randint(len(split.forget), (count,), generator=generator)
     chosen = split.forget.take(rows).to(device_of(teacher))
     warped = _warped(chosen, generator)
-    x = torch.cat([warped, _impressions(teacher, chosen, split.leaving, generator)])
-    adapter = adapter_of(split.forget)
-    return Records(x=x, y=torch.zeros(len(x), dtype=torch.int64), adapter=adapter)
+    x = torch.cat([warped, _impressions(teacher, chosen, split.forget_classes, generator)])
+    task = task_of(split.forget)
+    return Records(x=x, y=torch.zeros(len(x), dtype=torch.int64), task=task)
 
 
 def _warped(chosen: Records, generator: torch.Generator) -> Tensor:
@@ -49,12 +49,12 @@ def _warped(chosen: Records, generator: torch.Generator) -> Tensor:
 
 
 def _impressions(
-    teacher: nn.Module, like: Records, leaving: tuple[int, ...], generator: torch.Generator
+    teacher: nn.Module, like: Records, forget_classes: tuple[int, ...], generator: torch.Generator
 ) -> Tensor:
     """Twenty steps of a hundredth of the data's range up the slope, shifted and mirrored anew."""
     x = _noise(like, generator)
-    k = adapter_of(like).outputs(teacher, x[:1]).shape[1]
-    staying = [label for label in range(k) if label not in leaving]
+    k = task_of(like).outputs(teacher, x[:1]).shape[1]
+    staying = [label for label in range(k) if label not in forget_classes]
     wanted = torch.tensor([staying[i % len(staying)] for i in range(len(x))], device=x.device)
     low, high = _bounds(like)
     for _ in range(20):
@@ -66,12 +66,12 @@ def _impressions(
 
 def _slope(teacher: nn.Module, like: Records, wanted: Tensor, draws: Tensor) -> Tensor:
     """Gradient of what each input climbs, each of unit spread."""
-    adapter = adapter_of(like)
+    task = task_of(like)
     with torch.enable_grad():
         x = like.x.detach().requires_grad_()
         seen = shift_and_flip(x, draws, max(1, x.shape[-1] // 8)) if x.ndim == IMAGE else x
-        answer = adapter.outputs(teacher, seen)
-        climbed = _climbed(answer, wanted, classes=adapter.name == "one label")
+        answer = task.outputs(teacher, seen)
+        climbed = _climbed(answer, wanted, classes=task.name == "multiclass")
         (slope,) = torch.autograd.grad(climbed, x)
     spread = slope.flatten(1).std(1).clamp_min(1e-12)
     return slope / spread.reshape(-1, *[1] * (x.ndim - 1))

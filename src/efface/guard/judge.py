@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, asked, teacher_of
 from efface.errors import NotMet
 from efface.guard.inputs import synthetic_inputs
 from efface.guard.states import State, between, copied, finite_buffers, looked_at, norm, put
+from efface.task import frozen_teacher, predict, task_of
 from efface.trainable import added
-from efface.types import Records, Split, Verdict
+from efface.types import Action, Records, Split
 
 EVERY = 5
 """Forward passes are made after steps 1, 6, 11, …: at most a tenth of the cost of the steps."""
@@ -56,7 +56,7 @@ class Guard:
     Args:
         model: the given model; only read. It must stay as it is while the guard lives.
         split: ``forget`` inputs and bounds shape the synthetic inputs; ``holdout`` (the
-            guard's half, or None) measures utility; ``leaving`` classes count for neither.
+            guard's half, or None) measures utility; ``forget_classes`` classes count for neither.
         utility_budget: accuracy that may be lost, 0 to 1. It trips only when the paired drop is
             two standard errors beyond it.
         movement: limit of ‖θ - θ₀‖ / ‖θ₀‖ over all parameters.
@@ -94,15 +94,15 @@ class Guard:
         self._good: State | None = None
         self._weights = [name for name, _ in model.named_parameters()]
         self._size = norm(w for w in model.parameters() if not (adapted and w.requires_grad))
-        self._adapter = adapter_of(split.forget)
-        self._leaving = list(split.leaving)
-        teacher = teacher_of(model)
+        self._adapter = task_of(split.forget)
+        self._leaving = list(split.forget_classes)
+        teacher = frozen_teacher(model)
         self._inputs = synthetic_inputs(teacher, split, seed=seed)
         self._answers = self._answer(teacher)
         self._all = _Utility(teacher, _staying(split))
         self._sample = _Utility(teacher, _sampled(self._all.records, seed))
 
-    def watch(self, student: nn.Module, loss: float) -> Verdict:
+    def callback(self, student: nn.Module, loss: float) -> Action:
         """Judge one step; on HALVE and END the student has been put back, in place."""
         self.steps += 1
         thorough = self.steps % EVERY == 1
@@ -112,7 +112,7 @@ class Guard:
         if not _found_anywhere(found):
             if thorough:
                 self._good = copied(student.state_dict(), self._good)
-            return Verdict.GO_ON
+            return Action.CONTINUE
         return self._refuse(student, found)
 
     def settle(self, result: nn.Module) -> nn.Module:
@@ -186,15 +186,15 @@ class Guard:
         inside = value <= self.budgets[kind] or self._fresh_start
         return None if inside else Violation(self.steps, kind, value, self.budgets[kind])
 
-    def _refuse(self, student: nn.Module, found: Violation | None) -> Verdict:
+    def _refuse(self, student: nn.Module, found: Violation | None) -> Action:
         self._note(found)
         if self.halvings < self._allowed:
             self.halvings += 1
             put(student, self._good or self._given)
-            return Verdict.HALVE
+            return Action.HALVE_LR
         self.failed = f"{self.halvings} halvings of the step did not help, {found}"
         put(student, self._given)
-        return Verdict.END
+        return Action.STOP
 
     def _draw_back(self, result: nn.Module, found: Violation | None) -> nn.Module:
         """θ₀ + t(θ₁ - θ₀) for the largest t that is inside; the buffers are the given ones."""
@@ -230,7 +230,7 @@ class Guard:
     def _answer(self, model: nn.Module) -> Float[Tensor, " m k"]:
         """Outputs on the synthetic inputs, without the leaving classes."""
         with looked_at(model):
-            answer = asked(model, self._inputs).double()
+            answer = predict(model, self._inputs).double()
         staying = [place for place in range(answer.shape[1]) if place not in self._leaving]
         return answer[:, staying]
 
@@ -256,15 +256,17 @@ class _Utility:
         if self.records is None:
             return torch.zeros(0)
         with looked_at(model):
-            answers = asked(model, self.records)
-        return adapter_of(self.records).right(answers, self.records.y.cpu()).double()
+            answers = predict(model, self.records)
+        return task_of(self.records).accuracy(answers, self.records.y.cpu()).double()
 
 
 def _staying(split: Split) -> Records | None:
     """The records of the holdout whose class stays; None when there are none."""
-    if split.holdout is None or not split.leaving:
+    if split.holdout is None or not split.forget_classes:
         return split.holdout
-    leaves = torch.isin(split.holdout.y.cpu(), torch.tensor(split.leaving, dtype=torch.int64))
+    leaves = torch.isin(
+        split.holdout.y.cpu(), torch.tensor(split.forget_classes, dtype=torch.int64)
+    )
     rows = (~leaves).nonzero().flatten()
     return split.holdout.take(rows) if len(rows) else None
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.errors import EffaceError, InputError, MissingExtra
-from efface.precision import widened
+from efface.precision import upcast_to_fp32
 
 LIMIT_SECONDS = 120.0
 """How long importing and calling a factory may take."""
@@ -29,7 +29,7 @@ def net_of(architecture: str | nn.Module, num_classes: int | None = None) -> tup
     """
     if isinstance(architecture, nn.Module):
         kind = type(architecture)
-        return copy.deepcopy(widened(architecture)), f"{kind.__module__}.{kind.__qualname__}"
+        return copy.deepcopy(upcast_to_fp32(architecture)), f"{kind.__module__}.{kind.__qualname__}"
     return build(architecture, num_classes), architecture
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from efface.errors import InputError
 from efface.io.checkpoint import some_of
 from efface.io.columns import ID_NAMES
-from efface.io.features import Features
+from efface.io.features import FeatureSpec
 from efface.io.files import read_split
 from efface.io.formats import COMMAS, OTHER
 from efface.io.preprocessing import Preprocessing
@@ -31,7 +31,7 @@ FORMS = (
 )
 
 
-def open_table(
+def load_data(
     spec: str | Path,
     *,
     id_column: str | None = None,
@@ -109,7 +109,7 @@ def content_digests(records: Records) -> tuple[str, ...]:
     return tuple(hashlib.blake2b(head + row.tobytes(), digest_size=16).hexdigest() for row in flat)
 
 
-def records_of(given: Any, preprocessing: Preprocessing | Features | None = None) -> Records:
+def records_of(given: Any, preprocessing: Preprocessing | FeatureSpec | None = None) -> Records:
     """Records out of what a user holds: Records, tensors, a Dataset, a DataLoader.
 
     Items are (x, y), (x, y, id) or a mapping; x as the model takes it. Whole numbers y are class
@@ -153,7 +153,7 @@ def _refuse_streams(given: Any) -> None:
         )
 
 
-def _needed(preprocessing: Preprocessing | Features | None) -> Preprocessing | Features:
+def _needed(preprocessing: Preprocessing | FeatureSpec | None) -> Preprocessing | FeatureSpec:
     if preprocessing is None:
         raise InputError(
             "the preprocessing that turns images or rows into inputs",
@@ -264,7 +264,7 @@ def _labels(y: Tensor) -> Tensor:
         raise InputError(
             "labels y: class ids (n,), many labels (n, k) of 0 and 1, or float values (n,), (n, d)",
             f"{y.dtype} of shape {tuple(y.shape)}",
-            "Other tasks need Records(…, adapter=efface.adapters.own_outputs(…)).",
+            "Other tasks need Records(…, adapter=efface.task.own_outputs(…)).",
         )
     coins = bool(((y == 0) | (y == 1)).all())
     if y.is_floating_point():

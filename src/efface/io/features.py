@@ -32,7 +32,7 @@ Cells = tuple[np.ndarray, list[str | None]]
 
 
 @dataclass(frozen=True)
-class Features:
+class FeatureSpec:
     """The columns that go in, in the order of the model's inputs, and how.
 
     By the name of a column: ``{}`` for a number as it is, ``{"mean": m, "std": s}`` for a number

@@ -18,10 +18,10 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from efface.adapters import ENOUGH, values
 from efface.errors import InputError
 from efface.io.checkpoint import some_of
-from efface.types import Adapter
+from efface.task import ENOUGH, regression
+from efface.types import Task
 
 Names = tuple[str, ...] | None
 REMEDY = "Name others with --label-column."
@@ -38,26 +38,26 @@ class Labels:
     def kind(self) -> str:
         """What the labels are, as the adapters call it."""
         if self.y.dtype.kind == "f":
-            return "values"
-        return "many labels" if self.y.ndim > 1 else "one label"
+            return "regression"
+        return "multilabel" if self.y.ndim > 1 else "multiclass"
 
     @property
     def there(self) -> np.ndarray:
         """(n,) of which rows have a label."""
         rows = self.y.reshape(len(self.y), -1)
-        known = np.isfinite(rows) if self.kind == "values" else rows >= 0
+        known = np.isfinite(rows) if self.kind == "regression" else rows >= 0
         return np.array(known.all(axis=1))
 
-    def adapter(self) -> Adapter | None:
+    def task(self) -> Task | None:
         """Values in the spread that they have in the whole table; None where no scale is needed.
 
         Of fewer than ten rows the spread is not known here: other records may tell it.
         """
         known = self.y[self.there]
-        if self.kind != "values" or len(known) < ENOUGH:
+        if self.kind != "regression" or len(known) < ENOUGH:
             return None
         spread = known.reshape(len(known), -1).astype(np.float64).std(0, ddof=1)
-        return values(scale=[float(one) or 1.0 for one in spread])
+        return regression(scale=[float(one) or 1.0 for one in spread])
 
 
 def labels_of(

@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from efface.adapters import outputs_in
 from efface.errors import InputError
 from efface.io import folders
 from efface.io.architecture import build, classes_in, net_of
 from efface.io.atomic import whole_folder, write_whole
 from efface.io.checkpoint import Checkpoint, load_checkpoint, some_of
-from efface.io.features import Features
+from efface.io.features import FeatureSpec
 from efface.io.preprocessing import Preprocessing
+from efface.task import outputs_in
 
 WEIGHTS, RECIPE, CONFIG = "model.safetensors", "recipe.json", "config.json"
 FEATURES = "features.json"
@@ -36,7 +36,7 @@ class LoadedModel:
 
     model: nn.Module
     parts: tuple[Checkpoint, ...]
-    preprocessing: Preprocessing | Features
+    preprocessing: Preprocessing | FeatureSpec
     architecture: str
     stored: dict[str, torch.dtype]
     classes: tuple[str, ...] | None = None
@@ -80,7 +80,7 @@ def load_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     size: int | None = None,
-    features: str | Path | Mapping[str, Any] | Features | None = None,
+    features: str | Path | Mapping[str, Any] | FeatureSpec | None = None,
 ) -> LoadedModel:
     """Load a folder of efface, transformers or timm, or a weights file with its architecture named.
 
@@ -92,7 +92,7 @@ def load_model(
         std: likewise.
         size: height and width that the model takes, in pixels.
         features: how rows of a table become inputs, for a model of tables: a JSON file or what it
-            holds (see ``Features``); a folder may hold it as features.json.
+            holds (see ``FeatureSpec``); a folder may hold it as features.json.
 
     Raises:
         InputError: something is not named, or the weights do not fit the architecture.
@@ -258,7 +258,7 @@ def _read_recipe(folder: Path, *, described: bool) -> dict[str, Any]:
 
 def _inputs(
     known: Mapping[str, Any], given: Mapping[str, Any], features: Any
-) -> Preprocessing | Features:
+) -> Preprocessing | FeatureSpec:
     """The features that were given or lie in the folder, else the preprocessing of images."""
     features = known.get("features") if features is None else features
     if features is None:
@@ -269,9 +269,9 @@ def _inputs(
             f"features and {', '.join(said)}",
             "Leave one away: a model takes rows or images.",
         )
-    if isinstance(features, Features):
+    if isinstance(features, FeatureSpec):
         return features
-    return Features.read(features) if isinstance(features, str | Path) else Features(features)
+    return FeatureSpec.read(features) if isinstance(features, str | Path) else FeatureSpec(features)
 
 
 def _preprocessing(known: Mapping[str, Any], given: Mapping[str, Any]) -> Preprocessing:

@@ -12,16 +12,16 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from efface.adapters import refuse_other_kinds
 from efface.errors import InputError, UnknownRecords
 from efface.io.checkpoint import some_of
 from efface.io.columns import Columns, find_columns, nearest
 from efface.io.expression import select
-from efface.io.features import Features
+from efface.io.features import FeatureSpec
 from efface.io.files import Source
 from efface.io.labels import Labels, labels_of
 from efface.io.pixels import UNREADABLE, images_of
 from efface.io.preprocessing import Inputs, Preprocessing
+from efface.task import refuse_other_kinds
 from efface.types import Records
 
 UNLABELLED = "has no label"
@@ -116,14 +116,14 @@ class Table:
 
     def nearly_whole_classes(self, rows: Sequence[int], share: float = 0.95) -> tuple[str, ...]:
         """Classes of which these rows hold at least this share (and ten records)."""
-        if self.kind != "one label":
+        if self.kind != "multiclass":
             return ()
         everywhere, here = Counter(self.labels.tolist()), Counter(self.labels[list(rows)].tolist())
         whole = [k for k, count in here.items() if count >= max(10, share * everywhere[k])]
         return tuple(self.classes[k] if self.classes else str(k) for k in sorted(whole))
 
     def records(
-        self, rows: Sequence[int] | None, preprocessing: Preprocessing | Features
+        self, rows: Sequence[int] | None, preprocessing: Preprocessing | FeatureSpec
     ) -> Records:
         """These rows (None: all) as the model takes them.
 
@@ -148,14 +148,14 @@ class Table:
         return records
 
     def readable(
-        self, rows: Sequence[int] | None, preprocessing: Preprocessing | Features
+        self, rows: Sequence[int] | None, preprocessing: Preprocessing | FeatureSpec
     ) -> tuple[Records, tuple[str, ...]]:
         """As ``records``, but what is unreadable or without a label is left out, its ids listed."""
         records, unreadable = self._read(rows, preprocessing)
         return records, tuple(unreadable)
 
     def _read(
-        self, rows: Sequence[int] | None, preprocessing: Preprocessing | Features
+        self, rows: Sequence[int] | None, preprocessing: Preprocessing | FeatureSpec
     ) -> tuple[Records, dict[str, str]]:
         """The readable rows, and by the id of any other what is wrong with it."""
         rows = list(range(len(self)) if rows is None else rows)
@@ -170,11 +170,11 @@ class Table:
             ids=tuple(self.ids[row] for row in kept),
             low=found.low,
             high=found.high,
-            adapter=self._labels.adapter(),
+            task=self._labels.task(),
         ), {identity: why for identity, why in wrong.items() if why}
 
-    def _inputs(self, rows: Sequence[int], preprocessing: Preprocessing | Features) -> Inputs:
-        if isinstance(preprocessing, Features):
+    def _inputs(self, rows: Sequence[int], preprocessing: Preprocessing | FeatureSpec) -> Inputs:
+        if isinstance(preprocessing, FeatureSpec):
             return preprocessing.inputs(self.dataset, rows)
         root = self.source.root if self.source else None
         column = self.columns.image

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import student_of
 from efface.methods.parts.needs import refuse_unless_classes, refuse_without
 from efface.methods.parts.relabelled import Draw, other_class, relabelled, together
 from efface.methods.parts.training import trained
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import trainable_copy
+from efface.types import Callback, Records, Split, no_callback
 
 
 def amnesiac(
@@ -26,10 +26,10 @@ def amnesiac(
     strength: float = 1.0,
     learning_rate: float = 1e-4,
     epochs: int = 3,
-    records_per_step: int = 128,
+    batch_size: int = 128,
     training_mode: bool = True,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Train on with all records, those that must go under another label; sees all labels.
 
@@ -39,17 +39,17 @@ def amnesiac(
         strength: the one knob; multiplies the step.
         learning_rate: η of Adam.
         epochs: passes over all records.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         training_mode: dropout is active and BatchNorm's statistics move, as in the source.
         seed: draws the labels, the order, and dropout.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: ``retain`` is missing, or a record has not one class of several.
     """
     refuse_without(split, "amnesiac", "retain")
     refuse_unless_classes(split.forget, "amnesiac")
-    student = student_of(model)
+    student = trainable_copy(model)
     if not len(split.forget):
         return student
     return trained(
@@ -58,10 +58,10 @@ def amnesiac(
         together(split.forget, split.retain),
         optimizer=torch.optim.Adam(student.parameters(), lr=learning_rate * strength),
         epochs=epochs,
-        records_per_step=records_per_step,
+        batch_size=batch_size,
         training_mode=training_mode,
         seed=seed,
-        watch=watch,
+        callback=callback,
     )
 
 

@@ -20,7 +20,6 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from efface.adapters import one_label, student_of, teacher_of
 from efface.errors import InputError
 from efface.methods.parts.closest import Closest, closest
 from efface.methods.parts.needs import refuse_unless_classes
@@ -28,7 +27,8 @@ from efface.methods.parts.phases import Phases
 from efface.methods.parts.ranges import refuse_0
 from efface.methods.parts.retained import together
 from efface.methods.parts.training import own_loss
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import frozen_teacher, multiclass, trainable_copy
+from efface.types import Callback, Records, Split, no_callback
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +46,9 @@ def amun(
     weight_decay: float = 5e-4,
     decay_every: int = 1,
     epochs: int = 10,
-    records_per_step: int = 128,
+    batch_size: int = 128,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Teach what the given model says just beyond the boundary next to each forget record.
 
@@ -66,9 +66,9 @@ def amun(
         weight_decay: of SGD.
         decay_every: epochs after which η is divided by 10, again and again.
         epochs: passes over what is taught.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         seed: draws the order.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: a record has not one class of several; ``radius``, ``attack_steps`` or
@@ -77,11 +77,11 @@ def amun(
     refuse_unless_classes(split.forget, "amun")
     counts = {"attack_steps": attack_steps, "decay_every": decay_every}
     refuse_0(radius=radius, **{name: float(count) for name, count in counts.items()})
-    forget, student = replace(split.forget, adapter=one_label), student_of(model)
+    forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     if not len(forget) or not epochs:
         return student
     search = {"steps": attack_steps, "doublings": doublings}
-    lessons = _beyond(forget, closest(teacher_of(model), forget, radius=radius, **search))
+    lessons = _beyond(forget, closest(frozen_teacher(model), forget, radius=radius, **search))
     if with_forget:
         lessons = together(lessons, forget)
     optimizer = torch.optim.SGD(
@@ -91,9 +91,9 @@ def amun(
         weight_decay=weight_decay,
     )
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, decay_every, gamma=0.1)
-    phases, told = Phases(student, seed=seed, watch=watch), {"optimizer": optimizer}
+    phases, told = Phases(student, seed=seed, callback=callback), {"optimizer": optimizer}
     for epoch in range(epochs):
-        phases.descend(own_loss, lessons, records_per_step=records_per_step, epoch=epoch, **told)
+        phases.descend(own_loss, lessons, batch_size=batch_size, epoch=epoch, **told)
         schedule.step()
     return student
 

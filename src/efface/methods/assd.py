@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, student_of
 from efface.methods.parts.dampening import dampened, selection_at
 from efface.methods.parts.importance import Importance, of_forget_and_whole
 from efface.methods.parts.needs import refuse_without
 from efface.methods.parts.ranges import refuse_below_0
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import task_of, trainable_copy
+from efface.types import Callback, Records, Split, no_callback
 
 
 def assd(
@@ -31,9 +31,9 @@ def assd(
     *,
     strength: float = 1.0,
     dampening: float = 1.0,
-    records_per_step: int = 1024,
+    batch_size: int = 1024,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Scale down the share of weights that the number of records asks for.
 
@@ -42,10 +42,10 @@ def assd(
         split: ``forget`` and ``retain`` are read, with their labels; their counts set α.
         strength: the one knob; α is divided by it.
         dampening: λ, theirs is 1.
-        records_per_step: at most so many records have their mean gradient squared, in both passes
+        batch_size: at most so many records have their mean gradient squared, in both passes
             alike; 1024 as in the notebook.
         seed: draws who is in a batch with whom.
-        watch: called once, after the change. On HALVE it is made again with α doubled.
+        callback: called once, after the change. On HALVE it is made again with α doubled.
 
     Raises:
         InputError: there is no ``retain``; ``dampening`` is below 0; all weights that matter are
@@ -53,17 +53,17 @@ def assd(
     """
     refuse_without(split, "assd", "retain")
     refuse_below_0(dampening=dampening)
-    student = student_of(model)
-    adapter = adapter_of(split.retain)
+    student = trainable_copy(model)
+    task = task_of(split.retain)
 
     def loss(model: nn.Module, batch: Records) -> Tensor:
-        return adapter.loss(adapter.outputs(model, batch.x), batch.y)
+        return task.loss(task.outputs(model, batch.x), batch.y)
 
-    told = {"records_per_step": records_per_step, "with_forget": False, "seed": seed}
+    told = {"batch_size": batch_size, "with_forget": False, "seed": seed}
     forget, others = of_forget_and_whole(student, split.forget, split.retain, loss=loss, **told)
     alpha = _selection(forget, others, len(split.forget), len(split.retain))
     chosen = {"selection": selection_at(strength, alpha), "dampening": dampening}
-    return dampened(student, forget, others, **chosen, watch=watch)
+    return dampened(student, forget, others, **chosen, callback=callback)
 
 
 def _selection(forget: Importance, others: Importance, gone: int, staying: int) -> float:

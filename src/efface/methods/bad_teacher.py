@@ -17,13 +17,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, student_of, teacher_of
 from efface.methods.parts.needs import refuse_without
 from efface.methods.parts.phases import Phases
 from efface.methods.parts.ranges import refuse_0, refuse_no_share
 from efface.methods.parts.retained import sampled, together, without_labels
 from efface.methods.parts.untrained import untrained
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import frozen_teacher, task_of, trainable_copy
+from efface.types import Callback, Records, Split, no_callback
 
 
 def bad_teacher(
@@ -35,9 +35,9 @@ def bad_teacher(
     learning_rate: float = 1e-4,
     epochs: int = 1,
     temperature: float = 1.0,
-    records_per_step: int = 256,
+    batch_size: int = 256,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Answer as an untrained net on the forget records, as the given model on the others.
 
@@ -50,9 +50,9 @@ def bad_teacher(
         learning_rate: of Adam; the paper's 1e-4.
         epochs: passes; the paper's 1.
         temperature: by which answers are divided before they are compared; the paper's 1.
-        records_per_step: records in one step's mean; the authors' 256.
+        batch_size: records in one step's mean; the authors' 256.
         seed: draws the bad teacher, the share and the order.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: there is no ``retain`` or no ``fresh``; ``retained_share`` is not from 0 to 1;
@@ -61,18 +61,18 @@ def bad_teacher(
     refuse_without(split, "bad_teacher", "retain", "fresh")
     refuse_no_share(retained_share=retained_share)
     refuse_0(temperature=temperature)
-    student, adapter = student_of(model), adapter_of(split.retain)
-    bad = teacher_of(untrained(model, split, seed))
-    target = _target(teacher_of(model), bad, adapter.outputs)
+    student, task = trainable_copy(model), task_of(split.retain)
+    bad = frozen_teacher(untrained(model, split, seed))
+    target = _target(frozen_teacher(model), bad, task.outputs)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        answer = adapter.outputs(student, batch.x)
-        return adapter.divergence(target(batch) / temperature, answer / temperature)
+        answer = task.outputs(student, batch.x)
+        return task.divergence(target(batch) / temperature, answer / temperature)
 
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * strength)
-    phases = Phases(student, seed=seed, watch=watch)
+    phases = Phases(student, seed=seed, callback=callback)
     lessons = _lessons(split, retained_share, seed)
-    told = {"optimizer": optimizer, "records_per_step": records_per_step}
+    told = {"optimizer": optimizer, "batch_size": batch_size}
     for epoch in range(epochs):
         phases.descend(loss, lessons, **told, epoch=epoch)
     return student
@@ -81,9 +81,9 @@ def bad_teacher(
 def _lessons(split: Split, share: float, seed: int) -> Records:
     """The forget records and a share of the others, with u in the place of the label."""
     others = sampled(split.retain, round(share * len(split.retain)), seed=seed)
-    adapter = adapter_of(split.retain)
-    going = without_labels(split.forget, adapter, mark=1)
-    return together(going, without_labels(others, adapter, mark=0))
+    task = task_of(split.retain)
+    going = without_labels(split.forget, task, mark=1)
+    return together(going, without_labels(others, task, mark=0))
 
 
 def _target(

@@ -7,8 +7,8 @@ There is no paper and nothing to depart from. In a table it says how far away do
 
 from torch import nn
 
-from efface.adapters import student_of
-from efface.types import Split, Watch, carry_on
+from efface.task import trainable_copy
+from efface.types import Callback, Split, no_callback
 
 
 def baseline(
@@ -16,7 +16,7 @@ def baseline(
     split: Split,  # noqa: ARG001
     *,
     seed: int = 0,  # noqa: ARG001
-    watch: Watch = carry_on,  # noqa: ARG001
+    callback: Callback = no_callback,  # noqa: ARG001
 ) -> nn.Module:
     """A copy of the model, not changed; sees nothing else.
 
@@ -24,6 +24,6 @@ def baseline(
         model: stays as it is.
         split: not looked at.
         seed: draws nothing.
-        watch: not called, since there is no step.
+        callback: not called, since there is no step.
     """
-    return student_of(model)
+    return trainable_copy(model)

@@ -17,13 +17,13 @@ is drawn; eval mode with frozen buffers, ``training_mode`` is theirs.
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, student_of
 from efface.methods.parts.head import features_of
 from efface.methods.parts.needs import refuse_unless_classes
 from efface.methods.parts.retained import without_labels
 from efface.methods.parts.training import trained
 from efface.methods.parts.widened import Widened
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import task_of, trainable_copy
+from efface.types import Callback, Records, Split, no_callback
 
 
 def boundary_expand(
@@ -34,10 +34,10 @@ def boundary_expand(
     learning_rate: float = 1e-5,
     momentum: float = 0.9,
     epochs: int = 10,
-    records_per_step: int = 64,
+    batch_size: int = 64,
     training_mode: bool = False,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Teach the forget records a class that is taken away afterwards; sees their inputs alone.
 
@@ -48,18 +48,18 @@ def boundary_expand(
         learning_rate: η of SGD, for the student and the new row.
         momentum: of SGD.
         epochs: passes over ``forget``.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         training_mode: dropout is active and BatchNorm's statistics move, as in the source.
         seed: draws the new row and the order, and dropout.
-        watch: called after each step, with the student in the given form.
+        callback: called after each step, with the student in the given form.
 
     Raises:
         InputError: a record has not one class of several; the last layer with weights is not
             linear, or its answers are not the model's outputs.
     """
     refuse_unless_classes(split.forget, "boundary_expand")
-    forget = without_labels(split.forget, adapter_of(split.forget))
-    student = student_of(model)
+    forget = without_labels(split.forget, task_of(split.forget))
+    student = trainable_copy(model)
     if not len(forget):
         return student
     features_of(student, forget.take([0]))  # refuses a net without a head
@@ -70,10 +70,10 @@ def boundary_expand(
         forget,
         optimizer=torch.optim.SGD(wide.parameters(), lr=rate, momentum=momentum),
         epochs=epochs,
-        records_per_step=records_per_step,
+        batch_size=batch_size,
         training_mode=training_mode,
         seed=seed,
-        watch=wide.watched_by(watch),
+        callback=wide.watched_by(callback),
     )
     return student
 
@@ -82,4 +82,4 @@ def _of_the_new_class(wide: nn.Module, batch: Records, step: int) -> Tensor:  # 
     """Cross-entropy with the last of all outputs."""
     answer = wide(batch)
     added = torch.full_like(batch.y, answer.shape[1] - 1)
-    return adapter_of(batch).loss(answer, added)
+    return task_of(batch).loss(answer, added)

@@ -26,14 +26,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, device_of, student_of, teacher_of
 from efface.memory import in_parts
 from efface.methods.parts.adversarial import input_gradient, signed, within
 from efface.methods.parts.needs import refuse_unless_classes
 from efface.methods.parts.ranges import refuse_below_0
 from efface.methods.parts.training import own_loss, trained
 from efface.methods.parts.unseen import answer_of
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import device_of, frozen_teacher, task_of, trainable_copy
+from efface.types import Callback, Records, Split, no_callback
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +48,10 @@ def boundary_shrink(
     learning_rate: float = 1e-5,
     momentum: float = 0.9,
     epochs: int = 10,
-    records_per_step: int = 64,
+    batch_size: int = 64,
     training_mode: bool = False,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Teach each forget record the class beyond its nearest boundary; sees them with their labels.
 
@@ -65,20 +65,20 @@ def boundary_shrink(
         learning_rate: η of SGD.
         momentum: of SGD.
         epochs: passes over ``forget``.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         training_mode: dropout is active and BatchNorm's statistics move, as in the source.
         seed: draws the order, and dropout.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: a record has not one class of several, or ``bound`` is below 0.
     """
     refuse_unless_classes(split.forget, "boundary_shrink")
     refuse_below_0(bound=bound)
-    forget, student = replace(split.forget, adapter=adapter_of(split.forget)), student_of(model)
+    forget, student = replace(split.forget, task=task_of(split.forget)), trainable_copy(model)
     if not len(forget):
         return student
-    labels = _nearest(teacher_of(model), forget, bound, keep_own=reinforce_unflipped)
+    labels = _nearest(frozen_teacher(model), forget, bound, keep_own=reinforce_unflipped)
     return trained(
         student,
         own_loss,
@@ -87,10 +87,10 @@ def boundary_shrink(
             student.parameters(), lr=learning_rate * strength, momentum=momentum
         ),
         epochs=epochs,
-        records_per_step=records_per_step,
+        batch_size=batch_size,
         training_mode=training_mode,
         seed=seed,
-        watch=watch,
+        callback=callback,
     )
 
 

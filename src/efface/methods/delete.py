@@ -19,11 +19,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import asked, one_label, outputs, student_of, teacher_of
 from efface.methods.parts.needs import refuse_unless_classes
 from efface.methods.parts.training import trained
-from efface.steps import Loss
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import frozen_teacher, multiclass, outputs, predict, trainable_copy
+from efface.training import Loss
+from efface.types import Callback, Records, Split, no_callback
 
 
 def delete(
@@ -34,10 +34,10 @@ def delete(
     learning_rate: float = 1e-4,
     momentum: float = 0.9,
     epochs: int = 20,
-    records_per_step: int = 128,
+    batch_size: int = 128,
     training_mode: bool = False,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Answer the forget records as the given model would without their class.
 
@@ -50,16 +50,16 @@ def delete(
         learning_rate: η of SGD.
         momentum: of SGD.
         epochs: passes over ``forget``.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         training_mode: dropout is active and BatchNorm's statistics move, as in the source.
         seed: draws the order, and dropout.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: a record has not one class of several.
     """
     refuse_unless_classes(split.forget, "delete")
-    forget, student = replace(split.forget, adapter=one_label), student_of(model)
+    forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     if not len(forget):
         return student
     optimizer = torch.optim.SGD(
@@ -71,10 +71,10 @@ def delete(
         forget,
         optimizer=optimizer,
         epochs=epochs,
-        records_per_step=records_per_step,
+        batch_size=batch_size,
         training_mode=training_mode,
         seed=seed,
-        watch=watch,
+        callback=callback,
     )
 
 
@@ -84,7 +84,7 @@ MASKED = -1e10
 
 def _without_own_class(model: nn.Module, forget: Records) -> Float[Tensor, " n k"]:
     """The given model's logits, that of each record's own class masked."""
-    return asked(teacher_of(model), forget).scatter(1, forget.y.cpu()[:, None], MASKED)
+    return predict(frozen_teacher(model), forget).scatter(1, forget.y.cpu()[:, None], MASKED)
 
 
 def _towards(ids: tuple[str, ...], targets: Float[Tensor, " n k"]) -> Loss:
@@ -94,6 +94,6 @@ def _towards(ids: tuple[str, ...], targets: Float[Tensor, " n k"]) -> Loss:
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
         answer = outputs(student, batch)
         wanted = targets[[place[identity] for identity in batch.ids]].to(answer)
-        return one_label.divergence(wanted, answer)
+        return multiclass.divergence(wanted, answer)
 
     return loss

@@ -21,13 +21,13 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, device_of, student_of, teacher_of
 from efface.methods.parts.needs import refuse_unless_classes, refuse_without
 from efface.methods.parts.noise_images import made_from_noise
 from efface.methods.parts.phases import Phases
 from efface.methods.parts.retained import repeated, together, without_labels
 from efface.methods.parts.training import training
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import device_of, frozen_teacher, task_of, trainable_copy
+from efface.types import Callback, Records, Split, no_callback
 
 
 def emmn(
@@ -42,16 +42,16 @@ def emmn(
     learning_rate: float = 1e-4,
     impair_epochs: int = 2,
     repair_epochs: int = 1,
-    records_per_step: int = 4,
+    batch_size: int = 4,
     training_mode: bool = False,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Teach noise far from the class that it is the class, and noise for the others as theirs.
 
     Args:
         model: answers (n, *features) with outputs (n, k); stays as it is.
-        split: ``leaving`` is read; of ``forget`` what an input looks like, and no input.
+        split: ``forget_classes`` is read; of ``forget`` what an input looks like, and no input.
         strength: the one knob; multiplies the impair step.
         noise_per_class: inputs made from noise for each class, those that leave and those that
             stay.
@@ -61,33 +61,33 @@ def emmn(
         learning_rate: of Adam, in impair and repair.
         impair_epochs: passes over all noise.
         repair_epochs: passes over the noise of the classes that stay; 0: no repair.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         training_mode: dropout is active and BatchNorm's statistics move, as in that code.
         seed: draws the noise, the order, and dropout.
-        watch: called after each step of impair and repair.
+        callback: called after each step of impair and repair.
 
     Raises:
         InputError: no class leaves; the outputs are not one label.
     """
-    refuse_without(split, "emmn", "leaving")
+    refuse_without(split, "emmn", "forget_classes")
     refuse_unless_classes(split.forget, "emmn")
-    student, teacher = student_of(model), teacher_of(model)
-    adapter = adapter_of(split.forget)
-    like = without_labels(split.forget, adapter)
-    staying = [one for one in range(_classes(teacher, like)) if one not in split.leaving]
-    told = {"adapter": adapter, "rate": NOISE_RATE}
-    away = _labels(split.leaving, noise_per_class)
+    student, teacher = trainable_copy(model), frozen_teacher(model)
+    task = task_of(split.forget)
+    like = without_labels(split.forget, task)
+    staying = [one for one in range(_classes(teacher, like)) if one not in split.forget_classes]
+    told = {"adapter": task, "rate": NOISE_RATE}
+    away = _labels(split.forget_classes, noise_per_class)
     going = {"sign": -1.0, "penalty": PENALTY, "steps": noise_steps, "seed": seed}
     gone = made_from_noise(teacher, like, away, **told, **going)
     keeping = {"sign": 1.0, "penalty": 0.0, "steps": retained_steps, "seed": seed + APART}
     kept = made_from_noise(teacher, like, _labels(staying, noise_per_class), **told, **keeping)
     shown = repeated(kept, copies)
-    phases = Phases(student, seed=seed, watch=watch)
+    phases = Phases(student, seed=seed, callback=callback)
     impair = (together(repeated(gone, copies), shown), strength, impair_epochs)
     with training(student, seed) if training_mode else nullcontext():
         for records, rate, passes in (impair, (shown, 1.0, repair_epochs)):
             optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * rate)
-            step = {"optimizer": optimizer, "records_per_step": records_per_step}
+            step = {"optimizer": optimizer, "batch_size": batch_size}
             for epoch in range(passes):
                 phases.descend(_loss, records, **step, epoch=epoch)
     return student
@@ -101,15 +101,15 @@ APART = 1_000_003
 
 
 def _loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-    adapter = adapter_of(batch)
-    return adapter.loss(adapter.outputs(student, batch.x), batch.y)
+    task = task_of(batch)
+    return task.loss(task.outputs(student, batch.x), batch.y)
 
 
 @torch.no_grad()
 def _classes(teacher: nn.Module, like: Records) -> int:
     """How many classes the model tells apart, by its answer to one input of zeros."""
     zeros = torch.zeros(1, *like.x.shape[1:], device=device_of(teacher))
-    return adapter_of(like).outputs(teacher, zeros).shape[1]
+    return task_of(like).outputs(teacher, zeros).shape[1]
 
 
 def _labels(classes: tuple[int, ...] | list[int], each: int) -> Tensor:

@@ -10,10 +10,10 @@ which no weight may move (``trainable``) keeps its statistics.
 import torch
 from torch import nn
 
-from efface.adapters import student_of
 from efface.methods.parts.needs import refuse_without
 from efface.methods.parts.training import own_loss, trained, with_one_adapter
-from efface.types import Split, Watch, carry_on
+from efface.task import trainable_copy
+from efface.types import Callback, Split, no_callback
 
 
 def finetune(
@@ -25,10 +25,10 @@ def finetune(
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     epochs: int = 5,
-    records_per_step: int = 128,
+    batch_size: int = 128,
     training_mode: bool = True,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Train on with the records that stay; never sees the forget records.
 
@@ -40,16 +40,16 @@ def finetune(
         momentum: of SGD.
         weight_decay: of SGD.
         epochs: passes over ``retain``.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         training_mode: dropout is active and BatchNorm's statistics move, as in the source.
         seed: draws the order, and dropout.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: ``retain`` is missing.
     """
     refuse_without(split, "finetune", "retain")
-    student = student_of(model)
+    student = trainable_copy(model)
     return trained(
         student,
         own_loss,
@@ -61,8 +61,8 @@ def finetune(
             weight_decay=weight_decay,
         ),
         epochs=epochs,
-        records_per_step=records_per_step,
+        batch_size=batch_size,
         training_mode=training_mode,
         seed=seed,
-        watch=watch,
+        callback=callback,
     )

@@ -34,7 +34,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, alongside, device_of, teacher_of
 from efface.methods.parts.attention import attended
 from efface.methods.parts.generator import generator_for
 from efface.methods.parts.needs import refuse_unless_classes, refuse_without
@@ -44,8 +43,9 @@ from efface.methods.parts.ranges import refuse_fewer, refuse_no_share
 from efface.methods.parts.retained import without_labels
 from efface.methods.parts.training import training
 from efface.methods.parts.untrained import from_fresh, untrained
-from efface.steps import Loss, descend
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import device_of, frozen_teacher, shared_view, task_of
+from efface.training import Loss, descend
+from efface.types import Callback, Records, Split, no_callback
 
 logger = logging.getLogger(__name__)
 
@@ -68,16 +68,16 @@ def gkt(
     attention: float = 250.0,
     learning_rate: float = 1e-3,
     generator_rate: float = 1e-3,
-    records_per_step: int = 256,
+    batch_size: int = 256,
     training_mode: bool = True,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Teach an untrained model what the given one answers, but for the class that leaves.
 
     Args:
         model: answers (n, *features) with outputs (n, k); stays as it is.
-        split: ``leaving`` and ``fresh`` are read; of ``forget`` what an input looks like.
+        split: ``forget_classes`` and ``fresh`` are read; of ``forget`` what an input looks like.
         strength: the one knob; multiplies the student's step.
         rounds: how many; a new z in each.
         generator_steps: steps of the generator in each round.
@@ -86,53 +86,53 @@ def gkt(
         attention: β, weight of where the convolutions look.
         learning_rate: of Adam, for the student.
         generator_rate: of Adam, for the generator.
-        records_per_step: inputs of a round, at least 2.
+        batch_size: inputs of a round, at least 2.
         training_mode: the student has dropout and moves its BatchNorm's statistics; false: it
             keeps those that it was made with.
         seed: draws the student, the generator, each z, the order, and dropout.
-        watch: called after each step of the student.
+        callback: called after each step of the student.
 
     Raises:
         InputError: no class leaves; there is no ``fresh``; the outputs are not one label;
-            ``threshold`` is not from 0 to 1; there are fewer than 2 ``records_per_step``.
+            ``threshold`` is not from 0 to 1; there are fewer than 2 ``batch_size``.
     """
-    refuse_without(split, "gkt", "leaving", "fresh")
+    refuse_without(split, "gkt", "forget_classes", "fresh")
     refuse_unless_classes(split.forget, "gkt")
     refuse_no_share("a probability", threshold=threshold)
-    refuse_fewer(2, records_per_step=records_per_step)
-    student, teacher = untrained(model, split, seed).eval(), teacher_of(model)
-    like = without_labels(split.forget, adapter_of(split.forget))
+    refuse_fewer(2, batch_size=batch_size)
+    student, teacher = untrained(model, split, seed).eval(), frozen_teacher(model)
+    like = without_labels(split.forget, task_of(split.forget))
     generator = generator_for(tuple(like.x.shape[1:]), latent=LATENT, seed=seed)
     generator.to(device_of(model))
     making = torch.optim.Adam(generator.parameters(), lr=generator_rate)
     learning = torch.optim.Adam(student.parameters(), lr=learning_rate * strength)
-    phases = Phases(student, seed=seed, watch=from_fresh(student, watch))
-    gate, passed = _gate(split.leaving, threshold), []
+    phases = Phases(student, seed=seed, callback=from_fresh(student, callback))
+    gate, passed = _gate(split.forget_classes, threshold), []
     with training(student, seed) if training_mode else nullcontext():
-        apart = _agreement(teacher, alongside(student), gate)
+        apart = _agreement(teacher, shared_view(student), gate)
         for number in range(rounds):
-            drawn = _drawn(like, records_per_step, seed=seed, step=number)
-            whole = {"records_per_step": len(drawn), "micro_batch": len(drawn)}
+            drawn = _drawn(like, batch_size, seed=seed, step=number)
+            whole = {"batch_size": len(drawn), "micro_batch": len(drawn)}
             steps = {"steps": generator_steps, "seed": seed, "clip_norm": LONGEST}
             descend(generator, apart, drawn, optimizer=making, **steps, **whole)
             lesson, given, looks = _lesson(generator, teacher, drawn, gate)
             passed.append(len(lesson))
             loss = _taught(given, looks, attention)
-            whole = {"records_per_step": len(lesson), "micro_batch": len(lesson)}
+            whole = {"batch_size": len(lesson), "micro_batch": len(lesson)}
             for epoch in range(student_steps * (len(lesson) > 1)):
                 step = {"optimizer": learning, "epoch": epoch, "clip_norm": LONGEST}
                 phases.descend(loss, lesson, **step, **whole)
             if phases.ended:
                 break
-    _tell(passed, records_per_step)
+    _tell(passed, batch_size)
     return student.eval()
 
 
-def _gate(leaving: tuple[int, ...], threshold: float) -> Gate:
+def _gate(forget_classes: tuple[int, ...], threshold: float) -> Gate:
     """Inputs that the given model hardly takes for any class that leaves."""
 
     def gate(given: Tensor) -> Tensor:
-        return given.softmax(1)[:, list(leaving)].amax(1) <= threshold
+        return given.softmax(1)[:, list(forget_classes)].amax(1) <= threshold
 
     return gate
 
@@ -141,12 +141,12 @@ def _drawn(like: Records, count: int, *, seed: int, step: int) -> Records:
     """A round's z, with the numbers of their rows in the place of labels."""
     names = tuple(f"drawn {row}" for row in range(count))
     z = normals(names, (LATENT,), seed=seed, step=step)
-    return Records(z, torch.arange(count), names, adapter=like.adapter)
+    return Records(z, torch.arange(count), names, task=like.task)
 
 
 def _apart(held: Tensor, answer: Tensor, batch: Records) -> Tensor:
     """KL(f₀ ‖ f) / K of each record."""
-    return adapter_of(batch).divergence(held, answer) / answer.shape[1]
+    return task_of(batch).divergence(held, answer) / answer.shape[1]
 
 
 def _agreement(teacher: nn.Module, student: nn.Module, gate: Gate) -> Loss:
@@ -154,7 +154,7 @@ def _agreement(teacher: nn.Module, student: nn.Module, gate: Gate) -> Loss:
     student.requires_grad_(requires_grad=False)
 
     def loss(generator: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        x, outputs = generator(batch.x), adapter_of(batch).outputs
+        x, outputs = generator(batch.x), task_of(batch).outputs
         held = outputs(teacher, x)
         rows, none = gate(held.detach()).nonzero()[:, 0], 0 * x.flatten(1).sum(1)
         if len(rows) < 2:  # noqa: PLR2004  # too few for the student's BatchNorm
@@ -172,7 +172,7 @@ def _lesson(
     """Inputs that pass, what the given model answers, and where its convolutions look."""
     x = generator(drawn.x.to(device_of(generator)))
     with attended(teacher) as looks:
-        given = adapter_of(drawn).outputs(teacher, x)
+        given = task_of(drawn).outputs(teacher, x)
     rows = gate(given).nonzero()[:, 0]
     lesson = replace(drawn.take(range(len(rows))), x=x[rows])
     return lesson, given[rows], {name: look[rows] for name, look in looks.items()}
@@ -183,7 +183,7 @@ def _taught(given: Tensor, looks: dict[str, Tensor], attention: float) -> Loss:
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
         with attended(student) as own:
-            answer = adapter_of(batch).outputs(student, batch.x)
+            answer = task_of(batch).outputs(student, batch.x)
         total = _apart(given[batch.y], answer, batch)
         for name, look in looks.items():
             total = total + attention * (own[name] - look[batch.y]).square().mean(1)

@@ -29,7 +29,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, outputs, student_of, teacher_of
 from efface.methods.parts.hiding import Hidden, hiding, lowered
 from efface.methods.parts.holding import (
     FEW,
@@ -45,8 +44,9 @@ from efface.methods.parts.natural import perturbed
 from efface.methods.parts.noise import refuse_no_noise
 from efface.methods.parts.reach import sigma_where
 from efface.methods.parts.unseen import Target, accuracy_expected, answer_of, way_to
-from efface.steps import Loss, descend
-from efface.types import Records, Split, Watch, carry_on, record_key
+from efface.task import frozen_teacher, outputs, task_of, trainable_copy
+from efface.training import Loss, descend
+from efface.types import Callback, Records, Split, no_callback, record_key
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +64,9 @@ def jit(
     step_size: float = 0.1,
     steps: int = 32,
     settled: float = 0.95,
-    records_per_step: int = 128,
+    batch_size: int = 128,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Smooth the model around the forget records; sees the model and the forget inputs.
 
@@ -75,7 +75,7 @@ def jit(
 
     Args:
         model: answers (n, *features) with outputs (n, k); stays as it is.
-        split: ``forget``, ``leaving`` and, if there is one, ``holdout`` are read.
+        split: ``forget``, ``forget_classes`` and, if there is one, ``holdout`` are read.
         strength: the one knob; multiplies ``trust`` and the step: 0 is the given model.
         expected_accuracy: the model's accuracy on unseen data (0 to 1); found from the holdout when
             not given, and 0.7 without one.
@@ -87,20 +87,20 @@ def jit(
             need to remove it (3 / steps) and 0.15.
         steps: at most this many.
         settled: end once this share of the way to the neighbours' confidence is done.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         seed: draws the perturbations and the order.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: ``sigma`` or ``perturbations`` is not above 0; a class leaves, or labels are
             wrong, and the outputs are not one label.
     """
     refuse_no_noise(sigma, perturbations)
-    split = replace(split, forget=replace(split.forget, adapter=adapter_of(split.forget)))
-    forget, student = split.forget, student_of(model)
+    split = replace(split, forget=replace(split.forget, task=task_of(split.forget)))
+    forget, student = split.forget, trainable_copy(model)
     if not len(forget):
         return student
-    teacher, drawn = teacher_of(model), {"perturbations": perturbations, "seed": seed}
+    teacher, drawn = frozen_teacher(model), {"perturbations": perturbations, "seed": seed}
     hidden = hiding(split, mislabelled=mislabelled)
     expected = accuracy_expected(teacher, split, expected_accuracy)
     wanted = GUESS if expected is None else expected
@@ -115,7 +115,7 @@ def jit(
     target = _target(said, found, **drawn)
     way = way_to(teacher, student, sample, target=target, mislabelled=mislabelled)
     look = 1 if len(forget) <= FEW else LOOK
-    after = Holding(watch, hold, share, trust * strength, moved, way, settled, look)
+    after = Holding(callback, hold, share, trust * strength, moved, way, settled, look)
     if way() >= settled:
         steps = 0  # they are answered as their neighbours already
     descend(
@@ -125,8 +125,8 @@ def jit(
         optimizer=torch.optim.SGD(student.parameters(), lr=1.0),
         steps=steps,
         seed=seed,
-        watch=after,
-        records_per_step=records_per_step,
+        callback=after,
+        batch_size=batch_size,
         rate=after.rate,
     )
     _tell("ended", way=way(), moved=moved(), weight=hold.weight)
@@ -145,9 +145,9 @@ def jit_loss(
 ) -> Loss:
     """``loss(student, batch, step)``, one number a record: for a training loop of one's own.
 
-    ``teacher`` is the given model held still (``adapters.teacher_of`` of a copy, where the loop
+    ``teacher`` is the given model held still (``adapters.frozen_teacher`` of a copy, where the loop
     changes the model in place); ``sigma`` is used as it is, over the range of the data; of
-    ``split`` only ``leaving`` and the form of ``forget`` are read. Raises InputError when ``sigma``
+    ``split`` only ``forget_classes`` and the form of ``forget`` are read. Raises InputError when ``sigma``
     or ``perturbations`` is not above 0, or when a class leaves, or labels are wrong, and the
     outputs are not one label.
     """

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import outputs, student_of
 from efface.methods.parts.neighbours import normals
 from efface.methods.parts.noise import refuse_no_noise
-from efface.steps import descend
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import outputs, trainable_copy
+from efface.training import descend
+from efface.types import Callback, Records, Split, no_callback
 
 
 def jit_paper(
@@ -33,7 +33,7 @@ def jit_paper(
     squared: bool = False,
     adam: bool = False,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """One pass of equation 1 over the forget records; sees the model and the forget inputs alone.
 
@@ -50,13 +50,13 @@ def jit_paper(
         squared: square each ratio.
         adam: step with Adam; plain SGD otherwise.
         seed: draws the perturbations and the order.
-        watch: called after each record.
+        callback: called after each record.
 
     Raises:
         InputError: ``sigma`` or ``perturbations`` is not above 0.
     """
     refuse_no_noise(sigma, perturbations)
-    student = student_of(model)
+    student = trainable_copy(model)
     optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(
         student.parameters(), lr=learning_rate * strength
     )
@@ -72,8 +72,8 @@ def jit_paper(
         optimizer=optimizer,
         steps=len(split.forget),
         seed=seed,
-        watch=watch,
-        records_per_step=1,
+        callback=callback,
+        batch_size=1,
     )
 
 

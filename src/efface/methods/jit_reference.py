@@ -23,9 +23,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import device_of, outputs, student_of
 from efface.methods.parts.noise import refuse_no_noise
-from efface.types import Records, Split, Verdict, Watch, carry_on
+from efface.task import device_of, outputs, trainable_copy
+from efface.types import Action, Callback, Records, Split, no_callback
 
 
 def jit_reference(
@@ -36,10 +36,10 @@ def jit_reference(
     sigma: float = 0.5,
     perturbations: int = 25,
     learning_rate: float = 3e-4,
-    records_per_step: int = 128,
+    batch_size: int = 128,
     training_mode: bool | None = None,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Change the model as the authors' code does; sees the model and the forget inputs alone.
 
@@ -52,18 +52,18 @@ def jit_reference(
         sigma: the paper's σ, in the unit of the normalised inputs.
         perturbations: the paper's N.
         learning_rate: the paper's η, for the sum over a batch.
-        records_per_step: the authors' batch; with it the step of each record and its noise change.
+        batch_size: the authors' batch; with it the step of each record and its noise change.
         training_mode: true: dropout is active in both branches, as it was for their VGG11, and the
             buffers of BatchNorm move; false: eval mode; not given: each module as it came.
         seed: draws the noise, and dropout, in the order of the authors' code.
-        watch: called after each step. On HALVE the same batch is tried again from the gradients
+        callback: called after each step. On HALVE the same batch is tried again from the gradients
             before it, with the same noise, at half the learning rate.
 
     Raises:
         InputError: ``sigma`` or ``perturbations`` is not above 0.
     """
     refuse_no_noise(sigma, perturbations)
-    student = student_of(model)
+    student = trainable_copy(model)
     if not len(split.forget):
         return student
     _put_modes(student, model, training_mode)
@@ -72,9 +72,9 @@ def jit_reference(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         torch.empty((), dtype=torch.int64).random_()  # the authors' DataLoader draws it
-        for rows in torch.arange(len(split.forget)).split(records_per_step):
+        for rows in torch.arange(len(split.forget)).split(batch_size):
             batch = split.forget.take(rows).to(device_of(student))
-            if _step(student, loss, batch, optimizer, watch) is Verdict.END:
+            if _step(student, loss, batch, optimizer, callback) is Action.STOP:
                 break
     student.zero_grad(set_to_none=True)
     return student.eval()
@@ -91,8 +91,8 @@ def _step(
     loss: Callable[[nn.Module, Records], Float[Tensor, ""]],
     batch: Records,
     optimizer: torch.optim.Optimizer,
-    watch: Watch,
-) -> Verdict:
+    callback: Callback,
+) -> Action:
     """One step on one batch down the gradients of all batches so far, until it is not refused."""
     weights = list(student.parameters())
     before = [None if w.grad is None else w.grad.clone() for w in weights]
@@ -101,8 +101,8 @@ def _step(
         value = loss(student, batch)
         value.backward()
         optimizer.step()
-        verdict = watch(student, float(value.detach()))
-        if verdict is not Verdict.HALVE:
+        verdict = callback(student, float(value.detach()))
+        if verdict is not Action.HALVE_LR:
             return verdict
         for weight, gradient in zip(weights, before, strict=True):
             weight.grad = None if gradient is None else gradient.clone()

@@ -11,11 +11,11 @@ of 0.2 serves another method). With γ = 0 it is ``finetune``, bit for bit. Depa
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import student_of
 from efface.methods.parts.needs import refuse_without
 from efface.methods.parts.training import own_loss, steps_an_epoch, trained, with_one_adapter
-from efface.steps import Loss
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import trainable_copy
+from efface.training import Loss
+from efface.types import Callback, Records, Split, no_callback
 
 
 def l1_sparse(
@@ -28,10 +28,10 @@ def l1_sparse(
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     epochs: int = 10,
-    records_per_step: int = 128,
+    batch_size: int = 128,
     training_mode: bool = True,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Train on with the records that stay, and with few weights; never sees the forget records.
 
@@ -44,17 +44,17 @@ def l1_sparse(
         momentum: of SGD.
         weight_decay: of SGD.
         epochs: passes over ``retain``.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         training_mode: dropout is active and BatchNorm's statistics move, as in the source.
         seed: draws the order, and dropout.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: ``retain`` is missing.
     """
     refuse_without(split, "l1_sparse", "retain")
-    student, retain = student_of(model), with_one_adapter(split.retain)
-    steps = epochs * steps_an_epoch(retain, records_per_step)
+    student, retain = trainable_copy(model), with_one_adapter(split.retain)
+    steps = epochs * steps_an_epoch(retain, batch_size)
     return trained(
         student,
         _penalised(penalty * strength, epochs, steps),
@@ -63,10 +63,10 @@ def l1_sparse(
             student.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay
         ),
         epochs=epochs,
-        records_per_step=records_per_step,
+        batch_size=batch_size,
         training_mode=training_mode,
         seed=seed,
-        watch=watch,
+        callback=callback,
     )
 
 

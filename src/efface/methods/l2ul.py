@@ -24,14 +24,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, one_label, outputs, student_of, teacher_of
 from efface.errors import InputError
 from efface.methods.parts.needs import refuse_unless_classes
 from efface.methods.parts.ranges import refuse_0, refuse_below_0
 from efface.methods.parts.targeted import Targeted, targeted
 from efface.methods.parts.unseen import share_right
-from efface.steps import Loss, descend, mean_gradient
-from efface.types import Records, Split, Verdict, Watch, carry_on
+from efface.task import frozen_teacher, multiclass, outputs, task_of, trainable_copy
+from efface.training import Loss, descend, mean_gradient
+from efface.types import Action, Callback, Records, Split, no_callback
 
 
 def l2ul(
@@ -47,9 +47,9 @@ def l2ul(
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-4,
     steps: int = 2000,
-    records_per_step: int = 32,
+    batch_size: int = 32,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Push the forget records off their labels; adversarial inputs and a penalty hold the rest.
 
@@ -67,9 +67,9 @@ def l2ul(
         learning_rate: η of SGD with momentum 0.9.
         weight_decay: of SGD.
         steps: at most this many; it ends when no forget record is answered with its label.
-        records_per_step: forget records in one step's mean.
+        batch_size: forget records in one step's mean.
         seed: draws targets, starts and the order.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: a record has not one class of several; ``radius`` is not above 0; ``penalty``
@@ -79,11 +79,11 @@ def l2ul(
     refuse_0(radius=radius)
     refuse_below_0(penalty=penalty)
     _refuse_more_than_there_are(adversarials, adversarials_per_step)
-    forget, student = replace(split.forget, adapter=one_label), student_of(model)
+    forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     if not len(forget) or not steps:
         return student
     attack = {"count": adversarials, "steps": attack_steps, "seed": seed}
-    near = targeted(teacher_of(model), forget, radius=radius, step=ATTACK_STEP, **attack)
+    near = targeted(frozen_teacher(model), forget, radius=radius, step=ATTACK_STEP, **attack)
     held = _held(student, forget, penalty)
     return descend(
         student,
@@ -97,8 +97,8 @@ def l2ul(
         ),
         steps=steps,
         seed=seed,
-        watch=_until_none_is_right(forget, watch),
-        records_per_step=records_per_step,
+        callback=_until_none_is_right(forget, callback),
+        batch_size=batch_size,
     )
 
 
@@ -119,12 +119,12 @@ def _loss(near: Targeted, held: Callable[[nn.Module], Tensor], per_step: int) ->
     """The signed cross-entropies of each record and the adversarial inputs whose turn it is."""
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        adapter = adapter_of(batch)
+        task = task_of(batch)
         x, y = near.of(batch.ids, step * per_step, per_step)
         both = torch.cat([batch.x, x.to(batch.x)])
-        own, others = adapter.outputs(student, both).split([len(batch), len(x)])
-        towards = adapter.loss(others, y.to(batch.y)).reshape(len(batch), per_step).sum(1)
-        return (towards - adapter.loss(own, batch.y)) / (1 + per_step) + held(student)
+        own, others = task.outputs(student, both).split([len(batch), len(x)])
+        towards = task.loss(others, y.to(batch.y)).reshape(len(batch), per_step).sum(1)
+        return (towards - task.loss(own, batch.y)) / (1 + per_step) + held(student)
 
     return loss
 
@@ -153,14 +153,14 @@ def _scaled(importance: Tensor) -> Tensor:
     return (importance - importance.min()) / torch.where(span > 0, span, 1)
 
 
-def _until_none_is_right(forget: Records, watch: Watch) -> Watch:
+def _until_none_is_right(forget: Records, callback: Callback) -> Callback:
     """END once no forget record is answered with its label: the authors' over-forgetting stop."""
 
-    def after(student: nn.Module, loss: float) -> Verdict:
-        verdict = watch(student, loss)
-        if verdict is not Verdict.GO_ON:
+    def after(student: nn.Module, loss: float) -> Action:
+        verdict = callback(student, loss)
+        if verdict is not Action.CONTINUE:
             return verdict
         right = share_right(student, forget, forget.y)
-        return Verdict.END if right == 0 else Verdict.GO_ON
+        return Action.STOP if right == 0 else Action.CONTINUE
 
     return after

@@ -12,11 +12,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, asked, one_label, outputs, student_of, teacher_of
 from efface.methods.parts.needs import refuse_unless_classes
 from efface.methods.parts.training import steps_an_epoch, trained
-from efface.steps import Loss
-from efface.types import Records, Split, Verdict, Watch, carry_on
+from efface.task import frozen_teacher, multiclass, outputs, predict, task_of, trainable_copy
+from efface.training import Loss
+from efface.types import Action, Callback, Records, Split, no_callback
 
 
 def mislabel(
@@ -26,9 +26,9 @@ def mislabel(
     strength: float = 1.0,
     learning_rate: float = 1e-3,
     epochs: int = 50,
-    records_per_step: int = 128,
+    batch_size: int = 128,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Push each forget record just over to the next class; sees them with their labels alone.
 
@@ -38,15 +38,15 @@ def mislabel(
         strength: the one knob; multiplies the step.
         learning_rate: η of plain SGD.
         epochs: passes over ``forget``, at most; it ends when every prediction has flipped.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         seed: draws the order.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: a record has not one class of several.
     """
     refuse_unless_classes(split.forget, "mislabel")
-    forget, student = replace(split.forget, adapter=one_label), student_of(model)
+    forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     if not len(forget):
         return student
     return trained(
@@ -55,16 +55,16 @@ def mislabel(
         forget,
         optimizer=torch.optim.SGD(student.parameters(), lr=learning_rate * strength),
         epochs=epochs,
-        records_per_step=records_per_step,
+        batch_size=batch_size,
         training_mode=False,
         seed=seed,
-        watch=_ending(watch, steps_an_epoch(forget, records_per_step)),
+        callback=_ending(callback, steps_an_epoch(forget, batch_size)),
     )
 
 
 def _runner_up(model: nn.Module, forget: Records) -> dict[str, int]:
     """The given model's best class of each record but its own, by id."""
-    answer = asked(teacher_of(model), forget)
+    answer = predict(frozen_teacher(model), forget)
     other = answer.scatter(1, forget.y.cpu()[:, None], -torch.inf).argmax(1)
     return dict(zip(forget.ids, other.tolist(), strict=True))
 
@@ -76,22 +76,22 @@ def _until_it_flips(other: dict[str, int]) -> Loss:
         answer = outputs(student, batch)
         wanted = torch.tensor([other[identity] for identity in batch.ids]).to(batch.y)
         kept = answer.argmax(1) == batch.y
-        return adapter_of(batch).loss(answer, wanted) * kept
+        return task_of(batch).loss(answer, wanted) * kept
 
     return loss
 
 
-def _ending(watch: Watch, an_epoch: int) -> Watch:
+def _ending(callback: Callback, an_epoch: int) -> Callback:
     """END after an epoch in which no record was left to push."""
     taken, still = 0, 0
 
-    def after(student: nn.Module, loss: float) -> Verdict:
+    def after(student: nn.Module, loss: float) -> Action:
         nonlocal taken, still
-        verdict = watch(student, loss)
-        if verdict is not Verdict.GO_ON:
+        verdict = callback(student, loss)
+        if verdict is not Action.CONTINUE:
             return verdict
         still = 0 if loss else still + 1
         taken += 1
-        return Verdict.END if taken % an_epoch == 0 and still >= an_epoch else Verdict.GO_ON
+        return Action.STOP if taken % an_epoch == 0 and still >= an_epoch else Action.CONTINUE
 
     return after

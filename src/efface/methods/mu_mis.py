@@ -24,15 +24,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from efface.adapters import device_of, one_label, outputs, student_of
 from efface.errors import InputError
 from efface.memory import in_parts
 from efface.methods.parts.needs import refuse_unless_classes
 from efface.methods.parts.ranges import refuse_below_0
 from efface.methods.parts.relabelled import other_class
 from efface.methods.parts.retained import sampled
-from efface.steps import descend
-from efface.types import Records, Split, Verdict, Watch, carry_on
+from efface.task import device_of, multiclass, outputs, trainable_copy
+from efface.training import descend
+from efface.types import Action, Callback, Records, Split, no_callback
 
 
 def mu_mis(
@@ -43,9 +43,9 @@ def mu_mis(
     learning_rate: float = 0.03,
     recovered: float = 1.0,
     steps: int = 100,
-    records_per_step: int = 128,
+    batch_size: int = 128,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Make a record's own output no more sensitive to it than the outputs of other classes.
 
@@ -56,9 +56,9 @@ def mu_mis(
         learning_rate: η of plain SGD.
         recovered: δ, the share of the other classes' first sensitivity at which it ends.
         steps: at most this many.
-        records_per_step: records in one step's mean, and those whose sensitivity is looked at.
+        batch_size: records in one step's mean, and those whose sensitivity is looked at.
         seed: draws the other classes and the order.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: a record has not one class of several; ``recovered`` is below 0; the model
@@ -66,10 +66,10 @@ def mu_mis(
     """
     refuse_unless_classes(split.forget, "mu_mis")
     refuse_below_0(recovered=recovered)
-    forget, student = replace(split.forget, adapter=one_label), student_of(model)
+    forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     if not len(forget) or not steps:
         return student
-    looked_at = sampled(forget, records_per_step, seed=seed)
+    looked_at = sampled(forget, batch_size, seed=seed)
     try:
         with sdpa_kernel(SDPBackend.MATH):
             return descend(
@@ -79,8 +79,8 @@ def mu_mis(
                 optimizer=torch.optim.SGD(student.parameters(), lr=learning_rate * strength),
                 steps=steps,
                 seed=seed,
-                watch=_until_it_recovers(student, looked_at, recovered, seed, watch),
-                records_per_step=records_per_step,
+                callback=_until_it_recovers(student, looked_at, recovered, seed, callback),
+                batch_size=batch_size,
             )
     except RuntimeError as error:
         if not any(said in str(error) for said in ONCE_ONLY):
@@ -127,8 +127,8 @@ def _sensitivity(
 
 
 def _until_it_recovers(
-    student: nn.Module, forget: Records, recovered: float, seed: int, watch: Watch
-) -> Watch:
+    student: nn.Module, forget: Records, recovered: float, seed: int, callback: Callback
+) -> Callback:
     """END once the other classes' sensitivity is rising and above its first value times δ."""
 
     def part(rows: Tensor) -> float:
@@ -143,13 +143,13 @@ def _until_it_recovers(
 
     last = first = now()
 
-    def after(student: nn.Module, loss: float) -> Verdict:
+    def after(student: nn.Module, loss: float) -> Action:
         nonlocal last
-        verdict = watch(student, loss)
-        if verdict is not Verdict.GO_ON:
+        verdict = callback(student, loss)
+        if verdict is not Action.CONTINUE:
             last = now()  # the guard may have put back several steps
             return verdict
         before, last = last, now()
-        return Verdict.END if last > before and last > recovered * first else Verdict.GO_ON
+        return Action.STOP if last > before and last > recovered * first else Action.CONTINUE
 
     return after

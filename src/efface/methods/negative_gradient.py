@@ -11,9 +11,9 @@ of the forget records into BatchNorm; ``training_mode`` brings that back.
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import student_of
 from efface.methods.parts.training import own_loss, trained, with_one_adapter
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import trainable_copy
+from efface.types import Callback, Records, Split, no_callback
 
 
 def negative_gradient(
@@ -25,10 +25,10 @@ def negative_gradient(
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     epochs: int = 10,
-    records_per_step: int = 256,
+    batch_size: int = 256,
     training_mode: bool = False,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Climb the loss of the forget records; sees them with their labels, and nothing else.
 
@@ -40,12 +40,12 @@ def negative_gradient(
         momentum: of SGD.
         weight_decay: of SGD.
         epochs: passes over ``forget``.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         training_mode: dropout is active and BatchNorm's statistics move, as in the source.
         seed: draws the order, and dropout.
-        watch: called after each step.
+        callback: called after each step.
     """
-    student = student_of(model)
+    student = trainable_copy(model)
     return trained(
         student,
         _away,
@@ -57,10 +57,10 @@ def negative_gradient(
             weight_decay=weight_decay,
         ),
         epochs=epochs,
-        records_per_step=records_per_step,
+        batch_size=batch_size,
         training_mode=training_mode,
         seed=seed,
-        watch=watch,
+        callback=callback,
     )
 
 

@@ -16,12 +16,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import student_of
 from efface.errors import InputError
 from efface.methods.parts.needs import refuse_without
 from efface.methods.parts.training import own_loss, steps_an_epoch, trained, with_one_adapter
-from efface.steps import Loss
-from efface.types import Records, Split, Watch, carry_on, record_key
+from efface.task import trainable_copy
+from efface.training import Loss
+from efface.types import Callback, Records, Split, no_callback, record_key
 
 
 def neggrad_plus(
@@ -34,10 +34,10 @@ def neggrad_plus(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     epochs: int = 10,
-    records_per_step: int = 128,
+    batch_size: int = 128,
     training_mode: bool = False,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Descend on the records that stay while climbing on those that go; sees all labels.
 
@@ -50,10 +50,10 @@ def neggrad_plus(
         momentum: of SGD.
         weight_decay: of SGD.
         epochs: passes over ``retain``.
-        records_per_step: records of ``retain`` in one step's mean, and as many of ``forget``.
+        batch_size: records of ``retain`` in one step's mean, and as many of ``forget``.
         training_mode: dropout is active and BatchNorm's statistics move.
         seed: draws the order, and dropout.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: ``retain`` is missing, or ``forget_weight`` times ``strength`` is not from 0
@@ -62,21 +62,21 @@ def neggrad_plus(
     refuse_without(split, "neggrad_plus", "retain")
     weight = forget_weight * strength
     _refuse_weight(weight)
-    student, retain = student_of(model), with_one_adapter(split.retain)
+    student, retain = trainable_copy(model), with_one_adapter(split.retain)
     if not len(split.forget):
         return student
     return trained(
         student,
-        _both(retain, split.forget, weight, steps_an_epoch(retain, records_per_step)),
+        _both(retain, split.forget, weight, steps_an_epoch(retain, batch_size)),
         retain,
         optimizer=torch.optim.SGD(
             student.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay
         ),
         epochs=epochs,
-        records_per_step=records_per_step,
+        batch_size=batch_size,
         training_mode=training_mode,
         seed=seed,
-        watch=watch,
+        callback=callback,
     )
 
 
@@ -91,7 +91,7 @@ def _refuse_weight(weight: float) -> None:
 
 def _both(retain: Records, forget: Records, weight: float, an_epoch: int) -> Loss:
     """The loss of each record that stays, with its partner's taken away."""
-    forget = replace(forget, adapter=retain.adapter)
+    forget = replace(forget, task=retain.task)
     rank = {identity: place for place, identity in enumerate(sorted(retain.ids, key=record_key))}
     order = sorted(range(len(forget)), key=lambda row: record_key(forget.ids[row]))
 

@@ -23,7 +23,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from efface.adapters import adapter_of, asked, student_of, teacher_of
 from efface.methods.parts.hiding import hiding
 from efface.methods.parts.natural import IMAGE
 from efface.methods.parts.neighbours import noisy, perspective, shift_and_flip, uniforms
@@ -34,8 +33,9 @@ from efface.methods.parts.unseen import (
     share_right,
     way_to,
 )
-from efface.steps import Loss, descend
-from efface.types import Records, Split, Verdict, Watch, carry_on
+from efface.task import frozen_teacher, predict, task_of, trainable_copy
+from efface.training import Loss, descend
+from efface.types import Action, Callback, Records, Split, no_callback
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +53,9 @@ def neighbourhood(
     steps: int = 240,
     settled: float = 0.95,
     averaging: float = 0.98,
-    records_per_step: int = 128,
+    batch_size: int = 128,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Answer at each forget record as the given model answers in its neighbourhood.
 
@@ -64,7 +64,7 @@ def neighbourhood(
 
     Args:
         model: answers (n, *features) with outputs (n, k); stays as it is.
-        split: ``forget``, ``leaving`` and, if there is one, ``holdout`` are read.
+        split: ``forget``, ``forget_classes`` and, if there is one, ``holdout`` are read.
         strength: the one knob; multiplies the share of neighbours that should change the answer.
         expected_accuracy: the model's accuracy on unseen data (0 to 1), from its model card; found
             from the holdout when not given.
@@ -78,18 +78,18 @@ def neighbourhood(
         settled: end once this share of the way to the target confidence is done, or when the last
             40 steps added less than 2 % of it.
         averaging: weight of the past in the moving average of the weights that is returned.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         seed: draws the neighbours and the order.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: a class leaves, or labels are wrong, and the outputs are not one label.
     """
-    split = replace(split, forget=replace(split.forget, adapter=adapter_of(split.forget)))
-    teacher, student = teacher_of(model), student_of(model)
+    split = replace(split, forget=replace(split.forget, task=task_of(split.forget)))
+    teacher, student = frozen_teacher(model), trainable_copy(model)
     if not len(split.forget):
         return student
-    reach = 0.0 if split.leaving else distortion
+    reach = 0.0 if split.forget_classes else distortion
     if reach is None:
         reach = _reach(teacher, split, expected_accuracy, strength, seed)
     told = {"mislabelled": mislabelled, "seed": seed}
@@ -102,8 +102,8 @@ def neighbourhood(
         optimizer=torch.optim.SGD(student.parameters(), lr=learning_rate, momentum=0.9),
         steps=steps,
         seed=seed,
-        watch=_averaging(watch, averaged, way, settled),
-        records_per_step=records_per_step,
+        callback=_averaging(callback, averaged, way, settled),
+        batch_size=batch_size,
         clip_norm=1.0,
     )
     return averaged.module
@@ -124,20 +124,20 @@ def neighbourhood_loss(
 ) -> Loss:
     """``loss(student, batch, step)``, one number a record: for a training loop of one's own.
 
-    ``teacher`` is the given model held still (``adapters.teacher_of`` of a copy, where the loop
-    changes the model in place); of ``split`` only ``leaving`` and the form of ``forget`` are read.
+    ``teacher`` is the given model held still (``adapters.frozen_teacher`` of a copy, where the loop
+    changes the model in place); of ``split`` only ``forget_classes`` and the form of ``forget`` are read.
     Raises InputError when a class leaves, or labels are wrong, and the outputs are not one label.
     """
-    adapter = adapter_of(split.forget)
+    task = task_of(split.forget)
     hide = _masking(split, mislabelled=mislabelled)
     target = _target(teacher, split, distortion, mislabelled=mislabelled, seed=seed)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        total = adapter.divergence(target(batch), adapter.outputs(student, batch.x))
+        total = task.divergence(target(batch), task.outputs(student, batch.x))
         for other in _others(batch, seed, step + 1):
             held = hide(answer_of(teacher, other), batch)
-            answer = adapter.outputs(student, other.x)
-            total = total + 0.5 * locality * adapter.divergence(held, answer)
+            answer = task.outputs(student, other.x)
+            total = total + 0.5 * locality * task.divergence(held, answer)
         return total
 
     return loss
@@ -163,7 +163,7 @@ def _masking(split: Split, *, mislabelled: bool) -> Hide:
     hidden = hiding(split, mislabelled=mislabelled)
 
     def hide(answer: Tensor, batch: Records) -> Tensor:
-        if not split.leaving and not mislabelled:
+        if not split.forget_classes and not mislabelled:
             return answer
         return answer.masked_fill(hidden(answer, batch), -torch.inf).log_softmax(1)
 
@@ -221,7 +221,7 @@ def _kept(teacher: nn.Module, forget: Records, distortion: float, seed: int) -> 
     """Share of neighbours with the record's own answer, over at least 500 neighbours."""
     sample = forget.take(range(min(len(forget), 1000)))
     copies = -(-500 // len(sample))
-    own = adapter_of(sample).answer(asked(teacher, sample))
+    own = task_of(sample).predict(predict(teacher, sample))
     neighbours = [
         _neighbour(sample, distortion, seed=seed, step=1_000_000 + copy) for copy in range(copies)
     ]
@@ -229,22 +229,22 @@ def _kept(teacher: nn.Module, forget: Records, distortion: float, seed: int) -> 
 
 
 def _averaging(
-    watch: Watch, averaged: AveragedModel, way: Callable[[], float], settled: float
-) -> Watch:
+    callback: Callback, averaged: AveragedModel, way: Callable[[], float], settled: float
+) -> Callback:
     """The guard's verdict first; then the average takes the step in, and is looked at."""
     taken, ways = 0, [0.0]
 
-    def after(student: nn.Module, loss: float) -> Verdict:
+    def after(student: nn.Module, loss: float) -> Action:
         nonlocal taken
-        verdict = watch(student, loss)
-        if verdict is not Verdict.GO_ON:
+        verdict = callback(student, loss)
+        if verdict is not Action.CONTINUE:
             return verdict
         averaged.update_parameters(student)
         taken += 1
         if taken % 20:
-            return Verdict.GO_ON
+            return Action.CONTINUE
         ways.append(way())
         stands_still = len(ways) > 3 and ways[-1] - ways[-3] < 0.02  # noqa: PLR2004
-        return Verdict.END if ways[-1] >= settled or stands_still else Verdict.GO_ON
+        return Action.STOP if ways[-1] >= settled or stands_still else Action.CONTINUE
 
     return after

@@ -12,10 +12,10 @@ D_f). Its settings: SGD, η 0.013 (CIFAR-10, a tenth of the records), momentum 0
 import torch
 from torch import nn
 
-from efface.adapters import student_of
 from efface.methods.parts.needs import refuse_unless_classes
 from efface.methods.parts.relabelled import randomly_taught
-from efface.types import Split, Watch, carry_on
+from efface.task import trainable_copy
+from efface.types import Callback, Split, no_callback
 
 
 def random_labels(
@@ -27,10 +27,10 @@ def random_labels(
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     epochs: int = 10,
-    records_per_step: int = 256,
+    batch_size: int = 256,
     training_mode: bool | None = None,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Teach the forget records labels drawn at random, beside what stays if that is at hand.
 
@@ -44,17 +44,17 @@ def random_labels(
         momentum: of SGD.
         weight_decay: of SGD.
         epochs: passes over all records.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         training_mode: dropout is active and BatchNorm's statistics move; not given: where
             ``retain`` is at hand, as in the source.
         seed: draws the labels, the order, and dropout.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: a record has not one class of several.
     """
     refuse_unless_classes(split.forget, "random_labels")
-    student = student_of(model)
+    student = trainable_copy(model)
     if not len(split.forget):
         return student
     return randomly_taught(
@@ -67,8 +67,8 @@ def random_labels(
             weight_decay=weight_decay,
         ),
         epochs=epochs,
-        records_per_step=records_per_step,
+        batch_size=batch_size,
         training_mode=training_mode,
         seed=seed,
-        watch=watch,
+        callback=callback,
     )

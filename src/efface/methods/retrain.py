@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.adapters import device_of
 from efface.methods.parts.needs import refuse_without
-from efface.types import Split, Watch, carry_on
+from efface.task import device_of
+from efface.types import Callback, Split, no_callback
 
 
 def retrain(
@@ -22,7 +22,7 @@ def retrain(
     split: Split,
     *,
     seed: int = 0,
-    watch: Watch = carry_on,  # noqa: ARG001
+    callback: Callback = no_callback,  # noqa: ARG001
 ) -> nn.Module:
     """An untrained model trained by the user's recipe on the records that stay.
 
@@ -32,7 +32,7 @@ def retrain(
         model: says on which device to train; stays as it is.
         split: ``retain``, ``fresh`` and ``train`` are read.
         seed: of the fresh weights and of the recipe.
-        watch: not called: the steps are the recipe's own.
+        callback: not called: the steps are the recipe's own.
 
     Raises:
         InputError: ``retain``, ``fresh`` or ``train`` is missing.

@@ -14,13 +14,13 @@ means of batches; BatchNorm's statistics, which no mask covers, move in train mo
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import student_of
 from efface.errors import InputError
 from efface.methods.parts.needs import refuse_unless_classes
 from efface.methods.parts.relabelled import randomly_taught
 from efface.methods.parts.training import own_loss, with_one_adapter
-from efface.steps import mean_gradient
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import trainable_copy
+from efface.training import mean_gradient
+from efface.types import Callback, Records, Split, no_callback
 
 
 def salun(
@@ -33,10 +33,10 @@ def salun(
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     epochs: int = 10,
-    records_per_step: int = 256,
+    batch_size: int = 256,
     training_mode: bool | None = None,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Teach the forget records random labels with the weights that answer for them.
 
@@ -52,11 +52,11 @@ def salun(
         momentum: of SGD.
         weight_decay: of SGD.
         epochs: passes over all records.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         training_mode: dropout is active and BatchNorm's statistics move; not given: where
             ``retain`` is at hand, as in the source.
         seed: draws the labels, the order, and dropout.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: a record has not one class of several, or ``keep`` is not above 0 to 1.
@@ -64,7 +64,7 @@ def salun(
     refuse_unless_classes(split.forget, "salun")
     if not 0 < keep <= 1:
         raise InputError("keep above 0, to 1", f"{keep:g}", "It is the share of weights to move.")
-    student = student_of(model)
+    student = trainable_copy(model)
     if not len(split.forget):
         return student
     optimizer = torch.optim.SGD(
@@ -79,10 +79,10 @@ def salun(
         split,
         optimizer=optimizer,
         epochs=epochs,
-        records_per_step=records_per_step,
+        batch_size=batch_size,
         training_mode=training_mode,
         seed=seed,
-        watch=watch,
+        callback=callback,
     )
 
 

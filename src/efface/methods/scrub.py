@@ -18,12 +18,12 @@ is inert in their notebooks. Rewinding is ``scrub_rewind``.
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, student_of, teacher_of
 from efface.methods.parts.needs import refuse_without
 from efface.methods.parts.phases import Phases
 from efface.methods.parts.ranges import refuse_0
-from efface.steps import Loss
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import frozen_teacher, task_of, trainable_copy
+from efface.training import Loss
+from efface.types import Callback, Records, Split, no_callback
 
 
 def scrub(
@@ -38,10 +38,10 @@ def scrub(
     temperature: float = 4.0,
     learning_rate: float = 5e-4,
     weight_decay: float = 5e-4,
-    records_per_step: int = 128,
-    forget_per_step: int = 32,
+    batch_size: int = 128,
+    forget_batch_size: int = 32,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Go away from the given model on the forget records, and back to it on the others.
 
@@ -58,27 +58,29 @@ def scrub(
         temperature: T, by which answers are divided before they are compared.
         learning_rate: of SGD with momentum 0.9.
         weight_decay: of SGD.
-        records_per_step: records that stay in one step's mean.
-        forget_per_step: forget records in one step's mean; the result depends on it.
+        batch_size: records that stay in one step's mean.
+        forget_batch_size: forget records in one step's mean; the result depends on it.
         seed: draws the order.
-        watch: called after each step of both phases.
+        callback: called after each step of both phases.
 
     Raises:
         InputError: there is no ``retain``; ``temperature`` is not above 0.
     """
     refuse_without(split, "scrub", "retain")
     refuse_0(temperature=temperature)
-    student = student_of(model)
-    away, back = _losses(teacher_of(model), split, strength, task_weight, held_weight, temperature)
+    student = trainable_copy(model)
+    away, back = _losses(
+        frozen_teacher(model), split, strength, task_weight, held_weight, temperature
+    )
     optimizer = torch.optim.SGD(
         student.parameters(), lr=learning_rate, momentum=0.9, weight_decay=weight_decay
     )
-    phases = Phases(student, seed=seed, watch=watch)
+    phases = Phases(student, seed=seed, callback=callback)
     for epoch in range(epochs):
         told = {"optimizer": optimizer, "epoch": epoch}
         if epoch < max_epochs:
-            phases.descend(away, split.forget, records_per_step=forget_per_step, **told)
-        phases.descend(back, split.retain, records_per_step=records_per_step, **told)
+            phases.descend(away, split.forget, batch_size=forget_batch_size, **told)
+        phases.descend(back, split.retain, batch_size=batch_size, **told)
     return student
 
 
@@ -91,18 +93,18 @@ def _losses(
     temperature: float,
 ) -> tuple[Loss, Loss]:
     """The losses of the two phases, one number a record."""
-    adapter = adapter_of(split.retain)
+    task = task_of(split.retain)
 
     def apart(answer: Tensor, x: Tensor) -> Tensor:
         with torch.no_grad():
-            held = adapter.outputs(teacher, x)
-        return adapter.divergence(held / temperature, answer / temperature) * temperature**2
+            held = task.outputs(teacher, x)
+        return task.divergence(held / temperature, answer / temperature) * temperature**2
 
     def away(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        return -strength * apart(adapter.outputs(student, batch.x), batch.x)
+        return -strength * apart(task.outputs(student, batch.x), batch.x)
 
     def back(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        answer = adapter.outputs(student, batch.x)
-        return task_weight * adapter.loss(answer, batch.y) + held_weight * apart(answer, batch.x)
+        answer = task.outputs(student, batch.x)
+        return task_weight * task.loss(answer, batch.y) + held_weight * apart(answer, batch.x)
 
     return away, back

@@ -17,10 +17,10 @@ from dataclasses import replace
 
 from torch import nn
 
-from efface.adapters import adapter_of, asked
 from efface.methods.parts.needs import refuse_without
 from efface.methods.scrub import scrub
-from efface.types import Adapter, Records, Split, Verdict, Watch, carry_on
+from efface.task import predict, task_of
+from efface.types import Action, Callback, Records, Split, Task, no_callback
 
 
 def scrub_rewind(
@@ -35,10 +35,10 @@ def scrub_rewind(
     temperature: float = 4.0,
     learning_rate: float = 5e-4,
     weight_decay: float = 5e-4,
-    records_per_step: int = 128,
-    forget_per_step: int = 32,
+    batch_size: int = 128,
+    forget_batch_size: int = 32,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """SCRUB, and of its epochs the one that errs on the forget records as on unseen ones.
 
@@ -53,10 +53,10 @@ def scrub_rewind(
         temperature: T, by which answers are divided before they are compared.
         learning_rate: of SGD with momentum 0.9.
         weight_decay: of SGD.
-        records_per_step: records that stay in one step's mean.
-        forget_per_step: forget records in one step's mean; the result depends on it.
+        batch_size: records that stay in one step's mean.
+        forget_batch_size: forget records in one step's mean; the result depends on it.
         seed: draws the order.
-        watch: called after each step of both phases.
+        callback: called after each step of both phases.
 
     Raises:
         InputError: there is no ``retain`` or no ``holdout``; ``temperature`` is not above 0.
@@ -66,25 +66,25 @@ def scrub_rewind(
         "strength": strength, "epochs": epochs, "max_epochs": max_epochs,
         "task_weight": task_weight, "held_weight": held_weight, "temperature": temperature,
         "learning_rate": learning_rate, "weight_decay": weight_decay,
-        "records_per_step": records_per_step, "forget_per_step": forget_per_step,
+        "batch_size": batch_size, "forget_batch_size": forget_batch_size,
     }  # fmt: skip
-    away = -(-len(split.forget) // forget_per_step)
-    back = -(-len(split.retain) // records_per_step)
+    away = -(-len(split.forget) // forget_batch_size)
+    back = -(-len(split.retain) // batch_size)
     ends = [back * (epoch + 1) + away * min(epoch + 1, max_epochs) for epoch in range(epochs)]
     kept: list[nn.Module] = []
-    student = scrub(model, split, **settings, seed=seed, watch=_keeping(watch, ends, kept))
+    student = scrub(model, split, **settings, seed=seed, callback=_keeping(callback, ends, kept))
     return _rewound(kept or [student], split)
 
 
-def _keeping(watch: Watch, ends: list[int], kept: list[nn.Module]) -> Watch:
+def _keeping(callback: Callback, ends: list[int], kept: list[nn.Module]) -> Callback:
     """The guard's verdict; a copy of the student after each step that ends an epoch, or all."""
     taken = 0
 
-    def after(student: nn.Module, loss: float) -> Verdict:
+    def after(student: nn.Module, loss: float) -> Action:
         nonlocal taken
-        verdict = watch(student, loss)
-        taken += verdict is Verdict.GO_ON
-        if (verdict is Verdict.GO_ON and taken in ends) or verdict is Verdict.END:
+        verdict = callback(student, loss)
+        taken += verdict is Action.CONTINUE
+        if (verdict is Action.CONTINUE and taken in ends) or verdict is Action.STOP:
             kept.append(copy.deepcopy(student))
         return verdict
 
@@ -95,23 +95,23 @@ def _rewound(kept: list[nn.Module], split: Split) -> nn.Module:
     """Of the students that were kept the one whose forget error is nearest to the error on V."""
     if not len(split.forget):
         return kept[-1]
-    adapter = adapter_of(split.retain)
-    wanted = _error(kept[-1], _unseen(split), adapter)
-    return min(kept, key=lambda student: abs(_error(student, split.forget, adapter) - wanted))
+    task = task_of(split.retain)
+    wanted = _error(kept[-1], _unseen(split), task)
+    return min(kept, key=lambda student: abs(_error(student, split.forget, task) - wanted))
 
 
 def _unseen(split: Split) -> Records:
     """V: the holdout's records with a label of the forget records."""
     holdout = split.holdout
-    if adapter_of(split.retain).name != "one label":
+    if task_of(split.retain).name != "multiclass":
         return holdout
     labels = set(split.forget.y.tolist())
     rows = [row for row, label in enumerate(holdout.y.tolist()) if label in labels]
     return holdout.take(rows) if rows else holdout
 
 
-def _error(student: nn.Module, records: Records, adapter: Adapter) -> float:
+def _error(student: nn.Module, records: Records, task: Task) -> float:
     """1 less how right the answers are, a mean over the records."""
-    known = replace(records, adapter=adapter)
-    right = adapter.right(asked(student, known), records.y.cpu())
+    known = replace(records, task=task)
+    right = task.accuracy(predict(student, known), records.y.cpu())
     return 1 - float(right.mean())

@@ -28,7 +28,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, student_of
 from efface.methods.parts.head import features_of, head_of, refuse_frozen, said
 from efface.methods.parts.newton import (
     Curvature,
@@ -40,7 +39,8 @@ from efface.methods.parts.newton import (
     told_by,
 )
 from efface.methods.parts.ranges import refuse_0, refuse_below_0
-from efface.types import Adapter, Records, Split, Verdict, Watch, carry_on
+from efface.task import task_of, trainable_copy
+from efface.types import Action, Callback, Records, Split, Task, no_callback
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def source_free_newton(
     radius: float = 1.0,
     damping: float = 1e-4,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Take the head to where it would be best without the forget records, in one step.
 
@@ -72,7 +72,7 @@ def source_free_newton(
         radius: how far a perturbation moves an output, root mean square over the forget records.
         damping: λ; the weight decay of the training, where that is known.
         seed: draws the perturbations.
-        watch: called once, after the step. On HALVE half the step is taken.
+        callback: called once, after the step. On HALVE half the step is taken.
 
     Raises:
         InputError: the model does not end in a linear layer that may move; ``retained_records``,
@@ -82,13 +82,13 @@ def source_free_newton(
     refuse_below_0(damping=damping)
     if retained_records is not None:
         refuse_0(retained_records=retained_records)
-    student = student_of(model)
+    student = trainable_copy(model)
     head = head_of(student)
     refuse_frozen(head)
     if not len(split.forget):
         return student
     records = features_of(model, split.forget)
-    features, loss = _with_one(records.x, head), _loss(adapter_of(split.forget), records)
+    features, loss = _with_one(records.x, head), _loss(task_of(split.forget), records)
     answers = features @ _weights(head).T
     slopes, bends = bends_of(loss, answers)
     directions = main_directions(features, told_by(perturbations))
@@ -102,7 +102,7 @@ def source_free_newton(
     whole = float((slopes.T @ features / len(features)).norm())
     facts = {"directions": len(directions.T), "share": share, "gradient": whole}
     logger.info("newton: the step", extra={"facts": {**facts, "seen": float(gradient.norm())}})
-    return _moved(student, step @ directions.T, float(loss(answers).mean()), watch)
+    return _moved(student, step @ directions.T, float(loss(answers).mean()), callback)
 
 
 def _with_one(x: Float[Tensor, " n d"], head: nn.Linear) -> Float[Tensor, " n e"]:
@@ -118,16 +118,18 @@ def _weights(head: nn.Linear) -> Float[Tensor, " k e"]:
     return torch.cat(weights, 1).detach().cpu().double()
 
 
-def _loss(adapter: Adapter, records: Records) -> Loss:
+def _loss(task: Task, records: Records) -> Loss:
     y = records.y.cpu()
 
     def loss(answers: Float[Tensor, " n k"]) -> Float[Tensor, " n"]:
-        return adapter.loss(said(adapter, answers), y)
+        return task.loss(said(task, answers), y)
 
     return loss
 
 
-def _moved(student: nn.Module, step: Float[Tensor, " k e"], loss: float, watch: Watch) -> nn.Module:
+def _moved(
+    student: nn.Module, step: Float[Tensor, " k e"], loss: float, callback: Callback
+) -> nn.Module:
     """The student with the step taken, or as much of it as the guard lets pass."""
     head = head_of(student)
     while True:
@@ -135,6 +137,6 @@ def _moved(student: nn.Module, step: Float[Tensor, " k e"], loss: float, watch: 
             head.weight.add_(step[:, : head.in_features].to(head.weight))
             if head.bias is not None:
                 head.bias.add_(step[:, -1].to(head.bias))
-        if watch(student, loss) is not Verdict.HALVE:
+        if callback(student, loss) is not Action.HALVE_LR:
             return student
         step = step / 2

@@ -18,12 +18,12 @@ Departures from the authors' code (if-loops/selective-synaptic-dampening, src/ss
 
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, student_of
 from efface.methods.parts.dampening import dampened, selection_at
 from efface.methods.parts.importance import of_forget_and_whole
 from efface.methods.parts.needs import refuse_without
 from efface.methods.parts.ranges import refuse_below_0
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import task_of, trainable_copy
+from efface.types import Callback, Records, Split, no_callback
 
 
 def ssd(
@@ -35,9 +35,9 @@ def ssd(
     dampening: float = 1.0,
     with_forget: bool = True,
     as_loaded: bool = False,
-    records_per_step: int = 128,
+    batch_size: int = 128,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Scale down the weights that the forget records need far more than the data as a whole.
 
@@ -49,10 +49,10 @@ def ssd(
         dampening: the paper's λ, theirs is 1.
         with_forget: D holds the forget records, as in the paper; false: D_r stands for D.
         as_loaded: batches in the order given, the last one smaller, as in the authors' loader.
-        records_per_step: at most so many records have their mean gradient squared, in both
+        batch_size: at most so many records have their mean gradient squared, in both
             passes alike; 1 is the Fisher information, and selects less at the same α.
         seed: draws who is in a batch with whom.
-        watch: called once, after the change. On HALVE it is made again with α doubled.
+        callback: called once, after the change. On HALVE it is made again with α doubled.
 
     Raises:
         InputError: there is no ``retain``; ``selection`` or ``dampening`` is below 0; all weights
@@ -60,15 +60,15 @@ def ssd(
     """
     refuse_without(split, "ssd", "retain")
     refuse_below_0(selection=selection, dampening=dampening)
-    student = student_of(model)
-    adapter = adapter_of(split.retain)
+    student = trainable_copy(model)
+    task = task_of(split.retain)
 
     def loss(model: nn.Module, batch: Records) -> Tensor:
-        return adapter.loss(adapter.outputs(model, batch.x), batch.y)
+        return task.loss(task.outputs(model, batch.x), batch.y)
 
     told = {"with_forget": with_forget, "as_loaded": as_loaded, "seed": seed}
     forget, whole = of_forget_and_whole(
-        student, split.forget, split.retain, loss=loss, records_per_step=records_per_step, **told
+        student, split.forget, split.retain, loss=loss, batch_size=batch_size, **told
     )
     alpha = selection_at(strength, selection)
-    return dampened(student, forget, whole, selection=alpha, dampening=dampening, watch=watch)
+    return dampened(student, forget, whole, selection=alpha, dampening=dampening, callback=callback)

@@ -23,14 +23,14 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import one_label, student_of
 from efface.methods.parts.embeddings import drawn_embeddings
 from efface.methods.parts.head import head_of, refuse_frozen
 from efface.methods.parts.needs import refuse_without
 from efface.methods.parts.ranges import refuse_0
 from efface.methods.parts.training import steps_an_epoch
-from efface.steps import Loss, descend
-from efface.types import Records, Split, Verdict, Watch, carry_on
+from efface.task import multiclass, trainable_copy
+from efface.training import Loss, descend
+from efface.types import Action, Callback, Records, Split, no_callback
 
 
 def synthetic_embeddings(
@@ -42,62 +42,64 @@ def synthetic_embeddings(
     learning_rate: float = 0.01,
     momentum: float = 0.9,
     epochs: int = 200,
-    records_per_step: int = 1024,
+    batch_size: int = 1024,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Teach the last layer on random embeddings not to answer with a class; sees the model alone.
 
     Args:
         model: ends in a linear layer; stays as it is.
-        split: ``leaving`` is read, and nothing else.
+        split: ``forget_classes`` is read, and nothing else.
         strength: the one knob; multiplies the step.
         samples_per_class: embeddings of each class that leaves; the paper's 5000.
         learning_rate: of SGD; the paper's 0.01.
         momentum: of SGD; the authors' 0.9.
         epochs: passes over the embeddings; the paper's 200.
-        records_per_step: embeddings in one step's mean; the authors' 1024.
+        batch_size: embeddings in one step's mean; the authors' 1024.
         seed: draws the embeddings and the order.
-        watch: called after each step.
+        callback: called after each step.
 
     Raises:
         InputError: no class leaves, or all do, or the model has no such class; it does not end in a
             linear layer that may move; no embedding is answered with a class that leaves;
             ``samples_per_class`` is not above 0.
     """
-    refuse_without(split, "synthetic_embeddings", "leaving")
+    refuse_without(split, "synthetic_embeddings", "forget_classes")
     refuse_0(samples_per_class=samples_per_class)
-    student = student_of(model)
+    student = trainable_copy(model)
     head = head_of(student)
     refuse_frozen(head)
     given = copy.deepcopy(head)
-    lessons = drawn_embeddings(head, samples_per_class, leaving=split.leaving, seed=seed)
+    lessons = drawn_embeddings(
+        head, samples_per_class, forget_classes=split.forget_classes, seed=seed
+    )
 
-    def whole(_: nn.Module, loss: float) -> Verdict:
-        return watch(student, loss)
+    def whole(_: nn.Module, loss: float) -> Action:
+        return callback(student, loss)
 
     descend(
         head,
-        _masked(given, split.leaving),
+        _masked(given, split.forget_classes),
         lessons,
         optimizer=torch.optim.SGD(
             head.parameters(), lr=learning_rate * strength, momentum=momentum
         ),
-        steps=epochs * steps_an_epoch(lessons, records_per_step),
+        steps=epochs * steps_an_epoch(lessons, batch_size),
         seed=seed,
-        watch=whole,
-        records_per_step=records_per_step,
+        callback=whole,
+        batch_size=batch_size,
     )
     return student
 
 
-def _masked(given: nn.Linear, leaving: tuple[int, ...]) -> Loss:
+def _masked(given: nn.Linear, forget_classes: tuple[int, ...]) -> Loss:
     """KL from the given answers with the classes that leave masked out."""
 
     def loss(head: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
         with torch.no_grad():
-            held = one_label.outputs(given, batch.x)
-        held[:, list(leaving)] = -torch.inf
-        return one_label.divergence(held, one_label.outputs(head, batch.x))
+            held = multiclass.outputs(given, batch.x)
+        held[:, list(forget_classes)] = -torch.inf
+        return multiclass.divergence(held, multiclass.outputs(head, batch.x))
 
     return loss

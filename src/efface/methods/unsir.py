@@ -16,12 +16,12 @@ The defaults are those of two later comparisons; the paper's own are in docs/met
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, student_of, teacher_of
 from efface.methods.parts.needs import refuse_unless_classes, refuse_without
 from efface.methods.parts.noise_images import made_from_noise
 from efface.methods.parts.phases import Phases
 from efface.methods.parts.retained import repeated, sampled_of_each_class, together
-from efface.types import Records, Split, Watch, carry_on
+from efface.task import frozen_teacher, task_of, trainable_copy
+from efface.types import Callback, Records, Split, no_callback
 
 
 def unsir(
@@ -37,15 +37,15 @@ def unsir(
     retained_per_class: int = 500,
     learning_rate: float = 1e-4,
     repair_rate: float = 1.0,
-    records_per_step: int = 128,
+    batch_size: int = 128,
     seed: int = 0,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """Teach that noise far from the class is the class, then teach again what stays.
 
     Args:
         model: answers (n, *features) with outputs (n, k); stays as it is.
-        split: ``leaving`` and ``retain`` with its labels are read; of ``forget`` nothing.
+        split: ``forget_classes`` and ``retain`` with its labels are read; of ``forget`` nothing.
         strength: the one knob; multiplies the impair step.
         noise_records: inputs made from noise, shared among the classes that leave.
         noise_steps: steps of Adam that make them.
@@ -55,30 +55,30 @@ def unsir(
         retained_per_class: records that stay, of each class.
         learning_rate: of Adam, in impair.
         repair_rate: the learning rate of repair, in learning rates of impair.
-        records_per_step: records in one step's mean.
+        batch_size: records in one step's mean.
         seed: draws the noise, the samples and the order.
-        watch: called after each step of impair and repair.
+        callback: called after each step of impair and repair.
 
     Raises:
         InputError: no class leaves; there is no ``retain``; the outputs are not one label.
     """
-    refuse_without(split, "unsir", "leaving", "retain")
+    refuse_without(split, "unsir", "forget_classes", "retain")
     refuse_unless_classes(split.retain, "unsir")
-    student, adapter = student_of(model), adapter_of(split.retain)
-    told = {"leaving": split.leaving, "seed": seed}
+    student, task = trainable_copy(model), task_of(split.retain)
+    told = {"forget_classes": split.forget_classes, "seed": seed}
     staying = sampled_of_each_class(split.retain, retained_per_class, **told)
-    labels = torch.tensor([split.leaving[i % len(split.leaving)] for i in range(noise_records)])
-    making = {"penalty": penalty, "rate": noise_rate, "steps": noise_steps, "seed": seed}
-    noise = made_from_noise(
-        teacher_of(model), staying, labels, adapter=adapter, sign=-1.0, **making
+    labels = torch.tensor(
+        [split.forget_classes[i % len(split.forget_classes)] for i in range(noise_records)]
     )
+    making = {"penalty": penalty, "rate": noise_rate, "steps": noise_steps, "seed": seed}
+    noise = made_from_noise(frozen_teacher(model), staying, labels, task=task, sign=-1.0, **making)
     impairing = together(staying, repeated(noise, copies))
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        return adapter.loss(adapter.outputs(student, batch.x), batch.y)
+        return task.loss(task.outputs(student, batch.x), batch.y)
 
-    phases = Phases(student, seed=seed, watch=watch)
+    phases = Phases(student, seed=seed, callback=callback)
     for records, rate in ((impairing, strength), (staying, repair_rate)):
         optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * rate)
-        phases.descend(loss, records, optimizer=optimizer, records_per_step=records_per_step)
+        phases.descend(loss, records, optimizer=optimizer, batch_size=batch_size)
     return student

@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from efface.errors import InputError
-from efface.scores.membership import Attack, loss_attack
+from efface.metrics.membership import Attack, loss_attack
 
 MOST_ITERATIONS = 10_000
 
@@ -24,7 +24,7 @@ def told_apart(
 ) -> Attack:
     """Forget rows (``ours``) told from unseen ones by a linear attacker, class by class.
 
-    ``auc``: 0 to 1, chance and target 0.5, see ``efface.scores.membership.Attack``; it is that of
+    ``auc``: 0 to 1, chance and target 0.5, see ``efface.metrics.membership.Attack``; it is that of
     records that the attacker was not fitted on. Above 0.5: told apart, for whichever reason.
     Raises InputError when a half has no record of a side.
     """

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, device_of, outputs, teacher_of
 from efface.errors import InputError
 from efface.passes import Passes
+from efface.task import device_of, frozen_teacher, outputs, task_of
 from efface.types import Records
 
 AT_ONCE = 256
@@ -47,7 +47,7 @@ def cka(model: nn.Module, other: nn.Module, records: Records) -> Alignment:
     """
     if len(records) < 2:  # noqa: PLR2004
         raise InputError("two records or more", str(len(records)), "Give more records.")
-    device, adapter = device_of(model), adapter_of(records)
+    device, task = device_of(model), task_of(records)
     seen, theirs = _Watched(model), _Watched(other)
     layers = [name for name in seen.names if name in theirs.names]
     if not layers:
@@ -58,7 +58,7 @@ def cka(model: nn.Module, other: nn.Module, records: Records) -> Alignment:
         )
     sums: dict[str, _Sums] = {name: _Sums() for name in layers}
     for rows in torch.arange(len(records)).split(AT_ONCE):
-        batch = replace(records.take(rows), adapter=adapter).to(device)
+        batch = replace(records.take(rows), task=task).to(device)
         ours, others = seen.said(batch), theirs.said(batch.to(device_of(other)))
         for name, found in sums.items():
             if name in ours and name in others:
@@ -76,7 +76,7 @@ class _Watched:
     """A model held still, whose layers with weights can be asked what they said."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.teacher = teacher_of(model)
+        self.teacher = frozen_teacher(model)
         self.names: list[str] = []
         self._found: dict[str, Tensor] = {}
         for name, layer in self.teacher.named_modules():

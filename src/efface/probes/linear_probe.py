@@ -12,13 +12,13 @@ from torch import nn
 
 from efface.errors import InputError
 from efface.methods.parts.head import features_of
+from efface.metrics.indistinguishability import expected_from_unseen
+from efface.metrics.intervals import clopper_pearson
+from efface.metrics.membership import Attack
 from efface.passes import Passes
 from efface.precision import not_finite
 from efface.probes.attackers import fitted_half, linear, told_apart
 from efface.probes.needs import refuse_without_classes
-from efface.scores.indistinguishability import expected_from_unseen
-from efface.scores.intervals import clopper_pearson
-from efface.scores.membership import Attack
 from efface.types import Records
 
 

@@ -1,7 +1,7 @@
 """What a probe refuses, in words: records of another kind than it can ask about."""
 
-from efface.adapters import adapter_of, one_label
 from efface.errors import InputError
+from efface.task import multiclass, task_of
 from efface.types import Records
 
 
@@ -9,8 +9,8 @@ def refuse_without_classes(records: Records) -> None:
     """Raises InputError without records, or unless each has one class of several."""
     if not len(records):
         raise InputError("at least one record", "none", "Give the records to be probed.")
-    kind = adapter_of(records).name
-    if kind != one_label.name:
+    kind = task_of(records).name
+    if kind != multiclass.name:
         raise InputError(
             "records with one class of several, which this probe asks about",
             kind,

@@ -14,12 +14,12 @@ from scipy.special import log_softmax
 from torch import nn
 
 from efface.errors import InputError
+from efface.metrics.indistinguishability import ks
+from efface.metrics.measure import Evaluation, evaluate
+from efface.metrics.membership import Attack, loss_attack
 from efface.passes import Passes
 from efface.probes.attackers import told_apart
 from efface.probes.needs import refuse_without_classes
-from efface.scores.indistinguishability import ks
-from efface.scores.measure import Measured, measure
-from efface.scores.membership import Attack, loss_attack
 from efface.types import Records
 
 
@@ -70,28 +70,28 @@ def neighbouring_class(
     forget: Records,
     unseen: Records,
     *,
-    leaving: Sequence[int],
+    forget_classes: Sequence[int],
     seed: int = 0,
 ) -> NeighbouringClass:
-    """Take the classes ``leaving`` out of the answers, and attack what is left.
+    """Take the classes ``forget_classes`` out of the answers, and attack what is left.
 
     ``forget``: records of these classes; of ``unseen`` (never trained on) those of these classes
     are read. Costs ``neighbouring_class_cost``. Raises InputError where a forget record is of
     another class, no unseen one is of these, or fewer than two classes stay.
     """
     refuse_without_classes(forget)
-    theirs = unseen.take(_of(unseen, leaving))
+    theirs = unseen.take(_of(unseen, forget_classes))
     refuse_without_classes(theirs)
-    if len(_of(forget, leaving)) < len(forget):
+    if len(_of(forget, forget_classes)) < len(forget):
         raise InputError(
             "forget records of the classes that leave",
-            f"{len(forget) - len(_of(forget, leaving))} of other classes",
+            f"{len(forget) - len(_of(forget, forget_classes))} of other classes",
             "Ask this only where classes go altogether.",
         )
-    measured = measure(model, forget), measure(model, theirs)
-    logs = [staying_log_probabilities(one, leaving) for one in measured]
+    measured = evaluate(model, forget), evaluate(model, theirs)
+    logs = [staying_log_probabilities(one, forget_classes) for one in measured]
     y, unseen_y = (one.y for one in measured)
-    near = [_nearest(one, log, leaving) for one, log in zip(measured, logs, strict=True)]
+    near = [_nearest(one, log, forget_classes) for one, log in zip(measured, logs, strict=True)]
     losses = [-np.log(one.confidence) for one in near]
     return NeighbouringClass(
         forget=near[0],
@@ -101,19 +101,21 @@ def neighbouring_class(
     )
 
 
-def neighbouring_class_cost(forget: Records, unseen: Records, *, leaving: Sequence[int]) -> Passes:
+def neighbouring_class_cost(
+    forget: Records, unseen: Records, *, forget_classes: Sequence[int]
+) -> Passes:
     """The passes of ``neighbouring_class``: one forward of each record of these classes."""
-    return Passes(forward=len(forget) + len(_of(unseen, leaving)), backward=0)
+    return Passes(forward=len(forget) + len(_of(unseen, forget_classes)), backward=0)
 
 
 def staying_log_probabilities(
-    measured: Measured, leaving: Sequence[int]
+    measured: Evaluation, forget_classes: Sequence[int]
 ) -> Float[np.ndarray, "n s"]:
     """Log-probabilities of the s classes that stay, re-normalised, in nats.
 
     Raises InputError when fewer than two classes stay.
     """
-    kept = _staying(measured, leaving)
+    kept = _staying(measured, forget_classes)
     if len(kept) < 2:  # noqa: PLR2004
         raise InputError(
             "two classes or more that stay",
@@ -139,14 +141,14 @@ def agreement(one: Nearest, other: Nearest) -> Agreement:
     return Agreement(float((one.classes == other.classes).mean()), surer, distance, p)
 
 
-def _nearest(measured: Measured, logs: np.ndarray, leaving: Sequence[int]) -> Nearest:
-    return Nearest(_staying(measured, leaving)[logs.argmax(1)], np.exp(logs.max(1)))
+def _nearest(measured: Evaluation, logs: np.ndarray, forget_classes: Sequence[int]) -> Nearest:
+    return Nearest(_staying(measured, forget_classes)[logs.argmax(1)], np.exp(logs.max(1)))
 
 
-def _staying(measured: Measured, leaving: Sequence[int]) -> Int64[np.ndarray, " s"]:
-    return np.setdiff1d(np.arange(measured.logits.shape[1]), np.array(leaving, np.int64))
+def _staying(measured: Evaluation, forget_classes: Sequence[int]) -> Int64[np.ndarray, " s"]:
+    return np.setdiff1d(np.arange(measured.logits.shape[1]), np.array(forget_classes, np.int64))
 
 
-def _of(records: Records, leaving: Sequence[int]) -> list[int]:
+def _of(records: Records, forget_classes: Sequence[int]) -> list[int]:
     """The rows whose class leaves."""
-    return np.flatnonzero(np.isin(records.y.cpu().numpy(), list(leaving))).tolist()
+    return np.flatnonzero(np.isin(records.y.cpu().numpy(), list(forget_classes))).tolist()

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import student_of
 from efface.errors import InputError
+from efface.metrics.measure import Evaluation, evaluate
 from efface.passes import Passes
 from efface.probes.residual import Residual
-from efface.scores.measure import Measured, measure
+from efface.task import trainable_copy
 from efface.types import Records
 
 BITS = (8, 4)
@@ -29,7 +29,7 @@ class Copy:
     """A changed copy, by what was done to it, and what it says of the records."""
 
     name: str
-    measured: Measured
+    measured: Evaluation
 
 
 def precision(
@@ -46,8 +46,8 @@ def precision(
     """
     made = {f"int{number}": quantised(model, bits=number) for number in bits}
     made |= {f"pruned {100 * share:.0f} %": pruned(model, share=share) for share in shares}
-    copies = [Copy(name, measure(copied, records)) for name, copied in made.items()]
-    return (Copy("as it is", measure(model, records)), *copies)
+    copies = [Copy(name, evaluate(copied, records)) for name, copied in made.items()]
+    return (Copy("as it is", evaluate(model, records)), *copies)
 
 
 def precision_cost(
@@ -65,7 +65,7 @@ def quantised(model: nn.Module, *, bits: int) -> nn.Module:
     """
     if not 1 < bits <= MOST_BITS:
         raise InputError(f"2 to {MOST_BITS} bits", str(bits), "Take 8 or 4.")
-    student = student_of(model)
+    student = trainable_copy(model)
     with torch.no_grad():
         for weight in _weights(student):
             weight.copy_(_rounded(weight, bits))
@@ -79,7 +79,7 @@ def pruned(model: nn.Module, *, share: float) -> nn.Module:
     """
     if not 0 <= share <= 1:
         raise InputError("a share from 0 to 1", str(share), "Take 0.3, 0.5 or 0.7.")
-    student = student_of(model)
+    student = trainable_copy(model)
     weights = _weights(student)
     with torch.no_grad():
         sizes = torch.cat([weight.abs().float().flatten() for weight in weights])
@@ -90,7 +90,7 @@ def pruned(model: nn.Module, *, share: float) -> nn.Module:
     return student
 
 
-def recovered(plain: Measured, copied: Measured) -> Residual:
+def recovered(plain: Evaluation, copied: Evaluation) -> Residual:
     """Of the records missed by the model as it is, those that a copy recognises.
 
     Target: the same of a retrained model, or of unseen records of the same classes: rounding and

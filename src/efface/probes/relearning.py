@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from efface.adapters import student_of
 from efface.errors import InputError
 from efface.methods.parts.training import own_loss, steps_an_epoch, trained, with_one_adapter
+from efface.metrics.measure import evaluate
 from efface.passes import Passes
-from efface.precision import widened
-from efface.scores.measure import measure
-from efface.types import Records, Verdict, Watch
+from efface.precision import upcast_to_fp32
+from efface.task import trainable_copy
+from efface.types import Action, Callback, Records
 
 LEARNING_RATES = (1e-4, 1e-3, 1e-2)
 """The source has 1e-3 alone; a model that is slow at one may be fast at another."""
@@ -60,7 +60,7 @@ def relearning(
     tolerance: float = 0.05,
     learning_rates: Sequence[float] = LEARNING_RATES,
     epochs: int = EPOCHS,
-    records_per_step: int = RECORDS_PER_STEP,
+    batch_size: int = RECORDS_PER_STEP,
     every: int = 1,
     training_mode: bool = True,
     seed: int = 0,
@@ -76,11 +76,11 @@ def relearning(
     """
     _refuse_nonsense(forget, on, epochs=epochs, every=every)
     wanted = _wanted(original, tolerance)
-    on, most = with_one_adapter(on), epochs * steps_an_epoch(on, records_per_step)
+    on, most = with_one_adapter(on), epochs * steps_an_epoch(on, batch_size)
     found = []
     for rate in learning_rates:
-        student = _free(student_of(widened(model)))
-        watch, shares = _reading(forget, every, most)
+        student = _free(trainable_copy(upcast_to_fp32(model)))
+        callback, shares = _reading(forget, every, most)
         first = _right(student, forget)
         trained(
             student,
@@ -88,10 +88,10 @@ def relearning(
             on,
             optimizer=torch.optim.Adam(student.parameters(), lr=rate),
             epochs=epochs,
-            records_per_step=records_per_step,
+            batch_size=batch_size,
             training_mode=training_mode,
             seed=seed,
-            watch=watch,
+            callback=callback,
         )
         at = (*range(0, most, every), most)
         found.append(Relearning(rate, at, (first, *shares), wanted, most))
@@ -104,11 +104,11 @@ def relearning_cost(
     *,
     learning_rates: Sequence[float] = LEARNING_RATES,
     epochs: int = EPOCHS,
-    records_per_step: int = RECORDS_PER_STEP,
+    batch_size: int = RECORDS_PER_STEP,
     every: int = 1,
 ) -> Passes:
     """The passes of ``relearning``: of each curve, its training and its readings."""
-    most = epochs * steps_an_epoch(on, records_per_step)
+    most = epochs * steps_an_epoch(on, batch_size)
     readings = 1 + -(-most // every)
     curves = len(learning_rates)
     learned = curves * epochs * len(on)
@@ -161,19 +161,19 @@ def _free(student: nn.Module) -> nn.Module:
 
 
 def _right(model: nn.Module, records: Records) -> float:
-    return float(measure(model, records).right.mean())
+    return float(evaluate(model, records).right.mean())
 
 
-def _reading(forget: Records, every: int, most: int) -> tuple[Watch, list[float]]:
+def _reading(forget: Records, every: int, most: int) -> tuple[Callback, list[float]]:
     """A watch that reads the forget records every so many steps, and the list that it fills."""
     shares: list[float] = []
     taken = itertools.count(1)
 
-    def read(student: nn.Module, loss: float) -> Verdict:  # noqa: ARG001
+    def read(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
         step = next(taken)
         if step % every == 0 or step == most:
             shares.append(_right(student, forget))
-        return Verdict.GO_ON
+        return Action.CONTINUE
 
     return read, shares
 

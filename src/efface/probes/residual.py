@@ -14,15 +14,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from efface.adapters import device_of, outputs, teacher_of
 from efface.errors import InputError
 from efface.memory import in_parts
 from efface.methods.parts.adversarial import bounds, signed, within
 from efface.methods.parts.closest import answer_and_slope
 from efface.methods.parts.neighbours import noisy, shift_and_flip, uniforms
+from efface.metrics.intervals import clopper_pearson
 from efface.passes import Passes
 from efface.probes.needs import refuse_but_images, refuse_without_classes
-from efface.scores.intervals import clopper_pearson
+from efface.task import device_of, frozen_teacher, outputs
 from efface.types import Records
 
 CROPS = NOISES = 8
@@ -183,7 +183,7 @@ def _views(view: Callable[[Records, int], Tensor], count: int) -> Around:
 
 def _residual(model: nn.Module, records: Records, around: Around, *, tried: int) -> Residual:
     refuse_without_classes(records)
-    teacher, device = teacher_of(model), device_of(model)
+    teacher, device = frozen_teacher(model), device_of(model)
 
     def part(rows: Tensor) -> tuple[Tensor, Tensor]:
         batch = records.take(rows).to(device)

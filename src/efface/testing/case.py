@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.adapters import adapter_of, outputs
 from efface.methods.parts.entry import Entry
+from efface.task import outputs, task_of
 from efface.testing.digits import CLASSES, digits, learned
 from efface.types import Records, Split
 
 QUICK = {
     "steps": 6,
     "epochs": 2,
-    "records_per_step": 6,
+    "batch_size": 6,
     "perturbations": 3,
     "copies": 2,
     "selection": 1.0,
@@ -64,7 +64,7 @@ class Case:
         at_hand: dict[str, Any] = {
             "retain": retain,
             "holdout": retain,
-            "leaving": (int(forget.y.reshape(-1)[0]),) if len(forget) else (0,),
+            "forget_classes": (int(forget.y.reshape(-1)[0]),) if len(forget) else (0,),
             "fresh": fresh_of(model) if model else None,
             "train": recipe,
         }
@@ -83,9 +83,9 @@ class Case:
         wanted = {**QUICK, **self.quick, **settings}
         chosen = {**defaults, **{k: v for k, v in wanted.items() if k in defaults}}
         counts = {part: len(getattr(split, part) or ()) for part in ("forget", "retain", "holdout")}
-        at_once = chosen.get("records_per_step", self.entry.records_per_step)
+        at_once = chosen.get("batch_size", self.entry.batch_size)
         batch = min(counts["forget"], at_once)
-        classes = {"leaving": len(split.leaving), "classes": CLASSES}
+        classes = {"forget_classes": len(split.forget_classes), "classes": CLASSES}
         return {**counts, **classes, "batch": batch, "recipe": RECIPE_EPOCHS, **chosen}
 
 
@@ -106,13 +106,13 @@ def fresh_of(model: nn.Module) -> Callable[[int], nn.Module]:
 
 def recipe(model: nn.Module, records: Records, seed: int) -> nn.Module:
     """``train(model, records, seed)``: three epochs of SGD over batches in a seeded order."""
-    adapter, generator = adapter_of(records), torch.Generator().manual_seed(seed)
+    task, generator = task_of(records), torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     model.train()
     for _ in range(RECIPE_EPOCHS):
         for rows in torch.randperm(len(records), generator=generator).split(16):
             optimizer.zero_grad()
-            batch = replace(records.take(rows), adapter=adapter)
-            adapter.loss(outputs(model, batch), batch.y).mean().backward()
+            batch = replace(records.take(rows), task=task)
+            task.loss(outputs(model, batch), batch.y).mean().backward()
             optimizer.step()
     return model.eval()

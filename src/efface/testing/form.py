@@ -25,12 +25,12 @@ def settings_with_defaults(case: Case) -> None:
     """Keyword-only, with a default that JSON can hold: records and the command line read them."""
     parameters = list(case.own.values())
     expect([p.name for p in parameters[:2]] == ["model", "split"], "model, split first", case.name)
-    expect({"seed", "watch"} <= case.own.keys(), "seed and watch", sorted(case.own))
+    expect({"seed", "callback"} <= case.own.keys(), "seed and watch", sorted(case.own))
     for parameter in parameters[2:]:
         told = f"{parameter.name} keyword-only, with a default"
         good = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty
         expect(good, told, str(parameter))
-        if parameter.name != "watch":
+        if parameter.name != "callback":
             json.dumps(parameter.default)
 
 

@@ -24,8 +24,8 @@ NETS = {
     "tied": Kind("tied weights"),
     "one output": Kind("a single output unit", outputs=1, may_be_refused=True),
     "table": Kind("inputs that are no images"),
-    "many labels": Kind("many labels, each there or not", may_be_refused=True),
-    "values": Kind("outputs that are values", outputs=1, may_be_refused=True),
+    "multilabel": Kind("many labels, each there or not", may_be_refused=True),
+    "regression": Kind("outputs that are values", outputs=1, may_be_refused=True),
 }
 
 
@@ -48,8 +48,8 @@ def records_for(kind: str) -> Records:
     records = digits().take(range(60))
     y = {
         "one output": records.y % 2,
-        "many labels": nn.functional.one_hot(records.y, 10),
-        "values": records.y[:, None].float(),
+        "multilabel": nn.functional.one_hot(records.y, 10),
+        "regression": records.y[:, None].float(),
     }.get(kind, records.y)
     x = records.x.flatten(1) if kind == "table" else records.x
     return replace(records, x=x, y=y)

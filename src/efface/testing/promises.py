@@ -30,7 +30,7 @@ from efface.testing.nets import NETS, net_of, records_for
 from efface.testing.toy import the_toy_problem
 from efface.testing.traps import trapped
 from efface.testing.words import Broken, Refused, expect, weights_of
-from efface.types import Verdict
+from efface.types import Action
 
 
 def refuses_without_its_needs(case: Case) -> None:
@@ -38,7 +38,7 @@ def refuses_without_its_needs(case: Case) -> None:
     for part in case.entry.needs:
         what, remedy = NEEDED[part]
         lacking = copy.copy(case.split)
-        object.__setattr__(lacking, part, () if part == "leaving" else None)
+        object.__setattr__(lacking, part, () if part == "forget_classes" else None)
         wanted = f"Wanted {part} for {case.name}: {what}. Got a split without it. {remedy}"
         try:
             case.run(case.model, lacking)
@@ -148,15 +148,15 @@ def order_does_not_matter(case: Case) -> None:
     one = case.split_of(forget, retain, case.model)
     backwards = forget.take(range(19, -1, -1)), retain.take(range(39, -1, -1))
     other = case.split_of(*backwards, case.model)
-    object.__setattr__(other, "leaving", one.leaving)
-    settings = {"records_per_step": 60, "training_mode": False}
+    object.__setattr__(other, "forget_classes", one.forget_classes)
+    settings = {"batch_size": 60, "training_mode": False}
     first, second = (weights_of(case.run(case.model, s, **settings)) for s in (one, other))
     _close(first, second, "records backwards", 1e-5)
 
 
 def micro_batches_change_nothing(case: Case) -> None:
     """Where memory holds few records at a time, a step is cut and comes out the same."""
-    settings = {"records_per_step": 60, "training_mode": False}
+    settings = {"batch_size": 60, "training_mode": False}
     whole = case.run(case.model, case.split, **settings)
     small = copy.deepcopy(case.model)
     small.register_forward_pre_hook(_no_room_for_more_than_sixteen)
@@ -176,11 +176,11 @@ def the_guard_is_obeyed(case: Case) -> None:
     asked: list[float] = []
     end = 1 if case.entry.one_step else 3
 
-    def watch(student: nn.Module, loss: float) -> Verdict:  # noqa: ARG001
+    def callback(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
         asked.append(loss)
-        return Verdict.END if len(asked) == end else Verdict.GO_ON
+        return Action.STOP if len(asked) == end else Action.CONTINUE
 
-    case.run(case.model, case.split, watch=watch)
+    case.run(case.model, case.split, callback=callback)
     told = f"an end after step {end}, as it was told (without a loop: Entry(one_step=True))"
     expect(len(asked) == end, told, f"{len(asked)} steps")
     expect(all(isinstance(loss, float) for loss in asked), "losses", asked)

@@ -7,10 +7,10 @@ from functools import cache
 import numpy as np
 from torch import nn
 
-from efface.adapters import asked
 from efface.errors import InputError
-from efface.scores.gap import columns, gap
-from efface.scores.measure import measure
+from efface.metrics.gap import columns, gap
+from efface.metrics.measure import evaluate
+from efface.task import predict
 from efface.testing.case import Case
 from efface.testing.digits import LEARNED, digits, fitted, learned, untrained
 from efface.testing.words import Broken
@@ -71,9 +71,9 @@ def toy(case: Case, strength: float) -> Toy:
     own = {part: one for part, one in given.items() if part in seen}
     settings = {**case.toy, **({"strength": strength} if "strength" in case.own else {})}
     result = case.entry.function(
-        learned(), Split(split.forget, leaving=split.leaving, **own), **settings
+        learned(), Split(split.forget, forget_classes=split.forget_classes, **own), **settings
     )
-    if not bool(asked(result, digits()).isfinite().all()):
+    if not bool(predict(result, digits()).isfinite().all()):
         return Toy(strength, before=1.0, forget=math.nan, lost=math.nan, left=math.nan)
     before, after, target = (_columns(m) for m in (learned(), result, _retrained()))
     return Toy(
@@ -92,7 +92,7 @@ def toy_split() -> Split:
         seen.take((seen.y == LEAVING).nonzero()[:, 0]),
         retain=seen.take((seen.y != LEAVING).nonzero()[:, 0]),
         holdout=holdout,
-        leaving=(LEAVING,),
+        forget_classes=(LEAVING,),
         fresh=untrained,
         train=fitted,
     )
@@ -108,9 +108,9 @@ def _part(name: str) -> Records:
 
 
 def _confidence(model: nn.Module) -> float:
-    return float(np.exp(-measure(model, _part("forget")).loss).mean())
+    return float(np.exp(-evaluate(model, _part("forget")).loss).mean())
 
 
 def _columns(model: nn.Module) -> dict[str, float]:
-    parts = (measure(model, _part(name)) for name in ("forget", "holdout", "retain"))
-    return columns(*parts, leaving=(LEAVING,))
+    parts = (evaluate(model, _part(name)) for name in ("forget", "holdout", "retain"))
+    return columns(*parts, forget_classes=(LEAVING,))

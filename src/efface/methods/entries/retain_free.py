@@ -22,7 +22,7 @@ from efface.methods.synthetic_embeddings import synthetic_embeddings
 RETAIN_FREE: dict[str, Entry] = {
     "jit": Entry(
         jit,
-        sees=frozenset({"model", "forget", "forget labels", "holdout", "leaving"}),
+        sees=frozenset({"model", "forget", "forget labels", "holdout", "forget_classes"}),
         cost=Cost(
             "steps * ((1 + perturbations) * batch + 2 * max(batch, 32) + 224)"
             " + 22 * min(forget, 512) + 128 * perturbations + 2000 + holdout",
@@ -39,7 +39,7 @@ RETAIN_FREE: dict[str, Entry] = {
         cost=Cost("(1 + perturbations) * forget", "(1 + perturbations) * forget"),
         copies=6,
         graphs=27,
-        records_per_step=1,
+        batch_size=1,
     ),
     "jit_reference": Entry(
         jit_reference,
@@ -50,7 +50,7 @@ RETAIN_FREE: dict[str, Entry] = {
     ),
     "neighbourhood": Entry(
         neighbourhood,
-        sees=frozenset({"model", "forget", "forget labels", "holdout", "leaving"}),
+        sees=frozenset({"model", "forget", "forget labels", "holdout", "forget_classes"}),
         cost=Cost(
             "6 * steps * batch + (steps // 20 + 3) * min(forget, 512)"
             " + 16 * min(forget, 1000) + 4000 + holdout",
@@ -85,8 +85,8 @@ RETAIN_FREE: dict[str, Entry] = {
     ),
     "synthetic_embeddings": Entry(
         synthetic_embeddings,
-        sees=frozenset({"model", "leaving"}),
-        needs=frozenset({"leaving"}),
+        sees=frozenset({"model", "forget_classes"}),
+        needs=frozenset({"forget_classes"}),
         cost=Cost("0", "0"),
         copies=5,
         graphs=1,
@@ -132,13 +132,13 @@ RETAIN_FREE: dict[str, Entry] = {
     ),
     "emmn": Entry(
         emmn,
-        sees=frozenset({"model", "forget", "leaving"}),
-        needs=frozenset({"leaving"}),
+        sees=frozenset({"model", "forget", "forget_classes"}),
+        needs=frozenset({"forget_classes"}),
         cost=Cost(
-            "1 + noise_per_class * (noise_steps * leaving + retained_steps * (classes - leaving)"
-            " + copies * (impair_epochs * classes + repair_epochs * (classes - leaving)))",
-            "noise_per_class * (noise_steps * leaving + retained_steps * (classes - leaving)"
-            " + copies * (impair_epochs * classes + repair_epochs * (classes - leaving)))",
+            "1 + noise_per_class * (noise_steps * forget_classes + retained_steps * (classes - forget_classes)"
+            " + copies * (impair_epochs * classes + repair_epochs * (classes - forget_classes)))",
+            "noise_per_class * (noise_steps * forget_classes + retained_steps * (classes - forget_classes)"
+            " + copies * (impair_epochs * classes + repair_epochs * (classes - forget_classes)))",
         ),
         copies=6,
         graphs=2,
@@ -159,11 +159,11 @@ RETAIN_FREE: dict[str, Entry] = {
     ),
     "gkt": Entry(
         gkt,
-        sees=frozenset({"model", "forget", "leaving", "fresh"}),
-        needs=frozenset({"leaving", "fresh"}),
+        sees=frozenset({"model", "forget", "forget_classes", "fresh"}),
+        needs=frozenset({"forget_classes", "fresh"}),
         cost=Cost(
-            "rounds * records_per_step * (2 * generator_steps + 1 + student_steps)",
-            "rounds * records_per_step * (2 * generator_steps + student_steps)",
+            "rounds * batch_size * (2 * generator_steps + 1 + student_steps)",
+            "rounds * batch_size * (2 * generator_steps + student_steps)",
             at_most=True,
         ),
         copies=7,

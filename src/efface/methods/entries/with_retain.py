@@ -142,8 +142,8 @@ WITH_RETAIN: dict[str, Entry] = {
     ),
     "unsir": Entry(
         unsir,
-        sees=frozenset({"model", "leaving"}) | _RETAIN_LABELLED,
-        needs=frozenset({"retain", "leaving"}),
+        sees=frozenset({"model", "forget_classes"}) | _RETAIN_LABELLED,
+        needs=frozenset({"retain", "forget_classes"}),
         cost=Cost(
             "noise_records * (noise_steps + copies) + 2 * retain",
             "noise_records * (noise_steps + copies) + 2 * retain",

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, outputs
 from efface.errors import InputError
+from efface.task import outputs, task_of
 from efface.types import Records
 
 
@@ -18,7 +18,7 @@ def input_gradient(model: nn.Module, batch: Records) -> Float[Tensor, " m *featu
     """
     with torch.enable_grad():
         x = batch.x.detach().clone().requires_grad_()
-        loss = adapter_of(batch).loss(outputs(model, replace(batch, x=x)), batch.y)
+        loss = task_of(batch).loss(outputs(model, replace(batch, x=x)), batch.y)
         return torch.autograd.grad(loss.sum(), x)[0]
 
 

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, device_of, outputs
 from efface.memory import in_parts
 from efface.methods.parts.adversarial import bounds, within
+from efface.task import device_of, outputs, task_of
 from efface.types import Records
 
 A_TENTH = 0.1
@@ -80,7 +80,7 @@ def answer_and_slope(teacher: nn.Module, batch: Records) -> tuple[Tensor, Tensor
     with torch.enable_grad():
         x = batch.x.detach().clone().requires_grad_()
         answer = outputs(teacher, replace(batch, x=x))
-        (slope,) = torch.autograd.grad(adapter_of(batch).loss(answer, batch.y).sum(), x)
+        (slope,) = torch.autograd.grad(task_of(batch).loss(answer, batch.y).sum(), x)
     return answer.detach().argmax(1), slope
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from efface.errors import InputError
 from efface.methods.parts.importance import Importance
-from efface.types import Verdict, Watch
+from efface.types import Action, Callback
 
 logger = logging.getLogger(__name__)
 
@@ -19,13 +19,13 @@ def dampened(
     *,
     selection: float,
     dampening: float,
-    watch: Watch,
+    callback: Callback,
 ) -> nn.Module:
     """Scale the weights of ``student`` where the forget importance is far the greater.
 
         where I(D_f)_i > α I(D)_i:   θ_i ← θ_i · min(λ I(D)_i / I(D_f)_i, 1)
 
-    A weight that matters to nobody (0 against 0) is not selected. ``watch`` is asked once, with
+    A weight that matters to nobody (0 against 0) is not selected. ``callback`` is asked once, with
     the mean loss of the forget records as they came; when it answers HALVE it has put the student
     back, and the same is done again with α doubled. The share of weights that was selected is told.
     """
@@ -34,7 +34,7 @@ def dampened(
         share = _scaled(student, forget, whole, selection, dampening)
         facts = {"selection": selection, "selected": share}
         logger.info("dampening: weights selected", extra={"facts": facts})
-        if watch(student, forget.loss) is not Verdict.HALVE:
+        if callback(student, forget.loss) is not Action.HALVE_LR:
             return student
         selection *= 2
 

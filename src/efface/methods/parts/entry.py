@@ -14,7 +14,7 @@ PARTS = (
     "retain",
     "retain labels",
     "holdout",
-    "leaving",
+    "forget_classes",
     "fresh",
     "train",
 )
@@ -29,7 +29,7 @@ class Cost:
     """The passes of a method, each a formula in the numbers of records and its settings.
 
     Names in a formula: ``forget``, ``retain``, ``holdout`` (records), ``batch`` (records of a step
-    of the forget set), ``leaving`` (classes that go), ``classes`` (that the model tells apart),
+    of the forget set), ``forget_classes`` (classes that go), ``classes`` (that the model tells apart),
     ``recipe`` (passes a record of ``Split.train``), and every setting of the method. ``at_most``:
     the method ends when it sees that it is done, so this is a bound. A step that the guard refuses
     is taken again and not counted here.
@@ -68,8 +68,8 @@ class Entry:
     ``copies``: float32 states that it and the guard hold at once beside the given model (student,
     gradients, momentum, average, the guard's last good state, and one in passing); ``graphs``:
     forward passes of a micro-batch that wait for their backward pass at once, and one for that
-    pass itself. Both say the memory needed; benchmarks/memory_need.py holds them to it.
-    ``records_per_step``: records in one step of a method that has no setting of that name;
+    pass itself. Both say the memory needed; research/benchmarks/memory_need.py holds them to it.
+    ``batch_size``: records in one step of a method that has no setting of that name;
     ``neighbours``: inputs beside the records in a step of few of them.
     """
 
@@ -82,7 +82,7 @@ class Entry:
     fresh_start: bool = False
     one_step: bool = False
     exact: bool = False
-    records_per_step: int = 128
+    batch_size: int = 128
     neighbours: int = 0
 
     @property

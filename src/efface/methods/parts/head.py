@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, device_of, teacher_of
 from efface.errors import InputError
 from efface.memory import in_parts
-from efface.types import Adapter, Records
+from efface.task import device_of, frozen_teacher, task_of
+from efface.types import Records, Task
 
 ANOTHER = "Choose a method that works on the whole model; `efface methods` lists them."
 
@@ -48,19 +48,19 @@ def features_of(model: nn.Module, records: Records, *, batch_size: int = 256) ->
     One forward pass a record in eval mode, without gradients. Raises InputError where the head is
     not what ``head_of`` wants, or its answers for these records are not the model's outputs.
     """
-    teacher, adapter = teacher_of(model), adapter_of(records)
+    teacher, task = frozen_teacher(model), task_of(records)
     head, device = head_of(teacher), device_of(model)
     seen: list[Tensor] = []
     head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
 
     def part(rows: Tensor) -> Float[Tensor, " m d"]:
         seen.clear()
-        answer = adapter.outputs(teacher, records.x[rows].to(device))
+        answer = task.outputs(teacher, records.x[rows].to(device))
         if len(seen) != 1 or seen[0].shape != (len(rows), head.in_features):
             came = f"{len(seen)} calls of it" if len(seen) != 1 else f"{tuple(seen[0].shape)} in it"
             raise _no_head("a last linear layer that each record goes through once", came)
         features = seen[0].clone()
-        if not _same(adapter.outputs(head, features), answer):
+        if not _same(task.outputs(head, features), answer):
             raise _no_head(
                 "a last linear layer whose answers are the outputs", "another step after it"
             )
@@ -72,9 +72,9 @@ def features_of(model: nn.Module, records: Records, *, batch_size: int = 256) ->
     return replace(records, x=torch.cat(found) if found else empty, low=None, high=None)
 
 
-def said(adapter: Adapter, answers: Float[Tensor, " n k"]) -> Float[Tensor, " n c"]:
+def said(task: Task, answers: Float[Tensor, " n k"]) -> Float[Tensor, " n c"]:
     """The outputs that an adapter reads off a model whose head answers with these rows."""
-    return adapter.outputs(_Echo(answers.dtype), answers)
+    return task.outputs(_Echo(answers.dtype), answers)
 
 
 class _Echo(nn.Module):

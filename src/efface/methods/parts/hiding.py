@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from efface.adapters import adapter_of
 from efface.errors import InputError
+from efface.task import task_of
 from efface.types import Records, Split
 
 Hidden = Callable[[Float[Tensor, " m k"], Records], Bool[Tensor, " m k"]]
@@ -19,17 +19,17 @@ def hiding(split: Split, *, mislabelled: bool) -> Hidden:
 
     Raises InputError where something is hidden and the outputs are not one label.
     """
-    kind = adapter_of(split.forget).name
-    if (split.leaving or mislabelled) and kind != "one label":
+    kind = task_of(split.forget).name
+    if (split.forget_classes or mislabelled) and kind != "multiclass":
         raise InputError(
             "one label of several, where a class leaves or labels are wrong",
             kind,
-            "Name the records alone, without leaving and mislabelled.",
+            "Name the records alone, without forget_classes and mislabelled.",
         )
 
     def hidden(answer: Tensor, batch: Records) -> Tensor:
         found = torch.zeros_like(answer, dtype=torch.bool)
-        found[:, list(split.leaving)] = True
+        found[:, list(split.forget_classes)] = True
         if mislabelled:
             found.scatter_(1, batch.y[:, None], value=True)
         return found

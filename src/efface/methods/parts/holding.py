@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, device_of
 from efface.methods.parts.hiding import Hidden
 from efface.methods.parts.natural import perturbed
 from efface.methods.parts.unseen import answer_of
-from efface.types import Records, Verdict, Watch
+from efface.task import device_of, task_of
+from efface.types import Action, Callback, Records
 
 FAR = 500_000
 """Draws of neighbours that hold begin here; below are those that a record is smoothed with."""
@@ -79,17 +79,17 @@ def moved_around(
 ) -> Callable[[], float]:
     """Ask for the share of neighbours whose answer has changed, apart from those trained on."""
     sample = forget.take(range(min(len(forget), PROBES))).to(device_of(teacher))
-    adapter, copies = adapter_of(sample), -(-PROBES // len(sample))
+    task, copies = task_of(sample), -(-PROBES // len(sample))
     around = [
         perturbed(sample, sigma * reach[copy % len(reach)], seed=seed, step=2 * FAR + copy).x
         for copy in range(copies)
     ]
     probes = replace(sample.take(torch.arange(len(sample)).repeat(copies)), x=torch.cat(around))
     given = answer_of(teacher, probes)
-    said, staying = adapter.answer(given), stays(given, hidden(given, probes))
+    said, staying = task.predict(given), stays(given, hidden(given, probes))
 
     def kept(model: nn.Module) -> float:
-        right = adapter.right(answer_of(model, probes), said)
+        right = task.accuracy(answer_of(model, probes), said)
         return float((staying * right).sum() / staying.sum().clamp_min(1))
 
     before = kept(teacher)
@@ -105,7 +105,7 @@ def stays(given: Float[Tensor, " m k"], gone: Bool[Tensor, " m k"]) -> Float[Ten
 class Holding:
     """After each step: λ and the step follow what has moved and what the guard says of it."""
 
-    watch: Watch
+    callback: Callback
     hold: Hold
     share: float
     trust: float
@@ -122,18 +122,18 @@ class Holding:
         share = self.share * self.regained
         return share * loss / gradient_norm**2 if gradient_norm > 0 else 0.0
 
-    def __call__(self, student: nn.Module, loss: float) -> Verdict:
+    def __call__(self, student: nn.Module, loss: float) -> Action:
         """The guard's verdict first; END once the way is done."""
-        verdict = self.watch(student, loss)
-        if verdict is Verdict.HALVE:
+        verdict = self.callback(student, loss)
+        if verdict is Action.HALVE_LR:
             self.hold.reweigh(1.0)
             self.trust *= SHRUNK
             self.refused *= 2
-        if verdict is not Verdict.GO_ON:
+        if verdict is not Action.CONTINUE:
             return verdict
         excess = (self.moved() - self.trust) / self.trust if self.trust > 0 else 1.0
         self.hold.reweigh(min(max(excess, -1.0), 1.0))
         self.regained = min(self.regained * 1.25, self.refused)
         self.taken += 1
         done = self.taken % self.look == 0 and self.way() >= self.settled
-        return Verdict.END if done else Verdict.GO_ON
+        return Action.STOP if done else Action.CONTINUE

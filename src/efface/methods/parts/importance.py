@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import device_of
 from efface.memory import in_parts
 from efface.methods.parts.retained import together
+from efface.task import device_of
 from efface.types import Records, record_key
 
 RecordLoss = Callable[[nn.Module, Records], Float[Tensor, " m"]]
@@ -54,7 +54,7 @@ def of_forget_and_whole(
     retain: Records,
     *,
     loss: RecordLoss,
-    records_per_step: int,
+    batch_size: int,
     with_forget: bool = True,
     as_loaded: bool = False,
     power: int = 2,
@@ -63,9 +63,9 @@ def of_forget_and_whole(
     """I(D_f) and I(D), over batches of one size; D with the forget records or without them."""
     whole = together(forget, retain) if with_forget else retain
     if as_loaded:
-        cut = [torch.arange(len(one)).split(records_per_step) for one in (forget, whole)]
+        cut = [torch.arange(len(one)).split(batch_size) for one in (forget, whole)]
     else:
-        size = -(-len(forget) // (-(-len(forget) // records_per_step) or 1)) or 1
+        size = -(-len(forget) // (-(-len(forget) // batch_size) or 1)) or 1
         cut = [_cut(one, size, seed) for one in (forget, whole)]
     ours = importance(model, forget, loss, batches=cut[0], power=power)
     return ours, importance(model, whole, loss, batches=cut[1], power=power)

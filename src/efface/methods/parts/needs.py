@@ -1,7 +1,7 @@
 """Refusals before anything happens: a part that a method needs and the split does not have."""
 
-from efface.adapters import adapter_of
 from efface.errors import InputError
+from efface.task import task_of
 from efface.types import Records, Split
 
 ANEW = "on the command line train again without the records: efface train RECIPE --exclude ids.csv."
@@ -15,9 +15,9 @@ NEEDED = {
         "records that the model was never trained on",
         "Give Split(forget, holdout=records), on the command line --holdout DATA.",
     ),
-    "leaving": (
+    "forget_classes": (
         "the classes that go altogether",
-        "Give Split(forget, leaving=(class,)), on the command line --forget-class NAME.",
+        "Give Split(forget, forget_classes=(class,)), on the command line --forget-class NAME.",
     ),
     "fresh": (
         "a function that makes an untrained model",
@@ -37,13 +37,15 @@ def refuse_without(split: Split, method: str, *parts: str) -> None:
         given = getattr(split, part)
         if given is None or (not callable(given) and not len(given)):
             what, remedy = NEEDED[part]
-            came = "a split without it" if given is None or part == "leaving" else "no records"
+            came = (
+                "a split without it" if given is None or part == "forget_classes" else "no records"
+            )
             raise InputError(f"{part} for {method}: {what}", came, remedy)
 
 
 def refuse_unless_classes(records: Records, method: str) -> None:
     """Raises InputError unless a record has one class of several: others have no other label."""
-    if (kind := adapter_of(records).name) != "one label":
+    if (kind := task_of(records).name) != "multiclass":
         raise InputError(
             f"one class of several for {method}, which gives records another class",
             kind,

@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from efface.adapters import device_of
 from efface.methods.parts.neighbours import normals
-from efface.steps import descend
-from efface.types import Adapter, Records
+from efface.task import device_of
+from efface.training import descend
+from efface.types import Records, Task
 
 
 class _Inputs(nn.Module):
@@ -24,7 +24,7 @@ def made_from_noise(
     like: Records,
     labels: Tensor,
     *,
-    adapter: Adapter,
+    task: Task,
     sign: float,
     penalty: float,
     rate: float,
@@ -46,18 +46,16 @@ def made_from_noise(
 
     def loss(_: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
         own = made.x[batch.x[:, 0].long()]
-        wrong = adapter.loss(adapter.outputs(teacher, own), batch.y)
+        wrong = task.loss(task.outputs(teacher, own), batch.y)
         return sign * wrong + penalty * own.flatten(1).square().sum(1)
 
     descend(
         made,
         loss,
-        Records(places, labels, names, adapter=adapter),
+        Records(places, labels, names, task=task),
         optimizer=torch.optim.Adam(made.parameters(), lr=rate),
         steps=steps,
         seed=seed,
-        records_per_step=max(1, len(labels)),
+        batch_size=max(1, len(labels)),
     )
-    return replace(
-        like, x=made.x.detach().to(like.x), y=labels.to(like.y), ids=names, adapter=adapter
-    )
+    return replace(like, x=made.x.detach().to(like.x), y=labels.to(like.y), ids=names, task=task)

@@ -3,15 +3,15 @@
 import torch
 from torch import nn
 
-from efface.steps import Loss, descend
-from efface.types import Records, Verdict, Watch
+from efface.training import Loss, descend
+from efface.types import Action, Callback, Records
 
 
 class Phases:
     """Passes over records that change one student: what the guard has ended stays ended."""
 
-    def __init__(self, student: nn.Module, *, seed: int, watch: Watch) -> None:
-        self.student, self._seed, self._watch, self.ended = student, seed, watch, False
+    def __init__(self, student: nn.Module, *, seed: int, callback: Callback) -> None:
+        self.student, self._seed, self._watch, self.ended = student, seed, callback, False
 
     def descend(
         self,
@@ -19,7 +19,7 @@ class Phases:
         records: Records,
         *,
         optimizer: torch.optim.Optimizer,
-        records_per_step: int,
+        batch_size: int,
         epoch: int = 0,
         micro_batch: int = 128,
         clip_norm: float | None = None,
@@ -27,7 +27,7 @@ class Phases:
         """One pass down the mean of ``loss``; ``epoch`` draws its order. Nothing after the end."""
         if self.ended:
             return
-        steps = -(-len(records) // records_per_step)
+        steps = -(-len(records) // batch_size)
         descend(
             self.student,
             loss,
@@ -36,14 +36,14 @@ class Phases:
             first_step=epoch * steps,
             steps=(epoch + 1) * steps,
             seed=self._seed,
-            watch=self._noting,
-            records_per_step=records_per_step,
+            callback=self._noting,
+            batch_size=batch_size,
             micro_batch=micro_batch,
             clip_norm=clip_norm,
         )
 
-    def _noting(self, student: nn.Module, loss: float) -> Verdict:
+    def _noting(self, student: nn.Module, loss: float) -> Action:
         """The guard's verdict, and a note when it is END."""
         verdict = self._watch(student, loss)
-        self.ended = verdict is Verdict.END
+        self.ended = verdict is Action.STOP
         return verdict

@@ -5,9 +5,9 @@ from itertools import pairwise
 
 from torch import nn
 
-from efface.adapters import adapter_of, asked
 from efface.methods.parts.natural import perturbed
 from efface.methods.parts.unseen import share_right
+from efface.task import predict, task_of
 from efface.types import Records
 
 SAMPLE, DOUBLINGS, HALVINGS = 512, 16, 3
@@ -24,7 +24,7 @@ def sigma_where(
     that answers everything alike) it is ``start``.
     """
     sample = forget.take(range(min(len(forget), SAMPLE)))
-    own = adapter_of(sample).answer(asked(teacher, sample))
+    own = task_of(sample).predict(predict(teacher, sample))
     copies = 1 if len(sample) > SAMPLE // 10 else -(-SAMPLE // 10 // len(sample))
     wanted = min(wanted, 1 - 1 / (copies * len(sample)))
 

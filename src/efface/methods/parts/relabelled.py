@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, one_label, outputs
 from efface.methods.parts.neighbours import uniforms
 from efface.methods.parts.training import steps_an_epoch, trained
-from efface.steps import Loss
-from efface.types import Records, Split, Watch
+from efface.task import multiclass, outputs, task_of
+from efface.training import Loss
+from efface.types import Callback, Records, Split
 
 Draw = Callable[[Sequence[str], int, int], Int[Tensor, " m"]]
 """``draw(ids, classes, step)``: a label for each forget record of these ids."""
@@ -24,7 +24,7 @@ def together(forget: Records, retain: Records | None) -> Records:
     """All records as one set; the labels of the forget records are not looked at."""
     marked = tuple(MARK + identity for identity in forget.ids)
     unknown = torch.zeros(len(forget), dtype=torch.int64)
-    gone = replace(forget, y=unknown, ids=marked, adapter=one_label)
+    gone = replace(forget, y=unknown, ids=marked, task=multiclass)
     if retain is None:
         return gone
     x = torch.cat([gone.x, retain.x.to(gone.x)])
@@ -41,7 +41,7 @@ def relabelled(draw: Draw) -> Loss:
         ids = [batch.ids[row].removeprefix(MARK) for row in rows]
         y = batch.y.clone()
         y[rows] = draw(ids, answer.shape[1], step).to(y.device)
-        return adapter_of(batch).loss(answer, y)
+        return task_of(batch).loss(answer, y)
 
     return loss
 
@@ -52,14 +52,14 @@ def randomly_taught(
     *,
     optimizer: torch.optim.Optimizer,
     epochs: int,
-    records_per_step: int,
+    batch_size: int,
     training_mode: bool | None,
     seed: int,
-    watch: Watch,
+    callback: Callback,
 ) -> nn.Module:
     """The student after some epochs of random labels, those of a record drawn anew each epoch."""
     records = together(split.forget, split.retain)
-    an_epoch = steps_an_epoch(records, records_per_step)
+    an_epoch = steps_an_epoch(records, batch_size)
 
     def draw(ids: Sequence[str], classes: int, step: int) -> Tensor:
         return any_class(ids, classes, seed=seed, step=step // an_epoch)
@@ -70,10 +70,10 @@ def randomly_taught(
         records,
         optimizer=optimizer,
         epochs=epochs,
-        records_per_step=records_per_step,
+        batch_size=batch_size,
         training_mode=split.retain is not None if training_mode is None else training_mode,
         seed=seed,
-        watch=watch,
+        callback=callback,
     )
 
 

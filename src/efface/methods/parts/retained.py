@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from efface.types import Adapter, Records, record_key
+from efface.types import Records, Task, record_key
 
 
 def sampled(records: Records, count: int, *, seed: int) -> Records:
@@ -15,10 +15,10 @@ def sampled(records: Records, count: int, *, seed: int) -> Records:
 
 
 def sampled_of_each_class(
-    records: Records, count: int, *, seed: int, leaving: tuple[int, ...] = ()
+    records: Records, count: int, *, seed: int, forget_classes: tuple[int, ...] = ()
 ) -> Records:
     """So many records of each class, all where there are fewer; none of the classes that go."""
-    classes = [one for one in records.y.unique().tolist() if one not in leaving]
+    classes = [one for one in records.y.unique().tolist() if one not in forget_classes]
     rows = [(records.y == one).nonzero()[:, 0].cpu() for one in classes]
     ids = {i for own in rows for i in sampled(records.take(own), count, seed=seed).ids}
     return records.take([row for row, identity in enumerate(records.ids) if identity in ids])
@@ -32,10 +32,10 @@ def together(first: Records, second: Records) -> Records:
     return replace(first, x=x, y=y, ids=ids)
 
 
-def without_labels(records: Records, adapter: Adapter, *, mark: int = 0) -> Records:
+def without_labels(records: Records, task: Task, *, mark: int = 0) -> Records:
     """The records with ``mark`` in the place of each label: for what reads none."""
     marks = torch.full((len(records),), mark, device=records.x.device)
-    return replace(records, y=marks, adapter=adapter)
+    return replace(records, y=marks, task=task)
 
 
 def repeated(records: Records, copies: int) -> Records:

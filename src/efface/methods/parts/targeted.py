@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from efface.adapters import asked, device_of
 from efface.memory import in_parts
 from efface.methods.parts.adversarial import bounds, input_gradient
 from efface.methods.parts.closest import along, within_ball
 from efface.methods.parts.neighbours import uniforms
 from efface.methods.parts.relabelled import other_class
+from efface.task import device_of, predict
 from efface.types import Records
 
 
@@ -46,7 +46,7 @@ def targeted(
     Steps of length ``step``, in a ball of ``radius`` around the record and within the bounds; both
     in units of the data's range. Whether the class is reached does not matter.
     """
-    classes, device = asked(teacher, records.take([0])).shape[1], device_of(teacher)
+    classes, device = predict(teacher, records.take([0])).shape[1], device_of(teacher)
     begun = [_begun(records, classes, radius, seed, number) for number in range(count)]
     around = records.take(torch.arange(len(records)).repeat(count))
     x, y = (torch.cat([getattr(one, name) for one in begun]) for name in ("x", "y"))

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from efface.adapters import adapter_of, outputs
-from efface.steps import Loss, descend
-from efface.types import Records, Watch, carry_on
+from efface.task import outputs, task_of
+from efface.training import Loss, descend
+from efface.types import Callback, Records, no_callback
 
 
-def steps_an_epoch(records: Records, records_per_step: int) -> int:
+def steps_an_epoch(records: Records, batch_size: int) -> int:
     """Steps in which each record is used once."""
-    return -(-len(records) // records_per_step)
+    return -(-len(records) // batch_size)
 
 
 def trained(
@@ -25,10 +25,10 @@ def trained(
     *,
     optimizer: torch.optim.Optimizer,
     epochs: int,
-    records_per_step: int,
+    batch_size: int,
     training_mode: bool,
     seed: int,
-    watch: Watch = carry_on,
+    callback: Callback = no_callback,
 ) -> nn.Module:
     """The student after ``epochs`` passes over the records, in eval mode.
 
@@ -41,11 +41,11 @@ def trained(
             loss,
             records,
             optimizer=optimizer,
-            steps=epochs * steps_an_epoch(records, records_per_step),
+            steps=epochs * steps_an_epoch(records, batch_size),
             seed=seed,
-            watch=watch,
-            records_per_step=records_per_step,
-            micro_batch=records_per_step if training_mode else 128,
+            callback=callback,
+            batch_size=batch_size,
+            micro_batch=batch_size if training_mode else 128,
         )
     return student.eval()
 
@@ -74,9 +74,9 @@ def _as_it_is() -> Iterator[None]:
 
 def own_loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
     """What training made small, of each record."""
-    return adapter_of(batch).loss(outputs(student, batch), batch.y)
+    return task_of(batch).loss(outputs(student, batch), batch.y)
 
 
 def with_one_adapter(records: Records) -> Records:
     """The records with their outputs' meaning said: a batch of few could not see it."""
-    return replace(records, adapter=adapter_of(records)) if len(records) else records
+    return replace(records, task=task_of(records)) if len(records) else records

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of, asked, device_of, outputs
 from efface.memory import in_parts
+from efface.task import device_of, outputs, predict, task_of
 from efface.types import Records, Split
 
 Target = Callable[[Records], Float[Tensor, " m k"]]
@@ -17,14 +17,14 @@ Target = Callable[[Records], Float[Tensor, " m k"]]
 
 def share_right(model: nn.Module, records: Records, y: Tensor) -> float:
     """How often the model says ``y`` of these records, 0 to 1."""
-    return float(adapter_of(records).right(asked(model, records), y.cpu()).double().mean())
+    return float(task_of(records).accuracy(predict(model, records), y.cpu()).double().mean())
 
 
 def accuracy_expected(model: nn.Module, split: Split, said: float | None) -> float | None:
     """The accuracy on unseen data: as said, else on the holdout; None without either."""
     if said is not None or split.holdout is None:
         return said
-    held = replace(split.holdout, adapter=split.forget.adapter)
+    held = replace(split.holdout, task=split.forget.task)
     return share_right(model, held, held.y)
 
 
@@ -49,14 +49,14 @@ def way_to(
     Confidence in the given model's own answer, 0 to 1; of wrong labels their log-odds, since an
     unseen model gives them hardly any confidence. Asked again at each call; 1 where is no way.
     """
-    adapter = adapter_of(forget)
+    task = task_of(forget)
     rows = torch.arange(min(len(forget), 512)).split(128)
     parts = [forget.take(part).to(device_of(teacher)) for part in rows]
-    said = [part.y if mislabelled else adapter.answer(answer_of(teacher, part)) for part in parts]
+    said = [part.y if mislabelled else task.predict(answer_of(teacher, part)) for part in parts]
 
     def confidence(answer: Target) -> float:
         losses = torch.cat(
-            [adapter.loss(answer(part), y) for part, y in zip(parts, said, strict=True)]
+            [task.loss(answer(part), y) for part, y in zip(parts, said, strict=True)]
         )
         return float((_log_odds(losses) if mislabelled else (-losses).exp()).mean())
 

@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import nn
 
-from efface.adapters import device_of
-from efface.types import Split, Verdict, Watch
+from efface.task import device_of
+from efface.types import Action, Callback, Split
 
 
 def untrained(model: nn.Module, split: Split, seed: int) -> nn.Module:
@@ -17,7 +17,7 @@ def untrained(model: nn.Module, split: Split, seed: int) -> nn.Module:
     return fresh.to(device_of(model))
 
 
-def from_fresh(student: nn.Module, watch: Watch) -> Watch:
+def from_fresh(student: nn.Module, callback: Callback) -> Callback:
     """The watch of a student that starts untrained: a first step taken back leads there again.
 
     The guard has no good state yet and puts the given model's weights back, which know all that is
@@ -25,9 +25,9 @@ def from_fresh(student: nn.Module, watch: Watch) -> Watch:
     """
     fresh = copy.deepcopy(student.state_dict())
 
-    def after(student: nn.Module, loss: float) -> Verdict:
-        verdict = watch(student, loss)
-        if verdict is Verdict.GO_ON:
+    def after(student: nn.Module, loss: float) -> Action:
+        verdict = callback(student, loss)
+        if verdict is Action.CONTINUE:
             fresh.clear()
         elif fresh:
             student.load_state_dict(fresh)

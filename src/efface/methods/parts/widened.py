@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.adapters import adapter_of
 from efface.methods.parts.head import head_of
-from efface.types import Records, Verdict, Watch
+from efface.task import task_of
+from efface.types import Action, Callback, Records
 
 KEPT = 8
 """States of the row that are kept: the guard puts back fewer."""
@@ -36,17 +36,17 @@ class Widened(nn.Module):
 
     def forward(self, batch: Records) -> Float[Tensor, " m wide"]:  # noqa: D102
         with _heard(head_of(self.student)) as seen:
-            given = adapter_of(batch).outputs(self.student, batch.x)
+            given = task_of(batch).outputs(self.student, batch.x)
         return torch.cat([given, self.row(seen[-1])], 1)
 
-    def watched_by(self, watch: Watch) -> Watch:
+    def watched_by(self, callback: Callback) -> Callback:
         """The guard is shown the student; where it puts that back, so is the row."""
         head = head_of(self.student)
         known = [(head.weight.detach().clone(), copy.deepcopy(self.row.state_dict()))]
 
-        def asked(_: nn.Module, loss: float) -> Verdict:
-            verdict = watch(self.student, loss)
-            if verdict is Verdict.GO_ON:
+        def asked(_: nn.Module, loss: float) -> Action:
+            verdict = callback(self.student, loss)
+            if verdict is Action.CONTINUE:
                 known.append((head.weight.detach().clone(), copy.deepcopy(self.row.state_dict())))
                 del known[1:-KEPT]
             else:  # the guard may have put back several steps

@@ -1,0 +1,80 @@
+"""How often the evidence flags a truly retrained model of photographs: each of ten, nine beside it.
+
+    EFFACE_DATA=… python research/benchmarks/alarms_cifar.py STORE    # research/results/alarms_cifar.json, six minutes
+
+The request and the retrained models are those of like_retrained.py; each is the new model once, the
+others are what tier T3 has. So ten are counted that are not independent. 3,000 of the holdout's half
+and 1,500 of those that stay are looked at. The old model is beside them, as itself.
+"""
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from every_method import scored
+from like_retrained import RETRAINED, retrained
+
+from efface.cells.cell import Cell
+from efface.cells.models import members, model_of, parts_of
+from efface.cells.reduce import rows_by
+from efface.halves import split_holdout
+from efface.record import versions
+from efface.report import collect
+from efface.report.alarms import alarms
+from efface.types import Split
+
+TIERS = ("T0", "T1", "T2", "T3")
+HOLDOUT, RETAIN = 3_000, 1_500
+
+
+def model(store: str, cell: Cell) -> torch.nn.Module:
+    """The net of a cell that kept its weights."""
+    return model_of(cell.settings, Path(store, cell.id)).eval()
+
+
+def split_of(store: str) -> Split:
+    """The request's records, and the half of the holdout that is the evidence's."""
+    request = scored("random")
+    records, test = parts_of(request.base.settings, Path(store))
+    y = records.y.numpy()
+    stays = members(request.base.settings, y)
+    going = rows_by(request.forget, y)
+    stays[going] = False
+    whole = Split(records.take(going), test, records.take(np.flatnonzero(stays)[:RETAIN].tolist()))
+    ours = split_holdout(whole, seed=0)[1]
+    assert ours.holdout is not None
+    return replace(ours, holdout=ours.holdout.take(range(HOLDOUT)))
+
+
+def main(store: str) -> None:
+    """Collect, and write which rows raised an alarm at which tier."""
+    torch.set_num_threads(1)
+    split, old = split_of(store), model(store, scored("random").base)
+    them = [model(store, retrained(number)) for number in range(RETRAINED)]
+    new = {"the old model": old} | {f"retrained {k}": them[k] for k in range(RETRAINED)}
+    found: list[dict[str, Any]] = []
+    for name, student in new.items():
+        evidence = collect(
+            old, student, split, retrained=[one for one in them if one is not student], seed=7
+        )
+        said = {tier: [row.key for row in alarms(evidence, tier=tier)] for tier in TIERS}
+        least = sorted((row.p, row.key) for row in evidence.rows if row.p is not None)[:3]
+        found.append({"model": name, "alarms": said, "least": least})
+        print(json.dumps(found[-1]), flush=True)
+    record = {
+        "command": "python research/benchmarks/alarms_cifar.py STORE",
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": versions(),
+        "ids": [retrained(number).id for number in range(RETRAINED)],
+        "models": found,
+    }
+    Path("research/results/alarms_cifar.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

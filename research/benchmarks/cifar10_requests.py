@@ -1,0 +1,204 @@
+"""Three requests on a real net, two methods, each beside its own true retrain.
+
+    EFFACE_DATA=… python research/benchmarks/cifar10_requests.py train     # base and three retrained models
+    EFFACE_DATA=… python research/benchmarks/cifar10_requests.py forget    # six requests, resumable
+    EFFACE_DATA=… python research/benchmarks/cifar10_requests.py score     # research/results/cifar10/table.{json,md}
+    python research/benchmarks/cifar10_requests.py table                   # the table from the records alone
+
+What is scored: the second half of the test images (the method and the guard have seen the first),
+the forget records, and 10,000 of the training images that stay.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from efface.halves import split_holdout
+from efface.io.dataset import load_data, read_ids
+from efface.io.model import load_model
+from efface.metrics.gap import columns, gap
+from efface.metrics.measure import Evaluation, evaluate
+from efface.metrics.membership import loss_attack
+from efface.metrics.utility import accuracy
+from efface.record import state_digest, versions
+from efface.types import Records, Split
+
+RESULTS = Path("research/results/cifar10")
+METHODS = ("jit", "neighbourhood")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request, and how its retrained model was made."""
+
+    name: str
+    naming: tuple[str, str]
+    excluding: tuple[str, str]
+    seed: int
+
+
+REQUESTS = (
+    Request("dog", ("--forget-class", "dog"), ("--exclude-class", "dog"), 10),
+    Request(
+        "random100",
+        ("--ids", "research/results/cifar10/random100.csv"),
+        ("--exclude", "research/results/cifar10/random100.csv"),
+        11,
+    ),
+    Request(
+        "one",
+        ("--ids", "research/results/cifar10/one.csv"),
+        ("--exclude", "research/results/cifar10/one.csv"),
+        12,
+    ),
+)
+
+
+def data() -> str:
+    """The folder of CIFAR-10."""
+    return f"{os.environ['EFFACE_DATA']}/cifar10"
+
+
+NOT_MET = 3
+"""Exit code of a request that could not be met: a row of the table, not an error."""
+
+
+def efface(*arguments: str, may_fail: bool = False) -> None:
+    """The command itself, as a user runs it."""
+    done = subprocess.run([sys.executable, "-m", "efface", *arguments], check=False)
+    if done.returncode and not (may_fail and done.returncode == NOT_MET):
+        sys.exit(done.returncode)
+
+
+def train() -> None:
+    """The base model and one retrained model a request: fresh weights, same recipe, other seed."""
+    jobs = [("base", (), 0)] + [(f"without-{r.name}", r.excluding, r.seed) for r in REQUESTS]
+    for name, excluding, seed in jobs:
+        if not Path("models", name).exists():
+            settings = ("--data", data(), "--out", f"models/{name}", "--seed", str(seed))
+            efface("train", "cifar10-resnet", *settings, *excluding)
+
+
+def forget() -> None:
+    """Each request with each method, at its default settings."""
+    for request in REQUESTS:
+        for method in METHODS:
+            out = Path("runs", f"{request.name}-{method}")
+            if not out.exists():
+                given = ("--data", data(), "--holdout", f"{data()}:test", "--retain", data())
+                settings = (*given, "--method", method, "--out", str(out))
+                efface("forget", "models/base", *request.naming, *settings, may_fail=True)
+
+
+def score() -> None:
+    """Score every model in the same way; write the records and the table."""
+    base = load_model("models/base")
+    training, test = load_data(data()), load_data(f"{data()}:test")
+    holdout = split_holdout(Split(None, test.records(None, base.preprocessing)), seed=0)[1].holdout
+    lines: list[dict[str, Any]] = []
+    for request in REQUESTS:
+        rows = _rows(training, request)
+        forget_classes = (training.class_id("dog"),) if request.name == "dog" else ()
+        stay = np.setdiff1d(np.arange(len(training)), rows)
+        sample = sorted(np.random.default_rng(0).choice(stay, 10_000, replace=False).tolist())
+        parts = [
+            training.records(rows, base.preprocessing),
+            holdout,
+            training.records(sample, base.preprocessing),
+        ]
+        lines += _scored(request, parts, forget_classes)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    record = {
+        "command": "python research/benchmarks/cifar10_requests.py score",
+        "versions": versions(),
+    }
+    text = json.dumps({**record, "rows": lines}, indent=1)
+    (RESULTS / "table.json").write_text(text + "\n")
+    table()
+
+
+def _rows(training: Any, request: Request) -> list[int]:
+    if request.name == "dog":
+        return training.rows_of_class("dog")
+    return training.rows_of(read_ids(request.naming[1]))
+
+
+def _scored(
+    request: Request, parts: list[Records], forget_classes: tuple[int, ...]
+) -> list[dict[str, Any]]:
+    folders = {"nothing done": Path("models/base")}
+    folders |= {method: Path("runs", f"{request.name}-{method}") for method in METHODS}
+    folders["retrained"] = Path("models", f"without-{request.name}")
+    found = {}
+    for name, folder in folders.items():
+        kept = RESULTS / "records" / f"{request.name}-{name.replace(' ', '-')}.json"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        source = folder / ("record.json" if name in METHODS else "recipe.json")
+        shutil.copyfile(source, kept)
+        facts = json.loads(source.read_text())
+        line: dict[str, Any] = {"request": request.name, "model": name}
+        if name in METHODS:
+            line |= {"outcome": facts["outcome"], "seconds": facts["seconds"]}
+            line |= {"reason": facts["guard"]["failed"], "settings": facts["settings"]}
+        if facts.get("outcome") != "not met":
+            line |= _numbers(folder, parts, forget_classes)
+        found[name] = line
+    target = found["retrained"]["columns"]
+    for line in found.values():
+        line["gap"] = gap(line["columns"], target) if "columns" in line else None
+    return list(found.values())
+
+
+def _numbers(folder: Path, parts: list[Records], forget_classes: tuple[int, ...]) -> dict[str, Any]:
+    model = load_model(folder).model
+    forgotten, holdout, retain = (evaluate(model, part) for part in parts)
+    classes = {"forget_classes": forgotten.y, "unseen_classes": holdout.y}
+    attack = loss_attack(forgotten.loss, holdout.loss, **classes)
+    return {
+        "weights": state_digest(model.state_dict()),
+        "columns": columns(forgotten, holdout, retain, forget_classes=forget_classes),
+        "forget_accuracy": _right(forgotten),
+        "retain_accuracy": _right(retain),
+        "forget_loss": float(forgotten.loss.mean()),
+        "holdout_loss": float(holdout.take(~np.isin(holdout.y, list(forget_classes))).loss.mean()),
+        "loss_attack": {"auc": attack.auc, "interval": list(attack.auc_interval)},
+        "n": {"forget": len(forgotten), "holdout": len(holdout), "retain": len(retain)},
+    }
+
+
+def _right(measured: Evaluation) -> float:
+    return accuracy(measured.predicted, measured.y)
+
+
+def table() -> None:
+    """The table from the committed records."""
+    titles = ("request", "model", "D_r", "D_f", "MIA", "gap", "retain", "loss on forget", "seconds")
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    rows = json.loads((RESULTS / "table.json").read_text())["rows"]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
+    text = "\n".join(lines) + "\n"
+    (RESULTS / "table.md").write_text(text)
+    print(text)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    head = [row["request"], row["model"]]
+    seconds = f"{row['seconds']:.0f}" if "seconds" in row else ""
+    if "columns" not in row:
+        return [*head, f"not met: {row['reason']}", *[""] * 5, seconds]
+    shares = [row["columns"][name] for name in ("retain", "forget", "attack")]
+    shares += [row["gap"], row["retain_accuracy"]]
+    return [*head, *(f"{100 * s:.1f}" for s in shares), f"{row['forget_loss']:.3f}", seconds]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    {"train": train, "forget": forget, "score": score, "table": table}[sys.argv[1]]()

@@ -1,0 +1,112 @@
+"""Container by container: in, out, and read again by the library that wrote it.
+
+    python research/benchmarks/containers.py     # writes research/results/containers.json and .md
+
+The files are made by their own libraries, with random weights; the cases are those of the tests.
+"""
+
+import copy
+import json
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from containers import CASES, SIDE
+
+from efface.io.model import load_model
+from efface.task import logits
+
+PACKAGES = ("torch", "torchvision", "timm", "transformers", "lightning", "safetensors")
+
+
+def moved(loaded):  # noqa: ANN001, ANN201
+    """The model with noise on every weight, rounded as the file will round it."""
+    student, generator = copy.deepcopy(loaded.model), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, weight in student.named_parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
+            weight.copy_(weight.to(loaded.stored.get(name, weight.dtype)))
+    return student
+
+
+def cell(case, folder: Path) -> dict:  # noqa: ANN001
+    """One container: what is equal untouched, and how far its library's answers are when moved."""
+    (folder / "old").mkdir()
+    path = case.make(folder / "old")
+    loaded = load_model(path, architecture=case.architecture, **case.options)
+    for name, model in (("same", loaded.model), ("new", moved(loaded))):
+        (folder / name).mkdir()
+        loaded.write(model, folder / name)
+    out = sorted((folder / "same").iterdir())
+    old = [path if path.is_file() else path / file.name for file in out]
+    equal = [a.read_bytes() == b.read_bytes() for a, b in zip(old, out, strict=True)]
+    again = load_model(out[0] if path.is_file() else folder / "same",
+                       architecture=case.architecture, **case.options)  # fmt: skip
+    state = loaded.model.state_dict()
+    tensors = all(torch.equal(state[n], t) for n, t in again.model.state_dict().items())
+    changed = folder / "new" / path.name if path.is_file() else folder / "new"
+    x = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        apart = (logits(case.reload(changed), x) - logits(moved(loaded), x)).abs().max()
+    return {
+        "files": len(out),
+        "files_byte_equal": sum(equal),
+        "tensors_equal": tensors,
+        "dtypes": sorted({str(kind).removeprefix("torch.") for kind in loaded.stored.values()}),
+        "left_out": list(loaded.left_out),
+        "kept": list(loaded.kept),
+        "reloaded_answers_apart": float(apart),
+    }
+
+
+def main() -> None:
+    """Every case; a table of them."""
+    cells = {}
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            cells[case.name] = cell(case, Path(folder))
+    record = {
+        "command": "python research/benchmarks/containers.py",
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": {name: version(name) for name in PACKAGES},
+        "cells": cells,
+    }
+    Path("research/results/containers.json").write_text(json.dumps(record, indent=1) + "\n")
+    lines = [
+        "# Containers: in, out, and read again by their own library",
+        "",
+        (
+            f"{time.strftime('%Y-%m-%d')}, `python research/benchmarks/containers.py`. Untouched: files that came back byte "
+            "for byte, and whether every tensor did. Changed: the greatest difference between "
+            "the answers of the student and of its file, read by its own library."
+        ),
+        "",
+        "| container | files byte-equal | tensors equal | dtypes | left out | answers apart |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in cells.items():
+        left = row["left_out"]
+        said = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if left[3:] else "")
+        lines.append(
+            f"| {name} | {row['files_byte_equal']} of {row['files']} | "
+            f"{'yes' if row['tensors_equal'] else 'NO'} | {', '.join(row['dtypes'])} | {said} | "
+            f"{row['reloaded_answers_apart']:.1e} |"
+        )
+    lines += [
+        "",
+        (
+            "Not byte-equal: what was left out is missing (optimizer, averages), and pickles of "
+            "torch.save's form before zip archives name storages by their address in memory."
+        ),
+    ]
+    Path("research/results/containers.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Defects of published code beside the correct form, on the class request of every_method.py.
+
+    EFFACE_DATA=… python research/benchmarks/defects.py STORE     # research/results/defects.json and .md
+
+A row differs from the first of its table in the defect that it names. GKT's is in gkt_curve.py, a curve for each form.
+"""
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from every_method import columns_of, read, scored
+from torch import nn
+
+from efface.cells import run
+from efface.cells.cell import Cell
+from efface.cells.describe import unlearning
+from efface.methods.boundary_shrink import boundary_shrink
+from efface.metrics.gap import gap
+from efface.record import versions
+from efface.types import Callback, Split
+
+
+def clamped_as_pixels(
+    model: nn.Module, split: Split, *, seed: int, callback: Callback, **settings: Any
+) -> nn.Module:
+    """Boundary shrink as in a port: normalised inputs are clamped to 0..1, as if they were pixels."""
+    forget = replace(split.forget, low=torch.tensor(0.0), high=torch.tensor(1.0))
+    return boundary_shrink(
+        model, replace(split, forget=forget), seed=seed, callback=callback, **settings
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """One row: a method, or a function of this file, with its settings."""
+
+    method: str
+    said: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    retain: bool = False
+
+    @property
+    def cell(self) -> Cell:
+        """On the class request, without a guard."""
+        request = scored("class")
+        own = getattr(sys.modules[__name__], self.method, None)
+        return unlearning(
+            request.base,
+            self.method if own is None or own is boundary_shrink else f"defects:{self.method}",
+            forget=request.forget,
+            forget_classes=request.forget_classes,
+            retain=self.retain,
+            guard=False,
+            seed=request.seed,
+            **self.settings,
+        )
+
+
+FORMS = {
+    "UNSIR: the noise of one class is 3 inputs": (
+        Form("unsir", "all 32 noise inputs", retain=True),
+        Form("unsir", "the loop over channels: 3", {"noise_records": 3}, retain=True),
+    ),
+    "EMMN: 3 of 4 inputs, train mode, no repair": (
+        Form("emmn", "all, eval mode, repair"),
+        Form("emmn", "3 inputs of a class", {"noise_per_class": 3}),
+        Form(
+            "emmn",
+            "3 inputs, train mode, no repair (the comparison's form)",
+            {"noise_per_class": 3, "training_mode": True, "repair_epochs": 0},
+        ),
+    ),
+    "SSD: settings that were never passed on": (
+        Form("ssd", "α 10, λ 1 (the authors', ResNet18)", retain=True),
+        Form("ssd", "α 10, λ 4, set for VGG", {"selection": 10.0, "dampening": 4.0}, retain=True),
+        Form("ssd", "α 1, λ 1, what ran", {"selection": 1.0, "dampening": 1.0}, retain=True),
+    ),
+    "BDSH: the attack and its labels": (
+        Form("boundary_shrink", "in the model's own space, the runner-up where no answer flips"),
+        Form(
+            "boundary_shrink", "its own label where no answer flips", {"reinforce_unflipped": True}
+        ),
+        Form(
+            "clamped_as_pixels",
+            "inputs clamped to 0..1 although normalised (the step shrinks with the range)",
+        ),
+        Form(
+            "clamped_as_pixels",
+            "both",
+            {"reinforce_unflipped": True},
+        ),
+    ),
+}
+
+
+def scores(form: Form, store: str) -> dict[str, Any]:
+    """Columns, gap, and what the method says that it found."""
+    record = read(store, form.cell)
+    found = record.statistics
+    target = columns_of(read(store, scored("class").retrained).statistics, forget_classes=True)
+    columns = columns_of(found, forget_classes=True)
+    whole = found["finite"] and None not in columns.values()
+    return {
+        "said": form.said,
+        "method": form.method,
+        "settings": form.settings,
+        "id": form.cell.id,
+        "columns": columns,
+        "gap": gap(columns, target) if whole else None,
+        "known": found["accuracy"]["forget"],
+        "calibration": found["calibration"],
+    }
+
+
+def table(record: dict[str, Any]) -> str:
+    """The page."""
+    target = " / ".join(f"{100 * value:.1f}" for value in record["retrained"].values())
+    lines = [
+        "# Defects of published code, and what they do",
+        "",
+        (
+            f"`{record['command']}`, {record['date']}: the class request of [every method](every_method.md), one "
+            f"model, published settings. D_r / D_f / MIA and the gap to the retrained model ({target}) in %; "
+            "forget: accuracy on the forget records themselves. One model and one request: a few points of gap are "
+            "noise, and a defect may come out nearer by them. GKT: [its curves](gkt_curve.md)."
+        ),
+    ]
+    for name, rows in record["forms"].items():
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            "| form | D_r / D_f / MIA | forget | gap | it says |",
+            "|---|---|---|---|---|",
+        ]
+        for row in rows:
+            columns = " / ".join(
+                "–" if v is None else f"{100 * v:.1f}" for v in row["columns"].values()
+            )
+            near = "–" if row["gap"] is None else f"{100 * row['gap']:.1f}"
+            told = ", ".join(
+                f"{k} {v:.3g}" for k, v in row["calibration"].items() if isinstance(v, float)
+            )
+            lines.append(
+                f"| {row['said']} | {columns} | {100 * (row['known'] or 0):.1f} | {near} | {told} |"
+            )
+    return "\n".join([*lines, ""])
+
+
+def main(store: str) -> None:
+    """Make the cells, the record and the page."""
+    run([form.cell for forms in FORMS.values() for form in forms], store, processes=1)
+    record = {
+        "command": "python research/benchmarks/defects.py STORE",
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": versions(),
+        "retrained": columns_of(
+            read(store, scored("class").retrained).statistics, forget_classes=True
+        ),
+        "forms": {name: [scores(form, store) for form in forms] for name, forms in FORMS.items()},
+    }
+    Path("research/results/defects.json").write_text(json.dumps(record, indent=1) + "\n")
+    Path("research/results/defects.md").write_text(table(record))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

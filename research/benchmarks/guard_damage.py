@@ -1,0 +1,121 @@
+"""Unguarded runs: the two methods far beyond what is sensible, and three plain kinds of damage."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from efface.methods import METHODS
+from efface.task import logits, trainable_copy
+from efface.training import descend
+from efface.types import Records, Split
+
+
+@dataclass(frozen=True)
+class Run:
+    """One unguarded run: a method, a task and the settings that were not left alone."""
+
+    method: str
+    task: str
+    settings: dict[str, Any]
+
+
+TASKS = ("class", "random", "single")
+
+RATES = {
+    "jit": (1e-3, 3e-3, 8e-3, 2e-2, 6e-2),
+    "neighbourhood": (1e-2, 5e-2, 0.12, 0.25, 0.5),
+    "ascent": (1e-3, 4e-3, 1e-2, 2e-2, 8e-2),
+    "relabel": (1e-3, 3e-3, 6e-3, 1.2e-2, 4e-2),
+}
+
+NOISE = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
+
+FIXED = {
+    "jit": {"perturbations": 3, "steps": 15, "records_per_step": 32},
+    "neighbourhood": {"steps": 15, "records_per_step": 32, "averaging": 0.8, "settled": 9.0},
+    "ascent": {"steps": 15, "records_per_step": 32},
+    "relabel": {"steps": 15, "records_per_step": 32},
+}
+"""Short runs, ended by nothing but their steps: the rate alone goes from harmless to ruinous."""
+
+
+MILD = {
+    "jit": (1.7e-3,),
+    "neighbourhood": (2.2e-2,),
+    "ascent": (2e-3,),
+    "relabel": (1.7e-3,),
+}
+"""Between the two lowest rates: on scored nets two thirds of the other runs are ruinous."""
+
+MILD_NOISE = (0.03, 0.07, 0.12)
+
+
+def runs(*, mild: bool) -> Iterator[Run]:
+    """All runs on one model, in a fixed order; the mild ones last."""
+    yield from _grid(RATES, NOISE)
+    if mild:
+        yield from _grid(MILD, MILD_NOISE)
+
+
+def _grid(rates: dict[str, tuple[float, ...]], noises: tuple[float, ...]) -> Iterator[Run]:
+    for method, task in itertools.product(rates, TASKS):
+        for rate in rates[method]:
+            yield Run(method, task, {"learning_rate": rate, **FIXED[method]})
+    for size in noises:
+        yield Run("noise", "random", {"size": size})
+
+
+def damaged(model: nn.Module, split: Split, run: Run, *, seed: int) -> nn.Module:
+    """What the run makes of the model, without a guard."""
+    function = METHODS[run.method].function if run.method in METHODS else OTHERS[run.method]
+    return function(model, split, seed=seed, **run.settings)
+
+
+def _descended(
+    model: nn.Module, split: Split, sign: float, seed: int, settings: dict[str, Any]
+) -> nn.Module:
+    """Down (or, with sign -1, up) the cross-entropy; eval mode, gradients clipped to norm 1."""
+    student = trainable_copy(model)
+
+    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
+        answer = logits(student, batch.x)
+        return sign * functional.cross_entropy(answer, batch.y, reduction="none")
+
+    rate = settings.pop("learning_rate")
+    optimizer = torch.optim.SGD(student.parameters(), lr=rate, momentum=0.9)
+    return descend(
+        student, loss, split.forget, optimizer=optimizer, seed=seed, clip_norm=1.0, **settings
+    )
+
+
+def ascent(model: nn.Module, split: Split, *, seed: int, **settings: Any) -> nn.Module:
+    """Climb the cross-entropy of the forget records."""
+    return _descended(model, split, -1.0, seed, settings)
+
+
+def relabel(model: nn.Module, split: Split, *, seed: int, **settings: Any) -> nn.Module:
+    """Learn a wrong label for each forget record, drawn once."""
+    k = logits(model, split.forget.x[:1]).shape[1]
+    generator = torch.Generator().manual_seed(seed)
+    moves = torch.randint(1, k, (len(split.forget),), generator=generator)
+    wrong = Records(split.forget.x, (split.forget.y + moves) % k)
+    return _descended(model, Split(wrong), 1.0, seed, settings)
+
+
+@torch.no_grad()
+def noise(model: nn.Module, split: Split, *, size: float, seed: int) -> nn.Module:  # noqa: ARG001
+    """Add normal noise to each tensor, ``size`` times the root mean square of its weights."""
+    student = trainable_copy(model)
+    generator = torch.Generator().manual_seed(seed)
+    for weight in student.parameters():
+        spread = weight.square().mean().sqrt()
+        weight.add_(size * spread * torch.randn(weight.shape, generator=generator))
+    return student
+
+
+OTHERS = {"ascent": ascent, "relabel": relabel, "noise": noise}

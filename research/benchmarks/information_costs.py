@@ -1,0 +1,155 @@
+"""What each quantity of the information room costs: passes a record, and seconds.
+
+    python research/benchmarks/information_costs.py     # a few minutes; research/results/information_costs.json and .md
+
+1,000 random images of 3 x 32 x 32 through an untrained quarter VGG11, one thread: costs depend on sizes
+alone. Passes three times: as declared, as a hook on every copy of the model counts them, and as work
+(floating-point operations over those of one forward pass), since hooks do not see derivatives of
+derivatives. Seconds are the processor's own, so that whatever else runs does not count.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from efface.methods.parts.head import features_of
+from efface.metrics.measure import evaluate
+from efface.nets import vgg_quarter
+from efface.passes import Counted, Passes
+from efface.ranking.balls import nearest
+from efface.ranking.copies import kept_share, kept_share_cost
+from efface.ranking.curvature import curvature, curvature_cost
+from efface.ranking.curvature_exact import piecewise_linear_cost, piecewise_linear_curvature
+from efface.ranking.slopes import (
+    error_norm,
+    input_gradient_cost,
+    input_gradient_norm,
+    loss_curvature,
+    loss_curvature_cost,
+    weight_gradient_cost,
+    weight_gradient_norm,
+)
+from efface.record import versions
+from efface.types import Records
+
+RECORDS, COUNTED, ALL, CLASSES, FEATURES = 1_000, 64, 50_000, 10, 128
+
+
+def one_pass(records: Records) -> Passes:
+    """A forward pass of each record."""
+    return Passes(forward=len(records), backward=0)
+
+
+Form = tuple[str, Callable[..., Any], Callable[[Records], Passes]]
+FORMS: list[Form] = [
+    ("margin, and length of the error (`measure`, `error_norm`)", lambda m, r: error_norm((s := evaluate(m, r)).probabilities, s.y), one_pass),
+    ("features (`features_of`)", features_of, one_pass),
+    ("zero-shot α, 16 copies (`kept_share`)", lambda m, r: kept_share(m, r, sigma=0.1), kept_share_cost),
+    ("slope by the input (`input_gradient_norm`)", input_gradient_norm, input_gradient_cost),
+    ("loss curvature of RUM (`loss_curvature`)", lambda m, r: loss_curvature(m, r, step=1.0), loss_curvature_cost),
+    ("slope by the weights (`weight_gradient_norm`)", weight_gradient_norm, weight_gradient_cost),
+    ("κ, exact (`piecewise_linear_curvature`)", piecewise_linear_curvature, lambda r: piecewise_linear_cost(r, classes=CLASSES)),
+    ("κ, 16 probes (`curvature`)", curvature, curvature_cost),
+]  # fmt: skip
+
+
+def images(count: int) -> Records:
+    """Noise in the range of normalised photographs."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(count, 3, 32, 32, generator=generator) * 4 - 2
+    return Records(x, torch.arange(count) % CLASSES)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Of the processor, for one call."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def costs(model: torch.nn.Module, form: Form) -> dict[str, Any]:
+    """One row."""
+    name, function, cost = form
+    few, counted = images(COUNTED), Counted(model)
+    with FlopCounterMode(display=False) as one, torch.no_grad():
+        model(few.x)
+    with FlopCounterMode(display=False) as all_of_it:
+        function(model, few)
+    function(counted.model, few)
+    declared, seen, some = cost(few), counted.passes, images(RECORDS)
+    return {
+        "name": name,
+        "declared": [declared.forward / COUNTED, declared.backward / COUNTED],
+        "hooks": [seen.forward / COUNTED, seen.backward / COUNTED],
+        "work": all_of_it.get_total_flops() / one.get_total_flops(),
+        "seconds": seconds(lambda: function(model, some)),
+    }
+
+
+def balls() -> float:
+    """Seconds for the 20 nearest of 1,000 records among 50,000 random feature vectors, exact."""
+    draw = np.random.default_rng(0)
+    points = draw.standard_normal((ALL, FEATURES)).astype(np.float32)
+    return seconds(lambda: nearest(points, of=np.arange(RECORDS)))
+
+
+def main() -> None:
+    """Count, time, and write record and page."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = vgg_quarter(CLASSES).eval()
+    record = {
+        "command": "python research/benchmarks/information_costs.py",
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": versions(),
+        "records": RECORDS,
+        "rows": [costs(model, form) for form in FORMS],
+        "balls_seconds": balls(),
+    }
+    Path("research/results/information_costs.json").write_text(json.dumps(record, indent=1) + "\n")
+    Path("research/results/information_costs.md").write_text(page(record))
+
+
+def page(record: dict[str, Any]) -> str:
+    """The table from the record."""
+    lines = [
+        "# What each quantity costs",
+        "",
+        (
+            f"`{record['command']}`, {record['date']}: {RECORDS:,} random images through a quarter VGG11, one thread. Passes a record, "
+            "forward and backward: as declared, as a hook counts them, and the work in floating-point operations over those of one forward pass. "
+            "Hooks do not see derivatives of derivatives; a backward pass to the weights as well is twice the work of one to the input. "
+            f"Seconds of the processor; for {ALL:,} images {ALL // RECORDS} times as many."
+        ),
+        "",
+        f"| quantity | declared | hooks | work | seconds for {RECORDS:,} | minutes for {ALL:,} |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in record["rows"]:
+        declared, hooks = (
+            ", ".join(f"{n:.4g}" for n in row[kind]) for kind in ("declared", "hooks")
+        )
+        lines.append(
+            f"| {row['name']} | {declared} | {hooks} | {row['work']:.4g} | {row['seconds']:.1f} | {row['seconds'] * ALL / RECORDS / 60:.1f} |"
+        )
+    beside = record["balls_seconds"]
+    lines += [
+        f"| the 20 nearest among {ALL:,}, {FEATURES} features, exact (`nearest`) | 0, 0 | 0, 0 | none | {beside:.1f} | {beside * ALL / RECORDS / 60:.1f} |",
+        "",
+        (
+            f"`piecewise_linear_curvature` first asks eight records whether it may: three passes forward and two back each, here a share of {COUNTED} records. "
+            f"The last row asks {RECORDS:,} records among all {ALL:,}; exact search grows with the product."
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""Information content of a million feature vectors, what the search misses, and the exact search.
+
+    python research/benchmarks/information_million.py    # about ten minutes alone; research/results/information_million.md
+
+Made-up features, 64 numbers each in single precision. "Mixture": 500 clusters, 5 to a class; a cluster
+has a mean (standard normal), 12 directions of its own along which its points spread (standard normal
+over the square root of 12), and noise of 0.05 in all 64: trained nets leave such features. "Round": the
+same means, each cluster spread alike in all 64 directions (0.5). "Without structure": standard normal,
+no clusters; every point is about as far from all others, the worst there is. 2 % of the labels are
+wrong. Each part runs in a process of its own, whose peak of memory is read at its end; queries are
+other ones than those that the search tries itself on.
+"""
+
+import json
+import os
+import resource
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from efface.errors import InputError
+from efface.ranking.balls import Balls, nearest, nearest_roughly, recalls
+from efface.ranking.content import information_content
+from efface.versions import versions
+
+POINTS, NUMBERS, CLASSES, CLUSTERS, DIRECTIONS, WRONG = 1_000_000, 64, 100, 500, 12, 0.02
+NEIGHBOURS, QUERIES, A_TENTH = 20, 2_000, 0.1
+EXACT = ((50_000, 256),)
+KINDS = ("round", "without structure")
+LABELLED = tuple[np.ndarray, np.ndarray]
+
+
+def mixture(count: int, numbers: int, *, kind: str = "mixture") -> LABELLED:
+    """Points in single precision and their labels."""
+    draw = np.random.default_rng(0)
+    means = draw.normal(size=(CLUSTERS, numbers))
+    spread = draw.normal(size=(CLUSTERS, DIRECTIONS, numbers)) / np.sqrt(DIRECTIONS)
+    cluster = draw.integers(0, CLUSTERS, count)
+    points = np.empty((count, numbers), np.float32)
+    for start in range(0, count, 50_000):
+        own = cluster[start : start + 50_000]
+        noise = draw.normal(size=(len(own), numbers))
+        if kind == "mixture":
+            along = np.einsum("nk,nkd->nd", draw.normal(size=(len(own), DIRECTIONS)), spread[own])
+            noise = means[own] + along + 0.05 * noise
+        elif kind == "round":
+            noise = means[own] + 0.5 * noise
+        points[start : start + 50_000] = noise
+    labels = cluster % CLASSES
+    wrong = draw.random(count) < WRONG
+    return points, np.where(wrong, draw.integers(0, CLASSES, count), labels)
+
+
+def timed(work: Callable[[], object]) -> tuple[object, dict[str, float]]:
+    """What came of it; wall-clock, processor time, and the load of the machine around it."""
+    loads, began, busy = [os.getloadavg()[0]], time.perf_counter(), time.process_time()
+    try:
+        found: object = work()
+    except InputError as refused:
+        found = str(refused)
+    spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - busy}
+    loads.append(os.getloadavg()[0])
+    return found, {**spent, "load_before": loads[0], "load_after": loads[1]}
+
+
+def peak_mb() -> float:
+    """The most memory that this process held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def some_of(balls: Balls, rows: np.ndarray) -> Balls:
+    """The balls of these rows alone, of balls that are all of one size."""
+    size = NEIGHBOURS + 1
+    assert (balls.sizes == size).all()
+    taken = balls.rows.reshape(-1, size)[rows].ravel()
+    return Balls(taken, np.arange(0, len(taken) + 1, size), rows, balls.radius[rows], balls.among)
+
+
+def million() -> dict:
+    """α of every point of the mixture, its recall, and its α against that of the true balls."""
+    points, labels = mixture(POINTS, NUMBERS)
+    held = peak_mb()
+    balls, search = timed(lambda: nearest_roughly(points, neighbours=NEIGHBOURS))
+    alpha, count = timed(lambda: information_content(balls, labels))
+    peak = peak_mb()
+    queries = np.random.default_rng(1).choice(POINTS, QUERIES, replace=False)
+    true, exact = timed(lambda: nearest(points, neighbours=NEIGHBOURS, of=queries))
+    found = some_of(balls, queries)
+    shares = recalls(points, found, true)
+    off = information_content(true, labels) - alpha[queries]
+    return {
+        "search": search,
+        "alpha": count,
+        "recall_of_its_own_sample": balls.recall,
+        "recall": float(shares.mean()),
+        "recall_standard_error": float(shares.std() / np.sqrt(QUERIES)),
+        "alpha_off": {
+            "mean": float(off.mean()),
+            "share_over_a_tenth": float((abs(off) > A_TENTH).mean()),
+        },
+        "alpha_deciles": np.quantile(alpha, np.linspace(0, 1, 11)).tolist(),
+        "points_mb": points.nbytes / 2**20,
+        "held_before_mb": held,
+        "peak_mb": peak,
+        "exact_queries": exact,
+    }
+
+
+def harder(kind: str) -> dict:
+    """What the default reaches, and what it takes to find 95 %, for the queries alone."""
+    points, _ = mixture(POINTS, NUMBERS, kind=kind)
+    queries = np.random.default_rng(1).choice(POINTS, QUERIES, replace=False)
+    said, default = timed(lambda: nearest_roughly(points, neighbours=NEIGHBOURS, of=queries))
+    reached: dict[str, object] = {"default": default}
+    if isinstance(said, str):
+        reached["default_says"] = said
+        said, longer = timed(
+            lambda: nearest_roughly(points, neighbours=NEIGHBOURS, of=queries, most_probed=POINTS)
+        )
+        reached["all_lists_allowed"] = longer
+    true = nearest(points, neighbours=NEIGHBOURS, of=queries)
+    return {**reached, "recall": float(recalls(points, said, true).mean())}
+
+
+def exact(count: int, numbers: int) -> dict:
+    """The exact balls of all points, and α."""
+    points, labels = mixture(count, numbers)
+    held = peak_mb()
+    balls, spent = timed(lambda: nearest(points, neighbours=NEIGHBOURS))
+    alpha = information_content(balls, labels)
+    return {
+        **spent,
+        "held_before_mb": held,
+        "peak_mb": peak_mb(),
+        "mean_alpha": float(alpha.mean()),
+    }
+
+
+def apart(part: Callable[..., dict], *arguments: object) -> dict:
+    """The part in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(part, *arguments).result()
+
+
+def main() -> None:
+    """Time, count, and write record and page."""
+    record = {
+        "command": "python research/benchmarks/information_million.py",
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": {**versions(), "faiss-cpu": version("faiss-cpu")},
+        "cores": os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "as the libraries choose"),
+        "points": POINTS,
+        "numbers": NUMBERS,
+        "neighbours": NEIGHBOURS,
+        "queries": QUERIES,
+        "million": apart(million),
+        "harder": {kind: apart(harder, kind) for kind in KINDS},
+        "exact": {f"{n} x {d}": apart(exact, n, d) for n, d in EXACT},
+    }
+    Path("research/results/information_million.json").write_text(
+        json.dumps(record, indent=1) + "\n"
+    )
+    Path("research/results/information_million.md").write_text(page(record))
+
+
+def spent(found: dict) -> str:
+    """Wall-clock, processor seconds and load, as cells of a row."""
+    return (
+        f"{found['seconds']:.0f} | {found['cpu_seconds']:.0f} | "
+        f"{found['load_before']:.1f} to {found['load_after']:.1f}"
+    )
+
+
+def page(record: dict) -> str:
+    """The tables from the record."""
+    made, n = record["million"], record["points"]
+    asked, all_of = (
+        f"{record['queries']:,} of them",
+        f"{n:,} balls of {record['neighbours']} neighbours",
+    )
+    rows = [f"| mixture, {all_of} | {spent(made['search'])} | {made['recall']:.4f} |"]
+    rows += [f"| α from them | {spent(made['alpha'])} | |"]
+    rows += [f"| exact, {asked} | {spent(made['exact_queries'])} | 1 |"]
+    for kind, found in record["harder"].items():
+        refused = "default_says" in found
+        recall = f"{found['recall']:.4f}"
+        rows += [
+            f"| {kind}, {asked} | {spent(found['default'])} | {'refused' if refused else recall} |"
+        ]
+        if refused:
+            rows += [
+                f"| the same, all lists allowed | {spent(found['all_lists_allowed'])} | {recall} |"
+            ]
+    rows += [
+        f"| exact, all of {name} | {spent(found)} | 1 |" for name, found in record["exact"].items()
+    ]
+    return "\n".join(
+        [
+            f"# Information content of {n:,} feature vectors",
+            "",
+            (
+                f"`{record['command']}`, {record['date']}, {record['cores']} cores, threads: {record['threads']}. "
+                f"{record['numbers']} numbers each, made up: the head of the benchmark says how. The load is that of "
+                "the whole machine, which others used too; processor seconds are those of this work alone."
+            ),
+            "",
+            "| | seconds | processor seconds | load | recall |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            (
+                f"Mixture: recall on {record['queries']:,} queries {made['recall']:.4f} (standard error "
+                f"{made['recall_standard_error']:.4f}); the search says {made['recall_of_its_own_sample']:.4f} of itself. "
+                f"α of the true ball less α found: {made['alpha_off']['mean']:.5f} on average, over 0.1 for "
+                f"{made['alpha_off']['share_over_a_tenth']:.1%} of the queries. Memory: {made['held_before_mb']:.0f} MB "
+                f"before, of which the points {made['points_mb']:.0f} MB; peak {made['peak_mb']:.0f} MB."
+            ),
+            "",
+            *(
+                f"Exact search, {name}: {found['held_before_mb']:.0f} MB before, peak {found['peak_mb']:.0f} MB."
+                for name, found in record["exact"].items()
+            ),
+            *(
+                f'\nPoints {kind} are refused at first: "{found["default_says"]}"'
+                for kind, found in record["harder"].items()
+                if "default_says" in found
+            ),
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""What each part of the corrected jit does, alone, and what N buys for each estimator.
+
+    EFFACE_DATA=… python research/benchmarks/jit_parts.py STORE      # research/results/jit_parts.json, .md and .svg
+
+STORE holds the models that jit_requests.py trained; four more are trained into it: 20 minutes of one
+core. Three base models. Scored on the two requests that settings are
+chosen on (the class cat, 500 random records), which no other table scores. One loop with switches; as
+it stands it is ``jit``, to 1e-6. Cost is counted in forwards a record (a backward is two).
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jit_parts_show import TASKS, figure, table
+from jit_requests import SEEDS, Request, requests
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+
+from efface.cells import read, run
+from efface.cells.models import model_of, parts_of
+from efface.cells.reduce import arrays_of, columns_of, rows_by, statistics_of
+from efface.halves import split_holdout
+from efface.methods.jit import jit
+from efface.methods.parts.hiding import Hidden, hiding, lowered
+from efface.methods.parts.holding import FAR, Hold, Holding, moved_around, stays
+from efface.methods.parts.natural import perturbed
+from efface.methods.parts.neighbours import noisy
+from efface.methods.parts.reach import sigma_where
+from efface.methods.parts.unseen import accuracy_expected
+from efface.metrics.gap import gap
+from efface.record import versions
+from efface.task import frozen_teacher, outputs, task_of, trainable_copy
+from efface.training import descend
+from efface.types import Records, Split, no_callback, record_key
+
+STEPS, SHARE, TRUST = 32, 0.1, 0.1
+
+
+@dataclass(frozen=True)
+class Form:
+    """The switches; as they stand here they are jit."""
+
+    given_branch: bool = True
+    natural_noise: bool = True
+    one_draw: bool = True
+    held: bool = True
+    hides: bool = True
+    perturbations: int = 1
+    estimator: str = "draws"
+
+
+FORMS: dict[str, Form] = {
+    "jit": Form(),
+    "the student, held still, as perturbed branch": Form(given_branch=False),
+    "white noise": Form(natural_noise=False),
+    "a fresh draw at each step": Form(one_draw=False),
+    "nothing held": Form(held=False),
+    "nothing hidden, so σ where a tenth keep the answer": Form(hides=False),
+    "white noise, nothing hidden, that σ": Form(hides=False, natural_noise=False),
+    "the student as perturbed branch, nothing hidden, that σ": Form(
+        hides=False, given_branch=False
+    ),
+    "N = 2": Form(perturbations=2),
+    "N = 4": Form(perturbations=4),
+    "N = 8": Form(perturbations=8),
+    "antithetic, N = 2": Form(perturbations=2, estimator="antithetic"),
+    "antithetic, N = 4": Form(perturbations=4, estimator="antithetic"),
+    "directional derivative, N = 1": Form(estimator="jvp"),
+    "directional derivative, N = 4": Form(estimator="jvp", perturbations=4),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A request with its model, and what scores it."""
+
+    request: Request
+    model: nn.Module
+    split: Split
+    data: tuple[Records, Records]
+    member: np.ndarray
+    target: dict[str, float]
+
+    def scored(self, model: nn.Module) -> dict[str, Any]:
+        """Columns and gap."""
+        arrays = arrays_of(model, *self.data, member=self.member)
+        rows = rows_by(self.request.forget, arrays["train.y"])
+        forget_classes = self.request.forget_classes
+        found = statistics_of(arrays, forget=rows, forget_classes=forget_classes)
+        columns = columns_of(found, forget_classes=bool(forget_classes))
+        return {"columns": columns, "gap": gap(columns, self.target)}
+
+
+def bench(request: Request, store: str) -> Bench:
+    """Load it."""
+    settings = request.base.settings
+    train, test = parts_of(settings, Path(store, "shared"))
+    rows = rows_by(request.forget, train.y.numpy())
+    split = Split(train.take(rows), holdout=test, forget_classes=request.forget_classes)
+    return Bench(
+        request,
+        model_of(settings, Path(store, request.base.id)),
+        split_holdout(split, seed=0)[0],
+        (train, test),
+        np.ones(len(train), bool),
+        columns_of(
+            read(store, request.retrained).statistics, forget_classes=bool(request.forget_classes)
+        ),
+    )
+
+
+def unlearned(model: nn.Module, split: Split, form: Form, *, seed: int) -> nn.Module:
+    """The loop of jit, with its switches."""
+    split = replace(split, forget=replace(split.forget, task=task_of(split.forget)))
+    teacher, student, forget = frozen_teacher(model), trainable_copy(model), split.forget
+    hidden = hiding(split if form.hides else replace(split, forget_classes=()), mislabelled=False)
+    unhidden = 0.1 if split.forget_classes else None
+    wanted = accuracy_expected(teacher, split, None if form.hides else unhidden)
+    sigma, _ = sigma_where(teacher, forget, wanted, start=0.15, seed=seed)
+    hold = Hold() if form.held else Hold(0.0)
+    moved = moved_around(teacher, student, forget, hidden=hidden, sigma=sigma, seed=seed)
+    after = Holding(no_callback, hold, SHARE, TRUST, moved, lambda: 0.0, 2.0)
+    held = hold if form.held else None
+    loss = _loss(teacher, hidden, form, sigma=sigma, hold=held, seed=seed)
+    return descend(
+        student, loss, forget, optimizer=torch.optim.SGD(student.parameters(), lr=1.0),
+        steps=STEPS, seed=seed, callback=after, rate=after.rate,
+    )  # fmt: skip
+
+
+def _loss(
+    teacher: nn.Module, hidden: Hidden, form: Form, *, sigma: float, hold: Hold | None, seed: int
+) -> Callable[..., Tensor]:
+    draw = perturbed if form.natural_noise else noisy
+
+    def change(student: nn.Module, batch: Records, answer: Tensor, near: Records) -> Tensor:
+        branch, slope = teacher if form.given_branch else student, form.estimator == "jvp"
+        return _change(branch, student, batch, answer, near, jvp_slope=slope, hidden=hidden)
+
+    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
+        first = 0 if form.one_draw else step * form.perturbations
+        near = [
+            _near(draw, batch, sigma, form, seed=seed, number=first + j)
+            for j in range(form.perturbations)
+        ]
+        rows = torch.nonzero(torch.tensor([(record_key(i) + step) % 4 == 0 for i in batch.ids]))
+        rows = rows.flatten() if hold else rows.flatten()[:0]
+        held = batch.take(rows)
+        other = draw(held, sigma, seed=seed, step=FAR + step)
+        both = batch.take(torch.cat([torch.arange(len(batch)), rows]))
+        both = replace(both, x=torch.cat([batch.x, other.x]))
+        answer, still = outputs(student, both).split([len(batch), len(rows)])
+        lengths = torch.stack([(n.x - batch.x).flatten(1).norm(dim=1) for n in near])
+        changes = torch.stack([change(student, batch, answer, n) for n in near])
+        total = (changes / lengths.clamp_min(1e-7)).mean(0)
+        if not hold:
+            return total
+        scale = (changes.detach() * lengths).mean(0)[rows].clamp_min(1e-6)
+        with torch.no_grad():
+            given = outputs(teacher, other)
+        away = stays(given, hidden(given, held)) * (still - given).square().sum(1) / scale
+        return total.index_add(0, rows, 4 * hold.weight * away)
+
+    return loss
+
+
+def _near(
+    draw: Any, batch: Records, sigma: float, form: Form, *, seed: int, number: int
+) -> Records:
+    if form.estimator != "antithetic":
+        return draw(batch, sigma, seed=seed, step=number)
+    one = draw(batch, sigma, seed=seed, step=number // 2)
+    if number % 2 == 0:
+        return one
+    return replace(batch, x=torch.clamp(2 * batch.x - one.x, batch.low, batch.high))
+
+
+def _change(
+    branch: nn.Module, student: nn.Module, batch: Records, answer: Tensor, near: Records,
+    *, jvp_slope: bool, hidden: Hidden,
+) -> Tensor:  # fmt: skip
+    """The distance of two answers; with jvp ‖J ξ‖, the slope in the direction of ξ."""
+    if jvp_slope:
+        weights = dict(student.named_parameters())
+        _, slope = jvp(
+            lambda x: functional_call(student, weights, (x,)), (batch.x,), (near.x - batch.x,)
+        )
+        return (slope.square().sum(1) + 1e-14).sqrt()
+    with torch.no_grad():
+        held = outputs(branch, near)
+        held = lowered(held, hidden(held, batch))
+    return ((answer - held).square().sum(1) + 1e-14).sqrt()
+
+
+def cost(form: Form) -> float:
+    """Forwards' worth a record and step: a backward counts two, a jvp as another forward."""
+    if form.estimator == "jvp":
+        return form.perturbations * (2 + 4) + 3 * 0.25 + 0.25 + 1
+    return 3 + form.perturbations + (4 * 0.25 if form.held else 0)
+
+
+def rows_of(store: str) -> Iterator[dict[str, Any]]:
+    """Every form on both requests, nothing done first; jit checked against the method itself."""
+    asked = [request for task in TASKS for request in requests(task, tuning=True, seeds=SEEDS)]
+    run([request.retrained for request in asked], store)
+    for request in asked:
+        one = bench(request, store)
+        where = {"task": request.task, "request": request.name, "seed": request.seed,
+                 "target": one.target}  # fmt: skip
+        yield {**where, "form": "nothing done", "cost": 0, **one.scored(one.model)}
+        for name, form in FORMS.items():
+            began = time.process_time()
+            student = unlearned(one.model, one.split, form, seed=request.seed)
+            seconds = time.process_time() - began
+            if name == "jit":
+                method = jit(one.model, one.split, settled=2.0, seed=request.seed)
+                pairs = zip(student.parameters(), method.parameters(), strict=True)
+                assert all(torch.allclose(a, b, atol=1e-6) for a, b in pairs), "not jit"
+            yield {**where, "form": name, "switches": asdict(form), "cost": cost(form),
+                   "cpu_seconds": round(seconds, 1), **one.scored(student)}  # fmt: skip
+
+
+def main(store: str) -> None:
+    """Run, record, tabulate."""
+    torch.set_num_threads(1)
+    found = list(rows_of(store))
+    record = {"command": "python research/benchmarks/jit_parts.py STORE", "date": time.strftime("%Y-%m-%d"),
+              "versions": versions(), "rows": found}  # fmt: skip
+    Path("research/results/jit_parts.json").write_text(json.dumps(record, indent=1) + "\n")
+    Path("research/results/jit_parts.md").write_text(table(found))
+    figure(found, Path("research/results/jit_parts.svg"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,205 @@
+"""What jit costs beside the authors' code: passes counted exactly, seconds side by side, memory.
+
+    python research/benchmarks/jit_speed.py            # research/results/jit_speed.json and .md; six minutes on one core
+
+VGG11 for 32 pixels (9 million weights) and a vision transformer (6 blocks of 192, patches of 4), on
+random images: times do not depend on what is in them. A backward pass is counted as two forwards.
+The loop by hand makes the same passes on the same inputs and nothing else.
+"""
+
+import copy
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from efface.methods.jit import jit
+from efface.methods.jit_reference import jit_reference
+from efface.methods.parts.holding import PROBES
+from efface.nets import vgg_small
+from efface.record import versions
+from efface.task import frozen_teacher
+from efface.types import Action, Records, Split, no_callback
+
+BATCH, ROUNDS, STEPS, CLASSES = 128, 3, 6, 10
+
+
+def net(name: str) -> nn.Module:
+    """Fresh weights from seed 0, in eval mode."""
+    torch.manual_seed(0)
+    if name == "VGG11":
+        return vgg_small(CLASSES, width=64).eval()
+    return timm.models.VisionTransformer(
+        img_size=32, patch_size=4, embed_dim=192, depth=6, num_heads=3, num_classes=CLASSES
+    ).eval()
+
+
+def records(count: int) -> Records:
+    """Random images within their bounds."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(count, 3, 32, 32, generator=generator) * 4 - 2
+    return Records(x, torch.zeros(count, dtype=torch.int64))
+
+
+def counted(method: Callable[..., nn.Module], model: nn.Module, n: int, **settings: Any) -> Any:
+    """Forwards and backwards a forget record, by hooks on every call of model, student, teacher."""
+    passes = {"forward": 0, "backward": 0}
+
+    def note(module: nn.Module, inputs: Any, answer: Tensor) -> None:  # noqa: ARG001
+        passes["forward"] += len(answer)
+        if answer.requires_grad:
+            answer.register_hook(
+                lambda g: passes.__setitem__("backward", passes["backward"] + len(g))
+            )
+
+    watched = copy.deepcopy(model)
+    watched.register_forward_hook(note)
+    method(watched, Split(records(n), forget_classes=(0,)), **settings)
+    each = {name: count / n for name, count in passes.items()}
+    return {**each, "worth": each["forward"] + 2 * each["backward"]}
+
+
+def seconds_of(function: Callable[[], Any]) -> float:
+    """Wall-clock."""
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def side_by_side(model: nn.Module) -> dict[str, float]:
+    """Seconds a step of 128 records: medians over rounds taken in turn, after a round to warm up."""
+    split, teacher = Split(records(BATCH)), frozen_teacher(model)
+    times: dict[str, list[float]] = {"jit": [], "by hand": [], "jit_reference": []}
+    for number in range(ROUNDS + 1):
+        once = {
+            "jit": _seconds_of_jit(model, split),
+            "by hand": by_hand(model, teacher, split.forget),
+            "jit_reference": [seconds_of(lambda: jit_reference(model, split))],
+        }
+        if number:
+            for name, found in once.items():
+                times[name] += found
+    return {name: median(found) for name, found in times.items()}
+
+
+def _seconds_of_jit(model: nn.Module, split: Split) -> list[float]:
+    """Of each step but the first, what is looked at after it included; without the calibration."""
+    called: list[float] = []
+
+    def callback(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
+        called.append(time.perf_counter())
+        return Action.CONTINUE
+
+    jit(model, split, steps=STEPS, settled=2.0, callback=callback)
+    return [after - before for before, after in pairwise(called)]
+
+
+def by_hand(model: nn.Module, teacher: nn.Module, batch: Records) -> list[float]:
+    """The passes of jit's steps on given inputs: no noise is drawn, nothing is decided."""
+    student = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(student.parameters(), lr=1e-6)
+    x = batch.x.contiguous(memory_format=torch.channels_last)
+    quarter, sample = x[: BATCH // 4], x[:PROBES]
+    called = []
+    for _ in range(STEPS):
+        with torch.no_grad():
+            held, far = teacher(x), teacher(quarter)
+        answer, still = student(torch.cat([x, quarter])).split([BATCH, BATCH // 4])
+        loss = (answer - held).norm(dim=1).mean() + (still - far).square().sum(1).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            student(sample)
+        called.append(time.perf_counter())
+    return [after - before for before, after in pairwise(called)]
+
+
+def peak(name: str, n: int, perturbations: int) -> float:
+    """Peak memory of a process that runs jit, in MiB."""
+    words = [sys.executable, __file__, "peak", name, str(n), str(perturbations)]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def _peak_here(name: str, n: int, perturbations: int) -> None:
+    model, split = net(name), Split(records(n))
+    before = _greatest()
+    jit(model, split, steps=3, perturbations=perturbations, settled=2.0, callback=no_callback)
+    sys.stdout.write(f"{_greatest() - before:.1f}\n")
+
+
+def _greatest() -> float:
+    """Peak of this process in MiB, by Linux: getrusage would also know the peak of the parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def measured(name: str) -> dict[str, Any]:
+    """Everything about one net."""
+    model = net(name)
+    step = {
+        key: many - none
+        for (key, many), none in zip(
+            counted(jit, model, BATCH, steps=8, settled=2.0).items(),
+            counted(jit, model, BATCH, steps=0, settled=2.0).values(),
+            strict=True,
+        )
+    }
+    return {
+        "jit_reference": counted(jit_reference, model, BATCH),
+        "jit, a step": {key: value / 8 for key, value in step.items()},
+        "jit, a request of 1000": counted(jit, model, 1000, settled=2.0),
+        "jit, one record": counted(jit, model, 1, settled=2.0),
+        "seconds a step": side_by_side(model),
+        "peak MiB": {f"n {n}, N {k}": peak(name, n, k) for n, k in ((128, 1), (1024, 1), (128, 8))},
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = ["# What jit costs", "", ("`python research/benchmarks/jit_speed.py`, one thread. Passes a record, "
+             "counted by hooks; a backward is worth two forwards."), ""]  # fmt: skip
+    for name, one in found.items():
+        whole, step = one["jit_reference"]["worth"], one["jit, a step"]["worth"]
+        times = one["seconds a step"]
+        lines += [f"## {name}", "", "| | forwards | backwards | worth | against jit_reference |",
+                  "|---|---|---|---|---|"]  # fmt: skip
+        for row in ("jit_reference", "jit, a step", "jit, a request of 1000", "jit, one record"):
+            p = one[row]
+            lines.append(f"| {row} | {p['forward']:.2f} | {p['backward']:.2f} | {p['worth']:.2f} | "
+                         f"{p['worth'] / whole:.2f} |")  # fmt: skip
+        lines += ["", (f"Seconds for 128 records: jit {times['jit']:.3f} a step, its passes by hand "
+                  f"{times['by hand']:.3f} (ratio {times['jit'] / times['by hand']:.2f}), jit_reference "
+                  f"{times['jit_reference']:.3f} (ratio {times['jit'] / times['jit_reference']:.2f}; "
+                  f"by passes {step / whole:.2f})."), "",
+                  "Peak memory of three steps beyond model and records: "
+                  + ", ".join(f"{k}: {v:.0f} MiB" for k, v in one["peak MiB"].items()) + ".", ""]  # fmt: skip
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure both nets, record, tabulate."""
+    torch.set_num_threads(1)
+    found = {name: measured(name) for name in ("VGG11", "small ViT")}
+    record = {"command": "python research/benchmarks/jit_speed.py", "date": time.strftime("%Y-%m-%d"),
+              "versions": versions(), "nets": found}  # fmt: skip
+    Path("research/results/jit_speed.json").write_text(json.dumps(record, indent=1) + "\n")
+    Path("research/results/jit_speed.md").write_text(table(found))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["peak"]:
+        torch.set_num_threads(1)
+        _peak_here(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    else:
+        main()

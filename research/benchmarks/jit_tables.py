@@ -1,0 +1,202 @@
+"""Three JiTs over requests and over settings, as cells: the quality table and the robustness grid.
+
+    EFFACE_DATA=… python research/benchmarks/jit_tables.py STORE quality    # half an hour on two cores
+    EFFACE_DATA=… python research/benchmarks/jit_tables.py STORE grid       # an hour; both go on where stopped
+    EFFACE_DATA=… python research/benchmarks/jit_tables.py STORE records    # research/results/jit_cells.json
+
+``jit`` as it comes; ``jit_reference`` and ``jit_paper`` with the setting of a list that has the
+least gap at a loss of at most one point on a request that nothing here is scored on.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jit_requests import TASKS, Request, requests
+
+from efface.cells import read, run
+from efface.cells.cell import Cell
+from efface.cells.describe import unlearning
+from efface.cells.reduce import columns_of, rows_by, statistics_of
+from efface.cells.store import is_done
+from efface.metrics.gap import gap
+from efface.record import versions
+
+SCALES = tuple(10.0 ** (power / 4) for power in (-6, -3, 0, 3, 6))
+"""Three orders of magnitude around where a variant stands."""
+
+RATES = {
+    "jit_reference": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+    "jit_paper": (1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
+}
+SIGMAS = (0.05, 0.5)
+STEP = {"jit": "step_size", "jit_reference": "learning_rate", "jit_paper": "learning_rate"}
+VARIANTS = tuple(STEP)
+BEARABLE = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One cell of a table: ``table`` is tuning, quality or grid."""
+
+    table: str
+    request: Request
+    variant: str
+    settings: dict[str, Any]
+    guard: bool
+    scales: tuple[float, float] | None = None
+
+    @property
+    def cell(self) -> Cell:
+        """A holdout is at hand for who reads it: the guard, and jit for the expected accuracy."""
+        return unlearning(
+            self.request.base,
+            self.variant,
+            forget=self.request.forget,
+            forget_classes=self.request.forget_classes,
+            holdout=True,
+            guard=self.guard,
+            seed=self.request.seed,
+            **self.settings,
+        )
+
+
+def tuning(task: str) -> list[Entry]:
+    """Every setting of the lists, on the request that is kept for it."""
+    return [
+        Entry("tuning", request, variant, {"sigma": sigma, STEP[variant]: rate}, guard=False)
+        for request in requests(task, tuning=True)
+        for variant, rates in RATES.items()
+        for sigma in SIGMAS
+        for rate in rates
+    ]
+
+
+def quality(task: str, store: str) -> list[Entry]:
+    """Each variant on the nine requests, without the guard: what the method itself does."""
+    chosen: dict[str, dict[str, Any]] = {"jit": {}, **best(task, store)}
+    return [
+        Entry("quality", request, variant, chosen[variant], guard=False)
+        for request in requests(task)
+        for variant in VARIANTS
+    ]
+
+
+def grid(store: str) -> Iterator[Entry]:
+    """Jit under the guard on four class requests and one of each other task; then the rest."""
+    classes = requests("class")
+    four = [classes[0], classes[4], classes[8], classes[1]]  # each class, each base model
+    tuned, one, own = best("class", store), classes[1], {"sigma": 0.15, "step_size": 0.1}
+    for request in four:
+        yield from _scaled("jit", request, own, guard=True)
+    for guard in (False, True):
+        yield from _scaled("jit_reference", one, tuned["jit_reference"], guard=guard)
+    yield from _scaled("jit_paper", one, tuned["jit_paper"], guard=False)
+    yield from _scaled("jit", one, own, guard=False)
+    for task in ("sub-class", "random"):
+        yield from _scaled("jit", requests(task)[0], own, guard=True)
+
+
+def _scaled(
+    variant: str, request: Request, around: dict[str, Any], *, guard: bool
+) -> Iterator[Entry]:
+    for sigma in SCALES:
+        for step in SCALES:
+            name = STEP[variant]
+            settings = {"sigma": around["sigma"] * sigma, name: around[name] * step}
+            yield Entry("grid", request, variant, settings, guard, (sigma, step))
+
+
+def best(task: str, store: str) -> dict[str, dict[str, Any]]:
+    """The setting of each variant with the least gap among those that lose a point at most."""
+    found: dict[str, tuple[float, dict[str, Any]]] = {}
+    for entry in tuning(task):
+        scored = scores(entry, store)
+        bearable = scored["finite"] and scored["lost"] <= BEARABLE
+        if bearable and scored["gap"] < found.get(entry.variant, (2.0,))[0]:
+            found[entry.variant] = scored["gap"], entry.settings
+    return {variant: settings for variant, (_, settings) in found.items()}
+
+
+def scores(entry: Entry, store: str) -> dict[str, Any]:
+    """Columns, gap to the retrained model, what was lost of D_r; of nothing done too."""
+    request, forget_classes = entry.request, bool(entry.request.forget_classes)
+    record = read(store, entry.cell)
+    found = record.statistics
+    target = columns_of(read(store, request.retrained).statistics, forget_classes=forget_classes)
+    before = untouched(request, store)
+    columns = columns_of(found, forget_classes=forget_classes)
+    whole = found["finite"] and None not in columns.values()
+    return {
+        "columns": columns,
+        "finite": whole,
+        "gap": gap(columns, target) if whole else None,
+        "lost": before["retain"] - columns["retain"] if whole else None,
+        "outcome": found["outcome"],
+        "calibration": found["calibration"],
+        "seconds": found["seconds"],
+        "cpu_seconds": record.facts["cpu_seconds"],
+    }
+
+
+def untouched(request: Request, store: str) -> dict[str, float]:
+    """The base model's columns for this request."""
+    margins = read(store, request.base).margins
+    rows = rows_by(request.forget, margins["train.y"])
+    found = statistics_of(margins, forget=rows, forget_classes=request.forget_classes)
+    return columns_of(found, forget_classes=bool(request.forget_classes))
+
+
+def entries(store: str) -> list[Entry]:
+    """All that a store holds."""
+    everything = [entry for task in TASKS for entry in tuning(task)]
+    everything += [entry for task in TASKS for entry in quality(task, store)]
+    return [entry for entry in (*everything, *grid(store)) if is_done(store, entry.cell.id)]
+
+
+def as_records(store: str) -> dict[str, Any]:
+    """What the tables are built from: no weights, no margins, no pixels."""
+    asked = [(task, request) for task in TASKS for request in requests(task)]
+    asked += [(task, request) for task in TASKS for request in requests(task, tuning=True)]
+    models = [
+        {
+            "task": task, "request": r.name, "seed": r.seed,
+            "base": r.base.id, "retrained": r.retrained.id, "untouched": untouched(r, store),
+            "target": columns_of(read(store, r.retrained).statistics, forget_classes=bool(r.forget_classes)),
+        }
+        for task, r in asked
+    ]  # fmt: skip
+    cells = [
+        {
+            "table": e.table, "task": e.request.task, "request": e.request.name,
+            "seed": e.request.seed, "variant": e.variant, "settings": e.settings,
+            "guard": e.guard, "scales": e.scales, "id": e.cell.id, **scores(e, store),
+        }
+        for e in entries(store)
+    ]  # fmt: skip
+    return {
+        "command": "python research/benchmarks/jit_tables.py STORE quality, grid and records",
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": versions(),
+        "models": models,
+        "cells": cells,
+    }
+
+
+def main(store: str, what: str) -> None:
+    """Make the cells of one table, or write the records of all."""
+    if what == "quality":
+        run([entry.cell for task in TASKS for entry in tuning(task)], store)
+        run([entry.cell for task in TASKS for entry in quality(task, store)], store)
+    elif what == "grid":
+        run([entry.cell for entry in grid(store)], store)
+    else:
+        Path("research/results/jit_cells.json").write_text(json.dumps(as_records(store)) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

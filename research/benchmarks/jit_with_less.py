@@ -1,0 +1,105 @@
+"""jit with less at hand: the last layers alone, and no holdout; a class goes from a quarter VGG11.
+
+    EFFACE_DATA=… python research/benchmarks/jit_with_less.py STORE     # research/results/jit_with_less.json and .md
+
+STORE holds the models that jit_requests.py trained; 27 more cells, eight minutes on two cores. This
+net has no normalisation layers and one linear layer, its output, so that ``norm`` and ``task`` are
+refused.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jit_requests import Request, requests
+from jit_tables import untouched
+
+from efface.cells import read, run
+from efface.cells.cell import Cell
+from efface.cells.describe import unlearning
+from efface.cells.reduce import columns_of
+from efface.metrics.gap import gap
+from efface.record import versions
+
+WAYS: dict[str, dict[str, Any]] = {
+    "all weights": {"holdout": True, "guard": False},
+    "last layers": {"holdout": True, "guard": False, "trainable": "last-layers"},
+    "all weights, guarded, no holdout": {"holdout": False, "guard": True},
+}
+
+
+def cell(request: Request, way: str) -> Cell:
+    """One request, one way."""
+    asked = {"forget": request.forget, "leaving": request.forget_classes, "seed": request.seed}
+    return unlearning(request.base, "jit", **asked, **WAYS[way])
+
+
+def rows(store: str) -> list[dict[str, Any]]:
+    """One row a request and way, nothing done first."""
+    found = []
+    for request in requests("class"):
+        target = columns_of(read(store, request.retrained).statistics, forget_classes=True)
+        before = untouched(request, store)
+        where = {"request": request.name, "seed": request.seed, "target": target}
+        found.append({**where, "way": "nothing done", "columns": before,
+                      "gap": gap(before, target), "lost": 0.0})  # fmt: skip
+        for way in WAYS:
+            one = cell(request, way)
+            statistics = read(store, one).statistics
+            columns = columns_of(statistics, forget_classes=True)
+            found.append({
+                **where, "way": way, "id": one.id, "columns": columns,
+                "gap": gap(columns, target), "lost": before["retain"] - columns["retain"],
+                "outcome": statistics["outcome"], "seconds": statistics["seconds"]["method"],
+                "moving": statistics["trainable"],
+            })  # fmt: skip
+    return found
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """Markdown."""
+    lines = ["# jit with less at hand", "",
+             ("`python research/benchmarks/jit_with_less.py STORE`, records in jit_with_less.json. The nine class "
+              "requests of [jit_quality](jit_quality.md), one retrained model each, quarter VGG11. Mean over the "
+              "nine in %, gap and lost D_r in points with the least and the greatest; seconds of the method; "
+              "weights: the share that may move. This net has no layers for `norm` and `adapter`."), "",
+             "| | D_r / D_f / MIA | gap | lost D_r | done | seconds | weights |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    ways = ("nothing done", *WAYS)
+    lines += [_line(way, [row for row in found if row["way"] == way]) for way in ways]
+    return "\n".join(lines) + "\n"
+
+
+def _line(way: str, some: list[dict[str, Any]]) -> str:
+    columns = " / ".join(
+        f"{100 * np.mean([row['columns'][name] for row in some]):.1f}"
+        for name in some[0]["columns"]
+    )
+    gaps, lost = (_spread([100 * row[name] for row in some]) for name in ("gap", "lost"))
+    done = seconds = share = ""
+    if way in WAYS:
+        done = f"{sum(row['outcome'] == 'done' for row in some)} of {len(some)}"
+        seconds = f"{np.median([row['seconds'] for row in some]):.0f}"
+        share = f"{100 * some[0]['moving']['numbers'] / some[0]['moving']['of']:.0f} %"
+    return f"| {way} | {columns} | {gaps} | {lost} | {done} | {seconds} | {share} |"
+
+
+def _spread(values: list[float]) -> str:
+    return f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def main(store: str) -> None:
+    """Make the cells, record, tabulate."""
+    run([cell(request, way) for request in requests("class") for way in WAYS], store)
+    found = rows(store)
+    record = {"command": "python research/benchmarks/jit_with_less.py STORE", "rows": found,
+              "date": time.strftime("%Y-%m-%d"), "versions": versions()}  # fmt: skip
+    Path("research/results/jit_with_less.json").write_text(json.dumps(record, indent=1) + "\n")
+    Path("research/results/jit_with_less.md").write_text(table(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

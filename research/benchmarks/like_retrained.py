@@ -1,0 +1,220 @@
+"""Do entropy and accuracy profiles match retraining? The seed's claim, on every method's model.
+
+    EFFACE_DATA=… python research/benchmarks/like_retrained.py STORE cells     # ten retrained models
+    EFFACE_DATA=… python research/benchmarks/like_retrained.py STORE records   # research/results/like_retrained.json
+    python research/benchmarks/like_retrained.py - table                       # research/results/like_retrained.md
+
+The request, the base model and the methods' models are those of every_method.py (500 random records
+of 10,000, quarter VGG11); its retrained models differ in their seed alone.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from every_method import published, scored
+from jit_requests import FIRST
+from scipy import stats
+
+from efface.cells import read, run
+from efface.cells.cell import Cell
+from efface.cells.describe import training
+from efface.cells.reduce import rows_by
+from efface.cells.store import is_done
+from efface.metrics.equivalence import likeness, spread_of
+from efface.record import versions
+from efface.report.rows import plain
+
+RETRAINED, FIRST_SEED = 10, 200
+RESULTS = Path("results")
+LEVEL = 0.05
+PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
+
+
+def retrained(number: int) -> Cell:
+    """The request's model, retrained with a seed of its own."""
+    return training(
+        "cifar10-vgg-quarter",
+        "cifar10",
+        first=FIRST,
+        excluded=scored("random").forget,
+        seed=FIRST_SEED + number,
+        keep_weights=True,
+        guess_seconds=80,
+    )
+
+
+QUANTITIES, PARTS = ("entropy", "log_odds", "margin"), ("forget", "retain", "holdout")
+
+
+def values(margins: dict[str, np.ndarray], part: str, what: str) -> np.ndarray:
+    """One quantity on forget, on what stays, or on the half of the holdout that is the evidence's."""
+    if part == "holdout":
+        return margins[f"test.{what}"][margins["test.evidence"].astype(bool)].astype(np.float64)
+    going = np.zeros(FIRST, bool)
+    going[rows_by(scored("random").forget, margins["train.y"])] = True
+    return margins[f"train.{what}"][going if part == "forget" else ~going].astype(np.float64)
+
+
+def as_records(store: str) -> dict[str, Any]:
+    """Each method's model among the retrained ones, and each retrained one among the others."""
+    them = [read(store, retrained(number)) for number in range(RETRAINED)]
+    models = {
+        row.method: read(store, row.cell)
+        for row in published("random")
+        if is_done(store, row.cell.id)
+    }
+    models = {name: record for name, record in models.items() if record.statistics["finite"]}
+    found: dict[str, Any] = {"methods": {}, "retrained": []}
+    for name, record in models.items():
+        found["methods"][name] = {
+            "id": record.folder.name,
+            **_all(record.margins, [r.margins for r in them]),
+        }
+    for place, record in enumerate(them):
+        others = [r.margins for r in them if r is not record]
+        found["retrained"].append(
+            {"id": record.folder.name, "number": place, **_all(record.margins, others)}
+        )
+    return {
+        "command": "python research/benchmarks/like_retrained.py STORE cells, records and table",
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": versions(),
+        "request": scored("random").name,
+        **found,
+    }
+
+
+def _all(ours: dict[str, np.ndarray], others: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Every quantity on every part, and the accuracies, each with its own verdict."""
+    said: dict[str, Any] = {}
+    for part in PARTS:
+        for what in QUANTITIES:
+            mine = values(ours, part, what)
+            them = np.stack([values(other, part, what) for other in others])
+            said[f"{part}.{what}"] = {"mean": float(mine.mean()), **_judged(mine, them, part)}
+        shares = [float((values(one, part, "margin") > 0).mean()) for one in (ours, *others)]
+        said[f"{part}.accuracy"] = {
+            "mean": shares[0],
+            "others": shares[1:],
+            "p": outside(shares[0], shares[1:]),
+        }
+    return said
+
+
+def outside(value: float, others: list[float]) -> float:
+    """Two-sided p of one more value of those drawn like the others: Student's, for a prediction."""
+    if not np.ptp(others):
+        return float(value == others[0])
+    spread = np.std(others, ddof=1) * np.sqrt(1 + 1 / len(others))
+    return float(2 * stats.t.sf(abs(value - np.mean(others)) / spread, len(others) - 1))
+
+
+KEPT = ("ks_mean", "floor", "percentile", "outlier_p", "rank_p", "difference", "margin", "tost_p")
+FIELD = ("a12", "ks_p", "mann_whitney_p", "wilcoxon_p", "energy_p")
+
+
+def _judged(mine: np.ndarray, them: np.ndarray, part: str) -> dict[str, Any]:
+    """The verdict and what it stands on; on the forget records the tests of the field beside it."""
+    if part != "forget":
+        spread, field = spread_of(mine, them), {}
+    else:
+        found = likeness(mine, them)
+        spread, field = found.spread, {name: plain(getattr(found, name)) for name in FIELD}
+    kept = {name: plain(getattr(spread, name)) for name in KEPT}
+    return {"like": spread.like_retrained, **kept, **field}
+
+
+def page(record: dict[str, Any]) -> str:
+    """Methods by how many of the profiles are within the retrained models' spread."""
+    them, methods = record["retrained"], record["methods"]
+    alarms = [sum(one[k]["like"] is False for one in them) for k in _keys()]
+    order = sorted(methods, key=lambda name: methods[name]["forget.log_odds"]["ks_mean"])
+    head = " | ".join(
+        f"{part} {what.replace('log_odds', 'log-odds')}"
+        for part in PARTS
+        for what in ("entropy", "log_odds", "accuracy")
+    )
+    return "\n".join(
+        [
+            "# Do entropy and accuracy profiles match retraining?",
+            "",
+            (
+                f"`{record['command']}`, {record['date']}. {record['request']} random records of 10,000 CIFAR-10 images, quarter VGG11; "
+                f"the models of [every method](every_method.md) as published, one each, beside {len(them)} models retrained with seeds of their own. "
+                "Each cell: Kolmogorov-Smirnov distance to the retrained models (mean), in brackets that between two of them, and the verdict: "
+                "**like** (within their spread, and equivalent by TOST with it as margin), **unlike** (beyond the spread, and farther out than one "
+                "retrained model in twenty), **open**. Accuracy in %, with p among the retrained ones. No p of two models decides: with "
+                "500 to 9,500 records any two retrained models differ."
+            ),
+            "",
+            f"| method | {head} |",
+            "|---|" + "---|" * 9,
+            *(f"| `{name}` | {' | '.join(_cells(methods[name]))} |" for name in order),
+            "",
+            (
+                f"Retrained models among the other {len(them) - 1}: called unlike in {sum(alarms)} of {len(alarms) * len(them)} profiles "
+                f"({', '.join(f'{k} {n}' for k, n in zip(_keys(), alarms, strict=True) if n) or 'none'}), like in "
+                f"{sum(one[k]['like'] is True for one in them for k in _keys())}."
+            ),
+            "",
+            verdict(record),
+            "",
+        ]
+    )
+
+
+def verdict(record: dict[str, Any]) -> str:
+    """The seed's claim, decided: which of its forms, on which part."""
+    lines = ["## The seed's claim", "", "| | forget | retain | holdout |", "|---|---|---|---|"]
+    for name in ("baseline", "jit_reference", "jit_paper", "jit", "neighbourhood", "retrain"):
+        found = record["methods"].get(name)
+        if found is not None:
+            lines.append(
+                f"| `{name}` | " + " | ".join(_of_part(found, part) for part in PARTS) + " |"
+            )
+    return "\n".join(lines)
+
+
+def _of_part(found: dict[str, Any], part: str) -> str:
+    entropy, accuracy = found[f"{part}.entropy"], found[f"{part}.accuracy"]
+    within = "not told apart" if accuracy["p"] > LEVEL else "**unlike**"
+    return f"entropy {_word(entropy['like'])}, accuracy {within}"
+
+
+def _word(like: bool | None) -> str:
+    return {True: "like", False: "**unlike**", None: "open"}[like]
+
+
+def _keys() -> list[str]:
+    return [f"{part}.{what}" for part in PARTS for what in QUANTITIES]
+
+
+def _cells(found: dict[str, Any]) -> list[str]:
+    said = []
+    for part in PARTS:
+        for what in ("entropy", "log_odds"):
+            one = found[f"{part}.{what}"]
+            said.append(f"{one['ks_mean']:.3f} ({one['floor']:.3f}) {_word(one['like'])}")
+        one = found[f"{part}.accuracy"]
+        said.append(f"{100 * one['mean']:.1f}, p {one['p']:.2g}")
+    return said
+
+
+def main(store: str, what: str) -> None:
+    """Make the cells, their record, or the table."""
+    if what == "cells":
+        run([retrained(number) for number in range(RETRAINED)], store, processes=PROCESSES)
+    elif what == "records":
+        (RESULTS / "like_retrained.json").write_text(json.dumps(as_records(store)) + "\n")
+    else:
+        found = json.loads((RESULTS / "like_retrained.json").read_text())
+        (RESULTS / "like_retrained.md").write_text(page(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

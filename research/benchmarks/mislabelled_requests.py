@@ -1,0 +1,51 @@
+"""Models that learned wrong labels by heart, as cells: what one-record requests stand on.
+
+    EFFACE_DATA=… python research/benchmarks/mislabelled_requests.py STORE    # 11 models, 20 core-minutes
+
+10,000 images of CIFAR-10 of which 100, drawn once, carry a wrong label drawn once. Three base
+models learn all of it; eight models never see the 100: what those answer is the unseen range.
+"""
+
+import os
+import sys
+
+import numpy as np
+from jit_requests import FIRST
+
+from efface.cells import run
+from efface.cells.cell import Cell
+from efface.cells.describe import training
+from efface.io.dataset import load_data
+
+RECIPE, DATA, CLASSES, COUNT = "cifar10-vgg-quarter", "cifar10", 10, 100
+BASE_SEEDS, UNSEEN_SEEDS = (0, 1, 2), tuple(range(200, 208))
+
+
+def wrong_labels() -> dict[int, int]:
+    """Wrong label by row, rows in the order in which they are asked for."""
+    labels = load_data(f"{os.environ['EFFACE_DATA']}/{DATA}:train").labels
+    generator = np.random.default_rng(0)
+    rows = generator.choice(FIRST, COUNT, replace=False).tolist()
+    moved = generator.integers(1, CLASSES, COUNT).tolist()
+    return {row: int(labels[row] + move) % CLASSES for row, move in zip(rows, moved, strict=True)}
+
+
+def bases() -> list[Cell]:
+    """Models that learned the wrong labels."""
+    return [
+        training(RECIPE, DATA, first=FIRST, labels=wrong_labels(), seed=seed, keep_weights=True)
+        for seed in BASE_SEEDS
+    ]
+
+
+def unseen() -> list[Cell]:
+    """Models that never saw these records; their margins are under the wrong labels."""
+    wrong = wrong_labels()
+    return [
+        training(RECIPE, DATA, first=FIRST, labels=wrong, excluded={"rows": list(wrong)}, seed=seed)
+        for seed in UNSEEN_SEEDS
+    ]
+
+
+if __name__ == "__main__":
+    run([*bases(), *unseen()], sys.argv[1])

@@ -1,0 +1,128 @@
+"""Who is tried at one record of two numbers: every method that needs neither retain nor holdout."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from efface.errors import EffaceError
+from efface.methods import BUILT_IN
+from efface.methods.jit_paper import jit_paper_loss
+from efface.request import forget
+from efface.task import trainable_copy
+from efface.types import Records, Split
+from research.geometry.blobs import Family, blobs, parted
+
+UNSEEN = 7_000_000
+"""Seeds of a holdout begin here: records that no model of a family was trained on."""
+
+SLOW = {"l2ul": 5}
+"""Methods that take seconds for one record are run with so many seeds."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method with its settings, by the name of its row.
+
+    ``holdout``: it is given 220 records that were never trained on; ``guarded``: it is run as
+    ``efface forget`` runs it, under the guard; ``seeds``: at most so many; ``step``: not a method
+    but one plain step of this length on equation 1 of ``jit_paper``, below 0 up and not down.
+    """
+
+    name: str
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    holdout: bool = False
+    guarded: bool = False
+    seeds: int | None = None
+    step: float | None = None
+
+
+GREEDY = "mislabel, η 0.1"
+TOY = "jit_paper, Adam η 0.1"
+KNOWN = "jit, with a holdout"
+GUARDED = "jit, under the guard"
+
+OWN = (
+    Contender(GUARDED, "jit", guarded=True),
+    Contender(KNOWN, "jit", holdout=True),
+    Contender(TOY, "jit_paper", {"adam": True, "learning_rate": 0.1}),
+    Contender(GREEDY, "mislabel", {"learning_rate": 0.1, "epochs": 1000}),
+)
+"""Beside the defaults: jit told what a holdout tells it; the toy's setting in the paper's slides;
+and the paper's greedy baseline, which goes on until the record is mislabelled."""
+
+
+STEPS = tuple(
+    Contender(f"equation 1, one step {way}, η {rate:g}", "jit_paper", step=sign * rate)
+    for way, sign in (("down", 1), ("up", -1))
+    for rate in (0.001, 0.01, 0.1)
+)
+"""A step down is the paper's; its figure of the sigmoid is made by one up (docs/geometry.md)."""
+
+
+def contenders() -> tuple[Contender, ...]:
+    """Each built-in method that needs no data beside the forget records, at its defaults.
+
+    Then OWN and STEPS. Methods that need a class to leave are among them: they refuse, and say why.
+    """
+    apart = {"retain", "holdout", "train"}
+    names = [name for name, entry in BUILT_IN.items() if not entry.needs & apart]
+    plain = [Contender(name, name, seeds=SLOW.get(name)) for name in names if name != "baseline"]
+    return (*plain, *OWN, *STEPS)
+
+
+def searched() -> tuple[Contender, ...]:
+    """jit_paper over its noise and its step, among which the best in hindsight is looked for."""
+    return tuple(
+        Contender(
+            f"jit_paper, Adam η {rate:g}, σ {sigma:g}",
+            "jit_paper",
+            {"adam": True, "learning_rate": rate, "sigma": sigma},
+        )
+        for sigma in (0.25, 1.0, 4.0)
+        for rate in (0.001, 0.003, 0.01, 0.03, 0.1)
+    )
+
+
+def run(contender: Contender, family: Family, forget_classes: str) -> nn.Module | str:
+    """The student, or why there is none: the text of the method's error or of the guard's."""
+    record, _ = parted(family.records, forget_classes)
+    if contender.step is not None:
+        return _stepped(family, record, contender.step)
+    holdout = blobs(UNSEEN + family.seed) if contender.holdout else None
+    split = Split(record, holdout=holdout)
+    how: dict[str, Any] = {"seed": family.seed, **contender.settings}
+    try:
+        if contender.guarded:
+            return forget(family.untouched, split, method=contender.method, **how).model
+        student = BUILT_IN[contender.method].function(family.untouched, split, **how)
+    except EffaceError as error:
+        return str(error)
+    if all(bool(weight.isfinite().all()) for weight in student.parameters()):
+        return student
+    try:
+        forget(family.untouched, split, method=contender.method, **how)
+    except EffaceError as error:
+        return str(error)
+    return "Weights that are not finite."
+
+
+def _stepped(family: Family, record: Records, step: float) -> nn.Module:
+    """One plain step along equation 1."""
+    student = trainable_copy(family.untouched)
+    weights = list(student.parameters())
+    total = jit_paper_loss(student, record, seed=family.seed).sum()
+    with torch.no_grad():
+        for weight, slope in zip(weights, torch.autograd.grad(total, weights), strict=True):
+            weight.sub_(step * slope)
+    return student
+
+
+def flips(student: nn.Module, family: Family, forget_classes: str) -> bool:
+    """Whether the point is no longer answered with its class."""
+    record, _ = parted(family.records, forget_classes)
+    with torch.no_grad():
+        return int(student(record.x).argmax()) != int(record.y)

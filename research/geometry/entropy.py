@@ -1,0 +1,209 @@
+"""Entropies of the forget records before, after and retrained: a histogram, and what decides.
+
+The paper's figure 4 (https://arxiv.org/abs/2402.01401) compares one unlearned with one retrained
+model by a p-value of two samples. Here several retrained models say how far apart retrained models
+are, and a model is judged by that spread. The data are scikit-learn's digits, which need no
+network; the net is that of the recipe ``digits-conv`` at a quarter of its width. 10 % random
+records leave. The picture is ``entropy``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import nn
+
+from efface.methods.jit import jit
+from efface.metrics.equivalence import LEVEL, Likeness, likeness, spread_of
+from efface.metrics.measure import Evaluation, evaluate
+from efface.nets import conv_small
+from efface.types import Records, Split, in_silence
+from research.geometry.experiment import Counting, save
+from research.recipes import RECIPES, train
+
+RETRAINED, ORIGINALS = 10, 3
+"""Models of each kind, where there are as many seeds; 8 retrained ones make the spread known."""
+
+APART = 1_000
+"""Retrained models have seeds of their own, so far from those of the originals."""
+
+WIDTH, SHARE = 8, 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The digits: what leaves, what stays, and a third that no model sees."""
+
+    forget: Records
+    retain: Records
+    holdout: Records
+
+    @property
+    def training(self) -> Records:
+        """What the original is trained on: all that stays and all that leaves."""
+        x = torch.cat([self.retain.x, self.forget.x])
+        y = torch.cat([self.retain.y, self.forget.y])
+        low, high = self.forget.low, self.forget.high
+        return Records(x, y, self.retain.ids + self.forget.ids, low=low, high=high)
+
+
+def parts(seed: int = 0) -> Parts:
+    """Every third digit is held out; of the others one in ten leaves, drawn by ``seed``."""
+    from sklearn.datasets import load_digits
+
+    data: Any = load_digits()
+    pixels, labels = data.data, data.target
+    every = Records(
+        torch.tensor(pixels / 8 - 1, dtype=torch.float32).reshape(-1, 1, 8, 8),
+        torch.tensor(labels, dtype=torch.int64),
+        low=torch.tensor(-1.0),
+        high=torch.tensor(1.0),
+    )
+    rows = np.arange(len(labels))
+    seen = rows[rows % 3 != 0]
+    forget_classes = np.random.default_rng(seed).choice(seen, int(SHARE * len(seen)), replace=False)
+    forget, retain = np.sort(forget_classes), np.setdiff1d(seen, forget_classes)
+    return Parts(*(every.take(own.tolist()) for own in (forget, retain, rows[rows % 3 == 0])))
+
+
+def trained(records: Records, seed: int) -> nn.Module:
+    """The net after the recipe; the global random state is as it was before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = conv_small(10, width=WIDTH)
+    return train(model, records, RECIPES["digits-conv"], seed=seed)
+
+
+def experiment(
+    out: Path, *, seeds: Sequence[int], progress: Counting = in_silence
+) -> dict[str, Any]:
+    """Train, let go by ``jit`` with its own settings, retrain; draw the entropies and judge them.
+
+    Raises InputError when there is one seed: a single retrained model has no spread.
+    """
+    data = parts()
+    originals, others = list(seeds[:ORIGINALS]), list(seeds[:RETRAINED])
+    found: dict[str, list[Evaluation]] = {"before": [], "jit": [], "retrained": []}
+    with progress("entropy", len(others) + 2 * len(originals)) as told:
+        for seed in others:
+            found["retrained"].append(evaluate(trained(data.retain, APART + seed), data.forget))
+            told(f"retrained, seed {seed}")
+        for seed in originals:
+            given = trained(data.training, seed)
+            found["before"].append(evaluate(given, data.forget))
+            told(f"original, seed {seed}")
+            split = Split(data.forget, data.holdout)
+            found["jit"].append(evaluate(jit(given, split, seed=seed), data.forget))
+            told(f"jit, seed {seed}")
+    facts = judged(found)
+    save(draw(found, facts), out, "entropy")
+    return facts
+
+
+def judged(found: Mapping[str, Sequence[Evaluation]]) -> dict[str, Any]:
+    """Mean entropy, accuracy and verdict of each model; how often a retrained one passes."""
+    others = entropies(found["retrained"])
+    passed = [
+        spread_of(others[one], np.delete(others, one, axis=0)).like_retrained
+        for one in range(len(others))
+        if len(others) > 2  # noqa: PLR2004
+    ]
+    return {
+        "n": len(found["retrained"][0]),
+        "retrained_models": len(others),
+        "level": LEVEL,
+        "retrained": {
+            "mean_entropy_nats": [_nats(m) for m in found["retrained"]],
+            "forget_accuracy": [float(m.correct.mean()) for m in found["retrained"]],
+            "like_the_others": [_said(verdict) for verdict in passed],
+        },
+        **{
+            name: [
+                {
+                    "mean_entropy_nats": _nats(model),
+                    "forget_accuracy": float(model.correct.mean()),
+                    **_verdict(likeness(model.entropy, others)),
+                }
+                for model in found[name]
+            ]
+            for name in ("before", "jit")
+        },
+    }
+
+
+def entropies(models: Sequence[Evaluation]) -> Float[np.ndarray, "s n"]:
+    """Nats, one row a model."""
+    return np.array([model.entropy for model in models])
+
+
+def _nats(model: Evaluation) -> float:
+    return float(model.entropy.mean())
+
+
+def _verdict(one: Likeness) -> dict[str, Any]:
+    """What decides, and the two-sample p-values that do not."""
+    spread = one.spread
+    return {
+        "like_retrained": _said(one.like_retrained),
+        "ks_mean": spread.ks_mean,
+        "ks_between_retrained": spread.floor,
+        "percentile": spread.percentile,
+        "outlier_p": spread.outlier_p,
+        "tost_p": spread.tost_p,
+        "a12": one.a12,
+        "ks_p": one.ks_p,
+        "wilcoxon_p": one.wilcoxon_p,
+    }
+
+
+def _said(verdict: bool | None) -> str:
+    return {True: "like", False: "unlike", None: "not told"}[verdict]
+
+
+LANES = {
+    "before": ("before", "////", "0.9"),
+    "jit": ("after jit", "", "0.6"),
+    "retrained": ("retrained", "xx", "1.0"),
+}
+
+
+def draw(found: Mapping[str, Sequence[Evaluation]], facts: Mapping[str, Any]) -> Figure:
+    """A lane each; every model of a kind is a line, the bars are their mean."""
+    figure = Figure(figsize=(7.5, 6.0), layout="constrained")
+    lanes = figure.subplots(3, 1, sharex=True, sharey=True)
+    least = min(float(entropies(models).min()) for models in found.values())
+    edges = np.geomspace(max(least, 1e-7), np.log(10), 26)
+    for axes, name in zip(lanes, LANES, strict=True):
+        _lane(axes, name, entropies(found[name]), edges)
+        axes.set_title(_caption(name, facts), fontsize=9, loc="left")
+    lanes[-1].set_xlabel("entropy of the answer in nats (logarithmic; at most ln 10 = 2.30)")
+    lanes[1].set_ylabel(f"share of the {facts['n']} forget records")
+    return figure
+
+
+def _lane(axes: Axes, name: str, values: np.ndarray, edges: np.ndarray) -> None:
+    _, hatch, fill = LANES[name]
+    shares = np.array([np.histogram(np.clip(row, edges[0], None), edges)[0] for row in values])
+    shares = shares / values.shape[1]
+    axes.stairs(shares.mean(0), edges, fill=True, facecolor=fill, edgecolor="black", hatch=hatch)
+    for row in shares:
+        axes.stairs(row, edges, color="black", lw=0.5, alpha=0.5)
+    axes.axvline(np.median(values), color="black", lw=2, ls="--")
+    axes.set_xscale("log")
+    axes.margins(x=0.01)
+
+
+def _caption(name: str, facts: Mapping[str, Any]) -> str:
+    models = facts[name]["mean_entropy_nats"] if name == "retrained" else facts[name]
+    nats = np.mean(models if name == "retrained" else [one["mean_entropy_nats"] for one in models])
+    text = f"{LANES[name][0]}, {len(models)} models; mean {nats:.3f} nats, dashed: median"
+    if name == "retrained":
+        return text
+    verdicts = ", ".join(one["like_retrained"] for one in models)
+    return f"{text}; beside the retrained: {verdicts}"

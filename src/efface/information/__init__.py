@@ -1,1 +1,0 @@
-"""How much a record told the model: neighbourhood, curvature, what leaving it out changes."""

@@ -1,0 +1,123 @@
+"""How far two models' probabilities are apart, record by record.
+
+Shapes: n records · k classes; the rows of both sides are the same records in the same order.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float, Int64
+from scipy.special import rel_entr, xlogy
+
+from efface.errors import InputError
+from efface.metrics.refusals import (
+    need_numbers,
+    need_probabilities,
+    need_same_classes,
+    need_same_rows,
+)
+
+JENSEN_SHANNON_BOUND = math.log(2)
+"""Nats: the greatest Jensen-Shannon divergence, of two sure answers that differ."""
+
+
+def jensen_shannon_each(
+    ours: Float[np.ndarray, "n k"], theirs: Float[np.ndarray, "m j"]
+) -> Float[np.ndarray, " n"]:
+    """Jensen-Shannon divergence of each record's two answers, in nats.
+
+    Range 0 (the same) to ln 2 (no class in common). Raises InputError when a row is no probability
+    distribution or the two do not pair up.
+    """
+    need_probabilities(ours=ours, theirs=theirs)
+    middle = (ours + theirs) / 2
+    apart = (rel_entr(ours, middle) + rel_entr(theirs, middle)).sum(axis=1) / 2
+    return np.clip(apart, 0, JENSEN_SHANNON_BOUND)
+
+
+def jensen_shannon(ours: Float[np.ndarray, "n k"], theirs: Float[np.ndarray, "m j"]) -> float:
+    """Mean Jensen-Shannon divergence to another model, in nats; the other is a retrained one.
+
+    Range 0 to ln 2; no chance level. Target: the divergence of two retrained models, not 0. Raises
+    InputError as ``jensen_shannon_each``.
+    """
+    return float(jensen_shannon_each(ours, theirs).mean())
+
+
+def zrf(ours: Float[np.ndarray, "n k"], untrained: Float[np.ndarray, "m j"]) -> float:
+    """Zero retrain forgetting on forget records: 1 - mean Jensen-Shannon divergence in bits.
+
+    ``untrained``: the answers of a net with random weights. Range 0 to 1, 1 answers as that net
+    does; no chance level. Target: the retrained model's value; 1 is a model that answers like an
+    untrained one, which is no model that was never shown the records. Bits, so that it has the
+    range that the paper states (Chundawat et al. 2023, https://arxiv.org/abs/2205.08096); in nats
+    it is 1 - ``jensen_shannon``, never below 0.307. Raises InputError as ``jensen_shannon_each``.
+    """
+    return 1 - jensen_shannon(ours, untrained) / JENSEN_SHANNON_BOUND
+
+
+def zrf_legacy(ours: Float[np.ndarray, "n k"], untrained: Float[np.ndarray, "m j"]) -> float:
+    """The number that published tables call ZRF; for comparison with them alone.
+
+    As in https://github.com/vikram2000b/bad-teaching-unlearning and its heirs, it departs from the
+    paper: the divergences are reversed, KL(middle || answer), and are divided by records and
+    classes, so it lies near 1 whatever the model does and has no lower bound: two sure answers that
+    differ, over 100 classes, give 0.98. Target: the retrained model's value of the same form.
+    Raises InputError also for a probability of 0, where theirs is infinite or nan.
+    """
+    need_probabilities(ours=ours, untrained=untrained)
+    zeros = int((ours == 0).sum() + (untrained == 0).sum())
+    if zeros:
+        raise InputError(
+            "probabilities above 0",
+            f"{zeros} of 0",
+            "This form of ZRF has no value then; take zrf.",
+        )
+    middle = (ours + untrained) / 2
+    reversed_ = xlogy(middle, middle) - (xlogy(middle, ours) + xlogy(middle, untrained)) / 2
+    return 1 - float(reversed_.mean())
+
+
+def activation_distance(ours: Float[np.ndarray, "n k"], theirs: Float[np.ndarray, "m j"]) -> float:
+    """Mean Euclidean distance of two models' probabilities; the other is a retrained one.
+
+    Range 0 to the root of 2; no chance level. Target: the distance of two retrained models, not 0.
+    Golatkar et al. 2021 and Chundawat et al. 2023 (https://arxiv.org/abs/2205.08096). The mean of
+    the distances: a root of the mean square, which some code takes, is greater. Raises InputError
+    as ``jensen_shannon_each``.
+    """
+    need_probabilities(ours=ours, theirs=theirs)
+    return float(np.linalg.norm(ours - theirs, axis=1).mean())
+
+
+def retrain_free_divergence(
+    forget: Float[np.ndarray, "f k"],
+    unseen: Float[np.ndarray, "u j"],
+    *,
+    forget_classes: Int64[np.ndarray, " g"],
+    unseen_classes: Int64[np.ndarray, " v"],
+) -> float:
+    """RF-JSD, in nats: is the new model's mean answer of a class the old one's on unseen records?
+
+    ``forget``: the new model's probabilities of forget records; ``unseen``: the *old* model's of
+    records never trained on. Jensen-Shannon divergence of the two mean answers of each class, mean
+    over the classes that both have. Range 0 to ln 2; no chance level. Target: the retrained
+    model's value. It needs no retrained model, but a mean hides single records. LoTUS, Spartalis et
+    al. 2025, https://arxiv.org/abs/2503.18314; their code reverses the divergences and divides
+    twice by the number of classes, so its numbers are smaller. Raises InputError when no class is
+    shared, and as ``jensen_shannon_each``.
+    """
+    need_numbers(forget=forget, unseen=unseen)
+    need_same_classes(forget=forget, unseen=unseen)
+    need_same_rows(forget=forget, forget_classes=forget_classes)
+    need_same_rows(unseen=unseen, unseen_classes=unseen_classes)
+    shared = np.intersect1d(forget_classes, unseen_classes)
+    if not len(shared):
+        raise InputError(
+            "unseen records of the same classes as the forget records",
+            "none",
+            "Give a holdout that has the classes of the forget records.",
+        )
+    ours = np.stack([forget[forget_classes == label].mean(axis=0) for label in shared])
+    theirs = np.stack([unseen[unseen_classes == label].mean(axis=0) for label in shared])
+    return jensen_shannon(ours, theirs)

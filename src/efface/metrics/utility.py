@@ -1,0 +1,97 @@
+"""Is the model still good? Shares of right answers, and whether it is as sure as it is right."""
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from efface.errors import InputError
+from efface.metrics.refusals import need_numbers, need_probabilities, need_same_rows
+
+
+def accuracy(predicted: Int64[np.ndarray, " n"], y: Int64[np.ndarray, " n"]) -> float:
+    """Right answers / records (never a mean of batch means).
+
+    Range 0 to 1; chance 1/k for balanced classes. Target: the retrained model's value. On the
+    holdout higher is better; on the forget records it is not: below the retrained model's value is
+    over-forgetting. Raises InputError without records.
+    """
+    if not len(y):
+        raise InputError("at least one record", "none", "Give the records to be scored.")
+    return float((predicted == y).mean())
+
+
+def per_class_accuracy(
+    predicted: Int64[np.ndarray, " n"], y: Int64[np.ndarray, " n"]
+) -> dict[int, float]:
+    """Accuracy of each class that has records, by class id.
+
+    Range, chance and target as ``accuracy``.
+    """
+    return {int(label): float((predicted[y == label] == label).mean()) for label in np.unique(y)}
+
+
+def worst_class_change(before: dict[int, float], after: dict[int, float]) -> tuple[int, float]:
+    """The class whose accuracy changed most for the worse, and by how much (after - before).
+
+    Range -1 to 1; no chance level; target: the retrained model's change, about 0 for the classes
+    that stay. Raises InputError when no class stands in both.
+    """
+    shared = sorted(before.keys() & after.keys())
+    if not shared:
+        raise InputError(
+            "a class that was measured before and after",
+            f"classes {sorted(before)} and {sorted(after)}",
+            "Measure both models on the same records.",
+        )
+    worst = min(shared, key=lambda label: after[label] - before[label])
+    return worst, after[worst] - before[worst]
+
+
+def worst_class_accuracy(
+    predicted: Int64[np.ndarray, " n"], y: Int64[np.ndarray, " m"]
+) -> tuple[int, float]:
+    """The class with the least accuracy, and that accuracy; the first such class by id.
+
+    Range and target as ``accuracy``. No chance level: the least of several shares lies below their
+    mean by luck alone, the more so the fewer records a class has. Raises InputError without records
+    or when the two do not pair up.
+    """
+    need_numbers(predicted=predicted, y=y)
+    need_same_rows(predicted=predicted, y=y)
+    each = per_class_accuracy(predicted, y)
+    worst = min(each, key=lambda label: each[label])
+    return worst, each[worst]
+
+
+def agreement(predicted: Int64[np.ndarray, " n"], others: Int64[np.ndarray, " m"]) -> float:
+    """Share of records to which two models give the same answer, right or wrong.
+
+    Range 0 to 1; chance: the sum over classes of the product of the two models' shares of answers.
+    Target: with a retrained model, the agreement of two retrained models; with the original model,
+    the agreement of a retrained one with it. Raises InputError without records or when the two do
+    not pair up.
+    """
+    need_numbers(predicted=predicted, others=others)
+    need_same_rows(predicted=predicted, others=others)
+    return float((predicted == others).mean())
+
+
+def calibration_error(
+    probabilities: Float[np.ndarray, "n k"], y: Int64[np.ndarray, " m"], *, bins: int = 15
+) -> float:
+    """Expected calibration error: mean distance of confidence and accuracy over equal-width bins.
+
+    ``probabilities`` (n, k). Confidence is the greatest probability; a bin is (low, high], and
+    weighs as much as it has records. Range 0 to 1; 0 is calibrated, but few records lie above it by
+    luck alone. Target: the retrained model's value with the same number of bins and of records;
+    a collapsed model may be well calibrated. Guo et al. 2017, https://arxiv.org/abs/1706.04599 (15
+    bins). Raises InputError without records, without bins or when the two do not pair up.
+    """
+    need_probabilities(probabilities=probabilities)
+    need_same_rows(probabilities=probabilities, y=y)
+    if bins < 1:
+        raise InputError("at least one bin", str(bins), "Take 15, as most of the field does.")
+    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
+    edges = np.linspace(0, 1, bins + 1)[1:-1]
+    where = np.digitize(sure, edges, right=True)
+    excess = np.bincount(where, weights=right - sure, minlength=bins)
+    return float(np.abs(excess).sum() / len(y))

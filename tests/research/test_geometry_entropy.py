@@ -1,0 +1,111 @@
+"""The entropy histogram: its parts do not mix, and its verdict is that of the spread."""
+
+import numpy as np
+import pytest
+import torch
+
+from efface.errors import InputError
+from efface.metrics.equivalence import spread_of
+from efface.metrics.measure import Evaluation
+from research.geometry import entropy
+from research.geometry.entropy import draw, experiment, judged, parts, trained
+
+
+def measured(scale, seed, n=60):
+    """Answers that are surer with a greater scale; its own draw for each model."""
+    draws = np.random.default_rng(seed)
+    y = draws.integers(0, 10, n)
+    logits = scale * np.eye(10)[y] + draws.normal(size=(n, 10))
+    return Evaluation(logits.astype(np.float32), y, tuple(str(row) for row in range(n)))
+
+
+@pytest.fixture
+def found():
+    """Surer before than the axis reaches, too unsure after jit, ten retrained models between."""
+    return {
+        "before": [measured(25, 1)],
+        "jit": [measured(1, 2)],
+        "retrained": [measured(6, seed) for seed in range(10, 20)],
+    }
+
+
+def test_a_third_is_held_out_and_a_tenth_of_the_rest_leaves():
+    """No digit is in two parts; the originals see what leaves, the retrained do not."""
+    data = parts()
+    ids = [set(part.ids) for part in (data.forget, data.retain, data.holdout)]
+    assert [len(one) for one in ids] == [119, 1079, 599]
+    assert len(set.union(*ids)) == 1797
+    assert set(data.training.ids) == ids[0] | ids[1]
+    assert float(data.training.x.min()) == -1
+    assert float(data.training.x.max()) == 1
+
+
+def test_the_verdict_is_that_of_the_spread_of_retrained_models(found):
+    """Worked out again with scipy's own statistics, pair by pair, in the scores' tests."""
+    facts = judged(found)
+    others = np.array([model.entropy for model in found["retrained"]])
+    by_hand = spread_of(found["jit"][0].entropy, others)
+    assert facts["jit"][0]["percentile"] == by_hand.percentile
+    assert facts["jit"][0]["like_retrained"] == "unlike"
+    assert facts["before"][0]["like_retrained"] == "unlike"
+    assert facts["retrained"]["like_the_others"].count("unlike") <= 2
+
+
+def test_a_model_of_the_same_kind_is_not_called_unlike(found):
+    """The verdict must be able to go the other way."""
+    facts = judged(found | {"jit": [measured(6, 99)]})
+    assert facts["jit"][0]["like_retrained"] != "unlike"
+
+
+def test_the_bars_of_each_lane_sum_to_all_records(found):
+    """None falls off either end of the axis."""
+    figure = draw(found, judged(found))
+    for axes in figure.axes:
+        heights = [patch.get_data().values.sum() for patch in axes.patches]
+        assert heights == pytest.approx([1] * len(heights))
+
+
+def test_the_experiment_compares_models_that_it_made(tmp_path, monkeypatch):
+    """A net that trains for one epoch, and jit replaced: the rest is the experiment's own."""
+    seen = []
+
+    def short(records, seed):
+        seen.append((len(records), seed))
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
+
+    monkeypatch.setattr(entropy, "trained", short)
+    monkeypatch.setattr(entropy, "jit", lambda model, *_, **__: model)
+    with torch.random.fork_rng(devices=[]):
+        facts = experiment(tmp_path, seeds=range(4))
+    assert {path.name for path in tmp_path.iterdir()} == {"entropy.png", "entropy.svg"}
+    assert facts["n"] == 119
+    assert facts["retrained_models"] == 4
+    retrained = [(1079, 1000), (1079, 1001), (1079, 1002), (1079, 1003)]
+    assert seen == [*retrained, (1198, 0), (1198, 1), (1198, 2)]
+
+
+def test_one_seed_has_no_spread(tmp_path, monkeypatch):
+    """Refused by the score, in its words."""
+    monkeypatch.setattr(
+        entropy,
+        "trained",
+        lambda *_: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval(),
+    )
+    monkeypatch.setattr(entropy, "jit", lambda model, *_, **__: model)
+    with torch.random.fork_rng(devices=[]), pytest.raises(InputError) as refused:
+        experiment(tmp_path, seeds=range(1))
+    assert str(refused.value) == (
+        "Wanted at least two retrained models. Got 1. "
+        "Retrain with another seed: without a spread there is nothing to be within."
+    )
+
+
+def test_a_net_learns_what_it_is_given_and_draws_from_no_global_state(random_state_kept):
+    """300 digits, of which the answers are then right."""
+    with random_state_kept():
+        data = parts()
+        model = trained(data.retain.take(range(300)), 0)
+    with torch.no_grad():
+        right = model(data.retain.x[:300]).argmax(1) == data.retain.y[:300]
+    assert float(right.float().mean()) > 0.95
