@@ -13,7 +13,7 @@ from efface.types import Action, Records, Split
 GONE, ALL = 40, 400
 
 
-def fitted(outputs=1, features=8, *, seed=0, bias=False):
+def least_squares(outputs=1, features=8, *, seed=0, bias=False):
     """A linear model that is the least-squares fit of all records in float64, and these."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(features, features, generator=generator, dtype=torch.float64)
@@ -24,7 +24,7 @@ def fitted(outputs=1, features=8, *, seed=0, bias=False):
     y = y + x @ torch.randn(features, outputs, generator=generator, dtype=torch.float64)
     model = nn.Linear(features, outputs, bias=bias).double().eval()
     put(model, fitted(x, y, bias=bias))
-    return model, Records(x, y, task=fitted(scale=1.0))
+    return model, Records(x, y, task=regression(scale=1.0))
 
 
 def fitted(x, y, *, ridge=0.0, bias=False):
@@ -57,7 +57,7 @@ def weights_of(model):
 @pytest.mark.parametrize("ridge", [0.0, 0.3])
 def test_with_the_true_hessian_one_step_is_retraining(outputs, ridge):
     """The step itself is exact where the loss is quadratic: what is missed is the estimate's."""
-    _, records = fitted(outputs)
+    _, records = least_squares(outputs)
     x, y = records.x, records.y
     best, wanted = fitted(x, y, ridge=ridge), fitted(x[GONE:], y[GONE:], ridge=ridge)
     gone, stay = x[:GONE], x[GONE:]
@@ -74,7 +74,7 @@ def test_with_the_true_hessian_one_step_is_retraining(outputs, ridge):
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_estimate_is_the_hessian_of_the_forget_records(outputs, bias):
     """So the step is w* + n_f/n_r H_f⁻¹ ∇_f to the last digit: no losses of D_f say more."""
-    model, records = fitted(outputs, bias=bias)
+    model, records = least_squares(outputs, bias=bias)
     told = {"retained_records": ALL - GONE, "damping": 0.0, "perturbations": 100}
     result = source_free_newton(model, Split(records.take(range(GONE))), **told)
     x, y = records.x[:GONE], records.y[:GONE]
@@ -90,7 +90,7 @@ def misses(share, seeds=20):
     """|w_u − w_retrain| / |w* − w_retrain| of the source-free step, a mean over problems."""
     found = []
     for seed in range(seeds):
-        model, records = fitted(seed=seed)
+        model, records = least_squares(seed=seed)
         gone = round(share * ALL)
         told = {"retained_records": ALL - gone, "damping": 0.0, "perturbations": 80}
         result = source_free_newton(model, Split(records.take(range(gone))), **told)
@@ -138,7 +138,7 @@ def test_the_bends_of_cross_entropy_are_p_minus_its_square():
 
 def test_strength_multiplies_the_step_and_nothing_said_is_a_tenth_forgotten():
     """n_r is nine n_f then; strength 0 is the given model."""
-    model, records = fitted(3)
+    model, records = least_squares(3)
     split = Split(records.take(range(GONE)))
     told = source_free_newton(model, split, retained_records=9 * GONE)
     step = weights_of(told) - weights_of(model)
@@ -166,7 +166,7 @@ def test_it_forgets_digits_a_little(tiny_net, digits):
 
 def test_the_guard_is_asked_once_and_halves_the_step():
     """It has put the student back; half the step is tried next."""
-    model, records = fitted()
+    model, records = least_squares()
     split, seen = Split(records.take(range(GONE))), []
     verdicts = iter([Action.HALVE_LR, Action.HALVE_LR, Action.CONTINUE])
 
@@ -181,19 +181,19 @@ def test_the_guard_is_asked_once_and_halves_the_step():
     steps = [weights - weights_of(model) for weights, _ in seen]
     torch.testing.assert_close(steps[1], steps[0] / 2)
     torch.testing.assert_close(steps[2], steps[0] / 4)
-    loss = records.task.loss(model(split.forget.x).detach(), split.forget.y).mean()
+    loss = records.adapter.loss(model(split.forget.x).detach(), split.forget.y).mean()
     assert [value for _, value in seen] == pytest.approx([float(loss)] * 3)
 
 
-def test_many_labels_and_one_unit_are_served():
+def test_multilabel_and_one_unit_are_served():
     """What one row of numbers can mean."""
     x = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
-    for k, y, task in (
+    for k, y, adapter in (
         (1, torch.arange(30) % 2, multiclass),
         (3, torch.arange(90).reshape(30, 3) % 2, multilabel),
     ):
         model = nn.Linear(5, k)
-        result = source_free_newton(model, Split(Records(x, y, task=task)))
+        result = source_free_newton(model, Split(Records(x, y, task=adapter)))
         assert weights_of(result).isfinite().all()
         assert not weights_of(result).equal(weights_of(model))
 
@@ -209,7 +209,7 @@ def test_many_labels_and_one_unit_are_served():
 )
 def test_settings_that_mean_nothing_are_refused_by_name(settings, words):
     """In words, before anything happens."""
-    model, records = fitted()
+    model, records = least_squares()
     with pytest.raises(InputError) as error:
         source_free_newton(model, Split(records), **settings)
     assert str(error.value) == f"{words} Keep the default, or raise it."
@@ -230,7 +230,7 @@ def test_with_weight_decay_the_method_is_retraining_where_both_hessians_are_one(
 
     model = nn.Linear(6, 1, bias=False).double().eval()
     put(model, ridge(x, y))
-    split = Split(Records(gone, y[:GONE], task=fitted(scale=1.0)))
+    split = Split(Records(gone, y[:GONE], task=regression(scale=1.0)))
     settings = {"retained_records": ALL - GONE, "damping": decay, "perturbations": 200}
     result = source_free_newton(model, split, **settings).weight.detach()
     torch.testing.assert_close(result, ridge(x[GONE:], y[GONE:]), rtol=0, atol=1e-9)
