@@ -1,21 +1,29 @@
-"""The only training loop: per-record means, any number of processes, a guard after each step."""
+"""The only training loop: losses are means over records, shared by any number of processes.
+
+``descend`` takes steps and ``mean_gradient`` takes none; ``train_epochs`` is "a loss and an
+optimizer for k epochs"; ``Trainer`` runs single epochs of several kinds under one callback.
+``train_mode`` switches dropout and BatchNorm on; ``task_loss`` is what the model was trained with.
+"""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from efface.memory import is_out_of_memory, make_room
-from efface.task import device_of
+from efface.task import device_of, outputs, task_of
 from efface.types import Action, Callback, Records, no_callback
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
 Loss = Callable[[nn.Module, Records, int], Float[Tensor, " m"]]
-"""``loss(student, batch, step)``: one number a record of the batch."""
+"""``loss(student, batch, step)``: one number per record of the batch, shape (m,)."""
 
 Rate = Callable[[float, float], float]
 """``rate(loss, gradient_norm)``: the learning rate of the step that is about to be taken."""
@@ -36,91 +44,208 @@ def descend(
     rate: Rate | None = None,
     first_step: int = 0,
 ) -> nn.Module:
-    """Change ``student`` by ``steps`` steps down the mean of ``loss`` over the records of a step.
+    """Train ``student`` in place, steps ``first_step`` to ``steps``, on the mean of ``loss``.
 
-    Records come in a fresh seeded order each epoch. A step is cut into micro-batches and shared
-    among the processes that ``accelerate launch`` started: neither changes the sum. Out of memory
-    halves the micro-batch from there on, and the step is taken anew. When ``callback``
-    answers HALVE it has put the student back; the same records are tried at half the learning rate.
-    ``rate`` sets the learning rate of each step anew, from the mean loss and the gradient's norm.
+    Records come in a new seeded order each epoch. A step is cut into micro-batches and shared
+    among the processes that ``accelerate launch`` started; neither changes the sum. Out of memory
+    halves the micro-batch from there on, and the step is repeated. On HALVE_LR, ``callback`` has
+    restored the student, and the same records are tried again at half the learning rate. ``rate``
+    sets the learning rate of each step from its mean loss and gradient norm.
     """
     step, share = first_step, 1.0
     while step < steps and len(records):
-        batch = records.take(_rows_of(step, len(records), batch_size, seed))
-        value, micro_batch = _gradients(student, loss, batch, step, micro_batch)
+        batch = records.take(_batch_rows(step, len(records), batch_size, seed))
+        value, micro_batch = _backward(student, loss, batch, step, micro_batch)
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(student.parameters(), clip_norm)
         if rate is not None:
-            _set_rate(optimizer, share * rate(value, _gradient_norm(student)))
+            gradients = [weight.grad for weight in student.parameters() if weight.grad is not None]
+            norm = float(nn.utils.get_total_norm(gradients))
+            for group in optimizer.param_groups:
+                group["lr"] = share * rate(value, norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        verdict = callback(student, value)
-        if verdict is Action.STOP:
+        action = callback(student, value)
+        if action is Action.STOP:
             break
-        if verdict is Action.HALVE_LR:
-            share *= 0.5
-            _halve(optimizer)
+        if action is Action.CONTINUE:
+            step += 1
             continue
-        step += 1
+        share *= 0.5
+        for group in optimizer.param_groups:
+            group["lr"] *= 0.5
+        optimizer.state.clear()  # momentum would carry on the step that was just undone
     return student
 
 
 def mean_gradient(
     student: nn.Module, loss: Loss, records: Records, *, micro_batch: int = 128
 ) -> list[Tensor | None]:
-    """The gradient of the mean loss over all records, one tensor a weight.
+    """The gradient of the mean loss over all records, one tensor per weight, None if frozen.
 
-    None for a weight that may not move; none is left in the student. Shared among processes as a
-    step is.
+    Shared among processes as a step is; no gradient is left in the student.
     """
-    _gradients(student, loss, records, 0, micro_batch)
-    found = [weight.grad for weight in student.parameters()]
+    _backward(student, loss, records, 0, micro_batch)
+    gradients = [weight.grad for weight in student.parameters()]
     student.zero_grad(set_to_none=True)
-    return found
+    return gradients
 
 
-def _rows_of(step: int, total: int, per_step: int, seed: int) -> Tensor:
+def steps_per_epoch(records: Records, batch_size: int) -> int:
+    """Steps in which each record is used once; the last may be smaller."""
+    return -(-len(records) // batch_size)
+
+
+def train_epochs(
+    student: nn.Module,
+    loss: Loss,
+    records: Records,
+    optimizer: torch.optim.Optimizer,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    training_mode: bool = False,
+    callback: Callback = no_callback,
+) -> nn.Module:
+    """Train ``student`` in place for ``epochs`` passes over the records; returned in eval mode.
+
+    In training mode dropout draws from ``seed``, and BatchNorm takes its statistics from whole
+    steps where memory allows.
+    """
+    with train_mode(student, seed, enabled=training_mode):
+        descend(
+            student,
+            loss,
+            records,
+            optimizer=optimizer,
+            steps=epochs * steps_per_epoch(records, batch_size),
+            seed=seed,
+            callback=callback,
+            batch_size=batch_size,
+            # a micro-batch would give BatchNorm statistics of its own
+            micro_batch=batch_size if training_mode else 128,
+        )
+    return student.eval()
+
+
+class Trainer:
+    """Single epochs, each with its own loss and records, of one student under one callback.
+
+    Once the callback has answered STOP, ``stopped`` is True and further epochs do nothing.
+    """
+
+    def __init__(self, student: nn.Module, *, seed: int, callback: Callback) -> None:
+        self.student, self.stopped = student, False
+        self._seed, self._callback = seed, callback
+
+    def run_epoch(
+        self,
+        loss: Loss,
+        records: Records,
+        optimizer: torch.optim.Optimizer,
+        *,
+        batch_size: int,
+        epoch: int = 0,
+        micro_batch: int = 128,
+        clip_norm: float | None = None,
+    ) -> None:
+        """One pass over the records; ``epoch`` and the seed draw their order."""
+        if self.stopped:
+            return
+        steps = steps_per_epoch(records, batch_size)
+        descend(
+            self.student,
+            loss,
+            records,
+            optimizer=optimizer,
+            first_step=epoch * steps,
+            steps=(epoch + 1) * steps,
+            seed=self._seed,
+            callback=self._observe,
+            batch_size=batch_size,
+            micro_batch=micro_batch,
+            clip_norm=clip_norm,
+        )
+
+    def _observe(self, student: nn.Module, loss: float) -> Action:
+        action = self._callback(student, loss)
+        self.stopped = action is Action.STOP
+        return action
+
+
+@contextmanager
+def train_mode(student: nn.Module, seed: int, *, enabled: bool = True) -> Iterator[None]:
+    """Training mode inside, random numbers from ``seed``; the global random state is restored.
+
+    BatchNorm whose weights are all frozen stays in eval mode, so its buffers do not change.
+    """
+    if not enabled:
+        yield
+        return
+    student.train()
+    for module in student.modules():
+        weights = list(module.parameters(recurse=False))
+        if isinstance(module, _BatchNorm) and weights:
+            module.train(any(weight.requires_grad for weight in weights))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+    student.eval()
+
+
+def task_loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
+    """The task's own training loss, one number per record."""
+    return task_of(batch).loss(outputs(student, batch), batch.y)
+
+
+def with_task(records: Records) -> Records:
+    """The records with their task set: a batch may be too small to see regression's scale."""
+    return replace(records, task=task_of(records)) if len(records) else records
+
+
+def _batch_rows(step: int, total: int, batch_size: int, seed: int) -> Tensor:
     """The rows of one step; the rows of an epoch's steps are a permutation of all rows."""
-    steps_an_epoch = -(-total // per_step)
-    epoch, place = divmod(step, steps_an_epoch)
+    epoch, place = divmod(step, -(-total // batch_size))
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(total, generator=generator)
-    return order[place * per_step : (place + 1) * per_step]
+    return order[place * batch_size : (place + 1) * batch_size]
 
 
-def _gradients(
+def _backward(
     student: nn.Module, loss: Loss, batch: Records, step: int, micro: int
 ) -> tuple[float, int]:
-    """Leave the gradient of the step's mean loss in the student; that mean, and the micro-batch."""
+    """Leave the gradient of the mean loss in the student; returns that mean and the micro-batch."""
     while True:
         try:
-            total = _accumulated(student, loss, batch, step, micro)
+            total = _accumulate(student, loss, batch, step, micro)
         except (RuntimeError, MemoryError) as error:
             if micro == 1 or not is_out_of_memory(error):
                 raise
-            total = None
-        if total is not None:
-            return _summed_over_processes(student, total), micro
+        else:
+            return _sum_over_processes(student, total), micro
+        # after the except clause: until its end the traceback keeps the failed graph in memory
         student.zero_grad(set_to_none=True)
         micro = max(1, min(micro, len(batch)) // 2)
         make_room()
 
 
-def _accumulated(
+def _accumulate(
     student: nn.Module, loss: Loss, batch: Records, step: int, micro: int
 ) -> Float[Tensor, ""]:
-    """This process's share of the mean loss, its gradient in the student."""
+    """This process's share of the mean loss; its gradient is added to the student's."""
     device = device_of(student)
     total = torch.zeros((), device=device)
-    for part in _share(batch.to(device), micro):
+    for part in _micro_batches(batch.to(device), micro):
+        # divided by the whole step, not by the part: the sum is the same however it is cut
         part_loss = loss(student, part, step).sum() / len(batch)
         part_loss.backward()
         total = total + part_loss.detach()
     return total
 
 
-def _share(batch: Records, micro: int) -> Iterator[Records]:
-    """This process's records of a step, in micro-batches; none when records are fewer."""
+def _micro_batches(batch: Records, micro: int) -> Iterator[Records]:
+    """This process's records of a step; none when there are fewer records than processes."""
     state = _processes(batch.x.device)
     rows = torch.arange(len(batch))[state.process_index :: state.num_processes]
     for part in rows.split(micro) if len(rows) else ():
@@ -128,41 +253,23 @@ def _share(batch: Records, micro: int) -> Iterator[Records]:
 
 
 def _processes(device: torch.device) -> "PartialState":
-    """The processes that share a step; told of the CPU, since it takes a GPU for granted else."""
     from accelerate import PartialState
 
+    # without ``cpu`` accelerate would claim a GPU for a model that is on the CPU
     return PartialState(cpu=device.type == "cpu")
 
 
-def _summed_over_processes(student: nn.Module, total: Tensor) -> float:
-    """One sum for all gradients and the loss: every process then takes the same step."""
+def _sum_over_processes(student: nn.Module, total: Tensor) -> float:
+    """Sum all gradients and the loss in one call, so that every process takes the same step."""
     if _processes(device_of(student)).num_processes > 1:
         from accelerate.utils import reduce
 
         weights = [weight for weight in student.parameters() if weight.requires_grad]
+        # a process without records has no gradients, but has to take part in the sum
         flat = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
         joined = torch.cat([g.reshape(-1) for g in flat] + [total.reshape(1).to(flat[0].dtype)])
         joined = reduce(joined, reduction="sum")
-        sizes = [w.numel() for w in weights]
-        *parts, last = joined.split([*sizes, 1])  # type: ignore[union-attr]
+        *parts, total = joined.split([*(w.numel() for w in weights), 1])  # type: ignore[union-attr]
         for weight, part in zip(weights, parts, strict=True):
             weight.grad = part.reshape(weight.shape).clone()
-        return float(last)
     return float(total)
-
-
-def _gradient_norm(student: nn.Module) -> float:
-    gradients = [weight.grad for weight in student.parameters() if weight.grad is not None]
-    return float(nn.utils.get_total_norm(gradients))
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-
-
-def _halve(optimizer: torch.optim.Optimizer) -> None:
-    """Half the learning rate, and no momentum from the step that was taken back."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["lr"] * 0.5
-    optimizer.state.clear()

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from efface.methods.parts.needs import refuse_unless_classes, refuse_without
 from efface.methods.parts.relabelled import Draw, other_class, relabelled, together
-from efface.methods.parts.training import trained
 from efface.task import trainable_copy
+from efface.training import train_epochs
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -52,7 +52,7 @@ def amnesiac(
     student = trainable_copy(model)
     if not len(split.forget):
         return student
-    return trained(
+    return train_epochs(
         student,
         relabelled(_another(split.forget, seed)),
         together(split.forget, split.retain),

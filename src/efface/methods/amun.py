@@ -23,11 +23,10 @@ from torch import nn
 from efface.errors import InputError
 from efface.methods.parts.closest import Closest, closest
 from efface.methods.parts.needs import refuse_unless_classes
-from efface.methods.parts.phases import Phases
 from efface.methods.parts.ranges import refuse_0
 from efface.methods.parts.retained import together
-from efface.methods.parts.training import own_loss
 from efface.task import frozen_teacher, multiclass, trainable_copy
+from efface.training import Trainer, task_loss
 from efface.types import Callback, Records, Split, no_callback
 
 logger = logging.getLogger(__name__)
@@ -91,9 +90,9 @@ def amun(
         weight_decay=weight_decay,
     )
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, decay_every, gamma=0.1)
-    phases, told = Phases(student, seed=seed, callback=callback), {"optimizer": optimizer}
+    trainer, told = Trainer(student, seed=seed, callback=callback), {"optimizer": optimizer}
     for epoch in range(epochs):
-        phases.descend(own_loss, lessons, batch_size=batch_size, epoch=epoch, **told)
+        trainer.run_epoch(task_loss, lessons, batch_size=batch_size, epoch=epoch, **told)
         schedule.step()
     return student
 

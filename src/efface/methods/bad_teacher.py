@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from efface.methods.parts.needs import refuse_without
-from efface.methods.parts.phases import Phases
 from efface.methods.parts.ranges import refuse_0, refuse_no_share
 from efface.methods.parts.retained import sampled, together, without_labels
 from efface.methods.parts.untrained import untrained
 from efface.task import frozen_teacher, task_of, trainable_copy
+from efface.training import Trainer
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -70,11 +70,11 @@ def bad_teacher(
         return task.divergence(target(batch) / temperature, answer / temperature)
 
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * strength)
-    phases = Phases(student, seed=seed, callback=callback)
+    trainer = Trainer(student, seed=seed, callback=callback)
     lessons = _lessons(split, retained_share, seed)
     told = {"optimizer": optimizer, "batch_size": batch_size}
     for epoch in range(epochs):
-        phases.descend(loss, lessons, **told, epoch=epoch)
+        trainer.run_epoch(loss, lessons, **told, epoch=epoch)
     return student
 
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from efface.methods.parts.head import features_of
 from efface.methods.parts.needs import refuse_unless_classes
 from efface.methods.parts.retained import without_labels
-from efface.methods.parts.training import trained
 from efface.methods.parts.widened import Widened
 from efface.task import task_of, trainable_copy
+from efface.training import train_epochs
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -64,7 +64,7 @@ def boundary_expand(
         return student
     features_of(student, forget.take([0]))  # refuses a net without a head
     wide, rate = Widened(student, seed=seed), learning_rate * strength
-    trained(
+    train_epochs(
         wide,
         _of_the_new_class,
         forget,

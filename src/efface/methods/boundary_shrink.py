@@ -30,9 +30,9 @@ from efface.memory import in_parts
 from efface.methods.parts.adversarial import input_gradient, signed, within
 from efface.methods.parts.needs import refuse_unless_classes
 from efface.methods.parts.ranges import refuse_below_0
-from efface.methods.parts.training import own_loss, trained
 from efface.methods.parts.unseen import answer_of
 from efface.task import device_of, frozen_teacher, task_of, trainable_copy
+from efface.training import task_loss, train_epochs
 from efface.types import Callback, Records, Split, no_callback
 
 logger = logging.getLogger(__name__)
@@ -79,9 +79,9 @@ def boundary_shrink(
     if not len(forget):
         return student
     labels = _nearest(frozen_teacher(model), forget, bound, keep_own=reinforce_unflipped)
-    return trained(
+    return train_epochs(
         student,
-        own_loss,
+        task_loss,
         replace(forget, y=labels),
         optimizer=torch.optim.SGD(
             student.parameters(), lr=learning_rate * strength, momentum=momentum

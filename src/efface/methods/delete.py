@@ -20,9 +20,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.methods.parts.needs import refuse_unless_classes
-from efface.methods.parts.training import trained
 from efface.task import frozen_teacher, multiclass, outputs, predict, trainable_copy
-from efface.training import Loss
+from efface.training import Loss, train_epochs
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -65,7 +64,7 @@ def delete(
     optimizer = torch.optim.SGD(
         student.parameters(), lr=learning_rate * strength, momentum=momentum
     )
-    return trained(
+    return train_epochs(
         student,
         _towards(forget.ids, _without_own_class(model, forget)),
         forget,

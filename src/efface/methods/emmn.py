@@ -16,17 +16,14 @@ noise is made in eval mode, where it was made in whatever mode the model was in;
 eval mode, where BatchNorm took its statistics from the noise.
 """
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor, nn
 
 from efface.methods.parts.needs import refuse_unless_classes, refuse_without
 from efface.methods.parts.noise_images import made_from_noise
-from efface.methods.parts.phases import Phases
 from efface.methods.parts.retained import repeated, together, without_labels
-from efface.methods.parts.training import training
 from efface.task import device_of, frozen_teacher, task_of, trainable_copy
+from efface.training import Trainer, train_mode
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -75,21 +72,21 @@ def emmn(
     task = task_of(split.forget)
     like = without_labels(split.forget, task)
     staying = [one for one in range(_classes(teacher, like)) if one not in split.forget_classes]
-    told = {"adapter": task, "rate": NOISE_RATE}
+    told = {"task": task, "rate": NOISE_RATE}
     away = _labels(split.forget_classes, noise_per_class)
     going = {"sign": -1.0, "penalty": PENALTY, "steps": noise_steps, "seed": seed}
     gone = made_from_noise(teacher, like, away, **told, **going)
     keeping = {"sign": 1.0, "penalty": 0.0, "steps": retained_steps, "seed": seed + APART}
     kept = made_from_noise(teacher, like, _labels(staying, noise_per_class), **told, **keeping)
     shown = repeated(kept, copies)
-    phases = Phases(student, seed=seed, callback=callback)
+    trainer = Trainer(student, seed=seed, callback=callback)
     impair = (together(repeated(gone, copies), shown), strength, impair_epochs)
-    with training(student, seed) if training_mode else nullcontext():
+    with train_mode(student, seed, enabled=training_mode):
         for records, rate, passes in (impair, (shown, 1.0, repair_epochs)):
             optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * rate)
             step = {"optimizer": optimizer, "batch_size": batch_size}
             for epoch in range(passes):
-                phases.descend(_loss, records, **step, epoch=epoch)
+                trainer.run_epoch(_loss, records, **step, epoch=epoch)
     return student
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from efface.methods.parts.needs import refuse_without
-from efface.methods.parts.training import own_loss, trained, with_one_adapter
 from efface.task import trainable_copy
+from efface.training import task_loss, train_epochs, with_task
 from efface.types import Callback, Split, no_callback
 
 
@@ -50,10 +50,10 @@ def finetune(
     """
     refuse_without(split, "finetune", "retain")
     student = trainable_copy(model)
-    return trained(
+    return train_epochs(
         student,
-        own_loss,
-        with_one_adapter(split.retain),
+        task_loss,
+        with_task(split.retain),
         optimizer=torch.optim.SGD(
             student.parameters(),
             lr=learning_rate * strength,

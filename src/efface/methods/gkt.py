@@ -27,7 +27,6 @@ Departures from their code (ayushkumartarun/zero-shot-unlearning):
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -38,13 +37,11 @@ from efface.methods.parts.attention import attended
 from efface.methods.parts.generator import generator_for
 from efface.methods.parts.needs import refuse_unless_classes, refuse_without
 from efface.methods.parts.neighbours import normals
-from efface.methods.parts.phases import Phases
 from efface.methods.parts.ranges import refuse_fewer, refuse_no_share
 from efface.methods.parts.retained import without_labels
-from efface.methods.parts.training import training
 from efface.methods.parts.untrained import from_fresh, untrained
 from efface.task import device_of, frozen_teacher, shared_view, task_of
-from efface.training import Loss, descend
+from efface.training import Loss, Trainer, descend, train_mode
 from efface.types import Callback, Records, Split, no_callback
 
 logger = logging.getLogger(__name__)
@@ -106,9 +103,9 @@ def gkt(
     generator.to(device_of(model))
     making = torch.optim.Adam(generator.parameters(), lr=generator_rate)
     learning = torch.optim.Adam(student.parameters(), lr=learning_rate * strength)
-    phases = Phases(student, seed=seed, callback=from_fresh(student, callback))
+    trainer = Trainer(student, seed=seed, callback=from_fresh(student, callback))
     gate, passed = _gate(split.forget_classes, threshold), []
-    with training(student, seed) if training_mode else nullcontext():
+    with train_mode(student, seed, enabled=training_mode):
         apart = _agreement(teacher, shared_view(student), gate)
         for number in range(rounds):
             drawn = _drawn(like, batch_size, seed=seed, step=number)
@@ -121,8 +118,8 @@ def gkt(
             whole = {"batch_size": len(lesson), "micro_batch": len(lesson)}
             for epoch in range(student_steps * (len(lesson) > 1)):
                 step = {"optimizer": learning, "epoch": epoch, "clip_norm": LONGEST}
-                phases.descend(loss, lesson, **step, **whole)
-            if phases.ended:
+                trainer.run_epoch(loss, lesson, **step, **whole)
+            if trainer.stopped:
                 break
     _tell(passed, batch_size)
     return student.eval()

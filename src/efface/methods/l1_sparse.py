@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from efface.methods.parts.needs import refuse_without
-from efface.methods.parts.training import own_loss, steps_an_epoch, trained, with_one_adapter
 from efface.task import trainable_copy
-from efface.training import Loss
+from efface.training import Loss, steps_per_epoch, task_loss, train_epochs, with_task
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -53,9 +52,9 @@ def l1_sparse(
         InputError: ``retain`` is missing.
     """
     refuse_without(split, "l1_sparse", "retain")
-    student, retain = trainable_copy(model), with_one_adapter(split.retain)
-    steps = epochs * steps_an_epoch(retain, batch_size)
-    return trained(
+    student, retain = trainable_copy(model), with_task(split.retain)
+    steps = epochs * steps_per_epoch(retain, batch_size)
+    return train_epochs(
         student,
         _penalised(penalty * strength, epochs, steps),
         retain,
@@ -74,7 +73,7 @@ def _penalised(penalty: float, epochs: int, steps: int) -> Loss:
     """The loss of each record and γ_t ‖θ‖₁ beside it: the mean over a step has it once."""
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        own = own_loss(student, batch, step)
+        own = task_loss(student, batch, step)
         now = penalty * (1 - step * epochs // steps / epochs)
         if not now:
             return own

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from efface.methods.parts.needs import refuse_unless_classes
-from efface.methods.parts.training import steps_an_epoch, trained
 from efface.task import frozen_teacher, multiclass, outputs, predict, task_of, trainable_copy
-from efface.training import Loss
+from efface.training import Loss, steps_per_epoch, train_epochs
 from efface.types import Action, Callback, Records, Split, no_callback
 
 
@@ -49,7 +48,7 @@ def mislabel(
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     if not len(forget):
         return student
-    return trained(
+    return train_epochs(
         student,
         _until_it_flips(_runner_up(model, forget)),
         forget,
@@ -58,7 +57,7 @@ def mislabel(
         batch_size=batch_size,
         training_mode=False,
         seed=seed,
-        callback=_ending(callback, steps_an_epoch(forget, batch_size)),
+        callback=_ending(callback, steps_per_epoch(forget, batch_size)),
     )
 
 

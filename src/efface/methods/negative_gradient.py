@@ -11,8 +11,8 @@ of the forget records into BatchNorm; ``training_mode`` brings that back.
 import torch
 from torch import Tensor, nn
 
-from efface.methods.parts.training import own_loss, trained, with_one_adapter
 from efface.task import trainable_copy
+from efface.training import task_loss, train_epochs, with_task
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -46,10 +46,10 @@ def negative_gradient(
         callback: called after each step.
     """
     student = trainable_copy(model)
-    return trained(
+    return train_epochs(
         student,
         _away,
-        with_one_adapter(split.forget),
+        with_task(split.forget),
         optimizer=torch.optim.SGD(
             student.parameters(),
             lr=learning_rate * strength,
@@ -65,4 +65,4 @@ def negative_gradient(
 
 
 def _away(student: nn.Module, batch: Records, step: int) -> Tensor:
-    return -own_loss(student, batch, step)
+    return -task_loss(student, batch, step)

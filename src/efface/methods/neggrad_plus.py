@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.methods.parts.needs import refuse_without
-from efface.methods.parts.training import own_loss, steps_an_epoch, trained, with_one_adapter
 from efface.task import trainable_copy
-from efface.training import Loss
+from efface.training import Loss, steps_per_epoch, task_loss, train_epochs, with_task
 from efface.types import Callback, Records, Split, no_callback, record_key
 
 
@@ -62,12 +61,12 @@ def neggrad_plus(
     refuse_without(split, "neggrad_plus", "retain")
     weight = forget_weight * strength
     _refuse_weight(weight)
-    student, retain = trainable_copy(model), with_one_adapter(split.retain)
+    student, retain = trainable_copy(model), with_task(split.retain)
     if not len(split.forget):
         return student
-    return trained(
+    return train_epochs(
         student,
-        _both(retain, split.forget, weight, steps_an_epoch(retain, batch_size)),
+        _both(retain, split.forget, weight, steps_per_epoch(retain, batch_size)),
         retain,
         optimizer=torch.optim.SGD(
             student.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay
@@ -96,12 +95,12 @@ def _both(retain: Records, forget: Records, weight: float, an_epoch: int) -> Los
     order = sorted(range(len(forget)), key=lambda row: record_key(forget.ids[row]))
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        down = (1 - weight) * own_loss(student, batch, step)
+        down = (1 - weight) * task_loss(student, batch, step)
         if not weight:
             return down
         epoch = step // an_epoch
         rows = [order[(rank[identity] + epoch) % len(order)] for identity in batch.ids]
         partners = forget.take(rows).to(batch.x.device)
-        return down - weight * own_loss(student, partners, step)
+        return down - weight * task_loss(student, partners, step)
 
     return loss

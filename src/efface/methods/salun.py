@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from efface.errors import InputError
 from efface.methods.parts.needs import refuse_unless_classes
 from efface.methods.parts.relabelled import randomly_taught
-from efface.methods.parts.training import own_loss, with_one_adapter
 from efface.task import trainable_copy
-from efface.training import mean_gradient
+from efface.training import mean_gradient, task_loss, with_task
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -88,7 +87,7 @@ def salun(
 
 def _salient(student: nn.Module, forget: Records, keep: float) -> dict[nn.Parameter, Tensor]:
     """Of each weight that may move, where the gradient is among the ``keep`` largest of all."""
-    gradients = mean_gradient(student, own_loss, with_one_adapter(forget))
+    gradients = mean_gradient(student, task_loss, with_task(forget))
     pairs = zip(student.parameters(), gradients, strict=True)
     found = {weight: gradient for weight, gradient in pairs if gradient is not None}
     sizes = torch.cat([gradient.abs().reshape(-1) for gradient in found.values()])

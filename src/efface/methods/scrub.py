@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from efface.methods.parts.needs import refuse_without
-from efface.methods.parts.phases import Phases
 from efface.methods.parts.ranges import refuse_0
 from efface.task import frozen_teacher, task_of, trainable_copy
-from efface.training import Loss
+from efface.training import Loss, Trainer
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -75,12 +74,12 @@ def scrub(
     optimizer = torch.optim.SGD(
         student.parameters(), lr=learning_rate, momentum=0.9, weight_decay=weight_decay
     )
-    phases = Phases(student, seed=seed, callback=callback)
+    trainer = Trainer(student, seed=seed, callback=callback)
     for epoch in range(epochs):
         told = {"optimizer": optimizer, "epoch": epoch}
         if epoch < max_epochs:
-            phases.descend(away, split.forget, batch_size=forget_batch_size, **told)
-        phases.descend(back, split.retain, batch_size=batch_size, **told)
+            trainer.run_epoch(away, split.forget, batch_size=forget_batch_size, **told)
+        trainer.run_epoch(back, split.retain, batch_size=batch_size, **told)
     return student
 
 

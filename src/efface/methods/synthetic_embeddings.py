@@ -27,9 +27,8 @@ from efface.methods.parts.embeddings import drawn_embeddings
 from efface.methods.parts.head import head_of, refuse_frozen
 from efface.methods.parts.needs import refuse_without
 from efface.methods.parts.ranges import refuse_0
-from efface.methods.parts.training import steps_an_epoch
 from efface.task import multiclass, trainable_copy
-from efface.training import Loss, descend
+from efface.training import Loss, descend, steps_per_epoch
 from efface.types import Action, Callback, Records, Split, no_callback
 
 
@@ -85,7 +84,7 @@ def synthetic_embeddings(
         optimizer=torch.optim.SGD(
             head.parameters(), lr=learning_rate * strength, momentum=momentum
         ),
-        steps=epochs * steps_an_epoch(lessons, batch_size),
+        steps=epochs * steps_per_epoch(lessons, batch_size),
         seed=seed,
         callback=whole,
         batch_size=batch_size,

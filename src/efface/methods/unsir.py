@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from efface.methods.parts.needs import refuse_unless_classes, refuse_without
 from efface.methods.parts.noise_images import made_from_noise
-from efface.methods.parts.phases import Phases
 from efface.methods.parts.retained import repeated, sampled_of_each_class, together
 from efface.task import frozen_teacher, task_of, trainable_copy
+from efface.training import Trainer
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -77,8 +77,8 @@ def unsir(
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
         return task.loss(task.outputs(student, batch.x), batch.y)
 
-    phases = Phases(student, seed=seed, callback=callback)
+    trainer = Trainer(student, seed=seed, callback=callback)
     for records, rate in ((impairing, strength), (staying, repair_rate)):
         optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * rate)
-        phases.descend(loss, records, optimizer=optimizer, batch_size=batch_size)
+        trainer.run_epoch(loss, records, optimizer=optimizer, batch_size=batch_size)
     return student

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods.parts.training import own_loss, steps_an_epoch, trained, with_one_adapter
 from efface.metrics.measure import evaluate
 from efface.passes import Passes
 from efface.precision import upcast_to_fp32
 from efface.task import trainable_copy
+from efface.training import steps_per_epoch, task_loss, train_epochs, with_task
 from efface.types import Action, Callback, Records
 
 LEARNING_RATES = (1e-4, 1e-3, 1e-2)
@@ -76,15 +76,15 @@ def relearning(
     """
     _refuse_nonsense(forget, on, epochs=epochs, every=every)
     wanted = _wanted(original, tolerance)
-    on, most = with_one_adapter(on), epochs * steps_an_epoch(on, batch_size)
+    on, most = with_task(on), epochs * steps_per_epoch(on, batch_size)
     found = []
     for rate in learning_rates:
         student = _free(trainable_copy(upcast_to_fp32(model)))
         callback, shares = _reading(forget, every, most)
         first = _right(student, forget)
-        trained(
+        train_epochs(
             student,
-            own_loss,
+            task_loss,
             on,
             optimizer=torch.optim.Adam(student.parameters(), lr=rate),
             epochs=epochs,
@@ -108,7 +108,7 @@ def relearning_cost(
     every: int = 1,
 ) -> Passes:
     """The passes of ``relearning``: of each curve, its training and its readings."""
-    most = epochs * steps_an_epoch(on, batch_size)
+    most = epochs * steps_per_epoch(on, batch_size)
     readings = 1 + -(-most // every)
     curves = len(learning_rates)
     learned = curves * epochs * len(on)

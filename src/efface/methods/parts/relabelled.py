@@ -8,9 +8,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from efface.methods.parts.neighbours import uniforms
-from efface.methods.parts.training import steps_an_epoch, trained
 from efface.task import multiclass, outputs, task_of
-from efface.training import Loss
+from efface.training import Loss, steps_per_epoch, train_epochs
 from efface.types import Callback, Records, Split
 
 Draw = Callable[[Sequence[str], int, int], Int[Tensor, " m"]]
@@ -59,12 +58,12 @@ def randomly_taught(
 ) -> nn.Module:
     """The student after some epochs of random labels, those of a record drawn anew each epoch."""
     records = together(split.forget, split.retain)
-    an_epoch = steps_an_epoch(records, batch_size)
+    an_epoch = steps_per_epoch(records, batch_size)
 
     def draw(ids: Sequence[str], classes: int, step: int) -> Tensor:
         return any_class(ids, classes, seed=seed, step=step // an_epoch)
 
-    return trained(
+    return train_epochs(
         student,
         relabelled(draw),
         records,
