@@ -17,7 +17,7 @@ from pyarrow import parquet
 from sklearn.datasets import load_digits
 from torch import nn
 
-from efface import show
+from efface import terminal
 from efface.errors import NotMet
 from efface.io.atomic import write_whole
 from efface.io.dataset import load_data
@@ -100,7 +100,7 @@ def run(folder: Path) -> None:
     for earlier in ("model", "out"):
         shutil.rmtree(folder / earlier, ignore_errors=True)
     write_demo(folder)
-    show.event("trained", seconds=round(time.perf_counter() - started, 1))
+    terminal.event("trained", seconds=round(time.perf_counter() - started, 1))
     loaded = load_model(folder / "model")
     data = str(folder / "data")
     training = load_data(data).records(None, loaded.preprocessing)
@@ -109,7 +109,7 @@ def run(folder: Path) -> None:
     for request in _requests(training):
         rows += _story(request, loaded.model, training, holdout, folder)
     titles = ["model", "forget", "holdout", "retain", "attack", "gap", "seconds", ""]
-    show.table(
+    terminal.table(
         "Accuracy and entropy attack in %, gap to the retrained model in points", titles, rows
     )
     _last_words(folder, time.perf_counter() - started)

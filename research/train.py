@@ -14,7 +14,7 @@ from efface.io.atomic import claimed, refuse_overlap
 from efface.io.dataset import load_data
 from efface.io.model import WEIGHTS, save_trained
 from efface.io.naming import rows_named
-from efface.show import show_progress
+from efface.terminal import show_progress
 from efface.task import refuse_other_kinds
 from research.recipes import description, fresh, named, train
 

@@ -42,14 +42,14 @@ def geometry(name: str, /, *, out: Path, seeds: int = 20) -> None:
     """
     from efface.errors import InputError
     from efface.io.atomic import claimed, whole_folder
-    from efface.show import counted, event
+    from efface.terminal import event, show_count
 
     names = chosen(name)
     if seeds < 1:
         raise InputError("1 seed or more", str(seeds), "Give --seeds 20, as the tables have it.")
     with claimed(out), whole_folder(out) as scratch:
         for one in names:
-            facts = experiment_named(one)(scratch, seeds=range(seeds), progress=counted)
+            facts = experiment_named(one)(scratch, seeds=range(seeds), progress=show_count)
             _write(scratch / f"{one}.json", facts)
     event("written", to=str(out), experiments=list(names))
 

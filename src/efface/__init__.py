@@ -12,7 +12,7 @@ if typing.TYPE_CHECKING:
     from efface.ranking import Inspection, inspect
     from efface.report import Evidence
     from efface.request import Result, forget
-    from efface.show import show_progress
+    from efface.terminal import show_progress
     from efface.types import Records, Split
 
 __version__ = "0.1.0"
@@ -49,7 +49,7 @@ _HOMES = {
     "load_data": "efface.io.dataset",
     "read_ids": "efface.io.dataset",
     "score": "efface.pair",
-    "show_progress": "efface.show",
+    "show_progress": "efface.terminal",
 }
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from efface import show
+from efface import terminal
 from efface.devices import device_named
 from efface.io.checkpoint import some_of
 from efface.io.dataset import load_data
@@ -41,10 +41,12 @@ class Flags:
             features=self.features,
         )
         if loaded.kept:
-            show.event("kept", beside_the_model=list(loaded.kept), hint="they may hold the data")
+            terminal.event(
+                "kept", beside_the_model=list(loaded.kept), hint="they may hold the data"
+            )
         if loaded.left_out:
             names = some_of(loaded.left_out)
-            show.event("left out", of_the_checkpoint=names, hint="they may hold the data")
+            terminal.event("left out", of_the_checkpoint=names, hint="they may hold the data")
         return replace(loaded, model=loaded.model.to(device))
 
     def table(self, spec: str, loaded: LoadedModel) -> Table:
@@ -142,7 +144,7 @@ class Gathered:
             if name in counts:
                 key = f"forget_records_in_{name}"
                 counts[key] += self.taken.get(name, 0)
-                show.event(name, forget_records_taken_out=counts[key])
+                terminal.event(name, forget_records_taken_out=counts[key])
 
 
 def gathered(asked: Asked, loaded: LoadedModel) -> Gathered:
@@ -171,7 +173,7 @@ def gathered(asked: Asked, loaded: LoadedModel) -> Gathered:
 def _warn(table: Table, rows: list[int], *, a_class: bool) -> None:
     """Say what the request may not have meant."""
     if table.numbered:
-        show.event(
+        terminal.event(
             "warning",
             ids="row numbers, counted from 0",
             hint="they name other records when the rows move; --id-column names a column",
@@ -179,10 +181,12 @@ def _warn(table: Table, rows: list[int], *, a_class: bool) -> None:
     if a_class:
         return
     if len(rows) == len(table) > 1:
-        show.event(
+        terminal.event(
             "warning",
             named="every record of the data",
             hint="if the model was trained on nothing else, delete it instead",
         )
     if whole := table.nearly_whole_classes(rows):
-        show.event("warning", nearly_all_of=", ".join(whole), hint="--forget-class removes a class")
+        terminal.event(
+            "warning", nearly_all_of=", ".join(whole), hint="--forget-class removes a class"
+        )

@@ -11,7 +11,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from efface import show
+from efface import terminal
 from efface.asked import Asked, Flags, Gathered, gathered
 from efface.devices import device_named
 from efface.errors import NotMet
@@ -81,7 +81,9 @@ def _run(
     if main:
         kept = result if keep_adapter else replace(result, adapter=None)
         _write(out, kept, loaded, found.split.forget.ids)
-        show.choice(result.record)
+        for finding in result.record["findings"]:
+            if finding["name"] == "auto":
+                terminal.event("method", chosen=result.record["method"], why=finding["text"])
         summary(result, out)
     if failure:
         raise failure
@@ -98,7 +100,7 @@ def _forgotten(loaded: LoadedModel, found: Gathered, options: Mapping[str, Any])
         preprocessing=loaded.preprocessing,
         stored=loaded.stored,
         started=_say_need,
-        progress=show.show_progress,
+        progress=terminal.show_progress,
         **given,
     )
 
@@ -108,7 +110,7 @@ def _say_need(need: Need) -> None:
     mib = {
         name.removesuffix("_bytes"): round(size / 2**20) for name, size in need.as_json().items()
     }
-    show.event("memory", unit="MiB", **mib)
+    terminal.event("memory", unit="MiB", **mib)
 
 
 def _write(out: Path, result: Result, loaded: LoadedModel, ids: tuple[str, ...]) -> None:
@@ -129,18 +131,21 @@ def _write_adapter(adapter: Any, folder: Path) -> None:
     """PEFT's own folder, whole or absent; the hub is asked nothing."""
     with whole_folder(folder) as scratch:
         adapter.cpu().save_pretrained(str(scratch), save_embedding_layers=False)
-    show.event("adapter", kept_apart=True, hint="taken off the given model, that is back")
+    terminal.event("adapter", kept_apart=True, hint="taken off the given model, that is back")
 
 
 def summary(result: Result, out: Path) -> None:
     """What was measured, each row with its target, and where the account is."""
     rows = [
-        [row.name, *(show.number(v, row.unit) for v in (row.before, row.after, row.target))]
+        [
+            row.name,
+            *(terminal.format_number(v, row.unit) for v in (row.before, row.after, row.target)),
+        ]
         for row in result.evidence.rows
         if row.before is not None or row.after is not None
     ]
     title = f"{result.record['outcome']} · tier {result.evidence.tier} · {out}/report.html"
-    show.table(title, ["test", "before", "after", "target"], rows)
+    terminal.table(title, ["test", "before", "after", "target"], rows)
 
 
 def run_doctor(model: Path, flags: Flags, data: str) -> None:
@@ -152,5 +157,5 @@ def run_doctor(model: Path, flags: Flags, data: str) -> None:
         loaded.model, loaded.preprocessing, records, classes=loaded.classes or table.classes
     )
     rows = [[finding.name, finding.severity, finding.text] for finding in findings]
-    show.table(f"{len(records)} records", ["finding", "severity", "text"], rows)
+    terminal.table(f"{len(records)} records", ["finding", "severity", "text"], rows)
     refuse_if_needed(findings)

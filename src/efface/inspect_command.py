@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from efface import show
+from efface import terminal
 from efface.asked import Flags
 from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder
 from efface.io.model import LoadedModel
@@ -53,8 +53,10 @@ def run_inspect(wanted: Wanted, settings: Settings, *, out: Path) -> None:
         job = job_of(wanted, settings, loaded=loaded, table=table)
         keeper = opened(kept, key_of(wanted, job, table))
         if len(keeper):
-            show.event("inspect", going_on_after=f"{len(keeper)} whole shards of an earlier run")
-        found = _told(looked(job, keeper, show.counted), wanted, table)
+            terminal.event(
+                "inspect", going_on_after=f"{len(keeper)} whole shards of an earlier run"
+            )
+        found = _told(looked(job, keeper, terminal.show_count), wanted, table)
         with whole_folder(out) as scratch:
             write(scratch, found, job.reader)
         forgotten(kept)
@@ -105,7 +107,7 @@ def _told(found: Inspection, wanted: Wanted, table: Table) -> Inspection:
 def _summary(found: Inspection, out: Path) -> None:
     """How many stand where, and the first ten."""
     high = int(found.high.sum())
-    show.table(
+    terminal.table(
         f"{len(found)} records · {high} of high information (α < {found.threshold:g}) · "
         f"{out}/inspect.html",
         ["most informative", "label", "answer", "α", "margin"],

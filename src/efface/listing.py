@@ -4,7 +4,7 @@ import inspect
 
 from docstring_parser import parse
 
-from efface import show
+from efface import terminal
 from efface.errors import InputError
 from efface.methods import METHODS
 from efface.settings import hyperparameters, nearest
@@ -19,7 +19,7 @@ def run_methods(name: str | None = None) -> None:
     """
     if name is None:
         rows = [[one, *_facts(one)] for one in METHODS]
-        show.table("methods (efface methods NAME shows the settings of one)", COLUMNS, rows)
+        terminal.table("methods (efface methods NAME shows the settings of one)", COLUMNS, rows)
         return
     if name not in METHODS:
         raise InputError(
@@ -29,13 +29,13 @@ def run_methods(name: str | None = None) -> None:
     explained = {one.arg_name: one.description for one in parse(inspect.getdoc(function)).params}
     said = [["does", _first_line(function)], ["is", _first_line(inspect.getmodule(function))]]
     said += [*map(list, zip(COLUMNS[1:], _facts(name), strict=True))]
-    show.table(name, ["", ""], said)
+    terminal.table(name, ["", ""], said)
     settings = {**hyperparameters(name), "seed": inspect.signature(function).parameters["seed"]}
     rows = [
         [key, str(getattr(value, "default", value)), " ".join((explained.get(key) or "").split())]
         for key, value in settings.items()
     ]
-    show.table("settings", ["", "default", ""], rows)
+    terminal.table("settings", ["", "default", ""], rows)
 
 
 def _facts(name: str) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from efface import show
+from efface import terminal
 from efface.asked import Asked
 from efface.errors import Differs, InputError
 from efface.record import SCHEMA, versions
@@ -39,7 +39,7 @@ def run_replay(run: Path, *, beside: Mapping[str, Any]) -> None:
     _refuse(evidence, remade, record, "numbers")
     _refuse_other_page(result.evidence, record, page)
     rows = sum(row["status"] != "not run" for row in remade["rows"])
-    show.event("replay", rows_that_ran=rows, numbers=_count(remade), differ=0)
+    terminal.event("replay", rows_that_ran=rows, numbers=_count(remade), differ=0)
 
 
 def _files(run: Path) -> tuple[dict[str, Any], dict[str, Any], str]:

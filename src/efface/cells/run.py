@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from efface import show
+from efface import terminal
 from efface.cells.cell import Cell
 from efface.cells.local import Submit, local
 from efface.cells.plan import Plan, plan
@@ -96,20 +96,20 @@ def run(
     """
     processes = processes or os.cpu_count() or 1
     planned = plan(cells, store, processes=processes, again=again)
-    show.event("plan", **planned.as_json())
+    terminal.event("plan", **planned.as_json())
     for name, kind in planned.kinds.items():
-        show.event("estimate", kind=name, cells=kind.cells, seconds_each=round(kind.seconds, 1),
+        terminal.event("estimate", kind=name, cells=kind.cells, seconds_each=round(kind.seconds, 1),
                    known_from=kind.known_from)  # fmt: skip
     began = time.perf_counter()
     state = _State(planned, Path(store).absolute(), again)
-    with show.counted("cells", len(planned.missing)) as told, engine(processes) as submit:
+    with terminal.show_count("cells", len(planned.missing)) as told, engine(processes) as submit:
         for row in state.rows_as_they_come(submit):
             told(
                 row.cell.kind, state=row.state, id=row.cell.id, seconds=row.seconds, error=row.error
             )
     ran = Ran(planned, state.rows(), time.perf_counter() - began)
     _show_failures(ran)
-    show.event("ran", **ran.as_json())
+    terminal.event("ran", **ran.as_json())
     return ran
 
 
@@ -207,4 +207,4 @@ class _State:
 def _show_failures(ran: Ran) -> None:
     """The red rows, after the bar has gone."""
     for row in ran.failures:
-        show.failure(row.state, id=row.cell.id, kind=row.cell.kind, error=row.error)
+        terminal.event(row.state, style="red", id=row.cell.id, kind=row.cell.kind, error=row.error)

@@ -56,7 +56,7 @@ def inspect(
         classes: names of the classes.
         preprocessing: how images or rows of a ``datasets.Dataset`` become inputs.
         seed: of everything drawn at random.
-        counted: how the shards are shown, such as ``efface.show.counted``.
+        counted: how the shards are shown, such as ``efface.terminal.show_count``.
 
     Raises:
         InputError: a number out of its range, records of another kind, a row that is not there.

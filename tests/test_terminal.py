@@ -10,7 +10,7 @@ import nbformat
 sys.path.insert(0, str(Path(__file__).parent))
 from notebooks import executed
 
-from efface import show, show_progress
+from efface import show_progress, terminal
 
 
 def test_a_pipe_gets_a_json_line_now_and_then(capsys):
@@ -48,7 +48,7 @@ def test_a_terminal_keeps_the_bar_of_a_run_that_was_stopped_where_it_was(capsys,
 
 
 SOURCE = """
-from efface import show, show_progress
+from efface import show_progress, terminal
 with show_progress("count", 300) as shown:
     for step in range(1, 201):
         shown(step, 1 / step, "go on")
@@ -68,7 +68,9 @@ def test_a_notebook_keeps_one_bar_in_its_place_and_needs_no_widget():
 
 def test_a_heading_of_one_cell_stands_over_the_rows_of_a_table(capsys):
     """The demo heads each of its requests so."""
-    show.table("both", ["name", "gap", ""], [["[bold]one record[/bold]"], ["jit", "1.5", "met"]])
+    terminal.table(
+        "both", ["name", "gap", ""], [["[bold]one record[/bold]"], ["jit", "1.5", "met"]]
+    )
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["one", "record"] in lines
     assert ["jit", "1.5", "met"] in lines

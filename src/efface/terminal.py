@@ -1,0 +1,153 @@
+"""What a person sees of a run: bars and tables on a terminal, one JSON line per event on a pipe.
+
+``event``, ``show_progress`` and ``show_count`` write to standard error, ``table`` to standard
+output, so that a pipe can take the table apart from the progress.
+"""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+PIPE_WIDTH = 140
+"""Columns of a table that is not printed to a terminal."""
+NUMBERS = re.compile(r"[\d\s.,%+\-−–e→]+")
+"""What a column of numbers is made of."""
+
+
+def event(name: str, *, style: str | None = None, **facts: Any) -> None:
+    """One line for a person on a terminal, one JSON line for a program; ``style`` as in rich."""
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal:
+        text = "  ".join(f"{key} {value}" for key, value in facts.items())
+        # ids and class names come from users: brackets in them are no markup
+        console.print(f"[bold]{name}[/bold]  {escape(text)}", style=style)
+    else:
+        sys.stderr.write(json.dumps({"event": name, **facts}) + "\n")
+
+
+@contextmanager
+def show_progress(title: str, steps: int | None) -> Iterator[Callable[..., None]]:
+    """Show the steps of a run: a bar on a terminal or in a notebook, else a line every 5 seconds.
+
+    Give it to ``efface.forget`` as ``progress=show_progress``. In a loop of your own:
+    ``with show_progress(title, steps) as shown``, and ``shown(step, loss, note)`` after each step.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal and not console.is_jupyter:
+        yield _lines(title, steps)
+        return
+    bar = _bar(console)
+    task = bar.add_task(title, total=steps)
+    draw = _in_notebook(bar) if console.is_jupyter else lambda: None
+
+    def shown(step: int, loss: float, note: str = "") -> None:
+        bar.update(task, completed=step, description=f"{title}  loss {loss:.4f}  {note}")
+        draw()
+
+    with bar:
+        yield shown
+        # A method may stop by itself: a bar left at a third would look like a fault. After an
+        # exception this line is not reached, and the bar stays where it was.
+        bar.update(task, total=bar.tasks[0].completed)
+        draw()
+
+
+@contextmanager
+def show_count(title: str, total: int) -> Iterator[Callable[..., None]]:
+    """A function ``advance(what, **facts)``, called once an item: it moves a bar or writes a line.
+
+    Yields:
+        The function; on a pipe each call is an event with the facts and the seconds since the start.
+    """
+    console, began, done = Console(stderr=True), time.monotonic(), 0
+
+    def line(what: str, **facts: Any) -> None:
+        nonlocal done
+        done += 1
+        seconds = round(time.monotonic() - began, 1)
+        event(title, done=done, total=total, after_seconds=seconds, what=what, **facts)
+
+    if not console.is_terminal:
+        yield line
+        return
+    with _bar(console) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda what, **_: bar.update(task, advance=1, description=f"{title}  {escape(what)}")
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on standard output, no column truncated; numbers are right-aligned.
+
+    A row may have fewer cells than columns: a single cell is a heading of the rows below it.
+    """
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    # rich breaks words to fit: neither a name of a row nor a word of the head may be broken
+    longest_name = min(20, max((len(row[0]) for row in rows), default=0))
+    for index, column in enumerate(columns):
+        cells = "".join(row[index] for row in rows if index < len(row))
+        justify = "right" if index and NUMBERS.fullmatch(cells) else "left"
+        longest_word = max((len(word) for word in column.split()), default=0)
+        width = max(longest_word, 0 if index else longest_name)
+        shown.add_column(column, justify=justify, overflow="fold", min_width=width)
+    for row in rows:
+        shown.add_row(*row)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    console.print(shown)
+
+
+def format_number(value: float | str | None, unit: str) -> str:
+    """A share as percent, other numbers with three significant digits; texts as they are."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{100 * value:.1f} %" if unit == "share" else f"{value:.3g}"
+
+
+def _bar(console: Console) -> Progress:
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    if not console.is_jupyter:  # a saved notebook should not change with the speed of a machine
+        columns.append(TimeElapsedColumn())
+    return Progress(*columns, console=console, disable=console.is_jupyter)
+
+
+def _in_notebook(bar: Progress, every_seconds: float = 0.2) -> Callable[[], None]:
+    """Draw one output again in its place.
+
+    rich's own way needs a widget, which is gone from the page once the notebook is saved.
+    """
+    from IPython.display import DisplayHandle
+
+    handle, last = DisplayHandle(), time.monotonic()
+    handle.display(bar)
+
+    def draw() -> None:
+        nonlocal last
+        if bar.finished or time.monotonic() - last >= every_seconds:
+            last = time.monotonic()
+            handle.update(bar)
+
+    return draw
+
+
+def _lines(title: str, steps: int | None, every_seconds: float = 5.0) -> Callable[..., None]:
+    """A JSON line now and then: a log of hundreds of lines would hide the one that matters."""
+    last = 0.0
+
+    def shown(step: int, loss: float, note: str = "") -> None:
+        nonlocal last
+        if time.monotonic() - last >= every_seconds or step == steps:
+            last = time.monotonic()
+            event(title, step=step, steps=steps, loss=round(loss, 6), note=note)
+
+    return shown
