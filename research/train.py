@@ -9,13 +9,13 @@ from typing import Any
 from cyclopts import App
 
 from efface.cli import exits
-from efface.devices import device_named
 from efface.io.atomic import claimed, refuse_overlap
 from efface.io.dataset import load_data
 from efface.io.model import WEIGHTS, save_trained
 from efface.io.naming import rows_named
-from efface.terminal import show_progress
+from efface.runtime import resolve_device
 from efface.task import refuse_other_kinds
+from efface.terminal import show_progress
 from research.recipes import description, fresh, named, train
 
 
@@ -62,7 +62,7 @@ def _train(
         command=shlex.join(["python -m research.train", *sys.argv[1:]]),
         excluded=len(table) - len(rows),
     )
-    model = fresh(recipe, facts["num_classes"], seed=seed).to(device_named(device))
+    model = fresh(recipe, facts["num_classes"], seed=seed).to(resolve_device(device))
     state = _progress(out)
     train(model, records, recipe, seed=seed, state=state, progress=show_progress)
     save_trained(out, model.cpu(), facts)

@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 import numpy as np
 import torch
 
-from efface.passes import Counted
+from efface.runtime import PassCounter
 
 
 def untouched(probe, given, random_state_kept):
@@ -80,6 +80,6 @@ def equal(one, other):
 
 def passes_of(probe, model):
     """The passes that ``probe(model)`` took, counted on the model and its copies."""
-    counted = Counted(model)
+    counted = PassCounter(model)
     probe(counted.model)
     return counted.passes

@@ -5,22 +5,22 @@ import copy
 import pytest
 import torch
 
-from efface.devices import device_named
 from efface.errors import InputError
 from efface.request import forget
+from efface.runtime import resolve_device
 from efface.types import Split
 
 
 def test_the_best_device_is_found(monkeypatch):
     """Nobody should have to know what is in the machine."""
-    assert device_named("cpu") == torch.device("cpu")
+    assert resolve_device("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert device_named("auto") == torch.device("cuda")
+    assert resolve_device("auto") == torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert device_named("auto") == torch.device("mps")
+    assert resolve_device("auto") == torch.device("mps")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert device_named("auto") == torch.device("cpu")
+    assert resolve_device("auto") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "tpu", "", "mps:1:2", "meta"])
@@ -29,7 +29,7 @@ def test_a_device_that_is_not_here_is_refused_with_those_that_are(name, monkeypa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(InputError) as error:
-        device_named(name)
+        resolve_device(name)
     assert str(error.value) == (
         f"Wanted a device that torch has here: cpu. Got {name!r}. "
         "Use --device auto, or one of these."
@@ -50,7 +50,7 @@ def test_a_request_runs_on_each_device(kind, method, tiny_net, digits):
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not here.get(kind, True):
         pytest.skip(f"NOT RUN: torch has no {kind} device here")
-    model = copy.deepcopy(tiny_net).to(device_named(kind))
+    model = copy.deepcopy(tiny_net).to(resolve_device(kind))
     split = Split(digits.take(range(10)), digits.take(range(300, 400)))
     result = forget(model, split, method=method, steps=4)
     assert next(result.model.parameters()).device.type == kind

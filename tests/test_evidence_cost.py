@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from efface.passes import Counted
 from efface.report import collect
 from efface.report.cost import forward_passes
+from efface.runtime import PassCounter
 from efface.testing.digits import digits, learned
 from efface.types import Records, Split
 
@@ -23,7 +23,7 @@ def split_at(tier):
 
 def counted(model, student, split, **told):
     """Forward passes of all tests, and the backward ones."""
-    old, new = Counted(model), Counted(student)
+    old, new = PassCounter(model), PassCounter(student)
     collect(old.model, new.model, split, **told)
     both = old.passes, new.passes
     return sum(p.forward for p in both), sum(p.backward for p in both)

@@ -12,8 +12,8 @@ from torch import nn
 
 from efface.errors import InputError
 from efface.metrics.measure import evaluate
-from efface.passes import Counted
 from efface.ranking.copies import kept_share, kept_share_cost, kept_shares, nearby
+from efface.runtime import PassCounter
 from efface.testing.nets import net_of, records_for
 from efface.types import Records
 
@@ -97,10 +97,10 @@ def test_a_record_keeps_its_share_in_any_batch(tiny_net, some):
 
 def test_they_cost_what_is_declared(tiny_net, some):
     """One pass of the record, one of each copy at each sigma; no memory for gradients."""
-    counted = Counted(tiny_net)
+    counted = PassCounter(tiny_net)
     kept_shares(counted.model, some, sigmas=(0.1, 0.5), copies=4)
     assert counted.passes == kept_share_cost(some, 4, sigmas=2)
-    counted = Counted(tiny_net)
+    counted = PassCounter(tiny_net)
     kept_share(counted.model, some, sigma=0.1)
     assert counted.passes == kept_share_cost(some)
     assert counted.passes.forward == 40 * 17

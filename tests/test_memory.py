@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from efface.memory import in_parts, is_out_of_memory, needed
 from efface.request import forget
+from efface.runtime import estimate_memory, is_out_of_memory, map_chunks
 from efface.training import descend
 from efface.types import Records, Split
 
@@ -70,7 +70,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        list(in_parts(wrong, torch.arange(8), 8))
+        list(map_chunks(wrong, torch.arange(8), 8))
     assert calls == [8]
     assert not is_out_of_memory(ValueError("out of memory"))
 
@@ -86,7 +86,7 @@ def test_asking_goes_on_in_halves(tiny_net, digits):
         with torch.no_grad():
             return tiny_net(digits.x[rows])
 
-    parts = torch.cat(list(in_parts(part, torch.arange(400), 256)))
+    parts = torch.cat(list(map_chunks(part, torch.arange(400), 256)))
     with torch.no_grad():
         torch.testing.assert_close(parts, tiny_net(digits.x))
     assert seen == [256, 128, 64, 64, 64, 64, 64, 64, 16]
@@ -97,12 +97,12 @@ def test_a_real_allocator_that_runs_out_is_known():
     code = """
 import resource, torch
 from torch import nn
-from efface.memory import is_out_of_memory
-from efface.task import asked
+from efface.runtime import is_out_of_memory
+from efface.task import predict
 from efface.types import Records
 net = nn.Sequential(nn.Flatten(), nn.Linear(64, 200_000), nn.Linear(200_000, 3)).eval()
 records = Records(torch.randn(512, 1, 8, 8), torch.zeros(512, dtype=torch.int64))
-asked(net, records.take(range(2)))
+predict(net, records.take(range(2)))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 120_000_000,) * 2)
 try:
@@ -110,7 +110,7 @@ try:
     raise SystemExit("the limit did not bite")
 except RuntimeError as error:
     assert is_out_of_memory(error), error
-assert asked(net, records, batch_size=512).shape == (512, 3)
+assert predict(net, records, batch_size=512).shape == (512, 3)
 """
     if not sys.platform.startswith("linux"):
         pytest.skip("NOT RUN: address limits are Linux's")
@@ -122,7 +122,9 @@ def test_the_need_counts_models_activations_and_records():
     """A net of one matrix: every number is known by hand."""
     net = nn.Sequential(nn.Linear(8, 4, bias=False), nn.ReLU(), nn.Linear(4, 2, bias=False))
     x = torch.randn(1, 8)
-    need = needed(net, lambda: net(x), copies=3, records_at_once=10, records=[torch.zeros(5, 8)])
+    need = estimate_memory(
+        net, lambda: net(x), copies=3, records_at_once=10, records=[torch.zeros(5, 8)]
+    )
     weights = 4 * (8 * 4 + 4 * 2)
     assert need.models_bytes == 4 * weights
     assert need.records_bytes == 160

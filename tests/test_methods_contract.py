@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from efface.methods import METHODS
-from efface.passes import Counted, Passes
+from efface.runtime import PassCounter, Passes
 from efface.testing import PROMISES, Broken, Refused
 from efface.testing.traps import Sprung, TrappedLabels, trapped
 from efface.types import Records, Split
@@ -64,11 +64,11 @@ def test_a_trap_springs():
 
 def test_the_counter_counts_copies_too_until_they_are_released(tiny_net, digits):
     """A twin by hand: five records forward through a copy, three of them backward."""
-    counted = Counted(tiny_net)
+    counted = PassCounter(tiny_net)
     twin = copy.deepcopy(counted.model)
     twin(digits.x[:3]).sum().backward()
     with torch.no_grad():
         twin(digits.x[:2])
     assert counted.passes == Passes(forward=5, backward=3)
-    counted.released(twin)(digits.x[:2])
+    counted.detach(twin)(digits.x[:2])
     assert counted.passes == Passes(forward=5, backward=3)

@@ -9,7 +9,7 @@ from torch import nn
 from efface.errors import InputError
 from efface.methods.mu_mis import mu_mis, mu_mis_loss
 from efface.methods.parts.relabelled import other_class
-from efface.passes import Counted
+from efface.runtime import PassCounter
 from efface.types import Action, Records, Split
 
 RATE, SEED, NEVER = 0.05, 4, float("inf")
@@ -102,7 +102,7 @@ def test_it_ends_at_the_first_step_that_has_recovered(recovered):
 
 def test_at_most_as_many_passes_as_it_says_and_three_backward_ones_that_are_seen(tiny_net, digits):
     """At the start and after each step one look; in a step two input gradients, not hidden."""
-    counted = Counted(tiny_net)
+    counted = PassCounter(tiny_net)
     settings = {"recovered": NEVER, "batch_size": 6, "learning_rate": 1e-5}
     mu_mis(counted.model, Split(digits.take(range(18))), steps=4, **settings)
     assert counted.forward == (1 + 2 * 4) * 6

@@ -8,8 +8,8 @@ import torch
 from efface.errors import NotMet
 from efface.methods.neighbourhood import neighbourhood
 from efface.metrics.measure import evaluate
-from efface.precision import as_written, upcast_to_fp32
 from efface.request import forget
+from efface.runtime import as_stored, upcast_to_fp32
 from efface.types import Split
 
 
@@ -52,7 +52,7 @@ def test_the_dtypes_of_the_file_round_the_weights(tiny_net, digits):
     with torch.no_grad():
         student[0].weight.add_(1e-4)
     stored = {"0.weight": torch.bfloat16}
-    written = as_written(student, tiny_net, stored)
+    written = as_stored(student, tiny_net, stored)
     expected = student[0].weight.bfloat16().float()
     assert torch.equal(written[0].weight, expected)
     assert torch.equal(written[3].weight, student[3].weight)
@@ -63,7 +63,7 @@ def test_the_dtypes_of_the_file_round_the_weights(tiny_net, digits):
 def test_a_model_of_full_precision_is_not_copied(tiny_net):
     """A second copy of the weights would be memory for nothing."""
     assert upcast_to_fp32(tiny_net) is tiny_net
-    assert as_written(tiny_net, tiny_net) is tiny_net
+    assert as_stored(tiny_net, tiny_net) is tiny_net
 
 
 def test_weights_that_their_dtype_cannot_hold_are_not_met(tiny_net, digits, monkeypatch):

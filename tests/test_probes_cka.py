@@ -11,9 +11,9 @@ from scipy.stats import ortho_group
 from torch import nn
 
 from efface.errors import InputError
-from efface.passes import Counted
 from efface.probes import cka as module
 from efface.probes.cka import cka, cka_cost
+from efface.runtime import PassCounter
 from efface.testing.digits import untrained
 from efface.testing.nets import NETS, net_of, records_for
 
@@ -40,9 +40,9 @@ def test_both_models_are_untouched_and_nothing_is_drawn(tiny_net, digits, random
 
 
 def test_the_price_is_known_beforehand(tiny_net, digits):
-    """Counted on both models."""
-    counted, some = Counted(tiny_net), digits.take(range(40))
-    cka(counted.model, counted.watched(untrained(1)), some)
+    """PassCounter on both models."""
+    counted, some = PassCounter(tiny_net), digits.take(range(40))
+    cka(counted.model, counted.attach(untrained(1)), some)
     assert counted.passes == cka_cost(some)
 
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from efface.errors import InputError
 from efface.metrics.measure import evaluate
-from efface.passes import Passes
 from efface.probes.relearning import Relearning, anamnesis, relearning, relearning_cost
+from efface.runtime import Passes
 from efface.testing.digits import untrained
 from efface.testing.nets import NETS, net_of, records_for
 from efface.types import Records
@@ -64,7 +64,7 @@ def test_another_seed_draws_another_order(hidden, parts):
 
 @pytest.mark.parametrize(("on", "every"), [(0, 1), (1, 1), (1, 5), (2, 7)])
 def test_the_price_is_known_beforehand(tiny_net, parts, on, every):
-    """Counted on the model and on every copy of it."""
+    """PassCounter on the model and on every copy of it."""
     settings = {"learning_rates": RATES, "epochs": 2, "batch_size": 20, "every": every}
     said = relearning_cost(parts[0], parts[on], **settings)
     assert passes_of(lambda model: curves(model, parts, on=on, every=every), tiny_net) == said

@@ -7,7 +7,7 @@ from efface.errors import InputError
 from efface.methods import METHODS
 from efface.methods.parts.entry import Cost
 from efface.methods.parts.needs import ANEW
-from efface.passes import Passes
+from efface.runtime import Passes
 from efface.testing.case import fresh_of
 
 

@@ -21,7 +21,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from efface.methods.parts.head import features_of
 from efface.metrics.measure import evaluate
 from efface.nets import vgg_quarter
-from efface.passes import Counted, Passes
 from efface.ranking.balls import nearest
 from efface.ranking.copies import kept_share, kept_share_cost
 from efface.ranking.curvature import curvature, curvature_cost
@@ -36,6 +35,7 @@ from efface.ranking.slopes import (
     weight_gradient_norm,
 )
 from efface.record import versions
+from efface.runtime import PassCounter, Passes
 from efface.types import Records
 
 RECORDS, COUNTED, ALL, CLASSES, FEATURES = 1_000, 64, 50_000, 10, 128
@@ -76,7 +76,7 @@ def seconds(work: Callable[[], object]) -> float:
 def costs(model: torch.nn.Module, form: Form) -> dict[str, Any]:
     """One row."""
     name, function, cost = form
-    few, counted = images(COUNTED), Counted(model)
+    few, counted = images(COUNTED), PassCounter(model)
     with FlopCounterMode(display=False) as one, torch.no_grad():
         model(few.x)
     with FlopCounterMode(display=False) as all_of_it:

@@ -85,9 +85,9 @@ def net() -> Any:
 def counted(method: str) -> dict[str, Any]:
     """Passes by the hook and by the formula, and seconds, of the method alone."""
     from efface.methods import METHODS
-    from efface.passes import Counted
+    from efface.runtime import PassCounter
 
-    entry, watched = METHODS[method], Counted(net())
+    entry, watched = METHODS[method], PassCounter(net())
     split = request(method, watched.model)
     began = time.perf_counter()
     entry.function(watched.model, split, **FEWER.get(method, {}))

@@ -18,10 +18,10 @@ import torch
 
 from efface.io.dataset import load_data
 from efface.metrics.measure import evaluate
-from efface.passes import Counted
 from efface.record import versions
 from efface.report import collect
 from efface.report.cost import forward_passes
+from efface.runtime import PassCounter
 from efface.task import predict
 from efface.types import Split
 from research.recipes import RECIPES, fresh
@@ -57,7 +57,7 @@ def main() -> None:
     declared, some = forward_passes(records, probes=False), records.holdout
     probed = forward_passes(records)
     few = some.take(range(ONE_BY_ONE))
-    counted = Counted(old), Counted(new)
+    counted = PassCounter(old), PassCounter(new)
     collect(counted[0].model, counted[1].model, records, probes=False)
     made = sum(one.passes.forward for one in counted)
     names = ("scores", "passes", "measured", "probed", "one_by_one", "batched")

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from efface import terminal
-from efface.devices import device_named
 from efface.io.checkpoint import some_of
 from efface.io.dataset import load_data
 from efface.io.model import LoadedModel, load_model
 from efface.io.naming import rows_named
 from efface.io.table import Table
+from efface.runtime import resolve_device
 from efface.types import Records, Split
 
 
@@ -31,7 +31,7 @@ class Flags:
 
     def model(self, path: Path) -> LoadedModel:
         """The model of a folder or a weights file, on the device."""
-        device = device_named(self.device)
+        device = resolve_device(self.device)
         loaded = load_model(
             path,
             architecture=self.architecture,

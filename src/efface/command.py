@@ -13,16 +13,15 @@ from accelerate import PartialState
 
 from efface import terminal
 from efface.asked import Asked, Flags, Gathered, gathered
-from efface.devices import device_named
 from efface.errors import NotMet
 from efface.hazards import doctor, refuse_if_needed
 from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder, write_whole
 from efface.io.model import LoadedModel
 from efface.io.weights import read_weights
-from efface.memory import Need
 from efface.record import exclusion_table, keyed_hashes
 from efface.report import write as write_evidence
 from efface.request import Result, forget
+from efface.runtime import MemoryEstimate, resolve_device
 from efface.trainable import refuse_unknown
 
 
@@ -36,7 +35,7 @@ def run_forget(
     refuse_unknown(options["trainable"], keep_adapter=keep_adapter)
     refuse_overlap(out, {"MODEL" if name == "OLD" else name: p for name, p in asked.read().items()})
     refuse_taken(out)
-    device = device_named(asked.flags.device)
+    device = resolve_device(asked.flags.device)
     main = PartialState(cpu=device.type == "cpu").is_main_process
     loaded = asked.flags.model(asked.old)
     with _claimed_by_one(out, main=main):
@@ -105,7 +104,7 @@ def _forgotten(loaded: LoadedModel, found: Gathered, options: Mapping[str, Any])
     )
 
 
-def _say_need(need: Need) -> None:
+def _say_need(need: MemoryEstimate) -> None:
     """The memory that the request will take, in MiB, before it takes it."""
     mib = {
         name.removesuffix("_bytes"): round(size / 2**20) for name, size in need.as_json().items()

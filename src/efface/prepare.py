@@ -13,8 +13,8 @@ from efface.io.checkpoint import some_of
 from efface.io.dataset import content_digests, records_of
 from efface.io.features import FeatureSpec
 from efface.io.preprocessing import Preprocessing
-from efface.memory import Need, needed
 from efface.methods import METHODS
+from efface.runtime import MemoryEstimate, estimate_memory
 from efface.task import device_of, outputs, refuse_other_kinds, task_of, trainable_copy
 from efface.types import Records, Split
 
@@ -143,8 +143,8 @@ def memory_needed(
     split: Split,
     *,
     settings: dict[str, Any],
-    told: Callable[[Need], None] | None = None,
-) -> Need:
+    told: Callable[[MemoryEstimate], None] | None = None,
+) -> MemoryEstimate:
     """What the request will hold at its peak, seen from the model and one record's forward pass."""
     entry, forget = METHODS[method], split.forget
     batch = forget.take([0]).to(device_of(model))
@@ -152,7 +152,7 @@ def memory_needed(
     parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
     trained_on = len(forget) + ("retain" in entry.sees) * len(split.retain or ())
     at_once = min(trained_on, settings.get("batch_size", entry.batch_size), 128)
-    need = needed(
+    need = estimate_memory(
         probe,
         lambda: outputs(probe, batch),
         copies=entry.copies,

@@ -16,13 +16,12 @@ from efface.halves import split_holdout, unseen_in
 from efface.hazards import Finding, doctor, refuse_if_needed
 from efface.io.features import FeatureSpec
 from efface.io.preprocessing import Preprocessing
-from efface.memory import Need
 from efface.methods import METHODS
 from efface.methods.parts.needs import refuse_without
-from efface.precision import as_written, not_finite, upcast_to_fp32
 from efface.prepare import memory_needed, prepared, refuse_kinds
 from efface.record import SCHEMA, facts_into, state_digest, versions
 from efface.report import Evidence, collect, render
+from efface.runtime import MemoryEstimate, as_stored, nonfinite_tensors, upcast_to_fp32
 from efface.settings import checked, hyperparameters
 from efface.targeting import ALL, Targeted, refuse_target, targeted
 from efface.trainable import merge_adapter, moving, refuse_unknown, select_trainable
@@ -78,7 +77,7 @@ def forget(
     utility_budget: float = 0.02,
     seed: int = 0,
     stored: Mapping[str, torch.dtype] | None = None,
-    started: Callable[[Need], None] | None = None,
+    started: Callable[[MemoryEstimate], None] | None = None,
     progress: Progress = in_silence,
     **settings: Any,
 ) -> Result:
@@ -248,8 +247,8 @@ def _written(run: _Run, model: nn.Module, stored: Mapping[str, torch.dtype] | No
         return run
     merged = merge_adapter(run.student, model)
     adapter = None if merged is run.student else run.student
-    student = as_written(merged, model, stored)
-    if broken := not_finite(student.state_dict()):
+    student = as_stored(merged, model, stored)
+    if broken := nonfinite_tensors(student.state_dict()):
         failure = NotMet(
             "weights that their own dtype can hold",
             f"nan or inf after rounding {broken[0]}",

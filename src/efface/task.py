@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from efface.errors import InputError
-from efface.memory import in_parts
+from efface.runtime import map_chunks
 from efface.types import Records, Task
 
 ENOUGH = 10
@@ -68,7 +68,7 @@ def predict(model: nn.Module, records: Records, *, batch_size: int = 256) -> Flo
         return task.outputs(model, records.x[rows].to(device)).cpu()
 
     with torch.no_grad():
-        found = list(in_parts(part, torch.arange(len(records)), batch_size))
+        found = list(map_chunks(part, torch.arange(len(records)), batch_size))
     return torch.cat(found) if found else torch.zeros(0, 1)
 
 

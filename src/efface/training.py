@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from efface.memory import is_out_of_memory, make_room
+from efface.runtime import free_memory, is_out_of_memory
 from efface.task import device_of, outputs, task_of
 from efface.types import Action, Callback, Records, no_callback
 
@@ -227,7 +227,7 @@ def _backward(
         # after the except clause: until its end the traceback keeps the failed graph in memory
         student.zero_grad(set_to_none=True)
         micro = max(1, min(micro, len(batch)) // 2)
-        make_room()
+        free_memory()
 
 
 def _accumulate(

@@ -16,8 +16,8 @@ from efface.cells.reduce import arrays_of, rows_by, statistics_of
 from efface.errors import NotMet
 from efface.guard import Guard
 from efface.halves import split_holdout
-from efface.passes import Counted
 from efface.record import facts_into
+from efface.runtime import PassCounter
 from efface.trainable import merge_adapter, moving, select_trainable
 from efface.types import Callback, Method, Records, Split, no_callback
 from research.recipes import fresh, train
@@ -33,7 +33,7 @@ def unlearned(settings: dict[str, Any], inputs: Mapping[str, Path], shared: Path
     records, test = parts_of(base, shared)
     y, model = records.y.numpy(), model_of(base, inputs["base"])
     member, rows = members(base, y), rows_by(settings["forget"], y)
-    counted = Counted(model)
+    counted = PassCounter(model)
     split = _split(settings, base, records, test, member=member, rows=rows, counted=counted)
     student, facts = _changed(settings, model, split, counted)
     arrays = arrays_of(student, records, test, member=member)
@@ -50,7 +50,7 @@ def _split(
     *,
     member: np.ndarray,
     rows: list[int],
-    counted: Counted,
+    counted: PassCounter,
 ) -> Split:
     """What the method may see: the forget records, and the parts that the settings give it.
 
@@ -60,7 +60,7 @@ def _split(
     stays[rows] = False
 
     def untrained(seed: int) -> nn.Module:
-        return counted.watched(fresh(recipe, base["num_classes"], seed=seed))
+        return counted.attach(fresh(recipe, base["num_classes"], seed=seed))
 
     def by_recipe(model: nn.Module, records: Records, seed: int) -> nn.Module:
         return train(model, records, recipe, seed=seed)
@@ -77,7 +77,7 @@ def _split(
 
 
 def _changed(
-    settings: Mapping[str, Any], model: nn.Module, split: Split, counted: Counted
+    settings: Mapping[str, Any], model: nn.Module, split: Split, counted: PassCounter
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The student (or the model, when not met), and what there is to say of the way to it."""
     trainable, calibration = settings["trainable"], {}
@@ -110,7 +110,7 @@ def _changed(
         "trainable": moving(start, trainable),
         "guard": guard.as_json() if guard else None,
     }
-    return counted.released(student).eval(), facts
+    return counted.detach(student).eval(), facts
 
 
 def _guard_of(settings: Mapping[str, Any], start: nn.Module, split: Split) -> Guard:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.errors import EffaceError, InputError, MissingExtra
-from efface.precision import upcast_to_fp32
+from efface.runtime import upcast_to_fp32
 
 LIMIT_SECONDS = 120.0
 """How long importing and calling a factory may take."""

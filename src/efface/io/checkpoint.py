@@ -21,7 +21,7 @@ from efface.io.torch_file import (
     read_torch,
     write_torch,
 )
-from efface.precision import exact, in_dtype_of, not_finite, tied_as
+from efface.runtime import cast_like, is_lossless, nonfinite_tensors, tie_like
 
 PLACES = ("state_dict", "model", "model_state_dict", "net")
 """Where a checkpoint may keep its weights when they are not at its top."""
@@ -119,11 +119,11 @@ class Checkpoint:
         _refuse_misfit(self.state, state)
         given = self._needed_from_file(state)
         new = {
-            file_name: in_dtype_of(given.get(file_name, old), state[name])
+            file_name: cast_like(given.get(file_name, old), state[name])
             for name, old in self.state.items()
             for file_name in [self._in_file(name)]
         }
-        if broken := not_finite(new):
+        if broken := nonfinite_tensors(new):
             raise OutputError(
                 "finite weights to write",
                 f"nan or inf in {some_of(broken)}",
@@ -131,7 +131,7 @@ class Checkpoint:
             )
         if self.header is None:
             old = {self._in_file(name): tensor for name, tensor in self.state.items()}
-            content, archive = self._filled(tied_as(old, new)), self.archive
+            content, archive = self._filled(tie_like(old, new)), self.archive
             write_whole(path, lambda scratch: write_torch(content, scratch, archive=archive))
             return
         whole = {**new, **{name: given[name] for name in self.kept}}
@@ -146,7 +146,9 @@ class Checkpoint:
         """What ``state`` cannot give back bit for bit: tensors beside the net's, and wider ones."""
         if self.header is None:
             return {}
-        wider = [self._in_file(n) for n, old in self.state.items() if not exact(old, state[n])]
+        wider = [
+            self._in_file(n) for n, old in self.state.items() if not is_lossless(old, state[n])
+        ]
         return {n: t for portion in self._read([*wider, *self.kept]) for n, t in portion.items()}
 
     def _filled(self, new: dict[str, Tensor]) -> dict[str, Any]:
@@ -201,7 +203,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         header=header,
         archive=archive,
     )
-    if broken := [name for portion in read.portions() for name in not_finite(portion)]:
+    if broken := [name for portion in read.portions() for name in nonfinite_tensors(portion)]:
         raise UnsafeFile(
             f"finite weights in {path}",
             f"nan or inf in {some_of(broken)}",

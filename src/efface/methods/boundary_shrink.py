@@ -26,11 +26,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from efface.memory import in_parts
 from efface.methods.parts.adversarial import input_gradient, signed, within
 from efface.methods.parts.needs import refuse_unless_classes
 from efface.methods.parts.ranges import refuse_below_0
 from efface.methods.parts.unseen import answer_of
+from efface.runtime import map_chunks
 from efface.task import device_of, frozen_teacher, task_of, trainable_copy
 from efface.training import task_loss, train_epochs
 from efface.types import Callback, Records, Split, no_callback
@@ -105,7 +105,7 @@ def _nearest(
         moved = within(signed(batch, input_gradient(teacher, batch), bound), batch)
         return answer_of(teacher, replace(batch, x=moved)).to(forget.y.device)
 
-    answers = torch.cat(list(in_parts(part, torch.arange(len(forget)), 128)))
+    answers = torch.cat(list(map_chunks(part, torch.arange(len(forget)), 128)))
     flipped = answers.argmax(1) != forget.y
     facts = {"flipped": float(flipped.double().mean())}
     logger.info("boundary_shrink: nearest classes found", extra={"facts": facts})

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from efface.errors import InputError
-from efface.memory import in_parts
 from efface.methods.parts.needs import refuse_unless_classes
 from efface.methods.parts.ranges import refuse_below_0
 from efface.methods.parts.relabelled import other_class
 from efface.methods.parts.retained import sampled
+from efface.runtime import map_chunks
 from efface.task import device_of, multiclass, outputs, trainable_copy
 from efface.training import descend
 from efface.types import Action, Callback, Records, Split, no_callback
@@ -139,7 +139,7 @@ def _until_it_recovers(
         return float(_sensitivity(answer, x, other, again=False).sum())
 
     def now() -> float:
-        return sum(in_parts(part, torch.arange(len(forget)), 128)) ** 0.5
+        return sum(map_chunks(part, torch.arange(len(forget)), 128)) ** 0.5
 
     last = first = now()
 

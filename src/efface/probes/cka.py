@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.passes import Passes
+from efface.runtime import Passes
 from efface.task import device_of, frozen_teacher, outputs, task_of
 from efface.types import Records
 

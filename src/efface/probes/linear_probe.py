@@ -15,10 +15,9 @@ from efface.methods.parts.head import features_of
 from efface.metrics.indistinguishability import expected_from_unseen
 from efface.metrics.intervals import clopper_pearson
 from efface.metrics.membership import Attack
-from efface.passes import Passes
-from efface.precision import not_finite
 from efface.probes.attackers import fitted_half, linear, told_apart
 from efface.probes.needs import refuse_without_classes
+from efface.runtime import Passes, nonfinite_tensors
 from efface.types import Records
 
 
@@ -83,7 +82,7 @@ def linear_probe_cost(forget: Records, unseen: Records) -> Passes:
 
 def _features(model: nn.Module, records: Records) -> np.ndarray:
     """What goes into the head, (n, d)."""
-    if broken := not_finite(model.state_dict()):
+    if broken := nonfinite_tensors(model.state_dict()):
         raise InputError(
             "a model of finite weights", f"nan or inf in {broken[0]}", "Look at what broke it."
         )

@@ -17,9 +17,9 @@ from efface.errors import InputError
 from efface.metrics.indistinguishability import ks
 from efface.metrics.measure import Evaluation, evaluate
 from efface.metrics.membership import Attack, loss_attack
-from efface.passes import Passes
 from efface.probes.attackers import told_apart
 from efface.probes.needs import refuse_without_classes
+from efface.runtime import Passes
 from efface.types import Records
 
 

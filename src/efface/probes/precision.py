@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.metrics.measure import Evaluation, evaluate
-from efface.passes import Passes
 from efface.probes.residual import Residual
+from efface.runtime import Passes
 from efface.task import trainable_copy
 from efface.types import Records
 

@@ -15,8 +15,7 @@ from torch import nn
 
 from efface.errors import InputError
 from efface.metrics.measure import evaluate
-from efface.passes import Passes
-from efface.precision import upcast_to_fp32
+from efface.runtime import Passes, upcast_to_fp32
 from efface.task import trainable_copy
 from efface.training import steps_per_epoch, task_loss, train_epochs, with_task
 from efface.types import Action, Callback, Records

@@ -15,13 +15,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.memory import in_parts
 from efface.methods.parts.adversarial import bounds, signed, within
 from efface.methods.parts.closest import answer_and_slope
 from efface.methods.parts.neighbours import noisy, shift_and_flip, uniforms
 from efface.metrics.intervals import clopper_pearson
-from efface.passes import Passes
 from efface.probes.needs import refuse_but_images, refuse_without_classes
+from efface.runtime import Passes, map_chunks
 from efface.task import device_of, frozen_teacher, outputs
 from efface.types import Records
 
@@ -193,7 +192,7 @@ def _residual(model: nn.Module, records: Records, around: Around, *, tried: int)
             hits += hit
         return plain.cpu(), hits.cpu()
 
-    found = list(in_parts(part, torch.arange(len(records)), 256))
+    found = list(map_chunks(part, torch.arange(len(records)), 256))
     plain, hits = (torch.cat(some).numpy() for some in zip(*found, strict=True))
     return Residual(plain, hits.astype(np.float64), tried)
 

@@ -15,12 +15,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.memory import in_parts
 from efface.methods.parts.neighbours import noisy
 from efface.metrics.measure import Evaluation
 from efface.metrics.refusals import need_numbers
-from efface.passes import Passes
 from efface.probes.needs import refuse_without_classes
+from efface.runtime import Passes, map_chunks
 from efface.task import device_of, frozen_teacher, outputs
 from efface.types import Records
 
@@ -106,7 +105,7 @@ def nearby(
                 hits[place] += _logits(teacher, batch, x).argmax(1) == plain.argmax(1)
         return plain.cpu(), hits.T.cpu()
 
-    found = list(in_parts(part, torch.arange(len(records)), 256))
+    found = list(map_chunks(part, torch.arange(len(records)), 256))
     logits, hits = (torch.cat(some).numpy() for some in zip(*found, strict=True))
     need_numbers(**{"the model's answers": logits})
     plain = Evaluation(logits=logits, y=records.y.cpu().numpy(), ids=records.ids)

@@ -20,11 +20,9 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from efface.errors import InputError
-from efface.memory import in_parts
 from efface.methods.parts.neighbours import normals
 from efface.metrics.refusals import need_numbers
-from efface.passes import Passes
-from efface.precision import upcast_to_fp32
+from efface.runtime import Passes, map_chunks, upcast_to_fp32
 from efface.task import device_of, dtype_of, frozen_teacher, multiclass, task_of
 from efface.types import Records
 
@@ -212,7 +210,7 @@ def in_batches(
             found = part(teacher, replace(batch, x=batch.x.to(dtype_of(teacher))))
         return torch.stack([one.detach().cpu().double() for one in found])
 
-    return torch.cat(list(in_parts(numbers, torch.arange(len(records)), size)), 1).numpy()
+    return torch.cat(list(map_chunks(numbers, torch.arange(len(records)), size)), 1).numpy()
 
 
 def dot(one: Tensor, other: Tensor) -> Float64[Tensor, " m"]:

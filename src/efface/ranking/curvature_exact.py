@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.metrics.refusals import need_numbers
-from efface.passes import Passes
 from efface.ranking.curvature import (
     Curvature,
     Parts,
@@ -19,6 +18,7 @@ from efface.ranking.curvature import (
     log_probability,
     refuse_other_kinds,
 )
+from efface.runtime import Passes
 from efface.task import task_of
 from efface.types import Records
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.metrics.refusals import need_numbers, need_probabilities, need_same_rows
-from efface.passes import Passes
 from efface.ranking.curvature import Parts, dot, in_batches, loss
+from efface.runtime import Passes
 from efface.task import task_of
 from efface.types import Records
 

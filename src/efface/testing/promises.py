@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.methods.parts.needs import NEEDED
-from efface.passes import Counted
+from efface.runtime import PassCounter
 from efface.testing.case import Case
 from efface.testing.digits import digits
 from efface.testing.form import (
@@ -132,7 +132,7 @@ def sees_no_more_than_it_says(case: Case) -> None:
 
 def costs_what_it_says(case: Case) -> None:
     """Passes counted on the model itself and on every copy of it equal the formula."""
-    counted = Counted(case.model)
+    counted = PassCounter(case.model)
     parts = digits().take(range(20)), digits().take(range(20, 60))
     split = case.split_of(*parts, counted.model)
     case.run(counted.model, split)

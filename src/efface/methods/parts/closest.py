@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from efface.memory import in_parts
 from efface.methods.parts.adversarial import bounds, within
+from efface.runtime import map_chunks
 from efface.task import device_of, outputs, task_of
 from efface.types import Records
 
@@ -48,7 +48,7 @@ def closest(
         x, said = _climbed(teacher, batch, radius, steps, doublings)
         return Closest(x, said, said != batch.y, _way(x, batch).flatten(1).norm(dim=1))
 
-    found = list(in_parts(part, torch.arange(len(records)), 128))
+    found = list(map_chunks(part, torch.arange(len(records)), 128))
     names = ("x", "y", "found", "length")
     return Closest(*(torch.cat([getattr(one, name).cpu() for one in found]) for name in names))
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from efface.passes import Passes
+from efface.runtime import Passes
 from efface.types import Method
 
 PARTS = (

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.memory import in_parts
+from efface.runtime import map_chunks
 from efface.task import device_of, frozen_teacher, task_of
 from efface.types import Records, Task
 
@@ -67,7 +67,7 @@ def features_of(model: nn.Module, records: Records, *, batch_size: int = 256) ->
         return features
 
     with torch.no_grad():
-        found = list(in_parts(part, torch.arange(len(records)), batch_size))
+        found = list(map_chunks(part, torch.arange(len(records)), batch_size))
     empty = torch.zeros(0, head.in_features, dtype=head.weight.dtype, device=device)
     return replace(records, x=torch.cat(found) if found else empty, low=None, high=None)
 

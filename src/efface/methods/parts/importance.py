@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.memory import in_parts
 from efface.methods.parts.retained import together
+from efface.runtime import map_chunks
 from efface.task import device_of
 from efface.types import Records, record_key
 
@@ -89,7 +89,7 @@ def _mean_gradient(
         found = torch.autograd.grad(value, weights, allow_unused=True)
         return list(_filled(found, weights)), float(value.detach())
 
-    parts = list(in_parts(part, rows, len(rows)))
+    parts = list(map_chunks(part, rows, len(rows)))
     each = zip(*(gradients for gradients, _ in parts), strict=True)
     gradients = [torch.stack(of_one_weight).sum(0) for of_one_weight in each]
     return gradients, sum(value for _, value in parts)

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from efface.memory import in_parts
 from efface.methods.parts.adversarial import bounds, input_gradient
 from efface.methods.parts.closest import along, within_ball
 from efface.methods.parts.neighbours import uniforms
 from efface.methods.parts.relabelled import other_class
+from efface.runtime import map_chunks
 from efface.task import device_of, predict
 from efface.types import Records
 
@@ -59,7 +59,7 @@ def targeted(
             there = replace(there, x=within_ball(moved, batch, radius))
         return there.x.cpu()
 
-    found = torch.cat(list(in_parts(part, torch.arange(len(x)), 128)))
+    found = torch.cat(list(map_chunks(part, torch.arange(len(x)), 128)))
     shape = (count, len(records))
     places = {identity: row for row, identity in enumerate(records.ids)}
     inputs = found.unflatten(0, shape).transpose(0, 1)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.memory import in_parts
+from efface.runtime import map_chunks
 from efface.task import device_of, outputs, predict, task_of
 from efface.types import Records, Split
 
@@ -32,7 +32,7 @@ def accuracy_expected(model: nn.Module, split: Split, said: float | None) -> flo
 def answer_of(model: nn.Module, batch: Records) -> Float[Tensor, " m k"]:
     """Outputs of a model that is held still; out of memory halves what goes in at once."""
     rows = torch.arange(len(batch), device=batch.x.device)
-    found = [*in_parts(lambda part: outputs(model, batch.take(part)), rows, len(batch))]
+    found = [*map_chunks(lambda part: outputs(model, batch.take(part)), rows, len(batch))]
     return torch.cat(found) if len(found) > 1 else found[0]
 
 

@@ -1,0 +1,258 @@
+"""What a run needs of the machine: a device, memory, half precision, and a count of its passes.
+
+Device: ``resolve_device``. Memory: ``estimate_memory`` before a run, ``map_chunks`` when there is
+too little: it halves the number of records that are processed at once, and since every sum is over
+records, the result stays the same up to rounding. Precision: weights change in float32
+(``upcast_to_fp32``) and are evaluated as they will be written (``as_stored``), because a small step
+is lost next to a weight of 8 (bfloat16) or 11 (float16) bits. Passes: ``PassCounter``.
+"""
+
+import copy
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from efface.errors import InputError
+
+Part = TypeVar("Part")
+HALF = {torch.float16, torch.bfloat16}
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""Messages of torch's allocators; only CUDA's has an exception class of its own."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of this name; ``auto`` is CUDA, else Apple's MPS, else the CPU.
+
+    Raises InputError, listing what is available, for a device that torch does not have here.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = [*(kind for kind, here in present.items() if here), "cpu"]
+    if name == "auto":
+        return torch.device(available[0])
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    count = torch.cuda.device_count() if device is not None and device.type == "cuda" else 1
+    if device is None or device.type not in available or (device.index or 0) >= count:
+        raise InputError(
+            f"a device that torch has here: {', '.join(available)}",
+            repr(name),
+            "Use --device auto, or one of these.",
+        )
+    return device
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error means that an allocator had no more memory."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
+
+
+def free_memory() -> None:
+    """Release what a failed attempt still holds."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def map_chunks(function: Callable[[Tensor], Part], rows: Tensor, size: int) -> Iterator[Part]:
+    """``function`` of ``rows``, at most ``size`` at a time; out of memory halves the size.
+
+    The error is raised when a single row is too much.
+    """
+    while len(rows):
+        part = rows[:size]
+        try:
+            result = function(part)
+        except (RuntimeError, MemoryError) as error:
+            if len(part) == 1 or not is_out_of_memory(error):
+                raise
+            result = None
+        # after the except clause: until its end the traceback keeps the failed tensors in memory
+        if result is None:
+            size = max(1, len(part) // 2)
+            free_memory()
+            continue
+        yield result
+        rows = rows[len(part) :]
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that a run holds at its peak: models, activations of one step, records."""
+
+    models_bytes: int
+    activations_bytes: int
+    records_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Their sum."""
+        return self.models_bytes + self.activations_bytes + self.records_bytes
+
+    def as_json(self) -> dict[str, int]:
+        """As the manifest has it."""
+        return {**asdict(self), "total_bytes": self.total_bytes}
+
+
+def estimate_memory(
+    model: nn.Module,
+    forward: Callable[[], Tensor],
+    *,
+    copies: int,
+    records_at_once: int,
+    records: Iterable[Tensor],
+) -> MemoryEstimate:
+    """Estimate the peak of a run: the given model, ``copies`` more, activations and records.
+
+    ``copies`` counts float32 states: student, gradients, optimizer, averages, the guard's last good
+    one. Frozen weights have no gradient, so one state is counted without them. ``forward`` is one
+    record's forward pass; what it saves for the backward pass counts ``records_at_once`` times.
+    """
+    given = sum(t.nbytes for t in {id(t): t for t in model.state_dict().values()}.values())
+    sizes = {w: w.numel() * max(4, w.element_size()) for w in model.parameters()}
+    frozen = sum(size for weight, size in sizes.items() if not weight.requires_grad)
+    return MemoryEstimate(
+        models_bytes=given + copies * sum(sizes.values()) - frozen,
+        activations_bytes=_saved_bytes(model, forward) * records_at_once,
+        records_bytes=sum(tensor.nbytes for tensor in records),
+    )
+
+
+def _saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> int:
+    """Bytes that one record's forward pass saves for the backward pass, without the weights."""
+    own = {w.untyped_storage().data_ptr() for w in (*model.parameters(), *model.buffers())}
+    saved: dict[int, int] = {}
+    alive = []  # an address that is freed and used again would be counted as the same tensor
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = forward()
+    return sum(saved.values()) + output.nbytes
+
+
+def upcast_to_fp32(model: nn.Module) -> nn.Module:
+    """The model itself or, if a tensor is of half precision, a float32 copy."""
+    kinds = {tensor.dtype for tensor in model.state_dict().values()}
+    return copy.deepcopy(model).float() if kinds & HALF else model
+
+
+@torch.no_grad()
+def as_stored(
+    student: nn.Module, model: nn.Module, stored: Mapping[str, torch.dtype] | None = None
+) -> nn.Module:
+    """The student in the given model's dtypes, each tensor rounded to its ``stored`` dtype first.
+
+    The student itself where nothing is rounded.
+    """
+    state, given, stored = student.state_dict(), model.state_dict(), stored or {}
+    target = {name: stored.get(name, tensor.dtype) for name, tensor in given.items()}
+    if all(new.dtype == given[name].dtype == target[name] for name, new in state.items()):
+        return student
+    written = copy.deepcopy(model).eval()
+    for name, tensor in written.state_dict().items():
+        tensor.copy_(state[name].to(target[name]))
+    return written
+
+
+def cast_like(old: Tensor, new: Tensor) -> Tensor:
+    """``new`` on the CPU in the dtype of ``old``; unchanged numbers keep their exact bits.
+
+    A float64 weight goes through a float32 model rounded: it is written so only if it changed.
+    """
+    new = new.detach().cpu()
+    if is_lossless(old, new):
+        return new.to(old.dtype)
+    old = old.detach()
+    return torch.where(new == old.to(new.dtype), old, new.to(old.dtype))
+
+
+def tie_like(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``new``, where names that share memory in ``old`` share it again if their values agree."""
+    first: dict[tuple[Any, ...], Tensor] = {}
+    tied = {}
+    for name, tensor in new.items():
+        was = old[name]
+        place = (was.data_ptr(), was.dtype, was.shape, was.stride())
+        # an empty or meta tensor has no address: it is tied to nothing
+        twin = first.setdefault(place, tensor) if was.data_ptr() else tensor
+        tied[name] = twin.detach() if twin is not tensor and twin.equal(tensor) else tensor
+    return tied
+
+
+def is_lossless(old: Tensor, new: Tensor) -> bool:
+    """Whether each number in the dtype of ``old`` survives the way through the dtype of ``new``."""
+    if old.dtype == new.dtype:
+        return True
+    kinds = (old.dtype, new.dtype)
+    narrow, wide = (torch.finfo(kind).bits if kind.is_floating_point else 0 for kind in kinds)
+    return 0 < narrow < wide
+
+
+def nonfinite_tensors(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that contain nan or inf."""
+    return [name for name, tensor in state.items() if not _is_finite(tensor)]
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_quantized:
+        return True
+    # float8 has no isfinite; in portions, since the mask of a whole tensor is as large again
+    wide = tensor.float() if tensor.element_size() == 1 else tensor
+    return all(bool(part.isfinite().all()) for part in wide.reshape(-1).split(2**20))
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Records that went through a model forward and backward, each counted once per pass."""
+
+    forward: int
+    backward: int
+
+
+class PassCounter:
+    """A copy of a model, ``model``, whose passes are counted, as are those of its copies."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.forward, self.backward = 0, 0
+
+        # closures: a bound method would be deep-copied, and the counter with it, with each model
+        def count_backward(gradient: Any) -> None:
+            self.backward += len(gradient)
+
+        def count_forward(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            self.forward += len(inputs[0])
+            if output.requires_grad:
+                output.register_hook(count_backward)
+
+        self._hook = count_forward
+        self.model = self.attach(copy.deepcopy(model))
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        """Count what goes through this model and its copies too; returns it."""
+        model.register_forward_hook(self._hook)
+        return model
+
+    def detach(self, model: nn.Module) -> nn.Module:
+        """Count a copy of a counted model no longer; returns it."""
+        hooks = model._forward_hooks  # noqa: SLF001  # the handle belongs to the copied model
+        for key in [key for key, hook in hooks.items() if hook is self._hook]:
+            del hooks[key]
+        return model
+
+    @property
+    def passes(self) -> Passes:
+        """What was counted so far."""
+        return Passes(self.forward, self.backward)
