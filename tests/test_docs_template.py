@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from efface.errors import InputError
-from efface.methods import Cost, Entry
+from efface.methods import Method
 from efface.testing import PROMISES, Broken, check_method
 from efface.types import no_callback
 
@@ -26,7 +26,7 @@ def template(monkeypatch):
 
 def test_the_template_keeps_the_contract(template):
     """What a stranger starts from must work as it is."""
-    rows = check_method(template.METHOD, toy={"learning_rate": 1.0})
+    rows = check_method(template.my_method, toy={"learning_rate": 1.0})
     assert [row.promise for row in rows] == list(PROMISES)
     assert {row.outcome for row in rows} == {"kept"}
 
@@ -58,7 +58,7 @@ def _installed(folder, entry_points):
 
 def test_an_installed_method_is_listed(tmp_path):
     """By its entry point alone; nothing of efface is changed."""
-    done = _installed(tmp_path, "my_method = my_method:METHOD")
+    done = _installed(tmp_path, "my_method = my_method:my_method")
     assert done.returncode == 0, done.stderr
     assert "my_method" in done.stdout
 
@@ -66,10 +66,13 @@ def test_an_installed_method_is_listed(tmp_path):
 @pytest.mark.parametrize(
     ("entry_point", "fault"),
     [
-        ("ssd = my_method:METHOD", "efface has a method of that name"),
-        ("other = my_method:METHOD", "its function is called 'my_method': one name for both"),
-        ("my_method = my_method:my_method", "wanted an efface.methods.Entry, got function"),
-        ("my_method = nowhere:METHOD", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("ssd = my_method:my_method", "efface has a method of that name"),
+        ("other = my_method:my_method", "its function is called 'my_method': one name for both"),
+        (
+            "my_method = my_method:train_epochs",
+            "wanted a function with @register_method, or a Method; got a function",
+        ),
+        ("my_method = nowhere:my_method", "ModuleNotFoundError: No module named 'nowhere'"),
     ],
 )
 def test_a_method_that_cannot_join_is_left_out_with_a_word(tmp_path, entry_point, fault):
@@ -87,9 +90,8 @@ def test_broken_promises_are_all_said_at_once():
         len(split.holdout)
         return model
 
-    entry = Entry(careless, frozenset({"model"}), copies=1, graphs=1, cost=Cost("forget", "0"))
     with pytest.raises(Broken) as broken:
-        check_method(entry, exceptions={"toy": "it does nothing"})
+        check_method(Method(careless), exceptions={"toy": "it does nothing"})
     said = str(broken.value)
     for line in (
         "careless breaks ",
@@ -102,19 +104,19 @@ def test_broken_promises_are_all_said_at_once():
 def test_a_function_that_says_nothing_of_itself_is_refused(template):
     """What it sees and costs cannot be guessed."""
     with pytest.raises(InputError) as error:
-        check_method(template.my_method)
+        check_method(template._negative_entropy)
     assert str(error.value) == (
-        "Wanted an Entry, or the function of a method that is installed. Got my_method. "
-        "Say what it sees, needs and costs: Entry(function, sees=…, needs=…, cost=…)."
+        "Wanted a Method, or a function with @register_method. Got _negative_entropy. "
+        "Say what it reads, needs and holds: @register_method(reads=…, needs=…, memory=…)."
     )
     with pytest.raises(InputError) as error:
-        check_method(template.METHOD, exceptions={"ordre": "a slip"})
+        check_method(template.my_method, exceptions={"ordre": "a slip"})
     assert "Got ordre. Leave them out." in str(error.value)
 
 
 def test_a_method_joins_also_where_its_module_is_imported_first(tmp_path):
     """Efface is then half imported from within it, and must not ask for the module again."""
-    _installed(tmp_path, "my_method = my_method:METHOD")
+    _installed(tmp_path, "my_method = my_method:my_method")
     code = "import my_method; from efface.methods import METHODS; assert 'my_method' in METHODS"
     path = os.pathsep.join([str(tmp_path), *sys.path])
     done = subprocess.run(

@@ -68,8 +68,7 @@ def test_a_model_of_full_precision_is_not_copied(tiny_net):
 
 def test_weights_that_their_dtype_cannot_hold_are_not_met(tiny_net, digits, monkeypatch):
     """float16 ends at 65,504: a model of infinities must not be written."""
-    from efface.methods import METHODS
-    from efface.methods.parts.entry import Cost, Entry
+    from efface.methods import METHODS, Method
 
     def blown(model, *_, **__):
         student = copy.deepcopy(model)
@@ -77,8 +76,7 @@ def test_weights_that_their_dtype_cannot_hold_are_not_met(tiny_net, digits, monk
             student[0].bias[0] = 1e6
         return student
 
-    entry = Entry(blown, frozenset({"model"}), copies=1, graphs=1, cost=Cost("0", "0"))
-    monkeypatch.setitem(METHODS, "blown", entry)
+    monkeypatch.setitem(METHODS, "blown", Method(blown))
     monkeypatch.setattr("efface.guard.judge.Guard.settle", lambda _, result: result)
     half = copy.deepcopy(tiny_net).half()
     with pytest.raises(NotMet) as error:

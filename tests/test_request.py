@@ -191,5 +191,5 @@ def test_equal_names_in_a_holdout_are_other_records(tiny_net, digits):
 )
 def test_a_number_out_of_range_is_refused_by_name(tiny_net, digits, setting, value):
     """Nonsense that runs to the end and says done is worse than an error."""
-    with pytest.raises(InputError, match=f"Wanted {setting} from"):
+    with pytest.raises(InputError, match=f"for {setting}. Got"):
         forget(tiny_net, Split(digits.take(range(3))), **{setting: value})

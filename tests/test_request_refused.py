@@ -83,10 +83,10 @@ def test_twelve_records_are_a_holdout(tiny_net, digits):
 @pytest.mark.parametrize(
     ("name", "value", "kind", "default"),
     [
-        ("sigma", "wide", "a number", 0.15),
-        ("sigma", True, "a number", 0.15),
-        ("perturbations", 2.5, "a whole number", 1),
-        ("steps", "ten", "a whole number", 32),
+        ("sigma", "wide", "a number above 0", 0.15),
+        ("sigma", True, "a number above 0", 0.15),
+        ("perturbations", 2.5, "an integer of at least 1", 1),
+        ("steps", "ten", "an integer of at least 1", 32),
     ],
 )
 def test_a_setting_of_another_kind_is_refused(tiny_net, digits, name, value, kind, default):

@@ -10,20 +10,21 @@ Departures from the authors' code: say each, and why.
 import torch
 from torch import Tensor, nn
 
+from efface.methods import Count, Memory, NonNegative, register_method
 from efface.task import outputs, trainable_copy
-from efface.methods import Cost, Entry
-from efface.training import descend
+from efface.training import train_epochs
 from efface.types import Records, Split, Callback, no_callback
 
 
+@register_method(reads={"forget"}, memory=Memory(copies=5, graphs=2))
 def my_method(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    learning_rate: float = 0.01,
-    epochs: int = 10,
-    batch_size: int = 128,
+    strength: NonNegative = 1.0,
+    learning_rate: NonNegative = 0.01,
+    epochs: Count = 10,
+    batch_size: Count = 128,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -40,17 +41,15 @@ def my_method(
         callback: called after each step.
     """
     student = trainable_copy(model)
-    steps = epochs * -(-len(split.forget) // batch_size)
-    optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate * strength)
-    return descend(
+    return train_epochs(
         student,
         _negative_entropy,
         split.forget,
-        optimizer=optimizer,
-        steps=steps,
+        torch.optim.SGD(student.parameters(), lr=learning_rate * strength),
+        epochs=epochs,
+        batch_size=batch_size,
         seed=seed,
         callback=callback,
-        batch_size=batch_size,
     )
 
 
@@ -58,12 +57,3 @@ def _negative_entropy(student: nn.Module, batch: Records, step: int) -> Tensor: 
     """One number a record: means over a step, micro-batches and processes are ``descend``'s."""
     log_p = outputs(student, batch).log_softmax(1)
     return (log_p.exp() * log_p).sum(1)
-
-
-METHOD = Entry(
-    my_method,
-    sees=frozenset({"model", "forget"}),
-    cost=Cost("epochs * forget", "epochs * forget"),
-    copies=5,
-    graphs=2,
-)

@@ -1,7 +1,7 @@
 """The whole contract, and what the paper says of the method itself."""
 
 import torch
-from my_method import METHOD, my_method
+from my_method import my_method
 
 from efface.testing import check_method
 from efface.types import Records, Split
@@ -9,7 +9,7 @@ from efface.types import Records, Split
 
 def test_it_keeps_the_contract():
     """Exceptions have a reason each; a promise that is not kept is said in words."""
-    for row in check_method(METHOD, toy={"learning_rate": 1.0}):
+    for row in check_method(my_method, toy={"learning_rate": 1.0}):
         print(row.promise, row.outcome, row.reason)
 
 

@@ -74,8 +74,8 @@ class Row:
             self.method,
             forget=self.request.forget,
             forget_classes=self.request.forget_classes,
-            holdout="holdout" in METHODS[self.method].sees,
-            retain="retain" in METHODS[self.method].sees,
+            holdout="holdout" in METHODS[self.method].reads,
+            retain="retain" in METHODS[self.method].reads,
             guard=False,
             seed=self.request.seed,
             **self.settings,
@@ -146,7 +146,7 @@ def collapsed(task: str, name: str, store: str) -> bool:
 
 def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:
     """The strengths of one method, each chosen from what the last ones came to."""
-    factor, at_most = DEAR if "retain" in METHODS[name].sees else CHEAP
+    factor, at_most = DEAR if "retain" in METHODS[name].reads else CHEAP
     knob, first = KNOBS.get(name, ("strength", 1.0))
     request, value, gaps = requests(task, tuning=True)[0], first, []
     for place in range(at_most):
@@ -156,7 +156,7 @@ def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:
         bearable = said["finite"] and said["lost"] <= BEARABLE
         if place == 0:
             up = bearable
-            if up and "retain" in METHODS[name].sees:
+            if up and "retain" in METHODS[name].reads:
                 return
         if (up and not bearable) or (not up and bearable):
             return

@@ -57,7 +57,7 @@ def _sees(name: str, task: str) -> str:
     """What it was given beside the model and the forget records, of what it sees."""
     entry = BUILT_IN[name]
     given = {"retain", "holdout", "fresh", "train"} | ({"leaving"} if task == "class" else set())
-    return ", ".join(entry.in_order(frozenset(given & entry.sees)))
+    return ", ".join(entry.in_order(frozenset(given & entry.reads)))
 
 
 def section(record: Row, task: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What each method costs: passes counted and by its formula, seconds, memory taken and said.
+"""What each method costs: passes counted, seconds, memory taken and said.
 
     python research/benchmarks/method_costs.py     # research/results/method_costs.json and .md
 
@@ -8,7 +8,6 @@ and seconds of the method alone, then the memory of a whole request. The peak is
 system's, as in memory_need.py.
 """
 
-import inspect
 import json
 import subprocess
 import sys
@@ -63,7 +62,7 @@ def request(method: str, model: Any) -> Any:
         "fresh": fresh,
         "train": by_recipe,
     }
-    sees = METHODS[method].sees
+    sees = METHODS[method].reads
     own = {name: part for name, part in parts.items() if name in sees or name == "leaving"}
     return Split(images(FORGET, torch.zeros(FORGET, dtype=torch.int64), "goes"), **own)
 
@@ -83,7 +82,7 @@ def net() -> Any:
 
 
 def counted(method: str) -> dict[str, Any]:
-    """Passes by the hook and by the formula, and seconds, of the method alone."""
+    """Passes and seconds of the method alone."""
     from efface.methods import METHODS
     from efface.runtime import PassCounter
 
@@ -92,27 +91,7 @@ def counted(method: str) -> dict[str, Any]:
     began = time.perf_counter()
     entry.function(watched.model, split, **FEWER.get(method, {}))
     seconds, passes = time.perf_counter() - began, watched.passes
-    parameters = inspect.signature(entry.function).parameters.values()
-    settings = {p.name: p.default for p in parameters if p.default is not p.empty}
-    settings |= FEWER.get(method, {})
-    batch = min(FORGET, settings.get("records_per_step", entry.batch_size))
-    counts = {"forget": FORGET, "retain": RETAIN, "holdout": HOLDOUT if split.holdout else 0}
-    numbers = {
-        **counts,
-        "leaving": 1,
-        "classes": CLASSES,
-        "batch": batch,
-        "recipe": EPOCHS,
-        **settings,
-    }
-    said = entry.cost.passes(numbers)
-    return {
-        "counted": [passes.forward, passes.backward],
-        "formula": [said.forward, said.backward],
-        "at_most": entry.cost.at_most,
-        "text": str(entry.cost),
-        "seconds": seconds,
-    }
+    return {"counted": [passes.forward, passes.backward], "seconds": seconds}
 
 
 def taken(method: str) -> dict[str, Any]:
@@ -159,23 +138,19 @@ def table(record: dict[str, Any]) -> str:
         (
             f"`python research/benchmarks/method_costs.py`, {record['date']}, one thread: {FORGET} random images of a class "
             f"go, {RETAIN} stay, quarter VGG11, settings as they come (`gkt`: 4 rounds; `l2ul`: 2 adversarial inputs of 20 steps, 40 steps). Passes in records, "
-            "counted by a hook on every copy of the model and by the formula of `efface methods`; the "
+            "counted by a hook on every copy of the model; the "
             "seconds of the method alone; memory of a whole request, guard and evidence included (some 65 MiB of each peak are torch's own, as `baseline` shows). `retrain` by a "
             f"recipe of {EPOCHS} epochs."
         ),
         "",
-        "| method | forward: counted, formula | backward: counted, formula | | seconds | peak MiB | said | peak / said |",
-        "|---|---|---|---|---|---|---|---|",
+        "| method | forward | backward | seconds | peak MiB | said | peak / said |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in record["rows"]:
-        (f, b), (sf, sb) = row["counted"], row["formula"]
-        within = f <= sf and b <= sb
-        verdict = ("within" if within else "ABOVE") if row["at_most"] else "equal"
-        if not row["at_most"] and [f, b] != [sf, sb]:
-            verdict = "NOT EQUAL"
+        f, b = row["counted"]
         peak, said = row["peak"] / MIB, row["said"]["total_bytes"] / MIB
         lines.append(
-            f"| `{row['method']}` | {f:,}, {sf:,} | {b:,}, {sb:,} | {verdict} | {row['seconds']:.1f} | "
+            f"| `{row['method']}` | {f:,} | {b:,} | {row['seconds']:.1f} | "
             f"{peak:.0f} | {said:.0f} | {peak / said:.2f} |"
         )
     return "\n".join([*lines, ""])
@@ -194,7 +169,7 @@ def main() -> None:
             for k, v in in_a_process_of_its_own(what, method).items()
         }
         rows.append({"method": method, **row})
-        sys.stderr.write(f"{method} {row['counted']} {row['formula']} {row['seconds']:.1f}\n")
+        sys.stderr.write(f"{method} {row['counted']} {row['seconds']:.1f}\n")
     record = {
         "command": "python research/benchmarks/method_costs.py",
         "date": time.strftime("%Y-%m-%d"),

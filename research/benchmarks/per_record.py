@@ -64,7 +64,7 @@ def base(pipeline: int) -> Cell:
 def after(pipeline: int, name: str) -> Cell:
     """The model after the targets that it was trained on went; no guard stands over it."""
     method, settings = ATTACKED[name]
-    seen = METHODS[method].sees
+    seen = METHODS[method].reads
     return unlearning(
         base(pipeline),
         method,

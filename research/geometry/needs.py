@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from efface.methods import Entry
+from efface.methods import Method
 
 DATA = {
     "forget": "forget records",
@@ -30,29 +30,29 @@ MARKS = {
 }
 
 
-def mark_of(entry: Entry, part: str) -> str | None:
+def mark_of(entry: Method, part: str) -> str | None:
     """How a method stands to a part of the data: a name out of ``MARKS``, or None."""
     if part in entry.needs:
         return "needs"
-    if part not in entry.sees:
+    if part not in entry.reads:
         return None
     return "comes along" if part in GIVEN else "reads"
 
 
-def group_of(entry: Entry) -> str:
+def group_of(entry: Method) -> str:
     """Methods of one kind stand together; the first that fits."""
     if "retain" in entry.needs:
         return "needs records that stay"
-    if "retain" in entry.sees:
+    if "retain" in entry.reads:
         return "relabels; reads records that stay"
     if not entry.zero_shot:
         return "no records that stay, but an untrained model"
-    if "forget labels" in entry.sees:
+    if "forget labels" in entry.reads:
         return "zero-shot; reads the forget labels"
     return "zero-shot; no labels"
 
 
-def matrix(entries: Mapping[str, Entry]) -> dict[str, dict[str, dict[str, str]]]:
+def matrix(entries: Mapping[str, Method]) -> dict[str, dict[str, dict[str, str]]]:
     """Group, method, part of the data: how the method stands to it; the least demanding first."""
     groups = (
         "zero-shot; no labels",
@@ -68,7 +68,7 @@ def matrix(entries: Mapping[str, Entry]) -> dict[str, dict[str, dict[str, str]]]
     return {group: methods for group, methods in found.items() if methods}
 
 
-def draw_needs(entries: Mapping[str, Entry]) -> Figure:
+def draw_needs(entries: Mapping[str, Method]) -> Figure:
     """A dot matrix: methods downwards in groups, parts of the data across."""
     found = matrix(entries)
     rows = sum(len(methods) + 1 for methods in found.values())

@@ -9,7 +9,7 @@ from efface.errors import InputError
 from efface.methods import METHODS
 from efface.settings import hyperparameters, nearest
 
-COLUMNS = ["method", "zero-shot", "needs", "may use", "labels of", "records through the model"]
+COLUMNS = ["method", "zero-shot", "needs", "may use", "labels of"]
 
 
 def run_methods(name: str | None = None) -> None:
@@ -46,7 +46,6 @@ def _facts(name: str) -> list[str]:
         ", ".join(entry.in_order(entry.needs)),
         ", ".join(entry.optional),
         ", ".join(entry.labels),
-        str(entry.cost),
     ]
 
 

@@ -147,16 +147,17 @@ def memory_needed(
 ) -> MemoryEstimate:
     """What the request will hold at its peak, seen from the model and one record's forward pass."""
     entry, forget = METHODS[method], split.forget
+    memory = entry.memory
     batch = forget.take([0]).to(device_of(model))
     probe = trainable_copy(model)
     parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
-    trained_on = len(forget) + ("retain" in entry.sees) * len(split.retain or ())
-    at_once = min(trained_on, settings.get("batch_size", entry.batch_size), 128)
+    trained_on = len(forget) + ("retain" in entry.reads) * len(split.retain or ())
+    at_once = min(trained_on, settings.get("batch_size", memory.batch_size), 128)
     need = estimate_memory(
         probe,
         lambda: outputs(probe, batch),
-        copies=entry.copies,
-        records_at_once=max(at_once, entry.neighbours) * entry.graphs,
+        copies=memory.copies,
+        records_at_once=max(at_once, memory.neighbours) * memory.graphs,
         records=[tensor for part in parts for tensor in (part.x, part.y)],
     )
     if told:

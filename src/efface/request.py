@@ -17,7 +17,7 @@ from efface.hazards import Finding, doctor, refuse_if_needed
 from efface.io.features import FeatureSpec
 from efface.io.preprocessing import Preprocessing
 from efface.methods import METHODS
-from efface.methods.parts.needs import refuse_without
+from efface.methods._base import refuse_without
 from efface.prepare import memory_needed, prepared, refuse_kinds
 from efface.record import SCHEMA, facts_into, state_digest, versions
 from efface.report import Evidence, collect, render

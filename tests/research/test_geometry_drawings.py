@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from efface.methods import BUILT_IN
-from efface.methods.parts.entry import PARTS
+from efface.methods._base import PARTS
 from research.geometry import drawings
 from research.geometry.drawings import boundary_moves, facts, one_step
 from research.geometry.needs import DATA, MARKS, draw_needs, group_of, mark_of, matrix
@@ -24,7 +24,7 @@ def test_the_marks_say_what_the_entry_declares(name):
     """What is needed is black; what is not seen is blank."""
     entry, marks = BUILT_IN[name], matrix(BUILT_IN)[group_of(BUILT_IN[name])][name]
     assert {part for part, mark in marks.items() if mark == "needs"} == entry.needs
-    assert set(marks) == entry.sees - {"model"}
+    assert set(marks) == entry.reads - {"model"}
     assert {mark for part, mark in marks.items() if part == "forget"} <= {"comes along"}
 
 

@@ -1,15 +1,60 @@
-"""Methods: a table of functions, with what each may see of a split, needs and costs."""
+"""Unlearning methods: one file a paper, each registered in ``METHODS`` by its decorator.
 
-from efface.methods.entries.installed import installed
-from efface.methods.entries.retain_free import RETAIN_FREE
-from efface.methods.entries.table import Table
-from efface.methods.entries.with_retain import WITH_RETAIN
-from efface.methods.parts.entry import Cost, Entry
+Shared by several: ``_base`` (the registry and the settings' ranges).
+"""
 
-__all__ = ["BUILT_IN", "METHODS", "Cost", "Entry"]
+from importlib import import_module
 
-BUILT_IN: dict[str, Entry] = RETAIN_FREE | WITH_RETAIN
-"""The methods of this package; what the tests promise of all, they promise of each entry here."""
+from efface.methods._base import (
+    METHODS,
+    Count,
+    Decay,
+    Memory,
+    Method,
+    Natural,
+    NonNegative,
+    Positive,
+    PositiveShare,
+    Share,
+    check_settings,
+    check_value,
+    default_settings,
+    find_method,
+    register_method,
+)
 
-METHODS = Table(BUILT_IN, installed)
-"""Every method by its name, those of other installed packages too."""
+__all__ = [
+    "BUILT_IN",
+    "METHODS",
+    "Count",
+    "Decay",
+    "Memory",
+    "Method",
+    "Natural",
+    "NonNegative",
+    "Positive",
+    "PositiveShare",
+    "Share",
+    "check_settings",
+    "check_value",
+    "default_settings",
+    "find_method",
+    "register_method",
+]
+
+# The order of every list of methods: those that need no retained data first.
+_ZERO_SHOT = (
+    "jit jit_paper jit_reference neighbourhood baseline negative_gradient mislabel "
+    "source_free_newton synthetic_embeddings boundary_shrink boundary_expand delete mu_mis amun "
+    "emmn l2ul gkt"
+)
+_WITH_RETAIN = (
+    "retrain finetune l1_sparse neggrad_plus random_labels salun amnesiac ssd lfssd assd scrub "
+    "scrub_rewind bad_teacher unsir"
+)
+
+for _name in (*_ZERO_SHOT.split(), *_WITH_RETAIN.split()):
+    import_module(f"efface.methods.{_name}")
+
+BUILT_IN: dict[str, Method] = dict(METHODS._methods)  # noqa: SLF001  # without the entry points
+"""The methods of this package alone."""

@@ -12,21 +12,32 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from efface.methods.parts.needs import refuse_unless_classes, refuse_without
+from efface.methods._base import (
+    Count,
+    Memory,
+    NonNegative,
+    register_method,
+)
 from efface.methods.parts.relabelled import Draw, other_class, relabelled, together
 from efface.task import trainable_copy
 from efface.training import train_epochs
 from efface.types import Callback, Records, Split, no_callback
 
 
+@register_method(
+    reads={"forget", "forget labels", "retain labels"},
+    needs={"retain"},
+    memory=Memory(copies=6, graphs=2),
+    classes_only=True,
+)
 def amnesiac(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    learning_rate: float = 1e-4,
-    epochs: int = 3,
-    batch_size: int = 128,
+    strength: NonNegative = 1.0,
+    learning_rate: NonNegative = 1e-4,
+    epochs: Count = 3,
+    batch_size: Count = 128,
     training_mode: bool = True,
     seed: int = 0,
     callback: Callback = no_callback,
@@ -47,8 +58,6 @@ def amnesiac(
     Raises:
         InputError: ``retain`` is missing, or a record has not one class of several.
     """
-    refuse_without(split, "amnesiac", "retain")
-    refuse_unless_classes(split.forget, "amnesiac")
     student = trainable_copy(model)
     if not len(split.forget):
         return student

@@ -21,9 +21,15 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
+from efface.methods._base import (
+    Count,
+    Memory,
+    Natural,
+    NonNegative,
+    Positive,
+    register_method,
+)
 from efface.methods.parts.closest import Closest, closest
-from efface.methods.parts.needs import refuse_unless_classes
-from efface.methods.parts.ranges import refuse_0
 from efface.methods.parts.retained import together
 from efface.task import frozen_teacher, multiclass, trainable_copy
 from efface.training import Trainer, task_loss
@@ -32,20 +38,23 @@ from efface.types import Callback, Records, Split, no_callback
 logger = logging.getLogger(__name__)
 
 
+@register_method(
+    reads={"forget", "forget labels"}, memory=Memory(copies=5, graphs=2), classes_only=True
+)
 def amun(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
+    strength: NonNegative = 1.0,
     with_forget: bool = True,
-    radius: float = 0.04,
-    attack_steps: int = 50,
-    doublings: int = 10,
-    learning_rate: float = 0.01,
-    weight_decay: float = 5e-4,
-    decay_every: int = 1,
-    epochs: int = 10,
-    batch_size: int = 128,
+    radius: Positive = 0.04,
+    attack_steps: Count = 50,
+    doublings: Natural = 10,
+    learning_rate: NonNegative = 0.01,
+    weight_decay: NonNegative = 5e-4,
+    decay_every: Count = 1,
+    epochs: Count = 10,
+    batch_size: Count = 128,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -73,9 +82,6 @@ def amun(
         InputError: a record has not one class of several; ``radius``, ``attack_steps`` or
             ``decay_every`` is not above 0; no input that is answered otherwise was found.
     """
-    refuse_unless_classes(split.forget, "amun")
-    counts = {"attack_steps": attack_steps, "decay_every": decay_every}
-    refuse_0(radius=radius, **{name: float(count) for name, count in counts.items()})
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     if not len(forget) or not epochs:
         return student

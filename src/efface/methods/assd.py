@@ -17,21 +17,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from efface.methods._base import Count, Memory, NonNegative, register_method
 from efface.methods.parts.dampening import dampened, selection_at
 from efface.methods.parts.importance import Importance, of_forget_and_whole
-from efface.methods.parts.needs import refuse_without
-from efface.methods.parts.ranges import refuse_below_0
 from efface.task import task_of, trainable_copy
 from efface.types import Callback, Records, Split, no_callback
 
 
+@register_method(
+    reads={"forget", "forget labels", "retain labels"},
+    needs={"retain"},
+    memory=Memory(copies=7, graphs=2),
+    one_step=True,
+    runs_on_empty=True,
+)
 def assd(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    dampening: float = 1.0,
-    batch_size: int = 1024,
+    strength: NonNegative = 1.0,
+    dampening: NonNegative = 1.0,
+    batch_size: Count = 1024,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -51,8 +57,6 @@ def assd(
         InputError: there is no ``retain``; ``dampening`` is below 0; all weights that matter are
             0, as in a new adapter.
     """
-    refuse_without(split, "assd", "retain")
-    refuse_below_0(dampening=dampening)
     student = trainable_copy(model)
     task = task_of(split.retain)
 

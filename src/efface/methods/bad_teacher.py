@@ -17,8 +17,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from efface.methods.parts.needs import refuse_without
-from efface.methods.parts.ranges import refuse_0, refuse_no_share
+from efface.methods._base import (
+    Count,
+    Memory,
+    NonNegative,
+    Positive,
+    Share,
+    register_method,
+)
 from efface.methods.parts.retained import sampled, together, without_labels
 from efface.methods.parts.untrained import untrained
 from efface.task import frozen_teacher, task_of, trainable_copy
@@ -26,16 +32,22 @@ from efface.training import Trainer
 from efface.types import Callback, Records, Split, no_callback
 
 
+@register_method(
+    reads={"forget"},
+    needs={"retain", "fresh"},
+    memory=Memory(copies=7, graphs=3),
+    runs_on_empty=True,
+)
 def bad_teacher(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    retained_share: float = 0.3,
-    learning_rate: float = 1e-4,
-    epochs: int = 1,
-    temperature: float = 1.0,
-    batch_size: int = 256,
+    strength: NonNegative = 1.0,
+    retained_share: Share = 0.3,
+    learning_rate: NonNegative = 1e-4,
+    epochs: Count = 1,
+    temperature: Positive = 1.0,
+    batch_size: Count = 256,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -58,9 +70,6 @@ def bad_teacher(
         InputError: there is no ``retain`` or no ``fresh``; ``retained_share`` is not from 0 to 1;
             ``temperature`` is not above 0.
     """
-    refuse_without(split, "bad_teacher", "retain", "fresh")
-    refuse_no_share(retained_share=retained_share)
-    refuse_0(temperature=temperature)
     student, task = trainable_copy(model), task_of(split.retain)
     bad = frozen_teacher(untrained(model, split, seed))
     target = _target(frozen_teacher(model), bad, task.outputs)

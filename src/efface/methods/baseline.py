@@ -7,10 +7,12 @@ There is no paper and nothing to depart from. In a table it says how far away do
 
 from torch import nn
 
+from efface.methods._base import Memory, register_method
 from efface.task import trainable_copy
 from efface.types import Callback, Split, no_callback
 
 
+@register_method(memory=Memory(copies=1, graphs=0))
 def baseline(
     model: nn.Module,
     split: Split,  # noqa: ARG001

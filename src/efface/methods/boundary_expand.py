@@ -17,8 +17,14 @@ is drawn; eval mode with frozen buffers, ``training_mode`` is theirs.
 import torch
 from torch import Tensor, nn
 
+from efface.methods._base import (
+    Count,
+    Decay,
+    Memory,
+    NonNegative,
+    register_method,
+)
 from efface.methods.parts.head import features_of
-from efface.methods.parts.needs import refuse_unless_classes
 from efface.methods.parts.retained import without_labels
 from efface.methods.parts.widened import Widened
 from efface.task import task_of, trainable_copy
@@ -26,15 +32,16 @@ from efface.training import train_epochs
 from efface.types import Callback, Records, Split, no_callback
 
 
+@register_method(reads={"forget"}, memory=Memory(copies=5, graphs=2), classes_only=True)
 def boundary_expand(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    learning_rate: float = 1e-5,
-    momentum: float = 0.9,
-    epochs: int = 10,
-    batch_size: int = 64,
+    strength: NonNegative = 1.0,
+    learning_rate: NonNegative = 1e-5,
+    momentum: Decay = 0.9,
+    epochs: Count = 10,
+    batch_size: Count = 64,
     training_mode: bool = False,
     seed: int = 0,
     callback: Callback = no_callback,
@@ -57,7 +64,6 @@ def boundary_expand(
         InputError: a record has not one class of several; the last layer with weights is not
             linear, or its answers are not the model's outputs.
     """
-    refuse_unless_classes(split.forget, "boundary_expand")
     forget = without_labels(split.forget, task_of(split.forget))
     student = trainable_copy(model)
     if not len(forget):

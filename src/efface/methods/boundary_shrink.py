@@ -26,9 +26,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from efface.methods._base import (
+    Count,
+    Decay,
+    Memory,
+    NonNegative,
+    register_method,
+)
 from efface.methods.parts.adversarial import input_gradient, signed, within
-from efface.methods.parts.needs import refuse_unless_classes
-from efface.methods.parts.ranges import refuse_below_0
 from efface.methods.parts.unseen import answer_of
 from efface.runtime import map_chunks
 from efface.task import device_of, frozen_teacher, task_of, trainable_copy
@@ -38,17 +43,20 @@ from efface.types import Callback, Records, Split, no_callback
 logger = logging.getLogger(__name__)
 
 
+@register_method(
+    reads={"forget", "forget labels"}, memory=Memory(copies=5, graphs=2), classes_only=True
+)
 def boundary_shrink(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    bound: float = 0.1,
+    strength: NonNegative = 1.0,
+    bound: NonNegative = 0.1,
     reinforce_unflipped: bool = False,
-    learning_rate: float = 1e-5,
-    momentum: float = 0.9,
-    epochs: int = 10,
-    batch_size: int = 64,
+    learning_rate: NonNegative = 1e-5,
+    momentum: Decay = 0.9,
+    epochs: Count = 10,
+    batch_size: Count = 64,
     training_mode: bool = False,
     seed: int = 0,
     callback: Callback = no_callback,
@@ -73,8 +81,6 @@ def boundary_shrink(
     Raises:
         InputError: a record has not one class of several, or ``bound`` is below 0.
     """
-    refuse_unless_classes(split.forget, "boundary_shrink")
-    refuse_below_0(bound=bound)
     forget, student = replace(split.forget, task=task_of(split.forget)), trainable_copy(model)
     if not len(forget):
         return student

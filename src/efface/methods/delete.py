@@ -19,21 +19,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.methods.parts.needs import refuse_unless_classes
+from efface.methods._base import (
+    Count,
+    Decay,
+    Memory,
+    NonNegative,
+    register_method,
+)
 from efface.task import frozen_teacher, multiclass, outputs, predict, trainable_copy
 from efface.training import Loss, train_epochs
 from efface.types import Callback, Records, Split, no_callback
 
 
+@register_method(
+    reads={"forget", "forget labels"}, memory=Memory(copies=5, graphs=2), classes_only=True
+)
 def delete(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    learning_rate: float = 1e-4,
-    momentum: float = 0.9,
-    epochs: int = 20,
-    batch_size: int = 128,
+    strength: NonNegative = 1.0,
+    learning_rate: NonNegative = 1e-4,
+    momentum: Decay = 0.9,
+    epochs: Count = 20,
+    batch_size: Count = 128,
     training_mode: bool = False,
     seed: int = 0,
     callback: Callback = no_callback,
@@ -57,7 +66,6 @@ def delete(
     Raises:
         InputError: a record has not one class of several.
     """
-    refuse_unless_classes(split.forget, "delete")
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     if not len(forget):
         return student

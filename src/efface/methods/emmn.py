@@ -19,7 +19,13 @@ eval mode, where BatchNorm took its statistics from the noise.
 import torch
 from torch import Tensor, nn
 
-from efface.methods.parts.needs import refuse_unless_classes, refuse_without
+from efface.methods._base import (
+    Count,
+    Memory,
+    Natural,
+    NonNegative,
+    register_method,
+)
 from efface.methods.parts.noise_images import made_from_noise
 from efface.methods.parts.retained import repeated, together, without_labels
 from efface.task import device_of, frozen_teacher, task_of, trainable_copy
@@ -27,19 +33,26 @@ from efface.training import Trainer, train_mode
 from efface.types import Callback, Records, Split, no_callback
 
 
+@register_method(
+    reads={"forget"},
+    needs={"forget_classes"},
+    memory=Memory(copies=6, graphs=2, neighbours=128),
+    classes_only=True,
+    runs_on_empty=True,
+)
 def emmn(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    noise_per_class: int = 4,
-    noise_steps: int = 25,
-    retained_steps: int = 30,
-    copies: int = 80,
-    learning_rate: float = 1e-4,
-    impair_epochs: int = 2,
-    repair_epochs: int = 1,
-    batch_size: int = 4,
+    strength: NonNegative = 1.0,
+    noise_per_class: Count = 4,
+    noise_steps: Natural = 25,
+    retained_steps: Natural = 30,
+    copies: Natural = 80,
+    learning_rate: NonNegative = 1e-4,
+    impair_epochs: Count = 2,
+    repair_epochs: Natural = 1,
+    batch_size: Count = 4,
     training_mode: bool = False,
     seed: int = 0,
     callback: Callback = no_callback,
@@ -66,8 +79,6 @@ def emmn(
     Raises:
         InputError: no class leaves; the outputs are not one label.
     """
-    refuse_without(split, "emmn", "forget_classes")
-    refuse_unless_classes(split.forget, "emmn")
     student, teacher = trainable_copy(model), frozen_teacher(model)
     task = task_of(split.forget)
     like = without_labels(split.forget, task)

@@ -10,22 +10,23 @@ which no weight may move (``trainable``) keeps its statistics.
 import torch
 from torch import nn
 
-from efface.methods.parts.needs import refuse_without
+from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
 from efface.task import trainable_copy
 from efface.training import task_loss, train_epochs, with_task
 from efface.types import Callback, Split, no_callback
 
 
+@register_method(reads={"retain labels"}, needs={"retain"}, memory=Memory(copies=5, graphs=2))
 def finetune(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    learning_rate: float = 0.02,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    epochs: int = 5,
-    batch_size: int = 128,
+    strength: NonNegative = 1.0,
+    learning_rate: NonNegative = 0.02,
+    momentum: Decay = 0.9,
+    weight_decay: NonNegative = 5e-4,
+    epochs: Count = 5,
+    batch_size: Count = 128,
     training_mode: bool = True,
     seed: int = 0,
     callback: Callback = no_callback,
@@ -48,7 +49,6 @@ def finetune(
     Raises:
         InputError: ``retain`` is missing.
     """
-    refuse_without(split, "finetune", "retain")
     student = trainable_copy(model)
     return train_epochs(
         student,

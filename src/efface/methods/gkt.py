@@ -28,16 +28,24 @@ Departures from their code (ayushkumartarun/zero-shot-unlearning):
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from efface.methods._base import (
+    Count,
+    Memory,
+    Natural,
+    NonNegative,
+    Share,
+    register_method,
+)
 from efface.methods.parts.attention import attended
 from efface.methods.parts.generator import generator_for
-from efface.methods.parts.needs import refuse_unless_classes, refuse_without
 from efface.methods.parts.neighbours import normals
-from efface.methods.parts.ranges import refuse_fewer, refuse_no_share
 from efface.methods.parts.retained import without_labels
 from efface.methods.parts.untrained import from_fresh, untrained
 from efface.task import device_of, frozen_teacher, shared_view, task_of
@@ -53,19 +61,27 @@ Gate = Callable[[Float[Tensor, " m k"]], Bool[Tensor, " m"]]
 """``gate(f₀(x))``: which inputs pass."""
 
 
+@register_method(
+    reads={"forget"},
+    needs={"forget_classes", "fresh"},
+    memory=Memory(copies=7, graphs=3, neighbours=256),
+    fresh_start=True,
+    classes_only=True,
+    runs_on_empty=True,
+)
 def gkt(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    rounds: int = 4000,
-    generator_steps: int = 1,
-    student_steps: int = 10,
-    threshold: float = 0.01,
-    attention: float = 250.0,
-    learning_rate: float = 1e-3,
-    generator_rate: float = 1e-3,
-    batch_size: int = 256,
+    strength: NonNegative = 1.0,
+    rounds: Count = 4000,
+    generator_steps: Natural = 1,
+    student_steps: Count = 10,
+    threshold: Share = 0.01,
+    attention: NonNegative = 250.0,
+    learning_rate: NonNegative = 1e-3,
+    generator_rate: NonNegative = 1e-3,
+    batch_size: Annotated[int, Interval(ge=2)] = 256,
     training_mode: bool = True,
     seed: int = 0,
     callback: Callback = no_callback,
@@ -93,10 +109,6 @@ def gkt(
         InputError: no class leaves; there is no ``fresh``; the outputs are not one label;
             ``threshold`` is not from 0 to 1; there are fewer than 2 ``batch_size``.
     """
-    refuse_without(split, "gkt", "forget_classes", "fresh")
-    refuse_unless_classes(split.forget, "gkt")
-    refuse_no_share("a probability", threshold=threshold)
-    refuse_fewer(2, batch_size=batch_size)
     student, teacher = untrained(model, split, seed).eval(), frozen_teacher(model)
     like = without_labels(split.forget, task_of(split.forget))
     generator = generator_for(tuple(like.x.shape[1:]), latent=LATENT, seed=seed)

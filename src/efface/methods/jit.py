@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.methods._base import Count, Memory, NonNegative, Positive, Share, register_method
 from efface.methods.parts.hiding import Hidden, hiding, lowered
 from efface.methods.parts.holding import (
     FEW,
@@ -51,20 +52,24 @@ from efface.types import Callback, Records, Split, no_callback, record_key
 logger = logging.getLogger(__name__)
 
 
+@register_method(
+    reads={"forget", "forget labels", "holdout", "forget_classes"},
+    memory=Memory(copies=4, graphs=3, neighbours=32),
+)
 def jit(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    expected_accuracy: float | None = None,
+    strength: NonNegative = 1.0,
+    expected_accuracy: Share | None = None,
     mislabelled: bool = False,
-    sigma: float = 0.15,
-    perturbations: int = 1,
-    trust: float = 0.1,
-    step_size: float = 0.1,
-    steps: int = 32,
-    settled: float = 0.95,
-    batch_size: int = 128,
+    sigma: Positive = 0.15,
+    perturbations: Count = 1,
+    trust: NonNegative = 0.1,
+    step_size: NonNegative = 0.1,
+    steps: Count = 32,
+    settled: NonNegative = 0.95,
+    batch_size: Count = 128,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:

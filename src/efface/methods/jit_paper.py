@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.methods._base import Count, Memory, NonNegative, Positive, register_method
 from efface.methods.parts.neighbours import normals
 from efface.methods.parts.noise import refuse_no_noise
 from efface.task import outputs, trainable_copy
@@ -22,14 +23,15 @@ from efface.training import descend
 from efface.types import Callback, Records, Split, no_callback
 
 
+@register_method(reads={"forget"}, memory=Memory(copies=6, graphs=27, batch_size=1))
 def jit_paper(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    sigma: float = 0.5,
-    perturbations: int = 25,
-    learning_rate: float = 1e-4,
+    strength: NonNegative = 1.0,
+    sigma: Positive = 0.5,
+    perturbations: Count = 25,
+    learning_rate: NonNegative = 1e-4,
     squared: bool = False,
     adam: bool = False,
     seed: int = 0,

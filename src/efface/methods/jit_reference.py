@@ -23,20 +23,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.methods._base import Count, Memory, NonNegative, Positive, register_method
 from efface.methods.parts.noise import refuse_no_noise
 from efface.task import device_of, outputs, trainable_copy
 from efface.types import Action, Callback, Records, Split, no_callback
 
 
+@register_method(reads={"forget"}, memory=Memory(copies=5, graphs=2))
 def jit_reference(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    sigma: float = 0.5,
-    perturbations: int = 25,
-    learning_rate: float = 3e-4,
-    batch_size: int = 128,
+    strength: NonNegative = 1.0,
+    sigma: Positive = 0.5,
+    perturbations: Count = 25,
+    learning_rate: NonNegative = 3e-4,
+    batch_size: Count = 128,
     training_mode: bool | None = None,
     seed: int = 0,
     callback: Callback = no_callback,

@@ -11,23 +11,24 @@ of 0.2 serves another method). With γ = 0 it is ``finetune``, bit for bit. Depa
 import torch
 from torch import Tensor, nn
 
-from efface.methods.parts.needs import refuse_without
+from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
 from efface.task import trainable_copy
 from efface.training import Loss, steps_per_epoch, task_loss, train_epochs, with_task
 from efface.types import Callback, Records, Split, no_callback
 
 
+@register_method(reads={"retain labels"}, needs={"retain"}, memory=Memory(copies=6, graphs=2))
 def l1_sparse(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    penalty: float = 5e-4,
-    learning_rate: float = 0.01,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    epochs: int = 10,
-    batch_size: int = 128,
+    strength: NonNegative = 1.0,
+    penalty: NonNegative = 5e-4,
+    learning_rate: NonNegative = 0.01,
+    momentum: Decay = 0.9,
+    weight_decay: NonNegative = 5e-4,
+    epochs: Count = 10,
+    batch_size: Count = 128,
     training_mode: bool = True,
     seed: int = 0,
     callback: Callback = no_callback,
@@ -51,7 +52,6 @@ def l1_sparse(
     Raises:
         InputError: ``retain`` is missing.
     """
-    refuse_without(split, "l1_sparse", "retain")
     student, retain = trainable_copy(model), with_task(split.retain)
     steps = epochs * steps_per_epoch(retain, batch_size)
     return train_epochs(

@@ -25,8 +25,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.methods.parts.needs import refuse_unless_classes
-from efface.methods.parts.ranges import refuse_0, refuse_below_0
+from efface.methods._base import (
+    Count,
+    Memory,
+    NonNegative,
+    Positive,
+    register_method,
+)
 from efface.methods.parts.targeted import Targeted, targeted
 from efface.methods.parts.unseen import share_right
 from efface.task import frozen_teacher, multiclass, outputs, task_of, trainable_copy
@@ -34,20 +39,23 @@ from efface.training import Loss, descend, mean_gradient
 from efface.types import Action, Callback, Records, Split, no_callback
 
 
+@register_method(
+    reads={"forget", "forget labels"}, memory=Memory(copies=7, graphs=18), classes_only=True
+)
 def l2ul(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    adversarials: int = 20,
-    adversarials_per_step: int = 16,
-    radius: float = 4.0,
-    attack_steps: int = 100,
-    penalty: float = 1.0,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 1e-4,
-    steps: int = 2000,
-    batch_size: int = 32,
+    strength: NonNegative = 1.0,
+    adversarials: Count = 20,
+    adversarials_per_step: Count = 16,
+    radius: Positive = 4.0,
+    attack_steps: Count = 100,
+    penalty: NonNegative = 1.0,
+    learning_rate: NonNegative = 1e-3,
+    weight_decay: NonNegative = 1e-4,
+    steps: Count = 2000,
+    batch_size: Count = 32,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -75,9 +83,6 @@ def l2ul(
         InputError: a record has not one class of several; ``radius`` is not above 0; ``penalty``
             is below 0; ``adversarials`` is below ``adversarials_per_step``.
     """
-    refuse_unless_classes(split.forget, "l2ul")
-    refuse_0(radius=radius)
-    refuse_below_0(penalty=penalty)
     _refuse_more_than_there_are(adversarials, adversarials_per_step)
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     if not len(forget) or not steps:

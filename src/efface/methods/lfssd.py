@@ -11,25 +11,31 @@ of one size in both passes, made up by id and seed.
 
 from torch import Tensor, nn
 
+from efface.methods._base import Count, Memory, NonNegative, register_method
 from efface.methods.parts.dampening import dampened, selection_at
 from efface.methods.parts.importance import of_forget_and_whole
-from efface.methods.parts.needs import refuse_without
-from efface.methods.parts.ranges import refuse_below_0
 from efface.methods.parts.retained import without_labels
 from efface.task import task_of, trainable_copy
 from efface.types import Callback, Records, Split, no_callback
 
 
+@register_method(
+    reads={"forget"},
+    needs={"retain"},
+    memory=Memory(copies=6, graphs=2),
+    one_step=True,
+    runs_on_empty=True,
+)
 def lfssd(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    selection: float = 10.0,
-    dampening: float = 1.0,
+    strength: NonNegative = 1.0,
+    selection: NonNegative = 10.0,
+    dampening: NonNegative = 1.0,
     with_forget: bool = True,
     as_loaded: bool = False,
-    batch_size: int = 128,
+    batch_size: Count = 128,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -52,8 +58,6 @@ def lfssd(
         InputError: there is no ``retain``; ``selection`` or ``dampening`` is below 0; all weights
             that matter are 0, as in a new adapter.
     """
-    refuse_without(split, "lfssd", "retain")
-    refuse_below_0(selection=selection, dampening=dampening)
     student = trainable_copy(model)
     task = task_of(split.retain)
     parts = (without_labels(part, task) for part in (split.forget, split.retain))

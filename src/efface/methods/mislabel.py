@@ -12,20 +12,23 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from efface.methods.parts.needs import refuse_unless_classes
+from efface.methods._base import Count, Memory, NonNegative, register_method
 from efface.task import frozen_teacher, multiclass, outputs, predict, task_of, trainable_copy
 from efface.training import Loss, steps_per_epoch, train_epochs
 from efface.types import Action, Callback, Records, Split, no_callback
 
 
+@register_method(
+    reads={"forget", "forget labels"}, memory=Memory(copies=4, graphs=2), classes_only=True
+)
 def mislabel(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    learning_rate: float = 1e-3,
-    epochs: int = 50,
-    batch_size: int = 128,
+    strength: NonNegative = 1.0,
+    learning_rate: NonNegative = 1e-3,
+    epochs: Count = 50,
+    batch_size: Count = 128,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -44,7 +47,6 @@ def mislabel(
     Raises:
         InputError: a record has not one class of several.
     """
-    refuse_unless_classes(split.forget, "mislabel")
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     if not len(forget):
         return student

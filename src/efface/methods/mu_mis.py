@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from efface.errors import InputError
-from efface.methods.parts.needs import refuse_unless_classes
-from efface.methods.parts.ranges import refuse_below_0
+from efface.methods._base import Count, Memory, NonNegative, register_method
 from efface.methods.parts.relabelled import other_class
 from efface.methods.parts.retained import sampled
 from efface.runtime import map_chunks
@@ -35,15 +34,18 @@ from efface.training import descend
 from efface.types import Action, Callback, Records, Split, no_callback
 
 
+@register_method(
+    reads={"forget", "forget labels"}, memory=Memory(copies=4, graphs=6), classes_only=True
+)
 def mu_mis(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    learning_rate: float = 0.03,
-    recovered: float = 1.0,
-    steps: int = 100,
-    batch_size: int = 128,
+    strength: NonNegative = 1.0,
+    learning_rate: NonNegative = 0.03,
+    recovered: NonNegative = 1.0,
+    steps: Count = 100,
+    batch_size: Count = 128,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -64,8 +66,6 @@ def mu_mis(
         InputError: a record has not one class of several; ``recovered`` is below 0; the model
             cannot be differentiated twice.
     """
-    refuse_unless_classes(split.forget, "mu_mis")
-    refuse_below_0(recovered=recovered)
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     if not len(forget) or not steps:
         return student

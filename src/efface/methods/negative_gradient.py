@@ -11,21 +11,23 @@ of the forget records into BatchNorm; ``training_mode`` brings that back.
 import torch
 from torch import Tensor, nn
 
+from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
 from efface.task import trainable_copy
 from efface.training import task_loss, train_epochs, with_task
 from efface.types import Callback, Records, Split, no_callback
 
 
+@register_method(reads={"forget", "forget labels"}, memory=Memory(copies=5, graphs=2))
 def negative_gradient(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    learning_rate: float = 0.01,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    epochs: int = 10,
-    batch_size: int = 256,
+    strength: NonNegative = 1.0,
+    learning_rate: NonNegative = 0.01,
+    momentum: Decay = 0.9,
+    weight_decay: NonNegative = 5e-4,
+    epochs: Count = 10,
+    batch_size: Count = 256,
     training_mode: bool = False,
     seed: int = 0,
     callback: Callback = no_callback,

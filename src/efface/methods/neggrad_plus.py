@@ -17,23 +17,35 @@ import torch
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.methods.parts.needs import refuse_without
+from efface.methods._base import (
+    Count,
+    Decay,
+    Memory,
+    NonNegative,
+    Share,
+    register_method,
+)
 from efface.task import trainable_copy
 from efface.training import Loss, steps_per_epoch, task_loss, train_epochs, with_task
 from efface.types import Callback, Records, Split, no_callback, record_key
 
 
+@register_method(
+    reads={"forget", "forget labels", "retain labels"},
+    needs={"retain"},
+    memory=Memory(copies=5, graphs=3),
+)
 def neggrad_plus(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    forget_weight: float = 0.05,
-    learning_rate: float = 0.01,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
-    epochs: int = 10,
-    batch_size: int = 128,
+    strength: NonNegative = 1.0,
+    forget_weight: Share = 0.05,
+    learning_rate: NonNegative = 0.01,
+    momentum: Decay = 0.0,
+    weight_decay: NonNegative = 0.0,
+    epochs: Count = 10,
+    batch_size: Count = 128,
     training_mode: bool = False,
     seed: int = 0,
     callback: Callback = no_callback,
@@ -58,7 +70,6 @@ def neggrad_plus(
         InputError: ``retain`` is missing, or ``forget_weight`` times ``strength`` is not from 0
             to below 1.
     """
-    refuse_without(split, "neggrad_plus", "retain")
     weight = forget_weight * strength
     _refuse_weight(weight)
     student, retain = trainable_copy(model), with_task(split.retain)

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from efface.methods._base import Count, Decay, Memory, NonNegative, Share, register_method
 from efface.methods.parts.hiding import hiding
 from efface.methods.parts.natural import IMAGE
 from efface.methods.parts.neighbours import noisy, perspective, shift_and_flip, uniforms
@@ -40,20 +41,24 @@ from efface.types import Action, Callback, Records, Split, no_callback
 logger = logging.getLogger(__name__)
 
 
+@register_method(
+    reads={"forget", "forget labels", "holdout", "forget_classes"},
+    memory=Memory(copies=6, graphs=4),
+)
 def neighbourhood(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    expected_accuracy: float | None = None,
+    strength: NonNegative = 1.0,
+    expected_accuracy: Share | None = None,
     mislabelled: bool = False,
-    distortion: float | None = None,
-    locality: float = 5.0,
-    learning_rate: float = 3e-3,
-    steps: int = 240,
-    settled: float = 0.95,
-    averaging: float = 0.98,
-    batch_size: int = 128,
+    distortion: NonNegative | None = None,
+    locality: NonNegative = 5.0,
+    learning_rate: NonNegative = 3e-3,
+    steps: Count = 240,
+    settled: NonNegative = 0.95,
+    averaging: Decay = 0.98,
+    batch_size: Count = 128,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:

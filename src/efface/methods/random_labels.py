@@ -12,22 +12,33 @@ D_f). Its settings: SGD, η 0.013 (CIFAR-10, a tenth of the records), momentum 0
 import torch
 from torch import nn
 
-from efface.methods.parts.needs import refuse_unless_classes
+from efface.methods._base import (
+    Count,
+    Decay,
+    Memory,
+    NonNegative,
+    register_method,
+)
 from efface.methods.parts.relabelled import randomly_taught
 from efface.task import trainable_copy
 from efface.types import Callback, Split, no_callback
 
 
+@register_method(
+    reads={"forget", "retain", "retain labels"},
+    memory=Memory(copies=5, graphs=2),
+    classes_only=True,
+)
 def random_labels(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    learning_rate: float = 0.013,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    epochs: int = 10,
-    batch_size: int = 256,
+    strength: NonNegative = 1.0,
+    learning_rate: NonNegative = 0.013,
+    momentum: Decay = 0.9,
+    weight_decay: NonNegative = 5e-4,
+    epochs: Count = 10,
+    batch_size: Count = 256,
     training_mode: bool | None = None,
     seed: int = 0,
     callback: Callback = no_callback,
@@ -53,7 +64,6 @@ def random_labels(
     Raises:
         InputError: a record has not one class of several.
     """
-    refuse_unless_classes(split.forget, "random_labels")
     student = trainable_copy(model)
     if not len(split.forget):
         return student

@@ -12,11 +12,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.methods.parts.needs import refuse_without
+from efface.methods._base import Memory, register_method
 from efface.task import device_of
 from efface.types import Callback, Split, no_callback
 
 
+@register_method(
+    reads={"retain labels"},
+    needs={"retain", "fresh", "train"},
+    memory=Memory(copies=5, graphs=2),
+    fresh_start=True,
+    exact=True,
+)
 def retrain(
     model: nn.Module,
     split: Split,
@@ -37,7 +44,6 @@ def retrain(
     Raises:
         InputError: ``retain``, ``fresh`` or ``train`` is missing.
     """
-    refuse_without(split, "retrain", "retain", "fresh", "train")
     given: Any = split  # no part of it is missing
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -15,24 +15,36 @@ import torch
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.methods.parts.needs import refuse_unless_classes
+from efface.methods._base import (
+    Count,
+    Decay,
+    Memory,
+    NonNegative,
+    PositiveShare,
+    register_method,
+)
 from efface.methods.parts.relabelled import randomly_taught
 from efface.task import trainable_copy
 from efface.training import mean_gradient, task_loss, with_task
 from efface.types import Callback, Records, Split, no_callback
 
 
+@register_method(
+    reads={"forget", "forget labels", "retain", "retain labels"},
+    memory=Memory(copies=7, graphs=2),
+    classes_only=True,
+)
 def salun(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    keep: float = 0.5,
-    learning_rate: float = 0.013,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    epochs: int = 10,
-    batch_size: int = 256,
+    strength: NonNegative = 1.0,
+    keep: PositiveShare = 0.5,
+    learning_rate: NonNegative = 0.013,
+    momentum: Decay = 0.9,
+    weight_decay: NonNegative = 5e-4,
+    epochs: Count = 10,
+    batch_size: Count = 256,
     training_mode: bool | None = None,
     seed: int = 0,
     callback: Callback = no_callback,
@@ -60,7 +72,6 @@ def salun(
     Raises:
         InputError: a record has not one class of several, or ``keep`` is not above 0 to 1.
     """
-    refuse_unless_classes(split.forget, "salun")
     if not 0 < keep <= 1:
         raise InputError("keep above 0, to 1", f"{keep:g}", "It is the share of weights to move.")
     student = trainable_copy(model)

@@ -18,27 +18,39 @@ is inert in their notebooks. Rewinding is ``scrub_rewind``.
 import torch
 from torch import Tensor, nn
 
-from efface.methods.parts.needs import refuse_without
-from efface.methods.parts.ranges import refuse_0
+from efface.methods._base import (
+    Count,
+    Memory,
+    Natural,
+    NonNegative,
+    Positive,
+    register_method,
+)
 from efface.task import frozen_teacher, task_of, trainable_copy
 from efface.training import Loss, Trainer
 from efface.types import Callback, Records, Split, no_callback
 
 
+@register_method(
+    reads={"forget", "retain labels"},
+    needs={"retain"},
+    memory=Memory(copies=6, graphs=3),
+    runs_on_empty=True,
+)
 def scrub(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    epochs: int = 3,
-    max_epochs: int = 2,
-    task_weight: float = 0.99,
-    held_weight: float = 0.001,
-    temperature: float = 4.0,
-    learning_rate: float = 5e-4,
-    weight_decay: float = 5e-4,
-    batch_size: int = 128,
-    forget_batch_size: int = 32,
+    strength: NonNegative = 1.0,
+    epochs: Count = 3,
+    max_epochs: Natural = 2,
+    task_weight: NonNegative = 0.99,
+    held_weight: NonNegative = 0.001,
+    temperature: Positive = 4.0,
+    learning_rate: NonNegative = 5e-4,
+    weight_decay: NonNegative = 5e-4,
+    batch_size: Count = 128,
+    forget_batch_size: Count = 32,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -65,8 +77,6 @@ def scrub(
     Raises:
         InputError: there is no ``retain``; ``temperature`` is not above 0.
     """
-    refuse_without(split, "scrub", "retain")
-    refuse_0(temperature=temperature)
     student = trainable_copy(model)
     away, back = _losses(
         frozen_teacher(model), split, strength, task_weight, held_weight, temperature

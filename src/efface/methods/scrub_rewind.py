@@ -17,26 +17,39 @@ from dataclasses import replace
 
 from torch import nn
 
-from efface.methods.parts.needs import refuse_without
+from efface.methods._base import (
+    Count,
+    Memory,
+    Natural,
+    NonNegative,
+    Positive,
+    register_method,
+)
 from efface.methods.scrub import scrub
 from efface.task import predict, task_of
 from efface.types import Action, Callback, Records, Split, Task, no_callback
 
 
+@register_method(
+    reads={"forget", "forget labels", "retain labels"},
+    needs={"retain", "holdout"},
+    memory=Memory(copies=9, graphs=3),
+    runs_on_empty=True,
+)
 def scrub_rewind(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    epochs: int = 3,
-    max_epochs: int = 2,
-    task_weight: float = 0.99,
-    held_weight: float = 0.001,
-    temperature: float = 4.0,
-    learning_rate: float = 5e-4,
-    weight_decay: float = 5e-4,
-    batch_size: int = 128,
-    forget_batch_size: int = 32,
+    strength: NonNegative = 1.0,
+    epochs: Count = 3,
+    max_epochs: Natural = 2,
+    task_weight: NonNegative = 0.99,
+    held_weight: NonNegative = 0.001,
+    temperature: Positive = 4.0,
+    learning_rate: NonNegative = 5e-4,
+    weight_decay: NonNegative = 5e-4,
+    batch_size: Count = 128,
+    forget_batch_size: Count = 32,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -61,7 +74,6 @@ def scrub_rewind(
     Raises:
         InputError: there is no ``retain`` or no ``holdout``; ``temperature`` is not above 0.
     """
-    refuse_without(split, "scrub_rewind", "retain", "holdout")
     settings = {
         "strength": strength, "epochs": epochs, "max_epochs": max_epochs,
         "task_weight": task_weight, "held_weight": held_weight, "temperature": temperature,

@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.methods._base import Count, Memory, NonNegative, Positive, register_method
 from efface.methods.parts.head import features_of, head_of, refuse_frozen, said
 from efface.methods.parts.newton import (
     Curvature,
@@ -38,7 +39,7 @@ from efface.methods.parts.newton import (
     newton_step,
     told_by,
 )
-from efface.methods.parts.ranges import refuse_0, refuse_below_0
+from efface.methods.parts.ranges import refuse_0
 from efface.task import task_of, trainable_copy
 from efface.types import Action, Callback, Records, Split, Task, no_callback
 
@@ -48,15 +49,18 @@ STAY = 9
 """Records that stay for each that goes, where nothing is said: the paper forgets a tenth."""
 
 
+@register_method(
+    reads={"forget", "forget labels"}, memory=Memory(copies=3, graphs=1), one_step=True
+)
 def source_free_newton(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    retained_records: int | None = None,
-    perturbations: int = 1000,
-    radius: float = 1.0,
-    damping: float = 1e-4,
+    strength: NonNegative = 1.0,
+    retained_records: Count | None = None,
+    perturbations: Count = 1000,
+    radius: Positive = 1.0,
+    damping: NonNegative = 1e-4,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -78,8 +82,6 @@ def source_free_newton(
         InputError: the model does not end in a linear layer that may move; ``retained_records``,
             ``perturbations`` or ``radius`` is not above 0, ``damping`` is below 0.
     """
-    refuse_0(perturbations=perturbations, radius=radius)
-    refuse_below_0(damping=damping)
     if retained_records is not None:
         refuse_0(retained_records=retained_records)
     student = trainable_copy(model)

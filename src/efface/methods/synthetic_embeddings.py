@@ -23,25 +23,25 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
 from efface.methods.parts.embeddings import drawn_embeddings
 from efface.methods.parts.head import head_of, refuse_frozen
-from efface.methods.parts.needs import refuse_without
-from efface.methods.parts.ranges import refuse_0
 from efface.task import multiclass, trainable_copy
 from efface.training import Loss, descend, steps_per_epoch
 from efface.types import Action, Callback, Records, Split, no_callback
 
 
+@register_method(needs={"forget_classes"}, memory=Memory(copies=5, graphs=1))
 def synthetic_embeddings(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    samples_per_class: int = 5000,
-    learning_rate: float = 0.01,
-    momentum: float = 0.9,
-    epochs: int = 200,
-    batch_size: int = 1024,
+    strength: NonNegative = 1.0,
+    samples_per_class: Count = 5000,
+    learning_rate: NonNegative = 0.01,
+    momentum: Decay = 0.9,
+    epochs: Count = 200,
+    batch_size: Count = 1024,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -64,8 +64,6 @@ def synthetic_embeddings(
             linear layer that may move; no embedding is answered with a class that leaves;
             ``samples_per_class`` is not above 0.
     """
-    refuse_without(split, "synthetic_embeddings", "forget_classes")
-    refuse_0(samples_per_class=samples_per_class)
     student = trainable_copy(model)
     head = head_of(student)
     refuse_frozen(head)

@@ -16,7 +16,13 @@ The defaults are those of two later comparisons; the paper's own are in docs/met
 import torch
 from torch import Tensor, nn
 
-from efface.methods.parts.needs import refuse_unless_classes, refuse_without
+from efface.methods._base import (
+    Count,
+    Memory,
+    Natural,
+    NonNegative,
+    register_method,
+)
 from efface.methods.parts.noise_images import made_from_noise
 from efface.methods.parts.retained import repeated, sampled_of_each_class, together
 from efface.task import frozen_teacher, task_of, trainable_copy
@@ -24,20 +30,26 @@ from efface.training import Trainer
 from efface.types import Callback, Records, Split, no_callback
 
 
+@register_method(
+    reads={"retain labels"},
+    needs={"retain", "forget_classes"},
+    memory=Memory(copies=6, graphs=2),
+    classes_only=True,
+)
 def unsir(
     model: nn.Module,
     split: Split,
     *,
-    strength: float = 1.0,
-    noise_records: int = 32,
-    noise_steps: int = 25,
-    noise_rate: float = 0.1,
-    penalty: float = 0.1,
-    copies: int = 80,
-    retained_per_class: int = 500,
-    learning_rate: float = 1e-4,
-    repair_rate: float = 1.0,
-    batch_size: int = 128,
+    strength: NonNegative = 1.0,
+    noise_records: Count = 32,
+    noise_steps: Natural = 25,
+    noise_rate: NonNegative = 0.1,
+    penalty: NonNegative = 0.1,
+    copies: Natural = 80,
+    retained_per_class: Count = 500,
+    learning_rate: NonNegative = 1e-4,
+    repair_rate: NonNegative = 1.0,
+    batch_size: Count = 128,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -62,8 +74,6 @@ def unsir(
     Raises:
         InputError: no class leaves; there is no ``retain``; the outputs are not one label.
     """
-    refuse_without(split, "unsir", "forget_classes", "retain")
-    refuse_unless_classes(split.retain, "unsir")
     student, task = trainable_copy(model), task_of(split.retain)
     told = {"forget_classes": split.forget_classes, "seed": seed}
     staying = sampled_of_each_class(split.retain, retained_per_class, **told)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.methods.parts.entry import Entry
+from efface.methods import Method
 from efface.task import outputs, task_of
-from efface.testing.digits import CLASSES, digits, learned
+from efface.testing.digits import digits, learned
 from efface.types import Records, Split
 
 QUICK = {
@@ -35,7 +35,7 @@ class Case:
     problem of 30 records, where the method's own are made for thousands.
     """
 
-    entry: Entry
+    entry: Method
     quick: Mapping[str, Any] = field(default_factory=dict)
     toy: Mapping[str, Any] = field(default_factory=dict)
 
@@ -68,7 +68,7 @@ class Case:
             "fresh": fresh_of(model) if model else None,
             "train": recipe,
         }
-        wanted = self.entry.needs | ({"retain"} & self.entry.sees)
+        wanted = self.entry.needs | ({"retain"} & self.entry.reads)
         return Split(forget, **{part: one for part, one in at_hand.items() if part in wanted})
 
     def run(self, model: nn.Module, split: Split, **settings: Any) -> nn.Module:
@@ -76,17 +76,6 @@ class Case:
         wanted = {**QUICK, **self.quick, **settings}
         chosen = {key: value for key, value in wanted.items() if key in self.own}
         return self.entry.function(model, split, **{"seed": 5, **chosen})
-
-    def numbers(self, split: Split, **settings: Any) -> dict[str, Any]:
-        """What the names in a cost formula stand for."""
-        defaults = {p.name: p.default for p in self.own.values() if p.default is not p.empty}
-        wanted = {**QUICK, **self.quick, **settings}
-        chosen = {**defaults, **{k: v for k, v in wanted.items() if k in defaults}}
-        counts = {part: len(getattr(split, part) or ()) for part in ("forget", "retain", "holdout")}
-        at_once = chosen.get("batch_size", self.entry.batch_size)
-        batch = min(counts["forget"], at_once)
-        classes = {"forget_classes": len(split.forget_classes), "classes": CLASSES}
-        return {**counts, **classes, "batch": batch, "recipe": RECIPE_EPOCHS, **chosen}
 
 
 def fresh_of(model: nn.Module) -> Callable[[int], nn.Module]:

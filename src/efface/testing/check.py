@@ -1,16 +1,16 @@
 """``check_method``: the whole contract on a method from anywhere."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from efface.errors import InputError
-from efface.methods import METHODS
-from efface.methods.parts.entry import Entry
+from efface.methods import Method
 from efface.testing.case import Case
 from efface.testing.promises import PROMISES
 from efface.testing.words import Broken, Refused
-from efface.types import Method
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Kept:
 
 
 def check_method(
-    method: Entry | Method,
+    method: Method | Callable[..., nn.Module],
     *,
     exceptions: Mapping[str, str] | None = None,
     quick: Mapping[str, Any] | None = None,
@@ -32,7 +32,7 @@ def check_method(
     """Hold a method to every promise, as scikit-learn's ``check_estimator`` does an estimator.
 
     Args:
-        method: an ``Entry``, or the function of a method that ``efface methods`` lists.
+        method: a ``Method``, or the function that ``@register_method`` decorates.
         exceptions: promises that it does not make, by name, each with the reason.
         quick: settings that let it run in a moment, beside ``efface.testing.case.QUICK``.
         toy: settings that fit a toy problem of 30 records, where its own are made for thousands.
@@ -74,15 +74,13 @@ def check_method(
     return rows
 
 
-def _entry_of(method: Entry | Method) -> Entry:
-    """The entry itself, or that of a function in the table."""
-    if isinstance(method, Entry):
-        return method
-    for entry in METHODS.values():
-        if entry.function is method:
-            return entry
+def _entry_of(method: Method | Callable[..., nn.Module]) -> Method:
+    """The method itself, or that of a decorated function."""
+    found = getattr(method, "method", method)
+    if isinstance(found, Method):
+        return found
     raise InputError(
-        "an Entry, or the function of a method that is installed",
+        "a Method, or a function with @register_method",
         getattr(method, "__name__", repr(method)),
-        "Say what it sees, needs and costs: Entry(function, sees=…, needs=…, cost=…).",
+        "Say what it reads, needs and holds: @register_method(reads=…, needs=…, memory=…).",
     )

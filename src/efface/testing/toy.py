@@ -66,7 +66,7 @@ def the_toy_problem(case: Case) -> None:
 
 def toy(case: Case, strength: float) -> Toy:
     """Run the method at a strength and look at what came out."""
-    split, seen = toy_split(), case.entry.sees
+    split, seen = toy_split(), case.entry.reads
     given = {part: getattr(split, part) for part in ("retain", "holdout", "fresh", "train")}
     own = {part: one for part, one in given.items() if part in seen}
     settings = {**case.toy, **({"strength": strength} if "strength" in case.own else {})}

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from efface.methods.parts.entry import PARTS
+from efface.methods._base import PARTS
 from efface.types import Split
 
 
@@ -44,12 +44,12 @@ class TrappedLabels(torch.Tensor):
         return super().__torch_function__(func, types, args, kwargs)
 
 
-def trapped(split: Split, sees: frozenset[str]) -> Split:
-    """The split with a trap in the place of every part, and of all labels, not in ``sees``."""
+def trapped(split: Split, reads: frozenset[str]) -> Split:
+    """The split with a trap in the place of every part, and of all labels, not in ``reads``."""
     split = copy.copy(split)
     for part in PARTS[1:]:
         where, _, labels = part.partition(" ")
-        if part in sees or where not in sees | {part}:
+        if part in reads or where not in reads | {part}:
             continue
         given = getattr(split, where)
         if not labels:

@@ -1,0 +1,378 @@
+"""The registry of methods: what each reads, needs and holds in memory, and its settings.
+
+``@register_method(…)`` puts a function into ``METHODS``. Its settings are its keyword-only
+arguments; kind and range are those of the annotation (``learning_rate: NonNegative = 1e-3``), and
+nothing says them a second time: the request, the command line and the contract read them here.
+
+The decorated function refuses what it cannot work with before it runs: a split without what it
+needs, a setting out of its range, labels of another kind. With no record to forget it returns a
+copy of the model (``runs_on_empty=True``: it runs all the same).
+"""
+
+import difflib
+import functools
+import inspect
+import math
+import types
+import typing
+import warnings
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Ge, GroupedMetadata, Gt, Interval, Le, Lt
+from torch import nn
+
+from efface.errors import InputError
+from efface.task import task_of, trainable_copy
+from efface.types import Records, Split
+
+NonNegative = Annotated[float, Interval(ge=0)]
+Positive = Annotated[float, Interval(gt=0)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+PositiveShare = Annotated[float, Interval(gt=0, le=1)]
+Decay = Annotated[float, Interval(ge=0, lt=1)]
+"""Of momentum and of moving averages: at 1 nothing new would count."""
+Natural = Annotated[int, Interval(ge=0)]
+Count = Annotated[int, Interval(ge=1)]
+
+PARTS = (
+    *("model", "forget", "forget labels", "retain", "retain labels"),
+    *("holdout", "forget_classes", "fresh", "train"),
+)
+"""Everything that a method may read, in the words of ``Split``."""
+
+DATA = frozenset({"retain", "holdout", "fresh", "train"})
+"""A method that needs none of these is called zero-shot."""
+
+_EXACT = (
+    "on the command line train again without the records: efface train RECIPE --exclude ids.csv."
+)
+
+NEEDED = {
+    "retain": (
+        "records that the model was trained on and that stay",
+        "Give Split(forget, retain=records), on the command line --retain DATA.",
+    ),
+    "holdout": (
+        "records that the model was never trained on",
+        "Give Split(forget, holdout=records), on the command line --holdout DATA.",
+    ),
+    "forget_classes": (
+        "the classes that go altogether",
+        "Give Split(forget, forget_classes=(class,)), on the command line --forget-class NAME.",
+    ),
+    "fresh": (
+        "a function that makes an untrained model",
+        f"Give Split(forget, fresh=function of a seed); {_EXACT}",
+    ),
+    "train": (
+        "the recipe that the model was trained by",
+        f"Give Split(forget, train=function of a model, records and a seed); {_EXACT}",
+    ),
+}
+"""Of each part that may be needed: what it is, and how it is given."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a run holds at once, next to the given model; research/benchmarks/memory_need.py checks.
+
+    ``copies``: float32 states (student, gradients, momentum, average, the guard's last good state,
+    and one in passing); ``graphs``: forward passes of a micro-batch that wait for their backward
+    pass, and one for that pass itself; ``neighbours``: inputs next to the records in a step of few
+    of them; ``batch_size``: records in one step of a method without a setting of that name.
+    """
+
+    copies: int = 5
+    graphs: int = 2
+    neighbours: int = 0
+    batch_size: int = 128
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A keyword-only argument of a method: its default and its annotation."""
+
+    name: str
+    default: Any
+    annotation: Any = field(repr=False)
+
+    def check(self, value: Any) -> None:
+        """Raise InputError for a value of another kind or out of range."""
+        check_value(self.name, value, self.annotation, f"Its default is {self.default}.")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method and what it may touch; anything else raises in the contract when touched.
+
+    ``reads``: names out of ``PARTS``; ``needs``: those of them without which it refuses, besides
+    model and forget records; ``classes_only``: it gives records another class, and refuses outputs
+    that are not one class of several; ``fresh_start``: it starts from an untrained model, so the
+    guard's limits on movement do not hold; ``one_step``: it changes the weights once and calls the
+    callback once; ``exact``: it trains from scratch without the forget records;
+    ``runs_on_empty``: it also runs where there is no record to forget.
+    """
+
+    function: Callable[..., nn.Module]
+    reads: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+    memory: Memory = Memory()
+    classes_only: bool = False
+    fresh_start: bool = False
+    one_step: bool = False
+    exact: bool = False
+    runs_on_empty: bool = False
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.__name__
+
+    @functools.cached_property
+    def settings(self) -> dict[str, Setting]:
+        """By name, in the order of the signature; the arguments of every method are no settings."""
+        parameters = inspect.signature(self.function, eval_str=True).parameters.values()
+        everywhere = ("model", "split", "seed", "callback")
+        own = [one for one in parameters if one.name not in everywhere]
+        return {one.name: Setting(one.name, one.default, one.annotation) for one in own}
+
+    @property
+    def zero_shot(self) -> bool:
+        """Whether the model and the forget records are enough."""
+        return not self.needs & DATA
+
+    @staticmethod
+    def in_order(parts: frozenset[str]) -> tuple[str, ...]:
+        """These parts in the order of ``PARTS``."""
+        return tuple(part for part in PARTS if part in parts)
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """What it reads if it is there, besides what it needs."""
+        further = self.in_order(self.reads - self.needs - {"model", "forget"})
+        return tuple(part for part in further if "labels" not in part)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The parts whose labels it may read."""
+        return tuple(part for part in ("forget", "retain") if f"{part} labels" in self.reads)
+
+    def refuse(self, split: Split, settings: dict[str, Any]) -> None:
+        """Raise InputError for a split or a setting that the method cannot work with."""
+        refuse_without(split, self.name, *self.in_order(self.needs))
+        for name, value in settings.items():
+            if name == "seed":
+                check_value(name, value, Natural)
+            elif name in self.settings:
+                self.settings[name].check(value)
+        if self.classes_only:
+            records = split.forget if "forget" in self.reads else split.retain
+            refuse_unless_classes(records, self.name)
+
+
+class _Registry(MutableMapping[str, Method]):
+    """Methods by name.
+
+    Those of other installed packages (entry points of the group ``efface.methods``) join at the
+    first look-up and not before: a package that imports efface is itself half imported until then.
+    """
+
+    def __init__(self) -> None:
+        self._methods: dict[str, Method] = {}
+        self._waiting = True
+
+    def _all(self) -> dict[str, Method]:
+        if self._waiting:
+            self._waiting = False
+            for point in entry_points(group="efface.methods"):
+                self._join(point)
+        return self._methods
+
+    def _join(self, point: EntryPoint) -> None:
+        """Add what an entry point names; what is wrong with it is a warning, never an error."""
+        try:
+            target = point.load()
+            method = getattr(target, "method", target)
+            fault = self._fault(point.name, method)
+        except Exception as error:  # noqa: BLE001  # whatever another's module does on import
+            method, fault = None, f"{type(error).__name__}: {error}"
+        if fault:
+            text = f"the method {point.name!r} of {point.value} is omitted: {fault}"
+            warnings.warn(text, stacklevel=5)
+        else:
+            self._methods[point.name] = method
+
+    def _fault(self, name: str, method: object) -> str | None:
+        """Why it cannot join; None when it can."""
+        if not isinstance(method, Method):
+            kind = type(method).__name__
+            return f"wanted a function with @register_method, or a Method; got a {kind}"
+        if self._methods.get(name, method).function is not method.function:
+            return "efface has a method of that name"
+        if method.name != name:
+            return f"its function is called {method.name!r}: one name for both"
+        return None
+
+    def register(self, method: Method) -> None:
+        """Add without a look at the entry points. Raises InputError where the name is taken."""
+        taken = self._methods.get(method.name)
+        if taken and taken.function.__module__ != method.function.__module__:
+            raise InputError(
+                "a method with a name of its own", repr(method.name), "Rename the function."
+            )
+        self._methods[method.name] = method
+
+    def __getitem__(self, name: str) -> Method:
+        return self._all()[name]
+
+    def __setitem__(self, name: str, method: Method) -> None:
+        self._all()[name] = method
+
+    def __delitem__(self, name: str) -> None:
+        del self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
+METHODS = _Registry()
+"""Every method by name: those of this package first, then those of other installed packages."""
+
+Function = TypeVar("Function", bound=Callable[..., nn.Module])
+
+
+def register_method(
+    *,
+    reads: set[str] | frozenset[str] = frozenset(),
+    needs: set[str] | frozenset[str] = frozenset(),
+    name: str | None = None,
+    **facts: Any,
+) -> Callable[[Function], Function]:
+    """Put the decorated function into ``METHODS``; ``facts`` are further fields of ``Method``.
+
+    ``name``: the method's name, where it is not the function's. What a method needs it also reads.
+    The function keeps its signature, with the refusals of ``Method.refuse`` before it, and carries
+    its ``Method`` as the attribute ``method``.
+    """
+
+    def register(function: Function) -> Function:
+        @functools.wraps(function)
+        def refusing(model: nn.Module, split: Split, **settings: Any) -> nn.Module:
+            method.refuse(split, settings)
+            if "forget" in method.reads and not method.runs_on_empty and not len(split.forget):
+                return trainable_copy(model)
+            return function(model, split, **settings)
+
+        refusing.__name__ = name or function.__name__
+        everything = frozenset({"model"}) | reads | needs
+        method = Method(refusing, everything, frozenset(needs), **facts)
+        refusing.method = method  # type: ignore[attr-defined]
+        METHODS.register(method)
+        return refusing  # type: ignore[return-value]
+
+    return register
+
+
+def find_method(name: str) -> Method:
+    """The method of this name. Raises InputError with the nearest name that there is."""
+    if name not in METHODS:
+        wanted = f"a method out of {', '.join(METHODS)}"
+        raise InputError(wanted, repr(name), nearest(name, METHODS))
+    return METHODS[name]
+
+
+def check_settings(method: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are given (not None); InputError for an unknown name or a wrong value."""
+    known = find_method(method).settings
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    for name, value in chosen.items():
+        if name not in known:
+            wanted = f"a setting of {method}: {', '.join(known)}"
+            raise InputError(wanted, repr(name), nearest(name, known))
+        known[name].check(value)
+    return chosen
+
+
+def default_settings(method: str) -> dict[str, Any]:
+    """Name and default of each setting of a method."""
+    return {name: setting.default for name, setting in METHODS[method].settings.items()}
+
+
+def check_value(name: str, value: Any, annotation: Any, remedy: str = "") -> None:
+    """Raise InputError unless ``value`` is of the annotated kind, finite and within its range."""
+    kind, optional, limits = _constraint(annotation)
+    if kind not in _KINDS or (optional and value is None):
+        return
+    good = isinstance(value, kind) or (kind is float and isinstance(value, int))
+    # bool is an int in Python, and True steps are nobody's intention
+    good = good and (kind is bool or not isinstance(value, bool))
+    if good and kind is not bool:
+        good = math.isfinite(value) and all(_HOLDS[type(one)](value, one) for one in limits)
+    if not good:
+        words = " and ".join(_IN_WORDS[type(one)](one) for one in limits)
+        if {type(one) for one in limits} == {Ge, Le}:
+            words = f"from {limits[0].ge} to {limits[1].le}"
+        wanted = " ".join(filter(None, [_KINDS[kind], words, f"for {name}"]))
+        raise InputError(wanted, repr(value), remedy or f"Change {name}.")
+
+
+_KINDS = {bool: "true or false", int: "an integer", float: "a number"}
+_HOLDS = {
+    Ge: lambda value, one: value >= one.ge,
+    Gt: lambda value, one: value > one.gt,
+    Le: lambda value, one: value <= one.le,
+    Lt: lambda value, one: value < one.lt,
+}
+_IN_WORDS = {
+    Ge: lambda one: f"of at least {one.ge}",
+    Gt: lambda one: f"above {one.gt}",
+    Le: lambda one: f"at most {one.le}",
+    Lt: lambda one: f"below {one.lt}",
+}
+
+
+def _constraint(annotation: Any) -> tuple[Any, bool, list[Any]]:
+    """Kind, whether None is allowed too, and the limits of an annotation."""
+    limits, optional = [], False
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        own = [one for one in typing.get_args(annotation) if one is not type(None)]
+        optional = len(own) < len(typing.get_args(annotation))
+        annotation = own[0] if len(own) == 1 else None
+    if typing.get_origin(annotation) is Annotated:
+        annotation, *metadata = typing.get_args(annotation)
+        for one in metadata:
+            limits += one if isinstance(one, GroupedMetadata) else [one]
+    return annotation, optional, [one for one in limits if type(one) in _HOLDS]
+
+
+def nearest(word: str, known: Any) -> str:
+    """A question with the nearest known word, or a plain remedy."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"Did you mean {close[0]!r}?" if close else "Choose one of these."
+
+
+def refuse_without(split: Split, method: str, *parts: str) -> None:
+    """Raise InputError for the first of these parts that the split does not have."""
+    for part in parts:
+        given = getattr(split, part)
+        if given is None or (not callable(given) and not len(given)):
+            what, remedy = NEEDED[part]
+            absent = given is None or part == "forget_classes"
+            came = "a split without it" if absent else "no records"
+            raise InputError(f"{part} for {method}: {what}", came, remedy)
+
+
+def refuse_unless_classes(records: Records, method: str) -> None:
+    """Raise InputError unless a record has one class of several: others have no other label."""
+    if (kind := task_of(records).name) != "multiclass":
+        raise InputError(
+            f"one class of several for {method}, which gives records another class",
+            kind,
+            "Choose a method that gives no labels; `efface methods` lists them.",
+        )
