@@ -161,7 +161,7 @@ def test_classes_with_a_point_are_told_to_be_whole_numbers(in_tables, tables, ca
     assert in_tables(*words, "--where", f"id={wine['id'][1]}", "--out", "wrong") == 6
     assert capfd.readouterr().err.splitlines()[-1] == (
         "Wanted a model and data that fit each other. Got The records have 1 values each, and the "
-        "model has 3 outputs: if they are classes, write them as whole numbers, 1 and not 1.0 (in "
+        "model has 3 outputs: if they are classes, write them as integers, 1 and not 1.0 (in "
         "Python y.long()). Nothing was changed. Look at the label column."
     )
     assert not (tables / "wrong").exists()

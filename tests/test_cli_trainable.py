@@ -106,8 +106,8 @@ def test_an_adapter_that_will_not_be_there_is_not_kept(efface, place, capsys):
     """Before anything is read."""
     assert request(efface, "none", "--keep-adapter") == 2
     assert capsys.readouterr().err == (
-        "Wanted --trainable adapter beside --keep-adapter. Got --trainable all. "
-        "Give --trainable adapter, or leave --keep-adapter away.\n"
+        "Wanted --trainable adapter with --keep-adapter. Got --trainable all. "
+        "Give --trainable adapter, or omit --keep-adapter.\n"
     )
     assert not (place / "none").exists()
 

@@ -8,7 +8,7 @@ from scipy.stats import binom
 from torch import nn
 
 from efface.errors import Hazard
-from efface.hazards import Finding, doctor, refuse_if_needed
+from efface.hazards import Finding, doctor, refuse_hazards
 from efface.io.model import Preprocessing
 from efface.types import Records
 
@@ -56,7 +56,7 @@ def test_a_sound_model_and_its_data_give_notes_alone(tiny_net, digits):
     """A warning that always comes is read by nobody."""
     findings = doctor(tiny_net, DIGITS, digits, classes=[str(k) for k in range(10)])
     assert seen(findings) == {("batchnorm", "note")}
-    refuse_if_needed(findings)
+    refuse_hazards(findings)
 
 
 def test_the_model_is_not_changed(tiny_net, digits, random_state_kept):
@@ -91,7 +91,7 @@ def test_a_refusal_names_the_likely_causes(tiny_net, digits):
     """Word for word: this is what the user works with."""
     wrong = Records(digits.x, (digits.y + 1) % 10)
     with pytest.raises(Hazard) as caught:
-        refuse_if_needed(doctor(tiny_net, DIGITS, wrong))
+        refuse_hazards(doctor(tiny_net, DIGITS, wrong))
     assert str(caught.value) == (
         "Wanted a model and data that fit each other. "
         "Got The model is right on 1 of 400 records, no better than chance (1 in 10): "
@@ -228,4 +228,4 @@ def test_the_worst_comes_first():
 
 def test_warnings_and_notes_do_not_refuse():
     """They are shown and recorded."""
-    refuse_if_needed([Finding("a", "warn", "b"), Finding("c", "note", "d")])
+    refuse_hazards([Finding("a", "warn", "b"), Finding("c", "note", "d")])

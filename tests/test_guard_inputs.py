@@ -7,8 +7,7 @@ import torch
 from scipy.special import rel_entr
 from torch import nn
 
-from efface.guard import Guard
-from efface.guard.inputs import synthetic_inputs
+from efface.guard import Guard, synthetic_inputs
 from efface.types import Records, Split
 
 
@@ -34,7 +33,7 @@ def test_drift_is_the_mean_divergence_that_scipy_finds(tiny_net, digits, forget_
         with torch.no_grad():
             p, q = (net(x[None])[0, staying].double().softmax(0) for net in (tiny_net, student))
         total += min(float(rel_entr(p.numpy(), q.numpy()).sum()), 10)
-    assert guard.drift_of(student) == pytest.approx(total / 128, rel=1e-4)
+    assert guard.drift(student) == pytest.approx(total / 128, rel=1e-4)
 
 
 def test_one_kind_of_answer_for_everything_is_far_outside(tiny_net, digits):
@@ -42,7 +41,7 @@ def test_one_kind_of_answer_for_everything_is_far_outside(tiny_net, digits):
     student = copy.deepcopy(tiny_net)
     with torch.no_grad():
         student[-1].bias[0] += 1e4
-    drift = Guard(tiny_net, Split(digits.take([0]))).drift_of(student)
+    drift = Guard(tiny_net, Split(digits.take([0]))).drift(student)
     assert 5 < drift <= 10
 
 
@@ -80,5 +79,5 @@ def test_records_that_are_not_images_are_watched_too(random_state_kept):
         rows = Records(torch.rand(7, 5), torch.tensor([0, 1, 2, 0, 1, 2, 0]))
     with random_state_kept():
         guard = Guard(net, Split(rows))
-    assert guard.drift_of(net) == 0
-    assert guard.drift_of(shaken(net, 5.0)) > guard.drift_of(shaken(net, 0.1)) > 0
+    assert guard.drift(net) == 0
+    assert guard.drift(shaken(net, 5.0)) > guard.drift(shaken(net, 0.1)) > 0

@@ -43,7 +43,7 @@ def test_a_result_inside_goes_out_untouched_in_eval_mode(tiny_net, split):
     settled = guard.settle(result)
     assert all(before[name].equal(tensor) for name, tensor in settled.state_dict().items())
     assert not settled.training
-    assert guard.drawn_back is None
+    assert guard.interpolation is None
 
 
 def test_movement_is_what_a_loop_over_all_weights_finds(tiny_net, split):
@@ -54,11 +54,11 @@ def test_movement_is_what_a_loop_over_all_weights_finds(tiny_net, split):
         for net in (tiny_net, result)
     )
     expected = float((new - old).norm() / old.norm())
-    assert Guard(tiny_net, split).movement_of(result) == pytest.approx(expected, rel=1e-6)
+    assert Guard(tiny_net, split).movement(result) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(("relative", "t"), [(0.15, 0.5), (0.35, 0.25), (0.7, 0.125)])
-def test_a_result_outside_is_drawn_back_to_the_first_point_inside(tiny_net, split, relative, t):
+def test_a_result_outside_is_interpolated_to_the_first_point_inside(tiny_net, split, relative, t):
     """θ₀ + t(θ₁ - θ₀) by hand, and the buffers of the given model."""
     result = moved(tiny_net, relative)
     with torch.no_grad():
@@ -66,9 +66,9 @@ def test_a_result_outside_is_drawn_back_to_the_first_point_inside(tiny_net, spli
     far = {name: weight.detach().clone() for name, weight in result.named_parameters()}
     guard = Guard(tiny_net, split, **{**WIDE, "movement": 0.1})
     settled = guard.settle(result)
-    assert guard.as_json()["drawn_back"] == t
-    assert guard.movement_of(settled) <= 0.1
-    assert guard.as_json()["measured"]["movement"] == guard.movement_of(settled)
+    assert guard.as_json()["interpolation"] == t
+    assert guard.movement(settled) <= 0.1
+    assert guard.as_json()["measured"]["movement"] == guard.movement(settled)
     for name, weight in tiny_net.named_parameters():
         torch.testing.assert_close(
             settled.get_parameter(name), weight + t * (far[name] - weight), rtol=1e-5, atol=1e-7
@@ -91,14 +91,14 @@ def test_a_result_whose_eighth_is_outside_is_refused_in_words(tiny_net, split):
 
 @pytest.mark.parametrize("spoil", [math.nan, math.inf])
 @pytest.mark.parametrize("name", ["0.weight", "1.running_var"])
-def test_a_result_that_is_not_finite_is_never_drawn_back(tiny_net, split, spoil, name):
+def test_a_result_that_is_not_finite_is_never_interpolated(tiny_net, split, spoil, name):
     """What overflowed says nothing about the way there, even where the buffer alone did."""
     result = copy.deepcopy(tiny_net)
     result.state_dict()[name].view(-1)[0] = spoil
     guard = Guard(tiny_net, split)
     with pytest.raises(NotMet, match="the method's model is outside: weights not finite"):
         guard.settle(result)
-    assert guard.drawn_back is None
+    assert guard.interpolation is None
 
 
 def test_a_result_of_another_shape_is_refused_by_the_tensor_that_differs(tiny_net, split):
@@ -127,7 +127,7 @@ def test_utility_trips_only_two_standard_errors_beyond_the_budget():
         error = stats.sem(lost)
         try:
             guard.settle(student)
-            outside = bool(guard.drawn_back)
+            outside = bool(guard.interpolation)
         except NotMet:
             outside = True
         assert outside == (wrong / n > 0.02 + 2 * error)

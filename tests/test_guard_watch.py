@@ -139,8 +139,8 @@ def test_a_method_at_a_ruinous_step_ends_inside_the_region(tiny_net, digits, nam
         settled = guard.settle(function(tiny_net, split, callback=guard.callback, **ruin))
     except NotMet:
         return
-    assert guard.movement_of(settled) <= guard.budgets["movement"]
-    assert guard.drift_of(settled) <= guard.budgets["drift"]
+    assert guard.movement(settled) <= guard.budgets["movement"]
+    assert guard.drift(settled) <= guard.budgets["drift"]
 
 
 def test_leaving_classes_do_not_count_as_utility(tiny_net, forget, unseen):
@@ -153,8 +153,8 @@ def test_leaving_classes_do_not_count_as_utility(tiny_net, forget, unseen):
     asked = Guard(tiny_net, Split(forget, holdout=unseen, forget_classes=(3,)), **wide)
     assert plain.callback(copy.deepcopy(student), 1.0) is Action.HALVE_LR
     assert asked.callback(student, 1.0) is Action.CONTINUE
-    assert asked.drift_of(student) < 1e-6
-    assert plain.drift_of(student) > 0.05
+    assert asked.drift(student) < 1e-6
+    assert plain.drift(student) > 0.05
 
 
 def test_a_fresh_start_has_no_trust_region_and_no_utility_until_it_is_settled(
@@ -209,7 +209,7 @@ def test_a_student_in_training_mode_is_asked_in_eval_mode_and_stays_in_training_
     guard, student = Guard(tiny_net, Split(forget, holdout=unseen)), copy.deepcopy(tiny_net)
     student.train()[1].eval()
     assert guard.callback(student, 1.0) is Action.CONTINUE
-    assert guard.drift_of(student) == 0
+    assert guard.drift(student) == 0
     assert [module.training for module in student[:3]] == [True, False, True]
     assert same(student, tiny_net.state_dict())
 
@@ -217,8 +217,8 @@ def test_a_student_in_training_mode_is_asked_in_eval_mode_and_stays_in_training_
 def test_the_same_seed_gives_the_same_synthetic_inputs_and_another_seed_others(tiny_net, forget):
     """Every process, and every rerun, must reach the same verdict."""
     student = push(copy.deepcopy(tiny_net), 0.5)
-    drift = {seed: Guard(tiny_net, Split(forget), seed=seed).drift_of(student) for seed in (0, 1)}
-    assert Guard(tiny_net, Split(forget), seed=0).drift_of(student) == drift[0]
+    drift = {seed: Guard(tiny_net, Split(forget), seed=seed).drift(student) for seed in (0, 1)}
+    assert Guard(tiny_net, Split(forget), seed=0).drift(student) == drift[0]
     assert drift[0] != drift[1]
 
 

@@ -77,7 +77,7 @@ def test_weights_that_their_dtype_cannot_hold_are_not_met(tiny_net, digits, monk
         return student
 
     monkeypatch.setitem(METHODS, "blown", Method(blown))
-    monkeypatch.setattr("efface.guard.judge.Guard.settle", lambda _, result: result)
+    monkeypatch.setattr("efface.guard.Guard.settle", lambda _, result: result)
     half = copy.deepcopy(tiny_net).half()
     with pytest.raises(NotMet) as error:
         forget(half, Split(digits.take(range(9))), method="blown")

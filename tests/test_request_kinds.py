@@ -285,6 +285,6 @@ def test_classes_written_with_a_point_are_told_to_be_whole():
         forget(model, Split((split.forget.x, split.forget.y.float())))
     assert str(caught.value) == (
         "Wanted a model and data that fit each other. Got The records have 1 values each, and the "
-        "model has 3 outputs: if they are classes, write them as whole numbers, 1 and not 1.0 (in "
+        "model has 3 outputs: if they are classes, write them as integers, 1 and not 1.0 (in "
         "Python y.long()). Nothing was changed. Look at the label column."
     )

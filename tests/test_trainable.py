@@ -14,7 +14,7 @@ from efface.errors import InputError, MissingExtra
 from efface.guard import Guard
 from efface.methods import METHODS
 from efface.task import trainable_copy
-from efface.trainable import added, merge_adapter, moving, select_trainable
+from efface.trainable import adapter_changes, count_trainable, merge_adapter, select_trainable
 
 sys.path.insert(0, str(Path(__file__).parent))
 from method_promises import keeping, split_for
@@ -124,7 +124,7 @@ def test_the_guard_measures_the_movement_of_the_merged_weights(digits):
     model, records = net(), known(net(), digits)
     start = select_trainable(model, records.take([0]), "adapter", seed=1)
     guard = Guard(start, Split(records.take(range(8))), adapted=True)
-    assert guard.movement_of(trainable_copy(start)) == 0
+    assert guard.movement(trainable_copy(start)) == 0
     student = trainable_copy(start)
     with torch.no_grad():
         for name, weight in student.named_parameters():
@@ -132,10 +132,10 @@ def test_the_guard_measures_the_movement_of_the_merged_weights(digits):
                 weight.add_(0.1 * (1 + ("lora_B" in name)))
     merged = merge_adapter(student, model)
     now, old = (nn.utils.parameters_to_vector(m.parameters()).detach() for m in (merged, model))
-    assert guard.movement_of(student) == pytest.approx(
+    assert guard.movement(student) == pytest.approx(
         float((now - old).norm() / old.norm()), rel=1e-5
     )
-    assert len(list(added(student))) == 2
+    assert len(list(adapter_changes(student))) == 2
 
 
 @pytest.mark.parametrize("trainable", LESS)
@@ -195,7 +195,7 @@ def test_modes_hooks_and_flags_of_the_given_model_stand(digits, random_state_kep
             twin = select_trainable(model, digits.take([0]), trainable)
         given.is_untouched()
         assert all(weight.grad is None for weight in twin.parameters())
-        assert moving(twin, trainable)["numbers"] > 0
+        assert count_trainable(twin, trainable)["numbers"] > 0
 
 
 def test_an_adapters_first_weights_are_the_seeds_whatever_was_drawn_before(digits):

@@ -21,8 +21,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional
 
-from efface.guard import Guard
-from efface.guard.inputs import synthetic_inputs
+from efface.guard import Guard, synthetic_inputs
 from efface.methods.parts.neighbours import perspective
 from efface.types import Split
 
@@ -104,7 +103,7 @@ def looked_at(net: Net, folder: Path) -> list[dict[str, Any]]:
     for run in runs(mild=False):
         split = splits[run.task]
         student = damaged(model, split, run, seed=net.seed)
-        found = {"weights | movement": Guard(model, split).movement_of(student)}
+        found = {"weights | movement": Guard(model, split).movement(student)}
         for kind, x in inputs[run.task].items():
             both = [answers(m, x, split.forget_classes) for m in (model, student)]
             found |= {f"{kind} | {name}": v for name, v in statistics(*both).items()}

@@ -62,8 +62,8 @@ def measured(net: Net, folder: Path) -> Iterator[dict[str, Any]]:
             "seed": net.seed,
             "accuracy_before": task.before,
             "true_loss": task.before - accuracy(student, task.unseen),
-            "movement": _number(task.guard.movement_of(student)),
-            "drift": _number(task.guard.drift_of(student)),
+            "movement": _number(task.guard.movement(student)),
+            "drift": _number(task.guard.drift(student)),
             "code": code_version(),
         }
         with path.open("a") as file:

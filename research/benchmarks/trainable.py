@@ -26,7 +26,7 @@ from efface.methods import METHODS
 from efface.metrics.gap import columns, floor, gap
 from efface.metrics.measure import evaluate
 from efface.record import versions
-from efface.trainable import TRAINABLE, merge_adapter, moving, select_trainable
+from efface.trainable import TRAINABLE, count_trainable, merge_adapter, select_trainable
 from efface.types import Records, Split
 
 SEEDS, REQUESTS, WAYS = (0, 1, 2), ("class", "random"), ("jit", "neighbourhood")
@@ -94,7 +94,7 @@ def unlearned(
     start = select_trainable(model, split.forget.take([0]), trainable, seed=seed)
     student = METHODS[method].function(start, split, seed=seed, **settings)
     new = merge_adapter(student, model)
-    return new, {"cpu_seconds": time.process_time() - began, **moving(start, trainable)}
+    return new, {"cpu_seconds": time.process_time() - began, **count_trainable(start, trainable)}
 
 
 def rows() -> Iterator[Row]:

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from efface import terminal
 from efface.asked import Asked, Flags, Gathered, gathered
 from efface.errors import NotMet
-from efface.hazards import doctor, refuse_if_needed
+from efface.hazards import doctor, refuse_hazards
 from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder, write_whole
 from efface.io.model import LoadedModel
 from efface.io.weights import read_weights
@@ -22,7 +22,7 @@ from efface.record import exclusion_table, keyed_hashes
 from efface.report import write as write_evidence
 from efface.request import Result, forget
 from efface.runtime import MemoryEstimate, resolve_device
-from efface.trainable import refuse_unknown
+from efface.trainable import check_trainable
 
 
 def run_forget(
@@ -32,7 +32,7 @@ def run_forget(
 
     Raises NotMet after writing the account of a request that could not be met, without a model.
     """
-    refuse_unknown(options["trainable"], keep_adapter=keep_adapter)
+    check_trainable(options["trainable"], keep_adapter=keep_adapter)
     refuse_overlap(out, {"MODEL" if name == "OLD" else name: p for name, p in asked.read().items()})
     refuse_taken(out)
     device = resolve_device(asked.flags.device)
@@ -157,4 +157,4 @@ def run_doctor(model: Path, flags: Flags, data: str) -> None:
     )
     rows = [[finding.name, finding.severity, finding.text] for finding in findings]
     terminal.table(f"{len(records)} records", ["finding", "severity", "text"], rows)
-    refuse_if_needed(findings)
+    refuse_hazards(findings)

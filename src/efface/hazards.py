@@ -1,14 +1,13 @@
-"""Hazards that are seen before anything moves: the model's state, the data, and whether they fit.
+"""Hazards that show before anything changes: the model's state, the data, and whether they fit.
 
-Wrong preprocessing is the commonest silent error: nothing fails, and every answer is wrong.
+Wrong preprocessing is the commonest silent error: nothing fails, and every prediction is wrong.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxtyping import Float, Int64
-from scipy.stats import binomtest
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.errors import EffaceError, Hazard
@@ -23,7 +22,7 @@ ENOUGH = 50
 
 P_VALUE = 1e-3
 
-WHOLE = "write them as whole numbers, 1 and not 1.0 (in Python y.long())"
+INTEGERS = "write them as integers, 1 and not 1.0 (in Python y.long())"
 
 
 @dataclass(frozen=True)
@@ -52,23 +51,23 @@ def doctor(
         records: those to forget.
         classes: names of the model's classes.
         mislabelled: the labels of ``records`` are wrong, so that low accuracy means nothing.
-        holdout: other records with right labels.
+        holdout: other records with correct labels.
     """
-    found = [*_state(model), *_tensors(model)]
-    parts = [("records", records), *([("holdout", holdout)] if holdout is not None else [])]
-    for name, part in parts:
-        inputs = list(_inputs(name, part, preprocessing))
-        found += inputs
-        if any(finding.severity == "refuse" for finding in inputs) or not len(part):
-            continue
-        found += _fit(
-            model, name, part, classes=classes, trusted=name == "holdout" or not mislabelled
-        )
+    findings = [*_check_modules(model), *_check_weights(model)]
+    parts = {"records": records} if holdout is None else {"records": records, "holdout": holdout}
+    for name, part in parts.items():
+        inputs = list(_check_inputs(name, part, preprocessing))
+        findings += inputs
+        # predictions on broken inputs would only repeat the finding
+        if len(part) and all(finding.severity != "refuse" for finding in inputs):
+            trusted = name == "holdout" or not mislabelled
+            findings += _check_fit(model, name, part, classes, trusted=trusted)
     order = ("refuse", "warn", "note")
-    return tuple(sorted(dict.fromkeys(found), key=lambda finding: order.index(finding.severity)))
+    unique = dict.fromkeys(findings)
+    return tuple(sorted(unique, key=lambda finding: order.index(finding.severity)))
 
 
-def refuse_if_needed(findings: Iterable[Finding]) -> None:
+def refuse_hazards(findings: Iterable[Finding]) -> None:
     """Raise Hazard, with all reasons, when one of the findings is a reason to refuse."""
     reasons = [finding.text for finding in findings if finding.severity == "refuse"]
     if reasons:
@@ -76,45 +75,41 @@ def refuse_if_needed(findings: Iterable[Finding]) -> None:
         raise Hazard(
             "a model and data that fit each other",
             " ".join(reasons).rstrip("."),
-            f"Nothing was changed. Look at {'' if all(WHOLE in r for r in reasons) else others}"
+            f"Nothing was changed. Look at {'' if all(INTEGERS in r for r in reasons) else others}"
             "the label column.",
         )
 
 
-def _state(model: nn.Module) -> Iterator[Finding]:
-    """What modules do besides computing."""
+def _check_modules(model: nn.Module) -> Iterator[Finding]:
+    """What its modules do besides computing."""
     kinds = [type(module) for module in model.modules()]
     if model.training:
         yield Finding(
-            "training mode", "warn", "The model was in training mode; it is taken in eval mode."
+            "training mode", "warn", "The model was in training mode; it is used in eval mode."
         )
     if any(issubclass(kind, nn.modules.batchnorm._BatchNorm) for kind in kinds):  # noqa: SLF001
         yield Finding(
             "batchnorm", "note", "BatchNorm: its statistics are kept as they are, bit for bit."
         )
     if any(issubclass(kind, nn.modules.dropout._DropoutNd) for kind in kinds):  # noqa: SLF001
-        yield Finding("dropout", "note", "Dropout: it is switched off while the model changes.")
+        yield Finding("dropout", "note", "Dropout: it is off while the model changes.")
     if any(".quantized" in kind.__module__ for kind in kinds):
         yield Finding("quantised", "refuse", "Quantised layers have no gradient.")
 
 
-def _tensors(model: nn.Module) -> Iterator[Finding]:
-    """What the weights are."""
+def _check_weights(model: nn.Module) -> Iterator[Finding]:
+    """What its weights are."""
     weights = dict(model.named_parameters(remove_duplicate=False))
     if not weights:
         yield Finding("no weights", "refuse", "The model has no weights that could change.")
         return
-    names = [f"{name} {w.dtype}" for name, w in weights.items() if not w.is_floating_point()]
-    if names:
-        yield Finding("dtype", "refuse", f"Weights that are no real numbers: {some_of(names)}.")
-    broken = [n for n, w in weights.items() if w.is_floating_point() and not w.isfinite().all()]
-    if broken:
-        yield Finding("non-finite weights", "refuse", f"nan or inf in {some_of(broken)}.")
-    tied = set(weights) - set(dict(model.named_parameters()))
-    if tied:
-        yield Finding(
-            "tied weights", "note", f"Tied weights move together: {some_of(sorted(tied))}."
-        )
+    if names := [f"{n} {w.dtype}" for n, w in weights.items() if not w.is_floating_point()]:
+        text = f"Weights that are not real floating-point numbers: {some_of(names)}."
+        yield Finding("dtype", "refuse", text)
+    if names := [n for n, w in weights.items() if w.is_floating_point() and not w.isfinite().all()]:
+        yield Finding("non-finite weights", "refuse", f"nan or inf in {some_of(names)}.")
+    if names := sorted(set(weights) - set(dict(model.named_parameters()))):
+        yield Finding("tied weights", "note", f"Tied weights move together: {some_of(names)}.")
     frozen = [name for name, weight in weights.items() if not weight.requires_grad]
     if len(frozen) == len(weights):
         yield Finding("frozen", "refuse", "All weights are frozen (requires_grad is False).")
@@ -122,7 +117,7 @@ def _tensors(model: nn.Module) -> Iterator[Finding]:
         yield Finding("frozen", "warn", f"Frozen weights stay as they are: {some_of(frozen)}.")
 
 
-def _inputs(
+def _check_inputs(
     name: str, part: Records, preprocessing: Preprocessing | FeatureSpec | None
 ) -> Iterator[Finding]:
     """Whether the inputs look like what a model was trained on."""
@@ -133,87 +128,85 @@ def _inputs(
         ids = some_of([part.ids[row] for row in broken])
         yield Finding("non-finite inputs", "refuse", f"nan or inf in the {name} {ids}.")
     elif preprocessing is None and part.x.abs().max() > FAR:
-        yield Finding(
-            "input range",
-            "warn",
-            f"Inputs of the {name} reach {part.x.abs().max():.0f}: raw pixels, not normalised?",
-        )
+        text = f"Inputs of the {name} reach {part.x.abs().max():.0f}: raw pixels, not normalised?"
+        yield Finding("input range", "warn", text)
     elif preprocessing is not None and (outside := preprocessing.outside(part.x)):
         yield Finding("input range", "warn", f"Inputs of the {name} {outside}.")
 
 
-def _fit(
-    model: nn.Module, name: str, part: Records, *, classes: Sequence[str] | None, trusted: bool
+def _check_fit(
+    model: nn.Module, name: str, part: Records, classes: Sequence[str] | None, *, trusted: bool
 ) -> Iterator[Finding]:
-    """Whether the model takes these inputs, has these labels, and knows any of them."""
+    """Whether the model takes these inputs, has these labels, and beats chance on them."""
     try:
-        answers = predict(frozen_teacher(model), part)
+        outputs = predict(frozen_teacher(model), part)
     except EffaceError:
         raise
-    except Exception as error:  # noqa: BLE001  # a user's net may raise anything
+    except Exception as error:  # noqa: BLE001  # a user's model may raise anything
         text = f"The model does not take inputs of shape {tuple(part.x.shape[1:])}: "
         yield Finding("input shape", "refuse", text + f"{error}".splitlines()[0] + ".")
         return
-    task, k = task_of(part), answers.shape[1]
-    if classes is not None and len(classes) != k and task.name in {"multiclass", "multilabel"}:
+    kind, k = task_of(part).name, outputs.shape[1]
+    if classes is not None and len(classes) != k and kind in {"multiclass", "multilabel"}:
         text = f"The model has {k} outputs, and there are {len(classes)} class names."
         yield Finding("class map", "refuse", text)
-    if misfit := _misfit(part.y, k, task.name):
+    if misfit := _misfit(part.y, k, kind):
         yield Finding("labels", "refuse", f"The {name} have {misfit}.")
-    elif not answers.isfinite().all():
-        yield Finding("answers", "refuse", f"The model answers nan or inf on the {name}.")
-    elif task.name == "multiclass":
-        yield from _baseline(answers, part.y, name, trusted=trusted)
-    elif len(part) >= ENOUGH and trusted:
-        yield from _constant(answers, part, name)
+    elif not outputs.isfinite().all():
+        yield Finding("answers", "refuse", f"The model's outputs on the {name} are nan or inf.")
+    elif kind == "multiclass":
+        yield from _check_chance(outputs, part.y, name, trusted=trusted)
+    elif len(part) >= ENOUGH and trusted and kind in {"multilabel", "regression"}:
+        yield from _check_constant(outputs, part, name)
 
 
 def _misfit(y: Tensor, k: int, kind: str) -> str:
-    """What labels the records have that the model's outputs cannot say; empty when they fit."""
+    """Which labels the model's outputs cannot express; empty when they fit."""
     if kind == "multiclass":
         outside = sorted({label for label in y.tolist() if not 0 <= label < k})
-        told = f"labels that the model with {k} outputs does not: {some_of(outside)}"
-        return told if outside else ""
+        text = f"labels that the model with {k} outputs does not: {some_of(outside)}"
+        return text if outside else ""
     width = y.shape[1] if y.ndim > 1 else 1
     if kind in {"multilabel", "regression"} and width != k:
-        told = f"{width} {kind.rsplit(maxsplit=1)[-1]} each, and the model has {k} outputs"
-        whole = width == 1 and kind == "regression" and bool((y == y.round()).all())
+        noun = "labels" if kind == "multilabel" else "values"
+        integers = width == 1 and kind == "regression" and bool((y == y.round()).all())
         # pandas makes 1.0 of a class 1 as soon as one label of the column is missing
-        return told + (f": if they are classes, {WHOLE}" if whole else "")
+        hint = f": if they are classes, {INTEGERS}" if integers else ""
+        return f"{width} {noun} each, and the model has {k} outputs{hint}"
     if kind == "multilabel" and not ((y == 0) | (y == 1)).all():
         return f"labels that are not 0 or 1: {some_of(sorted(set(y.flatten().tolist()) - {0, 1}))}"
     return "" if y.isfinite().all() else "values that are nan or inf"
 
 
-def _constant(answers: Float[Tensor, " n k"], part: Records, name: str) -> Iterator[Finding]:
-    """Whether the answers are better than always saying what is commonest among these records."""
-    task, y = task_of(part), part.y.cpu()
-    if task.name not in {"multilabel", "regression"}:
-        return
-    middle = y.double().reshape(len(y), -1).mean(0).expand(len(y), -1)
-    always = middle - 0.5 if task.name == "multilabel" else middle
-    own, blind = (float(task.accuracy(a.double(), y).mean()) for a in (answers, always))
-    if own <= blind:
-        text = f"The model is no better on {len(y)} {name} than one constant answer"
-        yield Finding(
-            "chance",
-            "refuse",
-            f"{text}: the preprocessing or the order of the outputs may be wrong.",
-        )
-
-
-def _baseline(
-    answers: Float[Tensor, " n k"], y: Int64[Tensor, " n"], name: str, *, trusted: bool
+def _check_chance(
+    outputs: Float[Tensor, " n k"], y: Tensor, name: str, *, trusted: bool
 ) -> Iterator[Finding]:
-    """Whether the accuracy is above that of a guess: a binomial test at p < 0.001."""
-    n, k = answers.shape
-    right = int((answers.argmax(1) == y).sum())
-    if binomtest(right, n, 1 / k, alternative="greater").pvalue < P_VALUE:
+    """Whether the accuracy is above chance: a one-sided binomial test at p < 0.001."""
+    from scipy.stats import binomtest
+
+    n, k = outputs.shape
+    correct = int((outputs.argmax(1) == y).sum())
+    if binomtest(correct, n, 1 / k, alternative="greater").pvalue < P_VALUE:
         return
-    text = f"The model is right on {right} of {n} {name}, no better than chance (1 in {k})"
+    text = f"The model is right on {correct} of {n} {name}, no better than chance (1 in {k})"
     if trusted and n >= ENOUGH:
         yield Finding("chance", "refuse", f"{text}: mean, std, size or the class map may be wrong.")
     elif not trusted:
-        yield Finding("chance", "warn", f"{text}; their labels are said to be wrong.")
+        yield Finding("chance", "warn", f"{text}; their labels are flagged as wrong.")
     else:
         yield Finding("chance", "warn", f"{text}; {n} are too few to tell.")
+
+
+def _check_constant(outputs: Float[Tensor, " n k"], part: Records, name: str) -> Iterator[Finding]:
+    """Whether the predictions are better than the best constant one."""
+    task, y = task_of(part), part.y.cpu()
+    constant = y.double().reshape(len(y), -1).mean(0).expand(len(y), -1)
+    if task.name == "multilabel":
+        constant = constant - 0.5  # as a logit: above 0 for the labels of more than half
+    own, blind = (float(task.accuracy(a.double(), y).mean()) for a in (outputs, constant))
+    if own <= blind:
+        text = (
+            f"The model is no better on {len(y)} {name} than a constant prediction: the "
+            "preprocessing or the order of the outputs may be wrong."
+        )
+        yield Finding("chance", "refuse", text)

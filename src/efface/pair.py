@@ -9,7 +9,7 @@ from torch import nn
 
 from efface.errors import InputError
 from efface.halves import split_holdout, unseen_in
-from efface.hazards import doctor, refuse_if_needed
+from efface.hazards import doctor, refuse_hazards
 from efface.io.features import FeatureSpec
 from efface.io.preprocessing import Preprocessing
 from efface.io.shadows import Shadows
@@ -68,7 +68,7 @@ def score(
     theirs, ours = split_holdout(split, seed=seed)
     names = {"classes": classes, "mislabelled": mislabelled}
     findings = doctor(old, preprocessing, split.forget, holdout=theirs.holdout, **names)
-    refuse_if_needed(findings)
+    refuse_hazards(findings)
     beside = {"retrained": retrained, "shadows": shadows, "exact": exact}
     beside["left_out"] = counts.get("forget_records_in_retain", 0)
     evidence = collect(old, new, ours, seed=seed, **names, **beside)

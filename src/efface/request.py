@@ -13,7 +13,7 @@ from efface.choice import settled
 from efface.errors import InputError, NotMet
 from efface.guard import Guard
 from efface.halves import split_holdout, unseen_in
-from efface.hazards import Finding, doctor, refuse_if_needed
+from efface.hazards import Finding, doctor, refuse_hazards
 from efface.io.features import FeatureSpec
 from efface.io.preprocessing import Preprocessing
 from efface.methods import METHODS
@@ -24,7 +24,7 @@ from efface.report import Evidence, collect, render
 from efface.runtime import MemoryEstimate, as_stored, nonfinite_tensors, upcast_to_fp32
 from efface.settings import checked, hyperparameters
 from efface.targeting import ALL, Targeted, refuse_target, targeted
-from efface.trainable import merge_adapter, moving, refuse_unknown, select_trainable
+from efface.trainable import check_trainable, count_trainable, merge_adapter, select_trainable
 from efface.types import Action, Callback, Progress, Records, Split, in_silence
 
 KEPT_APART = Finding(
@@ -126,7 +126,7 @@ def forget(
     theirs, ours = split_holdout(split, seed=seed)
     names = {"classes": classes, "mislabelled": mislabelled}
     findings = doctor(model, preprocessing, split.forget, holdout=theirs.holdout, **names)
-    refuse_if_needed(findings)
+    refuse_hazards(findings)
     whole = {**hyperparameters(method), **chosen}
     aim = _aimed(model, theirs.forget, target, weights, whole, seed)
     theirs = replace(theirs, forget=aim.forget)
@@ -144,7 +144,7 @@ def forget(
         "schema": SCHEMA,
         "versions": versions(),
         "method": method,
-        "trainable": moving(start, trainable),
+        "trainable": count_trainable(start, trainable),
         "settings": whole,
         "seed": seed,
         "request": counts | ({"targeted": aim.facts} if aim.facts else {}),
@@ -261,7 +261,7 @@ def _written(run: _Run, model: nn.Module, stored: Mapping[str, torch.dtype] | No
 def _refuse_form(split: Any, trainable: str) -> None:
     if not isinstance(split, Split):
         raise InputError("a Split", type(split).__name__, "Give Split(forget=records).")
-    refuse_unknown(trainable)
+    check_trainable(trainable)
 
 
 def _refuse(

@@ -18,7 +18,7 @@ from efface.guard import Guard
 from efface.halves import split_holdout
 from efface.record import facts_into
 from efface.runtime import PassCounter
-from efface.trainable import merge_adapter, moving, select_trainable
+from efface.trainable import count_trainable, merge_adapter, select_trainable
 from efface.types import Callback, Method, Records, Split, no_callback
 from research.recipes import fresh, train
 
@@ -107,7 +107,7 @@ def _changed(
             "backward": after.backward - before.backward,
         },
         "calibration": calibration,
-        "trainable": moving(start, trainable),
+        "trainable": count_trainable(start, trainable),
         "guard": guard.as_json() if guard else None,
     }
     return counted.detach(student).eval(), facts

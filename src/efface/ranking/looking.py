@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from efface.errors import InputError
-from efface.hazards import Finding, doctor, refuse_if_needed
+from efface.hazards import Finding, doctor, refuse_hazards
 from efface.io.checkpoint import some_of
 from efface.io.features import FeatureSpec
 from efface.io.preprocessing import Preprocessing
@@ -141,7 +141,7 @@ def _hazards(job: Job, sample: Records) -> list[Finding]:
     """What would make every number wrong; on records spread over the data, not on those named."""
     found = doctor(job.model, job.preprocessing, sample, classes=job.classes)
     kept = [finding for finding in found if finding.name not in NO_MATTER]
-    refuse_if_needed(kept)
+    refuse_hazards(kept)
     return kept
 
 

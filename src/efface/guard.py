@@ -1,0 +1,402 @@
+"""The guard: keeps a model inside the region where it still works, and refuses what leaves it.
+
+After each step (``Guard.callback``, which is a method's callback): are loss and weights finite, is
+‖θ - θ₀‖ / ‖θ₀‖ inside the trust region, do the outputs on synthetic inputs stay near the given
+model's or, with enough holdout records, is the accuracy within the budget? On a violation the
+student goes back to its last good state. ``Guard.settle`` decides on the result of the method.
+Where the limits come from: docs/decisions/0001-guard-thresholds.md.
+
+``synthetic_inputs`` stand for records that were never seen. Half are forget records under a strong
+perspective, which leaves little of the record itself; half are class impressions: smooth noise that
+climbed a little in the given model's log-probability of a staying class. Of a dozen kinds tried
+these two together detected lost accuracy best; the first alone misses damage by methods that
+distil on those very neighbours.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from efface.errors import NotMet
+from efface.methods.parts.neighbours import perspective, shift_and_flip
+from efface.task import device_of, frozen_teacher, predict, task_of
+from efface.trainable import adapter_changes
+from efface.types import Action, Records, Split
+
+State = dict[str, Tensor]
+
+EVERY = 5
+"""Forward passes are made after steps 1, 6, 11, …: at most a tenth of the cost of the steps."""
+
+SAMPLE = 512
+"""Holdout records that are evaluated during a run; the result is evaluated on all of them."""
+
+ENOUGH = 500
+"""Holdout records that measure what drift only estimates: drift is then noted, and no limit."""
+
+CAP_NATS = 10.0
+"""Divergence of one input at most: a single confident error must not outweigh all others."""
+
+FAR = 0.8
+"""How far a corner may move, in half sides; the method neighbourhood distils up to 0.5."""
+
+IMAGE = 4
+"""Dimensions of a batch of images (n, c, h, w)."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """``value`` above ``limit`` at a step; both None for what is not finite."""
+
+    step: int
+    kind: str
+    value: float | None = None
+    limit: float | None = None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"{self.kind} not finite"
+        return f"{self.kind} {self.value:.3g} above {self.limit:.3g}"
+
+
+class Guard:
+    """Supervises a run's student, and settles whether what a method returned may be written.
+
+    Args:
+        model: the given model; only read. It must not change while the guard lives.
+        split: ``forget`` inputs and bounds shape the synthetic inputs; ``holdout`` (the auxiliary
+            part, or None) measures utility; ``forget_classes`` count for neither.
+        utility_budget: accuracy that may be lost, 0 to 1. It is exceeded only when the paired drop
+            is two standard errors beyond it.
+        movement: limit of ‖θ - θ₀‖ / ‖θ₀‖ over all parameters.
+        drift: limit of the mean divergence from the given outputs on synthetic inputs, in nats;
+            noted and no limit where the holdout has 500 records of classes that stay.
+        halvings: halvings of the step after which the run has failed.
+        fresh_start: the method starts from an untrained model: no trust region around the given
+            one, and utility counts for the result alone.
+        adapted: ``model`` carries an adapter (``select_trainable``), and all else is frozen:
+            movement is that of the weights with the adapter merged.
+        seed: draws the synthetic inputs and the sample of the holdout.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        split: Split,
+        *,
+        utility_budget: float = 0.02,
+        movement: float = 0.5,
+        drift: float = 0.2,
+        halvings: int = 8,
+        fresh_start: bool = False,
+        adapted: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.budgets = {"utility": utility_budget, "movement": movement, "drift": drift}
+        self.violations: list[Violation] = []
+        self.steps, self.halvings, self._allowed = 0, 0, halvings
+        self.interpolation: float | None = None
+        self.failed: str | None = None
+        self._fresh_start, self._adapted = fresh_start, adapted
+        self._measured: dict[str, float] = {}
+        self._given: State = {name: t.detach() for name, t in model.state_dict().items()}
+        self._good: State | None = None
+        self._weights = [name for name, _ in model.named_parameters()]
+        self._size = _norm(w for w in model.parameters() if not (adapted and w.requires_grad))
+        self._task = task_of(split.forget)
+        self._forget_classes = split.forget_classes
+        teacher = frozen_teacher(model)
+        self._inputs = synthetic_inputs(teacher, split, seed=seed)
+        self._outputs = self._outputs_of(teacher)
+        self._holdout = _Utility(teacher, _staying(split))
+        self._sample = _Utility(teacher, _sample(self._holdout.records, seed))
+
+    def callback(self, student: nn.Module, loss: float) -> Action:
+        """Judge one step; on HALVE_LR and STOP the student has been restored, in place."""
+        self.steps += 1
+        thorough = self.steps % EVERY == 1
+        violation = self._check_weights(student, loss)
+        if violation is None and thorough and not self._fresh_start:
+            violation = self._check_outputs(student, self._sample)
+        if not _in_any_process(violation):
+            if thorough:
+                self._good = None  # freed first: two copies at once would raise the peak
+                self._good = {n: t.detach().clone() for n, t in student.state_dict().items()}
+            return Action.CONTINUE
+        self._note(violation)
+        if self.halvings < self._allowed:
+            self.halvings += 1
+            _load(student, self._good or self._given)
+            return Action.HALVE_LR
+        self.failed = f"{self.halvings} halvings of the step did not help, {violation}"
+        _load(student, self._given)
+        return Action.STOP
+
+    def settle(self, result: nn.Module) -> nn.Module:
+        """The method's model in eval mode, moved back towards the given one if it has to be.
+
+        θ₀ + t(θ₁ - θ₀) for the largest t of 1/2, 1/4, 1/8 that is inside, with the given buffers.
+        Raises NotMet when the run has failed, or when no such point is inside.
+        """
+        if self.failed:
+            raise self._not_met(self.failed)
+        shapes = {name: tensor.shape for name, tensor in result.state_dict().items()}
+        given = {name: tensor.shape for name, tensor in self._given.items()}
+        if wrong := sorted(name for name, _ in shapes.items() ^ given.items()):
+            raise self._not_met(f"the method's model differs in the name or shape of {wrong[0]}")
+        violation = self._check(result)
+        if not _in_any_process(violation):
+            return result.eval()
+        self._note(violation)
+        if (violation and violation.value is None) or self._fresh_start:
+            # what overflowed says nothing about the points on the way there
+            raise self._not_met(f"the method's model is outside: {violation}")
+        far = {name: result.state_dict()[name].clone() for name in self._weights}
+        for t in (0.5, 0.25, 0.125):
+            start = {name: self._given[name].to(weight) for name, weight in far.items()}
+            between = {
+                name: start[name] + t * (weight - start[name]) for name, weight in far.items()
+            }
+            _load(result, {**self._given, **between})
+            if not _in_any_process(self._check(result)):
+                self.interpolation = t
+                return result.eval()
+        raise self._not_met(f"even an eighth of the change is outside; all of it: {violation}")
+
+    def as_json(self) -> dict[str, Any]:
+        """Budgets, last measurements, violations, halvings, and how the run ended."""
+        return {
+            "budgets": self.budgets,
+            "measured": self._measured,
+            "holdout_records": len(self._holdout),
+            "synthetic_inputs": len(self._inputs),
+            "steps": self.steps,
+            "violations": [asdict(violation) for violation in self.violations],
+            "halvings": self.halvings,
+            "interpolation": self.interpolation,
+            "failed": self.failed,
+        }
+
+    def movement(self, student: nn.Module) -> float:
+        """‖θ - θ₀‖ / ‖θ₀‖ over the parameters; not finite when a weight is not."""
+        state = student.state_dict()
+        changes = (state[name] - self._given[name].to(state[name]) for name in self._weights)
+        return _norm(adapter_changes(student) if self._adapted else changes) / max(
+            self._size, 1e-12
+        )
+
+    def drift(self, student: nn.Module) -> float:
+        """Mean KL(given ‖ student) over the synthetic inputs, in nats, each at most 10."""
+        divergence = self._task.divergence(self._outputs, self._outputs_of(student))
+        return float(divergence.clamp_max(CAP_NATS).mean())
+
+    def _check(self, result: nn.Module) -> Violation | None:
+        return self._check_weights(result, 0.0) or self._check_outputs(result, self._holdout)
+
+    def _check_weights(self, student: nn.Module, loss: float) -> Violation | None:
+        """What is cheap enough for every step."""
+        if not math.isfinite(loss):
+            return Violation(self.steps, "loss")
+        movement = self.movement(student)
+        buffers = (buffer for buffer in student.buffers() if buffer.is_floating_point())
+        if not (math.isfinite(movement) and all(bool(b.isfinite().all()) for b in buffers)):
+            return Violation(self.steps, "weights")
+        return self._check_region("movement", movement)
+
+    def _check_outputs(self, student: nn.Module, utility: "_Utility") -> Violation | None:
+        """What costs forward passes: drift, and the drop in utility where there is a holdout."""
+        violation = self._check_region("drift", self.drift(student))
+        if violation and (violation.value is None or len(self._holdout) < ENOUGH):
+            return violation
+        if len(utility) < 2:  # noqa: PLR2004  # a single pair has no standard error
+            return None
+        before, drop, error = utility.drop(student)
+        self._measured.update(utility_before=before, utility_after=before - drop)
+        limit = self.budgets["utility"] + 2 * error
+        return Violation(self.steps, "utility", drop, limit) if drop > limit else None
+
+    def _check_region(self, kind: str, value: float) -> Violation | None:
+        """A violation of the trust region, which a fresh start does not have."""
+        if not math.isfinite(value):
+            return Violation(self.steps, kind)
+        self._measured[kind] = value
+        inside = value <= self.budgets[kind] or self._fresh_start
+        return None if inside else Violation(self.steps, kind, value, self.budgets[kind])
+
+    def _note(self, violation: Violation | None) -> None:
+        if violation is not None:  # None: another process has it
+            self.violations.append(violation)
+
+    def _not_met(self, reason: str) -> NotMet:
+        self.failed = reason
+        budgets = ", ".join(f"{name} {limit:g}" for name, limit in self.budgets.items())
+        return NotMet(
+            f"a model within the guard's budgets ({budgets})",
+            reason,
+            "The old model stands. Lower --strength, choose another method or give a --holdout.",
+        )
+
+    def _outputs_of(self, model: nn.Module) -> Float[Tensor, " m k"]:
+        """Outputs on the synthetic inputs, without the forget classes."""
+        outputs = _predict(model, self._inputs).double()
+        return outputs[:, [k for k in range(outputs.shape[1]) if k not in self._forget_classes]]
+
+
+class _Utility:
+    """Accuracy on records that were never trained on, paired with the given model's."""
+
+    def __init__(self, teacher: nn.Module, records: Records | None) -> None:
+        self.records = records
+        self._before = self._accuracy(teacher)
+
+    def __len__(self) -> int:
+        return 0 if self.records is None else len(self.records)
+
+    def drop(self, student: nn.Module) -> tuple[float, float, float]:
+        """Accuracy before, its drop, and the standard error of the drop over the pairs."""
+        lost = self._before - self._accuracy(student)
+        error = float(lost.std()) / math.sqrt(len(lost))
+        return float(self._before.mean()), float(lost.mean()), error
+
+    def _accuracy(self, model: nn.Module) -> Float[Tensor, " n"]:
+        if self.records is None:
+            return torch.zeros(0)
+        outputs = _predict(model, self.records)
+        return task_of(self.records).accuracy(outputs, self.records.y.cpu()).double()
+
+
+def synthetic_inputs(
+    teacher: nn.Module, split: Split, *, count: int = 64, seed: int = 0
+) -> Records:
+    """``count`` warped forget records, then ``count`` class impressions, within the data's bounds.
+
+    ``teacher`` is the given model, frozen. Each staying class has the same number of impressions,
+    give or take one; without classes each output is driven up and down. Records that are not
+    images are mixed with noise instead.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(len(split.forget), (count,), generator=generator)
+    chosen = split.forget.take(rows).to(device_of(teacher))
+    if chosen.x.ndim == IMAGE:
+        draws = torch.rand((count, 8), generator=generator, dtype=torch.float64)
+        warped = perspective(chosen.x, draws, FAR)
+    else:
+        warped = (chosen.x + _noise(chosen, generator)) / 2
+    x = torch.cat([warped, _impressions(teacher, chosen, split.forget_classes, generator)])
+    y = torch.zeros(len(x), dtype=torch.int64)
+    return Records(x=x, y=y, task=task_of(split.forget))
+
+
+def _impressions(
+    teacher: nn.Module, like: Records, forget_classes: tuple[int, ...], generator: torch.Generator
+) -> Tensor:
+    """Twenty steps of a hundredth of the data's range uphill, each newly shifted and mirrored."""
+    x = _noise(like, generator)
+    k = task_of(like).outputs(teacher, x[:1]).shape[1]
+    staying = [label for label in range(k) if label not in forget_classes]
+    wanted = torch.tensor([staying[i % len(staying)] for i in range(len(x))], device=x.device)
+    low, high = _bounds(like)
+    for _ in range(20):
+        draws = torch.rand((len(x), 3), generator=generator, dtype=torch.float64)
+        slope = _slope(teacher, replace(like, x=x), wanted, draws)
+        x = torch.clamp(x + 0.01 * (high - low) * slope, low, high)
+    return x
+
+
+def _slope(teacher: nn.Module, like: Records, wanted: Tensor, draws: Tensor) -> Tensor:
+    """Gradient of each input's objective, scaled to unit standard deviation.
+
+    The objective is the log-probability of the wanted class; without classes it is one output,
+    upwards and downwards in turns.
+    """
+    task = task_of(like)
+    with torch.enable_grad():
+        x = like.x.detach().requires_grad_()
+        shifted = shift_and_flip(x, draws, max(1, x.shape[-1] // 8)) if x.ndim == IMAGE else x
+        outputs = task.outputs(teacher, shifted)
+        if task.name == "multiclass":
+            objective = outputs.log_softmax(1).gather(1, wanted[:, None]).sum()
+        else:
+            turns = torch.arange(len(outputs), device=outputs.device) // outputs.shape[1] % 2
+            objective = ((1 - 2 * turns) * outputs.gather(1, wanted[:, None])[:, 0]).sum()
+        (slope,) = torch.autograd.grad(objective, x)
+    deviation = slope.flatten(1).std(1).clamp_min(1e-12)
+    return slope / deviation.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _noise(like: Records, generator: torch.Generator) -> Tensor:
+    """Uniform within the bounds; for images drawn at a quarter of the size and upsampled."""
+    shape = tuple(like.x.shape)
+    if len(shape) == IMAGE:
+        coarse = (*shape[:2], *(max(2, side // 4) for side in shape[2:]))
+        drawn = torch.rand(coarse, generator=generator)
+        drawn = functional.interpolate(drawn, size=shape[2:], mode="bilinear", align_corners=False)
+    else:
+        drawn = torch.rand(shape, generator=generator)
+    low, high = _bounds(like)
+    return low + (high - low) * drawn.to(like.x)
+
+
+def _bounds(like: Records) -> tuple[Tensor, Tensor]:
+    return torch.as_tensor(like.low).to(like.x), torch.as_tensor(like.high).to(like.x)
+
+
+def _staying(split: Split) -> Records | None:
+    """The holdout records whose class stays; None when there are none."""
+    if split.holdout is None or not split.forget_classes:
+        return split.holdout
+    leaving = torch.isin(split.holdout.y.cpu(), torch.tensor(split.forget_classes))
+    rows = (~leaving).nonzero().flatten()
+    return split.holdout.take(rows) if len(rows) else None
+
+
+def _sample(records: Records | None, seed: int) -> Records | None:
+    if records is None or len(records) <= SAMPLE:
+        return records
+    generator = torch.Generator().manual_seed(seed)
+    return records.take(torch.randperm(len(records), generator=generator)[:SAMPLE])
+
+
+def _predict(model: nn.Module, records: Records) -> Tensor:
+    """Outputs in eval mode; afterwards each module is in the mode that it was in.
+
+    In training mode the guard's own passes would change the BatchNorm statistics.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        return predict(model, records)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _in_any_process(violation: Violation | None) -> bool:
+    """Whether any process has a violation: at a limit, rounding must not make them disagree."""
+    from accelerate import PartialState
+    from accelerate.utils import reduce
+
+    state = PartialState()
+    if state.num_processes == 1:
+        return violation is not None
+    flag = torch.tensor(float(violation is not None), device=state.device)
+    return bool(reduce(flag, reduction="sum"))
+
+
+def _norm(tensors: Iterable[Tensor]) -> float:
+    """Euclidean norm over all tensors together, summed in float64."""
+    sizes = [torch.linalg.vector_norm(tensor.detach()).cpu().double() for tensor in tensors]
+    return float(torch.stack(sizes).norm()) if sizes else 0.0
+
+
+@torch.no_grad()
+def _load(student: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """In place: optimizers and methods hold references to these very tensors."""
+    for name, tensor in student.state_dict().items():
+        tensor.copy_(state[name])
