@@ -26,8 +26,8 @@ from efface.metrics.gap import columns, gap
 from efface.metrics.measure import evaluate
 from efface.metrics.utility import accuracy
 from efface.report import collect
-from efface.request import Result, forget
 from efface.types import Records, Split
+from efface.unlearn import Result, forget
 from research.recipes import RECIPES, description, fresh, train
 
 RECIPE = "digits-conv"
@@ -145,7 +145,9 @@ def _story(
         except NotMet as error:
             rows.append([method, *["-"] * 5, "", f"not met: {error.came}"])
             continue
-        rows.append(_row(request, method, result.model, parts, target, result.record["seconds"]))
+        rows.append(
+            _row(request, method, result.model, parts, target, result.manifest.seconds["method"])
+        )
         if request.mislabelled:
             _report(model, result, Split(going, holdout, retain), folder)
     rows.append(_row(request, "retrained", retrained, parts, target, seconds))
@@ -182,7 +184,7 @@ def _row(
 def _report(model: nn.Module, result: Result, split: Split, folder: Path) -> None:
     """The report with all that the demo holds as evidence; the method saw the forget set alone."""
     evidence = collect(model, result.model, split, mislabelled=True)
-    record: dict[str, Any] = {**result.record, "command": "make demo"}
+    record: dict[str, Any] = {**result.manifest.to_json(), "command": "make demo"}
     replace(result, evidence=evidence, record=record).report(folder / "report.html")
 
 

@@ -14,11 +14,12 @@ from torch.nn import functional
 from efface.errors import InputError
 from efface.io.architecture import build
 from efface.io.atomic import write_whole
+from efface.io.model import SCHEMA
 from efface.io.preprocessing import Preprocessing
 from efface.io.table import Table
 from efface.io.torch_file import read_torch
+from efface.manifest import versions
 from efface.methods.parts.neighbours import shift_and_flip, uniforms
-from efface.record import SCHEMA, versions
 from efface.task import logits
 from efface.training import descend
 from efface.types import Action, Progress, Records, in_silence

@@ -21,7 +21,7 @@ import torch
 from efface import cli
 from efface.io.dataset import load_data
 from efface.io.model import load_model, save_trained
-from efface.record import state_digest
+from efface.manifest import state_digest
 from examples.demo import write_data
 from research.recipes import RECIPES, description, fresh
 
@@ -95,8 +95,8 @@ def ended(child):
 
 def whole(out):
     """Whether what stands at ``out`` is the whole result: loads, and is what its record says."""
-    loaded, record = load_model(out), json.loads((out / "record.json").read_text())
-    expected = {"model.safetensors", "recipe.json", "record.json", "evidence.json", "report.html",
+    loaded, record = load_model(out), json.loads((out / "manifest.json").read_text())
+    expected = {"model.safetensors", "recipe.json", "manifest.json", "evidence.json", "report.html",
                 "exclude.csv", "exclude.key"}  # fmt: skip
     assert {path.name for path in out.iterdir()} == expected
     return state_digest(loaded.model.state_dict()) == record["weights"]["new"]

@@ -8,7 +8,7 @@ import transformers
 from torch import nn
 
 from efface import Records
-from efface.settings import hyperparameters
+from efface.methods import default_settings
 from efface.task import outputs
 from efface.trainable import TRAINABLE
 
@@ -65,7 +65,7 @@ def known(model, digits, count=60):
 
 def quick(method, **settings):
     """The settings of a method that make it fast, and those given."""
-    return {k: v for k, v in {**QUICK, **settings}.items() if k in hyperparameters(method)}
+    return {k: v for k, v in {**QUICK, **settings}.items() if k in default_settings(method)}
 
 
 def names_open(model):

@@ -110,7 +110,7 @@ def test_one_method_does_not_rest_on_the_others():
     """Work on one method must not void the records of all."""
     found = files_of(["efface.cells.unlearned:unlearned", "efface.methods.jit:jit"])
     assert {"efface.training", "efface.guard", "efface.metrics.measure"} <= set(found)
-    assert not {"efface.methods", "efface.methods.neighbourhood", "efface.request"} & set(found)
+    assert not {"efface.methods", "efface.methods.neighbourhood", "efface.unlearn"} & set(found)
     assert not [name for name in found if name.split(".")[0] != "efface"]
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from efface import Split, forget
-from efface.choice import RULES, method_for
 from efface.errors import InputError
 from efface.methods import METHODS
+from efface.prepare import RULES
 from efface.testing.case import fresh_of, recipe
 from efface.types import Records
 
@@ -113,11 +113,11 @@ def test_every_row_names_a_method_and_a_result_that_is_there():
 def test_a_request_runs_what_was_chosen_and_its_first_finding_says_why(tiny_net, digits):
     """The same weights as the method by its name, and the sentence in record and report."""
     split = Split(digits.take(range(6)))
-    result = forget(tiny_net, split, method="auto", mislabelled=True, steps=2)
-    named = forget(tiny_net, split, method="jit", mislabelled=True, steps=2)
-    assert result.record["method"] == "jit"
-    assert result.record["weights"] == named.record["weights"]
-    assert result.record["findings"][0] == {
+    result = forget(tiny_net, split, method="auto", mislabelled=True, settings={"steps": 2})
+    named = forget(tiny_net, split, method="jit", mislabelled=True, settings={"steps": 2})
+    assert result.manifest.method == "jit"
+    assert result.manifest.weights == named.manifest.weights
+    assert result.manifest.findings[0] == {
         "name": "auto",
         "severity": "note",
         "text": WRONG + MORE,
@@ -128,8 +128,8 @@ def test_a_request_runs_what_was_chosen_and_its_first_finding_says_why(tiny_net,
 def test_the_report_says_which_and_why(tiny_net, digits, tmp_path):
     """Whoever reads the page did not see the run."""
     split = Split(digits.take(range(6)))
-    result = forget(tiny_net, split, method="auto", mislabelled=True, steps=1)
-    page = result.report(tmp_path / "report.html").read_text()
+    result = forget(tiny_net, split, method="auto", mislabelled=True, settings={"steps": 1})
+    page = result.save_report(tmp_path / "report.html").read_text()
     assert "of 24 such records, each alone, jit left none answered with its label" in page
 
 
@@ -144,14 +144,14 @@ def test_with_the_recipe_at_hand_the_request_trains_again(tiny_net, digits):
 
     split = Split(digits.take(range(5)), **{**parts, "train": train})
     result = forget(tiny_net, split, method="auto")
-    assert result.record["method"] == "retrain"
+    assert result.manifest.method == "retrain"
     assert result.findings[0].text == EXACT
 
 
 def test_a_setting_that_the_chosen_method_does_not_have_is_refused_by_its_name(tiny_net, digits):
     """Not dropped: the run would be another than the one asked for."""
     with pytest.raises(InputError) as error:
-        forget(tiny_net, Split(digits.take([0])), method="auto", sigma=0.1)
+        forget(tiny_net, Split(digits.take([0])), method="auto", settings={"sigma": 0.1})
     assert str(error.value).startswith("Wanted a setting of neighbourhood: ")
 
 
@@ -165,5 +165,5 @@ def test_the_command_line_says_what_was_chosen(efface, place, capfd):
     events = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line[:1] == "{"]
     (event,) = [one for one in events if one["event"] == "method"]
     assert event == {"event": "method", "chosen": "jit", "why": WRONG + MORE}
-    record = json.loads((place / "chosen" / "record.json").read_text())
+    record = json.loads((place / "chosen" / "manifest.json").read_text())
     assert record["findings"][0]["text"] == WRONG + MORE

@@ -36,14 +36,14 @@ def test_forget_writes_the_same_container_and_its_account(efface, place):
     assert any(not torch.equal(old[k], changed[k]) for k in old)
     assert (new / "recipe.json").read_bytes() == (place / "model/recipe.json").read_bytes()
     names = {path.name for path in new.iterdir()}
-    assert {"record.json", "evidence.json", "exclude.csv", "report.html"} <= names
-    record = json.loads((new / "record.json").read_text())
+    assert {"manifest.json", "evidence.json", "exclude.csv", "report.html"} <= names
+    record = json.loads((new / "manifest.json").read_text())
     rows = list(csv.DictReader((new / "exclude.csv").read_text().splitlines()))
     key = bytes.fromhex((new / "exclude.key").read_text())
     for row, kept in zip(rows, record["keyed_hashes"], strict=True):
         assert row["keyed_hash"] == kept
         assert kept == hmac.new(key, row["id"].encode(), hashlib.sha256).hexdigest()
-    assert "digit-0001" not in (new / "record.json").read_text()
+    assert "digit-0001" not in (new / "manifest.json").read_text()
     assert record["command"].startswith("efface forget model")
 
 
@@ -97,14 +97,14 @@ def test_forget_records_in_the_data_that_stay_are_counted_aloud(efface, place, c
     for retain, out in (("data", "kept-1"), ("copy", "kept-2")):
         assert efface(*FORGET, "--ids", "ids.csv", "--retain", retain, "--out", out) == 0
         assert '{"event": "retain", "forget_records_taken_out": 2}' in capfd.readouterr().err
-        record = json.loads((place / out / "record.json").read_text())
+        record = json.loads((place / out / "manifest.json").read_text())
         assert record["request"]["forget_records_in_retain"] == 2
 
 
 def test_a_class_goes_by_its_name(efface, place):
     """--forget-class says that the class leaves altogether."""
     assert efface(*FORGET, "--forget-class", "3", "--out", "class") == 0
-    record = json.loads((place / "class/record.json").read_text())
+    record = json.loads((place / "class/manifest.json").read_text())
     assert record["request"]["forget_classes"] == [3]
 
 
@@ -171,8 +171,8 @@ def test_a_request_that_is_not_met_leaves_an_account_and_no_model(efface, place,
     assert efface(*FORGET, "--ids", "ids.csv", "--out", "unmet") == 3
     names = {path.name for path in (place / "unmet").iterdir()}
     assert "model.safetensors" not in names
-    assert {"record.json", "evidence.json", "report.html"} <= names
-    assert json.loads((place / "unmet/record.json").read_text())["outcome"] == "not met"
+    assert {"manifest.json", "evidence.json", "report.html"} <= names
+    assert json.loads((place / "unmet/manifest.json").read_text())["outcome"] == "not met"
 
 
 def test_doctor_refuses_a_wrong_class_map(efface, place):

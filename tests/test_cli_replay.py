@@ -108,7 +108,7 @@ def test_other_data_or_another_model_are_named_before_anything_is_measured(
 
 def test_versions_that_changed_are_named_beside_the_numbers(efface, run, capfd):
     """The first thing that an engineer would ask."""
-    _changed(run / "record.json", lambda found: found["versions"].update(numpy="0.1"))
+    _changed(run / "manifest.json", lambda found: found["versions"].update(numpy="0.1"))
     _changed(run / "evidence.json", lambda found: found["counts"].update(forget=3))
     assert efface("score", "--replay", "scored") == 9
     said = capfd.readouterr().err.strip().splitlines()[-1]
@@ -119,7 +119,7 @@ def test_versions_that_changed_are_named_beside_the_numbers(efface, run, capfd):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("--replay", "nowhere"), "Wanted a folder of efface score or efface forget, with"),
+        (("--replay", "nowhere"), "Wanted a run with manifest.json. Got nowhere"),
         (("--replay", "scored", "--data", "data"), "Got --data beside it."),
         (("model", "--replay", "scored"), "Got OLD beside it."),
     ],
@@ -132,17 +132,17 @@ def test_what_cannot_be_measured_again_is_refused(efface, run, capfd, arguments,
 
 def test_a_record_without_arguments_or_without_a_model_says_so(efface, run, capfd):
     """A record of the library, and one of a request that was not met."""
-    _changed(run / "record.json", lambda found: found.pop("arguments"))
+    _changed(run / "manifest.json", lambda found: found.pop("arguments"))
     assert efface("score", "--replay", "scored") == 2
     assert "Only runs of the command line can be measured again" in capfd.readouterr().err
-    _changed(run / "record.json", lambda found: found.update(outcome="not met"))
+    _changed(run / "manifest.json", lambda found: found.update(outcome="not met"))
     assert efface("score", "--replay", "scored") == 2
     assert "Got scored, which was not met." in capfd.readouterr().err
 
 
 def test_the_arguments_come_back_from_their_record(run):
     """Paths as they were given, nothing added."""
-    written = json.loads((run / "record.json").read_text())["arguments"]
+    written = json.loads((run / "manifest.json").read_text())["arguments"]
     again = Asked.again(written)
     assert (str(again.old), str(again.new), again.data) == ("model", "other", "data")
     assert [str(path) for path in again.retrained] == ["other"]

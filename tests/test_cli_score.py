@@ -37,9 +37,9 @@ def test_any_second_model_gets_evidence_and_both_stay_as_they_are(efface, models
     before = {name: _content(models / name) for name in ("model", "other")}
     assert efface("score", "model", "other", *FLAGS, *ALL, "--out", "scored") == 0
     names = {path.name for path in (models / "scored").iterdir()}
-    assert names == {"evidence.json", "record.json", "report.html"}
+    assert names == {"evidence.json", "manifest.json", "report.html"}
     assert "tier T2" in capfd.readouterr().out
-    record = json.loads((models / "scored/record.json").read_text())
+    record = json.loads((models / "scored/manifest.json").read_text())
     assert record["arguments"]["new"] == "other"
     assert record["weights"]["old"] != record["weights"]["new"]
     assert record["request"]["named"] == "--ids ids.csv"
@@ -68,7 +68,7 @@ def test_retrained_models_lift_the_tier_and_give_targets(efface, models, capfd):
     rows = {row["key"]: row for row in found["rows"]}
     assert found["counts"]["retrained"] == 2
     assert rows["retrained.gap"]["target"] is not None
-    digests = json.loads((models / "beside/record.json").read_text())["weights"]["retrained"]
+    digests = json.loads((models / "beside/manifest.json").read_text())["weights"]["retrained"]
     assert len(set(digests)) == 2
     one = ("--retrained", "again-1", "--out", "beside-one")
     assert efface("score", "model", "other", *FLAGS, *ALL, *one) == 0
@@ -138,4 +138,4 @@ def test_shadow_models_that_know_no_holdout_are_read_and_said_to_be_unused(effac
     row = next(row for row in found["rows"] if row["key"] == "shadow")
     assert row["status"] == "not run"
     assert row["note"].startswith("the shadow models were not asked about 50 of ")
-    assert json.loads((models / "shadowed/record.json").read_text())["digests"]["shadow"]
+    assert json.loads((models / "shadowed/manifest.json").read_text())["digests"]["shadow"]

@@ -40,7 +40,7 @@ def test_a_table_goes_from_files_to_a_new_model_and_its_account(
     old, new = (load_file(p / f"{name}.safetensors") for p in (tables, out))
     assert list(old) == list(new)
     assert any(not old[key].equal(new[key]) for key in old)
-    record = json.loads((out / "record.json").read_text())
+    record = json.loads((out / "manifest.json").read_text())
     assert record["request"]["forget"] == 20
     assert record["request"]["forget_records_in_retain"] == 20
     assert record["left_out"]["unreadable in holdout"] == []

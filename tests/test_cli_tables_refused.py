@@ -71,7 +71,7 @@ def test_a_cell_that_is_no_input_fails_the_request_or_is_left_out(in_tables, tab
     fine = pd.read_csv(tables / "wine/train.csv")["id"][5]
     more = ("--where", f"id={fine}", "--holdout", "broken:test", "--out", "mended")
     assert in_tables(*words, *more) == 0
-    record = json.loads((tables / "mended/record.json").read_text())
+    record = json.loads((tables / "mended/manifest.json").read_text())
     assert record["left_out"]["unreadable in holdout"] == [fourth, fifth, sixth]
 
 

@@ -82,7 +82,7 @@ def test_the_merged_model_has_the_given_keys_and_no_folder_that_nobody_asked_for
     assert changed
     assert all(name.endswith("weight") and "layernorm" not in name for name in changed)
     assert not (place / "merged" / "adapter").exists()
-    record = json.loads((place / "merged" / "record.json").read_text())
+    record = json.loads((place / "merged" / "manifest.json").read_text())
     assert record["trainable"]["name"] == "adapter"
     assert [f["severity"] for f in record["findings"] if f["name"] == "adapter"] == ["note"]
 
@@ -97,7 +97,7 @@ def test_the_flag_reaches_the_weights_and_the_record(efface, place, trainable):
     assert changed
     assert all(word in name for name in changed)
     assert not any("embeddings" in name for name in changed)
-    record = json.loads((place / trainable / "record.json").read_text())
+    record = json.loads((place / trainable / "manifest.json").read_text())
     assert record["trainable"]["name"] == trainable
     assert 0 < record["trainable"]["numbers"] < record["trainable"]["of"]
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from efface.errors import InputError
-from efface.request import forget
 from efface.runtime import resolve_device
 from efface.types import Split
+from efface.unlearn import forget
 
 
 def test_the_best_device_is_found(monkeypatch):
@@ -52,9 +52,9 @@ def test_a_request_runs_on_each_device(kind, method, tiny_net, digits):
         pytest.skip(f"NOT RUN: torch has no {kind} device here")
     model = copy.deepcopy(tiny_net).to(resolve_device(kind))
     split = Split(digits.take(range(10)), digits.take(range(300, 400)))
-    result = forget(model, split, method=method, steps=4)
+    result = forget(model, split, method=method, settings={"steps": 4})
     assert next(result.model.parameters()).device.type == kind
-    assert not [row.key for row in result.evidence.rows if row.status == "red"]
+    assert not [row.key for row in result.report.rows if row.status == "red"]
 
 
 class WithoutDouble(torch.Tensor):
@@ -85,6 +85,6 @@ def test_a_request_asks_no_double_precision_of_the_device(method, tiny_net, digi
     with pytest.raises(TypeError, match="no float64"):
         next(model.parameters()).double()
     split = Split(digits.take(range(10)), digits.take(range(300, 400)), digits.take(range(50, 90)))
-    result = forget(model, split, method=method, steps=2)
+    result = forget(model, split, method=method, settings={"steps": 2})
     assert isinstance(next(result.model.parameters()), WithoutDouble)
-    assert [row.note for row in result.evidence.rows if row.status == "red"] == []
+    assert [row.note for row in result.report.rows if row.status == "red"] == []

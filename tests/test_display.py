@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from efface.request import forget
 from efface.types import Records, Split
+from efface.unlearn import forget
 
 
 def test_a_split_says_how_many_records_of_what_shape(digits):
@@ -36,7 +36,7 @@ def test_a_result_shows_its_sentences_and_rows_with_every_text_escaped(tiny_net,
     """Class names and ids come from anybody."""
     split = Split(digits.take(range(12)), digits.take(range(300, 400)))
     names = ("<script>alert(1)</script>", *map(str, range(1, 10)))
-    result = forget(tiny_net, split, steps=2, classes=names)
+    result = forget(tiny_net, split, settings={"steps": 2}, classes=names)
     shown = result._repr_html_()
     assert "<script" not in shown
     assert "Accuracy on the holdout" in shown

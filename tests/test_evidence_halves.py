@@ -12,10 +12,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from efface import Split, forget, score
-from efface.halves import split_holdout
 from efface.methods import METHODS, Method
 from efface.report import collect
-from efface.types import Action, Records
+from efface.types import Action, Records, split_holdout
 
 SEED = 4
 
@@ -87,5 +86,5 @@ def test_neither_forget_nor_score_is_fooled(case, monkeypatch):
     entry = Method(cheat, sees, fresh_start=True)
     monkeypatch.setitem(METHODS, "cheat", entry)
     result = forget(net, split, method="cheat", seed=SEED)
-    assert _attack(result.evidence) == "still recognised"
-    assert _attack(score(net, result.model, split, seed=SEED).evidence) == "still recognised"
+    assert _attack(result.report) == "still recognised"
+    assert _attack(score(net, result.model, split, seed=SEED).report) == "still recognised"

@@ -7,7 +7,6 @@ import torch
 import efface
 from efface.errors import InputError
 from efface.ranking.keeping import opened
-from efface.targeting import targeted
 from efface.types import Records
 
 

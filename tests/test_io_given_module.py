@@ -54,8 +54,10 @@ def test_a_module_and_its_weights_go_through_a_request_into_the_same_container(
     assert net.training
     assert all(before[name].equal(tensor) for name, tensor in net.state_dict().items())
     split = Split(digits.take(range(5)))
-    result = efface.forget(loaded.model, split, stored=loaded.stored, method="jit", steps=2)
-    assert result.evidence.row("forget.accuracy").before == 1
+    result = efface.forget(
+        loaded.model, split, stored=loaded.stored, method="jit", settings={"steps": 2}
+    )
+    assert result.report.row("forget.accuracy").before == 1
     (tmp_path / "new").mkdir()
     loaded.write(result.model, tmp_path / "new")
     written = torch.load(tmp_path / "new/old.pt", weights_only=True)

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from efface.request import forget
 from efface.runtime import estimate_memory, is_out_of_memory, map_chunks
 from efface.training import descend
 from efface.types import Records, Split
+from efface.unlearn import forget
 
 
 class Small(nn.Module):

@@ -14,9 +14,9 @@ from efface.methods.parts.holding import FAR, Hold
 from efface.methods.parts.natural import natural, perturbed
 from efface.methods.parts.neighbours import normals
 from efface.methods.parts.reach import sigma_where
-from efface.record import facts_into
 from efface.task import frozen_teacher
 from efface.types import Records, Split, record_key
+from efface.unlearn import capture_facts
 
 
 def _records(n: int = 8, dtype: torch.dtype = torch.float64) -> Records:
@@ -159,7 +159,7 @@ def test_noise_on_what_is_no_image_is_white():
 def test_what_it_could_not_reach_is_said(tiny_net, digits):
     """Budget over, way not done: the facts say how far it came."""
     facts: dict = {}
-    with facts_into(facts):
+    with capture_facts(facts):
         jit(tiny_net, Split(digits.take(range(60))), steps=1)
     assert {"sigma", "kept", "wanted", "way", "moved", "weight"} <= facts.keys()
     assert facts["way"] < 0.95
@@ -175,7 +175,7 @@ def test_how_many_neighbours_keep_the_answer_follows_from_what_is_known(tiny_net
         ("holdout", Split(some, holdout=unseen), {}),
     ):
         facts: dict = {}
-        with facts_into(facts):
+        with capture_facts(facts):
             jit(tiny_net, split, steps=1, **settings)
         wanted[name] = facts["wanted"]
     with torch.no_grad():

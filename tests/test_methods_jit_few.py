@@ -11,8 +11,8 @@ from efface.methods.parts.holding import FAR, Hold, hold_for
 from efface.methods.parts.natural import perturbed
 from efface.methods.parts.neighbours import normals
 from efface.methods.parts.unseen import way_to
-from efface.record import facts_into
 from efface.types import Records, Split, no_callback
+from efface.unlearn import capture_facts
 
 
 def _records(n: int = 8, dtype: torch.dtype = torch.float64) -> Records:
@@ -62,7 +62,7 @@ def test_a_request_of_many_in_small_steps_is_one_of_many(tiny_net, digits):
     """How many go at once is a matter of memory: the form follows from the request."""
     facts = [{}, {}]
     for found, per_step in zip(facts, (4, 20), strict=True):
-        with facts_into(found):
+        with capture_facts(found):
             jit(tiny_net, Split(digits.take(range(20))), steps=1, batch_size=per_step)
     assert all(found["weight"] < 3 for found in facts)
 

@@ -207,7 +207,7 @@ def test_a_user_loses_nothing_to_a_blank_image(tiny_net, digits):
     split = Split(Records(x, going.y, going.ids, going.low, going.high))
     before = {name: tensor.clone() for name, tensor in tiny_net.state_dict().items()}
     with pytest.raises(NotMet) as error:
-        forget(tiny_net, split, method="jit_reference", batch_size=1)
+        forget(tiny_net, split, method="jit_reference", settings={"batch_size": 1})
     assert "halvings of the step did not help, loss not finite" in str(error.value)
     assert "The old model stands" in str(error.value)
     assert all(torch.equal(before[name], t) for name, t in tiny_net.state_dict().items())

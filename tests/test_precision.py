@@ -8,9 +8,9 @@ import torch
 from efface.errors import NotMet
 from efface.methods.neighbourhood import neighbourhood
 from efface.metrics.measure import evaluate
-from efface.request import forget
 from efface.runtime import as_stored, upcast_to_fp32
 from efface.types import Split
+from efface.unlearn import forget
 
 
 def moved(before, after):
@@ -26,7 +26,7 @@ def test_small_steps_vanish_in_bfloat16_and_are_kept_by_the_request(tiny_net, di
     half, split = copy.deepcopy(tiny_net).bfloat16(), Split(digits.take(range(20)))
     settings = {"steps": 30, "learning_rate": 3e-5, "distortion": 0.35, "averaging": 0.5}
     alone = neighbourhood(half, split, **settings)
-    result = forget(half, split, **settings)
+    result = forget(half, split, settings=settings)
     assert moved(half, alone) < 0.05
     assert moved(half, result.model) > 2 * moved(half, alone)
 
@@ -35,14 +35,14 @@ def test_small_steps_vanish_in_bfloat16_and_are_kept_by_the_request(tiny_net, di
 def test_the_result_has_the_given_dtypes_and_the_evidence_is_of_it(kind, tiny_net, digits):
     """Evidence on a float32 student would speak of a model that nobody has."""
     half, split = copy.deepcopy(tiny_net).to(kind), Split(digits.take(range(20)))
-    result = forget(half, split, steps=10)
+    result = forget(half, split, settings={"steps": 10})
     state = result.model.state_dict()
     assert {k: v.dtype for k, v in state.items()} == {
         k: v.dtype for k, v in half.state_dict().items()
     }
     assert moved(half, result.model) > 0
     entropy = evaluate(result.model, split.forget).entropy.mean()
-    assert result.evidence.row("forget.entropy").after == pytest.approx(float(entropy))
+    assert result.report.row("forget.entropy").after == pytest.approx(float(entropy))
     assert next(half.parameters()).dtype == kind
 
 
@@ -56,7 +56,7 @@ def test_the_dtypes_of_the_file_round_the_weights(tiny_net, digits):
     expected = student[0].weight.bfloat16().float()
     assert torch.equal(written[0].weight, expected)
     assert torch.equal(written[3].weight, student[3].weight)
-    result = forget(tiny_net, Split(digits.take(range(9))), steps=4, stored=stored)
+    result = forget(tiny_net, Split(digits.take(range(9))), settings={"steps": 4}, stored=stored)
     assert torch.equal(result.model[0].weight, result.model[0].weight.bfloat16().float())
 
 

@@ -20,7 +20,7 @@ RECORD = {
     "settings": {"strength": 0.7, "steps": 40},
     "seed": 5,
     "guard": {"failed": None, "budgets": {"utility": 0.02}, "drift": float("nan")},
-    "seconds": 1.25,
+    "seconds": {"method": 1.25, "settle": 0.0},
     "command": "efface forget MODEL --data DATA --ids ids.csv --out OUT",
 }
 FORBIDDEN = ("certified", "verified", "guaranteed", "erased", "compliant")
@@ -149,9 +149,9 @@ def test_ids_and_class_names_are_text_and_nothing_else(tiny_net, digits):
 
 
 def test_a_long_list_in_the_record_is_cut(evidence):
-    """A keyed hash for each of 5,000 records would bury the page; record.json holds them."""
+    """A keyed hash for each of 5,000 records would bury the page; manifest.json holds them."""
     text = _text(render(evidence, {"keyed_hashes": [f"h{row}" for row in range(50)]}))
-    assert "h9, and 40 more in record.json" in text
+    assert "h9, and 40 more in manifest.json" in text
 
 
 def test_a_bare_record_is_said_not_to_be_recorded(evidence):
@@ -210,16 +210,14 @@ def test_the_headline_follows_the_attack(evidence, verdict, words):
     assert words in headline(replace(evidence, rows=rows))[1]
 
 
-def test_three_files_are_written(evidence, tmp_path):
+def test_two_files_are_written(evidence, tmp_path):
     """The page beside its two machine-readable twins, both without NaN."""
     write(tmp_path, evidence, RECORD)
     assert {path.name for path in tmp_path.iterdir()} == {
         "evidence.json",
-        "record.json",
         "report.html",
     }
     assert json.loads((tmp_path / "evidence.json").read_text("utf-8")) == evidence.as_json()
-    assert json.loads((tmp_path / "record.json").read_text("utf-8"))["guard"]["drift"] is None
     assert (tmp_path / "report.html").read_text("utf-8") == render(evidence, RECORD)
 
 

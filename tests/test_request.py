@@ -10,9 +10,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from efface import Records, Split, forget
 from efface.errors import InputError, NotMet
 from efface.guard import Guard
-from efface.halves import split_holdout
 from efface.methods import METHODS
-from efface.types import Action
+from efface.types import Action, split_holdout
 
 QUICK = {"steps": 3}
 
@@ -25,13 +24,13 @@ def test_gives_a_new_model_and_leaves_the_given_one_alone(tiny_net, digits):
     """The platform engineer's call, with all that a user may hold."""
     going, holdout, retain = _parts(digits)
     before = copy.deepcopy(tiny_net.state_dict())
-    result = forget(tiny_net, Split(going, holdout, retain), **QUICK)
+    result = forget(tiny_net, Split(going, holdout, retain), settings=QUICK)
     assert all(torch.equal(before[k], v) for k, v in tiny_net.state_dict().items())
     assert result.model is not tiny_net
-    assert result.record["outcome"] == "done"
-    assert result.record["weights"]["new"] != result.record["weights"]["old"]
-    assert result.evidence.tier == "T2"
-    json.dumps(result.record)
+    assert result.manifest.outcome == "done"
+    assert result.manifest.weights["new"] != result.manifest.weights["old"]
+    assert result.report.tier == "T2"
+    json.dumps(result.manifest.to_json())
 
 
 def test_forget_records_are_taken_out_of_the_data_that_stay_and_counted(tiny_net, digits):
@@ -39,10 +38,10 @@ def test_forget_records_are_taken_out_of_the_data_that_stay_and_counted(tiny_net
     going, _, retain = _parts(digits)
     renamed = Records(retain.x, retain.y, low=retain.low, high=retain.high)
     for part in (retain, renamed):
-        result = forget(tiny_net, Split(going, retain=part), **QUICK)
-        assert result.record["request"]["forget_records_in_retain"] == 12
-        assert result.record["request"]["retain"] == 188
-        assert result.evidence.counts["retain"] == 188
+        result = forget(tiny_net, Split(going, retain=part), settings=QUICK)
+        assert result.manifest.request["forget_records_in_retain"] == 12
+        assert result.manifest.request["retain"] == 188
+        assert result.report.counts["retain"] == 188
 
 
 def test_the_holdout_is_cut_in_two_whatever_its_order(digits):
@@ -59,7 +58,7 @@ def test_the_holdout_is_cut_in_two_whatever_its_order(digits):
 
 def test_the_guard_sees_one_half_and_the_evidence_the_other(tiny_net, digits, monkeypatch):
     """The same holdout must not both stop a run and judge it."""
-    import efface.request as room
+    import efface.unlearn as room
 
     seen = {}
     collect, guard = room.collect, room.Guard
@@ -75,7 +74,7 @@ def test_the_guard_sees_one_half_and_the_evidence_the_other(tiny_net, digits, mo
     monkeypatch.setattr(room, "collect", collecting)
     monkeypatch.setattr(room, "Guard", guarding)
     going, holdout, _ = _parts(digits)
-    forget(tiny_net, Split(going, holdout), **QUICK)
+    forget(tiny_net, Split(going, holdout), settings=QUICK)
     assert len(seen["guard"]) == len(seen["evidence"]) == 50
     assert seen["guard"].isdisjoint(seen["evidence"])
 
@@ -91,8 +90,8 @@ def test_takes_records_in_the_forms_that_people_hold(tiny_net, digits, form):
         "dataset": data,
         "loader": DataLoader(data, batch_size=4),
     }
-    one = forget(tiny_net, Split(given[form]), **QUICK).record["weights"]["new"]
-    assert one == forget(tiny_net, Split(plain), **QUICK).record["weights"]["new"]
+    one = forget(tiny_net, Split(given[form]), settings=QUICK).manifest.weights["new"]
+    assert one == forget(tiny_net, Split(plain), settings=QUICK).manifest.weights["new"]
 
 
 def test_a_request_that_the_guard_cannot_meet_raises_and_keeps_the_account(
@@ -106,27 +105,32 @@ def test_a_request_that_the_guard_cannot_meet_raises_and_keeps_the_account(
 
     monkeypatch.setattr(Guard, "callback", callback)
     with pytest.raises(NotMet) as error:
-        forget(tiny_net, Split(digits.take(range(6))), **QUICK)
+        forget(tiny_net, Split(digits.take(range(6))), settings=QUICK)
     result = error.value.result
     assert result.model is tiny_net
-    assert result.record["outcome"] == "not met"
-    assert result.record["weights"]["new"] is None
+    assert result.manifest.outcome == "not met"
+    assert result.manifest.weights["new"] is None
     assert "drift 9 above 1" in str(error.value)
 
 
 def test_a_method_that_did_not_get_there_is_said_in_the_first_lines(tiny_net, digits, tmp_path):
     """One step of jit is on its way; what it reached in full is not spoken of."""
     going, _, _ = _parts(digits)
-    result = forget(tiny_net, Split(going), method="jit", steps=1, step_size=0.01, settled=0.95)
-    way = result.record["calibration"]["way"]
+    result = forget(
+        tiny_net,
+        Split(going),
+        method="jit",
+        settings={"steps": 1, "step_size": 0.01, "settled": 0.95},
+    )
+    way = result.manifest.calibration["way"]
     said = (
         f"The method ended at {way:.0%} of the way to what it aims at: the records may still be "
         "known. More steps, where there were too few, go further."
     )
     assert way < 0.95
-    assert said in result.report(tmp_path / "report.html").read_text()
+    assert said in result.save_report(tmp_path / "report.html").read_text()
     assert [f.text for f in result.findings if f.name == "not reached"] == [said]
-    whole = forget(tiny_net, Split(going), method="jit", steps=1, settled=way / 2)
+    whole = forget(tiny_net, Split(going), method="jit", settings={"steps": 1, "settled": way / 2})
     assert not [f for f in whole.findings if f.name == "not reached"]
 
 
@@ -153,7 +157,7 @@ def test_unknown_words_are_refused_with_the_nearest_known_one(tiny_net, digits):
         "Got 'neighborhood'. Did you mean 'neighbourhood'?"
     )
     with pytest.raises(InputError) as error:
-        forget(tiny_net, split, method="jit", sigm=0.1)
+        forget(tiny_net, split, method="jit", settings={"sigm": 0.1})
     assert str(error.value) == (
         "Wanted a setting of jit: strength, expected_accuracy, mislabelled, sigma, perturbations, "
         "trust, step_size, steps, settled, batch_size. Got 'sigm'. Did you mean 'sigma'?"
@@ -172,7 +176,9 @@ def test_nothing_to_forget_is_refused_at_the_door(tiny_net, digits):
 
 def test_the_report_is_one_page(tiny_net, digits, tmp_path):
     """Result.report writes what a person reads."""
-    page = forget(tiny_net, Split(digits.take(range(3))), **QUICK).report(tmp_path / "r.html")
+    page = forget(tiny_net, Split(digits.take(range(3))), settings=QUICK).save_report(
+        tmp_path / "r.html"
+    )
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
@@ -180,16 +186,18 @@ def test_equal_names_in_a_holdout_are_other_records(tiny_net, digits):
     """`3/000.png` stands in the test folder too: it must not be taken out."""
     going = Records(digits.x[:3], digits.y[:3], ("a", "b", "c"))
     holdout = Records(digits.x[300:320], digits.y[300:320], tuple("abcdefghijklmnopqrst"))
-    counts = forget(tiny_net, Split(going, holdout), **QUICK).record["request"]
+    counts = forget(tiny_net, Split(going, holdout), settings=QUICK).manifest.request
     assert counts["forget_records_in_holdout"] == 0
     assert counts["holdout"] == 20
 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("steps", 0), ("strength", float("nan")), ("expected_accuracy", 95), ("seed", -1)],
+    [("steps", 0), ("strength", float("nan")), ("expected_accuracy", 95.0), ("seed", -1)],
 )
 def test_a_number_out_of_range_is_refused_by_name(tiny_net, digits, setting, value):
     """Nonsense that runs to the end and says done is worse than an error."""
     with pytest.raises(InputError, match=f"for {setting}. Got"):
-        forget(tiny_net, Split(digits.take(range(3))), **{setting: value})
+        known = {"seed", "strength", "expected_accuracy"}
+        how = {setting: value} if setting in known else {"settings": {setting: value}}
+        forget(tiny_net, Split(digits.take(range(3))), **how)

@@ -9,9 +9,9 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 from efface.errors import Hazard, InputError
-from efface.request import forget
 from efface.task import custom, multilabel, regression
 from efface.types import Records, Split
+from efface.unlearn import forget
 
 LOSSES = {
     "labels": nn.functional.cross_entropy,
@@ -80,8 +80,8 @@ def test_a_table_of_numbers_with_one_label_of_three(method):
     model = fitted(trained, 3, "labels")
     result = forget(model, split, method=method)
     assert nothing_red(result.evidence)
-    assert result.evidence.tier == "T2"
-    assert result.evidence.row("holdout.accuracy").after > 0.9
+    assert result.report.tier == "T2"
+    assert result.report.row("holdout.accuracy").after > 0.9
 
 
 def test_one_sigmoid_unit_is_one_class_of_two():
@@ -98,10 +98,10 @@ def test_one_sigmoid_unit_is_one_class_of_two():
             z = self.body(x)
             return torch.cat([torch.zeros_like(z), z], 1)
 
-    alone, pair = (forget(model, split, steps=20) for model in (unit, Pair(unit)))
+    alone, pair = (forget(model, split, settings={"steps": 20}) for model in (unit, Pair(unit)))
     for a, b in zip(alone.model.parameters(), pair.model.parameters(), strict=True):
         assert torch.equal(a, b)
-    rows = [[(row.key, row.after) for row in found.evidence.rows if row.key != "moved.weights"]
+    rows = [[(row.key, row.after) for row in found.report.rows if row.key != "moved.weights"]
             for found in (alone, pair)]  # fmt: skip
     assert rows[0] == rows[1]
 
@@ -113,11 +113,11 @@ def test_values_are_answered_less_closely_after_they_were_forgotten(method):
     model = fitted(trained, 1, "values", steps=1500)
     result = forget(model, split, method=method)
     assert nothing_red(result.evidence)
-    row = result.evidence.row("forget.accuracy")
+    row = result.report.row("forget.accuracy")
     assert row.before > 0.9 > row.target
     assert row.after < row.before - 0.05
-    assert abs(result.evidence.row("holdout.accuracy").after - row.target) < 0.05
-    assert result.evidence.records[0].keys() >= {"right_before", "predicted_after", "margin_after"}
+    assert abs(result.report.row("holdout.accuracy").after - row.target) < 0.05
+    assert result.report.records[0].keys() >= {"right_before", "predicted_after", "margin_after"}
 
 
 @pytest.mark.parametrize("method", ["jit", "neighbourhood"])
@@ -125,12 +125,15 @@ def test_many_labels_are_served_from_door_to_page(method, digits, tmp_path):
     """Three labels each, on real images: no softmax anywhere."""
     trained, split = parts(described(digits))
     model = fitted(trained, 3, "many")
-    result = forget(model, split, method=method, classes=("even", "above 4", "loop"), steps=40)
+    result = forget(
+        model, split, method=method, classes=("even", "above 4", "loop"), settings={"steps": 40}
+    )
     assert nothing_red(result.evidence)
     assert (
-        "Forget records: labels answered rightly" in result.report(tmp_path / "r.html").read_text()
+        "Forget records: labels answered rightly"
+        in result.save_report(tmp_path / "r.html").read_text()
     )
-    spoken = {word for entry in result.evidence.records for word in entry["label"].split(", ")}
+    spoken = {word for entry in result.report.records for word in entry["label"].split(", ")}
     assert spoken <= {"even", "above 4", "loop", "none"}
 
 
@@ -152,7 +155,7 @@ def test_outputs_and_a_loss_of_ones_own_are_served(digits):
     split = Split(records.take(range(20)), records.take(range(300, 400)))
     result = forget(net.eval(), split, method="jit")
     assert nothing_red(result.evidence)
-    assert "a picture drawn again" in result.evidence.row("forget.accuracy").name
+    assert "a picture drawn again" in result.report.row("forget.accuracy").name
 
 
 REMEDY = (
@@ -271,7 +274,7 @@ def test_values_and_many_labels_are_forgotten_out_of_whatever_holds_them(digits,
     three = (split.forget, split.holdout, split.retain)
     given = Split(*(form(part) for part in three))
     plain = Split(*(Records(part.x, part.y) for part in three))
-    one, other = (forget(model, s, method="jit", steps=2) for s in (given, plain))
+    one, other = (forget(model, s, method="jit", settings={"steps": 2}) for s in (given, plain))
     for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
         assert torch.equal(a, b)
     assert nothing_red(one.evidence)

@@ -69,8 +69,8 @@ def test_retrain_in_python_is_judged_without_a_trust_region(tiny_net, digits):
         train=train,
     )
     result = forget(tiny_net, split, method="retrain")
-    assert result.record["outcome"] == "done"
-    assert result.record["guard"]["measured"]["movement"] > 0.5
+    assert result.manifest.outcome == "done"
+    assert result.manifest.guard["measured"]["movement"] > 0.5
 
 
 def test_a_fresh_start_with_some_weights_closed_is_refused(tiny_net, digits):

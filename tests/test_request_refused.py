@@ -45,7 +45,7 @@ def test_ids_that_stand_twice_are_refused_in_every_part(tiny_net, digits, part):
     with pytest.raises(InputError) as error:
         forget(tiny_net, Split(**split))
     assert said(error) == (
-        f"Wanted ids of {part} that each stand once. Got more than once: digit-0007, digit-0009. "
+        f"Wanted unique ids in {part}. Got repeated: digit-0007, digit-0009. "
         "Make them distinct, or give no ids."
     )
 
@@ -57,7 +57,7 @@ def test_a_blank_image_alone_leaves_a_finite_model(tiny_net, digits, name):
     split = split_for(name, blank, digits.take(range(20, 60)), model=tiny_net)
     result = forget(tiny_net, split, method=name)
     assert all(bool(weight.isfinite().all()) for weight in result.model.state_dict().values())
-    assert result.record["outcome"] == "done"
+    assert result.manifest.outcome == "done"
 
 
 @pytest.mark.parametrize("count", [0, 1, 11])
@@ -66,7 +66,7 @@ def test_a_holdout_that_one_half_of_says_nothing_is_refused(tiny_net, digits, co
     with pytest.raises(InputError) as error:
         forget(tiny_net, Split(digits.take(range(3)), digits.take(range(300, 300 + count))))
     assert said(error) == (
-        "Wanted a holdout of 12 records or more, half for the guard, half for the evidence. "
+        "Wanted a holdout of 12 records or more, half for method and guard, half for the report. "
         f"Got {count}. "
         "With fewer, losing every one of them could be chance: give more, or give no holdout."
     )
@@ -75,9 +75,9 @@ def test_a_holdout_that_one_half_of_says_nothing_is_refused(tiny_net, digits, co
 def test_twelve_records_are_a_holdout(tiny_net, digits):
     """Six for the guard, six for the evidence."""
     split = Split(digits.take(range(3)), digits.take(range(300, 312)))
-    result = forget(tiny_net, split, steps=1)
-    assert result.record["halves"] == {"guard": 6, "evidence": 6}
-    assert result.evidence.tier == "T1"
+    result = forget(tiny_net, split, settings={"steps": 1})
+    assert result.manifest.holdout == {"auxiliary": 6, "evaluation": 6}
+    assert result.report.tier == "T1"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_twelve_records_are_a_holdout(tiny_net, digits):
 def test_a_setting_of_another_kind_is_refused(tiny_net, digits, name, value, kind, default):
     """Not by a traceback from within a step."""
     with pytest.raises(InputError) as error:
-        forget(tiny_net, Split(digits.take(range(3))), method="jit", **{name: value})
+        forget(tiny_net, Split(digits.take(range(3))), method="jit", settings={name: value})
     assert said(error) == (f"Wanted {kind} for {name}. Got {value!r}. Its default is {default}.")
 
 

@@ -19,11 +19,14 @@ from small_nets import LESS, Given, known, moved, net, timm_vit, vit
 def test_all_is_what_it_was_and_less_is_another_model(trainable, tiny_net, digits):
     """The default must not change a bit of any earlier run."""
     split = Split(digits.take(range(8)))
-    plain = forget(tiny_net, split, method="jit", steps=2).model
-    assert not moved(plain, forget(tiny_net, split, method="jit", steps=2, trainable="all").model)
+    plain = forget(tiny_net, split, method="jit", settings={"steps": 2}).model
+    assert not moved(
+        plain, forget(tiny_net, split, method="jit", settings={"steps": 2}, trainable="all").model
+    )
     if trainable != "adapter":
         assert moved(
-            plain, forget(tiny_net, split, method="jit", steps=2, trainable=trainable).model
+            plain,
+            forget(tiny_net, split, method="jit", settings={"steps": 2}, trainable=trainable).model,
         )
 
 
@@ -35,7 +38,13 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(trainable, digit
 
     def run(seed):
         return forget(
-            model, split, method="jit", mislabelled=True, steps=2, trainable=trainable, seed=seed
+            model,
+            split,
+            method="jit",
+            mislabelled=True,
+            settings={"steps": 2},
+            trainable=trainable,
+            seed=seed,
         ).model
 
     one = run(3)
@@ -52,7 +61,9 @@ def test_tied_weights_stay_tied_in_the_result(trainable, digits):
         shared, nn.Linear(16, 10),
     ).eval()  # fmt: skip
     split = Split(known(model, digits).take(range(8)))
-    result = forget(model, split, method="jit", mislabelled=True, steps=2, trainable=trainable)
+    result = forget(
+        model, split, method="jit", mislabelled=True, settings={"steps": 2}, trainable=trainable
+    )
     assert result.model[4].weight is result.model[6].weight
     adapted = {"1.weight", "2.weight"}
     assert trainable != "adapter" or moved(model, result.model) == adapted
@@ -64,7 +75,9 @@ def test_nets_of_transformers_and_timm_are_served(make, trainable, digits):
     """What people bring; the keys come back as they were."""
     model = make()
     given, split = Given(model), Split(known(model, digits).take(range(8)))
-    result = forget(model, split, method="jit", mislabelled=True, steps=2, trainable=trainable)
+    result = forget(
+        model, split, method="jit", mislabelled=True, settings={"steps": 2}, trainable=trainable
+    )
     given.is_untouched()
     assert moved(model, result.model)
     assert type(result.model) is type(model)
@@ -76,7 +89,9 @@ def test_other_precisions_come_back_as_they_were(trainable, dtype, digits):
     """Half precision moves in float32 and is rounded once, after the adapter is merged."""
     model = net().to(dtype)
     given, split = Given(model), Split(known(model, digits).take(range(8)))
-    result = forget(model, split, method="jit", mislabelled=True, steps=8, trainable=trainable)
+    result = forget(
+        model, split, method="jit", mislabelled=True, settings={"steps": 8}, trainable=trainable
+    )
     given.is_untouched()
     assert moved(model, result.model)
     assert {weight.dtype for weight in result.model.parameters()} == {dtype}
@@ -94,12 +109,15 @@ def test_the_adapter_kept_apart_answers_as_the_merged_model_and_taken_off_as_the
     assert (now - old).abs().max() > 0.01
     with result.adapter.disable_adapter():
         torch.testing.assert_close(outputs(result.adapter, records).detach(), old, rtol=0, atol=0)
-    (note,) = [f for f in result.record["findings"] if f["name"] == "adapter"]
+    (note,) = [f for f in result.manifest.findings if f["name"] == "adapter"]
     assert note["text"] == (
         "Whoever takes an adapter that is kept apart off again has the old model back: the records "
         "are still in the base. The merged model is the one to hand on."
     )
-    assert forget(model, Split(records.take(range(8))), method="jit", steps=1).adapter is None
+    assert (
+        forget(model, Split(records.take(range(8))), method="jit", settings={"steps": 1}).adapter
+        is None
+    )
 
 
 def test_the_record_says_what_could_move(digits):
@@ -110,8 +128,8 @@ def test_the_record_says_what_could_move(digits):
 
     def told(trainable):
         return forget(
-            model, split, method="jit", mislabelled=True, steps=1, trainable=trainable
-        ).record["trainable"]
+            model, split, method="jit", mislabelled=True, settings={"steps": 1}, trainable=trainable
+        ).manifest.trainable
 
     assert told("all") == {"name": "all", "numbers": total, "of": total}
     assert told("norm") == {"name": "norm", "numbers": 32, "of": total}
@@ -125,7 +143,7 @@ def test_gradients_of_frozen_weights_are_not_in_the_memory_needed(digits):
 
     def need(trainable):
         record = forget(
-            model, split, method="jit", mislabelled=True, steps=1, trainable=trainable
+            model, split, method="jit", mislabelled=True, settings={"steps": 1}, trainable=trainable
         ).record
         return record["memory"]["models_bytes"]
 
@@ -167,6 +185,6 @@ def test_torchs_own_encoder_layer_is_left_alone_by_the_adapter(digits):
     model[0] = nn.Flatten(1, 2)  # (n, 1, 8, 8) to (n, 8, 8)
     model[1], model[3] = nn.Identity(), nn.Identity()
     records = known(model, digits)
-    result = forget(model, Split(records.take(range(8))), method="jit", steps=2,
+    result = forget(model, Split(records.take(range(8))), method="jit", settings={"steps": 2},
                     mislabelled=True, trainable="adapter")  # fmt: skip
     assert moved(model, result.model) == {"2.weight"}

@@ -10,7 +10,6 @@ from efface import Split, forget
 from efface.errors import InputError
 from efface.io.weights import read_weights
 from efface.ranking.copies import kept_share
-from efface.targeting import targeted
 
 QUICK = {"method": "negative_gradient", "strength": 0.1, "utility_budget": 1.0}
 
@@ -71,11 +70,11 @@ def test_only_records_of_high_information_are_seen_and_all_are_judged(tiny_net, 
     """The page and the record say how many were left alone."""
     some = digits.take(range(60))
     found = forget(tiny_net, Split(some), target="high-information", seed=3, **QUICK)
-    facts = found.record["request"]["targeted"]
+    facts = found.manifest.request["targeted"]
     alpha = kept_share(tiny_net, some, sigma=facts["sigma"], copies=facts["copies"], seed=3)
     assert facts["left_alone"] == int((alpha >= facts["threshold"]).sum())
     assert 0 < facts["left_alone"] < 60
-    assert found.evidence.arrays["entropy"]["n"]["forget_after"] == 60
+    assert found.report.arrays["entropy"]["n"]["forget_after"] == 60
     texts = [finding.text for finding in found.findings if finding.name == "left alone"]
     assert [text.split(",")[0] for text in texts] == [
         f"{facts['left_alone']} of 60 records were left alone"

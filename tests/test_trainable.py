@@ -165,7 +165,7 @@ def test_a_model_that_carries_an_adapter_already_is_told_to_merge_it(digits):
         "Merge them first: model.merge_and_unload()."
     )
     split = Split(known(model, digits).take(range(4)))
-    assert is_same_class(forget(twice, split, method="jit", steps=1).model, twice)
+    assert is_same_class(forget(twice, split, method="jit", settings={"steps": 1}).model, twice)
 
 
 def is_same_class(new, old):

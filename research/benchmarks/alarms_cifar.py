@@ -22,11 +22,10 @@ from like_retrained import RETRAINED, retrained
 from efface.cells.cell import Cell
 from efface.cells.models import members, model_of, parts_of
 from efface.cells.reduce import rows_by
-from efface.halves import split_holdout
-from efface.record import versions
+from efface.manifest import versions
 from efface.report import collect
 from efface.report.alarms import alarms
-from efface.types import Split
+from efface.types import Split, split_holdout
 
 TIERS = ("T0", "T1", "T2", "T3")
 HOLDOUT, RETAIN = 3_000, 1_500

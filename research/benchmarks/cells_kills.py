@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from efface.versions import versions
+from efface.manifest import versions
 
 SCRIPT = Path(__file__).parent.parent / "tests" / "cell_kills.py"
 KILLS = 50

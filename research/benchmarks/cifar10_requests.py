@@ -21,15 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from efface.halves import split_holdout
 from efface.io.dataset import load_data, read_ids
 from efface.io.model import load_model
+from efface.manifest import state_digest, versions
 from efface.metrics.gap import columns, gap
 from efface.metrics.measure import Evaluation, evaluate
 from efface.metrics.membership import loss_attack
 from efface.metrics.utility import accuracy
-from efface.record import state_digest, versions
-from efface.types import Records, Split
+from efface.types import Records, Split, split_holdout
 
 RESULTS = Path("research/results/cifar10")
 METHODS = ("jit", "neighbourhood")

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from scipy import stats
 
+from efface.manifest import versions
 from efface.ranking.curvature import curvature
 from efface.ranking.curvature_exact import piecewise_linear_curvature
-from efface.record import versions
 from efface.testing.digits import digits, learned
 
 PROBES = (4, 16, 64)

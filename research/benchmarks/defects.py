@@ -19,9 +19,9 @@ from torch import nn
 from efface.cells import run
 from efface.cells.cell import Cell
 from efface.cells.describe import unlearning
+from efface.manifest import versions
 from efface.methods.boundary_shrink import boundary_shrink
 from efface.metrics.gap import gap
-from efface.record import versions
 from efface.types import Callback, Split
 
 

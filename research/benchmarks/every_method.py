@@ -29,9 +29,9 @@ from efface.cells.cell import Cell
 from efface.cells.describe import unlearning
 from efface.cells.reduce import columns_of
 from efface.cells.store import is_done
+from efface.manifest import versions
 from efface.methods import METHODS
 from efface.metrics.gap import gap
-from efface.record import versions
 
 PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
 SCORED_SEED = 1

@@ -30,17 +30,16 @@ from linear_head import best_decay, fitted
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from efface.halves import split_holdout
 from efface.io.checkpoint import load_checkpoint
 from efface.io.dataset import load_data
 from efface.io.model import LoadedModel, load_model
 from efface.io.table import Table
+from efface.manifest import state_digest, versions
 from efface.metrics.gap import columns, gap
 from efface.metrics.measure import Evaluation, evaluate
 from efface.metrics.membership import loss_attack
 from efface.metrics.utility import accuracy
-from efface.record import state_digest, versions
-from efface.types import Records, Split
+from efface.types import Records, Split, split_holdout
 
 RESULTS, RUNS = Path("research/results/foreign_checkpoint.json"), Path("runs/foreign")
 ARCHITECTURE = "efficientnet_lite:lite0"

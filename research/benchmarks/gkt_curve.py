@@ -22,9 +22,9 @@ from torch import nn
 from efface.cells import read
 from efface.cells.models import model_of, parts_of, recipe_of
 from efface.cells.reduce import columns_of, evidence_half
+from efface.manifest import versions
 from efface.methods.gkt import gkt
 from efface.metrics.measure import evaluate
-from efface.record import versions
 from efface.types import Action, Records, Split
 from research.recipes import fresh
 

@@ -24,6 +24,7 @@ from torch import nn
 
 from efface.cells import read, run
 from efface.cells.models import model_of, parts_of
+from efface.manifest import versions
 from efface.methods.parts.head import features_of
 from efface.metrics.measure import evaluate
 from efface.ranking.balls import nearest, within
@@ -36,7 +37,6 @@ from efface.ranking.groups import Removal, least_first, removal
 from efface.ranking.memorisation import correct_from, memorisation
 from efface.ranking.sigma import KEPT
 from efface.ranking.slopes import input_gradient_norm, loss_curvature
-from efface.record import versions
 from efface.types import Records
 
 RESULTS = Path("research/results/information")

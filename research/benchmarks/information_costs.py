@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from efface.manifest import versions
 from efface.methods.parts.head import features_of
 from efface.metrics.measure import evaluate
 from efface.nets import vgg_quarter
@@ -34,7 +35,6 @@ from efface.ranking.slopes import (
     weight_gradient_cost,
     weight_gradient_norm,
 )
-from efface.record import versions
 from efface.runtime import PassCounter, Passes
 from efface.types import Records
 

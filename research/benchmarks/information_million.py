@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from efface.errors import InputError
+from efface.manifest import versions
 from efface.ranking.balls import Balls, nearest, nearest_roughly, recalls
 from efface.ranking.content import information_content
-from efface.versions import versions
 
 POINTS, NUMBERS, CLASSES, CLUSTERS, DIRECTIONS, WRONG = 1_000_000, 64, 100, 500, 12, 0.02
 NEIGHBOURS, QUERIES, A_TENTH = 20, 2_000, 0.1

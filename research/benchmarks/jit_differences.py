@@ -28,10 +28,10 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from efface.io.dataset import load_data
 from efface.io.preprocessing import Preprocessing
+from efface.manifest import versions
 from efface.methods.jit_reference import jit_reference
 from efface.metrics.gap import columns
 from efface.metrics.measure import evaluate
-from efface.record import versions
 from efface.task import raw
 from efface.types import Records, Split
 

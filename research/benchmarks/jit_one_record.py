@@ -30,13 +30,12 @@ from efface.cells import read
 from efface.cells.models import model_of, parts_of
 from efface.errors import NotMet
 from efface.guard import Guard
-from efface.halves import split_holdout
+from efface.manifest import versions
 from efface.methods.jit import jit
 from efface.methods.jit_paper import jit_paper
 from efface.methods.jit_reference import jit_reference
-from efface.record import versions
 from efface.task import predict, trainable_copy
-from efface.types import Action, Records, Split
+from efface.types import Action, Records, Split, split_holdout
 
 LOOKED_AT = (1, 2, 4, 8, 16, 32, 64)
 SCORED_ON, RECORDS, FEWER = (1, 2), range(12, 24), range(12, 20)

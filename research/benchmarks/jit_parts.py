@@ -26,7 +26,7 @@ from torch.func import functional_call, jvp
 from efface.cells import read, run
 from efface.cells.models import model_of, parts_of
 from efface.cells.reduce import arrays_of, columns_of, rows_by, statistics_of
-from efface.halves import split_holdout
+from efface.manifest import versions
 from efface.methods.jit import jit
 from efface.methods.parts.hiding import Hidden, hiding, lowered
 from efface.methods.parts.holding import FAR, Hold, Holding, moved_around, stays
@@ -35,10 +35,9 @@ from efface.methods.parts.neighbours import noisy
 from efface.methods.parts.reach import sigma_where
 from efface.methods.parts.unseen import accuracy_expected
 from efface.metrics.gap import gap
-from efface.record import versions
 from efface.task import frozen_teacher, outputs, task_of, trainable_copy
 from efface.training import descend
-from efface.types import Records, Split, no_callback, record_key
+from efface.types import Records, Split, no_callback, record_key, split_holdout
 
 STEPS, SHARE, TRUST = 32, 0.1, 0.1
 

@@ -22,11 +22,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from efface.manifest import versions
 from efface.methods.jit import jit
 from efface.methods.jit_reference import jit_reference
 from efface.methods.parts.holding import PROBES
 from efface.nets import vgg_small
-from efface.record import versions
 from efface.task import frozen_teacher
 from efface.types import Action, Records, Split, no_callback
 

@@ -23,8 +23,8 @@ from efface.cells.cell import Cell
 from efface.cells.describe import unlearning
 from efface.cells.reduce import columns_of, rows_by, statistics_of
 from efface.cells.store import is_done
+from efface.manifest import versions
 from efface.metrics.gap import gap
-from efface.record import versions
 
 SCALES = tuple(10.0 ** (power / 4) for power in (-6, -3, 0, 3, 6))
 """Three orders of magnitude around where a variant stands."""

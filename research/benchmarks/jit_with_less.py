@@ -21,8 +21,8 @@ from efface.cells import read, run
 from efface.cells.cell import Cell
 from efface.cells.describe import unlearning
 from efface.cells.reduce import columns_of
+from efface.manifest import versions
 from efface.metrics.gap import gap
-from efface.record import versions
 
 WAYS: dict[str, dict[str, Any]] = {
     "all weights": {"holdout": True, "guard": False},

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from efface import Records, Split, forget
+from efface.manifest import versions
 from efface.metrics.measure import evaluate
-from efface.record import versions
 
 FORGET, SEED = 20, 0
 

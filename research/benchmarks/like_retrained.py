@@ -25,8 +25,8 @@ from efface.cells.cell import Cell
 from efface.cells.describe import training
 from efface.cells.reduce import rows_by
 from efface.cells.store import is_done
+from efface.manifest import versions
 from efface.metrics.equivalence import likeness, spread_of
-from efface.record import versions
 from efface.report.rows import plain
 
 RETRAINED, FIRST_SEED = 10, 200

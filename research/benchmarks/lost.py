@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from efface.record import versions
+from efface.manifest import versions
 
 TESTS = Path(__file__).parent.parent / "tests"
 KILLS = {"SIGKILL": 210, "SIGINT": 40, "SIGTERM": 40}

@@ -24,7 +24,7 @@ def peak(case: str) -> int:
     from efface.nets import resnet_small
     from efface.types import Records, Split
 
-    import efface.request  # isort: skip  # what every case has in memory
+    import efface.unlearn  # isort: skip  # what every case has in memory
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -34,7 +34,7 @@ def peak(case: str) -> int:
         functional.cross_entropy(model(x), y).backward()
     elif case != "loaded":
         split = Split(Records(x, y))
-        efface.request.forget(model, split, method=case, steps=10, mislabelled=True)
+        efface.unlearn.forget(model, split, method=case, settings={"steps": 10}, mislabelled=True)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -41,7 +41,13 @@ def one(size: str, method: str) -> dict:
 
     torch.set_num_threads(1)
     tiny = Records(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]))
-    forget(resnet_small(width=2).eval(), Split(tiny), method=method, steps=2, mislabelled=True)
+    forget(
+        resnet_small(width=2).eval(),
+        Split(tiny),
+        method=method,
+        settings={"steps": 2},
+        mislabelled=True,
+    )
     Path("/proc/self/clear_refs").write_text("5")  # the highest so far starts again from now
     before = resident("VmRSS")
     name, settings, side = NETS[size]

@@ -105,14 +105,20 @@ def taken(method: str) -> dict[str, Any]:
 
     model = net()
     tiny = Records(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]))
-    forget(resnet_small(width=2).eval(), Split(tiny), method="jit", steps=2, mislabelled=True)
+    forget(
+        resnet_small(width=2).eval(),
+        Split(tiny),
+        method="jit",
+        settings={"steps": 2},
+        mislabelled=True,
+    )
     del model
     Path("/proc/self/clear_refs").write_text("5")  # the highest so far starts again from now
     before, said = resident("VmRSS"), []
     model = net()
     settings = {"method": method, "started": lambda need: said.append(need.as_json())}
     try:
-        forget(model, request(method, model), **settings, **FEWER.get(method, {}))
+        forget(model, request(method, model), **settings, settings=FEWER.get(method, {}))
         outcome = "done"
     except EffaceError as error:
         outcome = str(error)
@@ -158,8 +164,8 @@ def table(record: dict[str, Any]) -> str:
 
 def main() -> None:
     """Every method of the table, one after the other."""
+    from efface.manifest import versions
     from efface.methods import BUILT_IN
-    from efface.record import versions
 
     rows = []
     for method in BUILT_IN:

@@ -23,9 +23,9 @@ from efface.cells import read, run
 from efface.cells.cell import Cell
 from efface.cells.describe import training, unlearning
 from efface.cells.reduce import columns_of, statistics_of
+from efface.manifest import versions
 from efface.methods import METHODS
 from efface.metrics.per_record import ruli_efficacy, ruli_privacy, u_lira
-from efface.record import versions
 
 FIRST, TARGETS, PIPELINES = 8_000, 400, 32
 ATTACKED: dict[str, tuple[str, dict[str, Any]]] = {

@@ -24,9 +24,9 @@ from rogues_models import ROGUES, Draw, drawn, taught
 from torch import nn
 
 from efface.io.shadows import Shadows
+from efface.manifest import versions
 from efface.metrics.gap import columns
 from efface.metrics.measure import evaluate
-from efface.record import versions
 from efface.report import collect
 from efface.report.alarms import alarms
 

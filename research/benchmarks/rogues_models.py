@@ -14,9 +14,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from efface.halves import split_holdout
 from efface.testing.digits import MEAN, STD, fitted, untrained
-from efface.types import Records, Split
+from efface.types import Records, Split, split_holdout
 
 TRAINED, GOING, REDRAWN, ROUNDS = 400, 100, 0.1, 3
 NEAR = 1e-3

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from efface.io.dataset import load_data
+from efface.manifest import versions
 from efface.metrics.measure import evaluate
-from efface.record import versions
 from efface.report import collect
 from efface.report.cost import forward_passes
 from efface.runtime import PassCounter

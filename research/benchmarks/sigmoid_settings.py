@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from efface.record import versions
+from efface.manifest import versions
 from research.geometry.sigmoid_forms import POSITIVE, READ
 
 X = np.array(POSITIVE)

@@ -25,9 +25,9 @@ from efface.cells.cell import Cell
 from efface.cells.describe import unlearning
 from efface.cells.models import model_of, parts_of
 from efface.cells.reduce import columns_of, rows_by, statistics_of
+from efface.manifest import versions
 from efface.ranking.copies import nearby
 from efface.ranking.groups import least_first
-from efface.record import versions
 
 RESULTS = Path("research/results/information")
 SIGMA, COPIES = 0.12, 16

@@ -22,10 +22,10 @@ from sklearn.datasets import load_digits
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
+from efface.manifest import versions
 from efface.methods import METHODS
 from efface.metrics.gap import columns, floor, gap
 from efface.metrics.measure import evaluate
-from efface.record import versions
 from efface.trainable import TRAINABLE, count_trainable, merge_adapter, select_trainable
 from efface.types import Records, Split
 

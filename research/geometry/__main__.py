@@ -76,7 +76,7 @@ def experiment_named(name: str) -> "Experiment":
 
 def _write(path: Path, facts: dict[str, Any]) -> None:
     """What an experiment found, with the command and the versions that made it."""
-    from efface.record import versions
+    from efface.manifest import versions
 
     made = {
         "command": shlex.join(["python -m research.geometry", *sys.argv[1:]]),

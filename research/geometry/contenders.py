@@ -10,9 +10,9 @@ from torch import nn
 from efface.errors import EffaceError
 from efface.methods import BUILT_IN
 from efface.methods.jit_paper import jit_paper_loss
-from efface.request import forget
 from efface.task import trainable_copy
 from efface.types import Records, Split
+from efface.unlearn import Result, forget
 from research.geometry.blobs import Family, blobs, parted
 
 UNSEEN = 7_000_000
@@ -87,6 +87,11 @@ def searched() -> tuple[Contender, ...]:
     )
 
 
+def _forgotten(contender: Contender, family: Family, split: Split) -> Result:
+    how = {"method": contender.method, "settings": contender.settings, "seed": family.seed}
+    return forget(family.untouched, split, **how)
+
+
 def run(contender: Contender, family: Family, forget_classes: str) -> nn.Module | str:
     """The student, or why there is none: the text of the method's error or of the guard's."""
     record, _ = parted(family.records, forget_classes)
@@ -97,14 +102,14 @@ def run(contender: Contender, family: Family, forget_classes: str) -> nn.Module 
     how: dict[str, Any] = {"seed": family.seed, **contender.settings}
     try:
         if contender.guarded:
-            return forget(family.untouched, split, method=contender.method, **how).model
+            return _forgotten(contender, family, split).model
         student = BUILT_IN[contender.method].function(family.untouched, split, **how)
     except EffaceError as error:
         return str(error)
     if all(bool(weight.isfinite().all()) for weight in student.parameters()):
         return student
     try:
-        forget(family.untouched, split, method=contender.method, **how)
+        _forgotten(contender, family, split)
     except EffaceError as error:
         return str(error)
     return "Weights that are not finite."

@@ -1,60 +1,66 @@
-"""Make a trained model forget records, with an honest account of how far that succeeded."""
+"""Machine unlearning for PyTorch: a model that forgets records, and a report of how far it did.
+
+Every public name stands here and is loaded when it is first used: ``efface --help`` loads no torch.
+"""
 
 import importlib
 import typing
 
 if typing.TYPE_CHECKING:
+    from efface.errors import (
+        Differs,
+        EffaceError,
+        Hazard,
+        InputError,
+        MissingExtra,
+        NotMet,
+        OutputError,
+        UnknownRecords,
+        UnsafeFile,
+    )
+    from efface.hazards import doctor
     from efface.io.dataset import load_data, read_ids
     from efface.io.features import FeatureSpec
     from efface.io.model import load_model
     from efface.io.preprocessing import Preprocessing
-    from efface.pair import score
+    from efface.manifest import Manifest
+    from efface.methods import METHODS, register_method
     from efface.ranking import Inspection, inspect
     from efface.report import Evidence
-    from efface.request import Result, forget
     from efface.terminal import show_progress
-    from efface.types import Records, Split
+    from efface.types import Records, Split, Task
+    from efface.unlearn import Result, forget, score
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Evidence",
-    "FeatureSpec",
-    "Inspection",
-    "Preprocessing",
-    "Records",
-    "Result",
-    "Split",
-    "__version__",
-    "forget",
-    "inspect",
-    "load_model",
-    "load_data",
-    "read_ids",
-    "score",
-    "show_progress",
-]
-
-_HOMES = {
-    "Evidence": "efface.report",
-    "FeatureSpec": "efface.io.features",
-    "Inspection": "efface.ranking",
-    "Preprocessing": "efface.io.preprocessing",
-    "Records": "efface.types",
-    "Result": "efface.request",
-    "Split": "efface.types",
-    "forget": "efface.request",
-    "inspect": "efface.ranking",
-    "load_model": "efface.io.model",
-    "load_data": "efface.io.dataset",
-    "read_ids": "efface.io.dataset",
-    "score": "efface.pair",
-    "show_progress": "efface.terminal",
+_NAMES = {
+    "efface.errors": (
+        "Differs EffaceError Hazard InputError MissingExtra NotMet OutputError UnknownRecords "
+        "UnsafeFile"
+    ),
+    "efface.hazards": "doctor",
+    "efface.io.dataset": "load_data read_ids",
+    "efface.io.features": "FeatureSpec",
+    "efface.io.model": "load_model",
+    "efface.io.preprocessing": "Preprocessing",
+    "efface.manifest": "Manifest",
+    "efface.methods": "METHODS register_method",
+    "efface.ranking": "Inspection inspect",
+    "efface.report": "Evidence",
+    "efface.terminal": "show_progress",
+    "efface.types": "Records Split Task",
+    "efface.unlearn": "Result forget score",
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
+
+__all__ = [  # noqa: PLE0604  # a table of names, of which a test proves that all can be imported
+    "__version__",
+    *_HOMES,
+]
 
 
 def __getattr__(name: str) -> typing.Any:
-    """Import a public name when it is first asked for: ``efface --help`` needs no torch."""
+    """A public name, imported on first use (PEP 562)."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'efface' has no attribute {name!r}")

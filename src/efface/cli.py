@@ -70,7 +70,7 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
             --architecture.
         data: Parquet, arrow or CSV, a folder of these or of images, or `hub:owner/name`;
             `DATA:test` names a split.
-        out: A folder that does not exist yet; it gets the model in the same container, record.json,
+        out: A folder that does not exist yet; it gets the model in the same container, manifest.json,
             evidence.json, exclude.csv and report.html, all or nothing.
         ids: File with one id a line, or a CSV with a column `id`.
         where: Expression on columns, for example `label=dog and source!=web`.
@@ -125,11 +125,11 @@ def forget(  # noqa: PLR0913  # each flag of the command stands here once
             "strength": strength,
             "expected_accuracy": expected_accuracy,
             "mislabelled": mislabelled,
-            "target": target,
+            "selection": target,
             "weights": weights,
             "utility_budget": utility_budget,
             "seed": seed,
-            **_settings(setting),
+            "settings": _settings(setting),
         },
     )
 

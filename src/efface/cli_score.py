@@ -48,7 +48,7 @@ def score(  # noqa: PLR0913  # each flag of the command stands here once
             --architecture.
         new: Likewise; its classes and its inputs are those of OLD.
         data: Records, as in `efface forget`.
-        out: A folder that does not exist yet; it gets evidence.json, record.json and report.html,
+        out: A folder that does not exist yet; it gets evidence.json, manifest.json and report.html,
             all or nothing.
         ids: File with one id a line, or a CSV with a column `id`.
         where: Expression on columns, for example `label=dog and source!=web`.

@@ -18,11 +18,10 @@ from efface.hazards import doctor, refuse_hazards
 from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder, write_whole
 from efface.io.model import LoadedModel
 from efface.io.weights import read_weights
-from efface.record import exclusion_table, keyed_hashes
-from efface.report import write as write_evidence
-from efface.request import Result, forget
+from efface.manifest import exclusion_table, keyed_hashes
 from efface.runtime import MemoryEstimate, resolve_device
 from efface.trainable import check_trainable
+from efface.unlearn import Result, forget
 
 
 def run_forget(
@@ -68,21 +67,20 @@ def _run(
         result = _forgotten(loaded, found, options)
     except NotMet as error:
         result, failure = error.result, error
-    result.record["request"]["named"] = asked.named()
-    found.told(result.record["request"])
-    result.record.update(
-        command=shlex.join(["efface", *sys.argv[1:]]),
-        arguments=asked.as_json(),
-        left_out={**found.left_out, "of the checkpoint": list(loaded.left_out)},
-        data={"digest": found.table.digest, "architecture": loaded.architecture},
-        digests=found.digests,
-    )
+    manifest = result.manifest
+    manifest.request["named"] = asked.named()
+    found.told(manifest.request)
+    manifest.command = shlex.join(["efface", *sys.argv[1:]])
+    manifest.arguments = asked.as_json()
+    manifest.omitted = {**found.left_out, "of the checkpoint": list(loaded.left_out)}
+    manifest.data = {"digest": found.table.digest, "architecture": loaded.architecture}
+    manifest.digests = found.digests
     if main:
         kept = result if keep_adapter else replace(result, adapter=None)
         _write(out, kept, loaded, found.split.forget.ids)
-        for finding in result.record["findings"]:
+        for finding in manifest.findings:
             if finding["name"] == "auto":
-                terminal.event("method", chosen=result.record["method"], why=finding["text"])
+                terminal.event("method", chosen=manifest.method, why=finding["text"])
         summary(result, out)
     if failure:
         raise failure
@@ -115,15 +113,15 @@ def _say_need(need: MemoryEstimate) -> None:
 def _write(out: Path, result: Result, loaded: LoadedModel, ids: tuple[str, ...]) -> None:
     """The new folder, whole or absent; without a model when the request was not met."""
     key = secrets.token_bytes(32)
-    result.record["keyed_hashes"] = keyed_hashes(ids, key)
+    result.manifest.keyed_hashes = keyed_hashes(ids, key)
     with whole_folder(out) as scratch:
-        if result.record["outcome"] == "done":
+        if result.manifest.outcome == "done":
             loaded.write(result.model.cpu(), scratch)
         if result.adapter is not None:
             _write_adapter(result.adapter, scratch / "adapter")
         write_whole(scratch / "exclude.csv", exclusion_table(ids, key))
         write_whole(scratch / "exclude.key", (key.hex() + "\n").encode())
-        write_evidence(scratch, result.evidence, result.record)
+        result.save(scratch)
 
 
 def _write_adapter(adapter: Any, folder: Path) -> None:
@@ -140,10 +138,10 @@ def summary(result: Result, out: Path) -> None:
             row.name,
             *(terminal.format_number(v, row.unit) for v in (row.before, row.after, row.target)),
         ]
-        for row in result.evidence.rows
+        for row in result.report.rows
         if row.before is not None or row.after is not None
     ]
-    title = f"{result.record['outcome']} · tier {result.evidence.tier} · {out}/report.html"
+    title = f"{result.manifest.outcome} · tier {result.report.tier} · {out}/report.html"
     terminal.table(title, ["test", "before", "after", "target"], rows)
 
 

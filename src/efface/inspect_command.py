@@ -14,13 +14,13 @@ from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder
 from efface.io.model import LoadedModel
 from efface.io.naming import rows_named
 from efface.io.table import Table
+from efface.manifest import state_digest, versions
 from efface.ranking.found import Inspection
 from efface.ranking.keeping import forgotten, opened
 from efface.ranking.looking import Job, looked
 from efface.ranking.reading import FromTable, refuse_other_kinds
 from efface.ranking.settings import Settings
 from efface.ranking.writing import write
-from efface.record import state_digest, versions
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from docstring_parser import parse
 
 from efface import terminal
 from efface.errors import InputError
-from efface.methods import METHODS
-from efface.settings import hyperparameters, nearest
+from efface.methods import METHODS, default_settings
+from efface.methods._base import nearest
 
 COLUMNS = ["method", "zero-shot", "needs", "may use", "labels of"]
 
@@ -30,7 +30,7 @@ def run_methods(name: str | None = None) -> None:
     said = [["does", _first_line(function)], ["is", _first_line(inspect.getmodule(function))]]
     said += [*map(list, zip(COLUMNS[1:], _facts(name), strict=True))]
     terminal.table(name, ["", ""], said)
-    settings = {**hyperparameters(name), "seed": inspect.signature(function).parameters["seed"]}
+    settings = {**default_settings(name), "seed": inspect.signature(function).parameters["seed"]}
     rows = [
         [key, str(getattr(value, "default", value)), " ".join((explained.get(key) or "").split())]
         for key, value in settings.items()

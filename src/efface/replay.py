@@ -8,13 +8,13 @@ from typing import Any
 from efface import terminal
 from efface.asked import Asked
 from efface.errors import Differs, InputError
-from efface.record import SCHEMA, versions
+from efface.manifest import SCHEMA, Manifest, versions
 from efface.report import Evidence, render
 from efface.scoring import measured, read
 
 MOST_NAMED = 12
 """So many numbers that differ are named one by one."""
-FILES = ("evidence.json", "record.json", "report.html")
+FILES = ("evidence.json", "manifest.json", "report.html")
 
 
 def run_replay(run: Path, *, beside: Mapping[str, Any]) -> None:
@@ -35,15 +35,16 @@ def run_replay(run: Path, *, beside: Mapping[str, Any]) -> None:
     found = {"weights": given.weights(), "digests": given.digests()}
     _refuse({name: record.get(name) for name in found}, found, record, "models and data")
     result = measured(asked, given)
-    remade = json.loads(json.dumps(result.evidence.as_json()))
+    remade = json.loads(json.dumps(result.report.as_json()))
     _refuse(evidence, remade, record, "numbers")
-    _refuse_other_page(result.evidence, record, page)
+    _refuse_other_page(result.report, record, page)
     rows = sum(row["status"] != "not run" for row in remade["rows"])
     terminal.event("replay", rows_that_ran=rows, numbers=_count(remade), differ=0)
 
 
 def _files(run: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
     """(evidence, record, page) as they lie in the folder."""
+    Manifest.read(run)
     try:
         evidence, record, page = ((run / name).read_text(encoding="utf-8") for name in FILES)
         return json.loads(evidence), json.loads(record), page

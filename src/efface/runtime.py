@@ -153,17 +153,11 @@ def upcast_to_fp32(model: nn.Module) -> nn.Module:
 def as_stored(
     student: nn.Module, model: nn.Module, stored: Mapping[str, torch.dtype] | None = None
 ) -> nn.Module:
-    """The student in the given model's dtypes, each tensor rounded to its ``stored`` dtype first.
-
-    The student itself where nothing is rounded.
-    """
-    state, given, stored = student.state_dict(), model.state_dict(), stored or {}
-    target = {name: stored.get(name, tensor.dtype) for name, tensor in given.items()}
-    if all(new.dtype == given[name].dtype == target[name] for name, new in state.items()):
-        return student
+    """A clean copy of the model with the student's state, each tensor rounded as it is written."""
+    state, stored = student.state_dict(), stored or {}
     written = copy.deepcopy(model).eval()
     for name, tensor in written.state_dict().items():
-        tensor.copy_(state[name].to(target[name]))
+        tensor.copy_(state[name].to(stored.get(name, tensor.dtype)))
     return written
 
 
@@ -232,27 +226,42 @@ class PassCounter:
         def count_backward(gradient: Any) -> None:
             self.backward += len(gradient)
 
-        def count_forward(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            self.forward += len(inputs[0])
-            if output.requires_grad:
-                output.register_hook(count_backward)
+        def count_forward(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            count = len(next(_tensors([*args, *kwargs.values()])))
+            self.forward += count
+            for tensor in _tensors([output]):
+                if tensor.requires_grad and tensor.ndim and len(tensor) == count:
+                    tensor.register_hook(count_backward)
+                    return
 
         self._hook = count_forward
         self.model = self.attach(copy.deepcopy(model))
 
     def attach(self, model: nn.Module) -> nn.Module:
         """Count what goes through this model and its copies too; returns it."""
-        model.register_forward_hook(self._hook)
+        model.register_forward_hook(self._hook, with_kwargs=True)
         return model
 
     def detach(self, model: nn.Module) -> nn.Module:
         """Count a copy of a counted model no longer; returns it."""
-        hooks = model._forward_hooks  # noqa: SLF001  # the handle belongs to the copied model
-        for key in [key for key, hook in hooks.items() if hook is self._hook]:
-            del hooks[key]
+        for module in model.modules():  # PEFT's model has the counted one inside
+            hooks = module._forward_hooks  # noqa: SLF001  # the handle belongs to the copied model
+            for key in [key for key, hook in hooks.items() if hook is self._hook]:
+                del hooks[key], module._forward_hooks_with_kwargs[key]  # noqa: SLF001
         return model
 
     @property
     def passes(self) -> Passes:
         """What was counted so far."""
         return Passes(self.forward, self.backward)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors in a call's arguments or output, also in a tuple or a mapping."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _tensors(value.values())
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)

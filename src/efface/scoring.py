@@ -13,10 +13,8 @@ from efface.errors import InputError
 from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder
 from efface.io.model import LoadedModel
 from efface.io.shadows import Shadows, read_shadows
-from efface.pair import score
-from efface.record import state_digest
-from efface.report import write as write_evidence
-from efface.request import Result
+from efface.manifest import state_digest
+from efface.unlearn import Result, score
 
 
 def refuse_lacking(needed: Mapping[str, Any]) -> NoReturn:
@@ -35,9 +33,9 @@ def run_score(asked: Asked, *, new: Path, out: Path) -> None:
     refuse_taken(out)
     with claimed(out):
         result = measured(asked, read(asked, new))
-        result.record["command"] = shlex.join(["efface", *sys.argv[1:]])
+        result.manifest.command = shlex.join(["efface", *sys.argv[1:]])
         with whole_folder(out) as scratch:
-            write_evidence(scratch, result.evidence, result.record)
+            result.save(scratch)
     summary(result, out)
 
 
@@ -88,14 +86,12 @@ def measured(asked: Asked, given: Read) -> Result:
         preprocessing=old.preprocessing,
         seed=asked.seed,
     )
-    result.record["request"]["named"] = asked.named()
-    found.told(result.record["request"])
-    result.record.update(
-        arguments=asked.as_json(),
-        left_out=found.left_out,
-        data={"digest": found.table.digest, "architecture": old.architecture},
-        digests=given.digests(),
-    )
+    manifest = result.manifest
+    manifest.request["named"] = asked.named()
+    found.told(manifest.request)
+    manifest.arguments, manifest.omitted = asked.as_json(), found.left_out
+    manifest.data = {"digest": found.table.digest, "architecture": old.architecture}
+    manifest.digests = given.digests()
     return result
 
 

@@ -140,5 +140,20 @@ class Split:
         return split_html(self)
 
 
+def split_holdout(split: Split, *, seed: int) -> tuple[Split, Split]:
+    """The split with the auxiliary half of its holdout (method and guard), and with the evaluation half.
+
+    By a seeded hash of the ids: the report never uses a record that the method or the guard saw.
+    """
+    if split.holdout is None:
+        return split, split
+    holdout = split.holdout
+    rows = range(len(holdout))
+    order = sorted(rows, key=lambda row: record_key(f"{seed}/holdout/{holdout.ids[row]}"))
+    halves = order[: len(order) // 2], order[len(order) // 2 :]
+    auxiliary, evaluation = (replace(split, holdout=holdout.take(sorted(half))) for half in halves)
+    return auxiliary, evaluation
+
+
 Method = Callable[..., nn.Module]
 """``method(model, split, *, hyperparameters…, seed, callback) -> model``; never changes ``model``."""

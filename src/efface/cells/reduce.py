@@ -13,10 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from torch import nn
 
-from efface.halves import split_holdout
 from efface.metrics.measure import Evaluation, evaluate
 from efface.metrics.membership import entropy_attack
-from efface.types import Records, Split
+from efface.types import Records, Split, split_holdout
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from efface.cells.cell import Cell, Reduced
 from efface.errors import InputError
 from efface.io.atomic import whole_folder, write_whole
-from efface.versions import SCHEMA, versions
+from efface.manifest import versions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,7 +95,7 @@ def write_failure(
 
 def write(store: str | Path, identity: str, reduced: Reduced, *, facts: Mapping[str, Any]) -> None:
     """Write a record, whole or not at all; an earlier failure of the cell goes."""
-    whole = {"schema": SCHEMA, "id": identity, **facts, "versions": versions()}
+    whole = {"schema": 1, "id": identity, **facts, "versions": versions()}
     text = json.dumps({**whole, "statistics": reduced.statistics}, indent=1, allow_nan=False)
     with whole_folder(Path(store, identity)) as folder:
         save_file({n: _kept(a) for n, a in reduced.margins.items()}, folder / "margins.safetensors")

@@ -15,11 +15,10 @@ from efface.cells.models import members, model_of, parts_of, recipe_of
 from efface.cells.reduce import arrays_of, rows_by, statistics_of
 from efface.errors import NotMet
 from efface.guard import Guard
-from efface.halves import split_holdout
-from efface.record import facts_into
 from efface.runtime import PassCounter
 from efface.trainable import count_trainable, merge_adapter, select_trainable
-from efface.types import Callback, Method, Records, Split, no_callback
+from efface.types import Callback, Method, Records, Split, no_callback, split_holdout
+from efface.unlearn import capture_facts
 from research.recipes import fresh, train
 
 
@@ -87,7 +86,7 @@ def _changed(
     began = time.perf_counter()
     guard = _guard_of(settings, start, split) if settings["guard"] else None
     prepared, before = time.perf_counter(), counted.passes
-    with facts_into(calibration):
+    with capture_facts(calibration):
         try:
             raw = _run(settings, start, split, guard.callback if guard else no_callback)
             changed, after, outcome = time.perf_counter(), counted.passes, "done"

@@ -13,6 +13,7 @@ from efface.hazards import Finding, doctor, refuse_hazards
 from efface.io.checkpoint import some_of
 from efface.io.features import FeatureSpec
 from efface.io.preprocessing import Preprocessing
+from efface.manifest import SCHEMA, state_digest, versions
 from efface.ranking.balls import Balls, nearest, nearest_roughly
 from efface.ranking.content import information_content
 from efface.ranking.curvature_exact import is_piecewise_linear
@@ -22,7 +23,6 @@ from efface.ranking.reading import Reader, sample_of
 from efface.ranking.settings import Settings
 from efface.ranking.shards import CURVATURE, Bench, why_no_features
 from efface.ranking.sigma import Noise, sigma_keeping
-from efface.record import SCHEMA, state_digest, versions
 from efface.task import predict as asked_outputs
 from efface.types import Records
 

@@ -31,8 +31,8 @@ SECTIONS = {
 def render(evidence: Evidence, record: dict[str, Any]) -> str:
     """One HTML page that needs nothing else: no network, no script, figures inside.
 
-    ``record`` is what ``record.json`` holds; whatever it lacks the page calls not recorded. Each
-    number on the page stands in ``evidence.json`` or ``record.json`` too.
+    ``record`` is what ``manifest.json`` holds; whatever it lacks the page calls not recorded. Each
+    number on the page stands in ``evidence.json`` or ``manifest.json`` too.
     """
     rows = _sections(evidence)
     known = sorted(evidence.records, key=_most_known, reverse=True)
@@ -60,14 +60,13 @@ def render(evidence: Evidence, record: dict[str, Any]) -> str:
 
 
 def write(folder: Path, evidence: Evidence, record: dict[str, Any]) -> None:
-    """``evidence.json``, ``record.json`` and ``report.html`` in a folder that is there already.
+    """``evidence.json``, ``manifest.json`` and ``report.html`` in a folder that is there already.
 
     Plain writes: the caller makes the folder appear whole or not at all.
     """
     folder = Path(folder)
-    for name, content in (("evidence.json", evidence.as_json()), ("record.json", plain(record))):
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        (folder / name).write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(evidence.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "evidence.json").write_text(text + "\n", encoding="utf-8")
     (folder / "report.html").write_text(render(evidence, record), encoding="utf-8")
 
 
@@ -144,7 +143,7 @@ def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     if isinstance(value, list):
         first = ", ".join(map(str, value[:MOST_IN_A_LIST]))
         more = len(value) - MOST_IN_A_LIST
-        return [(name, f"{first}, and {more} more in record.json" if more > 0 else first)]
+        return [(name, f"{first}, and {more} more in manifest.json" if more > 0 else first)]
     return [(name, DASH if value is None else str(value))]
 
 
