@@ -18,7 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from kills import contents, ended, prepared, started
 
-from efface.ranking import looking
+from efface.ranking import run
 
 
 def inspection(folder):
@@ -60,5 +60,5 @@ def killed(folder, *, count, seed=0):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    looking.SHARD = 50
+    run.SHARD = 50
     print(json.dumps(killed(prepared(Path(sys.argv[1])), count=int(sys.argv[2]))))  # noqa: T201

@@ -12,12 +12,11 @@ from pyarrow import parquet
 
 import efface as library
 from efface.asked import Flags
-from efface.inspect_command import Wanted, job_of, key_of
+from efface.inspect_command import Wanted, key_of, run_of
 from efface.io.dataset import load_data
 from efface.io.model import load_model
-from efface.ranking import looking
-from efface.ranking.settings import Settings
-from efface.ranking.shards import Bench
+from efface.ranking import run as ranking
+from efface.ranking.run import Run, Settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 from scikit_tables import given  # it lies beside this file
@@ -38,18 +37,18 @@ def _rows(folder):
 @pytest.fixture
 def in_small_shards(monkeypatch):
     """Of 200 records; how often the bench was asked, which may be stopped after some."""
-    monkeypatch.setattr(looking, "SHARD", 200)
-    asked, original = [], Bench.of
+    monkeypatch.setattr(ranking, "SHARD", 200)
+    asked, original = [], Run.measure_shard
 
     def limited(most):
-        def of(self, records, rows, chosen):
+        def measure_shard(self, records, named):
             if len(asked) == most:
                 raise KeyboardInterrupt
-            asked.append(list(rows))
-            return original(self, records, rows, chosen)
+            asked.append(records.ids)
+            return original(self, records, named)
 
         asked.clear()
-        monkeypatch.setattr(Bench, "of", of)
+        monkeypatch.setattr(Run, "measure_shard", measure_shard)
         return asked
 
     return limited
@@ -60,11 +59,11 @@ def test_the_folder_holds_two_equal_tables_a_record_and_a_page(efface, place, ca
     before = {name: _content(place / name) for name in ("model", "data")}
     assert efface("inspect", *DATA, "--out", "looked") == 0
     names = {path.name for path in (place / "looked").iterdir()}
-    assert names == {"inspect.html", "record.json", "records.csv", "records.parquet"}
+    assert names == {"inspect.html", "manifest.json", "records.csv", "records.parquet"}
     assert {name: _content(place / name) for name in ("model", "data")} == before
     assert not [path for path in place.iterdir() if path.name.startswith(".looked")]
     columns = parquet.read_table(place / "looked/records.parquet").to_pandas()
-    lines = pd.read_csv(place / "looked/records.csv", dtype={"label": str, "answer": str})
+    lines = pd.read_csv(place / "looked/records.csv", dtype={"label": str, "prediction": str})
     pd.testing.assert_frame_equal(lines, columns, check_dtype=False)
     loaded, table = load_model(place / "model"), load_data(place / "data")
     records = table.records(None, loaded.preprocessing)
@@ -83,14 +82,14 @@ def test_the_folder_holds_two_equal_tables_a_record_and_a_page(efface, place, ca
 def test_the_record_says_how_and_who_must_not_see_it(efface, place):
     """Law 5: ids and pictures stand in clear, since the controller asked for them."""
     assert efface("inspect", *DATA, "--neighbours", "0", "--ids", "ids.csv", "--out", "two") == 0
-    record = json.loads((place / "two/record.json").read_text())
+    record = json.loads((place / "two/manifest.json").read_text())
     page = (place / "two/inspect.html").read_text()
     assert record["job"] == "inspect"
     assert record["named"] == "--ids ids.csv"
     assert record["sigma"] == [0.2]
-    assert record["counts"]["inspected"] == 2
-    assert "Whoever may not see the data must not see them" in record["holds"]
-    assert record["holds"] in page
+    assert record["counts"]["ranked"] == 2
+    assert "Whoever may not see the data must not see them" in record["privacy"]
+    assert record["privacy"] in page
     assert page.count('<img src="data:image/png;base64,') == 2
     assert [row["id"] for row in _rows(place / "two")] == ["digit-0001", "digit-0002"]
 
@@ -136,8 +135,8 @@ def test_the_key_holds_all_that_the_numbers_depend_on(place, monkeypatch):
         wanted = Wanted(Path("model"), data, naming, Flags(size=size, device="cpu"))
         loaded = wanted.flags.model(wanted.model)
         table = wanted.flags.table(data, loaded)
-        job = job_of(wanted, Settings(**others), loaded=loaded, table=table)
-        return json.dumps(key_of(wanted, job, table), sort_keys=True)
+        run = run_of(wanted, Settings(**others), loaded=loaded, table=table)
+        return json.dumps(key_of(wanted, run, table), sort_keys=True)
 
     others = [
         {"data": "data:test"},
@@ -169,7 +168,7 @@ def test_what_a_kill_left_beside_a_whole_folder_goes(efface, place, capfd):
     [
         (("--ids", "unknown.txt"), 5, "Got 1 unknown: nobody."),
         (("--where", "label=3", "--forget-class", "4"), 2, "Got --where and --forget-class."),
-        (("--copies", "0"), 2, "Wanted copies of 1 or more, a whole number. Got 0. Change copies."),
+        (("--copies", "0"), 2, "Wanted copies of 1 or more, an integer. Got 0. Change copies."),
         (("--where", "label=11"), 2, "Wanted"),
         (("--data", "nowhere"), 2, "Wanted"),
     ],
@@ -202,7 +201,10 @@ def test_tables_of_numbers_are_shown_by_their_values(in_tables, tables, name, cl
 def test_values_have_no_classes_and_are_refused(in_tables, tables, capfd):
     """Before anything is measured."""
     assert in_tables("inspect", *given("diabetes"), "--out", "no") == 2
-    assert "Wanted records of one class of several each. Got values." in capfd.readouterr().err
+    assert (
+        "Wanted multiclass records (one class of several each). Got regression."
+        in capfd.readouterr().err
+    )
     assert not (tables / "no").exists()
 
 
@@ -214,8 +216,8 @@ def test_records_that_cannot_be_read_are_left_out_or_refused_when_named(efface, 
     words = ("inspect", *DATA, "--neighbours", "0", "--copies", "1")
     words = tuple("broken.parquet" if word == "data" else word for word in words)
     assert efface(*words, "--out", "most") == 0
-    record = json.loads((place / "most/record.json").read_text())
-    assert record["left_out"] == [frame.loc[3, "id"]]
+    record = json.loads((place / "most/manifest.json").read_text())
+    assert record["omitted"] == [frame.loc[3, "id"]]
     assert len(_rows(place / "most")) == len(frame) - 1
     (place / "one.txt").write_text(f"{frame.loc[3, 'id']}\n{frame.loc[4, 'id']}\n")
     assert efface(*words, "--ids", "one.txt", "--out", "named") == 2

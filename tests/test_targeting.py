@@ -9,7 +9,7 @@ import torch
 from efface import Split, forget
 from efface.errors import InputError
 from efface.io.weights import read_weights
-from efface.ranking.copies import kept_share
+from efface.ranking.content import noise_stability
 
 QUICK = {"method": "negative_gradient", "strength": 0.1, "utility_budget": 1.0}
 
@@ -71,7 +71,9 @@ def test_only_records_of_high_information_are_seen_and_all_are_judged(tiny_net, 
     some = digits.take(range(60))
     found = forget(tiny_net, Split(some), target="high-information", seed=3, **QUICK)
     facts = found.manifest.request["targeted"]
-    alpha = kept_share(tiny_net, some, sigma=facts["sigma"], copies=facts["copies"], seed=3)
+    alpha = noise_stability(
+        tiny_net, some, (facts["sigma"],), copies=facts["copies"], seed=3
+    ).share[0]
     assert facts["left_alone"] == int((alpha >= facts["threshold"]).sum())
     assert 0 < facts["left_alone"] < 60
     assert found.report.arrays["entropy"]["n"]["forget_after"] == 60

@@ -16,8 +16,7 @@ import torch
 from scipy import stats
 
 from efface.manifest import versions
-from efface.ranking.curvature import curvature
-from efface.ranking.curvature_exact import piecewise_linear_curvature
+from efface.ranking.curvature import curvature, piecewise_linear_curvature
 from efface.testing.digits import digits, learned
 
 PROBES = (4, 16, 64)

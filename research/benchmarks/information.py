@@ -27,17 +27,26 @@ from efface.cells.models import model_of, parts_of
 from efface.manifest import versions
 from efface.methods.parts.head import features_of
 from efface.metrics.measure import evaluate
-from efface.ranking.balls import nearest, within
-from efface.ranking.content import information_content
-from efface.ranking.copies import nearby
-from efface.ranking.curvature import log_probability, probability
-from efface.ranking.curvature_exact import piecewise_linear_curvature
-from efface.ranking.gain import answer_floor, answer_gain, information_gain
-from efface.ranking.groups import Removal, least_first, removal
-from efface.ranking.memorisation import correct_from, memorisation
-from efface.ranking.sigma import KEPT
-from efface.ranking.slopes import input_gradient_norm, loss_curvature
+from efface.ranking.content import STABILITY, information_content, noise_stability
+from efface.ranking.curvature import (
+    input_gradient_norm,
+    log_probability,
+    piecewise_linear_curvature,
+    probability,
+)
+from efface.ranking.neighbours import nearest, within
 from efface.types import Records
+from research.gradients import loss_curvature
+from research.leave_out import (
+    Removal,
+    answer_floor,
+    answer_gain,
+    correct_from,
+    information_gain,
+    least_informative_first,
+    memorisation,
+    removal,
+)
 
 RESULTS = Path("research/results/information")
 SIGMAS = (0.05, 0.1, 0.12, 0.15, 0.2, 0.3, 0.4, 0.5)
@@ -50,10 +59,10 @@ GROUPED = ("copies", "features", "inputs", "margin")
 
 def columns(model: nn.Module, records: Records) -> Iterator[tuple[str, np.ndarray]]:
     """Every quantity of each record, oriented so that more of it should mean more information."""
-    near = nearby(model, records, sigmas=SIGMAS)
-    for sigma, kept in zip(SIGMAS, near.kept, strict=True):
+    near = noise_stability(model, records, SIGMAS)
+    for sigma, kept in zip(SIGMAS, near.share, strict=True):
         yield f"copies {sigma}", 1 - kept
-    measured = near.plain
+    measured = near.evaluation
     yield "margin", -measured.margin
     yield "loss", measured.loss
     yield "entropy", measured.entropy
@@ -81,8 +90,8 @@ def columns(model: nn.Module, records: Records) -> Iterator[tuple[str, np.ndarra
 
 
 def primary(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The quantities that groups are cut by: copies at the σ where about ``KEPT`` of them keep."""
-    sigma = min(SIGMAS, key=lambda s: abs(1 - found[f"copies {s}"].mean() - KEPT))
+    """The quantities that groups are cut by: copies at the σ where about ``STABILITY`` of them keep."""
+    sigma = min(SIGMAS, key=lambda s: abs(1 - found[f"copies {s}"].mean() - STABILITY))
     return {
         "copies": found[f"copies {sigma}"],
         "features": found[f"features {NEIGHBOURS}"],
@@ -100,7 +109,7 @@ def groups(store: str, name: str, found: dict[str, np.ndarray]) -> dict[str, lis
     _, member, odds = halves(store, name, setting.halves // 2)
     truth = information_gain(-np.logaddexp(0, -odds), member).value
     for by, values in {**primary(found), "truth": truth}.items():
-        order = least_first(-values, -found["margin"])
+        order = least_informative_first(-values, -found["margin"])
         made[f"{by} low"] = order[: setting.group]
         made[f"{by} high"] = order[-setting.group :]
         if by in {"copies", "margin"}:
@@ -108,7 +117,7 @@ def groups(store: str, name: str, found: dict[str, np.ndarray]) -> dict[str, lis
             made[f"{by} middle"] = order[middle : middle + setting.group]
     for number in range(4):
         made[f"random {number}"] = _random(name, setting.group, number)
-    order = least_first(-primary(found)["copies"], -found["margin"])
+    order = least_informative_first(-primary(found)["copies"], -found["margin"])
     for size in setting.nested:
         made[f"copies low {size}"], made[f"copies high {size}"] = order[:size], order[-size:]
         made[f"random {size}"] = _random(name, size, 4)

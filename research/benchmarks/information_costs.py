@@ -22,21 +22,20 @@ from efface.manifest import versions
 from efface.methods.parts.head import features_of
 from efface.metrics.measure import evaluate
 from efface.nets import vgg_quarter
-from efface.ranking.balls import nearest
-from efface.ranking.copies import kept_share, kept_share_cost
-from efface.ranking.curvature import curvature, curvature_cost
-from efface.ranking.curvature_exact import piecewise_linear_cost, piecewise_linear_curvature
-from efface.ranking.slopes import (
-    error_norm,
-    input_gradient_cost,
-    input_gradient_norm,
-    loss_curvature,
-    loss_curvature_cost,
-    weight_gradient_cost,
-    weight_gradient_norm,
-)
+from efface.ranking.content import noise_stability
+from efface.ranking.curvature import curvature, input_gradient_norm, piecewise_linear_curvature
+from efface.ranking.neighbours import nearest
 from efface.runtime import PassCounter, Passes
 from efface.types import Records
+from research.gradients import (
+    curvature_cost,
+    error_norm,
+    loss_curvature,
+    noise_stability_cost,
+    passes_each_way,
+    piecewise_linear_cost,
+    weight_gradient_norm,
+)
 
 RECORDS, COUNTED, ALL, CLASSES, FEATURES = 1_000, 64, 50_000, 10, 128
 
@@ -50,10 +49,10 @@ Form = tuple[str, Callable[..., Any], Callable[[Records], Passes]]
 FORMS: list[Form] = [
     ("margin, and length of the error (`measure`, `error_norm`)", lambda m, r: error_norm((s := evaluate(m, r)).probabilities, s.y), one_pass),
     ("features (`features_of`)", features_of, one_pass),
-    ("zero-shot α, 16 copies (`kept_share`)", lambda m, r: kept_share(m, r, sigma=0.1), kept_share_cost),
-    ("slope by the input (`input_gradient_norm`)", input_gradient_norm, input_gradient_cost),
-    ("loss curvature of RUM (`loss_curvature`)", lambda m, r: loss_curvature(m, r, step=1.0), loss_curvature_cost),
-    ("slope by the weights (`weight_gradient_norm`)", weight_gradient_norm, weight_gradient_cost),
+    ("zero-shot α, 16 copies (`noise_stability`)", lambda m, r: noise_stability(m, r, (0.1,)), noise_stability_cost),
+    ("slope by the input (`input_gradient_norm`)", input_gradient_norm, passes_each_way),
+    ("loss curvature of RUM (`loss_curvature`)", lambda m, r: loss_curvature(m, r, step=1.0), lambda r: passes_each_way(r, 2)),
+    ("slope by the weights (`weight_gradient_norm`)", weight_gradient_norm, passes_each_way),
     ("κ, exact (`piecewise_linear_curvature`)", piecewise_linear_curvature, lambda r: piecewise_linear_cost(r, classes=CLASSES)),
     ("κ, 16 probes (`curvature`)", curvature, curvature_cost),
 ]  # fmt: skip

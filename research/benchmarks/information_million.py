@@ -25,8 +25,8 @@ import numpy as np
 
 from efface.errors import InputError
 from efface.manifest import versions
-from efface.ranking.balls import Balls, nearest, nearest_roughly, recalls
 from efface.ranking.content import information_content
+from efface.ranking.neighbours import Balls, ball_recall, nearest, nearest_approximate
 
 POINTS, NUMBERS, CLASSES, CLUSTERS, DIRECTIONS, WRONG = 1_000_000, 64, 100, 500, 12, 0.02
 NEIGHBOURS, QUERIES, A_TENTH = 20, 2_000, 0.1
@@ -85,13 +85,13 @@ def million() -> dict:
     """α of every point of the mixture, its recall, and its α against that of the true balls."""
     points, labels = mixture(POINTS, NUMBERS)
     held = peak_mb()
-    balls, search = timed(lambda: nearest_roughly(points, neighbours=NEIGHBOURS))
+    balls, search = timed(lambda: nearest_approximate(points, neighbours=NEIGHBOURS))
     alpha, count = timed(lambda: information_content(balls, labels))
     peak = peak_mb()
     queries = np.random.default_rng(1).choice(POINTS, QUERIES, replace=False)
     true, exact = timed(lambda: nearest(points, neighbours=NEIGHBOURS, of=queries))
     found = some_of(balls, queries)
-    shares = recalls(points, found, true)
+    shares = ball_recall(points, found, true)
     off = information_content(true, labels) - alpha[queries]
     return {
         "search": search,
@@ -115,16 +115,18 @@ def harder(kind: str) -> dict:
     """What the default reaches, and what it takes to find 95 %, for the queries alone."""
     points, _ = mixture(POINTS, NUMBERS, kind=kind)
     queries = np.random.default_rng(1).choice(POINTS, QUERIES, replace=False)
-    said, default = timed(lambda: nearest_roughly(points, neighbours=NEIGHBOURS, of=queries))
+    said, default = timed(lambda: nearest_approximate(points, neighbours=NEIGHBOURS, of=queries))
     reached: dict[str, object] = {"default": default}
     if isinstance(said, str):
         reached["default_says"] = said
         said, longer = timed(
-            lambda: nearest_roughly(points, neighbours=NEIGHBOURS, of=queries, most_probed=POINTS)
+            lambda: nearest_approximate(
+                points, neighbours=NEIGHBOURS, of=queries, max_probes=POINTS
+            )
         )
         reached["all_lists_allowed"] = longer
     true = nearest(points, neighbours=NEIGHBOURS, of=queries)
-    return {**reached, "recall": float(recalls(points, said, true).mean())}
+    return {**reached, "recall": float(ball_recall(points, said, true).mean())}
 
 
 def exact(count: int, numbers: int) -> dict:

@@ -8,7 +8,7 @@ from information_models import SETTINGS
 
 from efface.metrics.per_record import u_lira
 from efface.metrics.rates import threshold
-from efface.ranking.groups import Removal
+from research.leave_out import Removal
 
 RESULTS = Path("research/results/information")
 EXPOSED_AT = 0.01

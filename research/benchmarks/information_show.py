@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from efface.metrics.per_record import u_lira
-from efface.ranking.groups import Removal, calibrated_threshold, least_first
+from research.leave_out import Removal, calibrated_threshold, least_informative_first
 
 WORDS = {
     "cifar10": "CIFAR-10, 8,000 images, quarter VGG11",
@@ -152,7 +152,7 @@ def _verdict(found: Removal) -> str:
 def threshold_lines(found: Found) -> list[str]:
     """What the rule says of τ, for the groups cut by zero-shot information content."""
     alpha, margin = 1 - primary(found.columns)["copies"], -found.columns["margin"]
-    order = least_first(alpha, margin)
+    order = least_informative_first(alpha, margin)
     removals = {}
     for size in sorted({*found.setting.nested, found.setting.group}):
         tail = "" if size == found.setting.group else f" {size}"

@@ -26,8 +26,8 @@ from efface.cells.describe import unlearning
 from efface.cells.models import model_of, parts_of
 from efface.cells.reduce import columns_of, rows_by, statistics_of
 from efface.manifest import versions
-from efface.ranking.copies import nearby
-from efface.ranking.groups import least_first
+from efface.ranking.content import noise_stability
+from research.leave_out import least_informative_first
 
 RESULTS = Path("research/results/information")
 SIGMA, COPIES = 0.12, 16
@@ -49,13 +49,9 @@ def orders_of(store: str, request: Request) -> dict[str, list[int]]:
     record = read(store, request.base)
     train, _ = parts_of(request.base.settings, Path(store) / "shared")
     rows = np.array(rows_by(request.forget, train.y.numpy()))
-    near = nearby(
-        model_of(request.base.settings, record.folder),
-        train.take(rows),
-        sigmas=(SIGMA,),
-        copies=COPIES,
-    )
-    least = rows[least_first(near.kept[0], near.margin)].tolist()
+    model = model_of(request.base.settings, record.folder)
+    near = noise_stability(model, train.take(rows), (SIGMA,), copies=COPIES)
+    least = rows[least_informative_first(near.share[0], near.margin)].tolist()
     shuffled = np.random.default_rng([803, request.seed]).permutation(rows).tolist()
     return dict(zip(ORDERS, (least[::-1], shuffled), strict=True))
 

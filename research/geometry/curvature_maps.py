@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from efface.ranking.curvature import (
     Curvature,
     Scalar,
-    curved,
     dot,
+    gradient_and_hessian,
     log_probability,
-    of_answer,
+    measure_curvature,
     probability,
-    slope_and_hessian,
 )
 from efface.types import Records, in_silence
 from research.geometry import blobs as two
@@ -35,6 +34,7 @@ from research.geometry.contenders import UNSEEN
 from research.geometry.curvature_figures import across_figure, map_figure, sigmoid_figure
 from research.geometry.distances import across, distance_to_boundary
 from research.geometry.experiment import Counting, save
+from research.gradients import of_prediction
 
 SIDE = 81
 """Points of the grid each way."""
@@ -42,7 +42,7 @@ SIDE = 81
 FUNCTIONS: dict[str, Scalar] = {
     "probability": probability,
     "log-probability of class 1": log_probability,
-    "log-probability of the answer": of_answer(log_probability),
+    "log-probability of the answer": of_prediction(log_probability),
 }
 """g: of class 1 everywhere, and what can be had without a label."""
 
@@ -62,7 +62,7 @@ def plane_curvature(model: nn.Module, records: Records, *, of: Scalar) -> Curvat
     """Exact, for inputs of few numbers: ‖∇²g‖_F² from one product with each unit vector."""
 
     def part(teacher: nn.Module, batch: Records) -> tuple[Tensor, ...]:
-        slope, times = slope_and_hessian(teacher, batch, of)
+        slope, times = gradient_and_hessian(teacher, batch, of)
         units = torch.eye(slope.shape[1]).to(slope)
         columns = [times(unit.expand_as(slope).contiguous()) for unit in units]
         square = torch.stack([dot(column, column) for column in columns]).sum(0)
@@ -70,7 +70,7 @@ def plane_curvature(model: nn.Module, records: Records, *, of: Scalar) -> Curvat
         nothing = torch.zeros_like(square)
         return dot(slope, slope).sqrt(), square, nothing, trace, nothing
 
-    return curved(part, model, records, of=of, batch_size=8192)
+    return measure_curvature(part, model, records, of=of, batch_size=8192)
 
 
 def experiment(

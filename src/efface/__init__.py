@@ -25,7 +25,8 @@ if typing.TYPE_CHECKING:
     from efface.io.preprocessing import Preprocessing
     from efface.manifest import Manifest
     from efface.methods import METHODS, register_method
-    from efface.ranking import Inspection, inspect
+    from efface.ranking.ranking import Ranking
+    from efface.ranking.run import inspect
     from efface.report import Evidence
     from efface.terminal import show_progress
     from efface.types import Records, Split, Task
@@ -45,7 +46,8 @@ _NAMES = {
     "efface.io.preprocessing": "Preprocessing",
     "efface.manifest": "Manifest",
     "efface.methods": "METHODS register_method",
-    "efface.ranking": "Inspection inspect",
+    "efface.ranking.ranking": "Ranking",
+    "efface.ranking.run": "inspect",
     "efface.report": "Evidence",
     "efface.terminal": "show_progress",
     "efface.types": "Records Split Task",

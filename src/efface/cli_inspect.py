@@ -32,7 +32,7 @@ def inspect(  # noqa: PLR0913  # each flag of the command stands here once
     label_column: Words = (),
     device: str = "auto",
 ) -> None:
-    """Say of each record of DATA how much it may have told MODEL, the most informative first.
+    """Rank records by how much the model memorised them, the most informative first.
 
     Name the records in one way, --ids, --where or --forget-class, or give none for all. Stopped, it
     goes on after its last whole shard when it is started again alike.
@@ -43,7 +43,7 @@ def inspect(  # noqa: PLR0913  # each flag of the command stands here once
         data: Records, as in `efface forget`, better all that the model was trained on: the
             neighbours are looked for among them.
         out: A folder that does not exist yet; it gets records.csv, records.parquet (the same rows),
-            record.json and inspect.html, all or nothing. They hold ids, and pictures or values.
+            manifest.json and inspect.html, all or nothing. They hold ids, and pictures or values.
             Until it is done the folder .NAME.inspecting beside it holds features and labels.
         ids: File with one id a line, or a CSV with a column `id`.
         where: Expression on columns, for example `label=dog and source!=web`.
@@ -69,8 +69,8 @@ def inspect(  # noqa: PLR0913  # each flag of the command stands here once
     """
     from efface.asked import Flags
     from efface.inspect_command import Wanted, run_inspect
-    from efface.ranking.settings import Settings
-    from efface.ranking.sigma import TAU
+    from efface.ranking.content import TAU
+    from efface.ranking.run import Settings
 
     columns = (id_column, image_column, label_column)
     naming = {"ids": ids, "where": where, "forget_class": forget_class}

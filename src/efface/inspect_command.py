@@ -15,12 +15,11 @@ from efface.io.model import LoadedModel
 from efface.io.naming import rows_named
 from efface.io.table import Table
 from efface.manifest import state_digest, versions
-from efface.ranking.found import Inspection
-from efface.ranking.keeping import forgotten, opened
-from efface.ranking.looking import Job, looked
-from efface.ranking.reading import FromTable, refuse_other_kinds
-from efface.ranking.settings import Settings
-from efface.ranking.writing import write
+from efface.ranking.content import require_multiclass
+from efface.ranking.page import write
+from efface.ranking.ranking import Ranking
+from efface.ranking.run import Run, Settings
+from efface.ranking.storage import FolderStore, TableSource, remove
 
 
 @dataclass(frozen=True)
@@ -43,57 +42,53 @@ def run_inspect(wanted: Wanted, settings: Settings, *, out: Path) -> None:
     """Inspect, write the folder whole or not at all; a run that was stopped is gone on with."""
     refuse_overlap(out, {"MODEL": wanted.model, "--data": wanted.data})
     kept = out.with_name(f".{out.name}.inspecting")
-    if (out / "record.json").is_file():  # killed between the last two lines of an earlier run
-        forgotten(kept)
+    if (out / "manifest.json").is_file():  # killed between the last two lines of an earlier run
+        remove(kept)
     refuse_taken(out)
     with claimed(out):
         loaded = wanted.flags.model(wanted.model)
         table = wanted.flags.table(wanted.data, loaded)
-        refuse_other_kinds(table.kind)
-        job = job_of(wanted, settings, loaded=loaded, table=table)
-        keeper = opened(kept, key_of(wanted, job, table))
-        if len(keeper):
-            terminal.event(
-                "inspect", going_on_after=f"{len(keeper)} whole shards of an earlier run"
-            )
-        found = _told(looked(job, keeper, terminal.show_count), wanted, table)
+        require_multiclass(table.kind)
+        run = run_of(wanted, settings, loaded=loaded, table=table)
+        store = FolderStore(kept, key_of(wanted, run, table))
+        if len(store):
+            terminal.event("inspect", going_on_after=f"{len(store)} whole shards of an earlier run")
+        ranking = _described(replace(run, store=store).ranking(terminal.show_count), wanted, table)
         with whole_folder(out) as scratch:
-            write(scratch, found, job.reader)
-        forgotten(kept)
-    _summary(found, out)
+            write(scratch, ranking, run.source)
+        remove(kept)
+    _summary(ranking, out)
 
 
-def job_of(wanted: Wanted, settings: Settings, *, loaded: LoadedModel, table: Table) -> Job:
-    """What the arguments ask for."""
-    return Job(
+def run_of(wanted: Wanted, settings: Settings, *, loaded: LoadedModel, table: Table) -> Run:
+    """The run that the options describe, with a store in memory."""
+    return Run(
         loaded.model,
-        FromTable(table, loaded.preprocessing),
+        TableSource(table, loaded.preprocessing),
         settings,
-        asked=wanted.rows(table),
+        rows=wanted.rows(table),
         classes=loaded.classes or table.classes,
         preprocessing=loaded.preprocessing,
     )
 
 
-def key_of(wanted: Wanted, job: Job, table: Table) -> dict[str, Any]:
+def key_of(wanted: Wanted, run: Run, table: Table) -> dict[str, Any]:
     """All that a shard's numbers depend on."""
-    asked = (
-        None if job.asked is None else hashlib.sha256(json.dumps(job.asked).encode()).hexdigest()
-    )
+    rows = None if run.rows is None else hashlib.sha256(json.dumps(run.rows).encode()).hexdigest()
     return {
-        "format": 2,
-        "classes": list(job.classes or ()),
-        "model": state_digest(job.model.state_dict()),
+        "format": 3,
+        "classes": list(run.classes or ()),
+        "model": state_digest(run.model.state_dict()),
         "data": table.digest,
         "read": {name: str(value) for name, value in asdict(wanted.flags).items()},
-        "settings": asdict(job.settings),
-        "asked": asked,
-        "preprocessing": repr(job.preprocessing),
+        "settings": asdict(run.settings),
+        "rows": rows,
+        "preprocessing": repr(run.preprocessing),
         "versions": versions(),
     }
 
 
-def _told(found: Inspection, wanted: Wanted, table: Table) -> Inspection:
+def _described(ranking: Ranking, wanted: Wanted, table: Table) -> Ranking:
     """With what only the command knows."""
     named = {name: str(value) for name, value in wanted.naming.items() if value is not None}
     more = {
@@ -101,23 +96,15 @@ def _told(found: Inspection, wanted: Wanted, table: Table) -> Inspection:
         "named": " ".join(f"--{n.replace('_', '-')} {value}" for n, value in named.items()),
         "data": table.digest,
     }
-    return replace(found, record=found.record | more)
+    return replace(ranking, manifest=ranking.manifest | more)
 
 
-def _summary(found: Inspection, out: Path) -> None:
-    """How many stand where, and the first ten."""
-    high = int(found.high.sum())
+def _summary(ranking: Ranking, out: Path) -> None:
+    """How many are of high information, and the first ten."""
+    high = int(ranking.high.sum())
     terminal.table(
-        f"{len(found)} records · {high} of high information (α < {found.threshold:g}) · "
+        f"{len(ranking)} records · {high} of high information (α < {ranking.threshold:g}) · "
         f"{out}/inspect.html",
-        ["most informative", "label", "answer", "α", "margin"],
-        [
-            [
-                found.ids[row],
-                *(found.name_of(int(found[name][row])) for name in ("label", "answer")),
-                f"{found.content[row]:.3g}",
-                f"{found['margin'][row]:.3g}",
-            ]
-            for row in found.by_rank[:10]
-        ],
+        ["most informative", "label", "prediction", "α", "margin"],
+        ranking.top(10, ("content", "margin")),
     )

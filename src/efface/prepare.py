@@ -23,9 +23,14 @@ from efface.io.features import FeatureSpec
 from efface.io.preprocessing import Preprocessing
 from efface.methods import METHODS
 from efface.metrics.measure import as_it_is
-from efface.ranking.content import is_low
-from efface.ranking.copies import COPIES, nearby
-from efface.ranking.sigma import KEPT, TAU, sigma_keeping
+from efface.ranking.content import (
+    COPIES,
+    STABILITY,
+    TAU,
+    calibrate_sigma,
+    is_low,
+    noise_stability,
+)
 from efface.runtime import MemoryEstimate, estimate_memory
 from efface.task import device_of, multilabel, outputs, refuse_other_kinds, task_of, trainable_copy
 from efface.types import Records, Split
@@ -266,7 +271,7 @@ def select_records(
     refuse_selection(selection, weights, forget)
     total, facts, findings = len(forget), {}, []
     if selection == HIGH:
-        forget, facts, text = _high_information(model, forget, expected_accuracy or KEPT, seed)
+        forget, facts, text = _high_information(model, forget, expected_accuracy or STABILITY, seed)
         findings.append(Finding("selection", "warn", text))
     if weights is not None:
         repeated = _repeat(forget, weights, seed=seed)
@@ -283,8 +288,8 @@ def _high_information(
     model: nn.Module, forget: Records, kept: float, seed: int
 ) -> tuple[Records, dict[str, Any], str]:
     """(the records with α < τ, facts, a sentence)."""
-    noise = sigma_keeping(model, forget, kept, seed=seed)
-    low = is_low(nearby(model, forget, sigmas=(noise.sigma,), seed=seed).kept[0], TAU)
+    noise = calibrate_sigma(model, forget, kept, seed=seed)
+    low = is_low(noise_stability(model, forget, (noise.sigma,), seed=seed).share[0], TAU)
     if low.all():
         raise InputError(
             f"a forget record of high information (content below {TAU:g})",
@@ -294,7 +299,7 @@ def _high_information(
     facts = {
         "selection": HIGH,
         "sigma": noise.sigma,
-        "kept": noise.kept,
+        "kept": noise.stability,
         "kept_wanted": kept,
         "copies": COPIES,
         "threshold": TAU,

@@ -1,107 +1,215 @@
-"""The page of an inspection: one self-contained HTML file, and what it says in words."""
+"""The folder of a ranking: two tables of the same rows, a manifest, and one self-contained page.
 
-from typing import Any
+``write`` makes the four files; ``render`` the page from inspect.html.jinja, with two SVG figures
+and a gallery of the records at either end.
+"""
 
-from jinja2 import ChainableUndefined, Environment, PackageLoader
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from efface.ranking.figures import curve, scatter
-from efface.ranking.found import Inspection
-from efface.ranking.pictures import pictures
-from efface.ranking.reading import Reader
+import numpy as np
+import torch
+
+from efface.io.features import FeatureSpec
+from efface.io.preprocessing import Preprocessing
+from efface.ranking.ranking import Ranking
+from efface.ranking.storage import Source
 from efface.report.report import flat
 from efface.report.rows import plain
 from efface.report.words import shown
+from efface.types import Records
 
-GALLERY = 24
-"""Records at either end."""
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.axes import Axes
 
-MOST_VALUES = 12
-"""Columns of a table that a record is shown by."""
+TABLE_ROWS = 65_536
+"""Rows of a table in memory at once."""
 
-COLUMNS = {
-    "label": "the class that the data give it",
-    "answer": "the class that the model gives it",
-    "margin": "ln p/(1 − p) of the label: below 0 it has less than half of the probability",
-    "loss": "cross-entropy of the label in nats",
-    "entropy": "of the answer in nats: how spread it is",
-    "content": "information content α without data: share of noisy copies of the record to which "
-    "the model gives the answer that it gives the record, at the first σ; a low share is high "
-    "information",
-    "content_by_label": "α over the data: share of the records in its ball (itself included) that "
-    "have its label",
-    "content_by_answer": "the same by what the model answers to them",
-    "gradient_norm": "length of the loss's gradient by the input: how fast the loss changes around "
-    "the record",
-    "curvature": "κ: size of the second derivatives over that of the first",
-    "curvature_gradient": "the first derivatives alone: ‖∇g‖",
-    "curvature_hessian": "the second alone: ‖∇²g‖ (Frobenius)",
-    "curvature_error": "standard error of κ over its random directions",
-    "rank": "1 is the most informative: by α, then by margin",
-    "group": "high where α < τ, else low",
+GALLERY, MAX_VALUES, MAX_SIDE = 24, 12, 96
+"""Records at either end; columns of a table, pixels of an image that a record is shown by."""
+
+POINTS = 2000
+"""Points in the scatter plot: more make the page slow and show no more."""
+
+JITTER = 0.3
+"""Of a step between two shares: points of one share would hide one another."""
+
+LINES = {
+    "content": ("noisy copies", "-", 2.2),
+    "content_by_label": ("neighbours, by label", "--", 1.6),
+    "content_by_prediction": ("neighbours, by prediction", ":", 1.9),
 }
-"""What each column is."""
+"""Name, line style and width of each α."""
 
 
-def render(found: Inspection, reader: Reader) -> str:
-    """One HTML page that needs nothing else; each number on it stands in the tables too."""
-    order = found.by_rank
-    ends = min(GALLERY, (len(found) + 1) // 2)
-    return (
-        _environment()
-        .get_template("inspect.html.jinja")
-        .render(
-            found=found,
-            record=plain(found.record),
-            n=len(found),
-            high=int(found.high.sum()),
-            wrong=int(found.wrong.sum()),
-            mean=float(found.content.mean()),
-            facts=flat(plain(found.record)),
-            figures={"scatter": scatter(found), "curve": curve(found)},
-            thresholds=found.thresholds(),
-            most=_cards(found, reader, order[:ends]),
-            least=_cards(found, reader, order[::-1][: len(found) - ends][:GALLERY]),
-            columns=_columns(found),
-        )
-    )
+def write(folder: Path, ranking: Ranking, source: Source) -> None:
+    """``records.csv``, ``records.parquet``, ``manifest.json`` and ``inspect.html``.
+
+    Plain writes into an existing folder: the caller makes it appear whole or not at all.
+    """
+    from pyarrow import csv, parquet
+
+    schema = next(_tables(ranking)).schema
+    with (
+        parquet.ParquetWriter(folder / "records.parquet", schema) as columns,
+        csv.CSVWriter(folder / "records.csv", schema) as lines,
+    ):
+        for table in _tables(ranking):
+            columns.write_table(table)
+            lines.write_table(table)
+    text = json.dumps(plain(ranking.manifest), indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "inspect.html").write_text(render(ranking, source), encoding="utf-8")
 
 
-def _cards(found: Inspection, reader: Reader, places: Any) -> list[dict[str, Any]]:
-    """What the gallery shows of each of these records."""
-    if not len(places):
-        return []
-    rows = [int(found.rows[place]) for place in places]
-    records, kept = reader.read(sorted(rows))
-    seen = dict(zip(kept, pictures(records, found.preprocessing), strict=True))
-    return [
-        {
-            "id": found.ids[place],
-            "label": found.name_of(int(found["label"][place])),
-            "answer": found.name_of(int(found["answer"][place])),
-            "content": float(found.content[place]),
-            "margin": float(found["margin"][place]),
-            "rank": int(found["rank"][place]),
-            "picture": seen[row],
-            "values": list(reader.told(row).items())[:MOST_VALUES],
-        }
-        for place, row in zip(places, rows, strict=True)
-    ]
+def _tables(ranking: Ranking) -> Iterator["pa.Table"]:
+    """Parts of the table; classes by their names where they have any."""
+    import pyarrow as pa
+
+    for start in range(0, len(ranking), TABLE_ROWS):
+        some = slice(start, start + TABLE_ROWS)
+        cells: dict[str, Any] = {"id": pa.array(ranking.ids[some], pa.string())}
+        for name, values in ranking.columns.items():
+            part = values[some]
+            if name in {"label", "prediction"} and ranking.classes:
+                part = np.array(ranking.classes, dtype=object)[part]
+            cells[name] = pa.array(part)
+        yield pa.table(cells)
 
 
-def _columns(found: Inspection) -> list[tuple[str, str]]:
-    """Each column that is there, and what it is."""
-    more = {name: "the same at another σ" for name in found.contents if name not in COLUMNS}
-    known = COLUMNS | more
-    return [(name, known[name]) for name in found.columns]
+def render(ranking: Ranking, source: Source) -> str:
+    """One HTML page that loads nothing else; each number on it stands in the tables too."""
+    from jinja2 import ChainableUndefined, Environment, PackageLoader
 
-
-def _environment() -> Environment:
-    made = Environment(
+    environment = Environment(
         loader=PackageLoader("efface.ranking", "."),
         autoescape=True,
         undefined=ChainableUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["shown"] = shown
-    return made
+    environment.filters["shown"] = shown
+    order, ends = ranking.by_rank, min(GALLERY, (len(ranking) + 1) // 2)
+    return environment.get_template("inspect.html.jinja").render(
+        ranking=ranking,
+        manifest=plain(ranking.manifest),
+        n=len(ranking),
+        high=int(ranking.high.sum()),
+        wrong=int(ranking.wrong.sum()),
+        mean=float(ranking.content.mean()),
+        settings=flat(plain(ranking.manifest)),
+        figures={"scatter": _scatter(ranking), "curve": _curve(ranking)},
+        points=min(len(ranking), POINTS),
+        jitter=JITTER,
+        thresholds=ranking.thresholds(),
+        most=_cards(ranking, source, order[:ends]),
+        least=_cards(ranking, source, order[::-1][: len(ranking) - ends][:GALLERY]),
+    )
+
+
+def _cards(ranking: Ranking, source: Source, places: np.ndarray) -> list[dict[str, Any]]:
+    """What the gallery shows of each of these records."""
+    rows = [int(ranking.rows[place]) for place in places]
+    if not rows:
+        return []
+    records, readable = source.read(sorted(rows))
+    images = dict(zip(readable, pictures(records, ranking.preprocessing), strict=True))
+    return [
+        {
+            "id": ranking.ids[place],
+            "label": ranking.class_name(int(ranking["label"][place])),
+            "prediction": ranking.class_name(int(ranking["prediction"][place])),
+            "content": float(ranking.content[place]),
+            "margin": float(ranking["margin"][place]),
+            "picture": images[row],
+            "values": list(source.values(row).items())[:MAX_VALUES],
+        }
+        for place, row in zip(places, rows, strict=True)
+    ]
+
+
+def pictures(
+    records: Records, preprocessing: Preprocessing | FeatureSpec | None
+) -> list[str | None]:
+    """A PNG of each record as a data URL, None where records are not images."""
+    if records.x.ndim != 4 or records.x.shape[1] not in {1, 3}:  # noqa: PLR2004  # (n, c, h, w)
+        return [None] * len(records)
+    x = records.x.detach().cpu()
+    if isinstance(preprocessing, Preprocessing):
+        mean, std = (
+            torch.tensor(p).view(-1, 1, 1) for p in (preprocessing.mean, preprocessing.std)
+        )
+        unit = x * std + mean
+    else:  # unknown preprocessing: the data's own range becomes black to white
+        low = x.min() if records.low is None else records.low.cpu()
+        high = x.max() if records.high is None else records.high.cpu()
+        unit = (x - low) / (high - low).clamp_min(1e-12)
+    pixels = unit.mul(255).round().clamp(0, 255).to(torch.uint8)
+    return [_data_url(image) for image in pixels.permute(0, 2, 3, 1).numpy()]
+
+
+def _data_url(pixels: np.ndarray) -> str:
+    from PIL import Image
+
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    sink = io.BytesIO()
+    image.save(sink, "PNG")
+    return "data:image/png;base64," + base64.b64encode(sink.getvalue()).decode()
+
+
+def _scatter(ranking: Ranking) -> str:
+    """Information content against margin: dark triangles are high information, light rings low."""
+    from efface.report.figures import INKS, blank, svg_of
+
+    # Evenly by rank, so that both ends are there however many records there are.
+    places = np.linspace(0, len(ranking) - 1, min(len(ranking), POINTS)).round().astype(np.int64)
+    rows, copies = ranking.by_rank[places], ranking.manifest["settings"]["copies"]
+    jitter = np.random.default_rng(0).uniform(-JITTER, JITTER, len(ranking)) / copies
+    figure, (axes,) = blank(6.4, 4.0)
+    for high, marker, face, edge, name in (
+        (False, "o", "none", INKS["soft"], "low information"),
+        (True, "^", INKS["ink"], INKS["ink"], "high information"),
+    ):
+        of = rows[ranking.high[rows] == high]
+        label = f"{name}, n = {int((ranking.high == high).sum())}"
+        style = {"s": 14, "marker": marker, "linewidths": 0.7, "alpha": 0.75, "label": label}
+        colors = {"facecolors": face, "edgecolors": edge}
+        axes.scatter(ranking["margin"][of], ranking.content[of] + jitter[of], **style, **colors)
+    axes.axhline(ranking.threshold, color=INKS["new"], lw=1, ls="--")
+    axes.axvline(0, color=INKS["line"], lw=0.8, zorder=0)
+    axes.set_xlabel("logit margin of the label, ln p/(1 − p)")
+    _finish(axes, "information content α\n(share of noisy copies with the same prediction)")
+    return svg_of(figure, "scatter", "Information content and margin")
+
+
+def _curve(ranking: Ranking) -> str:
+    """Share of the records with α ≥ τ as a function of τ, for each α."""
+    from efface.report.figures import INKS, blank, svg_of
+
+    figure, (axes,) = blank(6.4, 3.2)
+    for name, alpha in ranking.contents.items():
+        label, line, width = LINES.get(name, (f"noisy copies, σ {name[11:]}", "-.", 1.2))
+        taus = np.concatenate([[0.0], np.unique(alpha), [1.0]])
+        shares = [(alpha >= tau).mean() for tau in taus]
+        axes.step(taus, shares, where="pre", color=INKS["ink"], ls=line, lw=width, label=label)
+    axes.axvline(ranking.threshold, color=INKS["new"], lw=1, ls="--")
+    axes.set_xlabel("threshold τ")
+    axes.set_xlim(-0.02, 1.02)
+    _finish(axes, "share low in information (α ≥ τ)")
+    return svg_of(figure, "curve", "Thresholds")
+
+
+def _finish(axes: "Axes", label: str) -> None:
+    """The y axis of a share, and the legend below."""
+    from efface.report.figures import INKS
+
+    axes.set_ylabel(label, color=INKS["ink"], fontsize=9.5)
+    axes.set_ylim(-0.03, 1.05)
+    style = {"frameon": False, "fontsize": 9, "labelcolor": INKS["ink"], "ncols": 2}
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), **style)

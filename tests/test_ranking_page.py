@@ -1,10 +1,11 @@
-"""The page of an inspection: its pictures, its words, and what a browser makes of it."""
+"""The page of a ranking: its pictures, its words, and what a browser makes of it."""
 
 import base64
 import dataclasses
 import io
 import re
 import sys
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,8 @@ from PIL import Image
 
 import efface
 from efface.io.preprocessing import Preprocessing
-from efface.ranking.page import render
-from efface.ranking.pictures import pictures
-from efface.ranking.reading import InMemory
+from efface.ranking.page import pictures, render
+from efface.ranking.storage import MemorySource
 from efface.types import Records
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -36,7 +36,7 @@ def found(tiny_net, digits):
     ids = ("<script>x</script>", *some.ids[1:])
     names = ("<img src=x>", "$y_{", *map(str, range(2, 10)))
     records = dataclasses.replace(some, ids=ids)
-    return efface.inspect(tiny_net, records, sigma=(0.3, 0.5), classes=names), InMemory(records)
+    return efface.inspect(tiny_net, records, sigma=(0.3, 0.5), classes=names), MemorySource(records)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -60,16 +60,15 @@ def test_large_pictures_are_made_smaller_and_numbers_are_no_pictures():
 
 def test_the_page_shows_both_ends_and_every_threshold(found):
     """The first card is rank 1, the first of the least is the last; the table is counted."""
-    inspection, reader = found
-    page = render(inspection, reader)
+    ranking, source = found
+    page = render(ranking, source)
     most, least = page.index("The most informative"), page.index("The least informative")
     cards = re.findall(r"<b>(digit-\d+|&lt;script&gt;x&lt;/script&gt;)</b>", page[most:])
-    order = [inspection.ids[row].replace("<", "&lt;").replace(">", "&gt;")
-             for row in inspection.by_rank]  # fmt: skip
+    order = [escape(ranking.ids[row]) for row in ranking.by_rank]
     assert cards == [*order[:20], *order[::-1][:20]]
     assert page[most:least].count("data:image/png") == 20
-    for one in inspection.thresholds():
-        assert f'<td class="n">{one.left_alone}</td>' in page
+    for one in ranking.thresholds():
+        assert f'<td class="n">{one.low}</td>' in page
     for sentence in (
         "Who must not see this.",
         "only as far as <code>docs/information.md</code> shows it",
@@ -91,12 +90,7 @@ def test_the_page_opens_without_a_complaint_or_a_request(browser, found, tmp_pat
 
 
 @pytest.mark.parametrize("width", [500, 1200])
-def test_the_figures_have_a_size_and_nothing_sticks_out(
-    browser,  # noqa: F811
-    found,
-    tmp_path,
-    width,
-):
+def test_the_figures_have_a_size_and_nothing_sticks_out(browser, found, tmp_path, width):  # noqa: F811
     """A copy with a ruler in it."""
     policy = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
     path = tmp_path / "copy.html"

@@ -1,0 +1,134 @@
+"""The result of ``efface.inspect``: columns, ranks, and what each threshold would mean."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from efface.display import table
+from efface.io.features import FeatureSpec
+from efface.io.preprocessing import Preprocessing
+from efface.ranking.content import TAU
+
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+SHOWN = 10
+
+PRIVACY = (
+    "This page and the tables hold ids, labels and pictures or values of records, in clear, and "
+    "say which of them the model knows best by itself. Whoever may not see the data must not see "
+    "them; keep them as you keep the data, and delete them when they have served."
+)
+"""Stands on the page and in the manifest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Threshold:
+    """What one τ would mean: how many records have ``content`` ≥ τ, and what they are.
+
+    ``wrong``: how many of them the model predicts wrongly; ``margin``: the lowest of theirs, None
+    where there are none.
+    """
+
+    tau: float
+    low: int
+    wrong: int
+    margin: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """n records, ranked by how much the model memorised them.
+
+    ``columns``: arrays (n,) by name, in the order of the data; ``docs/information.md`` says what
+    each is. ``rows`` (n,): their places in the data. ``manifest``: settings, versions, digests.
+    """
+
+    ids: tuple[str, ...]
+    columns: Mapping[str, np.ndarray]
+    rows: Int64[np.ndarray, " n"]
+    threshold: float = TAU
+    manifest: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    preprocessing: Preprocessing | FeatureSpec | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"Ranking({len(self)} records, columns: {', '.join(self.columns)})"
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """One column."""
+        return self.columns[name]
+
+    @property
+    def content(self) -> Float[np.ndarray, " n"]:
+        """Zero-shot information content at the first σ; **low is high information**."""
+        return self["content"]
+
+    @property
+    def contents(self) -> dict[str, Float[np.ndarray, " n"]]:
+        """Each information content, by its column."""
+        return {name: a for name, a in self.columns.items() if name.startswith("content")}
+
+    @property
+    def wrong(self) -> Bool[np.ndarray, " n"]:
+        """Whether the prediction is not the label."""
+        return self["label"] != self["prediction"]
+
+    @property
+    def by_rank(self) -> Int64[np.ndarray, " n"]:
+        """Positions, the most informative record first."""
+        return np.argsort(self["rank"])
+
+    @property
+    def high(self) -> Bool[np.ndarray, " n"]:
+        """Whether a record is high in information: α < τ."""
+        return self.content < self.threshold
+
+    def thresholds(self) -> list[Threshold]:
+        """What each of some τ would mean, the one in use among them."""
+        found = []
+        for tau in sorted({*THRESHOLDS, self.threshold}):
+            low = self.content >= tau
+            margin = float(self["margin"][low].min()) if low.any() else None
+            found.append(Threshold(tau, int(low.sum()), int((low & self.wrong).sum()), margin))
+        return found
+
+    def class_name(self, label: int) -> str:
+        """The name of a class, or its number."""
+        return self.classes[label] if self.classes else str(label)
+
+    def top(self, count: int, columns: tuple[str, ...]) -> list[list[str]]:
+        """Cells of the ``count`` most informative records: id, label, prediction, ``columns``."""
+        return [
+            [
+                self.ids[row],
+                *(self.class_name(int(self[name][row])) for name in ("label", "prediction")),
+                *(f"{self[name][row]:.3g}" for name in columns),
+            ]
+            for row in self.by_rank[:count]
+        ]
+
+    def _repr_html_(self) -> str:
+        """The most informative records, for a notebook."""
+        names = tuple(name for name in self.columns if name not in {"label", "prediction", "group"})
+        text = f"{int(self.high.sum())} of {len(self)} records: content below {self.threshold:g}."
+        head = ["id", "label", "prediction", *names]
+        return f"<p>{text}</p>" + table(head, self.top(SHOWN, names))
+
+
+def ranks(
+    content: Float[np.ndarray, " n"], margin: Float[np.ndarray, " n"]
+) -> Int64[np.ndarray, " n"]:
+    """1 for the most informative record: by lowest content, then margin, then place."""
+    found = np.empty(len(content), np.int64)
+    found[np.lexsort((margin, content))] = np.arange(1, len(content) + 1)
+    return found
+
+
+def groups(content: Float[np.ndarray, " n"], tau: float) -> np.ndarray:
+    """``high`` where α < τ, else ``low``."""
+    return np.where(content < tau, "high", "low")

@@ -1,0 +1,413 @@
+"""``efface.inspect``: rank records by how much the model memorised them.
+
+``inspect`` takes records in memory; the command makes a ``Run`` of its own with a ``TableSource``
+and a ``FolderStore``. A run measures shard by shard what its store does not hold yet, then joins
+the shards, counts balls over all of them, and ranks.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from efface.errors import InputError
+from efface.hazards import Finding, doctor, refuse_hazards
+from efface.io.checkpoint import some_of
+from efface.io.dataset import records_of
+from efface.io.features import FeatureSpec
+from efface.io.preprocessing import Preprocessing
+from efface.manifest import SCHEMA, state_digest, versions
+from efface.methods.parts.head import features_of
+from efface.metrics.measure import evaluate
+from efface.ranking import curvature as curves
+from efface.ranking import neighbours as near
+from efface.ranking.content import (
+    COPIES,
+    STABILITY,
+    TAU,
+    Noise,
+    calibrate_sigma,
+    information_content,
+    noise_stability,
+    require_multiclass,
+    spread_rows,
+)
+from efface.ranking.ranking import PRIVACY, Ranking, groups, ranks
+from efface.ranking.storage import Arrays, MemorySource, Source, Store, join, join_embeddings
+from efface.task import predict, task_of
+from efface.types import Records
+
+SHARD, SHARD_NUMBERS = 1024, 64_000_000
+"""Records, and numbers in their inputs, that are read at once."""
+
+SAMPLE = 512
+"""Records, spread over all, that σ is calibrated on and that hazards are looked for in."""
+
+MAX_EXACT = 100_000
+"""Records up to which all pairs are compared; more need FAISS."""
+
+IRRELEVANT = ("frozen", "no weights", "quantised")
+"""Findings of ``doctor`` that matter only where a model is to change."""
+
+CURVED = {
+    "probability": curves.probability,
+    "log_probability": curves.log_probability,
+    "loss": curves.loss,
+}
+"""Functions of the outputs that have a curvature."""
+
+CURVATURE = {
+    "curvature": "ratio",
+    "curvature_gradient": "gradient_norm",
+    "curvature_hessian": "hessian_norm",
+    "curvature_error": "ratio_error",
+}
+"""Columns, and what of a ``Curvature`` they are."""
+
+FIRST = ("label", "prediction", "margin", "loss", "entropy")
+"""Columns before the information contents."""
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
+"""``with progress(title, total) as done``: ``done(note)`` after each shard."""
+
+
+@contextmanager
+def no_progress(title: str, total: int) -> Iterator[Callable[..., None]]:  # noqa: ARG001
+    """Show nothing."""
+    yield lambda *_, **__: None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How records are measured, as ``inspect`` describes it; raises InputError out of range.
+
+    ``sigma``: none to calibrate it. ``probes``: random vectors of an estimated curvature.
+    """
+
+    sigma: tuple[float, ...] = ()
+    expected_accuracy: float | None = None
+    copies: int = COPIES
+    neighbours: int = near.NEIGHBOURS
+    threshold: float = TAU
+    curvature: str | None = None
+    seed: int = 0
+    probes: int = 64
+
+    def __post_init__(self) -> None:
+        """Each range once, in the words of its error."""
+        accuracy, minimum = self.expected_accuracy, {"copies": 1, "neighbours": 0, "probes": 2}
+        checks = {
+            "sigma above 0": all(0 < value < math.inf for value in self.sigma),
+            "sigma without duplicates": len(set(self.sigma)) == len(self.sigma),
+            "expected_accuracy above 0 and below 1": accuracy is None or 0 < accuracy < 1,
+            "threshold above 0 and at most 1": 0 < self.threshold <= 1,
+            f"curvature of {', '.join(CURVED)} (logits of a ReLU network have none)": (
+                self.curvature in {None, *CURVED}
+            ),
+        }
+        for name, least in {**minimum, "seed": 0}.items():
+            value = getattr(self, name)
+            checks[f"{name} of {least} or more, an integer"] = (
+                isinstance(value, int) and value >= least
+            )
+        for wanted, good in checks.items():
+            if not good:
+                name = wanted.split()[0]
+                raise InputError(wanted, repr(getattr(self, name)), f"Change {name}.")
+
+    @property
+    def stability(self) -> float:
+        """The share of noisy copies that should keep the prediction."""
+        return STABILITY if self.expected_accuracy is None else self.expected_accuracy
+
+
+def inspect(
+    model: nn.Module,
+    records: Any,
+    *,
+    rows: Sequence[int] | None = None,
+    sigma: float | Sequence[float] = (),
+    expected_accuracy: float | None = None,
+    copies: int = COPIES,
+    neighbours: int = near.NEIGHBOURS,
+    threshold: float = TAU,
+    curvature: str | None = None,
+    classes: tuple[str, ...] | None = None,
+    preprocessing: Preprocessing | FeatureSpec | None = None,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> Ranking:
+    """Rank records by how much the model memorised them, the most informative first.
+
+    What the numbers are, and what they are not: docs/information.md.
+
+    Args:
+        model: as for ``efface.forget``; it is not changed.
+        records: multiclass; as for ``efface.forget``.
+        rows: positions of the records to rank, all by default. The others serve the balls: they
+            are neighbours by the embeddings that go into the last layer.
+        sigma: noise scale as a share of the data's range; the first of several ranks. By default
+            calibrated on the model: where ``expected_accuracy`` of the noisy copies keep the
+            prediction.
+        expected_accuracy: the model's accuracy on unseen data (0 to 1), the share of copies that
+            should keep the prediction; 0.75 by default.
+        copies: noisy copies of each record.
+        neighbours: other records in a ball; 0 for no balls.
+        threshold: τ; an information content of at least τ is called low information.
+        curvature: of ``probability``, ``log_probability`` or ``loss``; far more expensive than the
+            rest, so omitted by default.
+        classes: names of the classes.
+        preprocessing: how images or rows of a ``datasets.Dataset`` become inputs.
+        seed: of all random draws.
+        progress: how the shards are shown, such as ``efface.terminal.show_count``.
+
+    Raises:
+        InputError: a number out of range, records that are not multiclass, rows that do not exist.
+        Hazard: the model and the records do not fit.
+        MissingExtra: more than 100,000 records have balls, and FAISS is not installed.
+    """
+    given = records_of(records, preprocessing)
+    require_multiclass(task_of(given).name)
+    sigmas = (sigma,) if isinstance(sigma, float | int) else tuple(sigma)
+    settings = Settings(sigmas, expected_accuracy, copies, neighbours, threshold, curvature, seed)
+    chosen = None if rows is None else tuple(sorted({int(row) for row in rows}))
+    if chosen is not None and not (chosen and chosen[0] >= 0 and chosen[-1] < len(given)):
+        came = f"{chosen[0]} to {chosen[-1]}" if chosen else "none"
+        raise InputError(f"rows from 0 to {len(given) - 1}", came, "Name records by position.")
+    run = Run(model, MemorySource(given), settings, chosen, classes, preprocessing)
+    return run.ranking(progress)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Measures what ``store`` does not hold yet; ``ranking`` makes one table of it all.
+
+    ``rows``: the named records, None for all. A named record that cannot be read is refused; of all
+    records those are omitted.
+    """
+
+    model: nn.Module
+    source: Source
+    settings: Settings
+    rows: tuple[int, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    preprocessing: Preprocessing | FeatureSpec | None = None
+    store: Store = field(default_factory=dict)
+
+    def ranking(self, progress: Progress = no_progress) -> Ranking:
+        """Measure, join, rank."""
+        findings = self._findings()
+        parts, omitted = self._measure(progress)
+        mask = join(self.store, parts, "named")
+        if not mask.any():
+            raise InputError("at least one record to rank", "none", "Name others.")
+        balls, content = self._balls(parts)
+        columns = self._columns(parts, mask) | content
+        # Every α next to the others; the rest in the order it was measured.
+        order = [*FIRST, *(name for name in columns if name.startswith("content"))]
+        columns = {name: columns[name] for name in dict.fromkeys([*order, *columns])}
+        columns["rank"] = ranks(columns["content"], columns["margin"])
+        columns["group"] = groups(columns["content"], self.settings.threshold)
+        ids, rows = self.source.ids, join(self.store, parts, "rows")
+        counts = {"ranked": int(mask.sum()), "among": len(rows), "in_the_data": len(ids)}
+        manifest = {
+            **self._provenance(),
+            "counts": counts,
+            "balls": balls,
+            "omitted": [ids[row] for row in omitted],
+            "findings": [asdict(finding) for finding in findings],
+        }
+        return Ranking(
+            tuple(ids[row] for row in rows[mask]),
+            columns,
+            rows[mask],
+            self.settings.threshold,
+            manifest,
+            self.classes,
+            self.preprocessing,
+        )
+
+    @cached_property
+    def sample(self) -> Records:
+        """Readable records spread over all, not over those named."""
+        sample = self.source.read(spread_rows(len(self.source.ids), SAMPLE))[0]
+        if not len(sample):
+            raise InputError("records that can be read", "none", "Look at the data.")
+        return sample
+
+    @cached_property
+    def noise(self) -> Noise:
+        """The σ that ranks; a calibrated one is stored, since finding it takes a while."""
+        settings = self.settings
+        if settings.sigma:
+            return Noise(settings.sigma[0], float("nan"))
+        if "sigma" not in self.store:
+            found = calibrate_sigma(self.model, self.sample, settings.stability, seed=settings.seed)
+            self.store["sigma"] = {"sigma": np.array(found)}
+        return Noise(*self.store["sigma"]["sigma"].tolist())
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """All noise scales."""
+        return self.settings.sigma or (self.noise.sigma,)
+
+    @cached_property
+    def no_balls(self) -> str:
+        """Why there are no balls over the data; empty where there are."""
+        neighbours, sample = self.settings.neighbours, self.sample
+        if not neighbours:
+            return "no neighbours were asked for"
+        if len(sample) <= neighbours:
+            return f"{len(sample)} records are too few for {neighbours} neighbours"
+        try:
+            features_of(self.model, sample.take(range(min(2, len(sample)))))
+        except InputError as error:
+            return f"balls need {error.wanted}, and here is {error.came}"
+        return ""
+
+    @cached_property
+    def exact(self) -> bool:
+        """Whether curvature has the exact form of ReLU networks."""
+        return bool(self.settings.curvature) and curves.is_piecewise_linear(self.model, self.sample)
+
+    def _findings(self) -> list[Finding]:
+        """What would spoil every number, and a warning where calibration failed."""
+        found = doctor(self.model, self.preprocessing, self.sample, classes=self.classes)
+        kept = [finding for finding in found if finding.name not in IRRELEVANT]
+        refuse_hazards(kept)
+        target = self.settings.stability
+        if not self.settings.sigma and not self.noise.reached(target):
+            text = (
+                f"No noise scale was found at which {target:.0%} of the copies keep the prediction;"
+                f" at the σ used, {self.noise.sigma:.3g}, {self.noise.stability:.0%} do. Give "
+                "--sigma, or another share."
+            )
+            kept.append(Finding("sigma", "warn", text))
+        return kept
+
+    def _measure(self, progress: Progress) -> tuple[list[str], list[int]]:
+        """Names of the shards, all of them stored now; and the rows that could not be read."""
+        ids, named = self.source.ids, None if self.rows is None else set(self.rows)
+        rows = range(len(ids)) if named is None or not self.no_balls else sorted(named)
+        size = max(1, min(SHARD, SHARD_NUMBERS // max(1, self.sample.x[0].numel())))
+        shards = {f"{at // size:06d}": rows[at : at + size] for at in range(0, len(rows), size)}
+        missing = {name: part for name, part in shards.items() if name not in self.store}
+        with progress("inspect", len(missing)) as done:
+            for name, part in missing.items():
+                records, readable = self.source.read(part)
+                lost = sorted((named or set()) & set(part) - set(readable))
+                if lost:
+                    raise InputError(
+                        "records that can be read and have a label",
+                        f"{len(lost)} that cannot or have none: {some_of(ids[r] for r in lost)}",
+                        "Repair them, or omit their ids.",
+                    )
+                mask = np.array([named is None or row in named for row in readable], bool)
+                self.store[name] = {
+                    "rows": np.asarray(readable, np.int64),
+                    "named": mask,
+                    **self.measure_shard(records, mask),
+                }
+                done(f"{part[-1] + 1} of {len(ids)}")
+        read = set(join(self.store, list(shards), "rows").tolist())
+        return list(shards), [row for row in rows if row not in read]
+
+    def measure_shard(self, records: Records, named: np.ndarray) -> Arrays:
+        """Of all records what balls are made of; of the named ones (a mask) everything else."""
+        outputs = predict(self.model, self.sample.take([0])).shape[1]
+        pairs = zip(records.ids, records.y.tolist(), strict=True)
+        wrong = [name for name, y in pairs if not 0 <= y < outputs]
+        if wrong:
+            raise InputError(
+                f"labels from 0 to {outputs - 1}, one for each of the model's outputs",
+                f"another one for {some_of(wrong)}",
+                "Correct these labels, or omit their ids.",
+            )
+        found = {"label": records.y.cpu().numpy()}
+        prediction = np.zeros(len(records), np.int64)
+        if not self.no_balls:
+            found["embeddings"] = features_of(self.model, records).x.float().cpu().numpy()
+            others = records.take(np.flatnonzero(~named).tolist())
+            prediction[~named] = evaluate(self.model, others).predicted
+        if named.any():
+            own = records.take(np.flatnonzero(named).tolist())
+            prediction[named], around = self._around(own)
+            found |= around
+        return {**found, "prediction": prediction}
+
+    def _around(self, records: Records) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The predicted classes, and what each record's input neighbourhood looks like."""
+        model, settings = self.model, self.settings
+        stability = noise_stability(
+            model, records, self.sigmas, copies=settings.copies, seed=settings.seed
+        )
+        plain = stability.evaluation
+        found = {"stability": stability.share.T}
+        found |= {name: getattr(plain, name) for name in ("margin", "loss", "entropy")}
+        found["gradient_norm"] = curves.input_gradient_norm(model, records)
+        if settings.curvature is not None:
+            of = CURVED[settings.curvature]
+            if self.exact:
+                bent = curves.piecewise_linear_curvature(model, records, of=of)
+            else:
+                how = {"probes": settings.probes, "seed": settings.seed}
+                bent = curves.curvature(model, records, of=of, **how)
+            found |= {column: getattr(bent, name) for column, name in CURVATURE.items()}
+        return plain.predicted, found
+
+    def _columns(self, parts: list[str], mask: np.ndarray) -> dict[str, np.ndarray]:
+        """What was measured of each named record, in the order of the data."""
+        store, parts_named = self.store, [p for p in parts if self.store[p]["named"].any()]
+        found = {name: join(store, parts, name)[mask] for name in ("label", "prediction")}
+        found |= {name: join(store, parts_named, name) for name in ("margin", "loss", "entropy")}
+        names = ["content", *(f"content_at_{sigma:g}" for sigma in self.sigmas[1:])]
+        found |= dict(zip(names, join(store, parts_named, "stability").T, strict=True))
+        later = ["gradient_norm", *(CURVATURE if self.settings.curvature else ())]
+        return found | {name: join(store, parts_named, name) for name in later}
+
+    def _balls(self, parts: list[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """How the balls over the data were found; α by label and by prediction."""
+        if self.no_balls:
+            return {"omitted": self.no_balls}, {}
+        neighbours, store = self.settings.neighbours, self.store
+        names = ("label", "prediction")
+        classes = {name: join(store, parts, name) for name in names}
+        if "balls" not in store:
+            points = join_embeddings(store, parts)
+            of = np.flatnonzero(join(store, parts, "named"))
+            if len(points) <= MAX_EXACT:
+                balls = near.nearest(points, neighbours=neighbours, of=of)
+            else:
+                balls = near.nearest_approximate(
+                    points, neighbours=neighbours, of=of, seed=self.settings.seed
+                )
+            recall = np.array(np.nan if balls.recall is None else balls.recall)
+            content = {name: information_content(balls, classes[name]) for name in names}
+            store["balls"] = {**content, "recall": recall, "radius": balls.radius}
+        found, among = store["balls"], len(classes["label"])
+        recall = float(found["recall"])
+        facts = {"neighbours": neighbours, "among": among, "space": "embeddings"}
+        facts |= {"exact": math.isnan(recall), "recall": None if math.isnan(recall) else recall}
+        return facts, {f"content_by_{name}": found[name] for name in names}
+
+    def _provenance(self) -> dict[str, Any]:
+        """What the numbers were made with."""
+        settings, calibrated = self.settings, not self.settings.sigma
+        return {
+            "schema": SCHEMA,
+            "job": "inspect",
+            "privacy": PRIVACY,
+            "versions": versions(),
+            "settings": asdict(settings),
+            "sigma": list(self.sigmas),
+            "sigma_given": not calibrated,
+            "stability_target": settings.stability if calibrated else None,
+            "stability": self.noise.stability if calibrated else None,
+            "curvature_exact": self.exact if settings.curvature else None,
+            "weights": state_digest(self.model.state_dict()),
+        }

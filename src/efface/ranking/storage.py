@@ -1,0 +1,174 @@
+"""What a run reads and keeps: sources of records, a shard at a time, and stores of shards' results.
+
+Sources: records in memory, or a table whose files are read as they are needed. Stores: a plain
+dict, or a folder from which a stopped run resumes.
+"""
+
+import io
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from efface.errors import InputError
+from efface.io.atomic import write_whole
+from efface.io.features import FeatureSpec, Inputs
+from efface.io.preprocessing import Preprocessing
+from efface.io.table import Table
+from efface.types import Records
+
+BLOCK = 65_536
+"""Rows of a table parsed at once to find the bounds of its columns."""
+
+Arrays = Mapping[str, np.ndarray]
+KEY = "key.json"
+
+
+@dataclass(frozen=True, eq=False)
+class MemorySource:
+    """Records in memory."""
+
+    records: Records
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The id of each row."""
+        return self.records.ids
+
+    def read(self, rows: Sequence[int]) -> tuple[Records, tuple[int, ...]]:
+        """The records of these rows that are readable and labelled, and their rows; in order."""
+        return self.records.take(rows), tuple(rows)
+
+    def values(self, row: int) -> dict[str, str]:
+        """A record's values by column, as text; empty where it is an image."""
+        x = self.records.x[row]
+        return {} if x.ndim > 1 else {str(at): f"{v:.4g}" for at, v in enumerate(x.tolist())}
+
+
+@dataclass(frozen=True, eq=False)
+class TableSource:
+    """Records of a table whose files are read a shard at a time; methods as ``MemorySource``."""
+
+    table: Table
+    preprocessing: Preprocessing | FeatureSpec
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The id of each row."""
+        return self.table.ids
+
+    def read(self, rows: Sequence[int]) -> tuple[Records, tuple[int, ...]]:
+        """A row is read the same in any company: bounds are those of the whole table."""
+        if not isinstance(self.preprocessing, FeatureSpec):
+            records, lost = self.table.readable(rows, self.preprocessing)
+            return records, tuple(row for row in rows if self.table.ids[row] not in set(lost))
+        labelled = [row for row in rows if self.table.labels[row] >= 0]
+        found = self._inputs(labelled, self.preprocessing)
+        pairs = zip(labelled, found.wrong, strict=True)
+        kept = tuple(row for row, wrong in pairs if wrong is None)
+        ids, y = tuple(self.table.ids[row] for row in kept), self.table.labels[list(kept)]
+        low, high = self._bounds
+        return Records(x=found.x, y=torch.from_numpy(y), ids=ids, low=low, high=high), kept
+
+    def values(self, row: int) -> dict[str, str]:
+        """The cells of the columns that go into the model."""
+        if not isinstance(self.preprocessing, FeatureSpec):
+            return {}
+        cells = self.table.dataset[row]
+        return {name: str(cells[name]) for name in self.preprocessing.columns}
+
+    def _inputs(self, rows: Sequence[int], spec: FeatureSpec) -> Inputs:
+        """Cut before parsing: else the whole table would be parsed again for each shard."""
+        return spec.inputs(cast("Any", self.table.dataset.select(rows)), range(len(rows)))
+
+    @cached_property
+    def _bounds(self) -> tuple[Tensor, Tensor]:
+        """Minimum and maximum of each column of the whole table."""
+        spec, n = cast("FeatureSpec", self.preprocessing), len(self.table)
+        parts = [self._inputs(range(s, min(s + BLOCK, n)), spec) for s in range(0, n, BLOCK)]
+        low, high = [part.low for part in parts], [part.high for part in parts]
+        return torch.stack(low).amin(0), torch.stack(high).amax(0)
+
+
+Source = MemorySource | TableSource
+
+
+class FolderStore:
+    """Arrays of finished shards by name, one file each, whole or absent.
+
+    Opening resumes from what an earlier run of the same ``key`` (all that the arrays depend on, as
+    JSON) left in ``folder``, and else starts it empty. Raises InputError for a folder with anything
+    that no such run writes.
+    """
+
+    def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
+        self.folder = folder
+        text, path = json.dumps(key, sort_keys=True, indent=1), folder / KEY
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            return
+        contents = folder.iterdir() if folder.is_dir() else [folder] if folder.exists() else []
+        for other in contents:
+            if not other.is_file() or not any(e in other.name for e in (".npz", ".npy", ".json")):
+                raise InputError(
+                    f"a folder of a stopped inspection, or none, at {folder}",
+                    f"{other.name} in it",
+                    "Move it away; its contents are not touched.",
+                )
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, mode=0o700)  # it holds embeddings and labels
+        write_whole(path, text.encode())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.folder.glob("[0-9]*.npz"))
+
+    def __contains__(self, name: str) -> bool:
+        return self._file(name).is_file()
+
+    def __setitem__(self, name: str, arrays: Arrays) -> None:
+        sink = io.BytesIO()
+        np.savez(sink, **dict(arrays))  # type: ignore[arg-type]
+        write_whole(self._file(name), sink.getvalue())
+
+    def __getitem__(self, name: str) -> Arrays:
+        """Lazy: an array is read when it is taken, and the file is closed with the mapping."""
+        return cast("Arrays", np.load(self._file(name), allow_pickle=False))
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.npz"
+
+
+Store = dict[str, Arrays] | FolderStore
+
+
+def join(store: Store, parts: Sequence[str], array: str) -> np.ndarray:
+    """One array of all parts, one part after another."""
+    return np.concatenate([store[part][array] for part in parts])
+
+
+def join_embeddings(store: Store, parts: Sequence[str]) -> np.ndarray:
+    """As ``join`` for embeddings, which may not fit in memory: those of a folder go to a file."""
+    shapes = [store[part]["embeddings"].shape for part in parts]
+    shape = (sum(rows for rows, _ in shapes), shapes[0][1])
+    if isinstance(store, FolderStore):
+        path = store.folder / "embeddings.npy"
+        whole = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    else:
+        whole = np.empty(shape, np.float32)
+    end = 0
+    for part, (rows, _) in zip(parts, shapes, strict=True):
+        begin, end = end, end + rows
+        whole[begin:end] = store[part]["embeddings"]
+    return whole
+
+
+def remove(folder: Path) -> None:
+    """Remove a store; the key goes first, so that half a folder is never taken for a whole one."""
+    (folder / KEY).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)

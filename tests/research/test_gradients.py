@@ -1,0 +1,199 @@
+"""Gradients of the loss by the input and the weights, against closed forms and loops."""
+
+import copy
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from efface.errors import InputError
+from efface.metrics.measure import evaluate
+from efface.ranking.curvature import input_gradient_norm, loss
+from efface.testing.nets import net_of, records_for
+from efface.types import Records
+from research.gradients import (
+    dense_curvature,
+    error_norm,
+    loss_curvature,
+    passes_each_way,
+    weight_gradient_norm,
+)
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from probe_promises import passes_of, untouched
+
+GRADIENTS = {
+    "input": (input_gradient_norm, 1),
+    "curvature": (partial(loss_curvature, step=0.1), 2),
+    "weights": (weight_gradient_norm, 1),
+}
+each_gradient = pytest.mark.parametrize(("measure", "passes"), GRADIENTS.values(), ids=GRADIENTS)
+
+
+@pytest.fixture(scope="module")
+def some(digits):
+    """Digits, some of which the tiny net never saw."""
+    return digits.take(range(290, 310))
+
+
+def unit(weight):
+    """One sigmoid unit without bias."""
+    net = nn.Sequential(nn.Linear(len(weight), 1, bias=False))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor(weight)[None])
+    return net
+
+
+@each_gradient
+def test_the_model_is_not_changed_and_the_passes_are_those_declared(
+    tiny_net, some, random_state_kept, measure, passes
+):
+    found = untouched(lambda model: measure(model, some), tiny_net, random_state_kept)
+    assert (found > 0).all()
+    counted = passes_of(lambda model: measure(model, some), tiny_net)
+    assert counted == passes_each_way(some, passes)
+
+
+@each_gradient
+def test_a_record_has_the_same_number_in_any_order(tiny_net, some, measure, passes):  # noqa: ARG001
+    order = np.random.default_rng(0).permutation(len(some))
+    shuffled = measure(tiny_net, some.take(order.tolist()))
+    np.testing.assert_allclose(shuffled, measure(tiny_net, some)[order], rtol=1e-4)
+
+
+def test_gradient_norms_are_those_of_a_backward_pass_one_record_at_a_time(tiny_net, some):
+    """By torch's cross-entropy in double precision; every weight's ``.grad`` squared, summed."""
+    net, by_input, by_weights = copy.deepcopy(tiny_net).double(), [], []
+    for row in range(len(some)):
+        net.zero_grad()
+        x = some.x[row : row + 1].double().requires_grad_()
+        nn.functional.cross_entropy(net(x), some.y[row : row + 1]).backward()
+        by_input.append(float(x.grad.norm()))
+        by_weights.append(sum(float(w.grad.square().sum()) for w in net.parameters()) ** 0.5)
+    np.testing.assert_allclose(input_gradient_norm(tiny_net, some), by_input, rtol=1e-3)
+    np.testing.assert_allclose(weight_gradient_norm(tiny_net, some), by_weights, rtol=1e-3)
+
+
+def test_the_gradient_by_the_weights_of_one_layer_is_known():
+    """(p - onehot) xᵀ for its weights and p - onehot for its bias: ‖p - onehot‖ √(‖x‖² + 1)."""
+    net, x = net_of("table")[3], torch.linspace(-1, 1, 80).reshape(5, 16)
+    some = Records(x, torch.arange(5))
+    seen = evaluate(net, some)
+    expected = error_norm(seen.probabilities, seen.y) * np.sqrt((x**2).sum(1).numpy() + 1)
+    np.testing.assert_allclose(weight_gradient_norm(net, some), expected, rtol=1e-5)
+
+
+class Spare(nn.Module):
+    """A model with a layer that nothing goes through."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.unused = net, nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_frozen_weights_count_and_unused_ones_do_not():
+    net, some = unit([1.0, -2.0]), Records(torch.tensor([[3.0, 1.0]]), torch.tensor([1]))
+    expected = weight_gradient_norm(net, some)
+    spare = Spare(net).requires_grad_(requires_grad=False)
+    np.testing.assert_array_equal(weight_gradient_norm(spare, some), expected)
+
+
+@pytest.mark.parametrize("step", [0.01, 0.5, 4.0])
+def test_the_loss_curvature_of_a_sigmoid_unit_is_known(step):
+    """∇l = -S(-w·x) w, and z = -step sign(w)/√d: a step of another length is another number."""
+    weight, x = np.array([1.0, -2.0, 0.5]), np.array([[0.3, 0.2, -0.5], [2.0, -2.0, 1.0]])
+    z = -step * np.sign(weight) / np.sqrt(3)
+    here, there = (1 / (1 + np.exp(at @ weight)) for at in (x, x + z))
+    expected = np.abs(there - here) * np.linalg.norm(weight)
+    some = Records(torch.tensor(x, dtype=torch.float32), torch.tensor([1, 1]))
+    found = loss_curvature(unit(weight.tolist()), some, step=step)
+    np.testing.assert_allclose(found, expected, rtol=2e-4)
+
+
+def test_a_feature_without_gradient_takes_no_part_in_the_step():
+    """Of two features one counts: the step is as long as without the other."""
+    two, one = (Records(torch.tensor([x]), torch.tensor([0])) for x in ([0.5, 7.0], [0.5]))
+    found = loss_curvature(unit([2.0, 0.0]), two, step=0.3)
+    np.testing.assert_allclose(found, loss_curvature(unit([2.0]), one, step=0.3), rtol=1e-5)
+
+
+def test_a_short_step_shows_the_hessian_of_a_model():
+    """Over its length it is ‖Hz‖/‖z‖, H taken whole by torch in double precision."""
+    net, some = net_of("layer norm").double(), records_for("layer norm").take(range(5))
+    found = loss_curvature(net, some, step=1e-5) / 1e-5
+    for row in range(5):
+        x, y = some.x[row : row + 1].double(), some.y[row : row + 1]
+
+        def own(x, y=y):
+            return nn.functional.cross_entropy(net(x), y)
+
+        z = torch.func.grad(own)(x).sign().flatten()
+        hessian = torch.autograd.functional.hessian(own, x).reshape(64, 64)
+        assert found[row] == pytest.approx(
+            float((hessian @ z / z.norm()).norm().detach()), rel=1e-3
+        )
+
+
+def test_a_step_uphill_turns_the_gradient_no_more_than_the_whole_hessian_can():
+    """‖Hz‖ ≤ ‖H‖_F ‖z‖ for a short step."""
+    net, some = net_of("layer norm"), records_for("layer norm").take(range(8))
+    whole = dense_curvature(net, some, of=loss).hessian_norm
+    assert (loss_curvature(net, some, step=1e-2) <= 1.01e-2 * whole).all()
+
+
+def test_the_error_norm_is_known_at_its_ends():
+    """Sure and right 0, sure and wrong √2, of four classes alike √(3/4); by hand else."""
+    p = np.array([[1.0, 0, 0, 0], [1, 0, 0, 0], [0.25] * 4, [0.1, 0.2, 0.3, 0.4]])
+    found = error_norm(p, np.array([0, 2, 3, 1]))
+    expected = [0, 2**0.5, 0.75**0.5, (0.01 + 0.64 + 0.09 + 0.16) ** 0.5]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_the_error_norm_is_the_gradient_by_the_outputs(tiny_net, some):
+    seen = evaluate(tiny_net, some)
+    answers = torch.tensor(seen.logits).double().requires_grad_()
+    nn.functional.cross_entropy(answers, some.y, reduction="sum").backward()
+    found = error_norm(seen.probabilities, seen.y)
+    np.testing.assert_allclose(found, answers.grad.norm(dim=1).numpy(), rtol=1e-6)
+
+
+BROKEN = unit([float("nan"), 1.0]), Records(torch.ones(3, 2), torch.tensor([0, 1, 1]))
+
+
+def test_inputs_without_a_gradient_are_refused_in_words(tiny_net, some):
+    even, multiclass = np.full((2, 4), 0.25), "Wanted multiclass records (one class of several"
+    cases = [
+        (lambda s=step: loss_curvature(tiny_net, some, step=s), f"a step above 0. Got {step}.")
+        for step in (0.0, -1.0, float("nan"))
+    ] + [
+        (
+            lambda: error_norm(even, np.array([0, 4])),
+            "Wanted labels from 0 to 3. Got labels from 0",
+        ),
+        (
+            lambda: error_norm(even, np.array([], np.int64)),
+            "Wanted the same records on all sides. Got probabilities 2, y 0.",
+        ),
+    ]
+    for measure, _ in GRADIENTS.values():
+        cases += [
+            (
+                lambda m=measure, k=kind: m(net_of(k), records_for(k)),
+                f"{multiclass} each). Got {kind}.",
+            )
+            for kind in ("regression", "multilabel")
+        ]
+        cases.append((lambda m=measure: m(tiny_net, some.take([])), "Wanted at least one record."))
+        broken = "Wanted finite numbers for gradients. Got 3 of 3 that are nan or infinite."
+        cases.append((lambda m=measure: m(*BROKEN), broken))
+    for call, text in cases:
+        with pytest.raises(InputError) as error:
+            call()
+        assert text in str(error.value)
