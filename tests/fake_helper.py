@@ -1,4 +1,4 @@
-"""What ``fake_cells`` imports: its text counts for their addresses."""
+"""What ``fake_jobs`` imports: its text counts for their addresses."""
 
 
 def doubled(n):

@@ -1,6 +1,6 @@
 """How often the evidence flags a truly retrained model of photographs: each of ten, nine beside it.
 
-    EFFACE_DATA=… python research/benchmarks/alarms_cifar.py STORE    # research/results/alarms_cifar.json, six minutes
+    EFFACE_DATA=… python -m research.benchmarks.alarms_cifar STORE    # research/results/alarms_cifar.json, six minutes
 
 The request and the retrained models are those of like_retrained.py; each is the new model once, the
 others are what tier T3 has. So ten are counted that are not independent. 3,000 of the holdout's half
@@ -16,22 +16,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from every_method import scored
-from like_retrained import RETRAINED, retrained
 
-from efface.cells.cell import Cell
-from efface.cells.models import members, model_of, parts_of
-from efface.cells.reduce import rows_by
 from efface.manifest import versions
 from efface.report import collect
 from efface.report.alarms import alarms
 from efface.types import Split, split_holdout
+from efface.grid import Job
+from efface.types import Split
+from research.benchmarks.every_method import scored
+from research.benchmarks.like_retrained import RETRAINED, retrained
+from research.reduce import rows_by
+from research.trained import members, model_of, parts_of
 
 TIERS = ("T0", "T1", "T2", "T3")
 HOLDOUT, RETAIN = 3_000, 1_500
 
 
-def model(store: str, cell: Cell) -> torch.nn.Module:
+def model(store: str, cell: Job) -> torch.nn.Module:
     """The net of a cell that kept its weights."""
     return model_of(cell.settings, Path(store, cell.id)).eval()
 
@@ -66,7 +67,7 @@ def main(store: str) -> None:
         found.append({"model": name, "alarms": said, "least": least})
         print(json.dumps(found[-1]), flush=True)
     record = {
-        "command": "python research/benchmarks/alarms_cifar.py STORE",
+        "command": "python -m research.benchmarks.alarms_cifar STORE",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "ids": [retrained(number).id for number in range(RETRAINED)],

@@ -1,6 +1,6 @@
 """Workers and runners of cells that are killed at random moments: the counts.
 
-    python research/benchmarks/cells_kills.py     # research/results/cells.json and .md; minutes
+    python -m research.benchmarks.cells_kills     # research/results/cells.json and .md; minutes
 
 The code is that of the slow test (tests/cell_kills.py): it ends with an error at the first record
 that is lost, changed, half or doubled. Seeds are fixed; the moments of the kills are times.
@@ -17,7 +17,7 @@ from efface.manifest import versions
 
 SCRIPT = Path(__file__).parent.parent / "tests" / "cell_kills.py"
 KILLS = 50
-COMMAND = "python research/benchmarks/cells_kills.py"
+COMMAND = "python -m research.benchmarks.cells_kills"
 
 TEXT = """# Cells: nothing lost, nothing counted twice
 

@@ -1,9 +1,9 @@
 """Three requests on a real net, two methods, each beside its own true retrain.
 
-    EFFACE_DATA=… python research/benchmarks/cifar10_requests.py train     # base and three retrained models
-    EFFACE_DATA=… python research/benchmarks/cifar10_requests.py forget    # six requests, resumable
-    EFFACE_DATA=… python research/benchmarks/cifar10_requests.py score     # research/results/cifar10/table.{json,md}
-    python research/benchmarks/cifar10_requests.py table                   # the table from the records alone
+    EFFACE_DATA=… python -m research.benchmarks.cifar10_requests train     # base and three retrained models
+    EFFACE_DATA=… python -m research.benchmarks.cifar10_requests forget    # six requests, resumable
+    EFFACE_DATA=… python -m research.benchmarks.cifar10_requests score     # research/results/cifar10/table.{json,md}
+    python -m research.benchmarks.cifar10_requests table                   # the table from the records alone
 
 What is scored: the second half of the test images (the method and the guard have seen the first),
 the forget records, and 10,000 of the training images that stay.
@@ -116,7 +116,7 @@ def score() -> None:
         lines += _scored(request, parts, forget_classes)
     RESULTS.mkdir(parents=True, exist_ok=True)
     record = {
-        "command": "python research/benchmarks/cifar10_requests.py score",
+        "command": "python -m research.benchmarks.cifar10_requests score",
         "versions": versions(),
     }
     text = json.dumps({**record, "rows": lines}, indent=1)

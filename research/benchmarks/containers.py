@@ -1,13 +1,12 @@
 """Container by container: in, out, and read again by the library that wrote it.
 
-    python research/benchmarks/containers.py     # writes research/results/containers.json and .md
+    python -m research.benchmarks.containers     # writes research/results/containers.json and .md
 
 The files are made by their own libraries, with random weights; the cases are those of the tests.
 """
 
 import copy
 import json
-import sys
 import tempfile
 import time
 from importlib.metadata import version
@@ -15,11 +14,9 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from containers import CASES, SIDE
-
 from efface.io.model import load_model
 from efface.task import logits
+from tests.containers import CASES, SIDE
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "lightning", "safetensors")
 
@@ -71,7 +68,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             cells[case.name] = cell(case, Path(folder))
     record = {
-        "command": "python research/benchmarks/containers.py",
+        "command": "python -m research.benchmarks.containers",
         "date": time.strftime("%Y-%m-%d"),
         "versions": {name: version(name) for name in PACKAGES},
         "cells": cells,
@@ -81,7 +78,7 @@ def main() -> None:
         "# Containers: in, out, and read again by their own library",
         "",
         (
-            f"{time.strftime('%Y-%m-%d')}, `python research/benchmarks/containers.py`. Untouched: files that came back byte "
+            f"{time.strftime('%Y-%m-%d')}, `python -m research.benchmarks.containers`. Untouched: files that came back byte "
             "for byte, and whether every tensor did. Changed: the greatest difference between "
             "the answers of the student and of its file, read by its own library."
         ),

@@ -1,6 +1,6 @@
 """How far estimated curvature is off its exact value, by the number of probes.
 
-    python research/benchmarks/curvature_estimates.py     # under a minute; research/results/curvature_estimates.json and .md
+    python -m research.benchmarks.curvature_estimates     # under a minute; research/results/curvature_estimates.json and .md
 
 400 handwritten digits and a small convolutional net that has learned 300 of them; g is the log-probability
 of the label. z: how many of its own stated errors an estimate is off.
@@ -44,7 +44,7 @@ def main() -> None:
     exact = piecewise_linear_curvature(net, records)
     rows = [row(curvature(net, records, probes=n), exact) for n in PROBES]
     record = {
-        "command": "python research/benchmarks/curvature_estimates.py",
+        "command": "python -m research.benchmarks.curvature_estimates",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "records": len(records),

@@ -1,6 +1,6 @@
 """How the defaults of both methods were chosen: on a model and forget sets that nothing scores.
 
-    EFFACE_DATA=… python research/benchmarks/defaults.py     # writes research/results/defaults.json; about two hours
+    EFFACE_DATA=… python -m research.benchmarks.defaults     # writes research/results/defaults.json; about two hours
 
 The model is the CIFAR-10 recipe at seed 1 and 16 epochs; the forget sets are the class ship and 100
 random records. 3,000 training images that stay and 4,000 test images say what was lost.

@@ -1,6 +1,6 @@
 """Defects of published code beside the correct form, on the class request of every_method.py.
 
-    EFFACE_DATA=… python research/benchmarks/defects.py STORE     # research/results/defects.json and .md
+    EFFACE_DATA=… python -m research.benchmarks.defects STORE     # research/results/defects.json and .md
 
 A row differs from the first of its table in the defect that it names. GKT's is in gkt_curve.py, a curve for each form.
 """
@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from every_method import columns_of, read, scored
 from torch import nn
 
-from efface.cells import run
-from efface.cells.cell import Cell
-from efface.cells.describe import unlearning
 from efface.manifest import versions
+from efface.grid import Job, run
 from efface.methods.boundary_shrink import boundary_shrink
 from efface.metrics.gap import gap
 from efface.types import Callback, Split
+from research.benchmarks.every_method import columns_of, read, scored
+from research.jobs import unlearning
 
 
 def clamped_as_pixels(
@@ -45,7 +44,7 @@ class Form:
     retain: bool = False
 
     @property
-    def cell(self) -> Cell:
+    def job(self) -> Job:
         """On the class request, without a guard."""
         request = scored("class")
         own = getattr(sys.modules[__name__], self.method, None)
@@ -156,7 +155,7 @@ def main(store: str) -> None:
     """Make the cells, the record and the page."""
     run([form.cell for forms in FORMS.values() for form in forms], store, processes=1)
     record = {
-        "command": "python research/benchmarks/defects.py STORE",
+        "command": "python -m research.benchmarks.defects STORE",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "retrained": columns_of(

@@ -1,9 +1,9 @@
 """Every method once on a class, a sub-class and random records, beside a true retrain, as cells.
 
-    EFFACE_DATA=… python research/benchmarks/every_method.py STORE published   # as they come; goes on where stopped
-    EFFACE_DATA=… python research/benchmarks/every_method.py STORE tuning      # other strengths, other requests
-    EFFACE_DATA=… python research/benchmarks/every_method.py STORE tuned       # the best of these, scored
-    EFFACE_DATA=… python research/benchmarks/every_method.py STORE records     # research/results/every_method.json
+    EFFACE_DATA=… python -m research.benchmarks.every_method STORE published   # as they come; goes on where stopped
+    EFFACE_DATA=… python -m research.benchmarks.every_method STORE tuning      # other strengths, other requests
+    EFFACE_DATA=… python -m research.benchmarks.every_method STORE tuned       # the best of these, scored
+    EFFACE_DATA=… python -m research.benchmarks.every_method STORE records     # research/results/every_method.json
 
 The models are those of jit_requests.py. Settings are chosen on base model 0 and on requests that
 nothing is scored on; what is scored is the first request of each task on base model 1.
@@ -21,17 +21,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jit_requests import FIRST, TASKS, Request, requests
-from jit_tables import untouched
 
-from efface.cells import read, run
-from efface.cells.cell import Cell
-from efface.cells.describe import unlearning
-from efface.cells.reduce import columns_of
-from efface.cells.store import is_done
 from efface.manifest import versions
 from efface.methods import METHODS
 from efface.metrics.gap import gap
+from efface.grid import Job, is_done, read, run
+from research.benchmarks.jit_requests import FIRST, TASKS, Request, requests
+from research.benchmarks.jit_tables import untouched
+from research.jobs import unlearning
+from research.reduce import columns_of
 
 PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
 SCORED_SEED = 1
@@ -67,7 +65,7 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def cell(self) -> Cell:
+    def job(self) -> Job:
         """The method sees of the split what it says that it sees, and no guard stands over it."""
         return unlearning(
             self.request.base,
@@ -121,7 +119,7 @@ def tuning(task: str, store: str) -> Iterator[list[Row]]:
         yield [row for _, row in waiting]
         further = []
         for search, row in waiting:
-            if not is_done(store, row.cell.id):
+            if not is_done(store, row.job.id):
                 continue  # a search that was stopped goes no further
             with contextlib.suppress(StopIteration):
                 further.append((search, search.send(scores(row, store))))
@@ -138,7 +136,7 @@ def collapsed(task: str, name: str, store: str) -> bool:
     """As it comes it loses ten points and more of D_r, or all sense."""
     request = scored(task)
     row = Row("published", request, name, own(name, request))
-    if not is_done(store, row.cell.id):
+    if not is_done(store, row.job.id):
         return False
     said = scores(row, store)
     return not said["finite"] or said["lost"] > COLLAPSE
@@ -179,7 +177,7 @@ def best(task: str, store: str) -> dict[str, dict[str, Any]]:
     """Of each method the strength of the least gap among those that lose two points at most."""
     found: dict[str, tuple[float, dict[str, Any]]] = {}
     for row in itertools.chain.from_iterable(tuning(task, store)):
-        if not is_done(store, row.cell.id):
+        if not is_done(store, row.job.id):
             continue
         said = scores(row, store)
         bearable = said["finite"] and said["lost"] <= BEARABLE
@@ -191,7 +189,7 @@ def best(task: str, store: str) -> dict[str, dict[str, Any]]:
 def scores(row: Row, store: str) -> dict[str, Any]:
     """Columns, gap to the retrained model, what was lost of D_r, seconds and passes."""
     forget_classes = bool(row.request.forget_classes)
-    record = read(store, row.cell)
+    record = read(store, row.job)
     found = record.statistics
     target = columns_of(
         read(store, row.request.retrained).statistics, forget_classes=forget_classes
@@ -216,7 +214,7 @@ def rows(store: str) -> list[Row]:
     everything = [row for task in TASKS for row in published(task)]
     everything += [row for task in TASKS for rows in tuning(task, store) for row in rows]
     everything += [row for task in TASKS for row in tuned(task, store)]
-    return [row for row in everything if is_done(store, row.cell.id)]
+    return [row for row in everything if is_done(store, row.job.id)]
 
 
 def as_records(store: str) -> dict[str, Any]:
@@ -240,13 +238,13 @@ def as_records(store: str) -> dict[str, Any]:
             "seed": row.request.seed,
             "method": row.method,
             "settings": row.settings,
-            "id": row.cell.id,
+            "id": row.job.id,
             **scores(row, store),
         }
         for row in rows(store)
     ]
     return {
-        "command": "python research/benchmarks/every_method.py STORE published, tuning, tuned and records",
+        "command": "python -m research.benchmarks.every_method STORE published, tuning, tuned and records",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "models": models,
@@ -261,10 +259,10 @@ def main(store: str, what: str) -> None:
     elif what == "tuning":
         for task in TASKS:
             for found in tuning(task, store):
-                run([row.cell for row in found], store, processes=PROCESSES)
+                run([row.job for row in found], store, processes=PROCESSES)
     else:
         made = {"published": published, "tuned": partial(tuned, store=store)}[what]
-        run([row.cell for task in TASKS for row in made(task)], store, processes=PROCESSES)
+        run([row.job for task in TASKS for row in made(task)], store, processes=PROCESSES)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The table of every method, from research/results/every_method.json alone.
 
-python research/benchmarks/every_method_show.py     # research/results/every_method.md and .svg
+python -m research.benchmarks.every_method_show     # research/results/every_method.md and .svg
 """
 
 import json
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from every_method import BEARABLE
 
-from efface.cells.reduce import columns_of
 from efface.methods import BUILT_IN
 from efface.metrics.gap import gap
+from research.benchmarks.every_method import BEARABLE
+from research.reduce import columns_of
 
 mpl.use("svg")
 from matplotlib import pyplot as plt

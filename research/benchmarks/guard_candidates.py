@@ -1,6 +1,6 @@
 """Which drift on which synthetic inputs tells best that a model lost accuracy; fitting nets alone.
 
-    EFFACE_DATA=… python research/benchmarks/guard_candidates.py --out results
+    EFFACE_DATA=… python -m research.benchmarks.guard_candidates --out results
 
 Each unguarded run of the fitting nets is made again and looked at on ten kinds of inputs by five
 statistics. For each pair: the area under the ROC curve on each data set, and missed and false
@@ -14,9 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from guard_damage import TASKS, damaged, runs
-from guard_detector import LOST, code_version
-from guard_models import NETS, Net, request, trained
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,6 +21,9 @@ from torch.nn import functional
 from efface.guard import Guard, synthetic_inputs
 from efface.methods.parts.neighbours import perspective
 from efface.types import Split
+from research.benchmarks.guard_damage import TASKS, damaged, runs
+from research.benchmarks.guard_detector import LOST, code_version
+from research.benchmarks.guard_models import NETS, Net, request, trained
 
 
 def kinds(model: nn.Module, split: Split, seed: int) -> dict[str, Tensor]:

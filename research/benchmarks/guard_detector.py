@@ -1,7 +1,7 @@
 """The guard without a holdout as a detector of lost accuracy: fit on some nets, scored on others.
 
-    EFFACE_DATA=… python research/benchmarks/guard_detector.py --purpose fit
-    EFFACE_DATA=… python research/benchmarks/guard_detector.py --purpose score --out results
+    EFFACE_DATA=… python -m research.benchmarks.guard_detector --purpose fit
+    EFFACE_DATA=… python -m research.benchmarks.guard_detector --purpose score --out results
 
 Each run leaves one line in the folder of runs, and a run that has its line is not made again. A run
 is made without a guard; then the guard, which has the model and the forget records alone, looks at
@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from guard_damage import TASKS, damaged, runs
-from guard_models import NETS, Net, accuracy, request, trained, unseen
 from scipy.stats import beta
 from torch import nn
 
 from efface import __version__
 from efface.guard import Guard
+from research.benchmarks.guard_damage import TASKS, damaged, runs
+from research.benchmarks.guard_models import NETS, Net, accuracy, request, trained, unseen
 
 HEAD = """# The guard without a holdout, as a detector
 

@@ -1,10 +1,10 @@
 """Which records matter: what stands in for what a record told the model, and how well.
 
-    EFFACE_DATA=… python research/benchmarks/information.py STORE NAME columns   # research/results/information/NAME.npz
-    EFFACE_DATA=… python research/benchmarks/information.py STORE NAME groups    # …/NAME_groups.json
-    EFFACE_DATA=… python research/benchmarks/information.py STORE NAME cells     # goes on where stopped
-    EFFACE_DATA=… python research/benchmarks/information.py STORE NAME records   # …/NAME.json, NAME_halves.npz
-    python research/benchmarks/information_show.py                               # research/results/information.md
+    EFFACE_DATA=… python -m research.benchmarks.information STORE NAME columns   # research/results/information/NAME.npz
+    EFFACE_DATA=… python -m research.benchmarks.information STORE NAME groups    # …/NAME_groups.json
+    EFFACE_DATA=… python -m research.benchmarks.information STORE NAME cells     # goes on where stopped
+    EFFACE_DATA=… python -m research.benchmarks.information STORE NAME records   # …/NAME.json, NAME_halves.npz
+    python -m research.benchmarks.information_show                               # research/results/information.md
 
 NAME is ``cifar10`` (8,000 images, quarter VGG11) or ``digits``. Models on random halves tell what
 leaving a record out changes; models without a whole group of records tell what its removal does.
@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from information_models import SETTINGS, half, halves, looked_at, whole, without
 from scipy.special import expit
 from torch import nn
 
-from efface.cells import read, run
-from efface.cells.models import model_of, parts_of
 from efface.manifest import versions
+from efface.grid import read, run
 from efface.methods.parts.head import features_of
 from efface.metrics.measure import evaluate
 from efface.ranking.content import STABILITY, information_content, noise_stability
@@ -47,6 +45,8 @@ from research.leave_out import (
     memorisation,
     removal,
 )
+from research.benchmarks.information_models import SETTINGS, half, halves, looked_at, whole, without
+from research.trained import model_of, parts_of
 
 RESULTS = Path("research/results/information")
 SIGMAS = (0.05, 0.1, 0.12, 0.15, 0.2, 0.3, 0.4, 0.5)
@@ -133,7 +133,7 @@ def truths(store: str, name: str) -> dict[str, np.ndarray]:
     count = SETTINGS[name].halves
     records, member, odds = halves(store, name, count)
     log_p = -np.logaddexp(0, -odds)
-    margins = np.stack([r.margins["train.margin"] for r in records])
+    margins = np.stack([r.arrays["train.margin"] for r in records])
     gain, memory = (
         information_gain(log_p, member),
         memorisation(correct_from(margins), member),
@@ -171,11 +171,11 @@ def answers_of(store: str, name: str, count: int) -> np.ndarray:
 def removals(store: str, name: str, made: dict[str, list[int]]) -> dict[str, Any]:
     """What removing each group did: to its own records, to all that stay, and to unseen ones."""
     setting = SETTINGS[name]
-    them = [read(store, whole(name, number)).margins for number in range(setting.whole)]
+    them = [read(store, whole(name, number)).arrays for number in range(setting.whole)]
     found = {}
     for key, rows in made.items():
         cells = [without(name, rows, number) for number in range(setting.again)]
-        again = [read(store, cell).margins for cell in cells]
+        again = [read(store, cell).arrays for cell in cells]
         found[key] = {
             "ids": [cell.id for cell in cells],
             "records": len(rows),
@@ -223,7 +223,7 @@ def _as_json(found: Removal) -> dict[str, float]:
 def about(name: str, what: str) -> dict[str, Any]:
     """What every record of this page says of itself."""
     return {
-        "command": f"python research/benchmarks/information.py STORE {name} {what}",
+        "command": f"python -m research.benchmarks.information STORE {name} {what}",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
     }

@@ -1,6 +1,6 @@
 """What each quantity of the information room costs: passes a record, and seconds.
 
-    python research/benchmarks/information_costs.py     # a few minutes; research/results/information_costs.json and .md
+    python -m research.benchmarks.information_costs     # a few minutes; research/results/information_costs.json and .md
 
 1,000 random images of 3 x 32 x 32 through an untrained quarter VGG11, one thread: costs depend on sizes
 alone. Passes three times: as declared, as a hook on every copy of the model counts them, and as work
@@ -104,7 +104,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = vgg_quarter(CLASSES).eval()
     record = {
-        "command": "python research/benchmarks/information_costs.py",
+        "command": "python -m research.benchmarks.information_costs",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "records": RECORDS,

@@ -1,6 +1,6 @@
 """Information content of a million feature vectors, what the search misses, and the exact search.
 
-    python research/benchmarks/information_million.py    # about ten minutes alone; research/results/information_million.md
+    python -m research.benchmarks.information_million    # about ten minutes alone; research/results/information_million.md
 
 Made-up features, 64 numbers each in single precision. "Mixture": 500 clusters, 5 to a class; a cluster
 has a mean (standard normal), 12 directions of its own along which its points spread (standard normal
@@ -152,7 +152,7 @@ def apart(part: Callable[..., dict], *arguments: object) -> dict:
 def main() -> None:
     """Time, count, and write record and page."""
     record = {
-        "command": "python research/benchmarks/information_million.py",
+        "command": "python -m research.benchmarks.information_million",
         "date": time.strftime("%Y-%m-%d"),
         "versions": {**versions(), "faiss-cpu": version("faiss-cpu")},
         "cores": os.cpu_count(),

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import per_record
 from torch import nn
 
-from efface.cells import read
-from efface.cells.cell import Cell
-from efface.cells.describe import training
-from efface.cells.models import model_of, parts_of
+from efface.grid import Job, read
 from efface.types import Records
+from research.benchmarks import per_record
+from research.jobs import training
+from research.trained import model_of, parts_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ SETTINGS = {
 }
 
 
-def half(name: str, number: int) -> Cell:
+def half(name: str, number: int) -> Job:
     """A model on a random half of the records; on the images those of per_record.py."""
     if name == "cifar10":
         return per_record.base(number)
@@ -44,20 +43,19 @@ def half(name: str, number: int) -> Cell:
     return _training(name, 800 + number, trained_on={"rows": sorted(rows.tolist())})
 
 
-def whole(name: str, number: int) -> Cell:
+def whole(name: str, number: int) -> Job:
     """A model on all records; number 0 is the one that is looked at."""
     return _training(name, 900 + number)
 
 
-def without(name: str, rows: list[int], number: int) -> Cell:
+def without(name: str, rows: list[int], number: int) -> Job:
     """A model retrained without a group."""
     return _training(name, 2_000 + number, excluded={"rows": sorted(rows)})
 
 
-def _training(name: str, seed: int, **rule: Any) -> Cell:
+def _training(name: str, seed: int, **rule: Any) -> Job:
     setting = SETTINGS[name]
-    return training(setting.recipe, setting.data, first=setting.records, seed=seed, keep_weights=True,
-                    guess_seconds=setting.seconds, **rule)  # fmt: skip
+    return training(setting.recipe, setting.data, first=setting.records, seed=seed, keep_weights=True, **rule)  # fmt: skip
 
 
 def looked_at(store: str, name: str) -> tuple[nn.Module, Records, Records]:
@@ -71,6 +69,6 @@ def looked_at(store: str, name: str) -> tuple[nn.Module, Records, Records]:
 def halves(store: str, name: str, count: int) -> tuple[list[Any], np.ndarray, np.ndarray]:
     """The first models on halves: records, who was trained on what, log-odds of the label."""
     records = [read(store, half(name, number)) for number in range(count)]
-    member = np.stack([r.margins["train.member"].astype(bool) for r in records])
-    odds = np.stack([r.margins["train.log_odds"].astype(np.float64) for r in records])
+    member = np.stack([r.arrays["train.member"].astype(bool) for r in records])
+    odds = np.stack([r.arrays["train.log_odds"].astype(np.float64) for r in records])
     return records, member, odds

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from information_models import SETTINGS
 
 from efface.metrics.per_record import u_lira
 from efface.metrics.rates import threshold
 from research.leave_out import Removal
+from research.benchmarks.information_models import SETTINGS
 
 RESULTS = Path("research/results/information")
 EXPOSED_AT = 0.01

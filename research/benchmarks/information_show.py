@@ -1,20 +1,20 @@
 """research/results/information.md and .svg, from the committed records of information.py.
 
-python research/benchmarks/information_show.py
+python -m research.benchmarks.information_show
 """
 
 from pathlib import Path
 
 import numpy as np
-from information import GROUPED, NEIGHBOURS, primary
-from information_models import SETTINGS
-from information_read import EXPOSED_AT, RESULTS, Found, group_rows
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from scipy import stats
 
 from efface.metrics.per_record import u_lira
 from research.leave_out import Removal, calibrated_threshold, least_informative_first
+from research.benchmarks.information import GROUPED, NEIGHBOURS, primary
+from research.benchmarks.information_models import SETTINGS
+from research.benchmarks.information_read import EXPOSED_AT, RESULTS, Found, group_rows
 
 WORDS = {
     "cifar10": "CIFAR-10, 8,000 images, quarter VGG11",
@@ -207,7 +207,7 @@ def page(every: list[Found]) -> str:
     """The whole page."""
     head = [
         "# Which records matter", "",
-        ("Made by `python research/benchmarks/information_show.py` from the records beside it. Spearman's rank correlation; per record its interval counts records, over groups it is "
+        ("Made by `python -m research.benchmarks.information_show` from the records beside it. Spearman's rank correlation; per record its interval counts records, over groups it is "
          "resampled groups; noise of the models that the truth is estimated by lowers all of them. All quantities are turned so that more should mean more information. "
          f"Groups: the lowest, middle and highest by {', '.join(GROUPED)} and by the gain itself (from half of the models on halves), and random ones. Removal: the mean of p(y|x) over the records, models with the group less models "
          "without it; seed noise: by how much two models of one kind are apart in that mean, pooled over the groups of one size since a group has few models. Within: the change is at most the mean of these; shows: above their greatest. "

@@ -1,8 +1,8 @@
 """What each difference between JiT's paper, its authors' code and its printed forms does, alone.
 
-    python research/benchmarks/jit_differences.py                               # digits: every difference
-    EFFACE_DATA=… python research/benchmarks/jit_differences.py photographs     # CIFAR-10: the clamps alone
-    python research/benchmarks/jit_differences_table.py                         # research/results/jit_differences.md
+    python -m research.benchmarks.jit_differences                               # digits: every difference
+    EFFACE_DATA=… python -m research.benchmarks.jit_differences photographs     # CIFAR-10: the clamps alone
+    python -m research.benchmarks.jit_differences_table                         # research/results/jit_differences.md
 
 One loop with a switch for each difference. It starts as ``jit_reference``, bit for bit, and one
 switch is turned at a time. A convolutional net without BatchNorm and with dropout, as the
@@ -253,7 +253,7 @@ def main(data: str) -> None:
         for cell in cells(request, rates[request.task], forms)
     ]
     record = {
-        "command": f"python research/benchmarks/jit_differences.py{'' if of_digits else ' photographs'}",
+        "command": f"python -m research.benchmarks.jit_differences{'' if of_digits else ' photographs'}",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "core_seconds": round(time.process_time() - began, 1),

@@ -1,6 +1,6 @@
 """The table of research/results/jit_differences*.json: means and standard deviations over base models.
 
-python research/benchmarks/jit_differences_table.py     # writes research/results/jit_differences.md
+python -m research.benchmarks.jit_differences_table     # writes research/results/jit_differences.md
 """
 
 import json

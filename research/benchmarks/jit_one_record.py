@@ -1,9 +1,9 @@
 """One mislabelled record, and 100 requests in a row.
 
-    EFFACE_DATA=… python research/benchmarks/jit_one_record.py STORE curves   # 20 minutes of one core
-    EFFACE_DATA=… python research/benchmarks/jit_one_record.py STORE row      # as long; both at once on two
-    EFFACE_DATA=… python research/benchmarks/jit_one_record.py STORE together # a minute
-    EFFACE_DATA=… python research/benchmarks/jit_one_record.py STORE table    # research/results/jit_one_record.md, .svg
+    EFFACE_DATA=… python -m research.benchmarks.jit_one_record STORE curves   # 20 minutes of one core
+    EFFACE_DATA=… python -m research.benchmarks.jit_one_record STORE row      # as long; both at once on two
+    EFFACE_DATA=… python -m research.benchmarks.jit_one_record STORE together # a minute
+    EFFACE_DATA=… python -m research.benchmarks.jit_one_record STORE table    # research/results/jit_one_record.md, .svg
 
 STORE holds the models that mislabelled_requests.py trained. A record's margin is the logit of its wrong
 label minus the greatest other one; its unseen range is where the margin of one more model that
@@ -22,13 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from mislabelled_requests import bases, unseen, wrong_labels
 from scipy import stats
 from torch import nn
 
-from efface.cells import read
-from efface.cells.models import model_of, parts_of
 from efface.errors import NotMet
+from efface.grid import read
 from efface.guard import Guard
 from efface.manifest import versions
 from efface.methods.jit import jit
@@ -36,6 +34,9 @@ from efface.methods.jit_paper import jit_paper
 from efface.methods.jit_reference import jit_reference
 from efface.task import predict, trainable_copy
 from efface.types import Action, Records, Split, split_holdout
+from efface.types import Action, Records, Split
+from research.benchmarks.mislabelled_requests import bases, unseen, wrong_labels
+from research.trained import model_of, parts_of
 
 LOOKED_AT = (1, 2, 4, 8, 16, 32, 64)
 SCORED_ON, RECORDS, FEWER = (1, 2), range(12, 24), range(12, 20)
@@ -88,7 +89,7 @@ def margins(model: nn.Module, records: Records) -> list[float]:
 def ranges(store: Path) -> list[tuple[float, float, float]]:
     """Low end, mean and high end of each record's unseen range."""
     rows = list(wrong_labels())
-    seen = [read(store, cell).margins["train.margin"][rows] for cell in unseen()]
+    seen = [read(store, cell).arrays["train.margin"][rows] for cell in unseen()]
     every = np.stack(seen).astype(float)
     n, mean = len(every), every.mean(0)
     half = stats.t.ppf(0.975, n - 1) * every.std(0, ddof=1) * (1 + 1 / n) ** 0.5
@@ -206,7 +207,7 @@ def main(store: str, what: str) -> None:
         sys.stdout.write(json.dumps(row) + "\n")
         sys.stdout.flush()
     record = {
-        "command": f"python research/benchmarks/jit_one_record.py STORE {what}",
+        "command": f"python -m research.benchmarks.jit_one_record STORE {what}",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "cpu_seconds": round(time.process_time() - began),

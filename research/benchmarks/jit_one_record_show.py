@@ -48,7 +48,7 @@ def _interval(values: list[float]) -> str:
 def _page(curves: Row, row: Row, together: Row) -> str:
     ranges = curves["ranges"]
     lines = ["# One mislabelled record, and 100 requests in a row", "",
-             ("`python research/benchmarks/jit_one_record.py STORE curves`, `row`, `together` and `table`; [figure](jit_one_record.svg). "
+             ("`python -m research.benchmarks.jit_one_record STORE curves`, `row`, `together` and `table`; [figure](jit_one_record.svg). "
               "10,000 images, of which 100 carry a wrong label that the base model learned by heart; the unseen "
               f"range of each record's margin from eight models that never saw the 100 (mean {_mean_unseen(ranges):.1f}). "
               "The form that few records take (docs/methods.md) was chosen on another base model and 12 other records of the "

@@ -1,6 +1,6 @@
 """What each part of the corrected jit does, alone, and what N buys for each estimator.
 
-    EFFACE_DATA=… python research/benchmarks/jit_parts.py STORE      # research/results/jit_parts.json, .md and .svg
+    EFFACE_DATA=… python -m research.benchmarks.jit_parts STORE      # research/results/jit_parts.json, .md and .svg
 
 STORE holds the models that jit_requests.py trained; four more are trained into it: 20 minutes of one
 core. Three base models. Scored on the two requests that settings are
@@ -18,15 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jit_parts_show import TASKS, figure, table
-from jit_requests import SEEDS, Request, requests
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from efface.cells import read, run
-from efface.cells.models import model_of, parts_of
-from efface.cells.reduce import arrays_of, columns_of, rows_by, statistics_of
 from efface.manifest import versions
+from efface.grid import read, run
 from efface.methods.jit import jit
 from efface.methods.parts.hiding import Hidden, hiding, lowered
 from efface.methods.parts.holding import FAR, Hold, Holding, moved_around, stays
@@ -38,6 +34,11 @@ from efface.metrics.gap import gap
 from efface.task import frozen_teacher, outputs, task_of, trainable_copy
 from efface.training import descend
 from efface.types import Records, Split, no_callback, record_key, split_holdout
+from efface.types import Records, Split, no_callback, record_key
+from research.benchmarks.jit_parts_show import TASKS, figure, table
+from research.benchmarks.jit_requests import SEEDS, Request, requests
+from research.reduce import arrays_of, columns_of, rows_by, statistics_of
+from research.trained import model_of, parts_of
 
 STEPS, SHARE, TRUST = 32, 0.1, 0.1
 
@@ -230,7 +231,7 @@ def main(store: str) -> None:
     """Run, record, tabulate."""
     torch.set_num_threads(1)
     found = list(rows_of(store))
-    record = {"command": "python research/benchmarks/jit_parts.py STORE", "date": time.strftime("%Y-%m-%d"),
+    record = {"command": "python -m research.benchmarks.jit_parts STORE", "date": time.strftime("%Y-%m-%d"),
               "versions": versions(), "rows": found}  # fmt: skip
     Path("research/results/jit_parts.json").write_text(json.dumps(record, indent=1) + "\n")
     Path("research/results/jit_parts.md").write_text(table(found))

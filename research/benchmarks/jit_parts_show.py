@@ -11,7 +11,7 @@ TASKS = ("class", "random")
 def table(found: list[dict[str, Any]]) -> str:
     """Markdown."""
     lines = ["# What each part of jit does", "",
-             ("`python research/benchmarks/jit_parts.py STORE`, records in jit_parts.json, "
+             ("`python -m research.benchmarks.jit_parts STORE`, records in jit_parts.json, "
               "[gap against cost](jit_parts.svg). D_r / D_f / MIA in %, mean over three base models; gap to "
               "the retrained model in points, with the least and the greatest of the three; cost in "
               "forwards' worth a record and step."), ""]  # fmt: skip

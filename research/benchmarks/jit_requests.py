@@ -1,6 +1,6 @@
 """The models and requests that the tables of JiT stand on, as cells: what is trained, what goes.
 
-    EFFACE_DATA=… python research/benchmarks/jit_requests.py STORE    # trains 36 models, half an hour on two cores
+    EFFACE_DATA=… python -m research.benchmarks.jit_requests STORE    # trains 36 models, half an hour on two cores
 
 10,000 images of CIFAR-10 and of CIFAR-100 under its 20 coarse labels; three base models of each;
 three requests of each task on every base model, and one more that settings are chosen on and nothing
@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from efface.cells import run
-from efface.cells.cell import Cell
-from efface.cells.describe import training
+from efface.grid import Job, run
 from efface.io.dataset import load_data
+from research.jobs import training
 
 FIRST, SEEDS, RETRAINED_SEED = 10_000, (0, 1, 2), 100
 CLASSES, TUNING_CLASS = {"airplane": 0, "dog": 5, "frog": 6}, {"cat": 3}
@@ -33,8 +32,8 @@ class Request:
     task: str
     name: str
     seed: int
-    base: Cell
-    retrained: Cell
+    base: Job
+    retrained: Job
     forget: dict[str, Any]
     forget_classes: tuple[int, ...]
 
@@ -52,7 +51,7 @@ def requests(
     ]  # fmt: skip
 
 
-def _model(task: str, seed: int, **settings: Any) -> Cell:
+def _model(task: str, seed: int, **settings: Any) -> Job:
     """CIFAR-10, or CIFAR-100 under its coarse labels where a sub-class goes."""
     coarse = task == "sub-class"
     return training(
@@ -81,7 +80,7 @@ def _going(task: str, *, tuning: bool) -> list[tuple[str, dict[str, Any], tuple[
     ]
 
 
-def models() -> list[Cell]:
+def models() -> list[Job]:
     """Every base and every retrained model."""
     everything = [r for task in TASKS for t in (True, False) for r in requests(task, tuning=t)]
     return [cell for r in everything for cell in (r.base, r.retrained)]

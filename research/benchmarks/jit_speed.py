@@ -1,6 +1,6 @@
 """What jit costs beside the authors' code: passes counted exactly, seconds side by side, memory.
 
-    python research/benchmarks/jit_speed.py            # research/results/jit_speed.json and .md; six minutes on one core
+    python -m research.benchmarks.jit_speed            # research/results/jit_speed.json and .md; six minutes on one core
 
 VGG11 for 32 pixels (9 million weights) and a vision transformer (6 blocks of 192, patches of 4), on
 random images: times do not depend on what is in them. A backward pass is counted as two forwards.
@@ -167,7 +167,7 @@ def measured(name: str) -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     """Markdown."""
-    lines = ["# What jit costs", "", ("`python research/benchmarks/jit_speed.py`, one thread. Passes a record, "
+    lines = ["# What jit costs", "", ("`python -m research.benchmarks.jit_speed`, one thread. Passes a record, "
              "counted by hooks; a backward is worth two forwards."), ""]  # fmt: skip
     for name, one in found.items():
         whole, step = one["jit_reference"]["worth"], one["jit, a step"]["worth"]
@@ -191,7 +191,7 @@ def main() -> None:
     """Measure both nets, record, tabulate."""
     torch.set_num_threads(1)
     found = {name: measured(name) for name in ("VGG11", "small ViT")}
-    record = {"command": "python research/benchmarks/jit_speed.py", "date": time.strftime("%Y-%m-%d"),
+    record = {"command": "python -m research.benchmarks.jit_speed", "date": time.strftime("%Y-%m-%d"),
               "versions": versions(), "nets": found}  # fmt: skip
     Path("research/results/jit_speed.json").write_text(json.dumps(record, indent=1) + "\n")
     Path("research/results/jit_speed.md").write_text(table(found))

@@ -1,8 +1,8 @@
 """Three JiTs over requests and over settings, as cells: the quality table and the robustness grid.
 
-    EFFACE_DATA=… python research/benchmarks/jit_tables.py STORE quality    # half an hour on two cores
-    EFFACE_DATA=… python research/benchmarks/jit_tables.py STORE grid       # an hour; both go on where stopped
-    EFFACE_DATA=… python research/benchmarks/jit_tables.py STORE records    # research/results/jit_cells.json
+    EFFACE_DATA=… python -m research.benchmarks.jit_tables STORE quality    # half an hour on two cores
+    EFFACE_DATA=… python -m research.benchmarks.jit_tables STORE grid       # an hour; both go on where stopped
+    EFFACE_DATA=… python -m research.benchmarks.jit_tables STORE records    # research/results/jit_cells.json
 
 ``jit`` as it comes; ``jit_reference`` and ``jit_paper`` with the setting of a list that has the
 least gap at a loss of at most one point on a request that nothing here is scored on.
@@ -16,15 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jit_requests import TASKS, Request, requests
 
-from efface.cells import read, run
-from efface.cells.cell import Cell
-from efface.cells.describe import unlearning
-from efface.cells.reduce import columns_of, rows_by, statistics_of
-from efface.cells.store import is_done
 from efface.manifest import versions
 from efface.metrics.gap import gap
+from efface.grid import Job, is_done, read, run
+from research.benchmarks.jit_requests import TASKS, Request, requests
+from research.jobs import unlearning
+from research.reduce import columns_of, rows_by, statistics_of
 
 SCALES = tuple(10.0 ** (power / 4) for power in (-6, -3, 0, 3, 6))
 """Three orders of magnitude around where a variant stands."""
@@ -51,7 +49,7 @@ class Entry:
     scales: tuple[float, float] | None = None
 
     @property
-    def cell(self) -> Cell:
+    def job(self) -> Job:
         """A holdout is at hand for who reads it: the guard, and jit for the expected accuracy."""
         return unlearning(
             self.request.base,
@@ -125,7 +123,7 @@ def best(task: str, store: str) -> dict[str, dict[str, Any]]:
 def scores(entry: Entry, store: str) -> dict[str, Any]:
     """Columns, gap to the retrained model, what was lost of D_r; of nothing done too."""
     request, forget_classes = entry.request, bool(entry.request.forget_classes)
-    record = read(store, entry.cell)
+    record = read(store, entry.job)
     found = record.statistics
     target = columns_of(read(store, request.retrained).statistics, forget_classes=forget_classes)
     before = untouched(request, store)
@@ -145,7 +143,7 @@ def scores(entry: Entry, store: str) -> dict[str, Any]:
 
 def untouched(request: Request, store: str) -> dict[str, float]:
     """The base model's columns for this request."""
-    margins = read(store, request.base).margins
+    margins = read(store, request.base).arrays
     rows = rows_by(request.forget, margins["train.y"])
     found = statistics_of(margins, forget=rows, forget_classes=request.forget_classes)
     return columns_of(found, forget_classes=bool(request.forget_classes))
@@ -155,7 +153,7 @@ def entries(store: str) -> list[Entry]:
     """All that a store holds."""
     everything = [entry for task in TASKS for entry in tuning(task)]
     everything += [entry for task in TASKS for entry in quality(task, store)]
-    return [entry for entry in (*everything, *grid(store)) if is_done(store, entry.cell.id)]
+    return [entry for entry in (*everything, *grid(store)) if is_done(store, entry.job.id)]
 
 
 def as_records(store: str) -> dict[str, Any]:
@@ -179,7 +177,7 @@ def as_records(store: str) -> dict[str, Any]:
         for e in entries(store)
     ]  # fmt: skip
     return {
-        "command": "python research/benchmarks/jit_tables.py STORE quality, grid and records",
+        "command": "python -m research.benchmarks.jit_tables STORE quality, grid and records",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "models": models,
@@ -190,10 +188,10 @@ def as_records(store: str) -> dict[str, Any]:
 def main(store: str, what: str) -> None:
     """Make the cells of one table, or write the records of all."""
     if what == "quality":
-        run([entry.cell for task in TASKS for entry in tuning(task)], store)
-        run([entry.cell for task in TASKS for entry in quality(task, store)], store)
+        run([entry.job for task in TASKS for entry in tuning(task)], store)
+        run([entry.job for task in TASKS for entry in quality(task, store)], store)
     elif what == "grid":
-        run([entry.cell for entry in grid(store)], store)
+        run([entry.job for entry in grid(store)], store)
     else:
         Path("research/results/jit_cells.json").write_text(json.dumps(as_records(store)) + "\n")
 

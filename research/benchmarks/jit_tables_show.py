@@ -1,6 +1,6 @@
 """The quality table and the heat maps of the three JiTs, from research/results/jit_cells.json alone.
 
-python research/benchmarks/jit_tables_show.py     # research/results/jit_quality.md, jit_robustness.md and .svg
+python -m research.benchmarks.jit_tables_show     # research/results/jit_quality.md, jit_robustness.md and .svg
 """
 
 import json
@@ -9,10 +9,10 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from jit_requests import TASKS
-from jit_tables import SCALES, VARIANTS
 
 from efface.metrics.gap import floor, gap
+from research.benchmarks.jit_requests import TASKS
+from research.benchmarks.jit_tables import SCALES, VARIANTS
 
 mpl.use("svg")
 from matplotlib import pyplot as plt
@@ -49,7 +49,7 @@ def model_of(record: Row, cell: Row) -> Row:
 def quality(record: Row) -> str:
     """One table a task: columns, gap with interval, what was lost, and the floor."""
     lines = ["# Three JiTs: quality", "",
-             ("`python research/benchmarks/jit_tables.py STORE quality`. 10,000 images, quarter VGG11; three base "
+             ("`python -m research.benchmarks.jit_tables STORE quality`. 10,000 images, quarter VGG11; three base "
               "models and three requests a task, one retrained model each; no guard. Mean over the nine in %, "
               "gap to the retrained model in points with a 95 % interval, base models and requests both drawn "
               "again (three of each are few: it is rather too narrow). `jit` as it comes, "
@@ -115,7 +115,7 @@ def _paired(cells: list[Row]) -> list[str]:
 def robustness(record: Row) -> str:
     """What became of each grid, in counts."""
     lines = ["# Three JiTs: robustness", "",
-             ("`python research/benchmarks/jit_tables.py STORE grid`; [heat maps](jit_robustness.svg). σ and step each at "
+             ("`python -m research.benchmarks.jit_tables STORE grid`; [heat maps](jit_robustness.svg). σ and step each at "
               "0.03, 0.18, 1, 5.6 and 32 times where the variant stands: of the authors' form and the paper's they are "
               "used as they are; of jit they are where its searches begin, and the step ends within 0.094 and 0.15 of "
               "the loss, so rows and columns are alike by design: 100 cells are 4 requests at 25 starts of the "

@@ -1,6 +1,6 @@
 """jit with less at hand: the last layers alone, and no holdout; a class goes from a quarter VGG11.
 
-    EFFACE_DATA=… python research/benchmarks/jit_with_less.py STORE     # research/results/jit_with_less.json and .md
+    EFFACE_DATA=… python -m research.benchmarks.jit_with_less STORE     # research/results/jit_with_less.json and .md
 
 STORE holds the models that jit_requests.py trained; 27 more cells, eight minutes on two cores. This
 net has no normalisation layers and one linear layer, its output, so that ``norm`` and ``task`` are
@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jit_requests import Request, requests
-from jit_tables import untouched
 
-from efface.cells import read, run
-from efface.cells.cell import Cell
-from efface.cells.describe import unlearning
-from efface.cells.reduce import columns_of
 from efface.manifest import versions
 from efface.metrics.gap import gap
+from efface.grid import Job, read, run
+from research.benchmarks.jit_requests import Request, requests
+from research.benchmarks.jit_tables import untouched
+from research.jobs import unlearning
+from research.reduce import columns_of
 
 WAYS: dict[str, dict[str, Any]] = {
     "all weights": {"holdout": True, "guard": False},
@@ -31,7 +30,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def cell(request: Request, way: str) -> Cell:
+def cell(request: Request, way: str) -> Job:
     """One request, one way."""
     asked = {"forget": request.forget, "leaving": request.forget_classes, "seed": request.seed}
     return unlearning(request.base, "jit", **asked, **WAYS[way])
@@ -62,7 +61,7 @@ def rows(store: str) -> list[dict[str, Any]]:
 def table(found: list[dict[str, Any]]) -> str:
     """Markdown."""
     lines = ["# jit with less at hand", "",
-             ("`python research/benchmarks/jit_with_less.py STORE`, records in jit_with_less.json. The nine class "
+             ("`python -m research.benchmarks.jit_with_less STORE`, records in jit_with_less.json. The nine class "
               "requests of [jit_quality](jit_quality.md), one retrained model each, quarter VGG11. Mean over the "
               "nine in %, gap and lost D_r in points with the least and the greatest; seconds of the method; "
               "weights: the share that may move. This net has no layers for `norm` and `adapter`."), "",
@@ -95,7 +94,7 @@ def main(store: str) -> None:
     """Make the cells, record, tabulate."""
     run([cell(request, way) for request in requests("class") for way in WAYS], store)
     found = rows(store)
-    record = {"command": "python research/benchmarks/jit_with_less.py STORE", "rows": found,
+    record = {"command": "python -m research.benchmarks.jit_with_less STORE", "rows": found,
               "date": time.strftime("%Y-%m-%d"), "versions": versions()}  # fmt: skip
     Path("research/results/jit_with_less.json").write_text(json.dumps(record, indent=1) + "\n")
     Path("research/results/jit_with_less.md").write_text(table(found))

@@ -1,6 +1,6 @@
 """One request of each kind on scikit-learn's real tables and digits, beside a retrained net.
 
-python research/benchmarks/kinds.py     # writes research/results/kinds.json and .md; about a minute
+python -m research.benchmarks.kinds     # writes research/results/kinds.json and .md; about a minute
 """
 
 import json
@@ -110,14 +110,14 @@ def main() -> None:
     """Every kind; a table of them."""
     torch.set_num_threads(1)
     cells = {name: cell(name) for name in CASES}
-    record = {"command": "python research/benchmarks/kinds.py", "date": time.strftime("%Y-%m-%d"), "seed": SEED,
+    record = {"command": "python -m research.benchmarks.kinds", "date": time.strftime("%Y-%m-%d"), "seed": SEED,
               "forget": FORGET, "versions": versions(), "cells": cells}  # fmt: skip
     Path("research/results/kinds.json").write_text(json.dumps(record, indent=1) + "\n")
     lines = [
         "# One request of each kind",
         "",
         (
-            f"{time.strftime('%Y-%m-%d')}, `python research/benchmarks/kinds.py`: {FORGET} records go, half of the data was never "
+            f"{time.strftime('%Y-%m-%d')}, `python -m research.benchmarks.kinds`: {FORGET} records go, half of the data was never "
             "seen (the method and the guard have all of it here). Share right in % (values: 1 - error "
             "in spreads) and mean loss; the target is the retrained row. One model each: no intervals."
         ),

@@ -1,8 +1,8 @@
 """Do entropy and accuracy profiles match retraining? The seed's claim, on every method's model.
 
-    EFFACE_DATA=… python research/benchmarks/like_retrained.py STORE cells     # ten retrained models
-    EFFACE_DATA=… python research/benchmarks/like_retrained.py STORE records   # research/results/like_retrained.json
-    python research/benchmarks/like_retrained.py - table                       # research/results/like_retrained.md
+    EFFACE_DATA=… python -m research.benchmarks.like_retrained STORE cells     # ten retrained models
+    EFFACE_DATA=… python -m research.benchmarks.like_retrained STORE records   # research/results/like_retrained.json
+    python -m research.benchmarks.like_retrained - table                       # research/results/like_retrained.md
 
 The request, the base model and the methods' models are those of every_method.py (500 random records
 of 10,000, quarter VGG11); its retrained models differ in their seed alone.
@@ -16,18 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from every_method import published, scored
-from jit_requests import FIRST
 from scipy import stats
 
-from efface.cells import read, run
-from efface.cells.cell import Cell
-from efface.cells.describe import training
-from efface.cells.reduce import rows_by
-from efface.cells.store import is_done
 from efface.manifest import versions
+from efface.grid import Job, is_done, read, run
 from efface.metrics.equivalence import likeness, spread_of
 from efface.report.rows import plain
+from research.benchmarks.every_method import published, scored
+from research.benchmarks.jit_requests import FIRST
+from research.jobs import training
+from research.reduce import rows_by
 
 RETRAINED, FIRST_SEED = 10, 200
 RESULTS = Path("results")
@@ -35,7 +33,7 @@ LEVEL = 0.05
 PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
 
 
-def retrained(number: int) -> Cell:
+def retrained(number: int) -> Job:
     """The request's model, retrained with a seed of its own."""
     return training(
         "cifar10-vgg-quarter",
@@ -44,7 +42,6 @@ def retrained(number: int) -> Cell:
         excluded=scored("random").forget,
         seed=FIRST_SEED + number,
         keep_weights=True,
-        guess_seconds=80,
     )
 
 
@@ -64,24 +61,24 @@ def as_records(store: str) -> dict[str, Any]:
     """Each method's model among the retrained ones, and each retrained one among the others."""
     them = [read(store, retrained(number)) for number in range(RETRAINED)]
     models = {
-        row.method: read(store, row.cell)
+        row.method: read(store, row.job)
         for row in published("random")
-        if is_done(store, row.cell.id)
+        if is_done(store, row.job.id)
     }
     models = {name: record for name, record in models.items() if record.statistics["finite"]}
     found: dict[str, Any] = {"methods": {}, "retrained": []}
     for name, record in models.items():
         found["methods"][name] = {
             "id": record.folder.name,
-            **_all(record.margins, [r.margins for r in them]),
+            **_all(record.arrays, [r.arrays for r in them]),
         }
     for place, record in enumerate(them):
-        others = [r.margins for r in them if r is not record]
+        others = [r.arrays for r in them if r is not record]
         found["retrained"].append(
-            {"id": record.folder.name, "number": place, **_all(record.margins, others)}
+            {"id": record.folder.name, "number": place, **_all(record.arrays, others)}
         )
     return {
-        "command": "python research/benchmarks/like_retrained.py STORE cells, records and table",
+        "command": "python -m research.benchmarks.like_retrained STORE cells, records and table",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "request": scored("random").name,

@@ -1,6 +1,6 @@
 """How often is a model of the same kind as the retrained ones called unlike them?
 
-``python research/benchmarks/likeness_alarms.py [RETRAINED ...]`` prints, for each number of retrained models,
+``python -m research.benchmarks.likeness_alarms [RETRAINED ...]`` prints, for each number of retrained models,
 the shares of the three verdicts over 500 simulated cases of 200 records: models of one kind (levels
 that differ from seed to seed; that do not; with heavy tails; with another scale), then a model whose
 level is 3 and 5 standard deviations of the seeds off. Beside them what simpler rules would do: the

@@ -1,7 +1,7 @@
 """Requests that are stopped, disks that fill up, files and arguments that are broken: the counts.
 
-    python research/benchmarks/lost.py            # writes research/results/lost.json and .md; about ten minutes
-    python research/benchmarks/lost.py SIGINT fuzz     # some counts anew, the others as recorded
+    python -m research.benchmarks.lost            # writes research/results/lost.json and .md; about ten minutes
+    python -m research.benchmarks.lost SIGINT fuzz     # some counts anew, the others as recorded
 
 The code is that of the slow tests; seeds are fixed, moments of the kills are not (they are times).
 """
@@ -38,14 +38,14 @@ def main() -> None:
         for kind, count in KILLS.items()
     }
     fuzz = run("fuzz.py", str(INPUTS)) if not only or "fuzz" in only else old["fuzz"]
-    record = {"command": "python research/benchmarks/lost.py", "date": date,
+    record = {"command": "python -m research.benchmarks.lost", "date": date,
               "versions": versions(), "kills": kills, "fuzz": fuzz}  # fmt: skip
     path.write_text(json.dumps(record, indent=1) + "\n")
     lines = [
         "# Nothing lost",
         "",
         (
-            f"{date}, `python research/benchmarks/lost.py`. Every old file was compared byte for byte after "
+            f"{date}, `python -m research.benchmarks.lost`. Every old file was compared byte for byte after "
             "each stop; a result that stood was loaded and compared with its record's digest; "
             "the count ends with an error at the first half result or changed file, and it did not."
         ),

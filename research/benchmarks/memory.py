@@ -1,6 +1,6 @@
 """Peak memory of a whole request beside one forward and backward pass of the same batch.
 
-    python research/benchmarks/memory.py     # writes research/results/memory.json
+    python -m research.benchmarks.memory     # writes research/results/memory.json
 
 Each is a process of its own; figures are the operating system's peak resident size, and what it
 rose above the process with everything imported and the model and the records in memory.
@@ -48,7 +48,7 @@ def main() -> None:
     rise = {case: found[case] - found["loaded"] for case in CASES[1:]}
     ratios = {case: rise[case] / rise["one pass"] for case in ("jit", "neighbourhood")}
     record = {
-        "command": "python research/benchmarks/memory.py",
+        "command": "python -m research.benchmarks.memory",
         "net": "efface.nets:resnet_small, width 32",
         "batch": BATCH,
         "peak_bytes": found,

@@ -1,7 +1,7 @@
 """The memory that loading a model takes, beside the model's own size.
 
     git worktree add ../before 40962b7
-    python research/benchmarks/memory_load.py ../before/src   # writes research/results/memory_load.json and .md
+    python -m research.benchmarks.memory_load ../before/src   # writes research/results/memory_load.json and .md
 
 Each load is a process of its own on weights drawn at random. The peak is the operating system's
 resident size at its highest, pages of the mapped file included, less what it was with everything
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from memory_need import MIB, resident
+from research.benchmarks.memory_need import MIB, resident
 
 NETS = {
     "small": "torchvision.models:resnet18",
@@ -30,7 +30,7 @@ FILES = (
     ("middle", "torch.save"),
 )
 FED = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "size": 224}
-COMMAND = "python research/benchmarks/memory_load.py ../before/src"
+COMMAND = "python -m research.benchmarks.memory_load ../before/src"
 OURS = str(Path(__file__).parent.parent / "src")
 
 

@@ -1,6 +1,6 @@
 """The memory that a request says it needs, beside what the operating system saw it take.
 
-    python research/benchmarks/memory_need.py     # writes research/results/memory_need.json and .md
+    python -m research.benchmarks.memory_need     # writes research/results/memory_need.json and .md
 
 Each request is a process of its own on synthetic photographs (no data set). The peak is the
 operating system's resident size at its highest, less what it was with everything imported and a
@@ -92,7 +92,7 @@ def main() -> None:
                 "side": NETS[size][2],
                 "peak_over_said": row["peak_bytes"] / row["total_bytes"],
             }
-    command = "python research/benchmarks/memory_need.py"
+    command = "python -m research.benchmarks.memory_need"
     Path("research/results/memory_need.json").write_text(
         json.dumps(
             {"command": command, "date": time.strftime("%Y-%m-%d"), "cells": found}, indent=1

@@ -1,6 +1,6 @@
 """What each method costs: passes counted, seconds, memory taken and said.
 
-    python research/benchmarks/method_costs.py     # research/results/method_costs.json and .md
+    python -m research.benchmarks.method_costs     # research/results/method_costs.json and .md
 
 256 random images of a class go, 1,024 of the nine others stay, a quarter VGG11 that has fitted none
 of them; every method as it comes (gkt: 4 rounds of 4,000; l2ul: 2 inputs of 20 steps, 40 steps), each in two processes of its own: passes
@@ -142,7 +142,7 @@ def table(record: dict[str, Any]) -> str:
         "# What each method costs",
         "",
         (
-            f"`python research/benchmarks/method_costs.py`, {record['date']}, one thread: {FORGET} random images of a class "
+            f"`python -m research.benchmarks.method_costs`, {record['date']}, one thread: {FORGET} random images of a class "
             f"go, {RETAIN} stay, quarter VGG11, settings as they come (`gkt`: 4 rounds; `l2ul`: 2 adversarial inputs of 20 steps, 40 steps). Passes in records, "
             "counted by a hook on every copy of the model; the "
             "seconds of the method alone; memory of a whole request, guard and evidence included (some 65 MiB of each peak are torch's own, as `baseline` shows). `retrain` by a "
@@ -177,7 +177,7 @@ def main() -> None:
         rows.append({"method": method, **row})
         sys.stderr.write(f"{method} {row['counted']} {row['seconds']:.1f}\n")
     record = {
-        "command": "python research/benchmarks/method_costs.py",
+        "command": "python -m research.benchmarks.method_costs",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "rows": rows,

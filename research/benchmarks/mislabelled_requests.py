@@ -1,6 +1,6 @@
 """Models that learned wrong labels by heart, as cells: what one-record requests stand on.
 
-    EFFACE_DATA=… python research/benchmarks/mislabelled_requests.py STORE    # 11 models, 20 core-minutes
+    EFFACE_DATA=… python -m research.benchmarks.mislabelled_requests STORE    # 11 models, 20 core-minutes
 
 10,000 images of CIFAR-10 of which 100, drawn once, carry a wrong label drawn once. Three base
 models learn all of it; eight models never see the 100: what those answer is the unseen range.
@@ -10,12 +10,11 @@ import os
 import sys
 
 import numpy as np
-from jit_requests import FIRST
 
-from efface.cells import run
-from efface.cells.cell import Cell
-from efface.cells.describe import training
+from efface.grid import Job, run
 from efface.io.dataset import load_data
+from research.benchmarks.jit_requests import FIRST
+from research.jobs import training
 
 RECIPE, DATA, CLASSES, COUNT = "cifar10-vgg-quarter", "cifar10", 10, 100
 BASE_SEEDS, UNSEEN_SEEDS = (0, 1, 2), tuple(range(200, 208))
@@ -30,7 +29,7 @@ def wrong_labels() -> dict[int, int]:
     return {row: int(labels[row] + move) % CLASSES for row, move in zip(rows, moved, strict=True)}
 
 
-def bases() -> list[Cell]:
+def bases() -> list[Job]:
     """Models that learned the wrong labels."""
     return [
         training(RECIPE, DATA, first=FIRST, labels=wrong_labels(), seed=seed, keep_weights=True)
@@ -38,7 +37,7 @@ def bases() -> list[Cell]:
     ]
 
 
-def unseen() -> list[Cell]:
+def unseen() -> list[Job]:
     """Models that never saw these records; their margins are under the wrong labels."""
     wrong = wrong_labels()
     return [

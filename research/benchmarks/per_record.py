@@ -1,8 +1,8 @@
 """The whole pipeline, 32 times over: what a per-record attacker sees of six methods.
 
-    EFFACE_DATA=… python research/benchmarks/per_record.py STORE cells     # goes on where stopped
-    EFFACE_DATA=… python research/benchmarks/per_record.py STORE records   # research/results/per_record.npz and .json
-    python research/benchmarks/per_record.py - table                       # research/results/per_record.md, from these
+    EFFACE_DATA=… python -m research.benchmarks.per_record STORE cells     # goes on where stopped
+    EFFACE_DATA=… python -m research.benchmarks.per_record STORE records   # research/results/per_record.npz and .json
+    python -m research.benchmarks.per_record - table                       # research/results/per_record.md, from these
 
 Each pipeline trains a model on its own random half of 8,000 images of CIFAR-10, then lets those of
 400 records go that it was trained on, by each method. So of each record about half of the pipelines
@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from efface.cells import read, run
-from efface.cells.cell import Cell
-from efface.cells.describe import training, unlearning
-from efface.cells.reduce import columns_of, statistics_of
 from efface.manifest import versions
 from efface.methods import METHODS
 from efface.metrics.per_record import ruli_efficacy, ruli_privacy, u_lira
+from efface.grid import Job, read, run
+from research.jobs import training, unlearning
+from research.reduce import columns_of, statistics_of
 
 FIRST, TARGETS, PIPELINES = 8_000, 400, 32
 ATTACKED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -48,7 +47,7 @@ def trained_on(pipeline: int) -> list[int]:
     return sorted(rows.tolist())
 
 
-def base(pipeline: int) -> Cell:
+def base(pipeline: int) -> Job:
     """The model before anything goes."""
     return training(
         "cifar10-vgg-quarter",
@@ -57,11 +56,10 @@ def base(pipeline: int) -> Cell:
         trained_on={"rows": trained_on(pipeline)},
         seed=600 + pipeline,
         keep_weights=True,
-        guess_seconds=45,
     )
 
 
-def after(pipeline: int, name: str) -> Cell:
+def after(pipeline: int, name: str) -> Job:
     """The model after the targets that it was trained on went; no guard stands over it."""
     method, settings = ATTACKED[name]
     seen = METHODS[method].reads
@@ -82,7 +80,7 @@ def chosen() -> np.ndarray:
     return np.array([np.isin(targets(), trained_on(pipeline)) for pipeline in range(PIPELINES)])
 
 
-def cells_of(name: str) -> list[Cell]:
+def cells_of(name: str) -> list[Job]:
     """The models that are attacked: those before anything went, or what a method made of them."""
     if name == "baseline":
         return [base(pipeline) for pipeline in range(PIPELINES)]
@@ -94,14 +92,14 @@ def as_records(store: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays, methods = {"unlearned": chosen()}, {}
     for name in ("baseline", *ATTACKED):
         records = [read(store, cell) for cell in cells_of(name)]
-        arrays[name] = np.array([r.margins["train.log_odds"][targets()] for r in records])
+        arrays[name] = np.array([r.arrays["train.log_odds"][targets()] for r in records])
         methods[name] = {
             "settings": ATTACKED[name][1] if name in ATTACKED else {},
             "ids": [cell.id for cell in cells_of(name)],
             "columns": [_columns(name, place, record) for place, record in enumerate(records)],
         }
     about = {
-        "command": "python research/benchmarks/per_record.py STORE cells, records and table",
+        "command": "python -m research.benchmarks.per_record STORE cells, records and table",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "records": FIRST,
@@ -117,7 +115,7 @@ def _columns(name: str, place: int, record: Any) -> dict[str, float]:
     if name != "baseline":
         return columns_of(record.statistics, forget_classes=False)
     rows = sorted(set(targets()) & set(trained_on(place)))
-    return columns_of(statistics_of(record.margins, forget=rows), forget_classes=False)
+    return columns_of(statistics_of(record.arrays, forget=rows), forget_classes=False)
 
 
 def line(name: str, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Which tier catches which rogue, and how often a truly retrained model is flagged.
 
-    python research/benchmarks/rogues.py thresholds   # on draws of their own, before the others are made
-    python research/benchmarks/rogues.py rogues       # the matrix: nine rogues on each of three draws
-    python research/benchmarks/rogues.py retrained    # 200 retrained models: false alarms at each tier
-    python research/benchmarks/rogues.py table        # research/results/rogues.md, from research/results/rogues.json
+    python -m research.benchmarks.rogues thresholds   # on draws of their own, before the others are made
+    python -m research.benchmarks.rogues rogues       # the matrix: nine rogues on each of three draws
+    python -m research.benchmarks.rogues retrained    # 200 retrained models: false alarms at each tier
+    python -m research.benchmarks.rogues table        # research/results/rogues.md, from research/results/rogues.json
 
 Nothing here was tuned on what it counts: the level (Holm, 5 % a page) and each row's p are those of
 efface.report. Draws 0 and 950 were looked at while it was built (that a head which moved alone is an
@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rogues_models import ROGUES, Draw, drawn, taught
 from torch import nn
 
 from efface.io.shadows import Shadows
@@ -29,6 +28,7 @@ from efface.metrics.gap import columns
 from efface.metrics.measure import evaluate
 from efface.report import collect
 from efface.report.alarms import alarms
+from research.benchmarks.rogues_models import ROGUES, Draw, drawn, taught
 
 TIERS = ("T0", "T1", "T2", "T3", "T4")
 RETRAINED, SHADOWS = 8, 16
@@ -113,7 +113,7 @@ def made(what: str) -> dict[str, Any]:
             found.append({**said, "seconds": time.perf_counter() - began})
             print(json.dumps(found[-1]), flush=True)
     return {
-        "command": f"python research/benchmarks/rogues.py {what}",
+        "command": f"python -m research.benchmarks.rogues {what}",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "models": found,

@@ -1,6 +1,6 @@
 """What the scores of tier T2 cost beside bare forward passes, and the field's form at batch size 1.
 
-    EFFACE_DATA=… python research/benchmarks/score_speed.py    # about five minutes alone; research/results/score_speed.md
+    EFFACE_DATA=… python -m research.benchmarks.score_speed    # about five minutes alone; research/results/score_speed.md
 
 1,000 forget, 10,000 holdout and 2,000 retain records of CIFAR-10 through a quarter VGG11 (what it has
 learned makes no difference). Each round times all forms one after the other; the median counts.
@@ -73,7 +73,7 @@ def main() -> None:
         times["batched"].append(seconds(lambda: evaluate(old, few)))
     middle = {name: float(np.median(found)) for name, found in times.items()}
     record = {
-        "command": "python research/benchmarks/score_speed.py",
+        "command": "python -m research.benchmarks.score_speed",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "records": {"forget": FORGET, "holdout": HOLDOUT, "retain": RETAIN},

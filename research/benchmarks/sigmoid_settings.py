@@ -1,7 +1,7 @@
 """Which settings give the paper's figure of the forgotten sigmoid? A search that counts its tries.
 
-    python research/benchmarks/sigmoid_settings.py search    # research/results/geometry/sigmoid_settings.json, minutes
-    python research/benchmarks/sigmoid_settings.py table     # research/results/geometry/sigmoid_settings.md, from it
+    python -m research.benchmarks.sigmoid_settings search    # research/results/geometry/sigmoid_settings.json, minutes
+    python -m research.benchmarks.sigmoid_settings table     # research/results/geometry/sigmoid_settings.md, from it
 
 The model is S(wx + b) from w = 1, b = 0, each x forgotten from there: in the figure the value before
 is S(x) for every x, so none was forgotten after another. Eight read-offs are fitted; the ninth
@@ -167,7 +167,7 @@ def search() -> dict[str, Any]:
     near = [settings[row] for row in np.flatnonzero(everything <= READING)]
     fakes = shuffled(after)
     return {
-        "command": "python research/benchmarks/sigmoid_settings.py search",
+        "command": "python -m research.benchmarks.sigmoid_settings search",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "seconds": round(time.perf_counter() - began),

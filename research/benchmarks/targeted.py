@@ -1,9 +1,9 @@
 """Effort where the information is: a part of the forget records is unlearned, all of them are judged.
 
-    EFFACE_DATA=… python research/benchmarks/targeted.py STORE orders    # research/results/information/targeted_orders.json
-    EFFACE_DATA=… python research/benchmarks/targeted.py STORE cells     # goes on where stopped
-    EFFACE_DATA=… python research/benchmarks/targeted.py STORE records   # research/results/information/targeted.json
-    python research/benchmarks/targeted.py - table                       # research/results/targeted.md and .svg, from these
+    EFFACE_DATA=… python -m research.benchmarks.targeted STORE orders    # research/results/information/targeted_orders.json
+    EFFACE_DATA=… python -m research.benchmarks.targeted STORE cells     # goes on where stopped
+    EFFACE_DATA=… python -m research.benchmarks.targeted STORE records   # research/results/information/targeted.json
+    python -m research.benchmarks.targeted - table                       # research/results/targeted.md and .svg, from these
 
 500 random records of 10,000 (jit_requests.py), three base models, a request of its own on each. The
 method sees the records of the least zero-shot information content first, or as many random ones.
@@ -16,18 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jit_requests import Request, requests
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from efface.cells import read, run
-from efface.cells.cell import Cell
-from efface.cells.describe import unlearning
-from efface.cells.models import model_of, parts_of
-from efface.cells.reduce import columns_of, rows_by, statistics_of
 from efface.manifest import versions
 from efface.ranking.content import noise_stability
 from research.leave_out import least_informative_first
+from efface.grid import Job, read, run
+from research.benchmarks.jit_requests import Request, requests
+from research.jobs import unlearning
+from research.reduce import columns_of, rows_by, statistics_of
+from research.trained import model_of, parts_of
 
 RESULTS = Path("research/results/information")
 SIGMA, COPIES = 0.12, 16
@@ -56,18 +55,19 @@ def orders_of(store: str, request: Request) -> dict[str, list[int]]:
     return dict(zip(ORDERS, (least[::-1], shuffled), strict=True))
 
 
-def cell_of(request: Request, rows: list[int], share: float) -> Cell:
+def cell_of(request: Request, rows: list[int], share: float) -> Job:
     """The method on the first so many rows of an order."""
     chosen = sorted(rows[: round(share * len(rows))])
-    return unlearning(request.base, METHOD, forget={"rows": chosen}, holdout=True, guard=False,
-                      seed=request.seed, guess_seconds=round(100 * share))  # fmt: skip
+    return unlearning(
+        request.base, METHOD, forget={"rows": chosen}, holdout=True, guard=False, seed=request.seed
+    )
 
 
 def _orders() -> list[dict[str, list[int]]]:
     return json.loads((RESULTS / "targeted_orders.json").read_text())["orders"]
 
 
-def rows_of() -> list[tuple[Request, str, float, Cell]]:
+def rows_of() -> list[tuple[Request, str, float, Job]]:
     """Every model of the page; all the records are one cell, whatever the order."""
     return [
         (request, order, share, cell_of(request, orders[order], share))
@@ -80,7 +80,7 @@ def rows_of() -> list[tuple[Request, str, float, Cell]]:
 
 def columns(record: Any, rows: list[int]) -> dict[str, float]:
     """The paper's three, and the mean log-odds, of all forget records."""
-    margins = record.margins
+    margins = record.arrays
     found = columns_of(statistics_of(margins, forget=rows), forget_classes=False)
     return {**found, "log_odds": float(margins["train.log_odds"][rows].astype(np.float64).mean())}
 
@@ -104,7 +104,7 @@ def as_records(store: str) -> dict[str, Any]:
 
 def _about(what: str) -> dict[str, Any]:
     return {
-        "command": f"python research/benchmarks/targeted.py STORE {what}",
+        "command": f"python -m research.benchmarks.targeted STORE {what}",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "sigma": SIGMA,

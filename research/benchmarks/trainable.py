@@ -1,6 +1,6 @@
 """Less than full gradients: gap to the retrained model against cost, for each way of it.
 
-    OMP_NUM_THREADS=1 python research/benchmarks/trainable.py     # research/results/trainable.json and .md
+    OMP_NUM_THREADS=1 python -m research.benchmarks.trainable     # research/results/trainable.json and .md
 
 A small ViT of transformers, trained from fresh weights on 600 of scikit-learn's digits; each request
 beside its own model retrained from fresh weights without the records. The method has a holdout of
@@ -140,7 +140,7 @@ def mean(values: list[float]) -> str:
 def table(found: list[Row]) -> str:
     """Markdown: one table a request."""
     lines = ["# Less than full gradients", "",
-             ("`OMP_NUM_THREADS=1 python research/benchmarks/trainable.py`, records in trainable.json. A ViT of "
+             ("`OMP_NUM_THREADS=1 python -m research.benchmarks.trainable`, records in trainable.json. A ViT of "
               f"58,570 weights on {TRAINED} digits, {len(SEEDS)} base models, each request with its own "
               "retrained model. D_r / D_f / MIA in %; gap to the retrained model and lost D_r in points, "
               "with a 95 % interval over the base models; seconds of one core; weights: the share that may "
@@ -182,7 +182,7 @@ def main() -> None:
     """Run, record, tabulate."""
     torch.set_num_threads(1)
     began, found = time.process_time(), list(rows())
-    record = {"command": "OMP_NUM_THREADS=1 python research/benchmarks/trainable.py",
+    record = {"command": "OMP_NUM_THREADS=1 python -m research.benchmarks.trainable",
               "date": time.strftime("%Y-%m-%d"), "versions": versions(),
               "cpu_seconds": round(time.process_time() - began), "rows": found}  # fmt: skip
     Path("research/results/trainable.json").write_text(json.dumps(record, indent=1) + "\n")

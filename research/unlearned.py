@@ -1,4 +1,4 @@
-"""The cell that changes a base model by a method, under the guard or without it."""
+"""The job that changes a base model by a method, under the guard or without it."""
 
 import importlib
 import json
@@ -10,27 +10,27 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from efface.cells.cell import Reduced
-from efface.cells.models import members, model_of, parts_of, recipe_of
-from efface.cells.reduce import arrays_of, rows_by, statistics_of
 from efface.errors import NotMet
+from efface.grid import Outcome
 from efface.guard import Guard
 from efface.runtime import PassCounter
 from efface.trainable import count_trainable, merge_adapter, select_trainable
 from efface.types import Callback, Method, Records, Split, no_callback, split_holdout
 from efface.unlearn import capture_facts
 from research.recipes import fresh, train
+from research.reduce import arrays_of, rows_by, statistics_of
+from research.trained import members, model_of, parts_of, recipe_of
 
 
-def unlearned(settings: dict[str, Any], inputs: Mapping[str, Path], shared: Path) -> Reduced:
+def unlearned(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path) -> Outcome:
     """Change the base model by a method, under the guard or without it, and measure.
 
     What the guard does not let pass leaves the base model, measured as such: ``outcome`` says so.
     ``passes`` are the records that went through a model on the way, those of a guard included.
     """
-    base = json.loads((inputs["base"] / "record.json").read_text())["description"]["settings"]
+    base = json.loads((needs["base"] / "result.json").read_text())["description"]["settings"]
     records, test = parts_of(base, shared)
-    y, model = records.y.numpy(), model_of(base, inputs["base"])
+    y, model = records.y.numpy(), model_of(base, needs["base"])
     member, rows = members(base, y), rows_by(settings["forget"], y)
     counted = PassCounter(model)
     split = _split(settings, base, records, test, member=member, rows=rows, counted=counted)
@@ -38,7 +38,7 @@ def unlearned(settings: dict[str, Any], inputs: Mapping[str, Path], shared: Path
     arrays = arrays_of(student, records, test, member=member)
     found = statistics_of(arrays, forget=rows, forget_classes=settings["forget_classes"])
     weights = student.state_dict() if settings["keep_weights"] else None
-    return Reduced({**found, **facts}, arrays, weights)
+    return Outcome({**found, **facts}, arrays, weights)
 
 
 def _split(

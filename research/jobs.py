@@ -1,12 +1,12 @@
-"""Cells with models, described in a call each: ``training`` (base, retrained), ``unlearning``."""
+"""Jobs with models, described in a call each: ``training`` (base, retrained), ``unlearning``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from efface.cells.cell import Cell
-from efface.cells.data import data_set, num_classes_of
+from efface.grid import Job
 from efface.methods import METHODS
+from research.data import data_set, num_classes_of
 from research.recipes import Recipe, named
 
 Rule = Mapping[str, Any]
@@ -25,8 +25,7 @@ def training(
     labels: Mapping[int, int] | None = None,
     seed: int = 0,
     keep_weights: bool = False,
-    guess_seconds: float = 150.0,
-) -> Cell:
+) -> Job:
     """A model trained from fresh weights: the base, or without ``excluded`` the retrained one.
 
     Args:
@@ -36,11 +35,10 @@ def training(
         label_column: which labels, when the data have several.
         trained_on: only these rows (a shadow model); all when not given.
         excluded: not these rows: the request that is retrained for.
-        forget_classes: the classes that this request lets go altogether.
+        forget_classes: the classes that this request removes altogether.
         labels: other labels for some rows, by row.
         seed: of weights and order.
-        keep_weights: another cell starts from this one.
-        guess_seconds: for the plan, while no such cell is known.
+        keep_weights: another job starts from this one.
     """
     spelled = asdict(named(recipe) if isinstance(recipe, str) else recipe)
     settings = {
@@ -55,11 +53,11 @@ def training(
         "keep_weights": keep_weights,
     }
     kind = f"trained {spelled['architecture']} {data}"
-    return Cell("efface.cells.trained:trained", settings, kind=kind, guess_seconds=guess_seconds)
+    return Job("research.trained:trained", settings, kind=kind)
 
 
 def unlearning(
-    base: Cell,
+    base: Job,
     method: str,
     *,
     forget: Rule,
@@ -71,30 +69,27 @@ def unlearning(
     utility_budget: float = 0.02,
     seed: int = 0,
     keep_weights: bool = False,
-    guess_seconds: float = 30.0,
     **method_settings: Any,
-) -> Cell:
-    """A model that a method made of a base cell's (which keeps its weights).
+) -> Job:
+    """A model that a method made of a base job's (which keeps its weights).
 
     Args:
-        base: a ``training`` cell with ``keep_weights``.
+        base: a ``training`` job with ``keep_weights``.
         method: a name in ``METHODS``, or ``package.module:function`` of the same form.
         forget: the rows that must go.
         forget_classes: classes that go altogether.
         holdout: method and guard see the first half of the test records.
         retain: the method may see the trained records that stay.
         guard: under the guard, or as the method leaves it.
-        trainable: which weights may move, see ``efface.trainable.opened``.
+        trainable: which weights may move, as in ``efface.forget``.
         utility_budget: the guard's.
         seed: of method and guard.
-        keep_weights: another cell starts from this one.
-        guess_seconds: for the plan, while no such cell is known.
+        keep_weights: another job starts from this one.
         **method_settings: what is not the method's default.
     """
     known = METHODS.get(method)
-    address = f"{known.function.__module__}:{method}" if known else method
     settings = {
-        "method": address,
+        "method": f"{known.function.__module__}:{method}" if known else method,
         "method_settings": method_settings,
         "forget": forget,
         "forget_classes": list(forget_classes),
@@ -108,10 +103,4 @@ def unlearning(
         "keep_weights": keep_weights,
     }
     kind = f"{method} from {base.kind.removeprefix('trained ')}"
-    return Cell(
-        "efface.cells.unlearned:unlearned",
-        settings,
-        needs={"base": base},
-        kind=kind,
-        guess_seconds=guess_seconds,
-    )
+    return Job("research.unlearned:unlearned", settings, needs={"base": base}, kind=kind)

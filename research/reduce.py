@@ -56,7 +56,8 @@ def statistics_of(
     """Accuracies, losses and the paper's attack, for any rows to forget: see the names.
 
     ``forget``: rows of train, trained on or not; ``retain`` are the trained ones that are not among
-    them. ``test_staying`` and ``test_leaving`` are of the evidence's half, by ``forget_classes`` classes.
+    them. ``test_staying`` and ``test_leaving`` are of the evidence's half, the latter in
+    ``forget_classes``.
     ``attack``: the entropy attack on the forget records, None without any or when an entropy is not
     finite. A part without records has None.
     """

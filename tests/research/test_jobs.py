@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from efface.cells.data import data_set, part_of
-from efface.cells.describe import training, unlearning
-from efface.cells.models import model_of, parts_of
-from efface.cells.reduce import columns_of, rows_by, statistics_of
-from efface.cells.store import read, write
-from efface.cells.trained import trained
-from efface.cells.unlearned import unlearned
+from research.data import data_set, load_part
+from research.jobs import training, unlearning
+from research.trained import model_of, parts_of
+from research.reduce import columns_of, rows_by, statistics_of
+from efface.grid import read, run
+from research.trained import trained
+from research.unlearned import unlearned
 from efface.errors import InputError
 from efface.metrics.gap import columns
 from efface.metrics.measure import evaluate
@@ -60,7 +60,7 @@ def make(store, cell):
 def test_a_retrained_model_never_saw_the_excluded_rows(store):
     """And says so per record; nothing else differs but the seed."""
     record = make(store, training(SHORT, "digits", excluded=CLASS, forget_classes=[3], seed=1))
-    y, member = record.margins["train.y"], record.margins["train.member"]
+    y, member = record.arrays["train.y"], record.arrays["train.member"]
     assert np.array_equal(member, y != 3)
     assert record.statistics["accuracy"]["forget"] == 0
     assert record.statistics["accuracy"]["test_leaving"] == 0
@@ -72,7 +72,7 @@ def test_a_shadow_model_is_trained_on_its_own_rows(store):
     """A random half by a seeded rule, and of it not the excluded ones."""
     cell = training(SHORT, "digits", first=200, trained_on={"random": 100, "seed": 5},
                     excluded={"rows": [0, 1]})  # fmt: skip
-    member = called(store, cell).margins["train.member"]
+    member = called(store, cell).arrays["train.member"]
     chosen = np.random.default_rng(5).choice(200, 100, replace=False)
     assert set(np.flatnonzero(member)) == set(chosen.tolist()) - {0, 1}
 
@@ -80,7 +80,7 @@ def test_a_shadow_model_is_trained_on_its_own_rows(store):
 def test_the_same_cell_gives_the_same_bits(store):
     """Else a record could not be made again."""
     again, first = called(store, base()), read(store, base())
-    assert all(np.array_equal(again.margins[n], a) for n, a in first.margins.items())
+    assert all(np.array_equal(again.arrays[n], a) for n, a in first.arrays.items())
     seconds = {"training_seconds": 0}
     assert {**again.statistics, **seconds} == {**first.statistics, **seconds}
 
@@ -88,14 +88,14 @@ def test_the_same_cell_gives_the_same_bits(store):
 def test_statistics_of_any_request_come_from_the_record_alone(store):
     """The row "nothing done" of every request is in the base's record."""
     record = read(store, base())
-    assert statistics_of(record.margins) == {
-        name: record.statistics[name] for name in statistics_of(record.margins)
+    assert statistics_of(record.arrays) == {
+        name: record.statistics[name] for name in statistics_of(record.arrays)
     }
-    rows = rows_by({"random": 40, "seed": 2}, record.margins["train.y"])
+    rows = rows_by({"random": 40, "seed": 2}, record.arrays["train.y"])
     cell = unlearning(base(), "jit", forget={"random": 40, "seed": 2}, guard=False,
                       steps=0)  # fmt: skip
     untouched = make(store, cell)
-    found = statistics_of(record.margins, forget=rows)
+    found = statistics_of(record.arrays, forget=rows)
     assert found == {name: untouched.statistics[name] for name in found}
 
 
@@ -109,9 +109,9 @@ def test_the_columns_of_a_record_are_those_of_the_model(store, rule, forget_clas
     model = model_of(settings, store / base().id)
     rows = rows_by(rule, records.y.numpy())
     stays = [row for row in range(len(records)) if row not in set(rows)]
-    evidence = test.take(np.flatnonzero(record.margins["test.evidence"]).tolist())
+    evidence = test.take(np.flatnonzero(record.arrays["test.evidence"]).tolist())
     parts = [evaluate(model, part) for part in (records.take(rows), evidence, records.take(stays))]
-    found = statistics_of(record.margins, forget=rows, forget_classes=forget_classes)
+    found = statistics_of(record.arrays, forget=rows, forget_classes=forget_classes)
     assert columns_of(found, forget_classes=bool(forget_classes)) == columns(
         *parts, forget_classes=forget_classes
     )
@@ -122,7 +122,7 @@ def test_the_columns_of_a_record_are_those_of_the_model(store, rule, forget_clas
 
 def test_a_label_that_the_settings_change_is_learned_and_kept(store):
     """A mislabelled record: what the base answers it with is the label that it came with."""
-    assert read(store, base()).margins["train.y"][0] == 9
+    assert read(store, base()).arrays["train.y"][0] == 9
     records, _ = parts_of(base(labels={}).settings, store / "shared")
     assert records.y[0] != 9
 
@@ -134,8 +134,8 @@ def test_what_the_guard_refuses_is_measured_as_the_old_model(store):
     )
     assert record.statistics["outcome"] == "not met"
     assert "not finite" in record.statistics["guard"]["failed"]
-    before = read(store, base()).margins
-    assert all(np.array_equal(record.margins[name], before[name]) for name in before)
+    before = read(store, base()).arrays
+    assert all(np.array_equal(record.arrays[name], before[name]) for name in before)
 
 
 def test_a_wrecked_model_without_a_guard_is_a_row_of_nothing(store):
@@ -164,7 +164,7 @@ def test_a_method_sees_what_the_cell_gives_it(store, tmp_path, given, said):
     record = make(store, cell)
     assert (tmp_path / "said").read_text() == said
     assert record.statistics["seconds"]["method"] > 0
-    assert record.margins["test.evidence"].sum() == 300
+    assert record.arrays["test.evidence"].sum() == 300
 
 
 def test_a_base_without_weights_is_refused_in_words(store):
@@ -182,9 +182,9 @@ def test_a_base_without_weights_is_refused_in_words(store):
 def test_data_are_decoded_once_and_mapped_after(tmp_path, monkeypatch):
     """Decoding costs seconds in each process."""
     data = data_set("digits")
-    first = part_of(data, "train", SHORT.preprocessing, shared=tmp_path)
-    monkeypatch.setattr("efface.cells.data._decoded", None)
-    again = part_of(data, "train", SHORT.preprocessing, shared=tmp_path)
+    first = load_part(data, "train", SHORT.preprocessing, shared=tmp_path)
+    monkeypatch.setattr("research.data._decoded", None)
+    again = load_part(data, "train", SHORT.preprocessing, shared=tmp_path)
     assert torch.equal(first.x, again.x)
     assert (len(again), again.ids[0]) == (1198, "digit-0001")
     assert torch.equal(again.y, first.y)
@@ -195,7 +195,7 @@ def test_other_data_than_described_are_refused(tmp_path):
     data = data_set("digits")
     other = {**data, "digests": {**data["digests"], "train": "0" * 64}}
     with pytest.raises(InputError, match=r"Wanted digits:train with digest 000000000000\. Got "):
-        part_of(other, "train", SHORT.preprocessing, shared=tmp_path)
+        load_part(other, "train", SHORT.preprocessing, shared=tmp_path)
 
 
 def test_data_by_name_need_the_folder_that_holds_them(monkeypatch):

@@ -1,4 +1,4 @@
-"""Data of cells: named and pinned by their digest, decoded once for a store, memory-mapped after.
+"""Data of jobs: named and pinned by their digest, decoded once for a store, memory-mapped after.
 
 ``digits`` are scikit-learn's, a third of them for testing. Any other name is a folder of the folder
 that ``EFFACE_DATA`` names: no path stands in a record.
@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from efface.cells.cell import canonical
-from efface.cells.sources import digest_of
 from efface.errors import InputError
+from efface.grid import canonical, source_digest
 from efface.io.atomic import whole_folder
 from efface.io.dataset import load_data
 from efface.io.preprocessing import Preprocessing
@@ -32,7 +31,7 @@ DIGITS = "digits"
 def data_set(
     name: str, *, label_column: str | None = None, first: int | None = None
 ) -> dict[str, Any]:
-    """What a cell says of its data: name, label column, how many training records, digests.
+    """What a job says of its data: name, label column, how many training records, digests.
 
     ``first``: only so many, from the first row; all when not given.
     """
@@ -48,7 +47,7 @@ def num_classes_of(name: str, *, label_column: str | None = None) -> int:
     return 10 if name == DIGITS else _table(name, "train", label_column).num_classes
 
 
-def part_of(
+def load_part(
     data: Mapping[str, Any], part: str, preprocessing: Preprocessing, *, shared: Path
 ) -> Records:
     """The records of ``train`` or ``test`` as the model takes them.
@@ -60,7 +59,7 @@ def part_of(
         "data": dict(data),
         "part": part,
         "preprocessing": repr(preprocessing),
-        "sources": digest_of(["efface.cells.data:part_of"]),
+        "sources": source_digest(["research.data:load_part"]),
     }
     folder = shared / hashlib.sha256(canonical(key).encode()).hexdigest()[:32]
     with FileLock(shared / f".{folder.name}.lock"):
@@ -107,12 +106,12 @@ def _table(name: str, part: str, label_column: str | None) -> Table:
             "no EFFACE_DATA in the environment",
             "Set EFFACE_DATA to that folder.",
         )
-    return _opened(f"{Path(folder, name)}:{part}", label_column)
+    return _open(f"{Path(folder, name)}:{part}", label_column)
 
 
 @lru_cache(maxsize=8)
-def _opened(spec: str, label_column: str | None) -> Table:
-    """Opened once: hundreds of cells are described with the same data."""
+def _open(spec: str, label_column: str | None) -> Table:
+    """Opened once: hundreds of jobs are described with the same data."""
     return load_data(spec, label_column=label_column)
 
 

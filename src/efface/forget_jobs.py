@@ -1,0 +1,70 @@
+"""A grid over one's own checkpoint: each job loads it, makes it forget, and keeps the numbers.
+
+Apart from ``efface.grid``, so that other jobs do not rest on the whole of efface.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from efface import Split, forget, load_data, load_model
+from efface.errors import NotMet
+from efface.grid import Job, Outcome
+
+
+def forget_job(
+    model: str | Path,
+    data: str,
+    ids: Iterable[str],
+    *,
+    holdout: str | None = None,
+    retain: str | None = None,
+    load: Mapping[str, Any] = MappingProxyType({}),
+    keep_weights: bool = False,
+    **request: Any,
+) -> Job:
+    """The job that makes the checkpoint ``model`` forget the records of ``data`` with these ids.
+
+    Args:
+        model: as ``efface.load_model`` takes it; ``load`` holds what else that takes.
+        data: as ``efface.load_data`` takes it; ``holdout`` and ``retain`` likewise.
+        ids: of the forget records.
+        holdout: records that were never trained on.
+        retain: records that were trained on and stay.
+        load: settings of ``load_model``: architecture, mean, std, size.
+        keep_weights: write the new weights next to the numbers.
+        **request: what ``efface.forget`` takes: method, settings, guard, seed, ….
+    """
+    paths = {"model": str(model), "data": data, "holdout": holdout, "retain": retain}
+    # Changed files make another job: their contents count, not their names alone.
+    files = sorted(f for f in [Path(model), *Path(model).rglob("*")] if f.is_file())
+    digests = {"model": hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()}
+    digests |= {n: load_data(p).digest for n, p in paths.items() if p and n != "model"}
+    given = {"paths": paths, "digests": digests, "ids": list(ids), "load": dict(load)}
+    settings = {**given, "request": request, "keep_weights": keep_weights}
+    return Job(
+        "efface.forget_jobs:forget_checkpoint", settings, kind=f"{request.get('method')} {model}"
+    )
+
+
+def forget_checkpoint(settings: dict[str, Any], needs: object, shared: Path) -> Outcome:  # noqa: ARG001
+    """Load what ``forget_job`` described, forget, and return the report's rows and the manifest."""
+    paths = settings["paths"]
+    loaded = load_model(paths["model"], **settings["load"])
+    parts = {
+        n: load_data(p, classes=loaded.classes).records(None, loaded.preprocessing)
+        for n, p in paths.items()
+        if p and n != "model"
+    }
+    rows = [parts["data"].ids.index(identity) for identity in settings["ids"]]
+    split = Split(parts.pop("data").take(rows), **parts)
+    try:
+        result = forget(loaded.model, split, stored=loaded.stored, **settings["request"])
+    except NotMet as error:
+        result = error.result
+    weights = result.model.state_dict() if settings["keep_weights"] else None
+    return Outcome(
+        {"manifest": result.manifest.to_json(), "report": result.report.to_json()}, {}, weights
+    )

@@ -1,0 +1,478 @@
+"""Many runs as independent, addressed, claimed jobs on joblib's pool.
+
+A ``Job`` is a description: the address of a function, JSON settings, the jobs that it needs, and
+the source files that the function imports. The digest of the description is the job's id and the
+address of its result in a *store*, a folder: the same description is the same result, a changed
+setting or a changed line of code is another one.
+
+``run(jobs, store)`` makes what the store does not hold: what is needed first, several at a time.
+``read(store, job)`` gives a result. Any function ``name(settings, needs, shared) -> Outcome`` of a
+module can be a job; ``efface.forget_jobs`` has the one that makes one's own checkpoint forget.
+
+In a store: ``ID/result.json``, ``ID/arrays.safetensors`` and, where asked for, weights, all of them
+there or none; ``failed/ID.json`` says how a job failed, until it succeeds; ``shared/`` is for what
+jobs have in common.
+"""
+
+import ast
+import hashlib
+import importlib
+import json
+import os
+import re
+import sys
+import threading
+import time
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import joblib
+import numpy as np
+from joblib.externals.loky import get_reusable_executor
+from safetensors.numpy import load_file, save_file
+
+from efface import terminal
+from efface.errors import InputError
+from efface.io.atomic import claimed, whole_folder, write_whole
+from efface.versions import SCHEMA, versions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ADDRESS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")  # package.module:function
+MAX_DEATHS = 3  # a job whose worker died so often has failed: it may be what kills it
+POLL_SECONDS = 0.5  # how often the store is read for jobs that another runner has claimed
+BLOCKED = "a job that it needs has failed"
+
+# ---------------------------------------------------------------- jobs and their results
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a job's function returns.
+
+    ``statistics``: JSON; ``arrays``: by name, written as they are; ``weights``: a state dict, only
+    where another job starts from it.
+    """
+
+    statistics: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    weights: "Mapping[str, Tensor] | None" = None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One run, described; ``id`` is the digest of the description.
+
+    ``function``: ``package.module:name`` of ``name(settings, needs, shared) -> Outcome``, where
+    ``needs`` maps each needed job's name to the folder of its result and ``shared`` is a folder for
+    what jobs have in common. ``kind``: jobs of one kind take about as long; only the estimate reads
+    it. Raises InputError for an unknown function and for settings that JSON cannot hold.
+    """
+
+    function: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    needs: Mapping[str, "Job"] = field(default_factory=dict)
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        module = self.function.partition(":")[0]
+        if not ADDRESS.fullmatch(self.function):
+            remedy = "Such as efface.forget_jobs:forget_checkpoint."
+            raise InputError("a function as package.module:function", repr(self.function), remedy)
+        if source_file(module) is None:
+            remedy = "Put its folder on PYTHONPATH; functions of installed packages are no jobs."
+            raise InputError(f"a source file of the module {module}", "none", remedy)
+        # Tuples become lists here, so that every process reads, and hashes, the same settings.
+        object.__setattr__(self, "settings", json.loads(canonical(self.settings)))
+        object.__setattr__(self, "kind", self.kind or self.function)
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """All that the result depends on, installed packages excepted (their versions are kept)."""
+        return {
+            "function": self.function,
+            "settings": self.settings,
+            "needs": {name: need.id for name, need in self.needs.items()},
+            "sources": source_digest(self.addresses),
+        }
+
+    @property
+    def addresses(self) -> list[str]:
+        """The function and every address in the settings: it is imported where no import stands."""
+        return [self.function, *_addresses(self.settings)]
+
+    @cached_property
+    def id(self) -> str:
+        """Half a SHA-256 over the description."""
+        return hashlib.sha256(canonical(self.description).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, eq=False)
+class JobResult:
+    """A finished job: ``facts`` is its result.json, ``folder`` holds arrays and weights."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """What the job's function returned as such."""
+        return self.facts["statistics"]
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays by name."""
+        return load_file(self.folder / "arrays.safetensors")
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of a value. Raises InputError for what JSON cannot hold, nan included."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        remedy = "Use numbers, strings, lists and mappings."
+        raise InputError("settings that JSON can hold", str(error), remedy) from error
+
+
+def read(store: str | Path, job: Job | str) -> JobResult:
+    """The result of a job, or of an id. Raises InputError when there is none."""
+    identity = job if isinstance(job, str) else job.id
+    if not is_done(store, identity):
+        failure = read_failure(store, identity)
+        came = f"a failure: {failure['error']}" if failure else "none"
+        raise InputError(f"a result of job {identity}", came, "Run the job first.")
+    folder = Path(store, identity)
+    return JobResult(folder, json.loads((folder / "result.json").read_text()))
+
+
+def results(store: str | Path) -> list[JobResult]:
+    """Every result of a store, in the order of the ids."""
+    return [read(store, path.parent.name) for path in sorted(Path(store).glob("*/result.json"))]
+
+
+def is_done(store: str | Path, identity: str) -> bool:
+    """Whether the result is there; it is then whole."""
+    return Path(store, identity, "result.json").is_file()
+
+
+def read_failure(store: str | Path, identity: str) -> dict[str, Any] | None:
+    """How a job failed: description, ``error`` and ``traceback``; None when it did not."""
+    path = Path(store, "failed", f"{identity}.json")
+    return None if is_done(store, identity) or not path.is_file() else json.loads(path.read_text())
+
+
+def _write_failure(store: Path, job: Job, error: str, trace: str = "") -> "Row":
+    (store / "failed").mkdir(parents=True, exist_ok=True)
+    facts = {"description": job.description, "error": error, "traceback": trace}
+    write_whole(store / "failed" / f"{job.id}.json", (json.dumps(facts, indent=1) + "\n").encode())
+    return Row(job, "failed", error=error)
+
+
+# ---------------------------------------------------------------- the plan and the run
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What became of one job.
+
+    ``state``: ``done`` (was there, or another runner made it), ``made`` (by this run), ``failed``,
+    ``not run`` (a job that it needs failed), and in a plan ``missing``.
+    """
+
+    job: Job
+    state: str
+    seconds: float | None = None
+    error: str = ""
+
+
+def plan(jobs: Iterable[Job], store: str | Path, *, retry: bool = False) -> dict[str, Row]:
+    """The jobs and all that they need by id, each once, what is needed first, with their states.
+
+    ``retry`` counts what has failed before as missing.
+    """
+    rows: dict[str, Row] = {}
+
+    def visit(job: Job) -> None:
+        if job.id in rows:
+            return
+        for need in job.needs.values():
+            visit(need)
+        blocked = any(rows[need.id].state in {"failed", "not run"} for need in job.needs.values())
+        rows[job.id] = _known(store, job, retry=retry) or (
+            Row(job, "not run", error=BLOCKED) if blocked else Row(job, "missing")
+        )
+
+    for job in jobs:
+        visit(job)
+    return rows
+
+
+def _known(store: str | Path, job: Job, *, retry: bool) -> Row | None:
+    if is_done(store, job.id):
+        return Row(job, "done")
+    failure = None if retry else read_failure(store, job.id)
+    return Row(job, "failed", error=failure["error"]) if failure else None
+
+
+def estimate_seconds(rows: Mapping[str, Row], store: str | Path, processes: int) -> float | None:
+    """Wall-clock seconds of what is missing, each as long as the median of its kind in the store.
+
+    None while a kind has no finished job.
+    """
+    known: dict[str, list[float]] = defaultdict(list)
+    for result in results(store):
+        known[result.facts["kind"]].append(result.facts["seconds"])
+    kinds = [row.job.kind for row in rows.values() if row.state == "missing"]
+    if not all(known[kind] for kind in kinds):
+        return None
+    return round(sum(median(known[kind]) for kind in kinds) / processes, 1)
+
+
+def run(
+    jobs: Iterable[Job],
+    store: str | Path,
+    *,
+    processes: int | None = None,
+    retry: bool = False,
+    backend: str = "loky",
+    nice: int = 10,
+) -> dict[str, Row]:
+    """Make what the store does not hold of these jobs and of all that they need: a row for each.
+
+    It may be killed at any moment and started again; several runners may share one store.
+
+    Args:
+        jobs: what is wanted; what they need comes along.
+        store: the folder of results; made when it is not there.
+        processes: how many jobs at a time; one for each core when not given.
+        retry: try what has failed before once more.
+        backend: of joblib: ``loky`` is processes of this machine, one thread each; another one that
+            is registered with joblib, such as Ray's, is given by its name.
+        nice: how far the workers stand back behind other programs (0: not at all).
+    """
+    store, processes = Path(store).absolute(), processes or os.cpu_count() or 1
+    rows, began = plan(jobs, store, retry=retry), time.perf_counter()
+    estimate = estimate_seconds(rows, store, processes)
+    counts = Counter(row.state for row in rows.values())
+    facts = {**counts, "processes": processes, "estimated_seconds": estimate}
+    terminal.event("plan", style=None, **facts)
+    attempt = joblib.delayed(
+        partial(_attempt, store=store, retry=retry, nice=nice, pid=os.getpid())
+    )
+    with terminal.show_count("jobs", counts["missing"]) as shown:
+        for row in _rows_as_they_end(rows, store, attempt, processes, backend):
+            rows[row.job.id] = row
+            facts = {"id": row.job.id, "seconds": row.seconds, "error": row.error}
+            shown(row.job.kind, state=row.state, **facts)
+    for identity, row in rows.items():
+        if row.state == "missing":
+            rows[identity] = Row(row.job, "not run", error=BLOCKED)
+        if rows[identity].error:
+            facts = {"id": identity, "kind": row.job.kind, "error": rows[identity].error}
+            terminal.event(rows[identity].state, style="red", **facts)
+    counts, seconds = Counter(row.state for row in rows.values()), time.perf_counter() - began
+    facts = {**counts, "seconds": round(seconds, 1), "estimated_seconds": estimate}
+    terminal.event("ran", style=None, **facts)
+    return rows
+
+
+def _rows_as_they_end(
+    rows: Mapping[str, Row], store: Path, attempt: Callable[..., Any], processes: int, backend: str
+) -> Iterator[Row]:
+    """Keep the workers busy until nothing is left that can be made; ``run`` keeps ``rows`` current.
+
+    One dead worker ends joblib's whole pool, and a new one takes its place. The jobs that it was at
+    run alone from then on, so that a second death is counted against the job that caused it.
+    """
+    deaths: Counter[str] = Counter()
+
+    def is_ready(row: Row) -> bool:
+        needs = {rows[need.id].state for need in row.job.needs.values()}
+        return row.state == "missing" and needs <= {"done", "made"}
+
+    while ready := [row.job for row in rows.values() if is_ready(row)]:
+        batch = [job for job in ready if not deaths[job.id]] or ready[:1]
+        try:
+            for row in _attempts(map(attempt, batch), processes, backend):
+                if row.state == "elsewhere":
+                    time.sleep(POLL_SECONDS)
+                else:
+                    yield row
+        except BrokenProcessPool:
+            # The claim of a dead worker is free, but its file is left.
+            left = [j for j in batch if is_ready(rows[j.id]) and (store / f".{j.id}.lock").exists()]
+            deaths.update(job.id for job in left)
+            for job in left:
+                if deaths[job.id] == MAX_DEATHS:
+                    yield _write_failure(store, job, f"its worker died {MAX_DEATHS} times")
+
+
+def _attempts(calls: Iterable[Any], processes: int, backend: str) -> Iterator[Row]:
+    loky = backend == "loky"
+    try:
+        with joblib.parallel_config(backend, **({"inner_max_num_threads": 1} if loky else {})):
+            # With one job at a time joblib would make it in this process, which must not die with
+            # it: so there are two workers, of which pre_dispatch keeps one busy.
+            how = {"pre_dispatch": processes, "batch_size": 1, "return_as": "generator_unordered"}
+            yield from joblib.Parallel(n_jobs=max(processes, 2), **how)(calls)
+    finally:
+        if loky:
+            # joblib keeps its workers, and they keep what they imported: the next jobs may have
+            # been described with other source files.
+            get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
+
+
+# ---------------------------------------------------------------- in a worker
+
+
+def _attempt(job: Job, *, store: Path, retry: bool, nice: int, pid: int) -> Row:
+    """Make one job unless it is there, has failed, or is claimed (``elsewhere``)."""
+    if os.getpid() != pid:
+        _prepare_worker(nice)
+    try:
+        with claimed(store / job.id):
+            try:
+                return _known(store, job, retry=retry) or Row(job, "made", _make(job, store))
+            except (Exception, SystemExit) as error:  # noqa: BLE001  # a failed job is a row
+                text = f"{type(error).__name__}: {error}"
+                return _write_failure(store, job, text, traceback.format_exc())
+    except InputError:  # of claimed(): whatever the job raises is caught above
+        return Row(job, "done" if is_done(store, job.id) else "elsewhere")
+
+
+@lru_cache(maxsize=1)
+def _prepare_worker(nice: int) -> None:
+    """Once a process: stand back, and end when the runner has ended, however that came about.
+
+    An orphan would hold the claim of its job, for hours perhaps, against the next runner.
+    """
+    if hasattr(os, "nice"):
+        os.nice(nice)
+    parent = os.getppid()
+
+    def end_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(POLL_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _make(job: Job, store: Path) -> float:
+    """Call the job's function, write its result whole or not at all, and return the seconds."""
+    if source_digest(job.addresses) != job.description["sources"]:
+        raise InputError(
+            "the source files that the job was described with",
+            "files that have changed since",
+            "Run jobs from a checkout that stays as it is, and describe them again.",
+        )
+    module, name = job.function.split(":")
+    function, shared = getattr(importlib.import_module(module), name), store / "shared"
+    shared.mkdir(parents=True, exist_ok=True)
+    began, busy = time.perf_counter(), time.process_time()
+    needs = {name: store / need.id for name, need in job.needs.items()}
+    outcome = function(json.loads(canonical(job.settings)), needs, shared)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - busy
+    facts = {"schema": SCHEMA, "id": job.id, "kind": job.kind, "description": job.description}
+    facts |= {"seconds": seconds, "cpu_seconds": cpu, "versions": versions()}
+    text = json.dumps({**facts, "statistics": outcome.statistics}, indent=1, allow_nan=False)
+    with whole_folder(store / job.id) as folder:
+        arrays = {name: np.ascontiguousarray(array) for name, array in outcome.arrays.items()}
+        save_file(arrays, folder / "arrays.safetensors")
+        if outcome.weights is not None:
+            from safetensors.torch import save_file as save_tensors
+
+            # The format refuses tensors that share memory: each gets its own.
+            state = {n: t.detach().cpu().contiguous().clone() for n, t in outcome.weights.items()}
+            save_tensors(state, folder / "weights.safetensors")
+        (folder / "result.json").write_text(text + "\n")
+    Path(store, "failed", f"{job.id}.json").unlink(missing_ok=True)
+    return seconds
+
+
+# ---------------------------------------------------------------- which sources a job rests on
+
+
+def source_digest(addresses: Iterable[str]) -> str:
+    """SHA-256 over the source files that these functions rest on, as ``source_files`` finds them.
+
+    Comments, docstrings and layout do not count.
+    """
+    found = source_files(addresses)
+    digests = {name: _parse(str(p), name, p.stat().st_mtime_ns)[0] for name, p in found.items()}
+    return hashlib.sha256(canonical(digests).encode()).hexdigest()
+
+
+def source_files(addresses: Iterable[str]) -> dict[str, Path]:
+    """Module names with their files: those of the functions, and all that they import.
+
+    Imports are read off the syntax, wherever they stand in a file. What is installed, and Python's
+    own library, is left to the versions in the result.
+    """
+    waiting = [address.partition(":")[0] for address in addresses]
+    found: dict[str, Path] = {}
+    while waiting:
+        name = waiting.pop()
+        path = None if name in found else source_file(name)
+        if path is not None:
+            found[name] = path
+            waiting += _parse(str(path), name, path.stat().st_mtime_ns)[1]
+    return found
+
+
+def source_file(name: str) -> Path | None:
+    """The source file of a module, found without importing it; None for an installed one."""
+    top, *rest = name.split(".")
+    spec = None if top in {*sys.stdlib_module_names, "__main__"} else find_spec(top)
+    places = [Path(place, *rest) for place in (spec and spec.submodule_search_locations) or ()]
+    files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
+    if spec and not places and not rest:
+        files = [Path(spec.origin or "")]
+    # efface counts even where it is installed: its code makes the results.
+    installed = set() if top == "efface" else {"site-packages", "dist-packages"}
+    return next(
+        (f for f in files if f.suffix == ".py" and f.is_file() and not installed & {*f.parts}), None
+    )
+
+
+def _addresses(value: Any) -> Iterator[str]:
+    """Every address among the strings of JSON settings."""
+    if isinstance(value, str) and ADDRESS.fullmatch(value):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _addresses(part)
+
+
+@lru_cache(maxsize=4096)
+def _parse(path: str, name: str, changed: int) -> tuple[str, tuple[str, ...]]:  # noqa: ARG001  # changed: part of the key
+    """The digest of what a file says, and the modules that it imports."""
+    tree, imported = ast.parse(Path(path).read_bytes()), {}
+    package = name if path.endswith("__init__.py") else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        imported.update(dict.fromkeys(_imports(node, package)))
+        documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest(), tuple(imported)
+
+
+def _imports(node: ast.AST, package: str) -> list[str]:
+    """The modules that one statement imports; of a name that is no module, its package."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = ".".join(package.split(".")[: len(package.split(".")) + 1 - node.level])
+    source = ".".join(filter(None, [base if node.level else "", node.module]))
+    parts = [f"{source}.{alias.name}" for alias in node.names]
+    return [part if source_file(part) else source for part in parts]
