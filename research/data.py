@@ -64,7 +64,7 @@ def load_part(
     folder = shared / hashlib.sha256(canonical(key).encode()).hexdigest()[:32]
     with FileLock(shared / f".{folder.name}.lock"):
         if not folder.exists():
-            _write(folder, _decoded(data, part, preprocessing))
+            _write(folder, _decode(data, part, preprocessing))
     x = torch.from_numpy(np.load(folder / "x.npy", mmap_mode="c"))
     y = torch.from_numpy(np.load(folder / "y.npy"))
     ids = tuple(json.loads((folder / "ids.json").read_text()))
@@ -78,7 +78,7 @@ def _write(folder: Path, records: Records) -> None:
         (scratch / "ids.json").write_text(json.dumps(records.ids))
 
 
-def _decoded(data: Mapping[str, Any], part: str, preprocessing: Preprocessing) -> Records:
+def _decode(data: Mapping[str, Any], part: str, preprocessing: Preprocessing) -> Records:
     name, first = data["name"], data["first"] if part == "train" else None
     if name == DIGITS:
         _refuse_other(data, part, _digest_of_digits(part))

@@ -1,10 +1,10 @@
-"""Runs of cells whose workers and runners are killed at random moments, and what is left of them.
+"""Grids whose workers and runners are killed at random moments, and what is left of them.
 
-A round is a store and a list of cells. A runner makes them; again and again it, or one of its
-workers, is sent SIGKILL, and a runner that was killed is started anew, until every cell is done.
-Whatever was seen done once must stay as it was, and at the end the store must hold each cell once,
-with the numbers and margins of a store that nobody disturbed. The slow suite and
-``research/benchmarks/cells_kills.py`` call this with fifty kills, every third round with models.
+A round is a store and a list of jobs. A runner makes them; again and again it, or one of its
+workers, is sent SIGKILL, and a runner that was killed is started again, until every job is done.
+Whatever was seen done once must stay as it was, and at the end the store must hold each job once,
+with the numbers and arrays of a store that nobody disturbed. The slow suite and
+``research/benchmarks/grid_kills.py`` call this with fifty kills, every third round with models.
 """
 
 import contextlib
@@ -16,37 +16,36 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from efface.cells import Cell, Ran, read, records, run  # noqa: E402
-from efface.cells.local import local  # noqa: E402
+from efface.grid import Job, read, results, run  # noqa: E402
 
 PROCESSES = 2
 KILLS_A_ROUND = 10
 ORPHAN_SECONDS = 20.0
 
 
-def cells_of(round_number, *, real):
-    """Eighteen cells of 0.1 to 0.5 s, a third of them on others; if real, three with models."""
+def jobs_of(round_number, *, real):
+    """Eighteen jobs of 0.1 to 0.5 s, a third of them on others; if real, three with models."""
     draw = random.Random(round_number)  # noqa: S311
-    made = []
+    jobs = []
     for n in range(18):
         settings = {"n": n, "round": round_number, "seconds": round(draw.uniform(0.1, 0.5), 2)}
-        needs = {"one": made[n - 3], "two": made[n - 2]} if n % 3 == 2 and n > 2 else {}
-        made.append(Cell("fake_cells:number", settings, needs=needs, guess_seconds=0.3))
-    return made + (_with_models(round_number) if real else [])
+        needs = {"one": jobs[n - 3], "two": jobs[n - 2]} if n % 3 == 2 and n > 2 else {}
+        jobs.append(Job("fake_jobs:number", settings, needs=needs))
+    return jobs + (_with_models(round_number) if real else [])
 
 
 def _with_models(seed):
     """A base, a retrained and an unlearned model of the digits, each of about a second."""
-    from efface.cells.describe import training, unlearning
+    from research.jobs import training, unlearning
     from research.recipes import RECIPES
 
     short = replace(RECIPES["digits-conv"], epochs=1)
@@ -56,97 +55,83 @@ def _with_models(seed):
     return [base, retrained, jit]
 
 
-def written(cells, path):
-    """The cells as a file: a runner that reads it need not load torch to describe them."""
-    places = {cell.id: place for place, cell in enumerate(cells)}
+def write_jobs(jobs, path):
+    """The jobs as a file: a runner that reads it need not load torch to describe them."""
+    places = {job.id: place for place, job in enumerate(jobs)}
     lines = [
-        {
-            "function": cell.function,
-            "settings": cell.settings,
-            "needs": {name: places[need.id] for name, need in cell.needs.items()},
-            "guess_seconds": cell.guess_seconds,
-        }
-        for cell in cells
+        [job.function, job.settings, {name: places[need.id] for name, need in job.needs.items()}]
+        for job in jobs
     ]
     path.write_text(json.dumps(lines))
 
 
 def make(store, described):
-    """What a runner's process does."""
-    cells = []
-    for line in json.loads(Path(described).read_text()):
-        needs = {name: cells[place] for name, place in line.pop("needs").items()}
-        cells.append(Cell(**line, needs=needs))
-    ran = run(cells, store, processes=PROCESSES, engine=partial(local, nice=0))
-    return _counted(ran, cells)
+    """What a runner's process does; the states of its rows, each job one of them, once."""
+    jobs = []
+    for function, settings, needs in json.loads(Path(described).read_text()):
+        jobs.append(Job(function, settings, {name: jobs[place] for name, place in needs.items()}))
+    rows = run(jobs, store, processes=PROCESSES, nice=0)
+    assert list(rows) == [job.id for job in jobs]
+    return Counter(row.state for row in rows.values())
 
 
-def _counted(ran: Ran, cells):
-    """The counts of the runner's own rows: each cell is one of them, once."""
-    assert len({row.cell.id for row in ran.rows}) == len(ran.rows) == len(cells)
-    return ran.counts
-
-
-def started(store, described):
+def start(store, described):
     """A runner in a process of its own."""
-    command = [sys.executable, str(HERE / "cell_kills.py"), "runner", store, described]
+    command = [sys.executable, str(HERE / "grid_kills.py"), "runner", store, described]
     with open(os.devnull, "w") as nowhere, open(f"{store}.log", "a") as log:  # noqa: PTH123
         return subprocess.Popen(command, stdout=nowhere, stderr=log)
 
 
 def workers_of(runner):
-    """The process ids of a runner's workers."""
-    found = subprocess.run(["pgrep", "-P", str(runner.pid)], capture_output=True, text=True,
-                           check=False)  # fmt: skip
+    """The process ids of a runner's workers (joblib's tracker of resources is none)."""
+    command = ["pgrep", "-P", str(runner.pid), "-f", "popen_loky"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
     return [int(word) for word in found.stdout.split()]
 
 
-def seen(store):
-    """Each record that is there, with what tells whether it was written anew."""
-    paths = sorted(Path(store).glob("[0-9a-f]*/record.json"))
+def results_in(store):
+    """Each result that is there, with what tells whether it was written again."""
+    paths = sorted(Path(store).glob("[0-9a-f]*/result.json"))
     return {p.parent.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in paths}
 
 
-def killed(folder, *, kills, models, seed=0):
+def kill_repeatedly(folder, *, kills, models, seed=0):
     """Kill until it is enough; the counts, or an error at the first loss."""
     draw = random.Random(seed)  # noqa: S311
-    found = {"kills": 0, "of workers": 0, "of runners": 0, "at work in a cell": 0, "rounds": 0,
-             "cells": 0, "records": 0, "of them with models": 0, "started anew": 0}  # fmt: skip
+    found = Counter(dict.fromkeys(("kills", "of workers", "of runners", "at work in a job"), 0))
     while found["kills"] < kills:
         number = found["rounds"]
         real = models and number % 3 == 0
-        cells, described = cells_of(number, real=real), Path(folder, f"cells{number}.json")
-        written(cells, described)
+        jobs, described = jobs_of(number, real=real), Path(folder, f"jobs{number}.json")
+        write_jobs(jobs, described)
         store = f"{folder}/store{number}"
         _round(store, described, draw, found, kills=min(kills, found["kills"] + KILLS_A_ROUND))
-        _compare(store, f"{folder}/undisturbed{number}", cells, described)
-        found["rounds"] += 1
-        found["cells"] += len(cells)
-        found["records"] += len(records(store))
+        _compare(store, f"{folder}/undisturbed{number}", jobs, described)
+        found.update({"rounds": 1, "jobs": len(jobs), "results": len(results(store))})
         found["of them with models"] += 3 * real
     return found
 
 
 def _round(store, described, draw, found, *, kills):
     """One store until it is done."""
-    runner, done = started(store, described), {}
+    runner, done = start(store, described), {}
     while runner.poll() is None:
         time.sleep(draw.uniform(0.2, 1.5))
         if found["kills"] < kills and runner.poll() is None:
             _kill(runner, store, draw, found)
-        now = seen(store)
-        assert done.items() <= now.items(), "a record that was there is gone, or was written anew"
+        now = results_in(store)
+        assert done.items() <= now.items(), "a result that was there is gone, or was written again"
         done = now
         if runner.poll() == -signal.SIGKILL:
-            runner = started(store, described)
-            found["started anew"] += 1
+            runner = start(store, described)
+            found["started again"] += 1
     assert runner.returncode == 0, Path(f"{store}.log").read_text()[-2000:]
 
 
 def _kill(runner, store, draw, found):
     """One SIGKILL, every other one to the runner, whose workers must then end by themselves.
 
-    Two thirds of the moments fall into a cell, the others anywhere, starting up included.
+    Two thirds of the moments fall into a job, the others anywhere, starting up included.
     """
     end = time.monotonic() + (5 if draw.random() < 2 / 3 else 0)
     while not _claimed(store) and time.monotonic() < end:
@@ -156,10 +141,11 @@ def _kill(runner, store, draw, found):
     if not workers:
         return  # still starting
     found["kills"] += 1
-    found["at work in a cell"] += _claimed(store)
+    found["at work in a job"] += _claimed(store)
     if found["kills"] % 2:
         found["of workers"] += 1
-        os.kill(draw.choice(workers), signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(draw.choice(workers), signal.SIGKILL)
         return
     found["of runners"] += 1
     runner.kill()
@@ -171,11 +157,11 @@ def _kill(runner, store, draw, found):
 
 
 def _claimed(store):
-    """Whether any cell is claimed: of a killed worker's claim the file is left, not the claim."""
-    return any(_held(path) for path in Path(store).glob(".*.lock"))
+    """Whether any job is claimed: of a killed worker's claim the file is left, not the claim."""
+    return any(_locked(path) for path in Path(store).glob(".*.lock"))
 
 
-def _held(path):
+def _locked(path):
     with contextlib.suppress(FileNotFoundError), path.open("r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -186,23 +172,23 @@ def _held(path):
 
 def _alive(process):
     """Whether a process is there, and no zombie."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True,
-                           text=True, check=False).stdout  # fmt: skip
+    command = ["ps", "-o", "stat=", "-p", str(process)]
+    state = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return bool(state.strip()) and not state.startswith("Z")
 
 
-def _compare(store, other, cells, described):
-    """The store holds what one holds that nobody disturbed, each cell once, and no scratch."""
-    assert make(store, described) == {"done": len(cells)}
-    assert make(other, described) == {"made": len(cells)}
-    assert {record.folder.name for record in records(store)} == {cell.id for cell in cells}
+def _compare(store, other, jobs, described):
+    """The store holds what one holds that nobody disturbed, each job once, and no scratch."""
+    assert make(store, described) == {"done": len(jobs)}
+    assert make(other, described) == {"made": len(jobs)}
+    assert {result.folder.name for result in results(store)} == {job.id for job in jobs}
     assert not list(Path(store).glob("*.writing")) + list(Path(store).glob(".*.writing"))
     assert not list(Path(store).glob("failed/*"))
-    for cell in cells:
-        ours, theirs = read(store, cell), read(other, cell)
+    for job in jobs:
+        ours, theirs = read(store, job), read(other, job)
         assert _timeless(ours.statistics) == _timeless(theirs.statistics)
-        assert ours.margins.keys() == theirs.margins.keys()
-        assert all(np.array_equal(ours.margins[n], a) for n, a in theirs.margins.items())
+        assert ours.arrays.keys() == theirs.arrays.keys()
+        assert all(np.array_equal(ours.arrays[n], a) for n, a in theirs.arrays.items())
 
 
 def _timeless(statistics):
@@ -213,4 +199,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "runner":
         make(sys.argv[2], sys.argv[3])
     else:
-        print(json.dumps(killed(sys.argv[1], kills=int(sys.argv[2]), models="models" in sys.argv)))  # noqa: T201
+        models = "models" in sys.argv
+        print(json.dumps(kill_repeatedly(sys.argv[1], kills=int(sys.argv[2]), models=models)))  # noqa: T201

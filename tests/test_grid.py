@@ -98,7 +98,11 @@ def test_a_function_that_the_settings_name_counts_as_imported():
 @pytest.mark.parametrize(
     ("function", "settings", "text"),
     [
-        ("number", {}, r"Wanted a function as package\.module:function\. Got 'number'\. Such as .*"),
+        (
+            "number",
+            {},
+            r"Wanted a function as package\.module:function\. Got 'number'\. Such as .*",
+        ),
         (
             "fake_jobz:number",
             {},

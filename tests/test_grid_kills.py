@@ -7,22 +7,18 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent / "cell_kills.py"
+SCRIPT = Path(__file__).parent / "grid_kills.py"
 
 
 @pytest.mark.parametrize(
     ("kills", "models"), [(8, ()), pytest.param(50, ("models",), marks=pytest.mark.slow)]
 )
 def test_killed_runs_come_to_the_store_of_an_undisturbed_one(tmp_path, kills, models):
-    """The script ends with an error at the first record that is lost, changed or doubled."""
-    done = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path, str(kills), *models],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """The script ends with an error at the first result that is lost, changed or doubled."""
+    command = [sys.executable, SCRIPT, tmp_path, str(kills), *models]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["kills"] == kills
     assert min(found["of workers"], found["of runners"]) > 0
-    assert found["at work in a cell"] > kills / 3
+    assert found["at work in a job"] > kills / 3

@@ -42,7 +42,7 @@ from safetensors.numpy import load_file, save_file
 from efface import terminal
 from efface.errors import InputError
 from efface.io.atomic import claimed, whole_folder, write_whole
-from efface.versions import SCHEMA, versions
+from efface.manifest import SCHEMA, versions
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,17 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from research.data import data_set, load_part
-from research.jobs import training, unlearning
-from research.trained import model_of, parts_of
-from research.reduce import columns_of, rows_by, statistics_of
-from efface.grid import read, run
-from research.trained import trained
-from research.unlearned import unlearned
 from efface.errors import InputError
+from efface.grid import read, run
 from efface.metrics.gap import columns
 from efface.metrics.measure import evaluate
+from research.data import data_set, load_part
+from research.jobs import training, unlearning
 from research.recipes import RECIPES
+from research.reduce import columns_of, rows_by, statistics_of
+from research.trained import model_of, parts_of, trained
 
 SHORT = replace(RECIPES["digits-conv"], epochs=3)
 CLASS = {"class": 3}
@@ -27,7 +25,6 @@ CLASS = {"class": 3}
 def store(tmp_path_factory):
     """A store with one base model."""
     folder = tmp_path_factory.mktemp("store")
-    (folder / "shared").mkdir()
     make(folder, base())
     return folder
 
@@ -35,51 +32,43 @@ def store(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
     """The methods of the tests."""
-    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
 
 
 def base(**changes):
-    """The base cell."""
     return training(SHORT, "digits", **{"keep_weights": True, "labels": {0: 9}, **changes})
 
 
-def called(store, cell):
-    """Call the cell's function here, without a worker."""
-    function = {"trained": trained, "unlearned": unlearned}[cell.function.split(":")[1]]
-    inputs = {name: store / need.id for name, need in cell.needs.items()}
-    return function(cell.settings, inputs, store / "shared")
-
-
-def make(store, cell):
-    """Call it and write the record."""
-    facts = {"kind": cell.kind, "description": cell.description, "seconds": 0.0}
-    write(store, cell.id, called(store, cell), facts=facts)
-    return read(store, cell)
+def make(store, job):
+    """The result of a job made in this process."""
+    assert not run([job], store, backend="sequential")[job.id].error
+    return read(store, job)
 
 
 def test_a_retrained_model_never_saw_the_excluded_rows(store):
     """And says so per record; nothing else differs but the seed."""
-    record = make(store, training(SHORT, "digits", excluded=CLASS, forget_classes=[3], seed=1))
-    y, member = record.arrays["train.y"], record.arrays["train.member"]
+    result = make(store, training(SHORT, "digits", excluded=CLASS, forget_classes=[3], seed=1))
+    y, member = result.arrays["train.y"], result.arrays["train.member"]
     assert np.array_equal(member, y != 3)
-    assert record.statistics["accuracy"]["forget"] == 0
-    assert record.statistics["accuracy"]["test_leaving"] == 0
-    assert record.statistics["accuracy"]["test_staying"] > 0.9
-    assert not (record.folder / "weights.safetensors").exists()
+    assert result.statistics["accuracy"]["forget"] == 0
+    assert result.statistics["accuracy"]["test_leaving"] == 0
+    assert result.statistics["accuracy"]["test_staying"] > 0.9
+    assert not (result.folder / "weights.safetensors").exists()
 
 
 def test_a_shadow_model_is_trained_on_its_own_rows(store):
     """A random half by a seeded rule, and of it not the excluded ones."""
-    cell = training(SHORT, "digits", first=200, trained_on={"random": 100, "seed": 5},
+    job = training(SHORT, "digits", first=200, trained_on={"random": 100, "seed": 5},
                     excluded={"rows": [0, 1]})  # fmt: skip
-    member = called(store, cell).arrays["train.member"]
+    member = make(store, job).arrays["train.member"]
     chosen = np.random.default_rng(5).choice(200, 100, replace=False)
     assert set(np.flatnonzero(member)) == set(chosen.tolist()) - {0, 1}
 
 
-def test_the_same_cell_gives_the_same_bits(store):
+def test_the_same_job_gives_the_same_bits(store, tmp_path):
     """Else a record could not be made again."""
-    again, first = called(store, base()), read(store, base())
+    (tmp_path / "shared").mkdir()
+    again, first = trained(base().settings, {}, tmp_path / "shared"), read(store, base())
     assert all(np.array_equal(again.arrays[n], a) for n, a in first.arrays.items())
     seconds = {"training_seconds": 0}
     assert {**again.statistics, **seconds} == {**first.statistics, **seconds}
@@ -87,15 +76,14 @@ def test_the_same_cell_gives_the_same_bits(store):
 
 def test_statistics_of_any_request_come_from_the_record_alone(store):
     """The row "nothing done" of every request is in the base's record."""
-    record = read(store, base())
-    assert statistics_of(record.arrays) == {
-        name: record.statistics[name] for name in statistics_of(record.arrays)
+    result = read(store, base())
+    assert statistics_of(result.arrays) == {
+        name: result.statistics[name] for name in statistics_of(result.arrays)
     }
-    rows = rows_by({"random": 40, "seed": 2}, record.arrays["train.y"])
-    cell = unlearning(base(), "jit", forget={"random": 40, "seed": 2}, guard=False,
-                      steps=0)  # fmt: skip
-    untouched = make(store, cell)
-    found = statistics_of(record.arrays, forget=rows)
+    rows = rows_by({"random": 40, "seed": 2}, result.arrays["train.y"])
+    job = unlearning(base(), "baseline", forget={"random": 40, "seed": 2}, guard=False)
+    untouched = make(store, job)
+    found = statistics_of(result.arrays, forget=rows)
     assert found == {name: untouched.statistics[name] for name in found}
 
 
@@ -104,14 +92,14 @@ def test_statistics_of_any_request_come_from_the_record_alone(store):
 )
 def test_the_columns_of_a_record_are_those_of_the_model(store, rule, forget_classes):
     """Half precision loses nothing that a table shows: the scores on the model are the oracle."""
-    record, settings = read(store, base()), base().settings
+    result, settings = read(store, base()), base().settings
     records, test = parts_of(settings, store / "shared")
     model = model_of(settings, store / base().id)
     rows = rows_by(rule, records.y.numpy())
     stays = [row for row in range(len(records)) if row not in set(rows)]
-    evidence = test.take(np.flatnonzero(record.arrays["test.evidence"]).tolist())
+    evidence = test.take(np.flatnonzero(result.arrays["test.evidence"]).tolist())
     parts = [evaluate(model, part) for part in (records.take(rows), evidence, records.take(stays))]
-    found = statistics_of(record.arrays, forget=rows, forget_classes=forget_classes)
+    found = statistics_of(result.arrays, forget=rows, forget_classes=forget_classes)
     assert columns_of(found, forget_classes=bool(forget_classes)) == columns(
         *parts, forget_classes=forget_classes
     )
@@ -128,14 +116,14 @@ def test_a_label_that_the_settings_change_is_learned_and_kept(store):
 
 
 def test_what_the_guard_refuses_is_measured_as_the_old_model(store):
-    """Such a cell is a failure to forget and must not look like a collapse, nor like success."""
-    record = make(
+    """Such a job is a failure to forget and must not look like a collapse, nor like success."""
+    result = make(
         store, unlearning(base(), "fake_methods:wrecking", forget=CLASS, forget_classes=[3])
     )
-    assert record.statistics["outcome"] == "not met"
-    assert "not finite" in record.statistics["guard"]["failed"]
+    assert result.statistics["outcome"] == "not met"
+    assert "not finite" in result.statistics["guard"]["failed"]
     before = read(store, base()).arrays
-    assert all(np.array_equal(record.arrays[name], before[name]) for name in before)
+    assert all(np.array_equal(result.arrays[name], before[name]) for name in before)
 
 
 def test_a_wrecked_model_without_a_guard_is_a_row_of_nothing(store):
@@ -157,25 +145,22 @@ def test_a_wrecked_model_without_a_guard_is_a_row_of_nothing(store):
         ({"retain": True}, "[20, 0, 1178] ()"),
     ],
 )
-def test_a_method_sees_what_the_cell_gives_it(store, tmp_path, given, said):
+def test_a_method_sees_what_the_job_gives_it(store, tmp_path, given, said):
     """Half of the test records at most: the other half is the evidence's."""
-    cell = unlearning(base(), "fake_methods:telling", forget={"random": 20, "seed": 1},
+    job = unlearning(base(), "fake_methods:telling", forget={"random": 20, "seed": 1},
                       guard=False, said=str(tmp_path / "said"), **given)  # fmt: skip
-    record = make(store, cell)
+    result = make(store, job)
     assert (tmp_path / "said").read_text() == said
-    assert record.statistics["seconds"]["method"] > 0
-    assert record.arrays["test.evidence"].sum() == 300
+    assert result.statistics["seconds"]["method"] > 0
+    assert result.arrays["test.evidence"].sum() == 300
 
 
 def test_a_base_without_weights_is_refused_in_words(store):
-    """Before anything is trained twice by mistake."""
     bare = base(keep_weights=False)
-    make(store, bare)
-    with pytest.raises(InputError) as caught:
-        called(store, unlearning(bare, "jit", forget=CLASS))
-    assert str(caught.value) == (
-        "Wanted the weights of the cell that this one starts from. "
-        f"Got none in record {bare.id}. Describe that cell with keep_weights=True."
+    job = unlearning(bare, "jit", forget=CLASS)
+    assert run([job], store, backend="sequential")[job.id].error == (
+        "InputError: Wanted the weights of the job that this one starts from. "
+        f"Got none in result {bare.id}. Describe that job with keep_weights=True."
     )
 
 
@@ -183,7 +168,7 @@ def test_data_are_decoded_once_and_mapped_after(tmp_path, monkeypatch):
     """Decoding costs seconds in each process."""
     data = data_set("digits")
     first = load_part(data, "train", SHORT.preprocessing, shared=tmp_path)
-    monkeypatch.setattr("research.data._decoded", None)
+    monkeypatch.setattr("research.data._decode", None)
     again = load_part(data, "train", SHORT.preprocessing, shared=tmp_path)
     assert torch.equal(first.x, again.x)
     assert (len(again), again.ids[0]) == (1198, "digit-0001")
@@ -226,10 +211,10 @@ def test_a_rule_names_rows(rule, rows):
 def test_passes_are_counted_and_the_hook_is_gone(store):
     """Two epochs over 20 records are 40 forward and backward; an untrained teacher counts too."""
     settings = {"forget": {"random": 20, "seed": 1}, "guard": False, "epochs": 2}
-    cell = unlearning(base(), "negative_gradient", **settings)
-    found = called(store, cell).statistics
+    job = unlearning(base(), "negative_gradient", **settings)
+    found = make(store, job).statistics
     assert found["passes"] == {"forward": 40, "backward": 40}
-    cell = unlearning(base(), "bad_teacher", **settings, retain=True)
-    found = called(store, cell).statistics
+    job = unlearning(base(), "bad_teacher", **settings, retain=True)
+    found = make(store, job).statistics
     an_epoch = 20 + round(0.3 * found["n"]["retain"])
     assert found["passes"] == {"forward": 4 * an_epoch, "backward": 2 * an_epoch}
