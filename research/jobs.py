@@ -97,7 +97,6 @@ def unlearning(
         "retain": retain,
         "guard": guard,
         "trainable": trainable,
-        "fresh_start": bool(known and known.fresh_start),
         "utility_budget": utility_budget,
         "seed": seed,
         "keep_weights": keep_weights,

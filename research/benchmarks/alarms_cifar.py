@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from efface.grid import Job
 from efface.manifest import versions
 from efface.report import collect
 from efface.report.alarms import alarms
 from efface.types import Split, split_holdout
-from efface.grid import Job
-from efface.types import Split
 from research.benchmarks.every_method import scored
 from research.benchmarks.like_retrained import RETRAINED, retrained
 from research.reduce import rows_by

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.manifest import versions
 from efface.grid import Job, run
+from efface.manifest import versions
 from efface.methods.boundary_shrink import boundary_shrink
 from efface.metrics.gap import gap
 from efface.types import Callback, Split

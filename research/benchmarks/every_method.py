@@ -21,11 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-
+from efface.grid import Job, is_done, read, run
 from efface.manifest import versions
 from efface.methods import METHODS
 from efface.metrics.gap import gap
-from efface.grid import Job, is_done, read, run
 from research.benchmarks.jit_requests import FIRST, TASKS, Request, requests
 from research.benchmarks.jit_tables import untouched
 from research.jobs import unlearning

@@ -38,7 +38,6 @@ from efface.metrics.measure import Evaluation, evaluate
 from efface.metrics.membership import loss_attack
 from efface.metrics.utility import accuracy
 from efface.types import Records, Split, split_holdout
-from efface.types import Records, Split
 from research.benchmarks.foreign_table import page
 from research.benchmarks.linear_head import best_decay, fitted
 

@@ -18,8 +18,8 @@ import matplotlib as mpl
 import torch
 from torch import nn
 
-from efface.manifest import versions
 from efface.grid import read
+from efface.manifest import versions
 from efface.methods.gkt import gkt
 from efface.metrics.measure import evaluate
 from efface.types import Action, Records, Split

@@ -21,8 +21,8 @@ import numpy as np
 from scipy.special import expit
 from torch import nn
 
-from efface.manifest import versions
 from efface.grid import read, run
+from efface.manifest import versions
 from efface.methods.parts.head import features_of
 from efface.metrics.measure import evaluate
 from efface.ranking.content import STABILITY, information_content, noise_stability

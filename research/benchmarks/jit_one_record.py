@@ -34,7 +34,6 @@ from efface.methods.jit_paper import jit_paper
 from efface.methods.jit_reference import jit_reference
 from efface.task import predict, trainable_copy
 from efface.types import Action, Records, Split, split_holdout
-from efface.types import Action, Records, Split
 from research.benchmarks.mislabelled_requests import bases, unseen, wrong_labels
 from research.trained import model_of, parts_of
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from efface.manifest import versions
 from efface.grid import read, run
+from efface.manifest import versions
 from efface.methods.jit import jit
 from efface.methods.parts.hiding import Hidden, hiding, lowered
 from efface.methods.parts.holding import FAR, Hold, Holding, moved_around, stays
@@ -34,7 +34,6 @@ from efface.metrics.gap import gap
 from efface.task import frozen_teacher, outputs, task_of, trainable_copy
 from efface.training import descend
 from efface.types import Records, Split, no_callback, record_key, split_holdout
-from efface.types import Records, Split, no_callback, record_key
 from research.benchmarks.jit_parts_show import TASKS, figure, table
 from research.benchmarks.jit_requests import SEEDS, Request, requests
 from research.reduce import arrays_of, columns_of, rows_by, statistics_of

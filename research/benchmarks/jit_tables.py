@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
+from efface.grid import Job, is_done, read, run
 from efface.manifest import versions
 from efface.metrics.gap import gap
-from efface.grid import Job, is_done, read, run
 from research.benchmarks.jit_requests import TASKS, Request, requests
 from research.jobs import unlearning
 from research.reduce import columns_of, rows_by, statistics_of

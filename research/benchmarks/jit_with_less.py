@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from efface.grid import Job, read, run
 from efface.manifest import versions
 from efface.metrics.gap import gap
-from efface.grid import Job, read, run
 from research.benchmarks.jit_requests import Request, requests
 from research.benchmarks.jit_tables import untouched
 from research.jobs import unlearning

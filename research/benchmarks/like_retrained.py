@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from efface.manifest import versions
 from efface.grid import Job, is_done, read, run
+from efface.manifest import versions
 from efface.metrics.equivalence import likeness, spread_of
 from efface.report.rows import plain
 from research.benchmarks.every_method import published, scored

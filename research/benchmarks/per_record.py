@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from efface.grid import Job, read, run
 from efface.manifest import versions
 from efface.methods import METHODS
 from efface.metrics.per_record import ruli_efficacy, ruli_privacy, u_lira
-from efface.grid import Job, read, run
 from research.jobs import training, unlearning
 from research.reduce import columns_of, statistics_of
 

@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from efface.grid import Job, read, run
 from efface.manifest import versions
 from efface.ranking.content import noise_stability
 from research.leave_out import least_informative_first

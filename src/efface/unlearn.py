@@ -147,7 +147,8 @@ def forget(
         holdout_seed: of the holdout's split; ``score`` needs the same.
         stored: by the name of a tensor, the dtype that it will be written in, where that is not the
             model's own; the report is on the weights as written.
-        guard: False runs the method without limits, for experiments; the manifest says so.
+        guard: False runs the method without limits, for experiments, and returns whatever it made,
+            nan and inf included; the manifest says so.
         report: False collects no evidence; the manifest says so.
         started: called with the memory needed, before the method starts.
         progress: how the steps are shown: ``efface.show_progress``, or one of your own.
@@ -206,7 +207,7 @@ def forget(
     title, steps = f"forget {len(seen.forget)} records", effective.get("steps")
     with progress(title, steps) as show:
         run = _run(method, master, seen, judge, chosen, seed=seed, counted=counted, show=show)
-    run = _load_into_clean_copy(run, model, stored)
+    run = _load_into_clean_copy(run, model, stored, refuse_nonfinite=guard)
     run.seconds = {"guard": prepared, **run.seconds}
     findings += (KEPT_ADAPTER,) * adapted + _not_converged(run, effective)
 
@@ -389,7 +390,11 @@ def _run(
 
 
 def _load_into_clean_copy(
-    run: _Run, model: nn.Module, stored: Mapping[str, torch.dtype] | None
+    run: _Run,
+    model: nn.Module,
+    stored: Mapping[str, torch.dtype] | None,
+    *,
+    refuse_nonfinite: bool,
 ) -> _Run:
     """The run with a clean copy of the given model that holds what will be written."""
     if run.student is None:
@@ -397,7 +402,8 @@ def _load_into_clean_copy(
     merged = merge_adapter(run.student, model)
     run.adapter = None if merged is run.student else run.student
     run.student = as_stored(merged, model, stored)
-    if broken := nonfinite_tensors(run.student.state_dict()):
+    broken = nonfinite_tensors(run.student.state_dict()) if refuse_nonfinite else ()
+    if broken:
         run.student = run.adapter = None
         run.failure = NotMet(
             "weights that their own dtype can hold",
