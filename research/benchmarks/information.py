@@ -34,6 +34,7 @@ from efface.ranking.curvature import (
 )
 from efface.ranking.neighbours import nearest, within
 from efface.types import Records
+from research.benchmarks.information_models import SETTINGS, half, halves, looked_at, whole, without
 from research.gradients import loss_curvature
 from research.leave_out import (
     Removal,
@@ -45,7 +46,6 @@ from research.leave_out import (
     memorisation,
     removal,
 )
-from research.benchmarks.information_models import SETTINGS, half, halves, looked_at, whole, without
 from research.trained import model_of, parts_of
 
 RESULTS = Path("research/results/information")

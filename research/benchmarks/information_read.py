@@ -7,8 +7,8 @@ import numpy as np
 
 from efface.metrics.per_record import u_lira
 from efface.metrics.rates import threshold
-from research.leave_out import Removal
 from research.benchmarks.information_models import SETTINGS
+from research.leave_out import Removal
 
 RESULTS = Path("research/results/information")
 EXPOSED_AT = 0.01

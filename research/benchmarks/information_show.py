@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from efface.metrics.per_record import u_lira
-from research.leave_out import Removal, calibrated_threshold, least_informative_first
 from research.benchmarks.information import GROUPED, NEIGHBOURS, primary
 from research.benchmarks.information_models import SETTINGS
 from research.benchmarks.information_read import EXPOSED_AT, RESULTS, Found, group_rows
+from research.leave_out import Removal, calibrated_threshold, least_informative_first
 
 WORDS = {
     "cifar10": "CIFAR-10, 8,000 images, quarter VGG11",
