@@ -19,9 +19,9 @@ from torch import nn
 
 from efface import terminal
 from efface.errors import NotMet
-from efface.io.atomic import write_whole
-from efface.io.dataset import load_data
-from efface.io.model import load_model, save_trained
+from efface.io.atomic import atomic_write
+from efface.io.data import load_data
+from efface.io.models import load_model, save_trained
 from efface.metrics.gap import columns, gap
 from efface.metrics.measure import evaluate
 from efface.metrics.utility import accuracy
@@ -55,7 +55,7 @@ def write_demo(folder: Path) -> Path:
     facts = description(RECIPE, table, seed=0, command="make demo")
     save_trained(folder / "model", model, facts)
     lines = ["id", *(table.ids[row] for row in _swapped(len(records)))]
-    write_whole(folder / "ids.csv", ("\n".join(lines) + "\n").encode())
+    atomic_write(folder / "ids.csv", ("\n".join(lines) + "\n").encode())
     return folder
 
 

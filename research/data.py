@@ -18,10 +18,9 @@ from filelock import FileLock
 
 from efface.errors import InputError
 from efface.grid import canonical, source_digest
-from efface.io.atomic import whole_folder
-from efface.io.dataset import load_data
-from efface.io.preprocessing import Preprocessing
-from efface.io.table import Table
+from efface.io.atomic import atomic_folder
+from efface.io.data import DataSource, load_data
+from efface.io.images import Preprocessing
 from efface.types import Records
 
 PARTS = ("train", "test")
@@ -72,7 +71,7 @@ def load_part(
 
 
 def _write(folder: Path, records: Records) -> None:
-    with whole_folder(folder) as scratch:
+    with atomic_folder(folder) as scratch:
         np.save(scratch / "x.npy", records.x.numpy())
         np.save(scratch / "y.npy", records.y.numpy())
         (scratch / "ids.json").write_text(json.dumps(records.ids))
@@ -98,7 +97,7 @@ def _refuse_other(data: Mapping[str, Any], part: str, digest: str) -> None:
         )
 
 
-def _table(name: str, part: str, label_column: str | None) -> Table:
+def _table(name: str, part: str, label_column: str | None) -> DataSource:
     folder = os.environ.get("EFFACE_DATA")
     if not folder:
         raise InputError(
@@ -110,7 +109,7 @@ def _table(name: str, part: str, label_column: str | None) -> Table:
 
 
 @lru_cache(maxsize=8)
-def _open(spec: str, label_column: str | None) -> Table:
+def _open(spec: str, label_column: str | None) -> DataSource:
     """Opened once: hundreds of jobs are described with the same data."""
     return load_data(spec, label_column=label_column)
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from efface.errors import InputError
-from efface.io.architecture import build
-from efface.io.atomic import write_whole
-from efface.io.model import SCHEMA
-from efface.io.preprocessing import Preprocessing
-from efface.io.table import Table
-from efface.io.torch_file import read_torch
+from efface.io.architectures import build_model
+from efface.io.atomic import atomic_write
+from efface.io.checkpoints import read_torch
+from efface.io.data import DataSource
+from efface.io.images import Preprocessing
+from efface.io.models import SCHEMA
 from efface.manifest import versions
 from efface.methods.parts.neighbours import shift_and_flip, uniforms
 from efface.task import logits
@@ -100,7 +100,7 @@ def fresh(recipe: Recipe, num_classes: int, *, seed: int) -> nn.Module:
     """The untrained net; the global random state is as it was before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(recipe.architecture, num_classes)
+        return build_model(recipe.architecture, num_classes)
 
 
 def named(name: str) -> Recipe:
@@ -115,7 +115,9 @@ def named(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def description(name: str, table: Table, *, seed: int, command: str, excluded: int = 0) -> dict:
+def description(
+    name: str, table: DataSource, *, seed: int, command: str, excluded: int = 0
+) -> dict:
     """What recipe.json says: all that is needed to make the model again and to feed it."""
     settings = asdict(RECIPES[name])
     classes = list(table.classes) if table.classes else None
@@ -238,7 +240,7 @@ def _save(
         "done": done,
     }
     state.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(state, lambda scratch: torch.save(parts, scratch))
+    atomic_write(state, lambda scratch: torch.save(parts, scratch))
 
 
 def _resume(

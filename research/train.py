@@ -9,10 +9,9 @@ from typing import Any
 from cyclopts import App
 
 from efface.cli import exits
-from efface.io.atomic import claimed, refuse_overlap
-from efface.io.dataset import load_data
-from efface.io.model import WEIGHTS, save_trained
-from efface.io.naming import rows_named
+from efface.io.atomic import claim, refuse_overlap
+from efface.io.data import load_data
+from efface.io.models import WEIGHTS, save_trained
 from efface.runtime import resolve_device
 from efface.task import refuse_other_kinds
 from efface.terminal import show_progress
@@ -33,7 +32,7 @@ def run_train(
     refuse_overlap(out, {"--data": data})
     if (out / WEIGHTS).is_file():  # killed between the last two lines of an earlier run
         _progress(out).unlink(missing_ok=True)
-    with claimed(out):
+    with claim(out):
         _train(name, data, out, seed=seed, excluded=excluded, columns=label_column, device=device)
 
 
@@ -53,7 +52,7 @@ def _train(
     refuse_other_kinds(table.kind)
     rows = set(range(len(table)))
     if any(value is not None for value in excluded.values()):
-        rows -= set(rows_named(table, excluded)[0])
+        rows -= set(table.requested_rows(excluded)[0])
     records = table.records(sorted(rows), recipe.preprocessing)
     facts = description(
         name,

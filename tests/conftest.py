@@ -95,8 +95,8 @@ def _random_state():
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a model, data and ids; the net is small and was shown each digit twice."""
-    from efface.io.dataset import load_data
-    from efface.io.model import save_trained
+    from efface.io.data import load_data
+    from efface.io.models import save_trained
     from efface.nets import conv_small
     from examples.demo import write_data
     from research.recipes import RECIPES, description

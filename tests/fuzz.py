@@ -22,10 +22,10 @@ from safetensors.torch import save_file
 
 from efface import cli
 from efface.errors import EffaceError
-from efface.io.checkpoint import load_checkpoint
-from efface.io.dataset import load_data, read_ids
+from efface.io.checkpoints import load_checkpoint
+from efface.io.data import load_data, read_ids
 from efface.io.features import FeatureSpec
-from efface.io.model import load_model
+from efface.io.models import load_model
 from efface.nets import conv_small
 from efface.task import trainable_copy
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from efface import cli
-from efface.io.dataset import load_data
-from efface.io.model import load_model, save_trained
+from efface.io.data import load_data
+from efface.io.models import load_model, save_trained
 from efface.manifest import state_digest
 from examples.demo import write_data
 from research.recipes import RECIPES, description, fresh

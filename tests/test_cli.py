@@ -18,7 +18,7 @@ from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
 from efface.guard import Guard
-from efface.io.dataset import load_data
+from efface.io.data import load_data
 from efface.nets import conv_small
 from efface.types import Action
 from research.recipes import RECIPES, fresh, train

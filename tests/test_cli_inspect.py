@@ -13,8 +13,8 @@ from pyarrow import parquet
 import efface as library
 from efface.asked import Flags
 from efface.inspect_command import Wanted, key_of, run_of
-from efface.io.dataset import load_data
-from efface.io.model import load_model
+from efface.io.data import load_data
+from efface.io.models import load_model
 from efface.ranking import run as ranking
 from efface.ranking.run import Run, Settings
 

@@ -18,7 +18,7 @@ SAVE_AGAIN = (
     'torch.save(model.state_dict(), "weights.pt").'
 )
 NOT_WHOLE = "The file is cut short, damaged or of another kind: fetch or save it again."
-MEND = "Mend the factory: it must return an untrained net, and do nothing else."
+MEND = "Fix the factory: it must return an untrained model, and do nothing else."
 NET = ("--architecture", "tests_nets:narrow", "--mean", "0.5", "--std", "0.5", "--size", "8")
 FACTORIES = """
 import time
@@ -136,7 +136,7 @@ def test_weights_of_another_shape_are_refused_with_both_shapes(efface, bad, capf
         2,
         (
             "Wanted weights that fit tests_nets:narrow. Got missing: none; unexpected: none; "
-            f"other shapes: {last} (3, 3) in the file, {tuple(weights[last].shape)} in the net. "
+            f"other shapes: {last} (3, 3) in the file, {tuple(weights[last].shape)} in the model. "
             "Name the architecture that these weights were trained with."
         ),
     )
@@ -148,10 +148,10 @@ def test_weights_of_another_shape_are_refused_with_both_shapes(efface, bad, capf
         ("no_such_package:net",
          ("Wanted a module named no_such_package. Got No module named 'no_such_package'. "
           "Install it, or put it on PYTHONPATH.")),
-        ("bad_nets:raises", f"Wanted a net from bad_nets:raises. Got KeyError: 'layers'. {MEND}"),
-        ("bad_nets:leaves", f"Wanted a net from bad_nets:leaves. Got SystemExit: 3. {MEND}"),
+        ("bad_nets:raises", f"Wanted a model from bad_nets:raises. Got KeyError: 'layers'. {MEND}"),
+        ("bad_nets:leaves", f"Wanted a model from bad_nets:leaves. Got SystemExit: 3. {MEND}"),
         ("bad_nets:hangs",
-         ("Wanted a net from bad_nets:hangs. Got TimeoutError: no answer within 0.5 s. "
+         ("Wanted a model from bad_nets:hangs. Got TimeoutError: no answer within 0.5 s. "
           f"{MEND}")),
         ("bad_nets:text",
          "Wanted a torch module from bad_nets:text. Got str. Name a function that makes one."),
@@ -163,7 +163,7 @@ def test_weights_of_another_shape_are_refused_with_both_shapes(efface, bad, capf
 )  # fmt: skip
 def test_a_factory_that_makes_no_net_is_refused(efface, bad, capfd, monkeypatch, factory, said):
     """It is a user's code: it may do anything, and the request must end in words."""
-    monkeypatch.setattr("efface.io.architecture.LIMIT_SECONDS", 0.5)
+    monkeypatch.setattr("efface.io.architectures.LIMIT_SECONDS", 0.5)
     given = ("forget", "fine.safetensors", "--data", "data", "--ids", "ids.csv")
     assert refused(efface, bad, capfd, (*given, "--architecture", factory)) == (2, said)
 
@@ -190,8 +190,8 @@ HINT = "Write comparisons such as label=dog and age>=30; put words with spaces i
          (5, ("Wanted ids that the data hold (by 'id', such as 'digit-0001'). Got 1 unknown: "
           "../../secret. Name the split that holds them, as in DATA:test, or give --id-column."))),
         ("twice", ("--ids", "ids.csv"),
-         (2, ("Wanted ids in 'id' that each stand once. Got more than once: digit-0002. "
-          "Make them distinct, or name another column with --id-column."))),
+         (2, ("Wanted unique ids in 'id'. Got more than once: digit-0002. "
+          "Make them unique, or name another column with --id-column."))),
         ("beyond", ("--where", "label=10"),
          (6, ("Wanted a model and data that fit each other. Got The records have labels that the "
           "model with 10 outputs does not: 10. Nothing was changed. Look at --mean --std --size, "
@@ -255,7 +255,7 @@ def test_forgetting_every_record_of_the_data_is_warned_of(efface, bad, capfd):
         ("model/new", "is inside the folder of MODEL, model"),
         ("model/../model", "is the folder of MODEL, model"),
         ("data/deep/new", "is inside the folder of --data, data"),
-        (".", "holds the folder of MODEL, model"),
+        (".", "contains the folder of MODEL, model"),
         ("other/new", "is inside the folder of --holdout, other:test"),
     ],
 )
@@ -266,8 +266,8 @@ def test_a_folder_that_is_read_is_not_written_into(efface, place, capfd, monkeyp
     given = ("forget", "model", "--data", "data", "--ids", "ids.csv", "--holdout", "other:test")
     assert efface(*given, "--out", out) == 2
     assert capfd.readouterr().err == (
-        f"Wanted an --out apart from what is read. Got {Path(out)}, which {where}. "
-        "The next run would take what is written there for a part of it: give another --out.\n"
+        f"Wanted an --out apart from the inputs. Got {Path(out)}, which {where}. "
+        "The next run would read the result as part of its input: give another --out.\n"
     )
     assert not list(place.rglob("new"))
 
@@ -276,9 +276,9 @@ def test_training_does_not_write_into_its_data(efface, capfd):
     """As above."""
     assert efface("train", "digits-conv", "--data", "data:train", "--out", "data/model") == 2
     assert capfd.readouterr().err == (
-        "Wanted an --out apart from what is read. Got data/model, which is inside the folder of "
+        "Wanted an --out apart from the inputs. Got data/model, which is inside the folder of "
         "--data, data:train. "
-        "The next run would take what is written there for a part of it: give another --out.\n"
+        "The next run would read the result as part of its input: give another --out.\n"
     )
 
 

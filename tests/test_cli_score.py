@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from efface.io.dataset import load_data
+from efface.io.data import load_data
 
 FLAGS = ("--data", "data", "--ids", "ids.csv")
 ALL = ("--holdout", "data:test", "--retain", "data")

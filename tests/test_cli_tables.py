@@ -139,7 +139,7 @@ def test_row_numbers_that_stand_for_ids_are_warned_of(in_tables, tables, capfd):
     warning = '"event": "warning", "ids": "row numbers, counted from 0"'
     assert warning in capfd.readouterr().err
     assert in_tables(*words, "bottles.csv", *more, "--out", "wrong") == 2
-    assert "Got the column 'bottle_id', which nobody named." in capfd.readouterr().err
+    assert "Got the column 'bottle_id', which is not named." in capfd.readouterr().err
     (tables / "rows.txt").write_text("\n".join(wine["id"][:2]))
     more = (*more, "--id-column", "bottle_id")
     assert in_tables(*words, "bottles.csv", *more, "--out", "by-id") == 0

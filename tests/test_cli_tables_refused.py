@@ -65,7 +65,7 @@ def test_a_cell_that_is_no_input_fails_the_request_or_is_left_out(in_tables, tab
     assert capfd.readouterr().err.splitlines()[-1] == (
         f"Wanted rows that can be read. Got 3 that cannot: {first} (ash is empty), "
         f"{second} (hue is 'red'), {third} (magnesium is 'inf', strength is 'mild'). "
-        "Nothing was changed. Mend these rows, or leave their ids out of the request."
+        "Nothing was changed. Fix these rows, or omit their ids from the request."
     )
     assert not (tables / "wrong").exists()
     fine = pd.read_csv(tables / "wine/train.csv")["id"][5]
@@ -83,7 +83,7 @@ def test_a_cell_that_is_no_input_fails_the_request_or_is_left_out(in_tables, tab
             (
                 "Wanted the preprocessing that the model was trained with. Got no mean, std, size. "
                 "Give --mean --std --size, such as --mean 0.485 0.456 0.406 --std 0.229 0.224 "
-                "0.225 --size 224, or --features FILE.json for a model of tables."
+                "0.225 --size 224, or --features FILE.json for a tabular model."
             ),
         ),
         (
@@ -96,7 +96,7 @@ def test_a_cell_that_is_no_input_fails_the_request_or_is_left_out(in_tables, tab
                 "malic_acid, ash, alcalinity_of_ash, magnesium, total_phenols, flavanoids, "
                 "nonflavanoid_phenols, proanthocyanins, color_intensity, hue, "
                 "od280/od315_of_diluted_wines, proline, target, strength. Name it with "
-                "--image-column. For a model of numbers say which columns go in: "
+                "--image-column. For a tabular model say which columns go in: "
                 "--features FILE.json."
             ),
         ),
@@ -104,7 +104,7 @@ def test_a_cell_that_is_no_input_fails_the_request_or_is_left_out(in_tables, tab
             (*given("wine"), "--size", "8"),
             (
                 "Wanted features of a table, or the preprocessing of images. Got features and "
-                "size. Leave one away: a model takes rows or images."
+                "size. Omit one of them: a model takes rows or images."
             ),
         ),
         (
@@ -119,7 +119,7 @@ def test_a_cell_that_is_no_input_fails_the_request_or_is_left_out(in_tables, tab
             (*given("digits", "even", "pixel_0_2")[:-1], "id"),
             (
                 "Wanted numbers in each of the label columns 'even', 'id'. Got string in 'id'. "
-                "Several columns are many labels of 0 and 1, or several values."
+                "Several columns are labels of 0 and 1 each, or several values."
             ),
         ),
         (

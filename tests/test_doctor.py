@@ -9,7 +9,7 @@ from torch import nn
 
 from efface.errors import Hazard
 from efface.hazards import Finding, doctor, refuse_hazards
-from efface.io.model import Preprocessing
+from efface.io.images import Preprocessing
 from efface.types import Records
 
 DIGITS = Preprocessing((0.3053,), (0.3760,), 8)

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from efface.errors import InputError, MissingExtra
-from efface.io.architecture import build
+from efface.io.architectures import build_model
 
 
 def fixed():
@@ -33,7 +33,7 @@ def nets(monkeypatch):
 def test_building_a_net_leaves_the_random_state_alone(random_state_kept):
     """Its first weights are random, and thrown away."""
     with random_state_kept():
-        build("torchvision.models:squeezenet1_0", 4)
+        build_model("torchvision.models:squeezenet1_0", 4)
 
 
 @pytest.mark.parametrize(
@@ -57,21 +57,21 @@ def test_building_a_net_leaves_the_random_state_alone(random_state_kept):
 def test_an_architecture_that_is_none_is_refused_with_the_nearest_name(architecture, came, remedy):
     """Nothing but a factory by its name is ever called."""
     with pytest.raises(InputError) as caught:
-        build(architecture)
+        build_model(architecture)
     assert came in caught.value.came
     assert remedy in caught.value.remedy
 
 
 def test_a_factory_that_takes_no_classes_is_called_without():
     """Some nets are made for one task."""
-    assert build("nets_of_a_user:fixed", 10).out_features == 3
+    assert build_model("nets_of_a_user:fixed", 10).out_features == 3
 
 
 def test_timm_that_is_not_installed_is_said(monkeypatch):
     """It is an extra."""
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingExtra) as caught:
-        build("timm:resnet18")
+        build_model("timm:resnet18")
     assert str(caught.value) == (
         "Wanted the package timm. Got none installed. Install it: pip install 'efface[timm]'."
     )
@@ -105,13 +105,13 @@ def test_a_factory_that_raises_leaves_or_hangs_is_refused(monkeypatch, factory, 
     module = ModuleType("faulty_nets")
     module.factory = factory
     monkeypatch.setitem(sys.modules, "faulty_nets", module)
-    monkeypatch.setattr("efface.io.architecture.LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr("efface.io.architectures.LIMIT_SECONDS", 0.2)
     handler = signal.getsignal(signal.SIGALRM)
     with pytest.raises(InputError) as error:
-        build("faulty_nets:factory")
+        build_model("faulty_nets:factory")
     assert str(error.value) == (
-        f"Wanted a net from faulty_nets:factory. Got {came}. "
-        "Mend the factory: it must return an untrained net, and do nothing else."
+        f"Wanted a model from faulty_nets:factory. Got {came}. "
+        "Fix the factory: it must return an untrained model, and do nothing else."
     )
     assert signal.getsignal(signal.SIGALRM) is handler
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

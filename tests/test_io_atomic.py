@@ -9,7 +9,7 @@ import pytest
 
 from efface.errors import InputError, OutputError
 from efface.io import atomic
-from efface.io.atomic import claimed, whole_folder, write_whole
+from efface.io.atomic import atomic_folder, atomic_write, claim
 
 FULL = OSError(28, "No space left on device")
 
@@ -25,7 +25,7 @@ def names(folder):
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path, content):
     """Both forms end alike."""
     (tmp_path / "f").write_bytes(b"old")
-    write_whole(tmp_path / "f", content)
+    atomic_write(tmp_path / "f", content)
     assert (tmp_path / "f").read_bytes() == b"new"
     assert names(tmp_path) == ["f"]
 
@@ -40,11 +40,11 @@ def test_a_full_disk_at_any_call_leaves_the_old_file(tmp_path, monkeypatch, call
 
     monkeypatch.setattr(Path, call, fail)
     with pytest.raises(OutputError) as caught:
-        write_whole(tmp_path / "f", b"new")
+        atomic_write(tmp_path / "f", b"new")
     monkeypatch.undo()
     assert str(caught.value) == (
         f"Wanted to write {tmp_path / 'f'}. Got OSError: No space left on device. "
-        "What was there before is untouched. Look at free space and permissions."
+        "The previous content is untouched. Check free space and permissions."
     )
     assert (tmp_path / "f").read_bytes() == b"old"
     assert names(tmp_path) == ["f"]
@@ -59,7 +59,7 @@ def test_a_disk_that_fails_to_sync_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(atomic.os, "fsync", fail)
     with pytest.raises(OutputError, match="No space left"):
-        write_whole(tmp_path / "f", b"new")
+        atomic_write(tmp_path / "f", b"new")
     assert (tmp_path / "f").read_bytes() == b"old"
     assert names(tmp_path) == ["f"]
 
@@ -67,21 +67,21 @@ def test_a_disk_that_fails_to_sync_leaves_the_old_file(tmp_path, monkeypatch):
 def test_a_folder_that_is_not_there_is_an_output_error(tmp_path):
     """Not a traceback from within the standard library."""
     with pytest.raises(OutputError, match="FileNotFoundError: No such file or directory"):
-        write_whole(tmp_path / "absent" / "f", b"new")
+        atomic_write(tmp_path / "absent" / "f", b"new")
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path):
     """No signal handler runs on kill -9: the file is all old or all new, never a mixture."""
     code = """
 import os, random, signal, sys, time
-from efface.io.atomic import write_whole
+from efface.io.atomic import atomic_write
 path = sys.argv[1]
 draw = random.Random(0)
 for attempt in range(40):
     child = os.fork()
     if not child:
         while True:
-            write_whole(path, bytes([draw.randrange(256)]) * 3_000_000)
+            atomic_write(path, bytes([draw.randrange(256)]) * 3_000_000)
     time.sleep(draw.random() * 0.02)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -99,7 +99,7 @@ for attempt in range(40):
 def test_a_folder_appears_whole(tmp_path):
     """Nobody sees it half full; missing parents are made."""
     out = tmp_path / "a" / "b"
-    with whole_folder(out) as scratch:
+    with atomic_folder(out) as scratch:
         (scratch / "x").write_text("1")
         (scratch / "deep").mkdir()
         (scratch / "deep" / "y").write_text("2")
@@ -112,7 +112,7 @@ def test_a_folder_appears_whole(tmp_path):
 def test_an_empty_folder_may_be_filled(tmp_path):
     """The user may have made it beforehand."""
     (tmp_path / "out").mkdir()
-    with whole_folder(tmp_path / "out") as scratch:
+    with atomic_folder(tmp_path / "out") as scratch:
         (scratch / "x").write_text("1")
     assert names(tmp_path / "out") == ["x"]
 
@@ -121,11 +121,11 @@ def test_a_folder_that_holds_something_is_refused_before_anything_is_done(tmp_pa
     """Overwriting a model would be the worst ending of a request."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "x").write_text("mine")
-    with pytest.raises(InputError) as caught, whole_folder(tmp_path / "out"):
+    with pytest.raises(InputError) as caught, atomic_folder(tmp_path / "out"):
         pytest.fail("the block must not run")
     assert str(caught.value) == (
-        "Wanted a folder that is not there yet, or is empty. "
-        f"Got {tmp_path / 'out'}, which holds files. "
+        "Wanted a new or empty folder. "
+        f"Got {tmp_path / 'out'}, which is not empty. "
         "Nothing is overwritten: give another --out, or remove that folder."
     )
     assert (tmp_path / "out" / "x").read_text() == "mine"
@@ -136,7 +136,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "out").write_text("mine")
     with (
         pytest.raises(InputError, match="which is a file or a link"),
-        whole_folder(tmp_path / "out"),
+        atomic_folder(tmp_path / "out"),
     ):
         pytest.fail("the block must not run")
 
@@ -150,11 +150,11 @@ def test_the_working_directory_and_those_above_it_are_refused(tmp_path, monkeypa
     here = tmp_path / "above/here"
     here.mkdir(parents=True)
     monkeypatch.chdir(here)
-    with pytest.raises(InputError) as caught, claimed(Path(out.format(here=here))):
+    with pytest.raises(InputError) as caught, claim(Path(out.format(here=here))):
         pytest.fail("the block must not run")
     assert str(caught.value) == (
-        "Wanted a folder that another can take the place of. "
-        f"Got {out.format(here=here)}, which is or holds the working directory. "
+        "Wanted a folder that can be replaced. "
+        f"Got {out.format(here=here)}, which contains the working directory. "
         f"Give a new folder inside it: --out {shown.format(here=here)}."
     )
     assert names(tmp_path / "above") == ["here"]
@@ -163,7 +163,7 @@ def test_the_working_directory_and_those_above_it_are_refused(tmp_path, monkeypa
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_a_folder_whose_filling_fails_is_absent(tmp_path, error):
     """Ctrl-C included; the error itself goes on."""
-    with pytest.raises(error), whole_folder(tmp_path / "out") as scratch:  # noqa: PT012
+    with pytest.raises(error), atomic_folder(tmp_path / "out") as scratch:  # noqa: PT012
         (scratch / "x").write_text("1")
         raise error
     assert names(tmp_path) == []
@@ -172,7 +172,7 @@ def test_a_folder_whose_filling_fails_is_absent(tmp_path, error):
 def test_an_error_of_our_own_passes_through_as_it_is(tmp_path):
     """An OutputError is an OSError too, and must not be wrapped twice."""
     ours = OutputError("a", "b", "c")
-    with pytest.raises(OutputError) as caught, whole_folder(tmp_path / "out"):
+    with pytest.raises(OutputError) as caught, atomic_folder(tmp_path / "out"):
         raise ours
     assert caught.value is ours
     assert caught.value.__cause__ is None
@@ -182,7 +182,7 @@ def test_an_error_of_our_own_passes_through_as_it_is(tmp_path):
 def test_a_folder_that_may_not_be_written_to_is_an_output_error(tmp_path):
     """Permissions are the commonest of these errors."""
     tmp_path.chmod(0o500)
-    with pytest.raises(OutputError, match="Permission denied"), whole_folder(tmp_path / "out"):
+    with pytest.raises(OutputError, match="Permission denied"), atomic_folder(tmp_path / "out"):
         pytest.fail("the block must not run")
 
 
@@ -191,7 +191,7 @@ def test_a_parent_that_is_a_file_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(OutputError, match="Not a directory"),
-        whole_folder(tmp_path / "file" / "out"),
+        atomic_folder(tmp_path / "file" / "out"),
     ):
         pytest.fail("the block must not run")
 
@@ -199,13 +199,13 @@ def test_a_parent_that_is_a_file_is_an_output_error(tmp_path):
 def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path):
     """Two runs would each think that they were alone, until one lost an hour's work."""
     code = (
-        "import sys, time; from efface.io.atomic import claimed\n"
-        "with claimed(sys.argv[1]):\n    print('held', flush=True); time.sleep(60)"
+        "import sys, time; from efface.io.atomic import claim\n"
+        "with claim(sys.argv[1]):\n    print('held', flush=True); time.sleep(60)"
     )
     out = tmp_path / "out"
     other = subprocess.Popen([sys.executable, "-c", code, out], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "held\n"
-    with pytest.raises(InputError) as caught, claimed(out):
+    with pytest.raises(InputError) as caught, claim(out):
         pytest.fail("the block must not run")
     assert str(caught.value) == (
         f"Wanted {out} to be free. Got another run that is writing it. "
@@ -213,7 +213,7 @@ def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path):
     )
     other.kill()
     other.communicate()
-    with claimed(out):  # a killed run has given its claim up
+    with claim(out):  # a killed run has given its claim up
         assert not out.exists()
     assert names(tmp_path) == []
 
@@ -222,22 +222,22 @@ def test_what_killed_runs_left_is_removed_by_the_next(tmp_path):
     """Half a model of some hundred megabytes, under a hidden name, would stay for ever."""
     (tmp_path / ".out.12345678.writing").mkdir()
     (tmp_path / ".other.12345678.writing").mkdir()
-    with claimed(tmp_path / "out"), whole_folder(tmp_path / "out") as scratch:
+    with claim(tmp_path / "out"), atomic_folder(tmp_path / "out") as scratch:
         (scratch / "x").write_text("1")
     assert names(tmp_path) == [".other.12345678.writing", "out"]
 
 
 def test_a_run_whose_folder_has_a_longer_name_keeps_what_it_writes(tmp_path):
     """``42`` and ``42.retry`` begin alike, and are two runs."""
-    with whole_folder(tmp_path / "42.retry") as scratch:
+    with atomic_folder(tmp_path / "42.retry") as scratch:
         (scratch / "x").write_text("1")
-        with claimed(tmp_path / "42"):
+        with claim(tmp_path / "42"):
             assert names(scratch) == ["x"]
     assert names(tmp_path) == ["42.retry"]
 
 
 def test_a_claim_that_came_to_nothing_leaves_no_folders(tmp_path):
     """A mistyped --out must not leave its parents behind."""
-    with pytest.raises(ValueError, match="by hand"), claimed(tmp_path / "a" / "b" / "out"):
+    with pytest.raises(ValueError, match="by hand"), claim(tmp_path / "a" / "b" / "out"):
         raise ValueError("by hand")
     assert names(tmp_path) == []

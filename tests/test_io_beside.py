@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from efface.io.checkpoint import load_checkpoint
+from efface.io.checkpoints import load_checkpoint
 
 WEIGHTS = {"w": torch.ones(2)}
 IDS = ["alice", "bob"]
@@ -27,7 +27,7 @@ def test_what_lists_the_records_is_left_out_and_named(tmp_path, entry):
     """A file without a record's traces must not hold its name."""
     torch.save({"state_dict": WEIGHTS, **entry}, tmp_path / "old.pt")
     checkpoint = load_checkpoint(tmp_path / "old.pt")
-    assert checkpoint.left_out == tuple(entry)
+    assert checkpoint.omitted == tuple(entry)
     checkpoint.write(checkpoint.state, tmp_path / "new.pt")
     assert list(torch.load(tmp_path / "new.pt", weights_only=True)) == ["state_dict"]
 
@@ -51,7 +51,7 @@ def test_what_tells_of_the_training_alone_is_written_back(tmp_path):
     }
     torch.save({"state_dict": WEIGHTS, **kept}, tmp_path / "old.pt")
     checkpoint = load_checkpoint(tmp_path / "old.pt")
-    assert checkpoint.left_out == ()
+    assert checkpoint.omitted == ()
     checkpoint.write(checkpoint.state, tmp_path / "new.pt")
     written = torch.load(tmp_path / "new.pt", weights_only=True)
     assert written.pop("state_dict")["w"].tolist() == [1, 1]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from efface.errors import UnsafeFile
-from efface.io.checkpoint import load_checkpoint
+from efface.io.checkpoints import load_checkpoint
 
 
 def state():
@@ -127,7 +127,7 @@ def test_what_may_hold_the_records_too_is_left_out_and_named(tmp_path):
     }
     torch.save(content, tmp_path / "old.ckpt")
     checkpoint = load_checkpoint(tmp_path / "old.ckpt")
-    assert checkpoint.left_out == (
+    assert checkpoint.omitted == (
         *("optimizer", "lr_schedulers", "state_dict_ema", "ema", "amp_scaler", "best", "history"),
     )
     checkpoint.write(numbers(checkpoint), tmp_path / "new.ckpt")
@@ -207,7 +207,7 @@ def test_a_safetensors_file_is_read_in_portions_that_hold_every_tensor_once(tmp_
     """A large model must not be in memory twice: as it was read, and as it is."""
     whole = {f"w{n:02d}": torch.full((n, 5), float(n)) for n in range(20)}
     save_file(whole, tmp_path / "f.safetensors")
-    monkeypatch.setattr("efface.io.safetensors_file.AT_ONCE", 300)
+    monkeypatch.setattr("efface.io.checkpoints.PORTION", 300)
     checkpoint = load_checkpoint(tmp_path / "f.safetensors")
     assert all(outline.is_meta for outline in checkpoint.state.values())
     portions = list(checkpoint.portions())
@@ -235,7 +235,7 @@ def test_another_file_in_the_place_of_the_one_that_was_opened_is_refused(tmp_pat
     with pytest.raises(UnsafeFile) as caught:
         later(checkpoint, tmp_path)
     assert str(caught.value) == (
-        f"Wanted {path} as it was when it was opened. Got another file in its place. "
+        f"Wanted {path} as it was when opened. Got another file in its place. "
         "Start again when nothing else writes it."
     )
     assert [file.name for file in tmp_path.iterdir()] == ["f.safetensors"]

@@ -10,7 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from containers import CASES, SIDE
 
-from efface.io.model import load_model
+from efface.io.models import load_model
 from efface.task import logits
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -36,9 +36,9 @@ def test_an_untouched_container_comes_back_as_it_was(case, tmp_path):
     new = tmp_path / "new"
     new.mkdir()
     loaded.write(loaded.model, new)
-    assert case.left_out <= set(loaded.left_out)
-    assert set(loaded.kept) == case.kept
-    expected = {file.name for file in files(path)} - set(loaded.left_out)
+    assert case.left_out <= set(loaded.omitted)
+    assert set(loaded.extras) == case.kept
+    expected = {file.name for file in files(path)} - set(loaded.omitted)
     assert {file.name for file in new.iterdir()} == expected
     for file in new.iterdir():
         old = path if path.is_file() else path / file.name
@@ -46,7 +46,7 @@ def test_an_untouched_container_comes_back_as_it_was(case, tmp_path):
             assert file.read_bytes() == old.read_bytes(), file.name
         elif file.suffix in {".pt", ".pth", ".ckpt"}:
             same_content(torch.load(old, weights_only=True), torch.load(file, weights_only=True),
-                         set(loaded.left_out))  # fmt: skip
+                         set(loaded.omitted))  # fmt: skip
 
 
 def same_content(old, new, left_out):

@@ -12,8 +12,8 @@ from sklearn.datasets import load_digits
 from torchvision.transforms import v2
 
 from efface.errors import InputError, UnknownRecords
-from efface.io.dataset import load_data
-from efface.io.model import Preprocessing
+from efface.io.data import load_data
+from efface.io.images import Preprocessing
 
 GREY = Preprocessing((0.5,), (0.25,), 8)
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -186,7 +186,7 @@ def test_an_unreadable_image_fails_the_request_and_is_left_out_of_the_rest(tmp_p
         table.records([3, 4, 5], GREY)
     assert str(caught.value) == (
         "Wanted images that can be read. Got 2 that cannot: d03, d05. "
-        "Nothing was changed. Mend these images, or leave their ids out of the request."
+        "Nothing was changed. Fix these images, or omit their ids from the request."
     )
     records, unreadable = table.readable(None, GREY)
     assert unreadable == ("d03", "d05", "d07")

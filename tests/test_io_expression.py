@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efface.errors import InputError
-from efface.io.expression import select
+from efface.io.expressions import select_rows
 
 CLASSES = ["cat", "dog", "aquarium fish", "7"]
 CELLS = {
@@ -48,7 +48,7 @@ SIGNS = {
 
 def rows(expression):
     """Numbers of the selected rows."""
-    return np.flatnonzero(select(expression, TABLE)).tolist()
+    return np.flatnonzero(select_rows(expression, TABLE)).tolist()
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_any_expression_means_what_python_means_by_it(tree):
 def test_no_text_ends_in_anything_but_rows_or_an_input_error(text):
     """A typo must never show a traceback."""
     with suppress(InputError):
-        assert select(text, TABLE).shape == (6,)
+        assert select_rows(text, TABLE).shape == (6,)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_no_text_ends_in_anything_but_rows_or_an_input_error(text):
 def test_anything_but_comparisons_is_refused_with_its_place(expression, wanted, came):
     """Code among them: it is read as words that make no sense."""
     with pytest.raises(InputError) as caught:
-        select(expression, TABLE)
+        select_rows(expression, TABLE)
     assert caught.value.wanted.startswith(wanted)
     assert caught.value.came == came
 
@@ -171,7 +171,7 @@ def test_anything_but_comparisons_is_refused_with_its_place(expression, wanted, 
 def test_a_wrong_place_is_said_in_a_whole_sentence():
     """Word for word, once."""
     with pytest.raises(InputError) as caught:
-        select("age=3 age=4", TABLE)
+        select_rows("age=3 age=4", TABLE)
     assert str(caught.value) == (
         "Wanted and, or, or the end in the expression 'age=3 age=4'. "
         f"Got 'age' at character 7. {HINT}"
@@ -190,14 +190,14 @@ def test_a_wrong_place_is_said_in_a_whole_sentence():
 def test_an_unknown_column_or_class_is_met_with_the_nearest(expression, remedy):
     """A typo should cost one look."""
     with pytest.raises(InputError) as caught:
-        select(expression, TABLE)
+        select_rows(expression, TABLE)
     assert caught.value.remedy == remedy
 
 
 def test_the_columns_that_there_are_are_listed():
     """Word for word."""
     with pytest.raises(InputError) as caught:
-        select("colour=red", TABLE)
+        select_rows("colour=red", TABLE)
     assert str(caught.value) == (
         "Wanted a column of the table: age, weight, source, checked, label, two words. "
         "Got 'colour'. Choose one of these."
@@ -210,16 +210,16 @@ def test_an_image_cannot_be_compared():
         {"image": [None]}, features=datasets.Features(image=datasets.Image())
     )
     with pytest.raises(InputError, match="a column of numbers, words or classes"):
-        select("image=x", table)
+        select_rows("image=x", table)
 
 
 def test_rows_that_were_chosen_before_are_the_rows_that_count():
     """A user's table may be a choice of another: its own rows are numbered."""
-    assert np.flatnonzero(select("label=dog", TABLE.select([4, 0, 1]))).tolist() == [0, 2]
+    assert np.flatnonzero(select_rows("label=dog", TABLE.select([4, 0, 1]))).tolist() == [0, 2]
 
 
 def test_whole_numbers_beyond_a_floats_reach_are_told_apart():
     """User ids are such numbers."""
     table = datasets.Dataset.from_dict({"user": [2**53, 2**53 + 1]})
-    assert np.flatnonzero(select(f"user={2**53 + 1}", table)).tolist() == [1]
-    assert np.flatnonzero(select("user>0.5", table)).tolist() == [0, 1]
+    assert np.flatnonzero(select_rows(f"user={2**53 + 1}", table)).tolist() == [1]
+    assert np.flatnonzero(select_rows("user>0.5", table)).tolist() == [0, 1]

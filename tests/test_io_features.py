@@ -12,8 +12,8 @@ from sklearn.datasets import load_wine
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from efface.errors import InputError
+from efface.io.data import DataSource
 from efface.io.features import FeatureSpec
-from efface.io.table import table_of
 
 WINE = load_wine(as_frame=True).frame
 NUMBERS = ["ash", "proline"]
@@ -26,7 +26,7 @@ def made(columns, **kinds):
     data = datasets.Dataset.from_dict({**columns, "label": [row % 2 for row in range(rows)]})
     for name, kind in kinds.items():
         data = data.cast_column(name, kind)
-    return table_of(data)
+    return DataSource.from_dataset(data)
 
 
 def test_numbers_and_categories_are_what_scikit_learn_makes_of_them():
@@ -36,7 +36,7 @@ def test_numbers_and_categories_are_what_scikit_learn_makes_of_them():
         (StandardScaler(), NUMBERS), (OneHotEncoder(categories=[["c", "a", "b"]]), ["strength"])
     )
     expected = theirs.fit_transform(frame)
-    table = table_of(datasets.Dataset.from_pandas(frame), label_column="target")
+    table = DataSource.from_dataset(datasets.Dataset.from_pandas(frame), label_column="target")
     features = FeatureSpec({**SCALED, "strength": {"categories": ["c", "a", "b"]}})
     records = table.records(None, features)
     np.testing.assert_allclose(records.x, expected, rtol=1e-6, atol=1e-6)
@@ -105,7 +105,7 @@ def test_a_cell_that_is_no_input_is_told_with_its_record(cells, how, why):
         table.records(None, FeatureSpec({"a": how}))
     assert str(caught.value) == (
         f"Wanted rows that can be read. Got 1 that cannot: bad ({why}). "
-        "Nothing was changed. Mend these rows, or leave their ids out of the request."
+        "Nothing was changed. Fix these rows, or omit their ids from the request."
     )
     records, unreadable = table.readable(None, FeatureSpec({"a": how}))
     assert (records.ids, unreadable) == (("good",), ("bad",))
@@ -132,18 +132,18 @@ ORDER = "List them in the order of the model's inputs."
         ('{"a": 1}', f"Wanted columns by name, each with one of {WAYS}. Got 1 for 'a'. {ORDER}"),
         ('{"a": {"mean": 1}}', (f"Wanted columns by name, each with one of {WAYS}. "
          f"Got {{'mean': 1}} for 'a'. {ORDER}")),
-        ('{"a": {}, "a": {}}', "Wanted names that each stand once. Got 'a' twice. Leave one away."),
+        ('{"a": {}, "a": {}}', "Wanted unique names. Got 'a' twice. Remove one of them."),
         ('{"a": {"mean": 1, "std": 0}}', ("Wanted a finite mean and a standard deviation above 0 "
          "for 'a'. Got 1 and 0. Give the numbers that the model was trained with.")),
         ('{"a": {"mean": NaN, "std": 1}}', ("Wanted a finite mean and a standard deviation above 0 "
          "for 'a'. Got nan and 1. Give the numbers that the model was trained with.")),
         ('{"a": {"mean": "x", "std": 1}}', ("Wanted a finite mean and a standard deviation above 0 "
          "for 'a'. Got 'x' and 1. Give the numbers that the model was trained with.")),
-        ('{"a": {"categories": []}}', ("Wanted a list of different categories for 'a'. Got []. "
+        ('{"a": {"categories": []}}', ("Wanted a list of unique categories for 'a'. Got []. "
          "Give them in the order that the model was trained with.")),
-        ('{"a": {"categories": [1, 1.0]}}', ("Wanted a list of different categories for 'a'. "
+        ('{"a": {"categories": [1, 1.0]}}', ("Wanted a list of unique categories for 'a'. "
          "Got [1, 1.0]. Give them in the order that the model was trained with.")),
-        ('{"a": {"categories": [[1]]}}', ("Wanted a list of different categories for 'a'. "
+        ('{"a": {"categories": [[1]]}}', ("Wanted a list of unique categories for 'a'. "
          "Got [[1]]. Give them in the order that the model was trained with.")),
     ],
 )  # fmt: skip

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from efface.errors import InputError
-from efface.io.dataset import load_data
-from efface.io.model import Preprocessing
+from efface.io.data import load_data
+from efface.io.images import Preprocessing
 
 GREY = Preprocessing((0.5,), (0.25,), 8)
 

@@ -11,9 +11,9 @@ from PIL import Image
 from sklearn.datasets import load_diabetes
 
 from efface.errors import InputError
-from efface.io.dataset import load_data
+from efface.io.data import load_data
 from efface.io.features import FeatureSpec
-from efface.io.model import Preprocessing
+from efface.io.images import Preprocessing
 
 GREY = Preprocessing((0.5,), (0.25,), 8)
 TABLE = load_diabetes(as_frame=True).frame.assign(id=[f"{row:03d}" for row in range(442)])
@@ -188,8 +188,8 @@ def test_a_path_in_a_csv_stays_inside_of_its_folder(tmp_path):
     with pytest.raises(InputError) as caught:
         table.records([0, 4], GREY)
     assert str(caught.value) == (
-        "Wanted images that can be read. Got 1 that cannot: a. Nothing was changed. Mend these "
-        "images, or leave their ids out of the request."
+        "Wanted images that can be read. Got 1 that cannot: a. Nothing was changed. Fix these "
+        "images, or omit their ids from the request."
     )
 
 

@@ -7,7 +7,8 @@ from torch import nn
 
 import efface
 from efface.errors import InputError
-from efface.io.model import build, load_model, save_trained
+from efface.io.architectures import build_model
+from efface.io.models import load_model, save_trained
 from efface.types import Split
 
 IMAGES = {"mean": [0.5], "std": [0.5], "size": 8}
@@ -80,8 +81,8 @@ def test_a_module_of_half_precision_is_read_in_float32(tmp_path, dtype):
 def test_a_module_may_stand_in_for_the_factory_of_a_folder(tmp_path):
     """The folder of another machine names a factory that is not here."""
     facts = {"schema": 1, "architecture": "not_here:net", "num_classes": 10, **IMAGES}
-    save_trained(tmp_path / "m", build("efface.nets:conv_small", 10), facts)
-    loaded = load_model(tmp_path / "m", architecture=build("efface.nets:conv_small", 10))
+    save_trained(tmp_path / "m", build_model("efface.nets:conv_small", 10), facts)
+    loaded = load_model(tmp_path / "m", architecture=build_model("efface.nets:conv_small", 10))
     assert loaded.architecture == "torch.nn.modules.container.Sequential"
     written = load_file(tmp_path / "m/model.safetensors")
     assert all(written[name].equal(t) for name, t in loaded.model.state_dict().items())
@@ -94,7 +95,7 @@ def test_a_module_that_does_not_fit_is_refused_by_its_name(tmp_path):
         load_model(tmp_path / "old.pt", architecture=fresh(), **IMAGES)
     assert str(caught.value) == (
         f"Wanted weights that fit {__name__}.Wrapped. Got missing: none; unexpected: none; "
-        "other shapes: inner.7.weight (4, 256) in the file, (10, 256) in the net, "
-        "inner.7.bias (4,) in the file, (10,) in the net. "
+        "other shapes: inner.7.weight (4, 256) in the file, (10, 256) in the model, "
+        "inner.7.bias (4,) in the file, (10,) in the model. "
         "Name the architecture that these weights were trained with."
     )

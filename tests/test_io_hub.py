@@ -12,7 +12,7 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 from sklearn.datasets import load_wine
 
 from efface.errors import InputError
-from efface.io.dataset import load_data
+from efface.io.data import load_data
 from efface.io.features import FeatureSpec
 
 WINE = load_wine(as_frame=True).frame

@@ -9,7 +9,8 @@ import torch
 from torch.utils.data import Dataset
 
 from efface.errors import InputError
-from efface.io.dataset import load_data, read_ids, records_of
+from efface.io.data import load_data, read_ids
+from efface.io.records import as_records
 
 
 class Items(Dataset):
@@ -136,7 +137,7 @@ def test_ids_of_any_type_are_what_people_write(tmp_path, cells, ids):
     pq.write_table(pa.table({"id": cells, "label": [0, 1]}), tmp_path / "t.parquet")
     assert load_data(tmp_path / "t.parquet").ids == ids
     items = [(torch.zeros(1), 0, cell) for cell in cells]
-    assert records_of(Items(items)).ids == ids
+    assert as_records(Items(items)).ids == ids
 
 
 def test_an_id_of_bytes_that_are_no_text_is_refused(tmp_path):
@@ -145,7 +146,7 @@ def test_an_id_of_bytes_that_are_no_text_is_refused(tmp_path):
     with pytest.raises(InputError) as caught:
         load_data(tmp_path / "t.parquet")
     assert str(caught.value) == (
-        "Wanted ids as text or whole numbers. Got bytes that are no text: ff00. "
+        "Wanted ids as text or integers. Got bytes that are not text: ff00. "
         "Write them as text, such as identity.hex()."
     )
     pq.write_table(pa.table({"id": [1.0, float("nan")], "label": [0, 1]}), tmp_path / "t.parquet")

@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 
 from efface.errors import InputError, UnsafeFile
-from efface.io.model import Preprocessing, build, load_model, save_trained
+from efface.io.architectures import build_model
+from efface.io.images import Preprocessing
+from efface.io.models import load_model, save_trained
 
 FLAGS = {"mean": [0.5], "std": [0.25], "size": 8}
 
@@ -64,7 +66,7 @@ def recipe(**changes):
 
 def test_what_train_saves_loads_as_the_same_model(tmp_path):
     """Weights, preprocessing, class names: all that is needed to feed it."""
-    net = build("efface.nets:conv_small", 10).eval()
+    net = build_model("efface.nets:conv_small", 10).eval()
     save_trained(tmp_path / "model", net, recipe())
     loaded = load_model(tmp_path / "model")
     x = torch.rand(2, 1, 8, 8)
@@ -78,7 +80,7 @@ def test_what_train_saves_loads_as_the_same_model(tmp_path):
 
 def test_a_folder_is_written_back_as_a_folder(tmp_path):
     """The same container: what reads the old one reads the new one."""
-    net = build("efface.nets:conv_small", 10)
+    net = build_model("efface.nets:conv_small", 10)
     save_trained(tmp_path / "old", net, recipe())
     loaded = load_model(tmp_path / "old")
     with torch.no_grad():
@@ -107,7 +109,7 @@ def test_a_weights_file_is_written_back_under_its_own_name(tmp_path):
 
 def test_channels_last_weights_are_saved_with_their_values(tmp_path):
     """Training in that layout must not scramble what is written."""
-    net = build("efface.nets:conv_small", 10).to(memory_format=torch.channels_last)
+    net = build_model("efface.nets:conv_small", 10).to(memory_format=torch.channels_last)
     save_trained(tmp_path / "model", net, recipe())
     loaded = load_model(tmp_path / "model")
     for name, tensor in net.state_dict().items():
@@ -176,7 +178,7 @@ def test_weights_of_another_net_are_refused_with_all_that_does_not_fit(tmp_path)
     assert str(caught.value) == (
         "Wanted weights that fit nets_of_a_user:conv. "
         "Got missing: 1.weight, 1.bias; unexpected: none; "
-        "other shapes: 0.weight (4, 3, 3, 3) in the file, (4, 1, 3, 3) in the net. "
+        "other shapes: 0.weight (4, 3, 3, 3) in the file, (4, 1, 3, 3) in the model. "
         "Name the architecture that these weights were trained with."
     )
 
@@ -202,7 +204,7 @@ def test_preprocessing_that_nobody_knows_is_asked_for(tmp_path, given):
     assert str(caught.value) == (
         f"Wanted the preprocessing that the model was trained with. Got no {lacking}. "
         "Give --mean --std --size, such as --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 "
-        "--size 224, or --features FILE.json for a model of tables."
+        "--size 224, or --features FILE.json for a tabular model."
     )
 
 
@@ -211,7 +213,7 @@ def test_preprocessing_that_nobody_knows_is_asked_for(tmp_path, given):
     [
         (None, "FileNotFoundError at recipe.json"),
         ("{", "JSONDecodeError at recipe.json"),
-        ("[]", "one that lacks architecture, mean, num_classes, schema, size, std"),
+        ("[]", "no architecture, mean, num_classes, schema, size, std"),
         (json.dumps({**recipe(), "schema": 2}), "schema 2"),
     ],
 )
@@ -227,7 +229,7 @@ def test_a_folder_without_a_recipe_that_we_understand_is_refused(tmp_path, text,
 
 def test_a_folder_whose_weights_are_damaged_is_refused(tmp_path):
     """The recipe alone is not a model."""
-    save_trained(tmp_path / "m", build("efface.nets:conv_small", 10), recipe())
+    save_trained(tmp_path / "m", build_model("efface.nets:conv_small", 10), recipe())
     path = tmp_path / "m/model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UnsafeFile):
@@ -238,7 +240,7 @@ def test_a_trained_model_is_never_written_over_another(tmp_path):
     """Nor half of it."""
     save_trained(tmp_path / "m", conv(), recipe())
     before = (tmp_path / "m/model.safetensors").read_bytes()
-    with pytest.raises(InputError, match="which holds files"):
+    with pytest.raises(InputError, match="which is not empty"):
         save_trained(tmp_path / "m", conv(), recipe())
     assert (tmp_path / "m/model.safetensors").read_bytes() == before
 
@@ -252,7 +254,7 @@ def test_a_header_of_a_hundred_thousand_tensors_is_answered_shortly(tmp_path):
         load_model(tmp_path / "many.safetensors", architecture="efface.nets:conv_small")
     assert time.process_time() - began < 60
     unexpected = ", ".join(sorted(state)[:10])
-    missing = ", ".join(list(build("efface.nets:conv_small").state_dict())[:10])
+    missing = ", ".join(list(build_model("efface.nets:conv_small").state_dict())[:10])
     assert str(error.value) == (
         f"Wanted weights that fit efface.nets:conv_small. Got missing: {missing} and 10 more; "
         f"unexpected: {unexpected} and 99990 more; other shapes: none. "

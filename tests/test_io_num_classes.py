@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from efface.io.model import load_model
+from efface.io.models import load_model
 
 IMAGES = {"mean": [0.5], "std": [0.25], "size": 8}
 ROWS = {"features": {"age": {}, "sex": {"categories": ["f", "m"]}}}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from efface.io.pixels import pixels_of
+from efface.io.images import Preprocessing, decode_image
 
 COLOURS = np.zeros((4, 6, 3), dtype=np.uint8)
 COLOURS[:, :3] = (250, 10, 20)
@@ -26,7 +26,8 @@ def file_of(image, kind="PNG", **options):
 
 def read(raw, *, channels=3, size=None):
     """As a table reads bytes."""
-    return pixels_of(raw, root=None, channels=channels, size=size)
+    half = (0.5,) * channels
+    return decode_image(raw, Preprocessing(half, half, size), None)
 
 
 PNG = file_of(Image.fromarray(COLOURS))

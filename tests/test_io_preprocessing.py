@@ -6,9 +6,8 @@ import torch
 from PIL import Image
 
 from efface.errors import InputError
-from efface.io.folders import timm_inputs, transformers_inputs
-from efface.io.pixels import pixels_of
-from efface.io.preprocessing import Preprocessing
+from efface.io.architectures import timm_preprocessing, transformers_preprocessing
+from efface.io.images import Preprocessing, decode_image
 
 
 def test_preprocessing_is_the_arithmetic_of_its_docstring():
@@ -52,9 +51,7 @@ def photograph(folder):
 
 def inputs_of(path, preprocessing):
     """The image as the model takes it."""
-    names = ("size", "resize", "interpolation", "squash")
-    scaled = {name: getattr(preprocessing, name) for name in names}
-    pixels = pixels_of(path.name, root=path.parent, channels=3, **scaled)
+    pixels = decode_image(path.name, preprocessing, path.parent)
     return preprocessing(torch.from_numpy(pixels))
 
 
@@ -65,7 +62,7 @@ def test_images_are_what_timm_makes_of_them(tmp_path, crop, interpolation):
     timm_data = pytest.importorskip("timm.data", reason="NOT RUN: it needs timm")
     said = {"input_size": (3, 64, 64), "crop_pct": 0.8, "crop_mode": crop}
     said |= {"interpolation": interpolation, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
-    ours = Preprocessing(**timm_inputs(said))
+    ours = Preprocessing(**timm_preprocessing(said))
     theirs = timm_data.create_transform(**{**said, "is_training": False})
     path = photograph(tmp_path)
     torch.testing.assert_close(inputs_of(path, ours), theirs(Image.open(path)), rtol=0, atol=1e-6)
@@ -80,7 +77,7 @@ def test_images_are_nearly_what_transformers_makes_of_them(tmp_path, kind):
     processor.save_pretrained(tmp_path)
     ours = Preprocessing(**{
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in transformers_inputs(tmp_path).items()
+        for name, value in transformers_preprocessing(tmp_path).items()
     })  # fmt: skip
     path = photograph(tmp_path)
     theirs = processor(Image.open(path), return_tensors="pt")["pixel_values"][0]

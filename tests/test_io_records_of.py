@@ -8,9 +8,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from efface.errors import InputError
-from efface.io.dataset import content_digests, records_of
 from efface.io.features import FeatureSpec
-from efface.io.model import Preprocessing
+from efface.io.images import Preprocessing
+from efface.io.records import as_records, content_digests
 from efface.task import task_of
 from efface.types import Records
 
@@ -81,7 +81,7 @@ def mapping(row):
 )
 def test_every_form_gives_the_same_records(given, expected):
     """Inputs, labels and ids, in their order."""
-    records = records_of(given)
+    records = as_records(given)
     assert records.x.equal(expected.x)
     assert records.y.equal(expected.y)
     assert records.y.dtype == torch.int64
@@ -103,7 +103,7 @@ def test_values_and_many_labels_come_in_every_form(y, kept, kind):
     """As what they are: a value cut to a whole number would be another one."""
     data = TensorDataset(X, y)
     for given in ((X, y), data, Items(lambda row: (X[row], y[row])), DataLoader(data, 3)):
-        records = records_of(given)
+        records = as_records(given)
         assert records.y.dtype == kept.dtype
         assert records.y.equal(kept)
         assert task_of(records).name == kind
@@ -112,17 +112,17 @@ def test_values_and_many_labels_come_in_every_form(y, kept, kind):
 def test_zeros_and_ones_with_a_point_are_asked_what_they_are():
     """Many labels as torch's loss takes them, one-hot classes, or values that happen to be so."""
     with pytest.raises(InputError) as caught:
-        records_of((X, torch.eye(10)))
+        as_records((X, torch.eye(10)))
     assert str(caught.value) == (
-        "Wanted labels y as whole numbers, or values. Got 0 and 1 as broken numbers, which could "
-        "be either. Give y.long() for many labels or one sigmoid unit, y.argmax(1) for one-hot "
+        "Wanted labels y as integers, or values. Got 0 and 1 as floats: ambiguous. "
+        "Give y.long() for multilabel or one sigmoid unit, y.argmax(1) for one-hot "
         "rows of classes, or Records(x, y) for values."
     )
 
 
 def test_a_shuffled_loader_gives_each_record_its_number_in_the_data_set():
     """A number in the shuffled order would name another record tomorrow."""
-    records = records_of(DataLoader(TensorDataset(X, Y), batch_size=3, shuffle=True))
+    records = as_records(DataLoader(TensorDataset(X, Y), batch_size=3, shuffle=True))
     assert sorted(records.ids, key=int) == [str(row) for row in range(10)]
     assert records.x.equal(X[[int(identity) for identity in records.ids]])
 
@@ -130,20 +130,20 @@ def test_a_shuffled_loader_gives_each_record_its_number_in_the_data_set():
 def test_a_sampler_chooses_the_records():
     """Otherwise everything would be forgotten instead of three records."""
     loader = DataLoader(TensorDataset(X, Y), batch_size=2, sampler=[7, 2, 4])
-    assert records_of(loader).ids == ("7", "2", "4")
-    assert records_of(Subset(TensorDataset(X, Y), [7, 2, 4])).x.equal(X[[7, 2, 4]])
+    assert as_records(loader).ids == ("7", "2", "4")
+    assert as_records(Subset(TensorDataset(X, Y), [7, 2, 4])).x.equal(X[[7, 2, 4]])
 
 
 def test_reading_a_shuffled_loader_leaves_the_random_state_alone(random_state_kept):
     """Law 3: a loader draws its order from the global generator."""
     with random_state_kept():
-        records_of(DataLoader(TensorDataset(X, Y), batch_size=3, shuffle=True))
+        as_records(DataLoader(TensorDataset(X, Y), batch_size=3, shuffle=True))
 
 
 def test_a_loader_that_drops_records_is_refused():
     """A record that is never read is never forgotten."""
     with pytest.raises(InputError) as caught:
-        records_of(DataLoader(TensorDataset(X, Y), batch_size=3, drop_last=True))
+        as_records(DataLoader(TensorDataset(X, Y), batch_size=3, drop_last=True))
     assert str(caught.value) == (
         "Wanted a loader of all its records. Got drop_last=True. Make it with drop_last=False."
     )
@@ -164,9 +164,9 @@ TABLE = datasets.Dataset.from_dict({"x": [1.0, 2.0], "label": [0, 1]})
 def test_a_stream_is_refused_by_name_and_told_how_it_becomes_records(given, name):
     """A record that passes by cannot be named again, nor looked at before and after."""
     with pytest.raises(InputError) as caught:
-        records_of(given)
+        as_records(given)
     assert str(caught.value) == (
-        f"Wanted records that can be asked for by number. Got a stream, {name}. Cache it: "
+        f"Wanted records with random access. Got a stream, {name}. Cache it: "
         "load_dataset without streaming, datasets.Dataset.from_generator, or tensors (x, y, ids)."
     )
 
@@ -175,7 +175,7 @@ def test_a_stream_is_refused_by_name_and_told_how_it_becomes_records(given, name
 def test_several_splits_at_once_are_asked_for_one(kind):
     """Which of them must be forgotten, and which was never seen?"""
     with pytest.raises(InputError) as caught:
-        records_of(kind({"train": TABLE, "test": TABLE}))
+        as_records(kind({"train": TABLE, "test": TABLE}))
     assert str(caught.value) == (
         f"Wanted one split. Got a {kind.__name__} of train, test. "
         "Give one of them, such as data['train']."
@@ -186,7 +186,7 @@ def test_a_cached_stream_is_served(tmp_path):
     """The remedy that the refusal names."""
     stream = TABLE.to_iterable_dataset()
     cached = datasets.Dataset.from_generator(lambda: iter(stream), cache_dir=str(tmp_path))
-    assert records_of(cached, FeatureSpec({"x": {}})).x.tolist() == [[1.0], [2.0]]
+    assert as_records(cached, FeatureSpec({"x": {}})).x.tolist() == [[1.0], [2.0]]
 
 
 def test_a_table_in_memory_needs_its_preprocessing():
@@ -200,15 +200,15 @@ def test_a_table_in_memory_needs_its_preprocessing():
             id=datasets.Value("string"),
         ),
     )
-    records = records_of(table.select([1, 0]).with_format("torch"), Preprocessing((0.5,), (0.5,)))
+    records = as_records(table.select([1, 0]).with_format("torch"), Preprocessing((0.5,), (0.5,)))
     assert records.ids == ("b", "a")
     assert records.x[:, 0, 0, 0].tolist() == [1, -1]
     assert records.high.flatten().tolist() == [1]
     with pytest.raises(InputError) as caught:
-        records_of(table)
+        as_records(table)
     assert str(caught.value) == (
         "Wanted the preprocessing that turns images or rows into inputs. Got none. "
-        "Give preprocessing=Preprocessing(mean, std, size) of images, or Features(columns)."
+        "Give preprocessing=Preprocessing(mean, std, size) or FeatureSpec(columns)."
     )
 
 
@@ -218,15 +218,15 @@ def test_a_table_in_memory_needs_its_preprocessing():
         (7, "records", "int"),
         ("train.parquet", "records", "str"),
         ((X.to(torch.uint8), Y), "inputs x as the model takes them", "torch.uint8 of shape"),
-        ((X, torch.eye(10)), "labels y as whole numbers, or values", "0 and 1 as broken numbers"),
-        ((X, (Y > 1).float()), "labels y as whole numbers, or values", "0 and 1 as broken numbers"),
-        ((X, Y[:, None]), "many labels y, each 0 or 1", "2"),
+        ((X, torch.eye(10)), "labels y as integers, or values", "0 and 1 as floats"),
+        ((X, (Y > 1).float()), "labels y as integers, or values", "0 and 1 as floats"),
+        ((X, Y[:, None]), "multilabel y, each 0 or 1", "2"),
         ((X, X), "labels y: class ids (n,)", "torch.float32 of shape (10, 1, 2, 2)"),
         ((X, Y.to(torch.complex64)), "labels y: class ids (n,)", "torch.complex64 of shape (10,)"),
         (Items(lambda row: (X[row], Y[: 1 + row])), "as many labels in each record", "labels of"),
         ((X, Y[:9]), "as many labels and ids as inputs", "10 inputs, 9 labels, 0 ids"),
         ((X, Y, IDS[:9]), "as many labels and ids as inputs", "10 inputs, 10 labels, 9 ids"),
-        ((X, Y, ["a"] * 10), "ids that each stand once", "some that repeat"),
+        ((X, Y, ["a"] * 10), "unique ids", "some that repeat"),
         ((X,), "items (x, y) or (x, y, id)", "tuple"),
         (Items(lambda row: X[row]), "items (x, y) or (x, y, id)", "Tensor"),
         (Items(lambda row: {"a": row}), "one of pixel_values, x, image, img", "the keys a"),
@@ -239,7 +239,7 @@ def test_a_table_in_memory_needs_its_preprocessing():
 def test_what_does_not_fit_is_refused_in_words(given, wanted, came):
     """The next sentence of each says what to do."""
     with pytest.raises(InputError) as caught:
-        records_of(given)
+        as_records(given)
     assert caught.value.wanted.startswith(wanted)
     assert came in caught.value.came
 

@@ -9,7 +9,7 @@ from efface.report import collect
 from efface.types import Split
 
 IDS = np.array(["a", "b", "c"])
-REMEDY = "Save it anew: numpy.savez(path, ids=…, member=…, log_odds=…), ids as texts."
+REMEDY = "Save it again: numpy.savez(path, ids=…, member=…, log_odds=…), ids as texts."
 
 
 def _saved(folder, name, **arrays):
@@ -57,18 +57,18 @@ def test_what_a_cell_leaves_is_read_with_its_ids_beside_it(tmp_path):
          ("Wanted arrays ids, member and log_odds of one length in two.npz. "
           f"Got lengths (3,), (1,), (3,). {REMEDY}")),
         ({"ids": np.arange(3)},
-         ("Wanted texts, truths and numbers in two.npz. "
+         ("Wanted texts, booleans and floats in two.npz. "
           f"Got int64, bool and float64. {REMEDY}")),
         ({"member": np.array([1, 0, 1])},
-         ("Wanted texts, truths and numbers in two.npz. "
+         ("Wanted texts, booleans and floats in two.npz. "
           f"Got <U1, int64 and float64. {REMEDY}")),
         ({"log_odds": np.array([0, np.nan, np.inf])},
          ("Wanted finite log_odds in two.npz. Got 2 of 3 that are not. "
-          "Look at that shadow model, or leave it out.")),
+          "Check that shadow model, or omit it.")),
         ({"ids": np.array(["a", "b", "b"])},
-         f"Wanted ids in two.npz that each stand once. Got some twice. {REMEDY}"),
+         f"Wanted unique ids in two.npz. Got some twice. {REMEDY}"),
         ({"ids": np.array(["a", "b", "d"])},
-         ("Wanted shadow models that were asked about the same records. "
+         ("Wanted shadow outputs for the same records. "
           "Got two.npz, which differs in 2: c, d. "
           "Save the arrays of all shadow models for all records of --data.")),
     ],
@@ -114,8 +114,8 @@ def test_a_forget_record_that_no_shadow_model_was_asked_about_is_named(tmp_path)
     with pytest.raises(UnknownRecords) as error:
         read_shadows(tmp_path).of(("a", "x", "y"))
     assert str(error.value) == (
-        "Wanted shadow models that were asked about every forget record. Got 2 without: x, y. "
-        "Save the arrays of the shadow models for all records of --data."
+        "Wanted shadow outputs for every forget record. Got 2 without: x, y. "
+        "Save the arrays of all shadow models for all records of --data."
     )
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from efface.errors import InputError, OutputError, UnsafeFile
-from efface.io.checkpoint import load_checkpoint
+from efface.io.checkpoints import load_checkpoint
 
 NOT_WHOLE = "The file is cut short, damaged or of another kind: fetch or save it again."
 SAVE_AGAIN = (
@@ -205,7 +205,7 @@ def test_a_full_disk_is_an_output_error_and_the_old_file_stands(tmp_path, monkey
     path = tmp_path / "f"
     save_file(state(), path) if kind == "safetensors" else torch.save(state(), path)
     before, checkpoint = path.read_bytes(), load_checkpoint(path)
-    monkeypatch.setattr("efface.io.atomic._beside", lambda _: tmp_path / "absent" / "scratch")
+    monkeypatch.setattr("efface.io.atomic._scratch", lambda _: tmp_path / "absent" / "scratch")
     with pytest.raises(OutputError):
         checkpoint.write(state(), path)
     assert path.read_bytes() == before

@@ -60,7 +60,7 @@ def test_a_full_disk_at_any_point_leaves_nothing_but_what_was_there(place, tmp_p
                 assert "No space left on device" in said
                 assert said.startswith("Wanted to write")
                 assert said.endswith(
-                    "What was there before is untouched. Look at free space and permissions."
+                    "The previous content is untouched. Check free space and permissions."
                 )
                 assert [path.name for path in disk.iterdir()] == ["old"]
             else:
@@ -79,7 +79,7 @@ def test_a_file_system_that_is_read_only_is_refused_before_any_work(place, tmp_p
     assert code == 8
     assert said == (
         f"Wanted to write {tmp_path / 'fixed' / 'out'}. Got OSError: Read-only file system. "
-        "What was there before is untouched. Look at free space and permissions."
+        "The previous content is untouched. Check free space and permissions."
     )
 
 
@@ -93,7 +93,7 @@ def test_a_place_where_a_file_system_is_mounted_is_refused_before_any_work(place
     assert code == 2
     assert inside == 0
     assert said == (
-        "Wanted a folder that another can take the place of. "
-        f"Got {tmp_path / 'volume'}, which is a mounted file system. "
+        "Wanted a folder that can be replaced. "
+        f"Got {tmp_path / 'volume'}, which is a mount point. "
         f"Give a new folder inside it: --out {tmp_path / 'volume' / 'run'}."
     )

@@ -192,7 +192,7 @@ def test_loading_safetensors_takes_the_size_of_the_model_and_a_few_tensors(tmp_p
     code = """
 import sys
 from pathlib import Path
-from efface.io.model import load_model
+from efface.io.models import load_model
 def resident(field):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024

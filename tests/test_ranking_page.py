@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import efface
-from efface.io.preprocessing import Preprocessing
+from efface.io.images import Preprocessing
 from efface.ranking.page import pictures, render
 from efface.ranking.storage import MemorySource
 from efface.types import Records

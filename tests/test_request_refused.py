@@ -11,8 +11,8 @@ from torch import nn
 
 from efface import Records, Split, forget
 from efface.errors import Hazard, InputError
-from efface.io.dataset import load_data
-from efface.io.preprocessing import Preprocessing
+from efface.io.data import load_data
+from efface.io.images import Preprocessing
 
 sys.path.insert(0, str(Path(__file__).parent))
 from method_promises import keeping, split_for
@@ -117,7 +117,7 @@ def test_images_that_cannot_be_read_are_refused_by_name(tmp_path):
     assert said(error) == (
         "Wanted images that can be read. "
         "Got 4 that cannot: dog/bomb.png, dog/cut.jpg, dog/text.png, dog/zero.png. "
-        "Nothing was changed. Mend these images, or leave their ids out of the request."
+        "Nothing was changed. Fix these images, or omit their ids from the request."
     )
 
 

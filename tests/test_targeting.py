@@ -8,7 +8,7 @@ import torch
 
 from efface import Split, forget
 from efface.errors import InputError
-from efface.io.weights import read_weights
+from efface.io.data import read_record_weights
 from efface.ranking.content import noise_stability
 
 QUICK = {"method": "negative_gradient", "strength": 0.1, "utility_budget": 1.0}
@@ -139,7 +139,7 @@ def test_weights_are_read_from_a_table(tmp_path):
     """Columns by name, in any order."""
     path = tmp_path / "weights.csv"
     path.write_text("weight,id\n0.5,a\n2,b\n")
-    assert read_weights(path) == {"a": 0.5, "b": 2.0}
+    assert read_record_weights(path) == {"a": 0.5, "b": 2.0}
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_table_of_weights_with_a_wrong_line_is_refused(tmp_path, text, came):
     path = tmp_path / "weights.csv"
     path.write_text(text)
     with pytest.raises(InputError) as error:
-        read_weights(path)
+        read_record_weights(path)
     assert str(error.value) == (
         f"Wanted in {path} columns id and weight, each record once and with a number. "
         f"Got {came}. Write one line a record, under the header id,weight."
@@ -166,13 +166,13 @@ def test_a_table_of_weights_that_is_empty_or_not_there_is_refused(tmp_path):
     """Both by name."""
     path = tmp_path / "weights.csv"
     with pytest.raises(InputError) as error:
-        read_weights(path)
+        read_record_weights(path)
     assert str(error.value) == (
         f"Wanted a CSV of weights at {path}. Got FileNotFoundError. Columns id and weight, UTF-8."
     )
     path.write_text("id,weight\n")
     with pytest.raises(InputError) as error:
-        read_weights(path)
+        read_record_weights(path)
     assert str(error.value) == (
         f"Wanted at least one weight in {path}. Got none. Write a line for each record."
     )

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from efface.io.dataset import load_data, read_ids
-from efface.io.model import load_model
+from efface.io.data import load_data, read_ids
+from efface.io.models import load_model
 from efface.manifest import state_digest, versions
 from efface.metrics.gap import columns, gap
 from efface.metrics.measure import Evaluation, evaluate

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from efface.io.model import load_model
+from efface.io.models import load_model
 from efface.task import logits
 from tests.containers import CASES, SIDE
 
@@ -55,8 +55,8 @@ def cell(case, folder: Path) -> dict:  # noqa: ANN001
         "files_byte_equal": sum(equal),
         "tensors_equal": tensors,
         "dtypes": sorted({str(kind).removeprefix("torch.") for kind in loaded.stored.values()}),
-        "left_out": list(loaded.left_out),
-        "kept": list(loaded.kept),
+        "left_out": list(loaded.omitted),
+        "kept": list(loaded.extras),
         "reloaded_answers_apart": float(apart),
     }
 

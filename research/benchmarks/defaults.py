@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from efface.io.dataset import load_data
+from efface.io.data import load_data
 from efface.methods import METHODS
 from efface.metrics.measure import evaluate
 from efface.types import Action, Records, Split

@@ -28,10 +28,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from efface.io.checkpoint import load_checkpoint
-from efface.io.dataset import load_data
-from efface.io.model import LoadedModel, load_model
-from efface.io.table import Table
+from efface.io.checkpoints import load_checkpoint
+from efface.io.data import DataSource, load_data
+from efface.io.models import LoadedModel, load_model
 from efface.manifest import state_digest, versions
 from efface.metrics.gap import columns, gap
 from efface.metrics.measure import Evaluation, evaluate
@@ -63,7 +62,7 @@ def loaded(path: Path) -> LoadedModel:
     return load_model(path, architecture=ARCHITECTURE, mean=[MEAN] * 3, std=[STD] * 3, size=SIZE)
 
 
-def table_of(split: str) -> Table:
+def table_of(split: str) -> DataSource:
     """PubFig83."""
     return load_data(f"{os.environ['EFFACE_DATA']}/pubfig83:{split}")
 

@@ -26,8 +26,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from efface.io.dataset import load_data
-from efface.io.preprocessing import Preprocessing
+from efface.io.data import load_data
+from efface.io.images import Preprocessing
 from efface.manifest import versions
 from efface.methods.jit_reference import jit_reference
 from efface.metrics.gap import columns

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from efface.grid import Job, run
-from efface.io.dataset import load_data
+from efface.io.data import load_data
 from research.jobs import training
 
 FIRST, SEEDS, RETRAINED_SEED = 10_000, (0, 1, 2), 100

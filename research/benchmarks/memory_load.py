@@ -39,9 +39,9 @@ def make(architecture: str, kind: str, path: str) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from efface.io.architecture import build
+    from efface.io.architectures import build_model
 
-    state = build(architecture).state_dict()
+    state = build_model(architecture).state_dict()
     if kind == "torch.save":
         torch.save(state, path)
         return

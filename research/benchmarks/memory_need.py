@@ -36,7 +36,7 @@ def one(size: str, method: str) -> dict:
     import torch
 
     from efface import Records, Split, forget
-    from efface.io.architecture import build
+    from efface.io.architectures import build_model
     from efface.nets import resnet_small
 
     torch.set_num_threads(1)
@@ -52,7 +52,7 @@ def one(size: str, method: str) -> dict:
     before = resident("VmRSS")
     name, settings, side = NETS[size]
     torch.manual_seed(0)
-    model = _built(build, name, settings)
+    model = _built(build_model, name, settings)
     n = RECORDS[size]
     records = Records(torch.randn(n, 3, side, side), torch.randint(0, 10, (n,)))
     said = []
@@ -68,13 +68,13 @@ def one(size: str, method: str) -> dict:
     return {"weights": weights, "peak_bytes": resident("VmHWM") - before, **said[0]}
 
 
-def _built(build, name: str, settings: dict):  # noqa: ANN001, ANN202
+def _built(build_model, name: str, settings: dict):  # noqa: ANN001, ANN202
     """The net; the package's own small one with its width."""
     if "width" in settings:
         from efface.nets import resnet_small
 
         return resnet_small(**settings).eval()
-    return build(name, settings["num_classes"]).eval()
+    return build_model(name, settings["num_classes"]).eval()
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 from efface.grid import Job, run
-from efface.io.dataset import load_data
+from efface.io.data import load_data
 from research.benchmarks.jit_requests import FIRST
 from research.jobs import training
 

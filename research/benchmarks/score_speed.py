@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from efface.io.dataset import load_data
+from efface.io.data import load_data
 from efface.manifest import versions
 from efface.metrics.measure import evaluate
 from efface.report import collect

@@ -41,13 +41,13 @@ def geometry(name: str, /, *, out: Path, seeds: int = 20) -> None:
         seeds: How many times each experiment is made, with the seeds 0, 1, …
     """
     from efface.errors import InputError
-    from efface.io.atomic import claimed, whole_folder
+    from efface.io.atomic import atomic_folder, claim
     from efface.terminal import event, show_count
 
     names = chosen(name)
     if seeds < 1:
         raise InputError("1 seed or more", str(seeds), "Give --seeds 20, as the tables have it.")
-    with claimed(out), whole_folder(out) as scratch:
+    with claim(out), atomic_folder(out) as scratch:
         for one in names:
             facts = experiment_named(one)(scratch, seeds=range(seeds), progress=show_count)
             _write(scratch / f"{one}.json", facts)

@@ -19,10 +19,10 @@ if typing.TYPE_CHECKING:
         UnsafeFile,
     )
     from efface.hazards import doctor
-    from efface.io.dataset import load_data, read_ids
+    from efface.io.data import load_data, read_ids
     from efface.io.features import FeatureSpec
-    from efface.io.model import load_model
-    from efface.io.preprocessing import Preprocessing
+    from efface.io.images import Preprocessing
+    from efface.io.models import load_model
     from efface.manifest import Manifest
     from efface.methods import METHODS, register_method
     from efface.ranking.ranking import Ranking
@@ -40,10 +40,10 @@ _NAMES = {
         "UnsafeFile"
     ),
     "efface.hazards": "doctor",
-    "efface.io.dataset": "load_data read_ids",
+    "efface.io.data": "load_data read_ids",
     "efface.io.features": "FeatureSpec",
-    "efface.io.model": "load_model",
-    "efface.io.preprocessing": "Preprocessing",
+    "efface.io.models": "load_model",
+    "efface.io.images": "Preprocessing",
     "efface.manifest": "Manifest",
     "efface.methods": "METHODS register_method",
     "efface.ranking.ranking": "Ranking",

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from efface import terminal
-from efface.io.checkpoint import some_of
-from efface.io.dataset import load_data
-from efface.io.model import LoadedModel, load_model
-from efface.io.naming import rows_named
-from efface.io.table import Table
+from efface.errors import abbreviate
+from efface.io.data import DataSource, load_data
+from efface.io.models import LoadedModel, load_model
 from efface.runtime import resolve_device
 from efface.types import Records, Split
 
@@ -40,16 +38,16 @@ class Flags:
             size=self.size,
             features=self.features,
         )
-        if loaded.kept:
+        if loaded.extras:
             terminal.event(
-                "kept", beside_the_model=list(loaded.kept), hint="they may hold the data"
+                "kept", beside_the_model=list(loaded.extras), hint="they may hold the data"
             )
-        if loaded.left_out:
-            names = some_of(loaded.left_out)
+        if loaded.omitted:
+            names = abbreviate(loaded.omitted)
             terminal.event("left out", of_the_checkpoint=names, hint="they may hold the data")
         return replace(loaded, model=loaded.model.to(device))
 
-    def table(self, spec: str, loaded: LoadedModel) -> Table:
+    def table(self, spec: str, loaded: LoadedModel) -> DataSource:
         """A table of records; the model's classes settle which label column is meant."""
         return load_data(
             spec,
@@ -133,7 +131,7 @@ class Gathered:
     """
 
     split: Split
-    table: Table
+    table: DataSource
     left_out: dict[str, list[str]] = field(default_factory=dict)
     taken: dict[str, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
@@ -150,7 +148,7 @@ class Gathered:
 def gathered(asked: Asked, loaded: LoadedModel) -> Gathered:
     """The records of every part; rows to forget are taken out of the parts that hold them."""
     table = asked.flags.table(asked.data, loaded)
-    rows, forget_classes = rows_named(table, asked.naming)
+    rows, forget_classes = table.requested_rows(asked.naming)
     _warn(table, rows, a_class=bool(forget_classes))
     parts: dict[str, Records | None] = dict.fromkeys(asked.others)
     found = Gathered(Split(table.records(rows, loaded.preprocessing)), table)
@@ -170,9 +168,9 @@ def gathered(asked: Asked, loaded: LoadedModel) -> Gathered:
     return replace(found, split=split)
 
 
-def _warn(table: Table, rows: list[int], *, a_class: bool) -> None:
+def _warn(table: DataSource, rows: list[int], *, a_class: bool) -> None:
     """Say what the request may not have meant."""
-    if table.numbered:
+    if table.ids_are_row_numbers:
         terminal.event(
             "warning",
             ids="row numbers, counted from 0",

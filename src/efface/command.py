@@ -15,9 +15,9 @@ from efface import terminal
 from efface.asked import Asked, Flags, Gathered, gathered
 from efface.errors import NotMet
 from efface.hazards import doctor, refuse_hazards
-from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder, write_whole
-from efface.io.model import LoadedModel
-from efface.io.weights import read_weights
+from efface.io.atomic import atomic_folder, atomic_write, claim, refuse_nonempty, refuse_overlap
+from efface.io.data import read_record_weights
+from efface.io.models import LoadedModel
 from efface.manifest import exclusion_table, keyed_hashes
 from efface.runtime import MemoryEstimate, resolve_device
 from efface.trainable import check_trainable
@@ -33,7 +33,7 @@ def run_forget(
     """
     check_trainable(options["trainable"], keep_adapter=keep_adapter)
     refuse_overlap(out, {"MODEL" if name == "OLD" else name: p for name, p in asked.read().items()})
-    refuse_taken(out)
+    refuse_nonempty(out)
     device = resolve_device(asked.flags.device)
     main = PartialState(cpu=device.type == "cpu").is_main_process
     loaded = asked.flags.model(asked.old)
@@ -47,7 +47,7 @@ def _claimed_by_one(out: Path, *, main: bool) -> Iterator[None]:
     if not main:
         yield
         return
-    with claimed(out):
+    with claim(out):
         yield
 
 
@@ -72,7 +72,7 @@ def _run(
     found.told(manifest.request)
     manifest.command = shlex.join(["efface", *sys.argv[1:]])
     manifest.arguments = asked.as_json()
-    manifest.omitted = {**found.left_out, "of the checkpoint": list(loaded.left_out)}
+    manifest.omitted = {**found.left_out, "of the checkpoint": list(loaded.omitted)}
     manifest.data = {"digest": found.table.digest, "architecture": loaded.architecture}
     manifest.digests = found.digests
     if main:
@@ -89,7 +89,7 @@ def _run(
 def _forgotten(loaded: LoadedModel, found: Gathered, options: Mapping[str, Any]) -> Result:
     given = dict(options)
     if given["weights"] is not None:
-        given["weights"] = read_weights(given["weights"])
+        given["weights"] = read_record_weights(given["weights"])
     return forget(
         loaded.model,
         found.split,
@@ -114,19 +114,19 @@ def _write(out: Path, result: Result, loaded: LoadedModel, ids: tuple[str, ...])
     """The new folder, whole or absent; without a model when the request was not met."""
     key = secrets.token_bytes(32)
     result.manifest.keyed_hashes = keyed_hashes(ids, key)
-    with whole_folder(out) as scratch:
+    with atomic_folder(out) as scratch:
         if result.manifest.outcome == "done":
             loaded.write(result.model.cpu(), scratch)
         if result.adapter is not None:
             _write_adapter(result.adapter, scratch / "adapter")
-        write_whole(scratch / "exclude.csv", exclusion_table(ids, key))
-        write_whole(scratch / "exclude.key", (key.hex() + "\n").encode())
+        atomic_write(scratch / "exclude.csv", exclusion_table(ids, key))
+        atomic_write(scratch / "exclude.key", (key.hex() + "\n").encode())
         result.save(scratch)
 
 
 def _write_adapter(adapter: Any, folder: Path) -> None:
     """PEFT's own folder, whole or absent; the hub is asked nothing."""
-    with whole_folder(folder) as scratch:
+    with atomic_folder(folder) as scratch:
         adapter.cpu().save_pretrained(str(scratch), save_embedding_layers=False)
     terminal.event("adapter", kept_apart=True, hint="taken off the given model, that is back")
 

@@ -13,7 +13,11 @@ Each text says what was wanted, what came and what to do. The command line ends 
     └── Differs                      9   measured again, a report's numbers are others
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
+
+SHOWN = 10
 
 
 class EffaceError(Exception):
@@ -76,3 +80,16 @@ class Differs(EffaceError):
     """Measured again, the numbers of a report, or what they were measured on, are others."""
 
     exit_code = 9
+
+
+def abbreviate(names: Iterable[Any]) -> str:
+    """The first ten names and the number of the others, for an error message."""
+    names = [str(name) for name in names]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (", ".join(names[:SHOWN]) or "none") + more
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "Choose one of these.") -> str:
+    """A remedy: the known word most similar to this one."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"Did you mean {close[0]!r}?" if close else otherwise

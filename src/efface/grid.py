@@ -41,7 +41,7 @@ from safetensors.numpy import load_file, save_file
 
 from efface import terminal
 from efface.errors import InputError
-from efface.io.atomic import claimed, whole_folder, write_whole
+from efface.io.atomic import atomic_folder, atomic_write, claim
 from efface.manifest import SCHEMA, versions
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def read_failure(store: str | Path, identity: str) -> dict[str, Any] | None:
 def _write_failure(store: Path, job: Job, error: str, trace: str = "") -> "Row":
     (store / "failed").mkdir(parents=True, exist_ok=True)
     facts = {"description": job.description, "error": error, "traceback": trace}
-    write_whole(store / "failed" / f"{job.id}.json", (json.dumps(facts, indent=1) + "\n").encode())
+    atomic_write(store / "failed" / f"{job.id}.json", (json.dumps(facts, indent=1) + "\n").encode())
     return Row(job, "failed", error=error)
 
 
@@ -339,13 +339,13 @@ def _attempt(job: Job, *, store: Path, retry: bool, nice: int, pid: int) -> Row:
     if os.getpid() != pid:
         _prepare_worker(nice)
     try:
-        with claimed(store / job.id):
+        with claim(store / job.id):
             try:
                 return _known(store, job, retry=retry) or Row(job, "made", _make(job, store))
             except (Exception, SystemExit) as error:  # noqa: BLE001  # a failed job is a row
                 text = f"{type(error).__name__}: {error}"
                 return _write_failure(store, job, text, traceback.format_exc())
-    except InputError:  # of claimed(): whatever the job raises is caught above
+    except InputError:  # of claim(): whatever the job raises is caught above
         return Row(job, "done" if is_done(store, job.id) else "elsewhere")
 
 
@@ -385,7 +385,7 @@ def _make(job: Job, store: Path) -> float:
     facts = {"schema": SCHEMA, "id": job.id, "kind": job.kind, "description": job.description}
     facts |= {"seconds": seconds, "cpu_seconds": cpu, "versions": versions()}
     text = json.dumps({**facts, "statistics": outcome.statistics}, indent=1, allow_nan=False)
-    with whole_folder(store / job.id) as folder:
+    with atomic_folder(store / job.id) as folder:
         arrays = {name: np.ascontiguousarray(array) for name, array in outcome.arrays.items()}
         save_file(arrays, folder / "arrays.safetensors")
         if outcome.weights is not None:

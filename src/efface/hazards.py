@@ -10,10 +10,9 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.errors import EffaceError, Hazard
-from efface.io.checkpoint import some_of
+from efface.errors import EffaceError, Hazard, abbreviate
 from efface.io.features import FeatureSpec
-from efface.io.preprocessing import FAR, Preprocessing
+from efface.io.images import OUT_OF_SCALE, Preprocessing
 from efface.task import frozen_teacher, predict, task_of
 from efface.types import Records
 
@@ -104,17 +103,17 @@ def _check_weights(model: nn.Module) -> Iterator[Finding]:
         yield Finding("no weights", "refuse", "The model has no weights that could change.")
         return
     if names := [f"{n} {w.dtype}" for n, w in weights.items() if not w.is_floating_point()]:
-        text = f"Weights that are not real floating-point numbers: {some_of(names)}."
+        text = f"Weights that are not real floating-point numbers: {abbreviate(names)}."
         yield Finding("dtype", "refuse", text)
     if names := [n for n, w in weights.items() if w.is_floating_point() and not w.isfinite().all()]:
-        yield Finding("non-finite weights", "refuse", f"nan or inf in {some_of(names)}.")
+        yield Finding("non-finite weights", "refuse", f"nan or inf in {abbreviate(names)}.")
     if names := sorted(set(weights) - set(dict(model.named_parameters()))):
-        yield Finding("tied weights", "note", f"Tied weights move together: {some_of(names)}.")
+        yield Finding("tied weights", "note", f"Tied weights move together: {abbreviate(names)}.")
     frozen = [name for name, weight in weights.items() if not weight.requires_grad]
     if len(frozen) == len(weights):
         yield Finding("frozen", "refuse", "All weights are frozen (requires_grad is False).")
     elif frozen:
-        yield Finding("frozen", "warn", f"Frozen weights stay as they are: {some_of(frozen)}.")
+        yield Finding("frozen", "warn", f"Frozen weights stay as they are: {abbreviate(frozen)}.")
 
 
 def _check_inputs(
@@ -125,9 +124,9 @@ def _check_inputs(
         return
     broken = (~part.x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if broken:
-        ids = some_of([part.ids[row] for row in broken])
+        ids = abbreviate([part.ids[row] for row in broken])
         yield Finding("non-finite inputs", "refuse", f"nan or inf in the {name} {ids}.")
-    elif preprocessing is None and part.x.abs().max() > FAR:
+    elif preprocessing is None and part.x.abs().max() > OUT_OF_SCALE:
         text = f"Inputs of the {name} reach {part.x.abs().max():.0f}: raw pixels, not normalised?"
         yield Finding("input range", "warn", text)
     elif preprocessing is not None and (outside := preprocessing.outside(part.x)):
@@ -164,7 +163,7 @@ def _misfit(y: Tensor, k: int, kind: str) -> str:
     """Which labels the model's outputs cannot express; empty when they fit."""
     if kind == "multiclass":
         outside = sorted({label for label in y.tolist() if not 0 <= label < k})
-        text = f"labels that the model with {k} outputs does not: {some_of(outside)}"
+        text = f"labels that the model with {k} outputs does not: {abbreviate(outside)}"
         return text if outside else ""
     width = y.shape[1] if y.ndim > 1 else 1
     if kind in {"multilabel", "regression"} and width != k:
@@ -174,7 +173,9 @@ def _misfit(y: Tensor, k: int, kind: str) -> str:
         hint = f": if they are classes, {INTEGERS}" if integers else ""
         return f"{width} {noun} each, and the model has {k} outputs{hint}"
     if kind == "multilabel" and not ((y == 0) | (y == 1)).all():
-        return f"labels that are not 0 or 1: {some_of(sorted(set(y.flatten().tolist()) - {0, 1}))}"
+        return (
+            f"labels that are not 0 or 1: {abbreviate(sorted(set(y.flatten().tolist()) - {0, 1}))}"
+        )
     return "" if y.isfinite().all() else "values that are nan or inf"
 
 

@@ -10,10 +10,9 @@ from typing import Any
 
 from efface import terminal
 from efface.asked import Flags
-from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder
-from efface.io.model import LoadedModel
-from efface.io.naming import rows_named
-from efface.io.table import Table
+from efface.io.atomic import atomic_folder, claim, refuse_nonempty, refuse_overlap
+from efface.io.data import DataSource
+from efface.io.models import LoadedModel
 from efface.manifest import state_digest, versions
 from efface.ranking.content import require_multiclass
 from efface.ranking.page import write
@@ -31,11 +30,11 @@ class Wanted:
     naming: dict[str, Any]
     flags: Flags
 
-    def rows(self, table: Table) -> tuple[int, ...] | None:
+    def rows(self, table: DataSource) -> tuple[int, ...] | None:
         """The records that are named, in the order of the data; None for all."""
         if all(value is None for value in self.naming.values()):
             return None
-        return tuple(sorted(rows_named(table, self.naming)[0]))
+        return tuple(sorted(table.requested_rows(self.naming)[0]))
 
 
 def run_inspect(wanted: Wanted, settings: Settings, *, out: Path) -> None:
@@ -44,8 +43,8 @@ def run_inspect(wanted: Wanted, settings: Settings, *, out: Path) -> None:
     kept = out.with_name(f".{out.name}.inspecting")
     if (out / "manifest.json").is_file():  # killed between the last two lines of an earlier run
         remove(kept)
-    refuse_taken(out)
-    with claimed(out):
+    refuse_nonempty(out)
+    with claim(out):
         loaded = wanted.flags.model(wanted.model)
         table = wanted.flags.table(wanted.data, loaded)
         require_multiclass(table.kind)
@@ -54,13 +53,13 @@ def run_inspect(wanted: Wanted, settings: Settings, *, out: Path) -> None:
         if len(store):
             terminal.event("inspect", going_on_after=f"{len(store)} whole shards of an earlier run")
         ranking = _described(replace(run, store=store).ranking(terminal.show_count), wanted, table)
-        with whole_folder(out) as scratch:
+        with atomic_folder(out) as scratch:
             write(scratch, ranking, run.source)
         remove(kept)
     _summary(ranking, out)
 
 
-def run_of(wanted: Wanted, settings: Settings, *, loaded: LoadedModel, table: Table) -> Run:
+def run_of(wanted: Wanted, settings: Settings, *, loaded: LoadedModel, table: DataSource) -> Run:
     """The run that the options describe, with a store in memory."""
     return Run(
         loaded.model,
@@ -72,7 +71,7 @@ def run_of(wanted: Wanted, settings: Settings, *, loaded: LoadedModel, table: Ta
     )
 
 
-def key_of(wanted: Wanted, run: Run, table: Table) -> dict[str, Any]:
+def key_of(wanted: Wanted, run: Run, table: DataSource) -> dict[str, Any]:
     """All that a shard's numbers depend on."""
     rows = None if run.rows is None else hashlib.sha256(json.dumps(run.rows).encode()).hexdigest()
     return {
@@ -88,7 +87,7 @@ def key_of(wanted: Wanted, run: Run, table: Table) -> dict[str, Any]:
     }
 
 
-def _described(ranking: Ranking, wanted: Wanted, table: Table) -> Ranking:
+def _described(ranking: Ranking, wanted: Wanted, table: DataSource) -> Ranking:
     """With what only the command knows."""
     named = {name: str(value) for name, value in wanted.naming.items() if value is not None}
     more = {

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from efface.errors import InputError
+from efface.errors import InputError, abbreviate
 from efface.hazards import Finding
-from efface.io.checkpoint import some_of
-from efface.io.dataset import content_digests, records_of
 from efface.io.features import FeatureSpec
-from efface.io.preprocessing import Preprocessing
+from efface.io.images import Preprocessing
+from efface.io.records import as_records, content_digests
 from efface.methods import METHODS
 from efface.metrics.measure import as_it_is
 from efface.ranking.content import (
@@ -52,14 +51,14 @@ def validate_split(
     if not isinstance(split, Split):
         raise InputError("a Split", type(split).__name__, "Give Split(forget=records).")
     given = {name: getattr(split, name) for name in ("forget", "holdout", "retain")}
-    parts = {k: records_of(part, preprocessing) for k, part in given.items() if part is not None}
+    parts = {k: as_records(part, preprocessing) for k, part in given.items() if part is not None}
     if not parts.get("forget"):
         remedy = "Name them by ids, by an expression or a class."
         raise InputError("at least one record to forget", "none", remedy)
     for name, part in parts.items():
         # two records of one id would draw the same numbers and be one in every list
         if twice := [identity for identity, count in Counter(part.ids).items() if count > 1]:
-            came, remedy = f"repeated: {some_of(twice)}", "Make them distinct, or give no ids."
+            came, remedy = f"repeated: {abbreviate(twice)}", "Make them distinct, or give no ids."
             raise InputError(f"unique ids in {name}", came, remedy)
     task = _common_task(parts)
     parts = {name: replace(part, task=task) for name, part in parts.items()}

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 from efface.asked import Asked, Gathered, gathered
 from efface.command import summary
 from efface.errors import InputError
-from efface.io.atomic import claimed, refuse_overlap, refuse_taken, whole_folder
-from efface.io.model import LoadedModel
+from efface.io.atomic import atomic_folder, claim, refuse_nonempty, refuse_overlap
+from efface.io.models import LoadedModel
 from efface.io.shadows import Shadows, read_shadows
 from efface.manifest import state_digest
 from efface.unlearn import Result, score
@@ -30,11 +30,11 @@ def refuse_lacking(needed: Mapping[str, Any]) -> NoReturn:
 def run_score(asked: Asked, *, new: Path, out: Path) -> None:
     """Measure, write the folder whole or not at all, show what came of it."""
     refuse_overlap(out, asked.read())
-    refuse_taken(out)
-    with claimed(out):
+    refuse_nonempty(out)
+    with claim(out):
         result = measured(asked, read(asked, new))
         result.manifest.command = shlex.join(["efface", *sys.argv[1:]])
-        with whole_folder(out) as scratch:
+        with atomic_folder(out) as scratch:
             result.save(scratch)
     summary(result, out)
 

@@ -19,7 +19,7 @@ from efface.errors import InputError, NotMet
 from efface.guard import Guard
 from efface.hazards import Finding, doctor, refuse_hazards
 from efface.io.features import FeatureSpec
-from efface.io.preprocessing import Preprocessing
+from efface.io.images import Preprocessing
 from efface.io.shadows import Shadows
 from efface.manifest import Manifest, state_digest
 from efface.methods import METHODS, Natural, Share, check_settings, check_value, default_settings

@@ -1,1 +1,1 @@
-"""Any container in, the same out, whole or not at all; ids are data, never paths."""
+"""Reading and writing: any container in, the same out; ids are data, never paths."""

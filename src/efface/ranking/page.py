@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from efface.io.features import FeatureSpec
-from efface.io.preprocessing import Preprocessing
+from efface.io.images import Preprocessing
 from efface.ranking.ranking import Ranking
 from efface.ranking.storage import Source
 from efface.report.report import flat

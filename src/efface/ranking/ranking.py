@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 
 from efface.display import table
 from efface.io.features import FeatureSpec
-from efface.io.preprocessing import Preprocessing
+from efface.io.images import Preprocessing
 from efface.ranking.content import TAU
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)

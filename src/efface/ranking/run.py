@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from efface.errors import InputError
+from efface.errors import InputError, abbreviate
 from efface.hazards import Finding, doctor, refuse_hazards
-from efface.io.checkpoint import some_of
-from efface.io.dataset import records_of
 from efface.io.features import FeatureSpec
-from efface.io.preprocessing import Preprocessing
+from efface.io.images import Preprocessing
+from efface.io.records import as_records
 from efface.manifest import SCHEMA, state_digest, versions
 from efface.methods.parts.head import features_of
 from efface.metrics.measure import evaluate
@@ -171,7 +170,7 @@ def inspect(
         Hazard: the model and the records do not fit.
         MissingExtra: more than 100,000 records have balls, and FAISS is not installed.
     """
-    given = records_of(records, preprocessing)
+    given = as_records(records, preprocessing)
     require_multiclass(task_of(given).name)
     sigmas = (sigma,) if isinstance(sigma, float | int) else tuple(sigma)
     settings = Settings(sigmas, expected_accuracy, copies, neighbours, threshold, curvature, seed)
@@ -304,7 +303,7 @@ class Run:
                 if lost:
                     raise InputError(
                         "records that can be read and have a label",
-                        f"{len(lost)} that cannot or have none: {some_of(ids[r] for r in lost)}",
+                        f"{len(lost)} that cannot or have none: {abbreviate(ids[r] for r in lost)}",
                         "Repair them, or omit their ids.",
                     )
                 mask = np.array([named is None or row in named for row in readable], bool)
@@ -325,7 +324,7 @@ class Run:
         if wrong:
             raise InputError(
                 f"labels from 0 to {outputs - 1}, one for each of the model's outputs",
-                f"another one for {some_of(wrong)}",
+                f"another one for {abbreviate(wrong)}",
                 "Correct these labels, or omit their ids.",
             )
         found = {"label": records.y.cpu().numpy()}

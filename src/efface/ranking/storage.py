@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from efface.errors import InputError
-from efface.io.atomic import write_whole
+from efface.io.atomic import atomic_write
+from efface.io.data import DataSource
 from efface.io.features import FeatureSpec, Inputs
-from efface.io.preprocessing import Preprocessing
-from efface.io.table import Table
+from efface.io.images import Preprocessing
 from efface.types import Records
 
 BLOCK = 65_536
@@ -56,7 +56,7 @@ class MemorySource:
 class TableSource:
     """Records of a table whose files are read a shard at a time; methods as ``MemorySource``."""
 
-    table: Table
+    table: DataSource
     preprocessing: Preprocessing | FeatureSpec
 
     @property
@@ -123,7 +123,7 @@ class FolderStore:
                 )
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)  # it holds embeddings and labels
-        write_whole(path, text.encode())
+        atomic_write(path, text.encode())
 
     def __len__(self) -> int:
         return sum(1 for _ in self.folder.glob("[0-9]*.npz"))
@@ -134,7 +134,7 @@ class FolderStore:
     def __setitem__(self, name: str, arrays: Arrays) -> None:
         sink = io.BytesIO()
         np.savez(sink, **dict(arrays))  # type: ignore[arg-type]
-        write_whole(self._file(name), sink.getvalue())
+        atomic_write(self._file(name), sink.getvalue())
 
     def __getitem__(self, name: str) -> Arrays:
         """Lazy: an array is read when it is taken, and the file is closed with the mapping."""

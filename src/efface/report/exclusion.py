@@ -1,6 +1,6 @@
 """A model that was trained anew without the records: the exclusion is what is stated (tier TE)."""
 
-from efface.io.dataset import content_digests
+from efface.io.records import content_digests
 from efface.report.facts import Facts
 from efface.report.rows import PLAIN, RED, Row, count
 
