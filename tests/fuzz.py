@@ -12,6 +12,7 @@ import random
 import shutil
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -32,48 +33,12 @@ from efface.task import trainable_copy
 BATCH = 100
 SLOW_SECONDS = 20
 RUNS_CODE = {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect"}
-WORDS = [
-    "--data",
-    "--ids",
-    "--out",
-    "--where",
-    "--forget-class",
-    "--holdout",
-    "--setting",
-    "--seed",
-    "--strength",
-    "--size",
-    "--mean",
-    "--device",
-    "--features",
-    "--label-column",
-    "--method",
-    "nan",
-    "-1",
-    "1e309",
-    "steps=x",
-    "steps=-1",
-    "sigma=0",
-    "model=1",
-    "__import__('os').system('x')",
-    "label=(3",
-    "../../etc/passwd",
-    "jit",
-    "ssd",
-    "os:system",
-    "cuda:9",
-    "0.5",
-    "--mislabelled",
-    "--architecture",
-    "timm:nothing",
-    "forget",
-    "doctor",
-    "train",
-    "--utility-budget",
-    "--expected-accuracy",
-    "2",
-]
-WORDS += ["=", "--", "label", "id=1", "", "\0", "label=dog or", "\N{SNOWMAN}", "9" * 400]
+WORDS = """--data --ids --out --where --forget-class --holdout --setting --seed --strength --size
+--mean --device --feature-spec --features --label-column --method --selection --mislabelled --architecture
+--utility-budget --expected-accuracy nan -1 1e309 steps=x steps=-1 sigma=0 model=1 label=(3 id=1
+__import__('os').system('x') ../../etc/passwd jit ssd os:system cuda:9 0.5 2 = -- label
+timm:nothing forget doctor train""".split()
+WORDS += ["", "\0", "label=dog or", "\N{SNOWMAN}", "9" * 400]
 
 
 def mutated(content, draw):
@@ -89,9 +54,8 @@ def mutated(content, draw):
         elif kind == 2:
             data[at:at] = data[at : at + n]
         elif kind == 3:
-            data[at : at + 8] = draw.choice([0, 1, 2**31, 2**63 - 1, 2**64 - 1]).to_bytes(
-                8, "little"
-            )
+            number = draw.choice([0, 1, 2**31, 2**63 - 1, 2**64 - 1])
+            data[at : at + 8] = number.to_bytes(8, "little")
         elif kind == 4:
             data = data[:at]
         else:
@@ -129,15 +93,9 @@ FEATURES = {"ash": {"mean": 2.4, "std": 0.3}, "hue": {}, "kind": {"categories": 
 
 def _tables(folder):
     """Ten rows of numbers and words with two labels, as every kind of file of a table."""
-    columns = {
-        "id": [f"w{row}" for row in range(10)],
-        "ash": [2 + row / 10 for row in range(10)],
-        "hue": list(range(10)),
-        "kind": ["red", "white"] * 5,
-        "label": [0, 1] * 5,
-        "sweet": [1, 1, 0, 0, 1] * 2,
-    }
-    table = pa.table(columns)
+    columns = {"id": [f"w{row}" for row in range(10)], "ash": [2 + row / 10 for row in range(10)]}
+    columns |= {"hue": list(range(10)), "kind": ["red", "white"] * 5}
+    table = pa.table({**columns, "label": [0, 1] * 5, "sweet": [1, 1, 0, 0, 1] * 2})
     pa.csv.write_csv(table, folder / "wines.csv")
     for name, make in (("indexed", pa.ipc.new_file), ("stream", pa.ipc.new_stream)):
         with make(str(folder / f"{name}.arrow"), table.schema) as sink:
@@ -237,8 +195,7 @@ def _arguments(draw, folder):
 
 def batch(number, folder, sources, kinds):
     """Run one batch in this process, which is a child; print its counts as JSON."""
-    draw, counts, bad = random.Random(number), {}, []  # noqa: S311
-    ran = []
+    draw, counts, bad, ran = random.Random(number), Counter(), [], []  # noqa: S311
     sys.addaudithook(lambda event, _: ran.append(event) if event in RUNS_CODE else None)
     scratch = folder / f"scratch-{number}"
     for row in range(BATCH):
@@ -249,10 +206,10 @@ def batch(number, folder, sources, kinds):
         end = one(kind, draw, scratch, folder, sources)
         if time.monotonic() - began > SLOW_SECONDS:
             end = "too slow"
-        counts[f"{kind} {end}" if end in {"ok", "refused"} else "bad"] = (
-            counts.get(f"{kind} {end}" if end in {"ok", "refused"} else "bad", 0) + 1
-        )
-        if end not in {"ok", "refused"}:
+        if end in {"ok", "refused"}:
+            counts[f"{kind} {end}"] += 1
+        else:
+            counts["bad"] += 1
             bad.append(f"batch {number} row {row} {kind}: {end}")
     shutil.rmtree(scratch, ignore_errors=True)
     return {"counts": counts, "bad": bad + [f"batch {number} ran {event}" for event in ran]}
@@ -264,7 +221,7 @@ def all_batches(folder, total):
 
     prepared(folder / "work")
     sources = seeds(folder)
-    before, counts, bad = contents(folder), {}, []
+    before, counts, bad = contents(folder), Counter(), []
     for number in range(-(-total // BATCH)):
         read, write = os.pipe()
         if not (child := os.fork()):
@@ -277,11 +234,9 @@ def all_batches(folder, total):
         with os.fdopen(read, "rb") as pipe:
             text = pipe.read()
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        found = (
-            json.loads(text) if code == 0 else {"counts": {}, "bad": [f"batch {number}: {code}"]}
-        )
-        for name, n in found["counts"].items():
-            counts[name] = counts.get(name, 0) + n
+        crash = {"counts": {}, "bad": [f"batch {number}: {code}"]}
+        found = json.loads(text) if code == 0 else crash
+        counts.update(found["counts"])
         bad += found["bad"]
         shutil.rmtree(folder / f"scratch-{number}", ignore_errors=True)
         if contents(folder) != before:

@@ -1,7 +1,7 @@
-"""Requests and trainings that are stopped at random moments, and what is left of them.
+"""Requests, trainings and inspections that are stopped at random moments, and what is left of them.
 
-A process that has imported everything forks a child for each request, so that a kill lands in the
-request and not in the imports. The slow suite and ``research/benchmarks/lost.py`` call this with hundreds.
+A process that has imported everything forks a child for each run, so that a kill lands in the run
+and not in the imports. The slow suite and ``research/benchmarks/lost.py`` call this with hundreds.
 """
 
 import contextlib
@@ -21,11 +21,15 @@ import torch
 from efface import cli
 from efface.io.data import load_data
 from efface.io.models import load_model, save_trained
-from efface.manifest import state_digest
+from efface.manifest import Manifest, state_digest
+from efface.ranking import run
 from examples.demo import write_data
 from research.recipes import RECIPES, description, fresh
+from research.train import app as train_app
 
 IDS = 12
+FILES = {"model.safetensors", "recipe.json", "manifest.json", "evidence.json", "report.html",
+         "exclude.csv", "exclude.key"}  # fmt: skip
 
 
 def prepared(folder):
@@ -39,9 +43,8 @@ def prepared(folder):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(records.x), records.y).backward()
         optimizer.step()
-    save_trained(
-        folder / "model", model.eval(), description("digits-conv", table, seed=0, command="")
-    )
+    facts = description("digits-conv", table, seed=0, command="")
+    save_trained(folder / "model", model.eval(), facts)
     (folder / "ids.csv").write_text("\n".join(["id", *table.ids[:IDS]]) + "\n")
     return folder
 
@@ -52,22 +55,28 @@ def contents(folder):
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def request(folder):
-    """The words of a whole request."""
-    f = str(folder)
-    return ["forget", f"{f}/model", "--data", f"{f}/data", "--ids", f"{f}/ids.csv", "--holdout",
-            f"{f}/data:test", "--out", f"{f}/out", "--setting", "steps=6",
-            "--device", "cpu"]  # fmt: skip
+def request(f):
+    """A whole request, run in this process."""
+    cli.main(["forget", f"{f}/model", "--data", f"{f}/data", "--ids", f"{f}/ids.csv", "--holdout",
+              f"{f}/data:test", "--out", f"{f}/out", "--setting", "steps=6",
+              "--device", "cpu"])  # fmt: skip
 
 
-def training(folder):
-    """The words of a whole training."""
-    f = str(folder)
-    return ["train", "digits-conv", "--data", f"{f}/data", "--out", f"{f}/net", "--device", "cpu"]
+def inspection(f):
+    """A whole inspection."""
+    cli.main(["inspect", f"{f}/model", "--data", f"{f}/data:test", "--out", f"{f}/out", "--sigma",
+              "0.2", "--copies", "4", "--device", "cpu"])  # fmt: skip
 
 
-def started(folder, words=request):
-    """A child that runs one whole command; gives its process id."""
+def training(f):
+    """A whole training."""
+    with cli.exits():
+        train_app(["digits-conv", "--data", f"{f}/data", "--out", f"{f}/out", "--device", "cpu"],
+                  exit_on_error=False)  # fmt: skip
+
+
+def started(command, folder):
+    """A child that runs a command; gives its process id."""
     child = os.fork()
     if child:
         return child
@@ -78,7 +87,7 @@ def started(folder, words=request):
         quiet = os.open(os.devnull, os.O_WRONLY)
         for stream in (1, 2):
             os.dup2(quiet, stream)
-        cli.main(words(folder))
+        command(folder)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
@@ -88,41 +97,50 @@ def started(folder, words=request):
         os._exit(code)
 
 
-def ended(child):
-    """The exit code of a child, or minus the signal that ended it."""
+def ended(child, kill_after=None, number=signal.SIGKILL):
+    """The exit code of a child, or minus the signal that ended it; killed after some seconds."""
+    if kill_after is not None:
+        time.sleep(kill_after)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def undisturbed(command, folder):
+    """Seconds of a run that nobody stops, which must end well, and the files that it wrote."""
+    began = time.perf_counter()
+    code = ended(started(command, folder))
+    assert code == 0, f"an undisturbed run ended with {code}"
+    return time.perf_counter() - began, contents(folder / "out")
+
+
 def whole(out):
-    """Whether what stands at ``out`` is the whole result: loads, and is what its record says."""
-    loaded, record = load_model(out), json.loads((out / "manifest.json").read_text())
-    expected = {"model.safetensors", "recipe.json", "manifest.json", "evidence.json", "report.html",
-                "exclude.csv", "exclude.key"}  # fmt: skip
-    assert {path.name for path in out.iterdir()} == expected
-    return state_digest(loaded.model.state_dict()) == record["weights"]["new"]
+    """Whether what stands at ``out`` is the whole result: loads, and is what its manifest says."""
+    assert {path.name for path in out.iterdir()} == FILES
+    digest = state_digest(load_model(out).model.state_dict())
+    return digest == Manifest.read(out).weights["new"]
 
 
 def stopped(folder, *, count, number=signal.SIGKILL, seed=0):
-    """Stop ``count`` requests at random moments; what was found, or an error at the first loss.
+    """Stop ``count`` requests at random moments; the counts, or an error at the first loss.
 
     A third of the moments fall into the last eighth of a request, where it writes.
     """
-    draw, old = random.Random(seed), contents(folder)  # noqa: S311
-    seconds = min(_undisturbed(folder) for _ in range(2))
+    draw, old, out = random.Random(seed), contents(folder), folder / "out"  # noqa: S311
+    seconds = []
+    for _ in range(2):
+        seconds.append(undisturbed(request, folder)[0])
+        assert whole(out)
+        shutil.rmtree(out)
     found = {"absent": 0, "whole": 0, "ended before the signal": 0, "scratch left": 0}
     for attempt in range(count):
-        late = attempt % 3 == 0
-        moment = seconds * (draw.uniform(0.85, 1.05) if late else draw.uniform(0, 1.0))
-        child = started(folder)
-        time.sleep(moment)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, number)
-        code = ended(child)
+        low, high = (0.85, 1.05) if attempt % 3 == 0 else (0, 1.0)
+        child = started(request, folder)
+        code = ended(child, min(seconds) * draw.uniform(low, high), number)
         assert code in {0, -number, 128 + number}, f"attempt {attempt}: exit {code}"
         found["ended before the signal"] += code == 0
-        out = folder / "out"
         if out.exists():
-            assert whole(out), f"attempt {attempt}: the result is not what its record says"
+            assert whole(out), f"attempt {attempt}: the result is not what its manifest says"
             shutil.rmtree(out)
         found["whole" if code == 0 else "absent"] += 1
         left = sorted(path for path in folder.iterdir() if path.name.startswith(".out"))
@@ -131,58 +149,44 @@ def stopped(folder, *, count, number=signal.SIGKILL, seed=0):
         for path in left:  # a killed run's; the next run would remove it too
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
         assert contents(folder) == old, f"attempt {attempt}: an old file is not what it was"
-    return {"seconds of a whole request": round(seconds, 2), **found}
+    return {"seconds of a whole request": round(min(seconds), 2), **found}
 
 
-def trained(folder, *, count, seed=0):
-    """Kill trainings ``count`` times, each started again until it ends; or an error at a loss.
+def resumed(folder, command, progress, *, count, seed=0):
+    """Kill a command ``count`` times, each started again until it ends, with the bytes of one run.
 
-    Each must end with the very files of a training that nobody stopped.
+    ``progress``: the pattern of the files next to ``out`` from which it resumes.
     """
-    draw, out, state = random.Random(seed), folder / "net", folder / ".net.training"  # noqa: S311
-    began = time.perf_counter()
-    assert ended(started(folder, training)) == 0
-    seconds, old, expected = time.perf_counter() - began, contents(folder), contents(out)
-    found = {"kills": 0, "ended": 0, "went on from an epoch": 0}
-    while found["kills"] < count or state.exists():
+    draw, out = random.Random(seed), folder / "out"  # noqa: S311
+    seconds, expected = undisturbed(command, folder)
+    shutil.rmtree(out)
+    old, found = contents(folder), {"kills": 0, "ended": 0, "resumed": 0}
+    while found["kills"] < count or list(folder.glob(progress)):
         shutil.rmtree(out, ignore_errors=True)
-        found["went on from an epoch"] += state.exists()
-        child = started(folder, training)
-        if found["kills"] < count:
-            time.sleep(draw.uniform(0.1, 0.9) * seconds)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        code = ended(child)
+        found["resumed"] += bool(list(folder.glob(progress)))
+        moment = draw.uniform(0.1, 1.0) * seconds if found["kills"] < count else None
+        code = ended(started(command, folder), moment)
         assert code in {0, -signal.SIGKILL}, f"exit {code}"
         found["kills" if code else "ended"] += 1
-        assert not out.exists() or contents(out) == expected, "not the files of a whole training"
-        if state.exists():
-            torch.load(state, weights_only=True)
-        seen = {name: digest for name, digest in contents(folder).items() if name[0] != "."}
-        assert seen == {n: d for n, d in old.items() if out.exists() or not n.startswith("net/")}
-    assert ended(started(folder, training)) == (0 if not out.exists() else 2)
+        assert not out.exists() or contents(out) == expected, "not the files of a whole run"
+        seen = contents(folder)
+        assert {name: seen[name] for name in old} == old, "an old file is not what it was"
+    assert ended(started(command, folder)) == (2 if out.exists() else 0)
     assert contents(out) == expected
-    assert not [path.name for path in folder.iterdir() if path.name.startswith(".net")]
-    return {"seconds of a whole training": round(seconds, 2), **found}
-
-
-def _undisturbed(folder):
-    """Seconds of a request that nobody stops; it must end well, and its result is removed."""
-    began = time.perf_counter()
-    code = ended(started(folder))
-    assert code == 0, f"an undisturbed request ended with {code}"
-    assert whole(folder / "out")
-    shutil.rmtree(folder / "out")
-    return time.perf_counter() - began
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".out")]
+    return {"seconds of a whole run": round(seconds, 2), **found}
 
 
 def main(folder, count, kind):
-    """What the tests and the benchmark start: stopped requests, or killed trainings."""
+    """What the tests and the benchmark start: stopped requests, or killed and resumed runs."""
     torch.set_num_threads(1)
     prepared(folder)
     if kind == "training":
         RECIPES["digits-conv"] = replace(RECIPES["digits-conv"], epochs=6)
-        return trained(folder, count=count)
+        return resumed(folder, training, ".out.training", count=count)
+    if kind == "inspection":
+        run.SHARD = 50
+        return resumed(folder, inspection, ".out.inspecting/[0-9]*.npz", count=count)
     return stopped(folder, count=count, number=getattr(signal, kind))
 
 

@@ -139,7 +139,7 @@ def write(table, folder, split):
 def given(name, *labels):
     """The model and the data of a kind, as words of the command."""
     model = (f"{name}.safetensors", "--architecture", f"nets_of_tables:{name}")
-    found = (*model, "--features", f"{name}.json", "--data", name)
+    found = (*model, "--feature-spec", f"{name}.json", "--data", name)
     return (*found, "--label-column", *labels) if labels else found
 
 

@@ -11,12 +11,12 @@ import pytest
 from pyarrow import parquet
 
 import efface as library
-from efface.asked import Flags
-from efface.inspect_command import Wanted, key_of, run_of
+from efface.cli.inspect import prepare_run, run_key
+from efface.cli.options import InspectOptions, ModelOptions, ReadOptions, RecordOptions
 from efface.io.data import load_data
 from efface.io.models import load_model
 from efface.ranking import run as ranking
-from efface.ranking.run import Run, Settings
+from efface.ranking.run import Run
 
 sys.path.insert(0, str(Path(__file__).parent))
 from scikit_tables import given  # it lies beside this file
@@ -128,15 +128,12 @@ def test_the_key_holds_all_that_the_numbers_depend_on(place, monkeypatch):
     """Model, data, settings, records, how they are read."""
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(str(place))
-    nothing = dict.fromkeys(("ids", "where", "forget_class"))
 
-    def key(data="data", size=None, **others):
-        naming = {**nothing, **{n: others.pop(n) for n in nothing if n in others}}
-        wanted = Wanted(Path("model"), data, naming, Flags(size=size, device="cpu"))
-        loaded = wanted.flags.model(wanted.model)
-        table = wanted.flags.table(data, loaded)
-        run = run_of(wanted, Settings(**others), loaded=loaded, table=table)
-        return json.dumps(key_of(wanted, run, table), sort_keys=True)
+    def key(data="data", size=None, where=None, seed=0, **others):
+        read = ReadOptions(model=ModelOptions(size=size, device="cpu"))
+        options, named = InspectOptions(**others), RecordOptions(where=where)
+        run, digest = prepare_run(Path("model"), data, named, options, read, seed=seed)
+        return json.dumps(run_key(run, digest, read), sort_keys=True)
 
     others = [
         {"data": "data:test"},

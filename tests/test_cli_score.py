@@ -1,4 +1,4 @@
-"""``efface score``: evidence for any pair of models, whole or absent, and neither model touched."""
+"""``efface score``: a report on any pair of models; --replay gives every number again."""
 
 import json
 import shutil
@@ -6,124 +6,113 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
+from efface.cli.options import Arguments
+from efface.cli.replay import differences
 from efface.io.data import load_data
 
-FLAGS = ("--data", "data", "--ids", "ids.csv")
-ALL = ("--holdout", "data:test", "--retain", "data")
+PAIR = ("score", "model", "other", "--data", "data", "--ids", "ids.csv")
+PARTS = ("--holdout", "data:test", "--retain", "data")
 
 
 @pytest.fixture(scope="module")
 def models(place):
-    """Beside ``model`` four of others' making: its last layer moved a little, each its own way."""
+    """Next to ``model`` others: the last layer moved a little, or inputs and classes otherwise."""
     weights = load_file(place / "model/model.safetensors")
     last = [name for name in weights if weights[name].ndim > 1][-1]
-    for seed, name in enumerate(("other", "again-1", "again-2", "again-3")):
+    for seed, name in enumerate(("other", "again-1", "again-2")):
         noise = torch.randn(weights[last].shape, generator=torch.Generator().manual_seed(seed))
         shutil.copytree(place / "model", place / name)
         save_file(
             {**weights, last: weights[last] + 0.1 * noise}, place / name / "model.safetensors"
         )
+    classes = [str(digit) for digit in range(10)]
+    for name, change in {"narrow": {"mean": [0.1]}, "turned": {"classes": classes[::-1]}}.items():
+        shutil.copytree(place / "model", place / name)
+        recipe = json.loads((place / name / "recipe.json").read_text())
+        (place / name / "recipe.json").write_text(json.dumps({**recipe, **change}))
     return place
 
 
-def _content(folder):
+def contents(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_any_second_model_gets_evidence_and_both_stay_as_they_are(efface, models, capfd):
-    """Three files, whole, and the tier on the screen."""
-    before = {name: _content(models / name) for name in ("model", "other")}
-    assert efface("score", "model", "other", *FLAGS, *ALL, "--out", "scored") == 0
-    names = {path.name for path in (models / "scored").iterdir()}
-    assert names == {"evidence.json", "manifest.json", "report.html"}
+def read(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_any_second_model_gets_a_report_and_both_stay_as_they_are(efface, models, capfd):
+    before = {name: contents(models / name) for name in ("model", "other")}
+    assert efface(*PAIR, *PARTS, "--out", "pair") == 0
+    assert set(contents(models / "pair")) == {"evidence.json", "manifest.json", "report.html"}
     assert "tier T2" in capfd.readouterr().out
-    record = json.loads((models / "scored/manifest.json").read_text())
-    assert record["arguments"]["new"] == "other"
-    assert record["weights"]["old"] != record["weights"]["new"]
-    assert record["request"]["named"] == "--ids ids.csv"
-    assert record["request"]["forget_records_in_retain"] == 2
-    assert {name: _content(models / name) for name in ("model", "other")} == before
+    manifest = read(models / "pair", "manifest")
+    assert manifest["arguments"]["new"] == "other"
+    assert manifest["weights"]["old"] != manifest["weights"]["new"]
+    assert manifest["request"]["named"] == "--ids ids.csv"
+    assert manifest["request"]["forget_records_in_retain"] == 2
+    assert {name: contents(models / name) for name in ("model", "other")} == before
 
 
 def test_what_forget_reports_of_its_own_model_score_reports_too(efface, models):
-    """The same half of the holdout, the same seeds: who asks later gets the same rows."""
-    asked = (*FLAGS, *ALL, "--seed", "3")
-    assert efface("forget", "model", *asked, "--setting", "steps=2", "--out", "made") == 0
-    assert efface("score", "model", "made", *asked, "--out", "asked-later") == 0
-    ours, later = (
-        json.loads((models / name / "evidence.json").read_text())
-        for name in ("made", "asked-later")
-    )
-    assert later == ours
+    """The same part of the holdout, the same seeds: who asks later gets the same rows."""
+    given = (*PAIR[3:], *PARTS, "--seed", "3", "--holdout-seed", "5")
+    assert efface("forget", "model", *given, "--setting", "steps=2", "--out", "made") == 0
+    assert efface("score", "model", "made", *given, "--out", "later") == 0
+    assert read(models / "made", "evidence") == read(models / "later", "evidence")
 
 
-def test_retrained_models_lift_the_tier_and_give_targets(efface, models, capfd):
-    """The paper's columns of old, new and retrained; with one of them no floor is known."""
-    again = ("--retrained", "again-1", "again-2")
-    assert efface("score", "model", "other", *FLAGS, *ALL, *again, "--out", "beside") == 0
+def test_retrained_models_lift_the_tier_and_give_references(efface, models, capfd):
+    """With one of them the retrain-to-retrain variability is unknown."""
+    many = ("--retrained", "again-1", "again-2", "--out", "with-two")
+    assert efface(*PAIR, *PARTS, *many) == 0
     assert "tier T3" in capfd.readouterr().out
-    found = json.loads((models / "beside/evidence.json").read_text())
-    rows = {row["key"]: row for row in found["rows"]}
-    assert found["counts"]["retrained"] == 2
-    assert rows["retrained.gap"]["target"] is not None
-    digests = json.loads((models / "beside/manifest.json").read_text())["weights"]["retrained"]
-    assert len(set(digests)) == 2
-    one = ("--retrained", "again-1", "--out", "beside-one")
-    assert efface("score", "model", "other", *FLAGS, *ALL, *one) == 0
-    found = json.loads((models / "beside-one/evidence.json").read_text())
-    gap = next(row for row in found["rows"] if row["key"] == "retrained.gap")
-    assert (gap["verdict"], gap["target"]) == ("floor not known", None)
+    report = read(models / "with-two", "evidence")
+    gap = {row["key"]: row for row in report["rows"]}["retrained.gap"]
+    assert report["counts"]["retrained"] == 2
+    assert gap["target"] is not None
+    assert len(set(read(models / "with-two", "manifest")["weights"]["retrained"])) == 2
+    assert efface(*PAIR, *PARTS, "--retrained", "again-1", "--out", "with-one") == 0
+    rows = {row["key"]: row for row in read(models / "with-one", "evidence")["rows"]}
+    assert rows["retrained.gap"]["target"] is None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "text"),
+    ("arguments", "text"),
     [
-        (("model", "other", *FLAGS),
-         2, ("Wanted efface score OLD NEW --data DATA … --out DIR, or efface score --replay RUN. "
-         "Got no --out. Name both models, the data and a folder for the evidence.")),
-        (("model", "--data", "data", "--out", "wrong"), 2, "Got no NEW."),
-        (("model", "other", "--data", "data", "--out", "wrong"),
-         2, "Wanted one of --ids, --where, --forget-class. Got none."),
-        (("model", "nowhere", *FLAGS, "--out", "wrong"), 2, "Wanted"),
-        (("model", "other", *FLAGS, "--out", "model/inside"), 2, "is inside the folder of OLD"),
-        (("model", "other", *FLAGS, "--retrained", "again-1", "--out", "again-1/x"),
-         2, "is inside the folder of --retrained again-1"),
-        (("model", "narrow", *FLAGS, "--out", "wrong"),
-         2, ("Wanted models that take their inputs alike. Got NEW, whose preprocessing is not that "
-         "of OLD. Give models of one task; in Python efface.score takes any two modules.")),
-        (("model", "turned", *FLAGS, "--out", "wrong"),
-         2, ("Wanted models with the same classes in the same order. Got NEW, whose classes are "
-         "not those of OLD. Give models of one task.")),
-        (("model", "other", *FLAGS, "--shadow", "data", "--out", "wrong"),
-         2, ("Wanted a folder of 2 or more shadow models, each an .npz file. Got data, which "
-         "holds 0.")),
-        (("model", "other", *FLAGS, "--seed", "-1", "--out", "wrong"), 2, "Wanted seed from 0"),
+        (PAIR,
+         ("Wanted efface score OLD NEW --data DATA … --out DIR, or efface score --replay RUN. "
+          "Got no --out. Name both models, the data and a folder for the report.")),
+        (("score", "model", "--data", "data", "--out", "wrong"), "Got no NEW."),
+        ((*PAIR[:5], "--out", "wrong"), "Wanted one of --ids, --where, --forget-class. Got none."),
+        (("score", "model", "nowhere", *PAIR[3:], "--out", "wrong"), "Wanted"),
+        ((*PAIR, "--out", "model/inside"), "is inside the folder of OLD"),
+        ((*PAIR, "--retrained", "again-1", "--out", "again-1/x"),
+         "is inside the folder of --retrained again-1"),
+        (("score", "model", "narrow", *PAIR[3:], "--out", "wrong"),
+         ("Wanted models with the same preprocessing. Got NEW, whose preprocessing is not that of "
+          "OLD. Give models of one task; in Python efface.score takes any two modules.")),
+        (("score", "model", "turned", *PAIR[3:], "--out", "wrong"),
+         "Got NEW, whose classes are not those of OLD."),
+        ((*PAIR, "--shadow", "data", "--out", "wrong"),
+         "Wanted a folder of 2 or more shadow models, each an .npz file. Got data, which holds 0."),
+        ((*PAIR, "--seed", "-1", "--out", "wrong"), "for seed"),
+        (("score", "--replay", "nowhere"), "Wanted a folder of efface score or efface forget, with"),
+        (("score", "--replay", "model", "--data", "data"), "Got --data with it."),
+        (("score", "--replay", "model", "--mislabelled"), "Got --mislabelled with it."),
+        (("score", "model", "--replay", "model"), "Got OLD with it."),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused_and_leaves_nothing(
-    efface, models, capfd, arguments, code, text
-):
-    """What was wanted, what came, what to do; and no folder."""
-    _odd_models(models)
-    assert efface("score", *arguments) == code
+def test_what_does_not_fit_is_refused_and_leaves_nothing(efface, models, capfd, arguments, text):
+    assert efface(*arguments) == 2
     assert text in capfd.readouterr().err
     assert not (models / "wrong").exists()
 
 
-def _odd_models(place):
-    """One that takes its pixels otherwise, one whose classes stand in another order."""
-    names = [str(digit) for digit in range(10)]
-    changes = {"narrow": {"mean": [0.1]}, "turned": {"classes": names[::-1]}}
-    for name, change in changes.items():
-        if not (place / name).exists():
-            shutil.copytree(place / "model", place / name)
-            recipe = json.loads((place / name / "recipe.json").read_text())
-            (place / name / "recipe.json").write_text(json.dumps({**recipe, **change}))
-
-
-def test_shadow_models_that_know_no_holdout_are_read_and_said_to_be_unused(efface, models, capfd):
+def test_shadow_models_that_know_no_holdout_are_read_and_reported_as_not_run(efface, models, capfd):
     """Nobody may take the folder for a test that ran."""
     ids = np.array(load_data(models / "data").ids)
     (models / "shadows").mkdir()
@@ -131,11 +120,149 @@ def test_shadow_models_that_know_no_holdout_are_read_and_said_to_be_unused(effac
         draws = np.random.default_rng(seed)
         member, odds = draws.random(len(ids)) < 0.5, draws.normal(size=len(ids))
         np.savez(models / f"shadows/{seed}.npz", ids=ids, member=member, log_odds=odds)
-    shadow = ("--shadow", "shadows", "--out", "shadowed")
-    assert efface("score", "model", "other", *FLAGS, *ALL, *shadow) == 0
+    assert efface(*PAIR, *PARTS, "--shadow", "shadows", "--out", "shadowed") == 0
     assert "tier T4" in capfd.readouterr().out
-    found = json.loads((models / "shadowed/evidence.json").read_text())
-    row = next(row for row in found["rows"] if row["key"] == "shadow")
-    assert row["status"] == "not run"
-    assert row["note"].startswith("the shadow models were not asked about 50 of ")
-    assert json.loads((models / "shadowed/manifest.json").read_text())["digests"]["shadow"]
+    rows = {row["key"]: row for row in read(models / "shadowed", "evidence")["rows"]}
+    assert rows["shadow"]["status"] == "not run"
+    assert "50 of " in rows["shadow"]["note"]
+    assert read(models / "shadowed", "manifest")["digests"]["shadow"]
+
+
+@pytest.fixture(scope="module")
+def scored(models):
+    """The files of a run, made once."""
+    return models / "scored"
+
+
+@pytest.fixture
+def run(efface, scored):
+    """A folder of ``efface score``; what a test changes in it is put back."""
+    if not scored.exists():
+        assert (
+            efface(*PAIR, *PARTS, "--retrained", "again-1", "--seed", "2", "--out", "scored") == 0
+        )
+    before = contents(scored)
+    yield scored
+    for name, content in before.items():
+        (scored / name).write_bytes(content)
+
+
+def change(path, function):
+    content = json.loads(path.read_text())
+    function(content)
+    path.write_text(json.dumps(content))
+
+
+def replayed(efface, capfd, folder="scored"):
+    """The exit code of a replay and its last line."""
+    capfd.readouterr()
+    code = efface("score", "--replay", folder)
+    return code, capfd.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_run_is_replayed_to_the_last_bit_and_nothing_is_written(efface, run, capfd):
+    before = contents(run)
+    code, line = replayed(efface, capfd)
+    event = json.loads(line)
+    assert (code, event["event"], event["differ"]) == (0, "replay", 0)
+    assert event["numbers"] > 200
+    assert contents(run) == before
+
+
+def test_a_request_is_replayed_from_the_model_in_its_own_folder(efface, models, capfd):
+    """Whoever has the folder of ``efface forget``, the old model and the data can check it."""
+    given = (*PAIR[3:], "--holdout", "data:test", "--setting", "steps=2", "--out", "forgotten")
+    assert efface("forget", "model", *given) == 0
+    assert replayed(efface, capfd, "forgotten")[0] == 0
+    weights = load_file(models / "forgotten/model.safetensors")
+    save_file({k: v * 1.01 for k, v in weights.items()}, models / "forgotten/model.safetensors")
+    code, line = replayed(efface, capfd, "forgotten")
+    assert code == 9
+    assert "that differ: weights.new" in line
+
+
+def test_a_number_that_was_changed_by_hand_is_named(efface, run, capfd):
+    def kinder(report):
+        row = next(row for row in report["rows"] if row["key"] == "holdout.accuracy")
+        row["after"] = row["after"] + 1e-9
+
+    change(run / "evidence.json", kinder)
+    code, line = replayed(efface, capfd)
+    assert code == 9
+    assert line.startswith(
+        "Wanted the numbers of the run. Got 1 that differ: rows.holdout.accuracy.after 0."
+    )
+    assert "The versions are the same" in line
+
+
+def test_a_page_that_was_changed_by_hand_is_noticed(efface, run, capfd):
+    """The page is what people read: it must be the one of these numbers."""
+    page = (run / "report.html").read_text()
+    (run / "report.html").write_text(page.replace("</title>", " </title>"))
+    code, line = replayed(efface, capfd)
+    assert code == 9
+    assert "Got another page next to the same evidence.json." in line
+
+
+@pytest.mark.usefixtures("run")
+def test_other_data_are_named_before_anything_is_evaluated(efface, models, capfd, monkeypatch):
+    """Numbers of other records would differ for a reason that nobody could see."""
+    monkeypatch.setattr("efface.cli.replay.evaluate", lambda *_: pytest.fail("it was evaluated"))
+    path = models / "data/train-00000-of-00001.parquet"
+    before = path.read_bytes()
+    parquet.write_table(parquet.read_table(path).slice(0, 900), path)
+    code, line = replayed(efface, capfd)
+    path.write_bytes(before)
+    assert code == 9
+    assert "Wanted the models and data of the run. Got 2 that differ: digests.data" in line
+    assert "digests.retain" in line
+
+
+def test_versions_that_changed_are_named_next_to_the_numbers(efface, run, capfd):
+    change(run / "manifest.json", lambda manifest: manifest["versions"].update(numpy="0.1"))
+    change(run / "evidence.json", lambda report: report["counts"].update(forget=3))
+    code, line = replayed(efface, capfd)
+    assert code == 9
+    assert "counts.forget 3, now 2" in line
+    assert f'Other versions: numpy "0.1", now "{np.__version__}".' in line
+
+
+def test_a_run_without_arguments_or_without_a_model_cannot_be_replayed(efface, run, capfd):
+    """A manifest of the library, and one of a request that was not met."""
+    change(run / "manifest.json", lambda manifest: manifest.pop("arguments"))
+    code, line = replayed(efface, capfd)
+    assert code == 2
+    assert "Only runs of the command line can be replayed" in line
+    change(run / "manifest.json", lambda manifest: manifest.update(outcome="not met"))
+    code, line = replayed(efface, capfd)
+    assert code == 2
+    assert "Got scored, which was not met." in line
+
+
+def test_the_arguments_come_back_from_their_manifest_as_they_were(run):
+    written = read(run, "manifest")["arguments"]
+    again = Arguments.from_json(written)
+    assert (str(again.old), str(again.new), again.data) == ("model", "other", "data")
+    assert [str(path) for path in again.retrained] == ["again-1"]
+    assert again.seed == 2
+    numbers = {**written, "read": {**written["read"], "model": {**written["read"]["model"],
+               "mean": [0.5], "feature_spec": "spec.json"}}}  # fmt: skip
+    model = Arguments.from_json(numbers).read.model
+    assert (model.mean, model.feature_spec.name) == ((0.5,), "spec.json")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "again", "lines"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": 1}, {}, ["a 1, now null"]),
+        ([{"key": "k", "v": 0.1}], [{"key": "k", "v": 0.2}], ["k.v 0.1, now 0.2"]),
+        ([{"key": "k", "v": 9}, {"key": "k", "v": 1}], [{"key": "k", "v": 1}],
+         ['k.key "k", now null', "k.v 9, now null"]),
+        ([1], [1, 2], ["1 null, now 2"]),
+        ([1], [True], ["0 1, now true"]),
+        (None, 0, [" null, now 0"]),
+    ],
+)  # fmt: skip
+def test_differences_see_what_is_missing_added_or_of_another_kind(recorded, again, lines):
+    assert differences(recorded, again) == lines

@@ -1,28 +1,30 @@
-"""Requests to transformers classifiers: one sigmoid unit, one value, classes without names."""
+"""``efface forget`` on transformers classifiers: kinds of outputs, --trainable, the adapter."""
 
 import csv
 import json
+import sys
 
+import peft
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from torch.nn import functional
 
 transformers = pytest.importorskip("transformers", reason="NOT RUN: it needs transformers")
 NAMES = ("cat", "dog", "emu")
 TABLE = ("--data", "table.csv", "--ids", "ids.csv", "--setting", "steps=2")
-COLUMNS = ("id", "image", "big", "size", "value", "label")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Digits 0 to 2 as a folder of images and as a table of them, and three nets that know them."""
+    """Digits 0 to 2 as a folder of images and as a table, and tiny ViTs that have learned them."""
     folder = tmp_path_factory.mktemp("zoo")
     pixels, y = load_digits(n_class=3, return_X_y=True)
     with (folder / "table.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(COLUMNS)
+        table.writerow(("id", "image", "big", "size", "value", "label"))
         for row, digit in enumerate(y.tolist()):
             image = f"images/{NAMES[digit]}/{row}.png"
             (folder / image).parent.mkdir(parents=True, exist_ok=True)
@@ -35,24 +37,26 @@ def place(tmp_path_factory):
     y = torch.tensor(y)
     big = (y > 0).float()
     coin = functional.binary_cross_entropy_with_logits
-    trained(folder / "three", x, lambda rows, z: functional.cross_entropy(z, y[rows]), num_labels=3)
-    trained(folder / "one", x, lambda rows, z: coin(z[:, 0], big[rows]), num_labels=1)
-    trained(folder / "named", x, lambda rows, z: coin(z[:, 0], big[rows]), id2label={0: "big"})
-    trained(folder / "value", x, lambda rows, z: (z[:, 0] - y[rows] - 0.25).square().mean(),
-            num_labels=1, problem_type="regression")  # fmt: skip
+    losses = {
+        "three": lambda rows, z: functional.cross_entropy(z, y[rows]),
+        "one": lambda rows, z: coin(z[:, 0], big[rows]),
+        "named": lambda rows, z: coin(z[:, 0], big[rows]),
+        "value": lambda rows, z: (z[:, 0] - y[rows] - 0.25).square().mean(),
+    }
+    configs = {"three": {"num_labels": 3}, "one": {"num_labels": 1},
+               "named": {"id2label": {0: "big"}}, "value": {"num_labels": 1, "problem_type": "regression"}}  # fmt: skip
+    for name, loss in losses.items():
+        save_trained(folder / name, x, loss, **configs[name])
     return folder
 
 
-def trained(folder, x, loss, **settings):
+def save_trained(folder, x, loss, **settings):
     """A tiny ViT with its processor, as save_pretrained writes them."""
+    sizes = {"image_size": 8, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 1,
+             "num_attention_heads": 2, "intermediate_size": 32}  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = transformers.ViTForImageClassification(
-            transformers.ViTConfig(
-                image_size=8, patch_size=4, hidden_size=16, num_hidden_layers=1,
-                num_attention_heads=2, intermediate_size=32, **settings,
-            )
-        )  # fmt: skip
+        net = transformers.ViTForImageClassification(transformers.ViTConfig(**sizes, **settings))
         optimizer = torch.optim.Adam(net.parameters(), 5e-3)
         for _ in range(80):
             rows = torch.randint(0, len(x), (64,))
@@ -63,33 +67,107 @@ def trained(folder, x, loss, **settings):
     transformers.ViTImageProcessor(size={"height": 8, "width": 8}).save_pretrained(folder)
 
 
-def before(folder):
-    """What a request that was met says of the old model, by the key of a row."""
+def accuracy_before(folder):
+    """Of a request that was met: the old model's accuracy on the forget records."""
     assert (folder / "model.safetensors").is_file()
     rows = json.loads((folder / "evidence.json").read_text())["rows"]
-    return {row["key"]: row["before"] for row in rows}
+    return {row["key"]: row["before"] for row in rows}["forget.accuracy"]
 
 
 @pytest.mark.parametrize("column", ["big", "size"])
 @pytest.mark.parametrize("model", ["one", "named"])
-def test_one_sigmoid_unit_is_served(efface, place, model, column):
+def test_one_sigmoid_unit_is_binary(efface, place, model, column):
     """Its one name is not that of a class: 0 and 1 are two, as no and yes are."""
     out = f"{model}-{column}"
     assert efface("forget", model, *TABLE, "--label-column", column, "--out", out) == 0
-    assert before(place / out)["forget.accuracy"] >= 0.9
+    assert accuracy_before(place / out) >= 0.9
 
 
-def test_one_value_is_served(efface, place):
-    """A net of one output that answers with a number."""
+def test_one_output_of_a_regression_model_is_served(efface, place):
     assert efface("forget", "value", *TABLE, "--label-column", "value", "--out", "values") == 0
-    assert 0.5 < before(place / "values")["forget.accuracy"] < 1
+    assert 0.5 < accuracy_before(place / "values") < 1
 
 
 def test_names_that_transformers_made_up_are_none(efface, place):
-    """LABEL_0 to LABEL_2 stand in every net whose maker gave no names; the data have their own."""
+    """LABEL_0 and on stand in every model whose maker gave no names; the data have their own."""
     images = sorted(path.relative_to(place / "images") for path in place.glob("images/*/*.png"))
     (place / "images.csv").write_text("id\n" + "".join(f"{name}\n" for name in images[::20]))
     request = ("--data", f"{place}/images", "--ids", "images.csv", "--setting", "steps=2")
     assert efface("forget", "three", *request, "--out", "images-new") == 0
-    assert before(place / "images-new")["forget.accuracy"] >= 0.9
+    assert accuracy_before(place / "images-new") >= 0.9
     assert json.loads((place / "images-new/config.json").read_text())["id2label"]["0"] == "LABEL_0"
+
+
+def request(efface, out, *arguments):
+    """The exit code of a request with --trainable."""
+    return efface("forget", "three", *TABLE[:-1], "steps=4", "--setting", "learning_rate=0.02",
+                  "--label-column", "label", "--out", out, "--trainable", *arguments)  # fmt: skip
+
+
+def changed_tensors(place, out):
+    """Names of the tensors that differ from the old model's; the keys stay."""
+    old, new = (load_file(place / name / "model.safetensors") for name in ("three", out))
+    assert list(old) == list(new)
+    return {name for name in old if not old[name].equal(new[name])}
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT's own loader
+def test_the_adapter_on_the_given_model_answers_as_the_merged_file(efface, place):
+    """PEFT's own loader, the given model, and the folder: what a user of PEFT does."""
+    assert request(efface, "apart", "adapter", "--keep-adapter") == 0
+    kind = transformers.ViTForImageClassification
+    base, merged = (kind.from_pretrained(place / name).eval() for name in ("three", "apart"))
+    x = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        old, new = base(x).logits, merged(x).logits
+        loaded = peft.PeftModel.from_pretrained(base, place / "apart" / "adapter").eval()
+        torch.testing.assert_close(loaded(x).logits, new, rtol=0, atol=1e-5)
+        with loaded.disable_adapter():
+            torch.testing.assert_close(loaded(x).logits, old, rtol=0, atol=0)
+    assert (new - old).abs().max() > 1e-3
+    files = {path.name for path in (place / "apart" / "adapter").iterdir()}
+    assert files == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("trainable", "word"), [("adapter", "weight"), ("last-layers", "l"), ("norm", "layernorm")]
+)
+def test_only_the_trainable_weights_change_and_the_manifest_says_which(
+    efface, place, trainable, word
+):
+    """An adapter is merged: who loads the result needs no PEFT, and finds no folder of it."""
+    assert request(efface, trainable, trainable) == 0
+    changed = changed_tensors(place, trainable)
+    assert changed
+    assert all(word in name and "embeddings" not in name for name in changed)
+    assert (trainable == "adapter") == all("layernorm" not in name for name in changed)
+    assert not (place / trainable / "adapter").exists()
+    manifest = json.loads((place / trainable / "manifest.json").read_text())
+    assert manifest["trainable"]["name"] == trainable
+    assert 0 < manifest["trainable"]["numbers"] < manifest["trainable"]["of"]
+    findings = [f["severity"] for f in manifest["findings"] if f["name"] == "adapter"]
+    assert findings == ["note"] * (trainable == "adapter")
+
+
+def test_an_adapter_cannot_be_kept_without_one_or_without_peft(efface, place, monkeypatch, capsys):
+    assert request(efface, "none", "all", "--keep-adapter") == 2
+    assert "Wanted --trainable adapter" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert request(efface, "none", "adapter") == 7
+    assert capsys.readouterr().err == (
+        "Wanted the package peft. Got none installed. Install it: pip install 'efface[peft]'.\n"
+    )
+    assert not (place / "none").exists()
+
+
+def test_a_disk_that_fills_while_the_adapter_is_written_leaves_nothing(efface, place, monkeypatch):
+    """Whole or absent holds for the folder inside too."""
+    from safetensors import SafetensorError
+
+    def full(*_, **__):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(peft.PeftModel, "save_pretrained", full)
+    assert request(efface, "full", "adapter", "--keep-adapter") == 8
+    assert not (place / "full").exists()
+    assert not list(place.glob(".full*"))

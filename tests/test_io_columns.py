@@ -77,7 +77,7 @@ def test_a_table_without_images_lists_its_columns():
     assert str(caught.value) == (
         "Wanted one column of the table that holds the image. Got the columns id, label. "
         "Name it with --image-column. For a tabular model say which columns go in: "
-        "--features FILE.json."
+        "--feature-spec FILE.json."
     )
 
 

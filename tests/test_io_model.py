@@ -204,7 +204,7 @@ def test_preprocessing_that_nobody_knows_is_asked_for(tmp_path, given):
     assert str(caught.value) == (
         f"Wanted the preprocessing that the model was trained with. Got no {lacking}. "
         "Give --mean --std --size, such as --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 "
-        "--size 224, or --features FILE.json for a tabular model."
+        "--size 224, or --feature-spec FILE.json for a tabular model."
     )
 
 

@@ -66,8 +66,7 @@ def show_progress(title: str, steps: int | None) -> Iterator[Callable[..., None]
 def show_count(title: str, total: int) -> Iterator[Callable[..., None]]:
     """A function ``advance(what, **facts)``, called once an item: it moves a bar or writes a line.
 
-    Yields:
-        The function; on a pipe each call is an event with the facts and the seconds since the start.
+    On a pipe each call is an event with the facts and the seconds since the start.
     """
     console, began, done = Console(stderr=True), time.monotonic(), 0
 

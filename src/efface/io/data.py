@@ -60,7 +60,7 @@ class Columns:
         """The column of the image. Raises InputError when there is none, or more than one."""
         remedy = "Name it with --image-column."
         if not self.images:
-            remedy += " For a tabular model say which columns go in: --features FILE.json."
+            remedy += " For a tabular model say which columns go in: --feature-spec FILE.json."
         return _only("image", self.images, self.known, remedy)
 
     @property

@@ -98,7 +98,7 @@ def load_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     size: int | None = None,
-    features: str | Path | Mapping[str, Any] | FeatureSpec | None = None,
+    feature_spec: str | Path | Mapping[str, Any] | FeatureSpec | None = None,
 ) -> LoadedModel:
     """Load a folder of efface, transformers or timm, or a weights file with its architecture named.
 
@@ -109,7 +109,7 @@ def load_model(
         mean: of the pixels, 0..1, one number a channel; the folder and timm know theirs.
         std: likewise.
         size: height and width that the model takes, in pixels.
-        features: how rows of a table become inputs, for a tabular model: a JSON file or its content
+        feature_spec: how rows of a table become inputs, for a tabular model: a JSON file or its content
             (see ``FeatureSpec``); a folder may hold it as features.json.
 
     Raises:
@@ -129,7 +129,7 @@ def load_model(
     return LoadedModel(
         model=model.eval(),
         parts=source.parts,
-        preprocessing=_preprocessing(known, {"mean": mean, "std": std, "size": size}, features),
+        preprocessing=_preprocessing(known, {"mean": mean, "std": std, "size": size}, feature_spec),
         architecture=source.architecture,
         stored={name: tensor.dtype for name, tensor in state.items()},
         classes=tuple(classes) if len(classes) > 1 else None,  # one name is that of a sigmoid unit
@@ -280,7 +280,7 @@ def _preprocessing(
             "the preprocessing that the model was trained with",
             f"no {', '.join(missing)}",
             "Give --mean --std --size, such as --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 "
-            "--size 224, or --features FILE.json for a tabular model.",
+            "--size 224, or --feature-spec FILE.json for a tabular model.",
         )
     try:
         mean, std = (tuple(float(value) for value in values[name]) for name in ("mean", "std"))

@@ -99,6 +99,11 @@ class Setting:
     default: Any
     annotation: Any = field(repr=False)
 
+    @property
+    def range(self) -> str:
+        """Kind and range in words, such as "a number of at least 0"; empty for other kinds."""
+        return _in_words(self.annotation)
+
     def check(self, value: Any) -> None:
         """Raise InputError for a value of another kind or out of range."""
         check_value(self.name, value, self.annotation, f"Its default is {self.default}.")
@@ -315,10 +320,7 @@ def check_value(name: str, value: Any, annotation: Any, remedy: str = "") -> Non
     if good and kind is not bool:
         good = math.isfinite(value) and all(_HOLDS[type(one)](value, one) for one in limits)
     if not good:
-        words = " and ".join(_IN_WORDS[type(one)](one) for one in limits)
-        if {type(one) for one in limits} == {Ge, Le}:
-            words = f"from {limits[0].ge} to {limits[1].le}"
-        wanted = " ".join(filter(None, [_KINDS[kind], words, f"for {name}"]))
+        wanted = f"{_in_words(annotation)} for {name}"
         raise InputError(wanted, repr(value), remedy or f"Change {name}.")
 
 
@@ -335,6 +337,15 @@ _IN_WORDS = {
     Le: lambda one: f"at most {one.le}",
     Lt: lambda one: f"below {one.lt}",
 }
+
+
+def _in_words(annotation: Any) -> str:
+    """Kind and range of an annotation."""
+    kind, _, limits = _constraint(annotation)
+    words = " and ".join(_IN_WORDS[type(one)](one) for one in limits)
+    if {type(one) for one in limits} == {Ge, Le}:
+        words = f"from {limits[0].ge} to {limits[1].le}"
+    return " ".join(filter(None, [_KINDS.get(kind), words]))
 
 
 def _constraint(annotation: Any) -> tuple[Any, bool, list[Any]]:

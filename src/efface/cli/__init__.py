@@ -1,0 +1,98 @@
+"""The command line: parse, call the library, end with the exit code of the error.
+
+``commands``: signatures and help · ``options``: what commands share · one module a command for its
+work · ``loading``: from options to models and records · ``replay``: ``efface score --replay``.
+"""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError
+
+from efface import __version__
+from efface.cli import commands
+from efface.errors import EffaceError, InputError
+
+app = App(
+    name="efface",
+    version=__version__,
+    suppress_keyboard_interrupt=False,
+    help="Machine unlearning for PyTorch: remove records from a trained model and report what it "
+    "still knows of them.",
+    help_epilogue="Exit codes: 0 done · 2 input · 3 not met, the old model stands · "
+    "4 unsafe file · 5 unknown record · 6 doctor refuses · 7 a package is missing · "
+    "8 the result was not written · 9 a replay differs · 130, 143 stopped by a signal.",
+)
+for command in (
+    commands.forget,
+    commands.score,
+    commands.inspect,
+    commands.doctor,
+    commands.methods,
+):
+    app.command(command)
+
+MOVED = {"train": "python -m research.train", "geometry": "python -m research.geometry"}
+"""Commands of efface 0.1 and what runs them now, in a clone of the repository."""
+RENAMED = {"--target": "--selection", "--features": "--feature-spec"}
+"""Options of efface 0.1 and their names now."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; end with the exit code of the error, if there was one."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    with exits():
+        _refuse_old_words(tokens)
+        app(tokens, exit_on_error=False)
+
+
+def _refuse_old_words(tokens: Sequence[str]) -> None:
+    """Name the new word where an old one stands. Raises InputError."""
+    if tokens and tokens[0] in MOVED:
+        moved = f"efface {tokens[0]}, which moved there"
+        raise InputError(
+            MOVED[tokens[0]], moved, "Run it with the same arguments in a clone of the repository."
+        )
+    for token in tokens:
+        if new := RENAMED.get(old := token.partition("=")[0]):
+            raise InputError(new, f"{old}, its old name", f"Write {new}.")
+
+
+@contextmanager
+def exits() -> Iterator[None]:
+    """Errors in the block become one line and an exit code; a signal unwinds first."""
+    try:
+        with _sigterm_as_interrupt():
+            yield
+    except EffaceError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+    except CycloptsError:  # cyclopts has printed it
+        sys.exit(2)
+    except OSError as error:  # a name too long, a disk that went away
+        sys.stderr.write(f"Wanted files that can be read. Got {error}. Check the paths.\n")
+        sys.exit(2)
+    except KeyboardInterrupt as stopped:
+        sys.stderr.write("Stopped. What was there before is untouched; start again.\n")
+        sys.exit(128 + (stopped.args[0] if stopped.args else signal.SIGINT))
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM unwinds as Ctrl-C does, so that scratch folders are removed; only in the block."""
+
+    def stop(number: int, frame: object) -> NoReturn:  # noqa: ARG001
+        raise KeyboardInterrupt(number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread, which alone may set handlers
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,176 @@
+"""The commands with their help; the work of each is in the module of its name.
+
+Those modules import torch, so they are imported when a command runs: help comes at once.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from efface.cli import options
+from efface.cli.options import (
+    InspectOptions,
+    MethodOptions,
+    ReadOptions,
+    RecordOptions,
+    SplitOptions,
+)
+from efface.errors import InputError
+
+OUTPUT, REQUEST = Parameter(group=options.OUTPUT), Parameter(group=options.REQUEST)
+
+
+def forget(
+    model: options.Model,
+    /,
+    *,
+    data: options.Data,
+    out: options.Out,
+    records: RecordOptions = RecordOptions(),
+    split: SplitOptions = SplitOptions(),
+    how: MethodOptions = MethodOptions(),
+    read: ReadOptions = ReadOptions(),
+    seed: options.Seed = 0,
+    keep_adapter: Annotated[options.Flag, OUTPUT] = False,
+) -> None:
+    """Unlearn records of DATA from MODEL; write the new model and its report into a new folder.
+
+    Name the records in one way: --ids, --where or --forget-class. For example:
+
+    ```
+    efface forget demo/model --data demo/data --ids demo/ids.csv --out new
+    ```
+
+    Args:
+        data: Parquet, arrow or CSV, a folder of these or of images, or `hub:owner/name`;
+            `DATA:test` names a split.
+        out: A folder that does not exist yet; it gets the model in the same container,
+            manifest.json, evidence.json, exclude.csv and report.html, all or nothing.
+        keep_adapter: Write the adapter next to the merged model too, as PEFT's own folder
+            `adapter`.
+    """
+    from efface.cli.forget import run_forget
+
+    arguments = options.Arguments(model, None, data, records, split, read, seed)
+    run_forget(arguments, how, out=out, keep_adapter=keep_adapter)
+
+
+def score(
+    old: options.Model | None = None,
+    new: Path | None = None,
+    /,
+    *,
+    data: Annotated[str | None, Parameter(group=options.DATA)] = None,
+    out: Annotated[Path | None, OUTPUT] = None,
+    records: RecordOptions = RecordOptions(),
+    split: SplitOptions = SplitOptions(),
+    retrained: Annotated[options.Paths, REQUEST] = (),
+    shadow: Annotated[Path | None, REQUEST] = None,
+    replay: Annotated[Path | None, REQUEST] = None,
+    read: ReadOptions = ReadOptions(),
+    seed: options.Seed = 0,
+) -> None:
+    """Report what NEW still knows of records that OLD was trained on, whoever made NEW.
+
+    Name the records in one way: --ids, --where or --forget-class. Neither model is changed. For
+    example:
+
+    ```
+    efface score demo/model new --data demo/data --ids demo/ids.csv --out scored
+    ```
+
+    Args:
+        new: Likewise, with the classes and the inputs of OLD.
+        data: Records, as in `efface forget`.
+        out: A folder that does not exist yet; it gets evidence.json, manifest.json and report.html,
+            all or nothing.
+        retrained: Models trained without the records by OLD's recipe, each with its own seed.
+        shadow: A folder of shadow models' arrays, one .npz a model: `ids`, `member`, `log_odds`.
+        replay: A folder of `efface score` or `efface forget`: evaluate it again from its manifest
+            and compare each number; no other argument is given, nothing is written.
+    """
+    needed = {"OLD": old, "NEW": new, "--data": data, "--out": out}
+    if replay is not None:
+        from efface.cli.replay import run_replay
+
+        given = [name for name, value in needed.items() if value is not None]
+        run_replay(replay, others=[*given, *options.flags(records), *options.flags(split)])
+    elif old is None or new is None or data is None or out is None:
+        missing = " and no ".join(name for name, value in needed.items() if value is None)
+        wanted = "efface score OLD NEW --data DATA … --out DIR, or efface score --replay RUN"
+        remedy = "Name both models, the data and a folder for the report."
+        raise InputError(wanted, f"no {missing}", remedy)
+    else:
+        from efface.cli.score import run_score
+
+        compared = {"retrained": retrained, "shadow": shadow}
+        run_score(options.Arguments(old, new, data, records, split, read, seed, **compared), out)
+
+
+def inspect(
+    model: options.Model,
+    /,
+    *,
+    data: options.Data,
+    out: options.Out,
+    records: RecordOptions = RecordOptions(),
+    how: InspectOptions = InspectOptions(),
+    read: ReadOptions = ReadOptions(),
+    seed: options.Seed = 0,
+) -> None:
+    """Rank records of DATA by how much MODEL memorised them, the most memorised first.
+
+    Name the records in one way, --ids, --where or --forget-class, or give none for all. A run that
+    was stopped is resumed after its last whole shard by the same command. For example:
+
+    ```
+    efface inspect demo/model --data demo/data --out ranking
+    ```
+
+    Args:
+        data: Records, as in `efface forget`, preferably all that the model was trained on: the
+            neighbours are searched among them.
+        out: A folder that does not exist yet; it gets records.csv, records.parquet (the same rows),
+            manifest.json and inspect.html, all or nothing. They hold ids, and pictures or values.
+            Until it is done the folder .NAME.inspecting next to it holds embeddings and labels.
+    """
+    from efface.cli.inspect import run_inspect
+
+    run_inspect(model, data, records, how, read, seed=seed, out=out)
+
+
+def doctor(
+    model: options.Model, /, *, data: options.Data, read: ReadOptions = ReadOptions()
+) -> None:
+    """Check MODEL and DATA for hazards: wrong preprocessing, modes, weights or labels.
+
+    For example:
+
+    ```
+    efface doctor demo/model --data demo/data
+    ```
+
+    Args:
+        data: Correctly labelled records, as in `efface forget`.
+    """
+    from efface.cli.doctor import run_doctor
+
+    run_doctor(model, data, read)
+
+
+def methods(name: str | None = None, /) -> None:
+    """List the methods: what each needs, sees and costs; of one its settings too.
+
+    For example:
+
+    ```
+    efface methods jit
+    ```
+
+    Args:
+        name: A method, to read what it does and which settings it has.
+    """
+    from efface.cli.methods import run_methods
+
+    run_methods(name)

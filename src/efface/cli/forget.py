@@ -1,0 +1,94 @@
+"""``efface forget``: load, unlearn under the guard, write the new folder whole or not at all."""
+
+import json
+import secrets
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from efface import terminal
+from efface.cli.loading import Inputs, print_summary
+from efface.cli.options import Arguments, MethodOptions
+from efface.errors import InputError, NotMet
+from efface.io.atomic import atomic_folder, atomic_write, claim, refuse_overlap
+from efface.io.data import read_record_weights
+from efface.manifest import exclusion_table, keyed_hashes
+from efface.runtime import MemoryEstimate, resolve_device
+from efface.trainable import check_trainable
+from efface.unlearn import Result, forget
+
+
+def run_forget(
+    arguments: Arguments, options: MethodOptions, *, out: Path, keep_adapter: bool
+) -> None:
+    """Write the new folder and print what came of it.
+
+    Raises NotMet after writing the report of a request that was not met, without a model.
+    """
+    given = asdict(options)
+    given["settings"] = read_settings(given.pop("setting"))
+    given["weights"] = read_record_weights(options.weights) if options.weights else None
+    check_trainable(options.trainable, keep_adapter=keep_adapter)
+    refuse_overlap(out, arguments.inputs())
+    # Of the processes of one launch the main one alone claims, writes and prints.
+    cpu = resolve_device(arguments.read.model.device).type == "cpu"
+    main = PartialState(cpu=cpu).is_main_process
+    with claim(out) if main else nullcontext():
+        inputs, failure = Inputs.read(arguments), None
+        model = inputs.models[0]
+        shown = {"started": _print_memory, "progress": terminal.show_progress}
+        given |= {"stored": model.stored, **shown, **inputs.context()}
+        try:
+            result = forget(model.model, inputs.split, **given)
+        except NotMet as error:
+            result, failure = error.result, error
+        inputs.complete(result)
+        if main:
+            _write(out, result, inputs, keep_adapter=keep_adapter)
+            for finding in result.findings:
+                if finding.name == "auto":
+                    terminal.event("method", chosen=result.manifest.method, why=finding.text)
+            print_summary(result, out)
+    if failure:
+        raise failure
+
+
+def read_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE pairs, the values read as JSON. Raises InputError."""
+    settings = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError as error:
+            wanted = "a number, true, false or a quoted text" if equals else "--setting NAME=VALUE"
+            raise InputError(wanted, repr(pair), "For example --setting steps=100.") from error
+    return settings
+
+
+def _print_memory(need: MemoryEstimate) -> None:
+    """The memory that the run will take, before it takes it."""
+    sizes = {name.removesuffix("_bytes"): size for name, size in need.as_json().items()}
+    terminal.event("memory", unit="MiB", **{k: round(size / 2**20) for k, size in sizes.items()})
+
+
+def _write(out: Path, result: Result, inputs: Inputs, *, keep_adapter: bool) -> None:
+    """The new folder, whole or absent; without a model when the request was not met."""
+    ids, key = inputs.split.forget.ids, secrets.token_bytes(32)
+    result.manifest.keyed_hashes = keyed_hashes(ids, key)
+    with atomic_folder(out) as scratch:
+        if result.manifest.outcome == "done":
+            inputs.models[0].write(result.model.cpu(), scratch)
+        if keep_adapter and result.adapter is not None:
+            adapter: Any = result.adapter
+            with atomic_folder(scratch / "adapter") as folder:
+                # with the embeddings PEFT would ask the hub whether they were resized
+                adapter.cpu().save_pretrained(str(folder), save_embedding_layers=False)
+            hint = "taken off the given model, the old one is back"
+            terminal.event("adapter", written_apart=True, hint=hint)
+        atomic_write(scratch / "exclude.csv", exclusion_table(ids, key))
+        atomic_write(scratch / "exclude.key", (key.hex() + "\n").encode())
+        result.save(scratch)

@@ -1,0 +1,145 @@
+"""From arguments to models and records, and from a result to its manifest and summary."""
+
+import shlex
+import sys
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from efface import terminal
+from efface.cli.options import Arguments, ReadOptions
+from efface.errors import InputError, abbreviate
+from efface.io.data import DataSource, load_data
+from efface.io.models import LoadedModel, load_model
+from efface.io.shadows import Shadows, read_shadows
+from efface.runtime import resolve_device
+from efface.types import Split
+from efface.unlearn import Result
+
+
+def read_model(path: Path, read: ReadOptions) -> LoadedModel:
+    """The model of a folder or a weights file, on the device."""
+    given = asdict(read.model)
+    device = resolve_device(given.pop("device"))
+    loaded = load_model(path, **given)
+    hint = "they may hold the data"
+    if loaded.extras:
+        terminal.event("kept", next_to_the_model=list(loaded.extras), hint=hint)
+    if loaded.omitted:
+        terminal.event("omitted", of_the_checkpoint=abbreviate(loaded.omitted), hint=hint)
+    return replace(loaded, model=loaded.model.to(device))
+
+
+def read_data(spec: str, read: ReadOptions, loaded: LoadedModel) -> DataSource:
+    """The data as the model reads them: its classes tell which label column is meant."""
+    classes = {"classes": loaded.classes, "num_classes": loaded.num_classes}
+    return load_data(spec, **asdict(read.columns), **classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What the arguments name, loaded.
+
+    ``models``: OLD, and where they are given NEW and the retrained ones; ``omitted``: ids of
+    unreadable records by part; ``digests``: of the data of each part.
+    """
+
+    arguments: Arguments
+    models: list[LoadedModel]
+    data: DataSource
+    split: Split
+    shadows: Shadows | None = None
+    omitted: dict[str, list[str]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, arguments: Arguments) -> "Inputs":
+        """Load it all; refuses what does not fit together. Raises InputError."""
+        read, parts = arguments.read, {}
+        old = read_model(arguments.old, read)
+        paths = {"NEW": arguments.new} if arguments.new else {}
+        paths |= {str(path): path for path in arguments.retrained}
+        others = {name: read_model(path, read) for name, path in paths.items()}
+        for name, other in others.items():
+            _refuse_other_inputs(old, other, name)
+        shadows = read_shadows(arguments.shadow) if arguments.shadow else None
+        data = read_data(arguments.data, read, old)
+        rows, classes = data.requested_rows(asdict(arguments.records))
+        _warn(data, rows, whole_class=bool(classes))
+        split = Split(data.records(rows, old.preprocessing), forget_classes=classes)
+        inputs = cls(arguments, [old, *others.values()], data, split, shadows)
+        inputs.digests.update(
+            {"data": data.digest} | ({"shadow": shadows.digest} if shadows else {})
+        )
+        for name in ("holdout", "retain"):
+            if spec := getattr(arguments.split, name):
+                part = read_data(spec, read, old)
+                inputs.digests[name] = part.digest
+                parts[name], unreadable = part.readable(None, old.preprocessing)
+                inputs.omitted[f"unreadable in {name}"] = list(unreadable)
+        return replace(inputs, split=replace(split, **parts))
+
+    def context(self) -> dict[str, Any]:
+        """The keywords that ``efface.forget`` and ``efface.score`` share."""
+        return {
+            "mislabelled": self.arguments.split.mislabelled,
+            "classes": self.models[0].classes or self.data.classes,
+            "preprocessing": self.models[0].preprocessing,
+            "seed": self.arguments.seed,
+            "holdout_seed": self.arguments.split.holdout_seed,
+        }
+
+    def complete(self, result: Result) -> None:
+        """Add to the manifest what only the command knows; print the records that moved."""
+        manifest, old = result.manifest, self.models[0]
+        for name in ("holdout", "retain"):
+            if (count := manifest.request.get(f"forget_records_in_{name}")) is not None:
+                terminal.event(name, forget_records_taken_out=count)
+        manifest.request["named"] = str(self.arguments.records)
+        manifest.command, manifest.arguments = command_line(), asdict(self.arguments)
+        manifest.omitted = {**self.omitted, "of the checkpoint": list(old.omitted)}
+        manifest.data = {"digest": self.data.digest, "architecture": old.architecture}
+        manifest.digests = self.digests
+
+
+def _refuse_other_inputs(old: LoadedModel, other: LoadedModel, name: str) -> None:
+    """The same inputs go into all models; classes in another order would be misread."""
+    if other.preprocessing != old.preprocessing:
+        wanted, came = "models with the same preprocessing", "whose preprocessing is not that"
+    elif old.classes and other.classes and old.classes != other.classes:
+        wanted, came = "models with the same classes in order", "whose classes are not those"
+    else:
+        return
+    remedy = "Give models of one task; in Python efface.score takes any two modules."
+    raise InputError(wanted, f"{name}, {came} of OLD", remedy)
+
+
+def _warn(data: DataSource, rows: list[int], *, whole_class: bool) -> None:
+    """Warn of what the request may not have meant."""
+    if data.ids_are_row_numbers:
+        hint = "they name other records when the rows move; --id-column names a column"
+        terminal.event("warning", ids="row numbers, counted from 0", hint=hint)
+    if whole_class:
+        return
+    if len(rows) == len(data) > 1:
+        hint = "if the model was trained on nothing else, delete it instead"
+        terminal.event("warning", named="every record of the data", hint=hint)
+    if nearly := data.nearly_whole_classes(rows):
+        hint = "--forget-class removes a class"
+        terminal.event("warning", nearly_all_of=", ".join(nearly), hint=hint)
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    return shlex.join(["efface", *sys.argv[1:]])
+
+
+def print_summary(result: Result, out: Path) -> None:
+    """Each test that ran next to its reference, and where the report is."""
+    rows = []
+    for row in result.report.rows:
+        numbers = (row.before, row.after, row.target)
+        if numbers[:2] != (None, None):
+            rows.append([row.name, *(terminal.format_number(n, row.unit) for n in numbers)])
+    title = f"{result.manifest.outcome} · tier {result.report.tier} · {out}/report.html"
+    terminal.table(title, ["test", "before", "after", "reference"], rows)

@@ -1,0 +1,42 @@
+"""``efface methods``: the table of methods, and of one what it does, needs and can be set."""
+
+import inspect
+
+from docstring_parser import parse
+
+from efface.methods import METHODS, Method, find_method
+from efface.terminal import table
+
+COLUMNS = ["method", "zero-shot", "needs", "may use", "labels of"]
+
+
+def run_methods(name: str | None = None) -> None:
+    """Print the table of methods, or of one what it does, needs and can be set.
+
+    Raises InputError with the nearest name for an unknown method.
+    """
+    if name is None:
+        rows = [[one, *_facts(method)] for one, method in METHODS.items()]
+        table("methods (efface methods NAME shows the settings of one)", COLUMNS, rows)
+        return
+    method = find_method(name)
+    # a method of somebody else may have no docstring
+    does, is_a = (
+        (inspect.getdoc(documented) or "").partition("\n")[0]
+        for documented in (method.function, inspect.getmodule(method.function))
+    )
+    facts = zip(COLUMNS[1:], _facts(method), strict=True)
+    table(name, ["", ""], [["does", does], ["is", is_a], *map(list, facts)])
+    params = parse(inspect.getdoc(method.function) or "").params
+    explained = {one.arg_name: " ".join((one.description or "").split()) for one in params}
+    rows = [
+        [key, str(setting.default), setting.range, explained.get(key, "")]
+        for key, setting in method.settings.items()
+    ]
+    table("settings", ["", "default", "range", ""], [*rows, ["seed", "0", "", "of random draws"]])
+
+
+def _facts(method: Method) -> list[str]:
+    """The table's row of a method, without its name."""
+    words = (method.in_order(method.needs), method.optional, method.labels)
+    return ["yes" if method.zero_shot else "no", *map(", ".join, words)]

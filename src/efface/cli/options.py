@@ -1,0 +1,218 @@
+"""The options that commands share: each has its type, default and help here and nowhere else.
+
+cyclopts flattens the dataclasses into options (``@Parameter(name="*")``); their docstrings are the
+help texts. ``Arguments`` is what it takes to evaluate a run again: it goes into the manifest and
+comes back for ``--replay``. This module does not import torch, so that help comes at once.
+"""
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+REQUEST, METHOD, DATA, MODEL, OUTPUT = map(
+    Group.create_ordered, ("Request", "Method", "Data", "Model", "Output")
+)
+_SEVERAL = Parameter(consume_multiple=True, negative=())
+Flag = Annotated[bool, Parameter(negative=())]
+Numbers = Annotated[tuple[float, ...] | None, _SEVERAL]
+Words = Annotated[tuple[str, ...], _SEVERAL]
+Paths = Annotated[tuple[Path, ...], _SEVERAL]
+Data = Annotated[str, Parameter(group=DATA)]
+Out = Annotated[Path, Parameter(group=OUTPUT)]
+Seed = Annotated[int, Parameter(group=METHOD, help="Seed of all random draws.")]
+MODEL_HELP = (
+    "A folder with recipe.json or of transformers or timm, or a weights file with --architecture."
+)
+Model = Annotated[Path, Parameter(help=MODEL_HELP)]
+
+
+@Parameter(name="*", group=MODEL)
+@dataclass(frozen=True)
+class ModelOptions:
+    """How to build a model and what its inputs are.
+
+    Attributes:
+        architecture: `timm:NAME` or `package.module:factory`, for a weights file.
+        mean: Mean of each channel, of pixels scaled to 0 to 1.
+        std: Standard deviation of each channel, of pixels scaled to 0 to 1.
+        size: Height and width of the images in pixels.
+        feature_spec: For a model of tables: JSON file of the input columns in order, and how each
+            is encoded.
+        device: Torch device: cpu, cuda or mps; `auto` takes the best one available.
+    """
+
+    architecture: str | None = None
+    mean: Numbers = None
+    std: Numbers = None
+    size: int | None = None
+    feature_spec: Path | None = None
+    device: str = "auto"
+
+
+@Parameter(name="*", group=DATA)
+@dataclass(frozen=True)
+class ColumnOptions:
+    """Which columns of the data hold what; inferred from names and types when not given.
+
+    Attributes:
+        id_column: Column of the ids.
+        image_column: Column of the images or of their paths.
+        label_column: Column of the labels, or several for multilabel or regression.
+    """
+
+    id_column: str | None = None
+    image_column: str | None = None
+    label_column: Words = ()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ReadOptions:
+    """How models and data are read."""
+
+    columns: ColumnOptions = field(default_factory=ColumnOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+
+
+@Parameter(name="*", group=REQUEST)
+@dataclass(frozen=True)
+class RecordOptions:
+    """Which records are meant; one of these names them.
+
+    Attributes:
+        ids: File with one id a line, or a CSV with a column `id`.
+        where: Expression on columns, for example `label=dog and source!=web`.
+        forget_class: A class, with all its records.
+    """
+
+    ids: Path | None = None
+    where: str | None = None
+    forget_class: str | None = None
+
+    def __str__(self) -> str:
+        """As on the command line; empty when no records are named."""
+        return " ".join(f"{name} {value}" for name, value in flags(self).items())
+
+
+@Parameter(name="*", group=REQUEST)
+@dataclass(frozen=True)
+class SplitOptions:
+    """The other parts of the data, and what holds of the request.
+
+    Attributes:
+        holdout: Data never trained on, 12 records or more. A seeded hash splits them: one part is
+            for the method and the guard, the other for the report.
+        holdout_seed: Seed of that split.
+        retain: Data trained on that stay.
+        mislabelled: The labels of the forget records are wrong.
+    """
+
+    holdout: str | None = None
+    holdout_seed: int = 0
+    retain: str | None = None
+    mislabelled: Flag = False
+
+
+@Parameter(name="*", group=METHOD)
+@dataclass(frozen=True)
+class MethodOptions:
+    """Arguments of ``efface.forget`` by their own names, and its settings.
+
+    Attributes:
+        method: Name of a method, see `efface methods`, or `auto` for the one that suits the data
+            available; the manifest says which and why.
+        trainable: Weights that may change: `all`, `last-layers`, `norm` or `adapter` (LoRA,
+            merged).
+        strength: How strongly the method unlearns; 1 is its default.
+        expected_accuracy: Accuracy on unseen data (0 to 1), from the model card.
+        selection: `all`, or `high-information`: the method sees only the forget records that the
+            model memorised most; the report is on all of them.
+        weights: CSV with columns `id` and `weight`, one line a forget record: how often the method
+            sees it.
+        setting: Any other setting of the method, as NAME=VALUE.
+        utility_budget: Accuracy that may be lost on the holdout, 0 to 1.
+    """
+
+    method: str = "neighbourhood"
+    trainable: str = "all"
+    strength: float | None = None
+    expected_accuracy: float | None = None
+    selection: str = "all"
+    weights: Path | None = None
+    setting: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    utility_budget: float = 0.02
+
+
+@Parameter(name="*", group=METHOD)
+@dataclass(frozen=True)
+class InspectOptions:
+    """Arguments of ``efface.inspect`` by their own names; None is its default.
+
+    Attributes:
+        sigma: Standard deviation of the noise, as a share of the data's range; of several the first
+            ranks. Chosen from the model when not given.
+        expected_accuracy: Accuracy on unseen data (0 to 1), from the model card: sigma is chosen so
+            that this share of noisy copies keeps its prediction; 0.75 when not given.
+        copies: Noisy copies of each record.
+        neighbours: Other records in a ball; 0 for no balls, then only the named records are read.
+        threshold: An information content of at least this is called low.
+        curvature: Second derivatives too, of this function; from 11 passes a record on.
+    """
+
+    sigma: Numbers = None
+    expected_accuracy: float | None = None
+    copies: int = 16
+    neighbours: int = 20
+    threshold: float | None = None
+    curvature: Literal["probability", "log_probability", "loss"] | None = None
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of a run, paths as given: what it takes to evaluate the run again.
+
+    ``old`` and ``new``: the two models, ``new`` None where the run itself made it.
+    """
+
+    old: Path
+    new: Path | None
+    data: str
+    records: RecordOptions
+    split: SplitOptions
+    read: ReadOptions
+    seed: int
+    retrained: tuple[Path, ...] = ()
+    shadow: Path | None = None
+
+    def inputs(self) -> dict[str, str | Path | None]:
+        """Every path that is read, by the name of its argument."""
+        models = {"OLD": self.old, "NEW": self.new} if self.new else {"MODEL": self.old}
+        parts = {"--holdout": self.split.holdout, "--retain": self.split.retain}
+        compared = {f"--retrained {path}": path for path in self.retrained}
+        return {**models, "--shadow": self.shadow, "--data": self.data, **parts, **compared}
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> "Arguments":
+        """The inverse of ``dataclasses.asdict`` followed by JSON."""
+        return _from_json(cls, written)
+
+
+def flags(options: Any) -> dict[str, Any]:
+    """The options that are not at their default, by their names on the command line."""
+    given = {f.name: value for f in fields(options) if (value := getattr(options, f.name))}
+    return {f"--{name.replace('_', '-')}": value for name, value in given.items()}
+
+
+def _from_json(kind: Any, value: Any) -> Any:
+    """``value`` as the annotation ``kind`` has it: JSON knows no paths, tuples or dataclasses."""
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{f.name: _from_json(hints[f.name], value[f.name]) for f in fields(kind)})
+    choices = typing.get_args(kind) or (kind,)
+    if isinstance(value, list):
+        return tuple(_from_json(choices[0], item) for item in value)
+    return Path(value) if isinstance(value, str) and Path in choices else value
