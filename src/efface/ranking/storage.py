@@ -71,8 +71,8 @@ class TableSource:
             return records, tuple(row for row in rows if self.table.ids[row] not in set(lost))
         labelled = [row for row in rows if self.table.labels[row] >= 0]
         found = self._inputs(labelled, self.preprocessing)
-        pairs = zip(labelled, found.wrong, strict=True)
-        kept = tuple(row for row, wrong in pairs if wrong is None)
+        pairs = zip(labelled, found.errors, strict=True)
+        kept = tuple(row for row, error in pairs if error is None)
         ids, y = tuple(self.table.ids[row] for row in kept), self.table.labels[list(kept)]
         low, high = self._bounds
         return Records(x=found.x, y=torch.from_numpy(y), ids=ids, low=low, high=high), kept
