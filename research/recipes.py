@@ -19,7 +19,7 @@ from efface.io.data import DataSource
 from efface.io.images import Preprocessing
 from efface.io.models import SCHEMA
 from efface.manifest import versions
-from efface.methods.parts.neighbours import shift_and_flip, uniforms
+from efface.methods._perturb import shift_and_flip, uniforms
 from efface.task import logits
 from efface.training import descend
 from efface.types import Action, Progress, Records, in_silence

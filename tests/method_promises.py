@@ -12,10 +12,10 @@ from efface.types import Records, Split
 
 QUICK: dict[str, dict] = {
     "synthetic_embeddings": {"samples_per_class": 20},
-    "mu_mis": {"recovered": 3.0},
+    "mu_mis": {"recovery": 3.0},
     "amun": {"attack_steps": 10},
     "gkt": {"rounds": 2},
-    "l2ul": {"attack_steps": 10, "adversarials": 3, "adversarials_per_step": 2},
+    "l2ul": {"attack_steps": 10, "adversarials": 3, "adversarial_batch_size": 2},
 }
 """Settings of single methods that let them run in a moment."""
 
@@ -30,7 +30,7 @@ TOY: dict[str, dict] = {
     "neggrad_plus": {"forget_weight": 0.3},
     "jit_paper": {"learning_rate": 0.001},
     "synthetic_embeddings": {"samples_per_class": 100},
-    "l2ul": {"attack_steps": 10, "adversarials": 3, "adversarials_per_step": 2, "steps": 60},
+    "l2ul": {"attack_steps": 10, "adversarials": 3, "adversarial_batch_size": 2, "steps": 60},
     "gkt": {"rounds": 30, "batch_size": 64},
 }
 """Settings that fit a toy problem of 30 records, where a method's own are made for thousands."""

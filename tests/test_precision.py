@@ -24,7 +24,7 @@ def moved(before, after):
 def test_small_steps_vanish_in_bfloat16_and_are_kept_by_the_request(tiny_net, digits):
     """The same settings, with and without a float32 copy that takes the steps."""
     half, split = copy.deepcopy(tiny_net).bfloat16(), Split(digits.take(range(20)))
-    settings = {"steps": 30, "learning_rate": 3e-5, "distortion": 0.35, "averaging": 0.5}
+    settings = {"steps": 30, "learning_rate": 3e-5, "distortion": 0.35, "ema_decay": 0.5}
     alone = neighbourhood(half, split, **settings)
     result = forget(half, split, settings=settings)
     assert moved(half, alone) < 0.05

@@ -9,8 +9,9 @@ from sklearn.neighbors import NearestNeighbors
 
 import efface
 from efface.errors import Hazard, InputError
-from efface.methods.parts.head import features_of
+from efface.methods._head import embed
 from efface.metrics.measure import evaluate
+from efface.prepare import select_records
 from efface.ranking import run as module
 from efface.ranking.content import noise_stability
 from efface.ranking.curvature import (
@@ -22,7 +23,6 @@ from efface.ranking.curvature import (
 from efface.ranking.ranking import groups
 from efface.ranking.run import Run, Settings
 from efface.ranking.storage import FolderStore, MemorySource
-from efface.prepare import select_records
 from efface.types import Records
 
 SIGMA = 0.3
@@ -60,7 +60,7 @@ def test_content_is_the_stability_of_each_record_alone(found, tiny_net, digits):
 @pytest.mark.parametrize("name", ["label", "prediction"])
 def test_the_balls_are_those_of_scikit_learn(found, tiny_net, digits, name):
     """The record and its 20 nearest by the embeddings that go into the last layer."""
-    points = features_of(tiny_net, digits).x.numpy().astype(np.float64)
+    points = embed(tiny_net, digits).x.numpy().astype(np.float64)
     near = NearestNeighbors(n_neighbors=21).fit(points).kneighbors(points)[1]
     expected = (found[name][near] == found[name][:, None]).mean(1)
     same = np.isclose(found[f"content_by_{name}"], expected)

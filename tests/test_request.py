@@ -120,17 +120,19 @@ def test_a_method_that_did_not_get_there_is_said_in_the_first_lines(tiny_net, di
         tiny_net,
         Split(going),
         method="jit",
-        settings={"steps": 1, "step_size": 0.01, "settled": 0.95},
+        settings={"steps": 1, "step_size": 0.01, "tolerance": 0.95},
     )
-    way = result.manifest.calibration["way"]
+    progress = result.manifest.calibration["progress"]
     said = (
-        f"The method ended at {way:.0%} of the way to what it aims at: the records may still be "
-        "known. More steps, where there were too few, go further."
+        f"The method stopped at {progress:.0%} of the distance to its target: the records may still "
+        "be known. More steps, where there were too few, go further."
     )
-    assert way < 0.95
+    assert progress < 0.95
     assert said in result.save_report(tmp_path / "report.html").read_text()
     assert [f.text for f in result.findings if f.name == "not reached"] == [said]
-    whole = forget(tiny_net, Split(going), method="jit", settings={"steps": 1, "settled": way / 2})
+    whole = forget(
+        tiny_net, Split(going), method="jit", settings={"steps": 1, "tolerance": progress / 2}
+    )
     assert not [f for f in whole.findings if f.name == "not reached"]
 
 
@@ -160,7 +162,7 @@ def test_unknown_words_are_refused_with_the_nearest_known_one(tiny_net, digits):
         forget(tiny_net, split, method="jit", settings={"sigm": 0.1})
     assert str(error.value) == (
         "Wanted a setting of jit: strength, expected_accuracy, mislabelled, sigma, perturbations, "
-        "trust, step_size, steps, settled, batch_size. Got 'sigm'. Did you mean 'sigma'?"
+        "trust_region, step_size, steps, tolerance, batch_size. Got 'sigm'. Did you mean 'sigma'?"
     )
 
 

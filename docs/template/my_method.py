@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from efface.methods import Count, Memory, NonNegative, register_method
 from efface.task import outputs, trainable_copy
-from efface.training import train_epochs
+from efface.training import Schedule, train_epochs
 from efface.types import Records, Split, Callback, no_callback
 
 
@@ -46,10 +46,7 @@ def my_method(
         _negative_entropy,
         split.forget,
         torch.optim.SGD(student.parameters(), lr=learning_rate * strength),
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=seed,
-        callback=callback,
+        Schedule(epochs, batch_size, seed, callback),
     )
 
 

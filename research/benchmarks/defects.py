@@ -76,8 +76,15 @@ FORMS = {
     ),
     "SSD: settings that were never passed on": (
         Form("ssd", "α 10, λ 1 (the authors', ResNet18)", retain=True),
-        Form("ssd", "α 10, λ 4, set for VGG", {"selection": 10.0, "dampening": 4.0}, retain=True),
-        Form("ssd", "α 1, λ 1, what ran", {"selection": 1.0, "dampening": 1.0}, retain=True),
+        Form(
+            "ssd",
+            "α 10, λ 4, set for VGG",
+            {"selection_weighting": 10.0, "dampening": 4.0},
+            retain=True,
+        ),
+        Form(
+            "ssd", "α 1, λ 1, what ran", {"selection_weighting": 1.0, "dampening": 1.0}, retain=True
+        ),
     ),
     "BDSH: the attack and its labels": (
         Form("boundary_shrink", "in the model's own space, the runner-up where no answer flips"),

@@ -41,7 +41,7 @@ LONG = {"gkt"}
 UNTUNED = {"baseline", "retrain", "jit", "assd"}
 """Nothing to set, or made to be set by nobody."""
 
-SCALED = {"l2ul": {"adversarials": 2, "adversarials_per_step": 2, "attack_steps": 20}}
+SCALED = {"l2ul": {"adversarials": 2, "adversarial_batch_size": 2, "attack_steps": 20}}
 """Its published 2,001 passes a record before the first step are made for 16 records."""
 
 KNOBS = {"l2ul": ("steps", 2000)}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from efface.guard import Guard, synthetic_inputs
-from efface.methods.parts.neighbours import perspective
+from efface.methods._perturb import perspective
 from efface.types import Split
 from research.benchmarks.guard_damage import TASKS, damaged, runs
 from research.benchmarks.guard_detector import LOST, code_version

@@ -23,7 +23,7 @@ from torch import nn
 
 from efface.grid import read, run
 from efface.manifest import versions
-from efface.methods.parts.head import features_of
+from efface.methods._head import embed
 from efface.metrics.measure import evaluate
 from efface.ranking.content import STABILITY, information_content, noise_stability
 from efface.ranking.curvature import (
@@ -67,7 +67,7 @@ def columns(model: nn.Module, records: Records) -> Iterator[tuple[str, np.ndarra
     yield "loss", measured.loss
     yield "entropy", measured.entropy
     points = {
-        "features": features_of(model, records).x.numpy(),
+        "features": embed(model, records).x.numpy(),
         "inputs": records.x.flatten(1).numpy(),
     }
     for where, rows in points.items():

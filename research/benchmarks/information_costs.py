@@ -19,7 +19,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from efface.manifest import versions
-from efface.methods.parts.head import features_of
+from efface.methods._head import embed
 from efface.metrics.measure import evaluate
 from efface.nets import vgg_quarter
 from efface.ranking.content import noise_stability
@@ -48,7 +48,7 @@ def one_pass(records: Records) -> Passes:
 Form = tuple[str, Callable[..., Any], Callable[[Records], Passes]]
 FORMS: list[Form] = [
     ("margin, and length of the error (`measure`, `error_norm`)", lambda m, r: error_norm((s := evaluate(m, r)).probabilities, s.y), one_pass),
-    ("features (`features_of`)", features_of, one_pass),
+    ("embeddings (`embed`)", embed, one_pass),
     ("zero-shot α, 16 copies (`noise_stability`)", lambda m, r: noise_stability(m, r, (0.1,)), noise_stability_cost),
     ("slope by the input (`input_gradient_norm`)", input_gradient_norm, passes_each_way),
     ("loss curvature of RUM (`loss_curvature`)", lambda m, r: loss_curvature(m, r, step=1.0), lambda r: passes_each_way(r, 2)),

@@ -132,7 +132,7 @@ def _along(model: nn.Module, split: Split) -> list[tuple[int, nn.Module]]:
             kept.append((steps, _with(model, copied)))
         return Action.CONTINUE
 
-    jit(model, split, mislabelled=True, steps=max(LOOKED_AT), settled=2.0, callback=callback)
+    jit(model, split, mislabelled=True, steps=max(LOOKED_AT), tolerance=2.0, callback=callback)
     return kept
 
 

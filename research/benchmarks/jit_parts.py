@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,22 @@ from torch.func import functional_call, jvp
 
 from efface.grid import read, run
 from efface.manifest import versions
-from efface.methods.jit import jit
-from efface.methods.parts.hiding import Hidden, hiding, lowered
-from efface.methods.parts.holding import FAR, Hold, Holding, moved_around, stays
-from efface.methods.parts.natural import perturbed
-from efface.methods.parts.neighbours import noisy
-from efface.methods.parts.reach import sigma_where
-from efface.methods.parts.unseen import accuracy_expected
+from efface.methods._perturb import add_noise
+from efface.methods._unseen import (
+    Mask,
+    label_mask,
+    lower_logits,
+    search_sigma,
+    unseen_accuracy,
+)
+from efface.methods.jit import (
+    REGULARISER_DRAWS,
+    Controller,
+    Regulariser,
+    count_changes,
+    is_regularised,
+    jit,
+)
 from efface.metrics.gap import gap
 from efface.task import frozen_teacher, outputs, task_of, trainable_copy
 from efface.training import descend
@@ -119,15 +129,15 @@ def unlearned(model: nn.Module, split: Split, form: Form, *, seed: int) -> nn.Mo
     """The loop of jit, with its switches."""
     split = replace(split, forget=replace(split.forget, task=task_of(split.forget)))
     teacher, student, forget = frozen_teacher(model), trainable_copy(model), split.forget
-    hidden = hiding(split if form.hides else replace(split, forget_classes=()), mislabelled=False)
+    mask = label_mask(split if form.hides else replace(split, forget_classes=()), mislabelled=False)
     unhidden = 0.1 if split.forget_classes else None
-    wanted = accuracy_expected(teacher, split, None if form.hides else unhidden)
-    sigma, _ = sigma_where(teacher, forget, wanted, start=0.15, seed=seed)
-    hold = Hold() if form.held else Hold(0.0)
-    moved = moved_around(teacher, student, forget, hidden=hidden, sigma=sigma, seed=seed)
-    after = Holding(no_callback, hold, SHARE, TRUST, moved, lambda: 0.0, 2.0)
+    wanted = unseen_accuracy(teacher, split, None if form.hides else unhidden)
+    sigma, _ = search_sigma(teacher, forget, wanted, start=0.15, seed=seed)
+    hold = Regulariser() if form.held else Regulariser(0.0)
+    changed = count_changes(teacher, student, forget, mask, sigma, seed=seed)
+    after = Controller(no_callback, hold, SHARE, TRUST, changed, lambda: 0.0, 2.0)
     held = hold if form.held else None
-    loss = _loss(teacher, hidden, form, sigma=sigma, hold=held, seed=seed)
+    loss = _loss(teacher, mask, form, sigma=sigma, hold=held, seed=seed)
     return descend(
         student, loss, forget, optimizer=torch.optim.SGD(student.parameters(), lr=1.0),
         steps=STEPS, seed=seed, callback=after, rate=after.rate,
@@ -135,13 +145,13 @@ def unlearned(model: nn.Module, split: Split, form: Form, *, seed: int) -> nn.Mo
 
 
 def _loss(
-    teacher: nn.Module, hidden: Hidden, form: Form, *, sigma: float, hold: Hold | None, seed: int
+    teacher: nn.Module, mask: Mask, form: Form, *, sigma: float, hold: Regulariser | None, seed: int
 ) -> Callable[..., Tensor]:
-    draw = perturbed if form.natural_noise else noisy
+    draw = partial(add_noise, natural=form.natural_noise)
 
     def change(student: nn.Module, batch: Records, answer: Tensor, near: Records) -> Tensor:
         branch, slope = teacher if form.given_branch else student, form.estimator == "jvp"
-        return _change(branch, student, batch, answer, near, jvp_slope=slope, hidden=hidden)
+        return _change(branch, student, batch, answer, near, jvp_slope=slope, mask=mask)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         first = 0 if form.one_draw else step * form.perturbations
@@ -152,7 +162,7 @@ def _loss(
         rows = torch.nonzero(torch.tensor([(record_key(i) + step) % 4 == 0 for i in batch.ids]))
         rows = rows.flatten() if hold else rows.flatten()[:0]
         held = batch.take(rows)
-        other = draw(held, sigma, seed=seed, step=FAR + step)
+        other = draw(held, sigma, seed=seed, step=REGULARISER_DRAWS + step)
         both = batch.take(torch.cat([torch.arange(len(batch)), rows]))
         both = replace(both, x=torch.cat([batch.x, other.x]))
         answer, still = outputs(student, both).split([len(batch), len(rows)])
@@ -164,7 +174,7 @@ def _loss(
         scale = (changes.detach() * lengths).mean(0)[rows].clamp_min(1e-6)
         with torch.no_grad():
             given = outputs(teacher, other)
-        away = stays(given, hidden(given, held)) * (still - given).square().sum(1) / scale
+        away = is_regularised(given, mask(given, held)) * (still - given).square().sum(1) / scale
         return total.index_add(0, rows, 4 * hold.weight * away)
 
     return loss
@@ -183,7 +193,7 @@ def _near(
 
 def _change(
     branch: nn.Module, student: nn.Module, batch: Records, answer: Tensor, near: Records,
-    *, jvp_slope: bool, hidden: Hidden,
+    *, jvp_slope: bool, mask: Mask,
 ) -> Tensor:  # fmt: skip
     """The distance of two answers; with jvp ‖J ξ‖, the slope in the direction of ξ."""
     if jvp_slope:
@@ -194,7 +204,7 @@ def _change(
         return (slope.square().sum(1) + 1e-14).sqrt()
     with torch.no_grad():
         held = outputs(branch, near)
-        held = lowered(held, hidden(held, batch))
+        held = lower_logits(held, mask(held, batch))
     return ((answer - held).square().sum(1) + 1e-14).sqrt()
 
 
@@ -219,7 +229,7 @@ def rows_of(store: str) -> Iterator[dict[str, Any]]:
             student = unlearned(one.model, one.split, form, seed=request.seed)
             seconds = time.process_time() - began
             if name == "jit":
-                method = jit(one.model, one.split, settled=2.0, seed=request.seed)
+                method = jit(one.model, one.split, tolerance=2.0, seed=request.seed)
                 pairs = zip(student.parameters(), method.parameters(), strict=True)
                 assert all(torch.allclose(a, b, atol=1e-6) for a, b in pairs), "not jit"
             yield {**where, "form": name, "switches": asdict(form), "cost": cost(form),

@@ -23,9 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from efface.manifest import versions
-from efface.methods.jit import jit
+from efface.methods.jit import PROBES, jit
 from efface.methods.jit_reference import jit_reference
-from efface.methods.parts.holding import PROBES
 from efface.nets import vgg_small
 from efface.task import frozen_teacher
 from efface.types import Action, Records, Split, no_callback
@@ -99,7 +98,7 @@ def _seconds_of_jit(model: nn.Module, split: Split) -> list[float]:
         called.append(time.perf_counter())
         return Action.CONTINUE
 
-    jit(model, split, steps=STEPS, settled=2.0, callback=callback)
+    jit(model, split, steps=STEPS, tolerance=2.0, callback=callback)
     return [after - before for before, after in pairwise(called)]
 
 
@@ -134,7 +133,7 @@ def peak(name: str, n: int, perturbations: int) -> float:
 def _peak_here(name: str, n: int, perturbations: int) -> None:
     model, split = net(name), Split(records(n))
     before = _greatest()
-    jit(model, split, steps=3, perturbations=perturbations, settled=2.0, callback=no_callback)
+    jit(model, split, steps=3, perturbations=perturbations, tolerance=2.0, callback=no_callback)
     sys.stdout.write(f"{_greatest() - before:.1f}\n")
 
 
@@ -150,16 +149,16 @@ def measured(name: str) -> dict[str, Any]:
     step = {
         key: many - none
         for (key, many), none in zip(
-            counted(jit, model, BATCH, steps=8, settled=2.0).items(),
-            counted(jit, model, BATCH, steps=0, settled=2.0).values(),
+            counted(jit, model, BATCH, steps=9, tolerance=2.0).items(),
+            counted(jit, model, BATCH, steps=1, tolerance=2.0).values(),
             strict=True,
         )
     }
     return {
         "jit_reference": counted(jit_reference, model, BATCH),
         "jit, a step": {key: value / 8 for key, value in step.items()},
-        "jit, a request of 1000": counted(jit, model, 1000, settled=2.0),
-        "jit, one record": counted(jit, model, 1, settled=2.0),
+        "jit, a request of 1000": counted(jit, model, 1000, tolerance=2.0),
+        "jit, one record": counted(jit, model, 1, tolerance=2.0),
         "seconds a step": side_by_side(model),
         "peak MiB": {f"n {n}, N {k}": peak(name, n, k) for n, k in ((128, 1), (1024, 1), (128, 8))},
     }

@@ -18,7 +18,7 @@ from typing import Any
 FORGET, RETAIN, HOLDOUT, CLASSES, EPOCHS = 256, 1024, 128, 10, 2
 FEWER: dict[str, dict[str, Any]] = {
     "gkt": {"rounds": 4},
-    "l2ul": {"adversarials": 2, "adversarials_per_step": 2, "attack_steps": 20, "steps": 40},
+    "l2ul": {"adversarials": 2, "adversarial_batch_size": 2, "attack_steps": 20, "steps": 40},
 }
 MIB = 2**20
 

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from efface.methods import BUILT_IN
+from efface.methods._perturb import normals
 from efface.methods.jit_paper import jit_paper
-from efface.methods.parts.neighbours import normals
 from efface.types import Records, Split, in_silence
 from research.geometry.blobs import blobs, grid, parted, sureness, trained, untrained
 from research.geometry.experiment import Counting, save

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.methods._perturb import normals
 from efface.methods.jit import jit
 from efface.methods.jit_paper import jit_paper, jit_paper_loss
 from efface.methods.jit_reference import jit_reference
-from efface.methods.parts.neighbours import normals
 from efface.task import outputs, regression, trainable_copy
 from efface.training import descend
 from efface.types import Records, Split

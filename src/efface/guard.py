@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from efface.errors import NotMet
-from efface.methods.parts.neighbours import perspective, shift_and_flip
+from efface.methods._perturb import perspective, shift_and_flip
 from efface.task import device_of, frozen_teacher, predict, task_of
 from efface.trainable import adapter_changes
 from efface.types import Action, Records, Split

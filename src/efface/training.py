@@ -1,13 +1,14 @@
 """The only training loop: losses are means over records, shared by any number of processes.
 
 ``descend`` takes steps and ``mean_gradient`` takes none; ``train_epochs`` is "a loss and an
-optimizer for k epochs"; ``Trainer`` runs single epochs of several kinds under one callback.
+optimizer for k epochs", those of a ``Schedule``; ``Trainer`` runs single epochs of several kinds
+under one callback.
 ``train_mode`` switches dropout and BatchNorm on; ``task_loss`` is what the model was trained with.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -96,35 +97,41 @@ def steps_per_epoch(records: Records, batch_size: int) -> int:
     return -(-len(records) // batch_size)
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train and in what steps: the arguments of ``train_epochs`` that settings name."""
+
+    epochs: int
+    batch_size: int
+    seed: int
+    callback: Callback = no_callback
+    training_mode: bool = False
+
+
 def train_epochs(
     student: nn.Module,
     loss: Loss,
     records: Records,
     optimizer: torch.optim.Optimizer,
-    *,
-    epochs: int,
-    batch_size: int,
-    seed: int,
-    training_mode: bool = False,
-    callback: Callback = no_callback,
+    schedule: Schedule,
 ) -> nn.Module:
-    """Train ``student`` in place for ``epochs`` passes over the records; returned in eval mode.
+    """Train ``student`` in place for some passes over the records; returned in eval mode.
 
-    In training mode dropout draws from ``seed``, and BatchNorm takes its statistics from whole
+    In training mode dropout draws from the seed, and BatchNorm takes its statistics from whole
     steps where memory allows.
     """
-    with train_mode(student, seed, enabled=training_mode):
+    with train_mode(student, schedule.seed, enabled=schedule.training_mode):
         descend(
             student,
             loss,
             records,
             optimizer=optimizer,
-            steps=epochs * steps_per_epoch(records, batch_size),
-            seed=seed,
-            callback=callback,
-            batch_size=batch_size,
+            steps=schedule.epochs * steps_per_epoch(records, schedule.batch_size),
+            seed=schedule.seed,
+            callback=schedule.callback,
+            batch_size=schedule.batch_size,
             # a micro-batch would give BatchNorm statistics of its own
-            micro_batch=batch_size if training_mode else 128,
+            micro_batch=schedule.batch_size if schedule.training_mode else 128,
         )
     return student.eval()
 

@@ -415,12 +415,12 @@ def _load_into_clean_copy(
 
 def _not_converged(run: _Run, settings: dict[str, Any]) -> tuple[Finding, ...]:
     """How far a method got that says so, where that is not all the way."""
-    way, settled = run.facts.get("way"), settings.get("settled")
-    if run.student is None or way is None or settled is None or way >= settled:
+    progress, tolerance = run.facts.get("progress"), settings.get("tolerance")
+    if run.student is None or progress is None or tolerance is None or progress >= tolerance:
         return ()
     text = (
-        f"The method ended at {max(way, 0):.0%} of the way to what it aims at: the records may "
-        "still be known. More steps, where there were too few, go further."
+        f"The method stopped at {max(progress, 0):.0%} of the distance to its target: the records "
+        "may still be known. More steps, where there were too few, go further."
     )
     return (Finding("not reached", "warn", text),)
 

@@ -1,46 +1,39 @@
 """AMUN, fine-tuning on the closest adversarial inputs, ICML 2025: https://arxiv.org/abs/2503.00917.
 
-x' is the input closest to a forget record that the given model f₀ answers otherwise, found by L2
+x' is the input closest to a forget record that the given model f₀ classifies otherwise, found by L2
 projected gradient ascent in a ball whose radius ε is doubled until it is found:
 
     x ← Π_ε( x + ε/10 ∇CE / ‖∇CE‖₂ ),   y' = argmax f₀(x') ≠ y
     L(θ) = mean of CE(f(x'), y') over { (x', y') } and CE(f(x), y) over D_f
 
-f₀ says y' of x' already, so the fit there costs little elsewhere, and the boundary moves towards
-the record. Without D_f (``with_forget`` off) it is the authors' "advonly".
+f₀ predicts y' at x' already, so the fit there costs little elsewhere, and the boundary moves
+towards the record. Without D_f (``with_forget`` off) it is the authors' "advonly".
 
 Departures from the authors' code (Ali-E/AMUN): eval mode with frozen buffers, where they are in
-train mode; no records that stay, which they add where these are at hand; records as they are,
+train mode; no retained records, which they add where these are available; records as they are,
 where D_f is cropped and flipped; ``doublings`` at most, where theirs may never end.
 """
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.methods._base import (
-    Count,
-    Memory,
-    Natural,
-    NonNegative,
-    Positive,
-    register_method,
-)
-from efface.methods.parts.closest import Closest, closest
-from efface.methods.parts.retained import together
-from efface.task import frozen_teacher, multiclass, trainable_copy
+from efface.methods._attacks import gradient_step, loss_gradient, project_to_ball, scaled_offset
+from efface.methods._base import Count, Memory, Natural, NonNegative, Positive, register_method
+from efface.methods._records import join
+from efface.runtime import map_chunks
+from efface.task import device_of, frozen_teacher, multiclass, outputs, trainable_copy
 from efface.training import Trainer, task_loss
 from efface.types import Callback, Records, Split, no_callback
 
 logger = logging.getLogger(__name__)
 
 
-@register_method(
-    reads={"forget", "forget labels"}, memory=Memory(copies=5, graphs=2), classes_only=True
-)
+@register_method(reads={"forget", "forget labels"}, memory=Memory(copies=5), classes_only=True)
 def amun(
     model: nn.Module,
     split: Split,
@@ -58,63 +51,110 @@ def amun(
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Teach what the given model says just beyond the boundary next to each forget record.
+    """Fine-tune on what the given model predicts just beyond the boundary next to each record.
 
     The defaults are those of the authors' code for CIFAR-10 with a ResNet18.
 
     Args:
-        model: stays as it is; it is held still to find the inputs.
+        model: the given model, frozen to find the inputs; it is not changed.
         split: ``forget`` is read, inputs, labels and bounds.
-        strength: the one knob; multiplies the step.
-        with_forget: the forget records are taught too, with their own labels.
+        strength: multiplies the learning rate.
+        with_forget: trains on the forget records too, with their own labels.
         radius: the first ε, in units of the data's range (of pixels from 0 to 1).
-        attack_steps: steps of ε/10 before it is doubled.
-        doublings: how often it is doubled at most; what is not found then is not taught.
+        attack_steps: steps of ε/10 before ε is doubled.
+        doublings: how often ε is doubled at most; records without an x' then are omitted.
         learning_rate: η of SGD with momentum 0.9.
         weight_decay: of SGD.
         decay_every: epochs after which η is divided by 10, again and again.
-        epochs: passes over what is taught.
-        batch_size: records in one step's mean.
+        epochs: passes over the training set.
+        batch_size: records in a step.
         seed: draws the order.
         callback: called after each step.
 
     Raises:
-        InputError: a record has not one class of several; ``radius``, ``attack_steps`` or
-            ``decay_every`` is not above 0; no input that is answered otherwise was found.
+        InputError: a record has not one class of several, or no x' was found for any.
     """
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
-    if not len(forget) or not epochs:
-        return student
-    search = {"steps": attack_steps, "doublings": doublings}
-    lessons = _beyond(forget, closest(frozen_teacher(model), forget, radius=radius, **search))
-    if with_forget:
-        lessons = together(lessons, forget)
-    optimizer = torch.optim.SGD(
-        student.parameters(),
-        lr=learning_rate * strength,
-        momentum=0.9,
-        weight_decay=weight_decay,
+    found = find_closest(
+        frozen_teacher(model), forget, radius=radius, steps=attack_steps, doublings=doublings
     )
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, decay_every, gamma=0.1)
-    trainer, told = Trainer(student, seed=seed, callback=callback), {"optimizer": optimizer}
+    records = _adversarials(forget, found)
+    if with_forget:
+        records = join(records, forget)
+    rate = learning_rate * strength
+    optimizer = torch.optim.SGD(student.parameters(), rate, 0.9, weight_decay=weight_decay)
+    decay = torch.optim.lr_scheduler.StepLR(optimizer, decay_every, gamma=0.1)
+    trainer = Trainer(student, seed=seed, callback=callback)
     for epoch in range(epochs):
-        trainer.run_epoch(task_loss, lessons, batch_size=batch_size, epoch=epoch, **told)
-        schedule.step()
+        trainer.run_epoch(task_loss, records, optimizer, batch_size=batch_size, epoch=epoch)
+        decay.step()
     return student
 
 
-def _beyond(forget: Records, near: Closest) -> Records:
-    """The closest input to each record that is answered otherwise, with that answer.
+@dataclass(frozen=True, eq=False)
+class Closest:
+    """For each record an input x near it, its predicted class y, whether that differs from its own.
 
-    Raises InputError where there is none.
+    ``length``: L2 distance to the record, in units of the data's range.
     """
-    rows = near.found.nonzero()[:, 0]
+
+    x: Float[Tensor, " n *features"]
+    y: Int[Tensor, " n"]
+    flipped: Bool[Tensor, " n"]
+    length: Float[Tensor, " n"]
+
+
+def find_closest(
+    teacher: nn.Module, records: Records, *, radius: float, steps: int, doublings: int
+) -> Closest:
+    """Climb each record's loss in a growing ball until another class than its own is predicted.
+
+    ``steps`` steps of a tenth of the radius; whatever has not flipped by then goes on from where it
+    is, in a ball of twice the radius, ``doublings`` times at most. A record stops at the first
+    input that is classified otherwise; one that is misclassified as it is never moves.
+    """
+
+    def part(rows: Tensor) -> tuple[Tensor, ...]:
+        batch = records.take(rows).to(device_of(teacher))
+        x, y = _climb(teacher, batch, radius, steps, doublings)
+        length = scaled_offset(x, batch).flatten(1).norm(dim=1)
+        return x.cpu(), y.cpu(), (y != batch.y).cpu(), length.cpu()
+
+    chunks = map_chunks(part, torch.arange(len(records)), 128)
+    return Closest(*(torch.cat(one) for one in zip(*chunks, strict=True)))
+
+
+def _climb(
+    teacher: nn.Module, batch: Records, radius: float, steps: int, doublings: int
+) -> tuple[Tensor, Tensor]:
+    """Where each record has got to, and the class that is predicted there."""
+    x, y = batch.x.clone(), batch.y.clone()
+    left = torch.arange(len(batch))
+    for step in range(steps * (doublings + 1)):
+        ball = radius * 2 ** (step // steps)
+        around = batch.take(left)
+        answer, gradient = loss_gradient(teacher, replace(around, x=x[left]))
+        y[left] = answer.argmax(1)
+        rows = (y[left] == around.y).cpu().nonzero()[:, 0]
+        if not len(rows):
+            return x, y
+        left, around = left[rows], around.take(rows)
+        moved = gradient_step(replace(around, x=x[left]), gradient[rows], 0.1 * ball)
+        x[left] = project_to_ball(moved, around, ball)
+    with torch.no_grad():
+        y[left] = outputs(teacher, replace(batch.take(left), x=x[left])).argmax(1)
+    return x, y
+
+
+def _adversarials(forget: Records, found: Closest) -> Records:
+    """The inputs that flipped, labelled as they are predicted. Raises InputError without any."""
+    rows = found.flipped.nonzero()[:, 0]
     if not len(rows):
         raise InputError(
             "an input near a forget record that the model answers otherwise",
             f"none for {len(forget)} records",
             "The model may answer everything alike; else raise radius or doublings.",
         )
-    facts = {"found": len(rows) / len(forget), "length": float(near.length[rows].mean())}
+    facts = {"found": len(rows) / len(forget), "length": float(found.length[rows].mean())}
     logger.info("amun: adversarial inputs found", extra={"facts": facts})
-    return replace(forget, x=near.x.to(forget.x), y=near.y.to(forget.y)).take(rows)
+    return replace(forget, x=found.x.to(forget.x), y=found.y.to(forget.y)).take(rows)

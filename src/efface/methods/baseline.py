@@ -20,11 +20,11 @@ def baseline(
     seed: int = 0,  # noqa: ARG001
     callback: Callback = no_callback,  # noqa: ARG001
 ) -> nn.Module:
-    """A copy of the model, not changed; sees nothing else.
+    """A copy of the model, not changed; reads nothing else.
 
     Args:
-        model: stays as it is.
-        split: not looked at.
+        model: the given model; it is not changed.
+        split: not read.
         seed: draws nothing.
         callback: not called, since there is no step.
     """

@@ -1,35 +1,31 @@
-"""Boundary expanding, a class of their own for what goes, CVPR 2023: https://arxiv.org/abs/2303.11570.
+"""Boundary expanding, an extra class for the forget records, CVPR 2023: https://arxiv.org/abs/2303.11570.
 
-The head gets one row more, and the forget records are taught that they are of that class. Then the
-row is taken off again, and with it what the records were moved into:
+The head gets one row more, and the forget records are trained to be of that class. Then the row is
+removed, and with it what the records were moved into:
 
     L(θ, w, b) = 1/n_f Σ_{D_f} −log softmax( f(x) ⊕ (w·h(x) + b) )_{K+1},   result: f
 
-h(x) is what goes into the last linear layer. w is drawn as the authors draw it (Xavier normal), b
+h(x) is the input of the last linear layer. w is drawn as the authors draw it (Xavier normal), b
 begins at 0. SGD, η 1e-5, momentum 0.9, 10 epochs, batches of 64 are theirs. No label is read.
 
 Departures from their code (TY-LEE-KR/Boundary-Unlearning-Code, boundary_unlearning.py): the row
-stands beside the head and not in it, so that the student has the given form at every step (the
-same numbers, and a single sigmoid unit gets its third class so, beside 0 and z); only the new row
+stands next to the head and not in it, so that the student has the given form at every step (the
+same numbers, and a single sigmoid unit gets its third class so, next to 0 and z); only the new row
 is drawn; eval mode with frozen buffers, ``training_mode`` is theirs.
 """
 
+import copy
+
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.methods._base import (
-    Count,
-    Decay,
-    Memory,
-    NonNegative,
-    register_method,
-)
-from efface.methods.parts.head import features_of
-from efface.methods.parts.retained import without_labels
-from efface.methods.parts.widened import Widened
+from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
+from efface.methods._head import embed, find_head
+from efface.methods._records import without_labels
 from efface.task import task_of, trainable_copy
-from efface.training import train_epochs
-from efface.types import Callback, Records, Split, no_callback
+from efface.training import Schedule, train_epochs
+from efface.types import Action, Callback, Records, Split, no_callback
 
 
 @register_method(reads={"forget"}, memory=Memory(copies=5, graphs=2), classes_only=True)
@@ -46,16 +42,16 @@ def boundary_expand(
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Teach the forget records a class that is taken away afterwards; sees their inputs alone.
+    """Train the forget records into an extra class that is removed afterwards; reads no labels.
 
     Args:
-        model: answers (n, *features) with outputs (n, k) by a linear layer; stays as it is.
+        model: the given model, whose head is a linear layer; it is not changed.
         split: the inputs of ``forget`` are read, no labels.
-        strength: the one knob; multiplies the step.
+        strength: multiplies the learning rate.
         learning_rate: η of SGD, for the student and the new row.
         momentum: of SGD.
         epochs: passes over ``forget``.
-        batch_size: records in one step's mean.
+        batch_size: records in a step.
         training_mode: dropout is active and BatchNorm's statistics move, as in the source.
         seed: draws the new row and the order, and dropout.
         callback: called after each step, with the student in the given form.
@@ -66,26 +62,67 @@ def boundary_expand(
     """
     forget = without_labels(split.forget, task_of(split.forget))
     student = trainable_copy(model)
-    if not len(forget):
-        return student
-    features_of(student, forget.take([0]))  # refuses a net without a head
-    wide, rate = Widened(student, seed=seed), learning_rate * strength
-    train_epochs(
-        wide,
-        _of_the_new_class,
-        forget,
-        optimizer=torch.optim.SGD(wide.parameters(), lr=rate, momentum=momentum),
-        epochs=epochs,
-        batch_size=batch_size,
-        training_mode=training_mode,
-        seed=seed,
-        callback=wide.watched_by(callback),
-    )
+    embed(student, forget.take([0]))  # refuses a model without a head
+    wide = Widened(student, seed=seed)
+    optimizer = torch.optim.SGD(wide.parameters(), learning_rate * strength, momentum)
+    schedule = Schedule(epochs, batch_size, seed, wide.wrap(callback), training_mode)
+    train_epochs(wide, _new_class_loss, forget, optimizer, schedule)
     return student
 
 
-def _of_the_new_class(wide: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-    """Cross-entropy with the last of all outputs."""
+def _new_class_loss(wide: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
     answer = wide(batch)
-    added = torch.full_like(batch.y, answer.shape[1] - 1)
-    return task_of(batch).loss(answer, added)
+    return task_of(batch).loss(answer, torch.full_like(batch.y, answer.shape[1] - 1))
+
+
+MAX_STATES = 8
+"""States of the row that are kept: the guard puts back fewer."""
+
+
+class Widened(nn.Module):
+    """A student, and one more output computed from its head's inputs.
+
+    ``wide(batch)`` is (m, k + 1): the student's k outputs and the row's. The student keeps its own
+    keys, and nothing of the row is in it.
+    """
+
+    def __init__(self, student: nn.Module, *, seed: int) -> None:
+        super().__init__()
+        weight = find_head(student).weight
+        self.student = student
+        # made without values: torch's own first weights would move the global random state
+        row = nn.Linear(weight.shape[1], 1, device="meta", dtype=weight.dtype)
+        self.row = row.to_empty(device=weight.device)
+        drawn = torch.randn(1, weight.shape[1], generator=torch.Generator().manual_seed(seed))
+        scale = (2 / (weight.shape[0] + 1 + weight.shape[1])) ** 0.5  # Xavier's, of the whole head
+        with torch.no_grad():
+            self.row.weight.copy_(drawn).mul_(scale)
+            self.row.bias.zero_()
+
+    def forward(self, batch: Records) -> Float[Tensor, " m wide"]:  # noqa: D102
+        inputs: list[Tensor] = []
+        hook = find_head(self.student).register_forward_pre_hook(lambda _, x: inputs.append(x[0]))
+        with hook:  # removed at the end, also by an error
+            answer = task_of(batch).outputs(self.student, batch.x)
+        return torch.cat([answer, self.row(inputs[-1])], 1)
+
+    def wrap(self, callback: Callback) -> Callback:
+        """The guard's callback sees the student; where it restores that, the row is restored."""
+        head = find_head(self.student)
+
+        def state() -> tuple[Tensor, dict[str, Tensor]]:
+            return head.weight.detach().clone(), copy.deepcopy(self.row.state_dict())
+
+        known = [state()]
+
+        def after(_: nn.Module, loss: float) -> Action:
+            action = callback(self.student, loss)
+            if action is Action.CONTINUE:
+                known.append(state())
+                del known[1:-MAX_STATES]
+            else:  # the guard may have restored the state of several steps ago
+                back = (row for weight, row in reversed(known) if torch.equal(weight, head.weight))
+                self.row.load_state_dict(next(back, known[0][1]))
+            return action
+
+        return after

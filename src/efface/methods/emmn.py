@@ -1,8 +1,8 @@
-"""EMMN, noise in the place of records, TIFS 2023: https://arxiv.org/abs/2201.05629.
+"""EMMN, noise in place of records, TIFS 2023: https://arxiv.org/abs/2201.05629.
 
-A class c goes, and no record is read, neither of it nor of what stays. Inputs are made from normal
-noise that the given model f₀ takes least for c, and for each class k that stays such that it takes
-for k; the student is taught both under these labels (impair), and what stays again (repair):
+A class c goes, and no record is read, neither of it nor of the others. Inputs are made from normal
+noise: of maximal error for c under the given model f₀, and for each other class k of minimal error.
+The student is trained on both under these labels (impair), and on the others again (repair):
 
     N_c = argmin over N of  mean_i ( −CE(f₀(N_i), c) + 0.1 ‖N_i‖₂² ),   N ~ N(0, I) at first
     N_k = argmin over N of  mean_i CE(f₀(N_i), k)
@@ -19,18 +19,18 @@ eval mode, where BatchNorm took its statistics from the noise.
 import torch
 from torch import Tensor, nn
 
-from efface.methods._base import (
-    Count,
-    Memory,
-    Natural,
-    NonNegative,
-    register_method,
-)
-from efface.methods.parts.noise_images import made_from_noise
-from efface.methods.parts.retained import repeated, together, without_labels
+from efface.methods._attacks import optimize_noise
+from efface.methods._base import Count, Memory, Natural, NonNegative, register_method
+from efface.methods._records import join, repeat, without_labels
 from efface.task import device_of, frozen_teacher, task_of, trainable_copy
-from efface.training import Trainer, train_mode
+from efface.training import Trainer, task_loss, train_mode
 from efface.types import Callback, Records, Split, no_callback
+
+NOISE_RATE, PENALTY = 0.1, 0.1
+"""Learning rate of Adam that makes noise; weight of the squared norm of an input of N_c."""
+
+SEED_OFFSET = 1_000_003
+"""Between the seeds of the two kinds of noise: they would begin as the same inputs."""
 
 
 @register_method(
@@ -57,68 +57,52 @@ def emmn(
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Teach noise far from the class that it is the class, and noise for the others as theirs.
+    """Train on noise of maximal error as the class to forget, and noise of the other classes.
 
     Args:
-        model: answers (n, *features) with outputs (n, k); stays as it is.
-        split: ``forget_classes`` is read; of ``forget`` what an input looks like, and no input.
-        strength: the one knob; multiplies the impair step.
-        noise_per_class: inputs made from noise for each class, those that leave and those that
-            stay.
-        noise_steps: steps of Adam that make those of a class that leaves.
-        retained_steps: the same for a class that stays.
-        copies: how many times each is shown in an epoch.
+        model: the given model; it is not changed.
+        split: ``forget_classes`` is read; of ``forget`` the form of an input, and no input.
+        strength: multiplies the learning rate of impair.
+        noise_per_class: inputs made from noise for each class, those to forget and the others.
+        noise_steps: steps of Adam that make those of a class to forget.
+        retained_steps: the same for another class.
+        copies: how many times each is in the training set.
         learning_rate: of Adam, in impair and repair.
         impair_epochs: passes over all noise.
-        repair_epochs: passes over the noise of the classes that stay; 0: no repair.
-        batch_size: records in one step's mean.
+        repair_epochs: passes over the noise of the other classes; 0: no repair.
+        batch_size: records in a step.
         training_mode: dropout is active and BatchNorm's statistics move, as in that code.
         seed: draws the noise, the order, and dropout.
         callback: called after each step of impair and repair.
 
     Raises:
-        InputError: no class leaves; the outputs are not one label.
+        InputError: no class goes; the outputs are not one class of several.
     """
     student, teacher = trainable_copy(model), frozen_teacher(model)
-    task = task_of(split.forget)
-    like = without_labels(split.forget, task)
-    staying = [one for one in range(_classes(teacher, like)) if one not in split.forget_classes]
-    told = {"task": task, "rate": NOISE_RATE}
-    away = _labels(split.forget_classes, noise_per_class)
-    going = {"sign": -1.0, "penalty": PENALTY, "steps": noise_steps, "seed": seed}
-    gone = made_from_noise(teacher, like, away, **told, **going)
-    keeping = {"sign": 1.0, "penalty": 0.0, "steps": retained_steps, "seed": seed + APART}
-    kept = made_from_noise(teacher, like, _labels(staying, noise_per_class), **told, **keeping)
-    shown = repeated(kept, copies)
+    like = without_labels(split.forget, task_of(split.forget))
+    others = [one for one in range(_classes(teacher, like)) if one not in split.forget_classes]
+
+    def noise(classes: list[int], **how: float) -> Records:
+        labels = torch.tensor(classes, dtype=torch.int64).repeat_interleave(noise_per_class)
+        made = optimize_noise(teacher, like, labels, learning_rate=NOISE_RATE, **how)
+        return repeat(made, copies)
+
+    forget = noise(
+        list(split.forget_classes), sign=-1.0, penalty=PENALTY, steps=noise_steps, seed=seed
+    )
+    retain = noise(others, sign=1.0, penalty=0.0, steps=retained_steps, seed=seed + SEED_OFFSET)
+    impair = (join(forget, retain), strength, impair_epochs)
     trainer = Trainer(student, seed=seed, callback=callback)
-    impair = (together(repeated(gone, copies), shown), strength, impair_epochs)
     with train_mode(student, seed, enabled=training_mode):
-        for records, rate, passes in (impair, (shown, 1.0, repair_epochs)):
+        for records, rate, epochs in (impair, (retain, 1.0, repair_epochs)):
             optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * rate)
-            step = {"optimizer": optimizer, "batch_size": batch_size}
-            for epoch in range(passes):
-                trainer.run_epoch(_loss, records, **step, epoch=epoch)
+            for epoch in range(epochs):
+                trainer.run_epoch(task_loss, records, optimizer, batch_size=batch_size, epoch=epoch)
     return student
-
-
-NOISE_RATE, PENALTY = 0.1, 0.1
-"""Of Adam that makes noise; weight of the length of an input of a class that leaves."""
-
-APART = 1_000_003
-"""Between the seeds of the two kinds of noise: they would begin as the same inputs."""
-
-
-def _loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-    task = task_of(batch)
-    return task.loss(task.outputs(student, batch.x), batch.y)
 
 
 @torch.no_grad()
 def _classes(teacher: nn.Module, like: Records) -> int:
-    """How many classes the model tells apart, by its answer to one input of zeros."""
-    zeros = torch.zeros(1, *like.x.shape[1:], device=device_of(teacher))
+    """How many classes the model has, by its outputs for one input of zeros."""
+    zeros: Tensor = torch.zeros(1, *like.x.shape[1:], device=device_of(teacher))
     return task_of(like).outputs(teacher, zeros).shape[1]
-
-
-def _labels(classes: tuple[int, ...] | list[int], each: int) -> Tensor:
-    return torch.tensor(classes, dtype=torch.int64).repeat_interleave(each)

@@ -1,10 +1,10 @@
-"""Fine-tuning on what stays, the oldest baseline: docs/methods.md, as in https://arxiv.org/abs/2402.01401.
+"""Fine-tuning on the retained records, the oldest baseline: docs/methods.md, as in https://arxiv.org/abs/2402.01401.
 
     L(θ) = 1/n_r Σ_{D_r} ℓ(f(x), y)
 
-and the forget records fade from want of use. Settings are those of that paper's code (FNTN): SGD,
-η 0.02, momentum 0.9, weight decay 5e-4, 5 epochs, no schedule, train mode. Departure: BatchNorm of
-which no weight may move (``trainable``) keeps its statistics.
+The forget records are forgotten as the weights drift (catastrophic forgetting). Settings are those
+of that paper's code (FNTN): SGD, η 0.02, momentum 0.9, weight decay 5e-4, 5 epochs, no schedule,
+train mode. Departure: BatchNorm of which no weight may move (``trainable``) keeps its statistics.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 
 from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
 from efface.task import trainable_copy
-from efface.training import task_loss, train_epochs, with_task
+from efface.training import Schedule, task_loss, train_epochs, with_task
 from efface.types import Callback, Split, no_callback
 
 
@@ -31,17 +31,17 @@ def finetune(
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Train on with the records that stay; never sees the forget records.
+    """Continue training on the retained records; never reads the forget records.
 
     Args:
-        model: stays as it is.
+        model: the given model; it is not changed.
         split: ``retain`` is read, inputs and labels.
-        strength: the one knob; multiplies the step.
+        strength: multiplies the learning rate.
         learning_rate: η of SGD.
         momentum: of SGD.
         weight_decay: of SGD.
         epochs: passes over ``retain``.
-        batch_size: records in one step's mean.
+        batch_size: records in a step.
         training_mode: dropout is active and BatchNorm's statistics move, as in the source.
         seed: draws the order, and dropout.
         callback: called after each step.
@@ -49,20 +49,7 @@ def finetune(
     Raises:
         InputError: ``retain`` is missing.
     """
-    student = trainable_copy(model)
-    return train_epochs(
-        student,
-        task_loss,
-        with_task(split.retain),
-        optimizer=torch.optim.SGD(
-            student.parameters(),
-            lr=learning_rate * strength,
-            momentum=momentum,
-            weight_decay=weight_decay,
-        ),
-        epochs=epochs,
-        batch_size=batch_size,
-        training_mode=training_mode,
-        seed=seed,
-        callback=callback,
-    )
+    student, rate = trainable_copy(model), learning_rate * strength
+    optimizer = torch.optim.SGD(student.parameters(), rate, momentum, weight_decay=weight_decay)
+    schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
+    return train_epochs(student, task_loss, with_task(split.retain), optimizer, schedule)

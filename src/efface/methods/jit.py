@@ -1,55 +1,64 @@
 """JiT, zero-shot unlearning by smoothing the model around each record: https://arxiv.org/abs/2402.01401.
 
-Equation 1 of the paper, with the perturbed branch answered by the given model f₀, and a second term
-that holds the student where it is not to move:
+Equation 1 of the paper, with the perturbed branch computed by the given model f₀, and a second term
+that regularises the student where it is not to move:
 
     l(x) = 1/N Σ_j ‖f(x) − f₀(x+ξ_j)‖₂ / ‖ξ_j‖₂  +  λ ‖f(x+ζ) − f₀(x+ζ)‖₂² / (d ‖ξ‖₂)
 
-ξ_j is drawn once for a record, ζ anew at each step and for a quarter of the records (for each of
+ξ_j is drawn once for a record, ζ again at each step and for a quarter of the records (for each of
 16 or fewer, at several further away), d ‖ξ‖ is the first term's distance and length without
-gradient. Departures from the paper, each with its measurement in
-docs/decisions/0005: what must not be answered is hidden in f₀(x+ξ); the noise has the spectrum
-of photographs, since white noise is one class to a net, and that class would swallow the others;
-the branch is f₀ and not f, and ξ_j is fixed, which here cost nothing and changed nothing; a mean
-over records; eval mode, frozen buffers; x+ξ within the data's bounds.
+gradient. Departures from the paper, each with its measurement in docs/decisions/0005: classes that
+must not be answered are lowered in f₀(x+ξ); the noise has the spectrum of photographs, since white
+noise is one class to a network, and that class would swallow the others; the branch is f₀ and not
+f, and ξ_j is fixed, which here cost nothing and changed nothing; a mean over records; eval mode,
+frozen buffers; x+ξ within the data's bounds.
 
-Nothing is tuned. σ: the noise at which as many neighbours keep the answer as unseen data are
-right. Hidden are a class that leaves and a wrong label. Step:
-Polyak's, η = s L / ‖∇L‖², which aims to remove a share s of the loss. λ: such that at most a tenth
-of the neighbours change their answer. End: the records are answered as the neighbours.
+Nothing is tuned. σ: the noise at which as many neighbours keep the prediction as unseen data are
+right. Lowered are a class that goes and a wrong label. Step: Polyak's, η = s L / ‖∇L‖², which aims
+to remove a share s of the loss. λ: such that at most a tenth of the neighbours change their
+prediction. Stop: the records are predicted as their neighbours.
 """
 
 import logging
+import math
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from efface.errors import InputError
 from efface.methods._base import Count, Memory, NonNegative, Positive, Share, register_method
-from efface.methods.parts.hiding import Hidden, hiding, lowered
-from efface.methods.parts.holding import (
-    FEW,
-    LOOK,
-    WAY,
-    Hold,
-    Holding,
-    hold_for,
-    moved_around,
-    stays,
+from efface.methods._perturb import add_noise
+from efface.methods._unseen import (
+    Mask,
+    Target,
+    label_mask,
+    lower_logits,
+    progress_towards,
+    search_sigma,
+    teacher_outputs,
+    unseen_accuracy,
 )
-from efface.methods.parts.natural import perturbed
-from efface.methods.parts.noise import refuse_no_noise
-from efface.methods.parts.reach import sigma_where
-from efface.methods.parts.unseen import Target, accuracy_expected, answer_of, way_to
-from efface.task import frozen_teacher, outputs, task_of, trainable_copy
-from efface.training import Loss, descend
-from efface.types import Callback, Records, Split, no_callback, record_key
+from efface.task import device_of, frozen_teacher, outputs, task_of, trainable_copy
+from efface.training import Loss, descend, with_task
+from efface.types import Action, Callback, Records, Split, no_callback, record_key
 
 logger = logging.getLogger(__name__)
+
+GUESS = 0.7
+"""Share of neighbours that keep the prediction where nothing is known."""
+
+REGULARISER_DRAWS = 500_000
+"""Draws of the regulariser's neighbours begin here; below are those of the first term."""
+
+PROBES, PROGRESS_RECORDS, CHECK_EVERY = 48, 128, 8
+"""Neighbours whose changes are counted; records whose progress is read, each so many steps."""
+
+FEW = 16
+"""So many records are few: what they drag along lies further away than their own noise."""
 
 
 @register_method(
@@ -65,76 +74,89 @@ def jit(
     mislabelled: bool = False,
     sigma: Positive = 0.15,
     perturbations: Count = 1,
-    trust: NonNegative = 0.1,
+    trust_region: NonNegative = 0.1,
     step_size: NonNegative = 0.1,
     steps: Count = 32,
-    settled: NonNegative = 0.95,
+    tolerance: NonNegative = 0.95,
     batch_size: Count = 128,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Smooth the model around the forget records; sees the model and the forget inputs.
+    """Smooth the model around the forget records; reads the model and the forget inputs.
 
     The labels only when ``mislabelled``; of a holdout the model's accuracy on it, which says how
-    often a neighbour should keep the answer; of the request whether a class leaves.
+    often a neighbour should keep the prediction; of the request whether a class goes.
 
     Args:
-        model: answers (n, *features) with outputs (n, k); stays as it is.
+        model: the given model; it is not changed.
         split: ``forget``, ``forget_classes`` and, if there is one, ``holdout`` are read.
-        strength: the one knob; multiplies ``trust`` and the step: 0 is the given model.
-        expected_accuracy: the model's accuracy on unseen data (0 to 1); found from the holdout when
-            not given, and 0.7 without one.
+        strength: multiplies ``trust_region`` and the step: 0 is the given model.
+        expected_accuracy: the model's accuracy on unseen data (0 to 1); measured on the holdout
+            when not given, and 0.7 without one.
         mislabelled: the labels of the forget records are wrong and must not be answered.
         sigma: where the search for the paper's σ begins, over the range of the data (high − low).
         perturbations: the paper's N.
-        trust: the share of neighbours (0 to 1) that may change their answer; λ follows from it.
-        step_size: the share of the loss that a step aims to remove; kept between what the steps
-            need to remove it (3 / steps) and 0.15.
+        trust_region: share of neighbours (0 to 1) that may change their prediction; sets λ.
+        step_size: share of the loss that a step aims to remove; kept between what the steps need to
+            remove it (3 / steps) and 0.15.
         steps: at most this many.
-        settled: end once this share of the way to the neighbours' confidence is done.
-        batch_size: records in one step's mean.
+        tolerance: stop once this share of the distance to the neighbours' confidence is covered.
+        batch_size: records in a step.
         seed: draws the perturbations and the order.
         callback: called after each step.
 
     Raises:
-        InputError: ``sigma`` or ``perturbations`` is not above 0; a class leaves, or labels are
-            wrong, and the outputs are not one label.
+        InputError: a class goes, or labels are wrong, and the outputs are not one class of several.
     """
-    refuse_no_noise(sigma, perturbations)
-    split = replace(split, forget=replace(split.forget, task=task_of(split.forget)))
-    forget, student = split.forget, trainable_copy(model)
-    if not len(forget):
-        return student
-    teacher, drawn = frozen_teacher(model), {"perturbations": perturbations, "seed": seed}
-    hidden = hiding(split, mislabelled=mislabelled)
-    expected = accuracy_expected(teacher, split, expected_accuracy)
+    split = replace(split, forget=with_task(split.forget))
+    forget, student, teacher = split.forget, trainable_copy(model), frozen_teacher(model)
+    mask = label_mask(split, mislabelled=mislabelled)
+    expected = unseen_accuracy(teacher, split, expected_accuracy)
     wanted = GUESS if expected is None else expected
-    found, kept = sigma_where(teacher, forget, wanted, start=sigma, seed=seed)
-    _tell("noise found", sigma=found, kept=kept, wanted=wanted)
-    hold = hold_for(len(forget))
-    share = strength * min(max(step_size, 3 / max(steps, 1)), 0.15)
-    around = {"hidden": hidden, "sigma": found, "reach": hold.reach, "seed": seed}
-    moved = moved_around(teacher, student, forget, **around)
-    sample = forget.take(range(min(len(forget), WAY)))
-    said = partial(_said, teacher, hidden, wrong=mislabelled)
-    target = _target(said, found, **drawn)
-    way = way_to(teacher, student, sample, target=target, mislabelled=mislabelled)
-    look = 1 if len(forget) <= FEW else LOOK
-    after = Holding(callback, hold, share, trust * strength, moved, way, settled, look)
-    if way() >= settled:
-        steps = 0  # they are answered as their neighbours already
+    found, kept = search_sigma(teacher, forget, wanted, start=sigma, seed=seed)
+    _log("noise found", sigma=found, kept=kept, wanted=wanted)
+    regulariser = regulariser_for(len(forget))
+    changed = count_changes(teacher, student, forget, mask, found, regulariser.scales, seed=seed)
+    target = _mean_target(teacher, mask, found, perturbations, seed, to_mean=mislabelled)
+    progress = progress_towards(
+        target,
+        teacher,
+        student,
+        forget.take(range(min(len(forget), PROGRESS_RECORDS))),
+        mislabelled=mislabelled,
+    )
+    controller = Controller(
+        callback,
+        regulariser,
+        share=strength * min(max(step_size, 3 / steps), 0.15),
+        trust_region=trust_region * strength,
+        changed=changed,
+        progress=progress,
+        tolerance=tolerance,
+        check_every=1 if len(forget) <= FEW else CHECK_EVERY,
+    )
+    loss = jit_loss(
+        teacher,
+        split,
+        sigma=found,
+        perturbations=perturbations,
+        mislabelled=mislabelled,
+        regulariser=regulariser,
+        seed=seed,
+    )
     descend(
         student,
-        jit_loss(teacher, split, sigma=found, mislabelled=mislabelled, hold=hold, **drawn),
+        loss,
         forget,
         optimizer=torch.optim.SGD(student.parameters(), lr=1.0),
-        steps=steps,
+        # no step where the records are predicted as their neighbours already
+        steps=0 if progress() >= tolerance else steps,
         seed=seed,
-        callback=after,
+        callback=controller,
         batch_size=batch_size,
-        rate=after.rate,
+        rate=controller.rate,
     )
-    _tell("ended", way=way(), moved=moved(), weight=hold.weight)
+    _log("ended", progress=progress(), changed=changed(), weight=regulariser.weight)
     return student
 
 
@@ -145,86 +167,223 @@ def jit_loss(
     sigma: float = 0.15,
     perturbations: int = 1,
     mislabelled: bool = False,
-    hold: Hold | None = None,
+    regulariser: "Regulariser | None" = None,
     seed: int = 0,
 ) -> Loss:
     """``loss(student, batch, step)``, one number a record: for a training loop of one's own.
 
-    ``teacher`` is the given model held still (``adapters.frozen_teacher`` of a copy, where the loop
+    ``teacher`` is the given model, frozen (``task.frozen_teacher`` of a copy, where the loop
     changes the model in place); ``sigma`` is used as it is, over the range of the data; of
-    ``split`` only ``forget_classes`` and the form of ``forget`` are read. Raises InputError when ``sigma``
-    or ``perturbations`` is not above 0, or when a class leaves, or labels are wrong, and the
-    outputs are not one label.
+    ``split`` only ``forget_classes`` and the form of ``forget`` are read. Raises InputError when
+    ``sigma`` or ``perturbations`` is not above 0, or when a class goes, or labels are wrong, and
+    the outputs are not one class of several.
     """
     refuse_no_noise(sigma, perturbations)
-    hold = hold or Hold()
-    hidden = hiding(split, mislabelled=mislabelled)
-    said = partial(_said, teacher, hidden, wrong=mislabelled)
+    hold = regulariser or Regulariser()
+    mask = label_mask(split, mislabelled=mislabelled)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        rows = _held(batch, step, hold)
+        rows = hold.rows(batch, step)
         held = batch.take(rows)
-        other = hold.around(held, sigma, seed=seed, step=step)
+        other = hold.neighbours(held, sigma, seed=seed, step=step)
+        # one forward pass for records and neighbours
         both = batch.take(torch.cat([torch.arange(len(batch)), rows]))
         both = replace(both, x=torch.cat([batch.x, other.x]))
         answer, still = outputs(student, both).split([len(batch), len(held)])
-        near = [perturbed(batch, sigma, seed=seed, step=draw) for draw in range(perturbations)]
-        changes = torch.stack([_change(answer, said(batch, neighbour)) for neighbour in near])
-        lengths = torch.stack([(n.x - batch.x).flatten(1).norm(dim=1) for n in near])
-        scale = (changes.detach() * lengths).mean(0)[rows].clamp_min(SMALLEST)
-        given = answer_of(teacher, other) if len(rows) else still.detach()  # some nets refuse none
-        moved = stays(given, hidden(given, held)) * (still - given).square().sum(1) / scale
+        near = [
+            add_noise(batch, sigma, seed=seed, step=draw, natural=True)
+            for draw in range(perturbations)
+        ]
+        targets = [_target(teacher, mask, batch, one, to_mean=mislabelled) for one in near]
+        changes = torch.stack([_smooth_norm(answer - target) for target in targets])
+        lengths = torch.stack([(one.x - batch.x).flatten(1).norm(dim=1) for one in near])
+        scale = (changes.detach() * lengths).mean(0)[rows].clamp_min(1e-6)
+        # some models refuse an empty batch
+        given = teacher_outputs(teacher, other) if len(rows) else still.detach()
+        moved = is_regularised(given, mask(given, held)) * (still - given).square().sum(1) / scale
         rows = rows.to(moved.device)
-        return _ratio(changes, lengths).index_add(0, rows, hold.share * hold.weight * moved)
+        return _mean_ratio(changes, lengths).index_add(0, rows, hold.share * hold.weight * moved)
 
     return loss
 
 
-SMALLEST = 1e-6
-"""The least d ‖ζ‖."""
+def refuse_no_noise(sigma: float, perturbations: int) -> None:
+    """Raise InputError when there is no noise, and so no neighbourhood."""
+    if sigma <= 0 or perturbations < 1:
+        raise InputError(
+            "sigma above 0 and at least 1 perturbation",
+            f"sigma {sigma} and {perturbations} perturbations",
+            "Without perturbations there is no neighbourhood to smooth; keep the defaults.",
+        )
 
 
-def _held(batch: Records, step: int, hold: Hold) -> Tensor:
-    """Rows whose neighbours are held at this step, once for each: by id, the same in any batch."""
-    chosen = [(record_key(identity) + step) % hold.every == 0 for identity in batch.ids]
-    return torch.nonzero(torch.tensor(chosen)).flatten().repeat_interleave(hold.copies)
-
-
-def _said(
-    teacher: nn.Module, hidden: Hidden, batch: Records, neighbour: Records, *, wrong: bool
+def _target(
+    teacher: nn.Module, mask: Mask, batch: Records, neighbour: Records, *, to_mean: bool
 ) -> Float[Tensor, " m k"]:
-    """f₀(x+ξ), with what must not be answered hidden."""
-    answer = answer_of(teacher, neighbour)
-    return lowered(answer, hidden(answer, batch), wrong=wrong)
+    """f₀(x+ξ), with what must not be answered lowered."""
+    answer = teacher_outputs(teacher, neighbour)
+    return lower_logits(answer, mask(answer, batch), to_mean=to_mean)
 
 
-def _change(answer: Tensor, said: Tensor) -> Float[Tensor, " m"]:
-    """‖f(x) − f₀(x+ξ)‖₂ of each record, smooth at 0."""
-    return ((answer - said).square().sum(1) + torch.finfo(answer.dtype).eps ** 2).sqrt()
+def _mean_target(
+    teacher: nn.Module, mask: Mask, sigma: float, perturbations: int, seed: int, *, to_mean: bool
+) -> Target:
+    """The mean target over the perturbations."""
+
+    def target(batch: Records) -> Tensor:
+        near = (
+            add_noise(batch, sigma, seed=seed, step=draw, natural=True)
+            for draw in range(perturbations)
+        )
+        targets = [_target(teacher, mask, batch, one, to_mean=to_mean) for one in near]
+        return torch.stack(targets).mean(0)
+
+    return target
 
 
-def _ratio(changes: Float[Tensor, " n m"], lengths: Float[Tensor, " n m"]) -> Float[Tensor, " m"]:
+def _smooth_norm(difference: Float[Tensor, " m k"]) -> Float[Tensor, " m"]:
+    """‖·‖₂ of each record, differentiable at 0."""
+    return (difference.square().sum(1) + torch.finfo(difference.dtype).eps ** 2).sqrt()
+
+
+def _mean_ratio(
+    changes: Float[Tensor, " n m"], lengths: Float[Tensor, " n m"]
+) -> Float[Tensor, " m"]:
     """Equation 1 of each record; 0 where the bounds leave no ξ."""
     floor = torch.finfo(changes.dtype).eps
     ratios = changes / lengths.clamp_min(floor)
     return torch.where(lengths > floor, ratios, 0 * changes).mean(0)
 
 
-GUESS = 0.7
-"""Neighbours that keep the answer where nothing is known."""
+@dataclass
+class Regulariser:
+    """The second term: neighbours at which the student is to keep the given model's outputs.
+
+    ``weight``: λ, adapted to what the student does, from ``minimum`` up; one record in ``every``
+    has neighbours at a step, ``copies`` of them, with σ times the numbers of ``scales`` in turn.
+    """
+
+    weight: float = 2.0
+    every: int = 4
+    copies: int = 1
+    scales: tuple[float, ...] = (1.0,)
+    minimum: float = 0.01
+
+    def reweigh(self, by: float) -> None:
+        """More (``by`` > 0) or less weight, by at most a factor of 1.6 at once."""
+        self.weight = min(max(self.weight * math.exp(0.5 * by), self.minimum), 20.0)
+
+    @property
+    def share(self) -> float:
+        """What one neighbour stands for: with it the sum is a mean over all records."""
+        return self.every / self.copies
+
+    def rows(self, batch: Records, step: int) -> Tensor:
+        """Rows with neighbours at this step, once for each; by id, so the same in any batch."""
+        chosen = [(record_key(identity) + step) % self.every == 0 for identity in batch.ids]
+        return torch.nonzero(torch.tensor(chosen)).flatten().repeat_interleave(self.copies)
+
+    def neighbours(self, held: Records, sigma: float, *, seed: int, step: int) -> Records:
+        """A neighbour of each row; the ``copies`` rows of one record follow one another."""
+        x = held.x.clone()
+        for copy in range(self.copies):
+            rows, draw = slice(copy, None, self.copies), step * self.copies + copy
+            own = held.take(torch.arange(len(held))[rows])
+            scaled = sigma * self.scales[draw % len(self.scales)]
+            x[rows] = add_noise(
+                own, scaled, seed=seed, step=REGULARISER_DRAWS + draw, natural=True
+            ).x
+        return replace(held, x=x)
 
 
-def _target(
-    said: Callable[[Records, Records], Tensor], sigma: float, *, perturbations: int, seed: int
-) -> Target:
-    """What the neighbours are answered with, on average."""
-
-    def target(batch: Records) -> Tensor:
-        near = (perturbed(batch, sigma, seed=seed, step=draw) for draw in range(perturbations))
-        return torch.stack([said(batch, neighbour) for neighbour in near]).mean(0)
-
-    return target
+def regulariser_for(records: int) -> Regulariser:
+    """A quarter of many records at one neighbour each; each of few at as many as make 32."""
+    if records > FEW:
+        return Regulariser()
+    scales, copies = (2.0, 4.0, 8.0, 16.0), 2 * FEW // max(records, 1)
+    return Regulariser(weight=3.0, every=1, copies=copies, scales=scales, minimum=3.0)
 
 
-def _tell(what: str, **facts: Any) -> None:
+def is_regularised(
+    given: Float[Tensor, " m k"], masked: Bool[Tensor, " m k"]
+) -> Float[Tensor, " m"]:
+    """1 for each neighbour that is to keep its prediction, 0 where that must not be answered."""
+    return (~masked.gather(1, given.argmax(1, keepdim=True)).squeeze(1)).to(given.dtype)
+
+
+def count_changes(
+    teacher: nn.Module,
+    student: nn.Module,
+    forget: Records,
+    mask: Mask,
+    sigma: float,
+    scales: tuple[float, ...] = (1.0,),
+    *,
+    seed: int,
+) -> Callable[[], float]:
+    """A function of no argument: share of neighbours, none trained on, with another prediction."""
+    sample = forget.take(range(min(len(forget), PROBES))).to(device_of(teacher))
+    task, copies = task_of(sample), -(-PROBES // len(sample))
+    around = [
+        add_noise(
+            sample,
+            sigma * scales[copy % len(scales)],
+            seed=seed,
+            step=2 * REGULARISER_DRAWS + copy,  # draws of no training step
+            natural=True,
+        ).x
+        for copy in range(copies)
+    ]
+    probes = replace(sample.take(torch.arange(len(sample)).repeat(copies)), x=torch.cat(around))
+    given = teacher_outputs(teacher, probes)
+    predicted, staying = task.predict(given), is_regularised(given, mask(given, probes))
+
+    def kept(model: nn.Module) -> float:
+        right = task.accuracy(teacher_outputs(model, probes), predicted)
+        return float((staying * right).sum() / staying.sum().clamp_min(1))
+
+    before = kept(teacher)
+    return lambda: before - kept(student)
+
+
+@dataclass
+class Controller:
+    """After each step: λ and the step follow what has changed and the guard's action."""
+
+    callback: Callback
+    regulariser: Regulariser
+    share: float
+    trust_region: float
+    changed: Callable[[], float]
+    progress: Callable[[], float]
+    tolerance: float
+    check_every: int = CHECK_EVERY
+    taken: int = 0
+    refused: float = 1.0
+    regained: float = 1.0
+
+    def rate(self, loss: float, gradient_norm: float) -> float:
+        """Polyak's step; what a refusal halved is regained step by step."""
+        share = self.share * self.regained
+        return share * loss / gradient_norm**2 if gradient_norm > 0 else 0.0
+
+    def __call__(self, student: nn.Module, loss: float) -> Action:
+        """The guard's action first; STOP once the progress is within the tolerance."""
+        action = self.callback(student, loss)
+        if action is Action.HALVE_LR:
+            self.regulariser.reweigh(1.0)
+            self.trust_region *= 0.7
+            self.refused *= 2
+        if action is not Action.CONTINUE:
+            return action
+        region = self.trust_region
+        excess = (self.changed() - region) / region if region > 0 else 1.0
+        self.regulariser.reweigh(min(max(excess, -1.0), 1.0))
+        self.regained = min(self.regained * 1.25, self.refused)
+        self.taken += 1
+        done = self.taken % self.check_every == 0 and self.progress() >= self.tolerance
+        return Action.STOP if done else Action.CONTINUE
+
+
+def _log(what: str, **facts: Any) -> None:
     logger.info("jit: %s", what, extra={"facts": facts})

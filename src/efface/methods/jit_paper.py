@@ -4,9 +4,9 @@
 
 with gradient through both branches, no clamp, in the unit of the normalised inputs. Of what the
 paper leaves open: one pass in a seeded order; eval mode with frozen buffers; SGD, with which its
-code runs, or Adam, which its slides name beside a toy. ``squared`` is the form that one printing of
-the paper has. As extracted, its algorithm closes both loops before the update, which would make one
-update from the last record; this is the evident reading, one update for each.
+code runs, or Adam, which its slides name next to a toy. ``squared`` is the form that one printing
+of the paper has. As extracted, its algorithm closes both loops before the update, which would make
+one update from the last record; this is the evident reading, one update for each.
 """
 
 from dataclasses import replace
@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.methods._base import Count, Memory, NonNegative, Positive, register_method
-from efface.methods.parts.neighbours import normals
-from efface.methods.parts.noise import refuse_no_noise
+from efface.methods._perturb import normals
+from efface.methods.jit import refuse_no_noise
 from efface.task import outputs, trainable_copy
-from efface.training import descend
+from efface.training import Schedule, train_epochs
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -37,12 +37,12 @@ def jit_paper(
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """One pass of equation 1 over the forget records; sees the model and the forget inputs alone.
+    """One pass of equation 1 over the forget records; reads the model and the forget inputs alone.
 
     Args:
-        model: answers (n, *features) with outputs (n, k); stays as it is.
+        model: the given model; it is not changed.
         split: its ``forget`` inputs are read, no labels.
-        strength: the one knob; multiplies the step.
+        strength: multiplies the learning rate.
         sigma: the paper's σ, in the unit of the normalised inputs; 0.5 as in the authors' code for
             a full class with VGG11.
         perturbations: the paper's N, 25 in its code. All are in memory at once.
@@ -53,30 +53,16 @@ def jit_paper(
         adam: step with Adam; plain SGD otherwise.
         seed: draws the perturbations and the order.
         callback: called after each record.
-
-    Raises:
-        InputError: ``sigma`` or ``perturbations`` is not above 0.
     """
-    refuse_no_noise(sigma, perturbations)
     student = trainable_copy(model)
-    optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(
-        student.parameters(), lr=learning_rate * strength
-    )
+    kind = torch.optim.Adam if adam else torch.optim.SGD
+    optimizer = kind(student.parameters(), lr=learning_rate * strength)
     settings = {"sigma": sigma, "perturbations": perturbations, "squared": squared, "seed": seed}
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         return jit_paper_loss(student, batch, **settings, step=step)
 
-    return descend(
-        student,
-        loss,
-        split.forget,
-        optimizer=optimizer,
-        steps=len(split.forget),
-        seed=seed,
-        callback=callback,
-        batch_size=1,
-    )
+    return train_epochs(student, loss, split.forget, optimizer, Schedule(1, 1, seed, callback))
 
 
 def jit_paper_loss(

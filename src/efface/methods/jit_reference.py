@@ -1,30 +1,30 @@
 """JiT as the authors' code computes it, not as the paper says: https://arxiv.org/abs/2402.01401.
 
 The code (jwf40/Information-Theoretic-Unlearning, commit c967614) has no licence; this is written
-from a description of it and held to weights that it made (tests/golden). One pass over batches X:
+from a description of it and tested against weights that it made (tests/golden). One pass over
+batches X:
 
     L = 1/N Σ_j Σ_i ‖f(x_i) − sg f(x'_ij)‖₂ / ‖x_i − x'_ij‖₂
     x'_ij = clamp(x_i + σ z_ij, min X, max X),  z_ij ~ N(0, I)
 
 a sum over the batch and not a mean; plain SGD; gradients are never cleared, so step k is down
 g_1 + … + g_k. Units are those of the normalised inputs. Departures from the code: σ = 0 is refused,
-where it makes every weight NaN; a watch may refuse a step; noise is drawn on the CPU on any device.
+where it makes every weight NaN; a callback may refuse a step; noise is drawn on the CPU on any
+device.
 
-Exceptions from the law of this house, all the authors' own: the loop is not ``steps.descend``, the
-loss is a sum, the batch's companions bound a record's noise, buffers move in train mode, a step's
-records are in memory at once, and more processes do the same work again.
+Exceptions from this package's rules, all the authors' own: the loop is not ``training.descend``,
+the loss is a sum, a record's noise is bounded by the rest of its batch, buffers move in train mode,
+a step's records are in memory at once, and more processes do the same work again.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.methods._base import Count, Memory, NonNegative, Positive, register_method
-from efface.methods.parts.noise import refuse_no_noise
 from efface.task import device_of, outputs, trainable_copy
 from efface.types import Action, Callback, Records, Split, no_callback
 
@@ -43,14 +43,14 @@ def jit_reference(
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Change the model as the authors' code does; sees the model and the forget inputs alone.
+    """Change the model as the authors' code does; reads the model and the forget inputs alone.
 
     The defaults are theirs for a full class with VGG11; docs/methods.md has the others.
 
     Args:
-        model: answers (n, *features) with outputs (n, k); stays as it is.
+        model: the given model; it is not changed.
         split: its ``forget`` inputs are read, in their order, no labels.
-        strength: the one knob; multiplies the step.
+        strength: multiplies the learning rate.
         sigma: the paper's σ, in the unit of the normalised inputs.
         perturbations: the paper's N.
         learning_rate: the paper's η, for the sum over a batch.
@@ -58,19 +58,17 @@ def jit_reference(
         training_mode: true: dropout is active in both branches, as it was for their VGG11, and the
             buffers of BatchNorm move; false: eval mode; not given: each module as it came.
         seed: draws the noise, and dropout, in the order of the authors' code.
-        callback: called after each step. On HALVE the same batch is tried again from the gradients
-            before it, with the same noise, at half the learning rate.
-
-    Raises:
-        InputError: ``sigma`` or ``perturbations`` is not above 0.
+        callback: called after each step. On HALVE_LR the same batch is tried again from the
+            gradients before it, with the same noise, at half the learning rate.
     """
-    refuse_no_noise(sigma, perturbations)
     student = trainable_copy(model)
-    if not len(split.forget):
-        return student
-    _put_modes(student, model, training_mode)
+    for copied, given in zip(student.modules(), model.modules(), strict=True):
+        copied.training = given.training if training_mode is None else training_mode
     optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate * strength)
-    loss = partial(_summed_ratios, sigma=sigma, perturbations=perturbations)
+
+    def loss(batch: Records) -> Tensor:
+        return _summed_ratios(student, batch, sigma=sigma, perturbations=perturbations)
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         torch.empty((), dtype=torch.int64).random_()  # the authors' DataLoader draws it
@@ -82,15 +80,9 @@ def jit_reference(
     return student.eval()
 
 
-def _put_modes(student: nn.Module, model: nn.Module, training_mode: bool | None) -> None:
-    """Train or eval mode everywhere, or each module as in the given model."""
-    for copied, given in zip(student.modules(), model.modules(), strict=True):
-        copied.training = given.training if training_mode is None else training_mode
-
-
 def _step(
     student: nn.Module,
-    loss: Callable[[nn.Module, Records], Float[Tensor, ""]],
+    loss: Callable[[Records], Float[Tensor, ""]],
     batch: Records,
     optimizer: torch.optim.Optimizer,
     callback: Callback,
@@ -100,12 +92,12 @@ def _step(
     before = [None if w.grad is None else w.grad.clone() for w in weights]
     drawn = torch.get_rng_state()
     while True:
-        value = loss(student, batch)
+        value = loss(batch)
         value.backward()
         optimizer.step()
-        verdict = callback(student, float(value.detach()))
-        if verdict is not Action.HALVE_LR:
-            return verdict
+        action = callback(student, float(value.detach()))
+        if action is not Action.HALVE_LR:
+            return action
         for weight, gradient in zip(weights, before, strict=True):
             weight.grad = None if gradient is None else gradient.clone()
         for group in optimizer.param_groups:
@@ -124,7 +116,7 @@ def _summed_ratios(
         noise = torch.randn(batch.x.shape, dtype=batch.x.dtype).to(batch.x.device)
         perturbed = torch.clamp(batch.x + sigma * noise, low, high)
         with torch.no_grad():
-            held_still = outputs(student, replace(batch, x=perturbed))
+            detached = outputs(student, replace(batch, x=perturbed))
         distance = (batch.x - perturbed).flatten(1).norm(dim=1)
-        total = total + ((answer - held_still).norm(dim=1) / distance).sum()
+        total = total + ((answer - detached).norm(dim=1) / distance).sum()
     return total / perturbations

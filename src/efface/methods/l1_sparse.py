@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
 from efface.task import trainable_copy
-from efface.training import Loss, steps_per_epoch, task_loss, train_epochs, with_task
+from efface.training import Schedule, steps_per_epoch, task_loss, train_epochs, with_task
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -33,18 +33,18 @@ def l1_sparse(
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Train on with the records that stay, and with few weights; never sees the forget records.
+    """Fine-tune on the retained records towards sparse weights; never reads the forget records.
 
     Args:
-        model: stays as it is.
+        model: the given model; it is not changed.
         split: ``retain`` is read, inputs and labels.
-        strength: the one knob; multiplies the penalty.
-        penalty: the paper's γ in the first epoch, falling in a straight line to 0.
+        strength: multiplies the penalty.
+        penalty: the paper's γ in the first epoch, falling linearly to 0.
         learning_rate: η of SGD.
         momentum: of SGD.
         weight_decay: of SGD.
         epochs: passes over ``retain``.
-        batch_size: records in one step's mean.
+        batch_size: records in a step.
         training_mode: dropout is active and BatchNorm's statistics move, as in the source.
         seed: draws the order, and dropout.
         callback: called after each step.
@@ -54,30 +54,16 @@ def l1_sparse(
     """
     student, retain = trainable_copy(model), with_task(split.retain)
     steps = epochs * steps_per_epoch(retain, batch_size)
-    return train_epochs(
-        student,
-        _penalised(penalty * strength, epochs, steps),
-        retain,
-        optimizer=torch.optim.SGD(
-            student.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay
-        ),
-        epochs=epochs,
-        batch_size=batch_size,
-        training_mode=training_mode,
-        seed=seed,
-        callback=callback,
-    )
-
-
-def _penalised(penalty: float, epochs: int, steps: int) -> Loss:
-    """The loss of each record and γ_t ‖θ‖₁ beside it: the mean over a step has it once."""
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         own = task_loss(student, batch, step)
-        now = penalty * (1 - step * epochs // steps / epochs)
+        now = penalty * strength * (1 - step * epochs // steps / epochs)
         if not now:
             return own
-        size = sum(w.abs().sum() for w in student.parameters() if w.requires_grad)
-        return own + now * size
+        # added to each record's loss: the mean over a step has it once
+        return own + now * sum(w.abs().sum() for w in student.parameters() if w.requires_grad)
 
-    return loss
+    weights = student.parameters()
+    optimizer = torch.optim.SGD(weights, learning_rate, momentum, weight_decay=weight_decay)
+    schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
+    return train_epochs(student, loss, retain, optimizer, schedule)

@@ -6,7 +6,7 @@ projected gradient descent from a random start, to a class t drawn among the oth
     L(θ) = mean over D_f of ( −CE(f(x), y) + Σ_{a of S} CE(f(x_a), t_a) ) / (1 + S)
            + λ/2 Σ_i (1 − Ω_i) (θ_i − θ₀_i)²,     Ω = |∂ mean ‖f₀(x)‖₂ / ∂θ|, scaled to [0, 1]
 
-until no forget record is answered with its label: it ends where the records are forgotten more than
+until no forget record is predicted as its label: it ends where the records are forgotten more than
 a retrained model forgets them (over-forgetting), since f₀ generalises to many of them.
 
 Departures from the authors' code (csm9493/L2UL): eval mode with frozen buffers, also for Ω, where
@@ -17,26 +17,25 @@ in a weight of one number, where 0 / 0 gave nan. The port to classes in the code
 10 steps, adversarial term times 0.1, no Ω) is another loss and not here.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.methods._base import (
-    Count,
-    Memory,
-    NonNegative,
-    Positive,
-    register_method,
-)
-from efface.methods.parts.targeted import Targeted, targeted
-from efface.methods.parts.unseen import share_right
-from efface.task import frozen_teacher, multiclass, outputs, task_of, trainable_copy
-from efface.training import Loss, descend, mean_gradient
+from efface.methods._attacks import gradient_step, loss_gradient, project_to_ball
+from efface.methods._base import Count, Memory, NonNegative, Positive, register_method
+from efface.methods._perturb import bounds, other_class, uniforms
+from efface.methods._unseen import accuracy_of
+from efface.runtime import map_chunks
+from efface.task import device_of, frozen_teacher, multiclass, outputs, predict, trainable_copy
+from efface.training import descend, mean_gradient
 from efface.types import Action, Callback, Records, Split, no_callback
+
+ATTACK_STEP = 0.1
+"""The length of a step of the attack, in units of the data's range."""
 
 
 @register_method(
@@ -48,7 +47,7 @@ def l2ul(
     *,
     strength: NonNegative = 1.0,
     adversarials: Count = 20,
-    adversarials_per_step: Count = 16,
+    adversarial_batch_size: Count = 16,
     radius: Positive = 4.0,
     attack_steps: Count = 100,
     penalty: NonNegative = 1.0,
@@ -59,113 +58,148 @@ def l2ul(
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Push the forget records off their labels; adversarial inputs and a penalty hold the rest.
+    """Push forget records off their labels, held by adversarial inputs and a weight penalty.
 
     The defaults are the authors' for CIFAR-10 with a ResNet18.
 
     Args:
-        model: stays as it is; it is held still to make the adversarial inputs.
+        model: the given model, frozen to make the adversarial inputs; it is not changed.
         split: ``forget`` is read, inputs, labels and bounds.
-        strength: the one knob; multiplies the step.
+        strength: multiplies the learning rate.
         adversarials: A, inputs made for each forget record.
-        adversarials_per_step: S, how many of them are shown beside it in a step.
+        adversarial_batch_size: S, how many of them go with each record in a step.
         radius: ε, in units of the data's range (of pixels from 0 to 1).
         attack_steps: steps of 0.1 that make them.
-        penalty: λ, of weights that move and do not matter to the forget records.
+        penalty: λ, on the change of weights that do not matter to the forget records.
         learning_rate: η of SGD with momentum 0.9.
         weight_decay: of SGD.
-        steps: at most this many; it ends when no forget record is answered with its label.
-        batch_size: forget records in one step's mean.
+        steps: at most this many; it ends when no forget record is predicted as its label.
+        batch_size: forget records in a step.
         seed: draws targets, starts and the order.
         callback: called after each step.
 
     Raises:
-        InputError: a record has not one class of several; ``radius`` is not above 0; ``penalty``
-            is below 0; ``adversarials`` is below ``adversarials_per_step``.
+        InputError: a record has not one class of several; ``adversarials`` is below
+            ``adversarial_batch_size``.
     """
-    _refuse_more_than_there_are(adversarials, adversarials_per_step)
+    count = adversarial_batch_size
+    if count > adversarials:
+        raise InputError(
+            f"adversarial_batch_size from 1 to the {adversarials} adversarials",
+            str(count),
+            "Keep the defaults, or raise adversarials.",
+        )
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
-    if not len(forget) or not steps:
-        return student
-    attack = {"count": adversarials, "steps": attack_steps, "seed": seed}
-    near = targeted(frozen_teacher(model), forget, radius=radius, step=ATTACK_STEP, **attack)
-    held = _held(student, forget, penalty)
+    near = attack_targets(
+        frozen_teacher(model), forget, adversarials, radius=radius, steps=attack_steps, seed=seed
+    )
+    penalised = _weight_penalty(student, forget, penalty)
+
+    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
+        x, y = near.of(batch.ids, step * count, count)
+        both = torch.cat([batch.x, x.to(batch.x)])
+        own, others = multiclass.outputs(student, both).split([len(batch), len(x)])
+        towards = multiclass.loss(others, y.to(batch.y)).reshape(len(batch), count).sum(1)
+        return (towards - multiclass.loss(own, batch.y)) / (1 + count) + penalised(student)
+
+    rate, weights = learning_rate * strength, student.parameters()
     return descend(
         student,
-        _loss(near, held, adversarials_per_step),
+        loss,
         forget,
-        optimizer=torch.optim.SGD(
-            student.parameters(),
-            lr=learning_rate * strength,
-            momentum=0.9,
-            weight_decay=weight_decay,
-        ),
+        optimizer=torch.optim.SGD(weights, rate, 0.9, weight_decay=weight_decay),
         steps=steps,
         seed=seed,
-        callback=_until_none_is_right(forget, callback),
+        callback=_stop_when_forgotten(forget, callback),
         batch_size=batch_size,
     )
 
 
-ATTACK_STEP = 0.1
-"""The length of a step of the attack, in units of the data's range."""
+def _weight_penalty(
+    student: nn.Module, forget: Records, penalty: float
+) -> Callable[[nn.Module], Tensor]:
+    """λ/2 Σ (1 − Ω_i) (θ_i − θ₀_i)², a function of the student."""
 
+    def output_norm(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
+        return outputs(student, batch).norm(dim=1)
 
-def _refuse_more_than_there_are(adversarials: int, per_step: int) -> None:
-    if not 1 <= per_step <= adversarials:
-        raise InputError(
-            f"adversarials_per_step from 1 to the {adversarials} adversarials",
-            str(per_step),
-            "Keep the defaults, or raise adversarials.",
-        )
-
-
-def _loss(near: Targeted, held: Callable[[nn.Module], Tensor], per_step: int) -> Loss:
-    """The signed cross-entropies of each record and the adversarial inputs whose turn it is."""
-
-    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        task = task_of(batch)
-        x, y = near.of(batch.ids, step * per_step, per_step)
-        both = torch.cat([batch.x, x.to(batch.x)])
-        own, others = task.outputs(student, both).split([len(batch), len(x)])
-        towards = task.loss(others, y.to(batch.y)).reshape(len(batch), per_step).sum(1)
-        return (towards - task.loss(own, batch.y)) / (1 + per_step) + held(student)
-
-    return loss
-
-
-def _held(student: nn.Module, forget: Records, penalty: float) -> Callable[[nn.Module], Tensor]:
-    """λ/2 Σ (1 − Ω_i) (θ_i − θ₀_i)², of the student as it is when it is asked."""
     given = [weight.detach().clone() for weight in student.parameters()]
-    slopes = mean_gradient(student, _length, forget)
-    free = [None if slope is None else 1 - _scaled(slope.abs()) for slope in slopes]
+    gradients = mean_gradient(student, output_norm, forget)
+    free = [None if one is None else 1 - _scale_to_unit(one.abs()) for one in gradients]
 
-    def held(student: nn.Module) -> Tensor:
-        pairs = zip(student.parameters(), given, free, strict=True)
-        moved = [(kept * (w - g).square()).sum() for w, g, kept in pairs if kept is not None]
+    def penalised(student: nn.Module) -> Tensor:
+        triples = zip(student.parameters(), given, free, strict=True)
+        moved = [(kept * (w - g).square()).sum() for w, g, kept in triples if kept is not None]
         return 0.5 * penalty * torch.stack(moved).sum()
 
-    return held
+    return penalised
 
 
-def _length(student: nn.Module, batch: Records, step: int) -> Float[Tensor, " m"]:  # noqa: ARG001
-    return outputs(student, batch).norm(dim=1)
-
-
-def _scaled(importance: Tensor) -> Tensor:
-    """From 0, the least in this weight, to 1, the greatest; 0 where all are the same."""
+def _scale_to_unit(importance: Tensor) -> Tensor:
+    """From 0, the minimum in this weight, to 1, the maximum; 0 where all are the same."""
     span = importance.max() - importance.min()
     return (importance - importance.min()) / torch.where(span > 0, span, 1)
 
 
-def _until_none_is_right(forget: Records, callback: Callback) -> Callback:
-    """END once no forget record is answered with its label: the authors' over-forgetting stop."""
+def _stop_when_forgotten(forget: Records, callback: Callback) -> Callback:
+    """STOP once no forget record is predicted as its label: the authors' over-forgetting stop."""
 
     def after(student: nn.Module, loss: float) -> Action:
-        verdict = callback(student, loss)
-        if verdict is not Action.CONTINUE:
-            return verdict
-        right = share_right(student, forget, forget.y)
-        return Action.STOP if right == 0 else Action.CONTINUE
+        action = callback(student, loss)
+        if action is not Action.CONTINUE:
+            return action
+        return Action.STOP if accuracy_of(student, forget, forget.y) == 0 else action
 
     return after
+
+
+@dataclass(frozen=True, eq=False)
+class Targeted:
+    """For each id ``a`` adversarial inputs and the classes that they were led to, on the CPU."""
+
+    rows: dict[str, int]
+    x: Float[Tensor, " n a *features"]
+    y: Int[Tensor, " n a"]
+
+    def of(self, ids: Sequence[str], first: int, count: int) -> tuple[Tensor, Tensor]:
+        """``count`` of each of these records, in turn from number ``first`` on."""
+        rows = torch.tensor([self.rows[identity] for identity in ids])[:, None]
+        columns = (first + torch.arange(count)) % self.x.shape[1]
+        return self.x[rows, columns].flatten(0, 1), self.y[rows, columns].flatten()
+
+
+def attack_targets(
+    teacher: nn.Module, records: Records, count: int, *, radius: float, steps: int, seed: int
+) -> Targeted:
+    """Descend the loss of another class, drawn each time, from a random place in the ball.
+
+    Steps of length ``ATTACK_STEP``, in a ball of ``radius`` around the record and within the
+    bounds; both in units of the data's range. Whether the class is reached does not matter.
+    """
+    classes, device = predict(teacher, records.take([0])).shape[1], device_of(teacher)
+    starts = [_random_start(records, classes, radius, seed, number) for number in range(count)]
+    around = records.take(torch.arange(len(records)).repeat(count))
+    x, y = (torch.cat([getattr(one, name) for one in starts]) for name in ("x", "y"))
+
+    def part(rows: Tensor) -> Tensor:
+        batch = around.take(rows).to(device)
+        there = replace(batch, x=x[rows].to(device), y=y[rows].to(device))
+        for _ in range(steps):
+            moved = gradient_step(there, loss_gradient(teacher, there)[1], -ATTACK_STEP)
+            there = replace(there, x=project_to_ball(moved, batch, radius))
+        return there.x.cpu()
+
+    found = torch.cat(list(map_chunks(part, torch.arange(len(x)), 128)))
+    shape = (count, len(records))
+    places = {identity: row for row, identity in enumerate(records.ids)}
+    inputs = found.unflatten(0, shape).transpose(0, 1)
+    return Targeted(places, inputs, y.cpu().unflatten(0, shape).T)
+
+
+def _random_start(records: Records, classes: int, radius: float, seed: int, number: int) -> Records:
+    """Another class for each record, and a start drawn within the bounds, put into the ball."""
+    y = other_class(records.ids, records.y, classes, seed=seed, step=number).to(records.y)
+    low, high = bounds(records)
+    drawn = uniforms(records.ids, records.x[0].numel(), seed=seed, step=number).to(records.x)
+    start = low + drawn.reshape(records.x.shape) * (high - low)
+    return replace(records, x=project_to_ball(start, records, radius), y=y)

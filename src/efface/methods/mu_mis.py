@@ -1,7 +1,7 @@
 """MU-Mis, suppressing what a record has contributed, ICLR 2026: https://arxiv.org/abs/2402.15109.
 
 Training makes the output of a record's class c sensitive to that record, beyond the outputs of
-other classes. The loss takes that difference back; c' ≠ c is drawn anew at each step:
+other classes. The loss takes that difference back; c' ≠ c is drawn again at each step:
 
     l(x) = ‖∇_x f_c(x)‖² − ‖∇_x f_c'(x)‖²
 
@@ -9,14 +9,14 @@ It has no floor. It ends once the second sensitivity, which falls at first, has 
 
     S(t) > δ S(0) and S has risen,   S(t) = ( Σ over D_f of ‖∇_x f_c'(x; θ_t)‖² )^½
 
-The authors' code was not at hand. Chosen here: plain SGD, η 0.03 and δ 1, since the settings of the
-paper are not known to us; S is of one batch of the forget records at most, whose c' stay the same,
-and must have risen since the last step, or every δ below 1 would end it before it began; the two
-terms weigh the same; eval mode with frozen buffers. Attention is computed without fused kernels,
-which cannot be differentiated twice; the weights' gradients are those of a second backward pass.
+The authors' code was not available. Chosen here: plain SGD, η 0.03 and δ 1, since the settings of
+the paper are not known to us; S is of one batch of the forget records at most, whose c' stay the
+same, and must have risen since the last step, or every δ below 1 would end it before it began; the
+two terms have one weight; eval mode with frozen buffers. Attention is computed without fused
+kernels, which cannot be differentiated twice; the weights' gradients are those of a second backward
+pass.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -26,12 +26,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from efface.errors import InputError
 from efface.methods._base import Count, Memory, NonNegative, register_method
-from efface.methods.parts.relabelled import other_class
-from efface.methods.parts.retained import sampled
+from efface.methods._perturb import other_class
+from efface.methods._records import sample
 from efface.runtime import map_chunks
 from efface.task import device_of, multiclass, outputs, trainable_copy
-from efface.training import descend
+from efface.training import Loss, descend
 from efface.types import Action, Callback, Records, Split, no_callback
+
+ONCE_ONLY = ("is not implemented", "differentiate twice", "modified by an inplace operation")
+"""Parts of torch's messages where a second backward pass is not possible."""
 
 
 @register_method(
@@ -43,7 +46,7 @@ def mu_mis(
     *,
     strength: NonNegative = 1.0,
     learning_rate: NonNegative = 0.03,
-    recovered: NonNegative = 1.0,
+    recovery: NonNegative = 1.0,
     steps: Count = 100,
     batch_size: Count = 128,
     seed: int = 0,
@@ -52,24 +55,22 @@ def mu_mis(
     """Make a record's own output no more sensitive to it than the outputs of other classes.
 
     Args:
-        model: stays as it is; it must be differentiable twice.
+        model: the given model, differentiable twice; it is not changed.
         split: ``forget`` is read, inputs and labels.
-        strength: the one knob; multiplies the step.
+        strength: multiplies the learning rate.
         learning_rate: η of plain SGD.
-        recovered: δ, the share of the other classes' first sensitivity at which it ends.
+        recovery: δ, the share of the other classes' first sensitivity at which it ends.
         steps: at most this many.
-        batch_size: records in one step's mean, and those whose sensitivity is looked at.
+        batch_size: records in a step, and at most those whose sensitivity is measured.
         seed: draws the other classes and the order.
         callback: called after each step.
 
     Raises:
-        InputError: a record has not one class of several; ``recovered`` is below 0; the model
-            cannot be differentiated twice.
+        InputError: a record has not one class of several, or the model cannot be differentiated
+            twice.
     """
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
-    if not len(forget) or not steps:
-        return student
-    looked_at = sampled(forget, batch_size, seed=seed)
+    measured = sample(forget, batch_size, seed=seed)
     try:
         with sdpa_kernel(SDPBackend.MATH):
             return descend(
@@ -79,64 +80,63 @@ def mu_mis(
                 optimizer=torch.optim.SGD(student.parameters(), lr=learning_rate * strength),
                 steps=steps,
                 seed=seed,
-                callback=_until_it_recovers(student, looked_at, recovered, seed, callback),
+                callback=_stop_when_recovered(student, measured, recovery, seed, callback),
                 batch_size=batch_size,
             )
     except RuntimeError as error:
-        if not any(said in str(error) for said in ONCE_ONLY):
+        if not any(message in str(error) for message in ONCE_ONLY):
             raise
         raise InputError(
-            "a model that can be differentiated twice for mu_mis", str(error).splitlines()[0], ELSE
+            "a model that can be differentiated twice for mu_mis",
+            str(error).splitlines()[0],
+            "Choose a method that needs gradients once; `efface methods` lists them.",
         ) from error
 
 
-ONCE_ONLY = ("is not implemented", "differentiate twice", "modified by an inplace operation")
-"""What torch says where a second backward pass cannot go."""
-
-ELSE = "Choose a method that needs gradients once; `efface methods` lists them."
-
-
-def mu_mis_loss(*, seed: int = 0) -> Callable[[nn.Module, Records, int], Float[Tensor, " m"]]:
+def mu_mis_loss(*, seed: int = 0) -> Loss:
     """``loss(student, batch, step)``, one number a record: for a training loop of one's own.
 
     The inputs' gradients are part of the graph: the student must be differentiable twice.
     """
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        x = batch.x.detach().requires_grad_()
-        answer = outputs(student, replace(batch, x=x.clone()))  # a net may change it in place
-        other = _other(batch, answer, seed=seed, step=step + 1)
-        return _sensitivity(answer, x, batch.y, again=True) - _sensitivity(
-            answer, x, other, again=True
-        )
+        x, answer = _forward(student, batch)
+        other = _draw_other(batch, answer, seed=seed, step=step + 1)
+        own = _sensitivity(answer, x, batch.y, create_graph=True)
+        return own - _sensitivity(answer, x, other, create_graph=True)
 
     return loss
 
 
-def _other(batch: Records, answer: Float[Tensor, " m k"], *, seed: int, step: int) -> Tensor:
+def _forward(student: nn.Module, batch: Records) -> tuple[Tensor, Float[Tensor, " m k"]]:
+    """The inputs, which gradients can be taken of, and the outputs."""
+    x = batch.x.detach().requires_grad_()
+    return x, outputs(student, replace(batch, x=x.clone()))  # a model may change it in place
+
+
+def _draw_other(batch: Records, answer: Float[Tensor, " m k"], *, seed: int, step: int) -> Tensor:
     return other_class(batch.ids, batch.y, answer.shape[1], seed=seed, step=step).to(batch.y)
 
 
 def _sensitivity(
-    answer: Float[Tensor, " m k"], x: Float[Tensor, " m *features"], classes: Tensor, *, again: bool
+    answer: Float[Tensor, " m k"], x: Tensor, classes: Tensor, *, create_graph: bool
 ) -> Float[Tensor, " m"]:
-    """‖∇_x f_k(x)‖² of each record; of the sum, since no record has a say in another's output."""
+    """‖∇_x f_k(x)‖² of each record; of the sum, since no record affects another's output."""
     chosen = answer.gather(1, classes[:, None]).sum()
-    (slope,) = torch.autograd.grad(chosen, x, create_graph=again, retain_graph=True)
+    (slope,) = torch.autograd.grad(chosen, x, create_graph=create_graph, retain_graph=True)
     return slope.flatten(1).square().sum(1)
 
 
-def _until_it_recovers(
-    student: nn.Module, forget: Records, recovered: float, seed: int, callback: Callback
+def _stop_when_recovered(
+    student: nn.Module, forget: Records, recovery: float, seed: int, callback: Callback
 ) -> Callback:
-    """END once the other classes' sensitivity is rising and above its first value times δ."""
+    """STOP once the other classes' sensitivity is rising and above its first value times δ."""
 
     def part(rows: Tensor) -> float:
         batch = forget.take(rows).to(device_of(student))
-        x = batch.x.detach().requires_grad_()
-        answer = outputs(student, replace(batch, x=x.clone()))
-        other = _other(batch, answer, seed=seed, step=0)
-        return float(_sensitivity(answer, x, other, again=False).sum())
+        x, answer = _forward(student, batch)
+        other = _draw_other(batch, answer, seed=seed, step=0)
+        return float(_sensitivity(answer, x, other, create_graph=False).sum())
 
     def now() -> float:
         return sum(map_chunks(part, torch.arange(len(forget)), 128)) ** 0.5
@@ -145,11 +145,10 @@ def _until_it_recovers(
 
     def after(student: nn.Module, loss: float) -> Action:
         nonlocal last
-        verdict = callback(student, loss)
-        if verdict is not Action.CONTINUE:
-            last = now()  # the guard may have put back several steps
-            return verdict
-        before, last = last, now()
-        return Action.STOP if last > before and last > recovered * first else Action.CONTINUE
+        action = callback(student, loss)
+        before, last = last, now()  # also where the guard restored the state of several steps ago
+        if action is not Action.CONTINUE:
+            return action
+        return Action.STOP if last > before and last > recovery * first else action
 
     return after

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
 from efface.task import trainable_copy
-from efface.training import task_loss, train_epochs, with_task
+from efface.training import Schedule, task_loss, train_epochs, with_task
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -32,39 +32,26 @@ def negative_gradient(
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Climb the loss of the forget records; sees them with their labels, and nothing else.
+    """Ascend the loss of the forget records; reads them with their labels, and nothing else.
 
     Args:
-        model: stays as it is.
+        model: the given model; it is not changed.
         split: ``forget`` is read, inputs and labels.
-        strength: the one knob; multiplies the step.
+        strength: multiplies the learning rate.
         learning_rate: η of SGD.
         momentum: of SGD.
         weight_decay: of SGD.
         epochs: passes over ``forget``.
-        batch_size: records in one step's mean.
+        batch_size: records in a step.
         training_mode: dropout is active and BatchNorm's statistics move, as in the source.
         seed: draws the order, and dropout.
         callback: called after each step.
     """
-    student = trainable_copy(model)
-    return train_epochs(
-        student,
-        _away,
-        with_task(split.forget),
-        optimizer=torch.optim.SGD(
-            student.parameters(),
-            lr=learning_rate * strength,
-            momentum=momentum,
-            weight_decay=weight_decay,
-        ),
-        epochs=epochs,
-        batch_size=batch_size,
-        training_mode=training_mode,
-        seed=seed,
-        callback=callback,
-    )
 
+    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
+        return -task_loss(student, batch, step)
 
-def _away(student: nn.Module, batch: Records, step: int) -> Tensor:
-    return -task_loss(student, batch, step)
+    student, rate = trainable_copy(model), learning_rate * strength
+    optimizer = torch.optim.SGD(student.parameters(), rate, momentum, weight_decay=weight_decay)
+    schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
+    return train_epochs(student, loss, with_task(split.forget), optimizer, schedule)

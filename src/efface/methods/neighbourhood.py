@@ -1,17 +1,16 @@
 """Neighbourhood, after JiT's idea of information content: https://arxiv.org/abs/2402.01401.
 
-What a record taught the model is what the model says about it beyond what it says about its
-neighbourhood. So the target for a record is the given model's own answer p at one neighbour T(x):
+What a record taught the model is what the model predicts for it beyond what it predicts for its
+neighbourhood. So the target of a record is the given model's own output p at one neighbour T(x):
 
     loss(x) = KL(p(T x) ‖ q(x)) + λ · ½ Σ_i KL(p(T_i x) ‖ q(T_i x)),
 
 q the student, T a perspective fixed for the record, T_1 another perspective and T_2 a shift and
-flip, drawn anew each step; they hold the model in place (locality). Inputs that are not images
-have noise for T, T_1 and T_2; outputs that are not one label their own divergence for KL. Where a
-class goes altogether p is the given model's answer with that class masked and the rest
-renormalised, and T the identity (masked distillation, as DELETE, CVPR 2025); where the labels are
-wrong each record's own is masked.
-There is no paper of this form; the numbers it started from are trials of our own (LOG.md).
+flip, drawn again each step; they hold the model in place (locality). Inputs that are not images
+have noise for T, T_1 and T_2; tasks other than classes their own divergence for KL. Where a class
+goes altogether p is the given model's output with that class masked and the rest renormalised, and
+T the identity (masked distillation, as DELETE, CVPR 2025); where labels are wrong each record's own
+is masked. There is no paper of this form; its first settings are trials of our own (LOG.md).
 """
 
 import logging
@@ -19,26 +18,27 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from efface.methods._base import Count, Decay, Memory, NonNegative, Share, register_method
-from efface.methods.parts.hiding import hiding
-from efface.methods.parts.natural import IMAGE
-from efface.methods.parts.neighbours import noisy, perspective, shift_and_flip, uniforms
-from efface.methods.parts.unseen import (
+from efface.methods._perturb import IMAGE, add_noise, perspective, shift_and_flip, uniforms
+from efface.methods._unseen import (
     Target,
-    accuracy_expected,
-    answer_of,
-    share_right,
-    way_to,
+    accuracy_of,
+    label_mask,
+    progress_towards,
+    teacher_outputs,
+    unseen_accuracy,
 )
 from efface.task import frozen_teacher, predict, task_of, trainable_copy
-from efface.training import Loss, descend
+from efface.training import Loss, descend, with_task
 from efface.types import Action, Callback, Records, Split, no_callback
 
 logger = logging.getLogger(__name__)
+
+GUESS = 0.35
+"""Distortion without an expected accuracy: in trials 91 % of neighbours kept the prediction."""
 
 
 @register_method(
@@ -56,66 +56,63 @@ def neighbourhood(
     locality: NonNegative = 5.0,
     learning_rate: NonNegative = 3e-3,
     steps: Count = 240,
-    settled: NonNegative = 0.95,
-    averaging: Decay = 0.98,
+    tolerance: NonNegative = 0.95,
+    ema_decay: Decay = 0.98,
     batch_size: Count = 128,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Answer at each forget record as the given model answers in its neighbourhood.
+    """Distil each forget record to what the given model predicts in its neighbourhood.
 
-    Sees the model and the forget inputs; the labels only when ``mislabelled``; of a holdout the
-    model's accuracy on it, which says how often a neighbour should keep the answer.
+    Reads the model and the forget inputs; the labels only when ``mislabelled``; of a holdout the
+    model's accuracy on it, which says how often a neighbour should keep the prediction.
 
     Args:
-        model: answers (n, *features) with outputs (n, k); stays as it is.
+        model: the given model; it is not changed.
         split: ``forget``, ``forget_classes`` and, if there is one, ``holdout`` are read.
-        strength: the one knob; multiplies the share of neighbours that should change the answer.
-        expected_accuracy: the model's accuracy on unseen data (0 to 1), from its model card; found
-            from the holdout when not given.
-        mislabelled: the labels of the forget records are wrong and must not be answered.
+        strength: multiplies the share of neighbours that should change the prediction.
+        expected_accuracy: the model's accuracy on unseen data (0 to 1), from its model card;
+            measured on the holdout when not given.
+        mislabelled: the labels of the forget records are wrong and are masked.
         distortion: how far T moves the corners, in half sides, or its noise over a third of the
-            data's range; found from the expected accuracy
-            when not given, and a middling guess without one or with fewer than 50 records.
-        locality: λ, how strongly the model is held in place on other neighbours.
-        learning_rate: of SGD with momentum 0.9, gradients clipped to norm 1.
+            data's range; found from the expected accuracy when not given, and a middling guess
+            without one or with fewer than 50 records.
+        locality: λ, weight of the term that holds the model in place on other neighbours.
+        learning_rate: η of SGD with momentum 0.9, gradients clipped to norm 1.
         steps: at most this many.
-        settled: end once this share of the way to the target confidence is done, or when the last
-            40 steps added less than 2 % of it.
-        averaging: weight of the past in the moving average of the weights that is returned.
-        batch_size: records in one step's mean.
+        tolerance: stop once this share of the distance to the target confidence is covered, or when
+            the last 40 steps added less than 2 % of it.
+        ema_decay: decay of the exponential moving average of the weights, which is returned.
+        batch_size: records in a step.
         seed: draws the neighbours and the order.
         callback: called after each step.
 
     Raises:
-        InputError: a class leaves, or labels are wrong, and the outputs are not one label.
+        InputError: a class goes, or labels are wrong, and the outputs are not one class of several.
     """
-    split = replace(split, forget=replace(split.forget, task=task_of(split.forget)))
+    split = replace(split, forget=with_task(split.forget))
     teacher, student = frozen_teacher(model), trainable_copy(model)
-    if not len(split.forget):
-        return student
     reach = 0.0 if split.forget_classes else distortion
     if reach is None:
-        reach = _reach(teacher, split, expected_accuracy, strength, seed)
-    told = {"mislabelled": mislabelled, "seed": seed}
-    averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(averaging))
-    way = way_to(teacher, averaged, split.forget, target=_target(teacher, split, reach, **told))
+        reach = _find_distortion(teacher, split, expected_accuracy, strength, seed)
+    target = _neighbour_target(teacher, split, reach, mislabelled=mislabelled, seed=seed)
+    loss = neighbourhood_loss(
+        teacher, split, distortion=reach, locality=locality, mislabelled=mislabelled, seed=seed
+    )
+    averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+    progress = progress_towards(target, teacher, averaged, split.forget, mislabelled=mislabelled)
     descend(
         student,
-        neighbourhood_loss(teacher, split, distortion=reach, locality=locality, **told),
+        loss,
         split.forget,
         optimizer=torch.optim.SGD(student.parameters(), lr=learning_rate, momentum=0.9),
         steps=steps,
         seed=seed,
-        callback=_averaging(callback, averaged, way, settled),
+        callback=_average_after(callback, averaged, progress, tolerance),
         batch_size=batch_size,
         clip_norm=1.0,
     )
     return averaged.module
-
-
-GUESS = 0.35
-"""Distortion without an expected accuracy: in trials 91 % of neighbours kept the answer."""
 
 
 def neighbourhood_loss(
@@ -129,85 +126,80 @@ def neighbourhood_loss(
 ) -> Loss:
     """``loss(student, batch, step)``, one number a record: for a training loop of one's own.
 
-    ``teacher`` is the given model held still (``adapters.frozen_teacher`` of a copy, where the loop
-    changes the model in place); of ``split`` only ``forget_classes`` and the form of ``forget`` are read.
-    Raises InputError when a class leaves, or labels are wrong, and the outputs are not one label.
+    ``teacher`` is the given model, frozen (``task.frozen_teacher`` of a copy, where the loop
+    changes the model in place); of ``split`` only ``forget_classes`` and the form of ``forget`` are
+    read. Raises InputError when a class goes, or labels are wrong, and the outputs are not one
+    class of several.
     """
     task = task_of(split.forget)
-    hide = _masking(split, mislabelled=mislabelled)
-    target = _target(teacher, split, distortion, mislabelled=mislabelled, seed=seed)
+    mask = _masking(split, mislabelled=mislabelled)
+    target = _neighbour_target(teacher, split, distortion, mislabelled=mislabelled, seed=seed)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         total = task.divergence(target(batch), task.outputs(student, batch.x))
-        for other in _others(batch, seed, step + 1):
-            held = hide(answer_of(teacher, other), batch)
+        # step + 1: the target's own neighbour is draw 0
+        for other in _local_neighbours(batch, seed, step + 1):
+            given = mask(teacher_outputs(teacher, other), batch)
             answer = task.outputs(student, other.x)
-            total = total + 0.5 * locality * task.divergence(held, answer)
+            total = total + 0.5 * locality * task.divergence(given, answer)
         return total
 
     return loss
 
 
-def _target(
-    teacher: nn.Module, split: Split, reach: float, *, mislabelled: bool, seed: int
+def _neighbour_target(
+    teacher: nn.Module, split: Split, distortion: float, *, mislabelled: bool, seed: int
 ) -> Target:
-    """What the given model answers at one neighbour, with what must not be answered hidden."""
-    hide = _masking(split, mislabelled=mislabelled)
+    """The given model's output at one neighbour, masked."""
+    mask = _masking(split, mislabelled=mislabelled)
 
     def target(batch: Records) -> Tensor:
-        return hide(answer_of(teacher, _neighbour(batch, reach, seed=seed, step=0)), batch)
+        neighbour = _neighbour(batch, distortion, seed=seed, step=0)
+        return mask(teacher_outputs(teacher, neighbour), batch)
 
     return target
 
 
-Hide = Callable[[Float[Tensor, " m k"], Records], Float[Tensor, " m k"]]
+def _masking(split: Split, *, mislabelled: bool) -> Callable[[Tensor, Records], Tensor]:
+    """Masks classes and renormalises the log-probabilities; the outputs as they are without any."""
+    masked = label_mask(split, mislabelled=mislabelled)
 
-
-def _masking(split: Split, *, mislabelled: bool) -> Hide:
-    """Take classes out of log-probabilities and renormalise; nothing when nothing is hidden."""
-    hidden = hiding(split, mislabelled=mislabelled)
-
-    def hide(answer: Tensor, batch: Records) -> Tensor:
+    def mask(answer: Tensor, batch: Records) -> Tensor:
         if not split.forget_classes and not mislabelled:
             return answer
-        return answer.masked_fill(hidden(answer, batch), -torch.inf).log_softmax(1)
+        return answer.masked_fill(masked(answer, batch), -torch.inf).log_softmax(1)
 
-    return hide
+    return mask
 
 
-def _neighbour(batch: Records, reach: float, *, seed: int, step: int) -> Records:
+def _neighbour(batch: Records, distortion: float, *, seed: int, step: int) -> Records:
     """T(x): a perspective of an image, noise on anything else."""
     if batch.x.ndim != IMAGE:
-        return noisy(batch, reach / 3, seed=seed, step=step)
+        return add_noise(batch, distortion / 3, seed=seed, step=step)
     draws = uniforms(batch.ids, 8, seed=seed, step=step)
-    return replace(batch, x=perspective(batch.x, draws, reach))
+    return replace(batch, x=perspective(batch.x, draws, distortion))
 
 
-def _others(batch: Records, seed: int, step: int) -> tuple[Records, Records]:
-    """Two further neighbours: a wider perspective, and training's own shift and flip."""
+def _local_neighbours(batch: Records, seed: int, step: int) -> tuple[Records, Records]:
+    """T_1(x) and T_2(x): a wider perspective, and training's own shift and flip."""
     if batch.x.ndim != IMAGE:
-        return (
-            noisy(batch, 0.5 / 3, seed=seed, step=2 * step),
-            noisy(batch, 0.5 / 6, seed=seed, step=2 * step + 1),
-        )
+        first = add_noise(batch, 0.5 / 3, seed=seed, step=2 * step)
+        return first, add_noise(batch, 0.5 / 6, seed=seed, step=2 * step + 1)
     draws = uniforms(batch.ids, 11, seed=seed, step=step)
     padding = max(1, batch.x.shape[-1] // 8)
-    return (
-        replace(batch, x=perspective(batch.x, draws[:, :8], 0.5)),
-        replace(batch, x=shift_and_flip(batch.x, draws[:, 8:], padding)),
-    )
+    first = replace(batch, x=perspective(batch.x, draws[:, :8], 0.5))
+    return first, replace(batch, x=shift_and_flip(batch.x, draws[:, 8:], padding))
 
 
-def _reach(
+def _find_distortion(
     teacher: nn.Module, split: Split, expected: float | None, strength: float, seed: int
 ) -> float:
-    """The distortion at which neighbours keep the answer as often as unseen data are right.
+    """The distortion at which neighbours keep the prediction as often as unseen data are right.
 
-    Bisection over [0, 0.8]; 50 records are the fewest for which the share means something.
+    Bisection over [0, 0.8]; 50 records are the fewest for which that share means something.
     """
-    expected = accuracy_expected(teacher, split, expected)
-    few = len(split.forget) < 50  # noqa: PLR2004
-    if expected is None or few:
+    expected = unseen_accuracy(teacher, split, expected)
+    if expected is None or len(split.forget) < 50:  # noqa: PLR2004
         facts = {"distortion": GUESS * strength, "guessed": True, "expected_accuracy": expected}
         logger.info("neighbourhood: distortion guessed", extra={"facts": facts})
         return GUESS * strength
@@ -215,41 +207,40 @@ def _reach(
     low, high = 0.0, 0.8
     for _ in range(8):
         middle = (low + high) / 2
-        kept = _kept(teacher, split.forget, middle, seed)
+        kept = _kept_share(teacher, split.forget, middle, seed)
         low, high = (middle, high) if kept > wanted else (low, middle)
     facts = {"distortion": low, "guessed": False, "expected_accuracy": expected, "kept": wanted}
     logger.info("neighbourhood: distortion found", extra={"facts": facts})
     return low
 
 
-def _kept(teacher: nn.Module, forget: Records, distortion: float, seed: int) -> float:
-    """Share of neighbours with the record's own answer, over at least 500 neighbours."""
+def _kept_share(teacher: nn.Module, forget: Records, distortion: float, seed: int) -> float:
+    """Share of neighbours with the record's own prediction, over at least 500 neighbours."""
     sample = forget.take(range(min(len(forget), 1000)))
     copies = -(-500 // len(sample))
     own = task_of(sample).predict(predict(teacher, sample))
-    neighbours = [
-        _neighbour(sample, distortion, seed=seed, step=1_000_000 + copy) for copy in range(copies)
-    ]
-    return sum(share_right(teacher, seen, own) for seen in neighbours) / copies
+    steps = range(1_000_000, 1_000_000 + copies)  # draws of no training step
+    neighbours = [_neighbour(sample, distortion, seed=seed, step=step) for step in steps]
+    return sum(accuracy_of(teacher, one, own) for one in neighbours) / copies
 
 
-def _averaging(
-    callback: Callback, averaged: AveragedModel, way: Callable[[], float], settled: float
+def _average_after(
+    callback: Callback, averaged: AveragedModel, progress: Callable[[], float], tolerance: float
 ) -> Callback:
-    """The guard's verdict first; then the average takes the step in, and is looked at."""
-    taken, ways = 0, [0.0]
+    """The guard's action first; then the average is updated, and its progress read."""
+    taken, history = 0, [0.0]
 
     def after(student: nn.Module, loss: float) -> Action:
         nonlocal taken
-        verdict = callback(student, loss)
-        if verdict is not Action.CONTINUE:
-            return verdict
+        action = callback(student, loss)
+        if action is not Action.CONTINUE:
+            return action
         averaged.update_parameters(student)
         taken += 1
-        if taken % 20:
+        if taken % 20:  # progress costs a pass over up to 512 records
             return Action.CONTINUE
-        ways.append(way())
-        stands_still = len(ways) > 3 and ways[-1] - ways[-3] < 0.02  # noqa: PLR2004
-        return Action.STOP if ways[-1] >= settled or stands_still else Action.CONTINUE
+        history.append(progress())
+        stalled = len(history) > 3 and history[-1] - history[-3] < 0.02  # noqa: PLR2004
+        return Action.STOP if history[-1] >= tolerance or stalled else Action.CONTINUE
 
     return after

@@ -1,10 +1,10 @@
-"""Train again without the records, the target of all others: docs/methods.md.
+"""Train from scratch without the records, the reference of all others: docs/methods.md.
 
     θ' = train(fresh(seed), D_r, seed)
 
-Every weight is drawn anew and the user's own recipe runs on what stays; with an empty forget set
-this is the recipe itself, bit for bit. (The code of JiT and SSD resets the last linear layer alone
-under this name, so that all other weights keep what they learned from the forget records.)
+Every weight is drawn again and the user's own recipe runs on the retained records; with an empty
+forget set this is the recipe itself, bit for bit. (The code of JiT and SSD resets the last linear
+layer alone under this name, so all other weights keep what they learned from the forget records.)
 """
 
 from typing import Any
@@ -31,12 +31,12 @@ def retrain(
     seed: int = 0,
     callback: Callback = no_callback,  # noqa: ARG001
 ) -> nn.Module:
-    """An untrained model trained by the user's recipe on the records that stay.
+    """An untrained model trained by the user's recipe on the retained records.
 
-    Sees no weight of the model and no forget record.
+    Reads no weight of the model and no forget record.
 
     Args:
-        model: says on which device to train; stays as it is.
+        model: says on which device to train; it is not changed.
         split: ``retain``, ``fresh`` and ``train`` are read.
         seed: of the fresh weights and of the recipe.
         callback: not called: the steps are the recipe's own.
@@ -45,6 +45,7 @@ def retrain(
         InputError: ``retain``, ``fresh`` or ``train`` is missing.
     """
     given: Any = split  # no part of it is missing
+    # one random stream for both: the recipe may draw from the global state
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         fresh = given.fresh(seed).to(device_of(model))

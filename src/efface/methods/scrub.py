@@ -1,13 +1,13 @@
 """SCRUB, a student that disobeys its teacher, NeurIPS 2023: https://arxiv.org/abs/2302.09880.
 
-The teacher f₀ is the given model. In each of the first M epochs away from it on D_f, and in every
-epoch back to it and to the labels on D_r:
+The teacher f₀ is the given model. In each of the first M epochs the student moves away from it on
+D_f, and in every epoch back to it and to the labels on D_r:
 
     max phase, x in D_f:   loss = −KL_T(f₀(x) ‖ f(x)) T²
     min phase, x in D_r:   loss = γ CE(f(x), y) + α KL_T(f₀(x) ‖ f(x)) T²
 
-KL_T is between answers at temperature T. Outputs that are not one label have their own divergence
-and loss. SGD with momentum 0.9, kept from phase to phase.
+KL_T is between outputs at temperature T. Tasks other than classes have their own divergence and
+loss. SGD with momentum 0.9, whose state is kept from phase to phase.
 
 Departures from the authors' code (meghdadk/SCRUB): eval mode, so that BatchNorm statistics of the
 forget records stay out and no dropout draws (theirs is train mode); no decay of the learning rate,
@@ -18,16 +18,9 @@ is inert in their notebooks. Rewinding is ``scrub_rewind``.
 import torch
 from torch import Tensor, nn
 
-from efface.methods._base import (
-    Count,
-    Memory,
-    Natural,
-    NonNegative,
-    Positive,
-    register_method,
-)
+from efface.methods._base import Count, Memory, Natural, NonNegative, Positive, register_method
 from efface.task import frozen_teacher, task_of, trainable_copy
-from efface.training import Loss, Trainer
+from efface.training import Trainer
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -45,7 +38,7 @@ def scrub(
     epochs: Count = 3,
     max_epochs: Natural = 2,
     task_weight: NonNegative = 0.99,
-    held_weight: NonNegative = 0.001,
+    distillation_weight: NonNegative = 0.001,
     temperature: Positive = 4.0,
     learning_rate: NonNegative = 5e-4,
     weight_decay: NonNegative = 5e-4,
@@ -54,66 +47,50 @@ def scrub(
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Go away from the given model on the forget records, and back to it on the others.
+    """Move away from the given model on the forget records, and back to it on the others.
 
     The defaults are the authors' for CIFAR-10 with a ResNet18 (docs/methods.md has others).
 
     Args:
-        model: answers (n, *features) with outputs (n, k); stays as it is.
+        model: the given model; it is not changed.
         split: the inputs of ``forget`` are read, and ``retain`` with its labels.
-        strength: the one knob; multiplies the loss of the max phase.
-        epochs: passes over the records that stay.
+        strength: multiplies the loss of the max phase.
+        epochs: passes over the retained records.
         max_epochs: M, how many of these begin with a pass over the forget records.
-        task_weight: γ, of the loss on the labels that stay.
-        held_weight: α, of the distance to the given model on records that stay.
-        temperature: T, by which answers are divided before they are compared.
+        task_weight: γ, of the loss on the retained labels.
+        distillation_weight: α, of the divergence from the given model on retained records.
+        temperature: T, outputs are divided by it before they are compared.
         learning_rate: of SGD with momentum 0.9.
         weight_decay: of SGD.
-        batch_size: records that stay in one step's mean.
-        forget_batch_size: forget records in one step's mean; the result depends on it.
+        batch_size: retained records in a step.
+        forget_batch_size: forget records in a step; the result depends on it.
         seed: draws the order.
         callback: called after each step of both phases.
 
     Raises:
-        InputError: there is no ``retain``; ``temperature`` is not above 0.
+        InputError: ``retain`` is missing.
     """
-    student = trainable_copy(model)
-    away, back = _losses(
-        frozen_teacher(model), split, strength, task_weight, held_weight, temperature
-    )
-    optimizer = torch.optim.SGD(
-        student.parameters(), lr=learning_rate, momentum=0.9, weight_decay=weight_decay
-    )
-    trainer = Trainer(student, seed=seed, callback=callback)
-    for epoch in range(epochs):
-        told = {"optimizer": optimizer, "epoch": epoch}
-        if epoch < max_epochs:
-            trainer.run_epoch(away, split.forget, batch_size=forget_batch_size, **told)
-        trainer.run_epoch(back, split.retain, batch_size=batch_size, **told)
-    return student
+    student, teacher, task = trainable_copy(model), frozen_teacher(model), task_of(split.retain)
 
-
-def _losses(
-    teacher: nn.Module,
-    split: Split,
-    strength: float,
-    task_weight: float,
-    held_weight: float,
-    temperature: float,
-) -> tuple[Loss, Loss]:
-    """The losses of the two phases, one number a record."""
-    task = task_of(split.retain)
-
-    def apart(answer: Tensor, x: Tensor) -> Tensor:
+    def divergence(answer: Tensor, x: Tensor) -> Tensor:
         with torch.no_grad():
-            held = task.outputs(teacher, x)
-        return task.divergence(held / temperature, answer / temperature) * temperature**2
+            given = task.outputs(teacher, x)
+        return task.divergence(given / temperature, answer / temperature) * temperature**2
 
-    def away(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        return -strength * apart(task.outputs(student, batch.x), batch.x)
+    def max_loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
+        return -strength * divergence(task.outputs(student, batch.x), batch.x)
 
-    def back(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
+    def min_loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
         answer = task.outputs(student, batch.x)
-        return task_weight * task.loss(answer, batch.y) + held_weight * apart(answer, batch.x)
+        own = task_weight * task.loss(answer, batch.y)
+        return own + distillation_weight * divergence(answer, batch.x)
 
-    return away, back
+    weights = student.parameters()
+    optimizer = torch.optim.SGD(weights, learning_rate, 0.9, weight_decay=weight_decay)
+    trainer = Trainer(student, seed=seed, callback=callback)
+    forget, size = split.forget, forget_batch_size
+    for epoch in range(epochs):
+        if epoch < max_epochs:
+            trainer.run_epoch(max_loss, forget, optimizer, batch_size=size, epoch=epoch)
+        trainer.run_epoch(min_loss, split.retain, optimizer, batch_size=batch_size, epoch=epoch)
+    return student

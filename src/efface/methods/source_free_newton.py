@@ -1,8 +1,8 @@
 """Source-free Newton step of the head, CVPR 2025: https://arxiv.org/abs/2508.15127.
 
-A linear head on features that stand still is best for all records at w*. One Newton step takes it
-to what is best without the forget records, if the Hessian of those that stay were known; it is
-estimated from the forget records by m random perturbations δ of the weights:
+A linear head on fixed embeddings is optimal for all records at w*. One Newton step takes it to the
+optimum without the forget records, if the Hessian of the retained ones were known; it is estimated
+from the forget records by m random perturbations δ of the weights:
 
     w_u = w* + (n_f / n_r) H⁻¹ ∇_f,    ∇_f and H of mean losses
     H = argmin over H ⪰ 0 of  mean_i ( ½ δ_iᵀ H δ_i + ∇_fᵀ δ_i − ΔL_f(w* + δ_i) )²
@@ -12,41 +12,42 @@ docs/methods.md says how far that is off.
 
 Departures from the paper (its repository holds none of this, so nothing was compared):
 
-- H is a Kronecker product A ⊗ S + λ I (``parts/newton.py``): A from the loss, S fitted. For one
-  output and for squared errors that is no restriction; of several classes it is.
-- S is fitted in the directions that hold most of the forget features, as many as m losses can
-  tell (31 for m = 1000); the step has nothing outside. δ has a length that moves an output by
-  ``radius``, which is the paper's N(0, 1) for features of length 1.
+- H is a Kronecker product A ⊗ S + λ I. The head's weights are W (k, d), the outputs W φ for
+  embeddings φ (with a 1 for the bias): A (k, k) is the mean Hessian of the loss in the outputs, S
+  (d, d), fitted, stands for the embeddings' second moments. That is exact for squared errors and
+  for one output, and an approximation for several classes.
+- S is fitted in the directions that hold most of the forget embeddings, as many as m losses can
+  determine (31 for m = 1000); the step has nothing outside. δ has a length that moves an output by
+  ``radius``, which is the paper's N(0, 1) for embeddings of length 1.
 - Least squares first, then eigenvalues below 0 to 0, where the paper has an SDP.
 - ∇_f with the sign of Taylor's expansion; the paper's is that of D_r. The term is odd in δ, so
   both tend to the same H, this one with less noise.
 """
 
 import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.methods._base import Count, Memory, NonNegative, Positive, register_method
-from efface.methods.parts.head import features_of, head_of, refuse_frozen, said
-from efface.methods.parts.newton import (
-    Curvature,
-    Loss,
-    bends_of,
-    main_directions,
-    moments_near,
-    newton_step,
-    told_by,
-)
-from efface.methods.parts.ranges import refuse_0
+from efface.methods._head import embed, find_head
 from efface.task import task_of, trainable_copy
-from efface.types import Action, Callback, Records, Split, Task, no_callback
+from efface.types import Action, Callback, Records, Split, no_callback
 
 logger = logging.getLogger(__name__)
 
-STAY = 9
-"""Records that stay for each that goes, where nothing is said: the paper forgets a tenth."""
+Loss = Callable[[Float[Tensor, " n k"]], Float[Tensor, " n"]]
+"""The loss of each record as a function of the head's outputs."""
+
+RETAINED = 9
+"""Retained records for each forget record, where nothing is said: the paper forgets a tenth."""
+
+EPSILON = 1e-12
+"""Curvature below this share of the maximum is none: there is no step in such directions."""
 
 
 @register_method(
@@ -64,76 +65,195 @@ def source_free_newton(
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Take the head to where it would be best without the forget records, in one step.
+    """Take the head to its optimum without the forget records, in one step.
 
     Args:
-        model: ends in a linear layer; stays as it is.
+        model: the given model, whose head is a linear layer; it is not changed.
         split: ``forget`` is read, inputs and labels.
-        strength: the one knob; multiplies the step.
-        retained_records: n_r, how many records stay of those that the model was trained on; nine
-            times the forget records when not given.
+        strength: multiplies the step.
+        retained_records: n_r, how many of the training records are retained; nine times the forget
+            records when not given.
         perturbations: the paper's m.
         radius: how far a perturbation moves an output, root mean square over the forget records.
         damping: λ; the weight decay of the training, where that is known.
         seed: draws the perturbations.
-        callback: called once, after the step. On HALVE half the step is taken.
+        callback: called once, after the step. On HALVE_LR half the step is taken.
 
     Raises:
-        InputError: the model does not end in a linear layer that may move; ``retained_records``,
-            ``perturbations`` or ``radius`` is not above 0, ``damping`` is below 0.
+        InputError: the model does not end in a linear layer that may move.
     """
-    if retained_records is not None:
-        refuse_0(retained_records=retained_records)
     student = trainable_copy(model)
-    head = head_of(student)
-    refuse_frozen(head)
-    if not len(split.forget):
-        return student
-    records = features_of(model, split.forget)
-    features, loss = _with_one(records.x, head), _loss(task_of(split.forget), records)
-    answers = features @ _weights(head).T
-    slopes, bends = bends_of(loss, answers)
-    directions = main_directions(features, told_by(perturbations))
-    seen = features @ directions
-    about = {"slopes": slopes, "bends": bends, "directions": directions}
-    told = {"perturbations": perturbations, "radius": radius, "seed": seed}
-    moments = moments_near(loss, answers, seen, **about, **told)
-    share = strength * len(features) / (retained_records or STAY * len(features))
-    gradient = slopes.T @ seen / len(seen) + damping * _weights(head) @ directions
-    step = newton_step(gradient, Curvature(bends, moments, damping), share=share)
-    whole = float((slopes.T @ features / len(features)).norm())
-    facts = {"directions": len(directions.T), "share": share, "gradient": whole}
-    logger.info("newton: the step", extra={"facts": {**facts, "seen": float(gradient.norm())}})
-    return _moved(student, step @ directions.T, float(loss(answers).mean()), callback)
+    head = find_head(student, trainable=True)
+    records = embed(model, split.forget)
+    embeddings, weights, loss = _with_bias(records.x, head), _weights(head), _head_loss(records)
+    answers = embeddings @ weights.T
+    slopes, output_hessian = output_curvature(loss, answers)
+    directions = _main_directions(embeddings, max_directions(perturbations))
+    projected = embeddings @ directions
+    gradient = slopes.T @ projected / len(projected)
+    forms, changes = _loss_changes(
+        loss,
+        answers,
+        projected,
+        gradient,
+        output_hessian,
+        directions,
+        perturbations=perturbations,
+        radius=radius,
+        seed=seed,
+    )
+    hessian = Curvature(output_hessian, fit_psd(forms, changes), damping)
+    share = strength * len(embeddings) / (retained_records or RETAINED * len(embeddings))
+    damped = gradient + damping * weights @ directions
+    step = share * hessian.solve(damped)
+    facts = {
+        "directions": len(directions.T),
+        "share": share,
+        "gradient": float((slopes.T @ embeddings / len(embeddings)).norm()),
+        "seen": float(damped.norm()),
+    }
+    logger.info("newton: the step", extra={"facts": facts})
+    return _apply(student, step @ directions.T, float(loss(answers).mean()), callback)
 
 
-def _with_one(x: Float[Tensor, " n d"], head: nn.Linear) -> Float[Tensor, " n e"]:
-    """Features with a 1 for the bias; in float64 on the CPU, since not every device has that."""
+def _with_bias(x: Float[Tensor, " n d"], head: nn.Linear) -> Float[Tensor, " n e"]:
+    """Embeddings with a 1 for the bias; in float64 on the CPU, since not every device has that."""
     x = x.detach().cpu().double()
     return x if head.bias is None else torch.cat([x, torch.ones_like(x[:, :1])], 1)
 
 
 def _weights(head: nn.Linear) -> Float[Tensor, " k e"]:
-    weights: list[Tensor] = [head.weight]
-    if head.bias is not None:
-        weights.append(head.bias[:, None])
-    return torch.cat(weights, 1).detach().cpu().double()
+    """The head's weights, the bias as the last column."""
+    bias = [] if head.bias is None else [head.bias[:, None]]
+    return torch.cat([head.weight, *bias], 1).detach().cpu().double()
 
 
-def _loss(task: Task, records: Records) -> Loss:
-    y = records.y.cpu()
+def _head_loss(records: Records) -> Loss:
+    """The task's loss of the records as a function of the head's outputs."""
+    task, y = task_of(records), records.y.cpu()
 
     def loss(answers: Float[Tensor, " n k"]) -> Float[Tensor, " n"]:
-        return task.loss(said(task, answers), y)
+        # the task reads a model's outputs: a single sigmoid unit becomes two logits there
+        return task.loss(task.outputs(_Identity(answers.dtype), answers), y)
 
     return loss
 
 
-def _moved(
+class _Identity(nn.Module):
+    """A model that returns its inputs, in this dtype (which a task reads off its weights)."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.empty = nn.Parameter(torch.empty(0, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """A Hessian A ⊗ S + λ I: ``outputs`` is A, ``moments`` S, ``damping`` λ."""
+
+    outputs: Float[Tensor, " k k"]
+    moments: Float[Tensor, " d d"]
+    damping: float = 0.0
+
+    def solve(self, gradient: Float[Tensor, " k d"]) -> Float[Tensor, " k d"]:
+        """H⁻¹ g; no step where there is neither curvature nor damping."""
+        # the eigenvectors of A ⊗ S are products of those of A and S: two small decompositions
+        of_outputs, left = torch.linalg.eigh(self.outputs)
+        of_moments, right = torch.linalg.eigh(self.moments)
+        bends = of_outputs[:, None] * of_moments[None] + self.damping
+        known = bends > EPSILON * bends.abs().max()
+        turned = left.T @ gradient @ right
+        return left @ torch.where(known, turned / bends.where(known, 1), 0) @ right.T
+
+
+def _to_psd(symmetric: Float[Tensor, " r r"]) -> Float[Tensor, " r r"]:
+    """The nearest positive semi-definite matrix: eigenvalues below 0 become 0."""
+    values, vectors = torch.linalg.eigh(symmetric)
+    return vectors @ torch.diag(values.clamp_min(0)) @ vectors.T
+
+
+def fit_psd(forms: Float[Tensor, " m r r"], changes: Float[Tensor, " m"]) -> Float[Tensor, " r r"]:
+    """The symmetric S with ½ ⟨S, form⟩ nearest to each change by least squares, made PSD.
+
+    Forms are symmetric. Of several best S, where there are fewer changes than entries, it is the
+    smallest.
+    """
+    rank = forms.shape[1]
+    rows, columns = torch.triu_indices(rank, rank)
+    # an entry off the diagonal stands for two; √2 makes the smallest S that of the matrix norm
+    twice = (1 + (rows != columns).to(forms)).sqrt()
+    table = 0.5 * forms[:, rows, columns] * twice
+    entries = torch.linalg.lstsq(table, changes[:, None], driver="gelsd").solution[:, 0] / twice
+    best = torch.zeros(rank, rank, dtype=forms.dtype)
+    best[rows, columns] = entries
+    best[columns, rows] = entries
+    return _to_psd(best)
+
+
+def output_curvature(
+    loss: Loss, answers: Float[Tensor, " n k"]
+) -> tuple[Float[Tensor, " n k"], Float[Tensor, " k k"]]:
+    """The gradient of each record's loss in its outputs, and the mean Hessian there, made PSD."""
+    answers = answers.detach().requires_grad_()
+    (slopes,) = torch.autograd.grad(loss(answers).sum(), answers, create_graph=True)
+    rows = []
+    for slope in slopes.sum(0):
+        if slope.requires_grad:
+            (row,) = torch.autograd.grad(slope, answers, retain_graph=True)
+        else:  # a loss that is linear in the outputs
+            row = 0 * answers
+        rows.append(row.mean(0))
+    bends = torch.stack(rows)
+    return slopes.detach(), _to_psd((bends + bends.T) / 2)
+
+
+def _main_directions(embeddings: Float[Tensor, " n d"], count: int) -> Float[Tensor, " d r"]:
+    """At most ``count`` orthonormal directions that hold most of the embeddings' squares."""
+    _, lengths, across = torch.linalg.svd(embeddings, full_matrices=False)
+    rank = int((lengths > 1e-7 * lengths.max()).sum()) if len(lengths) else 0
+    return across[: min(count, rank)].T
+
+
+def max_directions(perturbations: int) -> int:
+    """Directions whose S has at most half as many entries as there are losses; one at least."""
+    return max(1, (math.isqrt(4 * perturbations + 1) - 1) // 2)
+
+
+def _loss_changes(
+    loss: Loss,
+    answers: Float[Tensor, " n k"],
+    projected: Float[Tensor, " n r"],
+    gradient: Float[Tensor, " k r"],
+    output_hessian: Float[Tensor, " k k"],
+    directions: Float[Tensor, " d r"],
+    *,
+    perturbations: int,
+    radius: float,
+    seed: int,
+) -> tuple[Float[Tensor, " m r r"], Float[Tensor, " m"]]:
+    """For each random δ the form δᵀ A δ, and the second-order change of the mean loss."""
+    generator = torch.Generator().manual_seed(seed)
+    size = radius / float(projected.square().sum(1).mean().sqrt().clamp_min(EPSILON))
+    begun, forms, changes = loss(answers).mean(), [], []
+    for _ in range(perturbations):
+        # drawn for all weights, then projected: the signs and order of directions do not matter
+        shape = (len(output_hessian), len(directions))
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+        moved = size * drawn @ directions
+        change = loss(answers + projected @ moved.T).mean() - begun - (gradient * moved).sum()
+        forms.append(moved.T @ output_hessian @ moved)
+        changes.append(change)
+    return torch.stack(forms), torch.stack(changes)
+
+
+def _apply(
     student: nn.Module, step: Float[Tensor, " k e"], loss: float, callback: Callback
 ) -> nn.Module:
     """The student with the step taken, or as much of it as the guard lets pass."""
-    head = head_of(student)
+    head = find_head(student)
     while True:
         with torch.no_grad():
             head.weight.add_(step[:, : head.in_features].to(head.weight))

@@ -5,22 +5,21 @@ Weights that matter to the forget records far more than to the data as a whole a
     I(S)_i = mean over batches b of S of (∂ CE(b) / ∂θ_i)²,   CE(b) the mean over the batch
     where I(D_f)_i > α I(D)_i:   θ_i ← θ_i · min(λ I(D)_i / I(D_f)_i, 1)
 
-D is the forget records and those that stay. No step is taken: two passes, one change.
+D is the forget and the retained records. No step is taken: two passes, one change.
 
 Departures from the authors' code (if-loops/selective-synaptic-dampening, src/ssd.py):
 
 - One size of batches for both passes, that of the forget set where it is smaller, and batches of
   nearly equal size: a mean over fewer records has a greater square, and the code's loaders make the
-  last batch smaller. ``as_loaded`` is the code's form, held to weights that it made.
-- A record is in a batch with those that its id and the seed say: the order of D is of no account.
+  last batch smaller. ``sequential`` is the code's form, tested against weights that it made.
+- Who is in a batch with whom depends on ids and seed: the order of D does not matter.
 - A weight that no record needs (0 against 0) is left alone.
 """
 
 from torch import Tensor, nn
 
 from efface.methods._base import Count, Memory, NonNegative, register_method
-from efface.methods.parts.dampening import dampened, selection_at
-from efface.methods.parts.importance import of_forget_and_whole
+from efface.methods._fisher import alpha_at, dampen, forget_and_data_importance
 from efface.task import task_of, trainable_copy
 from efface.types import Callback, Records, Split, no_callback
 
@@ -37,10 +36,10 @@ def ssd(
     split: Split,
     *,
     strength: NonNegative = 1.0,
-    selection: NonNegative = 10.0,
+    selection_weighting: NonNegative = 10.0,
     dampening: NonNegative = 1.0,
     with_forget: bool = True,
-    as_loaded: bool = False,
+    sequential: bool = False,
     batch_size: Count = 128,
     seed: int = 0,
     callback: Callback = no_callback,
@@ -48,31 +47,35 @@ def ssd(
     """Scale down the weights that the forget records need far more than the data as a whole.
 
     Args:
-        model: answers (n, *features) with outputs (n, k); stays as it is.
+        model: the given model; it is not changed.
         split: ``forget`` and ``retain`` are read, with their labels.
-        strength: the one knob; α is divided by it.
-        selection: the paper's α; 10 is the authors' for a ResNet18 on every task.
+        strength: α is divided by it.
+        selection_weighting: the paper's α; 10 is the authors' for a ResNet18 on every task.
         dampening: the paper's λ, theirs is 1.
         with_forget: D holds the forget records, as in the paper; false: D_r stands for D.
-        as_loaded: batches in the order given, the last one smaller, as in the authors' loader.
-        batch_size: at most so many records have their mean gradient squared, in both
-            passes alike; 1 is the Fisher information, and selects less at the same α.
+        sequential: batches in the order given, the last one smaller, as in the authors' loader.
+        batch_size: at most so many records have their mean gradient squared, in both passes
+            alike; 1 is the Fisher information, and selects less at the same α.
         seed: draws who is in a batch with whom.
-        callback: called once, after the change. On HALVE it is made again with α doubled.
+        callback: called once, after the change. On HALVE_LR it is made again with α doubled.
 
     Raises:
-        InputError: there is no ``retain``; ``selection`` or ``dampening`` is below 0; all weights
-            that matter are 0, as in a new adapter.
+        InputError: ``retain`` is missing, or all weights that matter are 0, as in a new adapter.
     """
-    student = trainable_copy(model)
-    task = task_of(split.retain)
+    student, task = trainable_copy(model), task_of(split.retain)
 
     def loss(model: nn.Module, batch: Records) -> Tensor:
         return task.loss(task.outputs(model, batch.x), batch.y)
 
-    told = {"with_forget": with_forget, "as_loaded": as_loaded, "seed": seed}
-    forget, whole = of_forget_and_whole(
-        student, split.forget, split.retain, loss=loss, batch_size=batch_size, **told
+    forget, data = forget_and_data_importance(
+        student,
+        split.forget,
+        split.retain,
+        loss,
+        batch_size=batch_size,
+        with_forget=with_forget,
+        sequential=sequential,
+        seed=seed,
     )
-    alpha = selection_at(strength, selection)
-    return dampened(student, forget, whole, selection=alpha, dampening=dampening, callback=callback)
+    alpha = alpha_at(strength, selection_weighting)
+    return dampen(student, forget, data, alpha=alpha, dampening=dampening, callback=callback)

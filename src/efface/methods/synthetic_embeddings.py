@@ -1,11 +1,11 @@
 """Synthetic embeddings: a class goes without any data, TMLR 2026: https://openreview.net/forum?id=Fb2sZ1eoVe.
 
 Random inputs e of the last linear layer h are labelled by that layer itself, h₀ as it was given.
-Those that it answers with a class that leaves stand for the forget records, and only the layer is
+Those that it predicts as a class to forget stand for the forget records, and only the layer is
 trained, by DELETE's loss:
 
-    e ~ N(0, I) until each leaving class has its samples with argmax h₀(e) that class
-    L(e) = KL( p(e) ‖ softmax h(e) ),   p = softmax h₀(e) with the leaving classes masked out
+    e ~ N(0, I) until each class to forget has its samples with argmax h₀(e) that class
+    L(e) = KL( p(e) ‖ softmax h(e) ),   p = softmax h₀(e) with the classes to forget masked
 
 The paper gives a frame for many losses; DELETE is one that it runs, and needs no synthetic retain
 set. No record is read, of the forget set neither.
@@ -15,7 +15,7 @@ Departures from the authors' code (Yasaman-dt/MU_data_free):
 - All epochs are run at one learning rate. Theirs falls by a cosine, and they stop, and return the
   best epoch, by the accuracy on real test records, which a model alone does not have.
 - They draw until each class has its samples, which may be never: here at most 20 draws for each.
-- Of several leaving classes all are masked, where DELETE masks an embedding's own.
+- Of several classes to forget all are masked, where DELETE masks an embedding's own.
 """
 
 import copy
@@ -23,12 +23,15 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from efface.errors import InputError
 from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
-from efface.methods.parts.embeddings import drawn_embeddings
-from efface.methods.parts.head import head_of, refuse_frozen
+from efface.methods._head import find_head
 from efface.task import multiclass, trainable_copy
-from efface.training import Loss, descend, steps_per_epoch
+from efface.training import Schedule, train_epochs
 from efface.types import Action, Callback, Records, Split, no_callback
+
+BLOCK, MAX_DRAWS = 10_000, 20
+"""Draws at once; and at most, for each sample and each class of the model."""
 
 
 @register_method(needs={"forget_classes"}, memory=Memory(copies=5, graphs=1))
@@ -45,58 +48,86 @@ def synthetic_embeddings(
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Teach the last layer on random embeddings not to answer with a class; sees the model alone.
+    """Train the last layer on random embeddings not to predict a class; reads the model alone.
 
     Args:
-        model: ends in a linear layer; stays as it is.
+        model: the given model, whose head is a linear layer; it is not changed.
         split: ``forget_classes`` is read, and nothing else.
-        strength: the one knob; multiplies the step.
-        samples_per_class: embeddings of each class that leaves; the paper's 5000.
-        learning_rate: of SGD; the paper's 0.01.
+        strength: multiplies the learning rate.
+        samples_per_class: embeddings of each class to forget; the paper's 5000.
+        learning_rate: η of SGD; the paper's 0.01.
         momentum: of SGD; the authors' 0.9.
         epochs: passes over the embeddings; the paper's 200.
-        batch_size: embeddings in one step's mean; the authors' 1024.
+        batch_size: embeddings in a step; the authors' 1024.
         seed: draws the embeddings and the order.
         callback: called after each step.
 
     Raises:
-        InputError: no class leaves, or all do, or the model has no such class; it does not end in a
-            linear layer that may move; no embedding is answered with a class that leaves;
-            ``samples_per_class`` is not above 0.
+        InputError: no class goes, or all do, or the model has no such class; it does not end in a
+            linear layer that may move; no embedding is predicted as a class to forget.
     """
     student = trainable_copy(model)
-    head = head_of(student)
-    refuse_frozen(head)
-    given = copy.deepcopy(head)
-    lessons = drawn_embeddings(
-        head, samples_per_class, forget_classes=split.forget_classes, seed=seed
-    )
+    head = find_head(student, trainable=True)
+    given, classes = copy.deepcopy(head), split.forget_classes
+    records = draw_embeddings(head, samples_per_class, forget_classes=classes, seed=seed)
 
-    def whole(_: nn.Module, loss: float) -> Action:
-        return callback(student, loss)
+    def loss(head: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
+        return multiclass.divergence(
+            mask_classes(given, batch.x, classes), multiclass.outputs(head, batch.x)
+        )
 
-    descend(
-        head,
-        _masked(given, split.forget_classes),
-        lessons,
-        optimizer=torch.optim.SGD(
-            head.parameters(), lr=learning_rate * strength, momentum=momentum
-        ),
-        steps=epochs * steps_per_epoch(lessons, batch_size),
-        seed=seed,
-        callback=whole,
-        batch_size=batch_size,
-    )
+    def after(_: nn.Module, loss: float) -> Action:
+        return callback(student, loss)  # the guard judges the whole model
+
+    optimizer = torch.optim.SGD(head.parameters(), learning_rate * strength, momentum)
+    train_epochs(head, loss, records, optimizer, Schedule(epochs, batch_size, seed, after))
     return student
 
 
-def _masked(given: nn.Linear, forget_classes: tuple[int, ...]) -> Loss:
-    """KL from the given answers with the classes that leave masked out."""
+@torch.no_grad()
+def mask_classes(head: nn.Linear, x: Tensor, classes: tuple[int, ...]) -> Tensor:
+    """The head's outputs, those of ``classes`` −∞."""
+    answer = multiclass.outputs(head, x)
+    answer[:, list(classes)] = -torch.inf
+    return answer
 
-    def loss(head: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        with torch.no_grad():
-            held = multiclass.outputs(given, batch.x)
-        held[:, list(forget_classes)] = -torch.inf
-        return multiclass.divergence(held, multiclass.outputs(head, batch.x))
 
-    return loss
+@torch.no_grad()
+def draw_embeddings(
+    head: nn.Linear, samples_per_class: int, *, forget_classes: tuple[int, ...], seed: int
+) -> Records:
+    """Draws of N(0, I) that the head predicts as each class to forget; y is that prediction.
+
+    Of a class that it predicts rarely there may be fewer. Raises InputError where a class to forget
+    is not one of the head's, all classes are, or no draw is predicted as one of them.
+    """
+    classes = multiclass.outputs(head, torch.zeros(1, head.in_features).to(head.weight)).shape[1]
+    known = all(0 <= label < classes for label in forget_classes)
+    if not known or len(set(forget_classes)) == classes:
+        raise InputError(
+            f"classes that leave out of 0 to {classes - 1}, and one that stays",
+            ", ".join(map(str, forget_classes)),
+            "Give Split(forget, forget_classes=(class,)).",
+        )
+    generator, limit = torch.Generator().manual_seed(seed), MAX_DRAWS * samples_per_class * classes
+    found: dict[int, list[Tensor]] = {label: [] for label in forget_classes}
+    lacking, tried = dict.fromkeys(forget_classes, samples_per_class), 0
+    while any(lacking.values()) and tried < limit:
+        x = torch.randn(min(BLOCK, limit - tried), head.in_features, generator=generator)
+        x, tried = x.to(head.weight), tried + len(x)
+        predicted = multiclass.outputs(head, x).argmax(1)
+        for label in forget_classes:
+            own = x[predicted == label][: lacking[label]]
+            found[label].append(own)
+            lacking[label] -= len(own)
+    for label in forget_classes:
+        if lacking[label] == samples_per_class:
+            raise InputError(
+                f"random embeddings that the last layer answers with class {label}",
+                f"none among {tried}",
+                "Choose a method that reads the records; `efface methods` lists them.",
+            )
+    counts = torch.tensor([samples_per_class - lacking[label] for label in forget_classes])
+    y = torch.tensor(forget_classes).repeat_interleave(counts).to(head.weight.device)
+    x = torch.cat([own for label in forget_classes for own in found[label]])
+    return Records(x, y, task=multiclass)

@@ -1,7 +1,7 @@
 """UNSIR, impair with error-maximising noise and repair, TNNLS 2023: https://arxiv.org/abs/2111.08947.
 
-A class c goes; none of its records is read. Inputs N that the given model f₀ takes least for c are
-made from noise, the student is taught that they are c (impair), and then what stays (repair):
+A class c goes; none of its records is read. Inputs N of maximal error for c under the given model
+f₀ are made from noise, the student is trained on them as c (impair), and then on D_r (repair):
 
     noise:   N = argmin over N of  mean_i ( −CE(f₀(N_i), c) + 0.1 ‖N_i‖₂² ),  N ~ N(0, I) at first
     impair:  one epoch of CE on {(N_i, c), each so many times} and samples of D_r
@@ -14,20 +14,14 @@ The defaults are those of two later comparisons; the paper's own are in docs/met
 """
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from efface.methods._base import (
-    Count,
-    Memory,
-    Natural,
-    NonNegative,
-    register_method,
-)
-from efface.methods.parts.noise_images import made_from_noise
-from efface.methods.parts.retained import repeated, sampled_of_each_class, together
-from efface.task import frozen_teacher, task_of, trainable_copy
-from efface.training import Trainer
-from efface.types import Callback, Records, Split, no_callback
+from efface.methods._attacks import optimize_noise
+from efface.methods._base import Count, Memory, Natural, NonNegative, register_method
+from efface.methods._records import join, repeat, sample_per_class
+from efface.task import frozen_teacher, trainable_copy
+from efface.training import Trainer, task_loss, with_task
+from efface.types import Callback, Split, no_callback
 
 
 @register_method(
@@ -53,42 +47,44 @@ def unsir(
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Teach that noise far from the class is the class, then teach again what stays.
+    """Train on noise of maximal error as the class to forget, then on what is retained.
 
     Args:
-        model: answers (n, *features) with outputs (n, k); stays as it is.
+        model: the given model; it is not changed.
         split: ``forget_classes`` and ``retain`` with its labels are read; of ``forget`` nothing.
-        strength: the one knob; multiplies the impair step.
-        noise_records: inputs made from noise, shared among the classes that leave.
+        strength: multiplies the learning rate of impair.
+        noise_records: inputs made from noise, shared among the classes to forget.
         noise_steps: steps of Adam that make them.
         noise_rate: the learning rate of these.
-        penalty: weight of the length of an input.
-        copies: how many times each is shown.
-        retained_per_class: records that stay, of each class.
+        penalty: weight of the squared norm of an input.
+        copies: how many times each is in the training set.
+        retained_per_class: retained records of each class.
         learning_rate: of Adam, in impair.
         repair_rate: the learning rate of repair, in learning rates of impair.
-        batch_size: records in one step's mean.
+        batch_size: records in a step.
         seed: draws the noise, the samples and the order.
         callback: called after each step of impair and repair.
 
     Raises:
-        InputError: no class leaves; there is no ``retain``; the outputs are not one label.
+        InputError: no class goes; ``retain`` is missing; the outputs are not one class of several.
     """
-    student, task = trainable_copy(model), task_of(split.retain)
-    told = {"forget_classes": split.forget_classes, "seed": seed}
-    staying = sampled_of_each_class(split.retain, retained_per_class, **told)
-    labels = torch.tensor(
-        [split.forget_classes[i % len(split.forget_classes)] for i in range(noise_records)]
+    student, classes = trainable_copy(model), split.forget_classes
+    retain = sample_per_class(
+        with_task(split.retain), retained_per_class, forget_classes=classes, seed=seed
     )
-    making = {"penalty": penalty, "rate": noise_rate, "steps": noise_steps, "seed": seed}
-    noise = made_from_noise(frozen_teacher(model), staying, labels, task=task, sign=-1.0, **making)
-    impairing = together(staying, repeated(noise, copies))
-
-    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        return task.loss(task.outputs(student, batch.x), batch.y)
-
+    noise = optimize_noise(
+        frozen_teacher(model),
+        retain,
+        torch.tensor([classes[number % len(classes)] for number in range(noise_records)]),
+        sign=-1.0,
+        penalty=penalty,
+        learning_rate=noise_rate,
+        steps=noise_steps,
+        seed=seed,
+    )
+    impair = join(retain, repeat(noise, copies))
     trainer = Trainer(student, seed=seed, callback=callback)
-    for records, rate in ((impairing, strength), (staying, repair_rate)):
+    for records, rate in ((impair, strength), (retain, repair_rate)):
         optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * rate)
-        trainer.run_epoch(loss, records, optimizer=optimizer, batch_size=batch_size)
+        trainer.run_epoch(task_loss, records, optimizer, batch_size=batch_size)
     return student

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods.parts.head import features_of
+from efface.methods._head import embed
 from efface.metrics.indistinguishability import expected_from_unseen
 from efface.metrics.intervals import clopper_pearson
 from efface.metrics.membership import Attack
@@ -87,7 +87,7 @@ def _features(model: nn.Module, records: Records) -> np.ndarray:
             "a model of finite weights", f"nan or inf in {broken[0]}", "Look at what broke it."
         )
     try:
-        return features_of(model, records).x.cpu().double().numpy()
+        return embed(model, records).x.cpu().double().numpy()
     except InputError as why:
         remedy = "Leave this probe out, and say that it was not run."
         raise InputError(why.wanted, why.came, remedy) from why

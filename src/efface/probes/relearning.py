@@ -17,7 +17,7 @@ from efface.errors import InputError
 from efface.metrics.measure import evaluate
 from efface.runtime import Passes, upcast_to_fp32
 from efface.task import trainable_copy
-from efface.training import steps_per_epoch, task_loss, train_epochs, with_task
+from efface.training import Schedule, steps_per_epoch, task_loss, train_epochs, with_task
 from efface.types import Action, Callback, Records
 
 LEARNING_RATES = (1e-4, 1e-3, 1e-2)
@@ -85,12 +85,8 @@ def relearning(
             student,
             task_loss,
             on,
-            optimizer=torch.optim.Adam(student.parameters(), lr=rate),
-            epochs=epochs,
-            batch_size=batch_size,
-            training_mode=training_mode,
-            seed=seed,
-            callback=callback,
+            torch.optim.Adam(student.parameters(), lr=rate),
+            Schedule(epochs, batch_size, seed, callback, training_mode),
         )
         at = (*range(0, most, every), most)
         found.append(Relearning(rate, at, (first, *shares), wanted, most))

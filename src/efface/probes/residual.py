@@ -15,9 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.methods.parts.adversarial import bounds, signed, within
-from efface.methods.parts.closest import answer_and_slope
-from efface.methods.parts.neighbours import noisy, shift_and_flip, uniforms
+from efface.methods._attacks import clamp, loss_gradient, sign_step
+from efface.methods._perturb import add_noise, bounds, shift_and_flip, uniforms
 from efface.metrics.intervals import clopper_pearson
 from efface.probes.needs import refuse_but_images, refuse_without_classes
 from efface.runtime import Passes, map_chunks
@@ -112,7 +111,7 @@ def residual_in_noise(
     _refuse_below_zero("sigma", sigma)
 
     def noise(batch: Records, view: int) -> Tensor:
-        return noisy(batch, sigma, seed=seed, step=_OWN + view).x
+        return add_noise(batch, sigma, seed=seed, step=_OWN + view).x
 
     return _residual(model, records, _views(noise, draws), tried=draws)
 
@@ -135,11 +134,11 @@ def residual_in_ball(
         low, high = bounds(batch)
         unit = uniforms(batch.ids, batch.x[0].numel(), seed=seed, step=_OWN)
         start = (2 * unit.reshape(batch.x.shape) - 1).to(batch.x)
-        x = within(batch.x + radius * (high - low) * start, batch, radius)
+        x = clamp(batch.x + radius * (high - low) * start, batch, radius)
         for _ in range(steps):
-            said, slope = answer_and_slope(teacher, replace(batch, x=x))
-            yield said == batch.y
-            x = within(signed(replace(batch, x=x), slope, -stride), batch, radius)
+            answer, slope = loss_gradient(teacher, replace(batch, x=x))
+            yield answer.argmax(1) == batch.y
+            x = clamp(sign_step(replace(batch, x=x), slope, -stride), batch, radius)
         yield _said(teacher, batch, x) == batch.y
 
     return _residual(model, records, descent, tried=steps + 1)

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.methods.parts.neighbours import noisy
+from efface.methods._perturb import add_noise
 from efface.metrics.measure import Evaluation
 from efface.metrics.refusals import need_numbers
 from efface.ranking.neighbours import Balls
@@ -154,7 +154,7 @@ def noise_stability(
         same = torch.zeros(len(sigmas), len(batch), device=device)
         for number in range(copies):
             for place, sigma in enumerate(sigmas):
-                x = noisy(batch, sigma, seed=seed, step=_STREAM + number).x
+                x = add_noise(batch, sigma, seed=seed, step=_STREAM + number).x
                 predicted = outputs(teacher, replace(batch, x=x)).float().argmax(1)
                 same[place] += predicted == plain.argmax(1)
         return plain.cpu(), same.T.cpu()

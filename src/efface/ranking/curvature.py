@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from efface.errors import InputError
-from efface.methods.parts.neighbours import normals
+from efface.methods._perturb import normals
 from efface.metrics.refusals import need_numbers
 from efface.ranking.content import require_records
 from efface.runtime import map_chunks, upcast_to_fp32

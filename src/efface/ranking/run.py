@@ -21,7 +21,7 @@ from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
 from efface.io.records import as_records
 from efface.manifest import SCHEMA, state_digest, versions
-from efface.methods.parts.head import features_of
+from efface.methods._head import embed
 from efface.metrics.measure import evaluate
 from efface.ranking import curvature as curves
 from efface.ranking import neighbours as near
@@ -264,7 +264,7 @@ class Run:
         if len(sample) <= neighbours:
             return f"{len(sample)} records are too few for {neighbours} neighbours"
         try:
-            features_of(self.model, sample.take(range(min(2, len(sample)))))
+            embed(self.model, sample.take(range(min(2, len(sample)))))
         except InputError as error:
             return f"balls need {error.wanted}, and here is {error.came}"
         return ""
@@ -330,7 +330,7 @@ class Run:
         found = {"label": records.y.cpu().numpy()}
         prediction = np.zeros(len(records), np.int64)
         if not self.no_balls:
-            found["embeddings"] = features_of(self.model, records).x.float().cpu().numpy()
+            found["embeddings"] = embed(self.model, records).x.float().cpu().numpy()
             others = records.take(np.flatnonzero(~named).tolist())
             prediction[~named] = evaluate(self.model, others).predicted
         if named.any():

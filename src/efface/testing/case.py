@@ -20,7 +20,7 @@ QUICK = {
     "batch_size": 6,
     "perturbations": 3,
     "copies": 2,
-    "selection": 1.0,
+    "selection_weighting": 1.0,
 }
 """Few and small steps; a setting that a method does not have is left out."""
 

@@ -1,0 +1,163 @@
+"""How much records rely on each weight (diagonal Fisher information), and selective dampening."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface.errors import InputError
+from efface.methods._records import join
+from efface.runtime import map_chunks
+from efface.task import device_of
+from efface.types import Action, Callback, Records, record_key
+
+logger = logging.getLogger(__name__)
+
+RecordLoss = Callable[[nn.Module, Records], Float[Tensor, " m"]]
+"""``loss(model, batch)``: one number a record."""
+
+
+@dataclass(frozen=True, eq=False)
+class Importance:
+    """One tensor for each weight that may move, and the mean loss of the records."""
+
+    weights: list[Tensor]
+    loss: float
+
+
+def importance(
+    model: nn.Module,
+    records: Records,
+    loss: RecordLoss,
+    *,
+    batches: Sequence[Tensor],
+    power: int = 2,
+) -> Importance:
+    """I(S)_i = mean over the batches b of S of |∂ mean loss(b) / ∂θ_i| ^ power.
+
+    With ``power`` 2, one record in a batch and the loss of training it is the diagonal of the
+    (empirical) Fisher information. Larger batches leave less of what differs among their records,
+    so only importances of equal batches may be compared. The model keeps its mode and gradients.
+    """
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    sums, total = [torch.zeros_like(weight) for weight in weights], 0.0
+    for rows in batches:
+        gradients, value = _mean_gradient(model, records, loss, weights, rows)
+        for one, gradient in zip(sums, gradients, strict=True):
+            one.add_(gradient.abs() ** power)
+        total += value * len(rows)
+    return Importance([one / max(1, len(batches)) for one in sums], total / max(1, len(records)))
+
+
+def forget_and_data_importance(
+    model: nn.Module,
+    forget: Records,
+    retain: Records,
+    loss: RecordLoss,
+    *,
+    batch_size: int,
+    with_forget: bool = True,
+    sequential: bool = False,
+    power: int = 2,
+    seed: int = 0,
+) -> tuple[Importance, Importance]:
+    """I(D_f) and I(D), over batches of one size; D with the forget records or without them.
+
+    ``sequential``: batches in the order given, the last one smaller.
+    """
+    whole = join(forget, retain) if with_forget else retain
+    # a mean over fewer records has a larger square: both sets get the batch size of the forget set
+    size = -(-len(forget) // (-(-len(forget) // batch_size) or 1)) or 1
+    both = []
+    for records in (forget, whole):
+        rows = torch.arange(len(records))
+        batches = rows.split(batch_size) if sequential else _random_batches(records, size, seed)
+        both.append(importance(model, records, loss, batches=batches, power=power))
+    return both[0], both[1]
+
+
+def _random_batches(records: Records, size: int, seed: int) -> Sequence[Tensor]:
+    """Rows in batches of nearly equal size, composed by ids and seed, not by order."""
+    keys = [record_key(f"{seed} {identity}") for identity in records.ids]
+    order = torch.tensor(sorted(range(len(records)), key=keys.__getitem__), dtype=torch.int64)
+    return order.tensor_split(-(-len(records) // size)) if len(records) else ()
+
+
+def _mean_gradient(
+    model: nn.Module, records: Records, loss: RecordLoss, weights: list[nn.Parameter], rows: Tensor
+) -> tuple[list[Tensor], float]:
+    """The gradient of the mean loss of these rows, and that mean; in parts if memory is short."""
+    device = device_of(model)
+
+    def part(some: Tensor) -> tuple[list[Tensor], float]:
+        value = loss(model, records.take(some).to(device)).sum() / len(rows)
+        found = torch.autograd.grad(value, weights, allow_unused=True)
+        # a weight that the loss does not use has the gradient 0
+        pairs = zip(found, weights, strict=True)
+        return [torch.zeros_like(w) if g is None else g for g, w in pairs], float(value.detach())
+
+    parts = list(map_chunks(part, rows, len(rows)))
+    each = zip(*(gradients for gradients, _ in parts), strict=True)
+    return [torch.stack(one).sum(0) for one in each], sum(value for _, value in parts)
+
+
+def dampen(
+    student: nn.Module,
+    forget: Importance,
+    data: Importance,
+    *,
+    alpha: float,
+    dampening: float,
+    callback: Callback,
+) -> nn.Module:
+    """Scale the weights of ``student`` where the forget importance is far the greater.
+
+        where I(D_f)_i > α I(D)_i:   θ_i ← θ_i · min(λ I(D)_i / I(D_f)_i, 1)
+
+    A weight that no record needs (0 against 0) is not selected. ``callback`` is called once, with
+    the mean loss of the forget records under the given model; on HALVE_LR it has restored the
+    student, and the same is done again with α doubled. The selected fraction is logged.
+    """
+    _refuse_zero_weights(student, forget)
+    while True:
+        facts = {"selection": alpha, "selected": _scale(student, forget, data, alpha, dampening)}
+        logger.info("dampening: weights selected", extra={"facts": facts})
+        if callback(student, forget.loss) is not Action.HALVE_LR:
+            return student
+        alpha *= 2
+
+
+def _refuse_zero_weights(student: nn.Module, forget: Importance) -> None:
+    """Where every weight that matters is 0, scaling changes nothing and the result would lie."""
+    weights = [weight for weight in student.parameters() if weight.requires_grad]
+    pairs = list(zip(weights, forget.weights, strict=True))
+    matter = any(bool((ours > 0).any()) for _, ours in pairs)
+    if matter and not any(bool(((ours > 0) & (weight != 0)).any()) for weight, ours in pairs):
+        raise InputError(
+            "weights that hold what the forget records need",
+            "weights that are all 0 where they matter, as in a new adapter",
+            "Let weights of the model itself move (trainable).",
+        )
+
+
+@torch.no_grad()
+def _scale(
+    student: nn.Module, forget: Importance, data: Importance, alpha: float, dampening: float
+) -> float:
+    """Scale the selected weights in place; returns the fraction of weights selected."""
+    weights = [weight for weight in student.parameters() if weight.requires_grad]
+    count = 0
+    for weight, ours, theirs in zip(weights, forget.weights, data.weights, strict=True):
+        selected = ours > alpha * theirs
+        factor = (dampening * theirs / ours).clamp(max=1)
+        weight.copy_(torch.where(selected, weight * factor, weight))
+        count += int(selected.sum())
+    return count / max(1, sum(weight.numel() for weight in weights))
+
+
+def alpha_at(strength: float, alpha: float) -> float:
+    """α / strength: more strength selects more weights, none at all selects none."""
+    return alpha / strength if strength else torch.inf
