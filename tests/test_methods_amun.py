@@ -1,13 +1,12 @@
-"""AMUN: the closest input in closed form and as in the authors' loop, and its steps by hand."""
+"""AMUN: the find_closest input in closed form and as in the authors' loop, and its steps by hand."""
 
 import pytest
 import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods.amun import amun
-from efface.methods.parts.closest import closest
-from efface.methods.parts.retained import together
+from efface.methods._records import join
+from efface.methods.amun import amun, find_closest
 from efface.task import frozen_teacher
 from efface.types import Records, Split
 
@@ -31,7 +30,7 @@ def test_the_closest_input_of_a_plane_is_the_first_step_beyond_it(gap):
     """The way is straight, in steps of a tenth of the radius; then in twice as long ones."""
     model, x, y = two_classes(gap)
     wide = {"low": torch.tensor(-0.5).double(), "high": torch.tensor(0.5).double()}
-    near = closest(frozen_teacher(model), Records(x, y, **wide), **SEARCH)
+    near = find_closest(frozen_teacher(model), Records(x, y, **wide), **SEARCH)
     length, radius = 0.0, 0.04
     while 5 * length <= gap:
         length += radius / 10
@@ -48,7 +47,7 @@ def test_a_record_that_flips_with_the_last_step_is_found():
     wide = {"low": torch.tensor(-0.5).double(), "high": torch.tensor(0.5).double()}
     taken = {steps: {"radius": 0.04, "steps": steps, "doublings": 0} for steps in (2, 3)}
     found = [
-        closest(frozen_teacher(model), Records(x, y, **wide), **taken[n]).found for n in (2, 3)
+        find_closest(frozen_teacher(model), Records(x, y, **wide), **taken[n]).found for n in (2, 3)
     ]
     assert [bool(one) for one in found] == [False, True]
 
@@ -57,12 +56,12 @@ def test_lengths_are_in_units_of_the_range_of_each_feature():
     """A feature that reaches ten times as far is moved ten times as far; one of no range never."""
     model, x, y = two_classes(0.5)
     spans = torch.tensor([1.0, 0.1]).double()
-    near = closest(frozen_teacher(model), Records(x, y, low=-spans, high=spans), **SEARCH)
+    near = find_closest(frozen_teacher(model), Records(x, y, low=-spans, high=spans), **SEARCH)
     way = torch.tensor([3.0, 4.0]).double() * (2 * spans) ** 2
     assert torch.allclose(near.x / near.x.norm(), way / way.norm())
     assert near.length.item() == pytest.approx((near.x / (2 * spans)).norm().item())
     flat = torch.tensor([1.0, 0.0]).double()
-    near = closest(frozen_teacher(model), Records(x, y, low=-flat, high=flat), **SEARCH)
+    near = find_closest(frozen_teacher(model), Records(x, y, low=-flat, high=flat), **SEARCH)
     assert near.x[0, 1] == 0
     assert near.found.all()
 
@@ -70,7 +69,9 @@ def test_lengths_are_in_units_of_the_range_of_each_feature():
 def test_it_stays_within_the_bounds_and_says_when_nothing_is_found():
     """The plane lies outside of what an input can be."""
     model, x, y = two_classes(4.0)
-    near = closest(frozen_teacher(model), Records(x, y, low=x[0] - 0.5, high=x[0] + 0.5), **SEARCH)
+    near = find_closest(
+        frozen_teacher(model), Records(x, y, low=x[0] - 0.5, high=x[0] + 0.5), **SEARCH
+    )
     assert near.x.abs().max() <= 0.5
     assert not near.found.any()
 
@@ -95,7 +96,7 @@ def authors_loop(model, x, y):
 def test_the_attack_is_that_of_the_authors_on_a_net(tiny_net, digits):
     """In pixels there, in the model's own space here; one record is wrong from the start."""
     records = digits.take(range(300, 330))
-    near = closest(frozen_teacher(tiny_net), records, **SEARCH)
+    near = find_closest(frozen_teacher(tiny_net), records, **SEARCH)
     assert near.found.all()
     assert (near.length == 0).any()
     for row in range(len(records)):
@@ -122,10 +123,10 @@ def test_equals_the_steps_by_hand(with_forget):
     settings = {"learning_rate": RATE / 2, "strength": 2.0, "weight_decay": DECAY}
     settings |= {"with_forget": with_forget, "decay_every": 2, "epochs": 5}
     result = amun(model, Split(forget), **settings)
-    near = closest(frozen_teacher(model), forget, **SEARCH)
+    near = find_closest(frozen_teacher(model), forget, **SEARCH)
     assert (near.y != forget.y).all()
     taught = Records(near.x, near.y)
-    taught = together(taught, forget) if with_forget else taught
+    taught = join(taught, forget) if with_forget else taught
     weights, speed = model.weight.detach(), 0
     for epoch in range(5):
         wrong = torch.softmax(taught.x @ weights.T, 1) - nn.functional.one_hot(taught.y, 3)
@@ -156,7 +157,7 @@ def test_what_is_not_found_is_not_taught():
     """A label that nobody was led to would be a label of the record's own class."""
     model, forget = linear()
     settings = {"with_forget": False, "doublings": 0, "radius": 0.1}
-    near = closest(frozen_teacher(model), forget, radius=0.1, steps=50, doublings=0)
+    near = find_closest(frozen_teacher(model), forget, radius=0.1, steps=50, doublings=0)
     rows = near.found.nonzero()[:, 0]
     assert 0 < len(rows) < len(forget)
     expected = amun(model, Split(forget.take(rows)), **settings)

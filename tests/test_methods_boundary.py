@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods.boundary_expand import boundary_expand
+from efface.methods._attacks import clamp, input_gradient, sign_step
+from efface.methods.boundary_expand import Widened, boundary_expand
 from efface.methods.boundary_shrink import boundary_shrink
-from efface.methods.parts.adversarial import input_gradient, signed, within
-from efface.methods.parts.widened import Widened
 from efface.types import Action, Records, Split
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -36,7 +35,7 @@ def moved_by_hand(weights, record, bound):
 def test_shrink_moves_each_feature_by_its_own_range_and_no_further_than_its_bounds():
     """One feature ends a quarter of its own range away, the other at its bound."""
     weights = linear().weight.detach()
-    moved = within(signed(GOES, input_gradient(linear(), GOES), 0.25), GOES)
+    moved = clamp(sign_step(GOES, input_gradient(linear(), GOES), 0.25), GOES)
     near(moved[0], moved_by_hand(weights, GOES, 0.25))
     near(moved, torch.stack([GOES.x[0, 0] - 0.25 * 2, LOW[1]])[None])
 
@@ -44,9 +43,9 @@ def test_shrink_moves_each_feature_by_its_own_range_and_no_further_than_its_boun
 def test_a_reach_around_the_inputs_is_kept_too():
     """What an attack of several steps needs: the clamp is around where it began."""
     far = GOES.x + torch.tensor([[0.3, -3.0]]).double()
-    near(within(far, GOES, 0.1), GOES.x + 0.1 * (HIGH - LOW) * torch.tensor([1.0, -1.0]).double())
+    near(clamp(far, GOES, 0.1), GOES.x + 0.1 * (HIGH - LOW) * torch.tensor([1.0, -1.0]).double())
     near(
-        within(far + 100, GOES, 0.5),
+        clamp(far + 100, GOES, 0.5),
         torch.stack([HIGH[0], GOES.x[0, 1] + 0.5 * (HIGH - LOW)[1]])[None],
     )
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods.emmn import APART, emmn
-from efface.methods.parts.noise_images import made_from_noise
+from efface.methods._attacks import optimize_noise
+from efface.methods.emmn import SEED_OFFSET, emmn
 from efface.task import frozen_teacher, multiclass
 from efface.types import Action, Records, Split
 
@@ -30,7 +30,7 @@ def noise(model, labels, sign, penalty, steps, seed):
     """Inputs as the test of UNSIR holds their making to the loop by hand."""
     told = {"adapter": multiclass, "sign": sign, "penalty": penalty, "rate": 0.1, "steps": steps}
     like = Records(torch.zeros(1, 4).double(), torch.tensor([0]))
-    return made_from_noise(frozen_teacher(model), like, torch.tensor(labels), **told, seed=seed).x
+    return optimize_noise(frozen_teacher(model), like, torch.tensor(labels), **told, seed=seed).x
 
 
 def first_step(weights, x, y, rate):
@@ -48,7 +48,7 @@ def test_impair_and_repair_are_the_steps_by_hand(repair_epochs):
     settings = {"learning_rate": RATE, "strength": 2.0, "seed": SEED}
     result = emmn(model, split, **counts, **passes, **settings)
     gone = noise(model, [1] * 3, -1.0, 0.1, 4, SEED)
-    kept = noise(model, [0, 0, 0, 2, 2, 2], 1.0, 0.0, 5, SEED + APART)
+    kept = noise(model, [0, 0, 0, 2, 2, 2], 1.0, 0.0, 5, SEED + SEED_OFFSET)
     x = torch.cat([gone, gone, kept, kept])
     y = torch.tensor([1] * 6 + [0, 0, 0, 2, 2, 2] * 2)
     expected = first_step(model.weight.detach(), x, y, 2 * RATE)
@@ -82,11 +82,11 @@ def test_the_form_of_the_later_comparison_is_a_loop_of_adam(tiny_net, digits):
     labels = torch.tensor(others).repeat_interleave(3)
     model = copy.deepcopy(tiny_net).double()  # a gradient of rounding alone is a step of Adam
     teacher = frozen_teacher(model)
-    gone = made_from_noise(
+    gone = optimize_noise(
         teacher, digits, torch.tensor([4] * 3), **told, sign=-1.0, penalty=0.1, steps=25, seed=0
     )
-    kept = made_from_noise(
-        teacher, digits, labels, **told, sign=1.0, penalty=0.0, steps=30, seed=APART
+    kept = optimize_noise(
+        teacher, digits, labels, **told, sign=1.0, penalty=0.0, steps=30, seed=SEED_OFFSET
     )
     x, y = torch.cat([gone.x, kept.x]), torch.cat([gone.y, kept.y])
     student = copy.deepcopy(model).train()
@@ -107,10 +107,10 @@ def test_noise_is_taken_for_what_stays_and_not_for_what_goes(tiny_net, digits):
     """What the whole method rests on, in the settings of the comparison."""
     told = {"adapter": multiclass, "rate": 0.1, "seed": 0}
     labels = torch.arange(10).repeat_interleave(4)
-    kept = made_from_noise(
+    kept = optimize_noise(
         frozen_teacher(tiny_net), digits, labels, **told, sign=1.0, penalty=0.0, steps=30
     )
-    gone = made_from_noise(
+    gone = optimize_noise(
         frozen_teacher(tiny_net), digits, labels, **told, sign=-1.0, penalty=0.1, steps=25
     )
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_both_kinds_of_noise_begin_elsewhere():
     """From the same start a class that stays would be impaired with the one that goes."""
     model = linear()
     gone = noise(model, [1] * 3, -1.0, 0.1, 0, SEED)
-    kept = noise(model, [0] * 3, 1.0, 0.0, 0, SEED + APART)
+    kept = noise(model, [0] * 3, 1.0, 0.0, 0, SEED + SEED_OFFSET)
     assert ((gone - kept).abs() > 1e-3).all()
 
 

@@ -8,11 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from efface.errors import InputError
-from efface.methods.gkt import gkt
-from efface.methods.parts.attention import attended
-from efface.methods.parts.generator import generator_for
-from efface.methods.parts.neighbours import normals
-from efface.methods.parts.untrained import from_fresh
+from efface.methods._perturb import normals
+from efface.methods.gkt import attention_maps, gkt, make_generator, restore_fresh
 from efface.types import Action, Records, Split
 
 GONE, COUNT = 2, 16
@@ -55,7 +52,7 @@ def looks(model, x):
 
 def by_hand(teacher, student, *, rounds, beta, epsilon, training_mode):
     """The authors' loop from its description: one step of the generator, ten of the student."""
-    generator = generator_for((1, 8, 8), latent=128, seed=1)
+    generator = make_generator((1, 8, 8), latent=128, seed=1)
     making = torch.optim.Adam(generator.parameters(), lr=1e-3)
     learning = torch.optim.Adam(student.parameters(), lr=2e-3)
     student.train(training_mode)
@@ -132,7 +129,7 @@ def test_a_gate_that_is_shut_teaches_nothing_and_an_open_one_everything(threshol
 def test_each_class_that_leaves_is_kept_back():
     """With all classes but one leaving, an input must be of that one beyond the threshold."""
     model, told = given(), {"rounds": 1, "batch_size": 64, "generator_steps": 0}
-    x = generator_for((1, 8, 8), latent=128, seed=0)(
+    x = make_generator((1, 8, 8), latent=128, seed=0)(
         normals([f"drawn {row}" for row in range(64)], (128,), seed=0, step=0)
     )
     p = model(x.double()).softmax(1)
@@ -182,7 +179,7 @@ def test_a_first_step_that_is_taken_back_leads_to_the_untrained_net():
             student.load_state_dict(knowing)
         return verdict
 
-    callback = from_fresh(student, guard)
+    callback = restore_fresh(student, guard)
     for verdict, state in (
         (Action.HALVE_LR, net(1).state_dict()),
         (Action.CONTINUE, net(1).state_dict()),
@@ -214,7 +211,7 @@ def test_a_generator_makes_inputs_of_any_form(shape, random_state_kept):
     """Weights by the seed; for 32 pixels the authors' own sizes."""
     z = torch.randn(4, 128)
     with random_state_kept():
-        one, two, other = (generator_for(shape, latent=128, seed=seed) for seed in (0, 0, 1))
+        one, two, other = (make_generator(shape, latent=128, seed=seed) for seed in (0, 0, 1))
     assert one(z).shape == (4, *shape)
     assert torch.equal(one[0].weight, two[0].weight)
     assert not torch.equal(one[0].weight, other[0].weight)
@@ -226,7 +223,7 @@ def test_a_generator_makes_inputs_of_any_form(shape, random_state_kept):
 def test_attention_is_a_row_of_length_1_and_leaves_no_hook():
     """Also where the next layer changes the answer in place, with gradients."""
     model, x = net(1), torch.randn(2, 1, 8, 8, dtype=torch.float64)
-    with attended(model) as found:
+    with attention_maps(model) as found:
         model(x)
     assert list(found) == ["0", "2"]
     for own, wanted in zip(found.values(), looks(model, x), strict=True):

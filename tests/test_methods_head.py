@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods.parts.head import features_of, head_of, refuse_frozen
+from efface.methods._head import embed, find_head, refuse_frozen
 from efface.task import multiclass, multilabel, outputs
 from efface.types import Records
 
@@ -24,8 +24,8 @@ def test_the_features_times_the_head_are_the_outputs(make, digits):
     """What a change of the head does to the outputs can then be said without the model."""
     model, some = make(), digits.take(range(30))
     given = Given(model)
-    features = features_of(model, some, batch_size=7)
-    head = head_of(model)
+    features = embed(model, some, batch_size=7)
+    head = find_head(model)
     assert features.x.shape == (30, head.in_features)
     assert features.ids == some.ids
     assert not features.x.requires_grad
@@ -36,14 +36,14 @@ def test_the_features_times_the_head_are_the_outputs(make, digits):
 def test_the_head_is_the_last_of_several_linear_layers():
     """A hidden layer of the same size is not meant."""
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Dropout(0.5))
-    assert head_of(model) is model[2]
+    assert find_head(model) is model[2]
 
 
 def test_one_unit_is_two_classes():
     """A single sigmoid unit z answers (0, z), in the head as in the model."""
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
     records = Records(torch.randn(5, 4), torch.tensor([0, 1, 0, 1, 1]))
-    features = features_of(model, records)
+    features = embed(model, records)
     expected = multiclass.outputs(model, records.x)
     torch.testing.assert_close(multiclass.outputs(model[2], features.x), expected)
     assert expected.shape == (5, 2)
@@ -53,7 +53,7 @@ def test_no_records_have_no_features():
     """A request of nothing is no error."""
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     none = Records(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-    assert features_of(model, none).x.shape == (0, 3)
+    assert embed(model, none).x.shape == (0, 3)
 
 
 def _tied() -> nn.Module:
@@ -96,7 +96,7 @@ def test_a_net_without_a_head_is_refused_in_words(kind):
     model, words = WITHOUT[kind]
     records = Records(torch.randn(5, 4), torch.zeros(5, 3, dtype=torch.int64), task=multilabel)
     with pytest.raises(InputError) as error:
-        features_of(model, records)
+        embed(model, records)
     assert str(error.value) == f"{words} {ANOTHER}"
 
 
@@ -113,7 +113,7 @@ def test_a_head_that_is_not_called_is_refused_in_words():
 
     records = Records(torch.randn(5, 4), torch.arange(5) % 3)
     with pytest.raises(InputError) as error:
-        features_of(Unused(), replace(records, task=multiclass))
+        embed(Unused(), replace(records, task=multiclass))
     assert str(error.value) == (
         "Wanted a last linear layer that each record goes through once. Got 0 calls of it. "
         + ANOTHER

@@ -8,12 +8,9 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods.jit import jit, jit_loss
-from efface.methods.parts.hiding import lowered
-from efface.methods.parts.holding import FAR, Hold
-from efface.methods.parts.natural import natural, perturbed
-from efface.methods.parts.neighbours import normals
-from efface.methods.parts.reach import sigma_where
+from efface.methods._perturb import add_noise, natural_spectrum, normals
+from efface.methods._unseen import lower_logits, search_sigma
+from efface.methods.jit import REGULARISER_DRAWS, Regulariser, jit, jit_loss
 from efface.task import frozen_teacher
 from efface.types import Records, Split, record_key
 from efface.unlearn import capture_facts
@@ -32,7 +29,7 @@ def test_the_loss_is_the_formula_by_hand():
     teacher, student = nn.Linear(4, 2).double(), nn.Linear(4, 2).double()
     teacher.requires_grad_(requires_grad=False)
     loss = jit_loss(
-        teacher, Split(records), sigma=sigma, perturbations=2, hold=Hold(weight), seed=5
+        teacher, Split(records), sigma=sigma, perturbations=2, hold=Regulariser(weight), seed=5
     )
     found = loss(student, records, step)
 
@@ -51,7 +48,7 @@ def test_the_loss_is_the_formula_by_hand():
             scales.append(distance * length)
         expected = sum(terms) / 2
         if (record_key(identity) + step) % 4 == 0:
-            far = neighbours(FAR + step)[row]
+            far = neighbours(REGULARISER_DRAWS + step)[row]
             moved = (student(far) - teacher(far)).square().sum()
             expected = expected + 4 * weight * moved / (sum(scales) / 2)
         assert float(found[row].detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
@@ -61,7 +58,7 @@ def test_the_loss_is_the_formula_by_hand():
 def test_gradients_are_those_of_the_formula_with_its_scale_held_still():
     """Central differences of the loss, where d ‖ξ‖ in the second term is a constant."""
     records, teacher, student = _records(), nn.Linear(4, 2).double(), nn.Linear(4, 2).double()
-    loss = jit_loss(frozen_teacher(teacher), Split(records), sigma=0.1, hold=Hold(0.0))
+    loss = jit_loss(frozen_teacher(teacher), Split(records), sigma=0.1, hold=Regulariser(0.0))
     loss(student, records, 0).sum().backward()
     with torch.no_grad():
         values = []
@@ -95,7 +92,7 @@ def test_no_noise_is_refused():
 def test_where_the_search_for_sigma_begins_hardly_matters(tiny_net, digits):
     """Three orders of magnitude apart, within the 9 % that the search is fine."""
     found = [
-        sigma_where(frozen_teacher(tiny_net), digits, 0.3, start=start, seed=0)
+        search_sigma(frozen_teacher(tiny_net), digits, 0.3, start=start, seed=0)
         for start in (0.003, 0.1, 3.0)
     ]
     sigmas, shares = zip(*found, strict=True)
@@ -111,7 +108,7 @@ def test_sigma_is_where_neighbours_cross_a_known_boundary():
     )  # fmt: skip
     net = nn.Linear(1, 2, bias=False)
     net.weight.data = torch.tensor([[0.0], [1.0]])
-    sigma, _ = sigma_where(frozen_teacher(net), records, 0.7, start=0.15, seed=0)
+    sigma, _ = search_sigma(frozen_teacher(net), records, 0.7, start=0.15, seed=0)
     deviation = 200 * sigma
     kept = 0.5 * (1 + math.erf(1 / deviation / math.sqrt(2)))
     assert kept == pytest.approx(0.7, abs=0.04)
@@ -125,7 +122,7 @@ def test_a_share_of_all_neighbours_is_where_the_first_one_changes():
         model.bias.zero_()
     records = Records(torch.full((100, 1), 0.2), torch.zeros(100, dtype=torch.int64),
                       low=torch.tensor(-1.0), high=torch.tensor(1.0))  # fmt: skip
-    found = [sigma_where(model, records, 1.0, start=start, seed=0) for start in (0.01, 1.0)]
+    found = [search_sigma(model, records, 1.0, start=start, seed=0) for start in (0.01, 1.0)]
     assert all(sigma < 0.1 and kept > 0.9 for sigma, kept in found)
 
 
@@ -133,14 +130,14 @@ def test_a_neighbourhood_without_an_end_leaves_the_search_where_it_began():
     """A net that answers everything alike has no σ at which answers change."""
     net = nn.Linear(4, 2)
     net.weight.data.zero_()
-    found = sigma_where(frozen_teacher(net), _records(dtype=torch.float32), 0.5, start=0.2, seed=0)
+    found = search_sigma(frozen_teacher(net), _records(dtype=torch.float32), 0.5, start=0.2, seed=0)
     assert found == (0.2, 1.0)
 
 
 def test_natural_noise_has_the_spectrum_of_photographs_and_deviation_1():
     """Power falls as one over the square of the frequency; each pixel's variance is 1."""
     white = normals([str(i) for i in range(400)], (3, 16, 16), seed=0, step=0)
-    noise = natural(white)
+    noise = natural_spectrum(white)
     assert float(noise.std()) == pytest.approx(1.0, abs=0.02)
     power = torch.fft.fft2(noise).abs().square().mean((0, 1))
     assert float(power[0, 1] / power[0, 4]) == pytest.approx(16, rel=0.1)
@@ -150,7 +147,7 @@ def test_natural_noise_has_the_spectrum_of_photographs_and_deviation_1():
 def test_noise_on_what_is_no_image_is_white():
     """Numbers in a table have no neighbours in space."""
     records = _records(dtype=torch.float32)
-    noise = (perturbed(records, 0.01, seed=0, step=0).x - records.x) / 0.01
+    noise = (add_noise(records, 0.01, seed=0, step=0, natural=True).x - records.x) / 0.01
     inside = normals(records.ids, (4,), seed=0, step=0) * (records.high - records.low)
     closest = (noise - inside).abs() < 1e-3  # but for those that the bounds cut
     assert closest.float().mean() > 0.8
@@ -200,7 +197,7 @@ def test_a_class_that_leaves_is_as_low_as_the_lowest_and_a_wrong_label_as_the_me
     x = torch.tensor([[1.0, -1.0, 0.5, 2.0]], dtype=torch.float64)
     record = Records(x, torch.tensor([2]), low=torch.tensor(-9.0), high=torch.tensor(9.0))
     split = Split(record, forget_classes=forget_classes)
-    loss = jit_loss(teacher, split, sigma=0.01, mislabelled=mislabelled, hold=Hold(0.0))
+    loss = jit_loss(teacher, split, sigma=0.01, mislabelled=mislabelled, hold=Regulariser(0.0))
     noise = 0.18 * normals(record.ids, (4,), seed=0, step=0).double()
     target = teacher(x + noise)[0].detach()
     others = [float(target[k]) for k in range(3) if k not in hidden]
@@ -215,7 +212,7 @@ def test_of_two_classes_the_hidden_one_is_as_far_below_the_other_as_it_was_above
     answer = torch.tensor([[1.0, 4.0], [1.0, -2.0], [1.0, 4.0]])
     gone = torch.tensor([[False, True], [False, True], [True, True]])
     for wrong in (False, True):
-        found = lowered(answer, gone, wrong=wrong)
+        found = lower_logits(answer, gone, wrong=wrong)
         assert found.tolist() == [[1.0, -2.0], [1.0, -2.0], [1.0, 4.0]]
 
 
@@ -237,7 +234,9 @@ def test_a_neighbour_answered_as_the_class_that_leaves_is_not_held():
         teacher.bias.copy_(torch.tensor([0.0, 100.0, 0.0]))
     records = _records()
     few, many = (
-        jit_loss(frozen_teacher(teacher), Split(records, forget_classes=(1,)), hold=Hold(weight))
+        jit_loss(
+            frozen_teacher(teacher), Split(records, forget_classes=(1,)), hold=Regulariser(weight)
+        )
         for weight in (0.0, 50.0)
     )
     assert torch.equal(few(student, records, 3), many(student, records, 3))

@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from efface.methods.jit import jit, jit_loss
-from efface.methods.parts.holding import FAR, Hold, hold_for
-from efface.methods.parts.natural import perturbed
-from efface.methods.parts.neighbours import normals
-from efface.methods.parts.unseen import way_to
+from efface.methods._perturb import add_noise, normals
+from efface.methods._unseen import progress_towards
+from efface.methods.jit import REGULARISER_DRAWS, Regulariser, jit, jit_loss, regulariser_for
 from efface.types import Records, Split, no_callback
 from efface.unlearn import capture_facts
 
@@ -24,17 +22,19 @@ def _records(n: int = 8, dtype: torch.dtype = torch.float64) -> Records:
 
 def test_copies_of_a_held_record_are_a_mean_over_its_neighbours():
     """The tenth to twelfth neighbour: at σ times 4, 2 and 4, each with noise of its own."""
-    record, step, hold = _records(1), 3, Hold(1.7, every=1, copies=3, reach=(2.0, 4.0))
+    record, step, hold = _records(1), 3, Regulariser(1.7, every=1, copies=3, reach=(2.0, 4.0))
     teacher, student = nn.Linear(4, 2).double(), nn.Linear(4, 2).double()
     free, held = (
         jit_loss(teacher, Split(record), sigma=0.02, hold=h, seed=5)(student, record, step)
-        for h in (Hold(0.0), hold)
+        for h in (Regulariser(0.0), hold)
     )
     moved = []
     for copy_, scale in enumerate((4.0, 2.0, 4.0)):
-        far = perturbed(record, 0.02 * scale, seed=5, step=FAR + 3 * step + copy_).x
+        far = add_noise(
+            record, 0.02 * scale, seed=5, step=REGULARISER_DRAWS + 3 * step + copy_, natural=True
+        ).x
         moved.append((student(far) - teacher(far)).square().sum())
-    near = perturbed(record, 0.02, seed=5, step=0).x
+    near = add_noise(record, 0.02, seed=5, step=0, natural=True).x
     scale = (student(record.x) - teacher(near)).norm() * (record.x - near).norm()
     expected = free + 1.7 * sum(moved) / 3 / scale
     assert float(held.detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
@@ -43,7 +43,7 @@ def test_copies_of_a_held_record_are_a_mean_over_its_neighbours():
 @pytest.mark.parametrize("records", range(1, 17))
 def test_of_few_records_each_is_held_at_about_32_neighbours_together(records):
     """With weights that sum to that of all records, over steps at each of the distances."""
-    hold = hold_for(records)
+    hold = regulariser_for(records)
     assert hold.every == 1
     assert 17 <= records * hold.copies <= 32
     assert records * hold.copies * hold.share == records
@@ -52,7 +52,10 @@ def test_of_few_records_each_is_held_at_about_32_neighbours_together(records):
     for step in range(8):
         around = hold.around(rows, 1e-3, seed=0, step=step)
         sizes += [
-            float((x - record.x[0]).norm() / normals(record.ids, (4,), seed=0, step=FAR + n).norm())
+            float(
+                (x - record.x[0]).norm()
+                / normals(record.ids, (4,), seed=0, step=REGULARISER_DRAWS + n).norm()
+            )
             for n, x in enumerate(around.x, step * hold.copies)
         ]
     assert {round(size / 1.998, 3) for size in sizes} == {2.0, 4.0, 8.0, 16.0}
@@ -128,7 +131,7 @@ def test_of_wrong_labels_the_way_is_measured_in_log_odds():
         net.bias.data = torch.tensor([0.0, logit], dtype=torch.float64)
     goal = torch.tensor([[0.0, -14.0]], dtype=torch.float64)
     ways = [
-        way_to(*nets, record, target=lambda batch: goal, mislabelled=wrong)()  # noqa: ARG005
+        progress_towards(*nets, record, target=lambda batch: goal, mislabelled=wrong)()  # noqa: ARG005
         for wrong in (True, False)
     ]
     assert ways[0] == pytest.approx(0.5)

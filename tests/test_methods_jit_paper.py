@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
+from efface.methods._perturb import normals
 from efface.methods.jit_paper import jit_paper, jit_paper_loss
-from efface.methods.parts.neighbours import normals
 from efface.types import Action, Records, Split
 
 SIGMA, RATE, SEED = 0.7, 0.05, 3

@@ -5,10 +5,9 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods.l2ul import l2ul
-from efface.methods.parts.neighbours import uniforms
-from efface.methods.parts.relabelled import other_class
-from efface.methods.parts.targeted import targeted
+from efface.methods._perturb import uniforms
+from efface.methods.l2ul import attack_targets, l2ul
+from efface.methods.random_labels import other_class
 from efface.task import frozen_teacher
 from efface.types import Records, Split
 
@@ -29,7 +28,7 @@ def test_the_attack_is_that_of_its_description(tiny_net, digits):
     """From a random place in the ball down the loss of another class; a record at a time."""
     records, low, high = digits.take(range(6)), digits.low, digits.high
     settings = {"radius": 1.5, "step": 0.1, "steps": 7}
-    near = targeted(frozen_teacher(tiny_net), records, count=3, seed=SEED, **settings)
+    near = attack_targets(frozen_teacher(tiny_net), records, count=3, seed=SEED, **settings)
     for row, number in [(0, 0), (5, 0), (3, 2)]:
         one = records.take([row])
         y = other_class(one.ids, one.y, 10, seed=SEED, step=number)
@@ -52,7 +51,9 @@ def test_the_attack_is_that_of_its_description(tiny_net, digits):
 def test_the_inputs_of_a_record_come_in_turn():
     """Numbers 2, 3, 0 and 1 of four, for each of the records that are asked for."""
     model, forget = linear()
-    near = targeted(frozen_teacher(model), forget, count=4, radius=1.0, step=0.1, steps=1, seed=0)
+    near = attack_targets(
+        frozen_teacher(model), forget, count=4, radius=1.0, step=0.1, steps=1, seed=0
+    )
     x, y = near.of(("2", "0"), 2, 4)
     assert torch.equal(x, torch.cat([near.x[2][[2, 3, 0, 1]], near.x[0][[2, 3, 0, 1]]]))
     assert torch.equal(y, torch.cat([near.y[2][[2, 3, 0, 1]], near.y[0][[2, 3, 0, 1]]]))
@@ -66,7 +67,7 @@ def test_equals_the_steps_by_hand():
     attack = {"radius": 0.5, "seed": SEED}
     told = {"adversarials": 3, "adversarials_per_step": 2, "attack_steps": 4, "steps": 3}
     result = l2ul(model, Split(forget), **settings, **attack, **told)
-    near = targeted(frozen_teacher(model), forget, count=3, step=0.1, steps=4, **attack)
+    near = attack_targets(frozen_teacher(model), forget, count=3, step=0.1, steps=4, **attack)
     weights = start = model.weight.detach()
     lengths = forget.x @ start.T
     matters = ((lengths / lengths.norm(dim=1, keepdim=True)).T @ forget.x / len(forget)).abs()

@@ -8,7 +8,7 @@ from torch import nn
 
 from efface.errors import InputError
 from efface.methods.mu_mis import mu_mis, mu_mis_loss
-from efface.methods.parts.relabelled import other_class
+from efface.methods.random_labels import other_class
 from efface.runtime import PassCounter
 from efface.types import Action, Records, Split
 

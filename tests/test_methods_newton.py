@@ -5,8 +5,13 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods.parts.newton import Curvature, bends_of, newton_step, psd_fit, told_by
-from efface.methods.source_free_newton import source_free_newton
+from efface.methods.source_free_newton import (
+    Curvature,
+    fit_psd,
+    max_directions,
+    output_curvature,
+    source_free_newton,
+)
 from efface.task import multiclass, multilabel, regression
 from efface.types import Action, Records, Split
 
@@ -65,7 +70,7 @@ def test_with_the_true_hessian_one_step_is_retraining(outputs, ridge):
     hessian = Curvature(
         torch.eye(outputs, dtype=torch.float64) / outputs, stay.T @ stay / len(stay), ridge
     )
-    step = newton_step(gradient, hessian, share=GONE / (ALL - GONE))
+    step = GONE / (ALL - GONE) * hessian.solve(gradient)
     torch.testing.assert_close(best + step, wanted, rtol=0, atol=1e-10)
     assert (best - wanted).norm() > 1e-3
 
@@ -109,7 +114,7 @@ def test_the_source_free_step_misses_what_the_docs_say():
 
 def test_the_perturbations_are_enough_and_fewer_are_not():
     """The fit of 8 directions has 36 entries, and takes no more directions than 72 losses tell."""
-    assert [told_by(m) for m in (1, 3, 72, 500, 1000)] == [1, 1, 8, 21, 31]
+    assert [max_directions(m) for m in (1, 3, 72, 500, 1000)] == [1, 1, 8, 21, 31]
 
 
 def test_the_fit_finds_a_form_and_cuts_off_what_is_below_0():
@@ -121,7 +126,7 @@ def test_the_fit_finds_a_form_and_cuts_off_what_is_below_0():
     given = turn @ torch.diag(torch.tensor([2.0, 0.5, -0.3]).double()) @ turn.T
     changes = 0.5 * (forms * given).sum((1, 2))
     cut = turn @ torch.diag(torch.tensor([2.0, 0.5, 0.0]).double()) @ turn.T
-    torch.testing.assert_close(psd_fit(forms, changes), cut, rtol=0, atol=1e-10)
+    torch.testing.assert_close(fit_psd(forms, changes), cut, rtol=0, atol=1e-10)
 
 
 def test_the_bends_of_cross_entropy_are_p_minus_its_square():
@@ -129,7 +134,7 @@ def test_the_bends_of_cross_entropy_are_p_minus_its_square():
     generator = torch.Generator().manual_seed(0)
     answers = torch.randn(9, 4, generator=generator, dtype=torch.float64)
     y = torch.arange(9) % 4
-    slopes, bends = bends_of(lambda z: multiclass.loss(z, y), answers)
+    slopes, bends = output_curvature(lambda z: multiclass.loss(z, y), answers)
     p = answers.softmax(1)
     by_hand = (torch.diag_embed(p) - p[:, :, None] * p[:, None]).mean(0)
     torch.testing.assert_close(slopes, p - nn.functional.one_hot(y, 4), rtol=0, atol=1e-12)

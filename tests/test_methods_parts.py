@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torchvision.transforms.v2 import functional as vision
 
-from efface.methods.parts.neighbours import normals, perspective, shift_and_flip, uniforms
+from efface.methods._perturb import normals, perspective, shift_and_flip, uniforms
 
 
 def _images(n: int = 4) -> torch.Tensor:

@@ -11,8 +11,7 @@ from torch import nn
 from efface.errors import InputError
 from efface.methods.amnesiac import amnesiac
 from efface.methods.mislabel import mislabel
-from efface.methods.parts.relabelled import any_class, other_class, relabelled, together
-from efface.methods.random_labels import random_labels
+from efface.methods.random_labels import join_unlabelled, random_labels, relabelled_loss
 from efface.methods.salun import salun
 from efface.task import logits
 from efface.types import Records, Split, no_callback
@@ -35,14 +34,14 @@ def test_labels_are_drawn_from_all_classes_and_from_all_others():
     """Uniform over many records; the own label is in the one draw and never in the other."""
     ids = [str(number) for number in range(6000)]
     own = torch.arange(6000) % 3
-    anything = any_class(ids, 3, seed=1, step=0)
+    anything = random_class(ids, 3, seed=1, step=0)
     another = other_class(ids, own, 3, seed=1)
     assert torch.bincount(anything, minlength=3).min() > 1850
     assert not bool((another == own).any())
     assert torch.bincount((another - own) % 3, minlength=3).tolist()[1:] == pytest.approx(
         [3000, 3000], abs=150
     )
-    assert not torch.equal(anything, any_class(ids, 3, seed=1, step=1))
+    assert not torch.equal(anything, random_class(ids, 3, seed=1, step=1))
     assert torch.equal(another[5:9], other_class(ids[5:9], own[5:9], 3, seed=1))
 
 
@@ -50,7 +49,7 @@ def test_random_labels_takes_four_steps_by_hand():
     """The forget record under a new draw each epoch, the other under its own label."""
     result = random_labels(linear(), Split(GOES, retain=STAYS), epochs=4, seed=1, **PLAIN)
     weights = linear().weight
-    labels = [int(any_class(GOES.ids, 3, seed=1, step=epoch)) for epoch in range(4)]
+    labels = [int(random_class(GOES.ids, 3, seed=1, step=epoch)) for epoch in range(4)]
     assert len(set(labels)) > 1
     for drawn in labels:
         weights = weights - RATE * (slope(weights, GOES, drawn) + slope(weights, STAYS)) / 2
@@ -60,7 +59,7 @@ def test_random_labels_takes_four_steps_by_hand():
 def test_random_labels_without_others_works_on_the_forget_records_alone():
     """The zero-shot form: one record, one draw, one step."""
     result = random_labels(linear(), Split(GOES), epochs=1, seed=4, **PLAIN)
-    drawn = int(any_class(GOES.ids, 3, seed=4, step=0))
+    drawn = int(random_class(GOES.ids, 3, seed=4, step=0))
     near(result.weight, linear().weight - RATE * slope(linear().weight, GOES, drawn))
 
 
@@ -68,7 +67,7 @@ def test_parts_that_are_both_numbered_from_0_stay_apart():
     """Ids that are row numbers name other records in each part."""
     x = torch.arange(4.0)[:, None]
     forget, retain = Records(x[:2], torch.tensor([5, 6])), Records(x[2:], torch.tensor([7, 8]))
-    both = together(forget, retain)
+    both = join_unlabelled(forget, retain)
     assert len(set(both.ids)) == 4
     assert both.y[2:].tolist() == [7, 8]
 
@@ -89,13 +88,13 @@ def test_salun_takes_its_step_by_hand():
     """The step of random labels where the mask is, nothing elsewhere."""
     start = linear().weight.detach()
     result = salun(linear(), Split(GOES), keep=0.5, epochs=1, seed=4, **PLAIN)
-    drawn = int(any_class(GOES.ids, 3, seed=4, step=0))
+    drawn = int(random_class(GOES.ids, 3, seed=4, step=0))
     sizes = slope(start, GOES).abs()
     mask = sizes >= sizes.flatten().sort(descending=True).values[2]
     near(result.weight, start - RATE * (mask * slope(start, GOES, drawn)))
 
 
-def test_salun_keeps_a_share_of_all_weights_together(tiny_net, parts):
+def test_salun_keeps_a_share_of_all_weights_join_unlabelled(tiny_net, parts):
     """Not of each layer; dead weights of gradient 0 must not widen the share."""
     settings = {"keep": 0.3, "epochs": 2, "learning_rate": 0.01, "batch_size": 16}
     result = salun(tiny_net, Split(parts[0], retain=parts[1]), **settings)
@@ -189,7 +188,7 @@ def test_an_id_that_looks_like_the_mark_of_what_goes_stays(digits):
         seen.extend(ids)
         return torch.zeros(len(ids), dtype=torch.int64)
 
-    loss = relabelled(draw)
-    both = together(digits.take([7]), stays)
+    loss = relabelled_loss(draw)
+    both = join_unlabelled(digits.take([7]), stays)
     loss(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), both, 0)
     assert seen == list(digits.take([7]).ids)

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from efface.errors import InputError
+from efface.methods._fisher import Importance, forget_and_data_importance, importance
 from efface.methods.assd import assd
 from efface.methods.lfssd import lfssd
-from efface.methods.parts.importance import Importance, importance, of_forget_and_whole
 from efface.methods.ssd import ssd
 from efface.task import trainable_copy
 from efface.trainable import merge_adapter, select_trainable
@@ -106,7 +106,7 @@ def test_assd_takes_the_percentile_that_the_counts_ask_for(tiny_net, digits):
     split = Split(digits.take(range(20)), retain=digits.take(range(20, 100)))
     student = trainable_copy(tiny_net)
     told = {"batch_size": 1024, "with_forget": False}
-    forget, others = of_forget_and_whole(
+    forget, others = forget_and_data_importance(
         student, split.forget, split.retain, loss=cross_entropy, **told
     )
     both = [torch.cat([one.flatten() for one in part.of]).double() for part in (forget, others)]
@@ -159,7 +159,7 @@ def test_both_passes_have_batches_of_one_size(digits, tiny_net, monkeypatch):
 
     monkeypatch.setattr("efface.methods.parts.importance.importance", noting)
     parts = digits.take(range(5)), digits.take(range(5, 42))
-    of_forget_and_whole(tiny_net, *parts, loss=cross_entropy, batch_size=128)
+    forget_and_data_importance(tiny_net, *parts, loss=cross_entropy, batch_size=128)
     assert seen[0] == [5]
     assert sum(seen[1]) == 42
     assert max(seen[1]) <= 5

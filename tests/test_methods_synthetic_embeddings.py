@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods.parts.embeddings import drawn_embeddings
-from efface.methods.synthetic_embeddings import _masked, synthetic_embeddings
+from efface.methods.synthetic_embeddings import draw_embeddings, mask_classes, synthetic_embeddings
 from efface.task import multiclass
 from efface.types import Records, Split
 
@@ -45,7 +44,7 @@ def test_epochs_are_the_steps_by_hand(forget_classes, epochs):
         strength=2.0,
         epochs=epochs,
     )
-    e = drawn_embeddings(model, 30, forget_classes=forget_classes, seed=SEED)
+    e = draw_embeddings(model, 30, forget_classes=forget_classes, seed=SEED)
     weights, bias = model.weight.detach().clone(), model.bias.detach().clone()
     p = torch.softmax(e.x @ weights.T + bias, 1)
     p[:, list(forget_classes)] = 0
@@ -62,15 +61,15 @@ def test_epochs_are_the_steps_by_hand(forget_classes, epochs):
 def test_each_class_has_its_draws_and_the_label_is_the_given_answer():
     """Standard normal numbers, as many of each class, drawn by the seed alone."""
     model = linear()
-    drawn = drawn_embeddings(model, 500, forget_classes=(GONE, 0), seed=1)
+    drawn = draw_embeddings(model, 500, forget_classes=(GONE, 0), seed=1)
     assert torch.bincount(drawn.y).tolist() == [500, 0, 500]
     assert model(drawn.x).argmax(1).equal(drawn.y)
-    assert drawn_embeddings(model, 500, forget_classes=(GONE, 0), seed=1).x.equal(drawn.x)
-    assert not drawn_embeddings(model, 500, forget_classes=(GONE, 0), seed=2).x.equal(drawn.x)
+    assert draw_embeddings(model, 500, forget_classes=(GONE, 0), seed=1).x.equal(drawn.x)
+    assert not draw_embeddings(model, 500, forget_classes=(GONE, 0), seed=2).x.equal(drawn.x)
     with torch.no_grad():
         model.weight.zero_()
         model.bias.copy_(torch.tensor([0.0, 0.0, 1.0, 0.0]))
-    alone = drawn_embeddings(model, 9_000, forget_classes=(GONE,), seed=1)
+    alone = draw_embeddings(model, 9_000, forget_classes=(GONE,), seed=1)
     assert len(alone) == 9_000
     assert float(alone.x.mean().abs()) < 0.02
     assert abs(float(alone.x.std()) - 1) < 0.02
@@ -92,10 +91,10 @@ def test_a_class_that_no_embedding_is_answered_with_is_refused():
 def test_a_layer_that_never_says_the_class_stands_still():
     """KL from what it answers already is 0, and so is its slope."""
     model = linear()
-    drawn = drawn_embeddings(model, 20, forget_classes=(GONE,), seed=0)
+    drawn = draw_embeddings(model, 20, forget_classes=(GONE,), seed=0)
     with torch.no_grad():
         model.weight[GONE], model.bias[GONE] = 0.0, -200.0
-    loss = _masked(model, (GONE,))(model, drawn, 0)
+    loss = mask_classes(model, (GONE,))(model, drawn, 0)
     assert float(loss.detach().abs().max()) < 1e-12
 
 

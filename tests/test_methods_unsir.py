@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods.parts.neighbours import normals
-from efface.methods.parts.noise_images import made_from_noise
-from efface.methods.parts.retained import sampled_of_each_class
+from efface.methods._attacks import optimize_noise
+from efface.methods._perturb import normals
+from efface.methods._records import sample_per_class
 from efface.methods.unsir import unsir
 from efface.task import frozen_teacher, multiclass
 from efface.types import Records, Split
@@ -45,7 +45,7 @@ def test_impair_and_repair_are_the_steps_by_hand(copies, noise_steps):
     result = unsir(model, split, **settings, learning_rate=RATE, strength=2.0, seed=SEED)
     told = {"adapter": multiclass, "sign": -1.0, "penalty": 0.1, "rate": 0.1, "steps": noise_steps}
     labels = torch.full((5,), GONE)
-    noise = made_from_noise(frozen_teacher(model), retain, labels, **told, seed=SEED).x
+    noise = optimize_noise(frozen_teacher(model), retain, labels, **told, seed=SEED).x
     x = torch.cat([retain.x, *[noise] * copies])
     y = torch.cat([retain.y, torch.full((5 * copies,), GONE)])
     impaired = first_step(model.weight.detach(), x, y, 2 * RATE)
@@ -59,7 +59,7 @@ def test_noise_is_made_as_by_the_loop_by_hand(sign):
     model, retain = linear()
     labels = torch.tensor([0, 1, 2, 2, 2])
     told = {"adapter": multiclass, "sign": sign, "penalty": 0.1, "rate": 0.1, "steps": 7}
-    made = made_from_noise(frozen_teacher(model), retain, labels, **told, seed=SEED)
+    made = optimize_noise(frozen_teacher(model), retain, labels, **told, seed=SEED)
     x = normals(made.ids, (4,), seed=SEED, step=0).requires_grad_()
     begun, optimizer = x.detach().clone(), torch.optim.Adam([x], lr=0.1)
     weights = model.weight.detach()
@@ -75,13 +75,13 @@ def test_noise_is_made_as_by_the_loop_by_hand(sign):
 
 def test_samples_are_of_each_class_that_stays_and_of_no_other(digits):
     """500 of each class in the paper's comparison; a class of fewer gives all that it has."""
-    some = sampled_of_each_class(digits, 7, seed=1, forget_classes=(4,))
+    some = sample_per_class(digits, 7, seed=1, forget_classes=(4,))
     counts = torch.bincount(some.y, minlength=10)
     assert counts.tolist() == [7, 7, 7, 7, 0, 7, 7, 7, 7, 7]
     backwards = digits.take(range(len(digits) - 1, -1, -1))
-    other = sampled_of_each_class(backwards, 7, seed=1, forget_classes=(4,))
+    other = sample_per_class(backwards, 7, seed=1, forget_classes=(4,))
     assert set(some.ids) == set(other.ids)
-    assert set(some.ids) != set(sampled_of_each_class(digits, 7, seed=2, forget_classes=(4,)).ids)
+    assert set(some.ids) != set(sample_per_class(digits, 7, seed=2, forget_classes=(4,)).ids)
 
 
 def test_many_labels_have_no_class_to_lose():

@@ -108,7 +108,7 @@ def main(store: str) -> None:
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "rounds": ROUNDS,
-        "batch_size": PER_STEP,
+        "records_per_step": PER_STEP,
         "images": ROUNDS * 11 * PER_STEP,
         "given": accuracies(model, unseen, split.forget_classes[0]),
         "retrained": target,

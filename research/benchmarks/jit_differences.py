@@ -220,7 +220,7 @@ def cells(
     """The reference, checked against the method itself, then each difference."""
     base, forget = Form(rate), request.parts[0]
     reference = unlearned(request.model, forget, base, seed=request.seed)
-    same = {"sigma": base.sigma, "learning_rate": rate, "records_per_step": BATCH}
+    same = {"sigma": base.sigma, "learning_rate": rate, "batch_size": BATCH}
     method = jit_reference(request.model, Split(forget), seed=request.seed, **same)
     target = moved(request.model, reference)
     assert torch.equal(target, moved(request.model, method)), "the loop is not jit_reference"

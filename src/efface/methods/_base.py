@@ -201,14 +201,13 @@ class _Registry(MutableMapping[str, Method]):
         try:
             target = point.load()
             method = getattr(target, "method", target)
-            fault = self._fault(point.name, method)
+            if not (fault := self._fault(point.name, method)):
+                self._methods[point.name] = method
         except Exception as error:  # noqa: BLE001  # whatever another's module does on import
-            method, fault = None, f"{type(error).__name__}: {error}"
+            fault = f"{type(error).__name__}: {error}"
         if fault:
             text = f"the method {point.name!r} of {point.value} is omitted: {fault}"
             warnings.warn(text, stacklevel=5)
-        else:
-            self._methods[point.name] = method
 
     def _fault(self, name: str, method: object) -> str | None:
         """Why it cannot join; None when it can."""

@@ -82,15 +82,13 @@ def emmn(
     like = without_labels(split.forget, task_of(split.forget))
     others = [one for one in range(_classes(teacher, like)) if one not in split.forget_classes]
 
-    def noise(classes: list[int], **how: float) -> Records:
+    def noise(classes: list[int], sign: float, penalty: float, steps: int, seed: int) -> Records:
         labels = torch.tensor(classes, dtype=torch.int64).repeat_interleave(noise_per_class)
-        made = optimize_noise(teacher, like, labels, learning_rate=NOISE_RATE, **how)
-        return repeat(made, copies)
+        how = {"sign": sign, "penalty": penalty, "learning_rate": NOISE_RATE}
+        return repeat(optimize_noise(teacher, like, labels, **how, steps=steps, seed=seed), copies)
 
-    forget = noise(
-        list(split.forget_classes), sign=-1.0, penalty=PENALTY, steps=noise_steps, seed=seed
-    )
-    retain = noise(others, sign=1.0, penalty=0.0, steps=retained_steps, seed=seed + SEED_OFFSET)
+    forget = noise([*split.forget_classes], -1.0, PENALTY, noise_steps, seed)
+    retain = noise(others, 1.0, 0.0, retained_steps, seed + SEED_OFFSET)
     impair = (join(forget, retain), strength, impair_epochs)
     trainer = Trainer(student, seed=seed, callback=callback)
     with train_mode(student, seed, enabled=training_mode):
