@@ -65,7 +65,7 @@ def dense_curvature(
         square, trace = hessian.square().sum()[None], hessian.trace()[None]
         return norm(gradient), square, zero, trace, zero
 
-    return measure_curvature(part, model, records, of=of, batch_size=1)
+    return measure_curvature(part, model, records, of, 1)
 
 
 def loss_curvature(
@@ -89,7 +89,7 @@ def loss_curvature(
         there = loss_gradient(teacher, batch, batch.x + z.reshape(here.shape))
         return (norm(there - here),)
 
-    return _finite(in_batches(part, model, records, size=batch_size)[0])
+    return _finite(in_batches(part, model, records, batch_size)[0])
 
 
 def weight_gradient_norm(model: nn.Module, records: Records) -> Float64[np.ndarray, " n"]:
@@ -107,7 +107,7 @@ def weight_gradient_norm(model: nn.Module, records: Records) -> Float64[np.ndarr
             slopes = torch.autograd.grad(total, weights, materialize_grads=True, allow_unused=True)
         return (torch.cat([dot(one[None], one[None]) for one in slopes]).sum()[None].sqrt(),)
 
-    return _finite(in_batches(part, model, records, size=1)[0])
+    return _finite(in_batches(part, model, records, 1)[0])
 
 
 def error_norm(

@@ -50,7 +50,8 @@ def orders_of(store: str, request: Request) -> dict[str, list[int]]:
     rows = np.array(rows_by(request.forget, train.y.numpy()))
     model = model_of(request.base.settings, record.folder)
     near = noise_stability(model, train.take(rows), (SIGMA,), copies=COPIES)
-    least = rows[least_informative_first(near.share[0], near.margin)].tolist()
+    own = near.evaluation.labelled(near.evaluation.predicted)
+    least = rows[least_informative_first(near.share[0], own.margin)].tolist()
     shuffled = np.random.default_rng([803, request.seed]).permutation(rows).tolist()
     return dict(zip(ORDERS, (least[::-1], shuffled), strict=True))
 

@@ -70,7 +70,7 @@ def plane_curvature(model: nn.Module, records: Records, *, of: Scalar) -> Curvat
         nothing = torch.zeros_like(square)
         return dot(slope, slope).sqrt(), square, nothing, trace, nothing
 
-    return measure_curvature(part, model, records, of=of, batch_size=8192)
+    return measure_curvature(part, model, records, of, 8192)
 
 
 def experiment(

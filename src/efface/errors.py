@@ -14,6 +14,7 @@ Each text says what was wanted, what came and what to do. The command line ends 
 """
 
 import difflib
+import importlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -93,3 +94,12 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "Choose one o
     """A remedy: the known word most similar to this one."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"Did you mean {close[0]!r}?" if close else otherwise
+
+
+def import_extra(package: str) -> Any:
+    """An optional package; raises MissingExtra, with the command that installs it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        remedy = f"Install it: pip install 'efface[{package}]'."
+        raise MissingExtra(f"the package {package}", "none installed", remedy) from error

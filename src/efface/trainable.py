@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from efface.errors import InputError, MissingExtra
+from efface.errors import InputError, import_extra
 from efface.task import device_of, frozen_teacher, outputs, shared_view
 from efface.types import Records
 
@@ -53,7 +53,7 @@ def check_trainable(trainable: str, *, keep_adapter: bool = False) -> None:
             "Give --trainable adapter, or omit --keep-adapter.",
         )
     if trainable == "adapter":
-        _peft()
+        import_extra("peft")
 
 
 def select_trainable(
@@ -227,7 +227,7 @@ def _add_adapter(view: nn.Module, batch: Records, seed: int) -> nn.Module:
     if not free:
         raise _nothing_trainable("adapter", frozen=bool(names))
     # a pattern, since each name of a list also stands for every name that ends with it
-    pattern, peft = "|".join(re.escape(name) for name in free), _peft()
+    pattern, peft = "|".join(re.escape(name) for name in free), import_extra("peft")
     config = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=pattern)
     with _fork_rng(view), warnings.catch_warnings():
         # PEFT imports a deprecated name of transformers: the user can do nothing about it
@@ -258,12 +258,3 @@ def _linear(model: nn.Module, batch: Records) -> list[str]:
         and any(module is one for one in called)
         and not any(name.startswith(f"{layer}.") for layer in fused)
     ]
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        remedy = "Install it: pip install 'efface[peft]'."
-        raise MissingExtra("the package peft", "none installed", remedy) from error
-    return peft

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, cast
 import torch
 from torch import Tensor, nn
 
-from efface.errors import EffaceError, InputError, MissingExtra, did_you_mean
+from efface.errors import EffaceError, InputError, did_you_mean, import_extra
 
 LIMIT_SECONDS = 120.0  # importing and calling a factory may take so long
 LOOK_UP = "Look the name up in its documentation."
@@ -109,19 +109,11 @@ def _factory(architecture: str) -> Callable[..., Any]:
 
 
 def _timm_factory(name: str) -> Callable[..., Any]:
-    timm = _import_extra("timm")
+    timm = import_extra("timm")
     if not timm.is_model(name.split(".", maxsplit=1)[0]):
         remedy = did_you_mean(name, timm.list_models(), LOOK_UP)
         raise InputError("a model that timm knows", repr(name), remedy)
     return lambda **options: timm.create_model(name, pretrained=False, **options)
-
-
-def _import_extra(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        remedy = f"Install it: pip install 'efface[{name}]'."
-        raise MissingExtra(f"the package {name}", "none installed", remedy) from error
 
 
 def num_classes_in(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
@@ -203,7 +195,7 @@ def transformers_model(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Modu
 
     Raises InputError for a model that is no image classifier, MissingExtra for transformers.
     """
-    transformers = _import_extra("transformers")
+    transformers = import_extra("transformers")
     name = str((config.get("architectures") or ["no architecture"])[0])
     model_class = getattr(transformers, name, None)
     if model_class is None or "ImageClassification" not in name:

@@ -9,7 +9,6 @@ did not. Two neighbourhoods: ``information_content`` counts other records (``nei
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -115,11 +114,6 @@ class Stability:
     sigmas: tuple[float, ...]
     share: Float[np.ndarray, "s n"]
     evaluation: Evaluation
-
-    @cached_property
-    def margin(self) -> Float[np.ndarray, " n"]:
-        """Log-odds ln p - ln(1 - p) of the predicted class, in nats: 0 at p = 1/2."""
-        return self.evaluation.labelled(self.evaluation.predicted).margin
 
 
 def noise_stability(

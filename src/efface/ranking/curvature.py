@@ -42,6 +42,9 @@ _STREAM = 0x0C4A7E  # keeps these draws apart from those of the methods under th
 Parts = tuple[Tensor, ...]
 """Some numbers a record for a batch: tensors (m,)."""
 
+Part = Callable[[nn.Module, Records], Parts]
+"""These numbers, from a frozen model and a batch."""
+
 Scalar = Callable[[Tensor, Tensor], Tensor]
 """g(outputs (m, k), classes (m,)) -> (m,), of each record from its own row alone."""
 
@@ -90,9 +93,6 @@ class Curvature:
     hessian_trace: Array
     hessian_trace_error: Array
     probes: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.gradient_norm)
 
     @property
     def floored(self) -> Bool[np.ndarray, " n"]:
@@ -156,7 +156,7 @@ def curvature(
         errors = square.std(0) / root, trace.std(0) / root
         return norm(gradient), square.mean(0), errors[0], trace.mean(0), errors[1]
 
-    return measure_curvature(part, model, records, of=of, batch_size=batch_size, probes=probes)
+    return measure_curvature(part, model, records, of, batch_size, probes)
 
 
 def piecewise_linear_curvature(
@@ -195,7 +195,7 @@ def piecewise_linear_curvature(
         return length, (product * product.mT).sum((1, 2)).clamp_min(0), zero, trace, zero
 
     rows = max(1, JACOBIAN_NUMBERS // (outputs * records.x[0].numel()))
-    return measure_curvature(part, model, records, of=of, batch_size=min(batch_size, rows))
+    return measure_curvature(part, model, records, of, min(batch_size, rows))
 
 
 def is_piecewise_linear(model: nn.Module, records: Records) -> bool:
@@ -215,7 +215,7 @@ def _second_derivative(model: nn.Module, records: Records) -> tuple[bool, int]:
 
     require_records(records)  # before fewer of them are taken
     some = records.take(range(min(TESTED, len(records))))
-    bends = in_batches(lambda t, b: (_bend(t, b, mixture),), model, some, size=TESTED)
+    bends = in_batches(lambda t, b: (_bend(t, b, mixture),), model, some, TESTED)
     need_numbers(second_derivatives=bends)
     return bool(bends.any()), outputs
 
@@ -230,7 +230,7 @@ def input_gradient_norm(model: nn.Module, records: Records, *, batch_size: int =
     def part(teacher: nn.Module, batch: Records) -> Parts:
         return (norm(loss_gradient(teacher, batch, batch.x)),)
 
-    found = in_batches(part, model, records, size=batch_size)[0]
+    found = in_batches(part, model, records, batch_size)[0]
     need_numbers(gradients=found)
     return found
 
@@ -267,7 +267,7 @@ def derivatives(
 
 
 def in_batches(
-    part: Callable[[nn.Module, Records], Parts], model: nn.Module, records: Records, *, size: int
+    part: Part, model: nn.Module, records: Records, size: int
 ) -> Float64[np.ndarray, "parts n"]:
     """``part`` of all records on a frozen copy of the model: eval mode, float32 or wider.
 
@@ -306,21 +306,15 @@ def norm(vectors: Tensor) -> Float64[Tensor, " m"]:
 
 
 def measure_curvature(
-    part: Callable[[nn.Module, Records], Parts],
-    model: nn.Module,
-    records: Records,
-    *,
-    of: Scalar,
-    batch_size: int,
-    probes: int | None = None,
+    part: Part, model: nn.Module, records: Records, of: Scalar, size: int, probes: int | None = None
 ) -> Curvature:
     """The arrays that ``part`` makes of a batch; raises InputError for a g without curvature."""
-    found = in_batches(part, model, records, size=batch_size)
+    found = in_batches(part, model, records, size)
     need_numbers(gradient_norm=found[0], hessian_norm_squared=found[1])
     if found[0].any() and not found[1].any():
         # On a decision boundary a curve may be flat at one point: so test records a little off.
         aside = replace(records, x=records.x + _direction(records).to(records.x))
-        if not in_batches(lambda t, b: (_bend(t, b, of),), model, aside, size=batch_size).any():
+        if not in_batches(lambda t, b: (_bend(t, b, of),), model, aside, size).any():
             raise InputError(
                 "a number of the outputs that curves",
                 f"one whose second derivative is 0 at all {len(records)} records, as the logits of "

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Int64
 
-from efface.errors import InputError, MissingExtra
+from efface.errors import InputError, import_extra
 from efface.metrics.refusals import need_numbers
 
 Points = Float[np.ndarray, "n d"]
@@ -103,12 +103,7 @@ def nearest_approximate(
     Raises MissingExtra without FAISS, InputError as ``nearest`` and where ``max_probes`` lists do
     not reach ``recall``: points without structure need very many.
     """
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtra(
-            "the package faiss", "none installed", "Install it: pip install 'efface[faiss]'."
-        ) from error
+    faiss = import_extra("faiss")
     centres, draw = _centres(points, of, neighbours), np.random.default_rng(seed)
     index, mean = _index(faiss, points, draw)
     sample = draw.choice(centres, min(SAMPLE, len(centres)), replace=False)
@@ -137,10 +132,10 @@ def ball_recall(points: Points, found: Balls, true: Balls) -> Float[np.ndarray, 
     InputError for balls of other records, or with more points.
     """
     if not np.array_equal(found.of, true.of) or (found.sizes > true.sizes).any():
+        points_of = f"up to {found.sizes.max()} and {true.sizes.max()} points"
         raise InputError(
             "balls of the same records, of no more points than the true ones",
-            f"{len(found)} and {len(true)} balls of up to "
-            f"{found.sizes.max()} and {true.sizes.max()} points",
+            f"{len(found)} and {len(true)} balls of {points_of}",
             "Query both searches for as many neighbours of the same rows.",
         )
     apart = _squared_distances(points, np.repeat(found.of, found.sizes), found.rows)

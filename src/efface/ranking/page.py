@@ -1,34 +1,35 @@
 """The folder of a ranking: two tables of the same rows, a manifest, and one self-contained page.
 
 ``write`` makes the four files; ``render`` the page from inspect.html.jinja, with two SVG figures
-and a gallery of the records at either end.
+and a gallery of the records at either end. Its imports are heavy: ``run`` does not import it.
 """
 
 import base64
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
+from jinja2 import ChainableUndefined, Environment, PackageLoader
+from matplotlib.axes import Axes
+from PIL import Image
+from pyarrow import csv, parquet
 
 from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
 from efface.ranking.ranking import Ranking
 from efface.ranking.storage import Source
+from efface.report.figures import INKS, blank, svg_of
 from efface.report.report import flat
 from efface.report.rows import plain
 from efface.report.words import shown
 from efface.types import Records
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from matplotlib.axes import Axes
-
-TABLE_ROWS = 65_536
-"""Rows of a table in memory at once."""
+GROUP_ROWS = 65_536
+"""Rows of a group in the parquet file, which a reader may load alone."""
 
 GALLERY, MAX_VALUES, MAX_SIDE = 24, 12, 96
 """Records at either end; columns of a table, pixels of an image that a record is shown by."""
@@ -52,40 +53,19 @@ def write(folder: Path, ranking: Ranking, source: Source) -> None:
 
     Plain writes into an existing folder: the caller makes it appear whole or not at all.
     """
-    from pyarrow import csv, parquet
-
-    schema = next(_tables(ranking)).schema
-    with (
-        parquet.ParquetWriter(folder / "records.parquet", schema) as columns,
-        csv.CSVWriter(folder / "records.csv", schema) as lines,
-    ):
-        for table in _tables(ranking):
-            columns.write_table(table)
-            lines.write_table(table)
+    cells = {"id": pa.array(ranking.ids, pa.string())}
+    for name, values in ranking.columns.items():
+        named = ranking.classes and name in {"label", "prediction"}
+        cells[name] = pa.array(np.array(ranking.classes, object)[values] if named else values)
+    parquet.write_table(pa.table(cells), folder / "records.parquet", row_group_size=GROUP_ROWS)
+    csv.write_csv(pa.table(cells), folder / "records.csv")
     text = json.dumps(plain(ranking.manifest), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
     (folder / "inspect.html").write_text(render(ranking, source), encoding="utf-8")
 
 
-def _tables(ranking: Ranking) -> Iterator["pa.Table"]:
-    """Parts of the table; classes by their names where they have any."""
-    import pyarrow as pa
-
-    for start in range(0, len(ranking), TABLE_ROWS):
-        some = slice(start, start + TABLE_ROWS)
-        cells: dict[str, Any] = {"id": pa.array(ranking.ids[some], pa.string())}
-        for name, values in ranking.columns.items():
-            part = values[some]
-            if name in {"label", "prediction"} and ranking.classes:
-                part = np.array(ranking.classes, dtype=object)[part]
-            cells[name] = pa.array(part)
-        yield pa.table(cells)
-
-
 def render(ranking: Ranking, source: Source) -> str:
     """One HTML page that loads nothing else; each number on it stands in the tables too."""
-    from jinja2 import ChainableUndefined, Environment, PackageLoader
-
     environment = Environment(
         loader=PackageLoader("efface.ranking", "."),
         autoescape=True,
@@ -98,52 +78,36 @@ def render(ranking: Ranking, source: Source) -> str:
     return environment.get_template("inspect.html.jinja").render(
         ranking=ranking,
         manifest=plain(ranking.manifest),
-        n=len(ranking),
-        high=int(ranking.high.sum()),
-        wrong=int(ranking.wrong.sum()),
-        mean=float(ranking.content.mean()),
         settings=flat(plain(ranking.manifest)),
         figures={"scatter": _scatter(ranking), "curve": _curve(ranking)},
-        points=min(len(ranking), POINTS),
         jitter=JITTER,
-        thresholds=ranking.thresholds(),
+        max_points=POINTS,
+        max_values=MAX_VALUES,
         most=_cards(ranking, source, order[:ends]),
         least=_cards(ranking, source, order[::-1][: len(ranking) - ends][:GALLERY]),
     )
 
 
 def _cards(ranking: Ranking, source: Source, places: np.ndarray) -> list[dict[str, Any]]:
-    """What the gallery shows of each of these records."""
-    rows = [int(ranking.rows[place]) for place in places]
+    """What the gallery shows of the records at these places, next to their columns."""
+    rows = [int(row) for row in ranking.rows[places]]
     if not rows:
         return []
     records, readable = source.read(sorted(rows))
     images = dict(zip(readable, pictures(records, ranking.preprocessing), strict=True))
     return [
-        {
-            "id": ranking.ids[place],
-            "label": ranking.class_name(int(ranking["label"][place])),
-            "prediction": ranking.class_name(int(ranking["prediction"][place])),
-            "content": float(ranking.content[place]),
-            "margin": float(ranking["margin"][place]),
-            "picture": images[row],
-            "values": list(source.values(row).items())[:MAX_VALUES],
-        }
+        {"place": int(place), "picture": images[row], "values": source.values(row)}
         for place, row in zip(places, rows, strict=True)
     ]
 
 
-def pictures(
-    records: Records, preprocessing: Preprocessing | FeatureSpec | None
-) -> list[str | None]:
+def pictures(records: Records, how: Preprocessing | FeatureSpec | None) -> list[str | None]:
     """A PNG of each record as a data URL, None where records are not images."""
     if records.x.ndim != 4 or records.x.shape[1] not in {1, 3}:  # noqa: PLR2004  # (n, c, h, w)
         return [None] * len(records)
     x = records.x.detach().cpu()
-    if isinstance(preprocessing, Preprocessing):
-        mean, std = (
-            torch.tensor(p).view(-1, 1, 1) for p in (preprocessing.mean, preprocessing.std)
-        )
+    if isinstance(how, Preprocessing):
+        mean, std = (torch.tensor(part).view(-1, 1, 1) for part in (how.mean, how.std))
         unit = x * std + mean
     else:  # unknown preprocessing: the data's own range becomes black to white
         low = x.min() if records.low is None else records.low.cpu()
@@ -154,8 +118,6 @@ def pictures(
 
 
 def _data_url(pixels: np.ndarray) -> str:
-    from PIL import Image
-
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     image.thumbnail((MAX_SIDE, MAX_SIDE))
     sink = io.BytesIO()
@@ -165,8 +127,6 @@ def _data_url(pixels: np.ndarray) -> str:
 
 def _scatter(ranking: Ranking) -> str:
     """Information content against margin: dark triangles are high information, light rings low."""
-    from efface.report.figures import INKS, blank, svg_of
-
     # Evenly by rank, so that both ends are there however many records there are.
     places = np.linspace(0, len(ranking) - 1, min(len(ranking), POINTS)).round().astype(np.int64)
     rows, copies = ranking.by_rank[places], ranking.manifest["settings"]["copies"]
@@ -190,10 +150,9 @@ def _scatter(ranking: Ranking) -> str:
 
 def _curve(ranking: Ranking) -> str:
     """Share of the records with α ≥ τ as a function of τ, for each α."""
-    from efface.report.figures import INKS, blank, svg_of
-
+    contents = {n: alpha for n, alpha in ranking.columns.items() if n.startswith("content")}
     figure, (axes,) = blank(6.4, 3.2)
-    for name, alpha in ranking.contents.items():
+    for name, alpha in contents.items():
         label, line, width = LINES.get(name, (f"noisy copies, σ {name[11:]}", "-.", 1.2))
         taus = np.concatenate([[0.0], np.unique(alpha), [1.0]])
         shares = [(alpha >= tau).mean() for tau in taus]
@@ -205,10 +164,8 @@ def _curve(ranking: Ranking) -> str:
     return svg_of(figure, "curve", "Thresholds")
 
 
-def _finish(axes: "Axes", label: str) -> None:
+def _finish(axes: Axes, label: str) -> None:
     """The y axis of a share, and the legend below."""
-    from efface.report.figures import INKS
-
     axes.set_ylabel(label, color=INKS["ink"], fontsize=9.5)
     axes.set_ylim(-0.03, 1.05)
     style = {"frameon": False, "fontsize": 9, "labelcolor": INKS["ink"], "ncols": 2}

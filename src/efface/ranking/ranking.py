@@ -69,11 +69,6 @@ class Ranking:
         return self["content"]
 
     @property
-    def contents(self) -> dict[str, Float[np.ndarray, " n"]]:
-        """Each information content, by its column."""
-        return {name: a for name, a in self.columns.items() if name.startswith("content")}
-
-    @property
     def wrong(self) -> Bool[np.ndarray, " n"]:
         """Whether the prediction is not the label."""
         return self["label"] != self["prediction"]
@@ -97,8 +92,9 @@ class Ranking:
             found.append(Threshold(tau, int(low.sum()), int((low & self.wrong).sum()), margin))
         return found
 
-    def class_name(self, label: int) -> str:
-        """The name of a class, or its number."""
+    def class_name(self, column: str, place: int) -> str:
+        """The name, or number, of a record's ``label`` or ``prediction``."""
+        label = int(self[column][place])
         return self.classes[label] if self.classes else str(label)
 
     def top(self, count: int, columns: tuple[str, ...]) -> list[list[str]]:
@@ -106,7 +102,7 @@ class Ranking:
         return [
             [
                 self.ids[row],
-                *(self.class_name(int(self[name][row])) for name in ("label", "prediction")),
+                *(self.class_name(name, int(row)) for name in ("label", "prediction")),
                 *(f"{self[name][row]:.3g}" for name in columns),
             ]
             for row in self.by_rank[:count]

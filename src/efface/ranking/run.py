@@ -23,21 +23,11 @@ from efface.io.records import as_records
 from efface.manifest import SCHEMA, state_digest, versions
 from efface.methods._head import embed
 from efface.metrics.measure import evaluate
+from efface.ranking import content as zero_shot
 from efface.ranking import curvature as curves
 from efface.ranking import neighbours as near
-from efface.ranking.content import (
-    COPIES,
-    STABILITY,
-    TAU,
-    Noise,
-    calibrate_sigma,
-    information_content,
-    noise_stability,
-    require_multiclass,
-    spread_rows,
-)
 from efface.ranking.ranking import PRIVACY, Ranking, groups, ranks
-from efface.ranking.storage import Arrays, MemorySource, Source, Store, join, join_embeddings
+from efface.ranking.storage import MemorySource, Source, Store, join_embeddings
 from efface.task import predict, task_of
 from efface.types import Records
 
@@ -53,11 +43,7 @@ MAX_EXACT = 100_000
 IRRELEVANT = ("frozen", "no weights", "quantised")
 """Findings of ``doctor`` that matter only where a model is to change."""
 
-CURVED = {
-    "probability": curves.probability,
-    "log_probability": curves.log_probability,
-    "loss": curves.loss,
-}
+CURVED = {of.__name__: of for of in (curves.probability, curves.log_probability, curves.loss)}
 """Functions of the outputs that have a curvature."""
 
 CURVATURE = {
@@ -67,9 +53,6 @@ CURVATURE = {
     "curvature_error": "ratio_error",
 }
 """Columns, and what of a ``Curvature`` they are."""
-
-FIRST = ("label", "prediction", "margin", "loss", "entropy")
-"""Columns before the information contents."""
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 """``with progress(title, total) as done``: ``done(note)`` after each shard."""
@@ -90,30 +73,27 @@ class Settings:
 
     sigma: tuple[float, ...] = ()
     expected_accuracy: float | None = None
-    copies: int = COPIES
+    copies: int = zero_shot.COPIES
     neighbours: int = near.NEIGHBOURS
-    threshold: float = TAU
+    threshold: float = zero_shot.TAU
     curvature: str | None = None
     seed: int = 0
     probes: int = 64
 
     def __post_init__(self) -> None:
         """Each range once, in the words of its error."""
-        accuracy, minimum = self.expected_accuracy, {"copies": 1, "neighbours": 0, "probes": 2}
+        accuracy = self.expected_accuracy
+        curved = f"curvature of {', '.join(CURVED)} (logits of a ReLU network have none)"
         checks = {
             "sigma above 0": all(0 < value < math.inf for value in self.sigma),
             "sigma without duplicates": len(set(self.sigma)) == len(self.sigma),
             "expected_accuracy above 0 and below 1": accuracy is None or 0 < accuracy < 1,
             "threshold above 0 and at most 1": 0 < self.threshold <= 1,
-            f"curvature of {', '.join(CURVED)} (logits of a ReLU network have none)": (
-                self.curvature in {None, *CURVED}
-            ),
+            curved: self.curvature in {None, *CURVED},
         }
-        for name, least in {**minimum, "seed": 0}.items():
-            value = getattr(self, name)
-            checks[f"{name} of {least} or more, an integer"] = (
-                isinstance(value, int) and value >= least
-            )
+        for name, least in (("copies", 1), ("neighbours", 0), ("probes", 2), ("seed", 0)):
+            good = isinstance(getattr(self, name), int) and getattr(self, name) >= least
+            checks[f"{name} of {least} or more, an integer"] = good
         for wanted, good in checks.items():
             if not good:
                 name = wanted.split()[0]
@@ -122,7 +102,7 @@ class Settings:
     @property
     def stability(self) -> float:
         """The share of noisy copies that should keep the prediction."""
-        return STABILITY if self.expected_accuracy is None else self.expected_accuracy
+        return zero_shot.STABILITY if self.expected_accuracy is None else self.expected_accuracy
 
 
 def inspect(
@@ -132,9 +112,9 @@ def inspect(
     rows: Sequence[int] | None = None,
     sigma: float | Sequence[float] = (),
     expected_accuracy: float | None = None,
-    copies: int = COPIES,
+    copies: int = zero_shot.COPIES,
     neighbours: int = near.NEIGHBOURS,
-    threshold: float = TAU,
+    threshold: float = zero_shot.TAU,
     curvature: str | None = None,
     classes: tuple[str, ...] | None = None,
     preprocessing: Preprocessing | FeatureSpec | None = None,
@@ -171,7 +151,7 @@ def inspect(
         MissingExtra: more than 100,000 records have balls, and FAISS is not installed.
     """
     given = as_records(records, preprocessing)
-    require_multiclass(task_of(given).name)
+    zero_shot.require_multiclass(task_of(given).name)
     sigmas = (sigma,) if isinstance(sigma, float | int) else tuple(sigma)
     settings = Settings(sigmas, expected_accuracy, copies, neighbours, threshold, curvature, seed)
     chosen = None if rows is None else tuple(sorted({int(row) for row in rows}))
@@ -200,55 +180,51 @@ class Run:
 
     def ranking(self, progress: Progress = no_progress) -> Ranking:
         """Measure, join, rank."""
-        findings = self._findings()
+        findings, settings, ids = self._findings(), self.settings, self.source.ids
         parts, omitted = self._measure(progress)
-        mask = join(self.store, parts, "named")
-        if not mask.any():
+        rows, named = self._join(parts, "rows"), self._join(parts, "named")
+        if not named.any():
             raise InputError("at least one record to rank", "none", "Name others.")
-        balls, content = self._balls(parts)
-        columns = self._columns(parts, mask) | content
-        # Every α next to the others; the rest in the order it was measured.
-        order = [*FIRST, *(name for name in columns if name.startswith("content"))]
-        columns = {name: columns[name] for name in dict.fromkeys([*order, *columns])}
+        some = [part for part in parts if self.store[part]["named"].any()]
+        balls, by_class = self._balls(parts)
+        columns = {name: self._join(parts, name)[named] for name in ("label", "prediction")}
+        columns |= {name: self._join(some, name) for name in ("margin", "loss", "entropy")}
+        contents = ["content", *(f"content_at_{sigma:g}" for sigma in self.sigmas[1:])]
+        columns |= dict(zip(contents, self._join(some, "stability").T, strict=True)) | by_class
+        derivatives = ["gradient_norm", *(CURVATURE if settings.curvature else ())]
+        columns |= {name: self._join(some, name) for name in derivatives}
         columns["rank"] = ranks(columns["content"], columns["margin"])
-        columns["group"] = groups(columns["content"], self.settings.threshold)
-        ids, rows = self.source.ids, join(self.store, parts, "rows")
-        counts = {"ranked": int(mask.sum()), "among": len(rows), "in_the_data": len(ids)}
+        columns["group"] = groups(columns["content"], settings.threshold)
         manifest = {
             **self._provenance(),
-            "counts": counts,
+            "counts": {"ranked": int(named.sum()), "among": len(rows), "in_the_data": len(ids)},
             "balls": balls,
             "omitted": [ids[row] for row in omitted],
             "findings": [asdict(finding) for finding in findings],
         }
-        return Ranking(
-            tuple(ids[row] for row in rows[mask]),
-            columns,
-            rows[mask],
-            self.settings.threshold,
-            manifest,
-            self.classes,
-            self.preprocessing,
-        )
+        ranked = tuple(ids[row] for row in rows[named])
+        about = (settings.threshold, manifest, self.classes, self.preprocessing)
+        return Ranking(ranked, columns, rows[named], *about)
 
     @cached_property
     def sample(self) -> Records:
         """Readable records spread over all, not over those named."""
-        sample = self.source.read(spread_rows(len(self.source.ids), SAMPLE))[0]
+        sample = self.source.read(zero_shot.spread_rows(len(self.source.ids), SAMPLE))[0]
         if not len(sample):
             raise InputError("records that can be read", "none", "Look at the data.")
         return sample
 
     @cached_property
-    def noise(self) -> Noise:
+    def noise(self) -> zero_shot.Noise:
         """The σ that ranks; a calibrated one is stored, since finding it takes a while."""
         settings = self.settings
         if settings.sigma:
-            return Noise(settings.sigma[0], float("nan"))
+            return zero_shot.Noise(settings.sigma[0], float("nan"))
         if "sigma" not in self.store:
-            found = calibrate_sigma(self.model, self.sample, settings.stability, seed=settings.seed)
+            target, seed = settings.stability, settings.seed
+            found = zero_shot.calibrate_sigma(self.model, self.sample, target, seed=seed)
             self.store["sigma"] = {"sigma": np.array(found)}
-        return Noise(*self.store["sigma"]["sigma"].tolist())
+        return zero_shot.Noise(*self.store["sigma"]["sigma"].tolist())
 
     @property
     def sigmas(self) -> tuple[float, ...]:
@@ -307,16 +283,13 @@ class Run:
                         "Repair them, or omit their ids.",
                     )
                 mask = np.array([named is None or row in named for row in readable], bool)
-                self.store[name] = {
-                    "rows": np.asarray(readable, np.int64),
-                    "named": mask,
-                    **self.measure_shard(records, mask),
-                }
+                place = {"rows": np.asarray(readable, np.int64), "named": mask}
+                self.store[name] = place | self.measure_shard(records, mask)
                 done(f"{part[-1] + 1} of {len(ids)}")
-        read = set(join(self.store, list(shards), "rows").tolist())
+        read = set(self._join(list(shards), "rows").tolist())
         return list(shards), [row for row in rows if row not in read]
 
-    def measure_shard(self, records: Records, named: np.ndarray) -> Arrays:
+    def measure_shard(self, records: Records, named: np.ndarray) -> dict[str, np.ndarray]:
         """Of all records what balls are made of; of the named ones (a mask) everything else."""
         outputs = predict(self.model, self.sample.take([0])).shape[1]
         pairs = zip(records.ids, records.y.tolist(), strict=True)
@@ -342,11 +315,9 @@ class Run:
     def _around(self, records: Records) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The predicted classes, and what each record's input neighbourhood looks like."""
         model, settings = self.model, self.settings
-        stability = noise_stability(
-            model, records, self.sigmas, copies=settings.copies, seed=settings.seed
-        )
-        plain = stability.evaluation
-        found = {"stability": stability.share.T}
+        copies, seed, probes = settings.copies, settings.seed, settings.probes
+        noisy = zero_shot.noise_stability(model, records, self.sigmas, copies=copies, seed=seed)
+        plain, found = noisy.evaluation, {"stability": noisy.share.T}
         found |= {name: getattr(plain, name) for name in ("margin", "loss", "entropy")}
         found["gradient_norm"] = curves.input_gradient_norm(model, records)
         if settings.curvature is not None:
@@ -354,45 +325,37 @@ class Run:
             if self.exact:
                 bent = curves.piecewise_linear_curvature(model, records, of=of)
             else:
-                how = {"probes": settings.probes, "seed": settings.seed}
-                bent = curves.curvature(model, records, of=of, **how)
+                bent = curves.curvature(model, records, of=of, probes=probes, seed=seed)
             found |= {column: getattr(bent, name) for column, name in CURVATURE.items()}
         return plain.predicted, found
-
-    def _columns(self, parts: list[str], mask: np.ndarray) -> dict[str, np.ndarray]:
-        """What was measured of each named record, in the order of the data."""
-        store, parts_named = self.store, [p for p in parts if self.store[p]["named"].any()]
-        found = {name: join(store, parts, name)[mask] for name in ("label", "prediction")}
-        found |= {name: join(store, parts_named, name) for name in ("margin", "loss", "entropy")}
-        names = ["content", *(f"content_at_{sigma:g}" for sigma in self.sigmas[1:])]
-        found |= dict(zip(names, join(store, parts_named, "stability").T, strict=True))
-        later = ["gradient_norm", *(CURVATURE if self.settings.curvature else ())]
-        return found | {name: join(store, parts_named, name) for name in later}
 
     def _balls(self, parts: list[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """How the balls over the data were found; α by label and by prediction."""
         if self.no_balls:
             return {"omitted": self.no_balls}, {}
-        neighbours, store = self.settings.neighbours, self.store
-        names = ("label", "prediction")
-        classes = {name: join(store, parts, name) for name in names}
+        store, of = self.store, np.flatnonzero(self._join(parts, "named"))
+        classes = {name: self._join(parts, name) for name in ("label", "prediction")}
         if "balls" not in store:
-            points = join_embeddings(store, parts)
-            of = np.flatnonzero(join(store, parts, "named"))
+            points, to = join_embeddings(store, parts), {"neighbours": self.settings.neighbours}
             if len(points) <= MAX_EXACT:
-                balls = near.nearest(points, neighbours=neighbours, of=of)
+                balls = near.nearest(points, of=of, **to)
             else:
-                balls = near.nearest_approximate(
-                    points, neighbours=neighbours, of=of, seed=self.settings.seed
-                )
+                balls = near.nearest_approximate(points, of=of, seed=self.settings.seed, **to)
             recall = np.array(np.nan if balls.recall is None else balls.recall)
-            content = {name: information_content(balls, classes[name]) for name in names}
-            store["balls"] = {**content, "recall": recall, "radius": balls.radius}
-        found, among = store["balls"], len(classes["label"])
-        recall = float(found["recall"])
-        facts = {"neighbours": neighbours, "among": among, "space": "embeddings"}
-        facts |= {"exact": math.isnan(recall), "recall": None if math.isnan(recall) else recall}
-        return facts, {f"content_by_{name}": found[name] for name in names}
+            alpha = {
+                f"content_by_{name}": zero_shot.information_content(balls, c)
+                for name, c in classes.items()
+            }
+            store["balls"] = {**alpha, "recall": recall}
+        found, among = dict(store["balls"]), len(classes["label"])
+        recall = float(found.pop("recall"))
+        facts = {"neighbours": self.settings.neighbours, "among": among, "space": "embeddings"}
+        exact = math.isnan(recall)
+        return {**facts, "exact": exact, "recall": None if exact else recall}, found
+
+    def _join(self, parts: list[str], array: str) -> np.ndarray:
+        """One array of all parts, one part after another."""
+        return np.concatenate([self.store[part][array] for part in parts])
 
     def _provenance(self) -> dict[str, Any]:
         """What the numbers were made with."""

@@ -20,8 +20,8 @@ from torch import Tensor
 from efface.errors import InputError
 from efface.io.atomic import atomic_write
 from efface.io.data import DataSource
-from efface.io.features import FeatureSpec, Inputs
-from efface.io.images import Preprocessing
+from efface.io.features import FeatureSpec
+from efface.io.images import Inputs, Preprocessing
 from efface.types import Records
 
 BLOCK = 65_536
@@ -67,8 +67,9 @@ class TableSource:
     def read(self, rows: Sequence[int]) -> tuple[Records, tuple[int, ...]]:
         """A row is read the same in any company: bounds are those of the whole table."""
         if not isinstance(self.preprocessing, FeatureSpec):
-            records, lost = self.table.readable(rows, self.preprocessing)
-            return records, tuple(row for row in rows if self.table.ids[row] not in set(lost))
+            records, omitted = self.table.readable(rows, self.preprocessing)
+            lost = set(omitted)
+            return records, tuple(row for row in rows if self.table.ids[row] not in lost)
         labelled = [row for row in rows if self.table.labels[row] >= 0]
         found = self._inputs(labelled, self.preprocessing)
         pairs = zip(labelled, found.errors, strict=True)
@@ -147,13 +148,8 @@ class FolderStore:
 Store = dict[str, Arrays] | FolderStore
 
 
-def join(store: Store, parts: Sequence[str], array: str) -> np.ndarray:
-    """One array of all parts, one part after another."""
-    return np.concatenate([store[part][array] for part in parts])
-
-
 def join_embeddings(store: Store, parts: Sequence[str]) -> np.ndarray:
-    """As ``join`` for embeddings, which may not fit in memory: those of a folder go to a file."""
+    """The embeddings of all parts; those of a folder go to a file: they may not fit in memory."""
     shapes = [store[part]["embeddings"].shape for part in parts]
     shape = (sum(rows for rows, _ in shapes), shapes[0][1])
     if isinstance(store, FolderStore):
