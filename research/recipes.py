@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from efface.errors import InputError
-from efface.io.architectures import build_model
 from efface.io.atomic import atomic_write
 from efface.io.checkpoints import read_torch
 from efface.io.data import DataSource
 from efface.io.images import Preprocessing
-from efface.io.models import SCHEMA
+from efface.io.models import SCHEMA, build_model
 from efface.manifest import versions
 from efface.methods._perturb import shift_and_flip, uniforms
 from efface.task import logits

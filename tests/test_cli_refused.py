@@ -138,7 +138,7 @@ def test_weights_of_another_shape_are_refused_with_both_shapes(efface, bad, capf
 )
 def test_a_factory_that_makes_no_model_is_refused(efface, bad, capfd, monkeypatch, factory, said):
     """It is a user's code: it may do anything, and the request must end in a sentence."""
-    monkeypatch.setattr("efface.io.architectures.LIMIT_SECONDS", 0.5)
+    monkeypatch.setattr("efface.io.models.LIMIT_SECONDS", 0.5)
     given = ("forget", "fine.safetensors", *REQUEST, "--architecture", factory)
     code, line = refused(efface, bad, capfd, given)
     assert code == 2

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from efface.errors import InputError, MissingExtra
-from efface.io.architectures import build_model
+from efface.io.models import build_model
 
 
 def fixed():
@@ -105,7 +105,7 @@ def test_a_factory_that_raises_leaves_or_hangs_is_refused(monkeypatch, factory, 
     module = ModuleType("faulty_nets")
     module.factory = factory
     monkeypatch.setitem(sys.modules, "faulty_nets", module)
-    monkeypatch.setattr("efface.io.architectures.LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr("efface.io.models.LIMIT_SECONDS", 0.2)
     handler = signal.getsignal(signal.SIGALRM)
     with pytest.raises(InputError) as error:
         build_model("faulty_nets:factory")

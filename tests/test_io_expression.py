@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efface.errors import InputError
-from efface.io.expressions import select_rows
+from efface.io.tables import select_rows
 
 CLASSES = ["cat", "dog", "aquarium fish", "7"]
 CELLS = {

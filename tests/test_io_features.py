@@ -12,7 +12,7 @@ from sklearn.datasets import load_wine
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from efface.errors import InputError
-from efface.io.data import DataSource
+from efface.io.data import load_data
 from efface.io.features import FeatureSpec
 
 WINE = load_wine(as_frame=True).frame
@@ -26,7 +26,7 @@ def made(columns, **kinds):
     data = datasets.Dataset.from_dict({**columns, "label": [row % 2 for row in range(rows)]})
     for name, kind in kinds.items():
         data = data.cast_column(name, kind)
-    return DataSource.from_dataset(data)
+    return load_data(data)
 
 
 def test_numbers_and_categories_are_what_scikit_learn_makes_of_them():
@@ -36,7 +36,7 @@ def test_numbers_and_categories_are_what_scikit_learn_makes_of_them():
         (StandardScaler(), NUMBERS), (OneHotEncoder(categories=[["c", "a", "b"]]), ["strength"])
     )
     expected = theirs.fit_transform(frame)
-    table = DataSource.from_dataset(datasets.Dataset.from_pandas(frame), label_column="target")
+    table = load_data(datasets.Dataset.from_pandas(frame), label_column="target")
     features = FeatureSpec({**SCALED, "strength": {"categories": ["c", "a", "b"]}})
     records = table.records(None, features)
     np.testing.assert_allclose(records.x, expected, rtol=1e-6, atol=1e-6)

@@ -7,8 +7,7 @@ from torch import nn
 
 import efface
 from efface.errors import InputError
-from efface.io.architectures import build_model
-from efface.io.models import load_model, save_trained
+from efface.io.models import build_model, load_model, save_trained
 from efface.types import Split
 
 IMAGES = {"mean": [0.5], "std": [0.5], "size": 8}

@@ -9,8 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from efface.errors import InputError
-from efface.io.data import load_data, read_ids
-from efface.io.records import as_records
+from efface.io.data import as_records, load_data, read_ids
 
 
 class Items(Dataset):

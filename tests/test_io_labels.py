@@ -9,9 +9,8 @@ from sklearn.datasets import load_linnerud
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from efface.errors import InputError
-from efface.io.data import DataSource
+from efface.io.data import load_data
 from efface.io.features import FeatureSpec
-from efface.io.labels import read_labels
 from efface.task import task_of
 
 ROWS = FeatureSpec({"x": {}})
@@ -28,7 +27,7 @@ def made(columns, **kinds):
 def of(cells, kind=None, **model):
     """The labels of one column."""
     data = made({"label": cells}, **({"label": kind} if kind else {}))
-    return read_labels(data, ["label"], **model)
+    return load_data(data, label_column="label", **model)
 
 
 @pytest.mark.parametrize(
@@ -54,10 +53,9 @@ def test_a_column_says_by_its_type_what_its_labels_are(cells, model, y, kind, cl
     """Names, numbers, lists; with what the model knows where numbers alone could be either."""
     labels = of(cells, **model)
     np.testing.assert_array_equal(
-        labels.y, np.array(y, np.float32 if kind == "regression" else int)
+        labels.labels, np.array(y, np.float32 if kind == "regression" else int)
     )
     assert (labels.kind, labels.classes) == (kind, classes)
-    assert labels.present.tolist() == [cell is not None for cell in cells]
 
 
 def test_lists_of_names_are_what_scikit_learn_makes_of_them():
@@ -69,11 +67,11 @@ def test_lists_of_names_are_what_scikit_learn_makes_of_them():
     theirs = MultiLabelBinarizer()
     expected = theirs.fit_transform(tags)
     labels = of(tags)
-    np.testing.assert_array_equal(labels.y, expected)
+    np.testing.assert_array_equal(labels.labels, expected)
     assert labels.classes == tuple(theirs.classes_)
     kind = datasets.Sequence(datasets.ClassLabel(names=list("fedcba")))
     again = of(tags, kind)
-    np.testing.assert_array_equal(again.y, expected[:, ::-1])
+    np.testing.assert_array_equal(again.labels, expected[:, ::-1])
 
 
 @pytest.mark.parametrize(
@@ -87,9 +85,9 @@ def test_lists_of_names_are_what_scikit_learn_makes_of_them():
 )
 def test_several_columns_of_0_and_1_are_many_labels(columns, model, y, classes):
     """In the order that is given, or of the model where it knows them by name."""
-    labels = read_labels(made(columns), list(columns), **model)
+    labels = load_data(made(columns), label_column=list(columns), **model)
     assert labels.kind == "multilabel"
-    assert labels.y.tolist() == y
+    assert labels.labels.tolist() == y
     assert labels.classes == classes
 
 
@@ -97,7 +95,7 @@ def test_several_columns_of_numbers_are_values_each_in_its_own_spread():
     """Linnerud: kilograms and centimetres have no spread in common."""
     frame = load_linnerud(as_frame=True).frame
     names = ["Weight", "Waist", "Pulse"]
-    table = DataSource.from_dataset(datasets.Dataset.from_pandas(frame), label_column=names)
+    table = load_data(datasets.Dataset.from_pandas(frame), label_column=names)
     assert table.kind == "regression"
     records = table.records([0, 1], FeatureSpec({"Chins": {}, "Situps": {}, "Jumps": {}}))
     assert records.y.tolist() == frame[names].head(2).to_numpy().tolist()
@@ -106,7 +104,7 @@ def test_several_columns_of_numbers_are_values_each_in_its_own_spread():
     torch.testing.assert_close(right, torch.full((2,), 0.5))
     whole = torch.tensor(frame[names].astype(int).to_numpy())
     integers = made({name: whole[:, place].tolist() for place, name in enumerate(names)})
-    assert read_labels(integers, names).kind == "regression"
+    assert load_data(integers, label_column=names).kind == "regression"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +128,7 @@ def test_several_columns_of_numbers_are_values_each_in_its_own_spread():
 def test_labels_that_could_be_two_things_or_none_are_refused(columns, message):
     """Forgetting by the wrong label is silent."""
     with pytest.raises(InputError) as caught:
-        read_labels(made(columns), list(columns))
+        load_data(made(columns), label_column=list(columns))
     assert str(caught.value) == message
 
 
@@ -152,7 +150,7 @@ def test_a_class_number_without_a_name_is_refused(cells, model):
     if isinstance(cells[0], list):
         kind, none = datasets.Sequence(kind), "an empty list for none"
     with pytest.raises(InputError) as caught:
-        read_labels(outside(cells, kind), ["label"], **model)
+        load_data(outside(cells, kind), label_column="label", **model)
     assert str(caught.value) == (
         f"Wanted class numbers 0..2 in 'label', {none}. Got -2, 3, 5. "
         "Write the names of all classes into the data, or fix these labels."
@@ -163,7 +161,7 @@ def test_in_a_list_of_classes_none_is_an_empty_list_and_not_a_number():
     """-1 in a list would be the last class."""
     kind = datasets.Sequence(datasets.ClassLabel(names=["x", "y"]))
     with pytest.raises(InputError, match=r"Got -1\."):
-        read_labels(outside([[0], [-1]], kind), ["label"])
+        load_data(outside([[0], [-1]], kind), label_column="label")
 
 
 def test_names_in_lists_that_the_model_does_not_know_are_refused():
@@ -181,7 +179,7 @@ def test_names_in_lists_that_the_model_does_not_know_are_refused():
 )
 def test_a_record_without_its_label_fails_a_request_and_a_holdout_does_without(cells):
     """Half a label is none; the rest of the table serves."""
-    table = DataSource.from_dataset(made({"x": [1.0, 2.0], "label": cells, "id": ["a", "b"]}))
+    table = load_data(made({"x": [1.0, 2.0], "label": cells, "id": ["a", "b"]}))
     assert table.records([0], ROWS).ids == ("a",)
     with pytest.raises(InputError) as caught:
         table.records(None, ROWS)
@@ -197,8 +195,8 @@ def test_a_record_without_its_label_fails_a_request_and_a_holdout_does_without(c
 def test_what_is_left_out_is_listed_in_the_order_of_the_rows():
     """Without a label, or unreadable, or both; nothing may be left at all."""
     cells = {"x": [None, 1.0, 2.0, None, 3.0], "label": [0, None, 1, None, 0], "id": list("abcde")}
-    records, left_out = DataSource.from_dataset(made(cells)).readable([4, 3, 2, 1, 0], ROWS)
+    records, left_out = load_data(made(cells)).readable([4, 3, 2, 1, 0], ROWS)
     assert (records.ids, left_out) == (("e", "c"), ("d", "b", "a"))
     assert (records.x.flatten().tolist(), records.y.tolist()) == ([3, 2], [0, 1])
-    none, left_out = DataSource.from_dataset(made(cells)).readable([1, 3], ROWS)
+    none, left_out = load_data(made(cells)).readable([1, 3], ROWS)
     assert (none.x.shape, left_out) == ((0, 1), ("b", "d"))

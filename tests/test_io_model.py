@@ -13,9 +13,8 @@ from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 
 from efface.errors import InputError, UnsafeFile
-from efface.io.architectures import build_model
 from efface.io.images import Preprocessing
-from efface.io.models import load_model, save_trained
+from efface.io.models import build_model, load_model, save_trained
 
 FLAGS = {"mean": [0.5], "std": [0.25], "size": 8}
 

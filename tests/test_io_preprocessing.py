@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from efface.errors import InputError
-from efface.io.architectures import timm_preprocessing, transformers_preprocessing
 from efface.io.images import Preprocessing, decode_image
+from efface.io.models import timm_preprocessing, transformers_preprocessing
 
 
 def test_preprocessing_is_the_arithmetic_of_its_docstring():

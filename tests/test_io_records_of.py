@@ -8,9 +8,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from efface.errors import InputError
+from efface.io.data import as_records, content_digests
 from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
-from efface.io.records import as_records, content_digests
 from efface.task import task_of
 from efface.types import Records
 

@@ -39,7 +39,7 @@ def make(architecture: str, kind: str, path: str) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from efface.io.architectures import build_model
+    from efface.io.models import build_model
 
     state = build_model(architecture).state_dict()
     if kind == "torch.save":

@@ -36,7 +36,7 @@ def one(size: str, method: str) -> dict:
     import torch
 
     from efface import Records, Split, forget
-    from efface.io.architectures import build_model
+    from efface.io.models import build_model
     from efface.nets import resnet_small
 
     torch.set_num_threads(1)

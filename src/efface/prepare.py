@@ -17,9 +17,9 @@ from torch import nn
 
 from efface.errors import InputError, abbreviate
 from efface.hazards import Finding
+from efface.io.data import as_records, content_digests
 from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
-from efface.io.records import as_records, content_digests
 from efface.methods import METHODS
 from efface.metrics.measure import as_it_is
 from efface.ranking.content import (

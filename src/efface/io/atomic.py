@@ -143,11 +143,9 @@ def refuse_overlap(out: Path, inputs: Mapping[str, str | Path | None]) -> None:
             continue
         inside = folder in target.parents
         relation = "is" if folder == target else "is inside" if inside else "contains"
-        raise InputError(
-            "an --out apart from the inputs",
-            f"{out}, which {relation} the folder of {name}, {given}",
-            "The next run would read the result as part of its input: give another --out.",
-        )
+        came = f"{out}, which {relation} the folder of {name}, {given}"
+        remedy = "The next run would read the result as part of its input: give another --out."
+        raise InputError("an --out apart from the inputs", came, remedy)
 
 
 def _scratch(path: Path) -> Path:

@@ -85,13 +85,10 @@ class Checkpoint:
         own = {name: tensor for name, tensor in own.items() if name in model_state}
         others = [name for name in self.state if name.removeprefix(prefix) not in own]
         copies = _second_copies(others, self.state, model_state)
-        return replace(
-            self,
-            state=own,
-            prefix=self.prefix + prefix,
-            extras=tuple(self.prefix + name for name in others if name not in copies),
-            omitted=(*self.omitted, *(self.prefix + name for name in copies)),
-        )
+        extras = tuple(self.prefix + name for name in others if name not in copies)
+        omitted = (*self.omitted, *(self.prefix + name for name in copies))
+        prefix = self.prefix + prefix
+        return replace(self, state=own, prefix=prefix, extras=extras, omitted=omitted)
 
     def rename(self, names: Mapping[str, str]) -> "Checkpoint":
         """The same file under the model's names; ``names`` maps each to the file's."""
@@ -203,17 +200,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     entries = content if place else {}
     omitted = [k for k, v in entries.items() if k != place and may_hold_records(str(k), v)]
     prefix = _wrapper_prefix(weights)
-    checkpoint = Checkpoint(
-        path=path,
-        state={name.removeprefix(prefix): tensor for name, tensor in weights.items()},
-        content=_rebuild(content, {k: v for k, v in content.items() if k not in omitted}),
-        place=place,
-        prefix=prefix,
-        omitted=tuple(omitted),
-        metadata=metadata,
-        header=header,
-        archive=archive,
-    )
+    state = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    content = _rebuild(content, {k: v for k, v in content.items() if k not in omitted})
+    container = {"metadata": metadata, "header": header, "archive": archive}
+    checkpoint = Checkpoint(path, state, content, place, prefix, tuple(omitted), **container)
     if broken := [name for part in checkpoint.portions() for name in nonfinite_tensors(part)]:
         remedy = "Use a checkpoint from before training diverged."
         came = f"nan or inf in {abbreviate(broken)}"
@@ -239,25 +229,19 @@ def may_hold_records(name: str, value: Any) -> bool:
 
     A number is progress, as in ``samples_seen``; settings are words and numbers.
     """
-    if TRAINING_STATE.search(name) or _holds_tensor(value) or _lists_records(value):
+    if TRAINING_STATE.search(name) or _holds_tensors_or_records(value, listed=False):
         return True
     return bool(RECORD_LISTS.search(name)) and not isinstance(value, int | float | None)
 
 
-def _holds_tensor(value: Any) -> bool:
-    if isinstance(value, Mapping | list | tuple | set):
-        return any(map(_holds_tensor, value.values() if isinstance(value, Mapping) else value))
-    return isinstance(value, Tensor)
-
-
-def _lists_records(value: Any, *, below: bool = False) -> bool:
-    """Whether several things stand ``below`` a name that suggests records, at any depth."""
+def _holds_tensors_or_records(value: Any, *, listed: bool) -> bool:
+    """At any depth a tensor, or several things under a name that suggests records (``listed``)."""
     if isinstance(value, Mapping):
-        named = ((below or bool(RECORD_LISTS.search(str(key))), v) for key, v in value.items())
-        return any(_lists_records(v, below=inside) for inside, v in named)
+        inside = ((v, listed or bool(RECORD_LISTS.search(str(key)))) for key, v in value.items())
+        return any(_holds_tensors_or_records(v, listed=below) for v, below in inside)
     if isinstance(value, list | tuple | set):
-        return bool(value) and (below or any(map(_lists_records, value)))
-    return False
+        return any(listed or _holds_tensors_or_records(v, listed=False) for v in value)
+    return isinstance(value, Tensor)
 
 
 def _wrapper_prefix(names: Iterable[str]) -> str:

@@ -1,14 +1,17 @@
 """A data set with labels and ids: rows by id, class or expression, records for a model.
 
-``load_data`` opens files, ``DataSource.from_dataset`` a ``datasets.Dataset`` in memory. Columns are
-found by their type and the usual names, or given; between two candidates nothing is guessed.
-``read_ids`` and ``read_record_weights`` read the lists that go with a request.
+``load_data`` opens files, or a ``datasets.Dataset`` in memory, and ``as_records`` takes what else a
+Python user holds: tensors, a torch Dataset, a DataLoader. Columns are found by their type and the
+usual names, or given; between two candidates nothing is guessed. ``read_ids`` and
+``read_record_weights`` read the lists that go with a request.
 """
 
 import csv
+import hashlib
 import io
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,19 +21,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import Dataset as TorchDataset
 
 from efface.errors import InputError, UnknownRecords, abbreviate, did_you_mean
 from efface.io.features import FeatureSpec
-from efface.io.images import UNREADABLE, Inputs, Preprocessing, read_images
-from efface.task import refuse_other_kinds
+from efface.io.images import UNREADABLE, Preprocessing, read_images
+from efface.task import ENOUGH, refuse_other_kinds, regression
 from efface.types import Records
 
 # datasets, pyarrow and pandas are loaded when a table is: they take longer than torch
 if TYPE_CHECKING:
     import datasets
 
-    from efface.io.labels import Labels
-    from efface.io.tables import Source
+Spec = Preprocessing | FeatureSpec
+Rows = Sequence[int] | None  # None for all
 
 IMAGE_NAMES = ("image", "img")
 PATH_NAMES = ("image_path", "path", "file_name", "filename")
@@ -40,6 +46,12 @@ UNLABELLED = "has no label"
 
 # the end of sample_id, image-key, PassengerId and ID, and not that of paid or monkey
 LIKE_AN_ID = re.compile(r"(^|[\W_]|(?<=[a-z0-9])(?=[A-Z]))(?i:id|uid|uuid|key)$")
+# the names of inputs, labels and ids in items that are mappings
+KEYS = (("pixel_values", "x", "image", "img"), ("label", "labels", "y"))
+FORMS = (
+    "Give Records, tensors (x, y) or (x, y, ids), a torch Dataset or DataLoader that yields such, "
+    "or a datasets.Dataset with its preprocessing."
+)
 
 
 @dataclass(frozen=True)
@@ -72,34 +84,32 @@ class Columns:
 
 def find_columns(
     features: "datasets.Features",
-    *,
-    image: str | None = None,
-    label: Sequence[str] = (),
-    identity: str | None = None,
-    num_classes: int | None = None,
+    image: str | None,
+    label: Sequence[str],
+    identity: str | None,
+    num_classes: int | None,
 ) -> Columns:
     """What is given, else what the types say, else the usual names.
 
     Of several label columns the one with ``num_classes`` names is taken.
     Raises InputError when a column is not there, or more than one could be the label.
     """
-    import datasets
+    from datasets import ClassLabel, Image
 
     for name in (image, *label, identity):
         if name is not None and name not in features:
             wanted = f"a column of the table: {', '.join(features)}"
             raise InputError(wanted, repr(name), did_you_mean(name, features))
     known = tuple(features)
-    images = [name for name in known if isinstance(features[name], datasets.Image)]
+    images = [name for name in known if isinstance(features[name], Image)]
     images = images or [name for name in IMAGE_NAMES if name in features]
-    images = images or [name for name in PATH_NAMES if name in features]
+    images = [image] if image else images or [name for name in PATH_NAMES if name in features]
     if not label:
-        typed = [name for name in known if isinstance(features[name], datasets.ClassLabel)]
-        if len(typed) > 1:
-            typed = [n for n in typed if len(features[n].names) == num_classes] or typed
-        found = typed or [name for name in LABEL_NAMES if name in features]
+        found = [name for name in known if isinstance(features[name], ClassLabel)]
+        if len(found) > 1:
+            found = [n for n in found if len(features[n].names) == num_classes] or found
+        found = found or [name for name in LABEL_NAMES if name in features]
         label = [_only("label", found, known, "Name it with --label-column.")]
-    images = [image] if image else images
     identity = identity or next((name for name in ID_NAMES if name in features), None)
     return Columns(tuple(images), tuple(label), identity, known)
 
@@ -116,72 +126,39 @@ def _only(what: str, found: Sequence[str], known: Sequence[str], remedy: str) ->
 class DataSource:
     """n records that are still files: nothing is decoded before it is read.
 
-    ``ids``: n distinct strings; ``source``: the files that it came from, None for a data set in
-    memory.
+    ``labels``: (n,) class ids, in the order of ``classes``, -1 for none; (n, k) of 0 and 1, -1 for
+    none; or (n,) or (n, d) floats, nan for none; ``classes``: names of the classes, or of the
+    labels of multilabel, if they have any; ``ids``: n distinct strings; ``files``: what it was read
+    from, nothing for a data set in memory; ``root``: the folder that no image path may leave.
     """
 
     dataset: "datasets.Dataset"
     columns: Columns
-    _labels: "Labels"
+    labels: np.ndarray
+    classes: tuple[str, ...] | None
     ids: tuple[str, ...]
-    source: "Source | None" = None
-
-    @classmethod
-    def from_dataset(
-        cls,
-        dataset: "datasets.Dataset",
-        *,
-        source: "Source | None" = None,
-        image_column: str | None = None,
-        label_column: str | Sequence[str] | None = None,
-        id_column: str | None = None,
-        classes: Sequence[str] | None = None,
-        num_classes: int | None = None,
-    ) -> "DataSource":
-        """Find the columns, number labels as the model does, and check that ids are unique.
-
-        ``classes`` and ``num_classes`` are the model's. Raises InputError when a column is not
-        found, an id is repeated, or class names do not fit the model's.
-        """
-        from efface.io.labels import read_labels
-
-        dataset = dataset.with_format(None)
-        if not len(dataset):
-            remedy = "Check the path and the split."
-            raise InputError("at least one record in the data", "none", remedy)
-        columns = find_columns(
-            dataset.features,
-            image=image_column,
-            label=[label_column] if isinstance(label_column, str) else label_column or (),
-            identity=id_column,
-            num_classes=num_classes if classes is None else len(classes),
-        )
-        model = {"classes": classes, "num_classes": num_classes}
-        labels = read_labels(dataset, columns.label, **model)
-        return cls(dataset, columns, labels, _read_ids_of(dataset, columns), source)
+    root: Path | None = None
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the files; empty for a data set in memory."""
-        return self.source.digest() if self.source else ""
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(n,) class ids, in the order of ``classes``, -1 for none; other kinds: see ``Labels``."""
-        return self._labels.y
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        """Names of the classes, or of the labels of multilabel, if they have any."""
-        return self._labels.classes
+        """SHA-256 over names and contents of the files; empty for a data set in memory."""
+        total = hashlib.sha256()
+        for path in self.files:
+            total.update(path.relative_to(self.root or path.parent).as_posix().encode())
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        return total.hexdigest() if self.files else ""
 
     @property
     def kind(self) -> str:
         """``multiclass``, ``multilabel`` or ``regression``."""
-        return self._labels.kind
+        if self.labels.dtype.kind == "f":
+            return "regression"
+        return "multilabel" if self.labels.ndim > 1 else "multiclass"
 
     @property
     def num_classes(self) -> int:
@@ -204,23 +181,20 @@ class DataSource:
         requested = list(dict.fromkeys(ids))
         if unknown := [identity for identity in requested if identity not in places]:
             kind = repr(self.columns.id) if self.columns.id else "file name or row number"
-            raise UnknownRecords(
-                f"ids that the data hold (by {kind}, such as {self.ids[0]!r})",
-                f"{len(unknown)} unknown: {', '.join(unknown)}",
-                "Name the split that holds them, as in DATA:test, or give --id-column.",
-            )
+            wanted = f"ids that the data hold (by {kind}, such as {self.ids[0]!r})"
+            came = f"{len(unknown)} unknown: {', '.join(unknown)}"
+            remedy = "Name the split that holds them, as in DATA:test, or give --id-column."
+            raise UnknownRecords(wanted, came, remedy)
         # a 3 in a column sample_id is another record than row 3, and both are there
         if requested and self.ids_are_row_numbers and (like := self.columns.like_ids):
-            raise InputError(
-                "a column of ids, or a table without one, whose ids are row numbers",
-                f"the column {like[0]!r}, which is not named",
-                "Name it with --id-column, or call the column that holds the ids 'id'.",
-            )
+            wanted = "a column of ids, or a table without one, whose ids are row numbers"
+            remedy = "Name it with --id-column, or call the column that holds the ids 'id'."
+            raise InputError(wanted, f"the column {like[0]!r}, which is not named", remedy)
         return [places[identity] for identity in requested]
 
     def rows_where(self, expression: str) -> list[int]:
         """The rows of which an expression such as ``label=dog and age>=30`` is true."""
-        from efface.io.expressions import select_rows
+        from efface.io.tables import select_rows
 
         return np.flatnonzero(select_rows(expression, self.dataset)).tolist()
 
@@ -264,9 +238,7 @@ class DataSource:
         whole = [k for k, count in counts.items() if count >= max(10, share * totals[k])]
         return tuple(self.classes[k] if self.classes else str(k) for k in sorted(whole))
 
-    def records(
-        self, rows: Sequence[int] | None, preprocessing: Preprocessing | FeatureSpec
-    ) -> Records:
+    def records(self, rows: Rows, preprocessing: Spec) -> Records:
         """These rows (None: all) as the model takes them.
 
         Raises InputError when one is unreadable or has no label: what is not read is not forgotten.
@@ -284,43 +256,37 @@ class DataSource:
             raise InputError(f"{items} that can be read", came, remedy)
         return records
 
-    def readable(
-        self, rows: Sequence[int] | None, preprocessing: Preprocessing | FeatureSpec
-    ) -> tuple[Records, tuple[str, ...]]:
+    def readable(self, rows: Rows, preprocessing: Spec) -> tuple[Records, tuple[str, ...]]:
         """As ``records``, but what is unreadable or unlabelled is omitted, its ids listed."""
         records, unreadable = self._read(rows, preprocessing)
         return records, tuple(unreadable)
 
-    def _read(
-        self, rows: Sequence[int] | None, preprocessing: Preprocessing | FeatureSpec
-    ) -> tuple[Records, dict[str, str]]:
+    def _read(self, rows: Rows, preprocessing: Spec) -> tuple[Records, dict[str, str]]:
         """The readable rows, and by the id of any other what is wrong with it."""
+        y = self.labels.reshape(len(self), -1)
+        present = (np.isfinite(y) if self.kind == "regression" else y >= 0).all(axis=1)
         rows = list(range(len(self)) if rows is None else rows)
-        present = self._labels.present
         labelled = [row for row in rows if present[row]]
-        inputs = self._inputs(labelled, preprocessing)
+        if isinstance(preprocessing, FeatureSpec):
+            inputs = preprocessing.inputs(self.dataset, labelled)
+        else:
+            image = self.columns.image
+            inputs = read_images(self.dataset, image, labelled, preprocessing, self.root)
         reasons = dict(zip(labelled, inputs.errors, strict=True))
         readable = [row for row in labelled if reasons[row] is None]
         errors = {self.ids[row]: reasons.get(row, UNLABELLED) for row in rows}
-        records = Records(
-            x=inputs.x,
-            y=torch.from_numpy(self.labels[readable]),
-            ids=tuple(self.ids[row] for row in readable),
-            low=inputs.low,
-            high=inputs.high,
-            task=self._labels.task(),
-        )
+        task = None
+        # values are judged at the scale of the whole table; of a few rows it is not known here
+        if self.kind == "regression" and present.sum() >= ENOUGH:
+            std = y[present].astype(np.float64).std(0, ddof=1)
+            task = regression(scale=[float(value) or 1.0 for value in std])
+        ids, labels = tuple(self.ids[row] for row in readable), self.labels[readable]
+        records = Records(inputs.x, torch.from_numpy(labels), ids, inputs.low, inputs.high, task)
         return records, {identity: error for identity, error in errors.items() if error}
-
-    def _inputs(self, rows: Sequence[int], preprocessing: Preprocessing | FeatureSpec) -> Inputs:
-        if isinstance(preprocessing, FeatureSpec):
-            return preprocessing.inputs(self.dataset, rows)
-        root = self.source.root if self.source else None
-        return read_images(self.dataset, self.columns.image, rows, preprocessing, root)
 
 
 def load_data(
-    spec: str | Path,
+    data: "str | Path | datasets.Dataset",
     *,
     id_column: str | None = None,
     image_column: str | None = None,
@@ -328,11 +294,11 @@ def load_data(
     classes: Sequence[str] | None = None,
     num_classes: int | None = None,
 ) -> DataSource:
-    """Open ``DATA`` or ``DATA:split``; no image is decoded yet.
+    """Open ``DATA`` or ``DATA:split``, or a data set in memory; no image is decoded yet.
 
     Args:
-        spec: a table as parquet, arrow or CSV, a folder of them, a folder with one folder of images
-            a class, or ``hub:owner/name``; without a split it is train.
+        data: a table as parquet, arrow or CSV, a folder of them, a folder with one folder of images
+            a class, or ``hub:owner/name``; without a split it is train. Or a ``datasets.Dataset``.
         id_column: else ``id``, ``record_id`` or ``file_name``, the image's file name, the row.
         image_column: of images or their paths; else the one of type image, or named so.
         label_column: one, or several of multilabel or regression; else the one of type class label,
@@ -343,18 +309,20 @@ def load_data(
     Raises:
         InputError: no such data or column, ids that are not unique, labels of no kind.
     """
-    from efface.io.tables import read_split
+    from efface.io.tables import read_labels, read_split
 
-    source = read_split(spec, (id_column,) if id_column else ID_NAMES)
-    return DataSource.from_dataset(
-        source.dataset,
-        source=source,
-        id_column=id_column,
-        image_column=image_column,
-        label_column=label_column,
-        classes=classes,
-        num_classes=num_classes,
-    )
+    dataset, root, files = data, None, ()
+    if isinstance(data, str | Path):
+        dataset, root, files = read_split(data, (id_column,) if id_column else ID_NAMES)
+    dataset = dataset.with_format(None)
+    if not len(dataset):
+        raise InputError("at least one record in the data", "none", "Check the path and the split.")
+    label = [label_column] if isinstance(label_column, str) else label_column or ()
+    num_classes = num_classes if classes is None else len(classes)
+    columns = find_columns(dataset.features, image_column, label, id_column, num_classes)
+    labels, names = read_labels(dataset, columns.label, classes, num_classes)
+    ids = _read_ids_of(dataset, columns)
+    return DataSource(dataset, columns, labels, names, ids, root, files)
 
 
 def _read_ids_of(dataset: "datasets.Dataset", columns: Columns) -> tuple[str, ...]:
@@ -470,3 +438,155 @@ def read_record_weights(path: Path) -> dict[str, float]:
     if not weights:
         raise InputError(f"at least one weight in {path}", "none", "Write a line for each record.")
     return weights
+
+
+# Records of a Python user
+
+
+def content_digests(records: Records) -> tuple[str, ...]:
+    """A BLAKE2b digest of each record's input: equal exactly when the inputs are, bit for bit."""
+    rows = records.x.detach().cpu().contiguous()
+    head = f"{rows.dtype}{tuple(rows.shape[1:])}".encode()
+    flat = rows.reshape(len(rows), -1).view(torch.uint8).numpy() if rows.numel() else ()
+    return tuple(hashlib.blake2b(head + row.tobytes(), digest_size=16).hexdigest() for row in flat)
+
+
+def as_records(given: Any, preprocessing: Spec | None = None) -> Records:
+    """Records out of Records, tensors, a Dataset or a DataLoader.
+
+    Items are (x, y), (x, y, id) or a mapping; x as the model takes it. Integers y are class ids
+    (n,) or multilabel (n, k) of 0 and 1, floats are values (n,) or (n, d); floats that are all 0 or
+    1 could be either and are refused: give ``y.long()`` for labels. A ``datasets.Dataset`` needs
+    the ``preprocessing``. Ids that are not given are the numbers of the items.
+    Raises InputError for anything else, and when an item does not fit the others.
+    """
+    if isinstance(given, Records):
+        return given
+    _refuse_streams(given)
+    if _is_from_datasets(given, "Dataset"):
+        given = load_data(given)
+    if isinstance(given, DataSource):
+        if preprocessing is None:
+            wanted = "the preprocessing that turns images or rows into inputs"
+            remedy = "Give preprocessing=Preprocessing(mean, std, size) or FeatureSpec(columns)."
+            raise InputError(wanted, "none", remedy)
+        return given.records(None, preprocessing)
+    if isinstance(given, tuple | list) and given and isinstance(given[0], Tensor):
+        return _join([given], batched=True)
+    if isinstance(given, DataLoader):
+        return _from_loader(given)
+    if isinstance(given, TorchDataset):
+        return _join([given[row] for row in range(len(given))], batched=False)  # type: ignore[arg-type]
+    raise InputError("records", type(given).__name__, FORMS)
+
+
+def _is_from_datasets(value: Any, *names: str) -> bool:
+    # whoever holds an object of datasets has imported it; nobody else should pay for its import
+    datasets = sys.modules.get("datasets")
+    return datasets is not None and isinstance(value, tuple(getattr(datasets, n) for n in names))
+
+
+def _refuse_streams(given: Any) -> None:
+    """A record of a stream cannot be named again, and a dictionary holds more than one split."""
+    if _is_from_datasets(given, "DatasetDict", "IterableDatasetDict"):
+        came = f"a {type(given).__name__} of {', '.join(map(str, given))}"
+        remedy = f"Give one of them, such as data[{next(iter(given), 'train')!r}]."
+        raise InputError("one split", came, remedy)
+    data = given.dataset if isinstance(given, DataLoader) else given
+    if isinstance(data, IterableDataset) or _is_from_datasets(data, "IterableDataset"):
+        remedy = "Cache it: load_dataset without streaming, datasets.Dataset.from_generator, or "
+        remedy += "tensors (x, y, ids)."
+        raise InputError("records with random access", f"a stream, {type(data).__name__}", remedy)
+
+
+def _from_loader(loader: DataLoader) -> Records:
+    """Every item that the loader's sampler names, numbered as its data set numbers it."""
+    with torch.random.fork_rng(devices=[]):  # a sampler draws from the global generator
+        if loader.batch_sampler is None:
+            return _join(list(loader), batched=loader.batch_size is not None)
+        batches = [list(rows) for rows in loader.batch_sampler]
+        if loader.drop_last and sum(map(len, batches)) < len(list(loader.sampler)):
+            remedy = "Make it with drop_last=False."
+            raise InputError("a loader of all its records", "drop_last=True", remedy)
+        parts = [loader.collate_fn([loader.dataset[row] for row in rows]) for rows in batches]
+    return _join(parts, batched=True, ids=[str(row) for batch in batches for row in batch])
+
+
+def _join(items: list[Any], *, batched: bool, ids: Sequence[str] = ()) -> Records:
+    """Join (x, y), (x, y, id) and mappings, each of one record or of a batch."""
+    parts = [_unpack(item) for item in items]
+    if not parts:
+        raise InputError("at least one record", "none", FORMS)
+    tensors = [[_as_tensor(part[place]) for part in parts] for place in (0, 1)]
+    shapes = [list(dict.fromkeys(tuple(t.shape) for t in column)) for column in tensors]
+    if len({shape[batched:] for shape in shapes[0]}) > 1:
+        raise InputError("inputs of one shape", abbreviate(shapes[0]), "Resize them.")
+    if len({shape[batched:] for shape in shapes[1]}) > 1:
+        wanted, came = "as many labels in each record", f"labels of shape {abbreviate(shapes[1])}"
+        raise InputError(wanted, came, "Give 0 or 1 for each label that the model knows.")
+    if given := [part[2] for part in parts if part[2] is not None]:
+        listed = [part.tolist() if isinstance(part, Tensor) else part for part in given]
+        ids = [id_as_text(i) for part in listed for i in (part if batched else [part])]
+    x, y = ((torch.cat if batched else torch.stack)(column) for column in tensors)
+    return _checked(x, y, tuple(ids))
+
+
+def _unpack(item: Any) -> tuple[Any, Any, Any]:
+    """Input, label and id (None where there is none) of an item."""
+    if isinstance(item, Mapping):
+        keys = [next((k for k in names if k in item), None) for names in (*KEYS, ID_NAMES)]
+        if keys[0] is None or keys[1] is None:
+            wanted = " and ".join(f"one of {', '.join(names)}" for names in KEYS) + " in each item"
+            raise InputError(wanted, f"the keys {', '.join(map(str, item))}", FORMS)
+        return item[keys[0]], item[keys[1]], item.get(keys[2])
+    if isinstance(item, tuple | list) and len(item) in {2, 3}:
+        return item[0], item[1], item[2] if len(item) > 2 else None  # noqa: PLR2004
+    raise InputError("items (x, y) or (x, y, id)", type(item).__name__, FORMS)
+
+
+def _as_tensor(value: Any) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        wanted = "inputs and labels as tensors or numbers"
+        remedy = "Add a transform such as torchvision's ToTensor with the model's Normalize."
+        raise InputError(wanted, type(value).__name__, remedy) from error
+
+
+def _checked(x: Tensor, y: Tensor, ids: tuple[str, ...]) -> Records:
+    """Records out of tensors that hold what their names say."""
+    if not x.is_floating_point() or x.ndim < 2:  # noqa: PLR2004
+        wanted = "inputs x as the model takes them: floating point, one row a record"
+        remedy = "Normalise images as in training before you pass them."
+        raise InputError(wanted, f"{x.dtype} of shape {tuple(x.shape)}", remedy)
+    if len(x) != len(y) or len(ids) not in {0, len(x)}:
+        came = f"{len(x)} inputs, {len(y)} labels, {len(ids)} ids"
+        remedy = "Give one label and, if any, one id for each record."
+        raise InputError("as many labels and ids as inputs", came, remedy)
+    if len(set(ids)) != len(ids):
+        raise InputError("unique ids", "some that repeat", "Make them unique.")
+    return Records(x=x.detach().cpu(), y=_as_labels(y.detach().cpu()), ids=ids)
+
+
+def _as_labels(y: Tensor) -> Tensor:
+    """Class ids and multilabel as int64, values as float32: what ``Records`` tells apart."""
+    if y.ndim not in {1, 2} or y.is_complex():
+        wanted = "labels y: class ids (n,), multilabel (n, k) of 0 and 1, or values (n,), (n, d)"
+        remedy = "Other tasks need Records(…, task=efface.task.custom(…))."
+        raise InputError(wanted, f"{y.dtype} of shape {tuple(y.shape)}", remedy)
+    binary = bool(((y == 0) | (y == 1)).all())
+    if y.is_floating_point():
+        if binary and len(y):
+            remedy = (
+                "Give y.long() for multilabel or one sigmoid unit, y.argmax(1) for one-hot rows "
+            )
+            remedy += "of classes, or Records(x, y) for values."
+            raise InputError(
+                "labels y as integers, or values", "0 and 1 as floats: ambiguous", remedy
+            )
+        return y.float()
+    if y.ndim > 1 and not binary:
+        came = abbreviate(sorted(set(y.flatten().tolist()) - {0, 1}))
+        remedy = "Give class ids as (n,), such as y[:, 0], or values as y.float()."
+        raise InputError("multilabel y, each 0 or 1", came, remedy)
+    return y.to(torch.int64)

@@ -1,25 +1,42 @@
-"""From a path or ``hub:owner/name`` to one split of a data set; no image is decoded yet.
+"""Tables with pyarrow and datasets: files to a data set, columns to labels, ``--where`` to rows.
 
-Tables are parquet, arrow (IPC, as a file or as a stream) and CSV, read by pyarrow so that nothing
-is cached outside the folder; other folders hold one folder of images a class. A split is known by
-the names of files and folders, as the library ``datasets`` knows it.
+``read_split`` reads parquet, arrow (IPC, as a file or as a stream) and CSV by pyarrow, so that
+nothing is cached outside the folder; other folders hold one folder of images a class. A split is
+known by the names of files and folders, as the library ``datasets`` knows it.
+
+``read_labels`` makes of label columns:
+
+| columns | labels |
+|---|---|
+| one of names, classes, integers, yes and no | (n,) class ids, -1 for none |
+| several of 0 and 1; one of lists of them, or of lists of names | (n, k) of 0 and 1, -1 for none |
+| one or several of numbers; one of lists of them | (n,) or (n, d) values, nan for none |
+
+Integers other than 0 and 1 are values where they cannot be classes: in several columns, and for a
+model with one output.
+
+``select_rows`` parses comparisons joined by and, or and parentheses, and never evaluates them:
+
+    any = all ("or" all)*        all = one ("and" one)*
+    one = "(" any ")" | column ("=" | "!=" | ">=" | "<=" | ">" | "<") value
+
+A value is a word or a text in quotes. An empty cell is neither equal nor unequal to anything.
 """
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv as pv
 import pyarrow.parquet as pq
 
-from efface.errors import InputError
+from efface.errors import InputError, abbreviate, did_you_mean
 from efface.io.features import NUMBER
 
 SPLIT_WORDS = {
@@ -40,25 +57,27 @@ PART = r"\w[\w.\-]*"
 pc: Any = pyarrow.compute  # its functions are made at import, invisible to a type checker
 
 
-@dataclass(frozen=True, eq=False)
-class Source:
-    """One split as it lies on the disk: ``root`` is the folder that no image path may leave."""
+# a data set, the folder that no image path of it may leave, and its files
+SplitFiles = tuple[datasets.Dataset, Path, tuple[Path, ...]]
 
-    dataset: datasets.Dataset
-    root: Path
-    files: tuple[Path, ...]
+Names = tuple[str, ...] | None
+Labels = tuple[np.ndarray, Names]
+OTHER_COLUMN = "Name others with --label-column."
 
-    def digest(self) -> str:
-        """SHA-256 over names and contents of the files, in the order of the names."""
-        total = hashlib.sha256()
-        for path in self.files:
-            total.update(path.relative_to(self.root).as_posix().encode())
-            with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
-        return total.hexdigest()
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+TOKEN = re.compile(
+    r"""\s*(?:(?P<quoted>"[^"]*"|'[^']*')|(?P<operator>!=|>=|<=|==|=|>|<)|(?P<bracket>[()])"""
+    r"""|(?P<word>[^\s()=!<>"']+))"""
+)
+OPERATORS = {"=": "equal", "==": "equal", "!=": "not_equal", ">": "greater", "<": "less"}
+OPERATORS |= {">=": "greater_equal", "<=": "less_equal"}
 
 
-def read_split(spec: str | Path, text_columns: Sequence[str] = ()) -> Source:
+# Files
+
+
+def read_split(spec: str | Path, text_columns: Sequence[str] = ()) -> SplitFiles:
     """Read ``DATA`` or ``DATA:split``: a table, a folder of tables or images, or of the hub.
 
     In a CSV the cells of ``text_columns`` (ids) stay as written unless they are all integers.
@@ -71,15 +90,15 @@ def read_split(spec: str | Path, text_columns: Sequence[str] = ()) -> Source:
         if split:
             wanted, came = f"a folder of which {split!r} is a split", f"the file {path}"
             raise InputError(wanted, came, "Omit the split.")
-        return Source(_read_tables([path], text_columns), path.parent, (path,))
+        return _read_tables([path], text_columns), path.parent, (path,)
     files = _files_of_one_kind(path)
     if not files:
         wanted = f"files of {', '.join(READERS)}, or a folder of images a class"
         raise InputError(wanted, f"none in {path}", "Check the path.")
     chosen = _files_of_split(files, path, split)
     if files[0].suffix.lower() in READERS:
-        return Source(_read_tables(chosen, text_columns), path, tuple(chosen))
-    return Source(_image_table(chosen, files, path), path, tuple(chosen))
+        return _read_tables(chosen, text_columns), path, tuple(chosen)
+    return _image_table(chosen, files, path), path, tuple(chosen)
 
 
 def _path_and_split(spec: str) -> tuple[Path, str | None]:
@@ -111,11 +130,9 @@ def _files_of_one_kind(root: Path) -> list[Path]:
     if len(kinds) > 1:
         order = [*READERS, "image"]
         first, second, *_ = (kinds[kind][0] for kind in sorted(kinds, key=order.index))
-        raise InputError(
-            f"tables of one kind, or images, in {root}",
-            f"both, such as {first.relative_to(root)} and {second.relative_to(root)}",
-            f"Name the table itself, as in {first}, or put it elsewhere.",
-        )
+        came = f"both, such as {first.relative_to(root)} and {second.relative_to(root)}"
+        remedy = f"Name the table itself, as in {first}, or put it elsewhere."
+        raise InputError(f"tables of one kind, or images, in {root}", came, remedy)
     return next(iter(kinds.values()), [])
 
 
@@ -210,11 +227,9 @@ def _read_tables(files: Sequence[Path], text_columns: Sequence[str]) -> datasets
             columns[field.name] = cells
         return datasets.Dataset(pa.table(columns, metadata=table.schema.metadata))
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
-        raise InputError(
-            "files of one split with the same columns, of types that datasets knows",
-            str(error).splitlines()[0][:200],
-            "Keep tables of different kinds in different folders.",
-        ) from error
+        wanted = "files of one split with the same columns, of types that datasets knows"
+        remedy = "Keep tables of different kinds in different folders."
+        raise InputError(wanted, str(error).splitlines()[0][:200], remedy) from error
 
 
 def _read_table(file: Path) -> pa.Table:
@@ -263,7 +278,7 @@ def _infer_type(cells: pa.ChunkedArray, *, fractions: bool) -> pa.ChunkedArray:
 # The Hugging Face hub
 
 
-def _read_hub(spec: str) -> Source:
+def _read_hub(spec: str) -> SplitFiles:
     """``hub:owner/name[/configuration][:split]``, from the network or the local cache.
 
     What was fetched once is read without a network (HF_HOME says where the cache is). Raises
@@ -281,15 +296,13 @@ def _read_hub(spec: str) -> Source:
     try:
         dataset = datasets.load_dataset(name, configuration, split=split, keep_in_memory=False)
     except Exception as error:  # whatever a network can raise
-        reason = (str(error) or "no message").splitlines()[0][:300]
-        raise InputError(
-            f"the split {split!r} of {name}, from the hub or from the local cache",
-            f"{type(error).__name__}: {reason}",
-            "Check the name and the network, fetch it once where there is one, or give it as files "
-            "(parquet, arrow, CSV).",
-        ) from error
+        came = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0][:300]}"
+        wanted = f"the split {split!r} of {name}, from the hub or from the local cache"
+        remedy = "Check the name and the network, fetch it once where there is one, or give it as "
+        remedy += "files (parquet, arrow, CSV)."
+        raise InputError(wanted, came, remedy) from error
     files = tuple(Path(part["filename"]) for part in dataset.cache_files)
-    return Source(dataset, _common_root(files), files)
+    return dataset, _common_root(files), files
 
 
 def _common_root(files: Iterable[Path]) -> Path:
@@ -297,3 +310,305 @@ def _common_root(files: Iterable[Path]) -> Path:
     home, folders = Path(datasets.config.HF_CACHE_HOME), {file.parent for file in files}
     inside = all(folder.is_relative_to(home) for folder in folders)
     return home if inside or not folders else next(iter(folders))
+
+
+# Labels
+
+
+def read_labels(
+    dataset: datasets.Dataset,
+    columns: Sequence[str],
+    classes: Sequence[str] | None = None,
+    num_classes: int | None = None,
+) -> Labels:
+    """The labels of every row, numbered as the model numbers its classes, and their names.
+
+    ``classes`` and ``num_classes`` are the model's. Raises InputError when the columns hold no
+    labels of one kind, or names that the model does not know.
+    """
+    if classes is not None and len(columns) > 1 and set(classes) == set(columns):
+        columns = tuple(classes)
+    cells = [dataset.select_columns([n]).with_format("arrow")[:][n] for n in columns]
+    if len(columns) > 1:
+        return _several(columns, cells, classes)
+    column, kind = columns[0], dataset.features[columns[0]]
+    if _is_list(cells[0].type):
+        return _lists(column, kind, cells[0], classes)
+    if isinstance(kind, datasets.Value) and _is_fractional(cells[0].type):
+        return _values(columns, cells)[:, 0], None
+    y, own = _class_ids(column, kind, cells[0].to_pylist())
+    one_output = num_classes == 1
+    if one_output and own is None and not np.isin(y, (-1, 0, 1)).all():
+        return _values(columns, cells)[:, 0], None
+    return _renumber(y, own, classes, 2 if one_output else num_classes)
+
+
+def _is_fractional(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_boolean(kind) or _is_fractional(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(kind) for test in tests)
+
+
+def _values(columns: Sequence[str], cells: Sequence[Any]) -> np.ndarray:
+    """(n, d) float32, nan for none. Raises InputError for 0 and 1 alone, which are ambiguous."""
+    rows = [[np.nan if v is None else float(v) for v in part.to_pylist()] for part in cells]
+    values = np.array(rows, dtype=np.float64).T.reshape(-1, len(columns))
+    finite = values[np.isfinite(values)]
+    if len(finite) and np.isin(finite, (0, 1)).all():
+        named = ", ".join(map(repr, dict.fromkeys(columns)))
+        wanted = f"labels as integers, or values, in {named}"
+        raise InputError(wanted, "0 and 1 as floats: ambiguous", "Write them as 0 and 1.")
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
+def _class_ids(column: str, kind: Any, cells: list[Any]) -> tuple[np.ndarray, Names]:
+    """Class ids (-1 for none) and the names of the classes, if they have any."""
+    names = None
+    if isinstance(kind, datasets.ClassLabel):
+        names = tuple(kind.names)
+        _refuse_unnamed(column, cells, range(-1, len(names)), "-1 or nothing for none")
+    elif all(cell is None or isinstance(cell, str) for cell in cells):
+        names = tuple(sorted({cell for cell in cells if cell is not None}))
+        places = {name: place for place, name in enumerate(names)}
+        cells = [None if cell is None else places[cell] for cell in cells]
+    if not all(cell is None or (isinstance(cell, int) and abs(cell) < 2**62) for cell in cells):
+        raise InputError(f"class names or numbers in {column!r}", str(kind), OTHER_COLUMN)
+    return np.array([-1 if cell is None else int(cell) for cell in cells], dtype=np.int64), names
+
+
+def _refuse_unnamed(column: str, cells: Iterable[Any], known: range, none: str) -> None:
+    """A number without a name would be taken for another class, or for none."""
+    if outside := sorted({cell for cell in cells if cell is not None and cell not in known}):
+        wanted = f"class numbers 0..{known.stop - 1} in {column!r}, {none}"
+        remedy = "Write the names of all classes into the data, or fix these labels."
+        raise InputError(wanted, abbreviate(outside), remedy)
+
+
+def _several(columns: Sequence[str], cells: Sequence[Any], classes: Sequence[str] | None) -> Labels:
+    """A column each: of 0 and 1 multilabel, of other numbers regression."""
+    for column, part in zip(columns, cells, strict=True):
+        if not _is_number(part.type):
+            wanted = f"numbers in each of the label columns {', '.join(map(repr, columns))}"
+            remedy = "Several columns are labels of 0 and 1 each, or several values."
+            raise InputError(wanted, f"{part.type} in {column!r}", remedy)
+    rows = np.array([[-1 if v is None else v for v in part.to_pylist()] for part in cells]).T
+    if any(_is_fractional(part.type) for part in cells) or not np.isin(rows, (-1, 0, 1)).all():
+        return _values(columns, cells), None
+    return rows.astype(np.int64), tuple(classes or columns)
+
+
+def _lists(column: str, kind: Any, cells: Any, classes: Sequence[str] | None) -> Labels:
+    """A list a row: 0 and 1 or numbers, as many in each, or the names of the row's labels."""
+    item, rows = cells.type.value_type, cells.to_pylist()
+    inner = getattr(kind, "feature", None)
+    present = [value for row in rows for value in row or () if value is not None]
+    if isinstance(inner, datasets.ClassLabel):
+        names = tuple(inner.names)
+        _refuse_unnamed(column, present, range(len(names)), "an empty list for none")
+        named = [row and [v if v is None else names[v] for v in row] for row in rows]
+        return _multi_hot(column, named, names, classes)
+    if pa.types.is_string(item) or pa.types.is_large_string(item):
+        return _multi_hot(column, rows, tuple(sorted(set(present))), classes)
+    widths = {len(row) for row in rows if row is not None}
+    if len(widths) != 1 or not _is_number(item):
+        wanted = f"lists of as many numbers in each row of {column!r}, or lists of names"
+        came = f"lists of {item} of {abbreviate(sorted(map(str, widths)))} each"
+        raise InputError(wanted, came, "Write 0 or 1 for each label that the model knows.")
+    width, blank = widths.pop(), [np.nan if _is_fractional(item) else -1]
+    full = [row if row is not None and None not in row else blank * width for row in rows]
+    if _is_fractional(item):
+        flat = [pa.chunked_array([[row[place] for row in full]]) for place in range(width)]
+        return _values([column] * width, flat), None
+    y = np.array(full, dtype=np.int64).reshape(len(rows), width)
+    if other := {str(value) for value in y.flatten().tolist()} - {"-1", "0", "1"}:
+        remedy = "Write class ids as lists of 0 and 1, or as names."
+        raise InputError(f"0 or 1 for each label in {column!r}", abbreviate(sorted(other)), remedy)
+    return y, tuple(classes) if classes else None
+
+
+def _multi_hot(
+    column: str, rows: list[Any], own: tuple[str, ...], classes: Sequence[str] | None
+) -> Labels:
+    """Lists of names as (n, k) of 0 and 1."""
+    names = tuple(classes or own)
+    _refuse_unknown(own, names)
+    if not names:
+        raise InputError(f"names of labels in {column!r}", "none", OTHER_COLUMN)
+    places = {name: place for place, name in enumerate(names)}
+    y = np.zeros((len(rows), len(names)), dtype=np.int64)
+    for place, row in enumerate(rows):
+        if row is None or None in row:  # half a label is none
+            y[place] = -1
+        else:
+            y[place, [places[name] for name in row]] = 1
+    return y, names
+
+
+def _renumber(
+    y: np.ndarray, own: Names, classes: Sequence[str] | None, num_classes: int | None
+) -> Labels:
+    """Class ids renumbered by name where the model names its classes."""
+    if own is None or (classes is None and num_classes in {None, len(own)}):
+        return y, own if classes is None else tuple(classes)
+    if classes is None:
+        came = f"{len(own)} class names: {abbreviate(own)}"
+        remedy = (
+            "Without the model's own class names the numbers cannot be matched: give data with "
+        )
+        remedy += "all classes, or with labels as numbers."
+        raise InputError(f"the {num_classes} classes of the model", came, remedy)
+    _refuse_unknown(own, classes)
+    # the last entry is that of -1, a row without a label
+    ids = np.array([*(list(classes).index(name) for name in own), -1], dtype=np.int64)
+    return ids[y], tuple(classes)
+
+
+def _refuse_unknown(names: Iterable[str], classes: Sequence[str]) -> None:
+    if unknown := [name for name in names if name not in classes]:
+        wanted = f"class names that the model knows: {abbreviate(classes)}"
+        remedy = "Rename the classes of the data, or choose another --label-column."
+        raise InputError(wanted, abbreviate(unknown), remedy)
+
+
+# Expressions
+
+
+class Token(NamedTuple):
+    """A piece of the expression, what it is, and where it begins."""
+
+    kind: str
+    text: str
+    place: int
+
+
+def select_rows(expression: str, dataset: datasets.Dataset) -> Mask:
+    """(n,) of which rows the expression is true.
+
+    Raises InputError, with the place or the most similar known word, for anything but comparisons.
+    """
+    parser = _Parser(expression, dataset)
+    mask = parser.parse_any()
+    if parser.tokens[0].kind != "end":
+        parser.refuse("and, or, or the end")
+    return mask
+
+
+class _Parser:
+    """Recursive descent over the tokens; each rule returns the mask of its rows."""
+
+    def __init__(self, expression: str, dataset: datasets.Dataset) -> None:
+        self.expression, self.dataset = expression, dataset
+        self.tokens = _tokenize(expression)
+
+    def accept(self, kind: str, text: str) -> bool:
+        token = self.tokens[0]
+        matches = token.kind == kind and token.text.lower() == text
+        if matches:
+            self.tokens.pop(0)
+        return matches
+
+    def expect(self, kinds: set[str], wanted: str) -> str:
+        if self.tokens[0].kind not in kinds:
+            self.refuse(wanted)
+        return self.tokens.pop(0).text
+
+    def parse_any(self) -> Mask:
+        mask = self.parse_all()
+        while self.accept("word", "or"):
+            mask = mask | self.parse_all()
+        return mask
+
+    def parse_all(self) -> Mask:
+        mask = self.parse_one()
+        while self.accept("word", "and"):
+            mask = mask & self.parse_one()
+        return mask
+
+    def parse_one(self) -> Mask:
+        if self.accept("bracket", "("):
+            mask = self.parse_any()
+            if not self.accept("bracket", ")"):
+                self.refuse("a closing parenthesis")
+            return mask
+        column = self.expect({"quoted", "word"}, "a column")
+        operator = self.expect({"operator"}, "one of = != >= <= > <")
+        return _compare(self.dataset, column, operator, self.expect({"quoted", "word"}, "a value"))
+
+    def refuse(self, wanted: str) -> NoReturn:
+        token = self.tokens[0]
+        came = f"{token.text!r} at character {token.place + 1}"
+        came = "the end" if token.kind == "end" else came
+        remedy = "Write comparisons such as label=dog and age>=30; put words with spaces in quotes."
+        raise InputError(f"{wanted} in the expression {self.expression!r}", came, remedy)
+
+
+def _tokenize(expression: str) -> list[Token]:
+    tokens, place = [], 0
+    text = expression.rstrip()
+    while place < len(text):
+        match = TOKEN.match(text, place)
+        if match is None:
+            bad = len(text) - len(text[place:].lstrip())
+            wanted = f"an expression such as label=dog and age>=30, not {expression!r}"
+            remedy = "Close open quotes; put words with special characters in quotes."
+            raise InputError(wanted, f"{text[bad]!r} at character {bad + 1}", remedy)
+        kind = str(match.lastgroup)
+        piece = match.group(kind)
+        tokens.append(Token(kind, piece[1:-1] if kind == "quoted" else piece, match.start(kind)))
+        place = match.end()
+    return [*tokens, Token("end", "", len(text))]
+
+
+def _compare(dataset: datasets.Dataset, column: str, operator: str, value: str) -> Mask:
+    """(n,) of which rows it is true; the type of the column decides what ``value`` is."""
+    if column not in dataset.features:
+        wanted = f"a column of the table: {', '.join(dataset.features)}"
+        raise InputError(wanted, repr(column), did_you_mean(column, dataset.features))
+    kind = dataset.features[column]
+    cells = dataset.select_columns([column]).with_format("arrow")[:][column]
+    if isinstance(kind, datasets.ClassLabel):
+        scalar: Any = pa.scalar(_class_id(kind, column, operator, value), pa.int64())
+    elif not isinstance(kind, datasets.Value) or pa.types.is_nested(cells.type):
+        wanted, came = "a column of numbers, words or classes", f"{column!r} of {kind}"
+        raise InputError(wanted, came, "Choose another column.")
+    else:
+        scalar = _cast(value, cells.type, column)
+    # integers stay integers where they can: ids beyond 2**53 are alike as floats
+    if pa.types.is_integer(cells.type) and pa.types.is_floating(scalar.type):
+        cells = cells.cast(pa.float64(), safe=False)
+    mask = pc.call_function(OPERATORS[operator], [cells, scalar])
+    mask = pc.fill_null(mask, fill_value=False).to_numpy()
+    if pa.types.is_floating(cells.type):  # nan is an empty cell too
+        mask &= ~np.isnan(cells.to_numpy())
+    return mask
+
+
+def _class_id(kind: datasets.ClassLabel, column: str, operator: str, value: str) -> int:
+    if operator not in {"=", "==", "!="}:
+        wanted = f"= or != with the class {column!r}"
+        raise InputError(wanted, repr(operator), "Classes have no order.")
+    if value in kind.names:
+        return kind.names.index(value)
+    if value.isdecimal() and int(value) < len(kind.names):
+        return int(value)
+    wanted = f"a class of {column!r}: {', '.join(kind.names)}"
+    raise InputError(wanted, repr(value), did_you_mean(value, kind.names))
+
+
+def _cast(value: str, kind: pa.DataType, column: str) -> pa.Scalar:
+    """The value as a cell of this column; integers may be compared with any number."""
+    for target in [kind, pa.float64()] if pa.types.is_integer(kind) else [kind]:
+        try:
+            return pa.scalar(value).cast(target)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            continue
+    remedy = "Write a value as its cells have it."
+    raise InputError(f"a value of {column!r}, which holds {kind}", repr(value), remedy)

@@ -17,9 +17,9 @@ from torch import nn
 
 from efface.errors import InputError, abbreviate
 from efface.hazards import Finding, doctor, refuse_hazards
+from efface.io.data import as_records
 from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
-from efface.io.records import as_records
 from efface.manifest import SCHEMA, state_digest, versions
 from efface.methods._head import embed
 from efface.metrics.measure import evaluate

@@ -1,6 +1,6 @@
 """A model that was trained anew without the records: the exclusion is what is stated (tier TE)."""
 
-from efface.io.records import content_digests
+from efface.io.data import content_digests
 from efface.report.facts import Facts
 from efface.report.rows import PLAIN, RED, Row, count
 
