@@ -9,7 +9,6 @@ and 1,500 of those that stay are looked at. The old model is beside them, as its
 
 import json
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ import numpy as np
 import torch
 
 from efface.grid import Job
-from efface.manifest import versions
 from efface.report import collect
 from efface.report.alarms import alarms
 from efface.types import Split, split_holdout
 from research.benchmarks.every_method import scored
 from research.benchmarks.like_retrained import RETRAINED, retrained
 from research.reduce import rows_by
+from research.tables import write_record
 from research.trained import members, model_of, parts_of
 
 TIERS = ("T0", "T1", "T2", "T3")
@@ -65,14 +64,8 @@ def main(store: str) -> None:
         least = sorted((row.p, row.key) for row in evidence.rows if row.p is not None)[:3]
         found.append({"model": name, "alarms": said, "least": least})
         print(json.dumps(found[-1]), flush=True)
-    record = {
-        "command": "python -m research.benchmarks.alarms_cifar STORE",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
-        "ids": [retrained(number).id for number in range(RETRAINED)],
-        "models": found,
-    }
-    Path("research/results/alarms_cifar.json").write_text(json.dumps(record, indent=1) + "\n")
+    ids = [retrained(number).id for number in range(RETRAINED)]
+    write_record("alarms_cifar", "alarms_cifar STORE", {"ids": ids, "models": found})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
     EFFACE_DATA=… python -m research.benchmarks.cifar10_requests train     # base and three retrained models
     EFFACE_DATA=… python -m research.benchmarks.cifar10_requests forget    # six requests, resumable
     EFFACE_DATA=… python -m research.benchmarks.cifar10_requests score     # research/results/cifar10/table.{json,md}
-    python -m research.benchmarks.cifar10_requests table                   # the table from the records alone
 
 What is scored: the second half of the test images (the method and the guard have seen the first),
 the forget records, and 10,000 of the training images that stay.
@@ -23,12 +22,13 @@ import torch
 
 from efface.io.data import load_data, read_ids
 from efface.io.models import load_model
-from efface.manifest import state_digest, versions
+from efface.manifest import state_digest
 from efface.metrics.gap import columns, gap
 from efface.metrics.measure import Evaluation, evaluate
 from efface.metrics.membership import loss_attack
 from efface.metrics.utility import accuracy
 from efface.types import Records, Split, split_holdout
+from research.tables import write_record
 
 RESULTS = Path("research/results/cifar10")
 METHODS = ("jit", "neighbourhood")
@@ -115,13 +115,7 @@ def score() -> None:
         ]
         lines += _scored(request, parts, forget_classes)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    record = {
-        "command": "python -m research.benchmarks.cifar10_requests score",
-        "versions": versions(),
-    }
-    text = json.dumps({**record, "rows": lines}, indent=1)
-    (RESULTS / "table.json").write_text(text + "\n")
-    table()
+    write_record("cifar10/table", "cifar10_requests score", {"rows": lines})
 
 
 def _rows(training: Any, request: Request) -> list[int]:
@@ -177,15 +171,12 @@ def _right(measured: Evaluation) -> float:
     return accuracy(measured.predicted, measured.y)
 
 
-def table() -> None:
-    """The table from the committed records."""
+def page(record: dict[str, Any]) -> str:
+    """The table from the record."""
     titles = ("request", "model", "D_r", "D_f", "MIA", "gap", "retain", "loss on forget", "seconds")
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    rows = json.loads((RESULTS / "table.json").read_text())["rows"]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "table.md").write_text(text)
-    print(text)
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in record["rows"]]
+    return "\n".join(lines) + "\n"
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -200,4 +191,4 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"train": train, "forget": forget, "score": score, "table": table}[sys.argv[1]]()
+    {"train": train, "forget": forget, "score": score}[sys.argv[1]]()

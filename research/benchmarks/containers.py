@@ -6,16 +6,14 @@ The files are made by their own libraries, with random weights; the cases are th
 """
 
 import copy
-import json
 import tempfile
-import time
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from efface.io.models import load_model
 from efface.task import logits
+from research.tables import write_record
 from tests.containers import CASES, SIDE
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "lightning", "safetensors")
@@ -67,18 +65,16 @@ def main() -> None:
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
             cells[case.name] = cell(case, Path(folder))
-    record = {
-        "command": "python -m research.benchmarks.containers",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": {name: version(name) for name in PACKAGES},
-        "cells": cells,
-    }
-    Path("research/results/containers.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_record("containers", "containers", {"cells": cells})
+
+
+def page(record: dict) -> str:
+    """The table from the record."""
     lines = [
         "# Containers: in, out, and read again by their own library",
         "",
         (
-            f"{time.strftime('%Y-%m-%d')}, `python -m research.benchmarks.containers`. Untouched: files that came back byte "
+            f"{record['date']}, `{record['command']}`. Untouched: files that came back byte "
             "for byte, and whether every tensor did. Changed: the greatest difference between "
             "the answers of the student and of its file, read by its own library."
         ),
@@ -86,7 +82,7 @@ def main() -> None:
         "| container | files byte-equal | tensors equal | dtypes | left out | answers apart |",
         "|---|---|---|---|---|---|",
     ]
-    for name, row in cells.items():
+    for name, row in record["cells"].items():
         left = row["left_out"]
         said = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if left[3:] else "")
         lines.append(
@@ -101,8 +97,7 @@ def main() -> None:
             "torch.save's form before zip archives name storages by their address in memory."
         ),
     ]
-    Path("research/results/containers.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -6,18 +6,15 @@
 of the label. z: how many of its own stated errors an estimate is off.
 """
 
-import json
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
 
-from efface.manifest import versions
 from efface.ranking.curvature import curvature, piecewise_linear_curvature
 from efface.testing.digits import digits, learned
+from research.tables import write_record
 
 PROBES = (4, 16, 64)
 
@@ -43,18 +40,9 @@ def main() -> None:
     net, records = learned(), digits()
     exact = piecewise_linear_curvature(net, records)
     rows = [row(curvature(net, records, probes=n), exact) for n in PROBES]
-    record = {
-        "command": "python -m research.benchmarks.curvature_estimates",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
-        "records": len(records),
-        "ratio_quartiles": np.quantile(exact.ratio, [0.25, 0.5, 0.75]).tolist(),
-        "rows": rows,
-    }
-    Path("research/results/curvature_estimates.json").write_text(
-        json.dumps(record, indent=1) + "\n"
-    )
-    Path("research/results/curvature_estimates.md").write_text(page(record))
+    quartiles = np.quantile(exact.ratio, [0.25, 0.5, 0.75]).tolist()
+    found = {"records": len(records), "ratio_quartiles": quartiles, "rows": rows}
+    write_record("curvature_estimates", "curvature_estimates", found)
 
 
 def page(record: dict[str, Any]) -> str:

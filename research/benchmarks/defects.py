@@ -5,23 +5,20 @@
 A row differs from the first of its table in the defect that it names. GKT's is in gkt_curve.py, a curve for each form.
 """
 
-import json
 import sys
-import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from efface.grid import Job, run
-from efface.manifest import versions
 from efface.methods.boundary_shrink import boundary_shrink
 from efface.metrics.gap import gap
 from efface.types import Callback, Split
 from research.benchmarks.every_method import columns_of, read, scored
 from research.jobs import unlearning
+from research.tables import write_record
 
 
 def clamped_as_pixels(
@@ -47,10 +44,12 @@ class Form:
     def job(self) -> Job:
         """On the class request, without a guard."""
         request = scored("class")
-        own = getattr(sys.modules[__name__], self.method, None)
+        own = globals().get(self.method)
         return unlearning(
             request.base,
-            self.method if own is None or own is boundary_shrink else f"defects:{self.method}",
+            self.method
+            if own is None or own is boundary_shrink
+            else f"research.benchmarks.defects:{self.method}",
             forget=request.forget,
             forget_classes=request.forget_classes,
             retain=self.retain,
@@ -106,7 +105,7 @@ FORMS = {
 
 def scores(form: Form, store: str) -> dict[str, Any]:
     """Columns, gap, and what the method says that it found."""
-    record = read(store, form.cell)
+    record = read(store, form.job)
     found = record.statistics
     target = columns_of(read(store, scored("class").retrained).statistics, forget_classes=True)
     columns = columns_of(found, forget_classes=True)
@@ -115,7 +114,7 @@ def scores(form: Form, store: str) -> dict[str, Any]:
         "said": form.said,
         "method": form.method,
         "settings": form.settings,
-        "id": form.cell.id,
+        "id": form.job.id,
         "columns": columns,
         "gap": gap(columns, target) if whole else None,
         "known": found["accuracy"]["forget"],
@@ -123,7 +122,7 @@ def scores(form: Form, store: str) -> dict[str, Any]:
     }
 
 
-def table(record: dict[str, Any]) -> str:
+def page(record: dict[str, Any]) -> str:
     """The page."""
     target = " / ".join(f"{100 * value:.1f}" for value in record["retrained"].values())
     lines = [
@@ -160,18 +159,10 @@ def table(record: dict[str, Any]) -> str:
 
 def main(store: str) -> None:
     """Make the cells, the record and the page."""
-    run([form.cell for forms in FORMS.values() for form in forms], store, processes=1)
-    record = {
-        "command": "python -m research.benchmarks.defects STORE",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
-        "retrained": columns_of(
-            read(store, scored("class").retrained).statistics, forget_classes=True
-        ),
-        "forms": {name: [scores(form, store) for form in forms] for name, forms in FORMS.items()},
-    }
-    Path("research/results/defects.json").write_text(json.dumps(record, indent=1) + "\n")
-    Path("research/results/defects.md").write_text(table(record))
+    run([form.job for forms in FORMS.values() for form in forms], store, processes=1)
+    target = columns_of(read(store, scored("class").retrained).statistics, forget_classes=True)
+    forms = {name: [scores(form, store) for form in some] for name, some in FORMS.items()}
+    write_record("defects", "defects STORE", {"retrained": target, "forms": forms})
 
 
 if __name__ == "__main__":

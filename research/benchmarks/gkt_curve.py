@@ -14,24 +14,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from torch import nn
 
 from efface.grid import read
-from efface.manifest import versions
 from efface.methods.gkt import gkt
 from efface.metrics.measure import evaluate
 from efface.types import Action, Records, Split
 from research.benchmarks.every_method import scored
 from research.recipes import fresh
 from research.reduce import columns_of, evidence_half
+from research.tables import write_record
 from research.trained import model_of, parts_of, recipe_of
-
-mpl.use("svg")
-from matplotlib import pyplot as plt
-
-mpl.rcParams["svg.hashsalt"] = "efface"  # the same figure from the same record
 
 ROUNDS, PER_STEP, EVERY, LOOKED_AT = 400, 64, 20, 500
 
@@ -103,10 +99,7 @@ def main(store: str) -> None:
     split = Split(going, forget_classes=scored("class").forget_classes, fresh=untrained)
     port = replace(split, fresh=half_fresh(untrained, model))
     target = columns_of(read(store, scored("class").retrained).statistics, forget_classes=True)
-    record = {
-        "command": "python -m research.benchmarks.gkt_curve STORE",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
+    found = {
         "rounds": ROUNDS,
         "records_per_step": PER_STEP,
         "images": ROUNDS * 11 * PER_STEP,
@@ -115,15 +108,16 @@ def main(store: str) -> None:
         "fresh": curve(model, split, unseen),
         "port": curve(model, port, unseen),
     }
-    Path("research/results/gkt_curve.json").write_text(json.dumps(record) + "\n")
-    show(record)
+    write_record("gkt_curve", "gkt_curve STORE", found, indent=None)
 
 
-def show(record: dict[str, Any]) -> None:
-    """The page and the figure, from the record alone."""
-    names = {"fresh": "untrained student", "port": "convolutions alone anew (port)"}
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for (form, said), colour in zip(names.items(), ("C0", "C1"), strict=True):
+NAMES = {"fresh": "untrained student", "port": "convolutions alone anew (port)"}
+
+
+def figure(record: dict[str, Any]) -> Figure:
+    """Accuracy over the rounds of both students."""
+    chart, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for (form, said), colour in zip(NAMES.items(), ("C0", "C1"), strict=True):
         rounds = [0.1 * p["steps"] for p in record[form]["points"]]
         for part, style in (("retain", "-"), ("forget", "--")):
             values = [100 * p[part] for p in record[form]["points"]]
@@ -138,18 +132,22 @@ def show(record: dict[str, Any]) -> None:
         ylim=(-2, 75),
     )
     axes.legend(fontsize=8)
-    figure.savefig("research/results/gkt_curve.svg", metadata={"Date": None})
+    return chart
+
+
+def page(record: dict[str, Any]) -> str:
+    """The table from the record alone."""
     rows = "\n".join(
         f"| {said} | {100 * record[form]['last']['retain']:.1f} | {100 * record[form]['last']['forget']:.1f} | "
         f"{100 * max((p['retain'] for p in record[form]['points']), default=0):.1f} | {record[form]['last']['steps']} | "
         f"{record[form]['seconds'] / 60:.1f} |"
-        for form, said in names.items()
+        for form, said in NAMES.items()
     )
     given, target = record["given"], record["retrained"]
-    Path("research/results/gkt_curve.md").write_text(
+    return (
         "# GKT, scaled down\n\n"
         f"`{record['command']}`, {record['date']}: the class request of [every method](every_method.md), "
-        f"{record['rounds']} rounds of {record['batch_size']} inputs, {record['images']:,} images where the "
+        f"{record['rounds']} rounds of {record['records_per_step']} inputs, {record['images']:,} images where the "
         "published setting has 4,000 rounds of 256, 11,264,000. Accuracy on unseen records in %, up to "
         f"{LOOKED_AT:,} of a part. Given model {100 * given['retain']:.1f} / {100 * given['forget']:.1f}, retrained "
         f"{100 * target['retain']:.1f} / {100 * target['forget']:.1f} (classes that stay / that leaves).\n\n"

@@ -10,10 +10,9 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from efface.manifest import versions
+from research.tables import write_record
 
 SCRIPT = Path(__file__).parents[2] / "tests" / "grid_kills.py"
 RESULTS = Path("research/results")
@@ -42,15 +41,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, SCRIPT, folder, str(KILLS), "models"]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    record = {
-        "command": "python -m research.benchmarks.grid_kills",
-        "date": time.strftime("%Y-%m-%d"),
-        "seed": 0,
-        "versions": versions(),
-        "found": json.loads(done.stdout.splitlines()[-1]),
-    }
-    (RESULTS / "grid_kills.json").write_text(json.dumps(record, indent=1) + "\n")
-    (RESULTS / "grid_kills.md").write_text(page(record))
+    found = json.loads(done.stdout.splitlines()[-1])
+    write_record("grid_kills", "grid_kills", {"seed": 0, "found": found})
 
 
 def page(record: dict) -> str:

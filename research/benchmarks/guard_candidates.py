@@ -1,6 +1,6 @@
 """Which drift on which synthetic inputs tells best that a model lost accuracy; fitting nets alone.
 
-    EFFACE_DATA=… python -m research.benchmarks.guard_candidates --out results
+    EFFACE_DATA=… python -m research.benchmarks.guard_candidates
 
 Each unguarded run of the fitting nets is made again and looked at on ten kinds of inputs by five
 statistics. For each pair: the area under the ROC curve on each data set, and missed and false
@@ -24,6 +24,7 @@ from efface.types import Split
 from research.benchmarks.guard_damage import TASKS, damaged, runs
 from research.benchmarks.guard_detector import LOST, code_version
 from research.benchmarks.guard_models import NETS, Net, request, trained
+from research.tables import write_record
 
 
 def kinds(model: nn.Module, split: Split, seed: int) -> dict[str, Tensor]:
@@ -152,17 +153,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("runs/guard"))
     parser.add_argument("--skip", default="none", help="nets whose name begins so")
-    parser.add_argument("--out", type=Path)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    fitting = [n for n in NETS if n.purpose == "fit" and not str(n).startswith(asked.skip)]
-    rows = summary([line for net in fitting for line in looked_at(net, asked.folder)])
+    fitting = [n for n in NETS if n.purpose == "fit" and not str(n).startswith(options.skip)]
+    rows = summary([line for net in fitting for line in looked_at(net, options.folder)])
     for row in rows[:12]:
         print(json.dumps(row))
-    if asked.out:
-        told = {"code": code_version(), "nets": [str(net) for net in fitting], "candidates": rows}
-        path = asked.out / "guard_candidates.json"
-        path.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n")
+    found = {"code": code_version(), "nets": [str(net) for net in fitting], "candidates": rows}
+    write_record("guard_candidates", "guard_candidates", found)
 
 
 if __name__ == "__main__":

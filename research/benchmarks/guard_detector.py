@@ -12,9 +12,7 @@ import argparse
 import itertools
 import json
 import os
-import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +26,7 @@ from efface import __version__
 from efface.guard import Guard
 from research.benchmarks.guard_damage import TASKS, damaged, runs
 from research.benchmarks.guard_models import NETS, Net, accuracy, request, trained, unseen
+from research.tables import write_record
 
 HEAD = """# The guard without a holdout, as a detector
 
@@ -162,8 +161,9 @@ def fitted(lines: list[dict[str, Any]]) -> dict[str, float]:
     return {"movement": max(moved), "drift": best[len(best) // 2]}
 
 
-def table(lines: list[dict[str, Any]], limits: dict[str, float]) -> str:
-    """Markdown: all runs, then by model, by task and by method."""
+def page(record: dict[str, Any]) -> str:
+    """All runs, then by model, by task and by method."""
+    lines, limits = record["runs"], record["limits"]
     rows = ["| runs | n | lost > 5 (5 to 15) | missed | of 5 to 15 | false alarms |"]
     rows.append("|---|---|---|---|---|---|")
     rows.append(_row("all", scores(lines, limits)))
@@ -171,7 +171,7 @@ def table(lines: list[dict[str, Any]], limits: dict[str, float]) -> str:
         for value in sorted({line[key] for line in lines}):
             part = [line for line in lines if line[key] == value]
             rows.append(_row(f"{key} {value}", scores(part, limits)))
-    return "\n".join(rows)
+    return f"{HEAD.format(**record, **limits)}\n{chr(10).join(rows)}\n"
 
 
 def _row(name: str, s: dict[str, Any]) -> str:
@@ -188,38 +188,24 @@ def _cell(s: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Make or read the runs, print the table, and write it where asked."""
+    """Make or read the runs, print the table, and write it where options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--purpose", choices=("fit", "score"), default="score")
     parser.add_argument("--folder", type=Path, default=Path("runs/guard"))
     parser.add_argument("--only", default="", help="models whose name begins so")
-    parser.add_argument("--out", type=Path, help="folder for guard_detector.json and .md")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    nets = [n for n in NETS if n.purpose == asked.purpose and str(n).startswith(asked.only)]
-    lines = [line for net in nets for line in measured(net, asked.folder)]
+    nets = [n for n in NETS if n.purpose == options.purpose and str(n).startswith(options.only)]
+    lines = [line for net in nets for line in measured(net, options.folder)]
     limits = guard_limits()
-    if asked.purpose == "fit":
+    if options.purpose == "fit":
         print("fitted:", fitted(lines))
-    text = table(lines, limits)
-    print(f"limits: {limits}\n{text}")
-    if asked.out:
-        for line in lines:
-            line["verdict"] = "refuse" if trips(line, limits) else "go on"
-        told = {
-            "command": shlex.join(
-                ["python", "research/benchmarks/guard_detector.py", *sys.argv[1:]]
-            ),
-            "code": code_version(),
-            "torch": torch.__version__,
-            "threads": os.environ.get("OMP_NUM_THREADS", "1"),
-            "limits": limits,
-            "scores": scores(lines, limits),
-            "runs": lines,
-        }
-        stem = asked.out / ("guard_detector" if asked.purpose == "score" else "guard_detector_fit")
-        stem.with_suffix(".json").write_text(json.dumps(told, indent=1, allow_nan=False) + "\n")
-        stem.with_suffix(".md").write_text(f"{HEAD.format(**told, **limits)}\n{text}\n")
+    for line in lines:
+        line["verdict"] = "refuse" if trips(line, limits) else "go on"
+    about = {"code": code_version(), "threads": os.environ.get("OMP_NUM_THREADS", "1")}
+    found = {**about, "limits": limits, "scores": scores(lines, limits), "runs": lines}
+    name = "guard_detector" if options.purpose == "score" else "guard_detector_fit"
+    write_record(name, f"guard_detector --purpose {options.purpose}", found)
 
 
 def guard_limits() -> dict[str, float]:

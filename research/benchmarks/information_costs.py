@@ -8,17 +8,14 @@ alone. Passes three times: as declared, as a hook on every copy of the model cou
 derivatives. Seconds are the processor's own, so that whatever else runs does not count.
 """
 
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from efface.manifest import versions
 from efface.methods._head import embed
 from efface.metrics.measure import evaluate
 from efface.nets import vgg_quarter
@@ -36,6 +33,7 @@ from research.gradients import (
     piecewise_linear_cost,
     weight_gradient_norm,
 )
+from research.tables import write_record
 
 RECORDS, COUNTED, ALL, CLASSES, FEATURES = 1_000, 64, 50_000, 10, 128
 
@@ -103,16 +101,9 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = vgg_quarter(CLASSES).eval()
-    record = {
-        "command": "python -m research.benchmarks.information_costs",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
-        "records": RECORDS,
-        "rows": [costs(model, form) for form in FORMS],
-        "balls_seconds": balls(),
-    }
-    Path("research/results/information_costs.json").write_text(json.dumps(record, indent=1) + "\n")
-    Path("research/results/information_costs.md").write_text(page(record))
+    rows = [costs(model, form) for form in FORMS]
+    found = {"records": RECORDS, "rows": rows, "balls_seconds": balls()}
+    write_record("information_costs", "information_costs", found)
 
 
 def page(record: dict[str, Any]) -> str:

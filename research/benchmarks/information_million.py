@@ -11,7 +11,6 @@ wrong. Each part runs in a process of its own, whose peak of memory is read at i
 other ones than those that the search tries itself on.
 """
 
-import json
 import os
 import resource
 import time
@@ -19,7 +18,6 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 
@@ -27,6 +25,7 @@ from efface.errors import InputError
 from efface.manifest import versions
 from efface.ranking.content import information_content
 from efface.ranking.neighbours import Balls, ball_recall, nearest, nearest_approximate
+from research.tables import write_record
 
 POINTS, NUMBERS, CLASSES, CLUSTERS, DIRECTIONS, WRONG = 1_000_000, 64, 100, 500, 12, 0.02
 NEIGHBOURS, QUERIES, A_TENTH = 20, 2_000, 0.1
@@ -151,9 +150,7 @@ def apart(part: Callable[..., dict], *arguments: object) -> dict:
 
 def main() -> None:
     """Time, count, and write record and page."""
-    record = {
-        "command": "python -m research.benchmarks.information_million",
-        "date": time.strftime("%Y-%m-%d"),
+    found = {
         "versions": {**versions(), "faiss-cpu": version("faiss-cpu")},
         "cores": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS", "as the libraries choose"),
@@ -165,10 +162,7 @@ def main() -> None:
         "harder": {kind: apart(harder, kind) for kind in KINDS},
         "exact": {f"{n} x {d}": apart(exact, n, d) for n, d in EXACT},
     }
-    Path("research/results/information_million.json").write_text(
-        json.dumps(record, indent=1) + "\n"
-    )
-    Path("research/results/information_million.md").write_text(page(record))
+    write_record("information_million", "information_million", found)
 
 
 def spent(found: dict) -> str:

@@ -1,19 +1,13 @@
-"""research/results/information.md and .svg, from the committed records of information.py.
-
-python -m research.benchmarks.information_show
-"""
-
-from pathlib import Path
+"""research/results/information.md and .svg, from the committed records of information.py."""
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from scipy import stats
 
 from efface.metrics.per_record import u_lira
 from research.benchmarks.information import GROUPED, NEIGHBOURS, primary
 from research.benchmarks.information_models import SETTINGS
-from research.benchmarks.information_read import EXPOSED_AT, RESULTS, Found, group_rows
+from research.benchmarks.information_read import EXPOSED_AT, Found, group_rows
 from research.leave_out import Removal, calibrated_threshold, least_informative_first
 
 WORDS = {
@@ -203,11 +197,12 @@ def section(found: Found) -> list[str]:
     ]  # fmt: skip
 
 
-def page(every: list[Found]) -> str:
+def page(*_: object) -> str:
     """The whole page."""
+    every = [Found(name) for name in SETTINGS]
     head = [
         "# Which records matter", "",
-        ("Made by `python -m research.benchmarks.information_show` from the records beside it. Spearman's rank correlation; per record its interval counts records, over groups it is "
+        ("Built from the records in `information`. Spearman's rank correlation; per record its interval counts records, over groups it is "
          "resampled groups; noise of the models that the truth is estimated by lowers all of them. All quantities are turned so that more should mean more information. "
          f"Groups: the lowest, middle and highest by {', '.join(GROUPED)} and by the gain itself (from half of the models on halves), and random ones. Removal: the mean of p(y|x) over the records, models with the group less models "
          "without it; seed noise: by how much two models of one kind are apart in that mean, pooled over the groups of one size since a group has few models. Within: the change is at most the mean of these; shows: above their greatest. "
@@ -217,8 +212,9 @@ def page(every: list[Found]) -> str:
     return "\n".join(head + [line for found in every for line in section(found)])
 
 
-def figure(every: list[Found]) -> None:
+def figure(*_: object) -> Figure:
     """Memorisation against zero-shot content, and groups' effect against their mean content."""
+    every = [Found(name) for name in SETTINGS]
     drawn = Figure(figsize=(8.4, 3.4 * len(every)), layout="constrained")
     axes = drawn.subplots(len(every), 2, squeeze=False)
     for (left, right), found in zip(axes, every, strict=True):
@@ -267,11 +263,4 @@ def figure(every: list[Found]) -> None:
             title=f"n = {len(group_rows(found))} groups of {found.setting.group}",
         )
         right.legend(frameon=False)
-    with rc_context({"svg.hashsalt": "information"}):
-        drawn.savefig("research/results/information.svg", metadata={"Date": None})
-
-
-if __name__ == "__main__":
-    EVERY = [Found(name) for name in SETTINGS if (RESULTS / f"{name}.json").exists()]
-    Path("research/results/information.md").write_text(page(EVERY))
-    figure(EVERY)
+    return drawn

@@ -11,7 +11,6 @@ row that costs the reference at most 2 points, found on a base model that nothin
 """
 
 import copy
-import json
 import os
 import sys
 import time
@@ -28,12 +27,12 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from efface.io.data import load_data
 from efface.io.images import Preprocessing
-from efface.manifest import versions
 from efface.methods.jit_reference import jit_reference
 from efface.metrics.gap import columns
 from efface.metrics.measure import evaluate
 from efface.task import raw
 from efface.types import Records, Split
+from research.tables import write_record
 
 SEEDS, TUNING_SEED, CLASS, BATCH = (0, 1, 2, 3, 4), 99, 3, 32
 RATES = tuple(m * 10.0**-e for e in (5, 4, 3, 2) for m in (1, 2, 5))
@@ -253,9 +252,6 @@ def main(data: str) -> None:
         for cell in cells(request, rates[request.task], forms)
     ]
     record = {
-        "command": f"python -m research.benchmarks.jit_differences{'' if of_digits else ' photographs'}",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
         "core_seconds": round(time.process_time() - began, 1),
         "seeds": seeds,
         "tuning_seed": TUNING_SEED,
@@ -263,8 +259,10 @@ def main(data: str) -> None:
         "differences": forms,
         "cells": found,
     }
-    path = RESULTS / f"jit_differences{'' if of_digits else '_photographs'}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    part = "" if of_digits else "photographs"
+    write_record(
+        "_".join(filter(None, ["jit_differences", part])), f"jit_differences {part}".strip(), record
+    )
 
 
 if __name__ == "__main__":

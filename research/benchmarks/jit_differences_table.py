@@ -1,29 +1,25 @@
-"""The table of research/results/jit_differences*.json: means and standard deviations over base models.
+"""The table of research/results/jit_differences*.json: means and standard deviations over base models."""
 
-python -m research.benchmarks.jit_differences_table     # writes research/results/jit_differences.md
-"""
-
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 RESULTS = Path("results")
-WHAT = {
-    "": (
+WHAT = (
+    (
         "Digits, every difference",
         "Every digit reaches both ends of the data's range, so the three clamps are one and the same here.",
     ),
-    "_photographs": (
+    (
         "CIFAR-10, the clamps",
         "2,000 photographs to train on. A net this small knows few unseen ones: D_r is low throughout.",
     ),
-}
+)
 
 
-def main() -> None:
-    """One section for each data set and task."""
+def page(*records: dict[str, Any]) -> str:
+    """The page from both records."""
     lines = [
         "# What each difference between paper, code and printed forms of JiT does",
         "",
@@ -36,12 +32,7 @@ def main() -> None:
             "the same direction, as far as the reference moved: the size of the step taken out."
         ),
     ]
-    for name, (title, note) in WHAT.items():
-        path = RESULTS / f"jit_differences{name}.json"
-        if not path.exists():
-            lines += ["", f"## {title}", "Not run."]
-            continue
-        record = json.loads(path.read_text())
+    for record, (title, note) in zip(records, WHAT, strict=True):
         lines += ["", f"## {title}", _about(record) + note]
         for task, what in (("class", "class 3"), ("random", "100 random records")):
             rate = record["reference"][task]["learning_rate"]
@@ -49,8 +40,7 @@ def main() -> None:
             cells = [cell for cell in record["cells"] if cell["task"] == task]
             for form in dict.fromkeys(cell["form"] for cell in cells):
                 lines.append(_row(form, [cell for cell in cells if cell["form"] == form]))
-    (RESULTS / "jit_differences.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    return "\n".join(lines) + "\n"
 
 
 def _about(record: dict[str, Any]) -> str:
@@ -82,7 +72,3 @@ def _spread(values: list[float], scale: float, *, digits: int) -> str:
         return ""
     array = scale * np.array(values)
     return f"{array.mean():.{digits}f} ± {array.std(ddof=1) if len(array) > 1 else 0:.{digits}f}"
-
-
-if __name__ == "__main__":
-    main()

@@ -28,13 +28,13 @@ from torch import nn
 from efface.errors import NotMet
 from efface.grid import read
 from efface.guard import Guard
-from efface.manifest import versions
 from efface.methods.jit import jit
 from efface.methods.jit_paper import jit_paper
 from efface.methods.jit_reference import jit_reference
 from efface.task import predict, trainable_copy
 from efface.types import Action, Records, Split, split_holdout
 from research.benchmarks.mislabelled_requests import bases, unseen, wrong_labels
+from research.tables import write_record
 from research.trained import model_of, parts_of
 
 LOOKED_AT = (1, 2, 4, 8, 16, 32, 64)
@@ -195,20 +195,12 @@ def main(store: str, what: str) -> None:
     """One part into research/results/jit_one_record_PART.json, or the page from both."""
     torch.set_num_threads(1)
     logging.disable()
-    if what == "table":
-        from jit_one_record_show import show
-
-        show()
-        return
     began, found = time.process_time(), []
     for row in PARTS[what](Path(store)):
         found.append(row)
         sys.stdout.write(json.dumps(row) + "\n")
         sys.stdout.flush()
     record = {
-        "command": f"python -m research.benchmarks.jit_one_record STORE {what}",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
         "cpu_seconds": round(time.process_time() - began),
         "ranges": ranges(Path(store)),
         "unseen_accuracy": [
@@ -216,7 +208,7 @@ def main(store: str, what: str) -> None:
         ],
         "rows": found,
     }
-    Path(f"research/results/jit_one_record_{what}.json").write_text(json.dumps(record) + "\n")
+    write_record(f"jit_one_record_{what}", f"jit_one_record STORE {what}", record, indent=None)
 
 
 if __name__ == "__main__":

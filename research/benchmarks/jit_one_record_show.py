@@ -1,28 +1,12 @@
 """The page and the figure of jit_one_record.py, from its records."""
 
-import json
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
-mpl.use("svg")
-from matplotlib import pyplot as plt  # after the backend is chosen
-
-RESULTS = Path("results")
 Row = dict[str, Any]
-
-
-def show() -> None:
-    """Write research/results/jit_one_record.md and .svg."""
-    curves, row, together = (
-        json.loads((RESULTS / f"jit_one_record_{part}.json").read_text())
-        for part in ("curves", "row", "together")
-    )
-    (RESULTS / "jit_one_record.md").write_text(_page(curves, row, together))
-    with mpl.rc_context({"svg.hashsalt": "efface"}):
-        _figure(curves, row, together)
 
 
 def _inside(margin: float, bounds: list[float]) -> bool:
@@ -45,10 +29,11 @@ def _interval(values: list[float]) -> str:
     return f"{points.mean():+.2f} ({low:+.2f} to {high:+.2f})"
 
 
-def _page(curves: Row, row: Row, together: Row) -> str:
+def page(curves: Row, row: Row, together: Row) -> str:
+    """One record, and 100 in a row."""
     ranges = curves["ranges"]
     lines = ["# One mislabelled record, and 100 requests in a row", "",
-             ("`python -m research.benchmarks.jit_one_record STORE curves`, `row`, `together` and `table`; [figure](jit_one_record.svg). "
+             (f"`{curves['command']}`, `row`, `together` and `table`; [figure](jit_one_record.svg). "
               "10,000 images, of which 100 carry a wrong label that the base model learned by heart; the unseen "
               f"range of each record's margin from eight models that never saw the 100 (mean {_mean_unseen(ranges):.1f}). "
               "The form that few records take (docs/methods.md) was chosen on another base model and 12 other records of the "
@@ -115,7 +100,8 @@ def _end(name: str, margins: list[float], utility: float, ranges: list[list[floa
     )
 
 
-def _figure(curves: Row, row: Row, together: Row) -> None:
+def figure(curves: Row, row: Row, together: Row) -> Figure:
+    """Margin against utility, and both along 100 requests."""
     plot, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     _trade(axes[0], curves)
     each = row["rows"][:-1]
@@ -140,7 +126,7 @@ def _figure(curves: Row, row: Row, together: Row) -> None:
     axes[2].set(xlabel="request", ylabel="utility against the base, points",
                 title="100 in a row: utility")  # fmt: skip
     axes[2].legend(frameon=False, fontsize=8)
-    plot.savefig(RESULTS / "jit_one_record.svg", metadata={"Date": None})
+    return plot
 
 
 def _trade(axis: Any, curves: Row) -> None:

@@ -8,7 +8,6 @@ chosen on (the class cat, 500 random records), which no other table scores. One 
 it stands it is ``jit``, to 1e-6. Cost is counted in forwards a record (a backward is two).
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
 from efface.grid import read, run
-from efface.manifest import versions
 from efface.methods._perturb import add_noise
 from efface.methods._unseen import (
     Mask,
@@ -44,9 +42,10 @@ from efface.metrics.gap import gap
 from efface.task import frozen_teacher, outputs, task_of, trainable_copy
 from efface.training import descend
 from efface.types import Records, Split, no_callback, record_key, split_holdout
-from research.benchmarks.jit_parts_show import TASKS, figure, table
+from research.benchmarks.jit_parts_show import TASKS
 from research.benchmarks.jit_requests import SEEDS, Request, requests
 from research.reduce import arrays_of, columns_of, rows_by, statistics_of
+from research.tables import write_record
 from research.trained import model_of, parts_of
 
 STEPS, SHARE, TRUST = 32, 0.1, 0.1
@@ -239,12 +238,7 @@ def rows_of(store: str) -> Iterator[dict[str, Any]]:
 def main(store: str) -> None:
     """Run, record, tabulate."""
     torch.set_num_threads(1)
-    found = list(rows_of(store))
-    record = {"command": "python -m research.benchmarks.jit_parts STORE", "date": time.strftime("%Y-%m-%d"),
-              "versions": versions(), "rows": found}  # fmt: skip
-    Path("research/results/jit_parts.json").write_text(json.dumps(record, indent=1) + "\n")
-    Path("research/results/jit_parts.md").write_text(table(found))
-    figure(found, Path("research/results/jit_parts.svg"))
+    write_record("jit_parts", "jit_parts STORE", {"rows": list(rows_of(store))})
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
 """The page and the figure of jit_parts.py, from its records."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 TASKS = ("class", "random")
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """Markdown."""
+def page(record: dict[str, Any]) -> str:
+    """One table a task."""
+    found = record["rows"]
     lines = ["# What each part of jit does", "",
-             ("`python -m research.benchmarks.jit_parts STORE`, records in jit_parts.json, "
+             (f"`{record['command']}`, records in jit_parts.json, "
               "[gap against cost](jit_parts.svg). D_r / D_f / MIA in %, mean over three base models; gap to "
               "the retrained model in points, with the least and the greatest of the three; cost in "
               "forwards' worth a record and step."), ""]  # fmt: skip
@@ -44,14 +46,9 @@ CURVES = {
 }
 
 
-def figure(found: list[dict[str, Any]], path: Path) -> None:
+def figure(record: dict[str, Any]) -> Figure:
     """Gap against cost over N for each estimator, nothing done as a line; one panel a task."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "efface"
-    from matplotlib import pyplot as plt
-
+    found = record["rows"]
     plot, axes = plt.subplots(1, len(TASKS), figsize=(9, 3.6), layout="constrained")
     for axis, task in zip(axes, TASKS, strict=True):
         rows = [row for row in found if row["task"] == task]
@@ -68,4 +65,4 @@ def figure(found: list[dict[str, Any]], path: Path) -> None:
         axis.set(title=f"{task}: {rows[0]['request']}", xlabel="forwards' worth a record and step",
                  ylabel="gap to the retrained model, points", ylim=(0, None))  # fmt: skip
     axes[0].legend(frameon=False, fontsize=8)
-    plot.savefig(path, metadata={"Date": None})
+    return plot

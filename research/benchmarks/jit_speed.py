@@ -8,7 +8,6 @@ The loop by hand makes the same passes on the same inputs and nothing else.
 """
 
 import copy
-import json
 import subprocess
 import sys
 import time
@@ -22,12 +21,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from efface.manifest import versions
 from efface.methods.jit import PROBES, jit
 from efface.methods.jit_reference import jit_reference
 from efface.nets import vgg_small
 from efface.task import frozen_teacher
 from efface.types import Action, Records, Split, no_callback
+from research.tables import write_record
 
 BATCH, ROUNDS, STEPS, CLASSES = 128, 3, 6, 10
 
@@ -164,11 +163,11 @@ def measured(name: str) -> dict[str, Any]:
     }
 
 
-def table(found: dict[str, Any]) -> str:
-    """Markdown."""
-    lines = ["# What jit costs", "", ("`python -m research.benchmarks.jit_speed`, one thread. Passes a record, "
+def page(record: dict[str, Any]) -> str:
+    """One table a net."""
+    lines = ["# What jit costs", "", (f"`{record['command']}`, one thread. Passes a record, "
              "counted by hooks; a backward is worth two forwards."), ""]  # fmt: skip
-    for name, one in found.items():
+    for name, one in record["nets"].items():
         whole, step = one["jit_reference"]["worth"], one["jit, a step"]["worth"]
         times = one["seconds a step"]
         lines += [f"## {name}", "", "| | forwards | backwards | worth | against jit_reference |",
@@ -190,10 +189,7 @@ def main() -> None:
     """Measure both nets, record, tabulate."""
     torch.set_num_threads(1)
     found = {name: measured(name) for name in ("VGG11", "small ViT")}
-    record = {"command": "python -m research.benchmarks.jit_speed", "date": time.strftime("%Y-%m-%d"),
-              "versions": versions(), "nets": found}  # fmt: skip
-    Path("research/results/jit_speed.json").write_text(json.dumps(record, indent=1) + "\n")
-    Path("research/results/jit_speed.md").write_text(table(found))
+    write_record("jit_speed", "jit_speed", {"nets": found})
 
 
 if __name__ == "__main__":

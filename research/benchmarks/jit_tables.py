@@ -8,12 +8,10 @@
 least gap at a loss of at most one point on a request that nothing here is scored on.
 """
 
-import json
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from efface.grid import Job, is_done, read, run
@@ -22,6 +20,7 @@ from efface.metrics.gap import gap
 from research.benchmarks.jit_requests import TASKS, Request, requests
 from research.jobs import unlearning
 from research.reduce import columns_of, rows_by, statistics_of
+from research.tables import write_record
 
 SCALES = tuple(10.0 ** (power / 4) for power in (-6, -3, 0, 3, 6))
 """Three orders of magnitude around where a variant stands."""
@@ -192,7 +191,8 @@ def main(store: str, what: str) -> None:
     elif what == "grid":
         run([entry.job for entry in grid(store)], store)
     else:
-        Path("research/results/jit_cells.json").write_text(json.dumps(as_records(store)) + "\n")
+        found = as_records(store)
+        write_record("jit_cells", "jit_tables STORE quality, grid and records", found, indent=None)
 
 
 if __name__ == "__main__":

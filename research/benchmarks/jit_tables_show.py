@@ -1,23 +1,15 @@
-"""The quality table and the heat maps of the three JiTs, from research/results/jit_cells.json alone.
+"""The quality table and the heat maps of the three JiTs, from research/results/jit_cells.json alone."""
 
-python -m research.benchmarks.jit_tables_show     # research/results/jit_quality.md, jit_robustness.md and .svg
-"""
-
-import json
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from efface.metrics.gap import floor, gap
 from research.benchmarks.jit_requests import TASKS
 from research.benchmarks.jit_tables import SCALES, VARIANTS
 
-mpl.use("svg")
-from matplotlib import pyplot as plt
-
-RESULTS = Path("results")
 BUDGET, BEARABLE, HALF, LEVEL = 0.02, 0.01, 0.5, 0.95
 Row = dict[str, Any]
 
@@ -49,7 +41,7 @@ def model_of(record: Row, cell: Row) -> Row:
 def quality(record: Row) -> str:
     """One table a task: columns, gap with interval, what was lost, and the floor."""
     lines = ["# Three JiTs: quality", "",
-             ("`python -m research.benchmarks.jit_tables STORE quality`. 10,000 images, quarter VGG11; three base "
+             (f"`{record['command']}`. 10,000 images, quarter VGG11; three base "
               "models and three requests a task, one retrained model each; no guard. Mean over the nine in %, "
               "gap to the retrained model in points with a 95 % interval, base models and requests both drawn "
               "again (three of each are few: it is rather too narrow). `jit` as it comes, "
@@ -115,7 +107,7 @@ def _paired(cells: list[Row]) -> list[str]:
 def robustness(record: Row) -> str:
     """What became of each grid, in counts."""
     lines = ["# Three JiTs: robustness", "",
-             ("`python -m research.benchmarks.jit_tables STORE grid`; [heat maps](jit_robustness.svg). σ and step each at "
+             (f"`{record['command']}`; [heat maps](jit_robustness.svg). σ and step each at "
               "0.03, 0.18, 1, 5.6 and 32 times where the variant stands: of the authors' form and the paper's they are "
               "used as they are; of jit they are where its searches begin, and the step ends within 0.094 and 0.15 of "
               "the loss, so rows and columns are alike by design: 100 cells are 4 requests at 25 starts of the "
@@ -158,9 +150,8 @@ def share_closed(record: Row, cell: Row) -> float:
     return 1 - cell["gap"] / gap(model["untouched"], model["target"])
 
 
-def heat_maps(record: Row) -> None:
+def heat_maps(record: Row) -> Figure:
     """A row a grid: points of D_r lost, gap, and what became of the cells."""
-    mpl.rcParams["svg.hashsalt"] = "jit"  # the same figure from the same records
     grids = _grids(record)
     figure, axes = plt.subplots(len(grids), 3, figsize=(11, 2.6 * len(grids)), squeeze=False)
     for line, (task, variant, guard) in zip(axes, grids, strict=True):
@@ -173,7 +164,7 @@ def heat_maps(record: Row) -> None:
         _map(line[1], gaps, "gap to the retrained model", (0, 50), "viridis_r")
         _map(line[2], failed, "% collapsed or rolled back", (0, 100), "Greys")
     figure.tight_layout()
-    figure.savefig(RESULTS / "jit_robustness.svg", metadata={"Date": None})
+    return figure
 
 
 def _mean(cells: list[Row], value: Any) -> np.ndarray:
@@ -208,15 +199,3 @@ def _map(
         dark = np.isfinite(value) and value > middle
         axis.text(column, row, said, ha="center", va="center", fontsize=6,
                   color="white" if dark else "black")  # fmt: skip
-
-
-def main() -> None:
-    """Both tables and the figure."""
-    record = json.loads((RESULTS / "jit_cells.json").read_text())
-    (RESULTS / "jit_quality.md").write_text(quality(record))
-    (RESULTS / "jit_robustness.md").write_text(robustness(record))
-    heat_maps(record)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,21 +7,18 @@ net has no normalisation layers and one linear layer, its output, so that ``norm
 refused.
 """
 
-import json
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from efface.grid import Job, read, run
-from efface.manifest import versions
 from efface.metrics.gap import gap
 from research.benchmarks.jit_requests import Request, requests
 from research.benchmarks.jit_tables import untouched
 from research.jobs import unlearning
 from research.reduce import columns_of
+from research.tables import write_record
 
 WAYS: dict[str, dict[str, Any]] = {
     "all weights": {"holdout": True, "guard": False},
@@ -32,8 +29,9 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def cell(request: Request, way: str) -> Job:
     """One request, one way."""
-    asked = {"forget": request.forget, "leaving": request.forget_classes, "seed": request.seed}
-    return unlearning(request.base, "jit", **asked, **WAYS[way])
+    classes, seed = request.forget_classes, request.seed
+    where = {"forget": request.forget, "forget_classes": classes, "seed": seed}
+    return unlearning(request.base, "jit", **where, **WAYS[way])
 
 
 def rows(store: str) -> list[dict[str, Any]]:
@@ -58,10 +56,11 @@ def rows(store: str) -> list[dict[str, Any]]:
     return found
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """Markdown."""
+def page(record: dict[str, Any]) -> str:
+    """One row a way, means of nine requests."""
+    found = record["rows"]
     lines = ["# jit with less at hand", "",
-             ("`python -m research.benchmarks.jit_with_less STORE`, records in jit_with_less.json. The nine class "
+             (f"`{record['command']}`, records in jit_with_less.json. The nine class "
               "requests of [jit_quality](jit_quality.md), one retrained model each, quarter VGG11. Mean over the "
               "nine in %, gap and lost D_r in points with the least and the greatest; seconds of the method; "
               "weights: the share that may move. This net has no layers for `norm` and `adapter`."), "",
@@ -93,11 +92,7 @@ def _spread(values: list[float]) -> str:
 def main(store: str) -> None:
     """Make the cells, record, tabulate."""
     run([cell(request, way) for request in requests("class") for way in WAYS], store)
-    found = rows(store)
-    record = {"command": "python -m research.benchmarks.jit_with_less STORE", "rows": found,
-              "date": time.strftime("%Y-%m-%d"), "versions": versions()}  # fmt: skip
-    Path("research/results/jit_with_less.json").write_text(json.dumps(record, indent=1) + "\n")
-    Path("research/results/jit_with_less.md").write_text(table(found))
+    write_record("jit_with_less", "jit_with_less STORE", {"rows": rows(store)})
 
 
 if __name__ == "__main__":

@@ -3,9 +3,7 @@
 python -m research.benchmarks.kinds     # writes research/results/kinds.json and .md; about a minute
 """
 
-import json
-import time
-from pathlib import Path
+from typing import Any
 
 import torch
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
@@ -13,8 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from efface import Records, Split, forget
-from efface.manifest import versions
 from efface.metrics.measure import evaluate
+from research.tables import write_record
 
 FORGET, SEED = 20, 0
 
@@ -110,14 +108,16 @@ def main() -> None:
     """Every kind; a table of them."""
     torch.set_num_threads(1)
     cells = {name: cell(name) for name in CASES}
-    record = {"command": "python -m research.benchmarks.kinds", "date": time.strftime("%Y-%m-%d"), "seed": SEED,
-              "forget": FORGET, "versions": versions(), "cells": cells}  # fmt: skip
-    Path("research/results/kinds.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_record("kinds", "kinds", {"seed": SEED, "forget": FORGET, "cells": cells})
+
+
+def page(record: dict[str, Any]) -> str:
+    """The table from the record."""
     lines = [
         "# One request of each kind",
         "",
         (
-            f"{time.strftime('%Y-%m-%d')}, `python -m research.benchmarks.kinds`: {FORGET} records go, half of the data was never "
+            f"{record['date']}, `{record['command']}`: {record['forget']} records go, half of the data was never "
             "seen (the method and the guard have all of it here). Share right in % (values: 1 - error "
             "in spreads) and mean loss; the target is the retrained row. One model each: no intervals."
         ),
@@ -125,7 +125,7 @@ def main() -> None:
         "| request | model | right on forget | right on unseen | loss on forget | loss on unseen |",
         "|---|---|---|---|---|---|",
     ]
-    for name, models in cells.items():
+    for name, models in record["cells"].items():
         for which in ("nothing done", "jit", "neighbourhood", "retrained"):
             row = models[which]
             lines.append(
@@ -133,8 +133,7 @@ def main() -> None:
                 f"{100 * row['unseen_right']:.1f} | {row['forget_loss']:.3f} | "
                 f"{row['unseen_loss']:.3f} |"
             )
-    Path("research/results/kinds.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

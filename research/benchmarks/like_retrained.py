@@ -2,16 +2,13 @@
 
     EFFACE_DATA=… python -m research.benchmarks.like_retrained STORE cells     # ten retrained models
     EFFACE_DATA=… python -m research.benchmarks.like_retrained STORE records   # research/results/like_retrained.json
-    python -m research.benchmarks.like_retrained - table                       # research/results/like_retrained.md
 
 The request, the base model and the methods' models are those of every_method.py (500 random records
 of 10,000, quarter VGG11); its retrained models differ in their seed alone.
 """
 
-import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +16,13 @@ import numpy as np
 from scipy import stats
 
 from efface.grid import Job, is_done, read, run
-from efface.manifest import versions
 from efface.metrics.equivalence import likeness, spread_of
 from efface.report.rows import plain
 from research.benchmarks.every_method import published, scored
 from research.benchmarks.jit_requests import FIRST
 from research.jobs import training
 from research.reduce import rows_by
+from research.tables import write_record
 
 RETRAINED, FIRST_SEED = 10, 200
 RESULTS = Path("results")
@@ -78,9 +75,6 @@ def as_records(store: str) -> dict[str, Any]:
             {"id": record.folder.name, "number": place, **_all(record.arrays, others)}
         )
     return {
-        "command": "python -m research.benchmarks.like_retrained STORE cells, records and table",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
         "request": scored("random").name,
         **found,
     }
@@ -206,11 +200,9 @@ def main(store: str, what: str) -> None:
     """Make the cells, their record, or the table."""
     if what == "cells":
         run([retrained(number) for number in range(RETRAINED)], store, processes=PROCESSES)
-    elif what == "records":
-        (RESULTS / "like_retrained.json").write_text(json.dumps(as_records(store)) + "\n")
     else:
-        found = json.loads((RESULTS / "like_retrained.json").read_text())
-        (RESULTS / "like_retrained.md").write_text(page(found))
+        command = "like_retrained STORE cells, records and table"
+        write_record("like_retrained", command, as_records(store), indent=None)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
-from efface.manifest import versions
+from research.tables import read_record, write_record
 
 TESTS = Path(__file__).parent.parent / "tests"
 KILLS = {"SIGKILL": 210, "SIGINT": 40, "SIGTERM": 40}
@@ -31,21 +31,24 @@ def run(script: str, *arguments: str) -> dict:
 
 def main() -> None:
     """Kills of three kinds, then broken input; a table of what was found."""
-    path, only, date = Path("research/results/lost.json"), sys.argv[1:], time.strftime("%Y-%m-%d")
-    old = json.loads(path.read_text()) if only else {}
+    only = sys.argv[1:]
+    old = read_record("lost") if only else {}
     kills = {
         kind: run("kills.py", str(count), kind) if not only or kind in only else old["kills"][kind]
         for kind, count in KILLS.items()
     }
     fuzz = run("fuzz.py", str(INPUTS)) if not only or "fuzz" in only else old["fuzz"]
-    record = {"command": "python -m research.benchmarks.lost", "date": date,
-              "versions": versions(), "kills": kills, "fuzz": fuzz}  # fmt: skip
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    write_record("lost", "lost", {"kills": kills, "fuzz": fuzz})
+
+
+def page(record: dict[str, Any]) -> str:
+    """The table from the record."""
+    fuzz = record["fuzz"]
     lines = [
         "# Nothing lost",
         "",
         (
-            f"{date}, `python -m research.benchmarks.lost`. Every old file was compared byte for byte after "
+            f"{record['date']}, `{record['command']}`. Every old file was compared byte for byte after "
             "each stop; a result that stood was loaded and compared with its record's digest; "
             "the count ends with an error at the first half result or changed file, and it did not."
         ),
@@ -55,7 +58,7 @@ def main() -> None:
         ),
         "|---|---|---|---|---|",
     ]
-    for kind, found in kills.items():
+    for kind, found in record["kills"].items():
         lines.append(
             f"| {kind} | {found['absent'] + found['whole']} | {found['absent']} | "
             f"{found['whole']} | {found['scratch left']} |"
@@ -68,8 +71,7 @@ def main() -> None:
             f"{len(fuzz['bad'])} otherwise (crash, no words, something run or written, over 20 s)."
         ),
     ]
-    Path("research/results/lost.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from research.benchmarks.memory_need import MIB, resident
+from research.tables import write_record
 
 NETS = {
     "small": "torchvision.models:resnet18",
@@ -95,30 +95,23 @@ def main(old: str) -> None:
                 "before": json.loads(own_process(old, "load", net, tiny, path)),
                 "now": json.loads(own_process(OURS, "load", net, tiny, path)),
             }
-    record = {
-        "command": COMMAND,
-        "date": time.strftime("%Y-%m-%d"),
-        "before": "commit 40962b7",
-        "cells": cells,
-    }
-    Path("research/results/memory_load.json").write_text(json.dumps(record, indent=1) + "\n")
-    Path("research/results/memory_load.md").write_text(table(cells))
-    print(table(cells))
+    found = {"before": "commit 40962b7", "cells": cells}
+    write_record("memory_load", "memory_load ../before/src", found)
 
 
-def table(cells: dict) -> str:
+def page(record: dict) -> str:
     """A row a file: peak and what stays, in copies of the model."""
     lines = [
         "# The memory that loading takes",
         "",
-        f"{time.strftime('%Y-%m-%d')}, `{COMMAND}`, one CPU thread, nets in float32. Peak and held: resident size",
+        f"{record['date']}, `{record['command']}`, one CPU thread, nets in float32. Peak and held: resident size",
         "(pages of the mapped file included) over the size of the model. Before: commit 40962b7,",
         "which had every tensor of the file in memory beside the model's own.",
         "",
         "| net, container | model, MiB | largest tensor, MiB | peak before | peak now | held before | held now |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, cell in cells.items():
+    for name, cell in record["cells"].items():
         size = cell["now"]["model_bytes"]
         sizes = [f"{n / MIB:.0f}" for n in (size, cell["now"]["largest_tensor_bytes"])]
         shares = [

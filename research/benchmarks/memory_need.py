@@ -10,8 +10,9 @@ tiny request done, before the model and the records were made.
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from research.tables import write_record
 
 NETS = {
     "small": ("efface.nets:resnet_small", {"width": 16}, 32),
@@ -82,7 +83,7 @@ def main() -> None:
     found = {}
     for size in NETS:
         for method in METHODS:
-            command = [sys.executable, __file__, size, method]
+            command = [sys.executable, "-m", "research.benchmarks.memory_need", size, method]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             row = json.loads(done.stdout)
             found[f"{size} {method}"] = {
@@ -92,32 +93,29 @@ def main() -> None:
                 "side": NETS[size][2],
                 "peak_over_said": row["peak_bytes"] / row["total_bytes"],
             }
-    command = "python -m research.benchmarks.memory_need"
-    Path("research/results/memory_need.json").write_text(
-        json.dumps(
-            {"command": command, "date": time.strftime("%Y-%m-%d"), "cells": found}, indent=1
-        )
-        + "\n"
-    )
+    write_record("memory_need", "memory_need", {"cells": found})
+
+
+def page(record: dict) -> str:
+    """The table from the record."""
     lines = [
         "# The memory that is said, and the memory that is taken",
         "",
         (
-            f"{time.strftime('%Y-%m-%d')}, `{command}`, one CPU thread, float32. Said before it starts: given "
+            f"{record['date']}, `{record['command']}`, one CPU thread, float32. Said before it starts: given "
             "model, what method and guard hold beside it, activations, records."
         ),
         "",
         "| net, method | weights | records | said, MiB | peak, MiB | peak / said |",
         "|---|---|---|---|---|---|",
     ]
-    for name, row in found.items():
+    for name, row in record["cells"].items():
         lines.append(
             f"| {name} ({row['net']}) | {row['weights'] / 1e6:.1f} M | {row['records']} of "
             f"{row['side']} pixels | {row['total_bytes'] / MIB:.0f} | "
             f"{row['peak_bytes'] / MIB:.0f} | {row['peak_over_said']:.2f} |"
         )
-    Path("research/results/memory_need.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from research.tables import write_record
+
 FORGET, RETAIN, HOLDOUT, CLASSES, EPOCHS = 256, 1024, 128, 10, 2
 FEWER: dict[str, dict[str, Any]] = {
     "gkt": {"rounds": 4},
@@ -58,12 +60,12 @@ def request(method: str, model: Any) -> Any:
         "holdout": images(
             HOLDOUT, torch.arange(HOLDOUT) % CLASSES * (torch.arange(HOLDOUT) % 2), "unseen"
         ),
-        "leaving": (0,),
+        "forget_classes": (0,),
         "fresh": fresh,
         "train": by_recipe,
     }
     sees = METHODS[method].reads
-    own = {name: part for name, part in parts.items() if name in sees or name == "leaving"}
+    own = {name: part for name, part in parts.items() if name in sees or name == "forget_classes"}
     return Split(images(FORGET, torch.zeros(FORGET, dtype=torch.int64), "goes"), **own)
 
 
@@ -136,13 +138,13 @@ def in_a_process_of_its_own(what: str, method: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(record: dict[str, Any]) -> str:
+def page(record: dict[str, Any]) -> str:
     """The page."""
     lines = [
         "# What each method costs",
         "",
         (
-            f"`python -m research.benchmarks.method_costs`, {record['date']}, one thread: {FORGET} random images of a class "
+            f"`{record['command']}`, {record['date']}, one thread: {FORGET} random images of a class "
             f"go, {RETAIN} stay, quarter VGG11, settings as they come (`gkt`: 4 rounds; `l2ul`: 2 adversarial inputs of 20 steps, 40 steps). Passes in records, "
             "counted by a hook on every copy of the model; the "
             "seconds of the method alone; memory of a whole request, guard and evidence included (some 65 MiB of each peak are torch's own, as `baseline` shows). `retrain` by a "
@@ -164,7 +166,6 @@ def table(record: dict[str, Any]) -> str:
 
 def main() -> None:
     """Every method of the table, one after the other."""
-    from efface.manifest import versions
     from efface.methods import BUILT_IN
 
     rows = []
@@ -176,14 +177,7 @@ def main() -> None:
         }
         rows.append({"method": method, **row})
         sys.stderr.write(f"{method} {row['counted']} {row['seconds']:.1f}\n")
-    record = {
-        "command": "python -m research.benchmarks.method_costs",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
-        "rows": rows,
-    }
-    Path("research/results/method_costs.json").write_text(json.dumps(record, indent=1) + "\n")
-    Path("research/results/method_costs.md").write_text(table(record))
+    write_record("method_costs", "method_costs", {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -2,36 +2,31 @@
 
     EFFACE_DATA=… python -m research.benchmarks.per_record STORE cells     # goes on where stopped
     EFFACE_DATA=… python -m research.benchmarks.per_record STORE records   # research/results/per_record.npz and .json
-    python -m research.benchmarks.per_record - table                       # research/results/per_record.md, from these
 
 Each pipeline trains a model on its own random half of 8,000 images of CIFAR-10, then lets those of
 400 records go that it was trained on, by each method. So of each record about half of the pipelines
 trained on it and let it go, and half never saw it while the same method ran on others.
 """
 
-import json
 import os
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from efface.grid import Job, read, run
-from efface.manifest import versions
 from efface.methods import METHODS
 from efface.metrics.per_record import ruli_efficacy, ruli_privacy, u_lira
 from research.jobs import training, unlearning
 from research.reduce import columns_of, statistics_of
+from research.tables import RESULTS, write_record
 
 FIRST, TARGETS, PIPELINES = 8_000, 400, 32
 ATTACKED: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in ("retrain", "finetune", "jit", "mu_mis", "scrub")},
 }
 
-RESULTS = Path("results")
 PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
 
 
@@ -99,9 +94,6 @@ def as_records(store: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "columns": [_columns(name, place, record) for place, record in enumerate(records)],
         }
     about = {
-        "command": "python -m research.benchmarks.per_record STORE cells, records and table",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
         "records": FIRST,
         "pipelines": PIPELINES,
         "targets": targets(),
@@ -204,14 +196,11 @@ def main(store: str, what: str) -> None:
     if what == "cells":
         for pipeline in range(PIPELINES):  # so that a part of the grid is whole pipelines
             run([after(pipeline, name) for name in ATTACKED], store, processes=PROCESSES)
-    elif what == "records":
-        about, arrays = as_records(store)
-        (RESULTS / "per_record.json").write_text(json.dumps(about) + "\n")
-        np.savez_compressed(RESULTS / "per_record.npz", **arrays)
     else:
-        about = json.loads((RESULTS / "per_record.json").read_text())
-        with np.load(RESULTS / "per_record.npz") as arrays:
-            (RESULTS / "per_record.md").write_text(page(about, dict(arrays)))
+        about, arrays = as_records(store)
+        np.savez_compressed(RESULTS / "per_record.npz", **arrays)
+        command = "per_record STORE cells, records and table"
+        write_record("per_record", command, about, indent=None)
 
 
 if __name__ == "__main__":

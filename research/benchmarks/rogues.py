@@ -3,7 +3,6 @@
     python -m research.benchmarks.rogues thresholds   # on draws of their own, before the others are made
     python -m research.benchmarks.rogues rogues       # the matrix: nine rogues on each of three draws
     python -m research.benchmarks.rogues retrained    # 200 retrained models: false alarms at each tier
-    python -m research.benchmarks.rogues table        # research/results/rogues.md, from research/results/rogues.json
 
 Nothing here was tuned on what it counts: the level (Holm, 5 % a page) and each row's p are those of
 efface.report. Draws 0 and 950 were looked at while it was built (that a head which moved alone is an
@@ -215,10 +214,6 @@ def _raised(record: dict[str, Any]) -> str:
 def main(what: str) -> None:
     """Make one part of the record, or the page of all."""
     torch.set_num_threads(1)
-    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
-    if what == "table":
-        Path("research/results/rogues.md").write_text(page(record))
-        return
     found = made(what)  # long: what others wrote meanwhile is read again
     record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
     RECORD.write_text(json.dumps({**record, what: found}, indent=1) + "\n")

@@ -7,17 +7,14 @@ learned makes no difference). Each round times all forms one after the other; th
 """
 
 import copy
-import json
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from efface.io.data import load_data
-from efface.manifest import versions
 from efface.metrics.measure import evaluate
 from efface.report import collect
 from efface.report.cost import forward_passes
@@ -25,6 +22,7 @@ from efface.runtime import PassCounter
 from efface.task import predict
 from efface.types import Split
 from research.recipes import RECIPES, fresh
+from research.tables import write_record
 
 FORGET, HOLDOUT, RETAIN, ROUNDS, ONE_BY_ONE = 1_000, 10_000, 2_000, 3, 1_000
 RECIPE = RECIPES["cifar10-vgg-quarter"]
@@ -72,10 +70,7 @@ def main() -> None:
         times["one_by_one"].append(seconds(lambda: evaluate(old, few, batch_size=1)))
         times["batched"].append(seconds(lambda: evaluate(old, few)))
     middle = {name: float(np.median(found)) for name, found in times.items()}
-    record = {
-        "command": "python -m research.benchmarks.score_speed",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
+    found = {
         "records": {"forget": FORGET, "holdout": HOLDOUT, "retain": RETAIN},
         "declared_passes": declared,
         "made_passes": made,
@@ -86,8 +81,7 @@ def main() -> None:
         "allowed_seconds": 1.2 * middle["passes"] + 2,
         "one_by_one_over_batched": middle["one_by_one"] / middle["batched"],
     }
-    Path("research/results/score_speed.json").write_text(json.dumps(record, indent=1) + "\n")
-    Path("research/results/score_speed.md").write_text(page(record))
+    write_record("score_speed", "score_speed", found)
 
 
 def page(record: dict) -> str:

@@ -1,7 +1,6 @@
 """Which settings give the paper's figure of the forgotten sigmoid? A search that counts its tries.
 
     python -m research.benchmarks.sigmoid_settings search    # research/results/geometry/sigmoid_settings.json, minutes
-    python -m research.benchmarks.sigmoid_settings table     # research/results/geometry/sigmoid_settings.md, from it
 
 The model is S(wx + b) from w = 1, b = 0, each x forgotten from there: in the figure the value before
 is S(x) for every x, so none was forgotten after another. Eight read-offs are fitted; the ninth
@@ -9,8 +8,6 @@ is S(x) for every x, so none was forgotten after another. Eight read-offs are fi
 """
 
 import itertools
-import json
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from efface.manifest import versions
 from research.geometry.sigmoid_forms import POSITIVE, READ
+from research.tables import write_record
 
 X = np.array(POSITIVE)
 READ_OFF = np.array([READ[x] for x in POSITIVE])
@@ -167,9 +164,6 @@ def search() -> dict[str, Any]:
     near = [settings[row] for row in np.flatnonzero(everything <= READING)]
     fakes = shuffled(after)
     return {
-        "command": "python -m research.benchmarks.sigmoid_settings search",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
         "seconds": round(time.perf_counter() - began),
         "tried": len(settings),
         "seeds": SEEDS,
@@ -230,15 +224,5 @@ def page(facts: dict[str, Any]) -> str:
     return "\n".join([*lines, "", "; ".join(names) + ".", ""])
 
 
-def main() -> None:
-    """``search`` or ``table``."""
-    kept = RESULTS / "sigmoid_settings.json"
-    if sys.argv[1] == "search":
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(search(), indent=1) + "\n")
-    else:
-        (RESULTS / "sigmoid_settings.md").write_text(page(json.loads(kept.read_text())))
-
-
 if __name__ == "__main__":
-    main()
+    write_record("geometry/sigmoid_settings", "sigmoid_settings search", search())

@@ -3,36 +3,32 @@
     EFFACE_DATA=… python -m research.benchmarks.targeted STORE orders    # research/results/information/targeted_orders.json
     EFFACE_DATA=… python -m research.benchmarks.targeted STORE cells     # goes on where stopped
     EFFACE_DATA=… python -m research.benchmarks.targeted STORE records   # research/results/information/targeted.json
-    python -m research.benchmarks.targeted - table                       # research/results/targeted.md and .svg, from these
 
 500 random records of 10,000 (jit_requests.py), three base models, a request of its own on each. The
 method sees the records of the least zero-shot information content first, or as many random ones.
 """
 
-import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from efface.grid import Job, read, run
-from efface.manifest import versions
 from efface.ranking.content import noise_stability
 from research.benchmarks.jit_requests import Request, requests
 from research.jobs import unlearning
 from research.leave_out import least_informative_first
 from research.reduce import columns_of, rows_by, statistics_of
+from research.tables import read_record, write_record
 from research.trained import model_of, parts_of
 
-RESULTS = Path("research/results/information")
 SIGMA, COPIES = 0.12, 16
 METHOD = "neighbourhood"
 SHARES = (0.25, 0.5, 1.0)
 ORDERS = ("information", "random")
+ABOUT = {"sigma": SIGMA, "copies": COPIES, "method": METHOD}
 
 
 def scored() -> list[Request]:
@@ -65,7 +61,7 @@ def cell_of(request: Request, rows: list[int], share: float) -> Job:
 
 
 def _orders() -> list[dict[str, list[int]]]:
-    return json.loads((RESULTS / "targeted_orders.json").read_text())["orders"]
+    return read_record("information/targeted_orders")["orders"]
 
 
 def rows_of() -> list[tuple[Request, str, float, Job]]:
@@ -100,18 +96,7 @@ def as_records(store: str) -> dict[str, Any]:
             "before": columns(read(store, request.base), every),
             "retrained": columns(read(store, request.retrained), every),
         })  # fmt: skip
-    return {**_about("cells and records"), "rows": found}
-
-
-def _about(what: str) -> dict[str, Any]:
-    return {
-        "command": f"python -m research.benchmarks.targeted STORE {what}",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
-        "sigma": SIGMA,
-        "copies": COPIES,
-        "method": METHOD,
-    }
+    return {**ABOUT, "rows": found}
 
 
 def gap(row: dict[str, Any]) -> float:
@@ -160,7 +145,7 @@ def _line(share: str, order: str, rows: list[dict[str, Any]], cost: float | None
     return f"| {' | '.join([*cells, '' if cost is None else f'{100 * cost:.0f} %'])} |"
 
 
-def figure(record: dict[str, Any]) -> None:
+def figure(record: dict[str, Any]) -> Figure:
     """Gap against the share of records seen, and against cost; one line an order."""
     rows = record["rows"]
     whole = {r["seed"]: sum(r["passes"].values()) for r in rows if r["share"] == 1}
@@ -185,25 +170,20 @@ def figure(record: dict[str, Any]) -> None:
         axes.set(xlabel=label, ylim=(0, None), xlim=(0, 105))
     panels[0].set_ylabel("gap to retrained, points")
     panels[0].legend(frameon=False, title="n = 3 base models (grey), means", loc="lower left")
-    with rc_context({"svg.hashsalt": "targeted"}):
-        drawn.savefig("research/results/targeted.svg", metadata={"Date": None})
+    return drawn
 
 
 def main(store: str, what: str) -> None:
     """Make the orders, the cells, their records, or the page."""
     if what == "orders":
-        text = json.dumps({**_about("orders"), "orders": [orders_of(store, r) for r in scored()]})
-        (RESULTS / "targeted_orders.json").write_text(text + "\n")
+        found = {**ABOUT, "orders": [orders_of(store, request) for request in scored()]}
+        write_record("information/targeted_orders", "targeted STORE orders", found, indent=None)
     elif what == "cells":
         run([cell for *_, cell in rows_of()], store)
-    elif what == "records":
-        (RESULTS / "targeted.json").write_text(json.dumps(as_records(store)) + "\n")
     else:
-        record = json.loads((RESULTS / "targeted.json").read_text())
-        Path("research/results/targeted.md").write_text(page(record))
-        figure(record)
+        command = "targeted STORE cells and records"
+        write_record("information/targeted", command, as_records(store), indent=None)
 
 
 if __name__ == "__main__":
-    RESULTS.mkdir(parents=True, exist_ok=True)
     main(*sys.argv[1:])

@@ -8,11 +8,9 @@ beside its own model retrained from fresh weights without the records. The metho
 itself does. ``scored`` and ``unlearned`` take any model and split.
 """
 
-import json
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,12 +20,12 @@ from sklearn.datasets import load_digits
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from efface.manifest import versions
 from efface.methods import METHODS
 from efface.metrics.gap import columns, floor, gap
 from efface.metrics.measure import evaluate
 from efface.trainable import TRAINABLE, count_trainable, merge_adapter, select_trainable
 from efface.types import Records, Split
+from research.tables import write_record
 
 SEEDS, REQUESTS, WAYS = (0, 1, 2), ("class", "random"), ("jit", "neighbourhood")
 TRAINED, HELD, GOING = 600, 200, 60
@@ -137,10 +135,11 @@ def mean(values: list[float]) -> str:
     return f"{middle:.1f} ({middle - half:.1f} to {middle + half:.1f})"
 
 
-def table(found: list[Row]) -> str:
-    """Markdown: one table a request."""
+def page(record: Row) -> str:
+    """One table a request."""
+    found = record["rows"]
     lines = ["# Less than full gradients", "",
-             ("`OMP_NUM_THREADS=1 python -m research.benchmarks.trainable`, records in trainable.json. A ViT of "
+             (f"`{record['command']}`, records in trainable.json. A ViT of "
               f"58,570 weights on {TRAINED} digits, {len(SEEDS)} base models, each request with its own "
               "retrained model. D_r / D_f / MIA in %; gap to the retrained model and lost D_r in points, "
               "with a 95 % interval over the base models; seconds of one core; weights: the share that may "
@@ -182,11 +181,8 @@ def main() -> None:
     """Run, record, tabulate."""
     torch.set_num_threads(1)
     began, found = time.process_time(), list(rows())
-    record = {"command": "OMP_NUM_THREADS=1 python -m research.benchmarks.trainable",
-              "date": time.strftime("%Y-%m-%d"), "versions": versions(),
-              "cpu_seconds": round(time.process_time() - began), "rows": found}  # fmt: skip
-    Path("research/results/trainable.json").write_text(json.dumps(record, indent=1) + "\n")
-    Path("research/results/trainable.md").write_text(table(found))
+    seconds = round(time.process_time() - began)
+    write_record("trainable", "trainable", {"cpu_seconds": seconds, "rows": found})
 
 
 if __name__ == "__main__":

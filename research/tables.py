@@ -1,0 +1,158 @@
+"""Pages and figures of results, each built from its committed records alone.
+
+    python -m research.tables               # builds every page again, and says which one changed
+    python -m research.tables kinds rogues  # these pages only
+
+``PAGES`` says which function makes a page of which records; a benchmark hands what it measured to
+``write_record``. Records of before grids keep their words (schema 1); the pages read both.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+from efface.manifest import versions
+
+mpl.use("svg")  # no window opens
+
+RESULTS = Path(__file__).parent / "results"
+MADE_AT = "67a8f45"  # the commit of records that do not say their own
+
+PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "containers": ("containers:page", ("containers",)),
+    "curvature_estimates": ("curvature_estimates:page", ("curvature_estimates",)),
+    "defects": ("defects:page", ("defects",)),
+    "every_method": ("every_method_show:page", ("every_method",)),
+    "foreign_checkpoint": ("foreign_checkpoint:page", ("foreign_checkpoint",)),
+    "gkt_curve": ("gkt_curve:page", ("gkt_curve",)),
+    "grid_kills": ("grid_kills:page", ("grid_kills",)),
+    "guard_detector": ("guard_detector:page", ("guard_detector",)),
+    "guard_detector_fit": ("guard_detector:page", ("guard_detector_fit",)),
+    "information": ("information_show:page", ("information/cifar10", "information/digits")),
+    "information_costs": ("information_costs:page", ("information_costs",)),
+    "information_million": ("information_million:page", ("information_million",)),
+    "jit_differences": (
+        "jit_differences_table:page",
+        ("jit_differences", "jit_differences_photographs"),
+    ),
+    "jit_one_record": (
+        "jit_one_record_show:page",
+        ("jit_one_record_curves", "jit_one_record_row", "jit_one_record_together"),
+    ),
+    "jit_parts": ("jit_parts_show:page", ("jit_parts",)),
+    "jit_quality": ("jit_tables_show:quality", ("jit_cells",)),
+    "jit_robustness": ("jit_tables_show:robustness", ("jit_cells",)),
+    "jit_speed": ("jit_speed:page", ("jit_speed",)),
+    "jit_with_less": ("jit_with_less:page", ("jit_with_less",)),
+    "kinds": ("kinds:page", ("kinds",)),
+    "like_retrained": ("like_retrained:page", ("like_retrained",)),
+    "lost": ("lost:page", ("lost",)),
+    "memory_load": ("memory_load:page", ("memory_load",)),
+    "memory_need": ("memory_need:page", ("memory_need",)),
+    "method_costs": ("method_costs:page", ("method_costs",)),
+    "per_record": ("per_record:page", ("per_record", "per_record.npz")),
+    "rogues": ("rogues:page", ("rogues",)),
+    "score_speed": ("score_speed:page", ("score_speed",)),
+    "targeted": ("targeted:page", ("information/targeted",)),
+    "trainable": ("trainable:page", ("trainable",)),
+    "cifar10/table": ("cifar10_requests:page", ("cifar10/table",)),
+    "geometry/sigmoid_settings": ("sigmoid_settings:page", ("geometry/sigmoid_settings",)),
+}
+"""The function that makes a page, as ``module:name`` in research.benchmarks, and its records."""
+
+FIGURES = {
+    "every_method": ("every_method_show:figure", "efface"),
+    "gkt_curve": ("gkt_curve:figure", "efface"),
+    "information": ("information_show:figure", "information"),
+    "jit_one_record": ("jit_one_record_show:figure", "efface"),
+    "jit_parts": ("jit_parts_show:figure", "efface"),
+    "jit_robustness": ("jit_tables_show:heat_maps", "jit"),
+    "targeted": ("targeted:figure", "targeted"),
+}
+"""The function that draws a page's figure from the same records, and the salt of its SVG's ids."""
+
+STALE = dict.fromkeys(
+    ("guard_detector", "guard_detector_fit"),
+    "made with an older `jit`: its numbers are not those of today's.",
+)
+
+
+def read_record(name: str) -> Any:
+    """A record: JSON, or arrays by name where the name says .npz."""
+    if name.endswith(".npz"):
+        with np.load(RESULTS / name) as arrays:
+            return dict(arrays)
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def write_record(
+    name: str, command: str, found: Mapping[str, Any], *, indent: int | None = 1
+) -> None:
+    """Write NAME.json, with the command, date, commit and versions that made it, and its pages.
+
+    ``command``: of ``python -m research.benchmarks.``, with STORE for a folder: no path is kept.
+    """
+    head = ["git", "rev-parse", "--short", "HEAD"]
+    git = subprocess.run(head, check=True, capture_output=True, text=True)  # noqa: S603  # our own
+    about = {
+        "command": f"python -m research.benchmarks.{command}",
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": git.stdout.strip(),
+        "versions": versions(),
+    }
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**about, **found}, indent=indent) + "\n")
+    for page, (_, records) in PAGES.items():
+        if name in records and all((RESULTS / f"{one}.json").exists() for one in records):
+            rebuild(page)
+
+
+def build(name: str) -> str:
+    """The text of a page, with a line on where its records come from."""
+    address, names = PAGES[name]
+    records = [read_record(one) for one in names]
+    text = _function(address)(*records)
+    about = [r for r in records if "command" in r]
+    commands = " and ".join(dict.fromkeys(f"`{record['command']}`" for record in about))
+    commits = ", ".join(dict.fromkeys(record.get("commit", MADE_AT) for record in records))
+    line = f"Records made at commit {commits}{' by ' * bool(about)}{commands}; table rebuilt by "
+    line += f"`python -m research.tables {name}`.\n"
+    if name in STALE:
+        line = f"**Stale**: {STALE[name]}\n\n{line}"
+    # After the title, where there is one: what follows is the page as its records always made it.
+    title, _, rest = text.partition("\n\n") if text.startswith("# ") else ("", "", text)
+    return "\n\n".join(filter(None, [title, line + "\n" + rest]))
+
+
+def rebuild(name: str) -> bool:
+    """Write a page and its figure again; whether one of them changed."""
+    page = RESULTS / f"{name}.md"
+    paths = [page, page.with_suffix(".svg")]
+    before = [path.read_text() if path.exists() else "" for path in paths]
+    page.write_text(build(name))
+    if name in FIGURES:
+        address, salt = FIGURES[name]
+        # Without a date, and with a salt, the same records make the same file.
+        with mpl.rc_context({"svg.hashsalt": salt}):
+            figure = _function(address)(*map(read_record, PAGES[name][1]))
+            figure.savefig(paths[1], metadata={"Date": None})
+    return before != [path.read_text() if path.exists() else "" for path in paths]
+
+
+def _function(address: str) -> Any:
+    module, function = address.split(":")
+    return getattr(import_module(f"research.benchmarks.{module}"), function)
+
+
+if __name__ == "__main__":
+    for one in sys.argv[1:] or PAGES:
+        sys.stdout.write(f"{'CHANGED' if rebuild(one) else 'as it was'}  {one}\n")
