@@ -1,46 +1,57 @@
 """Unlearning methods: one file a paper, each registered in ``METHODS`` by its decorator.
 
-Shared by several: ``_base`` (the registry and the settings' ranges).
+Shared by several: ``_base`` (the registry, and the ranges of settings), ``_perturb`` (noise and
+other perturbations), ``_attacks`` (inputs optimised against a model), ``_unseen`` (what an unseen
+record looks like), ``_fisher`` (importance of weights), ``_head`` (the last layer), ``_records``.
 """
 
 from importlib import import_module
 
 from efface.methods._base import (
-    METHODS,
-    Count,
-    Decay,
-    Memory,
-    Method,
-    Natural,
-    NonNegative,
-    Positive,
-    PositiveShare,
-    Share,
-    check_settings,
-    check_value,
-    default_settings,
-    find_method,
-    register_method,
+    METHODS as METHODS,
 )
-
-__all__ = [
-    "BUILT_IN",
-    "METHODS",
-    "Count",
-    "Decay",
-    "Memory",
-    "Method",
-    "Natural",
-    "NonNegative",
-    "Positive",
-    "PositiveShare",
-    "Share",
-    "check_settings",
-    "check_value",
-    "default_settings",
-    "find_method",
-    "register_method",
-]
+from efface.methods._base import (
+    Count as Count,
+)
+from efface.methods._base import (
+    Decay as Decay,
+)
+from efface.methods._base import (
+    Memory as Memory,
+)
+from efface.methods._base import (
+    Method as Method,
+)
+from efface.methods._base import (
+    Natural as Natural,
+)
+from efface.methods._base import (
+    NonNegative as NonNegative,
+)
+from efface.methods._base import (
+    Positive as Positive,
+)
+from efface.methods._base import (
+    PositiveShare as PositiveShare,
+)
+from efface.methods._base import (
+    Share as Share,
+)
+from efface.methods._base import (
+    check_settings as check_settings,
+)
+from efface.methods._base import (
+    check_value as check_value,
+)
+from efface.methods._base import (
+    default_settings as default_settings,
+)
+from efface.methods._base import (
+    find_method as find_method,
+)
+from efface.methods._base import (
+    register_method as register_method,
+)
 
 # The order of every list of methods: those that need no retained data first.
 _ZERO_SHOT = (
@@ -56,5 +67,5 @@ _WITH_RETAIN = (
 for _name in (*_ZERO_SHOT.split(), *_WITH_RETAIN.split()):
     import_module(f"efface.methods.{_name}")
 
-BUILT_IN: dict[str, Method] = dict(METHODS._methods)  # noqa: SLF001  # without the entry points
+BUILT_IN: dict[str, Method] = dict(METHODS.registered)
 """The methods of this package alone."""

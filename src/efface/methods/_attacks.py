@@ -15,13 +15,13 @@ from efface.task import device_of, outputs, task_of
 from efface.training import descend
 from efface.types import Records
 
+Inputs = Float[Tensor, " m *features"]
+
 EPSILON = 1e-10
 """The minimum that a length is divided by."""
 
 
-def loss_gradient(
-    model: nn.Module, batch: Records
-) -> tuple[Float[Tensor, " m k"], Float[Tensor, " m *features"]]:
+def loss_gradient(model: nn.Module, batch: Records) -> tuple[Float[Tensor, " m k"], Inputs]:
     """The outputs, and ∂ loss_i / ∂ x_i of each record; the model's own gradients are left alone.
 
     In eval mode the sum's gradient is each record's own, since none affects another's loss.
@@ -33,16 +33,12 @@ def loss_gradient(
     return answer.detach(), gradient
 
 
-def sign_step(
-    batch: Records, gradient: Float[Tensor, " m *features"], size: float
-) -> Float[Tensor, " m *features"]:
+def sign_step(batch: Records, gradient: Inputs, size: float) -> Inputs:
     """The inputs + ``size`` · range · sign of the gradient, for each feature (FGSM)."""
     return batch.x + size * _range(batch) * gradient.sign()
 
 
-def clamp(
-    x: Float[Tensor, " m *features"], around: Records, radius: float | None = None
-) -> Float[Tensor, " m *features"]:
+def clamp(x: Inputs, around: Records, radius: float | None = None) -> Inputs:
     """Inputs within the data's bounds, and within ``radius`` · range of ``around`` (L∞)."""
     low, high = bounds(around)
     if radius is not None:
@@ -51,9 +47,7 @@ def clamp(
     return torch.clamp(x, low, high)
 
 
-def gradient_step(
-    batch: Records, gradient: Float[Tensor, " m *features"], length: float
-) -> Float[Tensor, " m *features"]:
+def gradient_step(batch: Records, gradient: Inputs, length: float) -> Inputs:
     """Inputs moved by ``length`` (L2) along its gradient; not at all without one."""
     scale = _range(batch)
     direction = gradient * scale  # the gradient in units of the range
@@ -61,9 +55,7 @@ def gradient_step(
     return batch.x + length * scale * direction / size
 
 
-def project_to_ball(
-    x: Float[Tensor, " m *features"], around: Records, radius: float
-) -> Float[Tensor, " m *features"]:
+def project_to_ball(x: Inputs, around: Records, radius: float) -> Inputs:
     """Inputs within ``radius`` (L2) of the records that they belong to, and within the bounds."""
     offset = scaled_offset(x, around)
     size = offset.flatten(1).norm(dim=1).clamp_min(EPSILON)
@@ -71,9 +63,7 @@ def project_to_ball(
     return clamp(around.x + shrink * offset * _range(around), around)
 
 
-def scaled_offset(
-    x: Float[Tensor, " m *features"], around: Records
-) -> Float[Tensor, " m *features"]:
+def scaled_offset(x: Inputs, around: Records) -> Inputs:
     """From the records to ``x`` in units of the range; 0 where a feature has no range."""
     scale = _range(around)
     return (x - around.x) / torch.where(scale > 0, scale, 1)

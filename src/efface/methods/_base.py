@@ -13,15 +13,17 @@ import difflib
 import functools
 import inspect
 import math
+import operator
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterator, MutableMapping
+from collections import UserDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge, GroupedMetadata, Gt, Interval, Le, Lt
+from annotated_types import Interval
 from torch import nn
 
 from efface.errors import InputError
@@ -178,7 +180,7 @@ class Method:
             refuse_unless_classes(records, self.name)
 
 
-class _Registry(MutableMapping[str, Method]):
+class _Registry(UserDict[str, Method]):
     """Methods by name.
 
     Those of other installed packages (entry points of the group ``efface.methods``) join at the
@@ -186,63 +188,38 @@ class _Registry(MutableMapping[str, Method]):
     """
 
     def __init__(self) -> None:
-        self._methods: dict[str, Method] = {}
+        self.registered: dict[str, Method] = {}
         self._waiting = True
 
-    def _all(self) -> dict[str, Method]:
+    @property
+    def data(self) -> dict[str, Method]:  # type: ignore[override]  # what UserDict looks things up in
+        """All methods."""
         if self._waiting:
             self._waiting = False
             for point in entry_points(group="efface.methods"):
                 self._join(point)
-        return self._methods
+        return self.registered
 
     def _join(self, point: EntryPoint) -> None:
         """Add what an entry point names; what is wrong with it is a warning, never an error."""
+        fault = None
         try:
             target = point.load()
             method = getattr(target, "method", target)
-            if not (fault := self._fault(point.name, method)):
-                self._methods[point.name] = method
+            if not isinstance(method, Method):
+                kind = type(method).__name__
+                fault = f"wanted a function with @register_method, or a Method; got a {kind}"
+            elif self.registered.get(point.name, method).function is not method.function:
+                fault = "efface has a method of that name"
+            elif method.name != point.name:
+                fault = f"its function is called {method.name!r}: one name for both"
+            else:
+                self.registered[point.name] = method
         except Exception as error:  # noqa: BLE001  # whatever another's module does on import
             fault = f"{type(error).__name__}: {error}"
         if fault:
             text = f"the method {point.name!r} of {point.value} is omitted: {fault}"
             warnings.warn(text, stacklevel=5)
-
-    def _fault(self, name: str, method: object) -> str | None:
-        """Why it cannot join; None when it can."""
-        if not isinstance(method, Method):
-            kind = type(method).__name__
-            return f"wanted a function with @register_method, or a Method; got a {kind}"
-        if self._methods.get(name, method).function is not method.function:
-            return "efface has a method of that name"
-        if method.name != name:
-            return f"its function is called {method.name!r}: one name for both"
-        return None
-
-    def register(self, method: Method) -> None:
-        """Add without a look at the entry points. Raises InputError where the name is taken."""
-        taken = self._methods.get(method.name)
-        if taken and taken.function.__module__ != method.function.__module__:
-            raise InputError(
-                "a method with a name of its own", repr(method.name), "Rename the function."
-            )
-        self._methods[method.name] = method
-
-    def __getitem__(self, name: str) -> Method:
-        return self._all()[name]
-
-    def __setitem__(self, name: str, method: Method) -> None:
-        self._all()[name] = method
-
-    def __delitem__(self, name: str) -> None:
-        del self._all()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
 
 
 METHODS = _Registry()
@@ -260,7 +237,8 @@ def register_method(
 ) -> Callable[[Function], Function]:
     """Put the decorated function into ``METHODS``; ``facts`` are further fields of ``Method``.
 
-    ``name``: the method's name, where it is not the function's. What a method needs it also reads.
+    ``name``: the method's name, where it is not the function's. What a method needs it also
+    reads, and a part whose labels it reads.
     The function keeps its signature, with the refusals of ``Method.refuse`` before it, and carries
     its ``Method`` as the attribute ``method``.
     """
@@ -274,13 +252,35 @@ def register_method(
             return function(model, split, **settings)
 
         refusing.__name__ = name or function.__name__
-        everything = frozenset({"model"}) | reads | needs
-        method = Method(refusing, everything, frozenset(needs), **facts)
+        everything = {"model", *reads, *needs, *(part.removesuffix(" labels") for part in reads)}
+        method = Method(refusing, frozenset(everything), frozenset(needs), **facts)
         refusing.method = method  # type: ignore[attr-defined]
-        METHODS.register(method)
+        # a module may be imported again, but nobody takes the name of another's method
+        taken = METHODS.registered.get(method.name, method)
+        if taken.function.__module__ != function.__module__:
+            wanted = "a method with a name of its own"
+            raise InputError(wanted, repr(method.name), "Rename the function.")
+        METHODS.registered[method.name] = method
         return refusing  # type: ignore[return-value]
 
     return register
+
+
+def with_settings_of(other: Callable[..., nn.Module]) -> Callable[[Function], Function]:
+    """Give the decorated function, which ends in ``**settings``, the settings of another method."""
+    theirs = inspect.signature(other)
+
+    def share(function: Function) -> Function:
+        defaults = {name: one.default for name, one in other.method.settings.items()}  # type: ignore[attr-defined]
+
+        @functools.wraps(function)
+        def complete(model: nn.Module, split: Split, **settings: Any) -> nn.Module:
+            return function(model, split, **{**defaults, **settings})
+
+        complete.__signature__ = theirs  # type: ignore[attr-defined]
+        return complete  # type: ignore[return-value]
+
+    return share
 
 
 def find_method(name: str) -> Method:
@@ -310,55 +310,46 @@ def default_settings(method: str) -> dict[str, Any]:
 
 def check_value(name: str, value: Any, annotation: Any, remedy: str = "") -> None:
     """Raise InputError unless ``value`` is of the annotated kind, finite and within its range."""
-    kind, optional, limits = _constraint(annotation)
+    kind, optional, found = _constraint(annotation)
     if kind not in _KINDS or (optional and value is None):
         return
     good = isinstance(value, kind) or (kind is float and isinstance(value, int))
     # bool is an int in Python, and True steps are nobody's intention
     good = good and (kind is bool or not isinstance(value, bool))
+    limits = [
+        (words, getattr(one, key), holds)
+        for one in found
+        for key, words, holds in _LIMITS
+        if getattr(one, key, None) is not None
+    ]
     if good and kind is not bool:
-        good = math.isfinite(value) and all(_HOLDS[type(one)](value, one) for one in limits)
+        good = math.isfinite(value) and all(holds(value, limit) for _, limit, holds in limits)
     if not good:
-        wanted = f"{_in_words(annotation)} for {name}"
+        words = " and ".join(f"{words} {limit}" for words, limit, _ in limits)
+        wanted = " ".join(filter(None, [_KINDS[kind], words, f"for {name}"]))
         raise InputError(wanted, repr(value), remedy or f"Change {name}.")
 
 
 _KINDS = {bool: "true or false", int: "an integer", float: "a number"}
-_HOLDS = {
-    Ge: lambda value, one: value >= one.ge,
-    Gt: lambda value, one: value > one.gt,
-    Le: lambda value, one: value <= one.le,
-    Lt: lambda value, one: value < one.lt,
-}
-_IN_WORDS = {
-    Ge: lambda one: f"of at least {one.ge}",
-    Gt: lambda one: f"above {one.gt}",
-    Le: lambda one: f"at most {one.le}",
-    Lt: lambda one: f"below {one.lt}",
-}
-
-
-def _in_words(annotation: Any) -> str:
-    """Kind and range of an annotation."""
-    kind, _, limits = _constraint(annotation)
-    words = " and ".join(_IN_WORDS[type(one)](one) for one in limits)
-    if {type(one) for one in limits} == {Ge, Le}:
-        words = f"from {limits[0].ge} to {limits[1].le}"
-    return " ".join(filter(None, [_KINDS.get(kind), words]))
+_LIMITS = (
+    ("ge", "of at least", operator.ge),
+    ("gt", "above", operator.gt),
+    ("le", "at most", operator.le),
+    ("lt", "below", operator.lt),
+)
+"""Attributes of the constraints of ``annotated_types``."""
 
 
 def _constraint(annotation: Any) -> tuple[Any, bool, list[Any]]:
-    """Kind, whether None is allowed too, and the limits of an annotation."""
-    limits, optional = [], False
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+    """Kind, whether None is allowed too, and the metadata of an annotation."""
+    optional = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    if optional:
         own = [one for one in typing.get_args(annotation) if one is not type(None)]
-        optional = len(own) < len(typing.get_args(annotation))
         annotation = own[0] if len(own) == 1 else None
-    if typing.get_origin(annotation) is Annotated:
-        annotation, *metadata = typing.get_args(annotation)
-        for one in metadata:
-            limits += one if isinstance(one, GroupedMetadata) else [one]
-    return annotation, optional, [one for one in limits if type(one) in _HOLDS]
+    if typing.get_origin(annotation) is not Annotated:
+        return annotation, optional, []
+    kind, *metadata = typing.get_args(annotation)
+    return kind, optional, metadata
 
 
 def nearest(word: str, known: Any) -> str:

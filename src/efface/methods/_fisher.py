@@ -1,23 +1,20 @@
 """How much records rely on each weight (diagonal Fisher information), and selective dampening."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.methods._records import join
 from efface.runtime import map_chunks
-from efface.task import device_of
-from efface.types import Action, Callback, Records, record_key
+from efface.task import device_of, task_of
+from efface.training import Loss
+from efface.types import Action, Callback, Records, Split, record_key
 
 logger = logging.getLogger(__name__)
-
-RecordLoss = Callable[[nn.Module, Records], Float[Tensor, " m"]]
-"""``loss(model, batch)``: one number a record."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +28,7 @@ class Importance:
 def importance(
     model: nn.Module,
     records: Records,
-    loss: RecordLoss,
+    loss: Loss,
     *,
     batches: Sequence[Tensor],
     power: int = 2,
@@ -52,29 +49,36 @@ def importance(
     return Importance([one / max(1, len(batches)) for one in sums], total / max(1, len(records)))
 
 
+@dataclass(frozen=True)
+class Batching:
+    """Batches of at most ``size`` records, composed by ids and ``seed``; or in the order given."""
+
+    size: int
+    seed: int = 0
+    sequential: bool = False
+
+
 def forget_and_data_importance(
     model: nn.Module,
-    forget: Records,
-    retain: Records,
-    loss: RecordLoss,
+    split: Split,
+    loss: Loss,
+    batching: Batching,
     *,
-    batch_size: int,
     with_forget: bool = True,
-    sequential: bool = False,
     power: int = 2,
-    seed: int = 0,
 ) -> tuple[Importance, Importance]:
-    """I(D_f) and I(D), over batches of one size; D with the forget records or without them.
-
-    ``sequential``: batches in the order given, the last one smaller.
-    """
-    whole = join(forget, retain) if with_forget else retain
+    """I(D_f) and I(D), over batches of one size; D with the forget records or without them."""
+    task = task_of(split.retain)
+    forget, retain = (replace(part, task=task) for part in (split.forget, split.retain))
+    data = join(forget, retain) if with_forget else retain
     # a mean over fewer records has a larger square: both sets get the batch size of the forget set
-    size = -(-len(forget) // (-(-len(forget) // batch_size) or 1)) or 1
+    size = -(-len(forget) // -(-len(forget) // batching.size))
     both = []
-    for records in (forget, whole):
-        rows = torch.arange(len(records))
-        batches = rows.split(batch_size) if sequential else _random_batches(records, size, seed)
+    for records in (forget, data):
+        sequential = torch.arange(len(records)).split(batching.size)
+        batches = (
+            sequential if batching.sequential else _random_batches(records, size, batching.seed)
+        )
         both.append(importance(model, records, loss, batches=batches, power=power))
     return both[0], both[1]
 
@@ -87,13 +91,13 @@ def _random_batches(records: Records, size: int, seed: int) -> Sequence[Tensor]:
 
 
 def _mean_gradient(
-    model: nn.Module, records: Records, loss: RecordLoss, weights: list[nn.Parameter], rows: Tensor
+    model: nn.Module, records: Records, loss: Loss, weights: list[nn.Parameter], rows: Tensor
 ) -> tuple[list[Tensor], float]:
     """The gradient of the mean loss of these rows, and that mean; in parts if memory is short."""
     device = device_of(model)
 
     def part(some: Tensor) -> tuple[list[Tensor], float]:
-        value = loss(model, records.take(some).to(device)).sum() / len(rows)
+        value = loss(model, records.take(some).to(device), 0).sum() / len(rows)
         found = torch.autograd.grad(value, weights, allow_unused=True)
         # a weight that the loss does not use has the gradient 0
         pairs = zip(found, weights, strict=True)
@@ -106,9 +110,7 @@ def _mean_gradient(
 
 def dampen(
     student: nn.Module,
-    forget: Importance,
-    data: Importance,
-    *,
+    importances: tuple[Importance, Importance],
     alpha: float,
     dampening: float,
     callback: Callback,
@@ -121,6 +123,7 @@ def dampen(
     the mean loss of the forget records under the given model; on HALVE_LR it has restored the
     student, and the same is done again with α doubled. The selected fraction is logged.
     """
+    forget, data = importances
     _refuse_zero_weights(student, forget)
     while True:
         facts = {"selection": alpha, "selected": _scale(student, forget, data, alpha, dampening)}

@@ -71,6 +71,11 @@ def add_noise(
     return replace(batch, x=torch.clamp(moved, low, high))
 
 
+def add_natural_noise(batch: Records, sigma: float, *, seed: int, step: int) -> Records:
+    """``add_noise`` with the spectrum of photographs on images."""
+    return add_noise(batch, sigma, seed=seed, step=step, natural=True)
+
+
 def natural_spectrum(white: Float[Tensor, " n c h w"]) -> Float[Tensor, " n c h w"]:
     """White noise reshaped to the spectrum of photographs: amplitude ∝ 1 / spatial frequency.
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.methods._perturb import add_noise
+from efface.methods._perturb import add_natural_noise
 from efface.runtime import map_chunks
 from efface.task import device_of, outputs, predict, task_of
 from efface.types import Records, Split
@@ -147,10 +147,8 @@ def search_sigma(
     wanted = min(wanted, 1 - 1 / (copies * len(sample)))
 
     def kept(sigma: float) -> float:
-        noisy = (
-            add_noise(sample, sigma, seed=seed, step=_NO_STEP + copy, natural=True)
-            for copy in range(copies)
-        )
+        steps = range(_NO_STEP, _NO_STEP + copies)
+        noisy = (add_natural_noise(sample, sigma, seed=seed, step=step) for step in steps)
         return sum(accuracy_of(teacher, one, own) for one in noisy) / copies
 
     enough = kept(start) > wanted

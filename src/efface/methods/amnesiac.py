@@ -21,9 +21,9 @@ from efface.types import Callback, Split, no_callback
 
 
 @register_method(
-    reads={"forget", "forget labels", "retain labels"},
+    reads={"forget labels", "retain labels"},
     needs={"retain"},
-    memory=Memory(copies=6, graphs=2),
+    memory=Memory(copies=6),
     classes_only=True,
 )
 def amnesiac(

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.methods._attacks import gradient_step, loss_gradient, project_to_ball, scaled_offset
-from efface.methods._base import Count, Memory, Natural, NonNegative, Positive, register_method
+from efface.methods._base import Count, Natural, NonNegative, Positive, register_method
 from efface.methods._records import join
 from efface.runtime import map_chunks
 from efface.task import device_of, frozen_teacher, multiclass, outputs, trainable_copy
@@ -33,7 +33,7 @@ from efface.types import Callback, Records, Split, no_callback
 logger = logging.getLogger(__name__)
 
 
-@register_method(reads={"forget", "forget labels"}, memory=Memory(copies=5), classes_only=True)
+@register_method(reads={"forget labels"}, classes_only=True)
 def amun(
     model: nn.Module,
     split: Split,

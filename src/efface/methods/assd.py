@@ -15,20 +15,26 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from efface.methods._base import Count, Memory, NonNegative, register_method
-from efface.methods._fisher import Importance, alpha_at, dampen, forget_and_data_importance
-from efface.task import task_of, trainable_copy
-from efface.types import Callback, Records, Split, no_callback
+from efface.methods._fisher import (
+    Batching,
+    Importance,
+    alpha_at,
+    dampen,
+    forget_and_data_importance,
+)
+from efface.task import trainable_copy
+from efface.training import task_loss
+from efface.types import Callback, Split, no_callback
 
 
 @register_method(
-    reads={"forget", "forget labels", "retain labels"},
+    reads={"forget labels", "retain labels"},
     needs={"retain"},
-    memory=Memory(copies=7, graphs=2),
+    memory=Memory(copies=7),
     one_step=True,
-    runs_on_empty=True,
 )
 def assd(
     model: nn.Module,
@@ -55,22 +61,10 @@ def assd(
     Raises:
         InputError: ``retain`` is missing, or all weights that matter are 0, as in a new adapter.
     """
-    student, task = trainable_copy(model), task_of(split.retain)
-
-    def loss(model: nn.Module, batch: Records) -> Tensor:
-        return task.loss(task.outputs(model, batch.x), batch.y)
-
-    forget, retain = forget_and_data_importance(
-        student,
-        split.forget,
-        split.retain,
-        loss,
-        batch_size=batch_size,
-        with_forget=False,
-        seed=seed,
-    )
-    alpha = alpha_at(strength, _percentile(forget, retain, len(split.forget), len(split.retain)))
-    return dampen(student, forget, retain, alpha=alpha, dampening=dampening, callback=callback)
+    student, batching = trainable_copy(model), Batching(batch_size, seed)
+    both = forget_and_data_importance(student, split, task_loss, batching, with_forget=False)
+    alpha = _percentile(*both, len(split.forget), len(split.retain))
+    return dampen(student, both, alpha_at(strength, alpha), dampening, callback)
 
 
 def _percentile(forget: Importance, retain: Importance, n_forget: int, n_retain: int) -> float:

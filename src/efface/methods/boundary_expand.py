@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
+from efface.methods._base import Count, Decay, NonNegative, register_method
 from efface.methods._head import embed, find_head
 from efface.methods._records import without_labels
 from efface.task import task_of, trainable_copy
@@ -28,7 +28,7 @@ from efface.training import Schedule, train_epochs
 from efface.types import Action, Callback, Records, Split, no_callback
 
 
-@register_method(reads={"forget"}, memory=Memory(copies=5, graphs=2), classes_only=True)
+@register_method(reads={"forget"}, classes_only=True)
 def boundary_expand(
     model: nn.Module,
     split: Split,

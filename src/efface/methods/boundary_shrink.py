@@ -27,7 +27,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from efface.methods._attacks import clamp, loss_gradient, sign_step
-from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
+from efface.methods._base import Count, Decay, NonNegative, register_method
 from efface.methods._unseen import teacher_outputs
 from efface.runtime import map_chunks
 from efface.task import device_of, frozen_teacher, trainable_copy
@@ -37,7 +37,7 @@ from efface.types import Callback, Records, Split, no_callback
 logger = logging.getLogger(__name__)
 
 
-@register_method(reads={"forget", "forget labels"}, memory=Memory(copies=5), classes_only=True)
+@register_method(reads={"forget labels"}, classes_only=True)
 def boundary_shrink(
     model: nn.Module,
     split: Split,

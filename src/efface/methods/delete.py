@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
+from efface.methods._base import Count, Decay, NonNegative, register_method
 from efface.task import frozen_teacher, multiclass, outputs, predict, trainable_copy
 from efface.training import Schedule, train_epochs
 from efface.types import Callback, Records, Split, no_callback
@@ -27,7 +27,7 @@ MASKED = -1e10
 """The logit of the true class in the target: its probability is 0."""
 
 
-@register_method(reads={"forget", "forget labels"}, memory=Memory(copies=5), classes_only=True)
+@register_method(reads={"forget labels"}, classes_only=True)
 def delete(
     model: nn.Module,
     split: Split,

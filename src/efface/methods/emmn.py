@@ -36,7 +36,7 @@ SEED_OFFSET = 1_000_003
 @register_method(
     reads={"forget"},
     needs={"forget_classes"},
-    memory=Memory(copies=6, graphs=2, neighbours=128),
+    memory=Memory(copies=6, neighbours=128),
     classes_only=True,
     runs_on_empty=True,
 )

@@ -10,13 +10,13 @@ train mode. Departure: BatchNorm of which no weight may move (``trainable``) kee
 import torch
 from torch import nn
 
-from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
+from efface.methods._base import Count, Decay, NonNegative, register_method
 from efface.task import trainable_copy
 from efface.training import Schedule, task_loss, train_epochs, with_task
 from efface.types import Callback, Split, no_callback
 
 
-@register_method(reads={"retain labels"}, needs={"retain"}, memory=Memory(copies=5, graphs=2))
+@register_method(reads={"retain labels"}, needs={"retain"})
 def finetune(
     model: nn.Module,
     split: Split,

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.methods._base import Count, Memory, NonNegative, Positive, Share, register_method
-from efface.methods._perturb import add_noise
+from efface.methods._perturb import add_natural_noise
 from efface.methods._unseen import (
     Mask,
     Target,
@@ -62,7 +62,7 @@ FEW = 16
 
 
 @register_method(
-    reads={"forget", "forget labels", "holdout", "forget_classes"},
+    reads={"forget labels", "holdout", "forget_classes"},
     memory=Memory(copies=4, graphs=3, neighbours=32),
 )
 def jit(
@@ -118,13 +118,8 @@ def jit(
     regulariser = regulariser_for(len(forget))
     changed = count_changes(teacher, student, forget, mask, found, regulariser.scales, seed=seed)
     target = _mean_target(teacher, mask, found, perturbations, seed, to_mean=mislabelled)
-    progress = progress_towards(
-        target,
-        teacher,
-        student,
-        forget.take(range(min(len(forget), PROGRESS_RECORDS))),
-        mislabelled=mislabelled,
-    )
+    sample = forget.take(range(min(len(forget), PROGRESS_RECORDS)))
+    progress = progress_towards(target, teacher, student, sample, mislabelled=mislabelled)
     controller = Controller(
         callback,
         regulariser,
@@ -135,27 +130,12 @@ def jit(
         tolerance=tolerance,
         check_every=1 if len(forget) <= FEW else CHECK_EVERY,
     )
-    loss = jit_loss(
-        teacher,
-        split,
-        sigma=found,
-        perturbations=perturbations,
-        mislabelled=mislabelled,
-        regulariser=regulariser,
-        seed=seed,
-    )
-    descend(
-        student,
-        loss,
-        forget,
-        optimizer=torch.optim.SGD(student.parameters(), lr=1.0),
-        # no step where the records are predicted as their neighbours already
-        steps=0 if progress() >= tolerance else steps,
-        seed=seed,
-        callback=controller,
-        batch_size=batch_size,
-        rate=controller.rate,
-    )
+    noise = {"sigma": found, "perturbations": perturbations, "seed": seed}
+    loss = jit_loss(teacher, split, **noise, mislabelled=mislabelled, regulariser=regulariser)
+    optimizer = torch.optim.SGD(student.parameters(), lr=1.0)
+    how = {"callback": controller, "rate": controller.rate, "batch_size": batch_size}
+    if progress() < tolerance:  # else the records are predicted as their neighbours already
+        descend(student, loss, forget, optimizer, steps=steps, seed=seed, **how)
     _log("ended", progress=progress(), changed=changed(), weight=regulariser.weight)
     return student
 
@@ -191,8 +171,7 @@ def jit_loss(
         both = replace(both, x=torch.cat([batch.x, other.x]))
         answer, still = outputs(student, both).split([len(batch), len(held)])
         near = [
-            add_noise(batch, sigma, seed=seed, step=draw, natural=True)
-            for draw in range(perturbations)
+            add_natural_noise(batch, sigma, seed=seed, step=draw) for draw in range(perturbations)
         ]
         targets = [_target(teacher, mask, batch, one, to_mean=mislabelled) for one in near]
         changes = torch.stack([_smooth_norm(answer - target) for target in targets])
@@ -231,10 +210,9 @@ def _mean_target(
     """The mean target over the perturbations."""
 
     def target(batch: Records) -> Tensor:
-        near = (
-            add_noise(batch, sigma, seed=seed, step=draw, natural=True)
-            for draw in range(perturbations)
-        )
+        near = [
+            add_natural_noise(batch, sigma, seed=seed, step=draw) for draw in range(perturbations)
+        ]
         targets = [_target(teacher, mask, batch, one, to_mean=to_mean) for one in near]
         return torch.stack(targets).mean(0)
 
@@ -289,10 +267,8 @@ class Regulariser:
         for copy in range(self.copies):
             rows, draw = slice(copy, None, self.copies), step * self.copies + copy
             own = held.take(torch.arange(len(held))[rows])
-            scaled = sigma * self.scales[draw % len(self.scales)]
-            x[rows] = add_noise(
-                own, scaled, seed=seed, step=REGULARISER_DRAWS + draw, natural=True
-            ).x
+            scaled, step_ = sigma * self.scales[draw % len(self.scales)], REGULARISER_DRAWS + draw
+            x[rows] = add_natural_noise(own, scaled, seed=seed, step=step_).x
         return replace(held, x=x)
 
 
@@ -324,17 +300,11 @@ def count_changes(
     """A function of no argument: share of neighbours, none trained on, with another prediction."""
     sample = forget.take(range(min(len(forget), PROBES))).to(device_of(teacher))
     task, copies = task_of(sample), -(-PROBES // len(sample))
-    around = [
-        add_noise(
-            sample,
-            sigma * scales[copy % len(scales)],
-            seed=seed,
-            step=2 * REGULARISER_DRAWS + copy,  # draws of no training step
-            natural=True,
-        ).x
-        for copy in range(copies)
-    ]
-    probes = replace(sample.take(torch.arange(len(sample)).repeat(copies)), x=torch.cat(around))
+    x = []
+    for copy in range(copies):
+        scaled, step = sigma * scales[copy % len(scales)], 2 * REGULARISER_DRAWS + copy
+        x.append(add_natural_noise(sample, scaled, seed=seed, step=step).x)  # of no training step
+    probes = replace(sample.take(torch.arange(len(sample)).repeat(copies)), x=torch.cat(x))
     given = teacher_outputs(teacher, probes)
     predicted, staying = task.predict(given), is_regularised(given, mask(given, probes))
 

@@ -24,12 +24,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.methods._base import Count, Memory, NonNegative, Positive, register_method
+from efface.methods._base import Count, NonNegative, Positive, register_method
 from efface.task import device_of, outputs, trainable_copy
 from efface.types import Action, Callback, Records, Split, no_callback
 
 
-@register_method(reads={"forget"}, memory=Memory(copies=5, graphs=2))
+@register_method(reads={"forget"})
 def jit_reference(
     model: nn.Module,
     split: Split,

@@ -38,9 +38,7 @@ ATTACK_STEP = 0.1
 """The length of a step of the attack, in units of the data's range."""
 
 
-@register_method(
-    reads={"forget", "forget labels"}, memory=Memory(copies=7, graphs=18), classes_only=True
-)
+@register_method(reads={"forget labels"}, memory=Memory(copies=7, graphs=18), classes_only=True)
 def l2ul(
     model: nn.Module,
     split: Split,
@@ -102,15 +100,16 @@ def l2ul(
         towards = multiclass.loss(others, y.to(batch.y)).reshape(len(batch), count).sum(1)
         return (towards - multiclass.loss(own, batch.y)) / (1 + count) + penalised(student)
 
-    rate, weights = learning_rate * strength, student.parameters()
+    rate, after = learning_rate * strength, _stop_when_forgotten(forget, callback)
+    optimizer = torch.optim.SGD(student.parameters(), rate, 0.9, weight_decay=weight_decay)
     return descend(
         student,
         loss,
         forget,
-        optimizer=torch.optim.SGD(weights, rate, 0.9, weight_decay=weight_decay),
+        optimizer,
         steps=steps,
         seed=seed,
-        callback=_stop_when_forgotten(forget, callback),
+        callback=after,
         batch_size=batch_size,
     )
 

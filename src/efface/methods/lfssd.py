@@ -9,22 +9,18 @@ Departures from the authors' code (if-loops/selective-synaptic-dampening): those
 of one size in both passes, composed by id and seed.
 """
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from efface.methods._base import Count, Memory, NonNegative, register_method
-from efface.methods._fisher import alpha_at, dampen, forget_and_data_importance
+from efface.methods._fisher import Batching, alpha_at, dampen, forget_and_data_importance
 from efface.methods._records import without_labels
-from efface.task import task_of, trainable_copy
+from efface.task import outputs, task_of, trainable_copy
 from efface.types import Callback, Records, Split, no_callback
 
 
-@register_method(
-    reads={"forget"},
-    needs={"retain"},
-    memory=Memory(copies=6, graphs=2),
-    one_step=True,
-    runs_on_empty=True,
-)
+@register_method(reads={"forget"}, needs={"retain"}, memory=Memory(copies=6), one_step=True)
 def lfssd(
     model: nn.Module,
     split: Split,
@@ -57,21 +53,19 @@ def lfssd(
     Raises:
         InputError: ``retain`` is missing, or all weights that matter are 0, as in a new adapter.
     """
-    student, task = trainable_copy(model), task_of(split.retain)
-
-    def squared_norm(model: nn.Module, batch: Records) -> Tensor:
-        return task.outputs(model, batch.x).square().sum(1)
-
-    forget, data = forget_and_data_importance(
+    student, batching = trainable_copy(model), Batching(batch_size, seed, sequential)
+    task = task_of(split.retain)
+    forget, retain = (without_labels(part, task) for part in (split.forget, split.retain))
+    both = forget_and_data_importance(
         student,
-        without_labels(split.forget, task),
-        without_labels(split.retain, task),
-        squared_norm,
-        power=1,
-        batch_size=batch_size,
+        replace(split, forget=forget, retain=retain),
+        _squared_norm,
+        batching,
         with_forget=with_forget,
-        sequential=sequential,
-        seed=seed,
+        power=1,
     )
-    alpha = alpha_at(strength, selection_weighting)
-    return dampen(student, forget, data, alpha=alpha, dampening=dampening, callback=callback)
+    return dampen(student, both, alpha_at(strength, selection_weighting), dampening, callback)
+
+
+def _squared_norm(model: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
+    return outputs(model, batch).square().sum(1)

@@ -18,7 +18,7 @@ from efface.training import Schedule, steps_per_epoch, train_epochs
 from efface.types import Action, Callback, Records, Split, no_callback
 
 
-@register_method(reads={"forget", "forget labels"}, memory=Memory(copies=4), classes_only=True)
+@register_method(reads={"forget labels"}, memory=Memory(copies=4), classes_only=True)
 def mislabel(
     model: nn.Module,
     split: Split,

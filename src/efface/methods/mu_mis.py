@@ -37,9 +37,7 @@ ONCE_ONLY = ("is not implemented", "differentiate twice", "modified by an inplac
 """Parts of torch's messages where a second backward pass is not possible."""
 
 
-@register_method(
-    reads={"forget", "forget labels"}, memory=Memory(copies=4, graphs=6), classes_only=True
-)
+@register_method(reads={"forget labels"}, memory=Memory(copies=4, graphs=6), classes_only=True)
 def mu_mis(
     model: nn.Module,
     split: Split,
@@ -70,17 +68,20 @@ def mu_mis(
             twice.
     """
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
+    loss = mu_mis_loss(seed=seed)
+    optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate * strength)
     measured = sample(forget, batch_size, seed=seed)
     try:
         with sdpa_kernel(SDPBackend.MATH):
-            return descend(
+            after = _stop_when_recovered(student, measured, recovery, seed, callback)
+            descend(
                 student,
-                mu_mis_loss(seed=seed),
+                loss,
                 forget,
-                optimizer=torch.optim.SGD(student.parameters(), lr=learning_rate * strength),
+                optimizer,
                 steps=steps,
                 seed=seed,
-                callback=_stop_when_recovered(student, measured, recovery, seed, callback),
+                callback=after,
                 batch_size=batch_size,
             )
     except RuntimeError as error:
@@ -91,6 +92,7 @@ def mu_mis(
             str(error).splitlines()[0],
             "Choose a method that needs gradients once; `efface methods` lists them.",
         ) from error
+    return student
 
 
 def mu_mis_loss(*, seed: int = 0) -> Loss:

@@ -11,13 +11,13 @@ of the forget records into BatchNorm; ``training_mode`` brings that back.
 import torch
 from torch import Tensor, nn
 
-from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
+from efface.methods._base import Count, Decay, NonNegative, register_method
 from efface.task import trainable_copy
 from efface.training import Schedule, task_loss, train_epochs, with_task
 from efface.types import Callback, Records, Split, no_callback
 
 
-@register_method(reads={"forget", "forget labels"}, memory=Memory(copies=5, graphs=2))
+@register_method(reads={"forget labels"})
 def negative_gradient(
     model: nn.Module,
     split: Split,

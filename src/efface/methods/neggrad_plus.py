@@ -24,9 +24,7 @@ from efface.types import Callback, Records, Split, no_callback, record_key
 
 
 @register_method(
-    reads={"forget", "forget labels", "retain labels"},
-    needs={"retain"},
-    memory=Memory(copies=5, graphs=3),
+    reads={"forget labels", "retain labels"}, needs={"retain"}, memory=Memory(graphs=3)
 )
 def neggrad_plus(
     model: nn.Module,

@@ -42,7 +42,7 @@ GUESS = 0.35
 
 
 @register_method(
-    reads={"forget", "forget labels", "holdout", "forget_classes"},
+    reads={"forget labels", "holdout", "forget_classes"},
     memory=Memory(copies=6, graphs=4),
 )
 def neighbourhood(
@@ -90,28 +90,24 @@ def neighbourhood(
     Raises:
         InputError: a class goes, or labels are wrong, and the outputs are not one class of several.
     """
-    split = replace(split, forget=with_task(split.forget))
-    teacher, student = frozen_teacher(model), trainable_copy(model)
+    forget = with_task(split.forget)
+    split, teacher, student = (
+        replace(split, forget=forget),
+        frozen_teacher(model),
+        trainable_copy(model),
+    )
     reach = 0.0 if split.forget_classes else distortion
     if reach is None:
         reach = _find_distortion(teacher, split, expected_accuracy, strength, seed)
-    target = _neighbour_target(teacher, split, reach, mislabelled=mislabelled, seed=seed)
-    loss = neighbourhood_loss(
-        teacher, split, distortion=reach, locality=locality, mislabelled=mislabelled, seed=seed
-    )
+    told = {"mislabelled": mislabelled, "seed": seed}
+    target = _neighbour_target(teacher, split, reach, **told)
+    loss = neighbourhood_loss(teacher, split, distortion=reach, locality=locality, **told)
     averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
-    progress = progress_towards(target, teacher, averaged, split.forget, mislabelled=mislabelled)
-    descend(
-        student,
-        loss,
-        split.forget,
-        optimizer=torch.optim.SGD(student.parameters(), lr=learning_rate, momentum=0.9),
-        steps=steps,
-        seed=seed,
-        callback=_average_after(callback, averaged, progress, tolerance),
-        batch_size=batch_size,
-        clip_norm=1.0,
-    )
+    progress = progress_towards(target, teacher, averaged, forget, mislabelled=mislabelled)
+    optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate, momentum=0.9)
+    after = _average_after(callback, averaged, progress, tolerance)
+    how = {"batch_size": batch_size, "clip_norm": 1.0}
+    descend(student, loss, forget, optimizer, steps=steps, seed=seed, callback=after, **how)
     return averaged.module
 
 

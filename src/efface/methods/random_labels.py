@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
+from efface.methods._base import Count, Decay, NonNegative, register_method
 from efface.methods._perturb import random_class
 from efface.methods._records import FORGET, join, without_labels
 from efface.task import multiclass, outputs, task_of, trainable_copy
@@ -26,9 +26,7 @@ from efface.training import Loss, Schedule, steps_per_epoch, train_epochs
 from efface.types import Callback, Records, Split, no_callback
 
 
-@register_method(
-    reads={"forget", "retain", "retain labels"}, memory=Memory(copies=5), classes_only=True
-)
+@register_method(reads={"forget", "retain labels"}, classes_only=True)
 def random_labels(
     model: nn.Module,
     split: Split,

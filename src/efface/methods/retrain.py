@@ -12,17 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.methods._base import Memory, register_method
+from efface.methods._base import register_method
 from efface.task import device_of
 from efface.types import Callback, Split, no_callback
 
 
 @register_method(
-    reads={"retain labels"},
-    needs={"retain", "fresh", "train"},
-    memory=Memory(copies=5, graphs=2),
-    fresh_start=True,
-    exact=True,
+    reads={"retain labels"}, needs={"retain", "fresh", "train"}, fresh_start=True, exact=True
 )
 def retrain(
     model: nn.Module,

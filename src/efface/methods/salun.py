@@ -22,8 +22,8 @@ from efface.types import Callback, Records, Split, no_callback
 
 
 @register_method(
-    reads={"forget", "forget labels", "retain", "retain labels"},
-    memory=Memory(copies=7, graphs=2),
+    reads={"forget labels", "retain labels"},
+    memory=Memory(copies=7),
     classes_only=True,
 )
 def salun(

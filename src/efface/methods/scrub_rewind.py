@@ -14,18 +14,11 @@ record has a label of D_f. Of several as near, the earliest.
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
-from efface.methods._base import (
-    METHODS,
-    Count,
-    Memory,
-    Natural,
-    NonNegative,
-    Positive,
-    register_method,
-)
+from efface.methods._base import Memory, register_method, with_settings_of
 from efface.methods.scrub import scrub
 from efface.task import predict, task_of
 from efface.training import steps_per_epoch
@@ -33,27 +26,19 @@ from efface.types import Action, Callback, Records, Split, no_callback
 
 
 @register_method(
-    reads={"forget", "forget labels", "retain labels"},
+    reads={"forget labels", "retain labels"},
     needs={"retain", "holdout"},
     memory=Memory(copies=9, graphs=3),
     runs_on_empty=True,
 )
-def scrub_rewind(
+@with_settings_of(scrub)
+def scrub_rewind(  # noqa: D417  # the settings are those of scrub
     model: nn.Module,
     split: Split,
     *,
-    strength: NonNegative = 1.0,
-    epochs: Count = 3,
-    max_epochs: Natural = 2,
-    task_weight: NonNegative = 0.99,
-    distillation_weight: NonNegative = 0.001,
-    temperature: Positive = 4.0,
-    learning_rate: NonNegative = 5e-4,
-    weight_decay: NonNegative = 5e-4,
-    batch_size: Count = 128,
-    forget_batch_size: Count = 32,
     seed: int = 0,
     callback: Callback = no_callback,
+    **settings: Any,
 ) -> nn.Module:
     """SCRUB, and of its epochs the one whose error on the forget records is that on unseen ones.
 
@@ -76,10 +61,9 @@ def scrub_rewind(
     Raises:
         InputError: ``retain`` or ``holdout`` is missing.
     """
-    arguments = locals()  # the settings are those of scrub, under the same names
-    settings = {name: arguments[name] for name in METHODS["scrub"].settings}
-    away = steps_per_epoch(split.forget, forget_batch_size)
-    back = steps_per_epoch(split.retain, batch_size)
+    epochs, max_epochs = settings["epochs"], settings["max_epochs"]
+    away = steps_per_epoch(split.forget, settings["forget_batch_size"])
+    back = steps_per_epoch(split.retain, settings["batch_size"])
     ends = [back * (epoch + 1) + away * min(epoch + 1, max_epochs) for epoch in range(epochs)]
     stored: list[nn.Module] = []
     storing = _store_students(callback, ends, stored)

@@ -50,9 +50,7 @@ EPSILON = 1e-12
 """Curvature below this share of the maximum is none: there is no step in such directions."""
 
 
-@register_method(
-    reads={"forget", "forget labels"}, memory=Memory(copies=3, graphs=1), one_step=True
-)
+@register_method(reads={"forget labels"}, memory=Memory(copies=3, graphs=1), one_step=True)
 def source_free_newton(
     model: nn.Module,
     split: Split,

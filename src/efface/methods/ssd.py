@@ -16,20 +16,20 @@ Departures from the authors' code (if-loops/selective-synaptic-dampening, src/ss
 - A weight that no record needs (0 against 0) is left alone.
 """
 
-from torch import Tensor, nn
+from torch import nn
 
 from efface.methods._base import Count, Memory, NonNegative, register_method
-from efface.methods._fisher import alpha_at, dampen, forget_and_data_importance
-from efface.task import task_of, trainable_copy
-from efface.types import Callback, Records, Split, no_callback
+from efface.methods._fisher import Batching, alpha_at, dampen, forget_and_data_importance
+from efface.task import trainable_copy
+from efface.training import task_loss
+from efface.types import Callback, Split, no_callback
 
 
 @register_method(
-    reads={"forget", "forget labels", "retain labels"},
+    reads={"forget labels", "retain labels"},
     needs={"retain"},
-    memory=Memory(copies=6, graphs=2),
+    memory=Memory(copies=6),
     one_step=True,
-    runs_on_empty=True,
 )
 def ssd(
     model: nn.Module,
@@ -62,20 +62,6 @@ def ssd(
     Raises:
         InputError: ``retain`` is missing, or all weights that matter are 0, as in a new adapter.
     """
-    student, task = trainable_copy(model), task_of(split.retain)
-
-    def loss(model: nn.Module, batch: Records) -> Tensor:
-        return task.loss(task.outputs(model, batch.x), batch.y)
-
-    forget, data = forget_and_data_importance(
-        student,
-        split.forget,
-        split.retain,
-        loss,
-        batch_size=batch_size,
-        with_forget=with_forget,
-        sequential=sequential,
-        seed=seed,
-    )
-    alpha = alpha_at(strength, selection_weighting)
-    return dampen(student, forget, data, alpha=alpha, dampening=dampening, callback=callback)
+    student, batching = trainable_copy(model), Batching(batch_size, seed, sequential)
+    both = forget_and_data_importance(student, split, task_loss, batching, with_forget=with_forget)
+    return dampen(student, both, alpha_at(strength, selection_weighting), dampening, callback)

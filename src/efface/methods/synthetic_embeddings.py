@@ -34,7 +34,7 @@ BLOCK, MAX_DRAWS = 10_000, 20
 """Draws at once; and at most, for each sample and each class of the model."""
 
 
-@register_method(needs={"forget_classes"}, memory=Memory(copies=5, graphs=1))
+@register_method(needs={"forget_classes"}, memory=Memory(graphs=1))
 def synthetic_embeddings(
     model: nn.Module,
     split: Split,
