@@ -135,24 +135,6 @@ def test_equals_the_steps_by_hand(with_forget):
     torch.testing.assert_close(result.weight.detach(), weights, rtol=0, atol=1e-12)
 
 
-def test_every_epoch_has_an_order_of_its_own():
-    """The same batches again and again would be another method."""
-    seen = []
-
-    class Telling(nn.Linear):
-        def forward(self, x):
-            seen.extend(x[:, 0].tolist())
-            return super().forward(x)
-
-    given, forget = linear()
-    model = Telling(4, 3, bias=False).double()
-    model.load_state_dict(given.state_dict())
-    amun(model, Split(forget), epochs=2, batch_size=1)
-    first, second = seen[-20:-10], seen[-10:]  # the search came before
-    assert sorted(first) == sorted(second)
-    assert first != second
-
-
 def test_what_is_not_found_is_not_taught():
     """A label that nobody was led to would be a label of the record's own class."""
     model, forget = linear()
@@ -177,15 +159,4 @@ def test_a_model_that_answers_everything_alike_is_refused():
         "Wanted an input near a forget record that the model answers otherwise. "
         "Got none for 5 records. "
         "The model may answer everything alike; else raise radius or doublings."
-    )
-
-
-@pytest.mark.parametrize("setting", ["radius", "attack_steps", "decay_every"])
-def test_a_search_of_nothing_is_refused(setting):
-    """By the name of the setting."""
-    model, forget = linear()
-    with pytest.raises(InputError) as error:
-        amun(model, Split(forget), **{setting: 0.0 if setting == "radius" else 0})
-    assert str(error.value) == (
-        f"Wanted {setting} above 0. Got 0.0. Keep the default, or raise it."
     )

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from efface.errors import InputError
 from efface.methods.bad_teacher import bad_teacher
 from efface.types import Records, Split
 
@@ -53,21 +52,6 @@ def test_equals_the_loop_by_hand(temperature):
     assert (expected - given).abs().max() > 0.01
 
 
-def test_every_epoch_has_an_order_of_its_own():
-    """The same batches again and again would be another method."""
-    seen = []
-
-    class Telling(nn.Linear):
-        def forward(self, x):
-            seen.extend(x[:, 0].tolist() if torch.is_grad_enabled() else ())  # not the teacher
-            return super().forward(x)
-
-    model = Telling(4, 3).double()
-    bad_teacher(model, split(), retained_share=1.0, epochs=2, batch_size=1)
-    assert sorted(seen[:8]) == sorted(seen[8:])
-    assert seen[:8] != seen[8:]
-
-
 def test_without_forget_records_it_is_distillation_from_the_good_teacher():
     """And the student is that teacher already: nothing moves but by Adam's noise of one step."""
     model, parts = linear(0), split(gone=0)
@@ -85,12 +69,3 @@ def test_the_share_is_drawn_from_the_seed_and_not_from_the_order(tiny_net, digit
     ]
     for one, other in zip(*(result.parameters() for result in results), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
-
-
-def test_a_share_above_1_is_refused():
-    """30 for 30 % is an easy slip."""
-    with pytest.raises(InputError) as error:
-        bad_teacher(linear(0), split(), retained_share=30.0)
-    assert str(error.value) == (
-        "Wanted retained_share from 0 to 1. Got 30.0. It is a share of records."
-    )

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from efface.errors import InputError
 from efface.methods._attacks import clamp, input_gradient, sign_step
 from efface.methods.boundary_expand import Widened, boundary_expand
 from efface.methods.boundary_shrink import boundary_shrink
@@ -216,52 +215,6 @@ def test_expand_gives_a_sigmoid_unit_a_third_class():
     e = (2 / 3) ** 0.5 * drawn[0, 0] * 2.0
     p = torch.stack([torch.zeros(()).double(), torch.ones(()).double(), e]).softmax(0)
     near(result.weight, torch.full((1, 1), 0.5).double() - RATE * p[1] * 2.0)
-
-
-def test_many_labels_have_no_other_class_to_be_given():
-    """Both need a class that is not the record's."""
-    several = Split(Records(torch.zeros(2, 2), torch.ones(2, 3, dtype=torch.int64)))
-    for method in (boundary_shrink, boundary_expand):
-        with pytest.raises(InputError) as error:
-            method(linear(), several)
-        assert str(error.value) == (
-            f"Wanted one class of several for {method.__name__}, which gives records another "
-            "class. Got many labels. "
-            "Choose a method that gives no labels; `efface methods` lists them."
-        )
-
-
-def test_a_bound_below_0_is_refused():
-    """It would walk away from the boundary."""
-    with pytest.raises(InputError) as error:
-        boundary_shrink(linear(), Split(GOES), bound=-0.1)
-    assert str(error.value) == (
-        "Wanted bound of at least 0. Got -0.1. Keep the default, or raise it."
-    )
-
-
-@pytest.mark.parametrize(
-    ("layers", "wanted", "came"),
-    [
-        ([nn.Conv2d, nn.Flatten], "a linear layer as the last one with weights", "Conv2d"),
-        (
-            [nn.Flatten, nn.Linear, nn.Tanh],
-            "a last linear layer whose answers are the outputs",
-            "another step after it",
-        ),
-    ],
-)
-def test_expand_refuses_a_net_without_a_linear_head(digits, layers, wanted, came):
-    """There is no row to add to a convolution that answers, nor under a further step."""
-    sizes = {nn.Conv2d: (1, 10, 8), nn.Linear: (64, 10)}
-    with torch.random.fork_rng():
-        net = nn.Sequential(*(layer(*sizes.get(layer, ())) for layer in layers))
-    with pytest.raises(InputError) as error:
-        boundary_expand(net, Split(digits.take([0])))
-    assert str(error.value) == (
-        f"Wanted {wanted}. Got {came}. "
-        "Choose a method that works on the whole model; `efface methods` lists them."
-    )
 
 
 def test_where_the_guard_takes_back_several_steps_the_new_row_goes_back_as_far(tiny_net):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from efface.errors import InputError
 from efface.methods.delete import delete
 from efface.types import Records, Split
 
@@ -83,16 +82,3 @@ def test_a_class_goes_and_the_others_stay(tiny_net, digits):
     right = [(result(part.x).argmax(1) == part.y).float().mean() for part in (gone, rest)]
     assert right[0] == 0
     assert right[1] > 0.97
-
-
-def test_many_labels_have_no_true_class_to_mask():
-    """A label that is there beside others is no class of several."""
-    model, forget = linear()
-    several = Records(forget.x, torch.ones(6, 4, dtype=torch.int64))
-    with pytest.raises(InputError) as error:
-        delete(model, Split(several))
-    assert str(error.value) == (
-        "Wanted one class of several for delete, which gives records another class. "
-        "Got many labels. "
-        "Choose a method that gives no labels; `efface methods` lists them."
-    )

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from efface.errors import InputError
 from efface.methods._attacks import optimize_noise
 from efface.methods.emmn import SEED_OFFSET, emmn
 from efface.task import frozen_teacher, multiclass
@@ -55,23 +54,6 @@ def test_impair_and_repair_are_the_steps_by_hand(repair_epochs):
     if repair_epochs:
         expected = first_step(expected, x[6:], y[6:], RATE)
     torch.testing.assert_close(result.weight.detach(), expected, rtol=0, atol=1e-9)
-
-
-def test_every_epoch_has_an_order_of_its_own():
-    """The same batches again and again would be another method."""
-    seen = []
-
-    class Telling(nn.Linear):
-        def forward(self, x):
-            seen.extend(x[:, 0].tolist())
-            return super().forward(x)
-
-    quick = {"noise_per_class": 3, "noise_steps": 2, "retained_steps": 2, "copies": 1}
-    model, split = Telling(4, 3).double(), Split(LIKE, forget_classes=(1,))
-    emmn(model, split, **quick, repair_epochs=0, batch_size=1)
-    first, second = seen[-18:-9], seen[-9:]  # the making of noise came before
-    assert sorted(first) == sorted(second)
-    assert first != second
 
 
 def test_the_form_of_the_later_comparison_is_a_loop_of_adam(tiny_net, digits):
@@ -146,27 +128,3 @@ def test_several_classes_leave_and_all_of_them_leave_no_repair():
             callback=callback,
         )
         assert len(asked) == steps
-
-
-def test_a_guard_that_ends_impair_ends_the_method():
-    """Repair must not go on from a state that the guard has left."""
-    asked = []
-
-    def callback(student, loss):  # noqa: ARG001
-        asked.append(loss)
-        return Action.STOP
-
-    emmn(linear(), Split(LIKE, forget_classes=(1,)), callback=callback, copies=1)
-    assert len(asked) == 1
-
-
-def test_many_labels_have_no_class_to_lose():
-    """A request without classes is refused in words."""
-    several = Records(torch.zeros(2, 4), torch.ones(2, 3, dtype=torch.int64))
-    with pytest.raises(InputError) as error:
-        emmn(linear(), Split(several, forget_classes=(0,)))
-    assert str(error.value) == (
-        "Wanted one class of several for emmn, which gives records another class. "
-        "Got many labels. "
-        "Choose a method that gives no labels; `efface methods` lists them."
-    )

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from efface.errors import InputError
 from efface.methods._perturb import normals
 from efface.methods.gkt import attention_maps, gkt, make_generator, restore_fresh
 from efface.types import Action, Records, Split
@@ -230,35 +229,3 @@ def test_attention_is_a_row_of_length_1_and_leaves_no_hook():
         torch.testing.assert_close(own, wanted)
     found["0"].sum().backward()
     assert not any(module._forward_hooks for module in model.modules())
-
-
-@pytest.mark.parametrize(
-    ("settings", "wanted"),
-    [
-        (
-            {"batch_size": 1},
-            "Wanted batch_size of at least 2. Got 1. Keep the default.",
-        ),
-        (
-            {"threshold": 1.5},
-            "Wanted threshold from 0 to 1. Got 1.5. It is a probability.",
-        ),
-    ],
-)
-def test_settings_that_mean_nothing_are_refused(settings, wanted):
-    """Before anything is made."""
-    with pytest.raises(InputError) as error:
-        gkt(given(), split(), **settings)
-    assert str(error.value) == wanted
-
-
-def test_many_labels_have_no_class_to_lose():
-    """A request without classes is refused in words."""
-    several = Records(torch.zeros(2, 1, 8, 8), torch.ones(2, 3, dtype=torch.int64))
-    with pytest.raises(InputError) as error:
-        gkt(given(), Split(several, forget_classes=(0,), fresh=net))
-    assert str(error.value) == (
-        "Wanted one class of several for gkt, which gives records another class. "
-        "Got many labels. "
-        "Choose a method that gives no labels; `efface methods` lists them."
-    )

@@ -79,16 +79,6 @@ def test_a_blank_image_alone_leaves_every_weight_as_it_was():
     assert torch.equal(student.weight, model.weight)
 
 
-def test_no_noise_is_refused():
-    """0/0 must be an error with words, not a weight."""
-    with pytest.raises(InputError) as error:
-        jit(nn.Linear(4, 2), Split(Records(torch.ones(1, 4), torch.tensor([0]))), sigma=0.0)
-    assert str(error.value) == (
-        "Wanted sigma above 0 and at least 1 perturbation. Got sigma 0.0 and 1 perturbations. "
-        "Without perturbations there is no neighbourhood to smooth; keep the defaults."
-    )
-
-
 def test_where_the_search_for_sigma_begins_hardly_matters(tiny_net, digits):
     """Three orders of magnitude apart, within the 9 % that the search is fine."""
     found = [

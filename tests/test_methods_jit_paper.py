@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from efface.errors import InputError
 from efface.methods._perturb import normals
 from efface.methods.jit_paper import jit_paper, jit_paper_loss
 from efface.types import Action, Records, Split
@@ -101,14 +100,6 @@ def test_the_first_step_of_adam_is_the_rate_for_each_weight():
     torch.testing.assert_close(moved, torch.full_like(moved, RATE), rtol=0, atol=1e-6)
 
 
-def test_a_rate_of_zero_is_the_identity_bit_for_bit(tiny_net, digits):
-    """With either optimizer."""
-    for adam in (False, True):
-        result = jit_paper(tiny_net, Split(digits.take(range(3))), learning_rate=0.0, adam=adam)
-        given = tiny_net.state_dict()
-        assert all(torch.equal(given[name], t) for name, t in result.state_dict().items())
-
-
 @pytest.mark.parametrize("squared", [False, True])
 def test_blank_images_and_a_deaf_model_leave_every_weight_finite(squared):
     """Without a clamp noise is never 0; where the answer does not change the slope is 0."""
@@ -122,18 +113,3 @@ def test_blank_images_and_a_deaf_model_leave_every_weight_finite(squared):
     assert all(
         torch.equal(a, b) for a, b in zip(deaf.parameters(), model.parameters(), strict=True)
     )
-
-
-def test_no_noise_is_refused():
-    """0/0 must be an error with words, not a weight."""
-    for call in (
-        lambda: jit_paper(linear(), Split(one_record()), sigma=0.0),
-        lambda: jit_paper_loss(linear(), one_record(), sigma=0.0),
-    ):
-        with pytest.raises(InputError) as error:
-            call()
-        assert str(error.value) == (
-            "Wanted sigma above 0 and at least 1 perturbation. Got sigma 0.0 and 25 "
-            "perturbations. Without perturbations there is no neighbourhood to smooth; keep the "
-            "defaults."
-        )

@@ -178,19 +178,6 @@ def test_what_cannot_be_differentiated_twice_is_refused():
     )
 
 
-def test_many_labels_and_a_negative_share_are_refused():
-    """No other class can be drawn; nothing recovers to less than nothing."""
-    model, forget = linear()
-    several = Records(forget.x, torch.ones(6, 4, dtype=torch.int64))
-    with pytest.raises(InputError, match="one class of several for mu_mis"):
-        mu_mis(model, Split(several))
-    with pytest.raises(InputError) as error:
-        mu_mis(model, Split(forget), recovered=-0.1)
-    assert str(error.value) == (
-        "Wanted recovered of at least 0. Got -0.1. Keep the default, or raise it."
-    )
-
-
 def test_steps_that_the_guard_takes_back_are_no_recovery():
     """The state put back has more sensitivity than the last: the next step is compared with it."""
     generator = torch.Generator().manual_seed(0)

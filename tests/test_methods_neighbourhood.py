@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods.jit import jit
 from efface.methods.neighbourhood import _masking, neighbourhood
 from efface.task import multiclass, multilabel, regression
 from efface.types import Records, Split
@@ -91,10 +90,3 @@ def test_a_class_cannot_leave_where_there_are_none(told):
         "Wanted one label of several, where a class leaves or labels are wrong. Got many labels. "
         "Name the records alone, without leaving and mislabelled."
     )
-
-
-@pytest.mark.parametrize("method", [neighbourhood, jit])
-def test_nothing_to_forget_is_the_identity(method, tiny_net, digits):
-    """The door refuses an empty request; a method in Python takes it as it is."""
-    student = method(tiny_net, Split(digits.take([])))
-    assert all(map(torch.equal, student.state_dict().values(), tiny_net.state_dict().values()))

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from efface.errors import InputError
 from efface.methods.source_free_newton import (
     Curvature,
     fit_psd,
@@ -201,23 +200,6 @@ def test_multilabel_and_one_unit_are_served():
         result = source_free_newton(model, Split(Records(x, y, task=adapter)))
         assert weights_of(result).isfinite().all()
         assert not weights_of(result).equal(weights_of(model))
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"perturbations": 0}, "Wanted perturbations above 0. Got 0."),
-        ({"radius": 0.0}, "Wanted radius above 0. Got 0.0."),
-        ({"retained_records": 0}, "Wanted retained_records above 0. Got 0."),
-        ({"damping": -1.0}, "Wanted damping of at least 0. Got -1.0."),
-    ],
-)
-def test_settings_that_mean_nothing_are_refused_by_name(settings, words):
-    """In words, before anything happens."""
-    model, records = least_squares()
-    with pytest.raises(InputError) as error:
-        source_free_newton(model, Split(records), **settings)
-    assert str(error.value) == f"{words} Keep the default, or raise it."
 
 
 @pytest.mark.parametrize("decay", [0.0, 1e-3, 0.1])

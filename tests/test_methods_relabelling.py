@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from efface.errors import InputError
 from efface.methods.amnesiac import amnesiac
 from efface.methods.mislabel import mislabel
 from efface.methods.random_labels import join_unlabelled, random_labels, relabelled_loss
@@ -110,16 +109,6 @@ def test_salun_keeping_every_weight_is_random_labels_bit_for_bit(tiny_net, parts
     assert same(first, random_labels(tiny_net, split, seed=3, **settings))
 
 
-@pytest.mark.parametrize("keep", [0.0, 1.5])
-def test_salun_refuses_a_share_that_is_none(keep):
-    """Nothing to move is another method's name."""
-    with pytest.raises(InputError) as error:
-        salun(linear(), Split(GOES), keep=keep)
-    assert str(error.value) == (
-        f"Wanted keep above 0, to 1. Got {keep:g}. It is the share of weights to move."
-    )
-
-
 def test_amnesiac_takes_the_first_step_of_adam_by_hand():
     """With one label for each record; Adam's first step is g / (|g| + ε)."""
     result = amnesiac(linear(), Split(GOES, retain=STAYS), learning_rate=RATE, epochs=1, seed=4)
@@ -165,18 +154,6 @@ def test_mislabel_ends_once_every_prediction_has_flipped(tiny_net, parts):
     assert steps[-1] == 0
     assert all(steps[:-1])
     assert len(steps) < 500
-
-
-@pytest.mark.parametrize("method", [random_labels, salun, amnesiac, mislabel])
-def test_records_that_have_no_other_class_are_refused(method):
-    """Values and many labels have no class to teach instead."""
-    records = Records(torch.zeros(12, 2).double(), torch.zeros(12, 3, dtype=torch.int64))
-    with pytest.raises(InputError) as error:
-        method(linear(), Split(records, retain=records))
-    assert str(error.value) == (
-        f"Wanted one class of several for {method.__name__}, which gives records another class. "
-        "Got many labels. Choose a method that gives no labels; `efface methods` lists them."
-    )
 
 
 def test_an_id_that_looks_like_the_mark_of_what_goes_stays(digits):

@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from efface.errors import InputError
 from efface.methods.scrub import scrub
 from efface.methods.scrub_rewind import scrub_rewind
-from efface.types import Action, Records, Split
+from efface.types import Records, Split
 
 T, GAMMA, ALPHA, RATE, DECAY = 2.0, 0.7, 0.4, 0.05, 0.01
 SETTINGS = {
@@ -65,23 +64,6 @@ def test_equals_the_loop_by_hand(epochs, max_epochs):
     torch.testing.assert_close(result.weight.detach(), expected, rtol=0, atol=1e-12)
 
 
-def test_every_epoch_has_an_order_of_its_own():
-    """Of both kinds of records: the same batches again and again would be another method."""
-    seen = []
-
-    class Telling(nn.Linear):
-        def forward(self, x):
-            seen.extend(x[:, 0].tolist() if torch.is_grad_enabled() else ())  # not the teacher
-            return super().forward(x)
-
-    model, split = Telling(4, 3).double(), linear()[1]
-    scrub(model, split, epochs=2, max_epochs=2, batch_size=1, forget_batch_size=1)
-    first, second = seen[:12], seen[12:]
-    for phase in (slice(5), slice(5, 12)):
-        assert sorted(first[phase]) == sorted(second[phase])
-        assert first[phase] != second[phase]
-
-
 def test_distilling_the_given_model_into_itself_is_the_identity(tiny_net, digits):
     """No step away, no labels, no decay: the student is its teacher already."""
     split = Split(digits.take(range(8)), retain=digits.take(range(8, 40)))
@@ -89,29 +71,6 @@ def test_distilling_the_given_model_into_itself_is_the_identity(tiny_net, digits
     result = scrub(tiny_net, split, **off, learning_rate=0.1)
     for one, other in zip(result.parameters(), tiny_net.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
-
-
-def test_a_guard_that_ends_the_max_phase_ends_the_method():
-    """The min phase must not go on from a state that the guard has left."""
-    model, split = linear()
-    asked = []
-
-    def callback(student, loss):  # noqa: ARG001
-        asked.append(loss)
-        return Action.STOP
-
-    scrub(model, split, callback=callback)
-    assert len(asked) == 1
-
-
-def test_a_temperature_of_0_is_refused():
-    """Answers divided by nothing are no answers."""
-    model, split = linear()
-    with pytest.raises(InputError) as error:
-        scrub(model, split, temperature=0.0)
-    assert str(error.value) == (
-        "Wanted temperature above 0. Got 0.0. Keep the default, or raise it."
-    )
 
 
 def wrong(model, records):

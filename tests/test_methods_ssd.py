@@ -243,14 +243,3 @@ def test_an_adapter_that_has_learned_nothing_is_refused(method, digits):
         "Wanted weights that hold what the forget records need. Got weights that are all 0 where "
         "they matter, as in a new adapter. Let weights of the model itself move (trainable)."
     )
-
-
-@pytest.mark.parametrize("setting", ["selection", "dampening"])
-def test_a_setting_below_0_is_refused_by_its_name(setting, tiny_net, digits):
-    """A negative α would select every weight."""
-    split = Split(digits.take(range(3)), retain=digits.take(range(3, 9)))
-    with pytest.raises(InputError) as error:
-        ssd(tiny_net, split, **{setting: -1.0})
-    assert str(error.value) == (
-        f"Wanted {setting} of at least 0. Got -1.0. Keep the default, or raise it."
-    )

@@ -132,12 +132,3 @@ def test_classes_that_the_model_does_not_have_or_all_are_refused(forget_classes)
         "Wanted classes that leave out of 0 to 3, and one that stays. "
         f"Got {', '.join(map(str, forget_classes))}. Give Split(forget, leaving=(class,))."
     )
-
-
-def test_no_samples_are_refused():
-    """By the name of the setting."""
-    with pytest.raises(InputError) as error:
-        synthetic_embeddings(linear(), split_of(GONE), samples_per_class=0)
-    assert str(error.value) == (
-        "Wanted samples_per_class above 0. Got 0. Keep the default, or raise it."
-    )

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods.baseline import baseline
 from efface.methods.finetune import finetune
 from efface.methods.l1_sparse import l1_sparse
 from efface.methods.negative_gradient import negative_gradient
@@ -29,13 +28,6 @@ RATE, DECAY = 0.1, 0.01
 def parts(digits):
     """Twenty records that go and fifty that stay."""
     return digits.take(range(20)), digits.take(range(20, 70))
-
-
-def test_baseline_is_the_model_bit_for_bit(tiny_net, digits):
-    """The first row of every table."""
-    result = baseline(tiny_net, Split(digits.take(range(3))))
-    assert result is not tiny_net
-    assert same(result, tiny_net)
 
 
 def test_finetune_takes_two_steps_by_hand():

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from efface.errors import InputError
 from efface.methods._attacks import optimize_noise
 from efface.methods._perturb import normals
 from efface.methods._records import sample_per_class
@@ -82,16 +81,3 @@ def test_samples_are_of_each_class_that_stays_and_of_no_other(digits):
     other = sample_per_class(backwards, 7, seed=1, forget_classes=(4,))
     assert set(some.ids) == set(other.ids)
     assert set(some.ids) != set(sample_per_class(digits, 7, seed=2, forget_classes=(4,)).ids)
-
-
-def test_many_labels_have_no_class_to_lose():
-    """A request without classes is refused in words."""
-    model, retain = linear()
-    several = Records(retain.x, torch.ones(8, 3, dtype=torch.int64))
-    with pytest.raises(InputError) as error:
-        unsir(model, Split(several, retain=several, forget_classes=(0,)))
-    assert str(error.value) == (
-        "Wanted one class of several for unsir, which gives records another class. "
-        "Got many labels. "
-        "Choose a method that gives no labels; `efface methods` lists them."
-    )
