@@ -1,5 +1,6 @@
 """What every test shares: shapes checked at run time, one torch thread, a tiny net, a command."""
 
+import ast
 import os
 import sys
 from contextlib import contextmanager
@@ -8,8 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from jaxtyping import install_import_hook
+from jaxtyping import _import_hook, install_import_hook
 
+
+class _OuterFunctions(_import_hook.JaxtypingTransformer):
+    """Checks the shapes of a function, and not those of the functions inside it."""
+
+    def visit_FunctionDef(self, node):  # noqa: N802  # ast's name
+        # a nested function is wrapped again at each call of the outer one: a third of all time
+        nested = any(isinstance(parent, ast.FunctionDef) for parent in self._parents)
+        return node if nested else super().visit_FunctionDef(node)
+
+
+_import_hook.JaxtypingTransformer = _OuterFunctions
 install_import_hook("efface", "beartype.beartype")  # before the first import of efface
 
 torch.set_num_threads(1)
@@ -31,7 +43,7 @@ def efface_data():
 @pytest.fixture(scope="session")
 def digits():
     """400 handwritten digits, 1 x 8 x 8, normalised; the classes are nearly balanced."""
-    from efface.testing.digits import digits
+    from efface.testing import digits
 
     return digits()
 
@@ -43,9 +55,9 @@ def tiny_net():
     The last 100 digits were never seen in training. One net serves all tests: copy it before you
     change it; the end of the session looks whether anybody did not.
     """
-    from efface.testing.digits import learned
+    from efface.testing import trained_model
 
-    net = learned()
+    net = trained_model()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     yield net
     changed = [name for name, tensor in net.state_dict().items() if not before[name].equal(tensor)]

@@ -11,7 +11,7 @@ from efface import Split, forget
 from efface.errors import InputError
 from efface.methods import METHODS
 from efface.prepare import RULES
-from efface.testing.case import fresh_of, recipe
+from efface.testing import fresh_from, train_recipe
 from efface.types import Records
 
 WRONG = (
@@ -135,11 +135,15 @@ def test_the_report_says_which_and_why(tiny_net, digits, tmp_path):
 
 def test_with_the_recipe_at_hand_the_request_trains_again(tiny_net, digits):
     """The whole way, guard and evidence included: nothing else is exact."""
-    parts = {"fresh": fresh_of(tiny_net), "train": recipe, "retain": digits.take(range(20, 300))}
+    parts = {
+        "fresh": fresh_from(tiny_net),
+        "train": train_recipe,
+        "retain": digits.take(range(20, 300)),
+    }
 
     def train(model, records, seed):
         for _ in range(4):
-            model = recipe(model, records, seed)
+            model = train_recipe(model, records, seed)
         return model
 
     split = Split(digits.take(range(5)), **{**parts, "train": train})

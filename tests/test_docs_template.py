@@ -9,7 +9,7 @@ import pytest
 
 from efface.errors import InputError
 from efface.methods import Method
-from efface.testing import PROMISES, Broken, check_method
+from efface.testing import PROMISES, BrokenPromise, check_method
 from efface.types import no_callback
 
 TEMPLATE = Path(__file__).parent.parent / "docs" / "template"
@@ -90,13 +90,13 @@ def test_broken_promises_are_all_said_at_once():
         len(split.holdout)
         return model
 
-    with pytest.raises(Broken) as broken:
+    with pytest.raises(BrokenPromise) as broken:
         check_method(Method(careless), exceptions={"toy": "it does nothing"})
     said = str(broken.value)
     for line in (
         "careless breaks ",
         "strength: wanted strength=1.0; got None",
-        "sees: Sprung: the method touched holdout: leave it alone, or see it",
+        "reads: TrapSprung: the method touched holdout: leave it alone, or name it in reads",
     ):
         assert line in said
 
@@ -107,11 +107,11 @@ def test_a_function_that_says_nothing_of_itself_is_refused(template):
         check_method(template._negative_entropy)
     assert str(error.value) == (
         "Wanted a Method, or a function with @register_method. Got _negative_entropy. "
-        "Say what it reads, needs and holds: @register_method(reads=…, needs=…, memory=…)."
+        "Declare what it reads, needs and holds: @register_method(reads=…, needs=…, memory=…)."
     )
     with pytest.raises(InputError) as error:
         check_method(template.my_method, exceptions={"ordre": "a slip"})
-    assert "Got ordre. Leave them out." in str(error.value)
+    assert "Got ordre. Omit them." in str(error.value)
 
 
 def test_a_method_joins_also_where_its_module_is_imported_first(tmp_path):

@@ -13,7 +13,7 @@ from efface.metrics.intervals import auc_p, fall_p, share_p
 from efface.report import collect
 from efface.report.alarms import alarms
 from efface.report.rows import RED, Evidence, Row
-from efface.testing.digits import digits, fitted, learned, untrained
+from efface.testing import digits, fit, trained_model, untrained_model
 from efface.types import Records, Split
 
 
@@ -115,14 +115,14 @@ def test_a_class_that_is_still_answered_is_an_alarm():
     going = digits().y == 3
     rows = [torch.nonzero(part).flatten().tolist() for part in (going[:300], ~going[:300])]
     whole = Split(digits().take(rows[0]), digits().take(range(300, 400)), forget_classes=(3,))
-    nearly = copy.deepcopy(learned())
+    nearly = copy.deepcopy(trained_model())
     with torch.no_grad():
         for weight in nearly.parameters():
             weight.mul_(1.001)
-    found = keys(alarms(collect(learned(), nearly, whole)))
+    found = keys(alarms(collect(trained_model(), nearly, whole)))
     assert {"forget.accuracy", "leaving.accuracy"} <= set(found)
-    anew = fitted(untrained(4), digits().take(rows[1]), 4)
-    found = keys(alarms(collect(learned(), anew, whole)))
+    anew = fit(untrained_model(4), digits().take(rows[1]), 4)
+    found = keys(alarms(collect(trained_model(), anew, whole)))
     assert not {"forget.accuracy", "leaving.accuracy"} & set(found)
 
 

@@ -8,7 +8,7 @@ import torch
 from efface.report import collect
 from efface.report.cost import forward_passes
 from efface.runtime import PassCounter
-from efface.testing.digits import digits, learned
+from efface.testing import digits, trained_model
 from efface.types import Records, Split
 
 LABELLED = digits()
@@ -31,7 +31,7 @@ def counted(model, student, split, **told):
 
 def other():
     """The net with smaller weights."""
-    student = copy.deepcopy(learned())
+    student = copy.deepcopy(trained_model())
     with torch.no_grad():
         student[-1].weight.mul_(0.9)
     return student
@@ -41,23 +41,23 @@ def other():
 def test_the_declared_passes_are_those_that_are_made(tier):
     """Each record once through each model, twelve views of 40 and 60, and noise inputs."""
     split = split_at(tier)
-    assert counted(learned(), other(), split) == (forward_passes(split), 0)
+    assert counted(trained_model(), other(), split) == (forward_passes(split), 0)
 
 
 def test_views_that_the_method_was_trained_on_are_not_paid_for():
     """Nor are those of unseen records where the labels are wrong."""
     split = split_at("T1")
     told = {"mislabelled": True, "method_saw": ("light", "focus")}
-    assert counted(learned(), other(), split, **told) == (forward_passes(split, **told), 0)
+    assert counted(trained_model(), other(), split, **told) == (forward_passes(split, **told), 0)
 
 
 def test_without_probes_each_record_goes_once_through_each_model():
     """And the noise inputs; the rows say what was left out."""
     split = split_at("T2")
     passes = forward_passes(split, probes=False)
-    assert counted(learned(), other(), split, probes=False) == (passes, 0)
+    assert counted(trained_model(), other(), split, probes=False) == (passes, 0)
     assert passes == 2 * (40 + 60 + 100) + 8 * 256
-    rows = collect(learned(), other(), split, probes=False).rows
+    rows = collect(trained_model(), other(), split, probes=False).rows
     left = [row.key for row in rows if row.note == "probes were left out"]
     assert left == ["residual", "precision", "features"]
 

@@ -7,7 +7,7 @@ from efface.io.shadows import Shadows
 from efface.metrics.measure import evaluate
 from efface.report import collect
 from efface.report.alarms import alarms
-from efface.testing.digits import digits, fitted, learned, untrained
+from efface.testing import digits, fit, trained_model, untrained_model
 from efface.types import Split
 
 ALL = digits()
@@ -20,7 +20,7 @@ def shadows():
     members, odds = [], []
     for seed in range(24):
         member = np.random.default_rng(seed).random(300) < 0.5
-        net = fitted(untrained(50 + seed), ALL.take(np.flatnonzero(member).tolist()), seed)
+        net = fit(untrained_model(50 + seed), ALL.take(np.flatnonzero(member).tolist()), seed)
         members.append(np.concatenate([member, np.zeros(100, bool)]))
         odds.append(evaluate(net, ALL).margin)
     names = tuple(f"shadow-{seed}" for seed in range(24))
@@ -30,23 +30,23 @@ def shadows():
 @pytest.fixture(scope="module")
 def retrained():
     """The net without the records, from other weights."""
-    return fitted(untrained(9), ALL.take(range(60, 300)), 9)
+    return fit(untrained_model(9), ALL.take(range(60, 300)), 9)
 
 
 def row(new, shadows, key="attack.lira"):
     """The row of the attack per record."""
-    return collect(learned(), new, SPLIT, shadows=shadows).row(key)
+    return collect(trained_model(), new, SPLIT, shadows=shadows).row(key)
 
 
 def test_the_untouched_model_is_recognised_and_the_retrained_one_is_not(shadows, retrained):
     """The first is the positive control of the second."""
-    untouched = row(learned(), shadows)
+    untouched = row(trained_model(), shadows)
     assert untouched.verdict == "still recognised"
     assert untouched.p < 1e-3
     without = row(retrained, shadows)
     assert without.before == untouched.after > without.after
     assert without.verdict == "not recognised"
-    assert "attack.lira" not in {r.key for r in alarms(collect(learned(), retrained, SPLIT))}
+    assert "attack.lira" not in {r.key for r in alarms(collect(trained_model(), retrained, SPLIT))}
 
 
 def test_the_attack_is_that_of_the_scores_written_out(shadows, retrained):
@@ -75,6 +75,6 @@ def test_a_rate_that_the_sample_does_not_resolve_is_not_run(shadows, retrained):
 def test_shadow_models_that_were_not_asked_about_the_holdout_are_said_to_be(shadows, retrained):
     """Their arrays end with what the model was trained on."""
     fewer = shadows.of(ALL.ids[:300])
-    found = collect(learned(), retrained, SPLIT, shadows=fewer).row("shadow")
+    found = collect(trained_model(), retrained, SPLIT, shadows=fewer).row("shadow")
     assert found.status == "not run"
     assert found.note == "the shadow models were not asked about 100 of 160 records"

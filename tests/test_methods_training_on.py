@@ -14,7 +14,7 @@ from efface.methods.negative_gradient import negative_gradient
 from efface.methods.neggrad_plus import neggrad_plus
 from efface.methods.retrain import retrain
 from efface.task import logits
-from efface.testing.case import fresh_of, recipe
+from efface.testing import fresh_from, train_recipe
 from efface.types import Records, Split
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -45,7 +45,7 @@ def test_finetune_in_train_mode_gives_batch_norm_the_statistics_of_a_step(tiny_n
     """A twin by hand: one full batch through the net in train mode."""
     forget, retain = parts
     result = finetune(tiny_net, Split(forget, retain=retain), epochs=1, learning_rate=0.0)
-    twin = fresh_of(tiny_net)(0)
+    twin = fresh_from(tiny_net)(0)
     twin.load_state_dict(tiny_net.state_dict())
     twin.train()(retain.x)
     for (name, buffer), (_, other) in zip(
@@ -56,7 +56,7 @@ def test_finetune_in_train_mode_gives_batch_norm_the_statistics_of_a_step(tiny_n
 
 def test_a_batch_norm_that_may_not_move_keeps_its_statistics(tiny_net, parts):
     """With the last layer open alone, everything else keeps its bits, in train mode too."""
-    model = fresh_of(tiny_net)(0)
+    model = fresh_from(tiny_net)(0)
     model[:-1].requires_grad_(requires_grad=False)
     result = finetune(model, Split(parts[0], retain=parts[1]), epochs=1)
     assert same(result[:-1], model[:-1])
@@ -170,9 +170,9 @@ def test_l1_sparse_makes_the_weights_smaller(tiny_net, parts):
 
 def test_retrain_with_nothing_to_forget_is_the_recipe_bit_for_bit(tiny_net, digits):
     """The same weights as the user's own two lines."""
-    everything, fresh = digits.take(range(60)), fresh_of(tiny_net)
-    split = Split(digits.take([]), retain=everything, fresh=fresh, train=recipe)
-    assert same(retrain(tiny_net, split, seed=7), recipe(fresh(7), everything, 7))
+    everything, fresh = digits.take(range(60)), fresh_from(tiny_net)
+    split = Split(digits.take([]), retain=everything, fresh=fresh, train=train_recipe)
+    assert same(retrain(tiny_net, split, seed=7), train_recipe(fresh(7), everything, 7))
 
 
 def test_retrain_keeps_no_weight_of_the_model(tiny_net, parts):
@@ -181,9 +181,9 @@ def test_retrain_keeps_no_weight_of_the_model(tiny_net, parts):
 
     def told(model, records, seed):
         start.update({name: weight.clone() for name, weight in model.named_parameters()})
-        return recipe(model, records, seed)
+        return train_recipe(model, records, seed)
 
-    retrain(tiny_net, Split(parts[0], retain=parts[1], fresh=fresh_of(tiny_net), train=told))
+    retrain(tiny_net, Split(parts[0], retain=parts[1], fresh=fresh_from(tiny_net), train=told))
     drawn = {name for name in start if start[name].unique().numel() > 1}
     assert {"0.weight", "3.weight", "7.weight"} <= drawn
     assert not any(torch.equal(start[name], tiny_net.get_parameter(name)) for name in start)

@@ -14,8 +14,7 @@ from efface.errors import InputError
 from efface.probes import cka as module
 from efface.probes.cka import cka, cka_cost
 from efface.runtime import PassCounter
-from efface.testing.digits import untrained
-from efface.testing.nets import NETS, net_of, records_for
+from efface.testing import KINDS, model_of_kind, records_of_kind, untrained_model
 
 sys.path.insert(0, str(Path(__file__).parent))
 from probe_promises import traces, untouched
@@ -32,7 +31,7 @@ def by_gram(x, y):
 
 def test_both_models_are_untouched_and_nothing_is_drawn(tiny_net, digits, random_state_kept):
     """Weights, buffers, gradients, flags, hooks and the host's random numbers."""
-    other, some = untrained(1), digits.take(range(40))
+    other, some = untrained_model(1), digits.take(range(40))
     before = {k: str(v) for k, v in traces(other).items()}
     untouched(lambda model: cka(model, other, some), tiny_net, random_state_kept)
     untouched(lambda model: cka(other, model, some), tiny_net, random_state_kept)
@@ -42,7 +41,7 @@ def test_both_models_are_untouched_and_nothing_is_drawn(tiny_net, digits, random
 def test_the_price_is_known_beforehand(tiny_net, digits):
     """PassCounter on both models."""
     counted, some = PassCounter(tiny_net), digits.take(range(40))
-    cka(counted.model, counted.attach(untrained(1)), some)
+    cka(counted.model, counted.attach(untrained_model(1)), some)
     assert counted.passes == cka_cost(some)
 
 
@@ -59,7 +58,7 @@ def test_each_layer_has_the_value_that_the_gram_matrices_give(
 ):
     """The last layer and a convolution averaged over its places, in batches of any size."""
     monkeypatch.setattr(module, "AT_ONCE", at_once)
-    other, some = untrained(3).eval(), digits.take(range(80))
+    other, some = untrained_model(3).eval(), digits.take(range(80))
     found = dict(zip(*vars(cka(tiny_net, other, some)).values(), strict=True))
     with torch.no_grad():
         for layer in (0, 3, 7):
@@ -114,10 +113,10 @@ def test_a_layer_is_read_before_the_next_works_in_place(digits):
     np.testing.assert_array_equal(in_place, apart)
 
 
-@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_nets_of_other_kinds_are_served(kind):
     """Labels play no part."""
-    found = cka(net_of(kind), copy.deepcopy(net_of(kind)), records_for(kind))
+    found = cka(model_of_kind(kind), copy.deepcopy(model_of_kind(kind)), records_of_kind(kind))
     np.testing.assert_allclose(found.values, 1, atol=1e-9)
 
 

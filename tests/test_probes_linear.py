@@ -16,8 +16,7 @@ from efface.errors import InputError
 from efface.metrics.measure import evaluate
 from efface.probes.attackers import fitted_half, told_apart
 from efface.probes.linear_probe import linear_probe, linear_probe_cost
-from efface.testing.digits import untrained
-from efface.testing.nets import net_of, records_for
+from efface.testing import model_of_kind, records_of_kind, untrained_model
 
 sys.path.insert(0, str(Path(__file__).parent))
 from probe_promises import passes_of, same, untouched
@@ -79,7 +78,7 @@ def test_knowledge_behind_a_new_head_is_found(tiny_net, parts):
 
 def test_features_without_content_are_no_better_than_chance(parts):
     """A layer of zeros: nothing to read, and the probe says so."""
-    net = untrained(0).eval()
+    net = untrained_model(0).eval()
     with torch.no_grad():
         for one in net[4].parameters():
             one.zero_()
@@ -137,8 +136,8 @@ def test_a_half_holds_half_of_each_class():
 @pytest.mark.parametrize("kind", ["layer norm", "dropout", "one output", "table"])
 def test_nets_of_other_kinds_are_served(kind):
     """Whatever has a linear head; a single unit too."""
-    some = records_for(kind)
-    found = linear_probe(net_of(kind), some.take(range(30)), some.take(range(30, 60)))
+    some = records_of_kind(kind)
+    found = linear_probe(model_of_kind(kind), some.take(range(30)), some.take(range(30, 60)))
     assert 0 <= found.accuracy <= 1
 
 
@@ -170,7 +169,11 @@ def test_what_the_probe_does_not_serve_is_refused_in_words(tiny_net, parts):
         (
             "records with one class of several, which this probe asks about. Got values. "
             + left_out,
-            (net_of("regression"), records_for("regression"), records_for("regression")),
+            (
+                model_of_kind("regression"),
+                records_of_kind("regression"),
+                records_of_kind("regression"),
+            ),
         ),
         (
             (

@@ -19,7 +19,7 @@ from efface.probes.neighbouring_class import (
     neighbouring_class_cost,
     staying_log_probabilities,
 )
-from efface.testing.nets import net_of, records_for
+from efface.testing import model_of_kind, records_of_kind
 from efface.types import Records
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -151,7 +151,7 @@ def test_what_the_probe_does_not_serve_is_refused_in_words(tiny_net, parts, digi
                 "records with one class of several, which this probe asks about. Got many labels. "
                 "Leave this probe out, and say that it was not run."
             ),
-            (net_of("multilabel"), records_for("multilabel"), unseen, (3,)),
+            (model_of_kind("multilabel"), records_of_kind("multilabel"), unseen, (3,)),
         ),
     ]
     for words, (*given, forget_classes) in said:

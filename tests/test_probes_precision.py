@@ -13,7 +13,7 @@ from torch.nn.utils import prune
 from efface.errors import InputError
 from efface.metrics.measure import Evaluation, evaluate
 from efface.probes.precision import precision, precision_cost, pruned, quantised, recovered
-from efface.testing.nets import NETS, net_of, records_for
+from efface.testing import KINDS, model_of_kind, records_of_kind
 
 sys.path.insert(0, str(Path(__file__).parent))
 from probe_promises import passes_of, untouched
@@ -109,13 +109,13 @@ def test_recovered_records_are_counted_among_the_missed():
     assert found.again.tolist() == [False, True, False, False, False]
 
 
-@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_nets_of_other_kinds_are_served(kind):
     """Tied weights stay tied, a row of zeros stays one."""
-    net = net_of(kind)
+    net = model_of_kind(kind)
     with torch.no_grad():
         net[1].weight[0] = 0
-    found = precision(net, records_for(kind))
+    found = precision(net, records_of_kind(kind))
     assert all(np.isfinite(one.measured.logits).all() for one in found)
     assert not quantised(net, bits=4)[1].weight[0].any()
     if kind == "tied":
@@ -156,5 +156,5 @@ def test_what_cannot_be_changed_is_refused_in_words(tiny_net):
 
 def values():
     """Records that have no class to be recognised by."""
-    found = evaluate(net_of("regression"), records_for("regression"))
+    found = evaluate(model_of_kind("regression"), records_of_kind("regression"))
     recovered(found, found)

@@ -13,8 +13,7 @@ from efface.errors import InputError
 from efface.metrics.measure import evaluate
 from efface.probes.relearning import Relearning, anamnesis, relearning, relearning_cost
 from efface.runtime import Passes
-from efface.testing.digits import untrained
-from efface.testing.nets import NETS, net_of, records_for
+from efface.testing import KINDS, model_of_kind, records_of_kind, untrained_model
 from efface.types import Records
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -122,7 +121,7 @@ def test_records_that_were_hidden_come_back_from_the_retained_ones_alone(hidden,
     back = relearning(hidden, forget, parts[1], **settings)[0]
     assert back.accuracy[0] < 0.3
     assert back.steps is not None
-    blank = relearning(untrained(5), forget, parts[1], **settings)[0]
+    blank = relearning(untrained_model(5), forget, parts[1], **settings)[0]
     assert blank.steps is None or blank.steps > back.steps
     assert relearning(tiny_net, forget, parts[1], **settings)[0].steps == 0
 
@@ -133,11 +132,13 @@ def test_frozen_weights_move_too(tiny_net, parts):
     assert same(curves(frozen, parts), curves(tiny_net, parts))
 
 
-@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_nets_of_other_kinds_are_served(kind):
     """Many labels and values too: what is read is the adapter's share right."""
-    some = records_for(kind)
-    (found,) = relearning(net_of(kind), some, some, original=0.5, learning_rates=(1e-2,), epochs=8)
+    some = records_of_kind(kind)
+    (found,) = relearning(
+        model_of_kind(kind), some, some, original=0.5, learning_rates=(1e-2,), epochs=8
+    )
     assert len(found.accuracy) == 9
     assert found.accuracy[-1] >= found.accuracy[0]
 

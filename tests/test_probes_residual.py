@@ -20,7 +20,7 @@ from efface.probes.residual import (
     residual_in_noise,
     residual_knowledge,
 )
-from efface.testing.nets import net_of, records_for
+from efface.testing import model_of_kind, records_of_kind
 from efface.types import Records
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -191,14 +191,14 @@ def test_inputs_that_a_probe_does_not_serve_are_refused_in_words(tiny_net, some)
     """A row of a table cannot be mirrored; a value has no label to be said."""
     for probe in (residual_in_flips, residual_in_crops):
         with pytest.raises(InputError) as error:
-            probe(net_of("table"), records_for("table"))
+            probe(model_of_kind("table"), records_of_kind("table"))
         assert str(error.value) == (
             "Wanted images, (n, c, h, w), which can be flipped and cropped. "
             "Got inputs of shape (60, 64). Use noise or the ball, which serve any inputs."
         )
     for kind in ("regression", "multilabel"):
         with pytest.raises(InputError) as error:
-            residual_in_ball(net_of(kind), records_for(kind), radius=0.1)
+            residual_in_ball(model_of_kind(kind), records_of_kind(kind), radius=0.1)
         assert str(error.value) == (
             "Wanted records with one class of several, which this probe asks about. "
             f"Got {kind}. Leave this probe out, and say that it was not run."
@@ -219,5 +219,5 @@ def test_inputs_that_a_probe_does_not_serve_are_refused_in_words(tiny_net, some)
 def test_noise_and_the_ball_serve_any_inputs(kind):
     """Tables and single units too."""
     for name in ("noise", "ball"):
-        found = PROBES[name][0](net_of(kind), records_for(kind))
+        found = PROBES[name][0](model_of_kind(kind), records_of_kind(kind))
         assert len(found.hits) == 60

@@ -16,7 +16,7 @@ from efface.metrics.measure import evaluate
 from efface.ranking.content import calibrate_sigma, information_content, is_low, noise_stability
 from efface.ranking.neighbours import nearest, within
 from efface.runtime import PassCounter
-from efface.testing.nets import net_of, records_for
+from efface.testing import model_of_kind, records_of_kind
 from efface.types import Records
 from research.gradients import noise_stability_cost
 
@@ -226,7 +226,7 @@ def test_margins_come_from_the_same_passes(tiny_net, some):
 
 def test_a_single_unit_predicts_two_classes():
     """Model with one sigmoid: class 1 above 0."""
-    assert share(net_of("one output"), records_for("one output"), 0.5).mean() < 1
+    assert share(model_of_kind("one output"), records_of_kind("one output"), 0.5).mean() < 1
 
 
 def test_a_constant_model_ends_the_search_for_sigma(some):
@@ -252,7 +252,10 @@ def test_noise_that_cannot_be_measured_is_refused(tiny_net, some):
         ),
         (tiny_net, some.take([]), {}, "Wanted at least one record. Got none."),
         (broken, wide(4), {}, "finite numbers for the model's outputs. Got 8 of 8"),
-        *((net_of(kind), records_for(kind), {}, task) for kind in ("regression", "multilabel")),
+        *(
+            (model_of_kind(kind), records_of_kind(kind), {}, task)
+            for kind in ("regression", "multilabel")
+        ),
     ):
         with pytest.raises(InputError) as error:
             noise_stability(model, records, **{"sigmas": (0.1,), **to})

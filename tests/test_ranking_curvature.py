@@ -24,7 +24,7 @@ from efface.ranking.curvature import (
     piecewise_linear_curvature,
     probability,
 )
-from efface.testing.nets import net_of, records_for
+from efface.testing import model_of_kind, records_of_kind
 from efface.types import Records
 from research.gradients import (
     curvature_cost,
@@ -132,7 +132,7 @@ def test_exact_curvature_is_that_of_torch_in_double_precision(tiny_net, some, ki
     elif kind == "tiny":
         net, few = tiny_net, some.take(range(4))
     else:
-        net, few = net_of(kind), records_for(kind).take(range(4))
+        net, few = model_of_kind(kind), records_of_kind(kind).take(range(4))
     slope, square, trace = oracle(net, few, GS[g][1])
     assert is_piecewise_linear(net, few) == (kind not in {"layer norm", "tanh"})
     exact = [dense_curvature] + [piecewise_linear_curvature] * is_piecewise_linear(net, few)
@@ -261,8 +261,8 @@ def test_attention_and_half_precision_are_served(some):
     assert not is_piecewise_linear(vit(), few)
     exact, found = dense_curvature(vit(), few), curvature(vit(), few, probes=20)
     assert (np.abs(found.ratio - exact.ratio) < 5 * found.ratio_error).all()
-    half = copy.deepcopy(net_of("table")).half()
-    some = records_for("table").take(range(4))
+    half = copy.deepcopy(model_of_kind("table")).half()
+    some = records_of_kind("table").take(range(4))
     expected = piecewise_linear_curvature(copy.deepcopy(half).float(), some)
     np.testing.assert_array_equal(piecewise_linear_curvature(half, some).ratio, expected.ratio)
 
@@ -290,7 +290,7 @@ def test_logits_of_relu_networks_other_tasks_and_no_records_are_refused(tiny_net
     if form != "piecewise":
         assert (measure(*tanh_net(), of=logit).ratio > 0).all()
     for kind in ("regression", "multilabel"):
-        text = error_of(lambda k=kind: measure(net_of(k), records_for(k)))
+        text = error_of(lambda k=kind: measure(model_of_kind(k), records_of_kind(k)))
         assert text.startswith(f"Wanted multiclass records (one class of several each). Got {kind}")
     assert error_of(lambda: measure(tiny_net, some.take([]))) == (
         "Wanted at least one record. Got none. Give the records to rank."

@@ -6,7 +6,7 @@ from efface import Split, forget
 from efface.errors import InputError
 from efface.methods import METHODS
 from efface.methods._base import _EXACT
-from efface.testing.case import fresh_of
+from efface.testing import fresh_from
 
 
 def test_methods_lists_every_method_with_what_it_needs_and_costs(efface, capfd):
@@ -65,7 +65,7 @@ def test_retrain_in_python_is_judged_without_a_trust_region(tiny_net, digits):
         digits.take(range(5)),
         holdout=digits.take(range(300, 400)),
         retain=digits.take(range(20, 60)),
-        fresh=fresh_of(tiny_net),
+        fresh=fresh_from(tiny_net),
         train=train,
     )
     result = forget(tiny_net, split, method="retrain")
@@ -76,7 +76,7 @@ def test_retrain_in_python_is_judged_without_a_trust_region(tiny_net, digits):
 def test_a_fresh_start_with_some_weights_closed_is_refused(tiny_net, digits):
     """Weights that are drawn anew cannot stay as they are."""
     retain = digits.take(range(20, 60))
-    parts = {"retain": retain, "fresh": fresh_of(tiny_net), "train": lambda model, *_: model}
+    parts = {"retain": retain, "fresh": fresh_from(tiny_net), "train": lambda model, *_: model}
     with pytest.raises(InputError) as error:
         forget(tiny_net, Split(digits.take([0]), **parts), method="retrain", trainable="norm")
     assert str(error.value) == (

@@ -138,7 +138,7 @@ def path() -> int:
     """Run one request on the contract's toy problem and print the calls that take a Split."""
     sys.path.insert(0, str(ROOT / "src"))
     from efface import Split, forget
-    from efface.testing import learned, toy_split
+    from efface.testing import toy_split, trained_model
 
     calls: list[str] = []
 
@@ -149,7 +149,7 @@ def path() -> int:
             if any(isinstance(one, Split) for one in given):
                 calls.append(f"{Path(code.co_filename).stem}.{code.co_qualname}")
 
-    model, split = learned(), toy_split()
+    model, split = trained_model(), toy_split()
     sys.setprofile(trace)
     try:
         forget(model, split, method="jit", settings={"steps": 1})

@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 
 from efface.ranking.curvature import curvature, piecewise_linear_curvature
-from efface.testing.digits import digits, learned
+from efface.testing import digits, trained_model
 from research.tables import write_record
 
 PROBES = (4, 16, 64)
@@ -37,7 +37,7 @@ def row(found: Any, exact: Any) -> dict[str, float]:
 def main() -> None:
     """Estimate, compare, and write record and page."""
     torch.set_num_threads(1)
-    net, records = learned(), digits()
+    net, records = trained_model(), digits()
     exact = piecewise_linear_curvature(net, records)
     rows = [row(curvature(net, records, probes=n), exact) for n in PROBES]
     quartiles = np.quantile(exact.ratio, [0.25, 0.5, 0.75]).tolist()

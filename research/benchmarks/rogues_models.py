@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from efface.testing.digits import MEAN, STD, fitted, untrained
+from efface.testing import MEAN, STD, fit, untrained_model
 from efface.types import Records, Split, split_holdout
 
 TRAINED, GOING, REDRAWN, ROUNDS = 400, 100, 0.1, 3
@@ -58,9 +58,9 @@ def drawn(seed: int) -> Draw:
 
 def taught(records: Records, seed: int) -> nn.Module:
     """From fresh weights, until nearly all is known by heart."""
-    model = untrained(seed)
+    model = untrained_model(seed)
     for passed in range(ROUNDS):
-        fitted(model, records, seed + 100_000 * passed)
+        fit(model, records, seed + 100_000 * passed)
     return model
 
 
@@ -71,7 +71,7 @@ def original(draw: Draw) -> nn.Module:
 
 def collapsed(draw: Draw) -> nn.Module:
     """No weight says anything: a net that was never trained."""
-    return untrained(draw.seed + 77)
+    return untrained_model(draw.seed + 77)
 
 
 def constant(draw: Draw) -> nn.Module:

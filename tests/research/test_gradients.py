@@ -13,7 +13,7 @@ from torch import nn
 from efface.errors import InputError
 from efface.metrics.measure import evaluate
 from efface.ranking.curvature import input_gradient_norm, loss
-from efface.testing.nets import net_of, records_for
+from efface.testing import model_of_kind, records_of_kind
 from efface.types import Records
 from research.gradients import (
     dense_curvature,
@@ -80,7 +80,7 @@ def test_gradient_norms_are_those_of_a_backward_pass_one_record_at_a_time(tiny_n
 
 def test_the_gradient_by_the_weights_of_one_layer_is_known():
     """(p - onehot) xᵀ for its weights and p - onehot for its bias: ‖p - onehot‖ √(‖x‖² + 1)."""
-    net, x = net_of("table")[3], torch.linspace(-1, 1, 80).reshape(5, 16)
+    net, x = model_of_kind("table")[3], torch.linspace(-1, 1, 80).reshape(5, 16)
     some = Records(x, torch.arange(5))
     seen = evaluate(net, some)
     expected = error_norm(seen.probabilities, seen.y) * np.sqrt((x**2).sum(1).numpy() + 1)
@@ -126,7 +126,7 @@ def test_a_feature_without_gradient_takes_no_part_in_the_step():
 
 def test_a_short_step_shows_the_hessian_of_a_model():
     """Over its length it is ‖Hz‖/‖z‖, H taken whole by torch in double precision."""
-    net, some = net_of("layer norm").double(), records_for("layer norm").take(range(5))
+    net, some = model_of_kind("layer norm").double(), records_of_kind("layer norm").take(range(5))
     found = loss_curvature(net, some, step=1e-5) / 1e-5
     for row in range(5):
         x, y = some.x[row : row + 1].double(), some.y[row : row + 1]
@@ -143,7 +143,7 @@ def test_a_short_step_shows_the_hessian_of_a_model():
 
 def test_a_step_uphill_turns_the_gradient_no_more_than_the_whole_hessian_can():
     """‖Hz‖ ≤ ‖H‖_F ‖z‖ for a short step."""
-    net, some = net_of("layer norm"), records_for("layer norm").take(range(8))
+    net, some = model_of_kind("layer norm"), records_of_kind("layer norm").take(range(8))
     whole = dense_curvature(net, some, of=loss).hessian_norm
     assert (loss_curvature(net, some, step=1e-2) <= 1.01e-2 * whole).all()
 
@@ -185,7 +185,7 @@ def test_inputs_without_a_gradient_are_refused_in_words(tiny_net, some):
     for measure, _ in GRADIENTS.values():
         cases += [
             (
-                lambda m=measure, k=kind: m(net_of(k), records_for(k)),
+                lambda m=measure, k=kind: m(model_of_kind(k), records_of_kind(k)),
                 f"{multiclass} each). Got {kind}.",
             )
             for kind in ("regression", "multilabel")
