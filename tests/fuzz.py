@@ -34,8 +34,9 @@ BATCH = 100
 SLOW_SECONDS = 20
 RUNS_CODE = {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect"}
 WORDS = """--data --ids --out --where --forget-class --holdout --setting --seed --strength --size
---mean --device --feature-spec --features --label-column --method --selection --mislabelled --architecture
---utility-budget --expected-accuracy nan -1 1e309 steps=x steps=-1 sigma=0 model=1 label=(3 id=1
+--mean --device --feature-spec --features --label-column --method --selection --mislabelled
+--architecture --utility-budget --expected-accuracy
+nan -1 1e309 steps=x steps=-1 sigma=0 model=1 label=(3 id=1
 __import__('os').system('x') ../../etc/passwd jit ssd os:system cuda:9 0.5 2 = -- label
 timm:nothing forget doctor train""".split()
 WORDS += ["", "\0", "label=dog or", "\N{SNOWMAN}", "9" * 400]
@@ -130,7 +131,7 @@ def _features(path, work):
 
 def _weights(path, _):
     net = conv_small(width=2)
-    read = load_checkpoint(path).under(net.state_dict())
+    read = load_checkpoint(path).match_prefix(net.state_dict())
     shapes = {name: tensor.shape for name, tensor in read.state.items()}
     if shapes == {name: tensor.shape for name, tensor in net.state_dict().items()}:
         for portion in read.portions():

@@ -12,7 +12,14 @@ from pyarrow import parquet
 
 import efface as library
 from efface.cli.inspect import prepare_run, run_key
-from efface.cli.options import InspectOptions, ModelOptions, ReadOptions, RecordOptions
+from efface.cli.options import (
+    Arguments,
+    InspectOptions,
+    ModelOptions,
+    ReadOptions,
+    RecordOptions,
+    SplitOptions,
+)
 from efface.io.data import load_data
 from efface.io.models import load_model
 from efface.ranking import run as ranking
@@ -131,8 +138,9 @@ def test_the_key_holds_all_that_the_numbers_depend_on(place, monkeypatch):
 
     def key(data="data", size=None, where=None, seed=0, **others):
         read = ReadOptions(model=ModelOptions(size=size, device="cpu"))
-        options, named = InspectOptions(**others), RecordOptions(where=where)
-        run, digest = prepare_run(Path("model"), data, named, options, read, seed=seed)
+        named, split = RecordOptions(where=where), SplitOptions()
+        arguments = Arguments(Path("model"), None, data, named, split, read, seed)
+        run, digest = prepare_run(arguments, InspectOptions(**others))
         return json.dumps(run_key(run, digest, read), sort_keys=True)
 
     others = [

@@ -100,7 +100,7 @@ def test_retrained_models_lift_the_tier_and_give_references(efface, models, capf
         ((*PAIR, "--shadow", "data", "--out", "wrong"),
          "Wanted a folder of 2 or more shadow models, each an .npz file. Got data, which holds 0."),
         ((*PAIR, "--seed", "-1", "--out", "wrong"), "for seed"),
-        (("score", "--replay", "nowhere"), "Wanted a folder of efface score or efface forget, with"),
+        (("score", "--replay", "nowhere"), "Wanted a folder of efface score or efface forget"),
         (("score", "--replay", "model", "--data", "data"), "Got --data with it."),
         (("score", "--replay", "model", "--mislabelled"), "Got --mislabelled with it."),
         (("score", "model", "--replay", "model"), "Got OLD with it."),

@@ -190,7 +190,7 @@ BARE = ("wine.safetensors", "--architecture", "nets_of_tables:wine", "--data", "
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (BARE, "Wanted the preprocessing that the model was trained with. Got no mean, std, size. "),
+        (BARE, "Wanted the preprocessing that the model was trained with. Got no mean, std"),
         ((*BARE, "--mean", "0.5", "--std", "0.5", "--size", "8"),
          ("Wanted one column of the table that holds the image. Got the columns id, alcohol, "
           "malic_acid, ash, ")),

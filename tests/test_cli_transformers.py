@@ -44,7 +44,8 @@ def place(tmp_path_factory):
         "value": lambda rows, z: (z[:, 0] - y[rows] - 0.25).square().mean(),
     }
     configs = {"three": {"num_labels": 3}, "one": {"num_labels": 1},
-               "named": {"id2label": {0: "big"}}, "value": {"num_labels": 1, "problem_type": "regression"}}  # fmt: skip
+               "named": {"id2label": {0: "big"}},
+               "value": {"num_labels": 1, "problem_type": "regression"}}  # fmt: skip
     for name, loss in losses.items():
         save_trained(folder / name, x, loss, **configs[name])
     return folder

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parent))
 from kills import contents, prepared, whole
 
 from efface.cli import main
 
+HERE = Path(__file__).parent
 UNTOUCHED = "The previous content is untouched. Check free space and permissions."
 needs_mount = pytest.mark.skipif(not shutil.which("mount"), reason="NOT RUN: no mount command here")
 

@@ -26,14 +26,8 @@ app = App(
     "4 unsafe file · 5 unknown record · 6 doctor refuses · 7 a package is missing · "
     "8 the result was not written · 9 a replay differs · 130, 143 stopped by a signal.",
 )
-for command in (
-    commands.forget,
-    commands.score,
-    commands.inspect,
-    commands.doctor,
-    commands.methods,
-):
-    app.command(command)
+for name in ("forget", "score", "inspect", "doctor", "methods"):
+    app.command(getattr(commands, name))
 
 MOVED = {"train": "python -m research.train", "geometry": "python -m research.geometry"}
 """Commands of efface 0.1 and what runs them now, in a clone of the repository."""
@@ -52,10 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _refuse_old_words(tokens: Sequence[str]) -> None:
     """Name the new word where an old one stands. Raises InputError."""
     if tokens and tokens[0] in MOVED:
-        moved = f"efface {tokens[0]}, which moved there"
-        raise InputError(
-            MOVED[tokens[0]], moved, "Run it with the same arguments in a clone of the repository."
-        )
+        remedy = "Run it with the same arguments in a clone of the repository."
+        raise InputError(MOVED[tokens[0]], f"efface {tokens[0]}, which moved there", remedy)
     for token in tokens:
         if new := RENAMED.get(old := token.partition("=")[0]):
             raise InputError(new, f"{old}, its old name", f"Write {new}.")

@@ -137,7 +137,8 @@ def inspect(
     """
     from efface.cli.inspect import run_inspect
 
-    run_inspect(model, data, records, how, read, seed=seed, out=out)
+    arguments = options.Arguments(model, None, data, records, SplitOptions(), read, seed)
+    run_inspect(arguments, how, out=out)
 
 
 def doctor(

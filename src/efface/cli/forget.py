@@ -28,7 +28,7 @@ def run_forget(
 
     Raises NotMet after writing the report of a request that was not met, without a model.
     """
-    given = asdict(options)
+    given: dict[str, Any] = asdict(options)
     given["settings"] = read_settings(given.pop("setting"))
     given["weights"] = read_record_weights(options.weights) if options.weights else None
     check_trainable(options.trainable, keep_adapter=keep_adapter)
@@ -71,8 +71,10 @@ def read_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 def _print_memory(need: MemoryEstimate) -> None:
     """The memory that the run will take, before it takes it."""
-    sizes = {name.removesuffix("_bytes"): size for name, size in need.as_json().items()}
-    terminal.event("memory", unit="MiB", **{k: round(size / 2**20) for k, size in sizes.items()})
+    sizes: dict[str, Any] = {
+        name.removesuffix("_bytes"): round(size / 2**20) for name, size in need.as_json().items()
+    }
+    terminal.event("memory", unit="MiB", **sizes)
 
 
 def _write(out: Path, result: Result, inputs: Inputs, *, keep_adapter: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from efface import terminal
 from efface.cli.loading import command_line, read_data, read_model
-from efface.cli.options import InspectOptions, ReadOptions, RecordOptions
+from efface.cli.options import Arguments, InspectOptions, ReadOptions
 from efface.io.atomic import atomic_folder, claim, refuse_overlap
 from efface.manifest import state_digest, versions
 from efface.ranking.content import require_multiclass
@@ -17,28 +17,20 @@ from efface.ranking.run import Run, Settings
 from efface.ranking.storage import FolderStore, TableSource, remove
 
 
-def run_inspect(
-    model: Path,
-    data: str,
-    records: RecordOptions,
-    options: InspectOptions,
-    read: ReadOptions,
-    *,
-    seed: int,
-    out: Path,
-) -> None:
+def run_inspect(arguments: Arguments, options: InspectOptions, *, out: Path) -> None:
     """Rank the records, write the folder whole or not at all, print the first ten."""
     shards = out.with_name(f".{out.name}.inspecting")
     if (out / "manifest.json").is_file():  # killed between the last two lines of an earlier run
         remove(shards)
-    refuse_overlap(out, {"MODEL": model, "--data": data})
+    refuse_overlap(out, arguments.inputs())
     with claim(out):
-        run, digest = prepare_run(model, data, records, options, read, seed=seed)
-        store = FolderStore(shards, run_key(run, digest, read))
+        run, digest = prepare_run(arguments, options)
+        store = FolderStore(shards, run_key(run, digest, arguments.read))
         if len(store):
             terminal.event("inspect", resumed_after=f"{len(store)} whole shards of an earlier run")
         ranking = replace(run, store=store).ranking(terminal.show_count)
-        ranking.manifest.update(command=command_line(), named=str(records), data=digest)
+        more = {"command": command_line(), "named": str(arguments.records), "data": digest}
+        ranking.manifest.update(more)
         with atomic_folder(out) as scratch:
             write(scratch, ranking, run.source)
         remove(shards)
@@ -48,23 +40,17 @@ def run_inspect(
     terminal.table(title, columns, ranking.top(10, ("content", "margin")))
 
 
-def prepare_run(
-    model: Path,
-    data: str,
-    records: RecordOptions,
-    options: InspectOptions,
-    read: ReadOptions,
-    *,
-    seed: int,
-) -> tuple[Run, str]:
+def prepare_run(arguments: Arguments, options: InspectOptions) -> tuple[Run, str]:
     """The run that the options describe, with a store in memory, and the digest of its data."""
-    loaded = read_model(model, read)
-    source = read_data(data, read, loaded)
+    loaded = read_model(arguments.old, arguments.read)
+    source = read_data(arguments.data, arguments.read, loaded)
     require_multiclass(source.kind)
-    given = {name: value for name, value in asdict(options).items() if value is not None}
-    rows = tuple(sorted(source.requested_rows(asdict(records))[0])) if str(records) else None
+    given: dict[str, Any] = {k: v for k, v in asdict(options).items() if v is not None}
+    named = asdict(arguments.records)
+    everything = all(value is None for value in named.values())
+    rows = None if everything else tuple(sorted(source.requested_rows(named)[0]))
     preprocessing, classes = loaded.preprocessing, loaded.classes or source.classes
-    table, settings = TableSource(source, preprocessing), Settings(**given, seed=seed)
+    table, settings = TableSource(source, preprocessing), Settings(**given, seed=arguments.seed)
     return Run(loaded.model, table, settings, rows, classes, preprocessing), source.digest
 
 

@@ -4,7 +4,7 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from efface import terminal
 from efface.cli.options import Arguments, ReadOptions
@@ -12,6 +12,7 @@ from efface.errors import InputError, abbreviate
 from efface.io.data import DataSource, load_data
 from efface.io.models import LoadedModel, load_model
 from efface.io.shadows import Shadows, read_shadows
+from efface.report import Evidence
 from efface.runtime import resolve_device
 from efface.types import Split
 from efface.unlearn import Result
@@ -19,7 +20,7 @@ from efface.unlearn import Result
 
 def read_model(path: Path, read: ReadOptions) -> LoadedModel:
     """The model of a folder or a weights file, on the device."""
-    given = asdict(read.model)
+    given: dict[str, Any] = asdict(read.model)
     device = resolve_device(given.pop("device"))
     loaded = load_model(path, **given)
     hint = "they may hold the data"
@@ -67,10 +68,9 @@ class Inputs:
         rows, classes = data.requested_rows(asdict(arguments.records))
         _warn(data, rows, whole_class=bool(classes))
         split = Split(data.records(rows, old.preprocessing), forget_classes=classes)
-        inputs = cls(arguments, [old, *others.values()], data, split, shadows)
-        inputs.digests.update(
-            {"data": data.digest} | ({"shadow": shadows.digest} if shadows else {})
-        )
+        digests = {"data": data.digest} | ({"shadow": shadows.digest} if shadows else {})
+        models = [old, *others.values()]
+        inputs = cls(arguments, models, data, split, shadows, digests=digests)
         for name in ("holdout", "retain"):
             if spec := getattr(arguments.split, name):
                 part = read_data(spec, read, old)
@@ -119,12 +119,10 @@ def _warn(data: DataSource, rows: list[int], *, whole_class: bool) -> None:
     if data.ids_are_row_numbers:
         hint = "they name other records when the rows move; --id-column names a column"
         terminal.event("warning", ids="row numbers, counted from 0", hint=hint)
-    if whole_class:
-        return
-    if len(rows) == len(data) > 1:
+    if not whole_class and len(rows) == len(data) > 1:
         hint = "if the model was trained on nothing else, delete it instead"
         terminal.event("warning", named="every record of the data", hint=hint)
-    if nearly := data.nearly_whole_classes(rows):
+    if not whole_class and (nearly := data.nearly_whole_classes(rows)):
         hint = "--forget-class removes a class"
         terminal.event("warning", nearly_all_of=", ".join(nearly), hint=hint)
 
@@ -136,10 +134,10 @@ def command_line() -> str:
 
 def print_summary(result: Result, out: Path) -> None:
     """Each test that ran next to its reference, and where the report is."""
-    rows = []
-    for row in result.report.rows:
+    rows, report = [], cast("Evidence", result.report)
+    for row in report.rows:
         numbers = (row.before, row.after, row.target)
         if numbers[:2] != (None, None):
             rows.append([row.name, *(terminal.format_number(n, row.unit) for n in numbers)])
-    title = f"{result.manifest.outcome} · tier {result.report.tier} · {out}/report.html"
+    title = f"{result.manifest.outcome} · tier {report.tier} · {out}/report.html"
     terminal.table(title, ["test", "before", "after", "reference"], rows)

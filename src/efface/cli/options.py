@@ -108,7 +108,7 @@ class SplitOptions:
             for the method and the guard, the other for the report.
         holdout_seed: Seed of that split.
         retain: Data trained on that stay.
-        mislabelled: The labels of the forget records are wrong.
+        mislabelled: The labels of the forget records are flagged as wrong.
     """
 
     holdout: str | None = None
