@@ -114,10 +114,10 @@ def format_number(value: float | str | None, unit: str) -> str:
 
 
 def _bar(console: Console) -> Progress:
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    if not console.is_jupyter:  # a saved notebook should not change with the speed of a machine
-        columns.append(TimeElapsedColumn())
-    return Progress(*columns, console=console, disable=console.is_jupyter)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    # a saved notebook should not change with the speed of a machine
+    clock = () if console.is_jupyter else (TimeElapsedColumn(),)
+    return Progress(*columns, *clock, console=console, disable=console.is_jupyter)
 
 
 def _in_notebook(bar: Progress, every_seconds: float = 0.2) -> Callable[[], None]:
