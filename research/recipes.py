@@ -21,7 +21,7 @@ from efface.manifest import versions
 from efface.methods._perturb import shift_and_flip, uniforms
 from efface.task import logits
 from efface.training import descend
-from efface.types import Action, Progress, Records, in_silence
+from efface.types import Action, Progress, Records, no_progress
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def train(
     *,
     seed: int,
     state: Path | None = None,
-    progress: Progress = in_silence,
+    progress: Progress = no_progress,
 ) -> nn.Module:
     """Train an untrained ``model`` in place by the recipe and return it in eval mode.
 

@@ -13,7 +13,7 @@ from efface.io.atomic import claim, refuse_overlap
 from efface.io.data import load_data
 from efface.io.models import WEIGHTS, save_trained
 from efface.runtime import resolve_device
-from efface.task import refuse_other_kinds
+from efface.task import require_multiclass
 from efface.terminal import show_progress
 from research.recipes import description, fresh, named, train
 
@@ -49,7 +49,7 @@ def _train(
     """The training itself, with the folder claimed."""
     recipe = named(name)
     table = load_data(data, label_column=columns)
-    refuse_other_kinds(table.kind)
+    require_multiclass(table.kind)
     rows = set(range(len(table)))
     if any(value is not None for value in excluded.values()):
         rows -= set(table.requested_rows(excluded)[0])

@@ -232,7 +232,7 @@ def test_inspect_and_a_selection_agree_on_which_records_are_high(tiny_net, digit
     """One rule for the noise, one threshold."""
     some = digits.take(range(60))
     found = efface.inspect(tiny_net, some, neighbours=0)
-    selected = select_records(tiny_net, some, selection="high-information", seed=0)
+    selected, _ = select_records(tiny_net, Split(some), {}, selection="high-information", seed=0)
     high = {name for name, group in zip(found.ids, found["group"], strict=True) if group == "high"}
     assert set(selected.forget.ids) == high
 

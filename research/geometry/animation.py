@@ -22,7 +22,7 @@ from torch import nn
 from efface.errors import NotMet
 from efface.guard import Guard
 from efface.methods.jit import jit
-from efface.types import Action, Records, Split, in_silence
+from efface.types import Action, Records, Split, no_progress
 from research.geometry import blobs as two
 from research.geometry.areas import area, middle
 from research.geometry.boundary_figures import FILL, INK, SOFT, draw_points, outline, shade
@@ -52,7 +52,7 @@ class Course:
         return [area(frame > 0, self.retrained > 0) for frame in self.frames]
 
 
-def animate(out: Path, seeds: Sequence[int], progress: Counting = in_silence) -> dict[str, Any]:
+def animate(out: Path, seeds: Sequence[int], progress: Counting = no_progress) -> dict[str, Any]:
     """Write boundary.gif of the first seed; say of every seed how near jit came."""
     before, after, met = [], [], []
     with progress("animation", len(seeds)) as told:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool
 from torch import nn
 
-from efface.types import in_silence
+from efface.types import no_progress
 from research.geometry import blobs as two
 from research.geometry.animation import animate
 from research.geometry.areas import accuracy, area, middle, shift
@@ -61,7 +61,7 @@ Tallies = dict[str, dict[str, Tally]]
 
 
 def experiment(
-    out: Path, *, seeds: Sequence[int], progress: Counting = in_silence
+    out: Path, *, seeds: Sequence[int], progress: Counting = no_progress
 ) -> dict[str, Any]:
     """Write the figures, the table and the animation; give back every median with its interval."""
     tallies: Tallies = {forget_classes: {} for forget_classes in two.LEAVING}

@@ -26,7 +26,7 @@ from efface.ranking.curvature import (
     measure_curvature,
     probability,
 )
-from efface.types import Records, in_silence
+from efface.types import Records, no_progress
 from research.geometry import blobs as two
 from research.geometry.areas import middle
 from research.geometry.closed_form import closed_form
@@ -74,7 +74,7 @@ def plane_curvature(model: nn.Module, records: Records, *, of: Scalar) -> Curvat
 
 
 def experiment(
-    out: Path, *, seeds: Sequence[int], progress: Counting = in_silence
+    out: Path, *, seeds: Sequence[int], progress: Counting = no_progress
 ) -> dict[str, Any]:
     """Write the maps of the first seed and the lines of the sigmoid; give back what they show."""
     found: dict[str, dict[str, list[float]]] = {}

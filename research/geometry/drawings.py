@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from efface.methods import BUILT_IN
 from efface.methods._perturb import normals
 from efface.methods.jit_paper import jit_paper
-from efface.types import Records, Split, in_silence
+from efface.types import Records, Split, no_progress
 from research.geometry.blobs import blobs, grid, parted, sureness, trained, untrained
 from research.geometry.experiment import Counting, save
 from research.geometry.needs import draw_needs, matrix
@@ -39,7 +39,7 @@ class Step:
 
 
 def experiment(
-    out: Path, *, seeds: Sequence[int], progress: Counting = in_silence
+    out: Path, *, seeds: Sequence[int], progress: Counting = no_progress
 ) -> dict[str, Any]:
     """Draw both; the step is that of one net, made with the first of the seeds."""
     with progress("drawings", 2) as told:

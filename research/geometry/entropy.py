@@ -23,7 +23,7 @@ from efface.methods.jit import jit
 from efface.metrics.equivalence import LEVEL, Likeness, likeness, spread_of
 from efface.metrics.measure import Evaluation, evaluate
 from efface.nets import conv_small
-from efface.types import Records, Split, in_silence
+from efface.types import Records, Split, no_progress
 from research.geometry.experiment import Counting, save
 from research.recipes import RECIPES, train
 
@@ -81,7 +81,7 @@ def trained(records: Records, seed: int) -> nn.Module:
 
 
 def experiment(
-    out: Path, *, seeds: Sequence[int], progress: Counting = in_silence
+    out: Path, *, seeds: Sequence[int], progress: Counting = no_progress
 ) -> dict[str, Any]:
     """Train, let go by ``jit`` with its own settings, retrain; draw the entropies and judge them.
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 Counting = Callable[[str, int], AbstractContextManager[Callable[[str], None]]]
 """``with progress(title, total) as told``: ``told(what)`` after each of ``total`` things.
 
-``efface.terminal.show_count`` is one; so is ``efface.types.in_silence``."""
+``efface.terminal.show_count`` is one; so is ``efface.types.no_progress``."""
 
 
 class Experiment(Protocol):

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 from torch import nn
 
-from efface.types import in_silence
+from efface.types import no_progress
 from research.geometry.experiment import Counting, save
 from research.geometry.sigmoid_figures import draw_forms, draw_why
 from research.geometry.sigmoid_forms import (
@@ -43,7 +43,7 @@ CURVES = (0.5, 2.0)
 
 
 def experiment(
-    out: Path, *, seeds: Sequence[int], progress: Counting = in_silence
+    out: Path, *, seeds: Sequence[int], progress: Counting = no_progress
 ) -> dict[str, Any]:
     """Forget each of 17 x from the same sigmoid by each form, and by two small nets; draw it."""
     x = np.array(POINTS)

@@ -9,8 +9,10 @@ import hmac
 import io
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ def versions() -> dict[str, str]:
     return {**packages, "python": platform.python_version(), "processor": platform.machine()}
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Manifest:
     """The metadata of one run of ``forget`` or ``score``; the only writer of ``manifest.json``.
 
@@ -43,19 +45,18 @@ class Manifest:
     """
 
     job: str
-    outcome: str
     seed: int
     holdout_seed: int
-    request: dict[str, Any]
-    holdout: dict[str, int]
-    findings: list[dict[str, str]]
-    weights: dict[str, Any]
-    seconds: dict[str, float]
-    threads: int
+    outcome: str = "done"
     method: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     trainable: dict[str, Any] | None = None
+    request: dict[str, Any] = field(default_factory=dict)
+    holdout: dict[str, int] = field(default_factory=dict)
+    findings: list[dict[str, str]] = field(default_factory=list)
+    weights: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, int] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
     passes: dict[str, int] | None = None
     calibration: dict[str, Any] = field(default_factory=dict)
     guard: dict[str, Any] | None = None
@@ -67,7 +68,17 @@ class Manifest:
     digests: dict[str, str] = field(default_factory=dict)
     keyed_hashes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=versions)
+    threads: int | None = None
     schema: int = SCHEMA
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Note the wall time of a phase in ``seconds``, also of one that fails."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = time.perf_counter() - began
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; numbers that are not finite become None."""
@@ -78,13 +89,8 @@ class Manifest:
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> "Manifest":
         """The manifest that ``to_json`` wrote. Raises InputError for one of another schema."""
-        names = {one.name for one in fields(cls)}
-        if written.get("schema") != SCHEMA or not set(written) <= names:
-            raise InputError(
-                f"a manifest of schema {SCHEMA}",
-                f"schema {written.get('schema')}" + ", a run of efface 0.1" * ("halves" in written),
-                "Make the run again with this version, or read it with the version that made it.",
-            )
+        if written.get("schema") != SCHEMA:
+            raise _unreadable(f"schema {written.get('schema')}, of another version of efface")
         return cls(**written)
 
     def write(self, folder: Path) -> None:
@@ -95,23 +101,19 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
         """The manifest of a run's folder. Raises InputError where there is none of this schema."""
-        folder = Path(folder)
-        if (folder / "record.json").exists() and not (folder / FILE).exists():
-            raise InputError(
-                f"a run with {FILE}",
-                f"{folder} with record.json, a run of efface 0.1",
-                "Make the run again with this version, or read it with the version that made it.",
-            )
+        if (Path(folder) / "record.json").exists():
+            raise _unreadable(f"{folder} with record.json, a run of efface 0.1")
         try:
-            return cls.from_json(json.loads((folder / FILE).read_text(encoding="utf-8")))
+            return cls.from_json(json.loads((Path(folder) / FILE).read_text(encoding="utf-8")))
+        except InputError:
+            raise
         except (OSError, ValueError, TypeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"a run with {FILE}",
-                f"{folder}: {type(error).__name__}",
-                "Give the folder that was named with --out.",
-            ) from error
+            raise _unreadable(f"{folder}: {type(error).__name__}") from error
+
+
+def _unreadable(came: str) -> InputError:
+    remedy = "Give the folder that was named with --out, by a run of this version of efface."
+    return InputError(f"a run with {FILE} of schema {SCHEMA}", came, remedy)
 
 
 def state_digest(state: Mapping[str, Any]) -> str:

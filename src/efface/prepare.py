@@ -7,9 +7,9 @@ sees, and how often. The report is always on all of them.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from efface.hazards import Finding
 from efface.io.data import as_records, content_digests
 from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
-from efface.methods import METHODS
+from efface.methods import Method
 from efface.metrics.measure import as_it_is
 from efface.ranking.content import (
     COPIES,
@@ -31,7 +31,7 @@ from efface.ranking.content import (
     noise_stability,
 )
 from efface.runtime import MemoryEstimate, estimate_memory
-from efface.task import device_of, multilabel, outputs, refuse_other_kinds, task_of, trainable_copy
+from efface.task import device_of, multilabel, outputs, require_multiclass, task_of, trainable_copy
 from efface.types import Records, Split
 
 MIN_HALF = 6
@@ -39,6 +39,7 @@ MIN_HALF = 6
 
 AUTO = "auto"
 ALL, HIGH = "all", "high-information"
+ON_ALL = "The report is on all of them."
 
 
 def validate_split(
@@ -55,21 +56,15 @@ def validate_split(
     if not parts.get("forget"):
         remedy = "Name them by ids, by an expression or a class."
         raise InputError("at least one record to forget", "none", remedy)
-    for name, part in parts.items():
-        # two records of one id would draw the same numbers and be one in every list
-        if twice := [identity for identity, count in Counter(part.ids).items() if count > 1]:
-            came, remedy = f"repeated: {abbreviate(twice)}", "Make them distinct, or give no ids."
-            raise InputError(f"unique ids in {name}", came, remedy)
+    _refuse_repeated_ids(parts)
     task = _common_task(parts)
     parts = {name: replace(part, task=task) for name, part in parts.items()}
     forget = parts["forget"]
     counts: dict[str, Any] = {"forget": len(forget), "forget_classes": list(split.forget_classes)}
-    for name in ("holdout", "retain"):
-        if name in parts:
-            whole = len(parts[name])
-            parts[name] = _without(parts[name], forget, by_id=name == "retain")
-            counts[name] = len(parts[name])
-            counts[f"forget_records_in_{name}"] = whole - len(parts[name])
+    for name, whole in [*parts.items()][1:]:  # all but forget
+        parts[name] = _without(whole, forget, by_id=name == "retain")
+        counts[name] = len(parts[name])
+        counts[f"forget_records_in_{name}"] = len(whole) - len(parts[name])
     if "retain" in parts and not len(parts["retain"]):
         raise InputError(
             "records that stay",
@@ -87,6 +82,14 @@ def validate_split(
             "With fewer, losing every one of them could be chance: give more, or give no holdout.",
         )
     return replace(split, **parts), counts
+
+
+def _refuse_repeated_ids(parts: dict[str, Records]) -> None:
+    """Two records of one id would draw the same numbers and be one in every list."""
+    for name, part in parts.items():
+        if twice := [key for key, count in Counter(part.ids).items() if count > 1]:
+            came, remedy = f"repeated: {abbreviate(twice)}", "Make them distinct, or give no ids."
+            raise InputError(f"unique ids in {name}", came, remedy)
 
 
 def _common_task(parts: dict[str, Records]) -> Any:
@@ -125,7 +128,7 @@ def output_width(model: nn.Module, records: Records) -> int:
 def refuse_misfit(model: nn.Module, split: Split, *, mislabelled: bool) -> None:
     """Refuse forget classes that the model lacks, and wrong labels where there are no classes."""
     if split.forget_classes or mislabelled:
-        refuse_other_kinds(task_of(split.forget).name)
+        require_multiclass(task_of(split.forget).name)
     if not split.forget_classes:
         return
     k = output_width(model, split.forget)
@@ -141,13 +144,13 @@ def refuse_misfit(model: nn.Module, split: Split, *, mislabelled: bool) -> None:
 
 
 def request_memory(
-    method: str, model: nn.Module, split: Split, settings: dict[str, Any]
+    method: Method, model: nn.Module, split: Split, settings: dict[str, Any]
 ) -> MemoryEstimate:
     """What the request will hold at its peak, seen from the model and one record's forward pass."""
-    memory, reads = METHODS[method].memory, METHODS[method].reads
+    memory = method.memory
     probe, batch = trainable_copy(model), split.forget.take([0]).to(device_of(model))
     parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
-    trained_on = len(split.forget) + ("retain" in reads) * len(split.retain or ())
+    trained_on = len(split.forget) + ("retain" in method.reads) * len(split.retain or ())
     at_once = min(trained_on, settings.get("batch_size", memory.batch_size), 128)
     return estimate_memory(
         probe,
@@ -158,129 +161,101 @@ def request_memory(
     )
 
 
-class Rule(NamedTuple):
-    """``method`` where ``applies(split, mislabelled, lacking)``, ``because`` of a result."""
-
-    method: str
-    because: str
-    applies: Callable[[Split, bool, list[str]], bool]
-
-
-RULES = (
-    Rule(
-        "retrain",
-        "everything that training again without the records needs is given, and only that is exact "
-        "(README.md)",
-        lambda split, mislabelled, lacking: not lacking,  # noqa: ARG005
-    ),
-    Rule(
-        "jit",
-        "the labels are flagged as wrong, and of 24 such records, each alone, jit left none "
-        "predicted as its label, without a measurable loss (research/results/jit_one_record.md)",
-        lambda split, mislabelled, lacking: mislabelled,  # noqa: ARG005
-    ),
-    Rule(
-        "jit",
-        "a class is to be forgotten, and on nine such requests jit came from 39.1 points of the "
-        "retrained model to 5.1 (research/results/jit_quality.md)",
-        lambda split, mislabelled, lacking: bool(split.forget_classes),  # noqa: ARG005
-    ),
-    Rule(
-        "jit",
-        "the task is multilabel, and in the one such request that was measured neighbourhood "
-        "over-forgot (research/results/kinds.md)",
-        lambda split, mislabelled, lacking: task_of(split.forget).name == multilabel.name,  # noqa: ARG005
-    ),
-    Rule(
-        "neighbourhood",
-        "single records are to be forgotten, and of all methods neighbourhood came nearest to the "
-        "retrained model on 500 of them, from 25.6 points to 3.2, in one measurement "
-        "(research/results/every_method.md)",
-        lambda split, mislabelled, lacking: True,  # noqa: ARG005
-    ),
-)
-"""Which method ``auto`` chooses: the first rule that applies, each with the committed result behind it.
-
-What committed results do not settle has no rule: methods that see records that stay were compared
-on one request each, so without the recipe they change nothing here.
-"""
-
-
 def choose_method(split: Split, *, mislabelled: bool, trainable: str) -> tuple[str, Finding]:
     """The method for what is given, and a finding that says why and what more would have changed.
 
-    ``split`` holds Records. Raises InputError where the task cannot be seen from the forget records.
+    The first case that holds decides, each with the committed result behind it. What committed
+    results do not settle is no case: methods that see records that stay were compared on one
+    request each, so without the recipe they change nothing here. ``split`` holds Records.
     """
     given = {part: getattr(split, part) for part in ("retain", "fresh", "train")}
     lacking = [k for k, one in given.items() if one is None or not (callable(one) or len(one))]
     lacking += [] if trainable == "all" else ["trainable all"]
-    rule = next(rule for rule in RULES if rule.applies(split, mislabelled, lacking))
-    text = f"{AUTO} chose {rule.method}: {rule.because}"
+    method, more = "jit", ""
+    if not lacking:
+        method = "retrain"
+        because = (
+            "everything that training again without the records needs is given, and only that is "
+            "exact (README.md)"
+        )
+    elif mislabelled:
+        because = (
+            "the labels are flagged as wrong, and of 24 such records, each alone, jit left none "
+            "predicted as its label, without a measurable loss (research/results/jit_one_record.md)"
+        )
+    elif split.forget_classes:
+        because = (
+            "a class is to be forgotten, and on nine such requests jit came from 39.1 points of "
+            "the retrained model to 5.1 (research/results/jit_quality.md)"
+        )
+    elif task_of(split.forget).name == multilabel.name:
+        because = (
+            "the task is multilabel, and in the one such request that was measured neighbourhood "
+            "over-forgot (research/results/kinds.md)"
+        )
+    else:
+        method = "neighbourhood"
+        because = (
+            "single records are to be forgotten, and of all methods neighbourhood came nearest to "
+            "the retrained model on 500 of them, from 25.6 points to 3.2, in one measurement "
+            "(research/results/every_method.md)"
+        )
     if lacking:
         listed = " and ".join(filter(None, [", ".join(lacking[:-1]), lacking[-1]]))
-        text += (
-            f"; with {listed} it would have chosen {RULES[0].method}, which is exact (on the command "
-            "line: python -m research.train RECIPE --exclude ids.csv)"
+        more = (
+            f"; with {listed} it would have chosen retrain, which is exact (on a command line: "
+            "python -m research.train RECIPE --exclude ids.csv)"
         )
-    return rule.method, Finding(AUTO, "note", f"{text}.")
-
-
-class Selected(NamedTuple):
-    """The forget records that the method sees, facts for the manifest, and findings."""
-
-    forget: Records
-    facts: dict[str, Any]
-    findings: tuple[Finding, ...]
-
-
-def refuse_selection(selection: str, weights: Mapping[str, float] | None, forget: Records) -> None:
-    """Raises InputError for an unknown selection, or weights that are not one a record."""
-    if selection not in {ALL, HIGH}:
-        raise InputError(f"selection {ALL} or {HIGH}", repr(selection), "Omit it for all records.")
-    if weights is None:
-        return
-    lacking = [name for name in forget.ids if name not in weights]
-    if lacking or (unknown := sorted(set(weights) - set(forget.ids))):
-        came = f"none for {lacking[0]!r}" if lacking else f"one for {unknown[0]!r}"
-        wanted = f"a weight for each of the {len(forget)} forget records"
-        raise InputError(wanted, came, "Name each record once.")
-    values = np.array([weights[name] for name in forget.ids], np.float64)
-    if not (np.isfinite(values).all() and (values >= 0).all() and values.any()):
-        came = f"{values.min():g} to {values.max():g}"
-        remedy = "A record of weight 0 is not shown to the method."
-        raise InputError("weights of 0 or more, not all 0", came, remedy)
+    return method, Finding(AUTO, "note", f"{AUTO} chose {method}: {because}{more}.")
 
 
 def select_records(
     model: nn.Module,
-    forget: Records,
+    split: Split,
+    counts: dict[str, Any],
     *,
     selection: str = ALL,
     weights: Mapping[str, float] | None = None,
     expected_accuracy: float | None = None,
     seed: int,
-) -> Selected:
-    """The forget records as the method shall see them.
+) -> tuple[Split, tuple[Finding, ...]]:
+    """(the split with the forget records as the method shall see them, findings).
 
     ``high-information``: only those with a zero-shot information content α below τ, at the noise at
     which a share ``expected_accuracy`` of the noisy copies keeps its prediction (0.75 when not
     given). ``weights``, by id: as often as its weight says, 1 being all the same; the number of
-    records stays. Raises InputError as ``refuse_selection``, and where no record qualifies.
+    records stays. What was done goes into ``counts`` as ``selection``. Raises InputError for an
+    unknown selection, weights that are not one a record, and where no record qualifies.
     """
-    refuse_selection(selection, weights, forget)
-    total, facts, findings = len(forget), {}, []
+    forget, facts, findings = split.forget, {}, ()
+    if selection not in {ALL, HIGH}:
+        raise InputError(f"selection {ALL} or {HIGH}", repr(selection), "Omit it for all records.")
+    if weights is not None:
+        _refuse_weights(weights, forget)
     if selection == HIGH:
         forget, facts, text = _high_information(model, forget, expected_accuracy or STABILITY, seed)
-        findings.append(Finding("selection", "warn", text))
+        findings += (Finding("selection", "warn", text),)
     if weights is not None:
-        repeated = _repeat(forget, weights, seed=seed)
-        seen = len(set(repeated.ids) & set(forget.ids))
-        facts = {**facts, "weighted": True, "seen": seen, "of": total}
-        if seen < len(forget):
-            text = f"By its weights the method saw {seen} of {total} records. The report is on all of them."
-            findings.append(Finding("weights", "warn", text))
-        forget = repeated
-    return Selected(forget, facts, tuple(findings))
+        candidates, forget = forget, _resample(forget, weights, seed=seed)
+        seen = len(set(forget.ids) & set(candidates.ids))
+        facts |= {"weighted": True, "seen": seen, "of": len(split.forget)}
+        if seen < len(candidates):
+            text = f"By the weights the method saw {seen} of {facts['of']} records. {ON_ALL}"
+            findings += (Finding("weights", "warn", text),)
+    counts |= {"selection": facts} if facts else {}
+    return replace(split, forget=forget), findings
+
+
+def _refuse_weights(weights: Mapping[str, float], forget: Records) -> None:
+    lacking = [f"none for {name!r}" for name in forget.ids if name not in weights]
+    unknown = [f"one for {name!r}" for name in sorted(set(weights) - set(forget.ids))]
+    if lacking or unknown:
+        wanted = f"a weight for each of the {len(forget)} forget records"
+        raise InputError(wanted, (lacking + unknown)[0], "Name each record once.")
+    values = np.array([weights[name] for name in forget.ids], np.float64)
+    if not (np.isfinite(values).all() and (values >= 0).all() and values.any()):
+        came, remedy = f"{values.min():g} to {values.max():g}", "Weight 0 hides a record."
+        raise InputError("weights of 0 or more, not all 0", came, remedy)
 
 
 def _high_information(
@@ -290,32 +265,23 @@ def _high_information(
     noise = calibrate_sigma(model, forget, kept, seed=seed)
     low = is_low(noise_stability(model, forget, (noise.sigma,), seed=seed).share[0], TAU)
     if low.all():
-        raise InputError(
-            f"a forget record of high information (content below {TAU:g})",
-            f"{len(forget)} of at least that",
-            "Omit the selection: all records are unlearned then.",
-        )
-    facts = {
-        "selection": HIGH,
-        "sigma": noise.sigma,
-        "kept": noise.stability,
-        "kept_wanted": kept,
-        "copies": COPIES,
-        "threshold": TAU,
-        "not_selected": int(low.sum()),
-        "of": len(forget),
-    }
+        wanted = f"a forget record of high information (content below {TAU:g})"
+        remedy = "Omit the selection: all records are unlearned then."
+        raise InputError(wanted, f"{len(forget)} of at least that", remedy)
+    facts = {"selection": HIGH, "sigma": noise.sigma, "kept": noise.stability, "kept_wanted": kept}
+    count = {"not_selected": int(low.sum()), "of": len(forget)}
     text = (
-        f"{low.sum()} of {len(forget)} records were not selected, as of low information (content of "
-        f"{TAU:g} or more): the method did not see them. The report is on all of them. "
-        "A model that memorised its data knows such records too: docs/information.md."
+        f"{low.sum()} of {len(forget)} records were not selected, as of low information (content "
+        f"of {TAU:g} or more): the method did not see them. {ON_ALL} A model that memorised its "
+        "data knows such records too: docs/information.md."
     )
     if not noise.reached(kept):
         text += f" At no noise scale do {kept:.0%} of the copies keep the prediction."
-    return forget.take(np.flatnonzero(~low).tolist()), facts, text
+    rows = np.flatnonzero(~low).tolist()
+    return forget.take(rows), facts | {"copies": COPIES, "threshold": TAU} | count, text
 
 
-def _repeat(forget: Records, weights: Mapping[str, float], *, seed: int) -> Records:
+def _resample(forget: Records, weights: Mapping[str, float], *, seed: int) -> Records:
     """As many records as before, each within one of its share: systematic resampling.
 
     A record of less than one share may not come at all, by chance. Equal weights give each record
@@ -323,20 +289,13 @@ def _repeat(forget: Records, weights: Mapping[str, float], *, seed: int) -> Reco
     """
     share = np.array([weights[name] for name in forget.ids], np.float64)
     if not share.any():
-        wanted, remedy = (
-            "a weight above 0 for a record that is unlearned",
-            "Omit selection or weights.",
-        )
-        raise InputError(wanted, "0 for each", remedy)
+        remedy = "Omit selection or weights."
+        raise InputError("a weight above 0 for a record that is unlearned", "0 for each", remedy)
     edges = np.concatenate([[0.0], np.cumsum(share)]) / share.sum() * len(share)
     edges = edges.round(9)  # equal weights must give integers
     start = np.random.default_rng(seed).uniform(1e-6, 1 - 1e-6)
-    times = np.diff(np.floor(edges - start).astype(np.int64))
-    rows = np.repeat(np.arange(len(share)), times)
-    again = np.concatenate([np.arange(count) for count in times]).tolist()
+    times = np.diff(np.floor(edges - start).astype(np.int64)).tolist()
+    again = [(row, turn) for row, count in enumerate(times) for turn in range(count)]
     # a record that comes again has an id of its own, so that it draws other noise
-    ids = (
-        f"{forget.ids[row]} again {n}" if n else forget.ids[row]
-        for row, n in zip(rows, again, strict=True)
-    )
-    return replace(forget.take(rows.tolist()), ids=tuple(ids))
+    ids = tuple(forget.ids[row] + (f" again {turn}" if turn else "") for row, turn in again)
+    return replace(forget.take([row for row, _ in again]), ids=ids)

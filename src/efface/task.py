@@ -1,7 +1,7 @@
-"""From (model, inputs) to the outputs that methods and scores read, and what these outputs mean.
+"""What a model's outputs mean: multiclass, binary, multilabel, regression, or a task of one's own.
 
-One class of several (a single sigmoid unit is one of two), many labels, values, or a hook for
-outputs and a loss of one's own. What records are is seen from their labels: ``task_of``.
+From (model, inputs) to the outputs that methods and metrics read, and their losses. A single
+sigmoid unit is binary: two classes. The task is inferred from the labels: ``task_of``.
 """
 
 import copy
@@ -17,50 +17,46 @@ from efface.errors import InputError
 from efface.runtime import map_chunks
 from efface.types import Records, Task
 
-ENOUGH = 10
-"""Values from which their own spread may be taken as the scale of an error."""
+MIN_VALUES = 10
+"""Regression values from which their own standard deviation may be the scale of an error."""
 
 
 def task_of(records: Records) -> Task:
-    """What the model's outputs mean for these records: said, or seen from the labels' form.
+    """What the model's outputs mean for these records: as given, or inferred from the labels.
 
-    Raises InputError for values of which too few are at hand to know their spread.
+    Raises InputError for regression with too few values to estimate their standard deviation.
     """
     if records.task is not None:
         return records.task
     if not records.y.dtype.is_floating_point:
         return multiclass if records.y.ndim == 1 else multilabel
-    if len(records) < ENOUGH:
-        raise InputError(
-            f"the spread of the values, or at least {ENOUGH} records to see it from",
-            f"{len(records)} records",
-            "Give Records(…, adapter=efface.task.values(scale=their standard deviation)).",
-        )
-    spread = records.y.cpu().double().reshape(len(records), -1).std(0)
-    return regression(scale=[float(one) or 1.0 for one in spread])
+    if len(records) < MIN_VALUES:
+        wanted = f"a scale of the values, or at least {MIN_VALUES} records to estimate it from"
+        remedy = "Give Records(…, task=efface.task.regression(scale=their standard deviation))."
+        raise InputError(wanted, f"{len(records)} records", remedy)
+    scale = records.y.cpu().double().reshape(len(records), -1).std(0)
+    # a constant column has no scale of its own
+    return regression(scale=[float(one) or 1.0 for one in scale])
 
 
-def refuse_other_kinds(kind: str) -> None:
-    """Raises InputError unless ``kind`` (an adapter's name) is one class of several."""
+def require_multiclass(kind: str) -> None:
+    """Raise InputError for a task (by name) without classes, where classes are needed."""
     if kind != multiclass.name:
-        raise InputError(
-            "one class of several, where a class leaves or labels are wrong",
-            kind,
-            "Name the records alone, by ids or an expression.",
-        )
+        wanted = "a multiclass task, for forget classes and wrong labels"
+        raise InputError(wanted, kind, "Name the records alone, by ids or an expression.")
 
 
 def outputs(model: nn.Module, batch: Records) -> Float[Tensor, " n k"]:
     """The model's outputs for a batch, one row a record. Raises InputError when there are none."""
     if batch.task is None and batch.y.dtype.is_floating_point:
-        return raw(model, batch.x)  # the scale of values matters to their loss alone
+        return raw(model, batch.x)  # a batch is too small for the scale, which only the loss needs
     return task_of(batch).outputs(model, batch.x)
 
 
 def predict(model: nn.Module, records: Records, *, batch_size: int = 256) -> Float[Tensor, " n k"]:
     """The outputs of a model in eval mode for all records, on the CPU, without gradients.
 
-    Out of memory halves the batch and goes on.
+    Out of memory halves the batch and continues.
     """
     task, device = task_of(records), device_of(model)
 
@@ -68,55 +64,49 @@ def predict(model: nn.Module, records: Records, *, batch_size: int = 256) -> Flo
         return task.outputs(model, records.x[rows].to(device)).cpu()
 
     with torch.no_grad():
-        found = list(map_chunks(part, torch.arange(len(records)), batch_size))
-    return torch.cat(found) if found else torch.zeros(0, 1)
+        parts = list(map_chunks(part, torch.arange(len(records)), batch_size))
+    return torch.cat(parts) if parts else torch.zeros(0, 1)
 
 
 def raw(model: nn.Module, x: Float[Tensor, " n *features"]) -> Tensor:
-    """The tensor in what a model answers: alone, first of a tuple, or ``logits`` of a mapping.
+    """The outputs as one row a record: the tensor itself, first of a tuple, or a mapping's logits.
 
-    Inputs are given the model's dtype, answers come back as float32 or wider. Raises InputError for
-    the answers of a detector, of a segmenter, or without logits, and says what to do.
+    Inputs are cast to the model's dtype, outputs of half precision to float32. Raises InputError
+    for the outputs of a detector, of a segmenter, or without logits, and says what to do.
     """
     if x.ndim == 4:  # noqa: PLR2004
         # convolutions run up to twice as fast on a CPU, and no slower on a GPU
         x = x.contiguous(memory_format=torch.channels_last)
     answer = model(x.to(dtype_of(model)))
-    _refuse_boxes(answer)
+    sequence = isinstance(answer, tuple | list)
+    first = answer[0] if sequence and answer else None if sequence else answer
+    # torchvision's detectors return a list of mappings, those of transformers a mapping
+    if isinstance(first, dict) and {"boxes", "pred_boxes"} & set(first):
+        raise _unsupported("boxes (object detection)")
     if isinstance(answer, dict):
-        answer = answer.get("logits", answer.get("out"))
-    elif isinstance(answer, tuple | list):
-        answer = answer[0] if answer else None
-    if not isinstance(answer, Tensor):
-        raise _unserved(f"{type(answer).__name__} without logits for {len(x)} records")
-    if answer.ndim > 2:  # noqa: PLR2004
-        what = {3: "an answer for each place (a sequence)", 4: "an answer for each pixel"}
-        kind = what.get(answer.ndim, "an answer for each place")
-        raise _unserved(f"{kind} of shape {tuple(answer.shape)}")
-    if len(answer) != len(x):
-        raise _unserved(f"{tuple(answer.shape)} for {len(x)} records")
-    rows = answer if answer.ndim == 2 else answer.reshape(len(x), -1)  # noqa: PLR2004
+        first = answer.get("logits", answer.get("out"))
+    if not isinstance(first, Tensor):
+        raise _unsupported(f"{type(first).__name__} without logits for {len(x)} records")
+    if first.ndim > 2:  # noqa: PLR2004
+        place = {3: "each place (a sequence)", 4: "each pixel"}.get(first.ndim, "each place")
+        raise _unsupported(f"an output for {place} of shape {tuple(first.shape)}")
+    if len(first) != len(x):
+        raise _unsupported(f"{tuple(first.shape)} for {len(x)} records")
+    rows = first if first.ndim == 2 else first.reshape(len(x), -1)  # noqa: PLR2004
     return rows.float() if rows.dtype in {torch.float16, torch.bfloat16} else rows
 
 
-def _refuse_boxes(answer: object) -> None:
-    """Detectors answer with boxes, as torchvision's lists of mappings or transformers' outputs."""
-    first = answer[0] if isinstance(answer, tuple | list) and answer else answer
-    if isinstance(first, dict) and {"boxes", "pred_boxes"} & set(first):
-        raise _unserved("boxes (object detection)")
-
-
-def _unserved(came: str) -> InputError:
+def _unsupported(came: str) -> InputError:
     return InputError(
-        "a model that answers with one row of numbers a record",
+        "a model that returns one row of numbers a record",
         came,
         "Segmentation, detection and sequences need outputs and a loss of your own: "
-        "Records(…, adapter=Adapter(name, outputs, loss, …)), see docs/adapters.md.",
+        "Records(…, task=efface.task.custom(name, outputs, loss)), see docs/tasks.md.",
     )
 
 
 def outputs_in(model: nn.Module, shape: tuple[int, ...]) -> int | None:
-    """How many numbers the model answers with to one input of zeros; None where it fails on it.
+    """How many numbers the model returns for one input of zeros; None where it fails on it.
 
     The model and the global random state are left as they were.
     """
@@ -133,20 +123,22 @@ def dtype_of(model: nn.Module) -> torch.dtype:
     return next(kinds, torch.float32)
 
 
-def logits(model: nn.Module, x: Float[Tensor, " n *features"]) -> Float[Tensor, " n k"]:
-    """The model's answer to ``x`` before the softmax; a single sigmoid unit z becomes (0, z).
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights are; the CPU for a model without any."""
+    return next((weight.device for weight in model.parameters()), torch.device("cpu"))
 
-    Raises InputError when the answer is not one row of numbers a record.
-    """
+
+def logits(model: nn.Module, x: Float[Tensor, " n *features"]) -> Float[Tensor, " n k"]:
+    """The outputs before the softmax; a single sigmoid unit z becomes (0, z). Raises InputError."""
     rows = raw(model, x)
     return torch.cat([torch.zeros_like(rows), rows], 1) if rows.shape[1] == 1 else rows
 
 
-def _one_label_divergence(held: Tensor, answer: Tensor) -> Tensor:
+def _softmax_divergence(reference: Tensor, answer: Tensor) -> Tensor:
     """KL(p ‖ q) of each record, in nats; a class of probability 0 in p adds nothing."""
-    held = held.log_softmax(1)
-    p = held.exp()
-    own = torch.where(p > 0, p * held, 0).sum(1)
+    reference = reference.log_softmax(1)
+    p = reference.exp()
+    own = torch.where(p > 0, p * reference, 0).sum(1)
     return own - (p * answer.log_softmax(1)).sum(1)
 
 
@@ -154,23 +146,22 @@ multiclass = Task(
     name="multiclass",
     outputs=logits,
     loss=lambda answer, y: functional.cross_entropy(answer, y, reduction="none"),
-    divergence=_one_label_divergence,
+    divergence=_softmax_divergence,
     predict=lambda answer: answer.argmax(1),
     accuracy=lambda answer, y: (answer.argmax(1) == y).to(answer.dtype),
 )
 """One class of k; y: (n,) class ids. The loss is the cross-entropy in nats."""
 
 
-def _many_labels_loss(answer: Tensor, y: Tensor) -> Tensor:
-    return functional.binary_cross_entropy_with_logits(
-        answer, y.to(answer.dtype), reduction="none"
-    ).mean(1)
+def _sigmoid_loss(answer: Tensor, y: Tensor) -> Tensor:
+    y = y.to(answer.dtype)
+    return functional.binary_cross_entropy_with_logits(answer, y, reduction="none").mean(1)
 
 
-def _many_labels_divergence(held: Tensor, answer: Tensor) -> Tensor:
-    """Mean over the labels of KL between two coins, in nats."""
-    p = held.sigmoid()
-    own = p * functional.logsigmoid(held) + (1 - p) * functional.logsigmoid(-held)
+def _sigmoid_divergence(reference: Tensor, answer: Tensor) -> Tensor:
+    """Mean over the labels of KL between two Bernoulli distributions, in nats."""
+    p = reference.sigmoid()
+    own = p * functional.logsigmoid(reference) + (1 - p) * functional.logsigmoid(-reference)
     crossed = p * functional.logsigmoid(answer) + (1 - p) * functional.logsigmoid(-answer)
     return (own - crossed).mean(1)
 
@@ -178,35 +169,34 @@ def _many_labels_divergence(held: Tensor, answer: Tensor) -> Tensor:
 multilabel = Task(
     name="multilabel",
     outputs=raw,
-    loss=_many_labels_loss,
-    divergence=_many_labels_divergence,
+    loss=_sigmoid_loss,
+    divergence=_sigmoid_divergence,
     predict=lambda answer: (answer > 0).to(torch.int64),
     accuracy=lambda answer, y: ((answer > 0) == (y > 0)).to(answer.dtype).mean(1),
 )
-"""k labels, each there or not, one sigmoid each; y: (n, k) of 0 and 1. Means over the labels."""
+"""k labels, each 0 or 1, one sigmoid each; y: (n, k). Means over the labels."""
 
 
 def regression(*, scale: float | Sequence[float]) -> Task:
-    """Numbers, d a record (regression); y: (n,) or (n, d) float.
+    """D values a record; y: (n,) or (n, d) float.
 
-    ``scale`` is the spread of the values, one number or d: a loss is half the squared error in
-    that unit, an answer is right (1) without error and wrong (0) from an error of ``scale`` on.
+    ``scale``: the standard deviation of the values, one number or d. A loss is half the squared
+    error in that unit; accuracy falls linearly from 1 without error to 0 at an error of ``scale``.
     """
     if not (torch.as_tensor(scale) > 0).all():
-        raise InputError(
-            "a scale above 0", str(scale), "Give the standard deviation of the values."
-        )
+        remedy = "Give the standard deviation of the values."
+        raise InputError("a scale above 0", str(scale), remedy)
 
-    def apart(answer: Tensor, y: Tensor) -> Tensor:
+    def error(answer: Tensor, y: Tensor) -> Tensor:
         return (answer - y.reshape(len(y), -1).to(answer)) / answer.new_tensor(scale)
 
     return Task(
         name="regression",
         outputs=raw,
-        loss=lambda answer, y: 0.5 * apart(answer, y).square().mean(1),
-        divergence=lambda held, answer: 0.5 * apart(answer, held).square().mean(1),
+        loss=lambda answer, y: 0.5 * error(answer, y).square().mean(1),
+        divergence=lambda reference, answer: 0.5 * error(answer, reference).square().mean(1),
         predict=lambda answer: answer,
-        accuracy=lambda answer, y: (1 - apart(answer, y).abs().mean(1)).clamp_min(0),
+        accuracy=lambda answer, y: (1 - error(answer, y).abs().mean(1)).clamp_min(0),
     )
 
 
@@ -215,23 +205,23 @@ def custom(
     outputs: Callable[[nn.Module, Tensor], Tensor],
     loss: Callable[[Tensor, Tensor], Tensor],
 ) -> Task:
-    """The hook for any other task: outputs (n, k) and a loss (n,) of one's own, 0 at its best.
+    """Any other task, by its outputs (n, k) and its loss (n,), which is 0 at its best.
 
-    Two outputs are apart by half their squared distance, a mean over k; an answer is right by
-    exp(-loss), so the guard's budget is a loss of that.
+    The divergence is half the squared distance of two outputs, a mean over k; accuracy is
+    exp(-loss), so the guard's utility budget is one of that.
     """
     return Task(
         name=name,
         outputs=outputs,
         loss=loss,
-        divergence=lambda held, answer: 0.5 * (held - answer).square().mean(1),
+        divergence=lambda reference, answer: 0.5 * (reference - answer).square().mean(1),
         predict=lambda answer: answer,
         accuracy=lambda answer, y: (-loss(answer, y)).exp(),
     )
 
 
 def trainable_copy(model: nn.Module) -> nn.Module:
-    """A copy that may change: eval mode, so that buffers stand still; gradients as in ``model``."""
+    """A copy in eval mode, so that buffers do not change; requires_grad as in ``model``."""
     student = copy.deepcopy(model)
     student.zero_grad(set_to_none=True)
     return student.eval()
@@ -242,22 +232,16 @@ def shared_view(model: nn.Module) -> nn.Module:
 
     It costs no memory. Gradients and flags are its own: setting them leaves ``model`` alone.
     """
-    shared: dict[int, object] = {}
+    # deepcopy's memo: what it already holds is shared instead of copied
+    shared: dict[int, object] = {id(buffer): buffer for buffer in model.buffers()}
     for weight in model.parameters():
         shared[id(weight)] = nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
-    for buffer in model.buffers():
-        shared[id(buffer)] = buffer
     return copy.deepcopy(model, shared)
 
 
 def frozen_teacher(model: nn.Module) -> nn.Module:
-    """The model held still: eval mode, no gradients; modules of its own over the same weights.
+    """The model in eval mode without gradients: modules of its own over the same weights.
 
-    It is the given model only as long as that stands still, and it costs no memory.
+    It changes with the given model, and it costs no memory.
     """
     return shared_view(model).requires_grad_(requires_grad=False).eval()
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's weights are; the CPU for a model without any."""
-    return next((weight.device for weight in model.parameters()), torch.device("cpu"))

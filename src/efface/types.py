@@ -1,7 +1,7 @@
-"""The words that every room shares: records, the split that a request makes, methods, verdicts.
+"""What every module shares: records, the split of a request, tasks, callbacks of a run.
 
 Shapes: n records · k outputs (classes, labels or values) · *features one record as the model takes
-it (for images c h w) · *targets what a label is made of (nothing for one class id).
+it (for images c h w) · *targets the shape of one label (empty for a class id).
 """
 
 import enum
@@ -27,8 +27,8 @@ class Action(enum.Enum):
 
 
 Callback = Callable[[nn.Module, float], Action]
-"""``callback(student, loss)`` after each step. On HALVE_LR and STOP the student has been put back to its
-last good state; the loop halves its learning rate and goes on, or ends."""
+"""``callback(student, loss)`` after each step. On HALVE_LR and STOP it has put the student back to
+its last good state; the loop halves its learning rate and continues, or stops."""
 
 
 def no_callback(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
@@ -37,13 +37,13 @@ def no_callback(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
 
 
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int, float, str], None]]]
-"""``with progress(title, steps) as shown``: ``shown(step, loss, note)`` after each step; ``steps``
-is at most so many, None where nobody knows. ``efface.show_progress`` is one."""
+"""``with progress(title, steps) as show``: ``show(step, loss, note)`` after each step; ``steps`` is
+their maximum, None if unknown. ``efface.show_progress`` is one."""
 
 
 @contextmanager
-def in_silence(title: str, steps: int | None) -> Iterator[Callable[..., None]]:  # noqa: ARG001
-    """Show nothing: the progress of a run that nobody looks at."""
+def no_progress(title: str, steps: int | None) -> Iterator[Callable[..., None]]:  # noqa: ARG001
+    """Show nothing: the default of the library."""
     yield lambda *_: None
 
 
@@ -52,9 +52,9 @@ class Task:
     """What a model's outputs mean: the hook for outputs and a loss of one's own.
 
     ``outputs(model, x)``: (n, k) float, one row a record; ``loss(outputs, y)``: (n,), what training
-    made small; ``divergence(held, outputs)``: (n,) nats, how far ``outputs`` are from ``held``, 0
-    where they agree; ``predict(outputs)``: what the outputs say, in the form of ``y``;
-    ``accuracy(outputs, y)``: (n,), 0 (wrong) to 1 (right), what utility is a mean of.
+    minimised; ``divergence(reference, outputs)``: (n,) nats, 0 where they agree;
+    ``predict(outputs)``: the prediction, in the form of ``y``; ``accuracy(outputs, y)``: (n,), 0
+    (wrong) to 1 (right), what utility is the mean of.
     """
 
     name: str
@@ -69,11 +69,11 @@ class Task:
 class Records:
     """Examples with ids, as the model takes them.
 
-    ``x``: (n, *features), float; ``y``: whole numbers (n,) for one class of several, 0 and 1 (n, k)
-    for many labels, float (n,) or (n, k) for values; ``ids``: n distinct strings; ``low`` and
-    ``high``: the least and greatest value that an input can take, broadcastable against one record
-    (for images the black and the white pixel); found from ``x`` when not given; ``task``: what
-    the model's outputs mean, found from ``y`` when not given.
+    ``x``: (n, *features), float; ``y``: integers (n,) for multiclass, 0 and 1 (n, k) for
+    multilabel, float (n,) or (n, k) for regression; ``ids``: n unique strings; ``low`` and
+    ``high``: the minimum and maximum of an input, broadcastable against one record (for images the
+    black and the white pixel), taken from ``x`` by default; ``task``: what the model's outputs
+    mean, inferred from ``y`` by default.
     """
 
     x: Float[Tensor, " n *features"]
@@ -84,15 +84,13 @@ class Records:
     task: Task | None = None
 
     def __post_init__(self) -> None:
-        """Number the records that came without ids, and refuse what does not fit together."""
+        """Number the records that have no ids, and refuse lengths that differ."""
         if not self.ids:
             object.__setattr__(self, "ids", tuple(str(row) for row in range(len(self.x))))
         if not len(self.x) == len(self.y) == len(self.ids):
-            raise InputError(
-                "as many labels and ids as inputs",
-                f"{len(self.x)} inputs, {len(self.y)} labels, {len(self.ids)} ids",
-                "Give one label and one id for each record.",
-            )
+            came = f"{len(self.x)} inputs, {len(self.y)} labels, {len(self.ids)} ids"
+            remedy = "Give one label and one id for each record."
+            raise InputError("as many labels and ids as inputs", came, remedy)
         if self.low is None and len(self.x):
             object.__setattr__(self, "low", self.x.min())
             object.__setattr__(self, "high", self.x.max())
@@ -113,17 +111,18 @@ class Records:
 
 
 def record_key(identity: str) -> int:
-    """63 bits that depend on the id alone: a record draws the same numbers in any batch."""
+    """A hash of 63 bits of the id: as a seed, a record draws the same numbers in any batch."""
     return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest()) >> 1
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What a request makes of a data set: what must go, and whatever else is at hand.
+    """What a request makes of a data set.
 
-    ``forget`` must go; ``holdout`` was never trained on; ``retain`` was trained on and stays;
-    ``forget_classes`` names classes that go altogether, a fact of the request and not of the data;
-    ``fresh(seed)`` makes an untrained model; ``train(model, records, seed)`` is the user's recipe.
+    ``forget``: the records to unlearn; ``holdout``: never trained on; ``retain``: trained on, and
+    stays; ``forget_classes``: classes to be unlearned whole, a fact of the request and not of the
+    data; ``fresh(seed)`` makes an untrained model; ``train(model, records, seed)`` is the user's
+    recipe.
     """
 
     forget: Any
@@ -141,7 +140,7 @@ class Split:
 
 
 def split_holdout(split: Split, *, seed: int) -> tuple[Split, Split]:
-    """The split with the auxiliary half of its holdout (method and guard), and with the evaluation half.
+    """The split with the auxiliary half of its holdout (method, guard), and with the other half.
 
     By a seeded hash of the ids: the report never uses a record that the method or the guard saw.
     """
@@ -156,4 +155,4 @@ def split_holdout(split: Split, *, seed: int) -> tuple[Split, Split]:
 
 
 Method = Callable[..., nn.Module]
-"""``method(model, split, *, hyperparameters…, seed, callback) -> model``; never changes ``model``."""
+"""``method(model, split, *, settings…, seed, callback) -> model``; never changes ``model``."""

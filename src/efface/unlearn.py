@@ -5,16 +5,16 @@ The command line, grids and benchmarks call these two: what they measure is what
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from efface import prepare
 from efface.errors import InputError, NotMet
 from efface.guard import Guard
 from efface.hazards import Finding, doctor, refuse_hazards
@@ -22,35 +22,24 @@ from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
 from efface.io.shadows import Shadows
 from efface.manifest import Manifest, state_digest
-from efface.methods import METHODS, Natural, Share, check_settings, check_value, default_settings
+from efface.methods import (
+    METHODS,
+    Method,
+    Natural,
+    Share,
+    check_settings,
+    check_value,
+    default_settings,
+)
 from efface.methods._base import refuse_without
-from efface.prepare import (
-    ALL,
-    AUTO,
-    choose_method,
-    output_width,
-    refuse_misfit,
-    refuse_selection,
-    request_memory,
-    select_records,
-    validate_split,
-)
 from efface.report import Evidence, collect, render, write
-from efface.runtime import (
-    MemoryEstimate,
-    PassCounter,
-    as_stored,
-    nonfinite_tensors,
-    upcast_to_fp32,
-)
+from efface.runtime import MemoryEstimate, PassCounter, as_stored, nonfinite_tensors, upcast_to_fp32
 from efface.trainable import check_trainable, count_trainable, merge_adapter, select_trainable
-from efface.types import Action, Callback, Progress, Split, in_silence, no_callback, split_holdout
+from efface.types import Action, Callback, Progress, Split, no_callback, no_progress, split_holdout
 
-KEPT_ADAPTER = Finding(
-    "adapter",
-    "note",
+KEPT_ADAPTER = (
     "Whoever takes a separate adapter off again has the old model back: the records are still in "
-    "the base. The merged model is the one to hand on.",
+    "the base. The merged model is the one to hand on."
 )
 """True of every adapter, so it is a finding of each."""
 
@@ -68,7 +57,7 @@ class Result:
     model: nn.Module
     report: Evidence | None
     manifest: Manifest
-    findings: tuple[Finding, ...] = field(default=())
+    findings: tuple[Finding, ...] = ()
     adapter: nn.Module | None = None
 
     def __repr__(self) -> str:
@@ -81,22 +70,20 @@ class Result:
 
     def save_report(self, path: str | Path) -> Path:
         """Write the report as one self-contained HTML page, and return its path."""
+        if self.report is None:
+            raise InputError("a run with a report", "report=False", "Run it with report=True.")
         path = Path(path)
-        path.write_text(render(self._reported(), self.manifest.to_json()), encoding="utf-8")
+        path.write_text(render(self.report, self.manifest.to_json()), encoding="utf-8")
         return path
 
     def save(self, folder: Path) -> None:
-        """``evidence.json``, ``manifest.json`` and ``report.html`` in a folder that exists."""
-        write(folder, self._reported(), self.manifest.to_json())
+        """``manifest.json``, ``evidence.json`` and ``report.html`` in a folder that exists."""
         self.manifest.write(folder)
-
-    def _reported(self) -> Evidence:
-        if self.report is None:
-            raise InputError("a run with a report", "report=False", "Run it with report=True.")
-        return self.report
+        if self.report:
+            write(folder, self.report, self.manifest.to_json())
 
 
-def forget(
+def forget(  # noqa: PLR0913  # each option of a request is declared here once
     model: nn.Module,
     split: Split,
     *,
@@ -106,7 +93,7 @@ def forget(
     expected_accuracy: float | None = None,
     trainable: str = "all",
     mislabelled: bool = False,
-    selection: str = ALL,
+    selection: str = prepare.ALL,
     weights: Mapping[str, float] | None = None,
     classes: tuple[str, ...] | None = None,
     preprocessing: Preprocessing | FeatureSpec | None = None,
@@ -117,7 +104,7 @@ def forget(
     guard: bool = True,
     report: bool = True,
     started: Callable[[MemoryEstimate], None] | None = None,
-    progress: Progress = in_silence,
+    progress: Progress = no_progress,
 ) -> Result:
     """Return a model that behaves as if it had not seen ``split.forget``, with a report.
 
@@ -162,83 +149,38 @@ def forget(
     named = {"strength": strength, "expected_accuracy": expected_accuracy}
     settings = {**(settings or {}), **{k: v for k, v in named.items() if v is not None}}
     check_value("utility_budget", utility_budget, Share)
-    check_value("seed", seed, Natural)
-    check_value("holdout_seed", holdout_seed, Natural)
     check_trainable(trainable)
-    if method != AUTO:  # a slip in a setting is refused before the data are read
+    if method != prepare.AUTO:  # a slip in a setting is refused before the data are read
         check_settings(method, settings)
-    split, counts = validate_split(split, preprocessing)
-    refuse_selection(selection, weights, split.forget)
-    findings: tuple[Finding, ...] = ()
-    if method == AUTO:
-        method, why = choose_method(split, mislabelled=mislabelled, trainable=trainable)
-        findings = (why,)
-    entry, chosen = METHODS[method], check_settings(method, settings)
-    if mislabelled and "mislabelled" in entry.settings:
-        chosen["mislabelled"] = True
-    effective = {**default_settings(method), **chosen}
-    refuse_misfit(model, split, mislabelled=mislabelled)
-    refuse_without(split, method, *entry.in_order(entry.needs))
-    if entry.fresh_start and trainable != "all":
-        wanted = f"trainable all for {method}, which starts from an untrained model"
-        raise InputError(wanted, repr(trainable), "Omit trainable.")
+    names, seeds = {"classes": classes, "mislabelled": mislabelled}, (seed, holdout_seed)
+    request = _Request("forget", model, split, preprocessing, names, seeds)
+    manifest = request.manifest
+    entry, chosen = request.choose(method, settings, trainable)
+    request.examine()
+    accuracy = {"expected_accuracy": manifest.settings.get("expected_accuracy")}
+    how = {"selection": selection, "weights": weights, "seed": seed, **accuracy}
+    seen, notes = prepare.select_records(model, request.auxiliary, manifest.request, **how)
+    request.findings += notes
 
-    auxiliary, evaluation = split_holdout(split, seed=holdout_seed)
-    names = {"classes": classes, "mislabelled": mislabelled}
-    hazards = doctor(model, preprocessing, split.forget, holdout=auxiliary.holdout, **names)
-    refuse_hazards(hazards)
-    accuracy = effective.get("expected_accuracy")
-    how = {"selection": selection, "weights": weights, "expected_accuracy": accuracy}
-    selected = select_records(model, split.forget, **how, seed=seed)
-    findings += hazards + selected.findings
-
-    # the method gets a copy, whose passes are counted: not even its views share the given weights
-    counted = PassCounter(model)
-    start = select_trainable(counted.model, split.forget.take([0]), trainable, seed=seed)
-    need = request_memory(method, start, split, effective)
-    if started:
-        started(need)
-    began = time.perf_counter()
-    master, seen = upcast_to_fp32(start), replace(auxiliary, forget=selected.forget)
-    limits = {"utility_budget": utility_budget, "fresh_start": entry.fresh_start}
-    adapted = trainable == "adapter"
-    judge = Guard(master, seen, **limits, adapted=adapted, seed=seed) if guard else None
-    prepared = time.perf_counter() - began
-    title, steps = f"forget {len(seen.forget)} records", effective.get("steps")
-    with progress(title, steps) as show:
-        run = _run(method, master, seen, judge, chosen, seed=seed, counted=counted, show=show)
-    run = _load_into_clean_copy(run, model, stored, refuse_nonfinite=guard)
-    run.seconds = {"guard": prepared, **run.seconds}
-    findings += (KEPT_ADAPTER,) * adapted + _not_converged(run, effective)
-
-    new = model if run.student is None else run.student
-    outcome, evidence, began = "not met" if run.failure else "done", None, time.perf_counter()
-    if report:
-        exact = entry.exact and run.student is not None
-        about = {"outcome": outcome, "exact": exact, "seed": seed, **names}
-        evidence = collect(model, run.student, evaluation, **about)
-        run.seconds["report"] = time.perf_counter() - began
-    manifest = Manifest(
-        job="forget",
-        method=method,
-        settings=effective,
-        trainable=count_trainable(start, trainable),
-        request=counts | ({"selection": selected.facts} if selected.facts else {}),
-        memory=need.as_json(),
-        weights={
-            "old": state_digest(model.state_dict()),
-            "new": None if run.student is None else state_digest(new.state_dict()),
-        },
-        passes=run.passes,
-        calibration=run.facts,
-        guard=judge.as_json() if judge else None,
-        reported=report,
-        **_common(outcome, findings, auxiliary, evaluation, run.seconds, seed, holdout_seed),
-    )
-    result = Result(new, evidence, manifest, findings, run.adapter)
-    if run.failure:
-        run.failure.result = result
-        raise run.failure
+    master, judge = request.trainable_copy(entry, trainable, started), None
+    if guard:
+        how = {"fresh_start": entry.fresh_start, "adapted": trainable == "adapter", "seed": seed}
+        with manifest.timed("guard"):
+            judge = Guard(master, seen, utility_budget=utility_budget, **how)
+    new = adapter = failure = None
+    try:
+        with progress(f"forget {len(seen.forget)} records", manifest.settings.get("steps")) as show:
+            student = request.run(entry.function, chosen, master, seen, judge, show)
+        new, adapter = _load_into_clean_copy(student, model, stored, refuse_nonfinite=guard)
+    except NotMet as error:
+        failure, manifest.outcome = error, "not met"
+    manifest.guard = judge.as_json() if judge else None
+    request.note_outcome(adapted=trainable == "adapter")
+    exact = entry.exact and not failure
+    result = request.result(new, adapter, report=report, outcome=manifest.outcome, exact=exact)
+    if failure:
+        failure.result = result
+        raise failure
     return result
 
 
@@ -277,163 +219,186 @@ def score(
         InputError: the models or the records do not fit together.
         Hazard: ``old`` and the data do not fit.
     """
-    check_value("seed", seed, Natural)
-    check_value("holdout_seed", holdout_seed, Natural)
-    began = time.perf_counter()
-    split, counts = validate_split(split, preprocessing)
-    refuse_misfit(old, split, mislabelled=mislabelled)
-    width, numbered = output_width(old, split.forget), enumerate(retrained, start=1)
-    for name, model in (("NEW", new), *((f"retrained model {n}", one) for n, one in numbered)):
-        if (came := output_width(model, split.forget)) != width:
-            raise InputError(
-                f"{width} outputs a record, as the old model has",
-                f"{came} from {name}",
-                "Give models of one task, with the same classes in the same order.",
-            )
+    names, seeds = {"classes": classes, "mislabelled": mislabelled}, (seed, holdout_seed)
+    request = _Request("score", old, split, preprocessing, names, seeds)
+    forget_records = request.split.forget
+    others = {"NEW": new} | {f"retrained model {n}": m for n, m in enumerate(retrained, start=1)}
+    width = prepare.output_width(old, forget_records)
+    for name, model in others.items():
+        if (came := prepare.output_width(model, forget_records)) != width:
+            wanted = f"{width} outputs a record, as the old model has"
+            remedy = "Give models of one task, with the same classes in the same order."
+            raise InputError(wanted, f"{came} from {name}", remedy)
     if shadows is not None:
-        shadows.of(split.forget.ids)  # refuses arrays that lack a forget record
-    auxiliary, evaluation = split_holdout(split, seed=holdout_seed)
-    names = {"classes": classes, "mislabelled": mislabelled}
-    findings = doctor(old, preprocessing, split.forget, holdout=auxiliary.holdout, **names)
-    refuse_hazards(findings)
-    references = {"retrained": retrained, "shadows": shadows, "exact": exact}
-    references["left_out"] = counts.get("forget_records_in_retain", 0)
-    evidence = collect(old, new, evaluation, seed=seed, **names, **references)
-    digests = [state_digest(model.state_dict()) for model in (old, new, *retrained)]
-    seconds = {"report": time.perf_counter() - began}
-    manifest = Manifest(
-        job="score",
-        request=counts,
-        weights={"old": digests[0], "new": digests[1]}
-        | ({"retrained": digests[2:]} if retrained else {}),
-        **_common(evidence.outcome, findings, auxiliary, evaluation, seconds, seed, holdout_seed),
-    )
-    return Result(new, evidence, manifest, findings)
+        shadows.of(forget_records.ids)  # refuses arrays that lack a forget record
+    request.examine()
+    known = {"left_out": request.manifest.request.get("forget_records_in_retain", 0)}
+    result = request.result(new, retrained=retrained, shadows=shadows, exact=exact, **known)
+    if retrained:
+        again = [state_digest(model.state_dict()) for model in retrained]
+        request.manifest.weights["retrained"] = again
+    return result
 
 
-def _common(
-    outcome: str,
-    findings: tuple[Finding, ...],
-    auxiliary: Split,
-    evaluation: Split,
-    seconds: dict[str, float],
-    seed: int,
-    holdout_seed: int,
-) -> dict[str, Any]:
-    """The part of the manifest that both jobs have."""
-    sizes = {"auxiliary": auxiliary.holdout, "evaluation": evaluation.holdout}
-    return {
-        "outcome": outcome,
-        "findings": [asdict(finding) for finding in findings],
-        "holdout": {name: len(part or ()) for name, part in sizes.items()},
-        "seconds": seconds,
-        "seed": seed,
-        "holdout_seed": holdout_seed,
-        "threads": torch.get_num_threads(),
-    }
+class _Request:
+    """A request on its way: its model, its split in parts, what was found, and its manifest."""
 
+    def __init__(
+        self,
+        job: str,
+        model: nn.Module,
+        split: Split,
+        preprocessing: Preprocessing | FeatureSpec | None,
+        names: dict[str, Any],
+        seeds: tuple[int, int],
+    ) -> None:
+        check_value("seed", seeds[0], Natural)
+        check_value("holdout_seed", seeds[1], Natural)
+        self.model, self.preprocessing, self.names = model, preprocessing, names
+        self.findings: tuple[Finding, ...] = ()
+        self.manifest = Manifest(job, *seeds, threads=torch.get_num_threads())
+        self.split, self.manifest.request = prepare.validate_split(split, preprocessing)
+        prepare.refuse_misfit(model, self.split, mislabelled=names["mislabelled"])
+        self.auxiliary, self.evaluation = split_holdout(self.split, seed=seeds[1])
+        sizes = {"auxiliary": self.auxiliary.holdout, "evaluation": self.evaluation.holdout}
+        self.manifest.holdout = {name: len(part or ()) for name, part in sizes.items()}
 
-@dataclass(eq=False)
-class _Run:
-    """What came of the method: a model or a failure, its facts, seconds and passes."""
+    def choose(
+        self, name: str, settings: dict[str, Any], trainable: str
+    ) -> tuple[Method, dict[str, Any]]:
+        """The method and the settings that it is called with; refuses what it cannot work with."""
+        mislabelled = self.names["mislabelled"]
+        if name == prepare.AUTO:
+            how = {"mislabelled": mislabelled, "trainable": trainable}
+            name, why = prepare.choose_method(self.split, **how)
+            self.findings += (why,)
+        method, chosen = METHODS[name], check_settings(name, settings)
+        if mislabelled and "mislabelled" in method.settings:
+            chosen["mislabelled"] = True
+        self.manifest.method = name
+        self.manifest.settings = {**default_settings(name), **chosen}
+        refuse_without(self.split, name, *method.in_order(method.needs))
+        if method.fresh_start and trainable != "all":
+            wanted = f"trainable all for {name}, which starts from an untrained model"
+            raise InputError(wanted, repr(trainable), "Omit trainable.")
+        return method, chosen
 
-    student: nn.Module | None
-    failure: NotMet | None
-    facts: dict[str, Any]
-    seconds: dict[str, float]
-    passes: dict[str, int]
-    adapter: nn.Module | None = None
+    def examine(self) -> None:
+        """Note what doctor finds. Raises Hazard where it refuses."""
+        records, holdout = self.split.forget, self.auxiliary.holdout
+        hazards = doctor(self.model, self.preprocessing, records, holdout=holdout, **self.names)
+        refuse_hazards(hazards)
+        self.findings += hazards
 
+    def trainable_copy(
+        self, method: Method, trainable: str, started: Callable[[MemoryEstimate], None] | None
+    ) -> nn.Module:
+        """The copy that the method gets, its passes counted; no view shares a given weight."""
+        self.counter, split, manifest = PassCounter(self.model), self.split, self.manifest
+        batch = split.forget.take([0])
+        model = select_trainable(self.counter.model, batch, trainable, seed=manifest.seed)
+        need = prepare.request_memory(method, model, split, manifest.settings)
+        manifest.trainable, manifest.memory = count_trainable(model, trainable), need.as_json()
+        if started:
+            started(need)
+        return upcast_to_fp32(model)
 
-def _run(
-    method: str,
-    model: nn.Module,
-    split: Split,
-    judge: Guard | None,
-    settings: dict[str, Any],
-    *,
-    seed: int,
-    counted: PassCounter,
-    show: Callable[[int, float, str], None],
-) -> _Run:
-    """Run the method under the guard, or without; time and passes are its own and the guard's."""
-    step, student, failure, facts = 0, None, None, {}
-    judged: Callback = judge.callback if judge else no_callback
+    def run(
+        self,
+        function: Callable[..., nn.Module],
+        settings: dict[str, Any],
+        model: nn.Module,
+        split: Split,
+        judge: Guard | None,
+        show: Callable[[int, float, str], None],
+    ) -> nn.Module:
+        """What the method makes of the model, settled by the guard. Raises NotMet."""
+        manifest, counter, step = self.manifest, self.counter, 0
+        judged: Callback = judge.callback if judge else no_callback
 
-    def callback(student: nn.Module, loss: float) -> Action:
-        nonlocal step
-        action = judged(student, loss)
-        step += action is Action.CONTINUE
-        show(step, loss, action.value)
-        return action
+        def callback(student: nn.Module, loss: float) -> Action:
+            nonlocal step
+            action = judged(student, loss)
+            step += action is Action.CONTINUE
+            show(step, loss, action.value)
+            return action
 
-    if fresh := split.fresh:
-        split = replace(split, fresh=lambda seed: counted.attach(fresh(seed)))
-    before, began = counted.passes, time.perf_counter()
-    with capture_facts(facts):
+        if fresh := split.fresh:  # what a method trains from scratch is counted too
+            split = replace(split, fresh=lambda seed: counter.attach(fresh(seed)))
+        counter.forward = counter.backward = 0  # the guard's preparation is not the method's
         try:
-            student = METHODS[method].function(
-                model, split, seed=seed, callback=callback, **settings
+            with manifest.timed("method"), capture_facts(manifest.calibration):
+                how = {"seed": manifest.seed, "callback": callback, **settings}
+                student = function(model, split, **how)
+        finally:
+            manifest.passes = {"forward": counter.forward, "backward": counter.backward}
+        with manifest.timed("settle"):
+            return counter.detach(judge.settle(student) if judge else student).eval()
+
+    def note_outcome(self, *, adapted: bool) -> None:
+        """Note what holds of every adapter, and how far a method got that says so."""
+        if adapted:
+            self.findings += (Finding("adapter", "note", KEPT_ADAPTER),)
+        progress = self.manifest.calibration.get("progress")
+        tolerance = self.manifest.settings.get("tolerance")
+        done = self.manifest.outcome == "done" and None not in (progress, tolerance)
+        if done and progress < tolerance:
+            text = (
+                f"The method stopped at {max(progress, 0):.0%} of the distance to its target: the "
+                "records may still be known. More steps, where there were too few, go further."
             )
-        except NotMet as error:
-            failure = error
-    ran, after = time.perf_counter(), counted.passes
-    if student is not None and judge:
-        try:
-            student = judge.settle(student)
-        except NotMet as error:
-            student, failure = None, error
-    seconds = {"method": ran - began, "settle": time.perf_counter() - ran}
-    passes = {k: getattr(after, k) - getattr(before, k) for k in ("forward", "backward")}
-    student = None if student is None else counted.detach(student).eval()
-    return _Run(student, failure, facts, seconds, passes)
+            self.findings += (Finding("not reached", "warn", text),)
+
+    def result(
+        self,
+        new: nn.Module | None,
+        adapter: nn.Module | None = None,
+        *,
+        report: bool = True,
+        **about: Any,
+    ) -> Result:
+        """Collect the evidence on the evaluation half, complete the manifest."""
+        manifest, evidence = self.manifest, None
+        manifest.reported = report
+        if report:
+            with manifest.timed("report"):
+                how = {"seed": manifest.seed, **self.names, **about}
+                evidence = collect(self.model, new, self.evaluation, **how)
+        pair = {"old": self.model, "new": new}
+        manifest.weights = {
+            name: None if one is None else state_digest(one.state_dict())
+            for name, one in pair.items()
+        }
+        manifest.findings = [asdict(finding) for finding in self.findings]
+        model = self.model if new is None else new
+        return Result(model, evidence, manifest, self.findings, adapter)
 
 
 def _load_into_clean_copy(
-    run: _Run,
+    student: nn.Module,
     model: nn.Module,
     stored: Mapping[str, torch.dtype] | None,
     *,
     refuse_nonfinite: bool,
-) -> _Run:
-    """The run with a clean copy of the given model that holds what will be written."""
-    if run.student is None:
-        return run
-    merged = merge_adapter(run.student, model)
-    run.adapter = None if merged is run.student else run.student
-    run.student = as_stored(merged, model, stored)
-    broken = nonfinite_tensors(run.student.state_dict()) if refuse_nonfinite else ()
+) -> tuple[nn.Module, nn.Module | None]:
+    """(a clean copy of the given model that holds what will be written, the adapter if any)."""
+    merged = merge_adapter(student, model)
+    new = as_stored(merged, model, stored)
+    broken = nonfinite_tensors(new.state_dict()) if refuse_nonfinite else ()
     if broken:
-        run.student = run.adapter = None
-        run.failure = NotMet(
+        raise NotMet(
             "weights that their own dtype can hold",
             f"nan or inf after rounding {broken[0]}",
             "The old model stands. Convert it to bfloat16 or float32 first, or lower --strength.",
         )
-    return run
-
-
-def _not_converged(run: _Run, settings: dict[str, Any]) -> tuple[Finding, ...]:
-    """How far a method got that says so, where that is not all the way."""
-    progress, tolerance = run.facts.get("progress"), settings.get("tolerance")
-    if run.student is None or progress is None or tolerance is None or progress >= tolerance:
-        return ()
-    text = (
-        f"The method stopped at {max(progress, 0):.0%} of the distance to its target: the records "
-        "may still be known. More steps, where there were too few, go further."
-    )
-    return (Finding("not reached", "warn", text),)
+    return new, None if merged is student else student
 
 
 @contextmanager
 def capture_facts(facts: dict[str, Any]) -> Iterator[None]:
     """Collect what a method logs that it found out (``extra={"facts": …}`` of its log records)."""
-
-    class Facts(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            facts.update(getattr(record, "facts", {}))
-
-    logger, handler = logging.getLogger("efface.methods"), Facts(level=logging.INFO)
+    logger, handler = logging.getLogger("efface.methods"), logging.Handler(level=logging.INFO)
+    handler.emit = lambda record: facts.update(getattr(record, "facts", {}))
     level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)

@@ -28,7 +28,7 @@ from torch.utils.data import Dataset as TorchDataset
 from efface.errors import InputError, UnknownRecords, abbreviate, did_you_mean
 from efface.io.features import FeatureSpec
 from efface.io.images import UNREADABLE, Preprocessing, read_images
-from efface.task import ENOUGH, refuse_other_kinds, regression
+from efface.task import MIN_VALUES, require_multiclass, regression
 from efface.types import Records
 
 # datasets, pyarrow and pandas are loaded when a table is: they take longer than torch
@@ -163,7 +163,7 @@ class DataSource:
     @property
     def num_classes(self) -> int:
         """How many classes have a name or, where none has, the highest class id and one."""
-        refuse_other_kinds(self.kind)
+        require_multiclass(self.kind)
         return len(self.classes) if self.classes else int(self.labels.max(initial=-1)) + 1
 
     @property
@@ -204,7 +204,7 @@ class DataSource:
 
     def class_id(self, name: str) -> int:
         """The id of a class by its name or, where there are no names, by its number."""
-        refuse_other_kinds(self.kind)
+        require_multiclass(self.kind)
         known = self.classes or tuple(str(label) for label in sorted(set(self.labels.tolist())))
         if name not in known:
             wanted = f"a class of {abbreviate(known)}"
@@ -277,7 +277,7 @@ class DataSource:
         errors = {self.ids[row]: reasons.get(row, UNLABELLED) for row in rows}
         task = None
         # values are judged at the scale of the whole table; of a few rows it is not known here
-        if self.kind == "regression" and present.sum() >= ENOUGH:
+        if self.kind == "regression" and present.sum() >= MIN_VALUES:
             std = y[present].astype(np.float64).std(0, ddof=1)
             task = regression(scale=[float(value) or 1.0 for value in std])
         ids, labels = tuple(self.ids[row] for row in readable), self.labels[readable]

@@ -1,0 +1,261 @@
+"""Before the method: the choice of one by ``auto``, and which forget records it sees."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from efface import InputError, Records, Split, forget
+from efface.io.data import read_record_weights
+from efface.methods import METHODS
+from efface.prepare import choose_method, select_records
+from efface.ranking.content import noise_stability
+from efface.testing.case import fresh_of, recipe
+
+WRONG = (
+    "auto chose jit: the labels are flagged as wrong, and of 24 such records, each alone, jit left "
+    "none predicted as its label, without a measurable loss (research/results/jit_one_record.md)"
+)
+CLASS = (
+    "auto chose jit: a class is to be forgotten, and on nine such requests jit came from 39.1 "
+    "points of the retrained model to 5.1 (research/results/jit_quality.md)"
+)
+MULTILABEL = (
+    "auto chose jit: the task is multilabel, and in the one such request that was measured "
+    "neighbourhood over-forgot (research/results/kinds.md)"
+)
+SINGLE = (
+    "auto chose neighbourhood: single records are to be forgotten, and of all methods neighbourhood"
+    " came nearest to the retrained model on 500 of them, from 25.6 points to 3.2, in one "
+    "measurement (research/results/every_method.md)"
+)
+EXACT = (
+    "auto chose retrain: everything that training again without the records needs is given, and "
+    "only that is exact (README.md)."
+)
+
+
+def more(lacking):
+    """What else would have made the choice exact."""
+    return (
+        f"; with {lacking} it would have chosen retrain, which is exact (on a command line: python "
+        "-m research.train RECIPE --exclude ids.csv)."
+    )
+
+
+ALL_LACK = more("retain, fresh and train")
+SOME = Records(torch.zeros(2, 3), torch.tensor([0, 1]))
+RECIPE = {"retain": SOME, "fresh": lambda _: None, "train": lambda m, *_: m}
+CLASS_0 = {"forget_classes": (0,)}
+MANY = replace(SOME, y=torch.ones(2, 4, dtype=torch.int64))
+CHOICES = {
+    "records": (Split(SOME), {}, SINGLE + ALL_LACK),
+    "values": (Split(Records(torch.zeros(12, 3), torch.arange(12.0))), {}, SINGLE + ALL_LACK),
+    "many labels": (Split(MANY), {}, MULTILABEL + ALL_LACK),
+    "a class": (Split(SOME, **CLASS_0), {}, CLASS + ALL_LACK),
+    "wrong labels": (Split(SOME), {"mislabelled": True}, WRONG + ALL_LACK),
+    "wrong labels of a class": (Split(SOME, **CLASS_0), {"mislabelled": True}, WRONG + ALL_LACK),
+    "all": (Split(SOME, **RECIPE), {}, EXACT),
+    "all of a class": (Split(SOME, **RECIPE, **CLASS_0), {"mislabelled": True}, EXACT),
+    **{
+        f"all but {part}": (Split(SOME, **{**RECIPE, part: None}), {}, SINGLE + more(part))
+        for part in RECIPE
+    },
+    "empty retain": (Split(SOME, **{**RECIPE, "retain": SOME.take([])}), {},
+                     SINGLE + more("retain")),
+    "some weights": (Split(SOME, **RECIPE), {"trainable": "norm"}, SINGLE + more("trainable all")),
+    "data alone": (Split(SOME, holdout=SOME, retain=SOME), {}, SINGLE + more("fresh and train")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHOICES)
+def test_each_choice_says_why_and_what_more_would_have_changed(case):
+    split, options, text = CHOICES[case]
+    method, why = choose_method(split, **{"mislabelled": False, "trainable": "all", **options})
+    assert (why.name, why.severity, why.text) == ("auto", "note", text)
+    assert text.startswith(f"auto chose {method}: ")
+    assert method in METHODS
+    named = [word.strip("(),.;") for word in text.split() if ".md" in word]
+    assert named
+    assert all((Path(__file__).parent.parent / name).is_file() for name in named)
+
+
+def test_a_request_runs_what_was_chosen_and_its_report_says_why(tiny_net, digits, tmp_path):
+    how = {"mislabelled": True, "settings": {"steps": 2}}
+    result, named = (
+        forget(tiny_net, Split(digits.take(range(6))), method=method, **how)
+        for method in ("auto", "jit")
+    )
+    assert result.manifest.method == "jit"
+    assert result.manifest.weights == named.manifest.weights
+    assert result.manifest.findings[0]["text"] == WRONG + ALL_LACK
+    assert all(finding.name != "auto" for finding in named.findings)
+    page = result.save_report(tmp_path / "report.html").read_text()
+    assert "of 24 such records, each alone, jit left none predicted as its label" in page
+
+
+def test_with_the_recipe_given_the_request_trains_again(tiny_net, digits):
+    def train(model, records, seed):
+        for _ in range(4):
+            model = recipe(model, records, seed)
+        return model
+
+    given = {"fresh": fresh_of(tiny_net), "train": train, "retain": digits.take(range(20, 300))}
+    result = forget(tiny_net, Split(digits.take(range(5)), **given), method="auto")
+    assert (result.manifest.method, result.findings[0].text) == ("retrain", EXACT)
+    assert result.manifest.passes["backward"] > 280
+
+
+def test_a_setting_that_the_chosen_method_does_not_have_is_refused(tiny_net, digits):
+    with pytest.raises(InputError, match="Wanted a setting of neighbourhood: "):
+        forget(tiny_net, Split(digits.take([0])), method="auto", settings={"sigma": 0.1})
+
+
+def test_the_command_line_says_what_was_chosen(efface, place, capfd):
+    code = efface(
+        "forget", "model", "--data", "data", "--ids", "ids.csv", "--out", "chosen",
+        "--method", "auto", "--mislabelled", "--setting", "steps=1",
+    )  # fmt: skip
+    assert code == 0
+    events = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line[:1] == "{"]
+    (event,) = [one for one in events if one["event"] == "method"]
+    assert event == {"event": "method", "chosen": "jit", "why": WRONG + ALL_LACK}
+    manifest = json.loads((place / "chosen" / "manifest.json").read_text())
+    assert manifest["findings"][0]["text"] == WRONG + ALL_LACK
+
+
+QUICK = {"method": "negative_gradient", "strength": 0.1, "utility_budget": 1.0}
+
+
+def _same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def _selected(model, records, counts=None, **how):
+    split, findings = select_records(model, Split(records), {} if counts is None else counts, **how)
+    return split.forget, [finding.text for finding in findings]
+
+
+def test_equal_weights_change_nothing(tiny_net, digits):
+    some = digits.take(range(20))
+    plain = forget(tiny_net, Split(some), **QUICK)
+    equal = forget(tiny_net, Split(some), weights=dict.fromkeys(some.ids, 3.0), **QUICK)
+    assert not _same(plain.model, tiny_net)
+    assert _same(plain.model, equal.model)
+
+
+def test_a_weight_says_how_often_a_record_is_seen(tiny_net, digits):
+    some = digits.take(range(40))
+    weights = dict(zip(some.ids, np.random.default_rng(0).exponential(1, 40), strict=True))
+    seen, _ = _selected(tiny_net, some, weights=weights, seed=5)
+    assert len(seen) == len(set(seen.ids)) == 40
+    times = Counter(name.partition(" again ")[0] for name in seen.ids)
+    for name, weight in weights.items():
+        assert abs(times[name] - 40 * weight / sum(weights.values())) < 1
+
+
+def test_a_small_weight_is_seen_as_often_as_it_says_over_many_seeds(tiny_net, digits):
+    """Also for the first record: where the counting starts is drawn from a whole step."""
+    some = digits.take(range(5))
+    weights = dict(zip(some.ids, (0.2, 1.2, 1.2, 1.2, 1.2), strict=True))
+    seen = [
+        some.ids[0] in _selected(tiny_net, some, weights=weights, seed=seed)[0].ids
+        for seed in range(500)
+    ]
+    assert np.mean(seen) == pytest.approx(0.2, abs=0.06)
+
+
+def test_a_record_of_weight_0_is_not_seen(tiny_net, digits):
+    some, counts = digits.take(range(6)), {}
+    weights = {name: float(place % 2) for place, name in enumerate(some.ids)}
+    seen, findings = _selected(tiny_net, some, counts, weights=weights, seed=0)
+    rows = [some.ids.index(name.partition(" again ")[0]) for name in seen.ids]
+    assert set(rows) == {1, 3, 5}
+    assert torch.equal(seen.x, some.x[rows])
+    assert counts == {"selection": {"weighted": True, "seen": 3, "of": 6}}
+    assert findings == [
+        "By the weights the method saw 3 of 6 records. The report is on all of them."
+    ]
+
+
+def test_only_records_of_high_information_are_seen_and_all_are_judged(tiny_net, digits):
+    some = digits.take(range(60))
+    result = forget(tiny_net, Split(some), selection="high-information", seed=3, **QUICK)
+    facts = result.manifest.request["selection"]
+    how = {"copies": facts["copies"], "seed": 3}
+    alpha = noise_stability(tiny_net, some, (facts["sigma"],), **how).share[0]
+    assert facts["not_selected"] == int((alpha >= facts["threshold"]).sum())
+    assert 0 < facts["not_selected"] < 60
+    assert result.report.arrays["entropy"]["n"]["forget_after"] == 60
+    texts = [finding.text for finding in result.findings if finding.name == "selection"]
+    assert [text.split(",")[0] for text in texts] == [
+        f"{facts['not_selected']} of 60 records were not selected"
+    ]
+    by_hand = some.take(np.flatnonzero(alpha < facts["threshold"]).tolist())
+    assert _same(result.model, forget(tiny_net, Split(by_hand), seed=3, **QUICK).model)
+
+
+def test_where_every_record_is_of_low_information_nothing_is_pretended(digits):
+    blank = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    torch.nn.init.zeros_(blank[1].weight)
+    with pytest.raises(InputError) as error:
+        _selected(blank, digits.take(range(5)), selection="high-information", seed=0)
+    assert str(error.value) == (
+        "Wanted a forget record of high information (content below 0.9). "
+        "Got 5 of at least that. Omit the selection: all records are unlearned then."
+    )
+
+
+EACH = "Wanted a weight for each of the 2 forget records. Got {}. Name each record once."
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"selection": "low"},
+            "Wanted selection all or high-information. Got 'low'. Omit it for all records.",
+        ),
+        ({"weights": {"0": 1.0}}, EACH.format("none for '1'")),
+        ({"weights": {"0": 1.0, "1": 1.0, "x": 1.0}}, EACH.format("one for 'x'")),
+        (
+            {"weights": {"0": -1.0, "1": 1.0}},
+            "Wanted weights of 0 or more, not all 0. Got -1 to 1. Weight 0 hides a record.",
+        ),
+    ],
+)
+def test_a_selection_that_cannot_be_read_is_refused(tiny_net, digits, options, text):
+    some = Records(digits.x[:2], digits.y[:2])
+    with pytest.raises(InputError) as error:
+        forget(tiny_net, Split(some), **options)
+    assert str(error.value) == text
+
+
+def test_weights_are_read_from_a_table(tmp_path):
+    path = tmp_path / "weights.csv"
+    path.write_text("weight,id\n0.5,a\n2,b\n")
+    assert read_record_weights(path) == {"a": 0.5, "b": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "came"),
+    [
+        ("id,weight\na,1\na,2\n", "Got 'a' twice"),
+        ("id,weight\na,much\n", "Got id 'a' and weight 'much'"),
+        ("name,weight\na,1\n", "Got id '' and weight '1'"),
+        ("id,weight\n", "Wanted at least one weight in"),
+        (None, "Got FileNotFoundError"),
+    ],
+)
+def test_a_table_of_weights_that_is_wrong_is_refused_by_what_stands_there(tmp_path, text, came):
+    path = tmp_path / "weights.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError) as error:
+        read_record_weights(path)
+    assert came in str(error.value)
+    assert str(path) in str(error.value)

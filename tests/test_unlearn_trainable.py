@@ -1,0 +1,145 @@
+"""A request with less than full gradients: its model, its manifest, its adapter, its refusals."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from efface import InputError, Split, forget
+from efface.task import outputs
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_nets import LESS, Given, known, moved, net, timm_vit, vit
+
+
+def jit(model, records, steps=2, **options):
+    """A short request for the first eight records."""
+    split = Split(known(model, records).take(range(8)))
+    return forget(
+        model, split, method="jit", mislabelled=True, settings={"steps": steps}, **options
+    )
+
+
+def encoder():
+    """Torch's own encoder layer, which runs fused without gradients, from the weights."""
+    return nn.Sequential(
+        nn.Identity(), nn.Flatten(1, 2), nn.Linear(8, 8), nn.Identity(),
+        nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Flatten(), nn.Linear(64, 10),
+    ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize("trainable", LESS)
+def test_all_is_the_default_and_less_is_another_model(trainable, tiny_net, digits):
+    plain = jit(tiny_net, digits).model
+    assert not moved(plain, jit(tiny_net, digits, trainable="all").model)
+    if trainable != "adapter":
+        assert moved(plain, jit(tiny_net, digits, trainable=trainable).model)
+
+
+@pytest.mark.parametrize("trainable", LESS)
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(trainable, digits):
+    model = net()
+    one, again, other = (
+        jit(model, digits, trainable=trainable, seed=seed).model for seed in (3, 3, 4)
+    )
+    assert not moved(one, again)
+    assert moved(one, other)
+
+
+@pytest.mark.parametrize("trainable", LESS)
+def test_tied_weights_stay_tied_in_the_result(trainable, digits):
+    shared = nn.Linear(16, 16)
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, 16), nn.LayerNorm(16), shared, nn.ReLU(),
+        shared, nn.Linear(16, 10),
+    ).eval()  # fmt: skip
+    result = jit(model, digits, trainable=trainable)
+    assert result.model[4].weight is result.model[6].weight
+    adapted = {"1.weight", "2.weight"}
+    assert trainable != "adapter" or moved(model, result.model) == adapted
+
+
+@pytest.mark.parametrize("make", [vit, timm_vit], ids=["transformers", "timm"])
+@pytest.mark.parametrize("trainable", LESS)
+def test_models_of_transformers_and_timm_are_served(make, trainable, digits):
+    model = make()
+    given, result = Given(model), jit(model, digits, trainable=trainable)
+    given.is_untouched()
+    assert moved(model, result.model)
+    assert type(result.model) is type(model)
+
+
+@pytest.mark.parametrize("trainable", LESS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions_come_back_as_they_were(trainable, dtype, digits):
+    model = net().to(dtype)
+    given, result = Given(model), jit(model, digits, steps=8, trainable=trainable)
+    given.is_untouched()
+    assert moved(model, result.model)
+    assert {weight.dtype for weight in result.model.parameters()} == {dtype}
+
+
+def test_the_separate_adapter_answers_as_the_merged_model_and_taken_off_as_the_old(digits):
+    model, records = net(), known(net(), digits)
+    result = jit(model, digits, steps=32, trainable="adapter")
+    apart, now, old = (outputs(m, records).detach() for m in (result.adapter, result.model, model))
+    torch.testing.assert_close(apart, now, rtol=0, atol=1e-5)
+    assert (now - old).abs().max() > 0.01
+    with result.adapter.disable_adapter():
+        torch.testing.assert_close(outputs(result.adapter, records).detach(), old, rtol=0, atol=0)
+    assert not any(module._forward_hooks for module in result.adapter.modules())
+    (note,) = [f for f in result.manifest.findings if f["name"] == "adapter"]
+    assert note["text"] == (
+        "Whoever takes a separate adapter off again has the old model back: the records are still "
+        "in the base. The merged model is the one to hand on."
+    )
+    assert jit(model, digits, steps=1).adapter is None
+
+
+def test_the_manifest_says_what_could_change_and_the_memory_needed_follows(digits):
+    """Frozen weights have no gradient, which is one state less."""
+    model = net()
+    total = sum(weight.numel() for weight in model.parameters())
+    found = {
+        t: jit(model, digits, steps=1, trainable=t).manifest for t in ("all", "norm", "adapter")
+    }
+    numbers = {"all": total, "norm": 32, "adapter": 8 * (64 + 16 + 16 + 16)}
+    for name, manifest in found.items():
+        assert manifest.trainable == {"name": name, "numbers": numbers[name], "of": total}
+    models = {name: manifest.memory["models_bytes"] for name, manifest in found.items()}
+    assert models["all"] - models["norm"] == 4 * (total - 32)
+
+
+@pytest.mark.parametrize(
+    ("trainable", "message"),
+    [
+        (
+            "norm",
+            (
+                "Wanted normalisation layers with weights, for trainable='norm'. Got a model "
+                "without any. Choose 'all' or 'last-layers' or 'adapter'."
+            ),
+        ),
+        (
+            "adapter",
+            (
+                "Wanted a linear layer besides the output, called as a module and not tied, for "
+                "trainable='adapter'. Got a model without any. Choose 'all' or 'last-layers' or "
+                "'norm'."
+            ),
+        ),
+    ],
+)
+def test_what_the_model_does_not_have_is_refused_by_name(trainable, message, digits):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10)).eval()
+    with pytest.raises(InputError) as error:
+        jit(model, digits, trainable=trainable)
+    assert str(error.value) == message
+
+
+def test_torchs_own_encoder_layer_is_left_alone_by_the_adapter(digits):
+    """Fused, it would answer without the adapter."""
+    model = encoder()
+    assert moved(model, jit(model, digits, trainable="adapter").model) == {"2.weight"}
