@@ -23,7 +23,7 @@ from efface.ranking.curvature import (
 from efface.ranking.ranking import groups
 from efface.ranking.run import Run, Settings
 from efface.ranking.storage import FolderStore, MemorySource
-from efface.types import Records
+from efface.types import Records, Split
 
 SIGMA = 0.3
 

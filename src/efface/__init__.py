@@ -1,12 +1,12 @@
 """Machine unlearning for PyTorch: a model that forgets records, and a report of how far it did.
 
-Every public name stands here and is loaded when it is first used: ``efface --help`` loads no torch.
+Every public name stands here; what needs torch is loaded when it is first used.
 """
 
 import importlib
 import typing
 
-if typing.TYPE_CHECKING:
+if typing.TYPE_CHECKING:  # what editors and type checkers see of the names below
     from efface.errors import (
         Differs,
         EffaceError,
@@ -29,42 +29,39 @@ if typing.TYPE_CHECKING:
     from efface.ranking.run import inspect
     from efface.report import Evidence
     from efface.terminal import show_progress
+    from efface.testing import check_method
     from efface.types import Records, Split, Task
     from efface.unlearn import Result, forget, score
 
 __version__ = "0.1.0"
 
-_NAMES = {
-    "efface.errors": (
-        "Differs EffaceError Hazard InputError MissingExtra NotMet OutputError UnknownRecords "
-        "UnsafeFile"
-    ),
-    "efface.hazards": "doctor",
-    "efface.io.data": "load_data read_ids",
-    "efface.io.features": "FeatureSpec",
-    "efface.io.models": "load_model",
-    "efface.io.images": "Preprocessing",
-    "efface.manifest": "Manifest",
-    "efface.methods": "METHODS register_method",
-    "efface.ranking.ranking": "Ranking",
-    "efface.ranking.run": "inspect",
-    "efface.report": "Evidence",
-    "efface.terminal": "show_progress",
-    "efface.types": "Records Split Task",
-    "efface.unlearn": "Result forget score",
+_LAZY = {
+    "errors": "Differs EffaceError Hazard InputError MissingExtra NotMet OutputError "
+    "UnknownRecords UnsafeFile",
+    "hazards": "doctor",
+    "io.data": "load_data read_ids",
+    "io.features": "FeatureSpec",
+    "io.models": "load_model",
+    "io.images": "Preprocessing",
+    "manifest": "Manifest",
+    "methods": "METHODS register_method",
+    "ranking.ranking": "Ranking",
+    "ranking.run": "inspect",
+    "report": "Evidence",
+    "terminal": "show_progress",
+    "testing": "check_method",
+    "types": "Records Split Task",
+    "unlearn": "Result forget score",
 }
-_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
+_HOMES = {name: home for home, names in _LAZY.items() for name in names.split()}
 
-__all__ = [  # noqa: PLE0604  # a table of names, of which a test proves that all can be imported
-    "__version__",
-    *_HOMES,
-]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> typing.Any:
-    """A public name, imported on first use (PEP 562)."""
+    """A public name, imported on first use (PEP 562): ``efface --help`` loads no torch."""
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return getattr(importlib.import_module(f"efface.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'efface' has no attribute {name!r}")
 
 
