@@ -14,7 +14,7 @@ from efface.io.data import read_record_weights
 from efface.methods import METHODS
 from efface.prepare import choose_method, select_records
 from efface.ranking.content import noise_stability
-from efface.testing.case import fresh_of, recipe
+from efface.testing import fresh_from, train_recipe
 
 WRONG = (
     "auto chose jit: the labels are flagged as wrong, and of 24 such records, each alone, jit left "
@@ -101,10 +101,10 @@ def test_a_request_runs_what_was_chosen_and_its_report_says_why(tiny_net, digits
 def test_with_the_recipe_given_the_request_trains_again(tiny_net, digits):
     def train(model, records, seed):
         for _ in range(4):
-            model = recipe(model, records, seed)
+            model = train_recipe(model, records, seed)
         return model
 
-    given = {"fresh": fresh_of(tiny_net), "train": train, "retain": digits.take(range(20, 300))}
+    given = {"fresh": fresh_from(tiny_net), "train": train, "retain": digits.take(range(20, 300))}
     result = forget(tiny_net, Split(digits.take(range(5)), **given), method="auto")
     assert (result.manifest.method, result.findings[0].text) == ("retrain", EXACT)
     assert result.manifest.passes["backward"] > 280

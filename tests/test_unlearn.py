@@ -18,7 +18,7 @@ from efface.manifest import SCHEMA, state_digest
 from efface.methods import METHODS, Method
 from efface.methods._base import _EXACT
 from efface.report import collect
-from efface.testing.case import fresh_of
+from efface.testing import fresh_from
 from efface.types import Action, split_holdout
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -408,7 +408,7 @@ def test_retrain_in_python_is_judged_without_a_trust_region(tiny_net, digits):
         return model
 
     going, holdout, _ = parts(digits)
-    recipe = {"fresh": fresh_of(tiny_net), "train": train}
+    recipe = {"fresh": fresh_from(tiny_net), "train": train}
     split = Split(going.take(range(5)), holdout, digits.take(range(20, 60)), **recipe)
     result = forget(tiny_net, split, method="retrain")
     assert result.manifest.outcome == "done"
