@@ -94,11 +94,7 @@ FORMS = {
             "clamped_as_pixels",
             "inputs clamped to 0..1 although normalised (the step shrinks with the range)",
         ),
-        Form(
-            "clamped_as_pixels",
-            "both",
-            {"reinforce_unflipped": True},
-        ),
+        Form("clamped_as_pixels", "both", {"reinforce_unflipped": True}),
     ),
 }
 

@@ -44,12 +44,7 @@ FIXED = {
 """Short runs, ended by nothing but their steps: the rate alone goes from harmless to ruinous."""
 
 
-MILD = {
-    "jit": (1.7e-3,),
-    "neighbourhood": (2.2e-2,),
-    "ascent": (2e-3,),
-    "relabel": (1.7e-3,),
-}
+MILD = {"jit": (1.7e-3,), "neighbourhood": (2.2e-2,), "ascent": (2e-3,), "relabel": (1.7e-3,)}
 """Between the two lowest rates: on scored nets two thirds of the other runs are ruinous."""
 
 MILD_NOISE = (0.03, 0.07, 0.12)

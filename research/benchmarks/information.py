@@ -66,10 +66,7 @@ def columns(model: nn.Module, records: Records) -> Iterator[tuple[str, np.ndarra
     yield "margin", -measured.margin
     yield "loss", measured.loss
     yield "entropy", measured.entropy
-    points = {
-        "features": embed(model, records).x.numpy(),
-        "inputs": records.x.flatten(1).numpy(),
-    }
+    points = {"features": embed(model, records).x.numpy(), "inputs": records.x.flatten(1).numpy()}
     for where, rows in points.items():
         for neighbours in (10, NEIGHBOURS, 50):
             balls = nearest(rows, neighbours=neighbours)
@@ -134,10 +131,7 @@ def truths(store: str, name: str) -> dict[str, np.ndarray]:
     records, member, odds = halves(store, name, count)
     log_p = -np.logaddexp(0, -odds)
     margins = np.stack([r.arrays["train.margin"] for r in records])
-    gain, memory = (
-        information_gain(log_p, member),
-        memorisation(correct_from(margins), member),
-    )
+    gain, memory = (information_gain(log_p, member), memorisation(correct_from(margins), member))
     answers = answers_of(store, name, count)
     parts = {
         f"gain {place}": information_gain(log_p[rows], member[rows]).value

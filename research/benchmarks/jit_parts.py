@@ -23,13 +23,7 @@ from torch.func import functional_call, jvp
 
 from efface.grid import read, run
 from efface.methods._perturb import add_noise
-from efface.methods._unseen import (
-    Mask,
-    label_mask,
-    lower_logits,
-    search_sigma,
-    unseen_accuracy,
-)
+from efface.methods._unseen import Mask, label_mask, lower_logits, search_sigma, unseen_accuracy
 from efface.methods.jit import (
     REGULARISER_DRAWS,
     Controller,

@@ -74,10 +74,7 @@ def as_records(store: str) -> dict[str, Any]:
         found["retrained"].append(
             {"id": record.folder.name, "number": place, **_all(record.arrays, others)}
         )
-    return {
-        "request": scored("random").name,
-        **found,
-    }
+    return {"request": scored("random").name, **found}
 
 
 def _all(ours: dict[str, np.ndarray], others: list[dict[str, np.ndarray]]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from research.tables import RESULTS, write_record
 
 FIRST, TARGETS, PIPELINES = 8_000, 400, 32
 ATTACKED: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in ("retrain", "finetune", "jit", "mu_mis", "scrub")},
+    **{name: (name, {}) for name in ("retrain", "finetune", "jit", "mu_mis", "scrub")}
 }
 
 PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
@@ -93,12 +93,7 @@ def as_records(store: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "ids": [cell.id for cell in cells_of(name)],
             "columns": [_columns(name, place, record) for place, record in enumerate(records)],
         }
-    about = {
-        "records": FIRST,
-        "pipelines": PIPELINES,
-        "targets": targets(),
-        "methods": methods,
-    }
+    about = {"records": FIRST, "pipelines": PIPELINES, "targets": targets(), "methods": methods}
     return about, arrays
 
 

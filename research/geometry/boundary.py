@@ -23,15 +23,7 @@ from research.geometry.areas import accuracy, area, middle, shift
 from research.geometry.boundary_figures import areas_figure, panels
 from research.geometry.boundary_table import table
 from research.geometry.claims import claims
-from research.geometry.contenders import (
-    GREEDY,
-    TOY,
-    Contender,
-    contenders,
-    flips,
-    run,
-    searched,
-)
+from research.geometry.contenders import GREEDY, TOY, Contender, contenders, flips, run, searched
 from research.geometry.experiment import Counting, save
 
 SIDE = 151

@@ -27,11 +27,7 @@ Window = tuple[Sequence[float], Sequence[float]]
 """Least and greatest x of a map."""
 
 STYLES = {"gradient": "solid", "hessian": "dashed", "kappa": "dotted"}
-LABELS = {
-    "gradient": r"$\|\nabla g\|$",
-    "hessian": r"$\|\nabla^2 g\|_F$",
-    "kappa": r"$\kappa$",
-}
+LABELS = {"gradient": r"$\|\nabla g\|$", "hessian": r"$\|\nabla^2 g\|_F$", "kappa": r"$\kappa$"}
 
 
 def map_figure(
@@ -64,10 +60,7 @@ def map_figure(
 
 
 def _map(
-    axes: Axes,
-    values: Float[np.ndarray, " n"],
-    sure: Float[np.ndarray, " n"],
-    window: Window,
+    axes: Axes, values: Float[np.ndarray, " n"], sure: Float[np.ndarray, " n"], window: Window
 ) -> AxesImage:
     across, up, shown = coordinates(values, *window)
     box = (across[0], across[-1], up[0], up[-1])

@@ -62,12 +62,7 @@ def one_step(seed: int) -> Step:
     (before,) = trained([untrained(seed)], records, kept=everything)
     forget, _ = parted(records, "boundary")
     after = jit_paper(
-        before,
-        Split(forget),
-        sigma=SIGMA,
-        perturbations=COPIES,
-        learning_rate=RATE,
-        seed=seed,
+        before, Split(forget), sigma=SIGMA, perturbations=COPIES, learning_rate=RATE, seed=seed
     )
     noise = SIGMA * normals(forget.ids, (COPIES, 2), seed=seed, step=0)[0]
     return Step(records, forget.x[0], forget.x[0] + noise, before, after)

@@ -48,8 +48,7 @@ def test_the_plane_has_the_whole_hessian_of_torch(of):
 
 
 @pytest.mark.parametrize(
-    ("name", "of"),
-    [("probability", probability), ("log-probability of class 1", log_probability)],
+    ("name", "of"), [("probability", probability), ("log-probability of class 1", log_probability)]
 )
 def test_over_a_line_the_plane_is_the_sigmoid_in_closed_form(name, of):
     """Log-odds w·x: slopes grow with ‖w‖, bends with its square, κ with ‖w‖."""
