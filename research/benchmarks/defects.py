@@ -14,10 +14,8 @@ from torch import nn
 
 from efface.grid import Job, run
 from efface.methods.boundary_shrink import boundary_shrink
-from efface.metrics.gap import gap
 from efface.types import Callback, Split
-from research.benchmarks.every_method import columns_of, read, scored
-from research.jobs import unlearning
+from research.benchmarks.every_method import read, scored
 from research.tables import write_record
 
 
@@ -43,20 +41,11 @@ class Form:
     @property
     def job(self) -> Job:
         """On the class request, without a guard."""
-        request = scored("class")
         own = globals().get(self.method)
-        return unlearning(
-            request.base,
-            self.method
-            if own is None or own is boundary_shrink
-            else f"research.benchmarks.defects:{self.method}",
-            forget=request.forget,
-            forget_classes=request.forget_classes,
-            retain=self.retain,
-            guard=False,
-            seed=request.seed,
-            **self.settings,
-        )
+        named = own is None or own is boundary_shrink
+        method = self.method if named else f"research.benchmarks.defects:{self.method}"
+        how = {"retain": self.retain, "guard": False, **self.settings}
+        return scored("class").unlearned(method, **how)
 
 
 FORMS = {
@@ -101,21 +90,11 @@ FORMS = {
 
 def scores(form: Form, store: str) -> dict[str, Any]:
     """Columns, gap, and what the method says that it found."""
-    record = read(store, form.job)
-    found = record.statistics
-    target = columns_of(read(store, scored("class").retrained).statistics, forget_classes=True)
-    columns = columns_of(found, forget_classes=True)
-    whole = found["finite"] and None not in columns.values()
-    return {
-        "said": form.said,
-        "method": form.method,
-        "settings": form.settings,
-        "id": form.job.id,
-        "columns": columns,
-        "gap": gap(columns, target) if whole else None,
-        "known": found["accuracy"]["forget"],
-        "calibration": found["calibration"],
-    }
+    found = read(store, form.job).statistics
+    known, calibration = found["accuracy"]["forget"], found["calibration"]
+    about = {"said": form.said, "method": form.method, "settings": form.settings}
+    about |= {"id": form.job.id, "known": known, "calibration": calibration}
+    return {**about, **scored("class").scores(form.job, store)}
 
 
 def page(record: dict[str, Any]) -> str:
@@ -156,7 +135,7 @@ def page(record: dict[str, Any]) -> str:
 def main(store: str) -> None:
     """Make the cells, the record and the page."""
     run([form.job for forms in FORMS.values() for form in forms], store, processes=1)
-    target = columns_of(read(store, scored("class").retrained).statistics, forget_classes=True)
+    target = scored("class").reference(store)
     forms = {name: [scores(form, store) for form in some] for name, some in FORMS.items()}
     write_record("defects", "defects STORE", {"retrained": target, "forms": forms})
 

@@ -20,11 +20,7 @@ from typing import Any
 
 from efface.grid import Job, is_done, read, run
 from efface.methods import METHODS
-from efface.metrics.gap import gap
 from research.benchmarks.jit_requests import FIRST, TASKS, Request, requests
-from research.benchmarks.jit_tables import untouched
-from research.jobs import unlearning
-from research.reduce import columns_of
 from research.tables import write_record
 
 PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
@@ -63,17 +59,9 @@ class Row:
     @property
     def job(self) -> Job:
         """The method sees of the split what it says that it sees, and no guard stands over it."""
-        return unlearning(
-            self.request.base,
-            self.method,
-            forget=self.request.forget,
-            forget_classes=self.request.forget_classes,
-            holdout="holdout" in METHODS[self.method].reads,
-            retain="retain" in METHODS[self.method].reads,
-            guard=False,
-            seed=self.request.seed,
-            **self.settings,
-        )
+        reads = METHODS[self.method].reads
+        seen = {part: part in reads for part in ("holdout", "retain")}
+        return self.request.unlearned(self.method, **seen, guard=False, **self.settings)
 
 
 def applicable(task: str) -> list[str]:
@@ -183,26 +171,11 @@ def best(task: str, store: str) -> dict[str, dict[str, Any]]:
 
 
 def scores(row: Row, store: str) -> dict[str, Any]:
-    """Columns, gap to the retrained model, what was lost of D_r, seconds and passes."""
-    forget_classes = bool(row.request.forget_classes)
-    record = read(store, row.job)
-    found = record.statistics
-    target = columns_of(
-        read(store, row.request.retrained).statistics, forget_classes=forget_classes
-    )
-    columns = columns_of(found, forget_classes=forget_classes)
-    whole = found["finite"] and None not in columns.values()
-    before = untouched(row.request, store)
-    return {
-        "columns": columns,
-        "accuracy": found["accuracy"],
-        "finite": whole,
-        "gap": gap(columns, target) if whole else None,
-        "lost": before["retain"] - columns["retain"] if whole else None,
-        "seconds": found["seconds"]["method"],
-        "passes": found["passes"],
-        "calibration": found["calibration"],
-    }
+    """The columns and what they come to, and what the method said and took."""
+    found = read(store, row.job).statistics
+    facts = {name: found[name] for name in ("accuracy", "passes", "calibration")}
+    seconds = found["seconds"]["method"]
+    return {**row.request.scores(row.job, store), **facts, "seconds": seconds}
 
 
 def rows(store: str) -> list[Row]:
@@ -217,25 +190,16 @@ def as_records(store: str) -> dict[str, Any]:
     """What the table is built from: no weights, no margins, no pixels."""
     models = [
         {
-            "task": task,
-            "request": scored(task).name,
-            "base": scored(task).base.id,
-            "retrained": scored(task).retrained.id,
-            "untouched": untouched(scored(task), store),
-            "target": read(store, scored(task).retrained).statistics,
+            **{"task": r.task, "request": r.name, "base": r.base.id, "retrained": r.retrained.id},
+            **{"untouched": r.untouched(store), "target": read(store, r.retrained).statistics},
         }
-        for task in TASKS
+        for r in map(scored, TASKS)
     ]
     cells = [
         {
-            "table": row.table,
-            "task": row.request.task,
-            "request": row.request.name,
-            "seed": row.request.seed,
-            "method": row.method,
-            "settings": row.settings,
-            "id": row.job.id,
-            **scores(row, store),
+            **{"table": row.table, "task": row.request.task, "request": row.request.name},
+            **{"seed": row.request.seed, "method": row.method, "settings": row.settings},
+            **{"id": row.job.id, **scores(row, store)},
         }
         for row in rows(store)
     ]

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from efface.grid import Job, run
+from efface.grid import Job, read, run
 from efface.io.data import load_data
-from research.jobs import training
+from efface.metrics.gap import gap
+from research.jobs import training, unlearning
+from research.reduce import columns_of, rows_by, statistics_of
 
 FIRST, SEEDS, RETRAINED_SEED = 10_000, (0, 1, 2), 100
 CLASSES, TUNING_CLASS = {"airplane": 0, "dog": 5, "frog": 6}, {"cat": 3}
@@ -36,6 +38,35 @@ class Request:
     retrained: Job
     forget: dict[str, Any]
     forget_classes: tuple[int, ...]
+
+    def unlearned(self, method: str, **how: Any) -> Job:
+        """The job in which a method unlearns this request; ``how``: as ``unlearning`` takes it."""
+        what = {"forget": self.forget, "forget_classes": self.forget_classes, "seed": self.seed}
+        return unlearning(self.base, method, **{**what, **how})
+
+    def reference(self, store: str) -> dict[str, float]:
+        """The retrained model's columns."""
+        found = read(store, self.retrained).statistics
+        return columns_of(found, forget_classes=bool(self.forget_classes))
+
+    def untouched(self, store: str) -> dict[str, float]:
+        """The base model's columns for this request."""
+        arrays = read(store, self.base).arrays
+        rows = rows_by(self.forget, arrays["train.y"])
+        found = statistics_of(arrays, forget=rows, forget_classes=self.forget_classes)
+        return columns_of(found, forget_classes=bool(self.forget_classes))
+
+    def scores(self, job: Job, store: str) -> dict[str, Any]:
+        """Columns, gap to the retrained model, what was lost of D_r; None where not finite."""
+        found = read(store, job).statistics
+        columns = columns_of(found, forget_classes=bool(self.forget_classes))
+        finite = found["finite"] and None not in columns.values()
+        return {
+            "columns": columns,
+            "finite": finite,
+            "gap": gap(columns, self.reference(store)) if finite else None,
+            "lost": self.untouched(store)["retain"] - columns["retain"] if finite else None,
+        }
 
 
 def requests(

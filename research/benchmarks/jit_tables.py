@@ -9,17 +9,12 @@ least gap at a loss of at most one point on a request that nothing here is score
 """
 
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from efface.grid import Job, is_done, read, run
-from efface.manifest import versions
-from efface.metrics.gap import gap
 from research.benchmarks.jit_requests import TASKS, Request, requests
-from research.jobs import unlearning
-from research.reduce import columns_of, rows_by, statistics_of
 from research.tables import write_record
 
 SCALES = tuple(10.0 ** (power / 4) for power in (-6, -3, 0, 3, 6))
@@ -49,16 +44,8 @@ class Entry:
     @property
     def job(self) -> Job:
         """A holdout is at hand for who reads it: the guard, and jit for the expected accuracy."""
-        return unlearning(
-            self.request.base,
-            self.variant,
-            forget=self.request.forget,
-            forget_classes=self.request.forget_classes,
-            holdout=True,
-            guard=self.guard,
-            seed=self.request.seed,
-            **self.settings,
-        )
+        how = {"holdout": True, "guard": self.guard, **self.settings}
+        return self.request.unlearned(self.variant, **how)
 
 
 def tuning(task: str) -> list[Entry]:
@@ -119,32 +106,15 @@ def best(task: str, store: str) -> dict[str, dict[str, Any]]:
 
 
 def scores(entry: Entry, store: str) -> dict[str, Any]:
-    """Columns, gap to the retrained model, what was lost of D_r; of nothing done too."""
-    request, forget_classes = entry.request, bool(entry.request.forget_classes)
-    record = read(store, entry.job)
-    found = record.statistics
-    target = columns_of(read(store, request.retrained).statistics, forget_classes=forget_classes)
-    before = untouched(request, store)
-    columns = columns_of(found, forget_classes=forget_classes)
-    whole = found["finite"] and None not in columns.values()
+    """The columns and what they come to, and what the method said and took."""
+    result = read(store, entry.job)
+    kept = ("outcome", "calibration", "seconds")
+    facts = {name: result.statistics[name] for name in kept}
     return {
-        "columns": columns,
-        "finite": whole,
-        "gap": gap(columns, target) if whole else None,
-        "lost": before["retain"] - columns["retain"] if whole else None,
-        "outcome": found["outcome"],
-        "calibration": found["calibration"],
-        "seconds": found["seconds"],
-        "cpu_seconds": record.facts["cpu_seconds"],
+        **entry.request.scores(entry.job, store),
+        **facts,
+        "cpu_seconds": result.facts["cpu_seconds"],
     }
-
-
-def untouched(request: Request, store: str) -> dict[str, float]:
-    """The base model's columns for this request."""
-    margins = read(store, request.base).arrays
-    rows = rows_by(request.forget, margins["train.y"])
-    found = statistics_of(margins, forget=rows, forget_classes=request.forget_classes)
-    return columns_of(found, forget_classes=bool(request.forget_classes))
 
 
 def entries(store: str) -> list[Entry]:
@@ -156,31 +126,25 @@ def entries(store: str) -> list[Entry]:
 
 def as_records(store: str) -> dict[str, Any]:
     """What the tables are built from: no weights, no margins, no pixels."""
-    asked = [(task, request) for task in TASKS for request in requests(task)]
-    asked += [(task, request) for task in TASKS for request in requests(task, tuning=True)]
+    every = [r for task in TASKS for r in requests(task)]
+    every += [r for task in TASKS for r in requests(task, tuning=True)]
     models = [
         {
-            "task": task, "request": r.name, "seed": r.seed,
-            "base": r.base.id, "retrained": r.retrained.id, "untouched": untouched(r, store),
-            "target": columns_of(read(store, r.retrained).statistics, forget_classes=bool(r.forget_classes)),
+            **{"task": r.task, "request": r.name, "seed": r.seed, "base": r.base.id},
+            **{"retrained": r.retrained.id, "untouched": r.untouched(store)},
+            "target": r.reference(store),
         }
-        for task, r in asked
-    ]  # fmt: skip
+        for r in every
+    ]
     cells = [
         {
-            "table": e.table, "task": e.request.task, "request": e.request.name,
-            "seed": e.request.seed, "variant": e.variant, "settings": e.settings,
-            "guard": e.guard, "scales": e.scales, "id": e.cell.id, **scores(e, store),
+            **{"table": e.table, "task": e.request.task, "request": e.request.name},
+            **{"seed": e.request.seed, "variant": e.variant, "settings": e.settings},
+            **{"guard": e.guard, "scales": e.scales, "id": e.job.id, **scores(e, store)},
         }
         for e in entries(store)
-    ]  # fmt: skip
-    return {
-        "command": "python -m research.benchmarks.jit_tables STORE quality, grid and records",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
-        "models": models,
-        "cells": cells,
-    }
+    ]
+    return {"models": models, "cells": cells}
 
 
 def main(store: str, what: str) -> None:

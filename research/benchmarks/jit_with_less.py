@@ -12,12 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from efface.grid import Job, read, run
+from efface.grid import read, run
 from efface.metrics.gap import gap
-from research.benchmarks.jit_requests import Request, requests
-from research.benchmarks.jit_tables import untouched
-from research.jobs import unlearning
-from research.reduce import columns_of
+from research.benchmarks.jit_requests import requests
 from research.tables import write_record
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -27,32 +24,20 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def cell(request: Request, way: str) -> Job:
-    """One request, one way."""
-    classes, seed = request.forget_classes, request.seed
-    where = {"forget": request.forget, "forget_classes": classes, "seed": seed}
-    return unlearning(request.base, "jit", **where, **WAYS[way])
-
-
 def rows(store: str) -> list[dict[str, Any]]:
     """One row a request and way, nothing done first."""
     found = []
     for request in requests("class"):
-        target = columns_of(read(store, request.retrained).statistics, forget_classes=True)
-        before = untouched(request, store)
+        target, before = request.reference(store), request.untouched(store)
         where = {"request": request.name, "seed": request.seed, "target": target}
-        found.append({**where, "way": "nothing done", "columns": before,
-                      "gap": gap(before, target), "lost": 0.0})  # fmt: skip
-        for way in WAYS:
-            one = cell(request, way)
-            statistics = read(store, one).statistics
-            columns = columns_of(statistics, forget_classes=True)
-            found.append({
-                **where, "way": way, "id": one.id, "columns": columns,
-                "gap": gap(columns, target), "lost": before["retain"] - columns["retain"],
-                "outcome": statistics["outcome"], "seconds": statistics["seconds"]["method"],
-                "moving": statistics["trainable"],
-            })  # fmt: skip
+        nothing = {"columns": before, "gap": gap(before, target), "lost": 0.0}
+        found.append({**where, "way": "nothing done", **nothing})
+        for way, how in WAYS.items():
+            job = request.unlearned("jit", **how)
+            facts = read(store, job).statistics
+            took = {"outcome": facts["outcome"], "seconds": facts["seconds"]["method"]}
+            took |= {"id": job.id, "moving": facts["trainable"]}
+            found.append({**where, "way": way, **took, **request.scores(job, store)})
     return found
 
 
@@ -91,7 +76,7 @@ def _spread(values: list[float]) -> str:
 
 def main(store: str) -> None:
     """Make the cells, record, tabulate."""
-    run([cell(request, way) for request in requests("class") for way in WAYS], store)
+    run([r.unlearned("jit", **how) for r in requests("class") for how in WAYS.values()], store)
     write_record("jit_with_less", "jit_with_less STORE", {"rows": rows(store)})
 
 

@@ -55,9 +55,7 @@ def orders_of(store: str, request: Request) -> dict[str, list[int]]:
 def cell_of(request: Request, rows: list[int], share: float) -> Job:
     """The method on the first so many rows of an order."""
     chosen = sorted(rows[: round(share * len(rows))])
-    return unlearning(
-        request.base, METHOD, forget={"rows": chosen}, holdout=True, guard=False, seed=request.seed
-    )
+    return request.unlearned(METHOD, forget={"rows": chosen}, holdout=True, guard=False)
 
 
 def _orders() -> list[dict[str, list[int]]]:

@@ -263,13 +263,15 @@ def run(
     rows, began = plan(jobs, store, retry=retry), time.perf_counter()
     estimate = estimate_seconds(rows, store, processes)
     counts = Counter(row.state for row in rows.values())
-    facts = {**counts, "processes": processes, "estimated_seconds": estimate}
-    terminal.event("plan", style=None, **facts)
-    attempt = joblib.delayed(
-        partial(_attempt, store=store, retry=retry, nice=nice, pid=os.getpid())
-    )
+    facts = {"processes": processes, "estimated_seconds": estimate}
+    terminal.event("plan", style=None, **counts, **facts)
+    attempt = joblib.delayed(partial(_attempt, store=store, retry=retry))
+    pool = {"backend": backend}
+    if backend == "loky":
+        pool |= {"inner_max_num_threads": 1, "initializer": _start_worker}
+        pool["initargs"] = (nice, os.getpid())
     with terminal.show_count("jobs", counts["missing"]) as shown:
-        for row in _rows_as_they_end(rows, store, attempt, processes, backend):
+        for row in _rows_as_they_end(rows, store, partial(_attempts, attempt, processes, pool)):
             rows[row.job.id] = row
             facts = {"id": row.job.id, "seconds": row.seconds, "error": row.error}
             shown(row.job.kind, state=row.state, **facts)
@@ -280,13 +282,13 @@ def run(
             facts = {"id": identity, "kind": row.job.kind, "error": rows[identity].error}
             terminal.event(rows[identity].state, style="red", **facts)
     counts, seconds = Counter(row.state for row in rows.values()), time.perf_counter() - began
-    facts = {**counts, "seconds": round(seconds, 1), "estimated_seconds": estimate}
-    terminal.event("ran", style=None, **facts)
+    facts = {"seconds": round(seconds, 1), "estimated_seconds": estimate}
+    terminal.event("ran", style=None, **counts, **facts)
     return rows
 
 
 def _rows_as_they_end(
-    rows: Mapping[str, Row], store: Path, attempt: Callable[..., Any], processes: int, backend: str
+    rows: Mapping[str, Row], store: Path, attempts: Callable[[list[Job]], Iterator[Row]]
 ) -> Iterator[Row]:
     """Keep the workers busy until nothing is left that can be made; ``run`` keeps ``rows`` current.
 
@@ -302,7 +304,7 @@ def _rows_as_they_end(
     while ready := [row.job for row in rows.values() if is_ready(row)]:
         batch = [job for job in ready if not deaths[job.id]] or ready[:1]
         try:
-            for row in _attempts(map(attempt, batch), processes, backend):
+            for row in attempts(batch):
                 if row.state == "elsewhere":
                     time.sleep(POLL_SECONDS)
                 else:
@@ -310,22 +312,25 @@ def _rows_as_they_end(
         except BrokenProcessPool:
             # The claim of a dead worker is free, but its file is left.
             left = [j for j in batch if is_ready(rows[j.id]) and (store / f".{j.id}.lock").exists()]
-            deaths.update(job.id for job in left)
+            deaths.update([job.id for job in left] or ["no job"])
+            if deaths["no job"] == MAX_DEATHS:  # the workers cannot even start
+                raise
             for job in left:
                 if deaths[job.id] == MAX_DEATHS:
                     yield _write_failure(store, job, f"its worker died {MAX_DEATHS} times")
 
 
-def _attempts(calls: Iterable[Any], processes: int, backend: str) -> Iterator[Row]:
-    loky = backend == "loky"
+def _attempts(
+    attempt: Callable[..., Any], processes: int, pool: dict[str, Any], jobs: list[Job]
+) -> Iterator[Row]:
     try:
-        with joblib.parallel_config(backend, **({"inner_max_num_threads": 1} if loky else {})):
+        with joblib.parallel_config(**pool):
             # With one job at a time joblib would make it in this process, which must not die with
             # it: so there are two workers, of which pre_dispatch keeps one busy.
             how = {"pre_dispatch": processes, "batch_size": 1, "return_as": "generator_unordered"}
-            yield from joblib.Parallel(n_jobs=max(processes, 2), **how)(calls)
+            yield from joblib.Parallel(n_jobs=max(processes, 2), **how)(map(attempt, jobs))
     finally:
-        if loky:
+        if pool["backend"] == "loky":
             # joblib keeps its workers, and they keep what they imported: the next jobs may have
             # been described with other source files.
             get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
@@ -334,10 +339,8 @@ def _attempts(calls: Iterable[Any], processes: int, backend: str) -> Iterator[Ro
 # ---------------------------------------------------------------- in a worker
 
 
-def _attempt(job: Job, *, store: Path, retry: bool, nice: int, pid: int) -> Row:
+def _attempt(job: Job, *, store: Path, retry: bool) -> Row:
     """Make one job unless it is there, has failed, or is claimed (``elsewhere``)."""
-    if os.getpid() != pid:
-        _prepare_worker(nice)
     try:
         with claim(store / job.id):
             try:
@@ -349,22 +352,20 @@ def _attempt(job: Job, *, store: Path, retry: bool, nice: int, pid: int) -> Row:
         return Row(job, "done" if is_done(store, job.id) else "elsewhere")
 
 
-@lru_cache(maxsize=1)
-def _prepare_worker(nice: int) -> None:
-    """Once a process: stand back, and end when the runner has ended, however that came about.
+def _start_worker(nice: int, runner: int) -> None:
+    """Stand back, and end when the runner has ended, however that came about.
 
     An orphan would hold the claim of its job, for hours perhaps, against the next runner.
     """
     if hasattr(os, "nice"):
         os.nice(nice)
-    parent = os.getppid()
 
-    def end_with_parent() -> None:
-        while os.getppid() == parent:
+    def end_with_runner() -> None:
+        while os.getppid() == runner:
             time.sleep(POLL_SECONDS)
         os._exit(1)
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_runner, daemon=True).start()
 
 
 def _make(job: Job, store: Path) -> float:
