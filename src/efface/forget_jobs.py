@@ -58,13 +58,13 @@ def forget_checkpoint(settings: dict[str, Any], needs: object, shared: Path) -> 
         for n, p in paths.items()
         if p and n != "model"
     }
-    rows = [parts["data"].ids.index(identity) for identity in settings["ids"]]
-    split = Split(parts.pop("data").take(rows), **parts)
+    data = parts["data"]
+    rows = [data.ids.index(identity) for identity in settings["ids"]]
+    split = Split(data.take(rows), parts.get("holdout"), parts.get("retain"))
     try:
         result = forget(loaded.model, split, stored=loaded.stored, **settings["request"])
     except NotMet as error:
         result = error.result
     weights = result.model.state_dict() if settings["keep_weights"] else None
-    return Outcome(
-        {"manifest": result.manifest.to_json(), "report": result.report.to_json()}, {}, weights
-    )
+    report = result.report.to_json() if result.report else None
+    return Outcome({"manifest": result.manifest.to_json(), "report": report}, weights=weights)

@@ -266,7 +266,7 @@ def run(
     facts = {"processes": processes, "estimated_seconds": estimate}
     terminal.event("plan", style=None, **counts, **facts)
     attempt = joblib.delayed(partial(_attempt, store=store, retry=retry))
-    pool = {"backend": backend}
+    pool: dict[str, Any] = {"backend": backend}
     if backend == "loky":
         pool |= {"inner_max_num_threads": 1, "initializer": _start_worker}
         pool["initargs"] = (nice, os.getpid())
@@ -296,12 +296,7 @@ def _rows_as_they_end(
     run alone from then on, so that a second death is counted against the job that caused it.
     """
     deaths: Counter[str] = Counter()
-
-    def is_ready(row: Row) -> bool:
-        needs = {rows[need.id].state for need in row.job.needs.values()}
-        return row.state == "missing" and needs <= {"done", "made"}
-
-    while ready := [row.job for row in rows.values() if is_ready(row)]:
+    while ready := [row.job for row in rows.values() if _is_ready(row, rows)]:
         batch = [job for job in ready if not deaths[job.id]] or ready[:1]
         try:
             for row in attempts(batch):
@@ -311,13 +306,19 @@ def _rows_as_they_end(
                     yield row
         except BrokenProcessPool:
             # The claim of a dead worker is free, but its file is left.
-            left = [j for j in batch if is_ready(rows[j.id]) and (store / f".{j.id}.lock").exists()]
+            locks = {job.id: store / f".{job.id}.lock" for job in batch}
+            left = [j for j in batch if _is_ready(rows[j.id], rows) and locks[j.id].exists()]
             deaths.update([job.id for job in left] or ["no job"])
             if deaths["no job"] == MAX_DEATHS:  # the workers cannot even start
                 raise
             for job in left:
                 if deaths[job.id] == MAX_DEATHS:
                     yield _write_failure(store, job, f"its worker died {MAX_DEATHS} times")
+
+
+def _is_ready(row: Row, rows: Mapping[str, Row]) -> bool:
+    needs = {rows[need.id].state for need in row.job.needs.values()}
+    return row.state == "missing" and needs <= {"done", "made"}
 
 
 def _attempts(
