@@ -20,7 +20,6 @@ from efface.ranking.curvature import (
     piecewise_linear_curvature,
     probability,
 )
-from efface.ranking.ranking import groups
 from efface.ranking.run import Run, Settings
 from efface.ranking.storage import FolderStore, MemorySource
 from efface.types import Records, Split
@@ -75,7 +74,6 @@ def test_rank_goes_by_content_then_margin_then_place(found):
 
 def test_groups_and_thresholds_are_counted_by_hand(found):
     """High is below τ; at τ and above a record is low."""
-    assert groups(np.array([0.5, 0.75, 1.0]), 0.75).tolist() == ["high", "low", "low"]
     assert found["group"].tolist() == ["high" if a < 0.9 else "low" for a in found.content]
     assert [one.tau for one in found.thresholds()] == [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
     for one in found.thresholds():

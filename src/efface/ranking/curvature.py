@@ -247,11 +247,8 @@ def gradient_and_hessian(
     teacher: nn.Module, batch: Records, of: Scalar
 ) -> tuple[Float[Tensor, " m *features"], Callable[[Tensor], Tensor]]:
     """∇g of each record, and the product of its ∇²g with a vector for each record."""
-
-    def total(x: Tensor) -> Tensor:
-        return of(task_of(batch).outputs(teacher, x), batch.y).sum()
-
-    return derivatives(total, batch.x)
+    task = task_of(batch)
+    return derivatives(lambda x: of(task.outputs(teacher, x), batch.y).sum(), batch.x)
 
 
 def derivatives(
@@ -262,8 +259,8 @@ def derivatives(
     Records do not mix, so the gradient of a sum over them is that of each; a Hessian is symmetric,
     so a product from the left (vjp) is one from the right.
     """
-    gradient, times = torch.func.vjp(torch.func.grad(total), at)
-    return gradient, lambda v: times(v)[0]
+    found = torch.func.vjp(torch.func.grad(total), at)
+    return found[0], lambda v: found[1](v)[0]
 
 
 def in_batches(

@@ -114,17 +114,3 @@ class Ranking:
         text = f"{int(self.high.sum())} of {len(self)} records: content below {self.threshold:g}."
         head = ["id", "label", "prediction", *names]
         return f"<p>{text}</p>" + table(head, self.top(SHOWN, names))
-
-
-def ranks(
-    content: Float[np.ndarray, " n"], margin: Float[np.ndarray, " n"]
-) -> Int64[np.ndarray, " n"]:
-    """1 for the most informative record: by lowest content, then margin, then place."""
-    found = np.empty(len(content), np.int64)
-    found[np.lexsort((margin, content))] = np.arange(1, len(content) + 1)
-    return found
-
-
-def groups(content: Float[np.ndarray, " n"], tau: float) -> np.ndarray:
-    """``high`` where α < τ, else ``low``."""
-    return np.where(content < tau, "high", "low")

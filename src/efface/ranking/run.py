@@ -26,7 +26,7 @@ from efface.metrics.measure import evaluate
 from efface.ranking import content as zero_shot
 from efface.ranking import curvature as curves
 from efface.ranking import neighbours as near
-from efface.ranking.ranking import PRIVACY, Ranking, groups, ranks
+from efface.ranking.ranking import PRIVACY, Ranking
 from efface.ranking.storage import MemorySource, Source, Store, join_embeddings
 from efface.task import predict, task_of
 from efface.types import Records
@@ -193,8 +193,10 @@ class Run:
         columns |= dict(zip(contents, self._join(some, "stability").T, strict=True)) | by_class
         derivatives = ["gradient_norm", *(CURVATURE if settings.curvature else ())]
         columns |= {name: self._join(some, name) for name in derivatives}
-        columns["rank"] = ranks(columns["content"], columns["margin"])
-        columns["group"] = groups(columns["content"], settings.threshold)
+        # Sorted by content, ties by margin, then by place; the inverse of that order ranks.
+        columns["rank"] = np.lexsort((columns["margin"], columns["content"])).argsort() + 1
+        low = zero_shot.is_low(columns["content"], settings.threshold)
+        columns["group"] = np.where(low, "low", "high")
         manifest = {
             **self._provenance(),
             "counts": {"ranked": int(named.sum()), "among": len(rows), "in_the_data": len(ids)},
