@@ -1,8 +1,6 @@
 """Information content: counted by hand, by scikit-learn's classifiers, by a linear model's tail."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from scipy import stats
 from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
 from torch import nn
 
-from efface.errors import InputError
 from efface.metrics.measure import evaluate
 from efface.ranking.content import calibrate_sigma, information_content, is_low, noise_stability
 from efface.ranking.neighbours import nearest, within
@@ -19,9 +16,8 @@ from efface.runtime import PassCounter
 from efface.testing import model_of_kind, records_of_kind
 from efface.types import Records
 from research.gradients import noise_stability_cost
-
-sys.path.insert(0, str(Path(__file__).parent))
-from probe_promises import untouched
+from tests.probe_promises import untouched
+from tests.refusals import refusal
 
 WEIGHTS = torch.tensor([[0.3, -0.2, 0.5], [-0.4, 0.1, 0.2]])
 
@@ -43,17 +39,17 @@ def some(digits):
     return digits.take(range(40))
 
 
-@pytest.mark.parametrize(
-    "balls",
-    [
-        nearest(draw()[0], neighbours=6),
-        within(draw()[0], radius=0.8),
-        nearest(draw()[0], neighbours=6, of=np.array([5, 2, 70])),
-    ],
-    ids=["nearest", "within", "of some"],
-)
-def test_alpha_is_what_a_loop_counts(balls):
-    classes = draw()[1]
+SEARCHES = {
+    "nearest": lambda points: nearest(points, neighbours=6),
+    "within": lambda points: within(points, radius=0.8),
+    "of some": lambda points: nearest(points, neighbours=6, of=np.array([5, 2, 70])),
+}
+
+
+@pytest.mark.parametrize("find", SEARCHES.values(), ids=SEARCHES)
+def test_alpha_is_what_a_loop_counts(find):
+    points, classes = draw()
+    balls = find(points)
     found = information_content(balls, classes)
     assert len(found) == len(balls)
     for place, row in enumerate(balls.of):
@@ -61,19 +57,16 @@ def test_alpha_is_what_a_loop_counts(balls):
         assert found[place] == sum(classes[z] == classes[row] for z in members) / len(members)
 
 
-@pytest.mark.parametrize(
-    ("classifier", "find"),
-    [
-        (KNeighborsClassifier(8), lambda p: nearest(p, neighbours=7)),
-        (RadiusNeighborsClassifier(0.7), lambda p: within(p, radius=0.7)),
-    ],
-)
-def test_alpha_is_the_vote_of_a_classifier_for_the_records_own_class(classifier, find):
+def test_alpha_is_the_vote_of_a_classifier_for_the_records_own_class():
     """scikit-learn's shares of votes among as many neighbours, the record itself among them."""
     points, classes = draw(200)
-    votes = classifier.fit(points, classes).predict_proba(points)
-    found = information_content(find(points), classes)
-    assert found == pytest.approx(votes[np.arange(200), classes])
+    for classifier, balls in (
+        (KNeighborsClassifier(7), nearest(points, neighbours=6)),
+        (RadiusNeighborsClassifier(0.8), within(points, radius=0.8)),
+    ):
+        votes = classifier.fit(points, classes).predict_proba(points)
+        found = information_content(balls, classes)
+        assert found == pytest.approx(votes[np.arange(200), classes])
 
 
 def test_on_a_line_it_is_low_at_the_border_alone():
@@ -121,20 +114,14 @@ def test_low_information_begins_at_tau():
 
 def test_shares_that_cannot_be_counted_are_refused():
     balls = nearest(draw()[0], neighbours=3, of=np.array([1, 2]))
-    with pytest.raises(InputError) as error:
-        information_content(balls, np.array([0, 1]))
-    assert str(error.value) == (
+    assert refusal(information_content, balls, np.array([0, 1])) == (
         "Wanted classes of all 80 points that the balls were made among. Got 2. "
         "Give one label, or one prediction of the model, for each point."
     )
     for tau in (0.0, 1.1, float("nan")):
-        with pytest.raises(InputError) as error:
-            is_low(np.ones(2), tau)
-        assert str(error.value) == (
-            f"Wanted a tau above 0 and at most 1. Got {tau}. It is a share of a ball."
-        )
-    with pytest.raises(InputError, match="1 of 2 that are nan"):
-        is_low(np.array([1.0, np.nan]), 0.5)
+        text = f"Wanted a tau above 0 and at most 1. Got {tau}. It is a share of a ball."
+        assert refusal(is_low, np.ones(2), tau) == text
+    assert "1 of 2 that are nan" in refusal(is_low, np.array([1.0, np.nan]), 0.5)
 
 
 def line():
@@ -239,24 +226,13 @@ def test_a_constant_model_ends_the_search_for_sigma(some):
 def test_noise_that_cannot_be_measured_is_refused(tiny_net, some):
     broken = nn.Linear(3, 2)
     nn.init.constant_(broken.weight, float("nan"))
-    sigma, task = "Wanted every sigma above 0. Got", "Wanted multiclass records (one class of sev"
-    for model, records, to, text in (
-        (tiny_net, some, {"sigmas": ()}, f"{sigma} none. Give it as a share of the data's range."),
-        (tiny_net, some, {"sigmas": (0.1, 0.0)}, f"{sigma} 0.1, 0.0."),
-        (tiny_net, some, {"sigmas": (float("nan"),)}, f"{sigma} nan."),
-        (
-            tiny_net,
-            some,
-            {"copies": 0},
-            "Wanted one copy or more. Got 0. 16 give a standard error below 0.13.",
-        ),
-        (tiny_net, some.take([]), {}, "Wanted at least one record. Got none."),
-        (broken, wide(4), {}, "finite numbers for the model's outputs. Got 8 of 8"),
-        *(
-            (model_of_kind(kind), records_of_kind(kind), {}, task)
-            for kind in ("regression", "multilabel")
-        ),
-    ):
-        with pytest.raises(InputError) as error:
-            noise_stability(model, records, **{"sigmas": (0.1,), **to})
-        assert text in str(error.value)
+    for sigmas, came in (((), "none"), ((0.1, 0.0), "0.1, 0.0"), ((float("nan"),), "nan")):
+        text = f"Wanted every sigma above 0. Got {came}. Give it as a share of the data's range."
+        assert refusal(noise_stability, tiny_net, some, sigmas) == text
+    text = "Wanted one copy or more. Got 0. 16 give a standard error below 0.13."
+    assert refusal(share, tiny_net, some, 0.1, copies=0) == text
+    assert "Wanted at least one record." in refusal(share, tiny_net, some.take([]), 0.1)
+    assert "for the model's outputs. Got 8 of 8 that are" in refusal(share, broken, wide(4), 0.1)
+    for kind in ("regression", "multilabel"):
+        text = f"Wanted multiclass records (one class of several each). Got {kind}."
+        assert text in refusal(share, model_of_kind(kind), records_of_kind(kind), 0.1)

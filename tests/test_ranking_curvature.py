@@ -1,8 +1,6 @@
 """Curvature against closed forms, dense Hessians in double precision, and its own stated error."""
 
 import copy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from scipy import special
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from efface.errors import InputError
 from efface.nets import resnet_small
 from efface.ranking import curvature as module
 from efface.ranking.curvature import (
@@ -32,11 +29,10 @@ from research.gradients import (
     of_prediction,
     piecewise_linear_cost,
 )
-
-sys.path.insert(0, str(Path(__file__).parent))
-from curved_nets import line, tanh_net
-from probe_promises import passes_of, untouched
-from small_nets import vit
+from tests.curved_nets import line, tanh_net
+from tests.probe_promises import passes_of, untouched
+from tests.refusals import refusal
+from tests.small_nets import vit
 
 FORMS = {
     "products": lambda model, some, **to: curvature(model, some, probes=4, **to),
@@ -199,7 +195,7 @@ def scattered():
 
 @pytest.mark.parametrize("name", ["hessian_norm_squared", "hessian_trace", "hessian_norm", "ratio"])
 def test_estimates_scatter_as_their_stated_errors_say(scattered, name):
-    """Errors over stated errors: of standard deviation 1 and mean 0, as far as 800 estimates can tell.
+    """Z scores have standard deviation 1 and mean 0, as far as 800 estimates can tell.
 
     Errors of a square rise with it, so a low estimate is more errors off: that is the margin.
     """
@@ -272,17 +268,10 @@ def logit(outputs, y):
     return outputs.gather(1, y[:, None])[:, 0]
 
 
-def error_of(call):
-    """The words of a refusal."""
-    with pytest.raises(InputError) as error:
-        call()
-    return str(error.value)
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_logits_of_relu_networks_other_tasks_and_no_records_are_refused(tiny_net, some, form):
     measure, few = FORMS[form], some.take(range(3))
-    assert error_of(lambda: measure(tiny_net, few, of=logit)) == (
+    assert refusal(measure, tiny_net, few, of=logit) == (
         "Wanted a number of the outputs that curves. Got one whose second derivative is 0 at all 3 "
         "records, as the logits of a ReLU network are: piecewise linear. "
         "Use probability, log_probability or loss."
@@ -290,33 +279,23 @@ def test_logits_of_relu_networks_other_tasks_and_no_records_are_refused(tiny_net
     if form != "piecewise":
         assert (measure(*tanh_net(), of=logit).ratio > 0).all()
     for kind in ("regression", "multilabel"):
-        text = error_of(lambda k=kind: measure(model_of_kind(k), records_of_kind(k)))
-        assert text.startswith(f"Wanted multiclass records (one class of several each). Got {kind}")
-    assert error_of(lambda: measure(tiny_net, some.take([]))) == (
-        "Wanted at least one record. Got none. Give the records to rank."
-    )
+        text = f"Wanted multiclass records (one class of several each). Got {kind}."
+        assert text in refusal(measure, model_of_kind(kind), records_of_kind(kind))
+    text = "Wanted at least one record. Got none. Give the records to rank."
+    assert refusal(measure, tiny_net, some.take([])) == text
 
 
 def test_models_and_probes_that_give_no_curvature_are_refused(tiny_net, some):
+    text = "Wanted two probes or more. Got 1. One alone has no standard error; 16 are usual."
+    assert refusal(curvature, tiny_net, some, probes=1) == text
+    assert refusal(piecewise_linear_curvature, *tanh_net()) == (
+        "Wanted a model with piecewise linear outputs (a ReLU network). "
+        "Got outputs with a second derivative. Use curvature, which serves any model."
+    )
     mixing = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64, track_running_stats=False))
+    text = "Got 1 (BatchNorm1d), which takes its means from the batch. Train it with track_running"
+    assert text in refusal(curvature, mixing, some)
     broken, records = line(1.0, 2.0)
     nn.init.constant_(broken[0].weight, float("nan"))
-    for call, text in (
-        (
-            lambda: curvature(tiny_net, some, probes=1),
-            "Wanted two probes or more. Got 1. One alone has no standard error; 16 ",
-        ),
-        (
-            lambda: piecewise_linear_curvature(*tanh_net()),
-            "Wanted a model with piecewise linear outputs (a ReLU network). Got outputs with a se",
-        ),
-        (
-            lambda: curvature(mixing, some),
-            "Got 1 (BatchNorm1d), which takes its means from the batch. Train it with track_run",
-        ),
-        (
-            lambda: curvature(broken, records),
-            "Wanted finite numbers for gradient_norm. Got 2 of 2 that are nan or infinite. ",
-        ),
-    ):
-        assert text in error_of(call)
+    text = "Wanted finite numbers for gradient_norm. Got 2 of 2 that are nan or infinite."
+    assert text in refusal(curvature, broken, records)

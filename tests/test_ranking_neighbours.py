@@ -1,6 +1,7 @@
 """Balls: a loop in plain Python and scikit-learn's tree find the same neighbours."""
 
 import math
+import re
 import sys
 import tracemalloc
 
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KDTree
 
-from efface.errors import InputError, MissingExtra
+from efface.errors import MissingExtra
 from efface.ranking import neighbours as module
 from efface.ranking.neighbours import Balls, ball_recall, nearest, nearest_approximate, within
+from tests.refusals import refusal
 
 FIND = [nearest, nearest_approximate, lambda points, **to: within(points, radius=1.0, **to)]
 
@@ -128,9 +130,7 @@ def test_recall_is_counted_over_the_others_and_equals_are_as_good():
     for rows, share in (([0, 1, 2], 1.0), ([0, 1, 3], 1.0), ([0, 1, 4], 0.5), ([0, 4, 3], 0.5)):
         found = Balls(np.array(rows), starts, centre, radius, 5)
         assert ball_recall(points, found, true).tolist() == [share]
-    with pytest.raises(InputError) as error:
-        ball_recall(points, found, nearest(points, neighbours=1, of=centre))
-    assert str(error.value) == (
+    assert refusal(ball_recall, points, found, nearest(points, neighbours=1, of=centre)) == (
         "Wanted balls of the same records, of no more points than the true ones. "
         "Got 1 and 1 balls of up to 3 and 2 points. "
         "Query both searches for as many neighbours of the same rows."
@@ -139,60 +139,42 @@ def test_recall_is_counted_over_the_others_and_equals_are_as_good():
 
 def test_a_recall_out_of_reach_is_refused():
     """Points without structure in many dimensions."""
-    with pytest.raises(InputError) as error:
-        nearest_approximate(draw(3000, 32).astype(np.float32), recall=0.99, max_probes=2)
-    share, lists = error.value.came.split(" from ")
-    assert lists == "2 of 46 lists"
+    points = draw(3000, 32).astype(np.float32)
+    text = refusal(nearest_approximate, points, recall=0.99, max_probes=2)
+    share = re.fullmatch(
+        r"Wanted a recall of 0\.99 by two standard errors\. Got ([\d.]+) from 2 of 46 lists\. "
+        r"Lower recall, raise max_probes, or use nearest, which is exact\.",
+        text,
+    )[1]
     assert 0 < float(share) < 0.5
-    assert str(error.value).startswith("Wanted a recall of 0.99 by two standard errors. Got ")
-    assert "Lower recall, raise max_probes, or use nearest, which is exact." in str(error.value)
 
 
 def test_without_faiss_the_exact_search_is_left(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(MissingExtra) as error:
+    with pytest.raises(MissingExtra, match=r"pip install 'efface\[faiss\]'"):
         nearest_approximate(draw())
-    assert str(error.value) == (
-        "Wanted the package faiss. Got none installed. Install it: pip install 'efface[faiss]'."
-    )
     assert len(nearest(draw())) == 120
 
 
-def test_points_without_balls_are_refused_by_name():
+@pytest.mark.parametrize("find", FIND)
+def test_points_without_balls_are_refused_by_name(find):
     hole = draw()
     hole[3, 1] = np.nan
-    few = "Ask for fewer neighbours, or give more points."
-    cases = (
-        [
-            (find, points, {"of": of}, wanted, came, "")
-            for find in FIND
-            for points, of, wanted, came in (
-                (np.zeros((0, 3)), None, "values for points", "none"),
-                (hole, None, "finite numbers for points", "1 of 360 that are nan or infinite"),
-                (draw(), np.array([0, 120]), "rows from 0 to 119", "0 to 120"),
-                (draw(), np.array([-1]), "rows from 0 to 119", "-1 to -1"),
-                (draw(), np.array([], int), "rows from 0 to 119", "none"),
-            )
-        ]
-        + [
-            (
-                find,
-                points,
-                {"neighbours": k},
-                f"1 to {n - 1} neighbours, for {n} points",
-                str(k),
-                few,
-            )
-            for find in FIND[:2]
-            for points, n, k in ((draw(5), 5, 0), (draw(5), 5, 5), (draw(5), 5, 6), (draw(1), 1, 1))
-        ]
-        + [
-            (within, draw(), {"radius": r}, "a radius above 0", str(r), "Give it in the unit of")
-            for r in (0.0, -1.0, math.nan, math.inf)
-        ]
-    )
-    for find, points, to, wanted, came, remedy in cases:
-        with pytest.raises(InputError) as error:
-            find(points, **to)
-        assert (error.value.wanted, error.value.came) == (wanted, came)
-        assert remedy in str(error.value)
+    for points, of, text in (
+        (np.zeros((0, 3)), None, "Wanted values for points. Got none."),
+        (hole, None, "Wanted finite numbers for points. Got 1 of 360 that are nan or infinite."),
+        (draw(), np.array([0, 120]), "Wanted rows from 0 to 119. Got 0 to 120."),
+        (draw(), np.array([-1]), "Wanted rows from 0 to 119. Got -1 to -1."),
+        (draw(), np.array([], int), "Wanted rows from 0 to 119. Got none."),
+    ):
+        assert text in refusal(find, points, of=of)
+
+
+def test_neighbours_and_radii_out_of_range_are_refused():
+    for find in FIND[:2]:
+        for n, k in ((5, 0), (5, 5), (5, 6), (1, 1)):
+            text = f"Wanted 1 to {n - 1} neighbours, for {n} points. Got {k}. Ask for fewer neighb"
+            assert text in refusal(find, draw(n), neighbours=k)
+    for radius in (0.0, -1.0, math.nan, math.inf):
+        text = f"Wanted a radius above 0. Got {radius}. Give it in the unit of the points."
+        assert refusal(within, draw(), radius=radius) == text

@@ -4,9 +4,7 @@ import base64
 import dataclasses
 import io
 import re
-import sys
 from html import escape
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +16,7 @@ from efface.io.images import Preprocessing
 from efface.ranking.page import pictures, render
 from efface.ranking.storage import MemorySource
 from efface.types import Records
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_report_page import RULER, _opened, browser  # noqa: F401  # it lies beside this file
+from tests.test_report_page import RULER, _opened, browser  # noqa: F401
 
 
 def _pixels(address):

@@ -1,16 +1,13 @@
 """Gradients of the loss by the input and the weights, against closed forms and loops."""
 
 import copy
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from efface.errors import InputError
 from efface.metrics.measure import evaluate
 from efface.ranking.curvature import input_gradient_norm, loss
 from efface.testing import model_of_kind, records_of_kind
@@ -22,9 +19,8 @@ from research.gradients import (
     passes_each_way,
     weight_gradient_norm,
 )
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from probe_promises import passes_of, untouched
+from tests.probe_promises import passes_of, untouched
+from tests.refusals import refusal
 
 GRADIENTS = {
     "input": (input_gradient_norm, 1),
@@ -167,33 +163,21 @@ def test_the_error_norm_is_the_gradient_by_the_outputs(tiny_net, some):
 BROKEN = unit([float("nan"), 1.0]), Records(torch.ones(3, 2), torch.tensor([0, 1, 1]))
 
 
-def test_inputs_without_a_gradient_are_refused_in_words(tiny_net, some):
-    even, multiclass = np.full((2, 4), 0.25), "Wanted multiclass records (one class of several"
-    cases = [
-        (lambda s=step: loss_curvature(tiny_net, some, step=s), f"a step above 0. Got {step}.")
-        for step in (0.0, -1.0, float("nan"))
-    ] + [
-        (
-            lambda: error_norm(even, np.array([0, 4])),
-            "Wanted labels from 0 to 3. Got labels from 0",
-        ),
-        (
-            lambda: error_norm(even, np.array([], np.int64)),
-            "Wanted the same records on all sides. Got probabilities 2, y 0.",
-        ),
-    ]
-    for measure, _ in GRADIENTS.values():
-        cases += [
-            (
-                lambda m=measure, k=kind: m(model_of_kind(k), records_of_kind(k)),
-                f"{multiclass} each). Got {kind}.",
-            )
-            for kind in ("regression", "multilabel")
-        ]
-        cases.append((lambda m=measure: m(tiny_net, some.take([])), "Wanted at least one record."))
-        broken = "Wanted finite numbers for gradients. Got 3 of 3 that are nan or infinite."
-        cases.append((lambda m=measure: m(*BROKEN), broken))
-    for call, text in cases:
-        with pytest.raises(InputError) as error:
-            call()
-        assert text in str(error.value)
+@each_gradient
+def test_records_and_models_without_a_gradient_are_refused(tiny_net, some, measure, passes):  # noqa: ARG001
+    for kind in ("regression", "multilabel"):
+        text = f"Wanted multiclass records (one class of several each). Got {kind}."
+        assert text in refusal(measure, model_of_kind(kind), records_of_kind(kind))
+    assert "Wanted at least one record. Got none." in refusal(measure, tiny_net, some.take([]))
+    assert "for gradients. Got 3 of 3 that are nan or infinite." in refusal(measure, *BROKEN)
+
+
+def test_steps_and_labels_out_of_range_are_refused(tiny_net, some):
+    for step in (0.0, -1.0, float("nan")):
+        text = f"Wanted a step above 0. Got {step}."
+        assert text in refusal(loss_curvature, tiny_net, some, step=step)
+    even = np.full((2, 4), 0.25)
+    text = "Wanted labels from 0 to 3. Got labels from 0 to 4."
+    assert text in refusal(error_norm, even, np.array([0, 4]))
+    text = "Wanted the same records on all sides. Got probabilities 2, y 0."
+    assert text in refusal(error_norm, even, np.array([], np.int64))
