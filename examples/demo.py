@@ -183,9 +183,9 @@ def _row(
 
 def _report(model: nn.Module, result: Result, split: Split, folder: Path) -> None:
     """The report with all that the demo holds as evidence; the method saw the forget set alone."""
-    evidence = collect(model, result.model, split, mislabelled=True)
-    record: dict[str, Any] = {**result.manifest.to_json(), "command": "make demo"}
-    replace(result, evidence=evidence, record=record).report(folder / "report.html")
+    report = collect(model, result.model, split, mislabelled=True)
+    result.manifest.command = "make demo"
+    replace(result, report=report).save_report(folder / "report.html")
 
 
 def _last_words(folder: Path, seconds: float) -> None:

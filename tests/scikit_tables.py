@@ -146,5 +146,5 @@ def given(name, *labels):
 def rows_of(out):
     """The rows of the evidence by their keys; none of them crashed."""
     evidence = json.loads((out / "evidence.json").read_text())
-    assert not [row for row in evidence["rows"] if row["status"] == "red"]
+    assert not [row for row in evidence["rows"] if row["status"] == "error"]
     return {row["key"]: row for row in evidence["rows"]}

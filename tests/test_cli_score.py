@@ -73,11 +73,11 @@ def test_retrained_models_lift_the_tier_and_give_references(efface, models, capf
     report = read(models / "with-two", "evidence")
     gap = {row["key"]: row for row in report["rows"]}["retrained.gap"]
     assert report["counts"]["retrained"] == 2
-    assert gap["target"] is not None
+    assert gap["reference"] is not None
     assert len(set(read(models / "with-two", "manifest")["weights"]["retrained"])) == 2
     assert efface(*PAIR, *PARTS, "--retrained", "again-1", "--out", "with-one") == 0
     rows = {row["key"]: row for row in read(models / "with-one", "evidence")["rows"]}
-    assert rows["retrained.gap"]["target"] is None
+    assert rows["retrained.gap"]["reference"] is None
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_shadow_models_that_know_no_holdout_are_read_and_reported_as_not_run(eff
     assert efface(*PAIR, *PARTS, "--shadow", "shadows", "--out", "shadowed") == 0
     assert "tier T4" in capfd.readouterr().out
     rows = {row["key"]: row for row in read(models / "shadowed", "evidence")["rows"]}
-    assert rows["shadow"]["status"] == "not run"
-    assert "50 of " in rows["shadow"]["note"]
+    assert rows["attack.lira"]["status"] == "not run"
+    assert "50 of " in rows["attack.lira"]["note"]
     assert read(models / "shadowed", "manifest")["digests"]["shadow"]
 
 

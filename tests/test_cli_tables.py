@@ -68,7 +68,7 @@ def test_the_numbers_of_the_report_are_those_of_the_table(in_tables, tables):
     margins = (p / (1 - p)).log().tolist()
     records = json.loads((tables / "two/evidence.json").read_text())["records"]
     assert [record["id"] for record in records] == chosen["id"].tolist()
-    assert [record["margin_before"] for record in records] == pytest.approx(margins, rel=1e-3)
+    assert [record["logit_margin_before"] for record in records] == pytest.approx(margins, rel=1e-3)
 
 
 def test_a_folder_that_describes_its_features_needs_no_option(in_tables, tables):

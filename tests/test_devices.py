@@ -54,7 +54,7 @@ def test_a_request_runs_on_each_device(kind, method, tiny_net, digits):
     split = Split(digits.take(range(10)), digits.take(range(300, 400)))
     result = forget(model, split, method=method, settings={"steps": 4})
     assert next(result.model.parameters()).device.type == kind
-    assert not [row.key for row in result.report.rows if row.status == "red"]
+    assert not [row.key for row in result.report.rows if row.status == "error"]
 
 
 class WithoutDouble(torch.Tensor):
@@ -87,4 +87,4 @@ def test_a_request_asks_no_double_precision_of_the_device(method, tiny_net, digi
     split = Split(digits.take(range(10)), digits.take(range(300, 400)), digits.take(range(50, 90)))
     result = forget(model, split, method=method, settings={"steps": 2})
     assert isinstance(next(result.model.parameters()), WithoutDouble)
-    assert [row.note for row in result.report.rows if row.status == "red"] == []
+    assert [row.note for row in result.report.rows if row.status == "error"] == []

@@ -128,9 +128,9 @@ def test_what_was_read_and_not_used_is_a_row_that_says_so(tiny_net, digits, tmp_
     shadows = read_shadows(tmp_path)
     parts = digits.take(range(300, 400)), digits.take(range(2, 300))
     found = collect(tiny_net, tiny_net, Split(forget, *parts), shadows=shadows)
-    row = found.row("shadow")
+    row = found.row("attack.lira")
     assert (found.tier, found.counts["shadows"]) == ("T4", 4)
-    assert (row.status, row.after, row.target) == ("not run", None, None)
+    assert (row.status, row.after, row.reference) == ("not run", None, None)
     assert row.note == "4 shadow models without each record are needed, there are 1"
     alone = collect(tiny_net, tiny_net, Split(forget), shadows=shadows)
     assert alone.tier == "T0"
@@ -144,7 +144,7 @@ def test_tables_that_number_their_rows_alike_are_not_mixed_up(tiny_net, digits, 
         _saved(tmp_path, str(seed), ids=ids, member=member, log_odds=np.zeros(len(ids)))
     parts = digits.take(range(300, 400)), digits.take(range(2, 300))
     split = Split(digits.take([0, 1]), *parts)
-    row = collect(tiny_net, tiny_net, split, shadows=read_shadows(tmp_path)).row("shadow")
+    row = collect(tiny_net, tiny_net, split, shadows=read_shadows(tmp_path)).row("attack.lira")
     assert row.note == (
         "shadow models were trained on records with the ids of unseen ones: two tables that "
         "number their rows alike cannot be told apart"

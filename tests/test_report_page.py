@@ -1,32 +1,371 @@
-"""The page in a browser: it opens without a complaint, shows its figures, asks for nothing."""
+"""The page: says what was done and what is known, hides nothing, needs nothing else."""
 
 import copy
+import html
 import json
 import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
 
-from efface.report import collect, render
-from efface.types import Split
+from efface.report import Row, Status, Verdict, collect
+from efface.report.figures import MAX_BARS, MINUS, figures
+from efface.report.runner import attack_coverage
+from efface.report.tests import TESTS
+from efface.report.text import ATTACK, formatted, headline, unknown
+from efface.types import Records, Split
+
+MANIFEST = {
+    "schema": 2, "versions": {"efface": "9.9.9"}, "method": "neighbourhood", "seed": 5,
+    "settings": {"strength": 0.7, "steps": 40}, "guard": {"failed": None, "drift": float("nan")},
+    "seconds": {"method": 1.25}, "command": "efface forget MODEL --data DATA --ids ids.csv",
+}  # fmt: skip
+FORBIDDEN = ("certified", "verified", "guaranteed", "erased", "compliant")
+ATTACKS = [
+    "membership inference", "attribute inference", "exfiltration", "regurgitation",
+    "model inversion", "reconstruction",
+]  # fmt: skip
+FIGURES = ["logit_margin", "entropy", "classes", "tensors"]
+
+
+@pytest.fixture(scope="module")
+def parts(digits):
+    """Forget, holdout, retain."""
+    return [digits.take(rows) for rows in (range(40), range(300, 400), range(40, 300))]
+
+
+def biased(net, scale):
+    student = copy.deepcopy(net)
+    student[-1].bias.data += torch.linspace(-scale, scale, 10)
+    return student
+
+
+@pytest.fixture(scope="module")
+def report(tiny_net, parts):
+    """Tier T2."""
+    names = [f"digit {c}" for c in range(10)]
+    return collect(tiny_net, biased(tiny_net, 1), Split(*parts), classes=names)
+
+
+def text_of(page):
+    """The words of the page without its styles, figures and tags."""
+    bare = re.sub(r"<(style|svg).*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", bare)).split())
+
+
+def first_part(page):
+    return page.partition("Appendix: for whoever")[0]
+
+
+def numbers_in(value):
+    """Every number in a JSON value."""
+    if isinstance(value, (dict, list)):
+        parts = value.values() if isinstance(value, dict) else value
+        return [n for part in parts for n in numbers_in(part)]
+    return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
+
+
+def test_every_row_is_on_the_page_with_its_numbers(report):
+    text = text_of(report.to_html(MANIFEST))
+    for row in report.rows:
+        assert row.name in text
+        assert row.note in text
+        if row.status is not Status.NOT_RUN:
+            assert row.verdict.words in text
+            for value in (row.before, row.after, row.reference, *(row.interval or ())):
+                assert " ".join(formatted(value, row.unit).split()) in text
+
+
+def test_every_number_in_a_table_is_in_the_json(report):
+    cells = re.findall(r'<td class="n[^"]*"[^>]*>([^<]*)</td>', report.to_html(MANIFEST))
+    numbers = numbers_in(report.to_json())
+    known = {formatted(float(n), unit) for n in numbers for unit in ("share", "nats", "count")}
+    parts = {part for cell in cells for part in html.unescape(cell).split(" to ")}
+    words = {"unchanged", "few", "as unseen", "above 0.5", "T0", "T1", "T2", "T3", "T4", "–"}
+    assert len(parts) > 60
+    assert not parts - known - set(map(str, numbers)) - words
+
+
+def test_the_first_part_has_request_run_results_controls_power_and_limits(report):
+    """In words, before any of the engineer's tables; the numbers are those of the rows."""
+    text = text_of(first_part(report.to_html(MANIFEST)))
+    attack, power = report.row("attack.loss"), report.row("power.auc")
+    ends = " to ".join(f"{end:.3g}" for end in attack.interval)
+    result = f"{attack.verdict.words} : {attack.name}, {attack.after:.3g} ({ends}), reference 0.5"
+    assert result in text.replace(" ,", ",")
+    for key in ("control.positive", "control.negative"):
+        row = report.row(key)
+        assert f"{row.verdict.words} : {row.name}" in text
+    assert f"{power.name}: {power.after:.3g}" in text
+    for words in (
+        "efface 9.9.9", "neighbourhood, strength 0.7", "1.2 s", "What tier T2 can show",
+        "Opinion 28/2024 of the European Data Protection Board", "What is not known",
+        "The method is approximate. Nothing here is a promise", "assumes an honest operator",
+        "(black box)", "(white box)", "ends with the next fine-tuning, merging or quantising",
+        "Keep exclude.csv", "The old model still knows the records",
+    ):  # fmt: skip
+        assert words in text
+
+
+@pytest.mark.parametrize("outcome", ["done", "not met"])
+def test_no_word_promises_more_than_was_measured(report, outcome):
+    page = text_of(replace(report, outcome=outcome).to_html(MANIFEST)).lower()
+    assert not [word for word in FORBIDDEN if word in page]
+
+
+def test_the_page_needs_nothing_else_and_is_the_same_each_time(report):
+    """No script, no address but those that name a format, and a policy that lets nothing load."""
+    page = report.to_html(MANIFEST)
+    addresses = set(re.findall(r"https?://[^\"'\s<>]+", page))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert "<script" not in page
+    for needed in ("default-src 'none'", 'name="viewport"', "@media print", "color-scheme:dark"):
+        assert needed in page
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    svgs = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    assert len(svgs) == 4
+    assert not [colour for svg in svgs for colour in re.findall(r"#[0-9a-fA-F]{6}\b", svg)]
+    assert page == report.to_html(MANIFEST)
+
+
+def test_ids_and_class_names_are_text_and_nothing_else(tiny_net, digits):
+    """An id comes from the data: it must not become part of the page, nor of a formula."""
+    few = digits.take(range(3))
+    nasty = ("<script>alert(1)</script>", "$\\frac{", "日本 & 'x'")
+    split = Split(Records(few.x, few.y, nasty), digits.take(range(300, 400)))
+    names = ["$x_{$", "<b>bold</b>", "三", *map(str, range(3, 10))]
+    report = collect(tiny_net, tiny_net, split, classes=names)
+    page = report.to_html({"method": "<i>m</i>", "command": "</code><script>"})
+    assert not [tag for tag in ("<script", "<b>bold", "<i>m") if tag in page]
+    assert all(identity in text_of(page) for identity in nasty)
+
+
+def test_long_lists_are_cut_and_say_so(tiny_net, digits):
+    report = collect(tiny_net, tiny_net, Split(digits.take(range(260))))
+    page = report.to_html({"keyed_hashes": [f"h{row}" for row in range(50)]})
+    assert page.count('<td class="id">') == 200
+    assert "60 more records are omitted here; evidence.json holds all." in text_of(page)
+    assert "h9, and 40 more" in text_of(page)
+    assert len(report.to_json()["records"]) == 260
+
+
+@pytest.mark.parametrize(
+    "manifest", [None, {}, {"guard": None, "versions": None, "request": [], "settings": "odd"}]
+)
+def test_what_a_manifest_lacks_is_called_not_recorded(report, manifest):
+    assert "Method not recorded" in text_of(report.to_html(manifest))
+
+
+def test_a_crashed_test_is_an_error_on_the_page(report):
+    labels = {"section": "unseen", "tier": "T1", "note": "why"}
+    broken = Row(key="k", name="A broken test", verdict=Verdict.CRASHED, **labels)
+    page = replace(report, rows=(*report.rows, broken)).to_html()
+    assert '<tr class="error"><th scope="row">A broken test<span class="note">why</span>' in page
+    assert "■ error" in page
+
+
+def test_a_request_that_was_not_met_says_so_first(tiny_net, parts):
+    """With the guard's reason, and without a column for a model that does not exist."""
+    report = collect(tiny_net, None, Split(*parts[:2]), outcome="not met")
+    page = report.to_html({"guard": {"failed": "6 halvings of the step did not help, drift 2"}})
+    text = text_of(page)
+    assert "The request was not met. There is no new model; the old one stands unchanged." in text
+    assert "6 halvings of the step did not help, drift 2" in text
+    assert "Prediction now" not in text
+    assert report.attacks[0].why == "there is no new model"
+    assert "tested" not in [attack.coverage for attack in report.attacks]
+
+
+@pytest.mark.parametrize("verdict", ATTACK)
+def test_the_headline_follows_the_attack(report, verdict):
+    """The sentence that most will read must not be kinder than the row."""
+    rows = [replace(r, verdict=verdict) if r.key == "attack.loss" else r for r in report.rows]
+    assert headline(replace(report, rows=tuple(rows)))[1] == ATTACK[verdict]
+    assert {row.verdict for row in report.rows if row.key == "attack.loss"} <= ATTACK.keys()
+
+
+def test_three_files_are_saved(report, tmp_path):
+    report.save(tmp_path, MANIFEST)
+    (manifest,) = {path.name for path in tmp_path.iterdir()} - {"evidence.json", "report.html"}
+    assert json.loads((tmp_path / "evidence.json").read_text("utf-8")) == report.to_json()
+    assert json.loads((tmp_path / manifest).read_text("utf-8"))["guard"]["drift"] is None
+    assert (tmp_path / "report.html").read_text("utf-8") == report.to_html(MANIFEST)
+
+
+def test_a_notebook_shows_the_rows_without_a_style_or_a_script(report):
+    shown = report._repr_html_()
+    assert report.row("forget.accuracy").name in shown
+    assert "<style" not in shown
+    assert "<script" not in shown
+
+
+def test_the_appendix_says_how_to_reproduce_it(report):
+    page = text_of(
+        report.to_html(
+            {
+                "seed": 7,
+                "versions": {"efface": "9.9", "torch": "8.8"},
+                "job": "score",
+                "arguments": {"old": "OLD"},
+                "weights": {"old": "a" * 64, "new": "b" * 64},
+            }  # fmt: skip
+        )
+    )
+    assert "Seed 7, efface 9.9, torch 8.8. efface score --replay" in page
+    assert "a" * 16 in first_part(page)
+    assert "What the second model still shows" in page
+    assert "exclude.csv" not in page
+
+
+# Each attack that the EDPB's Opinion 28/2024 names has its answer.
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_every_attack_of_the_opinion_has_an_answer_at_every_tier(tiny_net, parts, n):
+    """In its order; what was not tested says why, what was tested has rows, controls and power."""
+    report = collect(tiny_net, biased(tiny_net, 1), Split(*parts[:n]))
+    assert [attack.attack for attack in report.attacks] == ATTACKS
+    keys = {row.key for row in report.rows}
+    for attack in report.attacks:
+        assert bool(attack.why) is (attack.coverage != "tested")
+        assert {*attack.rows, *attack.controls, *attack.power} <= keys
+        tested = all([attack.rows, attack.controls, attack.power])
+        assert tested is (attack.coverage == "tested")
+    assert report.attacks[0].coverage == ("tested" if n > 1 else "not tested")
+
+
+@pytest.mark.parametrize("verdict", [Verdict.DESCRIPTIVE, Verdict.CONTROL_FAILED,
+                                     Verdict.DETECTED, Verdict.CRASHED])  # fmt: skip
+@pytest.mark.parametrize("key", ["attack.loss", "attack.entropy", "control.negative"])
+def test_the_answer_is_as_bad_as_the_worst_row_behind_it(report, key, verdict):
+    """A failed control is no calm."""
+    rows = [
+        replace(row, verdict=verdict if row.key == key else Verdict.DESCRIPTIVE)
+        for row in report.rows
+    ]
+    assert attack_coverage(rows, "multiclass", has_new_model=True)[0].status is verdict.status
+
+
+def test_a_crashed_attack_is_an_error_on_the_first_part_of_the_page(tiny_net, parts, monkeypatch):
+    """A missing line would read as: nothing detected."""
+
+    def broken(_):
+        raise ZeroDivisionError("by hand")
+
+    tests = [replace(t, run=broken) if t.key == "attack.loss" else t for t in TESTS]
+    monkeypatch.setattr("efface.report.runner.TESTS", tests)
+    report = collect(tiny_net, biased(tiny_net, 1), Split(*parts))
+    first = first_part(report.to_html())
+    assert report.attacks[0].status is Status.ERROR
+    assert '<tr class="error"><th scope="row">Membership inference</th>' in first
+    assert f"crashed : {report.row('attack.loss').name}. ZeroDivisionError: by hand" in text_of(
+        first
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "coverage"),
+    [("multiclass", "not applicable"), ("multilabel", "not applicable"),
+     ("regression", "not tested"), ("one of my own", "not tested")],
+)  # fmt: skip
+def test_only_outputs_that_can_hold_no_record_make_regurgitation_not_applicable(
+    report, kind, coverage
+):
+    """A model of many values could repeat an input: nobody looked."""
+    attacks = attack_coverage(report.rows, kind, has_new_model=True)
+    assert {one.attack: one.coverage for one in attacks}["regurgitation"] == coverage
+
+
+def test_what_is_not_known_shrinks_with_what_is_given(tiny_net, parts):
+    """A retrained model is no longer missed once it is there; one alone leaves its floor open."""
+    altered = biased(tiny_net, 1)
+    bare = unknown(collect(tiny_net, altered, Split(parts[0])))
+    report = collect(tiny_net, altered, Split(*parts), retrained=[altered])
+    assert sum("takes" in line for line in bare) == 4
+    assert "a second one" in " ".join(unknown(report))
+    assert len(unknown(report)) < len(bare)
+    assert all(line in text_of(report.to_html()) for line in unknown(report))
+
+
+# The bars of each class: what changed is drawn, whichever way, and what is not is counted.
+
+
+def with_classes(report, changes, unseen=0, forgotten=()):
+    """The report with classes of 50 unseen records each, changed by so many records."""
+    classes = []
+    for c, change in enumerate(changes):
+        entry = {"class": c, "name": f"c-{c}", "forget_class": c in forgotten, "holdout_n": 0}
+        if c < len(changes) - unseen:
+            after = 0.5 + change / 50
+            entry |= {"holdout_n": 50, "holdout_before": 0.5, "holdout_after": after}
+        classes.append(entry)
+    return replace(report, per_class=classes)
+
+
+def bars_of(report):
+    """(the classes that have a bar, downwards, and the number at each; the caption)."""
+    figure = figures(report)["classes"]
+    names = re.findall(r">([^<>]+), n = \d+<", figure["svg"])[::-1]
+    values = re.findall(rf">([+{MINUS}]\d+\.\d)<", figure["svg"])[::-1]
+    return list(zip(names, values, strict=True)), figure["caption"]
+
+
+def test_each_class_that_changed_has_its_bar_the_worst_on_top(tiny_net, digits):
+    """Against the numbers of the report itself, computed here once more; 3 is forgotten."""
+    threes = digits.take((digits.y[:300] == 3).nonzero()[:, 0])
+    split = Split(threes, digits.take(range(300, 400)), None, (3,))
+    report = collect(tiny_net, biased(tiny_net, -3), split)
+    bars, caption = bars_of(report)
+    change = {
+        c["name"]: round(100 * (c["holdout_after"] - c["holdout_before"]), 1)
+        for c in report.per_class
+        if not c["forget_class"]
+    }
+    numbers = {name: float(value.replace(MINUS, "-")) for name, value in bars}
+    assert numbers == {name: value for name, value in change.items() if value}
+    assert list(numbers.values()) == sorted(numbers.values())
+    assert min(numbers.values()) < 0 < max(numbers.values())
+    assert caption.startswith(f"Drawn: {len(bars)} of 9 other classes. Not drawn: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "bars", "caption"),
+    [
+        ([0] * 43 + [-1] * 12 + [1] * 4 + [-9] * 4 + [7] * 20, {}, None,
+         "Drawn: 24 of 83 classes. Not drawn: 12 that fell and 4 that rose, by 2.0 at most, "
+         "43 that did not change."),
+        ([0] * 30 + [-2] + [0] * 52, {"unseen": 5}, [("c-30", f"{MINUS}4.0")],
+         "Drawn: 1 of 83 classes. Not drawn: 77 that did not change, 5 without holdout records."),
+        ([0] * 8, {"unseen": 2}, [],
+         "Changed: 0 of 8 classes. Not drawn: 2 without holdout records."),
+        ([-25, 1, 0], {"forgotten": (0,)}, [("c-1", "+2.0")],
+         "Drawn: 1 of 2 other classes. Not drawn: 1 that did not change. "
+         f"Forget classes: c-0 {MINUS}50.0 points."),
+    ],
+)  # fmt: skip
+def test_what_is_not_drawn_is_counted(report, changes, more, bars, caption):
+    """A class that did not change takes no bar, a forgotten one does not flatten the others."""
+    drawn, text = bars_of(with_classes(report, changes, **more))
+    if bars is None:
+        assert len(drawn) == MAX_BARS == 24
+        assert [value for _, value in drawn] == [f"{MINUS}18.0"] * 4 + ["+14.0"] * 20
+    assert text == caption
+    assert bars in (None, drawn)
+
+
+# The page in a browser: it opens without a complaint, shows its figures, requests nothing.
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-logging=stderr",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-)
-FIGURES = ("margin", "entropy", "classes", "tensors")
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND",
+)  # fmt: skip
 RULER = """<script>addEventListener("load", () => {
   const sizes = [...document.querySelectorAll("svg[data-figure]")].map(s => {
     const box = s.getBoundingClientRect();
@@ -39,7 +378,7 @@ RULER = """<script>addEventListener("load", () => {
 
 @pytest.fixture(scope="module")
 def browser():
-    """The first browser at hand; without one the test says it is skipped."""
+    """The first browser that is installed; without one the test says it is skipped."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if not found:
         pytest.skip("NOT RUN: no Chromium here; install one to see the page opened")
@@ -47,92 +386,69 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def page(tiny_net, digits, tmp_path_factory):
-    """A whole report: tier T2, ids and classes that try to be more than text."""
-    student = copy.deepcopy(tiny_net)
-    with torch.no_grad():
-        student[-1].bias += torch.linspace(-1, 1, 10)
-    parts = [digits.take(r) for r in (range(40), range(300, 400), range(40, 300))]
+def page(tiny_net, parts, tmp_path_factory):
+    """A whole page: tier T2, classes that try to be more than text."""
     names = ["<img src=x>", "$y_{", *map(str, range(2, 10))]
+    report = collect(tiny_net, biased(tiny_net, 1), Split(*parts), classes=names)
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(render(collect(tiny_net, student, Split(*parts), classes=names), {}), "utf-8")
+    path.write_text(report.to_html(), "utf-8")
     return path
 
 
-def _opened(browser, path, tmp_path, *flags):
-    """(what the browser made of the page, its console lines, the addresses that it asked for)."""
+def opened(browser, path, tmp_path, *flags):
+    """(what the browser made of the page, its console lines, the addresses that it requested)."""
     log = tmp_path / "net.json"
+    own = (f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}")
     run = subprocess.run(
-        [
-            browser,
-            *FLAGS,
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"--log-net-log={log}",
-            *flags,
-            "--dump-dom",
-            path.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
+        [browser, *FLAGS, *own, *flags, "--dump-dom", path.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
         env={**os.environ, "HOME": str(tmp_path)},
-    )
+    )  # fmt: skip
     console = [line for line in run.stderr.splitlines() if ":CONSOLE" in line]
-    return run.stdout, console, _asked_for(log.read_text("utf-8"))
+    return run.stdout, console, requested(log.read_text("utf-8"))
 
 
-def _asked_for(log):
-    """Addresses that the page asked for; what the browser asks on its own has no origin."""
+def requested(log):
+    """Addresses that the page requested; what the browser requests on its own has no origin."""
     found = set()
     for line in log.splitlines():
         if '"initiator"' in line and '"url"' in line:
             params = json.loads(line.strip().rstrip(",]"))["params"]
-            own = params["initiator"] == "not an origin"
-            found |= {params["url"]} if not own else set()
+            if params["initiator"] != "not an origin":
+                found.add(params["url"])
     return sorted(url for url in found if not url.startswith(("file:", "data:")))
 
 
 def test_the_page_opens_without_a_complaint_or_a_request(browser, page, tmp_path):
-    """No console line, no address asked for, every figure there."""
-    shown, console, asked = _opened(browser, page, tmp_path)
-    assert console == []
-    assert asked == []
-    assert [name for name in FIGURES if f'data-figure="{name}"' in shown] == list(FIGURES)
-    assert "Record by record" in shown
+    """No console line, no address requested, every figure there, and tags in names stay text."""
+    shown, console, urls = opened(browser, page, tmp_path)
+    assert (console, urls) == ([], [])
+    assert [name for name in FIGURES if f'data-figure="{name}"' in shown] == FIGURES
+    assert "<img" not in shown
+    assert "&lt;img src=x&gt;" in shown
 
 
 def test_a_bad_page_would_be_noticed(browser, tmp_path):
-    """The control of the test above: a script that fails and a picture from elsewhere are seen."""
+    """The control of the test above: a script that fails and an image from elsewhere are seen."""
     path = tmp_path / "bad.html"
     path.write_text("<script>nothing()</script><img src='http://picture.invalid/a.png'>", "utf-8")
-    _, console, asked = _opened(browser, path, tmp_path)
+    _, console, urls = opened(browser, path, tmp_path)
     assert any("nothing is not defined" in line for line in console)
-    assert "http://picture.invalid/a.png" in asked
+    assert "http://picture.invalid/a.png" in urls
 
 
 @pytest.mark.parametrize("width", [500, 1200])
-def test_the_figures_have_a_size_and_nothing_sticks_out(browser, page, tmp_path, width):
+def test_the_figures_have_a_size_and_nothing_overflows(browser, page, tmp_path, width):
     """A copy with a ruler in it: each figure is drawn, and the page is no wider than the window."""
     policy = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
     copied = tmp_path / "copy.html"
     text, removed = policy.subn("", page.read_text("utf-8"))
     copied.write_text(text.replace("</body>", RULER), "utf-8")
     assert removed == 1
-    shown, console, _ = _opened(browser, copied, tmp_path, f"--window-size={width},1000")
+    shown, console, _ = opened(browser, copied, tmp_path, f"--window-size={width},1000")
     assert console == []
     found = re.search(r'data-ruler="([^"]+)"', shown)
     measured = json.loads(found[1].replace("&quot;", '"'))
-    assert [name for name, *_ in measured["sizes"]] == list(FIGURES)
-    for _, wide, tall, paths in measured["sizes"]:
-        assert wide > 300
-        assert tall > 100
-        assert paths > 5
+    assert [name for name, *_ in measured["sizes"]] == FIGURES
+    assert all(w > 300 and h > 100 and paths > 5 for _, w, h, paths in measured["sizes"])
     assert measured["wide"] <= measured["window"]
-
-
-def test_ids_and_names_that_look_like_tags_stay_text(browser, page, tmp_path):
-    """What the browser built holds no picture."""
-    shown, _, _ = _opened(browser, page, tmp_path)
-    assert "<img" not in shown
-    assert "&lt;img src=x&gt;" in shown

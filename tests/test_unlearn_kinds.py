@@ -68,7 +68,7 @@ def described(digits):
 
 def nothing_red(evidence):
     """No test crashed."""
-    return not [(row.key, row.note) for row in evidence.rows if row.status == "red"]
+    return not [(row.key, row.note) for row in evidence.rows if row.status == "error"]
 
 
 @pytest.mark.parametrize("method", ["jit", "neighbourhood"])
@@ -99,7 +99,7 @@ def test_one_sigmoid_unit_is_one_class_of_two():
     alone, pair = (forget(model, split, settings={"steps": 20}) for model in (unit, Pair(unit)))
     for a, b in zip(alone.model.parameters(), pair.model.parameters(), strict=True):
         assert torch.equal(a, b)
-    rows = [[(row.key, row.after) for row in found.report.rows if row.key != "moved.weights"]
+    rows = [[(row.key, row.after) for row in found.report.rows if row.key != "weights.change"]
             for found in (alone, pair)]  # fmt: skip
     assert rows[0] == rows[1]
 
@@ -112,10 +112,10 @@ def test_values_are_answered_less_closely_after_they_were_forgotten(method):
     result = forget(model, split, method=method)
     assert nothing_red(result.report)
     row = result.report.row("forget.accuracy")
-    assert row.before > 0.9 > row.target
+    assert row.before > 0.9 > row.reference
     assert row.after < row.before - 0.05
-    assert abs(result.report.row("holdout.accuracy").after - row.target) < 0.05
-    assert result.report.records[0].keys() >= {"right_before", "predicted_after", "margin_after"}
+    assert abs(result.report.row("holdout.accuracy").after - row.reference) < 0.05
+    assert result.report.records[0].keys() >= {"accuracy_before", "predicted_after", "logit_margin_after"}
 
 
 @pytest.mark.parametrize("method", ["jit", "neighbourhood"])

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 from efface.grid import Job
-from efface.report import collect
-from efface.report.alarms import alarms
+from efface.report import collect, significant_rows
 from efface.types import Split, split_holdout
 from research.benchmarks.every_method import scored
 from research.benchmarks.like_retrained import RETRAINED, retrained
@@ -60,7 +59,7 @@ def main(store: str) -> None:
         evidence = collect(
             old, student, split, retrained=[one for one in them if one is not student], seed=7
         )
-        said = {tier: [row.key for row in alarms(evidence, tier=tier)] for tier in TIERS}
+        said = {tier: [row.key for row in significant_rows(evidence, tier=tier)] for tier in TIERS}
         least = sorted((row.p, row.key) for row in evidence.rows if row.p is not None)[:3]
         found.append({"model": name, "alarms": said, "least": least})
         print(json.dumps(found[-1]), flush=True)

@@ -2,7 +2,7 @@
 
     .venv/bin/python -m research.benchmarks.evidence_alarms
 
-The net and the draws are those of tests/test_evidence_truth.py, with other seeds.
+The net and the draws are those of tests/bumps.py, with other seeds.
 """
 
 import runpy
@@ -11,26 +11,27 @@ from pathlib import Path
 
 import torch
 
-from efface.report import collect
-from efface.report.alarms import alarms
+from efface.report import Status, Verdict, collect, significant_rows
 
-TRUTH = Path(__file__).parent.parent / "tests" / "test_evidence_truth.py"
-APART = ("control.", "attack.loss_low_rate", "moved.")
+BUMPS = Path(__file__).parents[2] / "tests" / "bumps.py"
+APART = ("control.", "attack.loss_tpr", "weights.", "buffers.")
 
 
 def main() -> None:
     """Print for each judged row how often it stood out, and the sum."""
     torch.set_num_threads(1)
-    truth = runpy.run_path(str(TRUTH))
+    bumps = runpy.run_path(str(BUMPS))
     judged, flagged, alarmed = Counter(), Counter(), Counter()
     for seed in range(100, 300):
-        net, split = truth["_drawn"](seed)
-        evidence = collect(net, truth["_weighted"](net, range(50), 0), split)
-        alarmed += Counter(tier for tier in ("T0", "T1", "T2") if alarms(evidence, tier=tier))
+        net, split = bumps["drawn"](seed)
+        evidence = collect(net, bumps["weighted"](net, range(50), 0), split)
+        alarmed += Counter(
+            tier for tier in ("T0", "T1", "T2") if significant_rows(evidence, tier=tier)
+        )
         for row in evidence.rows:
-            if row.status != "not run" and row.verdict != "described":
+            if row.status is not Status.NOT_RUN and row.verdict is not Verdict.DESCRIPTIVE:
                 judged[row.key] += 1
-                flagged[row.key] += row.status != "plain"
+                flagged[row.key] += row.status is not Status.NOT_FLAGGED
     for key in judged:
         print(f"{key:28s} {flagged[key]:4d} of {judged[key]}")
     print("draws with an alarm, by tier:", dict(alarmed))

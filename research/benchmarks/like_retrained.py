@@ -17,7 +17,7 @@ from scipy import stats
 
 from efface.grid import Job, is_done, read, run
 from efface.metrics.equivalence import likeness, spread_of
-from efface.report.rows import plain
+from efface.report import jsonable
 from research.benchmarks.every_method import published, scored
 from research.benchmarks.jit_requests import FIRST
 from research.jobs import training
@@ -112,8 +112,8 @@ def _judged(mine: np.ndarray, them: np.ndarray, part: str) -> dict[str, Any]:
         spread, field = spread_of(mine, them), {}
     else:
         found = likeness(mine, them)
-        spread, field = found.spread, {name: plain(getattr(found, name)) for name in FIELD}
-    kept = {name: plain(getattr(spread, name)) for name in KEPT}
+        spread, field = found.spread, {name: jsonable(getattr(found, name)) for name in FIELD}
+    kept = {name: jsonable(getattr(spread, name)) for name in KEPT}
     return {"like": spread.like_retrained, **kept, **field}
 
 

@@ -25,8 +25,7 @@ from efface.io.shadows import Shadows
 from efface.manifest import versions
 from efface.metrics.gap import columns
 from efface.metrics.measure import evaluate
-from efface.report import collect
-from efface.report.alarms import alarms
+from efface.report import collect, significant_rows
 from research.benchmarks.rogues_models import ROGUES, Draw, drawn, taught
 
 TIERS = ("T0", "T1", "T2", "T3", "T4")
@@ -80,7 +79,7 @@ class At:
             shadows=self.shadows,
             seed=7,
         )
-        return {tier: [row.key for row in alarms(evidence, tier=tier)] for tier in TIERS}
+        return {tier: [row.key for row in significant_rows(evidence, tier=tier)] for tier in TIERS}
 
     def naive(self, model: nn.Module) -> dict[str, float]:
         """What a naive reader looks at: the paper's three columns."""

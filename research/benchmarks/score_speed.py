@@ -16,8 +16,7 @@ import torch
 
 from efface.io.data import load_data
 from efface.metrics.measure import evaluate
-from efface.report import collect
-from efface.report.cost import forward_passes
+from efface.report import collect, forward_passes
 from efface.runtime import PassCounter
 from efface.task import predict
 from efface.types import Split

@@ -27,7 +27,7 @@ if typing.TYPE_CHECKING:  # what editors and type checkers see of the names belo
     from efface.methods import METHODS, register_method
     from efface.ranking.ranking import Ranking
     from efface.ranking.run import inspect
-    from efface.report import Evidence
+    from efface.report import Report
     from efface.terminal import show_progress
     from efface.testing import check_method
     from efface.types import Records, Split, Task
@@ -47,7 +47,7 @@ _LAZY = {
     "methods": "METHODS register_method",
     "ranking.ranking": "Ranking",
     "ranking.run": "inspect",
-    "report": "Evidence",
+    "report": "Report",
     "terminal": "show_progress",
     "testing": "check_method",
     "types": "Records Split Task",

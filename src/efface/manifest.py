@@ -82,9 +82,9 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; numbers that are not finite become None."""
-        from efface.report.rows import plain
+        from efface.report import jsonable
 
-        return plain(asdict(self))
+        return jsonable(asdict(self))
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> "Manifest":

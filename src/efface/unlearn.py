@@ -32,7 +32,7 @@ from efface.methods import (
     default_settings,
 )
 from efface.methods._base import refuse_without
-from efface.report import Evidence, collect, render, write
+from efface.report import Report, collect
 from efface.runtime import MemoryEstimate, PassCounter, as_stored, nonfinite_tensors, upcast_to_fp32
 from efface.trainable import check_trainable, count_trainable, merge_adapter, select_trainable
 from efface.types import Action, Callback, Progress, Split, no_callback, no_progress, split_holdout
@@ -55,7 +55,7 @@ class Result:
     """
 
     model: nn.Module
-    report: Evidence | None
+    report: Report | None
     manifest: Manifest
     findings: tuple[Finding, ...] = ()
     adapter: nn.Module | None = None
@@ -73,14 +73,14 @@ class Result:
         if self.report is None:
             raise InputError("a run with a report", "report=False", "Run it with report=True.")
         path = Path(path)
-        path.write_text(render(self.report, self.manifest.to_json()), encoding="utf-8")
+        path.write_text(self.report.to_html(self.manifest), encoding="utf-8")
         return path
 
     def save(self, folder: Path) -> None:
         """``manifest.json``, ``evidence.json`` and ``report.html`` in a folder that exists."""
         self.manifest.write(folder)
         if self.report:
-            write(folder, self.report, self.manifest.to_json())
+            self.report.save(folder, self.manifest)
 
 
 def forget(  # noqa: PLR0913  # each option of a request is declared here once
@@ -232,7 +232,7 @@ def score(
     if shadows is not None:
         shadows.of(forget_records.ids)  # refuses arrays that lack a forget record
     request.examine()
-    known = {"left_out": request.manifest.request.get("forget_records_in_retain", 0)}
+    known = {"removed_from_retain": request.manifest.request.get("forget_records_in_retain", 0)}
     result = request.result(new, retrained=retrained, shadows=shadows, exact=exact, **known)
     if retrained:
         again = [state_digest(model.state_dict()) for model in retrained]

@@ -12,7 +12,7 @@ from efface.errors import InputError, abbreviate
 from efface.io.data import DataSource, load_data
 from efface.io.models import LoadedModel, load_model
 from efface.io.shadows import Shadows, read_shadows
-from efface.report import Evidence
+from efface.report import Report
 from efface.runtime import resolve_device
 from efface.types import Split
 from efface.unlearn import Result
@@ -134,9 +134,9 @@ def command_line() -> str:
 
 def print_summary(result: Result, out: Path) -> None:
     """Each test that ran next to its reference, and where the report is."""
-    rows, report = [], cast("Evidence", result.report)
+    rows, report = [], cast("Report", result.report)
     for row in report.rows:
-        numbers = (row.before, row.after, row.target)
+        numbers = (row.before, row.after, row.reference)
         if numbers[:2] != (None, None):
             rows.append([row.name, *(terminal.format_number(n, row.unit) for n in numbers)])
     title = f"{result.manifest.outcome} · tier {report.tier} · {out}/report.html"

@@ -13,7 +13,7 @@ from efface.cli.options import Arguments
 from efface.cli.score import evaluate
 from efface.errors import Differs, InputError
 from efface.manifest import Manifest, state_digest, versions
-from efface.report import Evidence, render
+from efface.report import Report
 
 MAX_NAMED = 12
 """So many numbers that differ are named one by one."""
@@ -46,10 +46,10 @@ def run_replay(run: Path, *, others: list[str]) -> None:
     weights = dict(zip(("old", "new", "retrained"), (*found[:2], found[2:]), strict=True))
     was = {"weights": manifest.weights, "digests": manifest.digests}
     _compare(was, {"weights": weights, "digests": inputs.digests}, manifest, "models and data")
-    report = cast("Evidence", evaluate(inputs).report)
-    again = json.loads(json.dumps(report.as_json()))
+    report = cast("Report", evaluate(inputs).report)
+    again = json.loads(json.dumps(report.to_json()))
     _compare(recorded, again, manifest, "numbers")
-    if render(report, manifest.to_json()) != page:
+    if report.to_html(manifest) != page:
         raise Differs(
             "the page of these numbers in report.html",
             "another page next to the same evidence.json",

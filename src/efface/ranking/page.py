@@ -22,10 +22,10 @@ from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
 from efface.ranking.ranking import Ranking
 from efface.ranking.storage import Source
+from efface.report import jsonable
 from efface.report.figures import INKS, blank, svg_of
-from efface.report.report import flat
-from efface.report.rows import plain
-from efface.report.words import shown
+from efface.report.html import flatten
+from efface.report.text import formatted
 from efface.types import Records
 
 GROUP_ROWS = 65_536
@@ -59,7 +59,7 @@ def write(folder: Path, ranking: Ranking, source: Source) -> None:
         cells[name] = pa.array(np.array(ranking.classes, object)[values] if named else values)
     parquet.write_table(pa.table(cells), folder / "records.parquet", row_group_size=GROUP_ROWS)
     csv.write_csv(pa.table(cells), folder / "records.csv")
-    text = json.dumps(plain(ranking.manifest), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(jsonable(ranking.manifest), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
     (folder / "inspect.html").write_text(render(ranking, source), encoding="utf-8")
 
@@ -73,12 +73,12 @@ def render(ranking: Ranking, source: Source) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["shown"] = shown
+    environment.filters["shown"] = formatted
     order, ends = ranking.by_rank, min(GALLERY, (len(ranking) + 1) // 2)
     return environment.get_template("inspect.html.jinja").render(
         ranking=ranking,
-        manifest=plain(ranking.manifest),
-        settings=flat(plain(ranking.manifest)),
+        manifest=jsonable(ranking.manifest),
+        settings=flatten(jsonable(ranking.manifest)),
         figures={"scatter": _scatter(ranking), "curve": _curve(ranking)},
         jitter=JITTER,
         max_points=POINTS,

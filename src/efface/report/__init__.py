@@ -1,7 +1,23 @@
-"""Tiers, controls, records and the report."""
+"""The report on a pair of models: rows at tiers, their controls, JSON, figures and the page.
 
-from efface.report.gather import collect, tier_of
-from efface.report.report import render, write
-from efface.report.rows import Evidence, Row
+report.py, verdicts.py: the classes. context.py: what the tests share. tests.py: how a test is
+declared. tests_forget.py, tests_unseen.py, tests_utility.py, tests_retrained.py: the tests.
+runner.py: runs them. text.py: the words for tiers, marks and headline. figures.py, html.py: the
+page.
+"""
 
-__all__ = ["Evidence", "Row", "collect", "render", "tier_of", "write"]
+from efface.report.runner import collect, forward_passes, tier_of
+from efface.report.report import Report, Row, jsonable, significant_rows
+from efface.report.verdicts import Status, Verdict
+
+__all__ = [
+    "Report",
+    "Row",
+    "Status",
+    "Verdict",
+    "collect",
+    "forward_passes",
+    "jsonable",
+    "significant_rows",
+    "tier_of",
+]

@@ -1,164 +1,183 @@
-"""The page: one self-contained HTML file for those who must judge what was done."""
+"""What a report is made of: rows, the attacks that were tried, and the whole with JSON and page."""
 
 import json
-from collections import Counter
-from html import escape
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChainableUndefined, Environment, PackageLoader
+from efface.errors import InputError
+from efface.report.verdicts import Status, Verdict
 
-from efface.display import table
-from efface.report.figures import figures
-from efface.report.rows import LOOK, NOT_RUN, PLAIN, RED, TIERS, Evidence, Row, plain
-from efface.report.words import DASH, headline, shown, span, unknown
-
-MOST_RECORDS = 200
-MOST_IN_A_LIST = 10
-SECTIONS = {
-    "forget": "The forget records, before and after",
-    "unseen": "Do they look like records the model never saw?",
-    "stay": "What must not suffer",
-    "controls": "Controls and power",
-    "retrained": "Beside models retrained without the records",
-    "shadow": "Record by record, with shadow models",
-    "exclusion": "Trained anew without the records",
-    "moved": "What moved",
-    "not run": "Not run",
-}
+SCHEMA = 2
 
 
-def render(evidence: Evidence, record: dict[str, Any]) -> str:
-    """One HTML page that needs nothing else: no network, no script, figures inside.
+@dataclass(frozen=True)
+class Row:
+    """One number of a test: ``before`` for the old model, ``after`` for the new one.
 
-    ``record`` is what ``manifest.json`` holds; whatever it lacks the page calls not recorded. Each
-    number on the page stands in ``evidence.json`` or ``manifest.json`` too.
+    ``reference``: what a model that never saw the records would have, in the same unit, or in words
+    ("unchanged"); None where the tier has none. ``interval``: 95 % interval of ``after`` unless the
+    note says otherwise. ``p``: how often a model that never saw the records would be so far off,
+    None where that is not known; Holm's correction decides by it. ``unit``: share, nats, logits,
+    auc, distance, ratio or count. ``key`` to ``tier``: of the test's declaration where left empty.
     """
-    rows = _sections(evidence)
-    known = sorted(evidence.records, key=_most_known, reverse=True)
-    return (
-        _environment()
-        .get_template("report.html.jinja")
-        .render(
-            evidence=evidence,
-            record=plain(record),
-            done=evidence.outcome == "done",
-            tier_says=TIERS[evidence.tier],
-            sections=rows,
-            tally=Counter(row.status for row in evidence.rows),
-            statuses={"plain": PLAIN, "look": LOOK, "red": RED, "not_run": NOT_RUN},
-            headline=[*headline(evidence), *_not_reached(record)],
-            attacks=_attacks(evidence),
-            unknown=unknown(evidence),
-            why=_why(plain(record)),
-            figures=figures(evidence),
-            records=known[:MOST_RECORDS],
-            left_out=len(known) - len(known[:MOST_RECORDS]),
-            facts=flat(plain(record)),
+
+    before: float | None = None
+    after: float | None = None
+    reference: float | str | None = None
+    interval: tuple[float, float] | None = None
+    verdict: Verdict = Verdict.DESCRIPTIVE
+    note: str = ""
+    p: float | None = None
+    unit: str = "share"
+    key: str = ""
+    name: str = ""
+    section: str = ""
+    tier: str = ""
+
+    @property
+    def status(self) -> Status:
+        """How the row is marked."""
+        return self.verdict.status
+
+
+class Coverage(StrEnum):
+    """Whether an attack was tried."""
+
+    TESTED = "tested"
+    NOT_TESTED = "not tested"
+    NOT_APPLICABLE = "not applicable"
+
+
+@dataclass(frozen=True)
+class AttackCoverage:
+    """One attack that the EDPB's Opinion 28/2024 names, and what the report says of it.
+
+    ``why``: why it was not tested; ``rows``, ``controls``, ``power``: keys of the rows with the
+    results, of those that say whether to trust them, and of those that say how small an effect
+    would have been detected; ``status``: the worst of rows and controls.
+    """
+
+    attack: str
+    coverage: Coverage
+    status: Status = Status.NOT_RUN
+    why: str = ""
+    rows: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    power: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report:
+    """What changed between an old and a new model on the forget records, and how sure that is.
+
+    ``rows``: every test, run or not; ``attacks``: those that the EDPB names; ``records``: one entry
+    for each forget record, with its id; ``per_class`` and ``tensors``: one entry for each;
+    ``arrays``: histograms for the figures; ``counts``: records and models of each kind that were
+    measured; ``outcome``: "done" or "not met".
+    """
+
+    tier: str
+    rows: tuple[Row, ...]
+    records: list[dict[str, Any]] = field(default_factory=list)
+    attacks: tuple[AttackCoverage, ...] = ()
+    per_class: list[dict[str, Any]] = field(default_factory=list)
+    tensors: list[dict[str, Any]] = field(default_factory=list)
+    arrays: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    forget_classes: tuple[str, ...] = ()
+    mislabelled: bool = False
+    seed: int = 0
+    outcome: str = "done"
+
+    def __repr__(self) -> str:
+        ran = sum(row.status is not Status.NOT_RUN for row in self.rows)
+        flagged = sum(row.status is Status.FLAGGED for row in self.rows)
+        return (
+            f"Report(tier={self.tier!r}, outcome={self.outcome!r}, {ran} rows, {flagged} flagged)"
         )
-    )
 
+    def _repr_html_(self) -> str:
+        """The outcome and the rows that ran: what a notebook shows."""
+        from efface.report.html import notebook_html
 
-def write(folder: Path, evidence: Evidence, record: dict[str, Any]) -> None:
-    """``evidence.json``, ``manifest.json`` and ``report.html`` in a folder that is there already.
+        return notebook_html(self)
 
-    Plain writes: the caller makes the folder appear whole or not at all.
-    """
-    folder = Path(folder)
-    text = json.dumps(evidence.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "evidence.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(render(evidence, record), encoding="utf-8")
+    @property
+    def significant(self) -> tuple[str, ...]:
+        """Keys of the rows that are significant after Holm correction."""
+        return tuple(row.key for row in significant_rows(self))
 
+    def row(self, key: str) -> Row:
+        """The row with this key. Raises InputError when there is none."""
+        for row in self.rows:
+            if row.key == key:
+                return row
+        known = ", ".join(row.key for row in self.rows)
+        raise InputError("the key of a row", key, f"The rows are {known}.")
 
-MARKS = {
-    PLAIN: "\N{WHITE CIRCLE}",
-    LOOK: "\N{BLACK UP-POINTING TRIANGLE}",
-    RED: "\N{BLACK SQUARE}",
-}
-
-
-def fragment(evidence: Evidence) -> str:
-    """For a notebook: what came out in sentences, and each test that ran with its verdict."""
-    rows = [
-        [
-            f"{MARKS[row.status]} {row.name}",
-            *(shown(value, row.unit) for value in (row.before, row.after, row.target)),
-            row.verdict,
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers, as ``schema.json`` describes them."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        rows = [
+            vars(row) | {"verdict": row.verdict.name.lower(), "status": row.status}
+            for row in self.rows
         ]
-        for row in evidence.rows
-        if row.status in MARKS
-    ]
-    silent = len(evidence.rows) - len(rows)
-    told = f"Tier {evidence.tier}, {evidence.outcome}; {silent} tests were not run."
-    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in (*headline(evidence), told))
-    return said + table(["test", "before", "after", "target", "verdict"], rows)
+        whole = fields | {"rows": rows, "significant": self.significant}
+        return jsonable({"schema": SCHEMA} | whole)
+
+    def to_html(self, manifest: Any = None) -> str:
+        """One self-contained page; what ``manifest`` lacks it calls not recorded."""
+        from efface.report.html import page
+
+        return page(self, manifest)
+
+    def save(self, folder: str | Path, manifest: Any = None) -> None:
+        """Write ``evidence.json`` and ``report.html`` into an existing folder.
+
+        Plain writes: the caller makes the folder appear whole or not at all.
+        """
+        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+        Path(folder, "evidence.json").write_text(text + "\n", encoding="utf-8")
+        Path(folder, "report.html").write_text(self.to_html(manifest), encoding="utf-8")
 
 
-def _attacks(evidence: Evidence) -> list[dict[str, Any]]:
-    """The attacks that the EDPB names, each with its rows instead of their keys."""
-    rows = {row.key: row for row in evidence.rows}
-    lists = ("rows", "controls", "power")
-    return [
-        {"named": named, **{name: [rows[key] for key in getattr(named, name)] for name in lists}}
-        for named in evidence.attacks
-    ]
+def significant_rows(report: Report, *, tier: str | None = None, level: float = 0.05) -> list[Row]:
+    """Rows that are significant after Holm correction (1979): errors first, then by p; often none.
 
-
-def _not_reached(record: dict[str, Any]) -> list[str]:
-    """What the method itself says of how far it came."""
-    found = record.get("findings") or []
-    return [finding["text"] for finding in found if finding["name"] == "not reached"]
-
-
-def _sections(evidence: Evidence) -> list[tuple[str, list[Row]]]:
-    """Rows by section; those that did not run stand together at the end."""
-    found: dict[str, list[Row]] = {name: [] for name in SECTIONS}
-    for row in evidence.rows:
-        found["not run" if row.status == NOT_RUN else row.section].append(row)
-    return [(SECTIONS[name], rows) for name, rows in found.items() if rows]
-
-
-def _most_known(entry: dict[str, Any]) -> float:
-    """Order of the table: what the model still knows best comes first."""
-    value = entry.get("margin_after", entry.get("margin_before"))
-    return value if value is not None and value == value else float("-inf")  # noqa: PLR0124
-
-
-def _why(record: dict[str, Any]) -> list[str]:
-    """Why the guard said no, as far as the record tells."""
-    guard = record.get("guard") or {}
-    if reasons := guard.get("reasons"):
-        return list(reasons)
-    return [guard["failed"]] if guard.get("failed") else []
-
-
-def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
-    """Nested settings as lines ``a.b.c``: value."""
-    if isinstance(value, dict) and value:
-        parts = [flat(part, f"{name}.{key}" if name else key) for key, part in value.items()]
-        return [line for part in parts for line in part]
-    if isinstance(value, list) and any(isinstance(part, (dict, list)) for part in value):
-        parts = [flat(part, f"{name}.{row}") for row, part in enumerate(value)]
-        return [line for part in parts for line in part]
-    if isinstance(value, list):
-        first = ", ".join(map(str, value[:MOST_IN_A_LIST]))
-        more = len(value) - MOST_IN_A_LIST
-        return [(name, f"{first}, and {more} more in manifest.json" if more > 0 else first)]
-    return [(name, DASH if value is None else str(value))]
-
-
-def _capitalised(text: str) -> str:
-    """The first letter great, the others as they are."""
-    return text[:1].upper() + text[1:] + "." * bool(text)
-
-
-def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("efface.report", "."),
-        autoescape=True,
-        undefined=ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    A page of twenty rows with 95 % intervals has one off by chance most of the time; here the
+    chance that any row of a model that never saw the records is listed is at most ``level``, if
+    each row's p is right. ``tier``: use only the rows up to it.
+    """
+    rows = [row for row in report.rows if tier is None or row.tier <= tier]
+    # An error may hide anything, so it is listed whatever the p-values say.
+    errors = [row for row in rows if row.status is Status.ERROR]
+    judged = sorted(
+        (row.p, row.key, row) for row in rows if row.p is not None and row not in errors
     )
-    made.filters |= {"shown": shown, "span": span, "capitalize_first": _capitalised}
-    return made
+    rejected = []
+    for rank, (p, _, row) in enumerate(judged):
+        if p > level / (len(judged) - rank):
+            break
+        rejected.append(row)
+    return errors + rejected
+
+
+def jsonable(value: Any) -> Any:
+    """``value`` as JSON can hold it; NaN and infinity become None, unknown objects their text."""
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [jsonable(part) for part in value]
+    for method in ("to_json", "tolist", "as_posix"):  # a manifest; arrays and tensors; a path
+        if hasattr(value, method):
+            return jsonable(getattr(value, method)())
+    dataclass_instance = is_dataclass(value) and not isinstance(value, type)
+    return jsonable(asdict(value)) if dataclass_instance else str(value)

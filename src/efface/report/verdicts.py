@@ -1,60 +1,69 @@
-"""From an interval and a target to a word and a status: one rule for all rows."""
+"""Statuses and verdicts: what a test came to, its words, and the mark that follows from it.
 
-from scipy import stats
+Logic compares members; their words are for people and stand here only.
+"""
 
-from efface.report.rows import LOOK, PLAIN
-
-GONE = 0.02
-"""A model that never learned a class answers with it by accident at most so often."""
-
-TOO_WIDE = 0.5
-"""An interval of a share or an area that is wider than this tells nothing."""
+from enum import Enum, StrEnum
 
 
-def against(interval: tuple[float, float], target: float) -> tuple[str, str]:
-    """(verdict, status): does the interval of a share hold the value that unseen records have?"""
-    low, high = interval
-    if low > target:
-        return "above unseen", LOOK
-    if high < target:
-        return "below unseen", LOOK
-    if high - low > TOO_WIDE:
-        return "too few records to tell", PLAIN
-    return "not told from unseen", PLAIN
+class Status(StrEnum):
+    """How a row is marked; it follows from the verdict."""
+
+    ERROR = "error"
+    FLAGGED = "flagged"
+    INCONCLUSIVE = "inconclusive"
+    NOT_FLAGGED = "not flagged"
+    NOT_RUN = "not run"
 
 
-def still_answered_p(hits: int, n: int) -> float:
-    """One-sided p of so many answers with a class that the model should never have learned."""
-    return float(stats.binom.sf(hits - 1, n, GONE))
+class Verdict(Enum):
+    """What a test came to: (status, words). In JSON it is the name in lower case."""
 
+    DESCRIPTIVE = Status.NOT_FLAGGED, "descriptive"
+    NO_REFERENCE = Status.NOT_FLAGGED, "no reference at this tier"
+    NO_NEW_MODEL = Status.NOT_FLAGGED, "no new model"
+    NOT_SIGNIFICANT = Status.NOT_FLAGGED, "no significant difference"
+    ABOVE_REFERENCE = Status.FLAGGED, "significantly above the reference"
+    BELOW_REFERENCE = Status.FLAGGED, "significantly below the reference"
+    SIGNIFICANTLY_DIFFERENT = Status.FLAGGED, "significantly different from unseen"
+    TOO_FEW_RECORDS = Status.INCONCLUSIVE, "too few records"
+    DETECTED = Status.FLAGGED, "membership detected"
+    NOT_DETECTED = Status.NOT_FLAGGED, "membership not detected"
+    OVER_FORGOTTEN = Status.FLAGGED, "over-forgetting"
+    VOID = Status.INCONCLUSIVE, "void: not detected in the old model either"
+    CONTROL_PASSED = Status.NOT_FLAGGED, "control passed"
+    CONTROL_FAILED = Status.INCONCLUSIVE, "control failed"
+    DROPPED = Status.FLAGGED, "significant drop"
+    IMPROVED = Status.NOT_FLAGGED, "significant improvement"
+    UNCHANGED = Status.NOT_FLAGGED, "no significant drop"
+    NEVER_PREDICTED = Status.NOT_FLAGGED, "never predicted"
+    RECOVERED = Status.FLAGGED, "significantly more correct in the copy"
+    NOT_RECOVERED = Status.NOT_FLAGGED, "not recovered"
+    WEIGHTS_UNCHANGED = Status.FLAGGED, "no weight changed"
+    ONLY_LAST_LAYER = Status.FLAGGED, "only the last layer changed"
+    BIT_IDENTICAL = Status.NOT_FLAGGED, "bit-identical"
+    BUFFERS_CHANGED = Status.FLAGGED, "changed"
+    DETERMINISTIC = Status.NOT_FLAGGED, "deterministic"
+    NON_DETERMINISTIC = Status.FLAGGED, "non-deterministic outputs"
+    CONSTANT_OUTPUTS = Status.FLAGGED, "the same output for all inputs"
+    WITHIN_FLOOR = Status.NOT_FLAGGED, "within retrain-to-retrain variability"
+    BEYOND_FLOOR = Status.FLAGGED, "farther than any two retrained models"
+    TOO_FEW_RETRAINED = Status.INCONCLUSIVE, "too few retrained models"
+    FLOOR_UNKNOWN = Status.INCONCLUSIVE, "floor not known"
+    NO_UNTOUCHED_TENSORS = Status.NOT_FLAGGED, "none"
+    UNTOUCHED_TENSORS = Status.FLAGGED, "what these hold was not touched"
+    EXCLUDED = Status.NOT_FLAGGED, "none among them"
+    # Harmful rather than broken, but nobody may overlook it: it is marked like a crash.
+    NOT_EXCLUDED = Status.ERROR, "found among them"
+    CRASHED = Status.ERROR, "crashed"
+    NOT_RUN = Status.NOT_RUN, "not run"
 
-def attacked(
-    interval: tuple[float, float], chance: float, *, control: bool, own_answer: bool = False
-) -> tuple[str, str]:
-    """(verdict, status) of an attack whose positive control said ``control``.
+    @property
+    def status(self) -> Status:
+        """The mark."""
+        return self.value[0]
 
-    ``own_answer``: the attack read the model's own answer, since the labels are wrong; below
-    chance then says that the records stand out, not that they were forgotten too far.
-    """
-    low, high = interval
-    if own_answer and not low <= chance <= high:
-        return "stands out from unseen", LOOK
-    if low > chance:
-        return "still recognised", LOOK
-    if high < chance:
-        return "forgotten too far", LOOK
-    if not control:
-        return "void", LOOK
-    if high - low > TOO_WIDE:
-        return "too few records to tell", PLAIN
-    return "not recognised", PLAIN
-
-
-def utility(interval: tuple[float, float]) -> tuple[str, str]:
-    """(verdict, status) of a change of accuracy on records that must not suffer."""
-    low, high = interval
-    if high < 0:
-        return "fell", LOOK
-    if low > 0:
-        return "rose", PLAIN
-    return "no fall seen", PLAIN
+    @property
+    def words(self) -> str:
+        """For people."""
+        return self.value[1]

@@ -1,0 +1,107 @@
+"""The page, one self-contained HTML file, and the view in a notebook."""
+
+from collections import Counter
+from html import escape
+from typing import Any
+
+from efface.display import table
+from efface.report import text
+from efface.report.report import Report, Row, jsonable
+from efface.report.text import DASH, formatted
+from efface.report.verdicts import Status
+
+MAX_RECORDS_SHOWN = 200
+MAX_LIST = 10
+LISTED = ("rows", "controls", "power")
+
+
+def page(report: Report, manifest: Any = None) -> str:
+    """One HTML page that needs nothing else: no network, no script, figures inside.
+
+    Each number on it stands in ``evidence.json`` or in the manifest too.
+    """
+    from jinja2 import ChainableUndefined, Environment, PackageLoader
+
+    from efface.report.figures import figures
+
+    plain = jsonable(manifest or {})
+    rows = {row.key: row for row in report.rows}
+    records = sorted(report.records, key=_last_margin, reverse=True)
+    findings = plain.get("findings") or []
+    guard = plain.get("guard") or {}
+    # A run without a manifest has no keys at all: undefined ones print as not recorded.
+    environment = Environment(
+        loader=PackageLoader("efface.report", "."), autoescape=True, undefined=ChainableUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "formatted": formatted,
+        "interval": text.formatted_interval,
+        "sentence": _sentence,
+    }
+    return environment.get_template("report.html.jinja").render(
+        report=report,
+        manifest=plain,
+        done=report.outcome == "done",
+        text=text,
+        sections=_sections(report),
+        tally=Counter(row.status for row in report.rows),
+        headline=text.headline(report)
+        + [finding["text"] for finding in findings if finding["name"] == "not reached"],
+        attacks=[
+            (attack, {name: [rows[key] for key in getattr(attack, name)] for name in LISTED})
+            for attack in report.attacks
+        ],
+        reasons=list(guard.get("reasons") or filter(None, [guard.get("failed")])),
+        figures=figures(report),
+        records=records[:MAX_RECORDS_SHOWN],
+        omitted=len(records[MAX_RECORDS_SHOWN:]),
+        lines=flatten(plain),
+    )
+
+
+def notebook_html(report: Report) -> str:
+    """The headline, and each test that ran with its verdict."""
+    rows = [
+        [
+            f"{text.STATUSES[row.status][0]} {row.name}",
+            *(formatted(value, row.unit) for value in (row.before, row.after, row.reference)),
+            row.verdict.words,
+        ]
+        for row in report.rows
+        if row.status is not Status.NOT_RUN
+    ]
+    tier = f"Tier {report.tier}, {report.outcome}; {len(report.rows) - len(rows)} tests not run."
+    lines = "".join(f"<p>{escape(line)}</p>" for line in (*text.headline(report), tier))
+    return lines + table(["test", "before", "after", "reference", "verdict"], rows)
+
+
+def _sections(report: Report) -> list[tuple[str, list[Row]]]:
+    """Rows by section; those that did not run stand together at the end."""
+    found: dict[str, list[Row]] = {name: [] for name in text.SECTIONS}
+    for row in report.rows:
+        found["not run" if row.status is Status.NOT_RUN else row.section].append(row)
+    return [(text.SECTIONS[name], rows) for name, rows in found.items() if rows]
+
+
+def _sentence(line: str) -> str:
+    return line[:1].upper() + line[1:] + "." * bool(line)
+
+
+def _last_margin(entry: dict[str, Any]) -> float:
+    """Order of the table of records: the best known come first, NaN last."""
+    value = entry.get("logit_margin_after", entry.get("logit_margin_before"))
+    return value if value is not None and value == value else float("-inf")  # noqa: PLR0124
+
+
+def flatten(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Nested settings as lines ``a.b.c``: value."""
+    nested = isinstance(value, list) and any(isinstance(part, (dict, list)) for part in value)
+    if nested or (isinstance(value, dict) and value):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        lines = [flatten(part, f"{name}.{key}" if name else str(key)) for key, part in parts]
+        return [line for part in lines for line in part]
+    if isinstance(value, list):
+        first, more = ", ".join(map(str, value[:MAX_LIST])), len(value) - MAX_LIST
+        return [(name, f"{first}, and {more} more in manifest.json" if more > 0 else first)]
+    return [(name, DASH if value is None else str(value))]

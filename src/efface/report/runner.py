@@ -1,0 +1,302 @@
+"""Running every test that the data allow: a test that crashes is a row too, and none is missing."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from efface.io.shadows import Shadows
+from efface.metrics.measure import Evaluation
+from efface.report import text
+from efface.report.context import MAX_RECORDS, PARTS, SYNTHETIC, Context, NotRun, Pair
+from efface.report.report import AttackCoverage, Coverage, Report, Row
+from efface.report.tests import NEEDS, TESTS, Declaration
+from efface.report.verdicts import Status, Verdict
+from efface.report.views import KINDS, VIEWS
+from efface.task import task_of
+from efface.types import Split
+
+FEW_RECORDS = 30  # so few are drawn one by one in a figure, not as bars
+
+
+def collect(
+    old: nn.Module,
+    new: nn.Module | None,
+    split: Split,
+    *,
+    forget_classes: Sequence[int] = (),
+    mislabelled: bool = False,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+    outcome: str = "done",
+    views_used: Sequence[str] = (),
+    retrained: Sequence[nn.Module] = (),
+    shadows: Shadows | None = None,
+    exact: bool = False,
+    removed_from_retain: int = 0,
+    probes: bool = True,
+) -> Report:
+    """Test what ``new`` still shows of ``split.forget``, which ``old`` was trained on.
+
+    Both models come out as they went in. A test that raises becomes an error row, a test that lacks
+    its data a row that says so; none is missing.
+
+    Args:
+        old: the model before.
+        new: the model after; None when the request was not met (``outcome="not met"``): rows then
+            hold the old model's numbers only.
+        split: forget records, and what else is there; empty parts count as absent. Its holdout is
+            the half that neither the method nor the guard has seen.
+        forget_classes: classes that are forgotten as a whole; those of the split by default.
+        mislabelled: the labels of the forget records are wrong.
+        classes: the names of the classes.
+        seed: of everything drawn at random.
+        outcome: "done" or "not met".
+        views_used: kinds of views that the method was trained on, which are left out.
+        retrained: models trained without the forget records, each with its own seed.
+        shadows: what ``read_shadows`` returns.
+        exact: ``new`` was itself retrained from scratch without the forget records.
+        removed_from_retain: how many forget records stood among the retain records before.
+        probes: run also what goes beyond one pass over each record, see ``forward_passes``.
+    """
+    # The declarations register themselves; imported here, since they pull in scipy and sklearn.
+    from efface.report import tests_forget, tests_retrained, tests_unseen, tests_utility  # noqa: F401
+
+    split = replace(split, holdout=split.holdout or None, retain=split.retain or None)
+    forget_classes, names = tuple(forget_classes or split.forget_classes), tuple(classes or ())
+    models = tuple(retrained), shadows, exact, removed_from_retain
+    about = forget_classes, mislabelled, names, seed, tuple(views_used), *models
+    ctx = Context(old, old if new is None else new, split, *about)
+    rows = [row for test in TESTS for row in _run(test, ctx, probes=probes)]
+    sides = ["before"] if new is None else ["before", "after"]
+    if new is None:
+        rows = [_before_only(row) for row in rows]
+    attacks, details = attack_coverage(rows, ctx.kind, has_new_model=new is not None), {}
+    makers = {"records": _records, "per_class": _per_class, "tensors": _tensors, "arrays": _arrays}
+    for name, make in makers.items():
+        try:
+            details[name] = make(ctx, sides)
+        except NotRun:  # the test that needs the same says why
+            continue
+        except Exception as error:  # noqa: BLE001  # whatever went wrong must stand in the report
+            labels = f"details.{name}", f"Details on the page: {name}", "forget", "T0"
+            rows.append(_crashed(error, *labels))
+    return Report(
+        tier=tier_of(split, retrained=ctx.retrained, shadows=shadows, exact=exact),
+        rows=tuple(rows),
+        attacks=attacks,
+        counts=ctx.given,
+        forget_classes=tuple(ctx.class_name(label) for label in ctx.forget_classes),
+        mislabelled=mislabelled,
+        seed=seed,
+        outcome=outcome,
+        **details,
+    )
+
+
+def tier_of(
+    split: Split,
+    *,
+    retrained: Sequence[nn.Module] = (),
+    shadows: Shadows | None = None,
+    exact: bool = False,
+) -> str:
+    """The highest tier that the data allow; from T3 on holdout and retain records are needed too.
+
+    Tests of T3 and T4 run without these as far as they can; the tier is then the lower one.
+    """
+    if exact:
+        return "TE"
+    if not split.holdout:
+        return "T0"
+    if not split.retain:
+        return "T1"
+    if shadows is not None:
+        return "T4"
+    return "T3" if retrained else "T2"
+
+
+def forward_passes(
+    split: Split, *, mislabelled: bool = False, views_used: Sequence[str] = (), probes: bool = True
+) -> int:
+    """Forward passes of ``collect`` on this split; no backward pass is made.
+
+    Each record once through each model, noise inputs twice, views of images, and what the probes
+    evaluate. Exact where every test of tiers T0 to T2 runs.
+    """
+    from efface.report.tests_forget import BITS, SHARES
+
+    forget, holdout = split.forget, split.holdout
+    passes = 2 * sum(len(part) for name in PARTS if (part := getattr(split, name)))
+    passes += 4 * SYNTHETIC
+    if not probes or task_of(forget).name != "multiclass":
+        return passes
+    sampled, alike = min(len(forget), MAX_RECORDS), 0
+    passes += 2 * sampled * (1 + len(BITS) + len(SHARES))
+    if holdout and not mislabelled:
+        passes += 2 * (sampled + min(len(holdout), MAX_RECORDS))
+        alike = int(np.isin(holdout.y.cpu().numpy(), forget.y.cpu().numpy()).sum())
+    if forget.x.ndim == 4:  # noqa: PLR2004  # images
+        kinds = len([kind for kind in KINDS if kind not in views_used])
+        passes += 2 * VIEWS * kinds * (sampled + min(alike, MAX_RECORDS))
+    return passes
+
+
+def _run(test: Declaration, ctx: Context, *, probes: bool) -> list[Row]:
+    """The test's rows, or one row that says why there are none."""
+    if test.multiclass not in (None, ctx.multiclass):
+        return []
+    if test.needs_forget_classes and not ctx.forget_classes:
+        return []
+    (needed, lacking), labels = NEEDS[test.tier], (test.key, test.name, test.section, test.tier)
+    if not {*needed} <= ctx.given.keys() or (test.probe and not probes):
+        note = "probes were turned off" if {*needed} <= ctx.given.keys() else lacking
+        return [_labelled(Row(verdict=Verdict.NOT_RUN, note=note), *labels)]
+    try:
+        rows = list(test.run(ctx))
+    except NotRun as why:
+        return [_labelled(Row(verdict=Verdict.NOT_RUN, note=str(why)), *labels)]
+    except Exception as error:  # noqa: BLE001  # whatever went wrong must stand in the report
+        return [_crashed(error, *labels)]
+    return [_labelled(row, *labels) for row in rows]
+
+
+def _labelled(row: Row, key: str, name: str, section: str, tier: str) -> Row:
+    """The row with what it leaves empty."""
+    key, name, tier = row.key or key, row.name or name, row.tier or tier
+    return replace(row, key=key, name=name, section=section, tier=tier)
+
+
+def _crashed(error: Exception, *labels: str) -> Row:
+    return _labelled(Row(verdict=Verdict.CRASHED, note=f"{type(error).__name__}: {error}"), *labels)
+
+
+def _before_only(row: Row) -> Row:
+    """What is left of a row without a new model; the positive control is about the old one."""
+    if row.status in (Status.NOT_RUN, Status.ERROR) or row.key == "control.positive":
+        return row
+    silent = replace(row, after=None, interval=None, p=None)
+    if row.before is None:
+        return replace(silent, verdict=Verdict.NOT_RUN, note="there is no new model")
+    note = "" if row.section == "utility" else row.note
+    return replace(silent, verdict=Verdict.NO_NEW_MODEL, note=note)
+
+
+def attack_coverage(
+    rows: Sequence[Row], kind: str, *, has_new_model: bool
+) -> tuple[AttackCoverage, ...]:
+    """Every attack that the EDPB's Opinion 28/2024 (17 December 2024) names, in its order.
+
+    ``kind``: the name of the task.
+    """
+    why_not = {name: (Coverage.NOT_TESTED, why) for name, why in text.NOT_TESTED.items()}
+    if kind in ("multiclass", "multilabel"):
+        why_not["regurgitation"] = Coverage.NOT_APPLICABLE, text.NO_REGURGITATION
+    others = [AttackCoverage(name, state, why=why) for name, (state, why) in why_not.items()]
+    return (_membership(rows, has_new_model), *others)
+
+
+def _membership(rows: Sequence[Row], has_new_model: bool) -> AttackCoverage:
+    """Every attack among the rows; controls and power are those of the loss attack."""
+    name = "membership inference"
+    attacks, controls, power = (
+        [row for row in rows if row.key.startswith(prefix)]
+        for prefix in ("attack.", "control.", "power")
+    )
+    if not has_new_model:
+        return AttackCoverage(name, Coverage.NOT_TESTED, why="there is no new model")
+    ran = [row for row in attacks if row.status is not Status.NOT_RUN]
+    if not ran:
+        return AttackCoverage(name, Coverage.NOT_TESTED, why=attacks[0].note)
+    found = {row.status for row in (*ran, *controls)}
+    order = (Status.ERROR, Status.FLAGGED, Status.INCONCLUSIVE, Status.NOT_FLAGGED)
+    worst = next(status for status in order if status in found)
+    keys = (tuple(row.key for row in part) for part in (ran, controls, power))
+    return AttackCoverage(name, Coverage.TESTED, worst, "", *keys)
+
+
+def _records(ctx: Context, sides: list[str]) -> list[dict[str, Any]]:
+    """One entry for each forget record, in the request's order."""
+    from efface.report.tests_unseen import unseen_quantiles
+
+    first = ctx.forget.before
+    entries: list[dict[str, Any]] = [
+        {"id": i, "label": ctx.label_text(y)} for i, y in zip(first.ids, first.y, strict=True)
+    ]
+    for side in sides:
+        evaluation, quantiles = getattr(ctx.forget, side), None
+        with suppress(Exception):  # the row of the same test says why there are none
+            quantiles = unseen_quantiles(*ctx.sides(side))[0]
+        for row, entry in enumerate(entries):
+            about = _prediction(ctx, evaluation, row)
+            about["logit_margin"] = float(evaluation.margin[row])
+            about["unseen_quantile"] = None if quantiles is None else float(quantiles[row])
+            entry.update({f"{name}_{side}": value for name, value in about.items()})
+    return entries
+
+
+def _prediction(ctx: Context, evaluation: Evaluation, row: int) -> dict[str, Any]:
+    if ctx.multiclass:
+        predicted = ctx.class_name(int(evaluation.predicted[row]))
+        about = {"predicted": predicted, "correct": bool(evaluation.correct[row])}
+        return about | {"entropy": float(evaluation.entropy[row])}
+    outputs = torch.from_numpy(evaluation.logits[row : row + 1])
+    predicted = task_of(ctx.split.forget).predict(outputs)[0].numpy()
+    return {"predicted": ctx.label_text(predicted), "accuracy": float(evaluation.right[row])}
+
+
+def _per_class(ctx: Context, sides: list[str]) -> list[dict[str, Any]]:
+    """Accuracy of each class on each part that is there."""
+    if not ctx.multiclass:
+        return []
+    parts: dict[str, Pair] = {name: getattr(ctx, name) for name in PARTS if name in ctx.given}
+    entries = []
+    for label in sorted({int(c) for pair in parts.values() for c in np.unique(pair.before.y)}):
+        entry: dict[str, Any] = {"class": label, "name": ctx.class_name(label)}
+        entry["forget_class"] = label in ctx.forget_classes
+        for name, pair in parts.items():
+            own = pair.before.y == label
+            entry[f"{name}_n"] = int(own.sum())
+            for side in sides if own.any() else ():
+                entry[f"{name}_{side}"] = float(getattr(pair, side).correct[own].mean())
+        entries.append(entry)
+    return entries
+
+
+def _tensors(ctx: Context, sides: list[str]) -> list[dict[str, Any]]:
+    return ctx.tensor_changes if "after" in sides else []
+
+
+def _arrays(ctx: Context, sides: list[str]) -> dict[str, Any]:
+    """Histograms of logit margin and entropy: forget before and after, and unseen records."""
+    evaluations = {f"forget_{side}": getattr(ctx.forget, side) for side in sides}
+    if ctx.has_holdout and len(ctx.unseen):
+        evaluations["unseen"] = ctx.unseen.after
+    kinds = {"logit_margin": "margin"} | ({"entropy": "entropy"} if ctx.multiclass else {})
+    histograms: dict[str, Any] = {}
+    for name, what in kinds.items():
+        values = {key: getattr(ctx.attack_view(one), what) for key, one in evaluations.items()}
+        histograms[name] = _histogram(values)
+    return histograms | {"kind": ctx.kind}
+
+
+def _histogram(values: dict[str, np.ndarray], bins: int = 30) -> dict[str, Any]:
+    """Counts between shared edges; the values themselves where there are few."""
+    every = np.concatenate([*values.values()])
+    low, high = float(every.min()), float(every.max())
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+
+    def each(of: Callable[[np.ndarray], Any]) -> dict[str, Any]:
+        return {name: of(some) for name, some in values.items()}
+
+    return {
+        "edges": edges.tolist(),
+        "counts": each(lambda some: np.histogram(some, edges)[0].tolist()),
+        "values": {n: some.tolist() for n, some in values.items() if len(some) <= FEW_RECORDS},
+        "n": each(len),
+        "mean": each(lambda some: float(some.mean())),
+    }

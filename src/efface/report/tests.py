@@ -1,0 +1,125 @@
+"""How a test is declared, and the rows that tests share.
+
+To add a row, write a generator of ``Row`` under ``@test(…)`` in ``tests_forget.py`` (T0),
+``tests_unseen.py`` (T1, T2, T4), ``tests_utility.py`` (T1, T2) or ``tests_retrained.py`` (T3, TE).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from efface.metrics.indistinguishability import expected_from_unseen
+from efface.metrics.intervals import clopper_pearson
+from efface.metrics.membership import Attack
+from efface.report.context import Context
+from efface.report.report import Row
+from efface.report.verdicts import Verdict
+
+Run = Callable[[Context], Iterator[Row]]
+SIGNIFICANCE = 0.05
+TOO_WIDE = 0.5  # a wider interval of a share or of an AUC tells nothing
+
+# What a tier's tests need besides models and forget records; the note of rows that lack it.
+NEEDS = {
+    "T0": ((), ""),
+    "T1": (("holdout",), "needs a holdout that was never trained on"),
+    "T2": (("holdout", "retain"), "needs a holdout and retain records"),
+    "T3": (("retrained",), "no retrained model was given"),
+    "T4": (("shadows",), "no shadow models were given"),
+    "TE": ((), ""),
+}
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One test; see ``test`` for what the fields mean."""
+
+    run: Run
+    key: str
+    name: str
+    section: str
+    tier: str
+    multiclass: bool | None = None
+    needs_forget_classes: bool = False
+    probe: bool = False
+
+
+TESTS: list[Declaration] = []
+
+
+def test(key: str, name: str, section: str, tier: str, **only: bool) -> Callable[[Run], Run]:
+    """Declare a test; these four also fill what its rows leave empty.
+
+    Args:
+        key: of the row that stands for the test when it is not run or crashes.
+        name: what the page calls it.
+        section: a key of ``text.SECTIONS``.
+        tier: what it needs, see ``NEEDS``.
+        only: ``multiclass``: only where a record has one class of several (True), or has not
+            (False); ``needs_forget_classes``: only where whole classes are forgotten; ``probe``: it
+            evaluates further inputs or copies of the models, so it is left out without ``probes``.
+    """
+
+    def register(run: Run) -> Run:
+        TESTS.append(Declaration(run, key, name, section, tier, **only))
+        return run
+
+    return register
+
+
+def compare(interval: tuple[float, float] | None, reference: float | str | None) -> Verdict:
+    """Whether the interval of a share contains its reference."""
+    if interval is None or not isinstance(reference, float):
+        return Verdict.NO_REFERENCE
+    low, high = interval
+    if low > reference:
+        return Verdict.ABOVE_REFERENCE
+    if high < reference:
+        return Verdict.BELOW_REFERENCE
+    return Verdict.TOO_FEW_RECORDS if high - low > TOO_WIDE else Verdict.NOT_SIGNIFICANT
+
+
+def share_row(
+    before: float | None, after: float, n: int, reference: float | str | None = None, **fields: Any
+) -> Row:
+    """A share of ``n`` records with its exact interval; a verdict that is not given compares."""
+    interval = clopper_pearson(round(after * n), n)
+    if "verdict" not in fields:
+        fields["verdict"] = compare(interval, reference)
+    return Row(before, after, reference, interval, **fields)
+
+
+def mean_row(
+    before: np.ndarray, after: np.ndarray, reference: float | str | None, **fields: Any
+) -> Row:
+    """The mean over records, with Student's interval."""
+    interval = mean_interval(after)
+    return Row(float(before.mean()), float(after.mean()), reference, interval, **fields)
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
+    """Student's 95 % interval of a mean; None for one value, or for values that are all equal."""
+    from scipy import stats
+
+    if len(values) < 2 or not values.std():  # noqa: PLR2004
+        return None
+    low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+    return float(low), float(high)
+
+
+def auc_row(before: Attack, after: Attack, verdict: Verdict, note: str, **fields: Any) -> Row:
+    """The AUC of an attack on the old and on the new model."""
+    numbers = before.auc, after.auc, 0.5, after.auc_interval
+    return Row(*numbers, verdict, note, after.p, "auc", **fields)
+
+
+def finite_or_none(value: float) -> float | None:
+    """None for a reference that no unseen record gives."""
+    return float(value) if np.isfinite(value) else None
+
+
+def expected_share(y: np.ndarray, of_unseen: np.ndarray, unseen_y: np.ndarray) -> float | None:
+    """The mean over unseen records, class-matched to ``y``; None without any of these classes."""
+    return finite_or_none(expected_from_unseen(y, of_unseen * 1.0, unseen_y))

@@ -1,0 +1,252 @@
+"""Tier T0: outputs on the forget records and around them, and the change of the weights."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from efface.errors import InputError
+from efface.metrics.indistinguishability import more_often_p
+from efface.metrics.measure import evaluate
+from efface.probes.precision import precision
+from efface.report.context import MAX_RECORDS, SYNTHETIC, Context, NotRun, Pair
+from efface.report.report import Row
+from efface.report.tests import SIGNIFICANCE, expected_share, mean_row, share_row, test
+from efface.report.verdicts import Verdict
+from efface.report.views import KINDS, VIEWS, view_of
+from efface.task import task_of
+
+ACCIDENTAL = 0.02  # a model that never learned a class predicts it at most so often
+BITS, SHARES = (8, 4), (0.5,)
+SAME_OUTPUT = 1e-4  # outputs closer than this share of their standard deviation are equal
+
+
+def still_predicted_p(hits: int, n: int) -> float:
+    """One-sided p of so many predictions of a class that the model should never have learned."""
+    from scipy import stats
+
+    return float(stats.binom.sf(hits - 1, n, ACCIDENTAL))
+
+
+@test("forget.accuracy", "Accuracy on the forget records", "forget", "T0", multiclass=True)
+def forget_accuracy(ctx: Context) -> Iterator[Row]:
+    """Share of forget records that are predicted as the label they came with."""
+    before, after = ctx.forget.before.correct, ctx.forget.after.correct
+    (reference, note), p = _label_reference(ctx), None
+    if ctx.forget_classes and reference == 0:
+        p = still_predicted_p(int(after.sum()), len(after))
+    name = "Forget records predicted as the wrong label they came with" * ctx.mislabelled
+    shares = float(before.mean()), float(after.mean())
+    yield share_row(*shares, len(after), reference, note=note, p=p, name=name)
+
+
+def _label_reference(ctx: Context) -> tuple[float | None, str]:
+    """What a model that never saw the records would score, as far as the tier knows, and why."""
+    y, value = ctx.forget.after.y, None
+    if ctx.forget_classes and set(y.tolist()) <= set(ctx.forget_classes):
+        value = 0.0
+    elif ctx.has_holdout:
+        unseen = ctx.holdout.after
+        if ctx.mislabelled:
+            value = float(np.mean([(unseen.predicted[unseen.y != c] == c).mean() for c in y]))
+        else:
+            value = expected_share(y, unseen.correct, unseen.y)
+    if value is None:
+        return None, "Without unseen records it is not known what a model without them would score."
+    if ctx.mislabelled:
+        return value, "Reference: how often unseen records of other classes get that label."
+    if ctx.forget_classes:
+        return value, "Reference: a model that never learned the class does not predict it."
+    return value, "Reference: the new model's accuracy on unseen records of the same classes."
+
+
+@test("forget.confidence", "Confidence on the forget records", "forget", "T0", multiclass=True)
+def forget_confidence(ctx: Context) -> Iterator[Row]:
+    """Mean entropy and mean logit margin; described here, judged by the tests of tier T1."""
+    before, after = map(ctx.attack_view, (ctx.forget.before, ctx.forget.after))
+    for key, of, unit in (("entropy", "entropy", "nats"), ("logit_margin", "margin", "logits")):
+        reference = None
+        if ctx.has_holdout:
+            unseen = ctx.attack_view(ctx.holdout.after)
+            reference = expected_share(after.y, getattr(unseen, of), unseen.y)
+        known = reference is not None
+        fields = {"verdict": Verdict.DESCRIPTIVE if known else Verdict.NO_REFERENCE, "unit": unit}
+        fields |= {"note": f"Reference: unseen records {ctx.matching}." * known}
+        fields |= {"key": f"forget.{key}"}
+        fields |= {"name": f"Mean {key.replace('_', ' ')} of the forget records"}
+        yield mean_row(getattr(before, of), getattr(after, of), reference, **fields)
+
+
+@test("residual", "Residual knowledge: augmented forget records", "forget", "T0", probe=True)
+def residual_knowledge(ctx: Context) -> Iterator[Row]:
+    """Are the records recognised under other lighting, blurred, or rotated (arXiv:2601.22359)?"""
+    if ctx.forget.records.x.ndim != 4:  # noqa: PLR2004
+        raise NotRun("the augmentations are those of images (n, channels, height, width)")
+    if not ctx.multiclass:
+        raise NotRun("the augmentations are judged by one class of several")
+    kinds = [kind for kind in KINDS if kind not in ctx.views_used]
+    if not kinds:
+        raise NotRun("the method was trained on every augmentation of this test")
+    forget, unseen = ctx.sample(ctx.forget, MAX_RECORDS), None
+    correct = {kind: _correct_in_views(ctx, forget, kind) for kind in kinds}
+    of_unseen: dict[str, np.ndarray] = {}
+    if ctx.has_holdout and len(ctx.unseen) and not ctx.mislabelled:
+        unseen = ctx.sample(ctx.unseen, MAX_RECORDS)
+        of_unseen = {kind: _correct_in_views(ctx, unseen, kind)[1] for kind in kinds}
+    for kind in kinds:
+        name = f"Accuracy on the forget records in other views: {kind}"
+        expected = None if unseen is None else of_unseen[kind].mean(1)
+        note = f"{VIEWS} views of each of {len(forget)} records. "
+        row = _residual_row(forget, unseen, *correct[kind], expected, note)
+        yield replace(row, key=f"residual.{kind}", name=name)
+    before, after = (
+        ~clean.correct & np.concatenate([both[side] for both in correct.values()], 1).any(1)
+        for side, clean in enumerate((forget.before, forget.after))
+    )
+    expected = p = None
+    if unseen is not None:
+        expected = ~unseen.after.correct & np.concatenate([*of_unseen.values()], 1).any(1)
+        groups = {"classes": forget.after.y, "unseen_classes": unseen.after.y}
+        p = more_often_p(after, expected, **groups, seed=ctx.seed)
+    row = _residual_row(forget, unseen, before, after, expected, "")
+    name, tier = "Forget records correct only in some other view", "T0" if p is None else "T1"
+    yield replace(row, key="residual.any_view", name=name, p=p, tier=tier)
+
+
+def _residual_row(
+    forget: Pair, unseen: Pair | None, before: np.ndarray, after: np.ndarray, seen: Any, note: str
+) -> Row:
+    """The share of ``after``; ``seen``: the same of each unseen record."""
+    reference = None
+    if unseen is not None:
+        reference = expected_share(forget.after.y, seen, unseen.after.y)
+    if reference is not None:
+        note += f"Reference: at most {MAX_RECORDS} unseen records of the same classes."
+    shares = float(before.mean()), float(after.mean())
+    return share_row(*shares, len(forget), reference, note=note.strip())
+
+
+def _correct_in_views(ctx: Context, pair: Pair, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """For the old and the new model: is record i correct in view v? Each (n, v)."""
+    views = [view_of(pair.records, kind, view=v, seed=ctx.seed) for v in range(VIEWS)]
+    old, new = (
+        np.stack([evaluate(model, records).correct for records in views], 1)
+        for model in (ctx.old, ctx.new)
+    )
+    return old, new
+
+
+@test("precision", "Quantised and pruned copies", "forget", "T0", probe=True)
+def precision_copies(ctx: Context) -> Iterator[Row]:
+    """Forget records that a quantised or pruned copy of the new model recognises again."""
+    from scipy import stats
+
+    if not ctx.multiclass:
+        raise NotRun("the copies are judged by one class of several")
+    pair = ctx.sample(ctx.forget, MAX_RECORDS)
+    how = {"bits": BITS, "shares": SHARES}
+    try:
+        old, new = (precision(model, pair.records, **how) for model in (ctx.old, ctx.new))
+    except InputError as why:
+        raise NotRun(str(why)) from why
+    full = pair.after.correct
+    for was, now in zip(old[1:], new[1:], strict=True):
+        before, after = was.measured.correct, now.measured.correct
+        gained, lost = int((~full & after).sum()), int((full & ~after).sum())
+        # Rounding repairs an answer no more often than it breaks one: a sign test. That holds for
+        # labels predicted above chance, so neither for wrong ones nor for a forgotten class.
+        p = float(stats.binom.sf(gained - 1, gained + lost, 0.5))
+        note = f"Reference: the new model in full precision, on the same {len(pair)} records; "
+        yield share_row(
+            float(before.mean()),
+            float(after.mean()),
+            len(pair),
+            float(full.mean()),
+            verdict=Verdict.RECOVERED if p < SIGNIFICANCE else Verdict.NOT_RECOVERED,
+            note=note + f"{gained} are correct in the copy only, {lost} in the model only.",
+            p=None if ctx.mislabelled or ctx.forget_classes else p,
+            key=f"precision.{now.name.replace(' %', '').replace(' ', '_')}",
+            name=f"Accuracy on the forget records of a copy: {now.name}",
+        )
+
+
+@test("weights.change", "Change of all weights, relative to their L2 norm", "weights", "T0")
+def weights_change(ctx: Context) -> Iterator[Row]:
+    """How far the weights moved, and which moved most."""
+    if not (weights := [t for t in ctx.tensor_changes if t["kind"] == "weight"]):
+        return
+    change, norm = (sum(t[part] ** 2 for t in weights) ** 0.5 for part in ("change", "norm"))
+    most, same = max(weights, key=lambda t: t["relative"]), sum(t["identical"] for t in weights)
+    note = (
+        f"{same} of {len(weights)} tensors did not change. Largest: {most['name']}, "
+        f"{most['relative']:.3g}. The size of the change says nothing about what is forgotten."
+    )
+    layers = list(dict.fromkeys(t["name"].rpartition(".")[0] for t in weights))
+    changed = {t["name"].rpartition(".")[0] for t in weights if not t["identical"]}
+    verdict, p = Verdict.DESCRIPTIVE, None
+    if not changed:
+        verdict, p = Verdict.WEIGHTS_UNCHANGED, 0.0
+    elif len(layers) > 1 and changed == {layers[-1]}:
+        # Below the last layer every embedding is then the old model's to the bit.
+        verdict = Verdict.ONLY_LAST_LAYER
+    value = change / norm if norm else 0.0
+    yield Row(after=value, verdict=verdict, note=note, p=p, unit="ratio")
+
+
+@test("buffers.change", "Buffers that are not bit-identical", "weights", "T0")
+def buffers_change(ctx: Context) -> Iterator[Row]:
+    """BatchNorm statistics and the like must not change."""
+    buffers = [t for t in ctx.tensor_changes if t["kind"] == "buffer"]
+    changed = [t["name"] for t in buffers if not t["identical"]]
+    verdict = Verdict.BUFFERS_CHANGED if changed else Verdict.BIT_IDENTICAL
+    note = f"Of {len(buffers)}. {', '.join(changed[:5])}".strip()
+    yield Row(None, float(len(changed)), 0.0, None, verdict, note, unit="count")
+
+
+@test("outputs.determinism", "Largest difference between two runs, in std", "weights", "T0")
+def outputs_determinism(ctx: Context) -> Iterator[Row]:
+    """How far two runs on the same inputs are apart: about 0 unless something is drawn."""
+    before, after = (
+        _ratio(float((first - second).abs().max()), float(first.std(0).mean()))
+        for first, second in ctx.synthetic_outputs
+    )
+    # Sums in another order stay far below the limit, so a nondeterministic kernel is no finding.
+    random = after > SAME_OUTPUT
+    verdict = Verdict.NON_DETERMINISTIC if random else Verdict.DETERMINISTIC
+    note = f"{SYNTHETIC} noise inputs. Random outputs hide what the weights hold." * random
+    # An old model that is random itself makes no finding of the new one's randomness.
+    p = 0.0 if random and before <= SAME_OUTPUT else None
+    yield Row(before, after, before, None, verdict, note, p, "ratio")
+
+
+def _ratio(difference: float, std: float) -> float:
+    return difference / std if std else float(difference > 0)
+
+
+@test("outputs.constant", "Standard deviation of the outputs over noise inputs", "weights", "T0")
+def outputs_constant(ctx: Context) -> Iterator[Row]:
+    """Whether the outputs depend on the input."""
+    before, after = (float(first.std(0).mean()) for first, _ in ctx.synthetic_outputs)
+    constant = after <= SAME_OUTPUT * before
+    verdict = Verdict.CONSTANT_OUTPUTS if constant else Verdict.DESCRIPTIVE
+    note = f"{SYNTHETIC} inputs; near 0 when the outputs are the same for all."
+    yield Row(before, after, None, None, verdict, note, 0.0 if constant else None, "logits")
+
+
+@test("synthetic.divergence", "KL(old, new) of the outputs on noise inputs", "weights", "T0")
+def synthetic_divergence(ctx: Context) -> Iterator[Row]:
+    """How far the outputs moved."""
+    (old, _), (new, _) = ctx.synthetic_outputs
+    divergence = float(task_of(ctx.split.forget).divergence(old, new).mean())
+    note = f"{SYNTHETIC} inputs; at tier T0 the only sign of side effects."
+    yield Row(after=divergence, note=note, unit="nats")
+
+
+@test("synthetic.agreement", "Noise inputs with an unchanged prediction", "weights", "T0")
+def synthetic_agreement(ctx: Context) -> Iterator[Row]:
+    """How many predictions did not change."""
+    ((old, _), (new, _)), task = ctx.synthetic_outputs, task_of(ctx.split.forget)
+    same = round(float(task.accuracy(new, task.predict(old)).sum()))
+    note = f"{SYNTHETIC} inputs; at tier T0 the only sign of side effects."
+    yield share_row(None, same / SYNTHETIC, SYNTHETIC, verdict=Verdict.DESCRIPTIVE, note=note)

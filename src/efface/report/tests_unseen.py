@@ -1,0 +1,309 @@
+"""Forget records against unseen ones: attacks, controls, power, linear probe (T1, T2, T4)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from efface.errors import InputError
+from efface.io.shadows import Shadows
+from efface.metrics.indistinguishability import (
+    ks,
+    like_unseen,
+    placements,
+    two_sided,
+)
+from efface.metrics.intervals import clopper_pearson, share_p, smallest_share
+from efface.metrics.likelihood_ratio import lira_offline
+from efface.metrics.measure import Evaluation
+from efface.metrics.membership import (
+    Attack,
+    entropy_attack,
+    loss_attack,
+    signal_attack,
+    taken_for_members,
+)
+from efface.metrics.rates import Rate
+from efface.probes.linear_probe import linear_probe
+from efface.report.context import MAX_RECORDS, Context, NotRun
+from efface.report.report import Row
+from efface.report.tests import (
+    SIGNIFICANCE,
+    TOO_WIDE,
+    auc_row,
+    compare,
+    expected_share,
+    finite_or_none,
+    share_row,
+    test,
+)
+from efface.report.text import count
+from efface.report.verdicts import Verdict
+from efface.types import record_key
+
+CENTRAL = 0.95
+MIN_UNSEEN = 39  # with fewer unseen records in a group no quantile is rarer than one in twenty
+MIN_SHADOWS = 4  # without a record, so that their standard deviation can be estimated
+
+
+@test("attack.loss", "Membership inference on the loss: AUC", "unseen", "T1")
+def loss_attack_rows(ctx: Context) -> Iterator[Row]:
+    """The loss attack before and after: AUC, and TPR at 1 % FPR."""
+    before, after = _loss_attack(ctx, "before"), _loss_attack(ctx, "after")
+    note = (
+        f"A weak attack: one threshold for all. {after.forget_n} forget against {after.unseen_n} "
+        f"unseen records {ctx.matching}."
+    )
+    if after.unmatched:
+        note += f" {after.unmatched} records have no unseen one of their class."
+    if ctx.mislabelled:
+        note += " The labels are flagged as wrong, so it reads the loss of the predicted class."
+    verdict = _attack_verdict(after, _detects(ctx, before), mislabelled=ctx.mislabelled)
+    yield auc_row(before, after, verdict, note)
+    was, now = (attack.at(attack.fpr) for attack in (before, after))
+    verdict = Verdict.NOT_DETECTED if was.above else Verdict.VOID
+    if now.above:
+        verdict = Verdict.SIGNIFICANTLY_DIFFERENT if ctx.mislabelled else Verdict.DETECTED
+    blind = "At this FPR the attack does not detect the records in the old model." * (not was.above)
+    there = f"{after.unseen_n} unseen records of these classes"
+    yield _rate_row(was, now, there, verdict=verdict, note=blind, key="attack.loss_tpr")
+
+
+def _loss_attack(ctx: Context, side: str) -> Attack:
+    """The loss attack on the old ("before") or the new model ("after"), matched by class."""
+    if not len(ctx.unseen):
+        raise NotRun("the holdout has no record of the classes of the forget records")
+    forget, unseen = ctx.sides(side)
+    return loss_attack(forget.loss, unseen.loss, **_groups(forget, unseen))
+
+
+def _groups(forget: Evaluation, unseen: Evaluation) -> dict[str, Any]:
+    return {"forget_classes": forget.groups, "unseen_classes": unseen.groups}
+
+
+def _detects(ctx: Context, attack: Attack) -> bool:
+    # An attack on predicted labels may tell the records apart on either side of chance.
+    return attack.sees if ctx.mislabelled else attack.recognised
+
+
+def _attack_verdict(attack: Attack, detected_before: bool, *, mislabelled: bool = False) -> Verdict:
+    # With wrong labels, below chance does not mean over-forgetting: the records just differ.
+    if mislabelled and attack.sees:
+        return Verdict.SIGNIFICANTLY_DIFFERENT
+    if attack.sees:
+        return Verdict.DETECTED if attack.recognised else Verdict.OVER_FORGOTTEN
+    if not detected_before:
+        return Verdict.VOID
+    low, high = attack.auc_interval
+    return Verdict.TOO_FEW_RECORDS if high - low > TOO_WIDE else Verdict.NOT_DETECTED
+
+
+def _rate_row(was: Rate, now: Rate, unseen: str, *, note: str = "", **fields: Any) -> Row:
+    """A TPR; its reference is the FPR, and chance what unseen records would give."""
+    fields["name"] = f"The same: TPR@{100 * now.fpr:g}%FPR"
+    if now.tpr is None or now.chance is None:
+        note = f"not resolvable with {unseen}; {now.needed} are needed"
+        return Row(reference=now.fpr, **fields | {"verdict": Verdict.NOT_RUN, "note": note})
+    note = f"By chance up to {100 * now.chance[1]:.1f} %. {note}".strip()
+    return Row(was.tpr, now.tpr, now.fpr, now.interval, note=note, **fields)
+
+
+@test(
+    "attack.entropy",
+    "Entropy attack (the paper's MIA; weak)",
+    "unseen",
+    "T2",
+    multiclass=True,
+)
+def entropy_attack_rows(ctx: Context) -> Iterator[Row]:
+    """The paper's attack, for comparison with its tables."""
+    retain, holdout, forget = ctx.retain, ctx.holdout, ctx.forget
+    before, after = (
+        entropy_attack(*(getattr(pair, side).entropy for pair in (retain, holdout, forget)))
+        for side in ("before", "after")
+    )
+    reference = None
+    if len(ctx.unseen):
+        ends = retain.after.entropy, holdout.after.entropy
+        members = taken_for_members(*ends, ctx.unseen.after.entropy) * 1.0
+        ours, theirs = ctx.sides("after")
+        reference = expected_share(ours.y, members, theirs.y)
+    note = (
+        "Share of forget records classified as members. A collapsed model scores 0: lower is not "
+        f"better. Reference: unseen records {ctx.matching} under this attack."
+    )
+    yield share_row(before, after, len(forget), reference, note=note)
+
+
+@test("attack.lira", "Membership inference per record (LiRA, offline): AUC", "unseen", "T4")
+def lira_rows(ctx: Context) -> Iterator[Row]:
+    """LiRA, offline: forget records against unseen ones, each among models that never saw it."""
+    if not ctx.shadows or ctx.mislabelled or not ctx.multiclass:
+        raise NotRun("shadow models are read by the labels, which are wrong or no classes")
+    if not ctx.has_holdout or not len(ctx.unseen):
+        raise NotRun("needs unseen records of the classes of the forget records")
+    before, after = (_lira(ctx, ctx.shadows, side) for side in ("before", "after"))
+    note = (
+        f"{count(ctx.given['shadows'], 'shadow model')}. {after.forget_n} forget against "
+        f"{after.unseen_n} unseen records {ctx.matching}; the smallest AUC detectable with 80 % "
+        f"power: {after.smallest_auc:.3f}."
+    )
+    yield auc_row(before, after, _attack_verdict(after, before.recognised), note)
+    for was, now in zip(before.rates, after.rates, strict=True):
+        verdict = Verdict.DETECTED if now.above else Verdict.NOT_DETECTED
+        key = f"attack.lira_tpr_{100 * now.fpr:g}"
+        yield _rate_row(was, now, f"{after.unseen_n} unseen records", verdict=verdict, key=key)
+
+
+def _lira(ctx: Context, given: Shadows, side: str) -> Attack:
+    """-ln P(out > x) of each record under the old or the new model. Raises NotRun."""
+    ours, theirs = (getattr(pair, side) for pair in (ctx.forget, ctx.unseen))
+    ids, n = (*ours.ids, *theirs.ids), len(ours)
+    if missing := len(set(ids) - set(given.ids)):
+        raise NotRun(f"the shadow models lack outputs for {missing} of {len(ids)} records")
+    shadows = given.of(ids)
+    if shadows.member[:, n:].any():
+        raise NotRun(
+            "shadow models were trained on records with the ids of unseen ones: two tables that "
+            "number their rows alike cannot be told apart"
+        )
+    without = int((~shadows.member).sum(axis=0).min())
+    if without < MIN_SHADOWS:
+        need = f"{MIN_SHADOWS} shadow models without each record are needed"
+        raise NotRun(f"{need}, there are {without}")
+    margins = np.concatenate([ours.margin, theirs.margin])
+    scores = lira_offline(margins, shadows.log_odds, shadows.member)
+    return signal_attack(scores[:n], scores[n:], **_groups(ours, theirs))
+
+
+@test("unseen.central_95", "Share within the central 95 % of unseen logit margins", "unseen", "T1")
+def unseen_margins(ctx: Context) -> Iterator[Row]:
+    """How many logit margins are not extreme among unseen ones, and the distance of the two."""
+    (_, before, _), (quantiles, after, among) = (
+        unseen_quantiles(*ctx.sides(side)) for side in ("before", "after")
+    )
+    high, low = float((quantiles > 0.975).mean()), float((quantiles < 0.025).mean())  # noqa: PLR2004
+    note = f"Each among {among}; {100 * high:.1f} % are too high, {100 * low:.1f} % too low."
+    n = int((~np.isnan(after)).sum())
+    yield share_row(like_unseen(before), like_unseen(after), n, CENTRAL, note=note)
+    (before, _), (after, p) = (
+        ks(*(one.margin for one in ctx.sides(side))) for side in ("before", "after")
+    )
+    verdict = Verdict.SIGNIFICANTLY_DIFFERENT if p < SIGNIFICANCE else Verdict.NOT_SIGNIFICANT
+    note = (
+        f"p = {p:.2g}, {len(ctx.forget)} against {len(ctx.unseen)} unseen records {ctx.matching}; "
+        "their class mixture is not matched."
+    )
+    # The mixture of classes alone moves this p, so Holm's correction must not decide by it.
+    name = "Kolmogorov-Smirnov distance of the logit margins to unseen ones"
+    fields = {"unit": "distance", "key": "unseen.ks", "name": name}
+    yield Row(before, after, "as unseen", verdict=verdict, note=note, **fields)
+
+
+def unseen_quantiles(ours: Evaluation, theirs: Evaluation) -> tuple[np.ndarray, np.ndarray, str]:
+    """(quantile, two-sided p) of each of our logit margins among theirs, and among which of them.
+
+    By class where each class has enough unseen records, else among all of them. Raises NotRun.
+    """
+    counts = [(theirs.groups == label).sum() for label in np.unique(ours.groups)]
+    groups, among = (ours.groups, theirs.groups), "unseen records of its class"
+    if min(counts, default=0) < MIN_UNSEEN:
+        if len(theirs) < MIN_UNSEEN:
+            raise NotRun(f"{MIN_UNSEEN} unseen records are needed, there are {len(theirs)}")
+        groups = np.zeros_like(ours.groups), np.zeros_like(theirs.groups)
+        among = "all unseen records (too few of each class)"
+    places = placements(ours.margin, theirs.margin, classes=groups[0], unseen_classes=groups[1])
+    return places, two_sided(places, *groups), among
+
+
+@test("probe", "Linear probe on the embeddings", "unseen", "T1", probe=True)
+def linear_probe_rows(ctx: Context) -> Iterator[Row]:
+    """Do the embeddings still hold the class, and whether the record was to be forgotten?"""
+    if ctx.mislabelled or not ctx.multiclass:
+        raise NotRun("the probe needs labels that are correct, one of several classes")
+    # The probe splits by order, so the records are shuffled by id first.
+    forget, unseen = (
+        ctx.shuffled(ctx.sample(pair, MAX_RECORDS)) for pair in (ctx.forget, ctx.holdout)
+    )
+    records = forget.records, unseen.records
+    try:
+        before, after = (linear_probe(m, *records, seed=ctx.seed) for m in (ctx.old, ctx.new))
+    except InputError as why:
+        raise NotRun(str(why)) from why
+    reference, p, n = finite_or_none(after.unseen_accuracy), None, after.scored
+    if reference is not None:
+        matched = int(np.isin(unseen.before.y, forget.before.y).sum()) // 2
+        p = share_p(round(after.accuracy * n), n, reference, targets_n=matched)
+    verdict = compare(after.interval, reference)
+    note = (
+        f"Fitted on one half, evaluated on the other ({n} records). Reference: the same on unseen "
+        "records of the same classes."
+    )
+    shares = before.accuracy, after.accuracy, reference, after.interval
+    name = "Accuracy of a linear probe on the embeddings of forget records"
+    yield Row(*shares, verdict, note, p, key="probe.class", name=name)
+    attack = after.membership
+    verdict = Verdict.DETECTED if attack.sees else Verdict.NOT_DETECTED
+    note = f"{attack.forget_n} forget against {attack.unseen_n} unseen records, none fitted on."
+    name = "Membership inference by a linear probe on the embeddings: AUC"
+    yield auc_row(before.membership, attack, verdict, note, key="probe.membership", name=name)
+
+
+@test("control.positive", "Positive control: the loss attack on the old model", "controls", "T1")
+def positive_control(ctx: Context) -> Iterator[Row]:
+    """The same attack must detect the forget records in the old model; else it proves nothing."""
+    attack, note = _loss_attack(ctx, "before"), "The interval is the old model's. "
+    reference = "not 0.5" if ctx.mislabelled else "above 0.5"
+    if _detects(ctx, attack):
+        verdict, note = Verdict.CONTROL_PASSED, f"{note}The attack detects the records there."
+    else:
+        verdict, note = Verdict.CONTROL_FAILED, f"{note}The attack does not detect the records "
+        note += "even there: that it does not detect them in the new model says nothing."
+    yield Row(attack.auc, None, reference, attack.auc_interval, verdict, note, unit="auc")
+
+
+@test("control.negative", "Negative control: the loss attack on unseen records", "controls", "T1")
+def negative_control(ctx: Context) -> Iterator[Row]:
+    """One half of the unseen records against the other: nothing must be detected."""
+    ours, theirs = halves_by_id(ctx)
+    if not len(ours) or not len(theirs):
+        raise NotRun("the holdout has too few records of these classes to be split in two")
+    attack = loss_attack(ours.loss, theirs.loss, **_groups(ours, theirs), level=0.99)
+    verdict = Verdict.CONTROL_FAILED if attack.sees else Verdict.CONTROL_PASSED
+    sizes = f"({attack.forget_n}) against the other half ({attack.unseen_n})"
+    note = f"Half of the holdout {sizes}, new model; 99 % interval."
+    yield Row(None, attack.auc, 0.5, attack.auc_interval, verdict, note, unit="auc")
+
+
+@test("control.negative_central_95", "Negative control: the central 95 %", "controls", "T1")
+def negative_control_of_margins(ctx: Context) -> Iterator[Row]:
+    """Logit margins of one half of the unseen records among those of the other."""
+    _, p_values, _ = unseen_quantiles(*halves_by_id(ctx))
+    inside, n = like_unseen(p_values), int((~np.isnan(p_values)).sum())
+    low, high = clopper_pearson(round(inside * n), n, level=0.99)
+    # The other half is a sample too: its own error widens what passes.
+    passed = low - 0.02 <= CENTRAL <= high + 0.02
+    verdict = Verdict.CONTROL_PASSED if passed else Verdict.CONTROL_FAILED
+    yield Row(None, inside, CENTRAL, (low, high), verdict, "99 % interval.")
+
+
+def halves_by_id(ctx: Context) -> list[Evaluation]:
+    """The unseen records in two halves by the hash of the ids: the same for any order."""
+    ids = ctx.unseen.records.ids
+    first = np.array([record_key(f"half:{ctx.seed}:{i}") % 2 == 0 for i in ids], bool)
+    return [ctx.attack_view(ctx.unseen.after.take(half)) for half in (first, ~first)]
+
+
+@test("power.auc", "Power: smallest AUC detectable with 80 % power", "controls", "T1")
+def power_auc(ctx: Context) -> Iterator[Row]:
+    """The leak that the sample is too small to detect."""
+    auc = _loss_attack(ctx, "after").smallest_auc
+    verdict = Verdict.TOO_FEW_RECORDS if auc >= 1 else Verdict.DESCRIPTIVE
+    yield Row(after=auc, verdict=verdict, note="A smaller leak may go undetected.", unit="auc")
+
+
+@test("power.undetected_share", "Power: share that may be memorised unnoticed", "controls", "T1")
+def power_share(ctx: Context) -> Iterator[Row]:
+    """What no hit among so few records leaves possible."""
+    note = f"No hit in {count(len(ctx.forget))} leaves so many possible, at 95 % confidence."
+    yield Row(after=smallest_share(len(ctx.forget)), note=note)
