@@ -27,6 +27,7 @@ install_import_hook("efface", "beartype.beartype")  # before the first import of
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).parent.parent
+pytest_plugins = ["tests.browsers"]
 paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
 os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # for the processes that tests start
 

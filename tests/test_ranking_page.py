@@ -16,7 +16,7 @@ from efface.io.images import Preprocessing
 from efface.ranking.page import pictures, render
 from efface.ranking.storage import MemorySource
 from efface.types import Records
-from tests.test_report_page import RULER, _opened, browser  # noqa: F401
+from tests.browsers import RULER, opened
 
 
 def _pixels(address):
@@ -78,7 +78,7 @@ def test_the_page_opens_without_a_complaint_or_a_request(browser, found, tmp_pat
     """No console line, no address asked for; ids and names that look like tags stay text."""
     path = tmp_path / "inspect.html"
     path.write_text(render(*found), "utf-8")
-    shown, console, asked = _opened(browser, path, tmp_path)
+    shown, console, asked = opened(browser, path, tmp_path)
     assert console == []
     assert asked == []
     assert "&lt;script&gt;x&lt;/script&gt;" in shown
@@ -93,7 +93,7 @@ def test_the_figures_have_a_size_and_nothing_sticks_out(browser, found, tmp_path
     text, removed = policy.subn("", render(*found))
     path.write_text(text.replace("</body>", RULER), "utf-8")
     assert removed == 1
-    shown, console, _ = _opened(browser, path, tmp_path, f"--window-size={width},1000")
+    shown, console, _ = opened(browser, path, tmp_path, f"--window-size={width},1000")
     assert console == []
     measured = re.search(r'data-ruler="([^"]+)"', shown)[1].replace("&quot;", '"')
     for name in ("scatter", "curve"):

@@ -1,4 +1,4 @@
-"""What stands in a report: the tier, every test as a row, a crash as an error, schema, cost, views."""
+"""What a report holds: the tier, every test as a row, errors, schema, cost, views."""
 
 import copy
 import json

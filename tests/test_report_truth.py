@@ -1,4 +1,4 @@
-"""What the report says where the truth is known: see ``bumps.py``. Also retrained and shadow models."""
+"""What the report says where the truth is known, see ``bumps.py``; retrained and shadow models."""
 
 import copy
 from itertools import combinations

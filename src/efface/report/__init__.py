@@ -6,8 +6,8 @@ runner.py: runs them. text.py: the words for tiers, marks and headline. figures.
 page.
 """
 
-from efface.report.runner import collect, forward_passes, tier_of
 from efface.report.report import Report, Row, jsonable, significant_rows
+from efface.report.runner import collect, forward_passes, tier_of
 from efface.report.verdicts import Status, Verdict
 
 __all__ = [
