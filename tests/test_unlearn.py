@@ -17,7 +17,7 @@ from efface.guard import Guard
 from efface.manifest import SCHEMA, state_digest
 from efface.methods import METHODS, Method
 from efface.methods._base import _EXACT
-from efface.report import collect
+from efface.report import Verdict, collect
 from efface.testing import fresh_from
 from efface.types import Action, split_holdout
 
@@ -470,13 +470,13 @@ def test_a_cheat_passes_on_the_half_that_it_saw_and_fails_on_the_other(memorised
     net, split = memorised
     auxiliary, evaluation = split_holdout(split, seed=SEED)
     student = cheat(net, auxiliary, callback=lambda *_: Action.CONTINUE)
-    assert _attack(collect(net, net, auxiliary)) == "still recognised"
+    assert _attack(collect(net, net, auxiliary)) == Verdict.DETECTED
     seen, unseen = (collect(net, student, half) for half in (auxiliary, evaluation))
-    assert _attack(seen) != "still recognised"
-    assert seen.row("like_unseen.ks").verdict == "not told from unseen"
-    assert _attack(unseen) == "still recognised"
-    assert unseen.row("like_unseen.ks").verdict == "not like unseen"
-    assert unseen.row("control.positive").verdict == "seen"
+    assert _attack(seen) != Verdict.DETECTED
+    assert seen.row("unseen.ks").verdict is Verdict.NOT_SIGNIFICANT
+    assert _attack(unseen) == Verdict.DETECTED
+    assert unseen.row("unseen.ks").verdict is Verdict.SIGNIFICANTLY_DIFFERENT
+    assert unseen.row("control.positive").verdict is Verdict.CONTROL_PASSED
 
 
 def test_neither_forget_nor_score_is_fooled(memorised, monkeypatch):
@@ -484,6 +484,6 @@ def test_neither_forget_nor_score_is_fooled(memorised, monkeypatch):
     reads = frozenset({"model", "forget", "forget labels", "holdout", "holdout labels"})
     monkeypatch.setitem(METHODS, "cheat", Method(cheat, reads, fresh_start=True))
     result = forget(net, split, method="cheat", holdout_seed=SEED)
-    assert _attack(result.report) == "still recognised"
+    assert _attack(result.report) == Verdict.DETECTED
     again = score(net, result.model, split, holdout_seed=SEED)
-    assert _attack(again.report) == "still recognised"
+    assert _attack(again.report) == Verdict.DETECTED
