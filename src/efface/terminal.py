@@ -32,6 +32,7 @@ def event(name: str, *, style: str | None = None, **facts: Any) -> None:
         # ids and class names come from users: brackets in them are no markup
         console.print(f"[bold]{name}[/bold]  {escape(text)}", style=style)
     else:
+        # standard error, so that a pipe takes the table of results alone
         sys.stderr.write(json.dumps({"event": name, **facts}) + "\n")
 
 
@@ -76,6 +77,7 @@ def show_count(title: str, total: int) -> Iterator[Callable[..., None]]:
         seconds = round(time.monotonic() - began, 1)
         event(title, done=done, total=total, after_seconds=seconds, what=what, **facts)
 
+    # No bar in a notebook here: this shows hours of shards, of which each deserves its line.
     if not console.is_terminal:
         yield line
         return
@@ -96,11 +98,13 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         cells = "".join(row[index] for row in rows if index < len(row))
         justify = "right" if index and NUMBERS.fullmatch(cells) else "left"
         longest_word = max((len(word) for word in column.split()), default=0)
+        # folded, never cut: half an id names nothing
         width = max(longest_word, 0 if index else longest_name)
         shown.add_column(column, justify=justify, overflow="fold", min_width=width)
     for row in rows:
         shown.add_row(*row)
     console = Console(highlight=False)
+    # a pipe has no width, and rich would fold everything at 80 columns
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     console.print(shown)

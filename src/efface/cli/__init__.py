@@ -19,6 +19,7 @@ from efface.errors import EffaceError, InputError
 app = App(
     name="efface",
     version=__version__,
+    # Ctrl-C must reach `exits`, which says that nothing was lost.
     suppress_keyboard_interrupt=False,
     help="Machine unlearning for PyTorch: remove records from a trained model and report what it "
     "still knows of them.",
@@ -38,6 +39,7 @@ RENAMED = {"--target": "--selection", "--features": "--feature-spec"}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; end with the exit code of the error, if there was one."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    # The exit codes are ours, so cyclopts raises instead of exiting.
     with exits():
         _refuse_old_words(tokens)
         app(tokens, exit_on_error=False)
@@ -48,6 +50,7 @@ def _refuse_old_words(tokens: Sequence[str]) -> None:
     if tokens and tokens[0] in MOVED:
         remedy = "Run it with the same arguments in a clone of the repository."
         raise InputError(MOVED[tokens[0]], f"efface {tokens[0]}, which moved there", remedy)
+    # cyclopts would suggest the nearest option, which is not the one that was renamed.
     for token in tokens:
         if new := RENAMED.get(old := token.partition("=")[0]):
             raise InputError(new, f"{old}, its old name", f"Write {new}.")

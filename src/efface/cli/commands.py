@@ -61,6 +61,7 @@ def score(
     new: Path | None = None,
     /,
     *,
+    # With --replay nothing else is given, so nothing can be required by the signature.
     data: Annotated[str | None, Parameter(group=options.DATA)] = None,
     out: Annotated[Path | None, OUTPUT] = None,
     records: RecordOptions = RecordOptions(),
@@ -96,6 +97,7 @@ def score(
 
         given = [name for name, value in needed.items() if value is not None]
         run_replay(replay, others=[*given, *options.flags(records), *options.flags(split)])
+    # Spelled out, so that the type checker sees that none of them is None below.
     elif old is None or new is None or data is None or out is None:
         missing = " and no ".join(name for name, value in needed.items() if value is None)
         wanted = "efface score OLD NEW --data DATA … --out DIR, or efface score --replay RUN"

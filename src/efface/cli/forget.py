@@ -28,6 +28,7 @@ def run_forget(
 
     Raises NotMet after writing the report of a request that was not met, without a model.
     """
+    # What can be checked without the model comes first: a slip should cost no loading.
     given: dict[str, Any] = asdict(options)
     given["settings"] = read_settings(given.pop("setting"))
     given["weights"] = read_record_weights(options.weights) if options.weights else None
@@ -52,6 +53,7 @@ def run_forget(
                 if finding.name == "auto":
                     terminal.event("method", chosen=result.manifest.method, why=finding.text)
             print_summary(result, out)
+    # The folder with the reasons stands by now; the exit code says that it holds no model.
     if failure:
         raise failure
 
@@ -61,6 +63,7 @@ def read_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     settings = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
+        # JSON tells 1 from 1.0 and true from "true"; a bare word is refused, not taken for a text.
         try:
             settings[name] = json.loads(value)
         except json.JSONDecodeError as error:
@@ -79,6 +82,7 @@ def _print_memory(need: MemoryEstimate) -> None:
 
 def _write(out: Path, result: Result, inputs: Inputs, *, keep_adapter: bool) -> None:
     """The new folder, whole or absent; without a model when the request was not met."""
+    # A key of its own for every run: without it hashes of two runs cannot be matched.
     ids, key = inputs.split.forget.ids, secrets.token_bytes(32)
     result.manifest.keyed_hashes = keyed_hashes(ids, key)
     with atomic_folder(out) as scratch:

@@ -33,6 +33,7 @@ def run_inspect(arguments: Arguments, options: InspectOptions, *, out: Path) -> 
         ranking.manifest.update(more)
         with atomic_folder(out) as scratch:
             write(scratch, ranking, run.source)
+        # Only now: killed before this line, the next run finds whole shards or a whole result.
         remove(shards)
     high = f"{int(ranking.high.sum())} of high information (α < {ranking.threshold:g})"
     columns = ["most memorised", "label", "prediction", "α", "logit margin"]
@@ -45,6 +46,7 @@ def prepare_run(arguments: Arguments, options: InspectOptions) -> tuple[Run, str
     loaded = read_model(arguments.old, arguments.read)
     source = read_data(arguments.data, arguments.read, loaded)
     require_multiclass(source.kind)
+    # What is None takes the default of the library.
     given: dict[str, Any] = {k: v for k, v in asdict(options).items() if v is not None}
     named = asdict(arguments.records)
     everything = all(value is None for value in named.values())
@@ -56,6 +58,7 @@ def prepare_run(arguments: Arguments, options: InspectOptions) -> tuple[Run, str
 
 def run_key(run: Run, digest: str, read: ReadOptions) -> dict[str, Any]:
     """All that a shard's numbers depend on: shards of another key are not resumed."""
+    # A new number for "format" when the arrays of a shard change their meaning.
     return {
         "format": 4,
         "classes": list(run.classes or ()),

@@ -20,6 +20,7 @@ from efface.unlearn import Result
 
 def read_model(path: Path, read: ReadOptions) -> LoadedModel:
     """The model of a folder or a weights file, on the device."""
+    # The names of the options are those of the arguments, so a new option needs no line here.
     given: dict[str, Any] = asdict(read.model)
     device = resolve_device(given.pop("device"))
     loaded = load_model(path, **given)
@@ -58,6 +59,7 @@ class Inputs:
         """Load it all; refuses what does not fit together. Raises InputError."""
         read, parts = arguments.read, {}
         old = read_model(arguments.old, read)
+        # NEW comes first: `models` has the order of the digests in the manifest.
         paths = {"NEW": arguments.new} if arguments.new else {}
         paths |= {str(path): path for path in arguments.retrained}
         others = {name: read_model(path, read) for name, path in paths.items()}
@@ -71,6 +73,8 @@ class Inputs:
         digests = {"data": data.digest} | ({"shadow": shadows.digest} if shadows else {})
         models = [old, *others.values()]
         inputs = cls(arguments, models, data, split, shadows, digests=digests)
+        # A forget record that cannot be read is an error above, here it is omitted and counted.
+        # Forget records in these parts are taken out by the library, which compares contents.
         for name in ("holdout", "retain"):
             if spec := getattr(arguments.split, name):
                 part = read_data(spec, read, old)
@@ -83,6 +87,7 @@ class Inputs:
         """The keywords that ``efface.forget`` and ``efface.score`` share."""
         return {
             "mislabelled": self.arguments.split.mislabelled,
+            # the data may hold only some of the model's classes
             "classes": self.models[0].classes or self.data.classes,
             "preprocessing": self.models[0].preprocessing,
             "seed": self.arguments.seed,

@@ -27,6 +27,7 @@ def run_methods(name: str | None = None) -> None:
     )
     facts = zip(COLUMNS[1:], _facts(method), strict=True)
     table(name, ["", ""], [["does", does], ["is", is_a], *map(list, facts)])
+    # The help of a setting is its line in the docstring: nothing is written a second time.
     params = parse(inspect.getdoc(method.function) or "").params
     explained = {one.arg_name: " ".join((one.description or "").split()) for one in params}
     rows = [

@@ -13,10 +13,13 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+# The panels of a help page, in this order.
 REQUEST, METHOD, DATA, MODEL, OUTPUT = map(
     Group.create_ordered, ("Request", "Method", "Data", "Model", "Output")
 )
+# Several words after one option (`--mean 0.5 0.4`), and no `--empty-mean` in the help.
 _SEVERAL = Parameter(consume_multiple=True, negative=())
+# A flag that is off by default needs no `--no-…`.
 Flag = Annotated[bool, Parameter(negative=())]
 Numbers = Annotated[tuple[float, ...] | None, _SEVERAL]
 Words = Annotated[tuple[str, ...], _SEVERAL]
@@ -178,6 +181,7 @@ class Arguments:
     ``old`` and ``new``: the two models, ``new`` None where the run itself made it.
     """
 
+    # Relative paths stay relative: a run is replayed where it ran.
     old: Path
     new: Path | None
     data: str
@@ -190,6 +194,7 @@ class Arguments:
 
     def inputs(self) -> dict[str, str | Path | None]:
         """Every path that is read, by the name of its argument."""
+        # The one model of forget is MODEL in its help, the first of two is OLD.
         models = {"OLD": self.old, "NEW": self.new} if self.new else {"MODEL": self.old}
         parts = {"--holdout": self.split.holdout, "--retain": self.split.retain}
         compared = {f"--retrained {path}": path for path in self.retrained}
@@ -212,6 +217,7 @@ def _from_json(kind: Any, value: Any) -> Any:
     if is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         return kind(**{f.name: _from_json(hints[f.name], value[f.name]) for f in fields(kind)})
+    # Of `Path | None` these are the alternatives, of `tuple[Path, ...]` the first is the item's.
     choices = typing.get_args(kind) or (kind,)
     if isinstance(value, list):
         return tuple(_from_json(choices[0], item) for item in value)
