@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from scipy.spatial.distance import pdist
 
 from efface.errors import InputError
-from efface.metrics.refusals import need_numbers, need_same_records
-from efface.metrics.shadows import enough, moments, same_shape, sound
+from efface.metrics.lira import moments
+from efface.metrics.refusals import enough, need_numbers, need_same_records, same_shape, sound
 
 MIN_MODELS = 2
 """Models a record needs on each side: one has no variance."""

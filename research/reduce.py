@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from torch import nn
 
-from efface.metrics.measure import Evaluation, evaluate
+from efface.metrics.evaluation import Evaluation, evaluate
 from efface.metrics.membership import entropy_attack
 from efface.types import Records, Split, split_holdout
 
@@ -84,7 +84,7 @@ def statistics_of(
 
 
 def columns_of(statistics: Mapping[str, Any], *, forget_classes: bool) -> dict[str, float]:
-    """The paper's D_r, D_f and attack, as ``efface.metrics.gap.columns`` names them."""
+    """The paper's D_r, D_f and attack, as ``efface.metrics.retrain_gap.columns`` names them."""
     accuracy = statistics["accuracy"]
     forget = accuracy["test_leaving" if forget_classes else "forget"]
     return {

@@ -7,7 +7,7 @@ import torch
 
 from efface.errors import NotMet
 from efface.methods.neighbourhood import neighbourhood
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.runtime import as_stored, upcast_to_fp32
 from efface.types import Split
 from efface.unlearn import forget

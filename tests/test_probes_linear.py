@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from efface.errors import InputError
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.probes.attackers import fitted_half, told_apart
 from efface.probes.linear_probe import linear_probe, linear_probe_cost
 from efface.testing import model_of_kind, records_of_kind, untrained_model

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from efface.errors import InputError
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.probes.neighbouring_class import (
     Nearest,
     agreement,

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from efface.errors import InputError
-from efface.metrics.measure import Evaluation, evaluate
+from efface.metrics.evaluation import Evaluation, evaluate
 from efface.probes.precision import precision, precision_cost, pruned, quantised, recovered
 from efface.testing import KINDS, model_of_kind, records_of_kind
 

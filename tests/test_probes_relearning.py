@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.probes.relearning import Relearning, anamnesis, relearning, relearning_cost
 from efface.runtime import Passes
 from efface.testing import KINDS, model_of_kind, records_of_kind, untrained_model

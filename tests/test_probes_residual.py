@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.probes.residual import (
     Residual,
     residual_cost,

@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
 from torch import nn
 
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.ranking.content import calibrate_sigma, information_content, is_low, noise_stability
 from efface.ranking.neighbours import nearest, within
 from efface.runtime import PassCounter

@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 import efface
 from efface.errors import Hazard
 from efface.methods._head import embed
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.prepare import select_records
 from efface.ranking import run as module
 from efface.ranking.content import noise_stability

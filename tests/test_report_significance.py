@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from efface.metrics.indistinguishability import more_often_p
+from efface.metrics.equivalence import more_often_p
 from efface.metrics.intervals import auc_p, fall_p, share_p
 from efface.report import Report, Row, Status, Verdict, collect, significant_rows
 from efface.testing import digits, fit, trained_model, untrained_model

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from efface.io.shadows import Shadows
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.report import Status, Verdict, collect, tier_of
 from efface.report.context import Context
 from efface.report.tests_retrained import retrained_columns, retrained_distances
@@ -300,7 +300,9 @@ def test_lira_detects_the_records_in_the_untouched_model_and_not_in_the_retraine
     assert untouched.p < 1e-3
     assert row.before == untouched.after > row.after
     assert row.verdict is Verdict.NOT_DETECTED
-    assert "attack.lira" not in collect(trained_model(), without, SPLIT, shadows=shadows).significant
+    assert (
+        "attack.lira" not in collect(trained_model(), without, SPLIT, shadows=shadows).significant
+    )
 
 
 def test_lira_is_the_attack_written_out(shadows, without):

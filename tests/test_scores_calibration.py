@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, recall_score
 
 from efface.errors import InputError
-from efface.metrics.utility import agreement, calibration_error, worst_class_accuracy
+from efface.metrics.accuracy import agreement, calibration_error, worst_class_accuracy
 
 ANSWERS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
 

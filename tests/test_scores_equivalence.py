@@ -9,6 +9,7 @@ from scipy import stats
 from efface.errors import InputError
 from efface.metrics.equivalence import (
     a12,
+    ks,
     ks_between,
     likeness,
     outlier_p,
@@ -16,7 +17,6 @@ from efface.metrics.equivalence import (
     tost,
     wilcoxon_p,
 )
-from efface.metrics.indistinguishability import ks
 
 
 def _models(s, n, seed, *, shift=0.0, spread=0.2):

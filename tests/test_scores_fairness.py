@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from efface.errors import InputError
-from efface.metrics.fairness import worst_decile_change
+from efface.metrics.accuracy import worst_decile_change
 
 
 def _risks(n, seed, *, harmed=0.0):

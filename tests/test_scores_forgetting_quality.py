@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from efface.errors import InputError
-from efface.metrics.forgetting_quality import challenge_score, epsilon_each, forgetting_quality
+from efface.metrics.retrain_gap import challenge_score, epsilon_each, forgetting_quality
 
 
 def _margins(models, n, seed, *, shift=0.0, scale=1.0):
@@ -74,7 +74,7 @@ def test_constant_sides_have_an_answer():
 def test_points_halve_with_each_half_of_epsilon_and_end_with_what_models_can_show(monkeypatch):
     """With 64 models ceil(ln 63) = 5: below 5 there are points, from 5 on there are none."""
     epsilons = np.array([0.0, 0.49, 0.5, 1.2, 4.99, 5.0, 50.0])
-    monkeypatch.setattr("efface.metrics.forgetting_quality.epsilon_each", lambda *_: epsilons)
+    monkeypatch.setattr("efface.metrics.retrain_gap.epsilon_each", lambda *_: epsilons)
     expected = np.mean([1, 1, 1 / 2, 1 / 4, 2.0**-9, 0, 0])
     assert forgetting_quality(np.zeros((64, 7)), np.zeros((90, 7))) == pytest.approx(expected)
 

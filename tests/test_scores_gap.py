@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from efface.errors import InputError
-from efface.metrics.gap import columns, floor, gap
-from efface.metrics.measure import Evaluation
+from efface.metrics.evaluation import Evaluation
 from efface.metrics.membership import entropy_attack
+from efface.metrics.retrain_gap import columns, floor, gap
 
 
 def _measured(n, seed, sure=3.0):

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from efface.errors import InputError
-from efface.metrics.indistinguishability import (
+from efface.metrics.equivalence import (
     expected_from_unseen,
     ks,
     like_unseen,

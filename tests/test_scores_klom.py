@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from efface.errors import InputError
-from efface.metrics.klom import klom, klom_each, klom_floor
+from efface.metrics.divergence import klom, klom_each, klom_floor
 
 
 def _margins(models, n, seed, *, shift=0.0):

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from efface.metrics.measure import Evaluation, evaluate
+from efface.metrics.evaluation import Evaluation, evaluate
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])

@@ -7,7 +7,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.neighbors import KernelDensity
 
 from efface.errors import InputError
-from efface.metrics.per_record import ruli_efficacy, ruli_privacy, ruli_states, u_lira
+from efface.metrics.lira import ruli_efficacy, ruli_privacy, ruli_states, u_lira
 
 
 def _drawn(p, t, seed, *, leak=0.0, share=0.5):

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from efface.errors import InputError
-from efface.metrics.permutation import energy_test, energy_test_paired
+from efface.metrics.equivalence import energy_test, energy_test_paired
 
 
 def _models(s, n, seed, shift=0.0):

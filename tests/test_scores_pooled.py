@@ -5,8 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from efface.metrics.per_record import u_lira
-from efface.metrics.pooled import pooled
+from efface.metrics.lira import pooled, u_lira
 
 
 def _crossed(seed, p=24, t=40, *, target=0.0, pipeline=0.0):

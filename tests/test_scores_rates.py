@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_curve
 
-from efface.metrics.rates import LEAST_FALSE_ALARMS, Rate, chance_range, rate
+from efface.metrics.intervals import LEAST_FALSE_ALARMS, Rate, chance_range, rate
 
 
 def test_the_share_is_the_one_on_scikit_learns_curve():

@@ -7,10 +7,9 @@ import pytest
 from scipy import stats
 
 from efface.errors import InputError
-from efface.metrics.likelihood_ratio import lira_offline, lira_online
+from efface.metrics.lira import lira_offline, lira_online, rmia_offline, rmia_online, tuned_a
 from efface.metrics.membership import signal_attack
-from efface.metrics.relative import rmia_offline, rmia_online, tuned_a
-from efface.metrics.shadows import same_shape
+from efface.metrics.refusals import same_shape
 
 
 def _drawn(models, n, seed, leak=1.0, half=True):

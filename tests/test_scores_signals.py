@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from efface.errors import InputError
-from efface.metrics.measure import Evaluation
+from efface.metrics.evaluation import Evaluation, confidence, lead, modified_entropy
 from efface.metrics.membership import (
     confidence_attack,
     loss_attack,
@@ -15,7 +15,6 @@ from efface.metrics.membership import (
     modified_entropy_attack,
     signal_attack,
 )
-from efface.metrics.signals import confidence, lead, modified_entropy
 
 
 def _measured(n, k, seed, scale=2.0):

@@ -5,8 +5,7 @@ import math
 import pytest
 
 from efface.errors import InputError
-from efface.metrics.gap import floor
-from efface.metrics.trade_off import against_floor, nomus, tug_of_war
+from efface.metrics.retrain_gap import against_floor, floor, nomus, tug_of_war
 
 TARGET = {"forget": 0.6, "retain": 1.0, "test": 0.7}
 

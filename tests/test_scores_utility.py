@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, recall_score
 
 from efface.errors import InputError
-from efface.metrics.utility import accuracy, per_class_accuracy, worst_class_change
+from efface.metrics.accuracy import accuracy, per_class_accuracy, worst_class_change
 
 ANSWERS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
 

@@ -23,10 +23,10 @@ import torch
 from efface.io.data import load_data, read_ids
 from efface.io.models import load_model
 from efface.manifest import state_digest
-from efface.metrics.gap import columns, gap
-from efface.metrics.measure import Evaluation, evaluate
+from efface.metrics.accuracy import accuracy
+from efface.metrics.evaluation import Evaluation, evaluate
 from efface.metrics.membership import loss_attack
-from efface.metrics.utility import accuracy
+from efface.metrics.retrain_gap import columns, gap
 from efface.types import Records, Split, split_holdout
 from research.tables import write_record
 

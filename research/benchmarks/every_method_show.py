@@ -6,7 +6,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from efface.methods import BUILT_IN
-from efface.metrics.gap import gap
+from efface.metrics.retrain_gap import gap
 from research.benchmarks.every_method import BEARABLE
 from research.reduce import columns_of
 

@@ -31,10 +31,10 @@ from efface.io.checkpoints import load_checkpoint
 from efface.io.data import DataSource, load_data
 from efface.io.models import LoadedModel, load_model
 from efface.manifest import state_digest
-from efface.metrics.gap import columns, gap
-from efface.metrics.measure import Evaluation, evaluate
+from efface.metrics.accuracy import accuracy
+from efface.metrics.evaluation import Evaluation, evaluate
 from efface.metrics.membership import loss_attack
-from efface.metrics.utility import accuracy
+from efface.metrics.retrain_gap import columns, gap
 from efface.types import Records, Split, split_holdout
 from research.benchmarks.linear_head import best_decay, fitted
 from research.tables import RESULTS, read_record, write_record

@@ -21,7 +21,7 @@ from torch import nn
 
 from efface.grid import read
 from efface.methods.gkt import gkt
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.types import Action, Records, Split
 from research.benchmarks.every_method import scored
 from research.recipes import fresh

@@ -24,7 +24,7 @@ from torch import nn
 from efface.grid import read, run
 from efface.manifest import versions
 from efface.methods._head import embed
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.ranking.content import STABILITY, information_content, noise_stability
 from efface.ranking.curvature import (
     input_gradient_norm,

@@ -17,7 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from efface.methods._head import embed
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.nets import vgg_quarter
 from efface.ranking.content import noise_stability
 from efface.ranking.curvature import curvature, input_gradient_norm, piecewise_linear_curvature

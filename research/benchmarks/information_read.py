@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from efface.metrics.per_record import u_lira
-from efface.metrics.rates import threshold
+from efface.metrics.intervals import threshold
+from efface.metrics.lira import u_lira
 from research.benchmarks.information_models import SETTINGS
 from research.leave_out import Removal
 

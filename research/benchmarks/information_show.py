@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from efface.metrics.per_record import u_lira
+from efface.metrics.lira import u_lira
 from research.benchmarks.information import GROUPED, NEIGHBOURS, primary
 from research.benchmarks.information_models import SETTINGS
 from research.benchmarks.information_read import EXPOSED_AT, Found, group_rows

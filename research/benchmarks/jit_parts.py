@@ -32,7 +32,7 @@ from efface.methods.jit import (
     is_regularised,
     jit,
 )
-from efface.metrics.gap import gap
+from efface.metrics.retrain_gap import gap
 from efface.task import frozen_teacher, outputs, task_of, trainable_copy
 from efface.training import descend
 from efface.types import Records, Split, no_callback, record_key, split_holdout

@@ -16,7 +16,7 @@ import numpy as np
 
 from efface.grid import Job, read, run
 from efface.io.data import load_data
-from efface.metrics.gap import gap
+from efface.metrics.retrain_gap import gap
 from research.jobs import training, unlearning
 from research.reduce import columns_of, rows_by, statistics_of
 

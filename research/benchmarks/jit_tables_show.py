@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from efface.metrics.gap import floor, gap
+from efface.metrics.retrain_gap import floor, gap
 from research.benchmarks.jit_requests import TASKS
 from research.benchmarks.jit_tables import SCALES, VARIANTS
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from efface.grid import read, run
-from efface.metrics.gap import gap
+from efface.metrics.retrain_gap import gap
 from research.benchmarks.jit_requests import requests
 from research.tables import write_record
 

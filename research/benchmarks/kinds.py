@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from efface import Records, Split, forget
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from research.tables import write_record
 
 FORGET, SEED = 20, 0

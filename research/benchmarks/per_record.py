@@ -17,7 +17,7 @@ import numpy as np
 
 from efface.grid import Job, read, run
 from efface.methods import METHODS
-from efface.metrics.per_record import ruli_efficacy, ruli_privacy, u_lira
+from efface.metrics.lira import ruli_efficacy, ruli_privacy, u_lira
 from research.jobs import training, unlearning
 from research.reduce import columns_of, statistics_of
 from research.tables import RESULTS, write_record

@@ -23,8 +23,8 @@ from torch import nn
 
 from efface.io.shadows import Shadows
 from efface.manifest import versions
-from efface.metrics.gap import columns
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
+from efface.metrics.retrain_gap import columns
 from efface.report import collect, significant_rows
 from research.benchmarks.rogues_models import ROGUES, Draw, drawn, taught
 

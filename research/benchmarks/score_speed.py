@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from efface.io.data import load_data
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.report import collect, forward_passes
 from efface.runtime import PassCounter
 from efface.task import predict

@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from efface.grid import Job, read, run
 from efface.ranking.content import noise_stability
 from research.benchmarks.jit_requests import Request, requests
-from research.jobs import unlearning
 from research.leave_out import least_informative_first
 from research.reduce import columns_of, rows_by, statistics_of
 from research.tables import read_record, write_record

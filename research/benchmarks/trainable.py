@@ -21,8 +21,8 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from efface.methods import METHODS
-from efface.metrics.gap import columns, floor, gap
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
+from efface.metrics.retrain_gap import columns, floor, gap
 from efface.trainable import TRAINABLE, count_trainable, merge_adapter, select_trainable
 from efface.types import Records, Split
 from research.tables import write_record

@@ -21,7 +21,7 @@ from torch import nn
 
 from efface.methods.jit import jit
 from efface.metrics.equivalence import LEVEL, Likeness, likeness, spread_of
-from efface.metrics.measure import Evaluation, evaluate
+from efface.metrics.evaluation import Evaluation, evaluate
 from efface.nets import conv_small
 from efface.types import Records, Split, no_progress
 from research.geometry.experiment import Counting, save

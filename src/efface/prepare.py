@@ -21,7 +21,7 @@ from efface.io.data import as_records, content_digests
 from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
 from efface.methods import Method
-from efface.metrics.measure import as_it_is
+from efface.metrics.evaluation import as_it_is
 from efface.ranking.content import (
     COPIES,
     STABILITY,

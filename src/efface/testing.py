@@ -526,7 +526,7 @@ def toy_split() -> Split:
 
 def _try_toy(case: Case, strength: float) -> tuple[bool, str]:
     """Whether it is forgotten at this strength, without damage, and nearer to retraining."""
-    from efface.metrics.gap import gap
+    from efface.metrics.retrain_gap import gap
 
     split, own = toy_split(), case.method.settings
     for part in {"retain", "holdout", "fresh", "train"} - case.method.reads:
@@ -554,8 +554,8 @@ def _toy_references() -> list[tuple[float, dict[str, float]]]:
 
 def _score(model: nn.Module) -> tuple[float, dict[str, float]]:
     """Mean confidence in the digit that goes, and the paper's columns."""
-    from efface.metrics.gap import columns
-    from efface.metrics.measure import evaluate
+    from efface.metrics.evaluation import evaluate
+    from efface.metrics.retrain_gap import columns
 
     split = toy_split()
     parts = [evaluate(model, part) for part in (split.forget, split.holdout, split.retain)]

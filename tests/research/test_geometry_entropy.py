@@ -6,7 +6,7 @@ import torch
 
 from efface.errors import InputError
 from efface.metrics.equivalence import spread_of
-from efface.metrics.measure import Evaluation
+from efface.metrics.evaluation import Evaluation
 from research.geometry import entropy
 from research.geometry.entropy import draw, experiment, judged, parts, trained
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.ranking.curvature import input_gradient_norm, loss
 from efface.testing import model_of_kind, records_of_kind
 from efface.types import Records

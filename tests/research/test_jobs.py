@@ -9,8 +9,8 @@ import torch
 
 from efface.errors import InputError
 from efface.grid import read, run
-from efface.metrics.gap import columns
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
+from efface.metrics.retrain_gap import columns
 from research.data import data_set, load_part
 from research.jobs import training, unlearning
 from research.recipes import RECIPES

@@ -28,7 +28,7 @@ from torch.utils.data import Dataset as TorchDataset
 from efface.errors import InputError, UnknownRecords, abbreviate, did_you_mean
 from efface.io.features import FeatureSpec
 from efface.io.images import UNREADABLE, Preprocessing, read_images
-from efface.task import MIN_VALUES, require_multiclass, regression
+from efface.task import MIN_VALUES, regression, require_multiclass
 from efface.types import Records
 
 # datasets, pyarrow and pandas are loaded when a table is: they take longer than torch

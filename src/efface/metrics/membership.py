@@ -12,23 +12,16 @@ from jaxtyping import Bool, Float, Int64
 from sklearn.linear_model import LogisticRegression
 
 from efface.errors import InputError
-from efface.metrics import signals
-from efface.metrics.indistinguishability import placements
-from efface.metrics.intervals import auc_interval, auc_p, smallest_auc
-from efface.metrics.measure import Evaluation
-from efface.metrics.rates import FALSE_ALARMS, LEAST_FALSE_ALARMS, Rate, rate
-
-__all__ = [
-    "LEAST_FALSE_ALARMS",
-    "Attack",
-    "confidence_attack",
-    "entropy_attack",
-    "loss_attack",
-    "margin_attack",
-    "modified_entropy_attack",
-    "signal_attack",
-    "taken_for_members",
-]
+from efface.metrics.equivalence import placements
+from efface.metrics.evaluation import Evaluation, confidence, lead, modified_entropy
+from efface.metrics.intervals import (
+    FALSE_ALARMS,
+    Rate,
+    auc_interval,
+    auc_p,
+    rate,
+    smallest_auc,
+)
 
 
 def entropy_attack(
@@ -149,7 +142,7 @@ def loss_attack(
 
 def margin_attack(forget: Evaluation, unseen: Evaluation, *, level: float = 0.95) -> Attack:
     """By the logit of the label minus the greatest other one, class by class: see ``Attack``."""
-    return _class_restricted(signals.lead, forget, unseen, level)
+    return _class_restricted(lead, forget, unseen, level)
 
 
 def confidence_attack(forget: Evaluation, unseen: Evaluation, *, level: float = 0.95) -> Attack:
@@ -157,7 +150,7 @@ def confidence_attack(forget: Evaluation, unseen: Evaluation, *, level: float = 
 
     A sure wrong answer looks like a member to it. See ``Attack``.
     """
-    return _class_restricted(signals.confidence, forget, unseen, level)
+    return _class_restricted(confidence, forget, unseen, level)
 
 
 def modified_entropy_attack(
@@ -167,7 +160,7 @@ def modified_entropy_attack(
 
     With two classes it orders records as the loss does.
     """
-    return _class_restricted(lambda one: -signals.modified_entropy(one), forget, unseen, level)
+    return _class_restricted(lambda one: -modified_entropy(one), forget, unseen, level)
 
 
 def _class_restricted(

@@ -1,7 +1,7 @@
 """What no score may count: nothing, numbers that are none, records that do not pair up."""
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from efface.errors import InputError
 
@@ -59,4 +59,41 @@ def _need_one_count(wanted: str, counts: dict[str, int]) -> None:
             wanted,
             ", ".join(f"{name} {count}" for name, count in counts.items()),
             "Measure all models on the same records, in the same order.",
+        )
+
+
+def sound(values: Shaped[np.ndarray, "s n"], what: str) -> Float[np.ndarray, "s n"]:
+    """The values in double precision. Raises InputError that names the models of nan or inf."""
+    found = np.asarray(values, np.float64)
+    broken = np.flatnonzero(~np.isfinite(found).all(axis=1))
+    if len(broken):
+        named = ", ".join(str(row) for row in broken[:10]) + ", …" * (len(broken) > 10)  # noqa: PLR2004
+        raise InputError(
+            f"finite {what}",
+            f"nan or inf in {len(broken)} of {len(found)} rows: {named}",
+            "Leave these models out, and say how many there were.",
+        )
+    return found
+
+
+def enough(chosen: Bool[np.ndarray, "s n"], least: int, what: str) -> None:
+    """Raises InputError when a record has fewer than ``least`` models in the group ``what``."""
+    counts = chosen.sum(axis=0)
+    few = int((counts < least).sum())
+    if few or not counts.size:
+        raise InputError(
+            f"at least {least} {what} for each record",
+            f"{few} of {counts.size} records with fewer" if counts.size else "no record",
+            "Make more of them, or leave these records out.",
+        )
+
+
+def same_shape(**tables: np.ndarray) -> None:
+    """Raises InputError when the arrays do not have one shape."""
+    shapes = {name: table.shape for name, table in tables.items()}
+    if len(set(shapes.values())) > 1:
+        raise InputError(
+            "arrays of one shape",
+            ", ".join(f"{name} {shape}" for name, shape in shapes.items()),
+            "Give the same models and records in each.",
         )

@@ -12,7 +12,7 @@ from torch import nn
 
 from efface.errors import InputError
 from efface.methods._head import embed
-from efface.metrics.indistinguishability import expected_from_unseen
+from efface.metrics.equivalence import expected_from_unseen
 from efface.metrics.intervals import clopper_pearson
 from efface.metrics.membership import Attack
 from efface.probes.attackers import fitted_half, linear, told_apart

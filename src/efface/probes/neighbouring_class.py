@@ -14,8 +14,8 @@ from scipy.special import log_softmax
 from torch import nn
 
 from efface.errors import InputError
-from efface.metrics.indistinguishability import ks
-from efface.metrics.measure import Evaluation, evaluate
+from efface.metrics.equivalence import ks
+from efface.metrics.evaluation import Evaluation, evaluate
 from efface.metrics.membership import Attack, loss_attack
 from efface.probes.attackers import told_apart
 from efface.probes.needs import refuse_without_classes

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.metrics.measure import Evaluation, evaluate
+from efface.metrics.evaluation import Evaluation, evaluate
 from efface.probes.residual import Residual
 from efface.runtime import Passes
 from efface.task import trainable_copy

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.runtime import Passes, upcast_to_fp32
 from efface.task import trainable_copy
 from efface.training import Schedule, steps_per_epoch, task_loss, train_epochs, with_task

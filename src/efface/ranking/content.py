@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.methods._perturb import add_noise
-from efface.metrics.measure import Evaluation
+from efface.metrics.evaluation import Evaluation
 from efface.metrics.refusals import need_numbers
 from efface.ranking.neighbours import Balls
 from efface.runtime import map_chunks

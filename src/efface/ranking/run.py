@@ -22,7 +22,7 @@ from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
 from efface.manifest import SCHEMA, state_digest, versions
 from efface.methods._head import embed
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.ranking import content as zero_shot
 from efface.ranking import curvature as curves
 from efface.ranking import neighbours as near

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.io.shadows import Shadows
-from efface.metrics.measure import Evaluation, as_it_is, evaluate
+from efface.metrics.evaluation import Evaluation, as_it_is, evaluate
 from efface.report.views import synthetic
 from efface.task import predict, task_of
 from efface.types import Records, Split, record_key

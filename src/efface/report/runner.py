@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from efface.io.shadows import Shadows
-from efface.metrics.measure import Evaluation
+from efface.metrics.evaluation import Evaluation
 from efface.report import text
 from efface.report.context import MAX_RECORDS, PARTS, SYNTHETIC, Context, NotRun, Pair
 from efface.report.report import AttackCoverage, Coverage, Report, Row

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from efface.metrics.indistinguishability import expected_from_unseen
+from efface.metrics.equivalence import expected_from_unseen
 from efface.metrics.intervals import clopper_pearson
 from efface.metrics.membership import Attack
 from efface.report.context import Context

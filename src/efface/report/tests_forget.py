@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from efface.errors import InputError
-from efface.metrics.indistinguishability import more_often_p
-from efface.metrics.measure import evaluate
+from efface.metrics.equivalence import more_often_p
+from efface.metrics.evaluation import evaluate
 from efface.probes.precision import precision
 from efface.report.context import MAX_RECORDS, SYNTHETIC, Context, NotRun, Pair
 from efface.report.report import Row

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from efface.metrics.equivalence import outlier_p
-from efface.metrics.gap import columns, gap
-from efface.metrics.indistinguishability import ks
-from efface.metrics.measure import Evaluation
+from efface.metrics.equivalence import ks, outlier_p
+from efface.metrics.evaluation import Evaluation
+from efface.metrics.retrain_gap import columns, gap
 from efface.report.context import PARTS, Context, NotRun
 from efface.report.report import Row
 from efface.report.tests import test

@@ -7,15 +7,15 @@ import numpy as np
 
 from efface.errors import InputError
 from efface.io.shadows import Shadows
-from efface.metrics.indistinguishability import (
+from efface.metrics.equivalence import (
     ks,
     like_unseen,
     placements,
     two_sided,
 )
-from efface.metrics.intervals import clopper_pearson, share_p, smallest_share
-from efface.metrics.likelihood_ratio import lira_offline
-from efface.metrics.measure import Evaluation
+from efface.metrics.evaluation import Evaluation
+from efface.metrics.intervals import Rate, clopper_pearson, share_p, smallest_share
+from efface.metrics.lira import lira_offline
 from efface.metrics.membership import (
     Attack,
     entropy_attack,
@@ -23,7 +23,6 @@ from efface.metrics.membership import (
     signal_attack,
     taken_for_members,
 )
-from efface.metrics.rates import Rate
 from efface.probes.linear_probe import linear_probe
 from efface.report.context import MAX_RECORDS, Context, NotRun
 from efface.report.report import Row

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from efface.metrics.accuracy import per_class_accuracy, worst_class_change
 from efface.metrics.intervals import fall_p, paired_change
-from efface.metrics.utility import per_class_accuracy, worst_class_change
 from efface.report.context import Context, NotRun, Pair
 from efface.report.report import Row
 from efface.report.tests import compare, mean_interval, mean_row, share_row, test

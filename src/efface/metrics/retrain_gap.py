@@ -1,0 +1,324 @@
+"""The paper's three columns, and the distance to the retrained model over them.
+
+Forgetting and usefulness in one number, beside what two retrained models reach.
+
+One number hides which of the two was given up: print its columns with it.
+
+
+Forgetting quality of the NeurIPS 2023 challenge: how far each record's models can be told apart.
+
+Shapes: u unlearned models · r retrained models · n records; rows are models. The rules are those of
+https://github.com/google-deepmind/unlearning_evaluation and https://arxiv.org/abs/2406.09073.
+
+Mended, where that code stops or errs: it asserts on an array, which stops it at the first record;
+it needs CUDA; its single thresholds lie on a grid of 0.01, so a gap narrower than that is missed
+and every threshold is dropped; when both sides are constant it divides 0 by 0; the greatest epsilon
+is taken from the unlearned models' number even when there are fewer retrained ones.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from efface.errors import InputError
+from efface.metrics.accuracy import accuracy
+from efface.metrics.evaluation import Evaluation
+from efface.metrics.membership import entropy_attack
+from efface.metrics.refusals import need_numbers, need_same_records
+
+COLUMNS = ("retain", "forget", "attack")
+"""The paper's D_r, D_f and MIA, as shares 0 to 1."""
+
+
+def columns(
+    forget: Evaluation,
+    holdout: Evaluation,
+    retain: Evaluation,
+    *,
+    forget_classes: Sequence[int] = (),
+) -> dict[str, float]:
+    """The paper's three columns of one model, each 0 to 1; target: the retrained model's values.
+
+    A class goes altogether (``forget_classes``): ``retain`` is the accuracy on the holdout of the classes
+    that stay, ``forget`` that on the holdout of those that leave. Random records go: ``retain`` is
+    the accuracy on the whole holdout, ``forget`` that on the forget records themselves.
+    ``attack`` is the entropy attack in both, against the whole holdout.
+    """
+    left = np.isin(holdout.y, list(forget_classes))
+    staying = holdout.take(~left)
+    going = holdout.take(left) if forget_classes else forget
+    return {
+        "retain": accuracy(staying.predicted, staying.y),
+        "forget": accuracy(going.predicted, going.y),
+        "attack": entropy_attack(retain.entropy, holdout.entropy, forget.entropy),
+    }
+
+
+def gap(values: Mapping[str, float], target: Mapping[str, float]) -> float:
+    """Mean absolute difference to ``target`` over its columns, equal weights.
+
+    Range 0 to 1, lower is nearer to the target; no chance level. The target is the retrained
+    model's columns; what can be reached is not 0 but ``floor``. Raises InputError when the two do
+    not have the same columns.
+    """
+    if not target or values.keys() != target.keys():
+        raise InputError(
+            "the same columns on both sides",
+            f"{', '.join(sorted(values)) or 'none'} and {', '.join(sorted(target)) or 'none'}",
+            "Score both models in the same way.",
+        )
+    return float(np.mean([abs(values[name] - target[name]) for name in target]))
+
+
+def floor(retrained: Sequence[Mapping[str, float]]) -> float:
+    """Mean gap between retrained models that differ in their seed alone: what noise does.
+
+    Range 0 to 1. Raises InputError with fewer than two.
+    """
+    pairs = list(combinations(retrained, 2))
+    if not pairs:
+        raise InputError(
+            "at least two retrained models",
+            str(len(retrained)),
+            "Retrain with another seed, or say that the floor is not known.",
+        )
+    return float(np.mean([gap(one, other) for one, other in pairs]))
+
+
+Columns = Mapping[str, float]
+
+
+def tug_of_war(values: Columns, target: Columns) -> float:
+    """ToW: the product over the columns of 1 - |value - target|.
+
+    The paper's columns are the accuracies on ``forget``, ``retain`` and ``test``; its ToW-MIA puts
+    an attack in the place of the forget accuracy. Range 0 to 1, 1 at the target; no chance level.
+    The target is the retrained model's columns; what can be reached is not 1 but the value of two
+    retrained models (``against_floor``). Zhao et al. 2024, https://arxiv.org/abs/2406.01257. Raises
+    InputError when the columns differ or a value is no share.
+    """
+    if not target or values.keys() != target.keys():
+        raise InputError(
+            "the same columns on both sides",
+            f"{', '.join(sorted(values)) or 'none'} and {', '.join(sorted(target)) or 'none'}",
+            "Score both models in the same way.",
+        )
+    _need_shares({**values, **{f"target {name}": value for name, value in target.items()}})
+    return float(np.prod([1 - abs(values[name] - target[name]) for name in target]))
+
+
+def nomus(*, test_accuracy: float, attack_accuracy: float) -> float:
+    """NoMUS: the mean of the test accuracy and of 1 - 2 |attack accuracy - 0.5|.
+
+    ``attack_accuracy``: of a balanced membership attack, 0.5 is chance; where a table prints its
+    distance from 0.5, add 0.5 to it. Range 0 to 1; a model that answers one class of k always has
+    (1 + 1/k) / 2, so it is near a good one where accuracy is low. Target: the retrained model's
+    value. Choi and Na 2023, https://arxiv.org/abs/2311.02240. Raises InputError when a value is no
+    share.
+    """
+    _need_shares({"test_accuracy": test_accuracy, "attack_accuracy": attack_accuracy})
+    return test_accuracy / 2 + (1 - 2 * abs(attack_accuracy - 0.5)) / 2
+
+
+@dataclass(frozen=True)
+class AgainstFloor:
+    """An aggregate of an unlearned model beside the same aggregate of retrained models.
+
+    ``value``: mean over the retrained models as targets; ``floor``: mean over all pairs of
+    retrained models, the target; ``pair_range``: the least and the greatest such pair;
+    ``retrained``: how many models; ``columns``: what was compared.
+    """
+
+    value: float
+    floor: float
+    pair_range: tuple[float, float]
+    retrained: int
+    columns: tuple[str, ...]
+
+
+def against_floor(
+    values: Columns,
+    retrained: Sequence[Columns],
+    *,
+    aggregate: Callable[[Columns, Columns], float] = gap,
+) -> AgainstFloor:
+    """An aggregate over any columns (the paper's three, or all that were measured) and its floor.
+
+    ``aggregate``: ``gap`` (lower is nearer) or ``tug_of_war`` (higher is nearer). Range and unit
+    are those of the aggregate; the target is ``floor``. For one number such as NoMUS give one
+    column: the gap is then its distance. Raises InputError with fewer than two retrained models,
+    when a value is not finite or the columns differ.
+    """
+    pairs = list(combinations(retrained, 2))
+    if not pairs:
+        raise InputError(
+            "at least two retrained models",
+            str(len(retrained)),
+            "Retrain with another seed, or say that the floor is not known.",
+        )
+    for columns in (values, *retrained):
+        _need_finite(columns)
+    found = [aggregate(one, other) for one, other in pairs]
+    return AgainstFloor(
+        value=float(np.mean([aggregate(values, target) for target in retrained])),
+        floor=float(np.mean(found)),
+        pair_range=(min(found), max(found)),
+        retrained=len(retrained),
+        columns=tuple(values),
+    )
+
+
+def _need_finite(columns: Columns) -> None:
+    bad = [name for name, value in columns.items() if not np.isfinite(value)]
+    if bad:
+        raise InputError(
+            "a finite number in each column",
+            f"none for {', '.join(bad)}",
+            "Leave out a column that was not measured, for all models.",
+        )
+
+
+def _need_shares(columns: Columns) -> None:
+    bad = {name: value for name, value in columns.items() if not 0 <= value <= 1}
+    if bad:
+        raise InputError(
+            "shares from 0 to 1",
+            ", ".join(f"{name} {value:g}" for name, value in bad.items()),
+            "Divide per cent by 100.",
+        )
+
+
+CAP = 50.0
+DELTA = 1e-5
+BUCKET = 0.5
+BUFFER = 2.0
+POINTS = 400
+LEAST_MODELS = 3
+
+
+def epsilon_each(
+    unlearned: Float[np.ndarray, "u n"], retrained: Float[np.ndarray, "r m"]
+) -> Float[np.ndarray, " n"]:
+    """The epsilon that the best of many thresholds shows for each record.
+
+    ``unlearned``, ``retrained``: logit margins (``Evaluation.margin``). Epsilon is the greatest of
+    ln((1 - d - FPR) / FNR) and ln((1 - d - FNR) / FPR) over one threshold and over intervals about
+    as wide as the narrower side; thresholds at which one of the two rates is 0 are dropped, those
+    at which both are give infinity. Range 0 (told apart by nothing) to 50 (the cap: told apart
+    always, or one side is a hundred times narrower); the greatest finite value is about ln of the
+    number of models. Target: the epsilon of two sets of retrained models, which is not 0, since the
+    best of many thresholds is taken. Raises InputError for fewer than three models on a side, or
+    records that do not pair up.
+    """
+    need_numbers(unlearned=unlearned, retrained=retrained)
+    need_same_records(unlearned=unlearned, retrained=retrained)
+    fewest = min(len(unlearned), len(retrained))
+    if fewest < LEAST_MODELS:
+        raise InputError(
+            f"at least {LEAST_MODELS} unlearned and {LEAST_MODELS} retrained models",
+            f"{len(unlearned)} and {len(retrained)}",
+            "Repeat both with other seeds; the challenge took 512 of each.",
+        )
+    columns = zip(unlearned.T, retrained.T, strict=True)
+    return np.array([_epsilon(np.sort(ours), np.sort(theirs)) for ours, theirs in columns])
+
+
+def _epsilon(ours: Float[np.ndarray, " u"], theirs: Float[np.ndarray, " r"]) -> float:
+    """Of one record; both sides sorted."""
+    narrow, wide = sorted((ours, theirs), key=np.ptp)
+    if not np.ptp(wide):
+        return CAP if narrow[0] != wide[0] else 0.0
+    if np.ptp(narrow) / np.ptp(wide) < 0.01:  # noqa: PLR2004
+        return CAP
+    single, double = _single_rates(ours, theirs), _double_rates(narrow, wide)
+    fpr, fnr = (np.concatenate(both) for both in zip(single, double, strict=True))
+    if (fpr + fnr == 0).any():
+        return CAP
+    kept = (fpr > 0) & (fnr > 0)
+    if not kept.any():
+        return 0.0
+    low, high = np.minimum(fpr, fnr)[kept], np.maximum(fpr, fnr)[kept]
+    # Where either logarithm is above 0, the one with the smaller rate below the line is greater.
+    return min(CAP, math.log(max(1.0, ((1 - DELTA - high) / low).max())))
+
+
+def _single_rates(
+    ours: Float[np.ndarray, " u"], theirs: Float[np.ndarray, " r"]
+) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
+    """FPR and FNR when what lies at a threshold or above is taken for the side of greater median.
+
+    Every value is a threshold, so that none that matters is missed.
+    """
+    upper, lower = (ours, theirs) if np.median(ours) >= np.median(theirs) else (theirs, ours)
+    thresholds = np.unique(np.concatenate([ours, theirs]))
+    return 1 - _below(lower, thresholds), _below(upper, thresholds)
+
+
+def _double_rates(
+    narrow: Float[np.ndarray, " a"], wide: Float[np.ndarray, " b"]
+) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
+    """FPR and FNR when what lies in an interval is taken for the narrower side.
+
+    The right end is within 2 of that side's greatest value, in steps of 0.01; the left end is one
+    width below it, again within 2.
+    """
+    right = narrow[-1] + np.linspace(-BUFFER, BUFFER, POINTS)
+    # The left end is the sum of two even grids, so it takes only these values.
+    left = narrow[0] + np.linspace(-2 * BUFFER, 2 * BUFFER, 2 * POINTS - 1)
+    which = np.add.outer(np.arange(POINTS), np.arange(POINTS))
+
+    def inside(side: Float[np.ndarray, " s"]) -> Float[np.ndarray, " t"]:
+        up_to = np.searchsorted(side, right, side="right") / len(side)
+        return (up_to[:, None] - _below(side, left)[which]).clip(0).ravel()
+
+    return inside(wide), 1 - inside(narrow)
+
+
+def _below(
+    side: Float[np.ndarray, " s"], thresholds: Float[np.ndarray, " t"]
+) -> Float[np.ndarray, " t"]:
+    counts: Int64[np.ndarray, " t"] = np.searchsorted(side, thresholds, side="left")
+    return counts / len(side)
+
+
+def forgetting_quality(
+    unlearned: Float[np.ndarray, "u n"], retrained: Float[np.ndarray, "r m"]
+) -> float:
+    """Mean over records of a point that halves with each 0.5 of epsilon; 0 beyond ln(models - 1).
+
+    Range 0 to 1, higher is nearer to retraining. Target: the value of two sets of retrained models
+    of the same size, which is below 1. It depends on the number of models: compare like with like.
+    Errors as ``epsilon_each``.
+    """
+    steps = epsilon_each(unlearned, retrained) // BUCKET
+    models = min(len(unlearned), len(retrained))
+    buckets = math.ceil(math.log(models - 1)) / BUCKET
+    return float(np.where(steps < buckets, 0.5**steps, 0.0).mean())
+
+
+def challenge_score(
+    quality: float,
+    *,
+    retain_accuracy: float,
+    test_accuracy: float,
+    retrained_retain_accuracy: float,
+    retrained_test_accuracy: float,
+) -> float:
+    """The challenge's final number: forgetting quality times both accuracies over the retrained's.
+
+    Range 0 upwards: above 1 when the unlearned model is more accurate than the retrained one, which
+    the challenge rewards. Target: that of two sets of retrained models. Raises InputError when a
+    retrained accuracy is not above 0.
+    """
+    if not min(retrained_retain_accuracy, retrained_test_accuracy) > 0:
+        raise InputError(
+            "retrained accuracies above 0",
+            f"{retrained_retain_accuracy:g} and {retrained_test_accuracy:g}",
+            "Give shares of right answers of the retrained models.",
+        )
+    kept = retain_accuracy / retrained_retain_accuracy
+    return quality * kept * test_accuracy / retrained_test_accuracy
