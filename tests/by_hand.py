@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from efface.types import Records
+from efface.types import Action, Records
 
 
 def linear():
@@ -36,3 +36,39 @@ def same(first, second):
     """Two models with the same bits."""
     pairs = zip(first.state_dict().items(), second.state_dict().items(), strict=True)
     return all(a == b and torch.equal(v, w) for (a, v), (b, w) in pairs)
+
+
+def linear_problem(outputs, features, records=1, *, scale=1.0):
+    """f(x) = W x in float64, W and x standard normal; the labels are 0, 1, 2 … in turn."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(features, outputs, bias=False).double().eval()
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(outputs, features, generator=generator, dtype=torch.float64))
+    x = scale * torch.randn(records, features, generator=generator, dtype=torch.float64)
+    return model, Records(x, torch.arange(records) % outputs)
+
+
+class Answers:
+    """A callback that returns these actions in turn (the last one for ever) and keeps the losses."""
+
+    def __init__(self, *actions, restore=None):
+        self.actions, self.restore, self.losses = actions or (Action.CONTINUE,), restore, []
+
+    def __call__(self, student, loss):
+        action = self.actions[min(len(self.losses), len(self.actions) - 1)]
+        self.losses.append(loss)
+        if action is Action.HALVE_LR and self.restore is not None:
+            student.load_state_dict(self.restore)
+        return action
+
+
+def accuracy(model, records):
+    """The fraction of records whose label the model predicts."""
+    with torch.no_grad():
+        return float((model(records.x).argmax(1) == records.y).double().mean())
+
+
+def without_class(records, label):
+    """The records of a class, and the others."""
+    own = records.y == label
+    return records.take(own.nonzero()[:, 0]), records.take((~own).nonzero()[:, 0])

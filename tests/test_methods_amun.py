@@ -1,4 +1,8 @@
-"""AMUN: the find_closest input in closed form and as in the authors' loop, and its steps by hand."""
+"""AMUN: the closest input in closed form and as in the authors' loop, and its steps by hand."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +13,9 @@ from efface.methods._records import join
 from efface.methods.amun import amun, find_closest
 from efface.task import frozen_teacher
 from efface.types import Records, Split
+
+sys.path.insert(0, str(Path(__file__).parent))
+from by_hand import linear_problem
 
 MEAN, STD = 0.3053, 0.3760  # of the digits, in 0..1
 SEARCH = {"radius": 0.04, "steps": 50, "doublings": 10}
@@ -37,7 +44,7 @@ def test_the_closest_input_of_a_plane_is_the_first_step_beyond_it(gap):
         radius *= 2 if length > radius - 1e-9 else 1
     expected = torch.tensor([[0.6, 0.8]]).double() * length
     torch.testing.assert_close(near.x, expected, rtol=0, atol=1e-7)
-    assert (near.y.tolist(), near.found.tolist()) == ([1], [True])
+    assert (near.y.tolist(), near.flipped.tolist()) == ([1], [True])
     assert near.length.item() == pytest.approx(length)
 
 
@@ -47,7 +54,8 @@ def test_a_record_that_flips_with_the_last_step_is_found():
     wide = {"low": torch.tensor(-0.5).double(), "high": torch.tensor(0.5).double()}
     taken = {steps: {"radius": 0.04, "steps": steps, "doublings": 0} for steps in (2, 3)}
     found = [
-        find_closest(frozen_teacher(model), Records(x, y, **wide), **taken[n]).found for n in (2, 3)
+        find_closest(frozen_teacher(model), Records(x, y, **wide), **taken[n]).flipped
+        for n in (2, 3)
     ]
     assert [bool(one) for one in found] == [False, True]
 
@@ -63,7 +71,7 @@ def test_lengths_are_in_units_of_the_range_of_each_feature():
     flat = torch.tensor([1.0, 0.0]).double()
     near = find_closest(frozen_teacher(model), Records(x, y, low=-flat, high=flat), **SEARCH)
     assert near.x[0, 1] == 0
-    assert near.found.all()
+    assert near.flipped.all()
 
 
 def test_it_stays_within_the_bounds_and_says_when_nothing_is_found():
@@ -73,7 +81,7 @@ def test_it_stays_within_the_bounds_and_says_when_nothing_is_found():
         frozen_teacher(model), Records(x, y, low=x[0] - 0.5, high=x[0] + 0.5), **SEARCH
     )
     assert near.x.abs().max() <= 0.5
-    assert not near.found.any()
+    assert not near.flipped.any()
 
 
 def authors_loop(model, x, y):
@@ -97,7 +105,7 @@ def test_the_attack_is_that_of_the_authors_on_a_net(tiny_net, digits):
     """In pixels there, in the model's own space here; one record is wrong from the start."""
     records = digits.take(range(300, 330))
     near = find_closest(frozen_teacher(tiny_net), records, **SEARCH)
-    assert near.found.all()
+    assert near.flipped.all()
     assert (near.length == 0).any()
     for row in range(len(records)):
         pixels = records.x[row : row + 1] * STD + MEAN
@@ -106,20 +114,16 @@ def test_the_attack_is_that_of_the_authors_on_a_net(tiny_net, digits):
         assert int(near.y[row]) == told[1]
 
 
-def linear():
-    """f(x) = W x in float64, three classes, and five records."""
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Linear(4, 3, bias=False).double().eval()
-    with torch.no_grad():
-        model.weight.copy_(torch.randn(3, 4, generator=generator, dtype=torch.float64))
-    x = torch.randn(5, 4, generator=generator, dtype=torch.float64)
-    return model, Records(x, model(x).argmax(1))
+def known():
+    """Three classes, and five records labelled as the model predicts them."""
+    model, records = linear_problem(3, 4, 5)
+    return model, replace(records, y=model(records.x).argmax(1))
 
 
 @pytest.mark.parametrize("with_forget", [True, False])
 def test_equals_the_steps_by_hand(with_forget):
     """Full batches; momentum is kept, and η falls to a tenth after every second epoch."""
-    model, forget = linear()
+    model, forget = known()
     settings = {"learning_rate": RATE / 2, "strength": 2.0, "weight_decay": DECAY}
     settings |= {"with_forget": with_forget, "decay_every": 2, "epochs": 5}
     result = amun(model, Split(forget), **settings)
@@ -137,10 +141,10 @@ def test_equals_the_steps_by_hand(with_forget):
 
 def test_what_is_not_found_is_not_taught():
     """A label that nobody was led to would be a label of the record's own class."""
-    model, forget = linear()
+    model, forget = known()
     settings = {"with_forget": False, "doublings": 0, "radius": 0.1}
     near = find_closest(frozen_teacher(model), forget, radius=0.1, steps=50, doublings=0)
-    rows = near.found.nonzero()[:, 0]
+    rows = near.flipped.nonzero()[:, 0]
     assert 0 < len(rows) < len(forget)
     expected = amun(model, Split(forget.take(rows)), **settings)
     result = amun(model, Split(forget), **settings)
@@ -149,7 +153,7 @@ def test_what_is_not_found_is_not_taught():
 
 def test_a_model_that_answers_everything_alike_is_refused():
     """Nothing near its records could be taught."""
-    model, forget = linear()
+    model, forget = known()
     with torch.no_grad():
         model.weight.zero_()
     same = Records(forget.x, torch.zeros(5, dtype=torch.int64))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from efface.methods._attacks import clamp, input_gradient, sign_step
+from efface.methods._attacks import clamp, loss_gradient, sign_step
 from efface.methods.boundary_expand import Widened, boundary_expand
 from efface.methods.boundary_shrink import boundary_shrink
 from efface.types import Action, Records, Split
@@ -34,7 +34,7 @@ def moved_by_hand(weights, record, bound):
 def test_shrink_moves_each_feature_by_its_own_range_and_no_further_than_its_bounds():
     """One feature ends a quarter of its own range away, the other at its bound."""
     weights = linear().weight.detach()
-    moved = clamp(sign_step(GOES, input_gradient(linear(), GOES), 0.25), GOES)
+    moved = clamp(sign_step(GOES, loss_gradient(linear(), GOES)[1], 0.25), GOES)
     near(moved[0], moved_by_hand(weights, GOES, 0.25))
     near(moved, torch.stack([GOES.x[0, 0] - 0.25 * 2, LOW[1]])[None])
 
@@ -229,7 +229,7 @@ def test_where_the_guard_takes_back_several_steps_the_new_row_goes_back_as_far(t
         states.append(copy.deepcopy(student.state_dict()))
         return Action.CONTINUE
 
-    asked = wide.watched_by(callback)
+    asked = wide.wrap(callback)
     for step in range(5):
         with torch.no_grad():
             head.weight.add_(0.1)

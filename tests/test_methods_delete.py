@@ -1,25 +1,20 @@
 """DELETE: its step by hand, a twin of the authors' loop, and what is left of the other classes."""
 
 import copy
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from efface.methods.delete import delete
-from efface.types import Records, Split
+from efface.types import Split
+
+sys.path.insert(0, str(Path(__file__).parent))
+from by_hand import accuracy, linear_problem, without_class
 
 RATE, MOMENTUM = 0.1, 0.5
-
-
-def linear():
-    """f(x) = W x in float64, four classes, and six records."""
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Linear(3, 4, bias=False).double().eval()
-    with torch.no_grad():
-        model.weight.copy_(torch.randn(4, 3, generator=generator, dtype=torch.float64))
-    x = torch.randn(6, 3, generator=generator, dtype=torch.float64)
-    return model, Records(x, torch.arange(6) % 4)
 
 
 def renormalised(probabilities, y):
@@ -31,7 +26,7 @@ def renormalised(probabilities, y):
 @pytest.mark.parametrize("epochs", [1, 4])
 def test_equals_the_steps_by_hand(epochs):
     """(q − p) xᵀ with p the given answer without the own class, which stays as it was given."""
-    model, forget = linear()
+    model, forget = linear_problem(4, 3, 6)
     settings = {"learning_rate": RATE / 2, "strength": 2.0, "momentum": MOMENTUM}
     result = delete(model, Split(forget), epochs=epochs, **settings)
     weights, speed = model.weight.detach(), 0
@@ -64,7 +59,7 @@ def test_a_step_in_train_mode_is_that_of_the_authors_loop(tiny_net, digits):
 
 def test_the_fixed_point_is_the_given_answer_without_the_class():
     """One record, many steps: 0 for its class, and the proportions of the others as given."""
-    model, forget = linear()
+    model, forget = linear_problem(4, 3, 6)
     one = forget.take([1])
     result = delete(model, Split(one), learning_rate=0.3, epochs=2000)
     expected = renormalised(torch.softmax(model(one.x), 1).detach(), one.y)
@@ -75,10 +70,7 @@ def test_the_fixed_point_is_the_given_answer_without_the_class():
 
 def test_a_class_goes_and_the_others_stay(tiny_net, digits):
     """What the paper is for, on digits; at ten times the step the others go as well."""
-    known = digits.take(range(300))
-    gone = known.take((known.y == 3).nonzero()[:, 0])
-    rest = known.take((known.y != 3).nonzero()[:, 0])
+    gone, rest = without_class(digits.take(range(300)), 3)
     result = delete(tiny_net, Split(gone), learning_rate=3e-4)
-    right = [(result(part.x).argmax(1) == part.y).float().mean() for part in (gone, rest)]
-    assert right[0] == 0
-    assert right[1] > 0.97
+    assert accuracy(result, gone) == 0
+    assert accuracy(result, rest) > 0.97

@@ -1,6 +1,8 @@
 """EMMN: noise of both kinds, impair and repair by hand, and the form of the later comparison."""
 
 import copy
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,26 +10,20 @@ from torch import nn
 
 from efface.methods._attacks import optimize_noise
 from efface.methods.emmn import SEED_OFFSET, emmn
-from efface.task import frozen_teacher, multiclass
-from efface.types import Action, Records, Split
+from efface.task import frozen_teacher
+from efface.types import Records, Split
+
+sys.path.insert(0, str(Path(__file__).parent))
+from by_hand import Answers, linear_problem
 
 RATE, SEED = 0.02, 3
 LIKE = Records(torch.full((1, 4), torch.nan, dtype=torch.float64), torch.tensor([0]))
 """What an input is; nobody may look at its numbers."""
 
 
-def linear():
-    """f(x) = W x in float64, three classes."""
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Linear(4, 3, bias=False).double().eval()
-    with torch.no_grad():
-        model.weight.copy_(torch.randn(3, 4, generator=generator, dtype=torch.float64))
-    return model
-
-
 def noise(model, labels, sign, penalty, steps, seed):
     """Inputs as the test of UNSIR holds their making to the loop by hand."""
-    told = {"adapter": multiclass, "sign": sign, "penalty": penalty, "rate": 0.1, "steps": steps}
+    told = {"sign": sign, "penalty": penalty, "learning_rate": 0.1, "steps": steps}
     like = Records(torch.zeros(1, 4).double(), torch.tensor([0]))
     return optimize_noise(frozen_teacher(model), like, torch.tensor(labels), **told, seed=seed).x
 
@@ -41,7 +37,7 @@ def first_step(weights, x, y, rate):
 @pytest.mark.parametrize("repair_epochs", [0, 1])
 def test_impair_and_repair_are_the_steps_by_hand(repair_epochs):
     """The class that goes keeps its label, as the authors have it; repair shows it no more."""
-    model, split = linear(), Split(LIKE, forget_classes=(1,))
+    model, split = linear_problem(3, 4)[0], Split(LIKE, forget_classes=(1,))
     counts = {"noise_per_class": 3, "noise_steps": 4, "retained_steps": 5, "copies": 2}
     passes = {"impair_epochs": 1, "repair_epochs": repair_epochs, "batch_size": 100}
     settings = {"learning_rate": RATE, "strength": 2.0, "seed": SEED}
@@ -60,7 +56,7 @@ def test_the_form_of_the_later_comparison_is_a_loop_of_adam(tiny_net, digits):
     """A twin from its description: three images a class, train mode, no repair."""
     split = Split(digits.take([0]), forget_classes=(4,))
     others = [one for one in range(10) if one != 4]
-    told = {"adapter": multiclass, "rate": 0.1}
+    told = {"learning_rate": 0.1}
     labels = torch.tensor(others).repeat_interleave(3)
     model = copy.deepcopy(tiny_net).double()  # a gradient of rounding alone is a step of Adam
     teacher = frozen_teacher(model)
@@ -87,7 +83,7 @@ def test_the_form_of_the_later_comparison_is_a_loop_of_adam(tiny_net, digits):
 
 def test_noise_is_taken_for_what_stays_and_not_for_what_goes(tiny_net, digits):
     """What the whole method rests on, in the settings of the comparison."""
-    told = {"adapter": multiclass, "rate": 0.1, "seed": 0}
+    told = {"learning_rate": 0.1, "seed": 0}
     labels = torch.arange(10).repeat_interleave(4)
     kept = optimize_noise(
         frozen_teacher(tiny_net), digits, labels, **told, sign=1.0, penalty=0.0, steps=30
@@ -102,7 +98,7 @@ def test_noise_is_taken_for_what_stays_and_not_for_what_goes(tiny_net, digits):
 
 def test_both_kinds_of_noise_begin_elsewhere():
     """From the same start a class that stays would be impaired with the one that goes."""
-    model = linear()
+    model = linear_problem(3, 4)[0]
     gone = noise(model, [1] * 3, -1.0, 0.1, 0, SEED)
     kept = noise(model, [0] * 3, 1.0, 0.0, 0, SEED + SEED_OFFSET)
     assert ((gone - kept).abs() > 1e-3).all()
@@ -110,21 +106,9 @@ def test_both_kinds_of_noise_begin_elsewhere():
 
 def test_several_classes_leave_and_all_of_them_leave_no_repair():
     """Each has noise of its own; where none stays there is nothing to show again."""
-    model = linear()
+    model = linear_problem(3, 4)[0]
     quick = {"noise_steps": 2, "retained_steps": 2, "copies": 1, "noise_per_class": 2}
-    asked = []
-
-    def callback(student, loss):  # noqa: ARG001
-        asked.append(loss)
-        return Action.CONTINUE
-
     for forget_classes, steps in (((0, 2), 2 * 3 + 1), ((0, 1, 2), 2 * 3)):
-        asked.clear()
-        emmn(
-            model,
-            Split(LIKE, forget_classes=forget_classes),
-            **quick,
-            batch_size=2,
-            callback=callback,
-        )
-        assert len(asked) == steps
+        split, going = Split(LIKE, forget_classes=forget_classes), Answers()
+        emmn(model, split, **quick, batch_size=2, callback=going)
+        assert len(going.losses) == steps

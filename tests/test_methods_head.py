@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods._head import embed, find_head, refuse_frozen
+from efface.methods._head import embed, find_head
 from efface.task import multiclass, multilabel, outputs
 from efface.types import Records
 
@@ -123,10 +123,10 @@ def test_a_head_that_is_not_called_is_refused_in_words():
 def test_a_frozen_head_is_refused_in_words():
     """As with trainable norm or adapter, which leave it alone."""
     head = nn.Linear(3, 2)
-    refuse_frozen(head)
+    assert find_head(head, trainable=True) is head
     head.bias.requires_grad_(requires_grad=False)
     with pytest.raises(InputError) as error:
-        refuse_frozen(head)
+        find_head(head, trainable=True)
     assert str(error.value) == (
         "Wanted a last linear layer that may move. Got a frozen one (requires_grad is False). "
         "Choose trainable 'all' or 'last-layers'."

@@ -29,7 +29,12 @@ def test_the_loss_is_the_formula_by_hand():
     teacher, student = nn.Linear(4, 2).double(), nn.Linear(4, 2).double()
     teacher.requires_grad_(requires_grad=False)
     loss = jit_loss(
-        teacher, Split(records), sigma=sigma, perturbations=2, hold=Regulariser(weight), seed=5
+        teacher,
+        Split(records),
+        sigma=sigma,
+        perturbations=2,
+        regulariser=Regulariser(weight),
+        seed=5,
     )
     found = loss(student, records, step)
 
@@ -58,7 +63,9 @@ def test_the_loss_is_the_formula_by_hand():
 def test_gradients_are_those_of_the_formula_with_its_scale_held_still():
     """Central differences of the loss, where d ‖ξ‖ in the second term is a constant."""
     records, teacher, student = _records(), nn.Linear(4, 2).double(), nn.Linear(4, 2).double()
-    loss = jit_loss(frozen_teacher(teacher), Split(records), sigma=0.1, hold=Regulariser(0.0))
+    loss = jit_loss(
+        frozen_teacher(teacher), Split(records), sigma=0.1, regulariser=Regulariser(0.0)
+    )
     loss(student, records, 0).sum().backward()
     with torch.no_grad():
         values = []
@@ -148,8 +155,8 @@ def test_what_it_could_not_reach_is_said(tiny_net, digits):
     facts: dict = {}
     with capture_facts(facts):
         jit(tiny_net, Split(digits.take(range(60))), steps=1)
-    assert {"sigma", "kept", "wanted", "way", "moved", "weight"} <= facts.keys()
-    assert facts["way"] < 0.95
+    assert {"sigma", "kept", "wanted", "progress", "changed", "weight"} <= facts.keys()
+    assert facts["progress"] < 0.95
 
 
 def test_how_many_neighbours_keep_the_answer_follows_from_what_is_known(tiny_net, digits):
@@ -187,7 +194,9 @@ def test_a_class_that_leaves_is_as_low_as_the_lowest_and_a_wrong_label_as_the_me
     x = torch.tensor([[1.0, -1.0, 0.5, 2.0]], dtype=torch.float64)
     record = Records(x, torch.tensor([2]), low=torch.tensor(-9.0), high=torch.tensor(9.0))
     split = Split(record, forget_classes=forget_classes)
-    loss = jit_loss(teacher, split, sigma=0.01, mislabelled=mislabelled, hold=Regulariser(0.0))
+    loss = jit_loss(
+        teacher, split, sigma=0.01, mislabelled=mislabelled, regulariser=Regulariser(0.0)
+    )
     noise = 0.18 * normals(record.ids, (4,), seed=0, step=0).double()
     target = teacher(x + noise)[0].detach()
     others = [float(target[k]) for k in range(3) if k not in hidden]
@@ -202,7 +211,7 @@ def test_of_two_classes_the_hidden_one_is_as_far_below_the_other_as_it_was_above
     answer = torch.tensor([[1.0, 4.0], [1.0, -2.0], [1.0, 4.0]])
     gone = torch.tensor([[False, True], [False, True], [True, True]])
     for wrong in (False, True):
-        found = lower_logits(answer, gone, wrong=wrong)
+        found = lower_logits(answer, gone, to_mean=wrong)
         assert found.tolist() == [[1.0, -2.0], [1.0, -2.0], [1.0, 4.0]]
 
 
@@ -212,8 +221,8 @@ def test_a_leaving_class_of_values_is_refused():
     with pytest.raises(InputError) as error:
         jit(nn.Linear(4, 2), Split(records, forget_classes=(1,)))
     assert str(error.value) == (
-        "Wanted one label of several, where a class leaves or labels are wrong. Got values. "
-        "Name the records alone, without leaving and mislabelled."
+        "Wanted one class of several, where a class leaves or labels are wrong. Got regression. "
+        "Name the records alone, without forget_classes and mislabelled."
     )
 
 
@@ -225,7 +234,9 @@ def test_a_neighbour_answered_as_the_class_that_leaves_is_not_held():
     records = _records()
     few, many = (
         jit_loss(
-            frozen_teacher(teacher), Split(records, forget_classes=(1,)), hold=Regulariser(weight)
+            frozen_teacher(teacher),
+            Split(records, forget_classes=(1,)),
+            regulariser=Regulariser(weight),
         )
         for weight in (0.0, 50.0)
     )

@@ -22,10 +22,10 @@ def _records(n: int = 8, dtype: torch.dtype = torch.float64) -> Records:
 
 def test_copies_of_a_held_record_are_a_mean_over_its_neighbours():
     """The tenth to twelfth neighbour: at σ times 4, 2 and 4, each with noise of its own."""
-    record, step, hold = _records(1), 3, Regulariser(1.7, every=1, copies=3, reach=(2.0, 4.0))
+    record, step, hold = _records(1), 3, Regulariser(1.7, every=1, copies=3, scales=(2.0, 4.0))
     teacher, student = nn.Linear(4, 2).double(), nn.Linear(4, 2).double()
     free, held = (
-        jit_loss(teacher, Split(record), sigma=0.02, hold=h, seed=5)(student, record, step)
+        jit_loss(teacher, Split(record), sigma=0.02, regulariser=h, seed=5)(student, record, step)
         for h in (Regulariser(0.0), hold)
     )
     moved = []
@@ -50,7 +50,7 @@ def test_of_few_records_each_is_held_at_about_32_neighbours_together(records):
     record = replace(_records(1), low=torch.tensor(-999.0), high=torch.tensor(999.0))
     rows, sizes = record.take([0] * hold.copies), []
     for step in range(8):
-        around = hold.around(rows, 1e-3, seed=0, step=step)
+        around = hold.neighbours(rows, 1e-3, seed=0, step=step)
         sizes += [
             float(
                 (x - record.x[0]).norm()
@@ -131,7 +131,7 @@ def test_of_wrong_labels_the_way_is_measured_in_log_odds():
         net.bias.data = torch.tensor([0.0, logit], dtype=torch.float64)
     goal = torch.tensor([[0.0, -14.0]], dtype=torch.float64)
     ways = [
-        progress_towards(*nets, record, target=lambda batch: goal, mislabelled=wrong)()  # noqa: ARG005
+        progress_towards(lambda batch: goal, *nets, record, mislabelled=wrong)()  # noqa: ARG005
         for wrong in (True, False)
     ]
     assert ways[0] == pytest.approx(0.5)

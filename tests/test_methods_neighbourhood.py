@@ -87,6 +87,6 @@ def test_a_class_cannot_leave_where_there_are_none(told):
     with pytest.raises(InputError) as error:
         neighbourhood(nn.Linear(4, 3), split, mislabelled="mislabelled" in told)
     assert str(error.value) == (
-        "Wanted one label of several, where a class leaves or labels are wrong. Got many labels. "
-        "Name the records alone, without leaving and mislabelled."
+        "Wanted one class of several, where a class leaves or labels are wrong. Got multilabel. "
+        "Name the records alone, without forget_classes and mislabelled."
     )

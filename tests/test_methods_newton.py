@@ -172,32 +172,32 @@ def test_the_guard_is_asked_once_and_halves_the_step():
     """It has put the student back; half the step is tried next."""
     model, records = least_squares()
     split, seen = Split(records.take(range(GONE))), []
-    verdicts = iter([Action.HALVE_LR, Action.HALVE_LR, Action.CONTINUE])
+    actions = iter([Action.HALVE_LR, Action.HALVE_LR, Action.CONTINUE])
 
     def callback(student, loss):
         seen.append((weights_of(student).clone(), loss))
-        verdict = next(verdicts)
-        if verdict is Action.HALVE_LR:
+        action = next(actions)
+        if action is Action.HALVE_LR:
             put(student, weights_of(model))
-        return verdict
+        return action
 
     source_free_newton(model, split, callback=callback)
     steps = [weights - weights_of(model) for weights, _ in seen]
     torch.testing.assert_close(steps[1], steps[0] / 2)
     torch.testing.assert_close(steps[2], steps[0] / 4)
-    loss = records.adapter.loss(model(split.forget.x).detach(), split.forget.y).mean()
+    loss = records.task.loss(model(split.forget.x).detach(), split.forget.y).mean()
     assert [value for _, value in seen] == pytest.approx([float(loss)] * 3)
 
 
 def test_multilabel_and_one_unit_are_served():
     """What one row of numbers can mean."""
     x = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
-    for k, y, adapter in (
+    for k, y, task in (
         (1, torch.arange(30) % 2, multiclass),
         (3, torch.arange(90).reshape(30, 3) % 2, multilabel),
     ):
         model = nn.Linear(5, k)
-        result = source_free_newton(model, Split(Records(x, y, task=adapter)))
+        result = source_free_newton(model, Split(Records(x, y, task=task)))
         assert weights_of(result).isfinite().all()
         assert not weights_of(result).equal(weights_of(model))
 

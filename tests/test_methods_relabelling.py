@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from efface.methods._perturb import other_class, random_class
 from efface.methods.amnesiac import amnesiac
 from efface.methods.mislabel import mislabel
 from efface.methods.random_labels import join_unlabelled, random_labels, relabelled_loss
@@ -93,7 +94,7 @@ def test_salun_takes_its_step_by_hand():
     near(result.weight, start - RATE * (mask * slope(start, GOES, drawn)))
 
 
-def test_salun_keeps_a_share_of_all_weights_join_unlabelled(tiny_net, parts):
+def test_salun_keeps_a_share_of_all_weights_together(tiny_net, parts):
     """Not of each layer; dead weights of gradient 0 must not widen the share."""
     settings = {"keep": 0.3, "epochs": 2, "learning_rate": 0.01, "batch_size": 16}
     result = salun(tiny_net, Split(parts[0], retain=parts[1]), **settings)
@@ -158,7 +159,7 @@ def test_mislabel_ends_once_every_prediction_has_flipped(tiny_net, parts):
 
 def test_an_id_that_looks_like_the_mark_of_what_goes_stays(digits):
     """Ids may be paths: a record that stays in a folder `forget` keeps its label."""
-    stays = replace(digits.take(range(3)), ids=("forget/0", "forget/1", "retain/0"))
+    stays = replace(digits.take(range(3)), ids=("first 0", "first 1", "second 0"))
     seen = []
 
     def draw(ids, classes, step):  # noqa: ARG001

@@ -1,5 +1,8 @@
 """SCRUB and its rewind: loops by hand, distillation as the limit, and the epoch that is chosen."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -8,24 +11,22 @@ from efface.methods.scrub import scrub
 from efface.methods.scrub_rewind import scrub_rewind
 from efface.types import Records, Split
 
+sys.path.insert(0, str(Path(__file__).parent))
+from by_hand import accuracy, linear_problem, same
+
 T, GAMMA, ALPHA, RATE, DECAY = 2.0, 0.7, 0.4, 0.05, 0.01
 SETTINGS = {
     "temperature": T,
     "task_weight": GAMMA,
-    "held_weight": ALPHA,
+    "distillation_weight": ALPHA,
     "learning_rate": RATE,
     "weight_decay": DECAY,
 }
 
 
-def linear():
-    """f(x) = W x in float64, and five records that go and seven that stay."""
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Linear(4, 3, bias=False).double().eval()
-    x = torch.randn(12, 4, generator=generator, dtype=torch.float64)
-    with torch.no_grad():
-        model.weight.copy_(torch.randn(3, 4, generator=generator, dtype=torch.float64))
-    records = Records(x, torch.arange(12) % 3)
+def problem():
+    """Five records that go and seven that stay."""
+    model, records = linear_problem(3, 4, 12)
     return model, Split(records.take(range(5)), retain=records.take(range(5, 12)))
 
 
@@ -57,7 +58,7 @@ def by_hand(split, given, epochs, max_epochs, strength=1.0):
 @pytest.mark.parametrize(("epochs", "max_epochs"), [(1, 1), (4, 2), (3, 0), (2, 5)])
 def test_equals_the_loop_by_hand(epochs, max_epochs):
     """Signs, directions of both KL, T², the order of phases; without a max phase: distillation."""
-    model, split = linear()
+    model, split = problem()
     counts = {"epochs": epochs, "max_epochs": max_epochs}
     result = scrub(model, split, **counts, **SETTINGS, strength=1.5)
     expected = by_hand(split, model.weight.detach(), epochs, max_epochs, strength=1.5)
@@ -67,15 +68,10 @@ def test_equals_the_loop_by_hand(epochs, max_epochs):
 def test_distilling_the_given_model_into_itself_is_the_identity(tiny_net, digits):
     """No step away, no labels, no decay: the student is its teacher already."""
     split = Split(digits.take(range(8)), retain=digits.take(range(8, 40)))
-    off = {"max_epochs": 0, "task_weight": 0.0, "held_weight": 1.0, "weight_decay": 0.0}
+    off = {"max_epochs": 0, "task_weight": 0.0, "distillation_weight": 1.0, "weight_decay": 0.0}
     result = scrub(tiny_net, split, **off, learning_rate=0.1)
     for one, other in zip(result.parameters(), tiny_net.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
-
-
-def wrong(model, records):
-    """The share of records that are answered wrongly."""
-    return float((model(records.x).argmax(1) != records.y).double().mean())
 
 
 @pytest.mark.parametrize("rate", [0.03, 0.04])
@@ -89,12 +85,10 @@ def test_the_rewind_is_to_the_epoch_whose_forget_error_is_nearest(rate, tiny_net
     told = torch.where((holdout.y < 3) | (answers < 3), holdout.y, answers)  # others answered well
     holdout = Records(holdout.x, told, holdout.ids, holdout.low, holdout.high)
     unseen = holdout.take((holdout.y < 3).nonzero()[:, 0])
-    errors = [abs(wrong(student, gone) - wrong(each[-1], unseen)) for student in each]
-    whole = [abs(wrong(student, gone) - wrong(each[-1], holdout)) for student in each]
+    errors = [abs(accuracy(student, gone) - accuracy(each[-1], unseen)) for student in each]
+    whole = [abs(accuracy(student, gone) - accuracy(each[-1], holdout)) for student in each]
     chosen = each[errors.index(min(errors))]
     split = Split(gone, retain=retain, holdout=holdout)
     result = scrub_rewind(tiny_net, split, epochs=5, **settings)
     assert errors.index(min(errors)) != whole.index(min(whole))  # it matters who V is
-    assert all(
-        torch.equal(a, b) for a, b in zip(result.parameters(), chosen.parameters(), strict=True)
-    )
+    assert same(result, chosen)

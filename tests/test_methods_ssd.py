@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods._fisher import Importance, forget_and_data_importance, importance
+from efface.methods._fisher import Batching, Importance, forget_and_data_importance, importance
 from efface.methods.assd import assd
 from efface.methods.lfssd import lfssd
 from efface.methods.ssd import ssd
@@ -45,7 +45,7 @@ def test_ssd_equals_the_weights_that_the_authors_code_made(trace):
     forget = Records(tensors["inputs.forget_x"], tensors["inputs.forget_y"])
     whole = Records(tensors["inputs.full_x"], tensors["inputs.full_y"])
     split = Split(forget, retain=whole)
-    result = ssd(net, split, **settings, with_forget=False, as_loaded=True).state_dict()
+    result = ssd(net, split, **settings, with_forget=False, sequential=True).state_dict()
     for name, expected in state(tensors, f"ssd.{trace}.").items():
         torch.testing.assert_close(result[name], expected, rtol=0, atol=1e-6)
         assert (result[name] - net.state_dict()[name]).abs().max() > 1e-5  # the trace moved
@@ -74,7 +74,7 @@ def test_ssd_is_the_worked_example_by_hand():
     """One record goes, two stay: W[·, 0] is scaled by the ratio, W[·, 1] is nobody's business."""
     model, weights = linear(), linear().weight.detach()
     split = Split(records([0], [0]), retain=records([1, 2], [1, 1]))
-    result = ssd(model, split, selection=1.5, dampening=1.0)
+    result = ssd(model, split, selection_weighting=1.5, dampening=1.0)
     ours = slope(weights, X[0], 0) ** 2
     theirs = (ours + slope(weights, X[1], 1) ** 2 + slope(weights, X[2], 1) ** 2) / 3
     expected = weights.clone()
@@ -90,7 +90,7 @@ def test_lfssd_is_the_worked_example_by_hand_and_reads_no_label():
     """∂ ‖Wx‖² / ∂W = 2 W x xᵀ, its size and not its square; other labels change nothing."""
     model, weights = linear(), linear().weight.detach()
     split = Split(records([0], [0]), retain=records([1, 2], [1, 0]))
-    result = lfssd(model, split, selection=0.3, dampening=0.3)
+    result = lfssd(model, split, selection_weighting=0.3, dampening=0.3)
     each = [(2 * torch.outer(weights @ x, x)).abs() for x in X]
     ours, theirs = each[0], sum(each) / 3
     factor = torch.where(ours > 0, 0.3 * theirs / ours, 1.0).clamp(max=1)
@@ -98,24 +98,25 @@ def test_lfssd_is_the_worked_example_by_hand_and_reads_no_label():
     assert not torch.equal(expected, weights)
     torch.testing.assert_close(result.weight.detach(), expected, rtol=0, atol=1e-12)
     other = Split(records([0], [1]), retain=records([1, 2], [0, 1]))
-    assert torch.equal(lfssd(model, other, selection=0.3, dampening=0.3).weight, result.weight)
+    assert torch.equal(
+        lfssd(model, other, selection_weighting=0.3, dampening=0.3).weight, result.weight
+    )
 
 
 def test_assd_takes_the_percentile_that_the_counts_ask_for(tiny_net, digits):
     """α by numpy from all ratios; the weights are those of ssd against D_r with that α."""
     split = Split(digits.take(range(20)), retain=digits.take(range(20, 100)))
     student = trainable_copy(tiny_net)
-    told = {"batch_size": 1024, "with_forget": False}
-    forget, others = forget_and_data_importance(
-        student, split.forget, split.retain, loss=cross_entropy, **told
+    found = forget_and_data_importance(
+        student, split, cross_entropy, Batching(1024), with_forget=False
     )
-    both = [torch.cat([one.flatten() for one in part.of]).double() for part in (forget, others)]
+    both = [torch.cat([one.flatten() for one in part.weights]).double() for part in found]
     with np.errstate(all="ignore"):
         ratios = (both[0] / both[1]).float().numpy()
     ratios = ratios[np.isfinite(ratios)].astype(float)
     alpha = float(np.percentile(ratios, 100 - math.log(1 + 100 * 20 / 100)))
     result = assd(tiny_net, split)
-    twin = ssd(tiny_net, split, selection=alpha, batch_size=1024, with_forget=False)
+    twin = ssd(tiny_net, split, selection_weighting=alpha, batch_size=1024, with_forget=False)
     for one, other in zip(result.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
     moved = sum(
@@ -124,7 +125,7 @@ def test_assd_takes_the_percentile_that_the_counts_ask_for(tiny_net, digits):
     assert 0.02 < moved / len(both[0]) < 0.04  # ln 21 = 3.04 %
 
 
-def cross_entropy(model, batch):
+def cross_entropy(model, batch, step=0):  # noqa: ARG001
     """The loss of training, one number a record."""
     return nn.functional.cross_entropy(model(batch.x), batch.y, reduction="none")
 
@@ -142,7 +143,7 @@ def test_the_importance_is_that_of_a_loop_over_batches(power, size, tiny_net, di
         cross_entropy(student, some.take(rows)).mean().backward()
         for one, weight in zip(twin, student.parameters(), strict=True):
             one.add_(weight.grad.abs() ** power / len(batches))
-    for one, other in zip(found.of, twin, strict=True):
+    for one, other in zip(found.weights, twin, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-10)
     assert found.loss == pytest.approx(
         float(cross_entropy(student, some).mean().detach()), rel=1e-5
@@ -157,16 +158,16 @@ def test_both_passes_have_batches_of_one_size(digits, tiny_net, monkeypatch):
         seen.append([len(rows) for rows in batches])
         return Importance([], 0.0)
 
-    monkeypatch.setattr("efface.methods.parts.importance.importance", noting)
-    parts = digits.take(range(5)), digits.take(range(5, 42))
-    forget_and_data_importance(tiny_net, *parts, loss=cross_entropy, batch_size=128)
+    monkeypatch.setattr("efface.methods._fisher.importance", noting)
+    split = Split(digits.take(range(5)), retain=digits.take(range(5, 42)))
+    forget_and_data_importance(tiny_net, split, cross_entropy, Batching(128))
     assert seen[0] == [5]
     assert sum(seen[1]) == 42
     assert max(seen[1]) <= 5
     assert min(seen[1]) >= 4
 
 
-NEUTRAL = [{"selection": math.inf}, {"dampening": 1e30}, {"strength": 0.0}]
+NEUTRAL = [{"selection_weighting": 1e300}, {"dampening": 1e30}, {"strength": 0.0}]
 
 
 @pytest.mark.parametrize("method", [ssd, lfssd])
@@ -174,7 +175,7 @@ NEUTRAL = [{"selection": math.inf}, {"dampening": 1e30}, {"strength": 0.0}]
 def test_selecting_nothing_or_dampening_nothing_is_the_identity(method, neutral, tiny_net, digits):
     """α → ∞ and λ → ∞, bit for bit."""
     split = Split(digits.take(range(9)), retain=digits.take(range(9, 40)))
-    result = method(tiny_net, split, **{"selection": 1.0, **neutral})
+    result = method(tiny_net, split, **{"selection_weighting": 1.0, **neutral})
     given = tiny_net.state_dict()
     assert all(torch.equal(given[name], tensor) for name, tensor in result.state_dict().items())
 
@@ -226,7 +227,7 @@ def test_weights_that_may_not_move_keep_their_bits(method, trainable, digits):
     model, records = net(), digits.take(range(40))
     start = select_trainable(model, records.take([0]), trainable)
     split = Split(records.take(range(8)), retain=records.take(range(8, 40)))
-    loud = {} if method is assd else {"selection": 1.0}
+    loud = {} if method is assd else {"selection_weighting": 1.0}
     result = merge_adapter(method(start, split, **loud), model)
     assert set() < moved(model, result) <= set(names_open(start))
 

@@ -1,5 +1,9 @@
 """UNSIR: noise and both epochs by hand, and fine-tuning as the limit."""
 
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -8,20 +12,19 @@ from efface.methods._attacks import optimize_noise
 from efface.methods._perturb import normals
 from efface.methods._records import sample_per_class
 from efface.methods.unsir import unsir
-from efface.task import frozen_teacher, multiclass
-from efface.types import Records, Split
+from efface.task import frozen_teacher
+from efface.types import Split
+
+sys.path.insert(0, str(Path(__file__).parent))
+from by_hand import linear_problem
 
 RATE, GONE, SEED = 0.02, 2, 3
 
 
-def linear():
-    """f(x) = W x in float64, three classes; four records each of the two that stay."""
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Linear(4, 3, bias=False).double().eval()
-    x = torch.randn(8, 4, generator=generator, dtype=torch.float64)
-    with torch.no_grad():
-        model.weight.copy_(torch.randn(3, 4, generator=generator, dtype=torch.float64))
-    return model, Records(x, torch.arange(8) % 2)
+def problem():
+    """Three classes; four records each of the two that stay."""
+    model, records = linear_problem(3, 4, 8)
+    return model, replace(records, y=torch.arange(8) % 2)
 
 
 def first_step(weights, x, y, rate):
@@ -33,7 +36,7 @@ def first_step(weights, x, y, rate):
 @pytest.mark.parametrize(("copies", "noise_steps"), [(0, 0), (1, 0), (3, 4)])
 def test_impair_and_repair_are_the_steps_by_hand(copies, noise_steps):
     """All noise, each so many times, beside what stays; without copies it is fine-tuning."""
-    model, retain = linear()
+    model, retain = problem()
     split = Split(retain.take(range(2)), retain=retain, forget_classes=(GONE,))
     settings = {
         "noise_records": 5,
@@ -42,7 +45,7 @@ def test_impair_and_repair_are_the_steps_by_hand(copies, noise_steps):
         "repair_rate": 0.5,
     }
     result = unsir(model, split, **settings, learning_rate=RATE, strength=2.0, seed=SEED)
-    told = {"adapter": multiclass, "sign": -1.0, "penalty": 0.1, "rate": 0.1, "steps": noise_steps}
+    told = {"sign": -1.0, "penalty": 0.1, "learning_rate": 0.1, "steps": noise_steps}
     labels = torch.full((5,), GONE)
     noise = optimize_noise(frozen_teacher(model), retain, labels, **told, seed=SEED).x
     x = torch.cat([retain.x, *[noise] * copies])
@@ -55,9 +58,9 @@ def test_impair_and_repair_are_the_steps_by_hand(copies, noise_steps):
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_noise_is_made_as_by_the_loop_by_hand(sign):
     """Every input moves, away from its label or to it, and pays for its length."""
-    model, retain = linear()
+    model, retain = problem()
     labels = torch.tensor([0, 1, 2, 2, 2])
-    told = {"adapter": multiclass, "sign": sign, "penalty": 0.1, "rate": 0.1, "steps": 7}
+    told = {"sign": sign, "penalty": 0.1, "learning_rate": 0.1, "steps": 7}
     made = optimize_noise(frozen_teacher(model), retain, labels, **told, seed=SEED)
     x = normals(made.ids, (4,), seed=SEED, step=0).requires_grad_()
     begun, optimizer = x.detach().clone(), torch.optim.Adam([x], lr=0.1)

@@ -103,7 +103,7 @@ def neighbourhood(
     target = _neighbour_target(teacher, split, reach, **told)
     loss = neighbourhood_loss(teacher, split, distortion=reach, locality=locality, **told)
     averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
-    progress = progress_towards(target, teacher, averaged, forget, mislabelled=mislabelled)
+    progress = progress_towards(target, teacher, averaged, forget)
     optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate, momentum=0.9)
     after = _average_after(callback, averaged, progress, tolerance)
     how = {"batch_size": batch_size, "clip_norm": 1.0}

@@ -1,0 +1,148 @@
+"""What the decorator does for every method: settings and labels refused, epochs of an own order."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from efface.errors import InputError
+from efface.methods import METHODS, Method, check_settings, check_value, register_method
+from efface.methods._base import Count, NonNegative, PositiveShare, Share
+from efface.types import Action, Records
+
+sys.path.insert(0, str(Path(__file__).parent))
+from by_hand import Answers
+from method_promises import CASES, CLASSES_ONLY
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "value", "wanted", "default"),
+    [
+        ("amun", "radius", 0.0, "a number above 0", 0.04),
+        ("amun", "attack_steps", 0, "an integer of at least 1", 50),
+        ("amun", "decay_every", 0, "an integer of at least 1", 1),
+        ("bad_teacher", "retained_share", 30.0, "a number of at least 0 and at most 1", 0.3),
+        ("boundary_shrink", "bound", -0.1, "a number of at least 0", 0.1),
+        ("gkt", "batch_size", 1, "an integer of at least 2", 256),
+        ("gkt", "threshold", 1.5, "a number of at least 0 and at most 1", 0.01),
+        ("jit", "sigma", 0.0, "a number above 0", 0.15),
+        ("jit_paper", "perturbations", 0, "an integer of at least 1", 25),
+        ("jit_reference", "sigma", 0.0, "a number above 0", 0.5),
+        ("l2ul", "penalty", -1.0, "a number of at least 0", 1.0),
+        ("mu_mis", "recovery", -0.1, "a number of at least 0", 1.0),
+        ("salun", "keep", 0.0, "a number above 0 and at most 1", 0.5),
+        ("salun", "momentum", 1.0, "a number of at least 0 and below 1", 0.9),
+        ("scrub", "temperature", 0.0, "a number above 0", 4.0),
+        ("source_free_newton", "retained_records", 0, "an integer of at least 1", None),
+        ("ssd", "selection_weighting", -1.0, "a number of at least 0", 10.0),
+        ("synthetic_embeddings", "samples_per_class", 2.5, "an integer of at least 1", 5000),
+        ("finetune", "training_mode", 1, "true or false", True),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_its_name(method, setting, value, wanted, default):
+    text = f"Wanted {wanted} for {setting}. Got {value!r}. Its default is {default}."
+    case = CASES[method]
+    for call in (
+        lambda: case.entry.function(case.model, case.split, **{setting: value}),
+        lambda: check_settings(method, {setting: value}),
+    ):
+        with pytest.raises(InputError) as error:
+            call()
+        assert str(error.value) == text
+
+
+@pytest.mark.parametrize(
+    ("annotation", "good", "bad"),
+    [
+        (Count, (1, 7), (0, 1.0, True, "1", None)),
+        (NonNegative, (0.0, 3, 1e9), (-1e-9, float("inf"), float("nan"), None)),
+        (PositiveShare, (1e-9, 1.0), (0.0, 1.1)),
+        (Share | None, (None, 0.0, 1), (1.5,)),
+        (bool, (True,), (1, None)),
+        (str, ("anything", 3), ()),
+    ],
+)
+def test_a_value_is_checked_by_kind_and_range(annotation, good, bad):
+    for value in good:
+        check_value("it", value, annotation)
+    for value in bad:
+        with pytest.raises(InputError, match="for it"):
+            check_value("it", value, annotation)
+
+
+@pytest.mark.parametrize("method", CLASSES_ONLY)
+def test_records_without_one_class_of_several_are_refused(method):
+    records = Records(torch.zeros(2, 2), torch.ones(2, 3, dtype=torch.int64))
+    split = CASES[method].split_of(records, records, nn.Linear(2, 3))
+    with pytest.raises(InputError) as error:
+        METHODS[method].function(nn.Linear(2, 3), split)
+    assert str(error.value) == (
+        f"Wanted one class of several for {method}, which gives records another class. Got "
+        "multilabel. Choose a method that gives no labels; `efface methods` lists them."
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "records"),
+    [
+        ("amun", {"epochs": 2}, 10),
+        ("bad_teacher", {"epochs": 2, "retained_share": 1.0}, 10),
+        ("scrub", {"epochs": 2, "max_epochs": 0}, 5),
+        ("emmn", {"repair_epochs": 0, "copies": 1, "noise_per_class": 3}, 9),
+    ],
+)
+def test_every_epoch_has_an_order_of_its_own(method, settings, records):
+    seen = []
+
+    class Recording(nn.Linear):
+        def forward(self, x):
+            # the teacher's passes have no gradients, and attacks come before the epochs
+            seen.extend(x[:, 0].tolist() if self.weight.requires_grad else ())
+            return super().forward(x)
+
+    x = torch.randn(10, 4, generator=torch.Generator().manual_seed(0)).double()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Recording(4, 3).double()
+    some = Records(x, model(x).argmax(1))
+    split = CASES[method].split_of(some.take(range(5)), some.take(range(5, 10)), model)
+    seen.clear()
+    METHODS[method].function(model, split, batch_size=1, **settings)
+    first, second = seen[-2 * records : -records], seen[-records:]
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
+@pytest.mark.parametrize("method", ["emmn", "scrub", "unsir", "amun", "jit_reference"])
+def test_stop_in_one_phase_ends_them_all(method):
+    stop = Answers(Action.STOP)
+    CASES[method].run(CASES[method].model, CASES[method].split, callback=stop)
+    assert len(stop.losses) == 1
+
+
+def test_the_name_of_a_method_of_efface_is_not_taken_by_another_module():
+    def ssd(model, split, *, seed=0, callback=None):  # noqa: ARG001
+        return model
+
+    with pytest.raises(InputError, match="Rename the function"):
+        register_method(reads={"forget"})(ssd)
+    assert METHODS["ssd"].function.__module__ == "efface.methods.ssd"
+
+
+def test_what_a_method_needs_and_whose_labels_it_reads_it_reads():
+    function = METHODS["ssd"].function
+    assert METHODS["ssd"].reads == {"model", "forget", "forget labels", "retain", "retain labels"}
+    assert function.method is METHODS["ssd"]
+    assert METHODS["ssd"].labels == ("forget", "retain")
+    assert METHODS["jit"].optional == ("holdout", "forget_classes")
+    assert [Method(function, needs=frozenset({one})).zero_shot for one in ("retain", "train")] == [
+        False,
+        False,
+    ]
+    assert Method(function, needs=frozenset({"forget_classes"})).zero_shot
+
+
+def test_scrub_rewind_has_the_settings_of_scrub():
+    assert METHODS["scrub_rewind"].settings == METHODS["scrub"].settings
