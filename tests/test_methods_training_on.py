@@ -118,13 +118,11 @@ def test_neggrad_plus_without_a_forget_weight_is_finetune_bit_for_bit(
     assert same(first, finetune(tiny_net, split, **settings))
 
 
-@pytest.mark.parametrize("weight", [-0.1, 1.0])
-def test_neggrad_plus_refuses_a_weight_that_leaves_nothing_to_hold(weight):
-    """At 1 it would be negative_gradient in disguise."""
+def test_neggrad_plus_refuses_a_weight_that_leaves_nothing_to_hold():
     with pytest.raises(InputError) as error:
-        neggrad_plus(linear(), Split(GOES, retain=STAYS), forget_weight=weight)
+        neggrad_plus(linear(), Split(GOES, retain=STAYS), forget_weight=0.5, strength=2.0)
     assert str(error.value) == (
-        f"Wanted forget_weight times strength from 0 to below 1. Got {weight:g}. "
+        "Wanted forget_weight times strength from 0 to below 1. Got 1. "
         "At 1 nothing would hold the records that stay; change forget_weight."
     )
 

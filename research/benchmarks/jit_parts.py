@@ -127,7 +127,7 @@ def unlearned(model: nn.Module, split: Split, form: Form, *, seed: int) -> nn.Mo
     wanted = unseen_accuracy(teacher, split, None if form.hides else unhidden)
     sigma, _ = search_sigma(teacher, forget, wanted, start=0.15, seed=seed)
     hold = Regulariser() if form.held else Regulariser(0.0)
-    changed = count_changes(teacher, student, forget, mask, sigma, seed=seed)
+    changed = count_changes((teacher, student), forget, mask, [sigma], seed)
     after = Controller(no_callback, hold, SHARE, TRUST, changed, lambda: 0.0, 2.0)
     held = hold if form.held else None
     loss = _loss(teacher, mask, form, sigma=sigma, hold=held, seed=seed)

@@ -104,7 +104,7 @@ class Setting:
     @property
     def range(self) -> str:
         """Kind and range in words, such as "a number of at least 0"; empty for other kinds."""
-        return _in_words(self.annotation)
+        return _constraint(self.annotation)[2]
 
     def check(self, value: Any) -> None:
         """Raise InputError for a value of another kind or out of range."""
@@ -310,46 +310,42 @@ def default_settings(method: str) -> dict[str, Any]:
 
 def check_value(name: str, value: Any, annotation: Any, remedy: str = "") -> None:
     """Raise InputError unless ``value`` is of the annotated kind, finite and within its range."""
-    kind, optional, found = _constraint(annotation)
-    if kind not in _KINDS or (optional and value is None):
+    kind, optional, words, limits = _constraint(annotation)
+    if not words or (optional and value is None):
         return
-    good = isinstance(value, kind) or (kind is float and isinstance(value, int))
-    # bool is an int in Python, and True steps are nobody's intention
-    good = good and (kind is bool or not isinstance(value, bool))
-    limits = [
-        (words, getattr(one, key), holds)
-        for one in found
-        for key, words, holds in _LIMITS
-        if getattr(one, key, None) is not None
-    ]
-    if good and kind is not bool:
-        good = math.isfinite(value) and all(holds(value, limit) for _, limit, holds in limits)
+    if kind is bool:
+        good = isinstance(value, bool)
+    else:
+        # bool is an int in Python, and True steps are nobody's intention
+        right = isinstance(value, kind | int) and not isinstance(value, bool)
+        good = right and math.isfinite(value) and all(holds(value, end) for holds, end in limits)
     if not good:
-        words = " and ".join(f"{words} {limit}" for words, limit, _ in limits)
-        wanted = " ".join(filter(None, [_KINDS[kind], words, f"for {name}"]))
-        raise InputError(wanted, repr(value), remedy or f"Change {name}.")
+        raise InputError(f"{words} for {name}", repr(value), remedy or f"Change {name}.")
 
 
 _KINDS = {bool: "true or false", int: "an integer", float: "a number"}
-_LIMITS = (
-    ("ge", "of at least", operator.ge),
-    ("gt", "above", operator.gt),
-    ("le", "at most", operator.le),
-    ("lt", "below", operator.lt),
-)
+_LIMITS = {
+    "ge": ("of at least", operator.ge),
+    "gt": ("above", operator.gt),
+    "le": ("at most", operator.le),
+    "lt": ("below", operator.lt),
+}
 """Attributes of the constraints of ``annotated_types``."""
 
 
-def _constraint(annotation: Any) -> tuple[Any, bool, list[Any]]:
-    """Kind, whether None is allowed too, and the metadata of an annotation."""
+def _constraint(annotation: Any) -> tuple[Any, bool, str, list[tuple[Callable[..., bool], Any]]]:
+    """Kind; whether None is allowed too; both in words, "" for another kind; the limits."""
     optional = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     if optional:
-        own = [one for one in typing.get_args(annotation) if one is not type(None)]
-        annotation = own[0] if len(own) == 1 else None
-    if typing.get_origin(annotation) is not Annotated:
-        return annotation, optional, []
-    kind, *metadata = typing.get_args(annotation)
-    return kind, optional, metadata
+        annotation = next(one for one in typing.get_args(annotation) if one is not type(None))
+    kind, *metadata = (
+        typing.get_args(annotation) if hasattr(annotation, "__metadata__") else (annotation,)
+    )
+    ends = [(key, getattr(one, key, None)) for one in metadata for key in _LIMITS]
+    ends = [(*_LIMITS[key], end) for key, end in ends if end is not None]
+    words = " and ".join(f"{word} {end}" for word, _, end in ends)
+    words = f"{_KINDS[kind]} {words}".strip() if kind in _KINDS else ""
+    return kind, optional, words, [(holds, end) for _, holds, end in ends]
 
 
 def nearest(word: str, known: Any) -> str:

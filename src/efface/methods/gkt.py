@@ -106,7 +106,7 @@ def gkt(
     like = without_labels(split.forget, task_of(split.forget))
     generator = make_generator(tuple(like.x.shape[1:]), latent=LATENT, seed=seed)
     generator.to(device_of(model))
-    generator_optimizer = torch.optim.Adam(generator.parameters(), lr=generator_rate)
+    made = torch.optim.Adam(generator.parameters(), lr=generator_rate)
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * strength)
     trainer = Trainer(student, seed=seed, callback=restore_fresh(student, callback))
     classes, passed = list(split.forget_classes), []
@@ -118,36 +118,18 @@ def gkt(
         disagreement = _generator_loss(teacher, shared_view(student), gate)
         for number in range(rounds):
             z = _draw_latents(like, batch_size, seed=seed, step=number)
-            descend(
-                generator,
-                disagreement,
-                z,
-                optimizer=generator_optimizer,
-                steps=generator_steps,
-                seed=seed,
-                batch_size=len(z),
-                micro_batch=len(z),  # BatchNorm takes its statistics from whole rounds
-                clip_norm=CLIP_NORM,
-            )
+            # in one piece: BatchNorm takes its statistics from whole rounds
+            how = {"batch_size": len(z), "micro_batch": len(z), "clip_norm": CLIP_NORM}
+            descend(generator, disagreement, z, made, steps=generator_steps, seed=seed, **how)
             records, loss = _lesson(generator, teacher, z, gate, attention)
-            count = len(records)
-            passed.append(count)
-            for epoch in range(student_steps * (count > 1)):
-                trainer.run_epoch(
-                    loss,
-                    records,
-                    optimizer,
-                    batch_size=count,
-                    epoch=epoch,
-                    micro_batch=count,
-                    clip_norm=CLIP_NORM,
-                )
+            passed.append(len(records))
+            how |= {"batch_size": len(records), "micro_batch": len(records)}
+            for epoch in range(student_steps * (len(records) > 1)):
+                trainer.run_epoch(loss, records, optimizer, epoch=epoch, **how)
             if trainer.stopped:
                 break
-    facts = {
-        "passed": sum(passed) / (len(passed) * batch_size),
-        "taught": sum(count > 1 for count in passed) / len(passed),
-    }
+    taught = sum(count > 1 for count in passed) / len(passed)
+    facts = {"passed": sum(passed) / (len(passed) * batch_size), "taught": taught}
     logger.info("gkt: ended", extra={"facts": facts})
     return student.eval()
 
@@ -266,10 +248,8 @@ def make_generator(shape: tuple[int, ...], *, latent: int, seed: int) -> nn.Sequ
 def _image_layers(shape: tuple[int, ...], latent: int) -> list[nn.Module]:
     channels, height, width = shape
     doublings = max(2, math.ceil(math.log2(max(height, width) / 8)))  # from 8 pixels or fewer
-    first, *sizes = [
-        (math.ceil(height / 2**left), math.ceil(width / 2**left))
-        for left in range(doublings, -1, -1)
-    ]
+    scales = [2**left for left in range(doublings, -1, -1)]
+    first, *sizes = [(math.ceil(height / one), math.ceil(width / one)) for one in scales]
     layers: list[nn.Module] = [nn.Linear(latent, 128 * first[0] * first[1])]
     layers += [nn.Unflatten(1, (128, *first)), nn.BatchNorm2d(128)]
     for size in sizes:

@@ -21,7 +21,7 @@ prediction. Stop: the records are predicted as their neighbours.
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +34,6 @@ from efface.methods._base import Count, Memory, NonNegative, Positive, Share, re
 from efface.methods._perturb import add_natural_noise
 from efface.methods._unseen import (
     Mask,
-    Target,
     label_mask,
     lower_logits,
     progress_towards,
@@ -111,24 +110,26 @@ def jit(
     split = replace(split, forget=with_task(split.forget))
     forget, student, teacher = split.forget, trainable_copy(model), frozen_teacher(model)
     mask = label_mask(split, mislabelled=mislabelled)
-    expected = unseen_accuracy(teacher, split, expected_accuracy)
-    wanted = GUESS if expected is None else expected
+    wanted = unseen_accuracy(teacher, split, expected_accuracy)
+    wanted = GUESS if wanted is None else wanted
     found, kept = search_sigma(teacher, forget, wanted, start=sigma, seed=seed)
     _log("noise found", sigma=found, kept=kept, wanted=wanted)
     regulariser = regulariser_for(len(forget))
-    changed = count_changes(teacher, student, forget, mask, found, regulariser.scales, seed=seed)
-    target = _mean_target(teacher, mask, found, perturbations, seed, to_mean=mislabelled)
+    sigmas = [found * scale for scale in regulariser.scales]
+    changed = count_changes((teacher, student), forget, mask, sigmas, seed)
+    targets = _targets(teacher, mask, found, perturbations, seed, to_mean=mislabelled)
     sample = forget.take(range(min(len(forget), PROGRESS_RECORDS)))
-    progress = progress_towards(target, teacher, student, sample, mislabelled=mislabelled)
+    progress = progress_towards(
+        lambda batch: torch.stack(targets(batch)[1]).mean(0),
+        teacher,
+        student,
+        sample,
+        mislabelled=mislabelled,
+    )
+    share = strength * min(max(step_size, 3 / steps), 0.15)
+    every, region = 1 if len(forget) <= FEW else CHECK_EVERY, trust_region * strength
     controller = Controller(
-        callback,
-        regulariser,
-        share=strength * min(max(step_size, 3 / steps), 0.15),
-        trust_region=trust_region * strength,
-        changed=changed,
-        progress=progress,
-        tolerance=tolerance,
-        check_every=1 if len(forget) <= FEW else CHECK_EVERY,
+        callback, regulariser, share, region, changed, progress, tolerance, every
     )
     noise = {"sigma": found, "perturbations": perturbations, "seed": seed}
     loss = jit_loss(teacher, split, **noise, mislabelled=mislabelled, regulariser=regulariser)
@@ -161,6 +162,7 @@ def jit_loss(
     refuse_no_noise(sigma, perturbations)
     hold = regulariser or Regulariser()
     mask = label_mask(split, mislabelled=mislabelled)
+    targets = _targets(teacher, mask, sigma, perturbations, seed, to_mean=mislabelled)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         rows = hold.rows(batch, step)
@@ -170,11 +172,8 @@ def jit_loss(
         both = batch.take(torch.cat([torch.arange(len(batch)), rows]))
         both = replace(both, x=torch.cat([batch.x, other.x]))
         answer, still = outputs(student, both).split([len(batch), len(held)])
-        near = [
-            add_natural_noise(batch, sigma, seed=seed, step=draw) for draw in range(perturbations)
-        ]
-        targets = [_target(teacher, mask, batch, one, to_mean=mislabelled) for one in near]
-        changes = torch.stack([_smooth_norm(answer - target) for target in targets])
+        near, wanted = targets(batch)
+        changes = torch.stack([_smooth_norm(answer - target) for target in wanted])
         lengths = torch.stack([(one.x - batch.x).flatten(1).norm(dim=1) for one in near])
         scale = (changes.detach() * lengths).mean(0)[rows].clamp_min(1e-6)
         # some models refuse an empty batch
@@ -196,27 +195,21 @@ def refuse_no_noise(sigma: float, perturbations: int) -> None:
         )
 
 
-def _target(
-    teacher: nn.Module, mask: Mask, batch: Records, neighbour: Records, *, to_mean: bool
-) -> Float[Tensor, " m k"]:
-    """f₀(x+ξ), with what must not be answered lowered."""
-    answer = teacher_outputs(teacher, neighbour)
-    return lower_logits(answer, mask(answer, batch), to_mean=to_mean)
+Targets = Callable[[Records], tuple[list[Records], list[Tensor]]]
 
 
-def _mean_target(
+def _targets(
     teacher: nn.Module, mask: Mask, sigma: float, perturbations: int, seed: int, *, to_mean: bool
-) -> Target:
-    """The mean target over the perturbations."""
+) -> Targets:
+    """A function of a batch: its neighbours x+ξ_j, and f₀(x+ξ_j) with masked classes lowered."""
 
-    def target(batch: Records) -> Tensor:
-        near = [
-            add_natural_noise(batch, sigma, seed=seed, step=draw) for draw in range(perturbations)
-        ]
-        targets = [_target(teacher, mask, batch, one, to_mean=to_mean) for one in near]
-        return torch.stack(targets).mean(0)
+    def targets(batch: Records) -> tuple[list[Records], list[Tensor]]:
+        draws = range(perturbations)
+        near = [add_natural_noise(batch, sigma, seed=seed, step=draw) for draw in draws]
+        answers = [teacher_outputs(teacher, one) for one in near]
+        return near, [lower_logits(one, mask(one, batch), to_mean=to_mean) for one in answers]
 
-    return target
+    return targets
 
 
 def _smooth_norm(difference: Float[Tensor, " m k"]) -> Float[Tensor, " m"]:
@@ -288,22 +281,27 @@ def is_regularised(
 
 
 def count_changes(
-    teacher: nn.Module,
-    student: nn.Module,
+    models: tuple[nn.Module, nn.Module],
     forget: Records,
     mask: Mask,
-    sigma: float,
-    scales: tuple[float, ...] = (1.0,),
-    *,
+    sigmas: Sequence[float],
     seed: int,
 ) -> Callable[[], float]:
-    """A function of no argument: share of neighbours, none trained on, with another prediction."""
+    """A function of no argument: share of neighbours that the two models predict otherwise.
+
+    ``models``: teacher and student; ``sigmas``: noise of the neighbours, in turn, none of which is
+    trained on.
+    """
+    teacher, student = models
     sample = forget.take(range(min(len(forget), PROBES))).to(device_of(teacher))
     task, copies = task_of(sample), -(-PROBES // len(sample))
     x = []
     for copy in range(copies):
-        scaled, step = sigma * scales[copy % len(scales)], 2 * REGULARISER_DRAWS + copy
-        x.append(add_natural_noise(sample, scaled, seed=seed, step=step).x)  # of no training step
+        sigma, step = (
+            sigmas[copy % len(sigmas)],
+            2 * REGULARISER_DRAWS + copy,
+        )  # of no training step
+        x.append(add_natural_noise(sample, sigma, seed=seed, step=step).x)
     probes = replace(sample.take(torch.arange(len(sample)).repeat(copies)), x=torch.cat(x))
     given = teacher_outputs(teacher, probes)
     predicted, staying = task.predict(given), is_regularised(given, mask(given, probes))

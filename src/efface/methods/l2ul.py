@@ -88,9 +88,8 @@ def l2ul(
             "Keep the defaults, or raise adversarials.",
         )
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
-    near = attack_targets(
-        frozen_teacher(model), forget, adversarials, radius=radius, steps=attack_steps, seed=seed
-    )
+    attack = {"radius": radius, "steps": attack_steps, "seed": seed}
+    near = attack_targets(frozen_teacher(model), forget, adversarials, **attack)
     penalised = _weight_penalty(student, forget, penalty)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:

@@ -89,28 +89,24 @@ def source_free_newton(
     directions = _main_directions(embeddings, max_directions(perturbations))
     projected = embeddings @ directions
     gradient = slopes.T @ projected / len(projected)
-    forms, changes = _loss_changes(
-        loss,
-        answers,
-        projected,
-        gradient,
-        output_hessian,
-        directions,
-        perturbations=perturbations,
-        radius=radius,
-        seed=seed,
-    )
-    hessian = Curvature(output_hessian, fit_psd(forms, changes), damping)
+    generator, begun = torch.Generator().manual_seed(seed), loss(answers).mean()
+    size = radius / float(projected.square().sum(1).mean().sqrt().clamp_min(EPSILON))
+    forms, changes = [], []
+    for _ in range(perturbations):
+        # drawn for all weights, then projected: the signs and order of directions do not matter
+        drawn = torch.randn(weights.shape, generator=generator, dtype=torch.float64)
+        moved = size * drawn @ directions
+        change = loss(answers + projected @ moved.T).mean() - begun - (gradient * moved).sum()
+        forms.append(moved.T @ output_hessian @ moved)
+        changes.append(change)
+    moments = fit_psd(torch.stack(forms), torch.stack(changes))
+    hessian = Curvature(output_hessian, moments, damping)
     share = strength * len(embeddings) / (retained_records or RETAINED * len(embeddings))
     damped = gradient + damping * weights @ directions
     step = share * hessian.solve(damped)
-    facts = {
-        "directions": len(directions.T),
-        "share": share,
-        "gradient": float((slopes.T @ embeddings / len(embeddings)).norm()),
-        "seen": float(damped.norm()),
-    }
-    logger.info("newton: the step", extra={"facts": facts})
+    whole = float((slopes.T @ embeddings / len(embeddings)).norm())
+    facts = {"directions": len(directions.T), "share": share, "gradient": whole}
+    logger.info("newton: the step", extra={"facts": {**facts, "seen": float(damped.norm())}})
     return _apply(student, step @ directions.T, float(loss(answers).mean()), callback)
 
 
@@ -197,14 +193,14 @@ def output_curvature(
     """The gradient of each record's loss in its outputs, and the mean Hessian there, made PSD."""
     answers = answers.detach().requires_grad_()
     (slopes,) = torch.autograd.grad(loss(answers).sum(), answers, create_graph=True)
-    rows = []
-    for slope in slopes.sum(0):
-        if slope.requires_grad:
-            (row,) = torch.autograd.grad(slope, answers, retain_graph=True)
-        else:  # a loss that is linear in the outputs
-            row = 0 * answers
-        rows.append(row.mean(0))
-    bends = torch.stack(rows)
+    # a loss that is linear in the outputs has no second derivative
+    rows = [
+        torch.autograd.grad(slope, answers, retain_graph=True)[0]
+        if slope.requires_grad
+        else 0 * answers
+        for slope in slopes.sum(0)
+    ]
+    bends = torch.stack([row.mean(0) for row in rows])
     return slopes.detach(), _to_psd((bends + bends.T) / 2)
 
 
@@ -218,33 +214,6 @@ def _main_directions(embeddings: Float[Tensor, " n d"], count: int) -> Float[Ten
 def max_directions(perturbations: int) -> int:
     """Directions whose S has at most half as many entries as there are losses; one at least."""
     return max(1, (math.isqrt(4 * perturbations + 1) - 1) // 2)
-
-
-def _loss_changes(
-    loss: Loss,
-    answers: Float[Tensor, " n k"],
-    projected: Float[Tensor, " n r"],
-    gradient: Float[Tensor, " k r"],
-    output_hessian: Float[Tensor, " k k"],
-    directions: Float[Tensor, " d r"],
-    *,
-    perturbations: int,
-    radius: float,
-    seed: int,
-) -> tuple[Float[Tensor, " m r r"], Float[Tensor, " m"]]:
-    """For each random δ the form δᵀ A δ, and the second-order change of the mean loss."""
-    generator = torch.Generator().manual_seed(seed)
-    size = radius / float(projected.square().sum(1).mean().sqrt().clamp_min(EPSILON))
-    begun, forms, changes = loss(answers).mean(), [], []
-    for _ in range(perturbations):
-        # drawn for all weights, then projected: the signs and order of directions do not matter
-        shape = (len(output_hessian), len(directions))
-        drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
-        moved = size * drawn @ directions
-        change = loss(answers + projected @ moved.T).mean() - begun - (gradient * moved).sum()
-        forms.append(moved.T @ output_hessian @ moved)
-        changes.append(change)
-    return torch.stack(forms), torch.stack(changes)
 
 
 def _apply(
