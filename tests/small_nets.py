@@ -68,7 +68,7 @@ def quick(method, **settings):
     return {k: v for k, v in {**QUICK, **settings}.items() if k in default_settings(method)}
 
 
-def names_open(model):
+def trainable_names(model):
     """The weights that may move."""
     return [name for name, weight in model.named_parameters() if weight.requires_grad]
 

@@ -21,7 +21,7 @@ from efface.trainable import merge_adapter, select_trainable
 from efface.types import Action, Records, Split
 
 sys.path.insert(0, str(Path(__file__).parent))
-from small_nets import moved, names_open, net
+from small_nets import moved, trainable_names, net
 
 GOLDEN = Path(__file__).parent / "golden"
 X = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]).double()
@@ -229,7 +229,7 @@ def test_weights_that_may_not_move_keep_their_bits(method, trainable, digits):
     split = Split(records.take(range(8)), retain=records.take(range(8, 40)))
     loud = {} if method is assd else {"selection_weighting": 1.0}
     result = merge_adapter(method(start, split, **loud), model)
-    assert set() < moved(model, result) <= set(names_open(start))
+    assert set() < moved(model, result) <= set(trainable_names(start))
 
 
 @pytest.mark.parametrize("method", [ssd, lfssd, assd])

@@ -18,7 +18,7 @@ from efface.trainable import adapter_changes, count_trainable, merge_adapter, se
 
 sys.path.insert(0, str(Path(__file__).parent))
 from method_promises import keeping, split_for
-from small_nets import LESS, Given, known, moved, names_open, net, quick
+from small_nets import LESS, Given, known, moved, trainable_names, net, quick
 
 
 @pytest.mark.parametrize("trainable", LESS)
@@ -33,13 +33,10 @@ def test_every_method_moves_the_chosen_weights_and_keeps_the_bits_of_the_others(
     with random_state_kept():
         start = select_trainable(model, records.take([0]), trainable)
         parts = records.take(range(8)), records.take(range(8, 40))
-        student = METHODS[name].function(
-            start,
-            split_for(name, *parts, model=start),
-            seed=0,
-            # an untrained net answers as its neighbours do; wrong labels it can still forget
-            **quick(name, learning_rate=1e-3, mislabelled=True),
-        )
+        # an untrained model predicts as its neighbours do; wrong labels it can still forget
+        settings = quick(name, learning_rate=1e-3, mislabelled=True)
+        split = split_for(name, *parts, model=start)
+        student = METHODS[name].function(start, split, seed=0, **settings)
         result = merge_adapter(student, model)
     given.is_untouched()
     may = {
@@ -60,18 +57,14 @@ def test_the_last_layers_are_those_used_last_and_not_those_registered_last(digit
     class Backwards(nn.Module):
         def __init__(self):
             super().__init__()
-            self.head, self.middle, self.first = (
-                nn.Linear(8, 10), nn.Linear(8, 8), nn.Linear(64, 8),
-            )  # fmt: skip
-            self.scale = nn.Parameter(torch.ones(8))
+            self.head, self.middle = nn.Linear(8, 10), nn.Linear(8, 8)
+            self.first, self.scale = nn.Linear(64, 8), nn.Parameter(torch.ones(8))
 
         def forward(self, x):
             return self.head(self.middle(self.first(x.flatten(1))) * self.scale)
 
-    model = Backwards().eval()
-    assert names_open(select_trainable(model, digits.take([0]), "last-layers")) == [
-        "scale", "head.weight", "head.bias",
-    ]  # fmt: skip
+    view = select_trainable(Backwards().eval(), digits.take([0]), "last-layers")
+    assert trainable_names(view) == ["scale", "head.weight", "head.bias"]
 
 
 def test_a_weight_that_no_module_call_shows_counts_where_it_is_used(digits):
@@ -85,9 +78,8 @@ def test_a_weight_that_no_module_call_shows_counts_where_it_is_used(digits):
         def forward(self, x):
             return nn.functional.linear(self.body(x.flatten(1)), self.out.weight, self.out.bias)
 
-    assert names_open(select_trainable(Bare().eval(), digits.take([0]), "last-layers")) == [
-        "out.weight", "out.bias",
-    ]  # fmt: skip
+    view = select_trainable(Bare().eval(), digits.take([0]), "last-layers")
+    assert trainable_names(view) == ["out.weight", "out.bias"]
 
 
 def test_tied_weights_count_where_they_are_used_last(digits):
@@ -95,28 +87,24 @@ def test_tied_weights_count_where_they_are_used_last(digits):
     early, late = nn.Linear(16, 16), nn.Linear(16, 16)
     late.weight = early.weight
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), early, nn.ReLU(), late).eval()
-    twin = select_trainable(model, digits.take([0]), "last-layers")
-    assert names_open(twin) == ["2.weight", "4.bias"]
-    assert twin[4].weight is twin[2].weight
+    view = select_trainable(model, digits.take([0]), "last-layers")
+    assert trainable_names(view) == ["2.weight", "4.bias"]
+    assert view[4].weight is view[2].weight
 
 
-@pytest.mark.parametrize(
-    ("layer", "held"),
-    [
-        (nn.BatchNorm1d(8), 2), (nn.LayerNorm(8), 2), (nn.GroupNorm(2, 8), 2), (nn.RMSNorm(8), 1),
-        (nn.InstanceNorm1d(8, affine=True), 2), (timm.layers.LayerNorm2d(8), 2),
-        (timm.layers.BatchNormAct2d(8), 2),
-        (transformers.models.llama.modeling_llama.LlamaRMSNorm(8), 1),
-        (transformers.models.t5.modeling_t5.T5LayerNorm(8), 1),
-    ],
-    ids=lambda value: type(value).__name__,
-)  # fmt: skip
-def test_norms_of_every_maker_are_known_and_nothing_else_is(layer, held, digits):
+NORMS = [nn.BatchNorm1d(8), nn.LayerNorm(8), nn.GroupNorm(2, 8), nn.RMSNorm(8)]
+NORMS += [nn.InstanceNorm1d(8, affine=True)]
+NORMS += [timm.layers.LayerNorm2d(8), timm.layers.BatchNormAct2d(8)]
+NORMS += [transformers.models.llama.modeling_llama.LlamaRMSNorm(8)]
+NORMS += [transformers.models.t5.modeling_t5.T5LayerNorm(8)]
+
+
+@pytest.mark.parametrize("layer", NORMS, ids=lambda layer: type(layer).__name__)
+def test_norms_of_every_library_are_known_and_nothing_else_is(layer, digits):
     """What transformers and timm call a norm is one, whatever it is derived from."""
     model = nn.ModuleDict({"norm": layer, "not": nn.Linear(8, 2)})
-    twin = select_trainable(model, digits.take([0]), "norm")
-    assert len(names_open(twin)) == held
-    assert all(name.startswith("norm.") for name in names_open(twin))
+    names = trainable_names(select_trainable(model, digits.take([0]), "norm"))
+    assert names == [f"norm.{name}" for name, _ in layer.named_parameters()]
 
 
 def test_the_guard_measures_the_movement_of_the_merged_weights(digits):
@@ -132,9 +120,8 @@ def test_the_guard_measures_the_movement_of_the_merged_weights(digits):
                 weight.add_(0.1 * (1 + ("lora_B" in name)))
     merged = merge_adapter(student, model)
     now, old = (nn.utils.parameters_to_vector(m.parameters()).detach() for m in (merged, model))
-    assert guard.movement(student) == pytest.approx(
-        float((now - old).norm() / old.norm()), rel=1e-5
-    )
+    expected = float((now - old).norm() / old.norm())
+    assert guard.movement(student) == pytest.approx(expected, rel=1e-5)
     assert len(list(adapter_changes(student))) == 2
 
 
@@ -145,10 +132,8 @@ def test_a_frozen_part_of_the_given_model_stays_frozen(trainable, digits):
     for layer in (1, 2, 4):
         model[layer].requires_grad_(requires_grad=False)
     if trainable == "last-layers":
-        assert names_open(select_trainable(model, digits.take([0]), trainable)) == [
-            "6.weight",
-            "6.bias",
-        ]
+        view = select_trainable(model, digits.take([0]), trainable)
+        assert trainable_names(view) == ["6.weight", "6.bias"]
         return
     with pytest.raises(InputError, match=r"Got only frozen ones \(requires_grad is False\)\."):
         select_trainable(model, digits.take([0]), trainable)
@@ -165,12 +150,9 @@ def test_a_model_that_carries_an_adapter_already_is_told_to_merge_it(digits):
         "Merge them first: model.merge_and_unload()."
     )
     split = Split(known(model, digits).take(range(4)))
-    assert is_same_class(forget(twice, split, method="jit", settings={"steps": 1}).model, twice)
-
-
-def is_same_class(new, old):
-    """Class and keys."""
-    return type(new) is type(old) and list(new.state_dict()) == list(old.state_dict())
+    new = forget(twice, split, method="jit", settings={"steps": 1}).model
+    assert type(new) is type(twice)
+    assert list(new.state_dict()) == list(twice.state_dict())
 
 
 def test_an_adapter_without_peft_names_the_extra(digits, monkeypatch):
@@ -192,10 +174,10 @@ def test_modes_hooks_and_flags_of_the_given_model_stand(digits, random_state_kep
     given = Given(model)
     for trainable in LESS:
         with random_state_kept():
-            twin = select_trainable(model, digits.take([0]), trainable)
+            view = select_trainable(model, digits.take([0]), trainable)
         given.is_untouched()
-        assert all(weight.grad is None for weight in twin.parameters())
-        assert count_trainable(twin, trainable)["numbers"] > 0
+        assert all(weight.grad is None for weight in view.parameters())
+        assert count_trainable(view, trainable)["numbers"] > 0
 
 
 def test_an_adapters_first_weights_are_the_seeds_whatever_was_drawn_before(digits):
@@ -204,8 +186,8 @@ def test_an_adapters_first_weights_are_the_seeds_whatever_was_drawn_before(digit
     def first(seed):
         with torch.random.fork_rng():
             torch.rand(seed + 1)
-            twin = select_trainable(net(), digits.take([0]), "adapter", seed=seed)
-        return dict(twin.named_parameters())["base_model.model.1.lora_A.default.weight"].detach()
+            view = select_trainable(net(), digits.take([0]), "adapter", seed=seed)
+        return dict(view.named_parameters())["base_model.model.1.lora_A.default.weight"].detach()
 
     with torch.random.fork_rng():
         torch.manual_seed(99)

@@ -1,4 +1,4 @@
-"""Run by test_steps under torch's launcher: every method, weights to a file."""
+"""Run by test_training under torch's launcher: every method, weights to a file."""
 
 import inspect
 import json

@@ -1,0 +1,413 @@
+"""The guard: what it lets pass, what it takes back, what may be written, and when it gives up."""
+
+import copy
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+from scipy.special import rel_entr
+from torch import nn
+from torch.nn.utils import parameters_to_vector
+
+from efface.errors import NotMet
+from efface.guard import Guard, synthetic_inputs
+from efface.methods import METHODS
+from efface.types import Action, Records, Split
+
+sys.path.insert(0, str(Path(__file__).parent))
+from method_promises import keeping, split_for
+
+WIDE = {"movement": 1e9, "drift": 10.0, "utility_budget": 1.0}
+
+
+@pytest.fixture
+def forget(digits):
+    """Twenty records to forget."""
+    return digits.take(range(20))
+
+
+@pytest.fixture
+def unseen(digits):
+    """A hundred records that the model was not trained on."""
+    return digits.take(range(300, 400))
+
+
+def state_of(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(model, state):
+    now = model.state_dict()
+    return now.keys() == state.keys() and all(now[name].equal(state[name]) for name in state)
+
+
+@torch.no_grad()
+def push(model, size, seed=0):
+    """Move every weight by normal noise of ``size`` times its standard deviation."""
+    generator = torch.Generator().manual_seed(seed)
+    for weight in model.parameters():
+        noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+        weight.add_((size * weight.std() * noise).to(weight.dtype))
+    return model
+
+
+def pushed(model, size):
+    return push(copy.deepcopy(model), size)
+
+
+@torch.no_grad()
+def moved(model, relative):
+    """A copy whose weights have moved in one random direction by this share of their norm."""
+    student, weights = copy.deepcopy(model), parameters_to_vector(model.parameters())
+    step = torch.randn(weights.shape, generator=torch.Generator().manual_seed(0))
+    weights = weights + step * relative * weights.norm() / step.norm()
+    nn.utils.vector_to_parameters(weights, student.parameters())
+    return student
+
+
+@pytest.mark.parametrize("forget_classes", [(), (3,), (0, 3, 9)])
+@pytest.mark.parametrize("size", [0.1, 2.0, 50.0])
+def test_drift_is_the_mean_divergence_of_scipy(tiny_net, forget, forget_classes, size):
+    """One input at a time, without the forget classes, 10 nats at most."""
+    split = Split(forget, forget_classes=forget_classes)
+    guard, student = Guard(tiny_net, split), pushed(tiny_net, size)
+    staying = [label for label in range(10) if label not in forget_classes]
+    total = 0.0
+    for x in synthetic_inputs(tiny_net, split).x:
+        with torch.no_grad():
+            p, q = (net(x[None])[0, staying].double().softmax(0) for net in (tiny_net, student))
+        total += min(float(rel_entr(p.numpy(), q.numpy()).sum()), 10)
+    assert guard.drift(student) == pytest.approx(total / 128, rel=1e-4)
+
+
+def test_the_same_answer_for_everything_is_far_outside(tiny_net, digits):
+    student = copy.deepcopy(tiny_net)
+    with torch.no_grad():
+        student[-1].bias[0] += 1e4
+    assert 5 < Guard(tiny_net, Split(digits.take([0]))).drift(student) <= 10
+
+
+@pytest.mark.parametrize("forget_classes", [(), (3,)])
+def test_an_impression_is_of_its_own_class_and_never_of_one_that_goes(
+    tiny_net, digits, forget_classes
+):
+    """Else a class that was to be forgotten would be held in place."""
+    split = Split(digits.take([0]), forget_classes=forget_classes)
+    staying = [label for label in range(10) if label not in forget_classes]
+    wanted = torch.tensor([staying[i % len(staying)] for i in range(64)])
+    with torch.no_grad():
+        log_p = tiny_net(synthetic_inputs(tiny_net, split).x[64:]).log_softmax(1)
+    # one class on: what the mean would be if the impressions were of nothing
+    own, other = (log_p.gather(1, y[:, None]).mean() for y in (wanted, (wanted + 1) % 10))
+    assert own > other + 0.5
+
+
+def test_synthetic_inputs_stay_within_the_bounds_of_the_data(tiny_net, digits):
+    inputs = synthetic_inputs(tiny_net, Split(digits.take(range(9)))).x
+    assert inputs.shape == (128, 1, 8, 8)
+    assert inputs.min() >= digits.low - 1e-5
+    assert inputs.max() <= digits.high + 1e-5
+
+
+def test_records_that_are_not_images_are_supervised_too(random_state_kept):
+    """Tables have no perspective; half a record and half noise takes its place."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 3))
+        rows = Records(torch.rand(7, 5), torch.tensor([0, 1, 2, 0, 1, 2, 0]))
+    with random_state_kept():
+        guard = Guard(net, Split(rows))
+    assert guard.drift(net) == 0
+    assert guard.drift(pushed(net, 5.0)) > guard.drift(pushed(net, 0.1)) > 0
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_is_taken_back_bit_for_bit(tiny_net, forget, loss):
+    """After a NaN every later step is NaN too; only the state before it helps."""
+    guard, student = Guard(tiny_net, Split(forget)), pushed(tiny_net, 0.01)
+    assert guard.callback(student, 1.0) is Action.CONTINUE
+    good = state_of(student)
+    assert guard.callback(push(student, 0.01, seed=1), loss) is Action.HALVE_LR
+    assert same(student, good)
+    assert guard.as_json()["violations"] == [
+        {"step": 2, "kind": "loss", "value": None, "limit": None}
+    ]
+
+
+@pytest.mark.parametrize("name", ["0.weight", "1.running_var"])
+def test_a_weight_or_buffer_that_is_not_finite_is_taken_back(tiny_net, forget, name):
+    """A finite loss does not show that the step it led to overflowed."""
+    guard, student = Guard(tiny_net, Split(forget)), copy.deepcopy(tiny_net)
+    student.state_dict()[name].view(-1)[0] = math.nan
+    assert guard.callback(student, 1.0) is Action.HALVE_LR
+    assert same(student, tiny_net.state_dict())
+    assert guard.violations[0].kind == "weights"
+
+
+def test_a_student_outside_the_trust_region_goes_back_to_its_last_good_state(tiny_net, forget):
+    """One wild step must not cost the steps before it."""
+    guard = Guard(tiny_net, Split(forget), **{**WIDE, "movement": 0.1})
+    student = pushed(tiny_net, 0.01)
+    assert guard.callback(student, 1.0) is Action.CONTINUE
+    good = state_of(student)
+    assert guard.callback(push(student, 1.0), 1.0) is Action.HALVE_LR
+    assert same(student, good)
+    assert not same(student, tiny_net.state_dict())
+
+
+def test_drift_alone_is_a_violation(tiny_net, forget):
+    """Small weights can move far in what the model says: here only the last bias moves."""
+    guard = Guard(tiny_net, Split(forget), **{**WIDE, "drift": 0.3})
+    student = copy.deepcopy(tiny_net)
+    with torch.no_grad():
+        student[-1].bias[0] += 100
+    assert guard.callback(student, 1.0) is Action.HALVE_LR
+    assert guard.violations[0].kind == "drift"
+
+
+def test_a_holdout_shows_what_the_trust_region_does_not(tiny_net, forget, unseen):
+    limits, student = {**WIDE, "utility_budget": 0.02}, pushed(tiny_net, 1.0)
+    assert Guard(tiny_net, Split(forget), **limits).callback(student, 1.0) is Action.CONTINUE
+    guard = Guard(tiny_net, Split(forget, holdout=unseen), **limits)
+    assert guard.callback(student, 1.0) is Action.HALVE_LR
+    assert guard.violations[0].kind == "utility"
+
+
+def test_after_so_many_halvings_the_given_model_is_back_and_the_run_has_failed(tiny_net, forget):
+    """A request that cannot be met ends with the old model, never with a broken one."""
+    guard, student = (
+        Guard(tiny_net, Split(forget), movement=0.1, halvings=3),
+        pushed(tiny_net, 0.01),
+    )
+    assert guard.callback(student, 1.0) is Action.CONTINUE
+    actions = [guard.callback(push(student, 1.0), 1.0) for _ in range(4)]
+    assert actions == [Action.HALVE_LR] * 3 + [Action.STOP]
+    assert same(student, tiny_net.state_dict())
+    assert guard.as_json()["halvings"] == 3
+    assert guard.failed.startswith("3 halvings of the step did not help, movement ")
+    with pytest.raises(NotMet):
+        guard.settle(student)
+
+
+@keeping("region")
+def test_a_method_at_a_ruinous_step_ends_inside_the_region(tiny_net, digits, name):
+    """The same settings without a guard leave a model at chance, or NaN."""
+    parts = digits.take(range(40)), digits.take(range(40, 80))
+    split, method = split_for(name, *parts, model=tiny_net), METHODS[name]
+    guard = Guard(tiny_net, split)
+    ruin = {"learning_rate": 30.0, "steps": 12, "attack_steps": 5}
+    ruin = {setting: value for setting, value in ruin.items() if setting in method.settings}
+    try:
+        settled = guard.settle(method.function(tiny_net, split, callback=guard.callback, **ruin))
+    except NotMet:
+        return
+    assert guard.movement(settled) <= guard.budgets["movement"]
+    assert guard.drift(settled) <= guard.budgets["drift"]
+
+
+def test_forget_classes_do_not_count_as_utility(tiny_net, forget, unseen):
+    """Forgetting the class is the request; only what it does to the others is loss."""
+    student, limits = copy.deepcopy(tiny_net), {**WIDE, "utility_budget": 0.02}
+    with torch.no_grad():
+        student[-1].bias[3] -= 1000
+    records = Guard(tiny_net, Split(forget, holdout=unseen), **limits)
+    of_class = Guard(tiny_net, Split(forget, holdout=unseen, forget_classes=(3,)), **limits)
+    assert records.callback(copy.deepcopy(student), 1.0) is Action.HALVE_LR
+    assert of_class.callback(student, 1.0) is Action.CONTINUE
+    assert of_class.drift(student) < 1e-6
+    assert records.drift(student) > 0.05
+
+
+def test_a_fresh_start_has_no_trust_region_and_no_utility_until_settled(tiny_net, forget, unseen):
+    """An untrained model is far from the given one and at chance, and has to go on."""
+    limits = {"movement": 0.01, "drift": 0.01, "fresh_start": True}
+    guard, student = Guard(tiny_net, Split(forget, holdout=unseen), **limits), pushed(tiny_net, 3.0)
+    assert guard.callback(student, 1.0) is Action.CONTINUE
+    good = state_of(student)
+    assert guard.callback(push(student, 1.0), math.nan) is Action.HALVE_LR
+    assert same(student, good)
+    with pytest.raises(NotMet, match="utility"):
+        guard.settle(student)
+
+
+def test_a_holdout_of_forget_classes_alone_leaves_no_utility_to_measure(tiny_net, digits):
+    """It must not divide by nothing."""
+    of_class = digits.take((digits.y == 3).nonzero().flatten())
+    guard = Guard(tiny_net, Split(of_class, holdout=of_class, forget_classes=(3,)))
+    assert guard.callback(copy.deepcopy(tiny_net), 1.0) is Action.CONTINUE
+    assert guard.as_json()["holdout_records"] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_given_model_and_the_random_state_stay_as_they_are(
+    tiny_net, digits, dtype, training, random_state_kept
+):
+    """Laws 1 and 3 hold for the guard as for a method; gradients and modes included."""
+    model = copy.deepcopy(tiny_net).to(dtype).train(training)
+    records = Records(digits.x.repeat(2, 1, 1, 1).to(dtype), digits.y.repeat(2))
+    before = state_of(model)
+    torch.rand(1)
+    with random_state_kept():
+        guard = Guard(model, Split(records.take(range(9)), holdout=records))
+        student = copy.deepcopy(model).eval()
+        for step in range(6):
+            guard.callback(push(student, 3.0, seed=step), 1.0)
+    assert same(model, before)
+    assert model.training is training
+    assert all(w.grad is None and w.requires_grad for w in model.parameters())
+
+
+def test_a_student_is_evaluated_in_eval_mode_and_keeps_its_modes(tiny_net, forget, unseen):
+    """Else the guard's own passes would change the BatchNorm statistics."""
+    guard, student = Guard(tiny_net, Split(forget, holdout=unseen)), copy.deepcopy(tiny_net)
+    student.train()[1].eval()
+    assert guard.callback(student, 1.0) is Action.CONTINUE
+    assert guard.drift(student) == 0
+    assert [module.training for module in student[:3]] == [True, False, True]
+    assert same(student, tiny_net.state_dict())
+
+
+def test_the_seed_draws_the_synthetic_inputs(tiny_net, forget):
+    """Every process, and every rerun, must come to the same action."""
+    student = pushed(tiny_net, 0.5)
+    one, again, other = (Guard(tiny_net, Split(forget), seed=s).drift(student) for s in (0, 0, 1))
+    assert one == again != other
+
+
+@pytest.mark.parametrize(("holdout", "action"), [(499, Action.HALVE_LR), (500, Action.CONTINUE)])
+def test_drift_is_no_limit_where_a_holdout_measures_what_it_estimates(
+    tiny_net, digits, forget, holdout, action
+):
+    """Outputs half as confident are far off in nats, and every prediction is the same."""
+    student = copy.deepcopy(tiny_net)
+    with torch.no_grad():
+        student[-1].weight.mul_(0.2)
+        student[-1].bias.mul_(0.2)
+    rows = [row % len(digits) for row in range(holdout)]
+    unseen = Records(digits.x[rows], digits.y[rows], low=digits.low, high=digits.high)
+    guard = Guard(tiny_net, Split(forget, holdout=unseen), movement=10.0)
+    assert guard.callback(student, 1.0) is action
+    assert guard.as_json()["measured"]["drift"] > 0.2
+
+
+def test_a_result_inside_is_returned_unchanged_in_eval_mode(tiny_net, forget):
+    result = moved(tiny_net, 0.001).train()
+    before, guard = state_of(result), Guard(tiny_net, Split(forget))
+    settled = guard.settle(result)
+    assert same(settled, before)
+    assert not settled.training
+    assert guard.interpolation is None
+
+
+def test_movement_is_that_of_one_long_vector(tiny_net, forget):
+    result = moved(tiny_net, 0.2)
+    old, new = (parameters_to_vector(m.parameters()).detach().double() for m in (tiny_net, result))
+    expected = float((new - old).norm() / old.norm())
+    assert Guard(tiny_net, Split(forget)).movement(result) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("relative", "t"), [(0.15, 0.5), (0.35, 0.25), (0.7, 0.125)])
+def test_a_result_outside_is_interpolated_to_the_first_point_inside(tiny_net, forget, relative, t):
+    """Weights on the way back are θ₀ + t(θ₁ - θ₀); buffers are the given ones."""
+    result = moved(tiny_net, relative)
+    result[1].running_mean.add_(5)
+    far = state_of(result)
+    guard = Guard(tiny_net, Split(forget), **{**WIDE, "movement": 0.1})
+    settled, told = guard.settle(result), guard.as_json()
+    assert told["interpolation"] == t
+    assert told["measured"]["movement"] == guard.movement(settled) <= 0.1
+    for name, weight in tiny_net.named_parameters():
+        expected = weight + t * (far[name] - weight)
+        torch.testing.assert_close(settled.get_parameter(name), expected, rtol=1e-5, atol=1e-7)
+    assert settled[1].running_mean.equal(tiny_net[1].running_mean)
+
+
+def test_a_result_whose_eighth_is_outside_is_refused_in_words(tiny_net, forget):
+    guard = Guard(tiny_net, Split(forget), movement=0.1, drift=10.0, utility_budget=0.02)
+    with pytest.raises(NotMet) as caught:
+        guard.settle(moved(tiny_net, 0.9))
+    assert str(caught.value) == (
+        "Wanted a model within the guard's budgets (utility 0.02, movement 0.1, drift 10). "
+        "Got even an eighth of the change is outside; all of it: movement 0.9 above 0.1. "
+        "The old model stands. Lower --strength, choose another method or give a --holdout."
+    )
+    assert guard.as_json()["failed"] == caught.value.came
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["0.weight", "1.running_var"])
+def test_a_result_that_is_not_finite_is_never_interpolated(tiny_net, forget, value, name):
+    """What overflowed says nothing of the way there, even where a buffer alone did."""
+    result, guard = copy.deepcopy(tiny_net), Guard(tiny_net, Split(forget))
+    result.state_dict()[name].view(-1)[0] = value
+    with pytest.raises(NotMet, match="the method's model is outside: weights not finite"):
+        guard.settle(result)
+    assert guard.interpolation is None
+
+
+def test_a_result_of_another_shape_is_refused_by_the_tensor_that_differs(tiny_net, forget):
+    result = copy.deepcopy(tiny_net)
+    result[-1] = nn.Linear(256, 9)
+    with pytest.raises(NotMet, match=r"name or shape of 7\.bias"):
+        Guard(tiny_net, Split(forget)).settle(result)
+
+
+class Threshold(nn.Module):
+    """Class 1 where the first pixel exceeds a threshold; at first it never does."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor([0.0, -9.0]))
+
+    def forward(self, x):
+        first = x[:, 0, 0, 0]
+        return torch.stack([0 * first, first], 1) + self.bias
+
+
+def test_utility_is_exceeded_only_two_standard_errors_beyond_the_budget():
+    """The limit against scipy's standard error of the paired drop, on both sides of it."""
+    model, n, low, high = Threshold(), 200, torch.tensor(0.0), torch.tensor(1.0)
+    holdout = Records(torch.zeros(n, 1, 8, 8), torch.zeros(n, dtype=torch.int64), (), low, high)
+    holdout.x[:, 0, 0, 0] = torch.arange(n) / n
+    outside = []
+    for wrong in range(20):
+        guard = Guard(model, Split(holdout, holdout), **{**WIDE, "utility_budget": 0.02})
+        student = copy.deepcopy(model)
+        with torch.no_grad():
+            student.bias[1] = -((n - wrong) - 0.5) / n
+        try:
+            guard.settle(student)
+            outside.append(bool(guard.interpolation))
+        except NotMet:
+            outside.append(True)
+        lost = [1.0] * wrong + [0.0] * (n - wrong)
+        assert outside[-1] == (wrong / n > 0.02 + 2 * stats.sem(lost))
+    assert any(outside)
+    assert not all(outside)
+
+
+def test_the_result_is_evaluated_on_the_whole_holdout(digits, tiny_net):
+    """During the run a sample of 512 is enough."""
+    many = Records(digits.x.repeat(2, 1, 1, 1), digits.y.repeat(2))
+    guard = Guard(tiny_net, Split(digits.take([0]), holdout=many))
+    guard.settle(copy.deepcopy(tiny_net))
+    correct = (tiny_net(digits.x).argmax(1) == digits.y).double().mean()
+    assert guard.as_json()["holdout_records"] == 800
+    assert guard.as_json()["measured"]["utility_after"] == pytest.approx(float(correct))
+
+
+def test_what_the_guard_reports_is_plain_json(tiny_net, forget):
+    """NaN is not JSON; the manifest is read by other programs."""
+    guard, student = Guard(tiny_net, Split(forget)), copy.deepcopy(tiny_net)
+    with torch.no_grad():
+        student[0].weight.fill_(math.nan)
+    guard.callback(student, math.nan)
+    guard.settle(copy.deepcopy(tiny_net))
+    told = json.loads(json.dumps(guard.as_json(), allow_nan=False))
+    assert told["violations"][0]["kind"] == "loss"
+    assert set(told["measured"]) == {"movement", "drift"}
