@@ -21,7 +21,7 @@ from efface.trainable import merge_adapter, select_trainable
 from efface.types import Action, Records, Split
 
 sys.path.insert(0, str(Path(__file__).parent))
-from small_nets import moved, trainable_names, net
+from small_nets import moved, net, trainable_names
 
 GOLDEN = Path(__file__).parent / "golden"
 X = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]).double()

@@ -18,7 +18,7 @@ from efface.trainable import adapter_changes, count_trainable, merge_adapter, se
 
 sys.path.insert(0, str(Path(__file__).parent))
 from method_promises import keeping, split_for
-from small_nets import LESS, Given, known, moved, trainable_names, net, quick
+from small_nets import LESS, Given, known, moved, net, quick, trainable_names
 
 
 @pytest.mark.parametrize("trainable", LESS)
