@@ -14,7 +14,7 @@ from torch import nn
 from efface.errors import InputError, NotMet
 from efface.methods import METHODS, Method
 from efface.methods.neighbourhood import neighbourhood
-from efface.metrics.measure import evaluate
+from efface.metrics.evaluation import evaluate
 from efface.runtime import (
     as_stored,
     estimate_memory,
