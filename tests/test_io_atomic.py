@@ -15,7 +15,6 @@ FULL = OSError(28, "No space left on device")
 
 
 def names(folder):
-    """What lies in a folder, hidden scratch included."""
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -23,7 +22,6 @@ def names(folder):
     "content", [b"new", lambda path: path.write_bytes(b"new")], ids=["bytes", "function"]
 )
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path, content):
-    """Both forms end alike."""
     (tmp_path / "f").write_bytes(b"old")
     atomic_write(tmp_path / "f", content)
     assert (tmp_path / "f").read_bytes() == b"new"
@@ -32,7 +30,6 @@ def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path, content):
 
 @pytest.mark.parametrize("call", ["write_bytes", "replace"])
 def test_a_full_disk_at_any_call_leaves_the_old_file(tmp_path, monkeypatch, call):
-    """Law 4, one call after the other."""
     (tmp_path / "f").write_bytes(b"old")
 
     def fail(*_):
@@ -51,7 +48,6 @@ def test_a_full_disk_at_any_call_leaves_the_old_file(tmp_path, monkeypatch, call
 
 
 def test_a_disk_that_fails_to_sync_leaves_the_old_file(tmp_path, monkeypatch):
-    """Data that never reached the disk must not take the place of data that did."""
     (tmp_path / "f").write_bytes(b"old")
 
     def fail(_):
@@ -65,13 +61,11 @@ def test_a_disk_that_fails_to_sync_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_not_there_is_an_output_error(tmp_path):
-    """Not a traceback from within the standard library."""
     with pytest.raises(OutputError, match="FileNotFoundError: No such file or directory"):
         atomic_write(tmp_path / "absent" / "f", b"new")
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path):
-    """No signal handler runs on kill -9: the file is all old or all new, never a mixture."""
     code = """
 import os, random, signal, sys, time
 from efface.io.atomic import atomic_write
@@ -97,7 +91,6 @@ for attempt in range(40):
 
 
 def test_a_folder_appears_whole(tmp_path):
-    """Nobody sees it half full; missing parents are made."""
     out = tmp_path / "a" / "b"
     with atomic_folder(out) as scratch:
         (scratch / "x").write_text("1")
@@ -110,7 +103,6 @@ def test_a_folder_appears_whole(tmp_path):
 
 
 def test_an_empty_folder_may_be_filled(tmp_path):
-    """The user may have made it beforehand."""
     (tmp_path / "out").mkdir()
     with atomic_folder(tmp_path / "out") as scratch:
         (scratch / "x").write_text("1")
@@ -118,7 +110,6 @@ def test_an_empty_folder_may_be_filled(tmp_path):
 
 
 def test_a_folder_that_holds_something_is_refused_before_anything_is_done(tmp_path):
-    """Overwriting a model would be the worst ending of a request."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "x").write_text("mine")
     with pytest.raises(InputError) as caught, atomic_folder(tmp_path / "out"):
@@ -132,7 +123,6 @@ def test_a_folder_that_holds_something_is_refused_before_anything_is_done(tmp_pa
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
-    """The path was mistyped; nothing is replaced."""
     (tmp_path / "out").write_text("mine")
     with (
         pytest.raises(InputError, match="which is a file or a link"),
@@ -146,7 +136,6 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     [(".", "run"), ("..", "../run"), ("{here}", "{here}/run"), ("{here}/..", "{here}/../run")],
 )
 def test_the_working_directory_and_those_above_it_are_refused(tmp_path, monkeypatch, out, shown):
-    """Nothing can be put in their place, which showed only when the work was done."""
     here = tmp_path / "above/here"
     here.mkdir(parents=True)
     monkeypatch.chdir(here)
@@ -162,7 +151,6 @@ def test_the_working_directory_and_those_above_it_are_refused(tmp_path, monkeypa
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_a_folder_whose_filling_fails_is_absent(tmp_path, error):
-    """Ctrl-C included; the error itself goes on."""
     with pytest.raises(error), atomic_folder(tmp_path / "out") as scratch:  # noqa: PT012
         (scratch / "x").write_text("1")
         raise error
@@ -170,7 +158,6 @@ def test_a_folder_whose_filling_fails_is_absent(tmp_path, error):
 
 
 def test_an_error_of_our_own_passes_through_as_it_is(tmp_path):
-    """An OutputError is an OSError too, and must not be wrapped twice."""
     ours = OutputError("a", "b", "c")
     with pytest.raises(OutputError) as caught, atomic_folder(tmp_path / "out"):
         raise ours
@@ -180,14 +167,12 @@ def test_an_error_of_our_own_passes_through_as_it_is(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="NOT RUN: root may write anywhere")
 def test_a_folder_that_may_not_be_written_to_is_an_output_error(tmp_path):
-    """Permissions are the commonest of these errors."""
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="Permission denied"), atomic_folder(tmp_path / "out"):
         pytest.fail("the block must not run")
 
 
 def test_a_parent_that_is_a_file_is_an_output_error(tmp_path):
-    """As when a path was mistyped."""
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(OutputError, match="Not a directory"),
@@ -197,7 +182,6 @@ def test_a_parent_that_is_a_file_is_an_output_error(tmp_path):
 
 
 def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path):
-    """Two runs would each think that they were alone, until one lost an hour's work."""
     code = (
         "import sys, time; from efface.io.atomic import claim\n"
         "with claim(sys.argv[1]):\n    print('held', flush=True); time.sleep(60)"
@@ -219,7 +203,6 @@ def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path):
 
 
 def test_what_killed_runs_left_is_removed_by_the_next(tmp_path):
-    """Half a model of some hundred megabytes, under a hidden name, would stay for ever."""
     (tmp_path / ".out.12345678.writing").mkdir()
     (tmp_path / ".other.12345678.writing").mkdir()
     with claim(tmp_path / "out"), atomic_folder(tmp_path / "out") as scratch:
@@ -228,7 +211,6 @@ def test_what_killed_runs_left_is_removed_by_the_next(tmp_path):
 
 
 def test_a_run_whose_folder_has_a_longer_name_keeps_what_it_writes(tmp_path):
-    """``42`` and ``42.retry`` begin alike, and are two runs."""
     with atomic_folder(tmp_path / "42.retry") as scratch:
         (scratch / "x").write_text("1")
         with claim(tmp_path / "42"):
@@ -237,7 +219,6 @@ def test_a_run_whose_folder_has_a_longer_name_keeps_what_it_writes(tmp_path):
 
 
 def test_a_claim_that_came_to_nothing_leaves_no_folders(tmp_path):
-    """A mistyped --out must not leave its parents behind."""
     with pytest.raises(ValueError, match="by hand"), claim(tmp_path / "a" / "b" / "out"):
         raise ValueError("by hand")
     assert names(tmp_path) == []

@@ -6,32 +6,32 @@ from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 from containers import CASES, SIDE
 
 from efface.io.models import load_model
 from efface.task import logits
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
 pytest.importorskip("transformers", reason="NOT RUN: it needs transformers and lightning")
 
 
 def opened(case, folder):
-    """The container as its library wrote it, read by efface."""
     folder.mkdir()
     path = case.make(folder)
     return path, load_model(path, architecture=case.architecture, **case.options)
 
 
 def files(path):
-    """Every file of a container."""
     return {path} if path.is_file() else set(path.iterdir())
 
 
 @EVERY_CASE
 def test_an_untouched_container_comes_back_as_it_was(case, tmp_path):
-    """Same keys, order, dtypes, values and nesting: in bytes where nothing had to be left out."""
     path, loaded = opened(case, tmp_path / "old")
     new = tmp_path / "new"
     new.mkdir()
@@ -50,7 +50,6 @@ def test_an_untouched_container_comes_back_as_it_was(case, tmp_path):
 
 
 def same_content(old, new, left_out):
-    """Equal types, keys in their order, dtypes and bits, but for what was left out."""
     assert type(old) is type(new)
     if isinstance(old, dict):
         assert list(new) == [key for key in old if key not in left_out]
@@ -65,7 +64,6 @@ def same_content(old, new, left_out):
 
 @EVERY_CASE
 def test_a_changed_model_answers_the_same_in_its_own_library(case, tmp_path):
-    """What was measured is what others will load."""
     path, loaded = opened(case, tmp_path / "old")
     student = copy.deepcopy(loaded.model)
     generator = torch.Generator().manual_seed(1)
@@ -83,7 +81,6 @@ def test_a_changed_model_answers_the_same_in_its_own_library(case, tmp_path):
 
 
 def test_transformers_classes_and_inputs_are_known(tmp_path):
-    """Nobody should have to type what the folder says."""
     case = next(case for case in CASES if case.name == "transformers ViT, safetensors")
     _, loaded = opened(case, tmp_path / "old")
     assert loaded.classes == tuple("abcde")

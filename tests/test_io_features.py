@@ -14,14 +14,18 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from efface.errors import InputError
 from efface.io.data import load_data
 from efface.io.features import FeatureSpec
+from tests.io_helpers import error_of
 
 WINE = load_wine(as_frame=True).frame
+
+
 NUMBERS = ["ash", "proline"]
+
+
 SCALED = {n: {"mean": float(WINE[n].mean()), "std": float(WINE[n].std(ddof=0))} for n in NUMBERS}
 
 
 def made(columns, **kinds):
-    """A table in memory, with a label."""
     rows = len(next(iter(columns.values())))
     data = datasets.Dataset.from_dict({**columns, "label": [row % 2 for row in range(rows)]})
     for name, kind in kinds.items():
@@ -30,7 +34,6 @@ def made(columns, **kinds):
 
 
 def test_numbers_and_categories_are_what_scikit_learn_makes_of_them():
-    """The library that most tables were prepared with, as the oracle."""
     frame = WINE.assign(strength=pd.cut(WINE["alcohol"], 3, labels=list("abc")).astype(str))
     theirs = make_column_transformer(
         (StandardScaler(), NUMBERS), (OneHotEncoder(categories=[["c", "a", "b"]]), ["strength"])
@@ -45,7 +48,6 @@ def test_numbers_and_categories_are_what_scikit_learn_makes_of_them():
 
 
 def test_the_order_is_that_of_the_file_and_rows_that_of_the_request(tmp_path):
-    """Inputs in another order are another person."""
     (tmp_path / "f.json").write_text('{"b": {}, "a": {"mean": 1, "std": 2}}')
     table = made({"a": [1, 3, 5], "b": [7.0, 8.0, 9.0]})
     records = table.records([2, 0], FeatureSpec.read(tmp_path / "f.json"))
@@ -54,7 +56,6 @@ def test_the_order_is_that_of_the_file_and_rows_that_of_the_request(tmp_path):
 
 
 def test_the_bounds_are_those_of_the_table_and_not_of_the_few_that_go():
-    """Noise is scaled by them; one record alone would have none."""
     table = made({"a": [0.0, 10.0, 4.0], "b": [1.0, 1.0, 2.0], "c": ["x", "y", "x"]})
     how = {"a": {}, "b": {"mean": 1, "std": 1}, "c": {"categories": ["x", "y"]}}
     records = table.records([2], FeatureSpec(how))
@@ -73,7 +74,6 @@ def test_the_bounds_are_those_of_the_table_and_not_of_the_few_that_go():
     ],
 )
 def test_categories_are_words_numbers_or_classes(cells, kind, categories, places):
-    """1 and 1.0 are the same category; pandas makes the one of the other."""
     kind = datasets.Value(kind) if isinstance(kind, str) else kind
     records = made({"c": cells}, c=kind).records(
         None, FeatureSpec({"c": {"categories": categories}})
@@ -99,11 +99,8 @@ def test_categories_are_words_numbers_or_classes(cells, kind, categories, places
     ],
 )
 def test_a_cell_that_is_no_input_is_told_with_its_record(cells, how, why):
-    """Text in a column of numbers, an unknown category, an empty cell: named, never filled in."""
     table = made({"a": cells, "id": ["good", "bad"]})
-    with pytest.raises(InputError) as caught:
-        table.records(None, FeatureSpec({"a": how}))
-    assert str(caught.value) == (
+    assert error_of(table.records, None, FeatureSpec({"a": how})) == (
         f"Wanted rows that can be read. Got 1 that cannot: bad ({why}). "
         "Nothing was changed. Fix these rows, or omit their ids from the request."
     )
@@ -113,6 +110,8 @@ def test_a_cell_that_is_no_input_is_told_with_its_record(cells, how, why):
 
 
 WAYS = '{}, {"mean": 50.1, "std": 9.0} or {"categories": ["f", "m"]}'
+
+
 ORDER = "List them in the order of the model's inputs."
 
 
@@ -148,40 +147,30 @@ ORDER = "List them in the order of the model's inputs."
     ],
 )  # fmt: skip
 def test_a_description_that_says_something_else_is_refused(tmp_path, text, message):
-    """What is not understood is not guessed."""
     path = tmp_path / "features.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(InputError) as caught:
-        FeatureSpec.read(path)
-    assert str(caught.value) == message.replace("{path}", str(path))
+    assert error_of(FeatureSpec.read, path) == message.replace("{path}", str(path))
 
 
 def test_a_number_without_end_is_no_mean(tmp_path):
-    """JSON has whole numbers that floating point has not."""
     (tmp_path / "f.json").write_text(json.dumps({"a": {"mean": 10**400, "std": 1}}))
     with pytest.raises(InputError, match="a finite mean"):
         FeatureSpec.read(tmp_path / "f.json")
 
 
 def test_a_column_that_is_missing_or_no_cell_is_refused():
-    """The wrong table, or one of pictures."""
     table = made({"age": [1.0, 2.0], "when": [[1], [2]]})
-    with pytest.raises(InputError) as caught:
-        table.records(None, FeatureSpec({"age": {}, "aeg": {}}))
-    assert str(caught.value) == (
+    assert error_of(table.records, None, FeatureSpec({"age": {}, "aeg": {}})) == (
         "Wanted the columns of the features in the table: age, aeg. Got no aeg. Did you mean 'age'?"
     )
-    with pytest.raises(InputError) as caught:
-        table.records(None, FeatureSpec({"when": {}}))
-    assert str(caught.value) == (
+    assert error_of(table.records, None, FeatureSpec({"when": {}})) == (
         "Wanted numbers or categories in 'when'. Got List(Value('int64')). "
         "Give the model's inputs as columns of numbers or words."
     )
 
 
 def test_numbers_far_from_their_scale_are_noticed():
-    """Whoever forgets to scale one column of many sees no error otherwise."""
     features = FeatureSpec({"a": {"mean": 0, "std": 1}, "b": {}, "c": {"categories": ["x"]}})
     assert features.outside(torch.tensor([[1.0, 500.0, 1.0]])) == ""
     assert features.outside(torch.tensor([[-30.0, 5.0, 1.0]])) == (

@@ -12,12 +12,12 @@ from efface.errors import InputError
 from efface.io.data import load_data
 from efface.io.features import FeatureSpec
 from efface.task import task_of
+from tests.io_helpers import error_of
 
 ROWS = FeatureSpec({"x": {}})
 
 
 def made(columns, **kinds):
-    """A table in memory."""
     data = datasets.Dataset.from_dict(columns)
     for name, kind in kinds.items():
         data = data.cast_column(name, kind)
@@ -25,7 +25,6 @@ def made(columns, **kinds):
 
 
 def of(cells, kind=None, **model):
-    """The labels of one column."""
     data = made({"label": cells}, **({"label": kind} if kind else {}))
     return load_data(data, label_column="label", **model)
 
@@ -50,7 +49,6 @@ def of(cells, kind=None, **model):
     ],
 )
 def test_a_column_says_by_its_type_what_its_labels_are(cells, model, y, kind, classes):
-    """Names, numbers, lists; with what the model knows where numbers alone could be either."""
     labels = of(cells, **model)
     np.testing.assert_array_equal(
         labels.labels, np.array(y, np.float32 if kind == "regression" else int)
@@ -59,7 +57,6 @@ def test_a_column_says_by_its_type_what_its_labels_are(cells, model, y, kind, cl
 
 
 def test_lists_of_names_are_what_scikit_learn_makes_of_them():
-    """A second library as the oracle, on tags drawn at random."""
     draw = np.random.default_rng(0)
     tags = [
         sorted(draw.choice(list("abcdef"), draw.integers(1, 5), replace=False)) for _ in range(50)
@@ -84,7 +81,6 @@ def test_lists_of_names_are_what_scikit_learn_makes_of_them():
     ],
 )
 def test_several_columns_of_0_and_1_are_many_labels(columns, model, y, classes):
-    """In the order that is given, or of the model where it knows them by name."""
     labels = load_data(made(columns), label_column=list(columns), **model)
     assert labels.kind == "multilabel"
     assert labels.labels.tolist() == y
@@ -92,7 +88,6 @@ def test_several_columns_of_0_and_1_are_many_labels(columns, model, y, classes):
 
 
 def test_several_columns_of_numbers_are_values_each_in_its_own_spread():
-    """Linnerud: kilograms and centimetres have no spread in common."""
     frame = load_linnerud(as_frame=True).frame
     names = ["Weight", "Waist", "Pulse"]
     table = load_data(datasets.Dataset.from_pandas(frame), label_column=names)
@@ -126,14 +121,10 @@ def test_several_columns_of_numbers_are_values_each_in_its_own_spread():
     ],
 )  # fmt: skip
 def test_labels_that_could_be_two_things_or_none_are_refused(columns, message):
-    """Forgetting by the wrong label is silent."""
-    with pytest.raises(InputError) as caught:
-        load_data(made(columns), label_column=list(columns))
-    assert str(caught.value) == message
+    assert error_of(load_data, made(columns), label_column=list(columns)) == message
 
 
 def outside(cells, kind):
-    """A column of classes as a file may hold it: ``datasets`` looks only at what it writes."""
     column = pa.array(cells, pa.list_(pa.int64()) if isinstance(cells[0], list) else pa.int64())
     return datasets.Dataset(
         pa.table({"label": column}),
@@ -144,31 +135,24 @@ def outside(cells, kind):
 @pytest.mark.parametrize("model", [{}, {"num_classes": 3}, {"classes": ("z", "y", "x")}])
 @pytest.mark.parametrize("cells", [[0, 5, -2, 1, None, 3], [[0], [5, -2], [], None, [1, 3]]])
 def test_a_class_number_without_a_name_is_refused(cells, model):
-    """Counted from the end, -2 would be the last class; 3 would be no class at all."""
     kind = datasets.ClassLabel(names=["x", "y", "z"])
     none = "-1 or nothing for none"
     if isinstance(cells[0], list):
         kind, none = datasets.Sequence(kind), "an empty list for none"
-    with pytest.raises(InputError) as caught:
-        load_data(outside(cells, kind), label_column="label", **model)
-    assert str(caught.value) == (
+    assert error_of(load_data, outside(cells, kind), label_column="label", **model) == (
         f"Wanted class numbers 0..2 in 'label', {none}. Got -2, 3, 5. "
         "Write the names of all classes into the data, or fix these labels."
     )
 
 
 def test_in_a_list_of_classes_none_is_an_empty_list_and_not_a_number():
-    """-1 in a list would be the last class."""
     kind = datasets.Sequence(datasets.ClassLabel(names=["x", "y"]))
     with pytest.raises(InputError, match=r"Got -1\."):
         load_data(outside([[0], [-1]], kind), label_column="label")
 
 
 def test_names_in_lists_that_the_model_does_not_know_are_refused():
-    """As for one label."""
-    with pytest.raises(InputError) as caught:
-        of([["a"], ["z"]], classes=("a", "b"))
-    assert str(caught.value) == (
+    assert error_of(of, [["a"], ["z"]], classes=("a", "b")) == (
         "Wanted class names that the model knows: a, b. Got z. Rename the classes of the data, or "
         "choose another --label-column."
     )
@@ -178,12 +162,9 @@ def test_names_in_lists_that_the_model_does_not_know_are_refused():
     "cells", [[0.5, None], [0.5, float("inf")], [[0, 1], None], [["a"], None], [[0.5], [None]]]
 )
 def test_a_record_without_its_label_fails_a_request_and_a_holdout_does_without(cells):
-    """Half a label is none; the rest of the table serves."""
     table = load_data(made({"x": [1.0, 2.0], "label": cells, "id": ["a", "b"]}))
     assert table.records([0], ROWS).ids == ("a",)
-    with pytest.raises(InputError) as caught:
-        table.records(None, ROWS)
-    assert str(caught.value) == (
+    assert error_of(table.records, None, ROWS) == (
         "Wanted a label for each record in 'label'. Got none for b. "
         "Omit these records, or give them labels."
     )
@@ -193,7 +174,6 @@ def test_a_record_without_its_label_fails_a_request_and_a_holdout_does_without(c
 
 
 def test_what_is_left_out_is_listed_in_the_order_of_the_rows():
-    """Without a label, or unreadable, or both; nothing may be left at all."""
     cells = {"x": [None, 1.0, 2.0, None, 3.0], "label": [0, None, 1, None, 0], "id": list("abcde")}
     records, left_out = load_data(made(cells)).readable([4, 3, 2, 1, 0], ROWS)
     assert (records.ids, left_out) == (("e", "c"), ("d", "b", "a"))

@@ -7,8 +7,11 @@ from efface.errors import InputError, UnknownRecords, UnsafeFile
 from efface.io.shadows import read_shadows
 from efface.report import collect
 from efface.types import Split
+from tests.io_helpers import error_of
 
 IDS = np.array(["a", "b", "c"])
+
+
 REMEDY = "Save it again: numpy.savez(path, ids=…, member=…, log_odds=…), ids as texts."
 
 
@@ -19,7 +22,6 @@ def _saved(folder, name, **arrays):
 
 
 def test_records_are_found_by_their_id_whatever_their_order(tmp_path):
-    """A file in another order says the same; the digest is that of the files."""
     _saved(tmp_path, "one")
     turned = {"ids": IDS[::-1], "member": np.array([False, True, True])}
     _saved(tmp_path, "two", **turned, log_odds=np.array([7.0, 8.0, 9.0], np.float16))
@@ -36,7 +38,6 @@ def test_records_are_found_by_their_id_whatever_their_order(tmp_path):
 
 
 def test_what_a_cell_leaves_is_read_with_its_ids_beside_it(tmp_path):
-    """Its arrays have the part in their names, and more of them than are needed."""
     cell = {
         "train.member": np.array([True, False, True]),
         "train.log_odds": np.arange(3, dtype=np.float16),
@@ -74,16 +75,12 @@ def test_what_a_cell_leaves_is_read_with_its_ids_beside_it(tmp_path):
     ],
 )  # fmt: skip
 def test_arrays_of_another_form_are_refused(tmp_path, arrays, said):
-    """Each in its own sentence, with the name of the file."""
     _saved(tmp_path, "one")
     _saved(tmp_path, "two", **arrays)
-    with pytest.raises(InputError) as error:
-        read_shadows(tmp_path)
-    assert str(error.value) == said
+    assert error_of(read_shadows, tmp_path) == said
 
 
 def test_objects_are_never_unpickled_and_damage_is_named(tmp_path):
-    """A file of objects would have to run code to be read."""
     _saved(tmp_path, "one")
     _saved(tmp_path, "two", ids=np.array(["a", "b", None], object))
     with pytest.raises(UnsafeFile, match=r"Wanted arrays of plain numbers and texts in two\.npz"):
@@ -97,7 +94,6 @@ def test_objects_are_never_unpickled_and_damage_is_named(tmp_path):
 
 
 def test_one_shadow_model_or_no_folder_is_refused(tmp_path):
-    """One model says nothing of the spread."""
     with pytest.raises(InputError, match="which holds 0"):
         read_shadows(tmp_path)
     _saved(tmp_path, "one")
@@ -108,19 +104,15 @@ def test_one_shadow_model_or_no_folder_is_refused(tmp_path):
 
 
 def test_a_forget_record_that_no_shadow_model_was_asked_about_is_named(tmp_path):
-    """An attack per record needs each record."""
     for name in ("one", "two"):
         _saved(tmp_path, name)
-    with pytest.raises(UnknownRecords) as error:
-        read_shadows(tmp_path).of(("a", "x", "y"))
-    assert str(error.value) == (
+    assert error_of(read_shadows, tmp_path).of(("a", "x", "y"), kind=UnknownRecords) == (
         "Wanted shadow outputs for every forget record. Got 2 without: x, y. "
         "Save the arrays of all shadow models for all records of --data."
     )
 
 
 def test_what_was_read_and_not_used_is_a_row_that_says_so(tiny_net, digits, tmp_path):
-    """Each record was left out by one of four; no number that nobody measured."""
     forget, ids = digits.take([0, 1]), np.array(digits.ids)
     for seed in range(4):
         member = (np.arange(len(ids)) % 4 != seed) & (np.arange(len(ids)) < 300)
@@ -137,7 +129,6 @@ def test_what_was_read_and_not_used_is_a_row_that_says_so(tiny_net, digits, tmp_
 
 
 def test_tables_that_number_their_rows_alike_are_not_mixed_up(tiny_net, digits, tmp_path):
-    """Unseen records that a shadow model was trained on are other records of the same name."""
     ids = np.array(digits.ids)
     for seed in range(8):
         member = np.arange(len(ids)) % 2 == seed % 2

@@ -1,54 +1,58 @@
-"""Images as people have them: damaged, grey, printed, turned, deep, moving, enormous."""
+"""Images as people have them become the inputs that the model was trained with."""
 
 import io
 import zlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
+from efface.errors import InputError
 from efface.io.images import Preprocessing, decode_image
+from efface.io.models import timm_preprocessing, transformers_preprocessing
 
 COLOURS = np.zeros((4, 6, 3), dtype=np.uint8)
+
+
 COLOURS[:, :3] = (250, 10, 20)
+
+
 COLOURS[:, 3:] = (0, 120, 240)
 
 
 def file_of(image, kind="PNG", **options):
-    """The bytes of an image file."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
 def read(raw, *, channels=3, size=None):
-    """As a table reads bytes."""
     half = (0.5,) * channels
     return decode_image(raw, Preprocessing(half, half, size), None)
 
 
 PNG = file_of(Image.fromarray(COLOURS))
+
+
 JPEG = file_of(Image.fromarray(COLOURS.repeat(8, 0).repeat(8, 1)), "JPEG")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
 def test_lossless_files_give_their_pixels(kind):
-    """Channels first, as torch wants them."""
     found = read(file_of(Image.fromarray(COLOURS), kind))
     assert found.dtype == np.uint8
     assert (found == COLOURS.transpose(2, 0, 1)).all()
 
 
 def test_a_mapping_of_bytes_and_path_is_read_by_its_bytes():
-    """The form in which datasets keeps images."""
     assert read({"bytes": PNG, "path": "/nowhere.png"}).shape == (3, 4, 6)
 
 
 def test_grey_becomes_three_equal_channels_and_colour_one():
-    """The model says how many it takes."""
     grey = np.arange(24, dtype=np.uint8).reshape(4, 6)
     assert (read(file_of(Image.fromarray(grey))) == grey).all()
     assert read(file_of(Image.fromarray(grey)), channels=1).shape == (1, 4, 6)
@@ -57,14 +61,12 @@ def test_grey_becomes_three_equal_channels_and_colour_one():
 
 
 def test_16_bits_keep_their_upper_half():
-    """PIL's own conversion may clip, and a bright image would be white."""
     deep = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)
     found = read(file_of(Image.fromarray(deep)), channels=1)
     assert found[0].tolist() == [[0, 0, 1, 128, 255]]
 
 
 def test_printers_colours_become_light():
-    """A CMYK photograph is the classic surprise in a folder of photographs."""
     cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
     red, green, blue = read(file_of(cyan, "JPEG")).reshape(3, -1).mean(1)
     assert red < 40
@@ -72,7 +74,6 @@ def test_printers_colours_become_light():
 
 
 def test_transparency_and_palettes_are_read():
-    """As logos come."""
     clear = Image.new("RGBA", (2, 2), (9, 8, 7, 0))
     assert read(file_of(clear))[:, 0, 0].tolist() == [9, 8, 7]
     few = Image.fromarray(COLOURS).quantize(2)
@@ -80,7 +81,6 @@ def test_transparency_and_palettes_are_read():
 
 
 def test_a_photograph_is_turned_upright():
-    """Phones write the turn beside the picture."""
     image = Image.fromarray(COLOURS)
     exif = image.getexif()
     exif[0x0112] = 6
@@ -89,7 +89,6 @@ def test_a_photograph_is_turned_upright():
 
 
 def test_of_a_moving_picture_the_first_counts():
-    """One record, one input."""
     frames = [Image.new("RGB", (4, 4), (value, 0, 0)) for value in (200, 10)]
     moving = file_of(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert read(moving)[0, 0, 0] > 190
@@ -97,14 +96,12 @@ def test_of_a_moving_picture_the_first_counts():
 
 @pytest.mark.parametrize("shape", [(12, 30), (30, 12), (4, 4), (7, 4)])
 def test_an_image_is_scaled_and_cut_to_the_middle(shape):
-    """As models are evaluated; never squeezed: a squeezed face is another face."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
     theirs = v2.Compose([v2.Resize(6), v2.CenterCrop(6)])(image)
     assert (read(file_of(image), channels=1, size=6)[0] == np.asarray(theirs)).all()
 
 
 def test_the_middle_of_a_wide_image_is_its_middle():
-    """White between two black thirds."""
     wide = np.zeros((10, 30), dtype=np.uint8)
     wide[:, 10:20] = 255
     found = read(file_of(Image.fromarray(wide)), channels=1, size=10)
@@ -112,13 +109,11 @@ def test_the_middle_of_a_wide_image_is_its_middle():
 
 
 def test_an_image_of_the_right_size_is_not_touched():
-    """Not even by a filter that should change nothing."""
     noise = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
     assert (read(file_of(Image.fromarray(noise)), channels=1, size=8)[0] == noise).all()
 
 
 def bomb():
-    """60,000 x 60,000 black pixels in a small file: unpacked, 3.6 gigabytes."""
     head = file_of(Image.new("L", (1, 1)))
     size = (60_000).to_bytes(4, "big")
     chunk = b"IHDR" + size + size + head[24:29]
@@ -157,7 +152,6 @@ def bomb():
     ],
 )
 def test_what_cannot_be_read_is_none_and_no_error(raw):
-    """One broken file in a million must not end the run; it is listed."""
     assert read(raw) is None
 
 
@@ -175,9 +169,78 @@ def test_what_cannot_be_read_is_none_and_no_error(raw):
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=6),
 )
 def test_no_damage_ends_in_an_error(whole, changes):
-    """Whatever a decoder raises on broken bytes; a large image made of them is allowed."""
     broken = bytearray(whole)
     for place, value in changes:
         broken[place % len(broken)] = value
     found = read(bytes(broken), size=4)
     assert found is None or found.shape == (3, 4, 4)
+
+
+def test_preprocessing_is_the_arithmetic_of_its_docstring():
+    preprocessing = Preprocessing((0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
+    pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).repeat(3, 1).view(3, 1, 3)
+    expected = torch.tensor([[-1, 1, -0.6], [-1, 3, -0.2], [0, 1, 0.2]]).view(3, 1, 3)
+    torch.testing.assert_close(preprocessing(pixels), expected)
+    assert preprocessing.low.flatten().tolist() == [-1, -1, 0]
+    assert preprocessing.high.flatten().tolist() == [1, 3, 1]
+    assert preprocessing.low.shape == (3, 1, 1)
+    assert pixels[0, 0, 1] == 255
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "size", "came"),
+    [
+        ((0.5,), (0.5, 0.5), 8, "mean (0.5,), std (0.5, 0.5)"),
+        ((0.5,) * 2, (0.5,) * 2, 8, "mean (0.5, 0.5)"),
+        ((0.5,), (0.0,), 8, "std (0.0,)"),
+        ((127.5,), (0.5,), 8, "mean (127.5,)"),
+        ((0.5,), (float("nan"),), 8, "std (nan,)"),
+        ((0.5,), (0.5,), 0, "0"),
+    ],
+)
+def test_preprocessing_that_would_spoil_every_input_is_refused(mean, std, size, came):
+    with pytest.raises(InputError) as caught:
+        Preprocessing(mean, std, size)
+    assert came in caught.value.came
+
+
+def photograph(folder):
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((130, 90), Image.Resampling.BICUBIC)
+    image.save(folder / "photo.png")
+    return folder / "photo.png"
+
+
+def inputs_of(path, preprocessing):
+    pixels = decode_image(path.name, preprocessing, path.parent)
+    return preprocessing(torch.from_numpy(pixels))
+
+
+@pytest.mark.parametrize("crop", ["center", "squash"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_images_are_what_timm_makes_of_them(tmp_path, crop, interpolation):
+    timm_data = pytest.importorskip("timm.data", reason="NOT RUN: it needs timm")
+    said = {"input_size": (3, 64, 64), "crop_pct": 0.8, "crop_mode": crop}
+    said |= {"interpolation": interpolation, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
+    ours = Preprocessing(**timm_preprocessing(said))
+    theirs = timm_data.create_transform(**{**said, "is_training": False})
+    path = photograph(tmp_path)
+    torch.testing.assert_close(inputs_of(path, ours), theirs(Image.open(path)), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ViTImageProcessor", "ConvNextImageProcessor"])
+def test_images_are_nearly_what_transformers_makes_of_them(tmp_path, kind):
+    transformers = pytest.importorskip("transformers", reason="NOT RUN: it needs transformers")
+    size = {"height": 64, "width": 64} if kind.startswith("ViT") else {"shortest_edge": 64}
+    processor = getattr(transformers, kind)(size=size)
+    processor.save_pretrained(tmp_path)
+    ours = Preprocessing(**{
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in transformers_preprocessing(tmp_path).items()
+    })  # fmt: skip
+    path = photograph(tmp_path)
+    theirs = processor(Image.open(path), return_tensors="pt")["pixel_values"][0]
+    apart = (inputs_of(path, ours) - theirs).abs() * torch.tensor(ours.std).view(-1, 1, 1) * 255
+    assert float(apart.max()) < 2.5
+    assert float(apart.mean()) < 0.6

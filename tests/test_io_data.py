@@ -1,0 +1,445 @@
+"""Columns, ids, and whatever a Python user holds become the same records."""
+
+from decimal import Decimal
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+from efface.errors import InputError
+from efface.io.data import as_records, content_digests, load_data, read_ids
+from efface.io.features import FeatureSpec
+from efface.io.images import Preprocessing
+from efface.task import task_of
+from efface.types import Records
+from tests.io_helpers import error_of
+
+GREY = Preprocessing((0.5,), (0.25,), 8)
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+IMAGES = [Image.fromarray(image.astype(np.uint8)) for image in load_digits().images[:30]]
+TARGETS = load_digits().target[:30].tolist()
+NUMBERS, CLASSES = datasets.Value("int64"), datasets.ClassLabel(names=NAMES)
+
+X, Y = torch.arange(40.0).view(10, 1, 2, 2), torch.arange(10) % 3
+VALUES = X.flatten(1)
+LETTERS = tuple("abcdefghij")
+PLAIN, NAMED = Records(X, Y), Records(X, Y, LETTERS)
+PAIRS = TensorDataset(X, Y)
+TABLE = datasets.Dataset.from_dict({"x": [1.0, 2.0], "label": [0, 1]})
+
+
+def columns(**more):
+    ids = [f"d{row:02d}" for row in range(30)]
+    table = {"image": IMAGES, "label": TARGETS, "id": ids, **more}
+    return {name: value for name, value in table.items() if value is not None}
+
+
+def made(table, **kinds):
+    known = {"image": datasets.Image(), "label": CLASSES, **kinds}
+    kinds = {name: known.get(name, datasets.Value("string")) for name in table}
+    return datasets.Dataset.from_dict(table, features=datasets.Features(kinds))
+
+
+def two_labels():
+    table = columns(label=None, fine=TARGETS, coarse=[t // 5 for t in TARGETS])
+    return made(table, fine=CLASSES, coarse=datasets.ClassLabel(names=["low", "high"]))
+
+
+def test_of_two_label_columns_the_one_that_fits_the_model_is_taken():
+    assert load_data(two_labels(), num_classes=2).columns.label == ("coarse",)
+    assert load_data(two_labels(), classes=NAMES).columns.label == ("fine",)
+    assert load_data(two_labels(), label_column="coarse").classes == ("low", "high")
+
+
+@pytest.mark.parametrize("model", [{}, {"num_classes": 7}])
+def test_two_label_columns_are_not_guessed_between(model):
+    assert error_of(load_data, two_labels(), **model) == (
+        "Wanted one column of the table that holds the label. "
+        "Got fine, coarse, any of which could be meant. Name it with --label-column."
+    )
+
+
+@pytest.mark.parametrize("flag", ["id_column", "image_column", "label_column"])
+def test_an_absent_column_is_refused_with_the_most_similar(flag):
+    assert error_of(load_data, made(columns()), **{flag: "labl"}) == (
+        "Wanted a column of the table: image, label, id. Got 'labl'. Did you mean 'label'?"
+    )
+
+
+def test_a_table_without_images_lists_its_columns():
+    table = load_data(made({"id": ["a"], "label": [3]}))
+    assert error_of(table.records, None, GREY) == (
+        "Wanted one column of the table that holds the image. Got the columns id, label. "
+        "Name it with --image-column. For a tabular model say which columns go in: "
+        "--feature-spec FILE.json."
+    )
+
+
+def test_two_images_are_not_guessed_between():
+    table = made({"image": IMAGES, "mask": IMAGES, "label": TARGETS}, mask=datasets.Image())
+    message = error_of(load_data(table).records, None, GREY)
+    assert "image, mask, any of which could be meant" in message
+    assert len(load_data(table, image_column="mask").records([1], GREY)) == 1
+
+
+def test_labels_are_numbered_as_the_model_numbers_its_classes():
+    table = load_data(made(columns()), classes=NAMES[::-1])
+    assert table.records(None, GREY).y.tolist() == [9 - label for label in TARGETS]
+    assert table.classes == NAMES[::-1]
+    words = made(columns(label=[NAMES[t] for t in TARGETS]), label=datasets.Value("string"))
+    assert load_data(words, classes=NAMES).records(None, GREY).y.tolist() == TARGETS
+
+
+def test_class_names_that_the_model_does_not_know_are_refused():
+    assert error_of(load_data, made(columns()), classes=[*NAMES[:9], "ten"]) == (
+        "Wanted class names that the model knows: zero, one, two, three, four, five, six, seven, "
+        "eight, ten. Got nine. Rename the classes of the data, or choose another --label-column."
+    )
+
+
+def test_an_unlabelled_record_is_refused_when_it_is_requested():
+    table = load_data(made(columns(label=[None, -1, *TARGETS[2:]])))
+    assert len(table.records([2, 3], GREY)) == 2
+    assert error_of(table.records, [1, 0], GREY) == (
+        "Wanted a label for each record in 'label'. Got none for d01, d00. "
+        "Omit these records, or give them labels."
+    )
+
+
+def test_a_class_is_found_by_name_and_where_none_has_one_by_number():
+    table = load_data(made(columns()))
+    rows = [row for row, label in enumerate(TARGETS) if label == 3]
+    assert table.rows_of_class("three") == rows
+    assert "'thre'. Did you mean 'three'?" in error_of(table.rows_of_class, "thre")
+    plain = load_data(made(columns(), label=NUMBERS), num_classes=10)
+    assert (plain.classes, plain.num_classes, plain.rows_of_class("3")) == (None, 10, rows)
+
+
+def test_rows_that_are_nearly_a_whole_class_are_noticed():
+    table = load_data(made(columns(label=[0] * 20 + [1] * 5 + [2] * 5)))
+    assert table.nearly_whole_classes(range(19)) == ("zero",)
+    assert table.nearly_whole_classes(range(18)) == ()
+    assert table.nearly_whole_classes(range(20, 30)) == ()
+
+
+def test_repeated_and_empty_ids_are_refused():
+    ids = ["a", "b", "a", *(str(row) for row in range(27))]
+    assert error_of(load_data, made(columns(id=ids))) == (
+        "Wanted unique ids in 'id'. Got more than once: a. "
+        "Make them unique, or name another column with --id-column."
+    )
+    assert "none in row 1" in error_of(load_data, made(columns(id=["a", None, *ids[3:], "b"])))
+
+
+@pytest.mark.parametrize("name", ["sample_id", "image-id", "User ID", "PassengerId", "uuid", "KEY"])
+def test_row_numbers_are_no_ids_where_a_column_could_hold_them(name):
+    table = made(columns(id=None, **{name: list(range(29, -1, -1))}), **{name: NUMBERS})
+    assert error_of(load_data(table).rows_of, ["3"]) == (
+        "Wanted a column of ids, or a table without one, whose ids are row numbers. "
+        f"Got the column {name!r}, which is not named. "
+        "Name it with --id-column, or call the column that holds the ids 'id'."
+    )
+    assert load_data(table).rows_of([]) == []
+    named = load_data(table, id_column=name)
+    assert (named.rows_of(["3"]), named.ids_are_row_numbers) == ([26], False)
+
+
+@pytest.mark.parametrize("name", ["paid", "valid", "monkey", "identity", "id_of_batch"])
+def test_row_numbers_are_ids_where_no_column_could_hold_them(name):
+    table = load_data(made(columns(id=None, **{name: ["x"] * 30})))
+    assert (table.rows_of(["3"]), table.ids_are_row_numbers) == ([3], True)
+    labels = made({"class_id": TARGETS}, class_id=NUMBERS)
+    assert load_data(labels, label_column="class_id").rows_of(["3"]) == [3]
+
+
+class Items(Dataset):
+    def __init__(self, item, rows=10):
+        self.item, self.rows = item, rows
+
+    def __len__(self):
+        return self.rows
+
+    def __getitem__(self, row):
+        return self.item(row)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("ids.txt", "a\n b,1 \r\n\nc", ("a", "b,1", "c")),
+        ("ids.csv", "id\na\nb\n", ("a", "b")),
+        ("ids.csv", "label,id\n3,a\n\n4,b\n", ("a", "b")),
+        ("ids.csv", "a,3\nb,4\n", ("a", "b")),
+        ("ids.csv", '\ufeffid,keyed_hash\n"a, b",00\n', ("a, b",)),
+        ("ids.csv", "record_id\na\n", ("a",)),
+        ("ids.csv", "a;1\nb;2\n", ("a;1", "b;2")),
+    ],
+)
+def test_ids_are_read_from_text_and_from_csv(tmp_path, name, text, expected):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert read_ids(tmp_path / name) == expected
+
+
+def test_a_column_of_ids_can_be_named(tmp_path):
+    (tmp_path / "ids.csv").write_text("id,key\n1,a\n2,b\n")
+    assert read_ids(tmp_path / "ids.csv", "key") == ("a", "b")
+
+
+@pytest.mark.parametrize("head", ["name;id", "id;name", "id\tname", "name|record_id"])
+def test_a_csv_of_ids_with_another_separator_is_refused(tmp_path, head):
+    (tmp_path / "ids.csv").write_text(f"{head}\n3;a\n")
+    assert error_of(read_ids, tmp_path / "ids.csv") == (
+        f"Wanted ids in a CSV with a column of ids. Got {head!r}. "
+        "Write it separated by commas, UTF-8."
+    )
+
+
+@pytest.mark.parametrize("name", ["ids.txt", "ids.csv"])
+def test_a_file_without_ids_is_refused(tmp_path, name):
+    path = tmp_path / name
+    wanted, remedy = (
+        f"Wanted a text file or CSV of ids at {path}. Got ",
+        ". Write one id a line, UTF-8.",
+    )
+    assert error_of(read_ids, path) == f"{wanted}FileNotFoundError{remedy}"
+    path.write_bytes("a\nb\n".encode("utf-16"))
+    assert error_of(read_ids, path) == f"{wanted}UnicodeDecodeError{remedy}"
+    for content in (b"\n \n", b""):
+        path.write_bytes(content)
+        assert error_of(read_ids, path).startswith(f"Wanted at least one id in {path}. Got none.")
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("id", ["2021.10", "2021.20", "2021.31"]),
+        ("record_id", ["1e5", "2e7", "31"]),
+        ("id", ["1.10", "1.1", "1.2"]),
+        ("file_name", ["1.", "+1", ".5"]),
+        ("key", ["1.0", "2.0", "3.00"]),
+        ("id", ["007", "12", "3"]),
+    ],
+)
+def test_ids_of_a_csv_stay_as_they_are_written(tmp_path, name, ids):
+    rows = "".join(f"{identity},{row},{row % 2}\n" for row, identity in enumerate(ids))
+    (tmp_path / "t.csv").write_text(f"{name},a,label\n{rows}")
+    table = load_data(tmp_path / "t.csv", id_column=name if name == "key" else None)
+    assert table.ids == tuple(ids)
+    (tmp_path / "ids.csv").write_text("\n".join([name, *ids[:2]]))
+    assert table.rows_of(read_ids(tmp_path / "ids.csv", table.columns.id)) == [0, 1]
+    assert table.rows_where(f"{name}={ids[1]}") == [1]
+
+
+def test_integers_of_a_csv_are_ids_that_can_be_compared(tmp_path):
+    (tmp_path / "t.csv").write_text("id,label\n9,0\n100,1\n20,1\n")
+    table = load_data(tmp_path / "t.csv")
+    assert table.ids == ("9", "100", "20")
+    assert table.rows_where("id>=20") == [1, 2]  # as text 9 would come after 100
+
+
+@pytest.mark.parametrize(
+    ("cells", "ids"),
+    [
+        ([b"a", "bär".encode()], ("a", "bär")),
+        ([100, 101], ("100", "101")),
+        ([1.0, 12.0], ("1", "12")),
+        ([1.0, 2.5], ("1", "2.5")),
+        ([Decimal("1.10"), Decimal("1.20")], ("1.10", "1.20")),
+    ],
+)
+def test_ids_of_any_type_are_what_people_write(tmp_path, cells, ids):
+    pq.write_table(pa.table({"id": cells, "label": [0, 1]}), tmp_path / "t.parquet")
+    assert load_data(tmp_path / "t.parquet").ids == ids
+    assert as_records(Items(lambda row: (torch.zeros(1), 0, cells[row]), 2)).ids == ids
+
+
+def test_an_id_of_bytes_that_are_no_text_is_refused(tmp_path):
+    pq.write_table(pa.table({"id": [b"a", b"\xff\x00"], "label": [0, 1]}), tmp_path / "t.parquet")
+    assert error_of(load_data, tmp_path / "t.parquet") == (
+        "Wanted ids as text or integers. Got bytes that are not text: ff00. "
+        "Write them as text, such as identity.hex()."
+    )
+    pq.write_table(pa.table({"id": [1.0, float("nan")], "label": [0, 1]}), tmp_path / "t.parquet")
+    assert "none in row 1" in error_of(load_data, tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_paths_of_images_are_ids_in_either_text_of_arrow(tmp_path, kind):
+    cells = {"image": pa.array(["b.png", "a.png"], kind), "label": [0, 1]}
+    pq.write_table(pa.table(cells), tmp_path / "t.parquet")
+    assert load_data(tmp_path / "t.parquet").ids == ("b.png", "a.png")
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(PAIRS)
+
+
+def pair(row):
+    return X[row], Y[row]
+
+
+def named(row):
+    return X[row], int(Y[row]), LETTERS[row]
+
+
+def mapping(row):
+    return {"pixel_values": X[row], "labels": Y[row], "id": LETTERS[row]}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        *((given, PLAIN) for given in (PLAIN, (X, Y), [X, Y], (X, Y.int()), PAIRS, Items(pair))),
+        *((given, NAMED) for given in ((X, Y, LETTERS), (X, Y, list(LETTERS)))),
+        (Items(named), NAMED),
+        (Items(mapping), NAMED),
+        (Items(lambda row: (X[row].numpy(), Y[row].item())), PLAIN),
+        (Items(lambda row: {"x": X[row], "y": Y[row]}), PLAIN),
+        (Items(lambda row: {"image": X[row], "label": Y[row]}), PLAIN),
+        (DataLoader(PAIRS, batch_size=3), PLAIN),
+        (DataLoader(PAIRS, batch_size=None), PLAIN),
+        (DataLoader(PAIRS, batch_size=5, drop_last=True), PLAIN),
+        (DataLoader(Items(named), batch_size=4), NAMED),
+        (DataLoader(Items(mapping), batch_size=4), NAMED),
+    ],
+)
+def test_every_form_gives_the_same_records(given, expected):
+    records = as_records(given)
+    assert records.x.equal(expected.x)
+    assert records.y.equal(expected.y)
+    assert (records.y.dtype, records.ids) == (torch.int64, expected.ids)
+
+
+@pytest.mark.parametrize(
+    ("y", "kept", "kind"),
+    [
+        (VALUES[:, 0] / 7, VALUES[:, 0] / 7, "regression"),
+        (VALUES[:, :3].double(), VALUES[:, :3], "regression"),
+        (VALUES[:, :1].half(), VALUES[:, :1], "regression"),
+        (torch.eye(10, dtype=torch.int32), torch.eye(10, dtype=torch.int64), "multilabel"),
+        (torch.eye(10) > 0, torch.eye(10, dtype=torch.int64), "multilabel"),
+        (Y > 1, (Y > 1).long(), "multiclass"),
+    ],
+)
+def test_values_and_multilabel_come_in_every_form(y, kept, kind):
+    data = TensorDataset(X, y)
+    for given in ((X, y), data, Items(lambda row: (X[row], y[row])), DataLoader(data, 3)):
+        records = as_records(given)
+        assert (records.y.dtype, task_of(records).name) == (kept.dtype, kind)
+        assert records.y.equal(kept)
+
+
+def test_zeros_and_ones_as_floats_are_ambiguous():
+    assert error_of(as_records, (X, torch.eye(10))) == (
+        "Wanted labels y as integers, or values. Got 0 and 1 as floats: ambiguous. "
+        "Give y.long() for multilabel or one sigmoid unit, y.argmax(1) for one-hot "
+        "rows of classes, or Records(x, y) for values."
+    )
+
+
+def test_a_shuffled_loader_gives_each_record_its_number_in_the_data_set(random_state_kept):
+    with random_state_kept():
+        records = as_records(DataLoader(PAIRS, batch_size=3, shuffle=True))
+    assert sorted(records.ids, key=int) == [str(row) for row in range(10)]
+    assert records.x.equal(X[[int(identity) for identity in records.ids]])
+
+
+def test_a_sampler_chooses_the_records():
+    assert as_records(DataLoader(PAIRS, batch_size=2, sampler=[7, 2, 4])).ids == ("7", "2", "4")
+    assert as_records(Subset(PAIRS, [7, 2, 4])).x.equal(X[[7, 2, 4]])
+
+
+def test_a_loader_that_drops_records_is_refused():
+    assert error_of(as_records, DataLoader(PAIRS, batch_size=3, drop_last=True)) == (
+        "Wanted a loader of all its records. Got drop_last=True. Make it with drop_last=False."
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (Stream(), "Stream"),
+        (DataLoader(Stream(), batch_size=4), "Stream"),
+        (TABLE.to_iterable_dataset(), "IterableDataset"),
+        (TABLE.to_iterable_dataset().with_format("torch"), "IterableDataset"),
+    ],
+)
+def test_a_stream_is_refused_and_the_remedy_works(tmp_path, given, name):
+    assert error_of(as_records, given) == (
+        f"Wanted records with random access. Got a stream, {name}. Cache it: "
+        "load_dataset without streaming, datasets.Dataset.from_generator, or tensors (x, y, ids)."
+    )
+    if name == "IterableDataset":
+        cached = datasets.Dataset.from_generator(lambda: iter(given), cache_dir=str(tmp_path))
+        assert as_records(cached, FeatureSpec({"x": {}})).x.tolist() == [[1.0], [2.0]]
+
+
+@pytest.mark.parametrize("kind", [datasets.DatasetDict, datasets.IterableDatasetDict])
+def test_of_several_splits_one_must_be_chosen(kind):
+    assert error_of(as_records, kind({"train": TABLE, "test": TABLE})) == (
+        f"Wanted one split. Got a {kind.__name__} of train, test. "
+        "Give one of them, such as data['train']."
+    )
+
+
+def test_a_table_in_memory_needs_its_preprocessing():
+    images = [Image.fromarray(np.full((2, 2), value, dtype=np.uint8)) for value in (0, 255)]
+    table = made({"image": images, "label": [1, 0], "id": ["a", "b"]})
+    records = as_records(table.select([1, 0]).with_format("torch"), Preprocessing((0.5,), (0.5,)))
+    assert records.ids == ("b", "a")
+    assert (records.x[:, 0, 0, 0].tolist(), records.high.flatten().tolist()) == ([1, -1], [1])
+    assert error_of(as_records, table) == (
+        "Wanted the preprocessing that turns images or rows into inputs. Got none. "
+        "Give preprocessing=Preprocessing(mean, std, size) or FeatureSpec(columns)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "came"),
+    [
+        (7, "records", "int"),
+        ("train.parquet", "records", "str"),
+        ((X.to(torch.uint8), Y), "inputs x as the model takes them", "torch.uint8 of shape"),
+        ((X, (Y > 1).float()), "labels y as integers, or values", "0 and 1 as floats"),
+        ((X, Y[:, None]), "multilabel y, each 0 or 1", "2"),
+        ((X, X), "labels y: class ids (n,)", "torch.float32 of shape (10, 1, 2, 2)"),
+        ((X, Y.to(torch.complex64)), "labels y: class ids (n,)", "torch.complex64 of shape (10,)"),
+        (Items(lambda row: (X[row], Y[: 1 + row])), "as many labels in each record", "labels of"),
+        ((X, Y[:9]), "as many labels and ids as inputs", "10 inputs, 9 labels, 0 ids"),
+        ((X, Y, LETTERS[:9]), "as many labels and ids as inputs", "10 inputs, 10 labels, 9 ids"),
+        ((X, Y, ["a"] * 10), "unique ids", "some that repeat"),
+        ((X,), "items (x, y) or (x, y, id)", "tuple"),
+        (Items(lambda row: X[row]), "items (x, y) or (x, y, id)", "Tensor"),
+        (Items(lambda row: {"a": row}), "one of pixel_values, x, image, img", "the keys a"),
+        (Items(lambda row: (X[row, :, :, : 1 + row % 2], 0)), "inputs of one shape", "(1, 2, "),
+        (Items(lambda _: (Image.new("L", (2, 2)), 0)), "inputs and labels as tensors", "Image"),
+        (Items(pair, rows=0), "at least one record", "none"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "given",
+)
+def test_what_does_not_fit_is_refused_in_words(given, wanted, came):
+    with pytest.raises(InputError) as caught:
+        as_records(given)
+    assert caught.value.wanted.startswith(wanted)
+    assert came in caught.value.came
+
+
+def test_equal_inputs_have_equal_digests_and_others_do_not():
+    zeros = torch.zeros(4, dtype=torch.int64)
+    x = torch.stack([X[0], X[1], X[0], -X[0] - 0.0])
+    one, two, again, minus = content_digests(Records(x, zeros))
+    assert one == again
+    assert len({one, two, minus}) == 3
+    assert set(content_digests(Records(x.double(), zeros))).isdisjoint({one, two})
+    assert content_digests(PLAIN.take([])) == ()
+    # the layout in memory is not another image
+    x = torch.rand(4, 3, 4, 4)
+    lying = x.contiguous(memory_format=torch.channels_last)
+    assert content_digests(Records(x, zeros)) == content_digests(Records(lying, zeros))
