@@ -20,6 +20,9 @@ SIDE = 32
 TIMM = "resnet10t"
 
 
+IMAGES = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "size": SIDE}
+
+
 @dataclass(frozen=True)
 class Case:
     """How one container is made, named to efface, and read again; what must not come along."""
@@ -29,18 +32,15 @@ class Case:
     reload: Callable[[Path], nn.Module]
     architecture: str | None = None
     bytes_equal: bool = True
-    left_out: frozenset[str] = frozenset()
-    kept: frozenset[str] = frozenset()
-    options: dict = field(default_factory=lambda: {"mean": (0.5,) * 3, "std": (0.5,) * 3,
-                                                   "size": SIDE})  # fmt: skip
+    omitted: frozenset[str] = frozenset()
+    extras: frozenset[str] = frozenset()
+    options: dict = field(default_factory=lambda: IMAGES)
 
 
 def small() -> nn.Module:
     """A small net of torchvision's kind of names."""
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Linear(8, 5),
-    )  # fmt: skip
+    convolution = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    return nn.Sequential(*convolution, nn.Flatten(), nn.Linear(8, 5))
 
 
 class Tied(nn.Module):
@@ -140,10 +140,9 @@ def of_lightning(folder: Path) -> Path:
 def _trainer(folder: Path):
     import lightning
 
-    return lightning.Trainer(
-        max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
-    )  # fmt: skip
+    names = ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "logger")
+    silent = dict.fromkeys(names, False)
+    return lightning.Trainer(max_steps=1, accelerator="cpu", default_root_dir=folder, **silent)
 
 
 def _lightning_module():
@@ -245,14 +244,12 @@ def _transformers_net(kind: str) -> nn.Module:
 
     labels = {"num_labels": 5, "id2label": dict(enumerate("abcde"))}
     if kind == "vit":
-        config = transformers.ViTConfig(
-            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-            image_size=SIDE, patch_size=8, **labels,
-        )  # fmt: skip
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "image_size": SIDE, "patch_size": 8}
+        depth = {"num_hidden_layers": 2, "num_attention_heads": 2}
+        config = transformers.ViTConfig(**sizes, **depth, **labels)
         return transformers.ViTForImageClassification(config)
-    config = transformers.ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **labels
-    )
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+    config = transformers.ResNetConfig(**sizes, layer_type="basic", **labels)
     return transformers.ResNetForImageClassification(config)
 
 
@@ -263,37 +260,40 @@ def transformers_net(path: Path) -> nn.Module:
     return transformers.AutoModelForImageClassification.from_pretrained(path).float().eval()
 
 
-NONE: dict = {}
-LEAVINGS = frozenset({"optimizer.pt", "trainer_state.json"})
+FOLDER: dict = {"options": {}, "omitted": frozenset({"optimizer.pt", "trainer_state.json"})}
+TRAINED: dict = {"bytes_equal": False, "omitted": frozenset({"optimizer"})}
+LIGHTNING: dict = {
+    "bytes_equal": False,
+    "omitted": frozenset({"optimizer_states", "lr_schedulers", "ema_net.0.weight"}),
+    "extras": frozenset({"class_weights"}),
+}
 SHUFFLE = "torchvision.models:shufflenet_v2_x0_5"
-SMALL = "containers:small"
+SMALL, TIED = "tests.containers:small", "tests.containers:Tied"
+NESTED = small_from("model_state_dict", "module.")
+
+
+def _torchvision(name: str, dtype: torch.dtype, suffix: str) -> Case:
+    return Case(f"torchvision, {name}", tensors(dtype, suffix), torchvision_net, SHUFFLE)
+
+
+def _transformers(name: str, make: Callable[[Path], Path]) -> Case:
+    return Case(f"transformers {name}", make, transformers_net, **FOLDER)
+
 
 CASES = (
-    Case("torchvision, safetensors float32", tensors(torch.float32, ".safetensors"),
-         torchvision_net, SHUFFLE),
-    Case("torchvision, safetensors bfloat16", tensors(torch.bfloat16, ".safetensors"),
-         torchvision_net, SHUFFLE),
-    Case("torchvision, safetensors float16", tensors(torch.float16, ".safetensors"),
-         torchvision_net, SHUFFLE),
-    Case("torchvision, .pth of torch.save", tensors(torch.float32, ".pth"), torchvision_net,
-         SHUFFLE),
+    _torchvision("safetensors float32", torch.float32, ".safetensors"),
+    _torchvision("safetensors bfloat16", torch.bfloat16, ".safetensors"),
+    _torchvision("safetensors float16", torch.float16, ".safetensors"),
+    _torchvision(".pth of torch.save", torch.float32, ".pth"),
     Case("plain torch, .pth before zip", legacy, small_from(None, ""), SMALL, bytes_equal=False),
-    Case("plain torch, training checkpoint under module.", trained,
-         small_from("model_state_dict", "module."), SMALL, bytes_equal=False,
-         left_out=frozenset({"optimizer"})),
+    Case("plain torch, training checkpoint under module.", trained, NESTED, SMALL, **TRAINED),
     Case("plain torch, torch.compile", compiled, small_from(None, "_orig_mod."), SMALL),
-    Case("plain torch, tied weights", tied, tied_net, "containers:Tied"),
-    Case("Lightning .ckpt with an average", of_lightning, lightning_net, SMALL, bytes_equal=False,
-         left_out=frozenset({"optimizer_states", "lr_schedulers", "ema_net.0.weight"}),
-         kept=frozenset({"class_weights"})),
-    Case("timm, weights file", timm_file, timm_file_net, f"timm:{TIMM}", options=NONE),
-    Case("timm, hub folder", timm_folder, timm_net, options=NONE),
-    Case("transformers ViT, safetensors", transformers_folder("vit"), transformers_net,
-         options=NONE, left_out=LEAVINGS),
-    Case("transformers ViT, sharded", transformers_folder("vit", max_shard_size="40KB"),
-         transformers_net, options=NONE, left_out=LEAVINGS),
-    Case("transformers ViT, pytorch_model.bin", transformers_bin, transformers_net, options=NONE,
-         left_out=LEAVINGS),
-    Case("transformers ResNet, safetensors", transformers_folder("resnet"), transformers_net,
-         options=NONE, left_out=LEAVINGS),
-)  # fmt: skip
+    Case("plain torch, tied weights", tied, tied_net, TIED),
+    Case("Lightning .ckpt with an average", of_lightning, lightning_net, SMALL, **LIGHTNING),
+    Case("timm, weights file", timm_file, timm_file_net, f"timm:{TIMM}", options={}),
+    Case("timm, hub folder", timm_folder, timm_net, options={}),
+    _transformers("ViT, safetensors", transformers_folder("vit")),
+    _transformers("ViT, sharded", transformers_folder("vit", max_shard_size="40KB")),
+    _transformers("ViT, pytorch_model.bin", transformers_bin),
+    _transformers("ResNet, safetensors", transformers_folder("resnet")),
+)

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from efface.errors import InputError, OutputError
+from efface.errors import OutputError
 from efface.io import atomic
 from efface.io.atomic import atomic_folder, atomic_write, claim
-
-FULL = OSError(28, "No space left on device")
+from tests.io_helpers import error_of
 
 
 def names(folder):
@@ -28,18 +27,19 @@ def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path, content):
     assert names(tmp_path) == ["f"]
 
 
-@pytest.mark.parametrize("call", ["write_bytes", "replace"])
-def test_a_full_disk_at_any_call_leaves_the_old_file(tmp_path, monkeypatch, call):
+@pytest.mark.parametrize(
+    ("owner", "call"), [(Path, "write_bytes"), (Path, "replace"), (atomic.os, "fsync")]
+)
+def test_a_full_disk_at_any_call_leaves_the_old_file(tmp_path, monkeypatch, owner, call):
     (tmp_path / "f").write_bytes(b"old")
 
     def fail(*_):
-        raise FULL
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, call, fail)
-    with pytest.raises(OutputError) as caught:
-        atomic_write(tmp_path / "f", b"new")
+    monkeypatch.setattr(owner, call, fail)
+    message = error_of(atomic_write, tmp_path / "f", b"new", kind=OutputError)
     monkeypatch.undo()
-    assert str(caught.value) == (
+    assert message == (
         f"Wanted to write {tmp_path / 'f'}. Got OSError: No space left on device. "
         "The previous content is untouched. Check free space and permissions."
     )
@@ -47,22 +47,9 @@ def test_a_full_disk_at_any_call_leaves_the_old_file(tmp_path, monkeypatch, call
     assert names(tmp_path) == ["f"]
 
 
-def test_a_disk_that_fails_to_sync_leaves_the_old_file(tmp_path, monkeypatch):
-    (tmp_path / "f").write_bytes(b"old")
-
-    def fail(_):
-        raise FULL
-
-    monkeypatch.setattr(atomic.os, "fsync", fail)
-    with pytest.raises(OutputError, match="No space left"):
-        atomic_write(tmp_path / "f", b"new")
-    assert (tmp_path / "f").read_bytes() == b"old"
-    assert names(tmp_path) == ["f"]
-
-
-def test_a_folder_that_is_not_there_is_an_output_error(tmp_path):
-    with pytest.raises(OutputError, match="FileNotFoundError: No such file or directory"):
-        atomic_write(tmp_path / "absent" / "f", b"new")
+def test_an_absent_folder_is_an_output_error(tmp_path):
+    message = error_of(atomic_write, tmp_path / "absent" / "f", b"new", kind=OutputError)
+    assert "FileNotFoundError: No such file or directory" in message
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path):
@@ -84,9 +71,8 @@ for attempt in range(40):
 """
     path = tmp_path / "f"
     path.write_bytes(b"\0" * 3_000_000)
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -109,26 +95,22 @@ def test_an_empty_folder_may_be_filled(tmp_path):
     assert names(tmp_path / "out") == ["x"]
 
 
-def test_a_folder_that_holds_something_is_refused_before_anything_is_done(tmp_path):
+def enter(context, path):
+    """Enter the context, whose block must not run."""
+    with context(path):
+        pytest.fail("the block must not run")
+
+
+def test_a_folder_that_is_not_empty_is_refused_before_anything_is_done(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "x").write_text("mine")
-    with pytest.raises(InputError) as caught, atomic_folder(tmp_path / "out"):
-        pytest.fail("the block must not run")
-    assert str(caught.value) == (
-        "Wanted a new or empty folder. "
-        f"Got {tmp_path / 'out'}, which is not empty. "
+    assert error_of(enter, atomic_folder, tmp_path / "out") == (
+        f"Wanted a new or empty folder. Got {tmp_path / 'out'}, which is not empty. "
         "Nothing is overwritten: give another --out, or remove that folder."
     )
     assert (tmp_path / "out" / "x").read_text() == "mine"
-
-
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
-    (tmp_path / "out").write_text("mine")
-    with (
-        pytest.raises(InputError, match="which is a file or a link"),
-        atomic_folder(tmp_path / "out"),
-    ):
-        pytest.fail("the block must not run")
+    message = error_of(enter, atomic_folder, tmp_path / "out" / "x")
+    assert "which is a file or a link" in message
 
 
 @pytest.mark.parametrize(
@@ -139,9 +121,7 @@ def test_the_working_directory_and_those_above_it_are_refused(tmp_path, monkeypa
     here = tmp_path / "above/here"
     here.mkdir(parents=True)
     monkeypatch.chdir(here)
-    with pytest.raises(InputError) as caught, claim(Path(out.format(here=here))):
-        pytest.fail("the block must not run")
-    assert str(caught.value) == (
+    assert error_of(enter, claim, Path(out.format(here=here))) == (
         "Wanted a folder that can be replaced. "
         f"Got {out.format(here=here)}, which contains the working directory. "
         f"Give a new folder inside it: --out {shown.format(here=here)}."
@@ -166,19 +146,16 @@ def test_an_error_of_our_own_passes_through_as_it_is(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="NOT RUN: root may write anywhere")
-def test_a_folder_that_may_not_be_written_to_is_an_output_error(tmp_path):
+def test_a_folder_without_write_permission_is_an_output_error(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(OutputError, match="Permission denied"), atomic_folder(tmp_path / "out"):
-        pytest.fail("the block must not run")
+    message = error_of(enter, atomic_folder, tmp_path / "out", kind=OutputError)
+    assert "Permission denied" in message
 
 
 def test_a_parent_that_is_a_file_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(OutputError, match="Not a directory"),
-        atomic_folder(tmp_path / "file" / "out"),
-    ):
-        pytest.fail("the block must not run")
+    message = error_of(enter, atomic_folder, tmp_path / "file" / "out", kind=OutputError)
+    assert "Not a directory" in message
 
 
 def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path):
@@ -189,9 +166,7 @@ def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path):
     out = tmp_path / "out"
     other = subprocess.Popen([sys.executable, "-c", code, out], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "held\n"
-    with pytest.raises(InputError) as caught, claim(out):
-        pytest.fail("the block must not run")
-    assert str(caught.value) == (
+    assert error_of(enter, claim, out) == (
         f"Wanted {out} to be free. Got another run that is writing it. "
         "Wait until that run has ended, or give another --out."
     )

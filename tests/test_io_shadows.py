@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from efface.errors import InputError, UnknownRecords, UnsafeFile
+from efface.errors import UnknownRecords, UnsafeFile
 from efface.io.shadows import read_shadows
 from efface.report import collect
 from efface.types import Split
@@ -49,35 +49,35 @@ def test_what_a_cell_leaves_is_read_with_its_ids_beside_it(tmp_path):
     assert read_shadows(tmp_path).log_odds.tolist() == [[0, 1, 2]] * 2
 
 
+FORM = "Wanted arrays ids, member and log_odds of one length in two.npz. Got "
+TYPES = "Wanted texts, booleans and floats in two.npz. Got "
+
+
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
-        ({"ids": None},
-         f"Wanted arrays ids, member and log_odds of one length in two.npz. Got no ids. {REMEDY}"),
-        ({"member": np.array([True])},
-         ("Wanted arrays ids, member and log_odds of one length in two.npz. "
-          f"Got lengths (3,), (1,), (3,). {REMEDY}")),
-        ({"ids": np.arange(3)},
-         ("Wanted texts, booleans and floats in two.npz. "
-          f"Got int64, bool and float64. {REMEDY}")),
-        ({"member": np.array([1, 0, 1])},
-         ("Wanted texts, booleans and floats in two.npz. "
-          f"Got <U1, int64 and float64. {REMEDY}")),
-        ({"log_odds": np.array([0, np.nan, np.inf])},
-         ("Wanted finite log_odds in two.npz. Got 2 of 3 that are not. "
-          "Check that shadow model, or omit it.")),
-        ({"ids": np.array(["a", "b", "b"])},
-         f"Wanted unique ids in two.npz. Got some twice. {REMEDY}"),
-        ({"ids": np.array(["a", "b", "d"])},
-         ("Wanted shadow outputs for the same records. "
-          "Got two.npz, which differs in 2: c, d. "
-          "Save the arrays of all shadow models for all records of --data.")),
+        ({"ids": None}, f"{FORM}no ids. {REMEDY}"),
+        ({"member": np.array([True])}, f"{FORM}lengths (3,), (1,), (3,). {REMEDY}"),
+        ({"ids": np.arange(3)}, f"{TYPES}int64, bool and float64. {REMEDY}"),
+        ({"member": np.array([1, 0, 1])}, f"{TYPES}<U1, int64 and float64. {REMEDY}"),
+        (
+            {"log_odds": np.array([0, np.nan, np.inf])},
+            "Wanted finite log_odds in two.npz. Got 2 of 3 that are not. Check that shadow model,",
+        ),
+        (
+            {"ids": np.array(["a", "b", "b"])},
+            f"Wanted unique ids in two.npz. Got some twice. {REMEDY}",
+        ),
+        (
+            {"ids": np.array(["a", "b", "d"])},
+            "Wanted shadow outputs for the same records. Got two.npz, which differs in 2: c, d.",
+        ),
     ],
-)  # fmt: skip
-def test_arrays_of_another_form_are_refused(tmp_path, arrays, said):
+)
+def test_arrays_of_another_form_are_refused(tmp_path, arrays, message):
     _saved(tmp_path, "one")
     _saved(tmp_path, "two", **arrays)
-    assert error_of(read_shadows, tmp_path) == said
+    assert error_of(read_shadows, tmp_path).startswith(message)
 
 
 def test_objects_are_never_unpickled_and_damage_is_named(tmp_path):
@@ -94,25 +94,22 @@ def test_objects_are_never_unpickled_and_damage_is_named(tmp_path):
 
 
 def test_one_shadow_model_or_no_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match="which holds 0"):
-        read_shadows(tmp_path)
+    assert "which holds 0" in error_of(read_shadows, tmp_path)
     _saved(tmp_path, "one")
-    with pytest.raises(InputError, match="which holds 1"):
-        read_shadows(tmp_path)
-    with pytest.raises(InputError, match="no folder"):
-        read_shadows(tmp_path / "nowhere")
+    assert "which holds 1" in error_of(read_shadows, tmp_path)
+    assert "no folder" in error_of(read_shadows, tmp_path / "nowhere")
 
 
-def test_a_forget_record_that_no_shadow_model_was_asked_about_is_named(tmp_path):
+def test_a_forget_record_without_shadow_outputs_is_named(tmp_path):
     for name in ("one", "two"):
         _saved(tmp_path, name)
-    assert error_of(read_shadows, tmp_path).of(("a", "x", "y"), kind=UnknownRecords) == (
+    assert error_of(read_shadows(tmp_path).of, ("a", "x", "y"), kind=UnknownRecords) == (
         "Wanted shadow outputs for every forget record. Got 2 without: x, y. "
         "Save the arrays of all shadow models for all records of --data."
     )
 
 
-def test_what_was_read_and_not_used_is_a_row_that_says_so(tiny_net, digits, tmp_path):
+def test_too_few_shadow_models_are_a_row_that_says_so(tiny_net, digits, tmp_path):
     forget, ids = digits.take([0, 1]), np.array(digits.ids)
     for seed in range(4):
         member = (np.arange(len(ids)) % 4 != seed) & (np.arange(len(ids)) < 300)
