@@ -9,9 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from efface import Split, forget, load_data, load_model
 from efface.errors import NotMet
 from efface.grid import Job, Outcome
+from efface.io.data import load_data
+from efface.io.models import load_model
+from efface.types import Split
+from efface.unlearn import forget
 
 
 def forget_job(
@@ -44,9 +47,8 @@ def forget_job(
     digests |= {n: load_data(p).digest for n, p in paths.items() if p and n != "model"}
     given = {"paths": paths, "digests": digests, "ids": list(ids), "load": dict(load)}
     settings = {**given, "request": request, "keep_weights": keep_weights}
-    return Job(
-        "efface.forget_jobs:forget_checkpoint", settings, kind=f"{request.get('method')} {model}"
-    )
+    kind = f"{request.get('method', 'default method')} on {Path(model).name}"
+    return Job("efface.forget_jobs:forget_checkpoint", settings, kind=kind)
 
 
 def forget_checkpoint(settings: dict[str, Any], needs: object, shared: Path) -> Outcome:  # noqa: ARG001
@@ -66,5 +68,5 @@ def forget_checkpoint(settings: dict[str, Any], needs: object, shared: Path) -> 
     except NotMet as error:
         result = error.result
     weights = result.model.state_dict() if settings["keep_weights"] else None
-    report = result.report.to_json() if result.report else None
+    report = result.report.as_json() if result.report else None
     return Outcome({"manifest": result.manifest.to_json(), "report": report}, weights=weights)

@@ -27,6 +27,7 @@ import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from importlib.util import find_spec
@@ -270,7 +271,7 @@ def run(
     if backend == "loky":
         pool |= {"inner_max_num_threads": 1, "initializer": _start_worker}
         pool["initargs"] = (nice, os.getpid())
-    with terminal.show_count("jobs", counts["missing"]) as shown:
+    with terminal.show_count("jobs", counts["missing"]) as shown, _closed(pool):
         for row in _rows_as_they_end(rows, store, partial(_attempts, attempt, processes, pool)):
             rows[row.job.id] = row
             facts = {"id": row.job.id, "seconds": row.seconds, "error": row.error}
@@ -316,6 +317,16 @@ def _rows_as_they_end(
                     yield _write_failure(store, job, f"its worker died {MAX_DEATHS} times")
 
 
+@contextmanager
+def _closed(pool: dict[str, Any]) -> Iterator[None]:
+    """End joblib's workers: they keep what they imported, and the next run's sources may differ."""
+    try:
+        yield
+    finally:
+        if pool["backend"] == "loky":
+            get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
+
+
 def _is_ready(row: Row, rows: Mapping[str, Row]) -> bool:
     needs = {rows[need.id].state for need in row.job.needs.values()}
     return row.state == "missing" and needs <= {"done", "made"}
@@ -324,17 +335,11 @@ def _is_ready(row: Row, rows: Mapping[str, Row]) -> bool:
 def _attempts(
     attempt: Callable[..., Any], processes: int, pool: dict[str, Any], jobs: list[Job]
 ) -> Iterator[Row]:
-    try:
-        with joblib.parallel_config(**pool):
-            # With one job at a time joblib would make it in this process, which must not die with
-            # it: so there are two workers, of which pre_dispatch keeps one busy.
-            how = {"pre_dispatch": processes, "batch_size": 1, "return_as": "generator_unordered"}
-            yield from joblib.Parallel(n_jobs=max(processes, 2), **how)(map(attempt, jobs))
-    finally:
-        if pool["backend"] == "loky":
-            # joblib keeps its workers, and they keep what they imported: the next jobs may have
-            # been described with other source files.
-            get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
+    with joblib.parallel_config(**pool):
+        # With one job at a time joblib would make it in this process, which must not die with it:
+        # so there are two workers, of which pre_dispatch keeps one busy.
+        how = {"pre_dispatch": processes, "batch_size": 1, "return_as": "generator_unordered"}
+        yield from joblib.Parallel(n_jobs=max(processes, 2), **how)(map(attempt, jobs))
 
 
 # ---------------------------------------------------------------- in a worker
