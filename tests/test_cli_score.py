@@ -10,7 +10,7 @@ from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
 from efface.cli.options import Arguments
-from efface.cli.replay import differences
+from efface.cli.score import differences
 from efface.io.data import load_data
 
 PAIR = ("score", "model", "other", "--data", "data", "--ids", "ids.csv")
@@ -207,7 +207,7 @@ def test_a_page_that_was_changed_by_hand_is_noticed(efface, run, capfd):
 @pytest.mark.usefixtures("run")
 def test_other_data_are_named_before_anything_is_evaluated(efface, models, capfd, monkeypatch):
     """Numbers of other records would differ for a reason that nobody could see."""
-    monkeypatch.setattr("efface.cli.replay.evaluate", lambda *_: pytest.fail("it was evaluated"))
+    monkeypatch.setattr("efface.cli.score.evaluate", lambda *_: pytest.fail("it was evaluated"))
     path = models / "data/train-00000-of-00001.parquet"
     before = path.read_bytes()
     parquet.write_table(parquet.read_table(path).slice(0, 900), path)

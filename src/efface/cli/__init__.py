@@ -1,7 +1,7 @@
 """The command line: parse, call the library, end with the exit code of the error.
 
 ``commands``: signatures and help · ``options``: what commands share · one module a command for its
-work · ``loading``: from options to models and records · ``replay``: ``efface score --replay``.
+work · ``loading``: from options to models and records.
 """
 
 import signal

@@ -93,7 +93,7 @@ def score(
     """
     needed = {"OLD": old, "NEW": new, "--data": data, "--out": out}
     if replay is not None:
-        from efface.cli.replay import run_replay
+        from efface.cli.score import run_replay
 
         given = [name for name, value in needed.items() if value is not None]
         run_replay(replay, others=[*given, *options.flags(records), *options.flags(split)])
