@@ -151,7 +151,7 @@ def test_row_numbers_that_stand_for_ids_are_warned_of(in_tables, tables, capfd):
 def test_without_classes_no_class_can_be_forgotten(in_tables, tables, capfd, words, kind):
     code, line = refused(in_tables, tables, capfd, *words)
     assert code == 2
-    assert line.startswith("Wanted one class of several")
+    assert line.startswith("Wanted a multiclass task, for forget classes")
     assert f"Got {kind}." in line
 
 
