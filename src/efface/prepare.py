@@ -21,17 +21,16 @@ from efface.io.data import as_records, content_digests
 from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
 from efface.methods import Method
-from efface.metrics.evaluation import as_it_is
-from efface.ranking.content import (
-    COPIES,
-    STABILITY,
-    TAU,
-    calibrate_sigma,
-    is_low,
-    noise_stability,
-)
 from efface.runtime import MemoryEstimate, estimate_memory
-from efface.task import device_of, multilabel, outputs, require_multiclass, task_of, trainable_copy
+from efface.task import (
+    device_of,
+    frozen_teacher,
+    multilabel,
+    outputs,
+    require_multiclass,
+    task_of,
+    trainable_copy,
+)
 from efface.types import Records, Split
 
 MIN_HALF = 6
@@ -121,8 +120,8 @@ def _without(part: Records, forget: Records, *, by_id: bool) -> Records:
 
 def output_width(model: nn.Module, records: Records) -> int:
     """How many numbers the model answers a record with."""
-    with as_it_is(model), torch.no_grad():
-        return outputs(model, records.take([0]).to(device_of(model))).shape[1]
+    with torch.no_grad():
+        return outputs(frozen_teacher(model), records.take([0]).to(device_of(model))).shape[1]
 
 
 def refuse_misfit(model: nn.Module, split: Split, *, mislabelled: bool) -> None:
@@ -233,7 +232,7 @@ def select_records(
     if weights is not None:
         _refuse_weights(weights, forget)
     if selection == HIGH:
-        forget, facts, text = _high_information(model, forget, expected_accuracy or STABILITY, seed)
+        forget, facts, text = _high_information(model, forget, expected_accuracy, seed)
         findings += (Finding("selection", "warn", text),)
     if weights is not None:
         candidates, forget = forget, _resample(forget, weights, seed=seed)
@@ -259,26 +258,30 @@ def _refuse_weights(weights: Mapping[str, float], forget: Records) -> None:
 
 
 def _high_information(
-    model: nn.Module, forget: Records, kept: float, seed: int
+    model: nn.Module, forget: Records, share: float | None, seed: int
 ) -> tuple[Records, dict[str, Any], str]:
     """(the records with α < τ, facts, a sentence)."""
-    noise = calibrate_sigma(model, forget, kept, seed=seed)
-    low = is_low(noise_stability(model, forget, (noise.sigma,), seed=seed).share[0], TAU)
+    from efface.ranking import content  # scipy: most requests do without
+
+    kept, tau = share or content.STABILITY, content.TAU
+    noise = content.calibrate_sigma(model, forget, kept, seed=seed)
+    alpha = content.noise_stability(model, forget, (noise.sigma,), seed=seed).share[0]
+    low = content.is_low(alpha, tau)
     if low.all():
-        wanted = f"a forget record of high information (content below {TAU:g})"
+        wanted = f"a forget record of high information (content below {tau:g})"
         remedy = "Omit the selection: all records are unlearned then."
         raise InputError(wanted, f"{len(forget)} of at least that", remedy)
     facts = {"selection": HIGH, "sigma": noise.sigma, "kept": noise.stability, "kept_wanted": kept}
     count = {"not_selected": int(low.sum()), "of": len(forget)}
     text = (
         f"{low.sum()} of {len(forget)} records were not selected, as of low information (content "
-        f"of {TAU:g} or more): the method did not see them. {ON_ALL} A model that memorised its "
+        f"of {tau:g} or more): the method did not see them. {ON_ALL} A model that memorised its "
         "data knows such records too: docs/information.md."
     )
     if not noise.reached(kept):
         text += f" At no noise scale do {kept:.0%} of the copies keep the prediction."
     rows = np.flatnonzero(~low).tolist()
-    return forget.take(rows), facts | {"copies": COPIES, "threshold": TAU} | count, text
+    return forget.take(rows), facts | {"copies": content.COPIES, "threshold": tau} | count, text
 
 
 def _resample(forget: Records, weights: Mapping[str, float], *, seed: int) -> Records:
