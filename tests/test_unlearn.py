@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import efface.report.runner
 import efface.unlearn
 from efface import InputError, Manifest, NotMet, Records, Split, forget, score
 from efface.errors import Hazard
@@ -138,17 +139,17 @@ def test_guard_and_report_see_different_halves_by_a_seed_of_their_own(
 ):
     seen = {}
 
-    def seeing(name, place):
-        function = getattr(efface.unlearn, name)
+    def seeing(module, name, place):
+        function = getattr(module, name)
 
         def wrapper(*args, **options):
             seen[name] = set(args[place].holdout.ids)
             return function(*args, **options)
 
-        monkeypatch.setattr(efface.unlearn, name, wrapper)
+        monkeypatch.setattr(module, name, wrapper)
 
-    seeing("collect", 2)
-    seeing("Guard", 1)
+    seeing(efface.report.runner, "collect", 2)
+    seeing(efface.unlearn, "Guard", 1)
     split = Split(*parts(digits)[:2])
     result = forget(tiny_net, split, settings=QUICK, seed=seed, holdout_seed=holdout_seed)
     expected = [set(one.holdout.ids) for one in split_holdout(split, seed=holdout_seed)]

@@ -32,7 +32,7 @@ from efface.methods import (
     default_settings,
 )
 from efface.methods._base import refuse_without
-from efface.report import Report, collect
+from efface.report import Report
 from efface.runtime import MemoryEstimate, PassCounter, as_stored, nonfinite_tensors, upcast_to_fp32
 from efface.trainable import check_trainable, count_trainable, merge_adapter, select_trainable
 from efface.types import Action, Callback, Progress, Split, no_callback, no_progress, split_holdout
@@ -361,6 +361,8 @@ class _Request:
         manifest, evidence = self.manifest, None
         manifest.reported = report
         if report:
+            from efface.report import collect  # loads scipy, scikit-learn and torchvision
+
             with manifest.timed("report"):
                 how = {"seed": manifest.seed, **self.names, **about}
                 evidence = collect(self.model, new, self.evaluation, **how)

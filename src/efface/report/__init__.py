@@ -6,9 +6,13 @@ runner.py: runs them. text.py: the words for tiers, marks and headline. figures.
 page.
 """
 
+import typing
+
 from efface.report.report import Report, Row, jsonable, significant_rows
-from efface.report.runner import collect, forward_passes, tier_of
 from efface.report.verdicts import Status, Verdict
+
+if typing.TYPE_CHECKING:
+    from efface.report.runner import collect, forward_passes, tier_of
 
 __all__ = [
     "Report",
@@ -21,3 +25,12 @@ __all__ = [
     "significant_rows",
     "tier_of",
 ]
+
+
+def __getattr__(name: str) -> typing.Any:
+    """The runner on first use: it loads scipy, scikit-learn and torchvision."""
+    if name in {"collect", "forward_passes", "tier_of"}:
+        from efface.report import runner
+
+        return getattr(runner, name)
+    raise AttributeError(f"module 'efface.report' has no attribute {name!r}")
