@@ -1,6 +1,10 @@
-"""A linear model of two inputs and three classes whose gradients are written out."""
+"""Small models whose gradients are written out, the authors' own weights, and callbacks."""
+
+import json
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from efface.types import Action, Records
@@ -72,3 +76,29 @@ def without_class(records, label):
     """The records of a class, and the others."""
     own = records.y == label
     return records.take(own.nonzero()[:, 0]), records.take((~own).nonzero()[:, 0])
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden(trace):
+    """The net and the inputs that the authors' code ran on, its settings, and what it made."""
+    tensors = load_file(GOLDEN / "reference_traces.safetensors")
+    settings = json.loads((GOLDEN / "reference_traces.json").read_text())[trace]
+
+    def part(name):
+        return {key.removeprefix(name): t for key, t in tensors.items() if key.startswith(name)}
+
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 5)),
+    ).eval()
+    net.load_state_dict(part("model."))
+    return net, part("inputs."), settings, part(f"{trace}.")
+
+
+def assert_golden(result, net, expected):
+    """The weights that the authors' code made, which are not the given ones."""
+    for name, tensor in expected.items():
+        torch.testing.assert_close(result.state_dict()[name], tensor, rtol=0, atol=1e-6)
+        assert (tensor - net.state_dict()[name]).abs().max() > 1e-5

@@ -1,11 +1,10 @@
 """AMUN: the closest input in closed form and as in the authors' loop, and its steps by hand."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from by_hand import linear_problem
 from torch import nn
 
 from efface.errors import InputError
@@ -13,9 +12,6 @@ from efface.methods._records import join
 from efface.methods.amun import amun, find_closest
 from efface.task import frozen_teacher
 from efface.types import Records, Split
-
-sys.path.insert(0, str(Path(__file__).parent))
-from by_hand import linear_problem
 
 MEAN, STD = 0.3053, 0.3760  # of the digits, in 0..1
 SEARCH = {"radius": 0.04, "steps": 50, "doublings": 10}

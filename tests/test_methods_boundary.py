@@ -2,21 +2,17 @@
 
 import copy
 import logging
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from by_hand import linear, near, one, same, slope
 from torch import nn
 
 from efface.methods._attacks import clamp, loss_gradient, sign_step
 from efface.methods.boundary_expand import Widened, boundary_expand
 from efface.methods.boundary_shrink import boundary_shrink
 from efface.types import Action, Records, Split
-
-sys.path.insert(0, str(Path(__file__).parent))
-from by_hand import linear, near, one, same, slope
 
 RATE, LOW, HIGH = 0.1, torch.tensor([-1.5, -0.8]).double(), torch.tensor([0.5, 7.2]).double()
 GOES = replace(one([-0.4, 1.0], 1), low=LOW, high=HIGH)
@@ -167,14 +163,8 @@ def test_a_step_that_the_guard_takes_back_is_taken_back_in_the_new_row_too():
         kept.append(copy.deepcopy(student.state_dict()))
         return Action.CONTINUE
 
-    settings = {
-        "learning_rate": RATE,
-        "strength": 2.0,
-        "epochs": 4,
-        "seed": 7,
-        "callback": callback,
-    }
-    result = boundary_expand(linear(), TWO, **settings)
+    settings = {"learning_rate": RATE, "strength": 2.0, "epochs": 4, "seed": 7}
+    result = boundary_expand(linear(), TWO, **settings, callback=callback)
     near(result.weight, widened_by_hand(TWO, 4, seed=7, halve_at=2))
     assert seen[2] == seen[3]
 

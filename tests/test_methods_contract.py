@@ -1,19 +1,15 @@
 """One table of promises, over every method; and that each promise can be broken."""
 
 import copy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from method_promises import CASES, EXCEPTIONS, EXPECTED_FAILURES, REFUSED
 
 from efface.methods import METHODS
 from efface.runtime import PassCounter, Passes
 from efface.testing import PROMISES, BrokenPromise, TrappedLabels, TrapSprung, set_traps
 from efface.types import Records, Split
-
-sys.path.insert(0, str(Path(__file__).parent))
-from method_promises import CASES, EXCEPTIONS, EXPECTED_FAILURES, REFUSED
 
 # method by method: promises of one method share its runs
 KEPT = [(name, p) for name in METHODS for p in PROMISES if (name, p) not in EXCEPTIONS]

@@ -1,18 +1,14 @@
 """DELETE: its step by hand, a twin of the authors' loop, and what is left of the other classes."""
 
 import copy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from by_hand import linear_problem
 from torch import nn
 
 from efface.methods.delete import delete
 from efface.types import Split
-
-sys.path.insert(0, str(Path(__file__).parent))
-from by_hand import accuracy, linear_problem, without_class
 
 RATE, MOMENTUM = 0.1, 0.5
 
@@ -66,11 +62,3 @@ def test_the_fixed_point_is_the_given_answer_without_the_class():
     torch.testing.assert_close(
         torch.softmax(result(one.x), 1).detach(), expected, rtol=0, atol=2e-3
     )
-
-
-def test_a_class_goes_and_the_others_stay(tiny_net, digits):
-    """What the paper is for, on digits; at ten times the step the others go as well."""
-    gone, rest = without_class(digits.take(range(300)), 3)
-    result = delete(tiny_net, Split(gone), learning_rate=3e-4)
-    assert accuracy(result, gone) == 0
-    assert accuracy(result, rest) > 0.97

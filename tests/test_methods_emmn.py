@@ -1,20 +1,16 @@
 """EMMN: noise of both kinds, impair and repair by hand, and the form of the later comparison."""
 
 import copy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from by_hand import Answers, linear_problem
 from torch import nn
 
 from efface.methods._attacks import optimize_noise
 from efface.methods.emmn import SEED_OFFSET, emmn
 from efface.task import frozen_teacher
 from efface.types import Records, Split
-
-sys.path.insert(0, str(Path(__file__).parent))
-from by_hand import Answers, linear_problem
 
 RATE, SEED = 0.02, 3
 LIKE = Records(torch.full((1, 4), torch.nan, dtype=torch.float64), torch.tensor([0]))

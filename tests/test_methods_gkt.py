@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from by_hand import Answers, same
 from torch import nn
 from torch.nn import functional
 
@@ -109,41 +110,30 @@ def test_a_student_that_knows_all_already_has_nothing_to_learn():
 
 @pytest.mark.parametrize(("threshold", "share"), [(0.0, 0.0), (1.0, 1.0)])
 def test_a_gate_that_is_shut_teaches_nothing_and_an_open_one_everything(threshold, share, caplog):
-    """What passed is told: where it is nothing, the result is the untrained net."""
-    asked = []
-
-    def callback(student, loss):  # noqa: ARG001
-        asked.append(loss)
-        return Action.CONTINUE
-
+    """What passed is logged: where it is nothing, the result is the untrained net."""
+    steps = Answers()
     with caplog.at_level(logging.INFO, "efface"):
-        settings = {"rounds": 2, "batch_size": 4, "threshold": threshold, "callback": callback}
+        settings = {"rounds": 2, "batch_size": 4, "threshold": threshold, "callback": steps}
         result = gkt(given(), split(), **settings)
     assert caplog.records[-1].facts == {"passed": share, "taught": share}
-    assert len(asked) == 20 * share
+    assert len(steps.losses) == 20 * share
     weights = zip(result.parameters(), net(0).parameters(), strict=True)
     assert all(torch.equal(*pair) for pair in weights) == (share == 0)
 
 
-def test_each_class_that_leaves_is_kept_back():
-    """With all classes but one leaving, an input must be of that one beyond the threshold."""
-    model, told = given(), {"rounds": 1, "batch_size": 64, "generator_steps": 0}
-    x = make_generator((1, 8, 8), latent=128, seed=0)(
-        normals([f"drawn {row}" for row in range(64)], (128,), seed=0, step=0)
-    )
+def test_each_class_to_forget_is_kept_back():
+    """With all classes but one to forget, an input must be of that one beyond the threshold."""
+    model, settings = given(), {"rounds": 1, "batch_size": 64, "generator_steps": 0}
+    z = normals([f"drawn {row}" for row in range(64)], (128,), seed=0, step=0)
+    x = make_generator((1, 8, 8), latent=128, seed=0)(z)
     p = model(x.double()).softmax(1)
-    losses = []
-
-    def callback(student, loss):  # noqa: ARG001
-        losses.append(loss)
-        return Action.STOP
-
-    gone = Split(split().forget, forget_classes=(0, 2), fresh=net)
-    gkt(model, gone, **told, threshold=0.4, attention=0.0, training_mode=False, callback=callback)
+    stop, gone = Answers(Action.STOP), Split(split().forget, forget_classes=(0, 2), fresh=net)
+    settings |= {"threshold": 0.4, "attention": 0.0, "training_mode": False}
+    gkt(model, gone, **settings, callback=stop)
     x = x[(p[:, 0] <= 0.4) & (p[:, 2] <= 0.4)].double()
     assert 1 < len(x) < 64
     p, q = model(x).softmax(1), net(0)(x).log_softmax(1)
-    assert losses == [pytest.approx((p * (p.log() - q)).mean().item(), rel=1e-5)]
+    assert stop.losses == [pytest.approx((p * (p.log() - q)).mean().item(), rel=1e-5)]
 
 
 def test_a_guard_that_ends_it_ends_the_generator_too():
@@ -162,45 +152,26 @@ def test_a_net_without_convolutions_has_no_attention_to_pay():
     one, other = (
         gkt(given(convolutions=False), plain, **told, attention=weight) for weight in (0.0, 250.0)
     )
-    assert all(
-        torch.equal(*pair) for pair in zip(one.parameters(), other.parameters(), strict=True)
-    )
+    assert same(one, other)
 
 
 def test_a_first_step_that_is_taken_back_leads_to_the_untrained_net():
     """The guard has no good state yet and writes the given weights: these know everything."""
-    student, knowing = net(1), given().state_dict()
-    verdicts = iter([Action.HALVE_LR, Action.CONTINUE, Action.HALVE_LR])
-
-    def guard(student, loss):  # noqa: ARG001
-        verdict = next(verdicts)
-        if verdict is Action.HALVE_LR:
-            student.load_state_dict(knowing)
-        return verdict
-
-    callback = restore_fresh(student, guard)
-    for verdict, state in (
-        (Action.HALVE_LR, net(1).state_dict()),
-        (Action.CONTINUE, net(1).state_dict()),
-        (Action.HALVE_LR, knowing),  # from now on the guard's own good state
-    ):
-        assert callback(student, 1.0) is verdict
+    student, knowing, fresh = net(1), given().state_dict(), net(1).state_dict()
+    actions = (Action.HALVE_LR, Action.CONTINUE, Action.HALVE_LR)
+    callback = restore_fresh(student, Answers(*actions, restore=knowing))
+    # after the first accepted step the guard has a good state of its own
+    for action, state in zip(actions, (fresh, fresh, knowing), strict=True):
+        assert callback(student, 1.0) is action
         assert all(state[name].equal(tensor) for name, tensor in student.state_dict().items())
 
 
 def test_a_refused_first_step_of_the_method_starts_from_the_untrained_net_again():
     """The same step at half the rate, from the same place."""
-    losses = []
-
-    def callback(student, loss):
-        losses.append(loss)
-        if len(losses) == 1:
-            student.load_state_dict(given().state_dict())
-        return Action.HALVE_LR if len(losses) == 1 else Action.STOP
-
-    told = {"rounds": 1, "batch_size": 8, "threshold": 1.0, "training_mode": False}
-    gkt(given(), split(), **told, callback=callback)
-    assert losses == [losses[0]] * 2
+    guard = Answers(Action.HALVE_LR, Action.STOP, restore=given().state_dict())
+    settings = {"rounds": 1, "batch_size": 8, "threshold": 1.0, "training_mode": False}
+    gkt(given(), split(), **settings, callback=guard)
+    assert guard.losses == [guard.losses[0]] * 2
 
 
 @pytest.mark.parametrize(

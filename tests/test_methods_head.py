@@ -1,20 +1,16 @@
 """The head of a net, what goes into it, and nets without one."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from small_nets import Given, net, timm_vit, vit
 from torch import nn
 
 from efface.errors import InputError
 from efface.methods._head import embed, find_head
 from efface.task import multiclass, multilabel, outputs
 from efface.types import Records
-
-sys.path.insert(0, str(Path(__file__).parent))
-from small_nets import Given, net, timm_vit, vit
 
 ANOTHER = "Choose a method that works on the whole model; `efface methods` lists them."
 

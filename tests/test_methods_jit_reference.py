@@ -1,11 +1,8 @@
 """The authors' JiT against weights that their code made, and against loops written by hand."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file
+from by_hand import Answers, assert_golden, golden
 from torch import nn
 
 from efface import forget
@@ -13,35 +10,18 @@ from efface.errors import NotMet
 from efface.methods.jit_reference import jit_reference
 from efface.types import Action, Records, Split
 
-GOLDEN = Path(__file__).parent / "golden"
-TRACES = ("one_batch", "three_batches", "batch_of_one")
-
 
 def flat(model):
     """All weights in one vector."""
     return torch.cat([weight.detach().reshape(-1) for weight in model.parameters()])
 
 
-def state(tensors, name):
-    """The tensors of the golden file under a name, as a state dict."""
-    return {key.removeprefix(name): t for key, t in tensors.items() if key.startswith(name)}
-
-
-@pytest.mark.parametrize("trace", TRACES)
+@pytest.mark.parametrize("trace", ["one_batch", "three_batches", "batch_of_one"])
 def test_equals_the_weights_that_the_authors_code_made(trace):
     """Parity: any other mode, order, clamp, sum or clearing of gradients shows here."""
-    tensors = load_file(GOLDEN / "reference_traces.safetensors")
-    settings = json.loads((GOLDEN / "reference_traces.json").read_text())[f"jit_reference.{trace}"]
-    net = nn.Sequential(
-        *(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
-        *(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 5)),
-    ).eval()
-    net.load_state_dict(state(tensors, "model."))
-    split = Split(Records(tensors["inputs.forget_x"], tensors["inputs.forget_y"]))
-    result = jit_reference(net, split, **settings).state_dict()
-    for name, expected in state(tensors, f"jit_reference.{trace}.").items():
-        torch.testing.assert_close(result[name], expected, rtol=0, atol=1e-6)
-        assert (result[name] - net.state_dict()[name]).abs().max() > 1e-5  # the trace moved
+    net, inputs, settings, expected = golden(f"jit_reference.{trace}")
+    split = Split(Records(inputs["forget_x"], inputs["forget_y"]))
+    assert_golden(jit_reference(net, split, **settings), net, expected)
 
 
 def linear(seed=0):
@@ -84,21 +64,12 @@ def test_equals_the_loop_by_hand(batch):
 
 
 def test_a_first_step_refused_once_is_the_run_at_half_the_rate(tiny_net, digits):
-    """HALVE takes back the noise and the gradients of the batch, and halves what follows."""
-    given = tiny_net.state_dict()
-
-    def once(student, loss):  # noqa: ARG001
-        if refused:
-            return Action.CONTINUE
-        refused.append(1)
-        student.load_state_dict(given)
-        return Action.HALVE_LR
-
-    refused = []
+    """HALVE_LR takes back the noise and the gradients of the batch, and halves what follows."""
+    once = Answers(Action.HALVE_LR, Action.CONTINUE, restore=tiny_net.state_dict())
     split = Split(digits.take(range(12)))
     halved = jit_reference(tiny_net, split, batch_size=4, callback=once)
     plain = jit_reference(tiny_net, split, batch_size=4, learning_rate=1.5e-4)
-    assert refused
+    assert len(once.losses) == 4
     assert torch.equal(flat(halved), flat(plain))
 
 
@@ -158,14 +129,9 @@ def test_dropout_alone_makes_the_ratio_explode_at_a_small_sigma(digits):
     split, net = Split(digits.take(range(12))), dropping().eval()
 
     def loss(sigma, *, training_mode):
-        seen = []
-
-        def callback(student, loss):  # noqa: ARG001
-            seen.append(loss)
-            return Action.CONTINUE
-
-        jit_reference(net, split, sigma=sigma, training_mode=training_mode, callback=callback)
-        return seen[0]
+        seen = Answers()
+        jit_reference(net, split, sigma=sigma, training_mode=training_mode, callback=seen)
+        return seen.losses[0]
 
     assert loss(1e-4, training_mode=True) > 50 * loss(1e-2, training_mode=True)
     assert loss(1e-4, training_mode=False) < 2 * loss(1e-2, training_mode=False)

@@ -1,11 +1,10 @@
 """L2UL: the attack as in its description, the steps and the penalty by hand, and the end."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from by_hand import accuracy, linear_problem
 from torch import nn
 
 from efface.errors import InputError
@@ -13,9 +12,6 @@ from efface.methods._perturb import other_class, uniforms
 from efface.methods.l2ul import attack_targets, l2ul
 from efface.task import frozen_teacher
 from efface.types import Split
-
-sys.path.insert(0, str(Path(__file__).parent))
-from by_hand import accuracy, linear_problem
 
 RATE, DECAY, SEED = 0.02, 0.01, 3
 

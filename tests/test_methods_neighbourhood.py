@@ -58,18 +58,6 @@ def test_masking_renormalises_the_rest():
     torch.testing.assert_close(same, torch.tensor([[0.7, 0.2, 0.1]]))
 
 
-def test_a_leaving_class_is_no_longer_answered(tiny_net, digits):
-    """The class goes, the others stay where they were."""
-    trained = digits.take(range(300))
-    threes = trained.take(torch.nonzero(trained.y == 3).flatten())
-    others = digits.take(torch.nonzero(digits.y != 3).flatten())
-    student = neighbourhood(tiny_net, Split(threes, forget_classes=(3,)), seed=0)
-    assert float(_probabilities(student, threes.x)[:, 3].mean()) < 0.1
-    before = (_probabilities(tiny_net, others.x).argmax(1) == others.y).float().mean()
-    after = (_probabilities(student, others.x).argmax(1) == others.y).float().mean()
-    assert float(after) > float(before) - 0.05
-
-
 def test_a_wrong_label_is_no_longer_answered(tiny_net, digits):
     """Told that the labels are wrong, the student stops to give them."""
     wrong = digits.take(range(20))

@@ -158,16 +158,6 @@ def test_only_the_head_moves(tiny_net, digits):
     assert same == [True] * 8 + [False] * 2
 
 
-def test_it_forgets_digits_a_little(tiny_net, digits):
-    """The loss of the forget records rises, as it does in a net that never saw them."""
-    forget = digits.take(range(20))
-    result = source_free_newton(tiny_net, Split(forget), retained_records=280)
-    with torch.no_grad():
-        outputs = [multiclass.outputs(net, forget.x) for net in (tiny_net, result)]
-    before, after = (float(multiclass.loss(one, forget.y).mean()) for one in outputs)
-    assert after > before
-
-
 def test_the_guard_is_asked_once_and_halves_the_step():
     """It has put the student back; half the step is tried next."""
     model, records = least_squares()

@@ -1,20 +1,15 @@
 """What the decorator does for every method: settings and labels refused, epochs of an own order."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from by_hand import Answers, accuracy, without_class
+from method_promises import CASES, CLASSES_ONLY
 from torch import nn
 
 from efface.errors import InputError
 from efface.methods import METHODS, Method, check_settings, check_value, register_method
 from efface.methods._base import Count, NonNegative, PositiveShare, Share
 from efface.types import Action, Records
-
-sys.path.insert(0, str(Path(__file__).parent))
-from by_hand import Answers
-from method_promises import CASES, CLASSES_ONLY
 
 
 @pytest.mark.parametrize(
@@ -120,6 +115,27 @@ def test_stop_in_one_phase_ends_them_all(method):
     stop = Answers(Action.STOP)
     CASES[method].run(CASES[method].model, CASES[method].split, callback=stop)
     assert len(stop.losses) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "gone", "kept"),
+    [
+        ("delete", {"learning_rate": 3e-4}, 0.0, 0.97),
+        ("mu_mis", {"learning_rate": 0.05}, 0.1, 0.97),
+        ("ssd", {}, 0.5, 0.9),
+        ("neighbourhood", {}, 0.1, 0.95),
+        ("synthetic_embeddings", {"samples_per_class": 300, "batch_size": 300}, 0.0, 0.97),
+    ],
+)
+def test_a_class_is_forgotten_and_the_others_are_kept(
+    method, settings, gone, kept, tiny_net, digits
+):
+    forget, retain = without_class(digits.take(range(300)), 3)
+    split = Split(forget, retain=retain, forget_classes=(3,))
+    result = METHODS[method].function(tiny_net, split, **settings)
+    assert accuracy(tiny_net, forget) > 0.95
+    assert accuracy(result, forget) <= gone
+    assert accuracy(result, retain) > kept
 
 
 def test_the_name_of_a_method_of_efface_is_not_taken_by_another_module():

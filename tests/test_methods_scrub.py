@@ -1,18 +1,13 @@
 """SCRUB and its rewind: loops by hand, distillation as the limit, and the epoch that is chosen."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from by_hand import accuracy, linear_problem, same
 from torch import nn
 
 from efface.methods.scrub import scrub
 from efface.methods.scrub_rewind import scrub_rewind
 from efface.types import Records, Split
-
-sys.path.insert(0, str(Path(__file__).parent))
-from by_hand import accuracy, linear_problem, same
 
 T, GAMMA, ALPHA, RATE, DECAY = 2.0, 0.7, 0.4, 0.05, 0.01
 SETTINGS = {

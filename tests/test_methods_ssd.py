@@ -1,14 +1,12 @@
 """SSD, LFSSD and ASSD: weights that the authors' code made, loops by hand, and the identity."""
 
-import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from by_hand import Answers, assert_golden, golden, same
+from small_nets import moved, net, trainable_names
 from torch import nn
 
 from efface.errors import InputError
@@ -20,35 +18,16 @@ from efface.task import trainable_copy
 from efface.trainable import merge_adapter, select_trainable
 from efface.types import Action, Records, Split
 
-sys.path.insert(0, str(Path(__file__).parent))
-from small_nets import moved, net, trainable_names
-
-GOLDEN = Path(__file__).parent / "golden"
 X = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]).double()
-
-
-def state(tensors, name):
-    """The tensors of the golden file under a name, as a state dict."""
-    return {key.removeprefix(name): t for key, t in tensors.items() if key.startswith(name)}
 
 
 @pytest.mark.parametrize("trace", ["alpha1", "alpha2_lambda_half"])
 def test_ssd_equals_the_weights_that_the_authors_code_made(trace):
     """Parity: their D came without the forget records, in batches of 4 with a smaller last one."""
-    tensors = load_file(GOLDEN / "reference_traces.safetensors")
-    settings = json.loads((GOLDEN / "reference_traces.json").read_text())[f"ssd.{trace}"]
-    net = nn.Sequential(
-        *(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
-        *(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 5)),
-    ).eval()
-    net.load_state_dict(state(tensors, "model."))
-    forget = Records(tensors["inputs.forget_x"], tensors["inputs.forget_y"])
-    whole = Records(tensors["inputs.full_x"], tensors["inputs.full_y"])
-    split = Split(forget, retain=whole)
-    result = ssd(net, split, **settings, with_forget=False, sequential=True).state_dict()
-    for name, expected in state(tensors, f"ssd.{trace}.").items():
-        torch.testing.assert_close(result[name], expected, rtol=0, atol=1e-6)
-        assert (result[name] - net.state_dict()[name]).abs().max() > 1e-5  # the trace moved
+    net, inputs, settings, expected = golden(f"ssd.{trace}")
+    whole = Records(inputs["full_x"], inputs["full_y"])
+    split = Split(Records(inputs["forget_x"], inputs["forget_y"]), retain=whole)
+    assert_golden(ssd(net, split, **settings, with_forget=False, sequential=True), net, expected)
 
 
 def linear():
@@ -78,10 +57,8 @@ def test_ssd_is_the_worked_example_by_hand():
     ours = slope(weights, X[0], 0) ** 2
     theirs = (ours + slope(weights, X[1], 1) ** 2 + slope(weights, X[2], 1) ** 2) / 3
     expected = weights.clone()
-    for i in range(2):
-        for j in range(2):
-            if ours[i, j] > 1.5 * theirs[i, j]:
-                expected[i, j] *= min(float(theirs[i, j] / ours[i, j]), 1.0)
+    for i, j in (ours > 1.5 * theirs).nonzero().tolist():
+        expected[i, j] *= min(float(theirs[i, j] / ours[i, j]), 1.0)
     assert not torch.equal(expected, weights)
     torch.testing.assert_close(result.weight.detach(), expected, rtol=0, atol=1e-12)
 
@@ -167,57 +144,29 @@ def test_both_passes_have_batches_of_one_size(digits, tiny_net, monkeypatch):
     assert min(seen[1]) >= 4
 
 
-NEUTRAL = [{"selection_weighting": 1e300}, {"dampening": 1e30}, {"strength": 0.0}]
-
-
-@pytest.mark.parametrize("method", [ssd, lfssd])
-@pytest.mark.parametrize("neutral", NEUTRAL, ids=lambda one: next(iter(one)))
+@pytest.mark.parametrize(
+    ("method", "neutral"),
+    [
+        *((one, {"selection_weighting": 1e300}) for one in (ssd, lfssd)),
+        *((one, {"dampening": 1e30}) for one in (ssd, lfssd, assd)),
+        *((one, {"strength": 0.0}) for one in (ssd, lfssd, assd)),
+    ],
+)
 def test_selecting_nothing_or_dampening_nothing_is_the_identity(method, neutral, tiny_net, digits):
     """α → ∞ and λ → ∞, bit for bit."""
     split = Split(digits.take(range(9)), retain=digits.take(range(9, 40)))
-    result = method(tiny_net, split, **{"selection_weighting": 1.0, **neutral})
-    given = tiny_net.state_dict()
-    assert all(torch.equal(given[name], tensor) for name, tensor in result.state_dict().items())
-
-
-def test_assd_without_strength_is_the_identity(tiny_net, digits):
-    """No weight has a ratio above an infinite α."""
-    split = Split(digits.take(range(9)), retain=digits.take(range(9, 40)))
-    result = assd(tiny_net, split, strength=0.0)
-    given = tiny_net.state_dict()
-    assert all(torch.equal(given[name], tensor) for name, tensor in result.state_dict().items())
+    loud = {} if method is assd else {"selection_weighting": 1.0}
+    assert same(method(tiny_net, split, **{**loud, **neutral}), tiny_net)
 
 
 @pytest.mark.parametrize("method", [ssd, lfssd, assd])
 def test_the_guard_is_asked_once_and_a_halving_doubles_alpha(method, tiny_net, digits):
     """A method without steps still lets the guard refuse it: half the strength is α doubled."""
     split = Split(digits.take(range(9)), retain=digits.take(range(9, 60)))
-    given, answers, seen = tiny_net.state_dict(), [Action.HALVE_LR, Action.CONTINUE], []
-
-    def callback(student, loss):
-        seen.append(loss)
-        verdict = answers[len(seen) - 1]
-        if verdict is Action.HALVE_LR:
-            student.load_state_dict(given)
-        return verdict
-
-    halved = method(tiny_net, split, callback=callback, strength=4.0)
-    plain = method(tiny_net, split, strength=2.0)
-    assert len(seen) == 2
-    assert all(
-        torch.equal(a, b) for a, b in zip(halved.parameters(), plain.parameters(), strict=True)
-    )
-
-
-def test_a_class_goes_and_the_others_stay(tiny_net, digits):
-    """At the published settings, on a net that knows the digits by heart."""
-    known = digits.take(range(300))
-    gone = known.y == 3
-    split = Split(known.take(gone.nonzero()[:, 0]), retain=known.take((~gone).nonzero()[:, 0]))
-    result = ssd(tiny_net, split)
-    right = (result(known.x).argmax(1) == known.y).float()
-    assert right[gone].mean() < 0.5
-    assert right[~gone].mean() > 0.9
+    guard = Answers(Action.HALVE_LR, Action.CONTINUE, restore=tiny_net.state_dict())
+    halved = method(tiny_net, split, callback=guard, strength=4.0)
+    assert len(guard.losses) == 2
+    assert same(halved, method(tiny_net, split, strength=2.0))
 
 
 @pytest.mark.parametrize("method", [ssd, lfssd, assd])

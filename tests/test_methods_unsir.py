@@ -1,11 +1,10 @@
 """UNSIR: noise and both epochs by hand, and fine-tuning as the limit."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from by_hand import linear_problem
 from torch import nn
 
 from efface.methods._attacks import optimize_noise
@@ -14,9 +13,6 @@ from efface.methods._records import sample_per_class
 from efface.methods.unsir import unsir
 from efface.task import frozen_teacher
 from efface.types import Split
-
-sys.path.insert(0, str(Path(__file__).parent))
-from by_hand import linear_problem
 
 RATE, GONE, SEED = 0.02, 2, 3
 
