@@ -53,7 +53,7 @@ def linear_problem(outputs, features, records=1, *, scale=1.0):
 
 
 class Answers:
-    """A callback that returns these actions in turn (the last one for ever) and keeps the losses."""
+    """A callback that returns these actions in turn, the last one for ever; keeps the losses."""
 
     def __init__(self, *actions, restore=None):
         self.actions, self.restore, self.losses = actions or (Action.CONTINUE,), restore, []
