@@ -40,7 +40,7 @@ def facts_of(model, split, **settings):
 
 
 def test_the_loss_is_the_formula_by_hand():
-    """Equation 1 with the given model's branch, and λ times the regularised neighbours' distance."""
+    """Equation 1 with the given model as the branch, and λ times the neighbours' distance."""
     records, sigma, step, weight = some(), 0.1, 3, 1.7
     teacher, student = linear().requires_grad_(requires_grad=False), linear()
     settings = {"sigma": sigma, "perturbations": 2, "regulariser": Regulariser(weight), "seed": 5}
@@ -223,7 +223,7 @@ def test_sigma_is_where_neighbours_cross_a_known_boundary():
     """Boundary at 0, records at 1: P(1 + σ z > 0) = Φ(1/σ), range 200, white noise."""
     teacher, records = line([0.0, 1.0], 1.0, 512, 100.0)
     sigma, _ = search_sigma(teacher, records, 0.7, start=0.15, seed=0)
-    assert 0.5 * (1 + math.erf(1 / (200 * sigma) / math.sqrt(2))) == pytest.approx(0.7, abs=0.04)
+    assert 0.5 * (1 + math.erf(1 / (200 * sigma * math.sqrt(2)))) == pytest.approx(0.7, abs=0.04)
 
 
 def test_a_share_of_all_neighbours_is_where_the_first_one_changes():

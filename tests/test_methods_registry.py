@@ -9,7 +9,7 @@ from torch import nn
 from efface.errors import InputError
 from efface.methods import METHODS, Method, check_settings, check_value, register_method
 from efface.methods._base import Count, NonNegative, PositiveShare, Share
-from efface.types import Action, Records
+from efface.types import Action, Records, Split
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_setting_out_of_range_is_refused_by_its_name(method, setting, value, w
     text = f"Wanted {wanted} for {setting}. Got {value!r}. Its default is {default}."
     case = CASES[method]
     for call in (
-        lambda: case.entry.function(case.model, case.split, **{setting: value}),
+        lambda: case.method.function(case.model, case.split, **{setting: value}),
         lambda: check_settings(method, {setting: value}),
     ):
         with pytest.raises(InputError) as error:
