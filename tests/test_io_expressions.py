@@ -26,33 +26,13 @@ CELLS = {
 }
 
 
-TABLE = datasets.Dataset.from_dict(
-    CELLS,
-    features=datasets.Features(
-        {
-            "age": datasets.Value("int64"),
-            "weight": datasets.Value("float64"),
-            "source": datasets.Value("string"),
-            "checked": datasets.Value("bool"),
-            "label": datasets.ClassLabel(names=CLASSES),
-            "two words": datasets.Value("string"),
-        }
-    ),
-)
-
-
+KINDS = {"age": "int64", "weight": "float64", "source": "string", "checked": "bool"}
+KINDS = {name: datasets.Value(kind) for name, kind in KINDS.items()}
+KINDS |= {"label": datasets.ClassLabel(names=CLASSES), "two words": datasets.Value("string")}
+TABLE = datasets.Dataset.from_dict(CELLS, features=datasets.Features(KINDS))
 HINT = "Write comparisons such as label=dog and age>=30; put words with spaces in quotes."
-
-
-SIGNS = {
-    "=": operator.eq,
-    "==": operator.eq,
-    "!=": operator.ne,
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-}
+SIGNS = {"=": operator.eq, "==": operator.eq, "!=": operator.ne}
+SIGNS |= {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
 def rows(expression):
@@ -94,27 +74,21 @@ VALUES = {
 }
 
 
-ATOMS = st.sampled_from(list(VALUES)).flatmap(
-    lambda name: st.tuples(
-        st.just(name),
-        st.sampled_from(["=", "!="] if name == "label" else list(SIGNS)),
-        VALUES[name],
-    )
-)
+def atoms(name):
+    signs = ["=", "!="] if name == "label" else list(SIGNS)
+    return st.tuples(st.just(name), st.sampled_from(signs), VALUES[name])
 
 
 TREES = st.recursive(
-    ATOMS, lambda inner: st.tuples(inner, st.sampled_from(["and", "or"]), inner), max_leaves=6
+    st.sampled_from(list(VALUES)).flatmap(atoms),
+    lambda inner: st.tuples(inner, st.sampled_from(["and", "or"]), inner),
+    max_leaves=6,
 )
-
-
-def is_atom(tree):
-    return isinstance(tree[0], str)
 
 
 def spelled(tree):
     left, sign, right = tree
-    if is_atom(tree):
+    if isinstance(left, str):
         quote = '"' if "'" in str(right) else "'"
         return f"{left}{sign}{quote}{right}{quote}"
     return f"({spelled(left)}) {sign} ({spelled(right)})"
@@ -122,7 +96,7 @@ def spelled(tree):
 
 def meant(tree, row):
     left, sign, right = tree
-    if not is_atom(tree):
+    if not isinstance(left, str):
         both = meant(left, row), meant(right, row)
         return all(both) if sign == "and" else any(both)
     cell = CELLS[left][row]
@@ -167,47 +141,30 @@ def test_no_text_ends_in_anything_but_rows_or_an_input_error(text):
     ],
 )
 def test_anything_but_comparisons_is_refused_with_its_place(expression, wanted, came):
-    with pytest.raises(InputError) as caught:
-        select_rows(expression, TABLE)
-    assert caught.value.wanted.startswith(wanted)
-    assert caught.value.came == came
-
-
-def test_a_wrong_place_is_said_in_a_whole_sentence():
-    assert error_of(select_rows, "age=3 age=4", TABLE) == (
-        "Wanted and, or, or the end in the expression 'age=3 age=4'. "
-        f"Got 'age' at character 7. {HINT}"
-    )
+    message = error_of(select_rows, expression, TABLE)
+    assert message.startswith(f"Wanted {wanted}")
+    assert f". Got {came}. " in message
 
 
 @pytest.mark.parametrize(
-    ("expression", "remedy"),
+    ("expression", "message"),
     [
+        ("age=3 age=4", f"in the expression 'age=3 age=4'. Got 'age' at character 7. {HINT}"),
         ("labl=dog", "Did you mean 'label'?"),
         ("label=dgo", "Did you mean 'dog'?"),
         ("label=4", "Choose one of these."),
-        ("colour=red", "Choose one of these."),
+        ("colour=red", "checked, label, two words. Got 'colour'. Choose one of these."),
     ],
 )
-def test_an_unknown_column_or_class_is_met_with_the_nearest(expression, remedy):
-    with pytest.raises(InputError) as caught:
-        select_rows(expression, TABLE)
-    assert caught.value.remedy == remedy
-
-
-def test_the_columns_that_there_are_are_listed():
-    assert error_of(select_rows, "colour=red", TABLE) == (
-        "Wanted a column of the table: age, weight, source, checked, label, two words. "
-        "Got 'colour'. Choose one of these."
-    )
+def test_a_typo_is_refused_with_its_place_or_the_most_similar_name(expression, message):
+    assert error_of(select_rows, expression, TABLE).endswith(message)
 
 
 def test_an_image_cannot_be_compared():
-    table = datasets.Dataset.from_dict(
-        {"image": [None]}, features=datasets.Features(image=datasets.Image())
-    )
-    with pytest.raises(InputError, match="a column of numbers, words or classes"):
-        select_rows("image=x", table)
+    kinds = datasets.Features(image=datasets.Image())
+    table = datasets.Dataset.from_dict({"image": [None]}, features=kinds)
+    message = error_of(select_rows, "image=x", table)
+    assert "a column of numbers, words or classes" in message
 
 
 def test_rows_that_were_chosen_before_are_the_rows_that_count():

@@ -102,26 +102,32 @@ def test_several_columns_of_numbers_are_values_each_in_its_own_spread():
     assert load_data(integers, label_column=names).kind == "regression"
 
 
+AMBIGUOUS = ". Got 0 and 1 as floats: ambiguous. Write them as 0 and 1."
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"a": [0.0, 1.0]}, ("Wanted labels as integers, or values, in 'a'. Got 0 and 1 as "
-         "floats: ambiguous. Write them as 0 and 1.")),
-        ({"a": [0.0, 1.0], "b": [1, 1]}, ("Wanted labels as integers, or values, in 'a', 'b'. "
-         "Got 0 and 1 as floats: ambiguous. Write them as 0 and 1.")),
-        ({"a": ["x", "y"], "b": [1, 1]}, ("Wanted numbers in each of the label columns 'a', 'b'. "
-         "Got string in 'a'. Several columns are labels of 0 and 1 each, or several values.")),
-        ({"a": [[0, 1], [1]]}, ("Wanted lists of as many numbers in each row of 'a', or lists of "
-         "names. Got lists of int64 of 1, 2 each. "
-         "Write 0 or 1 for each label that the model knows.")),
-        ({"a": [[0, 3], [1, 1]]}, ("Wanted 0 or 1 for each label in 'a'. Got 3. Write class ids as "
-         "lists of 0 and 1, or as names.")),
-        ({"a": [{"b": 1}]}, ("Wanted class names or numbers in 'a'. Got {'b': Value('int64')}. "
-         "Name others with --label-column.")),
+        ({"a": [0.0, 1.0]}, f"labels as integers, or values, in 'a'{AMBIGUOUS}"),
+        ({"a": [0.0, 1.0], "b": [1, 1]}, f"labels as integers, or values, in 'a', 'b'{AMBIGUOUS}"),
+        (
+            {"a": ["x", "y"], "b": [1, 1]},
+            "numbers in each of the label columns 'a', 'b'. Got string in 'a'. Several columns",
+        ),
+        (
+            {"a": [[0, 1], [1]]},
+            "lists of as many numbers in each row of 'a', or lists of names. Got lists of int64",
+        ),
+        ({"a": [[0, 3], [1, 1]]}, "0 or 1 for each label in 'a'. Got 3. Write class ids as lists"),
+        (
+            {"a": [{"b": 1}]},
+            "class names or numbers in 'a'. Got {'b': Value('int64')}. Name",
+        ),
     ],
-)  # fmt: skip
+)
 def test_labels_that_could_be_two_things_or_none_are_refused(columns, message):
-    assert error_of(load_data, made(columns), label_column=list(columns)) == message
+    came = error_of(load_data, made(columns), label_column=list(columns))
+    assert came.startswith(f"Wanted {message}")
 
 
 def outside(cells, kind):
