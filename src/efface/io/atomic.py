@@ -8,7 +8,7 @@ into place; ``claim`` keeps other runs away from an output folder; ``refuse_none
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 
 from efface.errors import EffaceError, InputError, OutputError
 
-SCRATCH = ".writing"  # the suffix of scratch files and folders
+# the suffix of scratch files and folders
+SCRATCH = ".writing"
 
 # torch reports a full disk as a RuntimeError, safetensors as an error of its own
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
@@ -39,6 +40,7 @@ def atomic_write(path: str | Path, content: bytes | Callable[[Path], None]) -> N
             content(scratch)
         # the data must reach the disk before the name does, else a power cut leaves an empty file
         _sync(scratch)
+        # rename is atomic in POSIX: readers see the old file or the new one
         scratch.replace(path)
         _sync(path.parent)
     except WRITE_ERRORS as error:
@@ -48,7 +50,7 @@ def atomic_write(path: str | Path, content: bytes | Callable[[Path], None]) -> N
 
 
 @contextmanager
-def claim(out: str | Path) -> Iterator[None]:
+def claim(out: str | Path) -> Generator[None]:
     """Reserve ``out`` for this run while the block runs; scratch of killed runs is removed.
 
     Raises InputError before anything is done when ``out`` is not empty or another run has claimed
@@ -57,6 +59,7 @@ def claim(out: str | Path) -> Iterator[None]:
     out = Path(out)
     refuse_nonempty(out)
     path = out.absolute().with_name(f".{out.name}.lock")
+    # to be removed again when the run fails: a mistyped --out leaves no empty folders
     created = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,20 +71,23 @@ def claim(out: str | Path) -> Iterator[None]:
     except OSError as error:
         raise _write_failure(out, error) from error
     try:
-        refuse_nonempty(out)  # another run may have finished between the first check and the lock
+        # another run may have finished between the first check and the lock
+        refuse_nonempty(out)
         for stale in path.parent.glob(f".{escape(out.name)}.{'[0-9a-f]' * 8}{SCRATCH}"):
             shutil.rmtree(stale, ignore_errors=True)
         yield
     finally:
-        path.unlink(missing_ok=True)  # before the release: nobody else can hold this file yet
+        # before the release: nobody else can hold this file yet
+        path.unlink(missing_ok=True)
         lock.release()
         for folder in created:
-            with suppress(OSError):  # not empty: it holds the result
+            # not empty: it holds the result
+            with suppress(OSError):
                 folder.rmdir()
 
 
 @contextmanager
-def atomic_folder(out: str | Path) -> Iterator[Path]:
+def atomic_folder(out: str | Path) -> Generator[Path]:
     """A scratch folder to fill: renamed to ``out`` when the block ends, removed when it raises.
 
     Raises InputError before anything is done when ``out`` is not empty, OutputError when the disk
@@ -93,8 +99,10 @@ def atomic_folder(out: str | Path) -> Iterator[Path]:
     try:
         scratch.mkdir(parents=True)
         yield scratch
+        # files before their folders, so that no name points at data that is not there yet
         for inside in [*scratch.rglob("*"), scratch]:
             _sync(inside)
+        # an empty folder of the user cannot be renamed over on every system
         if out.exists():
             out.rmdir()
         scratch.replace(out)
@@ -137,6 +145,7 @@ def refuse_overlap(out: Path, inputs: Mapping[str, str | Path | None]) -> None:
     for name, given in inputs.items():
         if given is None:
             continue
+        # DATA:split names the folder DATA, unless a file has a colon in its name
         paths = (Path(given), Path(str(given).rpartition(":")[0] or given))
         folder = next((path.resolve() for path in paths if path.is_dir()), None)
         if folder is None or not (target.is_relative_to(folder) or folder.is_relative_to(target)):
@@ -157,7 +166,8 @@ def _sync(path: Path) -> None:
     """Wait until a file, or a folder's list of names, has reached the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        with suppress(PermissionError):  # some systems do not sync folders
+        # some systems do not sync folders
+        with suppress(PermissionError):
             os.fsync(handle)
     finally:
         os.close(handle)

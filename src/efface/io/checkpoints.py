@@ -30,12 +30,18 @@ from efface.errors import InputError, OutputError, UnsafeFile, abbreviate
 from efface.io.atomic import atomic_write
 from efface.runtime import cast_like, is_lossless, nonfinite_tensors, tie_like
 
-PLACES = ("state_dict", "model", "model_state_dict", "net")  # entries that may hold the weights
-WRAPPERS = ("module.", "_orig_mod.")  # prefixes of DistributedDataParallel and torch.compile
-HEADER_LENGTH = 8  # bytes that hold the length of a safetensors header
-PORTION = 16 * 2**20  # bytes of tensors that are read together; a larger tensor is read alone
+# entries that may hold the weights
+PLACES = ("state_dict", "model", "model_state_dict", "net")
+# prefixes of DistributedDataParallel and torch.compile
+WRAPPERS = ("module.", "_orig_mod.")
+# bytes that hold the length of a safetensors header
+HEADER_LENGTH = 8
+# bytes of tensors that are read together; a larger tensor is read alone
+PORTION = 16 * 2**20
 
+# optimizer moments and averaged weights remember the records that the weights forget
 TRAINING_STATE = re.compile(r"optim|sched|scaler|(^|_)ema(_|$)", re.IGNORECASE)
+# a resampler is a layer, no list of records
 RECORD_LISTS = re.compile(
     r"(?<!re)sampler|data_?loader|(^|[_.-])(seen|ids|indices)([_.-]|$)", re.IGNORECASE
 )
@@ -82,6 +88,7 @@ class Checkpoint:
         if not prefix:
             return self
         own = {n.removeprefix(prefix): t for n, t in self.state.items() if n.startswith(prefix)}
+        # class weights of a loss may carry the same prefix
         own = {name: tensor for name, tensor in own.items() if name in model_state}
         others = [name for name in self.state if name.removeprefix(prefix) not in own]
         copies = _second_copies(others, self.state, model_state)
@@ -151,17 +158,21 @@ class Checkpoint:
             file_name: cast_like(stored.get(file_name, tensor), state[name])
             for (file_name, tensor), name in zip(old.items(), self.state, strict=True)
         }
+        # checked after the cast: 1e6 is finite in float32 and infinite in float16
         if broken := nonfinite_tensors(new):
             came = f"nan or inf in {abbreviate(broken)}"
             raise OutputError("finite weights to write", came, "Nothing was written.")
         if self.header is None:
+            # torch keeps one storage for tied weights, and the file its size
             content = self._fill(tie_like(old, new))
             atomic_write(path, lambda scratch: _write_torch(content, scratch, self.archive))
             return
         whole = {**new, **{name: stored[name] for name in self.extras}}
         if len(whole) == len(self.content):
             atomic_write(path, lambda scratch: _write_safetensors(self.header, whole, scratch))
-        else:  # something is omitted: the original header cannot stay
+        else:
+            # something is omitted: the original header cannot stay
+            # safetensors refuses tensors that share memory
             apart = {name: tensor.contiguous().clone() for name, tensor in whole.items()}
             atomic_write(path, lambda scratch: save_file(apart, scratch, metadata=self.metadata))
 
@@ -188,17 +199,19 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     with path.open("rb") as file:
         head = file.read(HEADER_LENGTH + 1)
     metadata = header = archive = None
+    # the name of a file says nothing: weights from a stranger may be a disguised pickle
     if head[HEADER_LENGTH:] == b"{":
         content, metadata, header = _read_outlines(path)
     elif head[:2] == b"PK":
         content, archive = read_torch(path), _archive_name(path)
-    elif head[:1] == b"\x80":  # what torch wrote before it wrote zip archives
+    elif head[:1] == b"\x80":
+        # what torch wrote before it wrote zip archives
         content = read_torch(path)
     else:
         raise damaged(path, "an empty file" if not head else f"a file that begins with {head!r}")
     place, weights = _find_weights(path, content)
     entries = content if place else {}
-    omitted = [k for k, v in entries.items() if k != place and may_hold_records(str(k), v)]
+    omitted = [k for k, v in entries.items() if k != place and may_hold_records(k, v)]
     prefix = _wrapper_prefix(weights)
     state = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
     content = _rebuild(content, {k: v for k, v in content.items() if k not in omitted})
@@ -213,6 +226,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 def _find_weights(path: Path, content: dict[str, Any]) -> tuple[str | None, dict[str, Tensor]]:
     """The entry that holds the weights (None for the top), and the weights."""
+    # the top first: a plain state dict may have a module called model
     for place, value in [(None, content), *((place, content.get(place)) for place in PLACES)]:
         if isinstance(value, dict) and value and all(map(_is_named_tensor, value.items())):
             return place, value
@@ -224,14 +238,14 @@ def _is_named_tensor(item: tuple[Any, Any]) -> bool:
     return isinstance(item[0], str) and isinstance(item[1], Tensor)
 
 
-def may_hold_records(name: str, value: Any) -> bool:
+def may_hold_records(name: Any, value: Any) -> bool:
     """Whether an entry holds tensors, training state, or, by its names, lists of records.
 
     A number is progress, as in ``samples_seen``; settings are words and numbers.
     """
-    if TRAINING_STATE.search(name) or _holds_tensors_or_records(value, listed=False):
+    if TRAINING_STATE.search(str(name)) or _holds_tensors_or_records(value, listed=False):
         return True
-    return bool(RECORD_LISTS.search(name)) and not isinstance(value, int | float | None)
+    return bool(RECORD_LISTS.search(str(name))) and not isinstance(value, int | float | None)
 
 
 def _holds_tensors_or_records(value: Any, *, listed: bool) -> bool:
@@ -270,12 +284,14 @@ def _second_copies(
         for own, tensor in model_state.items():
             if name.endswith("." + own) and state[name].shape == tensor.shape:
                 copies.setdefault(name[: -len(own)], []).append(name)
+    # counters such as num_batches_tracked are no evidence of a copy
     weights = sum(tensor.ndim > 0 for tensor in model_state.values())
     return [name for copy in copies.values() if 2 * len(copy) >= weights for name in copy]
 
 
 def _like(old: Tensor, new: Tensor) -> Tensor:
     """An ``nn.Parameter`` stays one; a view is written without the rest of its storage."""
+    # torch.save writes the whole storage of a view: other numbers would leave with the file
     if new.untyped_storage().nbytes() > new.nbytes:
         new = new.clone()
     return nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
@@ -354,7 +370,9 @@ def read_torch(path: Path) -> dict[str, Any]:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch warns of here is refused below
+            # weights_only: the pickle in the file may call nothing but tensors' constructors
+            # what torch warns of here is refused below
+            warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         is_script = "TorchScript" in str(error)

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import Dataset as TorchDataset
 
 from efface.errors import InputError, UnknownRecords, abbreviate, did_you_mean
-from efface.io.features import FeatureSpec
+from efface.io.features import FeatureSpec, arrow_column
 from efface.io.images import UNREADABLE, Preprocessing, read_images
 from efface.task import MIN_VALUES, regression, require_multiclass
 from efface.types import Records
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     import datasets
 
 Spec = Preprocessing | FeatureSpec
-Rows = Sequence[int] | None  # None for all
+# None for all
+Rows = Sequence[int] | None
 
 IMAGE_NAMES = ("image", "img")
 PATH_NAMES = ("image_path", "path", "file_name", "filename")
@@ -101,6 +102,7 @@ def find_columns(
             wanted = f"a column of the table: {', '.join(features)}"
             raise InputError(wanted, repr(name), did_you_mean(name, features))
     known = tuple(features)
+    # types are reliable, names are a convention
     images = [name for name in known if isinstance(features[name], Image)]
     images = images or [name for name in IMAGE_NAMES if name in features]
     images = [image] if image else images or [name for name in PATH_NAMES if name in features]
@@ -177,6 +179,7 @@ class DataSource:
         Raises UnknownRecords, naming all, and InputError for row numbers where a column could hold
         the ids.
         """
+        # every unknown id is listed: a request with forty wrong ones needs one answer
         places = {identity: row for row, identity in enumerate(self.ids)}
         requested = list(dict.fromkeys(ids))
         if unknown := [identity for identity in requested if identity not in places]:
@@ -235,6 +238,7 @@ class DataSource:
         if self.kind != "multiclass":
             return ()
         totals, counts = Counter(self.labels.tolist()), Counter(self.labels[list(rows)].tolist())
+        # below ten records a class may be whole by accident
         whole = [k for k, count in counts.items() if count >= max(10, share * totals[k])]
         return tuple(self.classes[k] if self.classes else str(k) for k in sorted(whole))
 
@@ -263,8 +267,10 @@ class DataSource:
 
     def _read(self, rows: Rows, preprocessing: Spec) -> tuple[Records, dict[str, str]]:
         """The readable rows, and by the id of any other what is wrong with it."""
+        # half a label is none: all columns must be there
         y = self.labels.reshape(len(self), -1)
-        present = (np.isfinite(y) if self.kind == "regression" else y >= 0).all(axis=1)
+        known = np.isfinite(y) if self.kind == "regression" else y >= 0
+        present = np.array(known.all(axis=1))
         rows = list(range(len(self)) if rows is None else rows)
         labelled = [row for row in rows if present[row]]
         if isinstance(preprocessing, FeatureSpec):
@@ -311,10 +317,11 @@ def load_data(
     """
     from efface.io.tables import read_labels, read_split
 
-    dataset, root, files = data, None, ()
+    text_columns = (id_column,) if id_column else ID_NAMES
     if isinstance(data, str | Path):
-        dataset, root, files = read_split(data, (id_column,) if id_column else ID_NAMES)
-    dataset = dataset.with_format(None)
+        dataset, root, files = read_split(data, text_columns)
+    else:
+        dataset, root, files = data.with_format(None), None, ()
     if not len(dataset):
         raise InputError("at least one record in the data", "none", "Check the path and the split.")
     label = [label_column] if isinstance(label_column, str) else label_column or ()
@@ -353,7 +360,7 @@ def _file_names(dataset: "datasets.Dataset", images: Sequence[str]) -> tuple[str
 
     if len(images) != 1:
         return ()
-    cells: pa.ChunkedArray = dataset.select_columns([*images]).with_format("arrow")[:][images[0]]
+    cells = arrow_column(dataset, images[0])
     paths: list[Any] = [None]
     if isinstance(dataset.features[images[0]], datasets.Image):
         paths = [path for chunk in cells.chunks for path in chunk.field("path").to_pylist()]
@@ -368,7 +375,8 @@ def id_as_text(identity: Any) -> str:
     Raises InputError for bytes that are not text.
     """
     if isinstance(identity, float) and identity.is_integer():
-        return str(int(identity))  # pandas makes 7.0 of a 7 as soon as one is missing
+        # pandas makes 7.0 of a 7 as soon as one is missing
+        return str(int(identity))
     if not isinstance(identity, bytes):
         return str(identity)
     try:
@@ -446,6 +454,7 @@ def read_record_weights(path: Path) -> dict[str, float]:
 def content_digests(records: Records) -> tuple[str, ...]:
     """A BLAKE2b digest of each record's input: equal exactly when the inputs are, bit for bit."""
     rows = records.x.detach().cpu().contiguous()
+    # the dtype and the shape are hashed too: equal bytes may be other numbers
     head = f"{rows.dtype}{tuple(rows.shape[1:])}".encode()
     flat = rows.reshape(len(rows), -1).view(torch.uint8).numpy() if rows.numel() else ()
     return tuple(hashlib.blake2b(head + row.tobytes(), digest_size=16).hexdigest() for row in flat)
@@ -492,6 +501,7 @@ def _refuse_streams(given: Any) -> None:
         came = f"a {type(given).__name__} of {', '.join(map(str, given))}"
         remedy = f"Give one of them, such as data[{next(iter(given), 'train')!r}]."
         raise InputError("one split", came, remedy)
+    # a record of a stream cannot be named again, before and after
     data = given.dataset if isinstance(given, DataLoader) else given
     if isinstance(data, IterableDataset) or _is_from_datasets(data, "IterableDataset"):
         remedy = "Cache it: load_dataset without streaming, datasets.Dataset.from_generator, or "
@@ -501,9 +511,11 @@ def _refuse_streams(given: Any) -> None:
 
 def _from_loader(loader: DataLoader) -> Records:
     """Every item that the loader's sampler names, numbered as its data set numbers it."""
-    with torch.random.fork_rng(devices=[]):  # a sampler draws from the global generator
+    # a sampler draws from the global generator
+    with torch.random.fork_rng(devices=[]):
         if loader.batch_sampler is None:
             return _join(list(loader), batched=loader.batch_size is not None)
+        # the sampler gives row numbers, which name the same records tomorrow, in any order
         batches = [list(rows) for rows in loader.batch_sampler]
         if loader.drop_last and sum(map(len, batches)) < len(list(loader.sampler)):
             remedy = "Make it with drop_last=False."
@@ -574,6 +586,7 @@ def _as_labels(y: Tensor) -> Tensor:
         wanted = "labels y: class ids (n,), multilabel (n, k) of 0 and 1, or values (n,), (n, d)"
         remedy = "Other tasks need Records(…, task=efface.task.custom(…))."
         raise InputError(wanted, f"{y.dtype} of shape {tuple(y.shape)}", remedy)
+    # 0.0 and 1.0 may be one-hot classes, multilabel targets or values: a guess would be silent
     binary = bool(((y == 0) | (y == 1)).all())
     if y.is_floating_point():
         if binary and len(y):

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 # a number as it is written; 007 is a name, and Python's 1_000 is none
 NUMBER = r"^[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 ENCODINGS = '{}, {"mean": 50.1, "std": 9.0} or {"categories": ["f", "m"]}'
-SCALED_RANGE = 2.0  # a scaled number may be at least -2 to 2, however few rows show it
-LARGEST = 1e300  # integers in JSON are unbounded, floating point is not
+# a scaled number may be at least -2 to 2, however few rows show it
+SCALED_RANGE = 2.0
+# integers in JSON are unbounded, floating point is not
+LARGEST = 1e300
 AS_TRAINED = "Give the numbers that the model was trained with."
 
 # (n, inputs of the column) float32, and what is wrong with each row
@@ -39,7 +41,8 @@ class FeatureSpec:
     """
 
     columns: Any
-    items: ClassVar[str] = "rows"  # what error messages call the inputs
+    # what error messages call the inputs
+    items: ClassVar[str] = "rows"
 
     def __post_init__(self) -> None:
         """Refuse what would silently spoil every input."""
@@ -53,6 +56,7 @@ class FeatureSpec:
         """From a JSON file. Raises InputError when it is none, or names a column twice."""
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
+            # the order of the JSON object is that of the model's inputs
             columns = json.loads(text, object_pairs_hook=_object_of_unique_names)
         except (OSError, ValueError, RecursionError) as error:
             if isinstance(error, InputError):
@@ -71,6 +75,7 @@ class FeatureSpec:
             wanted = f"the columns of the features in the table: {', '.join(self.columns)}"
             remedy = did_you_mean(missing[0], dataset.features)
             raise InputError(wanted, f"no {abbreviate(missing)}", remedy)
+        # the whole table is encoded: the bounds must not depend on which rows are forgotten
         parts = [_encode(dataset, name, how) for name, how in self.columns.items()]
         x = torch.from_numpy(np.concatenate([part[0] for part in parts], 1))
         per_row = zip(*(part[1] for part in parts), strict=True)
@@ -152,18 +157,20 @@ def _encode(dataset: "datasets.Dataset", name: str, encoding: Mapping[str, Any])
     import pyarrow as pa
 
     kind = dataset.features[name]
-    cells: pa.ChunkedArray = dataset.select_columns([name]).with_format("arrow")[:][name]
+    cells = arrow_column(dataset, name)
     nested = pa.types.is_nested(cells.type) or pa.types.is_temporal(cells.type)
     if nested or not isinstance(kind, datasets.Value | datasets.ClassLabel):
         remedy = "Give the model's inputs as columns of numbers or words."
         raise InputError(f"numbers or categories in {name!r}", f"{kind}", remedy)
     if "categories" in encoding:
+        # a class outside of the names stays a number, and is reported as such
         values = cells.to_pylist()
         if isinstance(kind, datasets.ClassLabel):
             values = [kind.names[v] if v in range(len(kind.names)) else v for v in values]
         return _one_hot(name, values, encoding["categories"])
     if pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type):
-        numbers = cells.cast(pa.float64(), safe=False).to_numpy()  # an empty cell becomes nan
+        # an empty cell becomes nan
+        numbers = cells.cast(pa.float64(), safe=False).to_numpy()
     else:
         numbers = np.array([_number(value) for value in cells.to_pylist()], dtype=np.float64)
     # scaled in float64: a year minus its mean would lose digits in float32
@@ -175,6 +182,11 @@ def _encode(dataset: "datasets.Dataset", name: str, encoding: Mapping[str, Any])
         errors[row] = _complaint(name, cells[row].as_py())
         scaled[row] = 0
     return scaled[:, None], errors
+
+
+def arrow_column(dataset: "datasets.Dataset", name: str) -> Any:
+    """The cells of a column as pyarrow holds them: nothing is decoded, no format applied."""
+    return dataset.select_columns([name]).with_format("arrow")[:][name]
 
 
 def _number(value: Any) -> float:
@@ -193,6 +205,7 @@ def _one_hot(name: str, values: list[Any], categories: Sequence[Any]) -> Column:
     errors: list[str | None] = [None] * len(values)
     for row, value in enumerate(values):
         place = None if value is None else places.get(_word(value))
+        # an unknown category is never all zeros: the model has not seen that
         if place is None:
             errors[row] = _complaint(name, value)
         else:

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     import datasets
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
-OUT_OF_SCALE = 20.0  # normalised inputs stay within a few units, raw pixels reach 255
-MODES = {1: "L", 3: "RGB"}  # of PIL, by the number of channels
-BATCH = 1000  # images decoded before they are normalised together
+# normalised inputs stay within a few units, raw pixels reach 255
+OUT_OF_SCALE = 20.0
+# of PIL, by the number of channels
+MODES = {1: "L", 3: "RGB"}
+# images decoded before they are normalised together
+BATCH = 1000
 UNREADABLE = "unreadable"
 
 
@@ -57,7 +60,8 @@ class Preprocessing:
     resize: int | None = None
     interpolation: str = "bilinear"
     squash: bool = False
-    items: ClassVar[str] = "images"  # what error messages call the inputs
+    # what error messages call the inputs
+    items: ClassVar[str] = "images"
 
     def __post_init__(self) -> None:
         """Refuse what would silently spoil every input."""
@@ -80,6 +84,7 @@ class Preprocessing:
     def __call__(self, pixels: Tensor) -> Tensor:
         """(…, c, h, w) bytes 0..255 to float32 inputs."""
         mean, std = (torch.tensor(part).view(-1, 1, 1) for part in (self.mean, self.std))
+        # in place: a batch of images is the largest array here
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
 
     @property
@@ -99,6 +104,7 @@ class Preprocessing:
 
     def outside(self, x: Tensor) -> str:
         """Why ``x`` cannot be inputs of this preprocessing; empty when it can."""
+        # float32 rounding of the normalisation
         low, high, slack = self.low, self.high, 1e-3
         fits = x.shape[1] == len(self.mean) and not ((x < low - slack) | (x > high + slack)).any()
         return "" if fits else f"lie outside black and white under {self}"
@@ -119,6 +125,7 @@ def read_images(
 
     images = dataset.select_columns([column])
     if isinstance(dataset.features[column], datasets.Image):
+        # undecoded, so that one damaged file does not end the run
         images = images.cast_column(column, datasets.Image(decode=False))
     x, filled, errors = torch.empty(0), 0, []
     for start in range(0, len(rows), BATCH):
@@ -128,7 +135,8 @@ def read_images(
         readable = [image for image in decoded if image is not None]
         if not readable:
             continue
-        if not filled:  # one allocation: joining batches at the end would take the memory twice
+        # one allocation: joining batches at the end would take the memory twice
+        if not filled:
             x = torch.empty(len(rows), *readable[0].shape)
         shape = tuple(x.shape[1:])
         if other := [image.shape for image in readable if image.shape != shape]:
@@ -160,11 +168,14 @@ def decode_image(
     channels = len(preprocessing.mean)
     try:
         with warnings.catch_warnings():
+            # PIL warns of decompression bombs, which become errors at twice the size
             warnings.simplefilter("ignore")
             with Image.open(file) as opened:
                 opened.load()
+                # phones store the turn next to the pixels; datasets applies it too
                 image = ImageOps.exif_transpose(opened)
-                if image.mode.startswith("I"):  # 16 bits: the upper 8, where PIL might clip
+                # 16 bits: the upper 8, where PIL might clip
+                if image.mode.startswith("I"):
                     upper = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
                     image = Image.fromarray(upper)
                 pixels = np.asarray(_resize(image.convert(MODES[channels]), preprocessing))

@@ -13,7 +13,7 @@ import json
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,7 +37,8 @@ Spec = Preprocessing | FeatureSpec
 WEIGHTS, RECIPE, CONFIG = "model.safetensors", "recipe.json", "config.json"
 FEATURES = "features.json"
 SCHEMA = 1
-LIMIT_SECONDS = 120.0  # importing and calling a factory may take so long
+# importing and calling a factory may take so long
+LIMIT_SECONDS = 120.0
 LOOK_UP = "Look the name up in its documentation."
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -48,7 +49,8 @@ TEXTS = {".json", ".txt", ".md", ".model", ".jinja", ".vocab", ".bpe", ".tiktoke
 # texts about the training run, and with it about its data
 TRAINING = {"trainer_state.json", "all_results.json", "train_results.json"}
 
-RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
+# PIL's numbers
+RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,17 +136,18 @@ def load_model(
     model, parts, name, known = read(path, architecture)
     state = {name: tensor for part in parts for name, tensor in part.state.items()}
     _refuse_misfit(model, state, name)
+    # a portion at a time: a large model must not be in memory twice
     for part in parts:
         for portion in part.portions():
             model.load_state_dict(portion, strict=False)
     preprocessing = _preprocessing(known, {"mean": mean, "std": std, "size": size}, feature_spec)
     stored = {name: tensor.dtype for name, tensor in state.items()}
     classes = tuple(known.get("classes") or ())
-    classes = classes if len(classes) > 1 else None  # one name is that of a sigmoid unit
-    files = known.get("files", ((), ()))
-    recipe = known.get("recipe_json")
-    model = model.eval()
-    return LoadedModel(model, parts, preprocessing, name, stored, classes, *files, recipe)
+    # one name is that of a sigmoid unit
+    classes = classes if len(classes) > 1 else None
+    copied, omitted = known.get("files", ((), ()))
+    model, recipe = model.eval(), known.get("recipe_json")
+    return LoadedModel(model, parts, preprocessing, name, stored, classes, copied, omitted, recipe)
 
 
 def _module(architecture: str | nn.Module, num_classes: int | None = None) -> tuple[nn.Module, str]:
@@ -166,7 +169,8 @@ def _from_file(path: Path, architecture: str | nn.Module | None) -> Unfilled:
     part = part.match_prefix(model.state_dict())
     classes = num_classes_in(part.state, model)
     if isinstance(architecture, str) and classes:
-        del model  # two models at once would be twice the memory
+        # two models at once would be twice the memory
+        del model
         model = build_model(architecture, classes)
     config = getattr(model, "pretrained_cfg", None)
     known = timm_preprocessing(config) if isinstance(config, dict) else {}
@@ -187,9 +191,11 @@ def _from_folder(path: Path, architecture: str | nn.Module | None) -> Unfilled:
         model, name = transformers_model(path, config)
         known = transformers_preprocessing(path)
         known["classes"] = class_names(model)
+    # the model first: an unsupported architecture is refused before gigabytes are read
     parts, own = tuple(load_checkpoint(file) for file in files), model.state_dict()
     renamed = any(tensor not in own for part in parts for tensor in part.state)
-    if renamed and "pretrained_cfg" not in config:  # transformers uses other names in its files
+    # transformers uses other names in its files
+    if renamed and "pretrained_cfg" not in config:
         names = names_in_file(model)
         parts = tuple(part.rename(names) for part in parts)
     return model, parts, name, {**known, "files": other_files(path, files)}
@@ -249,6 +255,7 @@ def save_trained(folder: str | Path, model: nn.Module, recipe: Mapping[str, Any]
 def _refuse_misfit(model: nn.Module, state: Mapping[str, Tensor], architecture: str) -> None:
     """Every tensor must be there in its shape; a tied weight may stand under one name only."""
     own = model.state_dict()
+    # tied weights share an address
     filled = {own[name].data_ptr() for name in state if name in own}
     missing = [n for n in own if n not in state and own[n].data_ptr() not in filled]
     unexpected = [name for name in state if name not in own]
@@ -275,7 +282,8 @@ def _preprocessing(known: Mapping[str, Any], given: Mapping[str, Any], features:
         if isinstance(features, str | Path):
             return FeatureSpec.read(features)
         return features if isinstance(features, FeatureSpec) else FeatureSpec(features)
-    values = {name: known.get(name) if value is None else value for name, value in given.items()}
+    values: dict[str, Any] = dict(given)
+    values |= {name: known.get(name) for name, value in given.items() if value is None}
     if missing := [name for name, value in values.items() if value is None]:
         remedy = (
             "Give --mean --std --size, such as --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 "
@@ -311,6 +319,7 @@ def build_model(architecture: str, num_classes: int | None = None) -> nn.Module:
         parameters = inspect.signature(factory).parameters.values()
         takes = any(p.name == "num_classes" or p.kind is p.VAR_KEYWORD for p in parameters)
         options = {} if num_classes is None or not takes else {"num_classes": num_classes}
+        # the initial weights are drawn at random, and overwritten
         with torch.random.fork_rng(devices=[]):
             try:
                 model = factory(**options)
@@ -325,7 +334,7 @@ def build_model(architecture: str, num_classes: int | None = None) -> nn.Module:
 
 
 @contextmanager
-def _supervise(architecture: str, seconds: float) -> Iterator[None]:
+def _supervise(architecture: str, seconds: float) -> Generator[None]:
     """Refuse user code that raises, exits the program, or does not return in time."""
 
     def expire(number: int, frame: object) -> NoReturn:  # noqa: ARG001
@@ -351,6 +360,7 @@ def _supervise(architecture: str, seconds: float) -> Iterator[None]:
 
 
 def _factory(architecture: str) -> Callable[..., Any]:
+    # nothing but a name is accepted: no expression, no call with arguments
     if architecture.startswith("timm:"):
         return _timm_factory(architecture.removeprefix("timm:"))
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", architecture):
@@ -466,6 +476,7 @@ def transformers_model(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Modu
         wanted = f"an image classifier of transformers in {folder / 'config.json'}"
         remedy = "In Python efface.forget(model, Split(…)) takes any module that returns logits."
         raise InputError(wanted, name, remedy)
+    # neither the network nor code in the folder
     options = {"local_files_only": True, "trust_remote_code": False}
     config = transformers.AutoConfig.from_pretrained(folder, **options)
     with torch.random.fork_rng(devices=[]):
@@ -475,6 +486,7 @@ def transformers_model(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Modu
 def class_names(model: nn.Module) -> list[str] | None:
     """The names of a transformers model's classes; None for those that it makes up itself."""
     config: Any = model.config
+    # the default names carry no meaning and would be matched with the data's by accident
     names = [name for _, name in sorted(config.id2label.items())]
     return None if names == [f"LABEL_{place}" for place in range(len(names))] else names
 
@@ -487,7 +499,8 @@ def names_in_file(model: nn.Module) -> dict[str, str]:
     """
     try:
         from transformers.core_model_loading import revert_weight_conversion
-    except ImportError:  # an older transformers, whose names are those of its files
+    except ImportError:
+        # an older transformers, whose names are those of its files
         return {}
     # tensors are recognised by their addresses: each is one number expanded to its shape
     state = {n: t.new_empty(()).expand(t.shape) for n, t in model.state_dict().items()}

@@ -74,6 +74,7 @@ def read_shadows(folder: str | Path) -> Shadows:
         if other := sorted(set(ids) ^ set(own)):
             came = f"{path.name}, which differs in {len(other)}: {abbreviate(other)}"
             raise InputError("shadow outputs for the same records", came, ALL_RECORDS)
+        # rows of two files are matched by id, never by position
         places = {identity: row for row, identity in enumerate(own)}
         order = [places[identity] for identity in ids]
         members.append(member[order])
@@ -87,6 +88,7 @@ def _read(path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     try:
         # opened here, since numpy does not close a file that it cannot read
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            # allow_pickle=False: an array of objects would have to run code
             names = {name.removeprefix("train."): name for name in stored.files}
             arrays = {name: stored[names[name]] for name in NAMES if name in names}
     except (ValueError, OSError, zipfile.BadZipFile, EOFError, TypeError) as error:

@@ -37,7 +37,7 @@ import pyarrow.csv as pv
 import pyarrow.parquet as pq
 
 from efface.errors import InputError, abbreviate, did_you_mean
-from efface.io.features import NUMBER
+from efface.io.features import NUMBER, arrow_column
 
 SPLIT_WORDS = {
     "train": {"train", "training"},
@@ -46,15 +46,19 @@ SPLIT_WORDS = {
 }
 IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
-INTEGER = r"^-?(0|[1-9][0-9]*)$"  # 007 is a name
-BLANK = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")  # no number, in a CSV column of numbers
-SEPARATORS = re.compile(r"[;\t|]")  # of CSV where numbers have a decimal comma
+# 007 is a name
+INTEGER = r"^-?(0|[1-9][0-9]*)$"
+# no number, in a CSV column of numbers
+BLANK = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
+# of CSV where numbers have a decimal comma
+SEPARATORS = re.compile(r"[;\t|]")
 USE_COMMAS = "Write it separated by commas, UTF-8."
 
 HUB = "hub:"
 PART = r"\w[\w.\-]*"
 
-pc: Any = pyarrow.compute  # its functions are made at import, invisible to a type checker
+# its functions are made at import, invisible to a type checker
+pc: Any = pyarrow.compute
 
 
 # a data set, the folder that no image path of it may leave, and its files
@@ -195,6 +199,7 @@ def _arrow(file: Path) -> pa.Table:
 def _csv(file: Path) -> pa.Table:
     """Every cell as text; an empty one is null."""
     parse = pv.ParseOptions(newlines_in_values=True)
+    # the header alone, for the names
     with pv.open_csv(file, parse_options=parse) as head:
         types = dict.fromkeys(head.schema.names, pa.string())
     convert = pv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
@@ -222,7 +227,8 @@ def _read_tables(files: Sequence[Path], text_columns: Sequence[str]) -> datasets
             cells = table[field.name]
             if is_csv:
                 cells = _infer_type(cells, fractions=field.name not in text_columns)
-            elif pa.types.is_dictionary(field.type):  # categories of pandas: the words
+            elif pa.types.is_dictionary(field.type):
+                # categories of pandas: the words
                 cells = cells.cast(field.type.value_type)
             columns[field.name] = cells
         return datasets.Dataset(pa.table(columns, metadata=table.schema.metadata))
@@ -240,7 +246,8 @@ def _read_table(file: Path) -> pa.Table:
     article_and_kind, reader = READERS[kind]
     try:
         table = reader(file)
-        table.validate(full=True)  # invalid UTF-8 would fail later, without the name of the file
+        # invalid UTF-8 would fail later, without the name of the file
+        table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         remedy = USE_COMMAS if kind == ".csv" else "Fetch or write it again."
         came = str(error).splitlines()[0][:200]
@@ -261,6 +268,7 @@ def _infer_type(cells: pa.ChunkedArray, *, fractions: bool) -> pa.ChunkedArray:
     A blank cell, also in words such as NA, does not decide; it is null. Without ``fractions`` only
     integers count: 2021.10 is then a name, and not 2021.1.
     """
+    # regular expressions of RE2: linear in the length of a hostile cell
     bare = pc.utf8_trim_whitespace(cells)
     is_blank = pc.is_in(bare, value_set=pa.array(BLANK))
     bare = pc.if_else(is_blank, pa.scalar(None, pa.string()), bare)
@@ -270,7 +278,8 @@ def _infer_type(cells: pa.ChunkedArray, *, fractions: bool) -> pa.ChunkedArray:
         if pc.all(pc.match_substring_regex(bare, pattern)).as_py():
             try:
                 return bare.cast(kind)
-            except pa.ArrowInvalid:  # more digits than an int64 has: a name
+            except pa.ArrowInvalid:
+                # more digits than an int64 has: a name
                 return cells
     return cells
 
@@ -289,13 +298,15 @@ def _read_hub(spec: str) -> SplitFiles:
         wanted = "hub:owner/name, hub:owner/name:split or hub:owner/name/configuration:split"
         raise InputError(wanted, repr(spec), "Such as hub:ylecun/mnist:test.")
     name, configuration, split = match.group(1), match.group(2), match.group(3) or "train"
+    # load_dataset prefers a local folder of this name, without a word
     if Path(name).exists():
         came = "a folder of that name here, which datasets would read instead"
         remedy = f"Give the folder as {name}, or start from elsewhere."
         raise InputError(f"the data set {name} of the hub", came, remedy)
     try:
         dataset = datasets.load_dataset(name, configuration, split=split, keep_in_memory=False)
-    except Exception as error:  # whatever a network can raise
+    except Exception as error:
+        # whatever a network can raise
         came = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0][:300]}"
         wanted = f"the split {split!r} of {name}, from the hub or from the local cache"
         remedy = "Check the name and the network, fetch it once where there is one, or give it as "
@@ -326,9 +337,10 @@ def read_labels(
     ``classes`` and ``num_classes`` are the model's. Raises InputError when the columns hold no
     labels of one kind, or names that the model does not know.
     """
+    # the model's order decides which column is which output
     if classes is not None and len(columns) > 1 and set(classes) == set(columns):
         columns = tuple(classes)
-    cells = [dataset.select_columns([n]).with_format("arrow")[:][n] for n in columns]
+    cells = [arrow_column(dataset, name) for name in columns]
     if len(columns) > 1:
         return _several(columns, cells, classes)
     column, kind = columns[0], dataset.features[columns[0]]
@@ -337,6 +349,7 @@ def read_labels(
     if isinstance(kind, datasets.Value) and _is_fractional(cells[0].type):
         return _values(columns, cells)[:, 0], None
     y, own = _class_ids(column, kind, cells[0].to_pylist())
+    # one output is a sigmoid unit or a value: integers beyond 0 and 1 decide
     one_output = num_classes == 1
     if one_output and own is None and not np.isin(y, (-1, 0, 1)).all():
         return _values(columns, cells)[:, 0], None
@@ -378,7 +391,9 @@ def _class_ids(column: str, kind: Any, cells: list[Any]) -> tuple[np.ndarray, Na
     elif all(cell is None or isinstance(cell, str) for cell in cells):
         names = tuple(sorted({cell for cell in cells if cell is not None}))
         places = {name: place for place, name in enumerate(names)}
+        # alphabetical order, where the model does not say its own
         cells = [None if cell is None else places[cell] for cell in cells]
+    # bool is an int: yes and no are classes 1 and 0
     if not all(cell is None or (isinstance(cell, int) and abs(cell) < 2**62) for cell in cells):
         raise InputError(f"class names or numbers in {column!r}", str(kind), OTHER_COLUMN)
     return np.array([-1 if cell is None else int(cell) for cell in cells], dtype=np.int64), names
@@ -445,7 +460,8 @@ def _multi_hot(
     places = {name: place for place, name in enumerate(names)}
     y = np.zeros((len(rows), len(names)), dtype=np.int64)
     for place, row in enumerate(rows):
-        if row is None or None in row:  # half a label is none
+        # half a label is none
+        if row is None or None in row:
             y[place] = -1
         else:
             y[place, [places[name] for name in row]] = 1
@@ -573,7 +589,7 @@ def _compare(dataset: datasets.Dataset, column: str, operator: str, value: str) 
         wanted = f"a column of the table: {', '.join(dataset.features)}"
         raise InputError(wanted, repr(column), did_you_mean(column, dataset.features))
     kind = dataset.features[column]
-    cells = dataset.select_columns([column]).with_format("arrow")[:][column]
+    cells = arrow_column(dataset, column)
     if isinstance(kind, datasets.ClassLabel):
         scalar: Any = pa.scalar(_class_id(kind, column, operator, value), pa.int64())
     elif not isinstance(kind, datasets.Value) or pa.types.is_nested(cells.type):
@@ -586,7 +602,8 @@ def _compare(dataset: datasets.Dataset, column: str, operator: str, value: str) 
         cells = cells.cast(pa.float64(), safe=False)
     mask = pc.call_function(OPERATORS[operator], [cells, scalar])
     mask = pc.fill_null(mask, fill_value=False).to_numpy()
-    if pa.types.is_floating(cells.type):  # nan is an empty cell too
+    # nan is an empty cell too
+    if pa.types.is_floating(cells.type):
         mask &= ~np.isnan(cells.to_numpy())
     return mask
 
