@@ -13,10 +13,10 @@ from torch import nn
 import efface.report
 from efface.errors import InputError
 from efface.io.shadows import Shadows
-from efface.report import Row, Status, Verdict, collect, forward_passes, jsonable, tier_of
+from efface.report import Row, Status, Verdict, collect, forward_passes, jsonable
 from efface.report.context import Context
 from efface.report.tests import TESTS, Declaration
-from efface.report.text import TIERS
+from efface.report.text import SECTIONS, SENTENCES, TIERS
 from efface.report.views import KINDS, VIEWS, synthetic, view_of
 from efface.runtime import PassCounter
 from efface.types import Records, Split
@@ -60,13 +60,18 @@ def linear(classes=10):
         return nn.Linear(64, classes)
 
 
-def test_the_tier_is_what_the_data_allow(split):
-    """An empty holdout is no holdout, and retain records alone lift nothing."""
-    none = split.retain.take([])
-    assert tier_of(split) == "T2"
-    assert tier_of(Split(split.forget, split.holdout)) == "T1"
-    assert tier_of(Split(split.forget, None, split.retain)) == "T0"
-    assert tier_of(Split(split.forget, none, none)) == "T0"
+@pytest.mark.parametrize(
+    ("given", "more", "tier"),
+    [("f", {}, "T0"), ("fh", {}, "T1"), ("fhr", {}, "T2"), ("fr", {}, "T0"),
+     ("fhr", {"retrained": (nn.Identity(),)}, "T3"), ("f", {"retrained": (nn.Identity(),)}, "T0"),
+     ("fhr", {"exact": True}, "TE")],
+)  # fmt: skip
+def test_the_tier_is_what_the_data_allow(tiny_net, parts, given, more, tier):
+    """It needs all that lower ones need: an empty holdout is none, retain alone lifts nothing."""
+    split = [
+        part if name in given else part.take([]) for name, part in zip("fhr", parts, strict=True)
+    ]
+    assert Context(tiny_net, tiny_net, Split(*split), **more).tier == tier
 
 
 @pytest.mark.parametrize("tier", ["T0", "T1", "T2"])
@@ -82,7 +87,7 @@ def test_no_test_is_missing_at_any_tier(tiny_net, altered, parts, tier):
     assert waiting | {"relearning"} <= keys(report, Status.NOT_RUN)
     assert all(row.note for row in report.rows if row.status is Status.NOT_RUN)
     assert all(row.tier <= tier for row in report.rows if row.status is not Status.NOT_RUN)
-    assert all(row.key and row.name and row.section for row in report.rows)
+    assert all(row.key and row.name and row.section in SECTIONS for row in report.rows)
 
 
 def test_without_a_holdout_no_row_has_a_reference_from_unseen_records(tiny_net, altered, split):
@@ -307,6 +312,7 @@ def test_schema_and_code_say_the_same(whole):
     assert set(SCHEMA["$defs"]["tier"]["enum"]) == set(TIERS)
     assert SCHEMA["$defs"]["status"]["enum"] == list(Status)
     assert SCHEMA["$defs"]["verdict"]["enum"] == [verdict.name.lower() for verdict in Verdict]
+    assert list(SENTENCES["statuses"]) == list(Status)
     assert len(whole["rows"]) == len({row["key"] for row in whole["rows"]})
 
 

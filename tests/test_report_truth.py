@@ -10,7 +10,7 @@ from torch import nn
 
 from efface.io.shadows import Shadows
 from efface.metrics.evaluation import evaluate
-from efface.report import Status, Verdict, collect, tier_of
+from efface.report import Status, Verdict, collect
 from efface.report.context import Context
 from efface.report.tests_retrained import retrained_columns, retrained_distances
 from efface.testing import digits, fit, trained_model, untrained_model
@@ -247,13 +247,6 @@ def test_a_retrained_model_of_nan_is_an_error_row(case):
     for key in ("retrained.distance", "retrained.columns"):
         assert report.row(key).status is Status.ERROR
         assert "of the retrained model" in report.row(key).note
-
-
-def test_the_tier_needs_all_that_the_lower_ones_need(case):
-    net, split = case
-    assert tier_of(split, retrained=[net]) == "T3"
-    assert tier_of(Split(split.forget), retrained=[net]) == "T0"
-    assert tier_of(split, exact=True) == "TE"
 
 
 def test_a_model_retrained_from_scratch_states_the_exclusion(case):

@@ -12,7 +12,7 @@ from efface.report.report import Report, Row, jsonable, significant_rows
 from efface.report.verdicts import Status, Verdict
 
 if typing.TYPE_CHECKING:
-    from efface.report.runner import collect, forward_passes, tier_of
+    from efface.report.runner import collect, forward_passes
 
 __all__ = [
     "Report",
@@ -23,13 +23,12 @@ __all__ = [
     "forward_passes",
     "jsonable",
     "significant_rows",
-    "tier_of",
 ]
 
 
 def __getattr__(name: str) -> typing.Any:
     """The runner on first use: it loads scipy, scikit-learn and torchvision."""
-    if name in {"collect", "forward_passes", "tier_of"}:
+    if name in {"collect", "forward_passes"}:
         from efface.report import runner
 
         return getattr(runner, name)

@@ -73,6 +73,19 @@ class Context:
         return task_of(self.split.forget).name
 
     @property
+    def tier(self) -> str:
+        """The highest tier that the data allow; from T3 on holdout and retain are needed too.
+
+        Tests of T3 and T4 run without these as far as they can; the tier is then the lower one.
+        """
+        if self.exact:
+            return "TE"
+        for part, tier in (("holdout", "T0"), ("retain", "T1")):
+            if part not in self.given:
+                return tier
+        return "T4" if "shadows" in self.given else "T3" if self.retrained else "T2"
+
+    @property
     def multiclass(self) -> bool:
         """Whether a record has one class of several."""
         return self.kind == "multiclass"

@@ -30,15 +30,11 @@ def page(report: Report, manifest: Any = None) -> str:
     findings = plain.get("findings") or []
     guard = plain.get("guard") or {}
     # A run without a manifest has no keys at all: undefined ones print as not recorded.
-    environment = Environment(
-        loader=PackageLoader("efface.report", "."), autoescape=True, undefined=ChainableUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {
-        "formatted": formatted,
-        "interval": text.formatted_interval,
-        "sentence": _sentence,
-    }
+    how = {"undefined": ChainableUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    loader = PackageLoader("efface.report", ".")
+    environment = Environment(loader=loader, autoescape=True, **how)
+    filters = {"formatted": formatted, "interval": text.formatted_interval, "sentence": _sentence}
+    environment.filters |= filters
     return environment.get_template("report.html.jinja").render(
         report=report,
         manifest=plain,
@@ -64,7 +60,7 @@ def notebook_html(report: Report) -> str:
     """The headline, and each test that ran with its verdict."""
     rows = [
         [
-            f"{text.STATUSES[row.status][0]} {row.name}",
+            f"{text.MARKS[row.status]} {row.name}",
             *(formatted(value, row.unit) for value in (row.before, row.after, row.reference)),
             row.verdict.words,
         ]

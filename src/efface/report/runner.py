@@ -76,7 +76,10 @@ def collect(
     if new is None:
         rows = [_before_only(row) for row in rows]
     attacks, details = attack_coverage(rows, ctx.kind, has_new_model=new is not None), {}
-    makers = {"records": _records, "per_class": _per_class, "tensors": _tensors, "arrays": _arrays}
+    makers: dict[str, Callable[..., Any]]
+    makers = {"records": _records, "per_class": _per_class, "arrays": _arrays}
+    if new is not None:
+        makers["tensors"] = lambda ctx, _: ctx.tensor_changes
     for name, make in makers.items():
         try:
             details[name] = make(ctx, sides)
@@ -85,39 +88,10 @@ def collect(
         except Exception as error:  # noqa: BLE001  # whatever went wrong must stand in the report
             labels = f"details.{name}", f"Details on the page: {name}", "forget", "T0"
             rows.append(_crashed(error, *labels))
-    return Report(
-        tier=tier_of(split, retrained=ctx.retrained, shadows=shadows, exact=exact),
-        rows=tuple(rows),
-        attacks=attacks,
-        counts=ctx.given,
-        forget_classes=tuple(ctx.class_name(label) for label in ctx.forget_classes),
-        mislabelled=mislabelled,
-        seed=seed,
-        outcome=outcome,
-        **details,
-    )
-
-
-def tier_of(
-    split: Split,
-    *,
-    retrained: Sequence[nn.Module] = (),
-    shadows: Shadows | None = None,
-    exact: bool = False,
-) -> str:
-    """The highest tier that the data allow; from T3 on holdout and retain records are needed too.
-
-    Tests of T3 and T4 run without these as far as they can; the tier is then the lower one.
-    """
-    if exact:
-        return "TE"
-    if not split.holdout:
-        return "T0"
-    if not split.retain:
-        return "T1"
-    if shadows is not None:
-        return "T4"
-    return "T3" if retrained else "T2"
+    gone = tuple(ctx.class_name(label) for label in ctx.forget_classes)
+    request = {"forget_classes": gone, "mislabelled": mislabelled, "seed": seed}
+    found = {"attacks": attacks, "counts": ctx.given, "outcome": outcome}
+    return Report(ctx.tier, tuple(rows), **found, **request, **details)
 
 
 def forward_passes(
@@ -152,14 +126,19 @@ def _run(test: Declaration, ctx: Context, *, probes: bool) -> list[Row]:
         return []
     if test.needs_forget_classes and not ctx.forget_classes:
         return []
-    (needed, lacking), labels = NEEDS[test.tier], (test.key, test.name, test.section, test.tier)
-    if not {*needed} <= ctx.given.keys() or (test.probe and not probes):
-        note = "probes were turned off" if {*needed} <= ctx.given.keys() else lacking
-        return [_labelled(Row(verdict=Verdict.NOT_RUN, note=note), *labels)]
+    labels = test.key, test.name, test.section, test.tier
+    needed, lacking = NEEDS.get(test.tier, (set(), ""))
+    refusals = (
+        (not needed <= ctx.given.keys(), lacking),
+        (test.probe and not probes, "probes were turned off"),
+        (test.needs_class and not ctx.multiclass, "needs one class of several for each record"),
+        (test.needs_correct_labels and ctx.mislabelled, "needs correct labels"),
+    )
+    note = next((why for holds, why in refusals if holds), "")
     try:
-        rows = list(test.run(ctx))
+        rows = [Row(verdict=Verdict.NOT_RUN, note=note)] if note else list(test.run(ctx))
     except NotRun as why:
-        return [_labelled(Row(verdict=Verdict.NOT_RUN, note=str(why)), *labels)]
+        rows = [Row(verdict=Verdict.NOT_RUN, note=str(why))]
     except Exception as error:  # noqa: BLE001  # whatever went wrong must stand in the report
         return [_crashed(error, *labels)]
     return [_labelled(row, *labels) for row in rows]
@@ -193,11 +172,12 @@ def attack_coverage(
 
     ``kind``: the name of the task.
     """
-    why_not = {name: (Coverage.NOT_TESTED, why) for name, why in text.NOT_TESTED.items()}
-    if kind in ("multiclass", "multilabel"):
-        why_not["regurgitation"] = Coverage.NOT_APPLICABLE, text.NO_REGURGITATION
-    others = [AttackCoverage(name, state, why=why) for name, (state, why) in why_not.items()]
-    return (_membership(rows, has_new_model), *others)
+    coverage = [_membership(rows, has_new_model)]
+    ruled_out = text.SENTENCES["not_applicable"] if kind in ("multiclass", "multilabel") else {}
+    for name, why in (text.SENTENCES["not_tested"] | ruled_out).items():
+        state = Coverage.NOT_APPLICABLE if name in ruled_out else Coverage.NOT_TESTED
+        coverage.append(AttackCoverage(name, state, why=why))
+    return tuple(coverage)
 
 
 def _membership(rows: Sequence[Row], has_new_model: bool) -> AttackCoverage:
@@ -265,10 +245,6 @@ def _per_class(ctx: Context, sides: list[str]) -> list[dict[str, Any]]:
                 entry[f"{name}_{side}"] = float(getattr(pair, side).correct[own].mean())
         entries.append(entry)
     return entries
-
-
-def _tensors(ctx: Context, sides: list[str]) -> list[dict[str, Any]]:
-    return ctx.tensor_changes if "after" in sides else []
 
 
 def _arrays(ctx: Context, sides: list[str]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import numpy as np
 
 from efface.metrics.equivalence import expected_from_unseen
 from efface.metrics.intervals import clopper_pearson
-from efface.metrics.membership import Attack
 from efface.report.context import Context
 from efface.report.report import Row
 from efface.report.verdicts import Verdict
@@ -22,13 +21,11 @@ SIGNIFICANCE = 0.05
 TOO_WIDE = 0.5  # a wider interval of a share or of an AUC tells nothing
 
 # What a tier's tests need besides models and forget records; the note of rows that lack it.
-NEEDS = {
-    "T0": ((), ""),
-    "T1": (("holdout",), "needs a holdout that was never trained on"),
-    "T2": (("holdout", "retain"), "needs a holdout and retain records"),
-    "T3": (("retrained",), "no retrained model was given"),
-    "T4": (("shadows",), "no shadow models were given"),
-    "TE": ((), ""),
+NEEDS: dict[str, tuple[set[str], str]] = {
+    "T1": ({"holdout"}, "needs a holdout that was never trained on"),
+    "T2": ({"holdout", "retain"}, "needs a holdout and retain records"),
+    "T3": ({"retrained"}, "no retrained model was given"),
+    "T4": ({"shadows"}, "no shadow models were given"),
 }
 
 
@@ -44,6 +41,8 @@ class Declaration:
     multiclass: bool | None = None
     needs_forget_classes: bool = False
     probe: bool = False
+    needs_class: bool = False
+    needs_correct_labels: bool = False
 
 
 TESTS: list[Declaration] = []
@@ -59,7 +58,8 @@ def test(key: str, name: str, section: str, tier: str, **only: bool) -> Callable
         tier: what it needs, see ``NEEDS``.
         only: ``multiclass``: only where a record has one class of several (True), or has not
             (False); ``needs_forget_classes``: only where whole classes are forgotten; ``probe``: it
-            evaluates further inputs or copies of the models, so it is left out without ``probes``.
+            evaluates further inputs or copies of the models, so it is left out without ``probes``;
+            ``needs_class`` and ``needs_correct_labels``: the row says so where that is lacking.
     """
 
     def register(run: Run) -> Run:
@@ -82,13 +82,19 @@ def compare(interval: tuple[float, float] | None, reference: float | str | None)
 
 
 def share_row(
-    before: float | None, after: float, n: int, reference: float | str | None = None, **fields: Any
+    before: Any, after: Any, reference: float | str | None = None, n: int = 0, /, **fields: Any
 ) -> Row:
-    """A share of ``n`` records with its exact interval; a verdict that is not given compares."""
-    interval = clopper_pearson(round(after * n), n)
+    """A share of records, or of ``n`` when it is a number already, with its exact interval.
+
+    Where no verdict is given the interval is compared with the reference.
+    """
+    value, n = float(np.mean(after)), n or len(after)
+    interval = clopper_pearson(round(value * n), n)
     if "verdict" not in fields:
         fields["verdict"] = compare(interval, reference)
-    return Row(before, after, reference, interval, **fields)
+    return Row(
+        None if before is None else float(np.mean(before)), value, reference, interval, **fields
+    )
 
 
 def mean_row(
@@ -107,12 +113,6 @@ def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
         return None
     low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
     return float(low), float(high)
-
-
-def auc_row(before: Attack, after: Attack, verdict: Verdict, note: str, **fields: Any) -> Row:
-    """The AUC of an attack on the old and on the new model."""
-    numbers = before.auc, after.auc, 0.5, after.auc_interval
-    return Row(*numbers, verdict, note, after.p, "auc", **fields)
 
 
 def finite_or_none(value: float) -> float | None:

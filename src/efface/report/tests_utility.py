@@ -45,20 +45,21 @@ def retain_accuracy(ctx: Context) -> Iterator[Row]:
     note = f"{flips} of {len(pair)}. The method may have used these records."
     fields = {"key": "retain.negative_flips", "verdict": Verdict.DESCRIPTIVE, "note": note}
     name = "Negative flips: retain records correct before and wrong now"
-    yield share_row(None, flips / len(pair), len(pair), "few", name=name, **fields)
+    yield share_row(None, flips / len(pair), "few", len(pair), name=name, **fields)
 
 
 def _accuracy_rows(ctx: Context, pair: Pair, key: str, name: str) -> Iterator[Row]:
     before, after = pair.before, pair.after
     gained, lost = _flips(pair)
     change, low, high = paired_change(gained, lost, len(pair))
-    shares = float(before.correct.mean()), float(after.correct.mean())
     fields = {
         "verdict": _drop(low, high),
         "note": f"{count(len(pair))}. {_points(change, low, high)}.",
     }
     fields |= {"p": fall_p(gained, lost, len(pair), allowed=ALLOWED_DROP)}
-    yield share_row(*shares, len(pair), "unchanged", key=f"{key}.accuracy", name=name, **fields)
+    yield share_row(
+        before.correct, after.correct, "unchanged", key=f"{key}.accuracy", name=name, **fields
+    )
     was, now = (per_class_accuracy(side.predicted, side.y) for side in (before, after))
     kept = {label: was[label] for label in was if label not in ctx.forget_classes}
     label, change = worst_class_change(kept, now)
@@ -112,7 +113,7 @@ def forget_classes_accuracy(ctx: Context) -> Iterator[Row]:
         {} if hits else {"verdict": Verdict.NEVER_PREDICTED}
     )
     fields |= {"note": f"{count(n)}. Reference: a model that never learned the class."}
-    yield share_row(float(pair.before.correct.mean()), hits / n, n, 0.0, **fields)
+    yield share_row(pair.before.correct, pair.after.correct, 0.0, **fields)
 
 
 @test("forget.accuracy", "Accuracy on the forget records", "forget", "T0", multiclass=False)
