@@ -115,11 +115,7 @@ def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def finite_or_none(value: float) -> float | None:
-    """None for a reference that no unseen record gives."""
-    return float(value) if np.isfinite(value) else None
-
-
 def expected_share(y: np.ndarray, of_unseen: np.ndarray, unseen_y: np.ndarray) -> float | None:
     """The mean over unseen records, class-matched to ``y``; None without any of these classes."""
-    return finite_or_none(expected_from_unseen(y, of_unseen * 1.0, unseen_y))
+    value = expected_from_unseen(y, of_unseen * 1.0, unseen_y)
+    return value if np.isfinite(value) else None

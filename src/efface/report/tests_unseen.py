@@ -7,29 +7,16 @@ import numpy as np
 
 from efface.errors import InputError
 from efface.io.shadows import Shadows
+from efface.metrics import membership
 from efface.metrics.equivalence import ks, like_unseen, placements, two_sided
 from efface.metrics.evaluation import Evaluation
 from efface.metrics.intervals import Rate, clopper_pearson, share_p, smallest_share
 from efface.metrics.lira import lira_offline
-from efface.metrics.membership import (
-    Attack,
-    entropy_attack,
-    loss_attack,
-    signal_attack,
-    taken_for_members,
-)
+from efface.metrics.membership import Attack, loss_attack
 from efface.probes.linear_probe import linear_probe
 from efface.report.context import MAX_RECORDS, Context, NotRun
 from efface.report.report import Row
-from efface.report.tests import (
-    SIGNIFICANCE,
-    TOO_WIDE,
-    compare,
-    expected_share,
-    finite_or_none,
-    share_row,
-    test,
-)
+from efface.report.tests import SIGNIFICANCE, TOO_WIDE, compare, expected_share, share_row, test
 from efface.report.text import count
 from efface.report.verdicts import Verdict
 from efface.types import record_key
@@ -113,13 +100,15 @@ def entropy_attack_rows(ctx: Context) -> Iterator[Row]:
     """The paper's attack, for comparison with its tables."""
     retain, holdout, forget = ctx.retain, ctx.holdout, ctx.forget
     before, after = (
-        entropy_attack(*(getattr(pair, side).entropy for pair in (retain, holdout, forget)))
+        membership.entropy_attack(
+            *(getattr(pair, side).entropy for pair in (retain, holdout, forget))
+        )
         for side in ("before", "after")
     )
     reference = None
     if len(ctx.unseen):
         ends = retain.after.entropy, holdout.after.entropy
-        members = taken_for_members(*ends, ctx.unseen.after.entropy) * 1.0
+        members = membership.taken_for_members(*ends, ctx.unseen.after.entropy) * 1.0
         ours, theirs = ctx.sides("after")
         reference = expected_share(ours.y, members, theirs.y)
     note = (
@@ -167,7 +156,7 @@ def _lira(ctx: Context, given: Shadows, side: str) -> Attack:
         raise NotRun(f"{need}, there are {without}")
     margins = np.concatenate([ours.margin, theirs.margin])
     scores = lira_offline(margins, shadows.log_odds, shadows.member)
-    return signal_attack(scores[:n], scores[n:], **_groups(ours, theirs))
+    return membership.signal_attack(scores[:n], scores[n:], **_groups(ours, theirs))
 
 
 @test("unseen.central_95", "Share within the central 95 % of unseen logit margins", "unseen", "T1")
@@ -222,8 +211,9 @@ def linear_probe_rows(ctx: Context) -> Iterator[Row]:
         before, after = (linear_probe(m, *records, seed=ctx.seed) for m in (ctx.old, ctx.new))
     except InputError as why:
         raise NotRun(str(why)) from why
-    reference, p, n = finite_or_none(after.unseen_accuracy), None, after.scored
-    if reference is not None:
+    reference, p, n = None, None, after.scored
+    if np.isfinite(after.unseen_accuracy):
+        reference = after.unseen_accuracy
         matched = int(np.isin(unseen.before.y, forget.before.y).sum()) // 2
         p = share_p(round(after.accuracy * n), n, reference, targets_n=matched)
     verdict = compare(after.interval, reference)
