@@ -15,7 +15,8 @@ def test_methods_of_one_name_is_its_page(efface, capfd):
     """What it does, its paper, what it needs, and each setting with its default and meaning."""
     assert efface("methods", "ssd") == 0
     printed = " ".join(capfd.readouterr().out.split())
-    for word in ("2308.07707", "needs retain", "selection 10.0 the paper's α", "seed 0 draws who"):
+    setting, seed = "selection_weighting 10.0 a number", "seed 0 an integer of at least 0 draws who"
+    for word in ("2308.07707", "needs retain", setting, "the paper's α", seed):
         assert word in printed
 
 

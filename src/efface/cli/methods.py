@@ -34,7 +34,8 @@ def run_methods(name: str | None = None) -> None:
         [key, str(setting.default), setting.range, explained.get(key, "")]
         for key, setting in method.settings.items()
     ]
-    table("settings", ["", "default", "range", ""], [*rows, ["seed", "0", "", "of random draws"]])
+    rows.append(["seed", "0", "an integer of at least 0", explained.get("seed", "")])
+    table("settings", ["", "default", "range", ""], rows)
 
 
 def _facts(method: Method) -> list[str]:

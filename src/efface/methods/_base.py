@@ -48,9 +48,7 @@ PARTS = (
 DATA = frozenset({"retain", "holdout", "fresh", "train"})
 """A method that needs none of these is called zero-shot."""
 
-_EXACT = (
-    "on the command line train again without the records: efface train RECIPE --exclude ids.csv."
-)
+_EXACT = "on the command line train again without the records, with exclude.csv as the list of ids."
 
 NEEDED = {
     "retain": (
