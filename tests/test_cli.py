@@ -121,6 +121,7 @@ IDS = ("--ids", "ids.csv")
         ((*IDS, "--method", "jitt"), 2, "Did you mean 'jit'?"),
         ((*IDS, "--setting", "steps"), 2, "Wanted --setting NAME=VALUE."),
         ((*IDS, "--setting", "x=("), 2, "Wanted a number, true, false or"),
+        ((*IDS, "--setting", "settled=1"), 2, "It is called tolerance now."),
         ((*IDS, "--setting", "model=1"), 2, "Wanted a setting of neighbourhood: "),
         ((*IDS, "--holdout", "data:none"), 2, "Wanted"),
         (("--ids", "unknown.csv"), 5, "Got 2 unknown: x-1, x-2."),

@@ -289,6 +289,20 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
+RENAMED = {
+    "records_per_step": "batch_size",
+    "averaging": "ema_decay",
+    "settled": "tolerance",
+    "trust": "trust_region",
+    "held_weight": "distillation_weight",
+    "recovered": "recovery",
+    "selection": "selection_weighting",
+    "as_loaded": "sequential",
+    "adversarials_per_step": "adversarial_batch_size",
+}
+"""Settings of efface 0.1 and their names now."""
+
+
 def check_settings(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that are given (not None); InputError for an unknown name or a wrong value."""
     known = find_method(method).settings
@@ -296,7 +310,9 @@ def check_settings(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     for name, value in chosen.items():
         if name not in known:
             wanted = f"a setting of {method}: {', '.join(known)}"
-            raise InputError(wanted, repr(name), nearest(name, known))
+            now = RENAMED.get(name)
+            remedy = f"It is called {now} now." if now in known else nearest(name, known)
+            raise InputError(wanted, repr(name), remedy)
         known[name].check(value)
     return chosen
 
