@@ -41,6 +41,7 @@ def sign_step(batch: Records, gradient: Inputs, size: float) -> Inputs:
 def clamp(x: Inputs, around: Records, radius: float | None = None) -> Inputs:
     """Inputs within the data's bounds, and within ``radius`` · range of ``around`` (L∞)."""
     low, high = bounds(around)
+    # the ball first: its edge may lie outside the bounds
     if radius is not None:
         reach = radius * (high - low)
         x = torch.clamp(x, around.x - reach, around.x + reach)
@@ -50,7 +51,9 @@ def clamp(x: Inputs, around: Records, radius: float | None = None) -> Inputs:
 def gradient_step(batch: Records, gradient: Inputs, length: float) -> Inputs:
     """Inputs moved by ``length`` (L2) along its gradient; not at all without one."""
     scale = _range(batch)
-    direction = gradient * scale  # the gradient in units of the range
+    # in the model's own space a step of one length would be another length for each feature
+    # the gradient in units of the range
+    direction = gradient * scale
     size = _broadcast(direction.flatten(1).norm(dim=1).clamp_min(EPSILON), direction)
     return batch.x + length * scale * direction / size
 
@@ -59,6 +62,7 @@ def project_to_ball(x: Inputs, around: Records, radius: float) -> Inputs:
     """Inputs within ``radius`` (L2) of the records that they belong to, and within the bounds."""
     offset = scaled_offset(x, around)
     size = offset.flatten(1).norm(dim=1).clamp_min(EPSILON)
+    # at most 1: inputs inside the ball stay where they are
     shrink = _broadcast((radius / size).clamp(max=1), offset)
     return clamp(around.x + shrink * offset * _range(around), around)
 
@@ -114,8 +118,10 @@ def optimize_noise(
     def loss(_: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
         own = inputs.x[batch.x[:, 0].long()]
         wrong = task.loss(task.outputs(teacher, own), batch.y)
+        # the squared norm keeps inputs of maximal error from running away
         return sign * wrong + penalty * own.flatten(1).square().sum(1)
 
+    # one batch of all: Adam then moves every input at each step
     records = Records(places, labels, names, task=task)
     optimizer = torch.optim.Adam(inputs.parameters(), lr=learning_rate)
     count = max(1, len(labels))

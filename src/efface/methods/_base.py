@@ -124,6 +124,7 @@ class Method:
     function: Callable[..., nn.Module]
     reads: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
+    # frozen, so that one default serves all
     memory: Memory = Memory()
     classes_only: bool = False
     fresh_start: bool = False
@@ -139,6 +140,7 @@ class Method:
     @functools.cached_property
     def settings(self) -> dict[str, Setting]:
         """By name, in the order of the signature; the arguments of every method are no settings."""
+        # eval_str: other packages may postpone the evaluation of annotations
         parameters = inspect.signature(self.function, eval_str=True).parameters.values()
         everywhere = ("model", "split", "seed", "callback")
         own = [one for one in parameters if one.name not in everywhere]
@@ -173,6 +175,7 @@ class Method:
                 check_value(name, value, Natural)
             elif name in self.settings:
                 self.settings[name].check(value)
+        # labels of what is read only: anything else is trapped in the contract
         if self.classes_only:
             records = split.forget if "forget" in self.reads else split.retain
             refuse_unless_classes(records, self.name)
@@ -192,6 +195,7 @@ class _Registry(UserDict[str, Method]):
     @property
     def data(self) -> dict[str, Method]:  # type: ignore[override]  # what UserDict looks things up in
         """All methods."""
+        # set before the loop: a method's module may look METHODS up while it is loaded
         if self._waiting:
             self._waiting = False
             for point in entry_points(group="efface.methods"):
@@ -244,11 +248,13 @@ def register_method(
     def register(function: Function) -> Function:
         @functools.wraps(function)
         def refusing(model: nn.Module, split: Split, **settings: Any) -> nn.Module:
+            # before any copy of the model is made
             method.refuse(split, settings)
             if "forget" in method.reads and not method.runs_on_empty and not len(split.forget):
                 return trainable_copy(model)
             return function(model, split, **settings)
 
+        # the registry, the manifest and the command line all use this name
         refusing.__name__ = name or function.__name__
         everything = {"model", *reads, *needs, *(part.removesuffix(" labels") for part in reads)}
         method = Method(refusing, frozenset(everything), frozenset(needs), **facts)
@@ -307,6 +313,7 @@ def check_settings(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that are given (not None); InputError for an unknown name or a wrong value."""
     known = find_method(method).settings
     chosen = {name: value for name, value in settings.items() if value is not None}
+    # None is "not given": the command line and the request pass it for what nobody set
     for name, value in chosen.items():
         if name not in known:
             wanted = f"a setting of {method}: {', '.join(known)}"
@@ -338,7 +345,7 @@ def check_value(name: str, value: Any, annotation: Any, remedy: str = "") -> Non
 
 
 _KINDS = {bool: "true or false", int: "an integer", float: "a number"}
-_LIMITS = {
+_LIMITS: dict[str, tuple[str, Callable[..., bool]]] = {
     "ge": ("of at least", operator.ge),
     "gt": ("above", operator.gt),
     "le": ("at most", operator.le),
@@ -364,6 +371,7 @@ def _constraint(annotation: Any) -> tuple[Any, bool, str, list[tuple[Callable[..
 
 def nearest(word: str, known: Any) -> str:
     """A question with the nearest known word, or a plain remedy."""
+    # one suggestion: a list of all stands in the sentence before it
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"Did you mean {close[0]!r}?" if close else "Choose one of these."
 
@@ -374,6 +382,7 @@ def refuse_without(split: Split, method: str, *parts: str) -> None:
         given = getattr(split, part)
         if given is None or (not callable(given) and not len(given)):
             what, remedy = NEEDED[part]
+            # forget_classes is () and not None where there are none
             absent = given is None or part == "forget_classes"
             came = "a split without it" if absent else "no records"
             raise InputError(f"{part} for {method}: {what}", came, remedy)

@@ -42,6 +42,7 @@ def importance(
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     sums, total = [torch.zeros_like(weight) for weight in weights], 0.0
     for rows in batches:
+        # one batch at a time: squares of a sum are not sums of squares
         gradients, value = _mean_gradient(model, records, loss, weights, rows)
         for one, gradient in zip(sums, gradients, strict=True):
             one.add_(gradient.abs() ** power)
@@ -85,6 +86,7 @@ def forget_and_data_importance(
 
 def _random_batches(records: Records, size: int, seed: int) -> Sequence[Tensor]:
     """Rows in batches of nearly equal size, composed by ids and seed, not by order."""
+    # the key mixes seed and id, so that another seed makes other batches
     keys = [record_key(f"{seed} {identity}") for identity in records.ids]
     order = torch.tensor(sorted(range(len(records)), key=keys.__getitem__), dtype=torch.int64)
     return order.tensor_split(-(-len(records) // size)) if len(records) else ()
@@ -98,6 +100,7 @@ def _mean_gradient(
 
     def part(some: Tensor) -> tuple[list[Tensor], float]:
         value = loss(model, records.take(some).to(device), 0).sum() / len(rows)
+        # not backward: the student's own gradients are left alone
         found = torch.autograd.grad(value, weights, allow_unused=True)
         # a weight that the loss does not use has the gradient 0
         pairs = zip(found, weights, strict=True)
@@ -130,6 +133,7 @@ def dampen(
         logger.info("dampening: weights selected", extra={"facts": facts})
         if callback(student, forget.loss) is not Action.HALVE_LR:
             return student
+        # half the strength, as a loop halves its learning rate
         alpha *= 2
 
 
@@ -155,6 +159,7 @@ def _scale(
     count = 0
     for weight, ours, theirs in zip(weights, forget.weights, data.weights, strict=True):
         selected = ours > alpha * theirs
+        # 0 / 0 is nan here and never used: such a weight is not selected
         factor = (dampening * theirs / ours).clamp(max=1)
         weight.copy_(torch.where(selected, weight * factor, weight))
         count += int(selected.sum())

@@ -21,6 +21,7 @@ def find_head(model: nn.Module, *, trainable: bool = False) -> nn.Linear:
     record goes through, in ``embed``. Raises InputError unless it is linear, with weights that no
     other layer uses; ``trainable``: also unless none of them is frozen.
     """
+    # layers without weights of their own (activations, dropout) do not count
     layers = [one for one in model.modules() if any(True for _ in one.parameters(recurse=False))]
     last = layers[-1] if layers else None
     if not isinstance(last, nn.Linear):
@@ -48,6 +49,7 @@ def embed(model: nn.Module, records: Records, *, batch_size: int = 256) -> Recor
     teacher, task = frozen_teacher(model), task_of(records)
     head, device = find_head(teacher), device_of(model)
     inputs: list[Tensor] = []
+    # on the frozen copy: the given model gets no hook
     head.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
 
     def part(rows: Tensor) -> Float[Tensor, " m d"]:
@@ -60,6 +62,7 @@ def embed(model: nn.Module, records: Records, *, batch_size: int = 256) -> Recor
             raise InputError(wanted, came, _REMEDY)
         # cloned: a model may change its own activations in place
         embeddings = inputs[0].clone()
+        # outputs computed from the embeddings must be the model's, or a head's change means nothing
         again = task.outputs(head, embeddings)
         if again.shape != answer.shape or not torch.allclose(again, answer, rtol=1e-3, atol=1e-4):
             wanted = "a last linear layer whose answers are the outputs"

@@ -63,6 +63,7 @@ def add_noise(
     ``sigma``: standard deviation over the data's range (high − low); ``natural``: images get noise
     with the spectrum of photographs. Raises InputError for records without bounds.
     """
+    # noise is drawn in float32 on the CPU: the same numbers on any device and for any dtype
     low, high = bounds(batch)
     noise = normals(batch.ids, tuple(batch.x.shape[1:]), seed=seed, step=step)
     if natural and batch.x.ndim == IMAGE:
@@ -84,11 +85,15 @@ def natural_spectrum(white: Float[Tensor, " n c h w"]) -> Float[Tensor, " n c h 
     network gives it one class whatever the record (docs/decisions/0005).
     """
     if not len(white):
-        return white  # a Fourier transform of nothing is an error
+        # a Fourier transform of nothing is an error
+        return white
     height, width = white.shape[-2:]
     down, across = torch.fft.fftfreq(height)[:, None].square(), torch.fft.rfftfreq(width)[None]
-    lowest = 1 / max(height, width)  # the mean (frequency 0) gets the amplitude of the lowest
+    # amplitude 1/f has no value at f = 0
+    # the mean (frequency 0) gets the amplitude of the lowest
+    lowest = 1 / max(height, width)
     amplitude = 1 / (down + across.square()).sqrt().clamp_min(lowest)
+    # over the full spectrum: rfft keeps half of it, and the mean square would be off
     every = 1 / (down + torch.fft.fftfreq(width)[None].square()).sqrt().clamp_min(lowest)
     shaped = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=(height, width))
     return shaped / every.square().mean().sqrt()
@@ -108,6 +113,7 @@ def perspective(
     moves = moves * torch.tensor([width, height], dtype=moves.dtype)
     inwards = torch.tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]])
     far = torch.tensor([width - 1, height - 1], dtype=moves.dtype)
+    # a corner that moves to the left or up is the right or lower one
     corners = (inwards < 0) * far
     grid = _sampling_grid(_homographies(corners + moves * inwards, corners), height, width)
     normalised = (grid / far * 2 - 1).to(x.dtype).to(x.device)
@@ -148,6 +154,7 @@ def shift_and_flip(
     rows = offsets[:, :1] + torch.arange(height, device=x.device)
     columns = offsets[:, 1:] + torch.arange(width, device=x.device)
     mirrored = (draws[:, 2:].cpu() >= 0.5).to(x.device)  # noqa: PLR2004
+    # mirroring reverses the columns that are read, before the shift is taken back
     columns = torch.where(mirrored, columns.flip(1), columns)
     padded = functional.pad(x, (padding,) * 4)
     index = torch.arange(n, device=x.device)[:, None, None]

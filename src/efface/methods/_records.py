@@ -16,7 +16,9 @@ FORGET, RETAIN = "first ", "second "
 def sample(records: Records, count: int, *, seed: int) -> Records:
     """``count`` of the records; which ones depends on ids and seed, not on their order."""
     keys = [record_key(f"{seed} {identity}") for identity in records.ids]
+    # the records with the smallest keys: adding others changes few of them
     drawn = sorted(range(len(records)), key=keys.__getitem__)[:count]
+    # in the order given: the order of a batch must not follow the draw
     return records.take(sorted(drawn))
 
 
@@ -40,6 +42,7 @@ def join(forget: Records, retain: Records) -> Records:
 
 def without_labels(records: Records, task: Task, *, mark: int = 0) -> Records:
     """The records with ``mark`` in place of each label, which is not looked at."""
+    # a new tensor: labels that may not be read are not even copied
     marks = torch.full((len(records),), mark, device=records.x.device)
     return replace(records, y=marks, task=task)
 
@@ -53,6 +56,7 @@ def repeat(records: Records, copies: int) -> Records:
 
 def untrained(model: nn.Module, split: Split, seed: int) -> nn.Module:
     """``split.fresh(seed)`` on the model's device; the global random state is restored."""
+    # the user's function may draw from the global state; it is seeded and then restored
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         fresh = split.fresh(seed)  # type: ignore[misc]  # refused by the decorator when missing

@@ -34,6 +34,7 @@ def unseen_accuracy(model: nn.Module, split: Split, given: float | None) -> floa
     """The accuracy on unseen data: as given, else on the holdout; None without either."""
     if given is not None or split.holdout is None:
         return given
+    # the holdout's own labels could suggest another task
     holdout = replace(split.holdout, task=split.forget.task)
     return accuracy_of(model, holdout, holdout.y)
 
@@ -61,6 +62,7 @@ def progress_towards(
     model gives them hardly any confidence.
     """
     task = task_of(forget)
+    # 512 records give the mean confidence to about 2 %
     chunks = torch.arange(min(len(forget), 512)).split(128)
     parts = [forget.take(rows).to(device_of(teacher)) for rows in chunks]
     labels = [p.y if mislabelled else task.predict(teacher_outputs(teacher, p)) for p in parts]
@@ -71,6 +73,7 @@ def progress_towards(
         return float((_log_odds(losses) if mislabelled else (-losses).exp()).mean())
 
     start = confidence(lambda part: teacher_outputs(teacher, part))
+    # taken once: target and teacher do not change during a run
     distance = start - confidence(target)
 
     def progress() -> float:
@@ -82,7 +85,8 @@ def progress_towards(
 
 def _log_odds(losses: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Ln p − ln(1 − p) of the label whose cross-entropy −ln p is given."""
-    exact = losses.cpu().double()  # not every device has float64
+    # not every device has float64
+    exact = losses.cpu().double()
     return -exact - torch.log(-torch.expm1(-exact)).clamp_min(-40)
 
 
@@ -121,7 +125,9 @@ def lower_logits(
     level = answer.masked_fill(masked, torch.inf).amin(1, keepdim=True)
     if to_mean:
         level = answer.masked_fill(masked, 0).sum(1, keepdim=True) / others.clamp_min(1)
+    # at the level of the one other it would be a tie, decided by the order of classes
     level = torch.where(others == 1, level - (answer - level).abs(), level)
+    # with no other class left there is nothing to lower it to
     return torch.where(masked & (others > 0), level, answer)
 
 
@@ -144,6 +150,7 @@ def search_sigma(
     sample = forget.take(range(min(len(forget), SAMPLE)))
     own = task_of(sample).predict(predict(teacher, sample))
     copies = 1 if len(sample) > SAMPLE // 10 else -(-SAMPLE // 10 // len(sample))
+    # a share of 1 is kept by any small σ: ask for the first change instead
     wanted = min(wanted, 1 - 1 / (copies * len(sample)))
 
     def kept(sigma: float) -> float:
@@ -151,6 +158,7 @@ def search_sigma(
         noisy = (add_natural_noise(sample, sigma, seed=seed, step=step) for step in steps)
         return sum(accuracy_of(teacher, one, own) for one in noisy) / copies
 
+    # the share falls with σ: double while it is too high, else halve
     enough = kept(start) > wanted
     factor = 2.0 if enough else 0.5
     sigmas = pairwise(start * factor**power for power in range(DOUBLINGS + 1))
@@ -159,7 +167,8 @@ def search_sigma(
         return start, kept(start)
     low, high = sorted(bracket)
     for _ in range(BISECTIONS):
-        middle = (low * high) ** 0.5  # geometric: σ is a scale
+        # geometric: σ is a scale
+        middle = (low * high) ** 0.5
         low, high = (middle, high) if kept(middle) > wanted else (low, middle)
     found = (low * high) ** 0.5
     return found, kept(found)

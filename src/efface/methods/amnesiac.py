@@ -59,8 +59,10 @@ def amnesiac(
 
     def draw(ids: Sequence[str], classes: int, step: int) -> Tensor:  # noqa: ARG001
         known = torch.tensor([own[identity] for identity in ids], dtype=torch.int64)
-        return other_class(ids, known, classes, seed=seed)  # no step: the same in every epoch
+        # no step: the same in every epoch
+        return other_class(ids, known, classes, seed=seed)
 
+    # fresh optimizer state, as in the source: no moments of the original training
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * strength)
     schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
     records = join_unlabelled(split.forget, split.retain)

@@ -75,6 +75,7 @@ def amun(
         InputError: a record has not one class of several, or no x' was found for any.
     """
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
+    # on the given model, once: the boundary that is moved is where it is now
     found = find_closest(
         frozen_teacher(model), forget, radius=radius, steps=attack_steps, doublings=doublings
     )
@@ -87,6 +88,7 @@ def amun(
     trainer = Trainer(student, seed=seed, callback=callback)
     for epoch in range(epochs):
         trainer.run_epoch(task_loss, records, optimizer, batch_size=batch_size, epoch=epoch)
+        # the schedule counts epochs, also those after a STOP
         decay.step()
     return student
 
@@ -135,12 +137,14 @@ def _climb(
         around = batch.take(left)
         answer, gradient = loss_gradient(teacher, replace(around, x=x[left]))
         y[left] = answer.argmax(1)
+        # only what has not flipped yet goes on
         rows = (y[left] == around.y).cpu().nonzero()[:, 0]
         if not len(rows):
             return x, y
         left, around = left[rows], around.take(rows)
         moved = gradient_step(replace(around, x=x[left]), gradient[rows], 0.1 * ball)
         x[left] = project_to_ball(moved, around, ball)
+    # the last step's inputs were moved and not classified yet
     with torch.no_grad():
         y[left] = outputs(teacher, replace(batch.take(left), x=x[left])).argmax(1)
     return x, y
@@ -157,4 +161,5 @@ def _adversarials(forget: Records, found: Closest) -> Records:
         )
     facts = {"found": len(rows) / len(forget), "length": float(found.length[rows].mean())}
     logger.info("amun: adversarial inputs found", extra={"facts": facts})
+    # taught as predicted: the loss there is small from the start
     return replace(forget, x=found.x.to(forget.x), y=found.y.to(forget.y)).take(rows)

@@ -62,6 +62,7 @@ def assd(
         InputError: ``retain`` is missing, or all weights that matter are 0, as in a new adapter.
     """
     student, batching = trainable_copy(model), Batching(batch_size, seed)
+    # against D_r and not D: with D every ratio is at most (n_f + n_r) / n_f
     both = forget_and_data_importance(student, split, task_loss, batching, with_forget=False)
     alpha = _percentile(*both, len(split.forget), len(split.retain))
     return dampen(student, both, alpha_at(strength, alpha), dampening, callback)
@@ -71,6 +72,7 @@ def _percentile(forget: Importance, retain: Importance, n_forget: int, n_retain:
     """α: the percentile of the ratios of all weights; infinite where there is no ratio."""
     pairs = zip(forget.weights, retain.weights, strict=True)
     ratios = torch.cat([(ours / theirs).flatten() for ours, theirs in pairs])
+    # 0/0 and x/0 say nothing of how much more the forget records need a weight
     ratios = ratios[ratios.isfinite()]
     if not len(ratios):
         return torch.inf

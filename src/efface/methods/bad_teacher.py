@@ -74,8 +74,10 @@ def bad_teacher(
             for teacher, own in zip(teachers, rows, strict=True)
             if len(own)  # some models refuse an empty batch
         ]
+        # back to the order of the batch
         return torch.cat(answers)[torch.cat(rows).argsort()]
 
+    # the same temperature on both sides; the authors do not multiply by its square
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
         answer = task.outputs(student, batch.x)
         return task.divergence(target(batch) / temperature, answer / temperature)

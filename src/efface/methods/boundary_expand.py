@@ -67,6 +67,7 @@ def boundary_expand(
     optimizer = torch.optim.SGD(wide.parameters(), learning_rate * strength, momentum)
     schedule = Schedule(epochs, batch_size, seed, wide.wrap(callback), training_mode)
     train_epochs(wide, _new_class_loss, forget, optimizer, schedule)
+    # the row is dropped: the student never held it
     return student
 
 
@@ -119,6 +120,7 @@ class Widened(nn.Module):
             action = callback(self.student, loss)
             if action is Action.CONTINUE:
                 known.append(state())
+                # the first state is kept for ever: the guard may restore the given model
                 del known[1:-MAX_STATES]
             else:  # the guard may have restored the state of several steps ago
                 back = (row for weight, row in reversed(known) if torch.equal(weight, head.weight))

@@ -74,6 +74,7 @@ def boundary_shrink(
         InputError: a record has not one class of several.
     """
     forget, student = with_task(split.forget), trainable_copy(model)
+    # found once: the attacked model does not change
     labels = _nearest_class(frozen_teacher(model), forget, bound, keep_own=reinforce_unflipped)
     optimizer = torch.optim.SGD(student.parameters(), learning_rate * strength, momentum)
     schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
@@ -94,5 +95,6 @@ def _nearest_class(
     flipped = answers.argmax(1) != forget.y
     facts = {"flipped": float(flipped.double().mean())}
     logger.info("boundary_shrink: nearest classes found", extra={"facts": facts})
+    # the best class but the own one, at x'
     other = answers.scatter(1, forget.y[:, None], -torch.inf).argmax(1)
     return torch.where(flipped, other, forget.y) if keep_own else other

@@ -61,12 +61,14 @@ def delete(
         InputError: a record has not one class of several.
     """
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
+    # once, before training: the teacher is frozen
     logits = predict(frozen_teacher(model), forget)
     targets = logits.scatter(1, forget.y.cpu()[:, None], MASKED)
     place = {identity: row for row, identity in enumerate(forget.ids)}
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
         answer = outputs(student, batch)
+        # by id, since the loop shuffles the records
         target = targets[[place[identity] for identity in batch.ids]].to(answer)
         return multiclass.divergence(target, answer)
 

@@ -80,6 +80,7 @@ def emmn(
     """
     student, teacher = trainable_copy(model), frozen_teacher(model)
     like = without_labels(split.forget, task_of(split.forget))
+    # no record says which classes there are: the model's outputs do
     others = [one for one in range(_classes(teacher, like)) if one not in split.forget_classes]
 
     def noise(classes: list[int], sign: float, penalty: float, steps: int, seed: int) -> Records:
@@ -89,10 +90,12 @@ def emmn(
 
     forget = noise([*split.forget_classes], -1.0, PENALTY, noise_steps, seed)
     retain = noise(others, 1.0, 0.0, retained_steps, seed + SEED_OFFSET)
+    # strength scales the impair step alone: repair is no forgetting
     impair = (join(forget, retain), strength, impair_epochs)
     trainer = Trainer(student, seed=seed, callback=callback)
     with train_mode(student, seed, enabled=training_mode):
         for records, rate, epochs in (impair, (retain, 1.0, repair_epochs)):
+            # a new one for each phase, as in the source
             optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * rate)
             for epoch in range(epochs):
                 trainer.run_epoch(task_loss, records, optimizer, batch_size=batch_size, epoch=epoch)

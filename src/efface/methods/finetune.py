@@ -51,5 +51,6 @@ def finetune(
     """
     student, rate = trainable_copy(model), learning_rate * strength
     optimizer = torch.optim.SGD(student.parameters(), rate, momentum, weight_decay=weight_decay)
+    # no schedule of the learning rate, as in the source
     schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
     return train_epochs(student, task_loss, with_task(split.retain), optimizer, schedule)

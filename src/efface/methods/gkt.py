@@ -31,7 +31,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
@@ -114,13 +114,17 @@ def gkt(
     def gate(given: Tensor) -> Tensor:
         return given.softmax(1)[:, classes].amax(1) <= threshold
 
+    # the generator is in train mode in any case: it was made so
     with train_mode(student, seed, enabled=training_mode):
+        # a view of the student: it follows its weights, and has gradients of its own
         disagreement = _generator_loss(teacher, shared_view(student), gate)
         for number in range(rounds):
             z = _draw_latents(like, batch_size, seed=seed, step=number)
             # in one piece: BatchNorm takes its statistics from whole rounds
-            how = {"batch_size": len(z), "micro_batch": len(z), "clip_norm": CLIP_NORM}
+            how: dict[str, Any] = {"batch_size": len(z), "micro_batch": len(z)}
+            how["clip_norm"] = CLIP_NORM
             descend(generator, disagreement, z, made, steps=generator_steps, seed=seed, **how)
+            # made after the generator's step, and without its gradients
             records, loss = _lesson(generator, teacher, z, gate, attention)
             passed.append(len(records))
             how |= {"batch_size": len(records), "micro_batch": len(records)}
@@ -154,7 +158,8 @@ def _generator_loss(teacher: nn.Module, student: nn.Module, gate: Gate) -> Loss:
         x, outputs = generator(batch.x), task_of(batch).outputs
         given = outputs(teacher, x)
         rows, zeros = gate(given.detach()).nonzero()[:, 0], 0 * x.flatten(1).sum(1)
-        if len(rows) < 2:  # noqa: PLR2004  # too few for the student's BatchNorm
+        # too few for the student's BatchNorm
+        if len(rows) < 2:  # noqa: PLR2004
             return zeros
         apart = _divergence(given[rows], outputs(student, x[rows]), batch)
         # scaled, since the loop takes the mean over all inputs
@@ -170,12 +175,14 @@ def _lesson(
     with torch.no_grad(), attention_maps(teacher) as maps:
         x = generator(z.x.to(device_of(generator)))
         given = task_of(z).outputs(teacher, x)
+    # gated by the teacher: the student may not even see what it must not learn
     rows = gate(given).nonzero()[:, 0]
     given, maps = given[rows], {name: one[rows] for name, one in maps.items()}
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
         with attention_maps(student) as own:
             answer = task_of(batch).outputs(student, batch.x)
+        # a record's label is its row in the lesson
         total = _divergence(given[batch.y], answer, batch)
         for name, one in maps.items():
             total = total + attention * (own[name] - one[batch.y]).square().mean(1)
@@ -196,7 +203,8 @@ def attention_maps(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
     def hook(name: str) -> Callable[[nn.Module, object, Tensor], None]:
         def note(_: nn.Module, __: object, output: Tensor) -> None:
-            own = output.clone()  # the next layer may change the output in place
+            # the next layer may change the output in place
+            own = output.clone()
             found[name] = functional.normalize(own.square().mean(1).flatten(1))
 
         return note
@@ -247,10 +255,12 @@ def make_generator(shape: tuple[int, ...], *, latent: int, seed: int) -> nn.Sequ
 
 def _image_layers(shape: tuple[int, ...], latent: int) -> list[nn.Module]:
     channels, height, width = shape
-    doublings = max(2, math.ceil(math.log2(max(height, width) / 8)))  # from 8 pixels or fewer
+    # from 8 pixels or fewer
+    doublings = max(2, math.ceil(math.log2(max(height, width) / 8)))
     scales = [2**left for left in range(doublings, -1, -1)]
     first, *sizes = [(math.ceil(height / one), math.ceil(width / one)) for one in scales]
     layers: list[nn.Module] = [nn.Linear(latent, 128 * first[0] * first[1])]
+    # BatchNorm after the linear layer, as in the source
     layers += [nn.Unflatten(1, (128, *first)), nn.BatchNorm2d(128)]
     for size in sizes:
         wide = 64 if size is sizes[-1] else 128

@@ -109,6 +109,7 @@ def jit(
     """
     split = replace(split, forget=with_task(split.forget))
     forget, student, teacher = split.forget, trainable_copy(model), frozen_teacher(model)
+    # raises before the search for σ, which costs thousands of passes
     mask = label_mask(split, mislabelled=mislabelled)
     wanted = unseen_accuracy(teacher, split, expected_accuracy)
     wanted = GUESS if wanted is None else wanted
@@ -126,6 +127,7 @@ def jit(
         sample,
         mislabelled=mislabelled,
     )
+    # fewer steps need a larger share each; above 0.15 Polyak's step overshoots
     share = strength * min(max(step_size, 3 / steps), 0.15)
     every, region = 1 if len(forget) <= FEW else CHECK_EVERY, trust_region * strength
     controller = Controller(
@@ -133,6 +135,7 @@ def jit(
     )
     noise = {"sigma": found, "perturbations": perturbations, "seed": seed}
     loss = jit_loss(teacher, split, **noise, mislabelled=mislabelled, regulariser=regulariser)
+    # the controller sets the learning rate of each step
     optimizer = torch.optim.SGD(student.parameters(), lr=1.0)
     how = {"callback": controller, "rate": controller.rate, "batch_size": batch_size}
     if progress() < tolerance:  # else the records are predicted as their neighbours already
@@ -175,10 +178,12 @@ def jit_loss(
         near, wanted = targets(batch)
         changes = torch.stack([_smooth_norm(answer - target) for target in wanted])
         lengths = torch.stack([(one.x - batch.x).flatten(1).norm(dim=1) for one in near])
+        # detached: the scale of the second term must not be what it minimises
         scale = (changes.detach() * lengths).mean(0)[rows].clamp_min(1e-6)
         # some models refuse an empty batch
         given = teacher_outputs(teacher, other) if len(rows) else still.detach()
         moved = is_regularised(given, mask(given, held)) * (still - given).square().sum(1) / scale
+        # index_add needs its index on the device of the values
         rows = rows.to(moved.device)
         return _mean_ratio(changes, lengths).index_add(0, rows, hold.share * hold.weight * moved)
 
@@ -221,6 +226,7 @@ def _mean_ratio(
     changes: Float[Tensor, " n m"], lengths: Float[Tensor, " n m"]
 ) -> Float[Tensor, " m"]:
     """Equation 1 of each record; 0 where the bounds leave no ξ."""
+    # at the bounds clamping may leave no noise: 0 / 0
     floor = torch.finfo(changes.dtype).eps
     ratios = changes / lengths.clamp_min(floor)
     return torch.where(lengths > floor, ratios, 0 * changes).mean(0)
@@ -242,6 +248,7 @@ class Regulariser:
 
     def reweigh(self, by: float) -> None:
         """More (``by`` > 0) or less weight, by at most a factor of 1.6 at once."""
+        # a factor, so that λ stays positive; 20 is where it freezes the student
         self.weight = min(max(self.weight * math.exp(0.5 * by), self.minimum), 20.0)
 
     @property
@@ -267,6 +274,7 @@ class Regulariser:
 
 def regulariser_for(records: int) -> Regulariser:
     """A quarter of many records at one neighbour each; each of few at as many as make 32."""
+    # for many records a quarter of them suffices, and costs a quarter
     if records > FEW:
         return Regulariser()
     scales, copies = (2.0, 4.0, 8.0, 16.0), 2 * FEW // max(records, 1)
@@ -310,6 +318,7 @@ def count_changes(
         right = task.accuracy(teacher_outputs(model, probes), predicted)
         return float((staying * right).sum() / staying.sum().clamp_min(1))
 
+    # where a model's predictions depend on the batch this is not 1
     before = kept(teacher)
     return lambda: before - kept(student)
 
@@ -339,6 +348,7 @@ class Controller:
         """The guard's action first; STOP once the progress is within the tolerance."""
         action = self.callback(student, loss)
         if action is Action.HALVE_LR:
+            # a refusal means damage elsewhere: hold more, and allow less
             self.regulariser.reweigh(1.0)
             self.trust_region *= 0.7
             self.refused *= 2
@@ -346,6 +356,7 @@ class Controller:
             return action
         region = self.trust_region
         excess = (self.changed() - region) / region if region > 0 else 1.0
+        # proportional control: λ grows while more than the region has changed
         self.regulariser.reweigh(min(max(excess, -1.0), 1.0))
         self.regained = min(self.regained * 1.25, self.refused)
         self.taken += 1

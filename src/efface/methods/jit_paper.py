@@ -82,9 +82,11 @@ def jit_paper_loss(
     """
     refuse_no_noise(sigma, perturbations)
     shape = (perturbations, *batch.x.shape[1:])
+    # all draws of a record in one forward pass: both branches have gradients
     noise = sigma * normals(batch.ids, shape, seed=seed, step=step).to(batch.x).flatten(0, 1)
     around = batch.take(torch.arange(len(batch)).repeat_interleave(perturbations))
     perturbed = outputs(student, replace(around, x=around.x + noise))
     answer = outputs(student, batch).repeat_interleave(perturbations, 0)
+    # no epsilon: without a clamp the noise is never 0
     ratios = (answer - perturbed).norm(dim=1) / noise.flatten(1).norm(dim=1)
     return (ratios.square() if squared else ratios).reshape(len(batch), perturbations).mean(1)

@@ -64,6 +64,7 @@ def jit_reference(
     student = trainable_copy(model)
     for copied, given in zip(student.modules(), model.modules(), strict=True):
         copied.training = given.training if training_mode is None else training_mode
+    # never zeroed: gradients accumulate over batches, as in the authors' code
     optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate * strength)
 
     def loss(batch: Records) -> Tensor:
@@ -71,7 +72,8 @@ def jit_reference(
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        torch.empty((), dtype=torch.int64).random_()  # the authors' DataLoader draws it
+        # the authors' DataLoader draws it
+        torch.empty((), dtype=torch.int64).random_()
         for rows in torch.arange(len(split.forget)).split(batch_size):
             batch = split.forget.take(rows).to(device_of(student))
             if _step(student, loss, batch, optimizer, callback) is Action.STOP:
@@ -98,6 +100,7 @@ def _step(
         action = callback(student, float(value.detach()))
         if action is not Action.HALVE_LR:
             return action
+        # refused: the gradients and the noise of before the step
         for weight, gradient in zip(weights, before, strict=True):
             weight.grad = None if gradient is None else gradient.clone()
         for group in optimizer.param_groups:
@@ -109,6 +112,7 @@ def _summed_ratios(
     student: nn.Module, batch: Records, *, sigma: float, perturbations: int
 ) -> Float[Tensor, ""]:
     """The authors' loss of a batch: NaN where clamping leaves a record no noise, as theirs."""
+    # of this batch and not of the data: the authors' clamp
     low, high = batch.x.min(), batch.x.max()
     answer = outputs(student, batch)
     total = answer.new_zeros(())

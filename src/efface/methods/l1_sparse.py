@@ -58,6 +58,7 @@ def l1_sparse(
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         own = task_loss(student, batch, step)
         now = penalty * strength * (1 - step * epochs // steps / epochs)
+        # skipped, so that γ = 0 is finetune bit for bit
         if not now:
             return own
         # added to each record's loss: the mean over a step has it once

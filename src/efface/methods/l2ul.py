@@ -94,6 +94,7 @@ def l2ul(
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         x, y = near.of(batch.ids, step * count, count)
+        # one forward pass for records and adversarial inputs
         both = torch.cat([batch.x, x.to(batch.x)])
         own, others = multiclass.outputs(student, both).split([len(batch), len(x)])
         towards = multiclass.loss(others, y.to(batch.y)).reshape(len(batch), count).sum(1)
@@ -122,11 +123,13 @@ def _weight_penalty(
         return outputs(student, batch).norm(dim=1)
 
     given = [weight.detach().clone() for weight in student.parameters()]
+    # before the first step: Ω is of the given model
     gradients = mean_gradient(student, output_norm, forget)
     free = [None if one is None else 1 - _scale_to_unit(one.abs()) for one in gradients]
 
     def penalised(student: nn.Module) -> Tensor:
         triples = zip(student.parameters(), given, free, strict=True)
+        # a frozen weight has no gradient and no penalty
         moved = [(kept * (w - g).square()).sum() for w, g, kept in triples if kept is not None]
         return 0.5 * penalty * torch.stack(moved).sum()
 
@@ -146,6 +149,7 @@ def _stop_when_forgotten(forget: Records, callback: Callback) -> Callback:
         action = callback(student, loss)
         if action is not Action.CONTINUE:
             return action
+        # over all forget records, not those of the batch
         return Action.STOP if accuracy_of(student, forget, forget.y) == 0 else action
 
     return after
@@ -196,6 +200,7 @@ def attack_targets(
 
 def _random_start(records: Records, classes: int, radius: float, seed: int, number: int) -> Records:
     """Another class for each record, and a start drawn within the bounds, put into the ball."""
+    # number as the step: each input of a record has its own target
     y = other_class(records.ids, records.y, classes, seed=seed, step=number).to(records.y)
     low, high = bounds(records)
     drawn = uniforms(records.ids, records.x[0].numel(), seed=seed, step=number).to(records.x)

@@ -54,6 +54,7 @@ def lfssd(
         InputError: ``retain`` is missing, or all weights that matter are 0, as in a new adapter.
     """
     student, batching = trainable_copy(model), Batching(batch_size, seed, sequential)
+    # the labels are replaced before anything can read them
     task = task_of(split.retain)
     forget, retain = (without_labels(part, task) for part in (split.forget, split.retain))
     both = forget_and_data_importance(

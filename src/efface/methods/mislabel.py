@@ -53,6 +53,7 @@ def mislabel(
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
         answer = outputs(student, batch)
         target = torch.tensor([other[identity] for identity in batch.ids]).to(batch.y)
+        # a record that has flipped has no gradient: plain SGD leaves it alone
         return multiclass.loss(answer, target) * (answer.argmax(1) == batch.y)
 
     optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate * strength)
@@ -73,6 +74,7 @@ def _stop_when_flipped(callback: Callback, epoch: int) -> Callback:
             return action
         idle = 0 if loss else idle + 1
         taken += 1
+        # a whole epoch: a later step may push a record back
         return Action.STOP if taken % epoch == 0 and idle >= epoch else Action.CONTINUE
 
     return after

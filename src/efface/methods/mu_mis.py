@@ -72,6 +72,7 @@ def mu_mis(
     optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate * strength)
     measured = sample(forget, batch_size, seed=seed)
     try:
+        # fused attention has no second derivative
         with sdpa_kernel(SDPBackend.MATH):
             after = _stop_when_recovered(student, measured, recovery, seed, callback)
             descend(
@@ -103,6 +104,7 @@ def mu_mis_loss(*, seed: int = 0) -> Loss:
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         x, answer = _forward(student, batch)
+        # step 0 draws the fixed classes of the stopping rule
         other = _draw_other(batch, answer, seed=seed, step=step + 1)
         own = _sensitivity(answer, x, batch.y, create_graph=True)
         return own - _sensitivity(answer, x, other, create_graph=True)
@@ -113,7 +115,8 @@ def mu_mis_loss(*, seed: int = 0) -> Loss:
 def _forward(student: nn.Module, batch: Records) -> tuple[Tensor, Float[Tensor, " m k"]]:
     """The inputs, which gradients can be taken of, and the outputs."""
     x = batch.x.detach().requires_grad_()
-    return x, outputs(student, replace(batch, x=x.clone()))  # a model may change it in place
+    # a model may change it in place
+    return x, outputs(student, replace(batch, x=x.clone()))
 
 
 def _draw_other(batch: Records, answer: Float[Tensor, " m k"], *, seed: int, step: int) -> Tensor:

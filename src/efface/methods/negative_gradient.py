@@ -49,6 +49,7 @@ def negative_gradient(
     """
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
+        # ascent: the loss has no floor, and the guard is what ends it
         return -task_loss(student, batch, step)
 
     student, rate = trainable_copy(model), learning_rate * strength

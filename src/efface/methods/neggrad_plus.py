@@ -87,6 +87,7 @@ def _paired_loss(retain: Records, forget: Records, weight: float, per_epoch: int
         if not weight:
             return down
         epoch = step // per_epoch
+        # moved on by one each epoch: every forget record is used equally often
         rows = [order[(rank[identity] + epoch) % len(order)] for identity in batch.ids]
         partners = forget.take(rows).to(batch.x.device)
         return down - weight * task_loss(student, partners, step)

@@ -96,6 +96,7 @@ def neighbourhood(
         frozen_teacher(model),
         trainable_copy(model),
     )
+    # the identity for a class: its neighbours are of that class too
     reach = 0.0 if split.forget_classes else distortion
     if reach is None:
         reach = _find_distortion(teacher, split, expected_accuracy, strength, seed)
@@ -103,6 +104,7 @@ def neighbourhood(
     target = _neighbour_target(teacher, split, reach, **told)
     loss = neighbourhood_loss(teacher, split, distortion=reach, locality=locality, **told)
     averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+    # of the average, which is what is returned
     progress = progress_towards(target, teacher, averaged, forget)
     optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate, momentum=0.9)
     after = _average_after(callback, averaged, progress, tolerance)
@@ -181,6 +183,7 @@ def _local_neighbours(batch: Records, seed: int, step: int) -> tuple[Records, Re
     if batch.x.ndim != IMAGE:
         first = add_noise(batch, 0.5 / 3, seed=seed, step=2 * step)
         return first, add_noise(batch, 0.5 / 6, seed=seed, step=2 * step + 1)
+    # 8 numbers for the perspective, 3 for shift and flip
     draws = uniforms(batch.ids, 11, seed=seed, step=step)
     padding = max(1, batch.x.shape[-1] // 8)
     first = replace(batch, x=perspective(batch.x, draws[:, :8], 0.5))
@@ -204,6 +207,7 @@ def _find_distortion(
     for _ in range(8):
         middle = (low + high) / 2
         kept = _kept_share(teacher, split.forget, middle, seed)
+        # a stronger distortion keeps fewer predictions
         low, high = (middle, high) if kept > wanted else (low, middle)
     facts = {"distortion": low, "guessed": False, "expected_accuracy": expected, "kept": wanted}
     logger.info("neighbourhood: distortion found", extra={"facts": facts})
@@ -231,6 +235,7 @@ def _average_after(
         action = callback(student, loss)
         if action is not Action.CONTINUE:
             return action
+        # after the guard: a refused step must not enter the average
         averaged.update_parameters(student)
         taken += 1
         if taken % 20:  # progress costs a pass over up to 512 records

@@ -64,6 +64,7 @@ def random_labels(
     """
     student, rate = trainable_copy(model), learning_rate * strength
     optimizer = torch.optim.SGD(student.parameters(), rate, momentum, weight_decay=weight_decay)
+    # without retained records BatchNorm would take the statistics of the forget records
     mode = split.retain is not None if training_mode is None else training_mode
     schedule = Schedule(epochs, batch_size, seed, callback, mode)
     return train_on_random_labels(student, split, optimizer, schedule)
@@ -77,6 +78,7 @@ def train_on_random_labels(
     per_epoch = steps_per_epoch(records, schedule.batch_size)
 
     def draw(ids: Sequence[str], classes: int, step: int) -> Tensor:
+        # a draw for each epoch, by id: the same in any batch
         return random_class(ids, classes, seed=schedule.seed, step=step // per_epoch)
 
     return train_epochs(student, relabelled_loss(draw), records, optimizer, schedule)
@@ -101,6 +103,7 @@ def relabelled_loss(draw: Callable[[Sequence[str], int, int], Int[Tensor, " m"]]
         rows = [row for row, identity in enumerate(batch.ids) if identity.startswith(FORGET)]
         ids = [batch.ids[row].removeprefix(FORGET) for row in rows]
         y = batch.y.clone()
+        # the number of classes is the model's, not the largest label
         y[rows] = draw(ids, answer.shape[1], step).to(y.device)
         return task_of(batch).loss(answer, y)
 

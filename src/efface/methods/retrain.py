@@ -46,5 +46,6 @@ def retrain(
         torch.manual_seed(seed)
         fresh = given.fresh(seed).to(device_of(model))
         student = given.train(fresh, given.retain, seed).eval()
+    # the recipe may leave gradients behind
     student.zero_grad(set_to_none=True)
     return student

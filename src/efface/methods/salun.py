@@ -66,6 +66,7 @@ def salun(
     """
     student, rate = trainable_copy(model), learning_rate * strength
     optimizer = torch.optim.SGD(student.parameters(), rate, momentum, weight_decay=weight_decay)
+    # from the given model, before the first step
     masks = _salient(student, split.forget, keep)
     given = {weight: weight.detach().clone() for weight in masks}
 
@@ -74,6 +75,7 @@ def salun(
         for weight, mask in masks.items():
             weight.copy_(torch.where(mask, weight, given[weight]))
 
+    # after the step and not on the gradient: momentum and decay move weights too
     optimizer.register_step_post_hook(restore)
     mode = split.retain is not None if training_mode is None else training_mode
     schedule = Schedule(epochs, batch_size, seed, callback, mode)

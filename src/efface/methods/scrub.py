@@ -89,6 +89,7 @@ def scrub(
     optimizer = torch.optim.SGD(weights, learning_rate, 0.9, weight_decay=weight_decay)
     trainer = Trainer(student, seed=seed, callback=callback)
     forget, size = split.forget, forget_batch_size
+    # one optimizer for both phases: momentum carries over, as in the source
     for epoch in range(epochs):
         if epoch < max_epochs:
             trainer.run_epoch(max_loss, forget, optimizer, batch_size=size, epoch=epoch)

@@ -64,6 +64,7 @@ def scrub_rewind(  # noqa: D417  # the settings are those of scrub
     epochs, max_epochs = settings["epochs"], settings["max_epochs"]
     away = steps_per_epoch(split.forget, settings["forget_batch_size"])
     back = steps_per_epoch(split.retain, settings["batch_size"])
+    # steps after which an epoch is complete
     ends = [back * (epoch + 1) + away * min(epoch + 1, max_epochs) for epoch in range(epochs)]
     stored: list[nn.Module] = []
     storing = _store_students(callback, ends, stored)
@@ -78,6 +79,7 @@ def _store_students(callback: Callback, ends: list[int], stored: list[nn.Module]
     def after(student: nn.Module, loss: float) -> Action:
         nonlocal taken
         action = callback(student, loss)
+        # a refused step is repeated and does not count
         taken += action is Action.CONTINUE
         if (action is Action.CONTINUE and taken in ends) or action is Action.STOP:
             stored.append(copy.deepcopy(student))
@@ -88,6 +90,7 @@ def _store_students(callback: Callback, ends: list[int], stored: list[nn.Module]
 
 def _rewind(students: list[nn.Module], split: Split) -> nn.Module:
     """The student whose forget error is nearest to the last one's error on V."""
+    # no forget error to compare
     if not len(split.forget):
         return students[-1]
     task = task_of(split.retain)

@@ -82,6 +82,7 @@ def source_free_newton(
     """
     student = trainable_copy(model)
     head = find_head(student, trainable=True)
+    # the given model: the copy's head is about to move
     records = embed(model, split.forget)
     embeddings, weights, loss = _with_bias(records.x, head), _weights(head), _head_loss(records)
     answers = embeddings @ weights.T
@@ -101,7 +102,9 @@ def source_free_newton(
         changes.append(change)
     moments = fit_psd(torch.stack(forms), torch.stack(changes))
     hessian = Curvature(output_hessian, moments, damping)
+    # n_f / n_r: losses are means, the step is of sums
     share = strength * len(embeddings) / (retained_records or RETAINED * len(embeddings))
+    # weight decay pulls at the given weights too
     damped = gradient + damping * weights @ directions
     step = share * hessian.solve(damped)
     whole = float((slopes.T @ embeddings / len(embeddings)).norm())

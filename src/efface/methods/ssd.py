@@ -63,5 +63,6 @@ def ssd(
         InputError: ``retain`` is missing, or all weights that matter are 0, as in a new adapter.
     """
     student, batching = trainable_copy(model), Batching(batch_size, seed, sequential)
+    # both under the given weights: one change at the end
     both = forget_and_data_importance(student, split, task_loss, batching, with_forget=with_forget)
     return dampen(student, both, alpha_at(strength, selection_weighting), dampening, callback)

@@ -68,6 +68,7 @@ def synthetic_embeddings(
     """
     student = trainable_copy(model)
     head = find_head(student, trainable=True)
+    # a copy: the targets are those of the given layer throughout
     given, classes = copy.deepcopy(head), split.forget_classes
     records = draw_embeddings(head, samples_per_class, forget_classes=classes, seed=seed)
 
@@ -77,7 +78,8 @@ def synthetic_embeddings(
         )
 
     def after(_: nn.Module, loss: float) -> Action:
-        return callback(student, loss)  # the guard judges the whole model
+        # the guard judges the whole model
+        return callback(student, loss)
 
     optimizer = torch.optim.SGD(head.parameters(), learning_rate * strength, momentum)
     train_epochs(head, loss, records, optimizer, Schedule(epochs, batch_size, seed, after))
@@ -119,6 +121,7 @@ def draw_embeddings(
         for label in forget_classes:
             own = x[predicted == label][: lacking[label]]
             found[label].append(own)
+            # surplus draws of a class are dropped, so the count is exact
             lacking[label] -= len(own)
     for label in forget_classes:
         if lacking[label] == samples_per_class:

@@ -82,9 +82,11 @@ def unsir(
         steps=noise_steps,
         seed=seed,
     )
+    # together in one epoch: impair alone would destroy the model
     impair = join(retain, repeat(noise, copies))
     trainer = Trainer(student, seed=seed, callback=callback)
     for records, rate in ((impair, strength), (retain, repair_rate)):
+        # a new one for each phase, as in the source
         optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * rate)
         trainer.run_epoch(task_loss, records, optimizer, batch_size=batch_size)
     return student
