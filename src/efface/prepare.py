@@ -33,8 +33,8 @@ from efface.task import (
 )
 from efface.types import Records, Split
 
+# records in each half of the holdout: with five, losing all has p = 0.06 in a two-sided sign test
 MIN_HALF = 6
-"""Records in a part of the holdout: with five, losing all has p = 0.06 in a two-sided sign test."""
 
 AUTO = "auto"
 ALL, HIGH = "all", "high-information"
@@ -80,7 +80,8 @@ def validate_split(
             + f", after {taken} forget records were taken out" * (taken > 0),
             "With fewer, losing every one of them could be chance: give more, or give no holdout.",
         )
-    return replace(split, **parts), counts
+    holdout, retain = parts.get("holdout"), parts.get("retain")
+    return replace(split, forget=forget, holdout=holdout, retain=retain), counts
 
 
 def _refuse_repeated_ids(parts: dict[str, Records]) -> None:
@@ -154,7 +155,7 @@ def request_memory(
     return estimate_memory(
         probe,
         lambda: outputs(probe, batch),
-        copies=memory.copies,
+        copies=memory.copies + 1,  # the copy that stands between the method and the given model
         records_at_once=max(at_once, memory.neighbours) * memory.graphs,
         records=[tensor for part in parts for tensor in (part.x, part.y)],
     )

@@ -17,8 +17,8 @@ from efface.errors import InputError
 from efface.runtime import map_chunks
 from efface.types import Records, Task
 
+# regression values from which their own standard deviation may be the scale of an error
 MIN_VALUES = 10
-"""Regression values from which their own standard deviation may be the scale of an error."""
 
 
 def task_of(records: Records) -> Task:
@@ -142,6 +142,7 @@ def _softmax_divergence(reference: Tensor, answer: Tensor) -> Tensor:
     return own - (p * answer.log_softmax(1)).sum(1)
 
 
+# One class of k; y: (n,) class ids. The loss is the cross-entropy in nats.
 multiclass = Task(
     name="multiclass",
     outputs=logits,
@@ -150,7 +151,6 @@ multiclass = Task(
     predict=lambda answer: answer.argmax(1),
     accuracy=lambda answer, y: (answer.argmax(1) == y).to(answer.dtype),
 )
-"""One class of k; y: (n,) class ids. The loss is the cross-entropy in nats."""
 
 
 def _sigmoid_loss(answer: Tensor, y: Tensor) -> Tensor:
@@ -166,6 +166,7 @@ def _sigmoid_divergence(reference: Tensor, answer: Tensor) -> Tensor:
     return (own - crossed).mean(1)
 
 
+# k labels, each 0 or 1, one sigmoid each; y: (n, k). Means over the labels.
 multilabel = Task(
     name="multilabel",
     outputs=raw,
@@ -174,7 +175,6 @@ multilabel = Task(
     predict=lambda answer: (answer > 0).to(torch.int64),
     accuracy=lambda answer, y: ((answer > 0) == (y > 0)).to(answer.dtype).mean(1),
 )
-"""k labels, each 0 or 1, one sigmoid each; y: (n, k). Means over the labels."""
 
 
 def regression(*, scale: float | Sequence[float]) -> Task:

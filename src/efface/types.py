@@ -26,9 +26,9 @@ class Action(enum.Enum):
     STOP = "stop"
 
 
+# ``callback(student, loss)`` after each step. On HALVE_LR and STOP it has put the student back to
+# its last good state; the loop halves its learning rate and continues, or stops.
 Callback = Callable[[nn.Module, float], Action]
-"""``callback(student, loss)`` after each step. On HALVE_LR and STOP it has put the student back to
-its last good state; the loop halves its learning rate and continues, or stops."""
 
 
 def no_callback(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
@@ -36,9 +36,9 @@ def no_callback(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
     return Action.CONTINUE
 
 
+# ``with progress(title, steps) as show``: ``show(step, loss, note)`` after each step; ``steps`` is
+# their maximum, None if unknown. ``efface.show_progress`` is one.
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int, float, str], None]]]
-"""``with progress(title, steps) as show``: ``show(step, loss, note)`` after each step; ``steps`` is
-their maximum, None if unknown. ``efface.show_progress`` is one."""
 
 
 @contextmanager
@@ -154,5 +154,5 @@ def split_holdout(split: Split, *, seed: int) -> tuple[Split, Split]:
     return auxiliary, evaluation
 
 
+# ``method(model, split, *, settings…, seed, callback) -> model``; never changes ``model``.
 Method = Callable[..., nn.Module]
-"""``method(model, split, *, settings…, seed, callback) -> model``; never changes ``model``."""

@@ -5,6 +5,7 @@ The command line, grids and benchmarks call these two: what they measure is what
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,26 +23,17 @@ from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
 from efface.io.shadows import Shadows
 from efface.manifest import Manifest, state_digest
-from efface.methods import (
-    METHODS,
-    Method,
-    Natural,
-    Share,
-    check_settings,
-    check_value,
-    default_settings,
-)
-from efface.methods._base import refuse_without
+from efface.methods import METHODS, Method, Natural, Share, _base, check_settings, check_value
 from efface.report import Report
 from efface.runtime import MemoryEstimate, PassCounter, as_stored, nonfinite_tensors, upcast_to_fp32
 from efface.trainable import check_trainable, count_trainable, merge_adapter, select_trainable
 from efface.types import Action, Callback, Progress, Split, no_callback, no_progress, split_holdout
 
+# true of every adapter, so it is a finding of each
 KEPT_ADAPTER = (
     "Whoever takes a separate adapter off again has the old model back: the records are still in "
     "the base. The merged model is the one to hand on."
 )
-"""True of every adapter, so it is a finding of each."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -276,8 +268,8 @@ class _Request:
         if mislabelled and "mislabelled" in method.settings:
             chosen["mislabelled"] = True
         self.manifest.method = name
-        self.manifest.settings = {**default_settings(name), **chosen}
-        refuse_without(self.split, name, *method.in_order(method.needs))
+        self.manifest.settings = {**_base.default_settings(name), **chosen}
+        _base.refuse_without(self.split, name, *method.in_order(method.needs))
         if method.fresh_start and trainable != "all":
             wanted = f"trainable all for {name}, which starts from an untrained model"
             raise InputError(wanted, repr(trainable), "Omit trainable.")
@@ -339,10 +331,9 @@ class _Request:
         """Note what holds of every adapter, and how far a method got that says so."""
         if adapted:
             self.findings += (Finding("adapter", "note", KEPT_ADAPTER),)
-        progress = self.manifest.calibration.get("progress")
-        tolerance = self.manifest.settings.get("tolerance")
-        done = self.manifest.outcome == "done" and None not in (progress, tolerance)
-        if done and progress < tolerance:
+        tolerance = self.manifest.settings.get("tolerance", -math.inf)
+        progress = self.manifest.calibration.get("progress", math.inf)
+        if self.manifest.outcome == "done" and progress < tolerance:
             text = (
                 f"The method stopped at {max(progress, 0):.0%} of the distance to its target: the "
                 "records may still be known. More steps, where there were too few, go further."
@@ -364,13 +355,11 @@ class _Request:
             from efface.report import collect  # loads scipy, scikit-learn and torchvision
 
             with manifest.timed("report"):
-                how = {"seed": manifest.seed, **self.names, **about}
+                how: dict[str, Any] = {"seed": manifest.seed, **self.names, **about}
                 evidence = collect(self.model, new, self.evaluation, **how)
-        pair = {"old": self.model, "new": new}
-        manifest.weights = {
-            name: None if one is None else state_digest(one.state_dict())
-            for name, one in pair.items()
-        }
+        manifest.weights = {"old": state_digest(self.model.state_dict()), "new": None}
+        if new is not None:
+            manifest.weights["new"] = state_digest(new.state_dict())
         manifest.findings = [asdict(finding) for finding in self.findings]
         model = self.model if new is None else new
         return Result(model, evidence, manifest, self.findings, adapter)
