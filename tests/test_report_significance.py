@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from efface.metrics.equivalence import more_often_p
+from efface.metrics.equivalence import excess_p
 from efface.metrics.intervals import auc_p, fall_p, share_p
 from efface.report import Report, Row, Status, Verdict, collect, significant_rows
 from efface.testing import digits, fit, trained_model, untrained_model
@@ -67,8 +67,8 @@ def test_the_p_of_a_drop_is_rare_where_the_share_dropped_by_what_is_allowed():
 def test_the_p_of_a_share_knows_the_error_of_its_reference():
     """Exact for a known reference; less significant for one that was itself counted."""
     assert share_p(90, 100, 0.95) == pytest.approx(stats.binomtest(90, 100, 0.95).pvalue)
-    assert share_p(85, 100, 0.95, targets_n=100) > share_p(85, 100, 0.95)
-    assert share_p(249, 250, 1.0, targets_n=25) > 0.05
+    assert share_p(85, 100, 0.95, reference_n=100) > share_p(85, 100, 0.95)
+    assert share_p(249, 250, 1.0, reference_n=25) > 0.05
     assert share_p(249, 250, 1.0) == 0
 
 
@@ -81,12 +81,12 @@ def test_what_is_more_frequent_is_judged_within_a_class():
         rate = np.array([0.6, 0.05])
         ours, theirs = draw.random(60) < rate[ours_y], draw.random(300) < rate[theirs_y]
         how = {"classes": ours_y, "unseen_classes": theirs_y, "seed": seed, "permutations": 200}
-        p_values.append(more_often_p(ours, theirs, **how))
+        p_values.append(excess_p(ours, theirs, **how))
     assert np.mean(np.array(p_values) < 0.05) < 0.09
     one = {"classes": np.zeros(60, int), "unseen_classes": np.zeros(300, int), "seed": 0}
-    assert more_often_p(np.ones(60, bool), draw.random(300) < 0.2, **one) == 1 / 2001
+    assert excess_p(np.ones(60, bool), draw.random(300) < 0.2, **one) == 1 / 2001
     apart = {**one, "classes": np.ones(60, int)}
-    assert more_often_p(np.ones(60, bool), draw.random(300) < 0.2, **apart) == 1
+    assert excess_p(np.ones(60, bool), draw.random(300) < 0.2, **apart) == 1
 
 
 def test_a_forget_class_that_is_still_predicted_is_significant():

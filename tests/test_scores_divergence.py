@@ -108,7 +108,7 @@ def test_answers_that_cannot_be_compared_are_refused_by_name():
     with pytest.raises(InputError) as error:
         zrf_legacy(np.eye(2), np.eye(2))
     assert str(error.value) == (
-        "Wanted probabilities above 0. Got 4 of 0. This form of ZRF has no value then; take zrf."
+        "Wanted probabilities above 0. Got 4 of 0. This form of ZRF has no value then; use zrf."
     )
     with pytest.raises(InputError) as error:
         retrain_free_divergence(

@@ -13,7 +13,7 @@ from efface.metrics.equivalence import (
     ks_between,
     likeness,
     outlier_p,
-    spread_of,
+    compare_with_retrained,
     tost,
     wilcoxon_p,
 )
@@ -41,15 +41,15 @@ def test_each_number_is_the_one_that_its_name_says():
     found = likeness(ours, others)
     each = np.array([ks(ours, other)[0] for other in others])
     pairs = np.array([ks(others[i], others[j])[0] for i in range(5) for j in range(i)])
-    np.testing.assert_allclose(found.spread.ks_to_each, each)
-    assert found.spread.ks_mean == pytest.approx(each.mean())
-    assert found.spread.floor == pytest.approx(pairs.mean())
-    assert found.spread.percentile == np.mean(pairs < each.mean())
+    np.testing.assert_allclose(found.comparison.ks_to_each, each)
+    assert found.comparison.ks_mean == pytest.approx(each.mean())
+    assert found.comparison.floor == pytest.approx(pairs.mean())
+    assert found.comparison.percentile == np.mean(pairs < each.mean())
     wins = [(ours[:, None] > o).mean() + (ours[:, None] == o).mean() / 2 for o in others]
     assert found.a12 == pytest.approx(np.mean(wins))
     assert found.wilcoxon_p == np.median([stats.wilcoxon(ours, o).pvalue for o in others])
     assert found.mann_whitney_p == np.median([stats.mannwhitneyu(ours, o).pvalue for o in others])
-    assert (found.spread.n, found.spread.retrained, found.spread.poorly_known) == (80, 5, True)
+    assert (found.comparison.n, found.comparison.retrained, found.comparison.poorly_known) == (80, 5, True)
 
 
 def test_theoutlier_p_of_one_shifted_number_is_the_t_test_of_a_new_value():
@@ -64,11 +64,11 @@ def test_theoutlier_p_of_one_shifted_number_is_the_t_test_of_a_new_value():
 def test_the_rank_p_counts_models_at_least_as_far_out():
     """Never below one in s + 1: four retrained models cannot make a model rarer than that."""
     ours, others = _models(4, 100, 0, shift=4)
-    assert spread_of(ours, others).rank_p == pytest.approx(1 / 5)
+    assert compare_with_retrained(ours, others).rank_p == pytest.approx(1 / 5)
     apart = ks_between(np.vstack([ours, others])).sum(axis=1)
     middle = int(np.argsort(apart)[2])
     models = np.vstack([ours, others])
-    found = spread_of(models[middle], np.delete(models, middle, axis=0))
+    found = compare_with_retrained(models[middle], np.delete(models, middle, axis=0))
     assert found.rank_p == pytest.approx(3 / 5)
 
 
@@ -77,7 +77,7 @@ def test_any_rising_transform_leaves_the_verdict_and_its_numbers():
     ours, others = _models(8, 100, 2)
     one, other = likeness(ours, others), likeness(np.log(ours), np.log(others))
     for name in ("ks_mean", "percentile", "outlier_p", "difference", "margin", "tost_p"):
-        assert getattr(one.spread, name) == pytest.approx(getattr(other.spread, name)), name
+        assert getattr(one.comparison, name) == pytest.approx(getattr(other.comparison, name)), name
     for name in ("a12", "energy", "energy_p", "mann_whitney_p"):
         assert getattr(one, name) == pytest.approx(getattr(other, name)), name
 
@@ -105,7 +105,7 @@ def test_equal_values_are_equivalent_and_not_different():
 
 def _verdicts(s, n, cases, **settings):
     """Shares of True, False and None."""
-    found = [spread_of(*_models(s, n, seed, **settings)).like_retrained for seed in range(cases)]
+    found = [compare_with_retrained(*_models(s, n, seed, **settings)).like_retrained for seed in range(cases)]
     return [np.mean([verdict is wanted for verdict in found]) for wanted in (True, False, None)]
 
 
@@ -137,7 +137,7 @@ def test_a_model_of_the_right_mean_and_the_wrong_spread_is_unlike():
     """Noise on every answer keeps the mean rank: only the distribution tells."""
     ours, others = _models(8, 300, 0, spread=0.02)
     noisy = np.exp(np.log(ours) + np.random.default_rng(9).normal(0, 4, 300))
-    found = spread_of(noisy, others)
+    found = compare_with_retrained(noisy, others)
     assert abs(found.difference) < 0.1
     assert found.like_retrained is False
 
@@ -153,18 +153,18 @@ def test_what_cannot_be_compared_is_refused():
     """One retrained model has no spread, nor have two of the same seed."""
     ours, others = _models(3, 20, 0)
     with pytest.raises(InputError) as error:
-        spread_of(ours, others[:1])
+        compare_with_retrained(ours, others[:1])
     assert str(error.value) == (
         "Wanted at least two retrained models. Got 1. "
-        "Retrain with another seed: without a spread there is nothing to be within."
+        "Retrain with another seed: one model shows no variability."
     )
     with pytest.raises(InputError) as error:
-        spread_of(ours, np.stack([others[0], others[0]]))
+        compare_with_retrained(ours, np.stack([others[0], others[0]]))
     assert str(error.value) == (
         "Wanted retrained models that differ. Got 2 with the same values. Retrain with other seeds."
     )
     with pytest.raises(InputError) as error:
-        spread_of(ours[:5], others)
+        compare_with_retrained(ours[:5], others)
     assert "Got unlearned 5, retrained 20." in str(error.value)
     with pytest.raises(InputError) as error:
         tost(np.zeros(1), margin=1.0)

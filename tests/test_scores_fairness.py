@@ -70,7 +70,7 @@ def test_few_records_or_others_are_refused():
         worst_decile_change(before, after)
     assert str(error.value) == (
         "Wanted at least 20 records and a share above 0, at most 1. "
-        "Got 10 records and a share of 0.1. Give the risks of more of the records that stay."
+        "Got 10 records and a share of 0.1. Give the risks of more retained records."
     )
     with pytest.raises(InputError) as error:
         worst_decile_change(before, after[:4])

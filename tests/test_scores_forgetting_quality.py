@@ -120,5 +120,5 @@ def test_too_few_models_are_refused():
         )
     assert str(error.value) == (
         "Wanted retrained accuracies above 0. Got 0 and 1. "
-        "Give shares of right answers of the retrained models."
+        "Give the accuracies of the retrained models as shares."
     )

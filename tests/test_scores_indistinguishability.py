@@ -8,7 +8,7 @@ from efface.errors import InputError
 from efface.metrics.equivalence import (
     expected_from_unseen,
     ks,
-    like_unseen,
+    central_share,
     placements,
     two_sided,
 )
@@ -44,7 +44,7 @@ def test_a_class_without_unseen_records_has_no_placement():
     assert places[0] == 0
     assert np.isnan(places[1])
     with pytest.raises(InputError):
-        like_unseen(np.array([np.nan]))
+        central_share(np.array([np.nan]))
 
 
 @pytest.mark.parametrize(("shift", "low", "high"), [(0.0, 0.93, 0.97), (2, 0, 0.65), (-2, 0, 0.65)])
@@ -54,7 +54,7 @@ def test_unseen_records_are_like_unseen_and_shifted_ones_are_not(shift, low, hig
     p = two_sided(
         placements(values, unseen, classes=classes, unseen_classes=theirs), classes, theirs
     )
-    assert low <= like_unseen(p) <= high
+    assert low <= central_share(p) <= high
 
 
 def test_no_record_can_be_rarer_than_the_unseen_ones_allow():

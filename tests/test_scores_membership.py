@@ -8,7 +8,7 @@ from scipy import optimize
 from sklearn.metrics import roc_auc_score
 
 from efface.errors import InputError
-from efface.metrics.membership import entropy_attack, loss_attack, taken_for_members
+from efface.metrics.membership import entropy_attack, loss_attack, classified_as_members
 
 
 def _logistic_by_hand(retain, holdout, values):
@@ -31,7 +31,7 @@ def test_the_entropy_attack_is_a_balanced_logistic_regression():
     draw = np.random.default_rng(0)
     retain, holdout = draw.exponential(0.1, 400), draw.exponential(0.5, 90)
     forget = draw.exponential(0.3, 200)
-    flags = taken_for_members(retain, holdout, forget)
+    flags = classified_as_members(retain, holdout, forget)
     np.testing.assert_array_equal(flags, _logistic_by_hand(retain, holdout, forget))
     assert entropy_attack(retain, holdout, forget) == flags.mean()
     assert 0.2 < flags.mean() < 0.9

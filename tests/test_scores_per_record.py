@@ -170,12 +170,12 @@ def test_broken_and_missing_pipelines_are_named():
         u_lira(x.astype(np.float16), member)
     assert str(error.value) == (
         "Wanted finite log-odds. Got nan or inf in 2 of 8 rows: 2, 5. "
-        "Leave these models out, and say how many there were."
+        "Omit these models, and say how many there were."
     )
     member[2:, 0] = False
     with pytest.raises(InputError) as error:
         u_lira(np.zeros((8, 5)), member)
     assert str(error.value) == (
         "Wanted at least 3 pipelines with the target unlearned for each record. "
-        "Got 1 of 5 records with fewer. Make more of them, or leave these records out."
+        "Got 1 of 5 records with fewer. Make more of them, or omit these records."
     )

@@ -82,7 +82,7 @@ def test_too_few_permutations_or_values_are_refused():
     with pytest.raises(InputError) as error:
         energy_test_paired(values, values[None], permutations=100)
     assert str(error.value) == (
-        "Wanted at least 2000 permutations. Got 100. With fewer the p-value depends on the seed."
+        "Wanted at least 2000 permutations. Got 100. With fewer p depends on the seed."
     )
     with pytest.raises(InputError) as error:
         energy_test(values, values[:1])

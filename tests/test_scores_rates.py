@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_curve
 
-from efface.metrics.intervals import LEAST_FALSE_ALARMS, Rate, chance_range, rate
+from efface.metrics.intervals import MIN_FALSE_POSITIVES, Rate, chance_range, rate
 
 
 def test_the_share_is_the_one_on_scikit_learns_curve():
@@ -92,4 +92,4 @@ def test_fewer_independent_counts_widen_everything():
     assert few.interval[0] < all_of_them.interval[0] < all_of_them.interval[1] < few.interval[1]
     assert few.smallest > all_of_them.smallest
     assert rate(members, others, fpr=0.01, counts=(50, 100)).tpr is None
-    assert LEAST_FALSE_ALARMS == 3
+    assert MIN_FALSE_POSITIVES == 3

@@ -159,12 +159,12 @@ def test_broken_models_and_missing_ones_are_named():
     broken[[1, 4], 2] = np.nan, np.inf
     assert _said(lambda: lira_online(x, broken, member)) == (
         "Wanted finite log-odds. Got nan or inf in 2 of 6 rows: 1, 4. "
-        "Leave these models out, and say how many there were."
+        "Omit these models, and say how many there were."
     )
     none = member & (np.arange(5) > 1)
     assert _said(lambda: lira_online(x, shadow, none)) == (
         "Wanted at least 2 shadow models in for each record. Got 2 of 5 records with fewer. "
-        "Make more of them, or leave these records out."
+        "Make more of them, or omit these records."
     )
     assert _said(lambda: same_shape(judged=x[:4], record=x)) == (
         "Wanted arrays of one shape. Got judged (4,), record (5,). "

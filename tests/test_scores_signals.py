@@ -116,7 +116,7 @@ def test_what_is_not_a_number_or_not_a_class_is_refused():
     with pytest.raises(InputError) as error:
         loss_attack(np.array([0.1, np.nan]), np.ones(3))
     assert str(error.value) == (
-        "Wanted numbers to compare. Got nan. See whether the model's answers are nan."
+        "Wanted numbers to compare. Got nan. See whether the model's outputs are nan."
     )
     flags = Evaluation(
         logits=np.zeros((2, 3), np.float32), y=np.zeros(2), ids=("a", "b"), own_loss=np.ones(2)
@@ -124,6 +124,6 @@ def test_what_is_not_a_number_or_not_a_class_is_refused():
     with pytest.raises(InputError) as error:
         margin_attack(flags, flags)
     assert str(error.value) == (
-        "Wanted answers with one label of several classes. Got another kind of answer. "
+        "Wanted multiclass outputs. Got outputs of another task. "
         "Use the loss attack: it needs a loss alone."
     )

@@ -85,7 +85,7 @@ def test_what_cannot_be_aggregated_is_refused():
         against_floor({**TARGET, "test": math.nan}, [TARGET, TARGET])
     assert str(error.value) == (
         "Wanted a finite number in each column. Got none for test. "
-        "Leave out a column that was not measured, for all models."
+        "Omit a column that was not measured, for all models."
     )
     with pytest.raises(InputError):
         against_floor(TARGET, [TARGET, {"forget": 0.5}])

@@ -97,8 +97,8 @@ def scored(net: nn.Module, split: Split, unseen: Records) -> dict[str, float]:
     both = Records(torch.cat([split.forget.x, unseen.x]), torch.cat([split.forget.y, unseen.y]))
     found = evaluate(net, both)
     return {
-        "forget_right": float(found.right[:FORGET].mean()),
-        "unseen_right": float(found.right[FORGET:].mean()),
+        "forget_right": float(found.accuracy[:FORGET].mean()),
+        "unseen_right": float(found.accuracy[FORGET:].mean()),
         "forget_loss": float(found.loss[:FORGET].mean()),
         "unseen_loss": float(found.loss[FORGET:].mean()),
     }

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from efface.grid import Job, is_done, read, run
-from efface.metrics.equivalence import likeness, spread_of
+from efface.metrics.equivalence import likeness, compare_with_retrained
 from efface.report import jsonable
 from research.benchmarks.every_method import published, scored
 from research.benchmarks.jit_requests import FIRST
@@ -109,10 +109,10 @@ FIELD = ("a12", "ks_p", "mann_whitney_p", "wilcoxon_p", "energy_p")
 def _judged(mine: np.ndarray, them: np.ndarray, part: str) -> dict[str, Any]:
     """The verdict and what it stands on; on the forget records the tests of the field beside it."""
     if part != "forget":
-        spread, field = spread_of(mine, them), {}
+        spread, field = compare_with_retrained(mine, them), {}
     else:
         found = likeness(mine, them)
-        spread, field = found.spread, {name: jsonable(getattr(found, name)) for name in FIELD}
+        spread, field = found.comparison, {name: jsonable(getattr(found, name)) for name in FIELD}
     kept = {name: jsonable(getattr(spread, name)) for name in KEPT}
     return {"like": spread.like_retrained, **kept, **field}
 

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 from scipy import stats
 
-from efface.metrics.equivalence import spread_of, tost
+from efface.metrics.equivalence import compare_with_retrained, tost
 
 CASES, RECORDS, LEVEL = 500, 200, 0.05
 KINDS = {
@@ -55,7 +55,7 @@ def main() -> None:
         for kind, settings in KINDS.items():
             draw = np.random.default_rng(7)
             cases = [models(count, draw, **settings) for _ in range(CASES)]
-            found = [spread_of(values[0], values[1:]) for values in cases]
+            found = [compare_with_retrained(values[0], values[1:]) for values in cases]
             verdicts = [one.like_retrained for one in found]
             alike, unlike, untold = (
                 np.mean([verdict is wanted for verdict in verdicts])

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from efface.methods.jit import jit
-from efface.metrics.equivalence import LEVEL, Likeness, likeness, spread_of
+from efface.metrics.equivalence import LEVEL, Likeness, likeness, compare_with_retrained
 from efface.metrics.evaluation import Evaluation, evaluate
 from efface.nets import conv_small
 from efface.types import Records, Split, no_progress
@@ -110,7 +110,7 @@ def judged(found: Mapping[str, Sequence[Evaluation]]) -> dict[str, Any]:
     """Mean entropy, accuracy and verdict of each model; how often a retrained one passes."""
     others = entropies(found["retrained"])
     passed = [
-        spread_of(others[one], np.delete(others, one, axis=0)).like_retrained
+        compare_with_retrained(others[one], np.delete(others, one, axis=0)).like_retrained
         for one in range(len(others))
         if len(others) > 2  # noqa: PLR2004
     ]
@@ -148,7 +148,7 @@ def _nats(model: Evaluation) -> float:
 
 def _verdict(one: Likeness) -> dict[str, Any]:
     """What decides, and the two-sample p-values that do not."""
-    spread = one.spread
+    spread = one.comparison
     return {
         "like_retrained": _said(one.like_retrained),
         "ks_mean": spread.ks_mean,

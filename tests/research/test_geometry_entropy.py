@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from efface.errors import InputError
-from efface.metrics.equivalence import spread_of
+from efface.metrics.equivalence import compare_with_retrained
 from efface.metrics.evaluation import Evaluation
 from research.geometry import entropy
 from research.geometry.entropy import draw, experiment, judged, parts, trained
@@ -44,7 +44,7 @@ def test_the_verdict_is_that_of_the_spread_of_retrained_models(found):
     """Worked out again with scipy's own statistics, pair by pair, in the scores' tests."""
     facts = judged(found)
     others = np.array([model.entropy for model in found["retrained"]])
-    by_hand = spread_of(found["jit"][0].entropy, others)
+    by_hand = compare_with_retrained(found["jit"][0].entropy, others)
     assert facts["jit"][0]["percentile"] == by_hand.percentile
     assert facts["jit"][0]["like_retrained"] == "unlike"
     assert facts["before"][0]["like_retrained"] == "unlike"

@@ -1,6 +1,7 @@
-"""Is the model still good? Shares of right answers, and whether it is as sure as it is right.
+"""Utility: accuracy, agreement and calibration, and who of the retained records pays for it.
 
-Do those who stay pay for those who leave? The records whose risk rose most."""
+The reference of each is the retrained model's value. Shapes: n records · k classes.
+"""
 
 import math
 from dataclasses import dataclass
@@ -13,54 +14,53 @@ from scipy import stats
 from efface.errors import InputError
 from efface.metrics.refusals import need_numbers, need_probabilities, need_same_rows
 
+MIN_RECORDS = 20
+"""With fewer a tenth is one record, and a resample says nothing of it."""
 
-def accuracy(predicted: Int64[np.ndarray, " n"], y: Int64[np.ndarray, " n"]) -> float:
-    """Right answers / records (never a mean of batch means).
+BATCH = 1_000_000
+"""Numbers in memory at once while resampling."""
 
-    Range 0 to 1; chance 1/k for balanced classes. Target: the retrained model's value. On the
-    holdout higher is better; on the forget records it is not: below the retrained model's value is
-    over-forgetting. Raises InputError without records.
+Classes = Int64[np.ndarray, " n"]
+
+
+def accuracy(predicted: Classes, y: Classes) -> float:
+    """Correct predictions / records (never a mean of batch means).
+
+    Range 0 to 1; chance 1/k for balanced classes. On the holdout higher is better; on the forget
+    records it is not: below the retrained model's value is over-forgetting. Raises InputError
+    without records.
     """
     if not len(y):
         raise InputError("at least one record", "none", "Give the records to be scored.")
     return float((predicted == y).mean())
 
 
-def per_class_accuracy(
-    predicted: Int64[np.ndarray, " n"], y: Int64[np.ndarray, " n"]
-) -> dict[int, float]:
-    """Accuracy of each class that has records, by class id.
-
-    Range, chance and target as ``accuracy``.
-    """
+def per_class_accuracy(predicted: Classes, y: Classes) -> dict[int, float]:
+    """Accuracy of each class that has records, by class id; range and chance as ``accuracy``."""
     return {int(label): float((predicted[y == label] == label).mean()) for label in np.unique(y)}
 
 
 def worst_class_change(before: dict[int, float], after: dict[int, float]) -> tuple[int, float]:
-    """The class whose accuracy changed most for the worse, and by how much (after - before).
+    """The class whose accuracy fell most, and by how much (after - before).
 
-    Range -1 to 1; no chance level; target: the retrained model's change, about 0 for the classes
-    that stay. Raises InputError when no class stands in both.
+    Range -1 to 1; no chance level; reference: the retrained model's change, about 0 for retained
+    classes. Raises InputError when no class is in both.
     """
     shared = sorted(before.keys() & after.keys())
     if not shared:
-        raise InputError(
-            "a class that was measured before and after",
-            f"classes {sorted(before)} and {sorted(after)}",
-            "Measure both models on the same records.",
-        )
+        came = f"classes {sorted(before)} and {sorted(after)}"
+        remedy = "Measure both models on the same records."
+        raise InputError("a class that was measured before and after", came, remedy)
     worst = min(shared, key=lambda label: after[label] - before[label])
     return worst, after[worst] - before[worst]
 
 
-def worst_class_accuracy(
-    predicted: Int64[np.ndarray, " n"], y: Int64[np.ndarray, " m"]
-) -> tuple[int, float]:
-    """The class with the least accuracy, and that accuracy; the first such class by id.
+def worst_class_accuracy(predicted: Classes, y: Int64[np.ndarray, " m"]) -> tuple[int, float]:
+    """The class with the lowest accuracy, and that accuracy; the first such class by id.
 
-    Range and target as ``accuracy``. No chance level: the least of several shares lies below their
-    mean by luck alone, the more so the fewer records a class has. Raises InputError without records
-    or when the two do not pair up.
+    Range as ``accuracy``. No chance level: the lowest of several shares lies below their mean by
+    chance alone, the more so the fewer records a class has. Raises InputError without records or
+    when the two do not pair up.
     """
     need_numbers(predicted=predicted, y=y)
     need_same_rows(predicted=predicted, y=y)
@@ -69,13 +69,13 @@ def worst_class_accuracy(
     return worst, each[worst]
 
 
-def agreement(predicted: Int64[np.ndarray, " n"], others: Int64[np.ndarray, " m"]) -> float:
-    """Share of records to which two models give the same answer, right or wrong.
+def agreement(predicted: Classes, others: Int64[np.ndarray, " m"]) -> float:
+    """Share of records for which two models predict the same class, right or wrong.
 
-    Range 0 to 1; chance: the sum over classes of the product of the two models' shares of answers.
-    Target: with a retrained model, the agreement of two retrained models; with the original model,
-    the agreement of a retrained one with it. Raises InputError without records or when the two do
-    not pair up.
+    Range 0 to 1; chance: the sum over classes of the product of the two models' shares of it.
+    Reference: with a retrained model, the agreement of two retrained models; with the original
+    model, the agreement of a retrained one with it. Raises InputError without records or when the
+    two do not pair up.
     """
     need_numbers(predicted=predicted, others=others)
     need_same_rows(predicted=predicted, others=others)
@@ -87,26 +87,25 @@ def calibration_error(
 ) -> float:
     """Expected calibration error: mean distance of confidence and accuracy over equal-width bins.
 
-    ``probabilities`` (n, k). Confidence is the greatest probability; a bin is (low, high], and
-    weighs as much as it has records. Range 0 to 1; 0 is calibrated, but few records lie above it by
-    luck alone. Target: the retrained model's value with the same number of bins and of records;
-    a collapsed model may be well calibrated. Guo et al. 2017, https://arxiv.org/abs/1706.04599 (15
-    bins). Raises InputError without records, without bins or when the two do not pair up.
+    ``probabilities`` (n, k). Confidence is the largest probability; a bin is (low, high], weighted
+    by its records. Range 0 to 1; 0 is calibrated, but few records lie above it by chance alone.
+    Reference: the retrained model's value with as many bins and records; a collapsed model may be
+    well calibrated. Guo et al. 2017, https://arxiv.org/abs/1706.04599 (15 bins). Raises InputError
+    without records, without bins or when the two do not pair up.
     """
     need_probabilities(probabilities=probabilities)
     need_same_rows(probabilities=probabilities, y=y)
     if bins < 1:
         raise InputError("at least one bin", str(bins), "Take 15, as most of the field does.")
-    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
-    edges = np.linspace(0, 1, bins + 1)[1:-1]
-    where = np.digitize(sure, edges, right=True)
-    excess = np.bincount(where, weights=right - sure, minlength=bins)
+    confident, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
+    where = np.digitize(confident, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    excess = np.bincount(where, weights=correct - confident, minlength=bins)
     return float(np.abs(excess).sum() / len(y))
 
 
 @dataclass(frozen=True)
 class WorstChange:
-    """Change of membership risk among those who stay, in the unit of the risk.
+    """Change of membership risk of the retained records, in the unit of the risk.
 
     ``worst``: mean change of the tenth whose risk rose most; ``interval``: its bootstrap interval;
     ``mean``: change over all; ``rose``: share of records whose risk rose; ``worst_n`` of ``n``.
@@ -130,27 +129,25 @@ def worst_decile_change(
     resamples: int = 2000,
     seed: int = 0,
 ) -> WorstChange:
-    """Mean change of risk (after - before) of the ``share`` of records that it rose most for.
+    """Mean change of risk (after - before) of the ``share`` of records for which it rose most.
 
     ``before``, ``after``: a membership risk of each retained record, higher is more at risk. Range:
     that of a difference of risks. **Chance is above 0**: the worst tenth of changes that are noise
-    alone has risen. Target: the value that a retrained model in the place of the unlearned one has.
+    alone has risen. Reference: the value of a retrained model in place of the unlearned one.
     ``chosen_by``: changes of the same records measured independently (other shadow models, other
     views); the tenth is chosen by these and read from the others, and chance is 0. The interval
     resamples records, not models. Hayes et al. 2024 (https://arxiv.org/abs/2403.01218): unlearning
-    can raise the risk of those who stay. Raises InputError for fewer than 20 records, a share that
-    holds no record, or records that do not pair up.
+    can raise the risk of retained records. Raises InputError for fewer than 20 records, a share
+    that holds no record, or records that do not pair up.
     """
     chooser = after if chosen_by is None else chosen_by
     need_numbers(before=before, after=after, chosen_by=chooser)
     need_same_rows(before=before, after=after, chosen_by=chooser)
     n, k = len(before), math.ceil(share * len(before))
-    if n < LEAST_RECORDS or not 0 < share <= 1:
-        raise InputError(
-            f"at least {LEAST_RECORDS} records and a share above 0, at most 1",
-            f"{n} records and a share of {share:g}",
-            "Give the risks of more of the records that stay.",
-        )
+    if n < MIN_RECORDS or not 0 < share <= 1:
+        wanted = f"at least {MIN_RECORDS} records and a share above 0, at most 1"
+        remedy = "Give the risks of more retained records."
+        raise InputError(wanted, f"{n} records and a share of {share:g}", remedy)
     change = after - before
     order = change if chosen_by is None else chosen_by
     found = stats.bootstrap(
@@ -164,29 +161,12 @@ def worst_decile_change(
         batch=max(1, BATCH // n),
         random_state=np.random.default_rng(seed),
     ).confidence_interval
-    return WorstChange(
-        worst=float(_worst_mean(change, order, k=k)),
-        interval=(float(found.low), float(found.high)),
-        mean=float(change.mean()),
-        rose=float((change > 0).mean()),
-        worst_n=k,
-        n=n,
-    )
-
-
-LEAST_RECORDS = 20
-"""With fewer a tenth is one record, and a resample says nothing of it."""
-
-BATCH = 1_000_000
-"""Numbers held at once while resampling."""
+    worst, interval = float(_worst_mean(change, order, k=k)), (float(found.low), float(found.high))
+    return WorstChange(worst, interval, float(change.mean()), float((change > 0).mean()), k, n)
 
 
 def _worst_mean(
-    change: Float[np.ndarray, "*b n"],
-    order: Float[np.ndarray, "*b n"],
-    axis: int = -1,
-    *,
-    k: int,
+    change: Float[np.ndarray, "*b n"], order: Float[np.ndarray, "*b n"], axis: int = -1, *, k: int
 ) -> Float[np.ndarray, "*b"] | np.float64:
     """Mean change of the k entries that ``order`` puts highest, along the last axis."""
     worst = np.argpartition(order, -k, axis=axis)[..., -k:]

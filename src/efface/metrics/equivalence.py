@@ -1,15 +1,14 @@
-"""Do forget records look like records that the model never saw? Two-sided, class by class.
+"""Equivalence to unseen records and to retrained models; tests of two samples.
 
-Is a model one of the retrained ones? Decided by how far retrained models lie from each other.
-
-Shapes: n records · s retrained models, one row each. No p-value of two models decides here: with
-many records it is small for differences that any new seed makes.
-
-
-Energy distance of two sets of values, and how often shuffled labels give a greater one.
+Do forget records look like records that the model never saw? Two-sided, class by class:
+``placements``, ``two_sided``, ``central_share``. Is a model one of the retrained ones?
+``compare_with_retrained`` decides by how far retrained models are from each other; ``likeness``
+adds the two-sample tests that the field reports, of which none decides: with many records their
+p-values are small for differences that any new seed makes.
 
 Energy distance here is twice the integral of the squared difference of the two distribution
 functions: 0 where they are the same, in the unit of the values; scipy's is its root.
+Shapes: n records · m unseen records · s retrained models, one row each.
 """
 
 from dataclasses import dataclass
@@ -19,21 +18,32 @@ from jaxtyping import Bool, Float, Int64
 from scipy import stats
 
 from efface.errors import InputError
-from efface.metrics.refusals import need_numbers, need_same_records
+from efface.metrics.refusals import need_classes, need_numbers, need_same_records
+
+KNOWN = 8
+"""Retrained models from which on their variability counts as known."""
+
+LEVEL = 0.95
+
+MIN_PERMUTATIONS = 2000
+BLOCK = 4_000_000
+"""Numbers in memory at once while permuting."""
+
+Values = Float[np.ndarray, " n"]
+Others = Float[np.ndarray, " m"]
+Models = Float[np.ndarray, "s m"]
+Classes = Int64[np.ndarray, " n"]
+OtherClasses = Int64[np.ndarray, " m"]
 
 
 def placements(
-    values: Float[np.ndarray, " n"],
-    unseen: Float[np.ndarray, " m"],
-    *,
-    classes: Int64[np.ndarray, " n"],
-    unseen_classes: Int64[np.ndarray, " m"],
-) -> Float[np.ndarray, " n"]:
-    """Where each value stands among the unseen values of its class: the share below it.
+    values: Values, unseen: Others, *, classes: Classes, unseen_classes: OtherClasses
+) -> Values:
+    """Rank of each value among the unseen values of its class: the share below it.
 
-    Ties count half. Range 0 to 1, uniform for a record that was never seen (mean 0.5: the target);
-    NaN where the class has no unseen record. Near 1 for a margin: still known; near 0: forgotten
-    beyond what unseen records are.
+    Ties count half. Range 0 to 1, uniform for a record that was never seen (mean 0.5: the
+    reference); NaN where the class has no unseen record. Near 1 for a margin: still known; near 0:
+    over-forgotten.
     """
     places = np.full(len(values), np.nan)
     for label in np.unique(classes):
@@ -45,12 +55,8 @@ def placements(
     return places
 
 
-def two_sided(
-    places: Float[np.ndarray, " n"],
-    classes: Int64[np.ndarray, " n"],
-    unseen_classes: Int64[np.ndarray, " m"],
-) -> Float[np.ndarray, " n"]:
-    """Two-sided p-value of each placement: how rare a value so far out is among unseen records.
+def two_sided(places: Values, classes: Classes, unseen_classes: OtherClasses) -> Values:
+    """Two-sided p-value of each placement: how rare so extreme a value is among unseen records.
 
     Range 0 to 1; uniform for unseen records, never below 2/(m + 1) with m unseen records of the
     class; NaN where the placement is.
@@ -60,36 +66,31 @@ def two_sided(
     return np.minimum(1.0, 2 * (1 + nearer * counts) / (1 + counts))
 
 
-def like_unseen(p_values: Float[np.ndarray, " n"], *, level: float = 0.95) -> float:
+def central_share(p_values: Values, *, level: float = 0.95) -> float:
     """Share of records that are as near the middle as ``level`` of unseen records are.
 
-    Range 0 to 1; the chance level is the target: ``level`` for records that were never seen. Both
-    lower (still known, or forgotten too far) and higher (suspiciously average) are off target.
-    Raises InputError when no class of the records has an unseen one.
+    Range 0 to 1; the chance level is the reference: ``level`` for records that were never seen.
+    Both lower (still known, or over-forgotten) and higher (suspiciously average) are off. Raises
+    InputError when no class of the records has an unseen one.
     """
     known = p_values[~np.isnan(p_values)]
-    if not len(known):
-        raise InputError(
-            "unseen records of the same classes",
-            "none",
-            "Give a holdout that has the classes of the forget records.",
-        )
+    need_classes(len(known))
     return float((known > 1 - level).mean())
 
 
-def more_often_p(
+def excess_p(
     ours: Bool[np.ndarray, " n"],
     theirs: Bool[np.ndarray, " m"],
     *,
-    classes: Int64[np.ndarray, " n"],
-    unseen_classes: Int64[np.ndarray, " m"],
+    classes: Classes,
+    unseen_classes: OtherClasses,
     seed: int,
     permutations: int = 2000,
 ) -> float:
-    """One-sided p that a thing is so more often of our records than of unseen ones of their class.
+    """One-sided p that something holds more often of ours than of unseen records of their class.
 
-    Records change sides within their class, by chance: 1/(permutations + 1) to 1, uniform or
-    greater where nothing is. Classes that one side lacks are left out; 1 when none is left.
+    Records are permuted between the sides within their class: 1/(permutations + 1) to 1, uniform or
+    larger under the null. Classes that one side lacks are omitted; 1 when none is left.
     """
     draw, drawn, seen = np.random.default_rng(seed), np.zeros(permutations), 0.0
     for label in np.unique(classes):
@@ -102,53 +103,40 @@ def more_often_p(
     return float((1 + (drawn >= seen - 1e-9).sum()) / (1 + permutations))
 
 
-def expected_from_unseen(
-    classes: Int64[np.ndarray, " n"],
-    unseen: Float[np.ndarray, " m"],
-    unseen_classes: Int64[np.ndarray, " m"],
-) -> float:
-    """The mean that unseen records with the same mixture of classes have: the class-matched target.
+def expected_from_unseen(classes: Classes, unseen: Others, unseen_classes: OtherClasses) -> float:
+    """The mean of unseen records with the same mixture of classes: the class-matched reference.
 
-    In the unit of ``unseen``. Records whose class has no unseen one are left out; NaN when all are.
+    In the unit of ``unseen``. Records whose class has no unseen one are omitted; NaN when all are.
     """
     means = {c: unseen[unseen_classes == c].mean() for c in np.unique(unseen_classes)}
     found = [means[c] for c in classes if c in means]
     return float(np.mean(found)) if found else float("nan")
 
 
-def ks(values: Float[np.ndarray, " n"], unseen: Float[np.ndarray, " m"]) -> tuple[float, float]:
-    """Two-sample Kolmogorov-Smirnov: the greatest distance of the two distributions, and p.
+def ks(values: Values, unseen: Others) -> tuple[float, float]:
+    """Two-sample Kolmogorov-Smirnov: the largest distance of the two distributions, and p.
 
-    Distance 0 (the same) to 1 (apart). Target: the distance between two sets of unseen records,
-    which shrinks with n: read p beside it, and with large n the distance, since p then falls for
-    trivial shifts. Raises InputError when either is empty.
+    Distance 0 (the same) to 1 (disjoint). Reference: the distance between two sets of unseen
+    records, which shrinks with n: read p next to it, and with large n the distance, since p then
+    falls for trivial shifts. Raises InputError when either is empty.
     """
     if not len(values) or not len(unseen):
-        raise InputError(
-            "values on both sides",
-            f"{len(values)} and {len(unseen)}",
-            "Give forget records and unseen records of the same classes.",
-        )
+        remedy = "Give forget records and unseen records of the same classes."
+        raise InputError("values on both sides", f"{len(values)} and {len(unseen)}", remedy)
     found = stats.ks_2samp(values, unseen)
     return float(found.statistic), float(found.pvalue)
 
 
-KNOWN_SPREAD = 8
-"""Retrained models from which on their spread is taken as known."""
-
-LEVEL = 0.95
-
-
 @dataclass(frozen=True, eq=False)
-class Spread:
-    """A model beside the spread of s retrained ones: what decides.
+class RetrainComparison:
+    """A model among s retrained ones, and the verdict.
 
     ``ks_to_each`` (s,): Kolmogorov-Smirnov distance to each, 0 to 1; ``ks_mean``: their mean;
-    ``floor``: mean distance of retrained pairs, the target; ``percentile``: share of retrained
-    pairs that are less far apart than ``ks_mean``, target at most 0.95; ``outlier_p``: how rare so
-    far a model is among retrained ones; ``rank_p``: the same without an assumption, never below
-    1/(s + 1). ``difference``: mean difference to the retrained models in pooled ranks, -1 to 1;
-    ``margin``: how far two retrained models differ; ``tost_p``: is the difference within it?
+    ``floor``: mean distance of retrained pairs, the reference; ``percentile``: share of retrained
+    pairs that are less far apart than ``ks_mean``, reference at most 0.95; ``outlier_p``: how rare
+    so distant a model is among retrained ones; ``rank_p``: the same without an assumption, never
+    below 1/(s + 1). ``difference``: mean difference to the retrained models in pooled ranks, -1 to
+    1; ``margin``: how far two retrained models differ; ``tost_p``: is the difference within it?
     """
 
     n: int
@@ -166,14 +154,14 @@ class Spread:
     @property
     def poorly_known(self) -> bool:
         """Whether there are fewer than 8 retrained models."""
-        return self.retrained < KNOWN_SPREAD
+        return self.retrained < KNOWN
 
     @property
     def like_retrained(self) -> bool | None:
         """True, False, or None where the retrained models are too few to tell.
 
-        True: within the spread (percentile at most the 95th) and equivalent (TOST). False: beyond
-        the spread, and so far out that not one retrained model in twenty would be.
+        True: within the retrain-to-retrain variability (percentile at most the 95th) and equivalent
+        (TOST). False: beyond it, and farther out than one retrained model in twenty would be.
         """
         if self.percentile <= LEVEL:
             return True if self.tost_p <= 1 - LEVEL else None
@@ -182,14 +170,14 @@ class Spread:
 
 @dataclass(frozen=True, eq=False)
 class Likeness:
-    """A verdict (``spread``) and, beside it, the tests of two models that the field reports.
+    """A verdict (``comparison``) and the two-sample tests that the field reports.
 
-    ``a12``: chance that a value is above a retrained model's, mean over these; target 0.5. The
-    p-values are medians over the retrained models, ``energy_p`` is against all of them; each is
+    ``a12``: probability that a value is above a retrained model's, mean over these; reference 0.5.
+    The p-values are medians over the retrained models, ``energy_p`` is against all of them; each is
     small for what any new seed does once there are many records.
     """
 
-    spread: Spread
+    comparison: RetrainComparison
     a12: float
     ks_p: float
     mann_whitney_p: float
@@ -199,73 +187,58 @@ class Likeness:
 
     @property
     def like_retrained(self) -> bool | None:
-        """The verdict of the spread; no p-value of two models has a part in it."""
-        return self.spread.like_retrained
+        """The verdict of the comparison; no p-value of two models has a part in it."""
+        return self.comparison.like_retrained
 
 
 def likeness(
-    unlearned: Float[np.ndarray, " n"],
-    retrained: Float[np.ndarray, "s m"],
-    *,
-    permutations: int = 2000,
-    seed: int = 0,
+    unlearned: Values, retrained: Models, *, permutations: int = 2000, seed: int = 0
 ) -> Likeness:
     """Compare a model's values (entropies, margins) with those of retrained models, same records.
 
-    See ``Likeness`` and ``Spread`` for ranges and targets; rising transforms of the values change
-    no number. Raises InputError as ``spread_of``.
+    See ``Likeness`` and ``RetrainComparison`` for ranges and references; monotone transforms of the
+    values change no number. Raises InputError as ``compare_with_retrained``.
     """
-    spread = spread_of(unlearned, retrained)
-    models = np.vstack([unlearned[None], retrained])
-    ranks = _ranks(models)
+    comparison = compare_with_retrained(unlearned, retrained)
+    ranks = _ranks(np.vstack([unlearned[None], retrained]))
     energy, p = energy_test_paired(ranks[0], ranks[1:], permutations=permutations, seed=seed)
-    areas, p_values = zip(*(a12(unlearned, other) for other in retrained), strict=True)
-    ks = [stats.ks_2samp(unlearned, other, method="asymp").pvalue for other in retrained]
-    return Likeness(
-        spread=spread,
-        a12=float(np.mean(areas)),
-        ks_p=float(np.median(ks)),
-        mann_whitney_p=float(np.median(p_values)),
-        wilcoxon_p=float(np.median([wilcoxon_p(unlearned, other) for other in retrained])),
-        energy=energy,
-        energy_p=p,
-    )
+    effects, p_values = zip(*(a12(unlearned, other) for other in retrained), strict=True)
+    ks_p = [stats.ks_2samp(unlearned, other, method="asymp").pvalue for other in retrained]
+    wilcoxon = [wilcoxon_p(unlearned, other) for other in retrained]
+    medians = (float(np.median(some)) for some in (ks_p, p_values, wilcoxon))
+    return Likeness(comparison, float(np.mean(effects)), *medians, energy, p)
 
 
-def spread_of(unlearned: Float[np.ndarray, " n"], retrained: Float[np.ndarray, "s m"]) -> Spread:
-    """Where a model lies within the spread of retrained ones, on the same records.
+def compare_with_retrained(unlearned: Values, retrained: Models) -> RetrainComparison:
+    """Where a model lies within the variability of retrained ones, on the same records.
 
-    See ``Spread`` for ranges and targets. With 8 retrained models a ninth of the same kind was
-    called like them in 91 to 93 % of simulated cases, unlike in 0 to 3 %, and not told in 6 to 8 %
-    (docs/scores.md). The spread is that of the models at hand: what differed between them (seed,
-    order, machine) is what it covers. Raises InputError for fewer than two retrained models, equal
-    ones, values that are not finite, or records that do not pair up.
+    See ``RetrainComparison`` for ranges and references. With 8 retrained models a ninth of the same
+    kind was called like them in 91 to 93 % of simulated cases, unlike in 0 to 3 %, and undecided in
+    6 to 8 % (docs/metrics.md). The variability is that of the models given: it covers what differed
+    between them (seed, order, machine). Raises InputError for fewer than two retrained models,
+    equal ones, values that are not finite, or records that do not pair up.
     """
     need_numbers(unlearned=unlearned, retrained=retrained)
     need_same_records(unlearned=unlearned, retrained=retrained)
-    if len(retrained) < 2:  # noqa: PLR2004
-        raise InputError(
-            "at least two retrained models",
-            str(len(retrained)),
-            "Retrain with another seed: without a spread there is nothing to be within.",
-        )
+    count = len(retrained)
+    if count < 2:  # noqa: PLR2004
+        remedy = "Retrain with another seed: one model shows no variability."
+        raise InputError("at least two retrained models", str(count), remedy)
     models = np.vstack([unlearned[None], retrained])
     apart = ks_between(models)
-    pairs = apart[1:, 1:][np.triu_indices(len(retrained), 1)]
+    pairs = apart[1:, 1:][np.triu_indices(count, 1)]
     if not pairs.any():
-        raise InputError(
-            "retrained models that differ",
-            f"{len(retrained)} with the same values",
-            "Retrain with other seeds.",
-        )
+        wanted, came = "retrained models that differ", f"{count} with the same values"
+        raise InputError(wanted, came, "Retrain with other seeds.")
     difference, margin, p = _equivalence(_ranks(models).mean(axis=1))
-    return Spread(
+    ks_mean = apart[0, 1:].mean()
+    return RetrainComparison(
         n=len(unlearned),
-        retrained=len(retrained),
+        retrained=count,
         ks_to_each=apart[0, 1:],
-        ks_mean=float(apart[0, 1:].mean()),
+        ks_mean=float(ks_mean),
         floor=float(pairs.mean()),
-        percentile=float((pairs < apart[0, 1:].mean()).mean()),
+        percentile=float((pairs < ks_mean).mean()),
         outlier_p=outlier_p(apart),
         rank_p=float((apart.sum(axis=1) >= apart[0].sum() - 1e-9).mean()),
         difference=difference,
@@ -289,12 +262,12 @@ def ks_between(models: Float[np.ndarray, "s n"]) -> Float[np.ndarray, "s s"]:
 
 
 def outlier_p(apart: Float[np.ndarray, "s s"]) -> float:
-    """How rare so far out a first model is among the others, by squared distances.
+    """How rare so distant a first model is among the others, by squared distances.
 
     ``apart``: distances of every two, the judged model first; the others must differ, two or more.
-    Range 0 to 1; uniform or greater where the first is one of them. The pseudo-F of Anderson
+    Range 0 to 1; uniform or larger where the first is one of them. The pseudo-F of Anderson
     (Austral Ecology 26, 2001) with a group of one, against F(1, s - 1): exact for a normal shift of
-    one number, and for distances in more directions on the safe side.
+    one number, and conservative for distances in more directions.
     """
     s = len(apart) - 1
     within = (apart[1:, 1:] ** 2).sum() / 2 / s
@@ -316,11 +289,11 @@ def _equivalence(means: Float[np.ndarray, " s"]) -> tuple[float, float, float]:
     return float(differences.mean()), margin, tost(differences, margin=margin)
 
 
-def tost(differences: Float[np.ndarray, " n"], *, margin: float) -> float:
+def tost(differences: Values, *, margin: float) -> float:
     """Two one-sided t-tests, their p: is the mean difference within ``margin`` on both sides?
 
     Range 0 to 1; at most 0.05 says that the two are equivalent: the 90 % interval lies inside the
-    margin. A great p does not say that they differ. Schuirmann 1987. Raises InputError for fewer
+    margin. A large p does not say that they differ. Schuirmann 1987. Raises InputError for fewer
     than two differences.
     """
     need_numbers(differences=differences)
@@ -333,18 +306,18 @@ def tost(differences: Float[np.ndarray, " n"], *, margin: float) -> float:
     return float(max(above, below))
 
 
-def a12(values: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"]) -> tuple[float, float]:
-    """Chance that one of ``values`` is above one of ``others`` (ties half), and Mann-Whitney's p.
+def a12(values: Values, others: Others) -> tuple[float, float]:
+    """Probability that one of ``values`` exceeds one of ``others`` (ties half), Mann-Whitney's p.
 
-    Range 0 to 1; chance and target 0.5. Vargha and Delaney 2000. Raises InputError when either is
-    empty or not finite.
+    Range 0 to 1; chance and reference 0.5. Vargha and Delaney 2000. Raises InputError when either
+    is empty or not finite.
     """
     need_numbers(values=values, others=others)
     found = stats.mannwhitneyu(values, others)
     return float(found.statistic) / len(values) / len(others), float(found.pvalue)
 
 
-def wilcoxon_p(values: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"]) -> float:
+def wilcoxon_p(values: Values, others: Others) -> float:
     """Wilcoxon's signed-rank p for the same records under two models; 1 when all are equal.
 
     Range 0 to 1. With many records it is small for what any new seed does. Raises InputError when
@@ -355,17 +328,8 @@ def wilcoxon_p(values: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"])
     return float(stats.wilcoxon(values, others).pvalue) if (values != others).any() else 1.0
 
 
-LEAST_PERMUTATIONS = 2000
-BLOCK = 4_000_000
-"""Numbers held at once while permuting."""
-
-
 def energy_test(
-    values: Float[np.ndarray, " n"],
-    others: Float[np.ndarray, " m"],
-    *,
-    permutations: int = LEAST_PERMUTATIONS,
-    seed: int = 0,
+    values: Values, others: Others, *, permutations: int = MIN_PERMUTATIONS, seed: int = 0
 ) -> tuple[float, float]:
     """Energy distance of values of *different* records, and its permutation p.
 
@@ -376,11 +340,8 @@ def energy_test(
     need_numbers(values=values, others=others)
     _need_permutations(permutations)
     if min(len(values), len(others)) < 2:  # noqa: PLR2004
-        raise InputError(
-            "two values or more on both sides",
-            f"{len(values)} and {len(others)}",
-            "Give more records.",
-        )
+        came = f"{len(values)} and {len(others)}"
+        raise InputError("two values or more on both sides", came, "Give more records.")
     found = stats.permutation_test(
         (values, others),
         stats.energy_distance,
@@ -393,18 +354,14 @@ def energy_test(
 
 
 def energy_test_paired(
-    values: Float[np.ndarray, " n"],
-    others: Float[np.ndarray, "s m"],
-    *,
-    permutations: int = LEAST_PERMUTATIONS,
-    seed: int = 0,
+    values: Values, others: Models, *, permutations: int = MIN_PERMUTATIONS, seed: int = 0
 ) -> tuple[float, float]:
     """Energy distance to the pooled values of s models on the *same* records, and p.
 
-    Labels are shuffled within each record: any of its s + 1 values may be the one compared. p never
-    below 1/(permutations + 1). It takes records for independent: a shift of a whole model, which
-    any new seed brings, is found to be a difference; so p tells *a* difference, not one that
-    matters. Raises InputError for fewer than 2,000 permutations, or records that do not pair up.
+    Labels are permuted within each record: any of its s + 1 values may be the one compared. p never
+    below 1/(permutations + 1). It treats records as independent: a shift of a whole model, which
+    any new seed brings, is a difference; so p detects *a* difference, not one that matters. Raises
+    InputError for fewer than 2,000 permutations, or records that do not pair up.
     """
     need_numbers(values=values, others=others)
     need_same_records(values=values, others=others)
@@ -425,19 +382,17 @@ def energy_test_paired(
         apart = (marks.cumsum(axis=1)[:, :-1] - everyone) * count / (count - 1)
         return 2 * (apart**2) @ widths
 
-    own = float(distances(np.zeros((1, n), np.int64))[0])
-    greater = 0
+    own, larger = float(distances(np.zeros((1, n), np.int64))[0]), 0
     for start in range(0, permutations, block):
-        rows = min(block, permutations - start)
-        shuffled = distances(draw.integers(0, count, (rows, n)))
-        greater += int((shuffled >= own * (1 - 1e-9)).sum())
-    return own, (1 + greater) / (permutations + 1)
+        permuted = distances(draw.integers(0, count, (min(block, permutations - start), n)))
+        larger += int((permuted >= own * (1 - 1e-9)).sum())
+    return own, (1 + larger) / (permutations + 1)
 
 
 def _need_permutations(permutations: int) -> None:
-    if permutations < LEAST_PERMUTATIONS:
-        raise InputError(
-            f"at least {LEAST_PERMUTATIONS} permutations",
-            str(permutations),
-            "With fewer the p-value depends on the seed.",
+    if permutations < MIN_PERMUTATIONS:
+        wanted, remedy = (
+            f"at least {MIN_PERMUTATIONS} permutations",
+            "With fewer p depends on the seed.",
         )
+        raise InputError(wanted, str(permutations), remedy)

@@ -1,14 +1,8 @@
-"""One pass of a model over records; every score reads the arrays that it leaves.
+"""One pass of a model over records; every metric reads the arrays that it makes.
 
-Shapes: n records · k classes.
-
-
-What an attack may read from a model's answers to one record; higher means more like a member.
-
-The loss, the probability of the label and its log-odds rise and fall together, so an attack with
-one threshold finds the same with each of them: ``loss_attack`` stands for all three. The signals
-here order records in other ways.
-
+``lead``, ``confidence`` and ``modified_entropy`` are further signals for membership attacks, higher
+for members (the last one lower). Loss, probability and log-odds of the label order records alike,
+so a single-threshold attack finds the same with each of them; these order records in other ways.
 Shapes: n records · k classes.
 """
 
@@ -24,24 +18,26 @@ from scipy.special import log_softmax, logsumexp
 from torch import nn
 
 from efface.errors import InputError
-from efface.task import predict, task_of
+from efface.task import multiclass, predict, task_of
 from efface.types import Records
+
+Values = Float[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model says about n records: ``logits`` (n, k), the labels ``y`` (n,), the ``ids``.
+    """Outputs of a model for n records: ``logits`` (n, k), the labels ``y`` (n,), the ``ids``.
 
-    Where the outputs are not one label of k, ``logits`` are those outputs, ``y`` has the form that
-    the adapter takes, ``own_loss`` (n,) is its loss and ``own_right`` (n,) its share right; what
-    speaks of classes (``predicted``, ``correct``, ``entropy``) means nothing then.
+    Unless the task is multiclass, ``logits`` are the raw outputs, ``y`` has the form that the task
+    takes, ``own_loss`` (n,) is its loss and ``own_accuracy`` (n,) its accuracy; what speaks of
+    classes (``predicted``, ``correct``, ``entropy``) means nothing then.
     """
 
     logits: Float32[np.ndarray, "n k"]
     y: Shaped[np.ndarray, " n *targets"]
     ids: tuple[str, ...]
-    own_loss: Float[np.ndarray, " n"] | None = None
-    own_right: Float[np.ndarray, " n"] | None = None
+    own_loss: Values | None = None
+    own_accuracy: Values | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -58,18 +54,18 @@ class Evaluation:
 
     @cached_property
     def predicted(self) -> Int64[np.ndarray, " n"]:
-        """The class with the greatest logit."""
+        """The class with the largest logit."""
         return self.logits.argmax(axis=1).astype(np.int64)
 
     @cached_property
     def correct(self) -> Bool[np.ndarray, " n"]:
-        """Whether the answer is the label."""
+        """Whether the prediction is the label."""
         return self.predicted == self.y
 
     @cached_property
-    def right(self) -> Float[np.ndarray, " n"]:
-        """0 (wrong) to 1 (right): whether the answer is the label, or the adapter's share."""
-        return self.correct * 1.0 if self.own_right is None else self.own_right
+    def accuracy(self) -> Values:
+        """0 (wrong) to 1 (right): whether the prediction is the label, or the task's accuracy."""
+        return self.correct * 1.0 if self.own_accuracy is None else self.own_accuracy
 
     @property
     def groups(self) -> Int64[np.ndarray, " n"]:
@@ -77,70 +73,70 @@ class Evaluation:
         return self.y if self.own_loss is None else np.zeros(len(self), np.int64)
 
     @cached_property
-    def entropy(self) -> Float[np.ndarray, " n"]:
-        """-sum p ln p in nats: 0 for one sure answer, ln k for none."""
+    def entropy(self) -> Values:
+        """-sum p ln p in nats: 0 for one certain class, ln k for uniform probabilities."""
         return -(self.probabilities * self.log_probabilities).sum(axis=1)
 
     @cached_property
-    def loss(self) -> Float[np.ndarray, " n"]:
-        """Cross-entropy of the label in nats, or the adapter's loss."""
+    def loss(self) -> Values:
+        """Cross-entropy of the label in nats, or the task's loss."""
         if self.own_loss is not None:
             return self.own_loss
         return -self.log_probabilities[np.arange(len(self)), self.y]
 
     @cached_property
-    def margin(self) -> Float[np.ndarray, " n"]:
+    def margin(self) -> Values:
         """Logit margin f_y - logsumexp over k != y of f_k, which is ln p_y - ln(1 - p_y).
 
-        Unlike the loss it does not saturate for sure answers (Carlini et al. 2022). Without
-        classes: minus the loss.
+        Unlike the loss it does not saturate for confident predictions (Carlini et al. 2022).
+        Without classes: minus the loss.
         """
         if self.own_loss is not None:
             return -self.own_loss
-        own = self.logits[np.arange(len(self)), self.y].astype(np.float64)
-        others = self.logits.astype(np.float64)
-        others[np.arange(len(self)), self.y] = -np.inf
+        own, others = self._own_and_others()
         return own - logsumexp(others, axis=1)
 
+    def _own_and_others(self) -> tuple[Values, Float[np.ndarray, "n k"]]:
+        """The label's logit, and all logits with -inf in its place."""
+        others, rows = self.logits.astype(np.float64), np.arange(len(self))
+        own = others[rows, self.y].copy()
+        others[rows, self.y] = -np.inf
+        return own, others
+
     def take(self, rows: Sequence[int] | np.ndarray) -> "Evaluation":
-        """The same for these rows, in this order; a mask of n truths works too."""
+        """The same for these rows, in this order; a boolean mask (n,) works too."""
         index = np.arange(len(self))[np.asarray(rows)] if len(rows) else np.arange(0)
+        own = (self.own_loss, self.own_accuracy)
+        loss, accuracy = (None if values is None else values[index] for values in own)
         ids = tuple(self.ids[row] for row in index)
-        own = {
-            name: None if (values := getattr(self, name)) is None else values[index]
-            for name in ("own_loss", "own_right")
-        }
-        return Evaluation(logits=self.logits[index], y=self.y[index], ids=ids, **own)
+        return Evaluation(self.logits[index], self.y[index], ids, loss, accuracy)
 
     def labelled(self, y: Int64[np.ndarray, " n"]) -> "Evaluation":
-        """The same answers beside other labels."""
+        """The same outputs with other labels."""
         return replace(self, y=y)
 
 
 def evaluate(model: nn.Module, records: Records, *, batch_size: int = 256) -> Evaluation:
     """The model's outputs for each record: eval mode, no gradient, float32, in the records' order.
 
-    Neither the batch size nor the order changes a record's numbers beyond rounding; the model
-    comes out as it went in, the train or eval flag of each of its parts included.
+    Neither the batch size nor the order changes a record's numbers beyond rounding; the model is
+    not changed, the train or eval flag of each of its modules included.
     """
     task, y = task_of(records), records.y.cpu()
     with as_it_is(model):
         answers = predict(model, records, batch_size=batch_size)
     if not len(records):
         answers = torch.zeros(0, 2)
-    found = Evaluation(logits=answers.float().numpy(), y=y.numpy(), ids=records.ids)
-    if task.name == "multiclass":
-        return found
-    return replace(
-        found,
-        own_loss=task.loss(answers, y).double().numpy(),
-        own_right=task.accuracy(answers, y).double().numpy(),
-    )
+    logits, labels = answers.float().numpy(), y.numpy()
+    if task.name == multiclass.name:
+        return Evaluation(logits, labels, records.ids)
+    loss, accuracy = task.loss(answers, y), task.accuracy(answers, y)
+    return Evaluation(logits, labels, records.ids, loss.double().numpy(), accuracy.double().numpy())
 
 
 @contextmanager
 def as_it_is(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards each part has the flag that it had, after an error too."""
+    """Eval mode inside; afterwards each module has the flag that it had, after an error too."""
     flags = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
@@ -150,53 +146,47 @@ def as_it_is(model: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def lead(measured: Evaluation) -> Float[np.ndarray, " n"]:
-    """Logit of the label minus the greatest other one: above 0 where the answer is right.
+def lead(evaluation: Evaluation) -> Values:
+    """Logit of the label minus the largest other one: above 0 where the prediction is right.
 
-    In units of logits, unbounded. Raises InputError without one label of several classes.
+    In units of logits, unbounded. Raises InputError unless multiclass.
     """
-    others = _of_classes(measured).logits.astype(np.float64)
-    rows = np.arange(len(measured))
-    own = others[rows, measured.y].copy()
-    others[rows, measured.y] = -np.inf
+    own, others = _multiclass(evaluation)._own_and_others()  # noqa: SLF001
     return own - others.max(axis=1)
 
 
-def confidence(measured: Evaluation) -> Float[np.ndarray, " n"]:
-    """Log-odds of the greatest probability, whatever the label: how sure the model is.
+def confidence(evaluation: Evaluation) -> Values:
+    """Log-odds of the largest probability, whatever the label.
 
     Above -ln(k - 1), unbounded; log-odds do not saturate where the probability rounds to 1. Raises
-    InputError without one label of several classes.
+    InputError unless multiclass.
     """
-    measured = _of_classes(measured)
-    return measured.labelled(measured.predicted).margin
+    return _multiclass(evaluation).labelled(evaluation.predicted).margin
 
 
-def modified_entropy(measured: Evaluation) -> Float[np.ndarray, " n"]:
+def modified_entropy(evaluation: Evaluation) -> Values:
     """-(1 - p_y) ln p_y - sum over i != y of p_i ln(1 - p_i), in nats; LOWER is more like a member.
 
-    0 for a sure right answer, unbounded for a sure wrong one, where the entropy is 0 as well. Much
-    public code takes ln(1 - p_i) at the label too, or p for 1 - p. Song and Mittal, "Systematic
-    evaluation of privacy risks of machine learning models", https://arxiv.org/abs/2003.10595.
-    Raises InputError without one label of several classes.
+    0 for a confident right prediction, unbounded for a confident wrong one, where the entropy is 0
+    as well. Much public code takes ln(1 - p_i) at the label too, or p for 1 - p. Song and Mittal,
+    "Systematic evaluation of privacy risks of machine learning models",
+    https://arxiv.org/abs/2003.10595. Raises InputError unless multiclass.
     """
-    log_p = _of_classes(measured).log_probabilities
-    rows, top = np.arange(len(measured)), measured.predicted
+    log_p = _multiclass(evaluation).log_probabilities
+    rows, top = np.arange(len(evaluation)), evaluation.predicted
     rest = log_p.copy()
     rest[rows, top] = -np.inf
     log_not_p = np.log1p(-np.exp(rest))
-    # Only the greatest probability can round to 1: its complement is the sum of the others.
+    # Only the largest probability can round to 1: its complement is the sum of the others.
     log_not_p[rows, top] = logsumexp(rest, axis=1)
     terms = np.exp(log_p) * log_not_p
-    terms[rows, measured.y] = np.exp(log_not_p[rows, measured.y]) * log_p[rows, measured.y]
+    own = rows, evaluation.y
+    terms[own] = np.exp(log_not_p[own]) * log_p[own]
     return -terms.sum(axis=1)
 
 
-def _of_classes(measured: Evaluation) -> Evaluation:
-    if measured.own_loss is not None or measured.logits.shape[1] < 2:  # noqa: PLR2004
-        raise InputError(
-            "answers with one label of several classes",
-            "another kind of answer",
-            "Use the loss attack: it needs a loss alone.",
-        )
-    return measured
+def _multiclass(evaluation: Evaluation) -> Evaluation:
+    if evaluation.own_loss is not None or evaluation.logits.shape[1] < 2:  # noqa: PLR2004
+        remedy = "Use the loss attack: it needs a loss alone."
+        raise InputError("multiclass outputs", "outputs of another task", remedy)
+    return evaluation

@@ -1,12 +1,8 @@
-"""Intervals for shares and areas, and the smallest leak that a sample could have shown.
+"""Intervals and p-values of shares and AUCs, what a sample could have shown, and TPR at low FPR.
 
-Counts may be fractions where they are effective ones.
-
-
-What an attack finds when it may flag few non-members: the rate that a single victim cares about.
-
-An area under the curve averages over all thresholds; an attack that is sure of three records in a
-hundred and guesses the rest has an area near 0.5. So every attack reports both.
+An AUC averages over all thresholds: an attack that is certain of three records in a hundred and
+guesses the rest has an AUC near 0.5. So every attack also reports the TPR that it has at few false
+positives (``Rate``). Counts may be non-integer floats where they are effective ones.
 """
 
 import math
@@ -15,6 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from scipy import optimize, stats
+
+MIN_FALSE_POSITIVES = 3
+"""An FPR is resolvable when at least so many non-members may be flagged."""
+
+FPRS = (0.01, 0.001)
+"""The FPRs at which every attack reports its TPR."""
 
 Count = int | float
 
@@ -30,7 +32,7 @@ def clopper_pearson(hits: Count, n: Count, *, level: float = 0.95) -> tuple[floa
 
 
 def auc_interval(auc: float, m: Count, n: Count, *, level: float = 0.95) -> tuple[float, float]:
-    """Interval for an area under the curve from m positives and n negatives.
+    """Interval for an AUC from m positives and n negatives.
 
     Method 5 of Newcombe (Statistics in Medicine 25, 2006): the score form of Hanley and McNeil's
     variance. It stays inside 0 to 1 and has a width at 0 and at 1, where DeLong's has none.
@@ -40,13 +42,13 @@ def auc_interval(auc: float, m: Count, n: Count, *, level: float = 0.95) -> tupl
 
 
 def _lower(auc: float, m: Count, n: Count, z: float) -> float:
-    """The least area that is z standard errors (its own) below the observed one."""
+    """The AUC that is z standard errors (its own) below the observed one."""
     if auc <= 0:
         return 0.0
 
-    def distance(area: float) -> float:
-        spread = 1 + ((m + n) / 2 - 1) * ((1 - area) / (2 - area) + area / (1 + area))
-        return auc - area - z * math.sqrt(area * (1 - area) / (m * n) * spread)
+    def distance(a: float) -> float:
+        factor = 1 + ((m + n) / 2 - 1) * ((1 - a) / (2 - a) + a / (1 + a))
+        return auc - a - z * math.sqrt(a * (1 - a) / (m * n) * factor)
 
     upper = min(auc, 1 - 1e-12)
     if distance(upper) >= 0:
@@ -55,17 +57,17 @@ def _lower(auc: float, m: Count, n: Count, z: float) -> float:
 
 
 def smallest_auc(m: Count, n: Count, *, level: float = 0.95, power: float = 0.8) -> float:
-    """The least area above 0.5 that a two-sided test would find with this ``power``; at most 1.
+    """The smallest AUC above 0.5 that a two-sided test detects with this ``power``; at most 1.
 
-    From the Mann-Whitney variance without any difference, (m + n + 1) / 12mn. A value of 1 says
-    that the sample is too small to show any leak.
+    From the Mann-Whitney variance under the null, (m + n + 1) / 12mn. 1 means that the sample is
+    too small to show any leak.
     """
     z = stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)
     return float(min(1.0, 0.5 + z * math.sqrt((m + n + 1) / (12 * m * n))))
 
 
 def smallest_share(n: int, *, level: float = 0.95) -> float:
-    """The greatest share that may still be true after no hit in ``n``: 1 - (1 - level)^(1/n)."""
+    """The largest share that may still be true after no hit in ``n``: 1 - (1 - level)^(1/n)."""
     return 1 - (1 - level) ** (1 / n) if n else 1.0
 
 
@@ -79,16 +81,22 @@ def paired_change(
     """
     if n == 0:
         return 0.0, -1.0, 1.0
-    z = float(stats.norm.ppf((1 + level) / 2))
-    centre = (gained - lost) / (n + 2)
-    spread = z * math.sqrt((gained + lost + 1) - (gained - lost) ** 2 / (n + 2)) / (n + 2)
-    return (gained - lost) / n, max(-1.0, centre - spread), min(1.0, centre + spread)
+    centre, error = _agresti_min(gained, lost, n)
+    # z enters before the division, as in the source: the last digit depends on it.
+    width = float(stats.norm.ppf((1 + level) / 2)) * error / (n + 2)
+    return (gained - lost) / n, max(-1.0, centre - width), min(1.0, centre + width)
+
+
+def _agresti_min(gained: int, lost: int, n: int) -> tuple[float, float]:
+    """The estimated change, and n + 2 times its standard error."""
+    error = math.sqrt((gained + lost + 1) - (gained - lost) ** 2 / (n + 2))
+    return (gained - lost) / (n + 2), error
 
 
 def auc_p(auc: float, m: Count, n: Count) -> float:
-    """Two-sided p of an area, from m positives and n negatives, if the two were drawn alike.
+    """Two-sided p of an AUC, from m positives and n negatives, if the two were drawn alike.
 
-    Normal approximation of Mann-Whitney's statistic without ties: 0 to 1, uniform where nothing is.
+    Normal approximation of Mann-Whitney's statistic without ties: 0 to 1, uniform under the null.
     """
     return float(2 * stats.norm.sf(abs(auc - 0.5) / math.sqrt((m + n + 1) / (12 * m * n))))
 
@@ -99,43 +107,35 @@ def fall_p(gained: int, lost: int, n: int, *, allowed: float = 0.0) -> float:
     Agresti and Min's estimate, as in ``paired_change``: 0 to 1; at most uniform where the share
     fell by ``allowed`` or less.
     """
-    centre = (gained - lost) / (n + 2)
-    spread = math.sqrt((gained + lost + 1) - (gained - lost) ** 2 / (n + 2)) / (n + 2)
-    return float(stats.norm.cdf((centre + allowed) / spread))
+    centre, error = _agresti_min(gained, lost, n)
+    return float(stats.norm.cdf((centre + allowed) / (error / (n + 2))))
 
 
-def share_p(hits: int, n: int, target: float, *, targets_n: Count = math.inf) -> float:
-    """Two-sided p of ``hits`` in ``n`` for a share of ``target``, itself found on ``targets_n``.
+def share_p(hits: int, n: int, reference: float, *, reference_n: Count = math.inf) -> float:
+    """Two-sided p of ``hits`` in ``n`` for a share of ``reference``, itself from ``reference_n``.
 
-    The greater of the exact binomial one and of the normal one that knows the target's own error;
-    a target that was counted is smoothed by one hit and one miss, since 0 of 10 is not never.
+    The larger of the exact binomial one and of the normal one that knows the reference's own error;
+    a counted reference is smoothed by one hit and one miss, since 0 of 10 is not never.
     """
-    if math.isfinite(targets_n):
-        target = (target * targets_n + 1) / (targets_n + 2)
-    exact = float(stats.binomtest(hits, n, target).pvalue)
-    spread = math.sqrt(target * (1 - target) * (1 / n + 1 / targets_n))
-    if not spread:
+    if math.isfinite(reference_n):
+        reference = (reference * reference_n + 1) / (reference_n + 2)
+    exact = float(stats.binomtest(hits, n, reference).pvalue)
+    error = math.sqrt(reference * (1 - reference) * (1 / n + 1 / reference_n))
+    if not error:
         return exact
-    return max(exact, float(2 * stats.norm.sf(abs(hits / n - target) / spread)))
-
-
-LEAST_FALSE_ALARMS = 3
-"""A rate of false alarms is resolvable when at least so many non-members may be flagged."""
-
-FALSE_ALARMS = (0.01, 0.001)
-"""The rates of false alarms at which every attack says what it finds."""
+    return max(exact, float(2 * stats.norm.sf(abs(hits / n - reference) / error)))
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Share of the members found, ``tpr``, at ``fpr`` false alarms.
+    """Share of the members detected, ``tpr``, at a false-positive rate ``fpr``.
 
-    Range 0 to 1; chance ``fpr``; target: the retrained model's value, which is chance. All but
+    Range 0 to 1; chance ``fpr``; reference: the retrained model's value, which is chance. All but
     ``fpr`` are None where it is not resolvable: fewer than ``needed`` non-members.
-    ``interval``: Clopper and Pearson's, for the share found by this threshold. The threshold is
-    drawn too, from few non-members, so ``interval`` leaves out chance more often than its level
-    says. ``chance`` does not: the range of ``tpr`` if members are like non-members.
-    ``smallest``: the least true share that would lie above ``chance`` 4 times in 5.
+    ``interval``: Clopper and Pearson's, for the TPR of this threshold. The threshold is drawn too,
+    from few non-members, so ``interval`` misses chance more often than its level says. ``chance``
+    does not: the range of ``tpr`` if members are like non-members.
+    ``smallest``: the smallest true TPR that would lie above ``chance`` 4 times in 5.
     """
 
     fpr: float
@@ -147,11 +147,11 @@ class Rate:
     @property
     def needed(self) -> int:
         """Independent non-members that resolve this rate."""
-        return math.ceil(round(LEAST_FALSE_ALARMS / self.fpr, 6))
+        return math.ceil(round(MIN_FALSE_POSITIVES / self.fpr, 6))
 
     @property
     def above(self) -> bool:
-        """Whether more is found than chance allows; False where nothing is resolvable."""
+        """Whether the TPR is above what chance allows; False where it is not resolvable."""
         return self.tpr is not None and self.chance is not None and self.tpr > self.chance[1]
 
 
@@ -165,47 +165,40 @@ def rate(
 ) -> Rate:
     """Share of ``members`` above the value that at most ``fpr`` of the ``others`` exceed.
 
-    Higher values mean membership. Ties with the threshold are not counted as found. ``counts``:
+    Higher values mean membership. Ties with the threshold do not count as detected. ``counts``:
     independent (members, others) where these are fewer than the values; the values must not be nan.
     """
     m, n = counts or (len(members), len(others))
     limit = threshold(others, fpr)
-    if limit is None or _alarms(n, fpr) < LEAST_FALSE_ALARMS:
+    if limit is None or _false_positives(n, fpr) < MIN_FALSE_POSITIVES:
         return Rate(fpr)
-    tpr = float((members > limit).mean())
-    chance = chance_range(m, n, fpr=fpr, level=level)
-    return Rate(
-        fpr=fpr,
-        tpr=tpr,
-        interval=clopper_pearson(tpr * m, m, level=level),
-        chance=chance,
-        smallest=_smallest(m, chance[1]),
-    )
+    tpr, chance = float((members > limit).mean()), chance_range(m, n, fpr=fpr, level=level)
+    interval = clopper_pearson(tpr * m, m, level=level)
+    return Rate(fpr, tpr, interval, chance, _smallest(m, chance[1]))
 
 
 def threshold(others: Float[np.ndarray, " n"], fpr: float) -> float | None:
     """The value that at most ``fpr`` of the others exceed; None when too few may."""
-    alarms = _alarms(len(others), fpr)
-    if alarms < LEAST_FALSE_ALARMS:
+    flagged = _false_positives(len(others), fpr)
+    if flagged < MIN_FALSE_POSITIVES:
         return None
-    place = len(others) - 1 - alarms
+    place = len(others) - 1 - flagged
     return float(np.partition(others, place)[place])
 
 
-def _alarms(n: Count, fpr: float) -> int:
-    return math.floor(round(fpr * n, 6))
+def _false_positives(n: Count, fpr: float) -> int:
+    return math.floor(round(fpr * n, 6))  # rounded first: 0.01 * 300 is below 3
 
 
 def chance_range(m: Count, n: Count, *, fpr: float, level: float = 0.95) -> tuple[float, float]:
-    """The range of the share found when m members are drawn like the n others.
+    """The range of the TPR when m members are drawn like the n others.
 
     With the threshold at the (a+1)-th highest of the others the hits are beta-binomial with
     parameters a + 1 and n - a, whatever the distribution; ties only lower them.
     """
     members, others = max(1, round(m)), max(1, round(n))
-    alarms = _alarms(others, fpr)
-    hits = np.arange(members + 1)
-    below = stats.betabinom.pmf(hits, members, alarms + 1, others - alarms).cumsum()
+    flagged, hits = _false_positives(others, fpr), np.arange(members + 1)
+    below = stats.betabinom.pmf(hits, members, flagged + 1, others - flagged).cumsum()
     low, high = np.searchsorted(below, [(1 - level) / 2, (1 + level) / 2]).clip(0, members)
     return float(low / members), float(high / members)
 

@@ -1,7 +1,7 @@
 """Can an attacker tell that the records were trained on? Population attacks, all of them weak.
 
-A population attack has one threshold for all records; attacks per record (likelihood ratios over
-shadow models) see more. What these do not find may still be there.
+A population attack has one threshold for all records; per-record attacks (``lira``) detect more.
+What these do not detect may still be there.
 """
 
 from collections.abc import Callable
@@ -9,39 +9,33 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
-from sklearn.linear_model import LogisticRegression
 
 from efface.errors import InputError
 from efface.metrics.equivalence import placements
 from efface.metrics.evaluation import Evaluation, confidence, lead, modified_entropy
-from efface.metrics.intervals import (
-    FALSE_ALARMS,
-    Rate,
-    auc_interval,
-    auc_p,
-    rate,
-    smallest_auc,
-)
+from efface.metrics.intervals import FPRS, Rate, auc_interval, auc_p, rate, smallest_auc
+from efface.metrics.refusals import need_classes
+
+Forget = Float[np.ndarray, " f"]
+Unseen = Float[np.ndarray, " u"]
 
 
 def entropy_attack(
-    retain: Float[np.ndarray, " r"],
-    holdout: Float[np.ndarray, " h"],
-    forget: Float[np.ndarray, " f"],
+    retain: Float[np.ndarray, " r"], holdout: Float[np.ndarray, " h"], forget: Forget
 ) -> float:
-    """The paper's attack (column MIA): share of forget records taken for training records.
+    """The paper's attack (column MIA): share of forget records classified as members.
 
-    Range 0 to 1. Weak and easily fooled: it is one threshold that ignores the label, so a
-    collapsed model scores 0. No chance level of its own: a record never seen scores the attack's
-    false alarms. Target: the retrained model's value; lower is not better.
-    Raises InputError when one of the three is empty.
+    Range 0 to 1. Weak and easily fooled: it is one threshold that ignores the label, so a collapsed
+    model scores 0. No chance level of its own: a record never seen scores the attack's FPR.
+    Reference: the retrained model's value; lower is not better. Raises InputError when one of the
+    three is empty.
     """
     if not len(forget):
         raise InputError("entropies of forget records", "none", "Give at least one.")
-    return float(taken_for_members(retain, holdout, forget).mean())
+    return float(classified_as_members(retain, holdout, forget).mean())
 
 
-def taken_for_members(
+def classified_as_members(
     retain: Float[np.ndarray, " r"],
     holdout: Float[np.ndarray, " h"],
     values: Float[np.ndarray, " n"],
@@ -52,12 +46,14 @@ def taken_for_members(
     scikit-learn's multinomial form, since removed; for two classes it differs in the weight of the
     penalty alone. Raises InputError when retain or holdout is empty.
     """
+    from sklearn.linear_model import LogisticRegression
+
     if not (len(retain) and len(holdout)):
-        raise InputError(
+        wanted, came = (
             "entropies of retain and of holdout records",
             f"{len(retain)} and {len(holdout)}",
-            "Give at least one of each.",
         )
+        raise InputError(wanted, came, "Give at least one of each.")
     entropies = np.concatenate([retain, holdout])[:, None]
     member = np.concatenate([np.ones(len(retain), int), np.zeros(len(holdout), int)])
     attacker = LogisticRegression(class_weight="balanced").fit(entropies, member)
@@ -66,14 +62,14 @@ def taken_for_members(
 
 @dataclass(frozen=True)
 class Attack:
-    """What an attack finds.
+    """What an attack detects.
 
-    ``auc``: 0 to 1, chance and target 0.5: the chance that a forget record looks more like a member
-    than an unseen one of its class. Above: still recognised. Below: recognised by being too bad.
-    ``rates``: shares found at few false alarms, see ``Rate``: at ``fpr``, 1 % and 0.1 %.
-    ``unmatched``: forget records left out because no unseen record has their class.
-    ``smallest_auc``: what the sample could have seen; ``p``: of the area, two-sided, where the
-    records are like unseen ones.
+    ``auc``: 0 to 1, chance and reference 0.5: the probability that a forget record looks more like
+    a member than an unseen one of its class. Above: still recognised. Below: recognised by being
+    too bad. ``rates``: TPR at low FPR, see ``Rate``: at ``fpr``, 1 % and 0.1 %.
+    ``unmatched``: forget records omitted because no unseen record has their class.
+    ``smallest_auc``: what the sample could have shown; ``p``: of the AUC, two-sided, under the null
+    that the records are like unseen ones.
     """
 
     auc: float
@@ -88,7 +84,7 @@ class Attack:
 
     @property
     def tpr(self) -> float | None:
-        """Share found at ``fpr``; chance and target ``fpr``; None when it is not resolvable."""
+        """TPR at ``fpr``; chance and reference ``fpr``; None when it is not resolvable."""
         return self.at(self.fpr).tpr
 
     @property
@@ -97,7 +93,7 @@ class Attack:
         return self.at(self.fpr).interval
 
     def at(self, fpr: float) -> Rate:
-        """The rate at ``fpr`` false alarms; it must be among ``rates``."""
+        """The rate at ``fpr``, which must be among ``rates``."""
         return next(found for found in self.rates if found.fpr == fpr)
 
     @property
@@ -112,105 +108,92 @@ class Attack:
 
     @property
     def sees(self) -> bool:
-        """Whether the records are told from unseen ones, on whichever side."""
+        """Whether the records differ from unseen ones, on whichever side."""
         return self.recognised or self.over_forgotten
 
 
 def loss_attack(
-    forget: Float[np.ndarray, " f"],
-    unseen: Float[np.ndarray, " u"],
+    forget: Forget,
+    unseen: Unseen,
     *,
     forget_classes: Int64[np.ndarray, " f"] | None = None,
     unseen_classes: Int64[np.ndarray, " u"] | None = None,
     fpr: float = 0.01,
     level: float = 0.95,
 ) -> Attack:
-    """Tell forget records from unseen ones by their loss: see ``Attack`` and ``signal_attack``.
+    """Distinguish forget from unseen records by their loss: see ``Attack`` and ``signal_attack``.
 
     The probability of the label and its log-odds order records as the loss does: one attack stands
     for the three. Raises InputError when nothing can be compared.
     """
-    return signal_attack(
-        -forget,
-        -unseen,
-        forget_classes=forget_classes,
-        unseen_classes=unseen_classes,
-        fpr=fpr,
-        level=level,
-    )
+    classes = {"forget_classes": forget_classes, "unseen_classes": unseen_classes}
+    return signal_attack(-forget, -unseen, **classes, fpr=fpr, level=level)
 
 
 def margin_attack(forget: Evaluation, unseen: Evaluation, *, level: float = 0.95) -> Attack:
-    """By the logit of the label minus the greatest other one, class by class: see ``Attack``."""
-    return _class_restricted(lead, forget, unseen, level)
+    """By the logit of the label minus the largest other one, class by class: see ``Attack``."""
+    return _within_classes(lead, forget, unseen, level)
 
 
 def confidence_attack(forget: Evaluation, unseen: Evaluation, *, level: float = 0.95) -> Attack:
-    """By the greatest probability: the attacker compares within a class, but needs no label else.
+    """By the largest probability: the attacker compares within a class, but needs no label else.
 
-    A sure wrong answer looks like a member to it. See ``Attack``.
+    A confident wrong prediction looks like a member to it. See ``Attack``.
     """
-    return _class_restricted(confidence, forget, unseen, level)
+    return _within_classes(confidence, forget, unseen, level)
 
 
 def modified_entropy_attack(
     forget: Evaluation, unseen: Evaluation, *, level: float = 0.95
 ) -> Attack:
-    """By Song and Mittal's entropy that heeds the label, class by class: see ``Attack``.
+    """By Song and Mittal's entropy that uses the label, class by class: see ``Attack``.
 
     With two classes it orders records as the loss does.
     """
-    return _class_restricted(lambda one: -modified_entropy(one), forget, unseen, level)
+    return _within_classes(lambda one: -modified_entropy(one), forget, unseen, level)
 
 
-def _class_restricted(
-    signal: Callable[[Evaluation], Float[np.ndarray, " n"]],
-    forget: Evaluation,
-    unseen: Evaluation,
-    level: float,
+def _within_classes(
+    signal: Callable[[Evaluation], np.ndarray], forget: Evaluation, unseen: Evaluation, level: float
 ) -> Attack:
-    groups = {"forget_classes": forget.groups, "unseen_classes": unseen.groups}
-    return signal_attack(signal(forget), signal(unseen), **groups, level=level)
+    classes = {"forget_classes": forget.groups, "unseen_classes": unseen.groups}
+    return signal_attack(signal(forget), signal(unseen), **classes, level=level)
 
 
 def signal_attack(
-    forget: Float[np.ndarray, " f"],
-    unseen: Float[np.ndarray, " u"],
+    forget: Forget,
+    unseen: Unseen,
     *,
     forget_classes: Int64[np.ndarray, " f"] | None = None,
     unseen_classes: Int64[np.ndarray, " u"] | None = None,
     fpr: float = 0.01,
     level: float = 0.95,
 ) -> Attack:
-    """Tell forget records from unseen ones by any signal that is higher for members.
+    """Distinguish forget from unseen records by any signal that is higher for members.
 
-    Target: the retrained model's value, an area of 0.5 and rates at their false alarms. With
-    classes each forget record is compared with unseen records of its own class (the area is the
-    mean over forget records), and the thresholds of the rates are set on unseen records of these
-    classes together. Without, all are one class. Raises InputError when nothing can be compared or
-    a value is nan.
+    Reference: the retrained model's value, an AUC of 0.5 and TPRs at their FPR. With classes each
+    forget record is compared with unseen records of its own class (the AUC is the mean over forget
+    records), and the thresholds of the rates are set on unseen records of these classes together.
+    Without, all are one class. Raises InputError when nothing can be compared or a value is nan.
     """
     if np.isnan(forget).any() or np.isnan(unseen).any():
-        raise InputError("numbers to compare", "nan", "See whether the model's answers are nan.")
+        raise InputError("numbers to compare", "nan", "See whether the model's outputs are nan.")
     ours = np.zeros(len(forget), np.int64) if forget_classes is None else forget_classes
     theirs = np.zeros(len(unseen), np.int64) if unseen_classes is None else unseen_classes
     places = placements(forget, unseen, classes=ours, unseen_classes=theirs)
     matched = ~np.isnan(places)
-    if not matched.any():
-        raise InputError(
-            "unseen records of the same classes as the forget records",
-            "none",
-            "Give a holdout that has the classes of the forget records.",
-        )
-    auc, m = float(places[matched].mean()), int(matched.sum())
-    n = _effective(ours[matched], theirs)
+    m = int(matched.sum())
+    need_classes(m)
+    auc, n = float(places[matched].mean()), _effective_unseen(ours[matched], theirs)
     rivals = unseen[np.isin(theirs, ours)]
-    wanted = sorted({fpr, *FALSE_ALARMS}, reverse=True)
     return Attack(
         auc=auc,
         auc_interval=auc_interval(auc, m, n, level=level),
         fpr=fpr,
-        rates=tuple(rate(forget[matched], rivals, fpr=f, level=level) for f in wanted),
+        rates=tuple(
+            rate(forget[matched], rivals, fpr=one, level=level)
+            for one in sorted({fpr, *FPRS}, reverse=True)
+        ),
         forget_n=m,
         unseen_n=len(rivals),
         unmatched=len(forget) - m,
@@ -219,7 +202,9 @@ def signal_attack(
     )
 
 
-def _effective(classes: Int64[np.ndarray, " f"], unseen_classes: Int64[np.ndarray, " u"]) -> float:
+def _effective_unseen(
+    classes: Int64[np.ndarray, " f"], unseen_classes: Int64[np.ndarray, " u"]
+) -> float:
     """Unseen records that count when each class weighs as much as among the forget records."""
     labels, counts = np.unique(classes, return_counts=True)
     weights = counts / counts.sum()

@@ -1,19 +1,15 @@
-"""The paper's three columns, and the distance to the retrained model over them.
+"""Distance to retrained models in one number: average gap, ToW, NoMUS, forgetting quality.
 
-Forgetting and usefulness in one number, beside what two retrained models reach.
+Each stands next to what two retrained models reach (the floor). One number hides whether forgetting
+or utility was given up: report its columns with it. Shapes: u unlearned models · r retrained models
+· n records; rows are models.
 
-One number hides which of the two was given up: print its columns with it.
-
-
-Forgetting quality of the NeurIPS 2023 challenge: how far each record's models can be told apart.
-
-Shapes: u unlearned models · r retrained models · n records; rows are models. The rules are those of
-https://github.com/google-deepmind/unlearning_evaluation and https://arxiv.org/abs/2406.09073.
-
-Mended, where that code stops or errs: it asserts on an array, which stops it at the first record;
-it needs CUDA; its single thresholds lie on a grid of 0.01, so a gap narrower than that is missed
-and every threshold is dropped; when both sides are constant it divides 0 by 0; the greatest epsilon
-is taken from the unlearned models' number even when there are fewer retrained ones.
+``epsilon_each`` and ``forgetting_quality`` follow the NeurIPS 2023 challenge
+(https://github.com/google-deepmind/unlearning_evaluation, https://arxiv.org/abs/2406.09073), mended
+where its code stops or errs: it asserts on an array, which stops it at the first record; it needs
+CUDA; its single thresholds lie on a grid of 0.01, so a gap narrower than that is missed and every
+threshold is dropped; when both sides are constant it divides 0 by 0; the largest epsilon is taken
+from the unlearned models' number even when there are fewer retrained ones.
 """
 
 import math
@@ -22,7 +18,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 
 from efface.errors import InputError
 from efface.metrics.accuracy import accuracy
@@ -33,6 +29,14 @@ from efface.metrics.refusals import need_numbers, need_same_records
 COLUMNS = ("retain", "forget", "attack")
 """The paper's D_r, D_f and MIA, as shares 0 to 1."""
 
+CAP, DELTA, BUCKET, BUFFER, POINTS, MIN_MODELS = 50.0, 1e-5, 0.5, 2.0, 400, 3
+"""The challenge's constants: largest epsilon, delta, width of a bucket, search grid, models."""
+
+Columns = Mapping[str, float]
+Models = Float[np.ndarray, "u n"]
+Retrained = Float[np.ndarray, "r m"]
+Rates = tuple[np.ndarray, np.ndarray]
+
 
 def columns(
     forget: Evaluation,
@@ -41,82 +45,61 @@ def columns(
     *,
     forget_classes: Sequence[int] = (),
 ) -> dict[str, float]:
-    """The paper's three columns of one model, each 0 to 1; target: the retrained model's values.
+    """The paper's three columns of one model, each 0 to 1; reference: the retrained model's.
 
-    A class goes altogether (``forget_classes``): ``retain`` is the accuracy on the holdout of the classes
-    that stay, ``forget`` that on the holdout of those that leave. Random records go: ``retain`` is
-    the accuracy on the whole holdout, ``forget`` that on the forget records themselves.
+    A class is forgotten (``forget_classes``): ``retain`` is the accuracy on the holdout of the
+    other classes, ``forget`` that on the holdout of the forgotten ones. Random records: ``retain``
+    is the accuracy on the whole holdout, ``forget`` that on the forget records themselves.
     ``attack`` is the entropy attack in both, against the whole holdout.
     """
-    left = np.isin(holdout.y, list(forget_classes))
-    staying = holdout.take(~left)
-    going = holdout.take(left) if forget_classes else forget
+    forgotten = np.isin(holdout.y, list(forget_classes))
+    kept, gone = holdout.take(~forgotten), holdout.take(forgotten) if forget_classes else forget
     return {
-        "retain": accuracy(staying.predicted, staying.y),
-        "forget": accuracy(going.predicted, going.y),
+        "retain": accuracy(kept.predicted, kept.y),
+        "forget": accuracy(gone.predicted, gone.y),
         "attack": entropy_attack(retain.entropy, holdout.entropy, forget.entropy),
     }
 
 
-def gap(values: Mapping[str, float], target: Mapping[str, float]) -> float:
-    """Mean absolute difference to ``target`` over its columns, equal weights.
+def gap(values: Columns, reference: Columns) -> float:
+    """Mean absolute difference to ``reference`` over its columns, equal weights.
 
-    Range 0 to 1, lower is nearer to the target; no chance level. The target is the retrained
-    model's columns; what can be reached is not 0 but ``floor``. Raises InputError when the two do
-    not have the same columns.
+    Range 0 to 1, lower is nearer; no chance level. The reference is the retrained model's columns;
+    what can be reached is not 0 but ``floor``. Raises InputError for other columns.
     """
-    if not target or values.keys() != target.keys():
-        raise InputError(
-            "the same columns on both sides",
-            f"{', '.join(sorted(values)) or 'none'} and {', '.join(sorted(target)) or 'none'}",
-            "Score both models in the same way.",
-        )
-    return float(np.mean([abs(values[name] - target[name]) for name in target]))
+    _need_same_columns(values, reference)
+    return float(np.mean([abs(values[name] - reference[name]) for name in reference]))
 
 
-def floor(retrained: Sequence[Mapping[str, float]]) -> float:
-    """Mean gap between retrained models that differ in their seed alone: what noise does.
+def floor(retrained: Sequence[Columns]) -> float:
+    """Retrain-to-retrain variability: mean gap between retrained models of different seeds.
 
     Range 0 to 1. Raises InputError with fewer than two.
     """
-    pairs = list(combinations(retrained, 2))
-    if not pairs:
-        raise InputError(
-            "at least two retrained models",
-            str(len(retrained)),
-            "Retrain with another seed, or say that the floor is not known.",
-        )
-    return float(np.mean([gap(one, other) for one, other in pairs]))
+    return float(np.mean([gap(one, other) for one, other in _pairs(retrained)]))
 
 
-Columns = Mapping[str, float]
-
-
-def tug_of_war(values: Columns, target: Columns) -> float:
-    """ToW: the product over the columns of 1 - |value - target|.
+def tug_of_war(values: Columns, reference: Columns) -> float:
+    """ToW: the product over the columns of 1 - |value - reference|.
 
     The paper's columns are the accuracies on ``forget``, ``retain`` and ``test``; its ToW-MIA puts
-    an attack in the place of the forget accuracy. Range 0 to 1, 1 at the target; no chance level.
-    The target is the retrained model's columns; what can be reached is not 1 but the value of two
-    retrained models (``against_floor``). Zhao et al. 2024, https://arxiv.org/abs/2406.01257. Raises
-    InputError when the columns differ or a value is no share.
+    an attack in the place of the forget accuracy. Range 0 to 1, 1 at the reference; no chance
+    level. The reference is the retrained model's columns; what can be reached is not 1 but the
+    value of two retrained models (``against_floor``). Zhao et al. 2024,
+    https://arxiv.org/abs/2406.01257. Raises InputError when the columns differ or a value is no
+    share.
     """
-    if not target or values.keys() != target.keys():
-        raise InputError(
-            "the same columns on both sides",
-            f"{', '.join(sorted(values)) or 'none'} and {', '.join(sorted(target)) or 'none'}",
-            "Score both models in the same way.",
-        )
-    _need_shares({**values, **{f"target {name}": value for name, value in target.items()}})
-    return float(np.prod([1 - abs(values[name] - target[name]) for name in target]))
+    _need_same_columns(values, reference)
+    _need_shares({**values, **{f"reference {name}": value for name, value in reference.items()}})
+    return float(np.prod([1 - abs(values[name] - reference[name]) for name in reference]))
 
 
 def nomus(*, test_accuracy: float, attack_accuracy: float) -> float:
     """NoMUS: the mean of the test accuracy and of 1 - 2 |attack accuracy - 0.5|.
 
     ``attack_accuracy``: of a balanced membership attack, 0.5 is chance; where a table prints its
-    distance from 0.5, add 0.5 to it. Range 0 to 1; a model that answers one class of k always has
-    (1 + 1/k) / 2, so it is near a good one where accuracy is low. Target: the retrained model's
+    distance from 0.5, add 0.5 to it. Range 0 to 1; a model that predicts one class of k always has
+    (1 + 1/k) / 2, so it is near a good one where accuracy is low. Reference: the retrained model's
     value. Choi and Na 2023, https://arxiv.org/abs/2311.02240. Raises InputError when a value is no
     share.
     """
@@ -126,10 +109,10 @@ def nomus(*, test_accuracy: float, attack_accuracy: float) -> float:
 
 @dataclass(frozen=True)
 class AgainstFloor:
-    """An aggregate of an unlearned model beside the same aggregate of retrained models.
+    """An aggregate of an unlearned model next to the same aggregate of retrained models.
 
-    ``value``: mean over the retrained models as targets; ``floor``: mean over all pairs of
-    retrained models, the target; ``pair_range``: the least and the greatest such pair;
+    ``value``: mean over the retrained models as references; ``floor``: mean over all pairs of
+    retrained models, the reference; ``pair_range``: the smallest and the largest such pair;
     ``retrained``: how many models; ``columns``: what was compared.
     """
 
@@ -149,82 +132,61 @@ def against_floor(
     """An aggregate over any columns (the paper's three, or all that were measured) and its floor.
 
     ``aggregate``: ``gap`` (lower is nearer) or ``tug_of_war`` (higher is nearer). Range and unit
-    are those of the aggregate; the target is ``floor``. For one number such as NoMUS give one
+    are those of the aggregate; the reference is ``floor``. For one number such as NoMUS give one
     column: the gap is then its distance. Raises InputError with fewer than two retrained models,
     when a value is not finite or the columns differ.
     """
+    pairs = _pairs(retrained)
+    for one in (values, *retrained):
+        if bad := [name for name, value in one.items() if not np.isfinite(value)]:
+            remedy = "Omit a column that was not measured, for all models."
+            raise InputError("a finite number in each column", f"none for {', '.join(bad)}", remedy)
+    found = [aggregate(one, other) for one, other in pairs]
+    value = float(np.mean([aggregate(values, reference) for reference in retrained]))
+    extremes = min(found), max(found)
+    return AgainstFloor(value, float(np.mean(found)), extremes, len(retrained), tuple(values))
+
+
+def _pairs(retrained: Sequence[Columns]) -> list[tuple[Columns, Columns]]:
     pairs = list(combinations(retrained, 2))
     if not pairs:
-        raise InputError(
-            "at least two retrained models",
-            str(len(retrained)),
-            "Retrain with another seed, or say that the floor is not known.",
-        )
-    for columns in (values, *retrained):
-        _need_finite(columns)
-    found = [aggregate(one, other) for one, other in pairs]
-    return AgainstFloor(
-        value=float(np.mean([aggregate(values, target) for target in retrained])),
-        floor=float(np.mean(found)),
-        pair_range=(min(found), max(found)),
-        retrained=len(retrained),
-        columns=tuple(values),
-    )
+        remedy = "Retrain with another seed, or say that the floor is not known."
+        raise InputError("at least two retrained models", str(len(retrained)), remedy)
+    return pairs
 
 
-def _need_finite(columns: Columns) -> None:
-    bad = [name for name, value in columns.items() if not np.isfinite(value)]
-    if bad:
-        raise InputError(
-            "a finite number in each column",
-            f"none for {', '.join(bad)}",
-            "Leave out a column that was not measured, for all models.",
-        )
+def _need_same_columns(values: Columns, reference: Columns) -> None:
+    if not reference or values.keys() != reference.keys():
+        ours, theirs = (", ".join(sorted(side)) or "none" for side in (values, reference))
+        remedy = "Score both models in the same way."
+        raise InputError("the same columns on both sides", f"{ours} and {theirs}", remedy)
 
 
-def _need_shares(columns: Columns) -> None:
-    bad = {name: value for name, value in columns.items() if not 0 <= value <= 1}
-    if bad:
-        raise InputError(
-            "shares from 0 to 1",
-            ", ".join(f"{name} {value:g}" for name, value in bad.items()),
-            "Divide per cent by 100.",
-        )
+def _need_shares(values: Columns) -> None:
+    if bad := [f"{name} {value:g}" for name, value in values.items() if not 0 <= value <= 1]:
+        raise InputError("shares from 0 to 1", ", ".join(bad), "Divide per cent by 100.")
 
 
-CAP = 50.0
-DELTA = 1e-5
-BUCKET = 0.5
-BUFFER = 2.0
-POINTS = 400
-LEAST_MODELS = 3
-
-
-def epsilon_each(
-    unlearned: Float[np.ndarray, "u n"], retrained: Float[np.ndarray, "r m"]
-) -> Float[np.ndarray, " n"]:
+def epsilon_each(unlearned: Models, retrained: Retrained) -> Float[np.ndarray, " n"]:
     """The epsilon that the best of many thresholds shows for each record.
 
-    ``unlearned``, ``retrained``: logit margins (``Evaluation.margin``). Epsilon is the greatest of
+    ``unlearned``, ``retrained``: logit margins (``Evaluation.margin``). Epsilon is the larger of
     ln((1 - d - FPR) / FNR) and ln((1 - d - FNR) / FPR) over one threshold and over intervals about
     as wide as the narrower side; thresholds at which one of the two rates is 0 are dropped, those
-    at which both are give infinity. Range 0 (told apart by nothing) to 50 (the cap: told apart
-    always, or one side is a hundred times narrower); the greatest finite value is about ln of the
-    number of models. Target: the epsilon of two sets of retrained models, which is not 0, since the
-    best of many thresholds is taken. Raises InputError for fewer than three models on a side, or
-    records that do not pair up.
+    at which both are give infinity. Range 0 (indistinguishable) to 50 (the cap: always
+    distinguished, or one side is a hundred times narrower); the largest finite value is about ln of
+    the number of models. Reference: the epsilon of two sets of retrained models, which is not 0,
+    since the best of many thresholds is taken. Raises InputError for fewer than three models on a
+    side, or records that do not pair up.
     """
     need_numbers(unlearned=unlearned, retrained=retrained)
     need_same_records(unlearned=unlearned, retrained=retrained)
-    fewest = min(len(unlearned), len(retrained))
-    if fewest < LEAST_MODELS:
-        raise InputError(
-            f"at least {LEAST_MODELS} unlearned and {LEAST_MODELS} retrained models",
-            f"{len(unlearned)} and {len(retrained)}",
-            "Repeat both with other seeds; the challenge took 512 of each.",
-        )
-    columns = zip(unlearned.T, retrained.T, strict=True)
-    return np.array([_epsilon(np.sort(ours), np.sort(theirs)) for ours, theirs in columns])
+    if min(len(unlearned), len(retrained)) < MIN_MODELS:
+        wanted = f"at least {MIN_MODELS} unlearned and {MIN_MODELS} retrained models"
+        remedy = "Repeat both with other seeds; the challenge took 512 of each."
+        raise InputError(wanted, f"{len(unlearned)} and {len(retrained)}", remedy)
+    pairs = zip(unlearned.T, retrained.T, strict=True)
+    return np.array([_epsilon(np.sort(ours), np.sort(theirs)) for ours, theirs in pairs])
 
 
 def _epsilon(ours: Float[np.ndarray, " u"], theirs: Float[np.ndarray, " r"]) -> float:
@@ -242,14 +204,12 @@ def _epsilon(ours: Float[np.ndarray, " u"], theirs: Float[np.ndarray, " r"]) -> 
     if not kept.any():
         return 0.0
     low, high = np.minimum(fpr, fnr)[kept], np.maximum(fpr, fnr)[kept]
-    # Where either logarithm is above 0, the one with the smaller rate below the line is greater.
+    # Where either logarithm is above 0, the one with the smaller rate below the line is larger.
     return min(CAP, math.log(max(1.0, ((1 - DELTA - high) / low).max())))
 
 
-def _single_rates(
-    ours: Float[np.ndarray, " u"], theirs: Float[np.ndarray, " r"]
-) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
-    """FPR and FNR when what lies at a threshold or above is taken for the side of greater median.
+def _single_rates(ours: np.ndarray, theirs: np.ndarray) -> Rates:
+    """FPR and FNR when what is at a threshold or above is assigned to the side of larger median.
 
     Every value is a threshold, so that none that matters is missed.
     """
@@ -258,12 +218,10 @@ def _single_rates(
     return 1 - _below(lower, thresholds), _below(upper, thresholds)
 
 
-def _double_rates(
-    narrow: Float[np.ndarray, " a"], wide: Float[np.ndarray, " b"]
-) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
-    """FPR and FNR when what lies in an interval is taken for the narrower side.
+def _double_rates(narrow: np.ndarray, wide: np.ndarray) -> Rates:
+    """FPR and FNR when what is in an interval is assigned to the narrower side.
 
-    The right end is within 2 of that side's greatest value, in steps of 0.01; the left end is one
+    The right end is within 2 of that side's largest value, in steps of 0.01; the left end is one
     width below it, again within 2.
     """
     right = narrow[-1] + np.linspace(-BUFFER, BUFFER, POINTS)
@@ -271,32 +229,26 @@ def _double_rates(
     left = narrow[0] + np.linspace(-2 * BUFFER, 2 * BUFFER, 2 * POINTS - 1)
     which = np.add.outer(np.arange(POINTS), np.arange(POINTS))
 
-    def inside(side: Float[np.ndarray, " s"]) -> Float[np.ndarray, " t"]:
+    def inside(side: np.ndarray) -> np.ndarray:
         up_to = np.searchsorted(side, right, side="right") / len(side)
         return (up_to[:, None] - _below(side, left)[which]).clip(0).ravel()
 
     return inside(wide), 1 - inside(narrow)
 
 
-def _below(
-    side: Float[np.ndarray, " s"], thresholds: Float[np.ndarray, " t"]
-) -> Float[np.ndarray, " t"]:
-    counts: Int64[np.ndarray, " t"] = np.searchsorted(side, thresholds, side="left")
-    return counts / len(side)
+def _below(side: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    return np.searchsorted(side, thresholds, side="left") / len(side)
 
 
-def forgetting_quality(
-    unlearned: Float[np.ndarray, "u n"], retrained: Float[np.ndarray, "r m"]
-) -> float:
+def forgetting_quality(unlearned: Models, retrained: Retrained) -> float:
     """Mean over records of a point that halves with each 0.5 of epsilon; 0 beyond ln(models - 1).
 
-    Range 0 to 1, higher is nearer to retraining. Target: the value of two sets of retrained models
-    of the same size, which is below 1. It depends on the number of models: compare like with like.
-    Errors as ``epsilon_each``.
+    Range 0 to 1, higher is nearer to retraining. Reference: the value of two sets of retrained
+    models of the same size, which is below 1. It depends on the number of models: compare like with
+    like. Errors as ``epsilon_each``.
     """
     steps = epsilon_each(unlearned, retrained) // BUCKET
-    models = min(len(unlearned), len(retrained))
-    buckets = math.ceil(math.log(models - 1)) / BUCKET
+    buckets = math.ceil(math.log(min(len(unlearned), len(retrained)) - 1)) / BUCKET
     return float(np.where(steps < buckets, 0.5**steps, 0.0).mean())
 
 
@@ -311,14 +263,12 @@ def challenge_score(
     """The challenge's final number: forgetting quality times both accuracies over the retrained's.
 
     Range 0 upwards: above 1 when the unlearned model is more accurate than the retrained one, which
-    the challenge rewards. Target: that of two sets of retrained models. Raises InputError when a
+    the challenge rewards. Reference: that of two sets of retrained models. Raises InputError when a
     retrained accuracy is not above 0.
     """
     if not min(retrained_retain_accuracy, retrained_test_accuracy) > 0:
-        raise InputError(
-            "retrained accuracies above 0",
-            f"{retrained_retain_accuracy:g} and {retrained_test_accuracy:g}",
-            "Give shares of right answers of the retrained models.",
-        )
+        came = f"{retrained_retain_accuracy:g} and {retrained_test_accuracy:g}"
+        remedy = "Give the accuracies of the retrained models as shares."
+        raise InputError("retrained accuracies above 0", came, remedy)
     kept = retain_accuracy / retrained_retain_accuracy
     return quality * kept * test_accuracy / retrained_test_accuracy

@@ -156,7 +156,7 @@ def _free(student: nn.Module) -> nn.Module:
 
 
 def _right(model: nn.Module, records: Records) -> float:
-    return float(evaluate(model, records).right.mean())
+    return float(evaluate(model, records).accuracy.mean())
 
 
 def _reading(forget: Records, every: int, most: int) -> tuple[Callback, list[float]]:

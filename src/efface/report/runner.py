@@ -226,7 +226,7 @@ def _prediction(ctx: Context, evaluation: Evaluation, row: int) -> dict[str, Any
         return about | {"entropy": float(evaluation.entropy[row])}
     outputs = torch.from_numpy(evaluation.logits[row : row + 1])
     predicted = task_of(ctx.split.forget).predict(outputs)[0].numpy()
-    return {"predicted": ctx.label_text(predicted), "accuracy": float(evaluation.right[row])}
+    return {"predicted": ctx.label_text(predicted), "accuracy": float(evaluation.accuracy[row])}
 
 
 def _per_class(ctx: Context, sides: list[str]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from efface.errors import InputError
-from efface.metrics.equivalence import more_often_p
+from efface.metrics.equivalence import excess_p
 from efface.metrics.evaluation import evaluate
 from efface.probes.precision import precision
 from efface.report.context import MAX_RECORDS, SYNTHETIC, Context, NotRun, Pair
@@ -106,7 +106,7 @@ def residual_knowledge(ctx: Context) -> Iterator[Row]:
     if unseen is not None:
         expected = ~unseen.after.correct & np.concatenate([*of_unseen.values()], 1).any(1)
         groups = {"classes": forget.after.y, "unseen_classes": unseen.after.y}
-        p = more_often_p(after, expected, **groups, seed=ctx.seed)
+        p = excess_p(after, expected, **groups, seed=ctx.seed)
     row = _residual_row(forget, unseen, before, after, expected, "")
     name, tier = "Forget records correct only in some other view", "T0" if p is None else "T1"
     yield replace(row, key="residual.any_view", name=name, p=p, tier=tier)

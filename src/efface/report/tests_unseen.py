@@ -8,7 +8,7 @@ import numpy as np
 from efface.errors import InputError
 from efface.io.shadows import Shadows
 from efface.metrics import membership
-from efface.metrics.equivalence import ks, like_unseen, placements, two_sided
+from efface.metrics.equivalence import central_share, ks, placements, two_sided
 from efface.metrics.evaluation import Evaluation
 from efface.metrics.intervals import Rate, clopper_pearson, share_p, smallest_share
 from efface.metrics.lira import lira_offline
@@ -108,7 +108,7 @@ def entropy_attack_rows(ctx: Context) -> Iterator[Row]:
     reference = None
     if len(ctx.unseen):
         ends = retain.after.entropy, holdout.after.entropy
-        members = membership.taken_for_members(*ends, ctx.unseen.after.entropy) * 1.0
+        members = membership.classified_as_members(*ends, ctx.unseen.after.entropy) * 1.0
         ours, theirs = ctx.sides("after")
         reference = expected_share(ours.y, members, theirs.y)
     note = (
@@ -168,7 +168,7 @@ def unseen_margins(ctx: Context) -> Iterator[Row]:
     high, low = float((quantiles > 0.975).mean()), float((quantiles < 0.025).mean())  # noqa: PLR2004
     note = f"Each among {among}; {100 * high:.1f} % are too high, {100 * low:.1f} % too low."
     n = int((~np.isnan(after)).sum())
-    yield share_row(like_unseen(before), like_unseen(after), CENTRAL, n, note=note)
+    yield share_row(central_share(before), central_share(after), CENTRAL, n, note=note)
     (before, _), (after, p) = (
         ks(*(one.margin for one in ctx.sides(side))) for side in ("before", "after")
     )
@@ -215,7 +215,7 @@ def linear_probe_rows(ctx: Context) -> Iterator[Row]:
     if np.isfinite(after.unseen_accuracy):
         reference = after.unseen_accuracy
         matched = int(np.isin(unseen.before.y, forget.before.y).sum()) // 2
-        p = share_p(round(after.accuracy * n), n, reference, targets_n=matched)
+        p = share_p(round(after.accuracy * n), n, reference, reference_n=matched)
     verdict = compare(after.interval, reference)
     note = (
         f"Fitted on one half, evaluated on the other ({n} records). Reference: the same on unseen "
@@ -259,7 +259,7 @@ def negative_control(ctx: Context) -> Iterator[Row]:
 def negative_control_of_margins(ctx: Context) -> Iterator[Row]:
     """Logit margins of one half of the unseen records among those of the other."""
     _, p_values, _ = unseen_quantiles(*halves_by_id(ctx))
-    inside, n = like_unseen(p_values), int((~np.isnan(p_values)).sum())
+    inside, n = central_share(p_values), int((~np.isnan(p_values)).sum())
     low, high = clopper_pearson(round(inside * n), n, level=0.99)
     # The other half is a sample too: its own error widens what passes.
     passed = low - 0.02 <= CENTRAL <= high + 0.02

@@ -121,11 +121,11 @@ def forget_task_accuracy(ctx: Context) -> Iterator[Row]:
     """The task's own accuracy and loss on the forget records."""
     pair, unseen = ctx.forget, ctx.holdout.after if ctx.has_holdout else None
     before, after = pair.before, pair.after
-    reference = None if unseen is None else float(unseen.right.mean())
+    reference = None if unseen is None else float(unseen.accuracy.mean())
     note = "Reference: the new model on unseen records." * (unseen is not None)
-    fields = {"verdict": compare(mean_interval(after.right), reference), "note": note}
+    fields = {"verdict": compare(mean_interval(after.accuracy), reference), "note": note}
     fields |= {"name": f"Forget records: {_accuracy_name(ctx)}"}
-    yield mean_row(before.right, after.right, reference, **fields)
+    yield mean_row(before.accuracy, after.accuracy, reference, **fields)
     reference = None if unseen is None else float(unseen.loss.mean())
     fields = {"key": "forget.loss", "name": "Mean loss of the forget records", "unit": "nats"}
     yield mean_row(before.loss, after.loss, reference, **fields)
@@ -144,12 +144,12 @@ def retain_task_accuracy(ctx: Context) -> Iterator[Row]:
 
 
 def _task_row(ctx: Context, pair: Pair, part: str) -> Row:
-    change = pair.after.right - pair.before.right
+    change = pair.after.accuracy - pair.before.accuracy
     mean = float(change.mean())
     low, high = mean_interval(change) or (mean, mean)
     note = f"{count(len(pair))}. {_points(mean, low, high)}."
     fields = {"verdict": _drop(low, high), "note": note, "name": f"{part}: {_accuracy_name(ctx)}"}
-    return mean_row(pair.before.right, pair.after.right, "unchanged", **fields)
+    return mean_row(pair.before.accuracy, pair.after.accuracy, "unchanged", **fields)
 
 
 def _accuracy_name(ctx: Context) -> str:
