@@ -1,6 +1,6 @@
 """Model files as other libraries write them, and the same files read again by those libraries.
 
-Each case makes a folder or a file with its own library's writer, says how efface is told of it, and
+Each case makes a folder or a file with its own library's writer, how it is named to efface, and
 how that library reads the result: what comes out must answer as the student answered.
 """
 
@@ -166,7 +166,7 @@ def _lightning_module():
 
 
 def lightning_net(path: Path) -> nn.Module:
-    """By Lightning's own reader; the average that was left out is not asked for."""
+    """By Lightning's own reader, without the average that was omitted."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that the average is not there
         return _lightning_module().load_from_checkpoint(path, strict=False).net.eval()

@@ -1,4 +1,4 @@
-"""Scikit-learn's real tables as files, and nets that know the first half of each by heart."""
+"""Scikit-learn's real tables as files, and models that memorised the first half of each."""
 
 import json
 
@@ -54,7 +54,7 @@ def scaled(table, names):
 
 
 def trained(x, y, name, steps=400):
-    """A net that has learned these rows by heart."""
+    """A model that memorised these rows."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = untrained(name)

@@ -167,11 +167,11 @@ def test_an_image_cannot_be_compared():
     assert "a column of numbers, words or classes" in message
 
 
-def test_rows_that_were_chosen_before_are_the_rows_that_count():
+def test_rows_of_a_selection_are_numbered_in_the_selection():
     assert np.flatnonzero(select_rows("label=dog", TABLE.select([4, 0, 1]))).tolist() == [0, 2]
 
 
-def test_whole_numbers_beyond_a_floats_reach_are_told_apart():
+def test_integers_beyond_the_precision_of_floats_differ():
     table = datasets.Dataset.from_dict({"user": [2**53, 2**53 + 1]})
     assert np.flatnonzero(select_rows(f"user={2**53 + 1}", table)).tolist() == [1]
     assert np.flatnonzero(select_rows("user>0.5", table)).tolist() == [0, 1]

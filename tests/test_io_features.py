@@ -52,7 +52,7 @@ def test_the_order_is_that_of_the_file_and_rows_that_of_the_request(tmp_path):
     assert records.ids == ("2", "0")
 
 
-def test_the_bounds_are_those_of_the_table_and_not_of_the_few_that_go():
+def test_the_bounds_are_those_of_the_table_not_of_the_forget_records():
     table = made({"a": [0.0, 10.0, 4.0], "b": [1.0, 1.0, 2.0], "c": ["x", "y", "x"]})
     how = {"a": {}, "b": {"mean": 1, "std": 1}, "c": {"categories": ["x", "y"]}}
     records = table.records([2], FeatureSpec(how))
@@ -92,7 +92,7 @@ def test_categories_are_words_numbers_or_classes(cells, kind, categories):
         (["f", "y" * 99], {"categories": ["f"]}, f"a is '{'y' * 39}"),
     ],
 )
-def test_a_cell_that_is_no_input_is_told_with_its_record(cells, how, why):
+def test_a_cell_that_is_no_input_is_named_with_its_record(cells, how, why):
     table = made({"a": cells, "id": ["good", "bad"]})
     assert error_of(table.records, None, FeatureSpec({"a": how})) == (
         f"Wanted rows that can be read. Got 1 that cannot: bad ({why}). "

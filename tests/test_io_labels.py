@@ -80,14 +80,14 @@ def test_lists_of_names_are_what_scikit_learn_makes_of_them():
         ({"a": [0, 1], "b": [1, 1]}, {"classes": ("p", "q")}, [[0, 1], [1, 1]], ("p", "q")),
     ],
 )
-def test_several_columns_of_0_and_1_are_many_labels(columns, model, y, classes):
+def test_several_columns_of_0_and_1_are_multilabel(columns, model, y, classes):
     labels = load_data(made(columns), label_column=list(columns), **model)
     assert labels.kind == "multilabel"
     assert labels.labels.tolist() == y
     assert labels.classes == classes
 
 
-def test_several_columns_of_numbers_are_values_each_in_its_own_spread():
+def test_several_columns_of_numbers_are_values_each_at_its_own_scale():
     frame = load_linnerud(as_frame=True).frame
     names = ["Weight", "Waist", "Pulse"]
     table = load_data(datasets.Dataset.from_pandas(frame), label_column=names)
@@ -167,22 +167,22 @@ def test_names_in_lists_that_the_model_does_not_know_are_refused():
 @pytest.mark.parametrize(
     "cells", [[0.5, None], [0.5, float("inf")], [[0, 1], None], [["a"], None], [[0.5], [None]]]
 )
-def test_a_record_without_its_label_fails_a_request_and_a_holdout_does_without(cells):
+def test_an_unlabelled_record_fails_a_request_and_is_omitted_from_a_holdout(cells):
     table = load_data(made({"x": [1.0, 2.0], "label": cells, "id": ["a", "b"]}))
     assert table.records([0], ROWS).ids == ("a",)
     assert error_of(table.records, None, ROWS) == (
         "Wanted a label for each record in 'label'. Got none for b. "
         "Omit these records, or give them labels."
     )
-    records, left_out = table.readable(None, ROWS)
-    assert (records.ids, left_out) == (("a",), ("b",))
+    records, omitted = table.readable(None, ROWS)
+    assert (records.ids, omitted) == (("a",), ("b",))
     assert records.y.equal(table.records([0], ROWS).y)
 
 
-def test_what_is_left_out_is_listed_in_the_order_of_the_rows():
+def test_what_is_omitted_is_listed_in_the_order_of_the_rows():
     cells = {"x": [None, 1.0, 2.0, None, 3.0], "label": [0, None, 1, None, 0], "id": list("abcde")}
-    records, left_out = load_data(made(cells)).readable([4, 3, 2, 1, 0], ROWS)
-    assert (records.ids, left_out) == (("e", "c"), ("d", "b", "a"))
+    records, omitted = load_data(made(cells)).readable([4, 3, 2, 1, 0], ROWS)
+    assert (records.ids, omitted) == (("e", "c"), ("d", "b", "a"))
     assert (records.x.flatten().tolist(), records.y.tolist()) == ([3, 2], [0, 1])
-    none, left_out = load_data(made(cells)).readable([1, 3], ROWS)
-    assert (none.x.shape, left_out) == ((0, 1), ("b", "d"))
+    none, omitted = load_data(made(cells)).readable([1, 3], ROWS)
+    assert (none.x.shape, omitted) == ((0, 1), ("b", "d"))

@@ -62,7 +62,7 @@ def unchanged(before, after):
     return all(before[name].equal(tensor) for name, tensor in after.items())
 
 
-def test_what_train_saves_loads_as_the_same_model(tmp_path):
+def test_a_saved_model_loads_as_the_same_model(tmp_path):
     net = build_model(DIGITS, 10).eval()
     save_trained(tmp_path / "model", net, recipe())
     loaded = load_model(tmp_path / "model")
@@ -163,7 +163,7 @@ def test_weights_without_an_architecture_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("given", [{}, {"mean": [0.5]}, {"mean": [0.5], "size": 8}])
-def test_preprocessing_that_nobody_knows_is_asked_for(tmp_path, given):
+def test_unknown_preprocessing_is_refused_with_the_flags_to_give(tmp_path, given):
     path = weights_of(conv(), tmp_path / "net.safetensors")
     missing = ", ".join(name for name in ("mean", "std", "size") if name not in given)
     assert error_of(load_model, path, architecture=CONV, **given) == (
@@ -203,7 +203,7 @@ def test_a_trained_model_is_never_written_over_another(tmp_path):
     assert (tmp_path / "m/model.safetensors").read_bytes() == before
 
 
-def test_a_header_of_a_hundred_thousand_tensors_is_answered_shortly(tmp_path):
+def test_an_error_about_a_hundred_thousand_tensors_names_ten(tmp_path):
     state = {f"w{number}": torch.zeros(1) for number in range(100_000)}
     save_file(state, tmp_path / "many.safetensors")
     began = time.process_time()
@@ -255,7 +255,7 @@ def test_a_factory_that_takes_no_classes_is_called_without():
     assert build_model("nets_of_a_user:fixed", 10).out_features == 3
 
 
-def test_timm_that_is_not_installed_is_said(monkeypatch):
+def test_a_missing_timm_is_refused_with_the_command_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     assert error_of(build_model, "timm:resnet18", kind=MissingExtra) == (
         "Wanted the package timm. Got none installed. Install it: pip install 'efface[timm]'."
@@ -417,10 +417,10 @@ def test_a_tabular_model_is_tried_with_a_row(tmp_path, monkeypatch):
 
 
 def test_a_model_is_tried_once_and_unchanged(tmp_path, monkeypatch, random_state_kept):
-    asked = []
+    calls = []
 
     def noted(z):
-        asked.append(torch.rand(1))
+        calls.append(torch.rand(1))
         return z
 
     read = loaded(monkeypatch, tmp_path, FLAGS, answer=noted)
@@ -428,6 +428,6 @@ def test_a_model_is_tried_once_and_unchanged(tmp_path, monkeypatch, random_state
     before = {name: tensor.clone() for name, tensor in read.model.state_dict().items()}
     with random_state_kept():
         assert [read.num_classes, read.num_classes] == [10, 10]
-    assert len(asked) == 1
+    assert len(calls) == 1
     assert read.model.training
     assert unchanged(before, read.model.state_dict())

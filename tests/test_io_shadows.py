@@ -37,7 +37,7 @@ def test_records_are_found_by_their_id_whatever_their_order(tmp_path):
     assert read_shadows(tmp_path).digest != found.digest
 
 
-def test_what_a_cell_leaves_is_read_with_its_ids_beside_it(tmp_path):
+def test_arrays_of_a_cell_are_read_with_ids_added(tmp_path):
     cell = {
         "train.member": np.array([True, False, True]),
         "train.log_odds": np.arange(3, dtype=np.float16),
