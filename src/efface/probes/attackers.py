@@ -32,11 +32,9 @@ def told_apart(
     known = np.isin(unseen_classes, classes)
     sides = (fit, ~fit, fit_theirs & known, ~fit_theirs & known)
     if not all(side.any() for side in sides):
-        raise InputError(
-            "two forget and two unseen records or more of one class, one for each half",
-            f"{len(ours)} and {int(known.sum())}",
-            "Give more records of these classes.",
-        )
+        wanted = "two forget and two unseen records or more of one class, one for each half"
+        came = f"{len(ours)} and {int(known.sum())}"
+        raise InputError(wanted, came, "Give more records of these classes.")
     x = np.concatenate([ours[fit], theirs[sides[2]]])
     member = np.repeat([1, 0], [int(fit.sum()), int(sides[2].sum())])
     attacker = linear().fit(x, member)

@@ -51,11 +51,9 @@ def cka(model: nn.Module, other: nn.Module, records: Records) -> Alignment:
     seen, theirs = _Watched(model), _Watched(other)
     layers = [name for name in seen.names if name in theirs.names]
     if not layers:
-        raise InputError(
-            "two models with layers of the same names",
-            f"{', '.join(seen.names[:3]) or 'none'} and {', '.join(theirs.names[:3]) or 'none'}",
-            "Compare models of one architecture.",
-        )
+        wanted = "two models with layers of the same names"
+        came = f"{', '.join(seen.names[:3]) or 'none'} and {', '.join(theirs.names[:3]) or 'none'}"
+        raise InputError(wanted, came, "Compare models of one architecture.")
     sums: dict[str, _Sums] = {name: _Sums() for name in layers}
     for rows in torch.arange(len(records)).split(AT_ONCE):
         batch = replace(records.take(rows), task=task).to(device)

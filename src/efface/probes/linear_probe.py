@@ -56,11 +56,8 @@ def linear_probe(
     fit, fit_unseen = fitted_half(y, seed=seed), fitted_half(unseen_y, seed=seed)
     labels = np.concatenate([y[fit], unseen_y[fit_unseen]])
     if len(np.unique(labels)) < 2:  # noqa: PLR2004
-        raise InputError(
-            "records of two classes or more",
-            f"class {labels[0]} alone",
-            "Give unseen records of the other classes too.",
-        )
+        remedy = "Give unseen records of the other classes too."
+        raise InputError("records of two classes or more", f"class {labels[0]} alone", remedy)
     reader = linear().fit(np.concatenate([ours[fit], theirs[fit_unseen]]), labels)
     right = reader.predict(ours[~fit]) == y[~fit]
     unseen_right = reader.predict(theirs[~fit_unseen]) == unseen_y[~fit_unseen]

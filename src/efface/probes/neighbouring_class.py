@@ -83,11 +83,9 @@ def neighbouring_class(
     theirs = unseen.take(_of(unseen, forget_classes))
     refuse_without_classes(theirs)
     if len(_of(forget, forget_classes)) < len(forget):
-        raise InputError(
-            "forget records of the classes that leave",
-            f"{len(forget) - len(_of(forget, forget_classes))} of other classes",
-            "Ask this only where classes go altogether.",
-        )
+        wanted = "forget records of the classes that leave"
+        came = f"{len(forget) - len(_of(forget, forget_classes))} of other classes"
+        raise InputError(wanted, came, "Ask this only where classes go altogether.")
     measured = evaluate(model, forget), evaluate(model, theirs)
     logs = [staying_log_probabilities(one, forget_classes) for one in measured]
     y, unseen_y = (one.y for one in measured)
@@ -117,11 +115,9 @@ def staying_log_probabilities(
     """
     kept = _staying(measured, forget_classes)
     if len(kept) < 2:  # noqa: PLR2004
-        raise InputError(
-            "two classes or more that stay",
-            f"{len(kept)} of {measured.logits.shape[1]}",
-            "With one class left there is no neighbour to compare it with.",
-        )
+        wanted = "two classes or more that stay"
+        remedy = "With one class left there is no neighbour to compare it with."
+        raise InputError(wanted, f"{len(kept)} of {measured.logits.shape[1]}", remedy)
     return log_softmax(measured.logits[:, kept].astype(np.float64), axis=1)
 
 
@@ -131,11 +127,9 @@ def agreement(one: Nearest, other: Nearest) -> Agreement:
     Raises InputError for other records, or none.
     """
     if len(one.classes) != len(other.classes) or not len(one.classes):
-        raise InputError(
-            "the same records, at least one, for both models",
-            f"{len(one.classes)} and {len(other.classes)}",
-            "Probe both models with the same forget records.",
-        )
+        wanted = "the same records, at least one, for both models"
+        came = f"{len(one.classes)} and {len(other.classes)}"
+        raise InputError(wanted, came, "Probe both models with the same forget records.")
     distance, p = ks(one.confidence, other.confidence)
     surer = float(one.confidence.mean() - other.confidence.mean())
     return Agreement(float((one.classes == other.classes).mean()), surer, distance, p)

@@ -110,11 +110,8 @@ def _weights(model: nn.Module) -> list[nn.Parameter]:
     """The tensors that are quantised in practice, each once however many names it has."""
     found = [w for w in model.parameters() if w.ndim > 1 and w.is_floating_point()]
     if not found:
-        raise InputError(
-            "a model with weights of two or more dimensions",
-            "none",
-            "Leave this probe out, and say that it was not run.",
-        )
+        wanted = "a model with weights of two or more dimensions"
+        raise InputError(wanted, "none", "Leave this probe out, and say that it was not run.")
     return found
 
 

@@ -186,14 +186,8 @@ def _wanted(original: float, tolerance: float) -> float:
 
 def _refuse_nonsense(forget: Records, on: Records, *, epochs: int, every: int) -> None:
     if not len(forget) or not len(on):
-        raise InputError(
-            "forget records, and records to train on",
-            f"{len(forget)} and {len(on)}",
-            "Give at least one of each.",
-        )
+        wanted = "forget records, and records to train on"
+        raise InputError(wanted, f"{len(forget)} and {len(on)}", "Give at least one of each.")
     if epochs < 1 or every < 1:
-        raise InputError(
-            "at least one epoch, and a reading every step or more rarely",
-            f"{epochs} epochs, every {every}",
-            "Give whole numbers above 0.",
-        )
+        wanted = "at least one epoch, and a reading every step or more rarely"
+        raise InputError(wanted, f"{epochs} epochs, every {every}", "Give whole numbers above 0.")

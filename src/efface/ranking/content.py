@@ -64,11 +64,9 @@ def information_content(balls: Balls, classes: Int[np.ndarray, " n"]) -> Float[n
     """
     need_numbers(classes=classes)
     if len(classes) != balls.among:
-        raise InputError(
-            f"classes of all {balls.among} points that the balls were made among",
-            str(len(classes)),
-            "Give one label, or one prediction of the model, for each point.",
-        )
+        wanted = f"classes of all {balls.among} points that the balls were made among"
+        remedy = "Give one label, or one prediction of the model, for each point."
+        raise InputError(wanted, str(len(classes)), remedy)
     same = classes[balls.rows] == np.repeat(classes[balls.of], balls.sizes)
     return np.add.reduceat(same, balls.starts[:-1], dtype=np.int64) / balls.sizes
 

@@ -171,11 +171,8 @@ def piecewise_linear_curvature(
     """
     curves, outputs = _second_derivative(model, records)
     if curves:
-        raise InputError(
-            "a model with piecewise linear outputs (a ReLU network)",
-            "outputs with a second derivative",
-            "Use curvature, which serves any model.",
-        )
+        came, remedy = "outputs with a second derivative", "Use curvature, which serves any model."
+        raise InputError("a model with piecewise linear outputs (a ReLU network)", came, remedy)
 
     def part(teacher: nn.Module, batch: Records) -> Parts:
         x = batch.x.detach().requires_grad_()
@@ -276,11 +273,9 @@ def in_batches(
     for name, layer in teacher.named_modules():
         # A norm without running statistics takes those of the batch, in eval mode too.
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:  # noqa: SLF001
-            raise InputError(
-                "a model whose outputs for a record do not depend on the batch",
-                f"{name} ({type(layer).__name__}), which takes its means from the batch",
-                "Train it with track_running_stats=True.",
-            )
+            wanted = "a model whose outputs for a record do not depend on the batch"
+            came = f"{name} ({type(layer).__name__}), which takes its means from the batch"
+            raise InputError(wanted, came, "Train it with track_running_stats=True.")
 
     def numbers(rows: Tensor) -> Float64[Tensor, "parts m"]:
         batch = records.take(rows).to(device)

@@ -115,11 +115,9 @@ def nearest_approximate(
         if shares.mean() - 2 * shares.std() / np.sqrt(len(shares)) >= recall:
             break
         if index.nprobe >= min(max_probes, index.nlist):
-            raise InputError(
-                f"a recall of {recall} by two standard errors",
-                f"{shares.mean():.3f} from {index.nprobe} of {index.nlist} lists",
-                "Lower recall, raise max_probes, or use nearest, which is exact.",
-            )
+            came = f"{shares.mean():.3f} from {index.nprobe} of {index.nlist} lists"
+            remedy = "Lower recall, raise max_probes, or use nearest, which is exact."
+            raise InputError(f"a recall of {recall} by two standard errors", came, remedy)
         index.nprobe = min(2 * index.nprobe, max_probes, index.nlist)
     balls = _query(index, points, centres, neighbours, mean)
     return replace(balls, recall=float(shares.mean()))
@@ -133,11 +131,9 @@ def ball_recall(points: Points, found: Balls, true: Balls) -> Float[np.ndarray, 
     """
     if not np.array_equal(found.of, true.of) or (found.sizes > true.sizes).any():
         points_of = f"up to {found.sizes.max()} and {true.sizes.max()} points"
-        raise InputError(
-            "balls of the same records, of no more points than the true ones",
-            f"{len(found)} and {len(true)} balls of {points_of}",
-            "Query both searches for as many neighbours of the same rows.",
-        )
+        wanted = "balls of the same records, of no more points than the true ones"
+        remedy = "Query both searches for as many neighbours of the same rows."
+        raise InputError(wanted, f"{len(found)} and {len(true)} balls of {points_of}", remedy)
     apart = _squared_distances(points, np.repeat(found.of, found.sizes), found.rows)
     near = apart <= np.repeat(true.radius**2 * (1 + 1e-9), found.sizes)
     return (np.add.reduceat(near, found.starts[:-1], dtype=np.int64) - 1) / (true.sizes - 1)
@@ -153,11 +149,8 @@ def _centres(
         came = f"{centres.min()} to {centres.max()}" if len(centres) else "none"
         raise InputError(f"rows from 0 to {len(points) - 1}", came, "Give rows of these points.")
     if neighbours is not None and not 0 < neighbours < len(points):
-        raise InputError(
-            f"1 to {len(points) - 1} neighbours, for {len(points)} points",
-            str(neighbours),
-            "Ask for fewer neighbours, or give more points.",
-        )
+        wanted = f"1 to {len(points) - 1} neighbours, for {len(points)} points"
+        raise InputError(wanted, str(neighbours), "Ask for fewer neighbours, or give more points.")
     return centres
 
 

@@ -297,11 +297,9 @@ class Run:
         pairs = zip(records.ids, records.y.tolist(), strict=True)
         wrong = [name for name, y in pairs if not 0 <= y < outputs]
         if wrong:
-            raise InputError(
-                f"labels from 0 to {outputs - 1}, one for each of the model's outputs",
-                f"another one for {abbreviate(wrong)}",
-                "Correct these labels, or omit their ids.",
-            )
+            wanted = f"labels from 0 to {outputs - 1}, one for each of the model's outputs"
+            came = f"another one for {abbreviate(wrong)}"
+            raise InputError(wanted, came, "Correct these labels, or omit their ids.")
         found = {"label": records.y.cpu().numpy()}
         prediction = np.zeros(len(records), np.int64)
         if not self.no_balls:

@@ -117,11 +117,9 @@ class FolderStore:
         contents = folder.iterdir() if folder.is_dir() else [folder] if folder.exists() else []
         for other in contents:
             if not other.is_file() or not any(e in other.name for e in (".npz", ".npy", ".json")):
-                raise InputError(
-                    f"a folder of a stopped inspection, or none, at {folder}",
-                    f"{other.name} in it",
-                    "Move it away; its contents are not touched.",
-                )
+                wanted = f"a folder of a stopped inspection, or none, at {folder}"
+                came = f"{other.name} in it"
+                raise InputError(wanted, came, "Move it away; its contents are not touched.")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)  # it holds embeddings and labels
         atomic_write(path, text.encode())
