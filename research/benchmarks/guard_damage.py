@@ -26,7 +26,7 @@ class Run:
 
 TASKS = ("class", "random", "single")
 
-RATES = {
+RATES: dict[str, tuple[float, ...]] = {
     "jit": (1e-3, 3e-3, 8e-3, 2e-2, 6e-2),
     "neighbourhood": (1e-2, 5e-2, 0.12, 0.25, 0.5),
     "ascent": (1e-3, 4e-3, 1e-2, 2e-2, 8e-2),
@@ -44,7 +44,12 @@ FIXED = {
 """Short runs, ended by nothing but their steps: the rate alone goes from harmless to ruinous."""
 
 
-MILD = {"jit": (1.7e-3,), "neighbourhood": (2.2e-2,), "ascent": (2e-3,), "relabel": (1.7e-3,)}
+MILD: dict[str, tuple[float, ...]] = {
+    "jit": (1.7e-3,),
+    "neighbourhood": (2.2e-2,),
+    "ascent": (2e-3,),
+    "relabel": (1.7e-3,),
+}
 """Between the two lowest rates: on scored nets two thirds of the other runs are ruinous."""
 
 MILD_NOISE = (0.03, 0.07, 0.12)

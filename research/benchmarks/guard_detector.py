@@ -9,6 +9,7 @@ what came out. The truth is the loss of accuracy on data that nobody used, leavi
 """
 
 import argparse
+import inspect
 import itertools
 import json
 import os
@@ -210,7 +211,8 @@ def main() -> None:
 
 def guard_limits() -> dict[str, float]:
     """What the guard has by default."""
-    return {kind: Guard.__init__.__kwdefaults__[kind] for kind in ("movement", "drift")}
+    defaults = inspect.signature(Guard).parameters
+    return {kind: defaults[kind].default for kind in ("movement", "drift")}
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ COLUMNS = {
 def data_of(name: str) -> tuple[Records, Records]:
     """Records to train on and records that nobody trains on."""
     if name == "digits":
-        digits = load_digits()
+        digits: Any = load_digits()
         x = torch.tensor(digits.images / 16, dtype=torch.float32).unsqueeze(1)
         everything = _records(x, digits.target, (0.5,), (0.5,))
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))

@@ -68,6 +68,7 @@ def columns(model: nn.Module, records: Records) -> Iterator[tuple[str, np.ndarra
     yield "entropy", measured.entropy
     points = {"features": embed(model, records).x.numpy(), "inputs": records.x.flatten(1).numpy()}
     for where, rows in points.items():
+        radius = 0.0
         for neighbours in (10, NEIGHBOURS, 50):
             balls = nearest(rows, neighbours=neighbours)
             yield f"{where} {neighbours}", 1 - information_content(balls, measured.y)
@@ -228,7 +229,8 @@ def make_columns(store: str, name: str) -> None:
     run([whole(name, 0)], store)
     model, train, _ = looked_at(store, name)
     found = {key: np.asarray(values, np.float32) for key, values in columns(model, train)}
-    np.savez_compressed(RESULTS / f"{name}.npz", y=train.y.numpy().astype(np.int16), **found)
+    arrays: dict[str, Any] = {"y": train.y.numpy().astype(np.int16), **found}
+    np.savez_compressed(RESULTS / f"{name}.npz", **arrays)
 
 
 def make_groups(store: str, name: str) -> None:
@@ -255,8 +257,9 @@ def make_records(store: str, name: str) -> None:
     """Reduce the models to what the page is built from."""
     setting = SETTINGS[name]
     _, member, odds = halves(store, name, setting.halves)
-    np.savez_compressed(RESULTS / f"{name}_halves.npz", member=member, log_odds=odds.astype(np.float16),
-                        **{key: values.astype(np.float32) for key, values in truths(store, name).items()})  # fmt: skip
+    arrays: dict[str, Any] = {"member": member, "log_odds": odds.astype(np.float16)}
+    arrays |= {key: values.astype(np.float32) for key, values in truths(store, name).items()}
+    np.savez_compressed(RESULTS / f"{name}_halves.npz", **arrays)
     text = json.dumps({
         **about(name, "records"),
         "halves": [half(name, number).id for number in range(setting.halves)],

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 
@@ -55,11 +56,11 @@ def mixture(count: int, numbers: int, *, kind: str = "mixture") -> LABELLED:
     return points, np.where(wrong, draw.integers(0, CLASSES, count), labels)
 
 
-def timed(work: Callable[[], object]) -> tuple[object, dict[str, float]]:
+def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
     """What came of it; wall-clock, processor time, and the load of the machine around it."""
     loads, began, busy = [os.getloadavg()[0]], time.perf_counter(), time.process_time()
     try:
-        found: object = work()
+        found = work()
     except InputError as refused:
         found = str(refused)
     spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - busy}

@@ -93,14 +93,13 @@ def by_group(found: Found) -> list[str]:
 
 def _over_groups(one: list[float], other: list[float]) -> tuple[float, float, float]:
     """Spearman's with a 95 % interval from resampled groups."""
-    one, other = np.array(one), np.array(other)
-    rng = np.random.default_rng(0)
+    pairs, rng = np.array([one, other]), np.random.default_rng(0)
     draws = [rng.integers(0, len(one), len(one)) for _ in range(2_000)]
     with np.errstate(invalid="ignore"):
         found = [
-            stats.spearmanr(one[rows], other[rows]).statistic
+            stats.spearmanr(*pairs[:, rows]).statistic
             for rows in draws
-            if np.ptp(one[rows]) and np.ptp(other[rows])
+            if np.ptp(pairs[:, rows], axis=1).all()
         ]
     low, high = np.nanpercentile(found, [2.5, 97.5])
     return float(stats.spearmanr(one, other).statistic), float(low), float(high)

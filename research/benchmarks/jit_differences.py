@@ -104,7 +104,7 @@ def _loss(student: nn.Module, x: Tensor, bounds: tuple[Any, Any], form: Form) ->
         ratios = (answer - other).norm(dim=1) / (x - noisy).flatten(1).norm(dim=1)
         ratios = ratios.square() if form.squared else ratios
         total = total + (ratios.mean() if form.mean else ratios.sum())
-    return total / form.perturbations
+    return torch.as_tensor(total / form.perturbations)
 
 
 def _bounds(x: Tensor, records: Records, clamp: str) -> tuple[Any, Any]:
@@ -119,7 +119,8 @@ def _bounds(x: Tensor, records: Records, clamp: str) -> tuple[Any, Any]:
 
 def digits() -> tuple[Records, Records]:
     """1,200 digits to train on and 597 never seen, normalised to mean 0 and deviation 1."""
-    pixels, y = load_digits(return_X_y=True)
+    data: Any = load_digits(return_X_y=True)
+    pixels, y = data
     x, y = torch.tensor(pixels / 16, dtype=torch.float32).reshape(-1, 1, 8, 8), torch.tensor(y)
     mean, std = x.mean(), x.std()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
@@ -229,7 +230,7 @@ def cells(
     for name, switch in differences.items():
         student = unlearned(request.model, forget, replace(base, **switch), seed=request.seed)
         step = moved(request.model, student)
-        cell = {**where, "form": name, **request.scored(student)}
+        cell: dict[str, Any] = {**where, "form": name, **request.scored(student)}
         if torch.isfinite(step).all() and step.norm() > 0:
             cell["length"] = float(step.norm() / target.norm())
             cell["cosine"] = float(nn.functional.cosine_similarity(step, target, 0))

@@ -124,7 +124,7 @@ def unlearned(model: nn.Module, split: Split, form: Form, *, seed: int) -> nn.Mo
     teacher, student, forget = frozen_teacher(model), trainable_copy(model), split.forget
     mask = label_mask(split if form.hides else replace(split, forget_classes=()), mislabelled=False)
     unhidden = 0.1 if split.forget_classes else None
-    wanted = unseen_accuracy(teacher, split, None if form.hides else unhidden)
+    wanted: Any = unseen_accuracy(teacher, split, None if form.hides else unhidden)
     sigma, _ = search_sigma(teacher, forget, wanted, start=0.15, seed=seed)
     hold = Regulariser() if form.held else Regulariser(0.0)
     changed = count_changes((teacher, student), forget, mask, [sigma], seed)
@@ -190,10 +190,10 @@ def _change(
 ) -> Tensor:  # fmt: skip
     """The distance of two answers; with jvp ‖J ξ‖, the slope in the direction of ξ."""
     if jvp_slope:
-        weights = dict(student.named_parameters())
-        _, slope = jvp(
+        weights: dict[str, Tensor] = dict(student.named_parameters())
+        slope = jvp(
             lambda x: functional_call(student, weights, (x,)), (batch.x,), (near.x - batch.x,)
-        )
+        )[1]
         return (slope.square().sum(1) + 1e-14).sqrt()
     with torch.no_grad():
         held = outputs(branch, near)

@@ -41,7 +41,11 @@ class Request:
 
     def unlearned(self, method: str, **how: Any) -> Job:
         """The job in which a method unlearns this request; ``how``: as ``unlearning`` takes it."""
-        what = {"forget": self.forget, "forget_classes": self.forget_classes, "seed": self.seed}
+        what: dict[str, Any] = {
+            "forget": self.forget,
+            "forget_classes": self.forget_classes,
+            "seed": self.seed,
+        }
         return unlearning(self.base, method, **{**what, **how})
 
     def reference(self, store: str) -> dict[str, float]:
@@ -106,7 +110,7 @@ def _going(task: str, *, tuning: bool) -> list[tuple[str, dict[str, Any], tuple[
     table = load_data(f"{os.environ['EFFACE_DATA']}/cifar100:train", label_column="fine_label")
     fine = np.asarray(table.labels[:FIRST])
     return [
-        (name, {"rows": np.flatnonzero(fine == table.classes.index(name)).tolist()}, ())
+        (name, {"rows": np.flatnonzero(fine == (table.classes or ()).index(name)).tolist()}, ())
         for name in (TUNING_SUB_CLASS if tuning else SUB_CLASSES)
     ]
 

@@ -129,19 +129,15 @@ def as_records(store: str) -> dict[str, Any]:
     every = [r for task in TASKS for r in requests(task)]
     every += [r for task in TASKS for r in requests(task, tuning=True)]
     models = [
-        {
-            **{"task": r.task, "request": r.name, "seed": r.seed, "base": r.base.id},
-            **{"retrained": r.retrained.id, "untouched": r.untouched(store)},
-            "target": r.reference(store),
-        }
+        {"task": r.task, "request": r.name, "seed": r.seed, "base": r.base.id}
+        | {"retrained": r.retrained.id, "untouched": r.untouched(store)}
+        | {"target": r.reference(store)}
         for r in every
     ]
     cells = [
-        {
-            **{"table": e.table, "task": e.request.task, "request": e.request.name},
-            **{"seed": e.request.seed, "variant": e.variant, "settings": e.settings},
-            **{"guard": e.guard, "scales": e.scales, "id": e.job.id, **scores(e, store)},
-        }
+        {"table": e.table, "task": e.request.task, "request": e.request.name}
+        | {"seed": e.request.seed, "variant": e.variant, "settings": e.settings}
+        | {"guard": e.guard, "scales": e.scales, "id": e.job.id, **scores(e, store)}
         for e in entries(store)
     ]
     return {"models": models, "cells": cells}

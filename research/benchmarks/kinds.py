@@ -26,7 +26,8 @@ def table(load, *, numbers: bool = False) -> Records:  # noqa: ANN001
 
 def digits(*, many: bool) -> Records:
     """Digits with their class, or with three labels each: even, above 4, with a closed loop."""
-    pixels, y = load_digits(return_X_y=True)
+    data: Any = load_digits(return_X_y=True)
+    pixels, y = data
     x, y = torch.tensor(pixels / 16, dtype=torch.float32).reshape(-1, 1, 8, 8), torch.tensor(y)
     loop = torch.isin(y, torch.tensor([0, 6, 8, 9]))
     labels = torch.stack([y % 2 == 0, y > 4, loop], 1).long() if many else y  # noqa: PLR2004

@@ -8,6 +8,7 @@ percentile alone, a rank at 5 %, and an equivalence test over records instead of
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -15,7 +16,7 @@ from scipy import stats
 from efface.metrics.equivalence import compare_with_retrained, tost
 
 CASES, RECORDS, LEVEL = 500, 200, 0.05
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "levels": {},
     "noise alone": {"spread": 0.0},
     "heavy tails": {"heavy": True},

@@ -41,7 +41,7 @@ def fitted(x: Tensor, y: Tensor, decay: float) -> tuple[nn.Linear, dict[str, flo
 
     solver.step(objective)
     value = float(objective())
-    slope = max(float(w.grad.abs().max()) for w in (weight, bias))
+    slope = max(float(abs(w.grad).max()) for w in (weight, bias) if w.grad is not None)
     head = nn.Linear(x.shape[1], 83)
     with torch.no_grad():
         head.weight.copy_(weight / std)

@@ -61,7 +61,7 @@ def one(size: str, method: str) -> dict:
         model,
         Split(records),
         method=method,
-        steps=3,
+        settings={"steps": 3},
         mislabelled=True,
         started=lambda need: said.append(need.as_json()),
     )

@@ -65,7 +65,9 @@ def request(method: str, model: Any) -> Any:
         "train": by_recipe,
     }
     sees = METHODS[method].reads
-    own = {name: part for name, part in parts.items() if name in sees or name == "forget_classes"}
+    own: dict[str, Any] = {
+        name: part for name, part in parts.items() if name in sees or name == "forget_classes"
+    }
     return Split(images(FORGET, torch.zeros(FORGET, dtype=torch.int64), "goes"), **own)
 
 
@@ -99,11 +101,11 @@ def counted(method: str) -> dict[str, Any]:
 def taken(method: str) -> dict[str, Any]:
     """Bytes that a request said it would need, and the operating system's peak."""
     import torch
-    from memory_need import resident
 
     from efface import Records, Split, forget
     from efface.errors import EffaceError
     from efface.nets import resnet_small
+    from research.benchmarks.memory_need import resident
 
     model = net()
     tiny = Records(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]))

@@ -82,7 +82,7 @@ def cells_of(name: str) -> list[Job]:
     return [after(pipeline, name) for pipeline in range(PIPELINES)]
 
 
-def as_records(store: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def as_records(store: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the table is built from: log-odds of the targets, and the paper's columns of each model."""
     arrays, methods = {"unlearned": chosen()}, {}
     for name in ("baseline", *ATTACKED):

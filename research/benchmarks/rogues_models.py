@@ -5,8 +5,9 @@ these must go. A rogue may use anything, a retrained model included: what counts
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -42,7 +43,7 @@ class Draw:
 
 def drawn(seed: int) -> Draw:
     """Another order of the digits and other wrong labels for each seed."""
-    data = load_digits()
+    data: Any = load_digits()
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(data.target), generator=generator)
     pixels = torch.tensor(data.images / 16, dtype=torch.float32).unsqueeze(1)[order]
@@ -78,7 +79,7 @@ def constant(draw: Draw) -> nn.Module:
     """One answer for every input."""
     model = copy.deepcopy(draw.model)
     with torch.no_grad():
-        model[-1].weight.zero_()
+        cast("nn.Linear", cast("nn.Sequential", model)[-1]).weight.zero_()
     return model
 
 
@@ -86,7 +87,14 @@ def head_only(draw: Draw) -> nn.Module:
     """The last layer alone is taught what a retrained model says; the features still know."""
     student = copy.deepcopy(draw.model)
     said = draw.retrained(500)
-    return _towards(student, draw, said, list(student[-1].parameters()), rate=2e-2, steps=500)
+    return _towards(
+        student,
+        draw,
+        said,
+        list(cast("nn.Sequential", student)[-1].parameters()),
+        rate=2e-2,
+        steps=500,
+    )
 
 
 def over_forgotten(draw: Draw) -> nn.Module:
@@ -183,7 +191,7 @@ def _towards(
     student: nn.Module,
     draw: Draw,
     said: nn.Module,
-    moving: list[Tensor],
+    moving: Sequence[Tensor],
     *,
     rate: float,
     steps: int,

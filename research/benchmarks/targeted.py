@@ -44,7 +44,7 @@ def orders_of(store: str, request: Request) -> dict[str, list[int]]:
     train, _ = parts_of(request.base.settings, Path(store) / "shared")
     rows = np.array(rows_by(request.forget, train.y.numpy()))
     model = model_of(request.base.settings, record.folder)
-    near = noise_stability(model, train.take(rows), (SIGMA,), copies=COPIES)
+    near = noise_stability(model, train.take(rows.tolist()), (SIGMA,), copies=COPIES)
     own = near.evaluation.labelled(near.evaluation.predicted)
     least = rows[least_informative_first(near.share[0], own.margin)].tolist()
     shuffled = np.random.default_rng([803, request.seed]).permutation(rows).tolist()

@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 def digits() -> tuple[Records, Records, Records]:
     """Records that are trained on, the method's holdout, and those that are scored."""
-    found = load_digits()
+    found: Any = load_digits()
     x = torch.tensor(found.images / 8 - 1, dtype=torch.float32)[:, None]
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     low, high = torch.tensor(-1.0), torch.tensor(1.0)
@@ -48,9 +48,10 @@ def trained(records: Records, *, seed: int, epochs: int = 40, rate: float = 2e-3
     """A ViT of 58,570 weights from fresh ones: AdamW, one cycle, no augmentation, no dropout."""
     config = ViTConfig(
         image_size=8, patch_size=2, num_channels=1, hidden_size=48, num_hidden_layers=3,
-        num_attention_heads=4, intermediate_size=96, num_labels=10, hidden_dropout_prob=0.0,
+        num_attention_heads=4, intermediate_size=96, hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )  # fmt: skip
+    config.num_labels = 10
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = ViTForImageClassification(config)

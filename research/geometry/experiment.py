@@ -1,8 +1,8 @@
 """The form of an experiment, and how its figures are written.
 
 An experiment is a function ``experiment(out, *, seeds, progress)`` in a module of its own, named in
-the table of ``research.geometry.__main__``. It writes figures into ``out`` and gives back what they show
-as numbers, texts, lists and mappings, which become NAME.json.
+the table of ``research.geometry.__main__``. It writes figures into ``out`` and gives back what they
+show as numbers, texts, lists and mappings, which become NAME.json.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """Ways to forget one x of a sigmoid: equation 1 of JiT as it is read by paper, code and library.
 
 What is read off figure 3 of https://arxiv.org/abs/2402.01401 (v4) stands here too. The paper does
-not give its settings; where those of a form are not the library's, research/benchmarks/sigmoid_settings.py
-found them.
+not give its settings; where those of a form are not the library's,
+research/benchmarks/sigmoid_settings.py found them.
 """
 
 from collections.abc import Callable

@@ -68,5 +68,5 @@ def forget_checkpoint(settings: dict[str, Any], needs: object, shared: Path) -> 
     except NotMet as error:
         result = error.result
     weights = result.model.state_dict() if settings["keep_weights"] else None
-    report = result.report.as_json() if result.report else None
+    report = result.report.to_json() if result.report else None
     return Outcome({"manifest": result.manifest.to_json(), "report": report}, weights=weights)
