@@ -105,9 +105,11 @@ class Guard:
         self.failed: str | None = None
         self._fresh_start, self._adapted = fresh_start, adapted
         self._measured: dict[str, float] = {}
+        # references and no copies: the given model must not change while the guard lives
         self._given: State = {name: t.detach() for name, t in model.state_dict().items()}
         self._good: State | None = None
         self._weights = [name for name, _ in model.named_parameters()]
+        # what an adapter adds is no part of the given weights
         self._size = _norm(w for w in model.parameters() if not (adapted and w.requires_grad))
         self._task = task_of(split.forget)
         self._forget_classes = split.forget_classes
@@ -120,10 +122,13 @@ class Guard:
     def callback(self, student: nn.Module, loss: float) -> Action:
         """Judge one step; on HALVE_LR and STOP the student has been restored, in place."""
         self.steps += 1
+        # steps 1, 6, 11, …: the first step is where a wrong learning rate shows
         thorough = self.steps % EVERY == 1
         violation = self._check_weights(student, loss)
+        # a fresh start is at chance for a long time: its outputs count in settle alone
         if violation is None and thorough and not self._fresh_start:
             violation = self._check_outputs(student, self._sample)
+        # only a state that passed all checks is one to go back to
         if not _in_any_process(violation):
             if thorough:
                 self._good = None  # freed first: two copies at once would raise the peak
@@ -132,6 +137,7 @@ class Guard:
         self._note(violation)
         if self.halvings < self._allowed:
             self.halvings += 1
+            # the loop halves the learning rate and takes the same records again
             _load(student, self._good or self._given)
             return Action.HALVE_LR
         self.failed = f"{self.halvings} halvings of the step did not help, {violation}"
@@ -148,6 +154,7 @@ class Guard:
             raise self._not_met(self.failed)
         shapes = {name: tensor.shape for name, tensor in result.state_dict().items()}
         given = {name: tensor.shape for name, tensor in self._given.items()}
+        # the file that is written has the names and shapes of the one that was read
         if wrong := sorted(name for name, _ in shapes.items() ^ given.items()):
             raise self._not_met(f"the method's model differs in the name or shape of {wrong[0]}")
         violation = self._check(result)
@@ -158,6 +165,7 @@ class Guard:
             # what overflowed says nothing about the points on the way there
             raise self._not_met(f"the method's model is outside: {violation}")
         far = {name: result.state_dict()[name].clone() for name in self._weights}
+        # from far to near: the largest part of the change that is still inside
         for t in (0.5, 0.25, 0.125):
             start = {name: self._given[name].to(weight) for name, weight in far.items()}
             between = {
@@ -186,6 +194,7 @@ class Guard:
     def movement(self, student: nn.Module) -> float:
         """‖θ - θ₀‖ / ‖θ₀‖ over the parameters; not finite when a weight is not."""
         state = student.state_dict()
+        # a generator: one tensor of differences at a time, not a second model
         changes = (state[name] - self._given[name].to(state[name]) for name in self._weights)
         return _norm(adapter_changes(student) if self._adapted else changes) / max(
             self._size, 1e-12
@@ -203,6 +212,7 @@ class Guard:
         """What is cheap enough for every step."""
         if not math.isfinite(loss):
             return Violation(self.steps, "loss")
+        # a sum over all weights is finite only if each of them is
         movement = self.movement(student)
         buffers = (buffer for buffer in student.buffers() if buffer.is_floating_point())
         if not (math.isfinite(movement) and all(bool(b.isfinite().all()) for b in buffers)):
@@ -212,12 +222,14 @@ class Guard:
     def _check_outputs(self, student: nn.Module, utility: "_Utility") -> Violation | None:
         """What costs forward passes: drift, and the drop in utility where there is a holdout."""
         violation = self._check_region("drift", self.drift(student))
+        # enough holdout records measure what drift only stands for
         if violation and (violation.value is None or len(self._holdout) < ENOUGH):
             return violation
         if len(utility) < 2:  # noqa: PLR2004  # a single pair has no standard error
             return None
         before, drop, error = utility.drop(student)
         self._measured.update(utility_before=before, utility_after=before - drop)
+        # a drop that may be chance is not held against the method
         limit = self.budgets["utility"] + 2 * error
         return Violation(self.steps, "utility", drop, limit) if drop > limit else None
 
@@ -244,6 +256,7 @@ class Guard:
 
     def _outputs_of(self, model: nn.Module) -> Float[Tensor, " m k"]:
         """Outputs on the synthetic inputs, without the forget classes."""
+        # float64: confident outputs differ in the last digits of float32
         outputs = _predict(model, self._inputs).double()
         return outputs[:, [k for k in range(outputs.shape[1]) if k not in self._forget_classes]]
 
@@ -303,6 +316,7 @@ def _impressions(
     wanted = torch.tensor([staying[i % len(staying)] for i in range(len(x))], device=x.device)
     low, high = _bounds(like)
     for _ in range(20):
+        # a new view each step, or the noise would fit one alignment of pixels
         draws = torch.rand((len(x), 3), generator=generator, dtype=torch.float64)
         slope = _slope(teacher, replace(like, x=x), wanted, draws)
         x = torch.clamp(x + 0.01 * (high - low) * slope, low, high)
@@ -326,6 +340,7 @@ def _slope(teacher: nn.Module, like: Records, wanted: Tensor, draws: Tensor) -> 
             turns = torch.arange(len(outputs), device=outputs.device) // outputs.shape[1] % 2
             objective = ((1 - 2 * turns) * outputs.gather(1, wanted[:, None])[:, 0]).sum()
         (slope,) = torch.autograd.grad(objective, x)
+    # steps of the same size on every input, however flat the model is there
     deviation = slope.flatten(1).std(1).clamp_min(1e-12)
     return slope / deviation.reshape(-1, *[1] * (x.ndim - 1))
 
@@ -334,6 +349,7 @@ def _noise(like: Records, generator: torch.Generator) -> Tensor:
     """Uniform within the bounds; for images drawn at a quarter of the size and upsampled."""
     shape = tuple(like.x.shape)
     if len(shape) == IMAGE:
+        # smooth noise: white noise is averaged away by the first convolution
         coarse = (*shape[:2], *(max(2, side // 4) for side in shape[2:]))
         drawn = torch.rand(coarse, generator=generator)
         drawn = functional.interpolate(drawn, size=shape[2:], mode="bilinear", align_corners=False)
@@ -382,6 +398,7 @@ def _in_any_process(violation: Violation | None) -> bool:
     from accelerate import PartialState
     from accelerate.utils import reduce
 
+    # all processes call this, or those that did would wait for ever
     state = PartialState()
     if state.num_processes == 1:
         return violation is not None

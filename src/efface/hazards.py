@@ -54,6 +54,7 @@ def doctor(
     """
     findings = [*_check_modules(model), *_check_weights(model)]
     parts = {"records": records} if holdout is None else {"records": records, "holdout": holdout}
+    # the holdout too: its labels are right where those of the records are wrong
     for name, part in parts.items():
         inputs = list(_check_inputs(name, part, preprocessing))
         findings += inputs
@@ -81,6 +82,7 @@ def refuse_hazards(findings: Iterable[Finding]) -> None:
 
 def _check_modules(model: nn.Module) -> Iterator[Finding]:
     """What its modules do besides computing."""
+    # by base class: users derive their own layers
     kinds = [type(module) for module in model.modules()]
     if model.training:
         yield Finding(
@@ -98,6 +100,7 @@ def _check_modules(model: nn.Module) -> Iterator[Finding]:
 
 def _check_weights(model: nn.Module) -> Iterator[Finding]:
     """What its weights are."""
+    # with duplicates: tied weights have several names
     weights = dict(model.named_parameters(remove_duplicate=False))
     if not weights:
         yield Finding("no weights", "refuse", "The model has no weights that could change.")
@@ -105,6 +108,7 @@ def _check_weights(model: nn.Module) -> Iterator[Finding]:
     if names := [f"{n} {w.dtype}" for n, w in weights.items() if not w.is_floating_point()]:
         text = f"Weights that are not real floating-point numbers: {abbreviate(names)}."
         yield Finding("dtype", "refuse", text)
+    # weights of other dtypes have been named above
     if names := [n for n, w in weights.items() if w.is_floating_point() and not w.isfinite().all()]:
         yield Finding("non-finite weights", "refuse", f"nan or inf in {abbreviate(names)}.")
     if names := sorted(set(weights) - set(dict(model.named_parameters()))):
@@ -126,6 +130,7 @@ def _check_inputs(
     if broken:
         ids = abbreviate([part.ids[row] for row in broken])
         yield Finding("non-finite inputs", "refuse", f"nan or inf in the {name} {ids}.")
+    # normalised images stay within a few standard deviations
     elif preprocessing is None and part.x.abs().max() > OUT_OF_SCALE:
         text = f"Inputs of the {name} reach {part.x.abs().max():.0f}: raw pixels, not normalised?"
         yield Finding("input range", "warn", text)
@@ -140,7 +145,7 @@ def _check_fit(
     try:
         outputs = predict(frozen_teacher(model), part)
     except EffaceError:
-        raise
+        raise  # what efface itself refuses has a text of its own
     except Exception as error:  # noqa: BLE001  # a user's model may raise anything
         text = f"The model does not take inputs of shape {tuple(part.x.shape[1:])}: "
         yield Finding("input shape", "refuse", text + f"{error}".splitlines()[0] + ".")
@@ -187,6 +192,7 @@ def _check_chance(
 
     n, k = outputs.shape
     correct = int((outputs.argmax(1) == y).sum())
+    # a test and no fixed margin: few records are above chance by luck
     if binomtest(correct, n, 1 / k, alternative="greater").pvalue < P_VALUE:
         return
     text = f"The model is right on {correct} of {n} {name}, no better than chance (1 in {k})"
@@ -201,6 +207,7 @@ def _check_chance(
 def _check_constant(outputs: Float[Tensor, " n k"], part: Records, name: str) -> Iterator[Finding]:
     """Whether the predictions are better than the best constant one."""
     task, y = task_of(part), part.y.cpu()
+    # the mean is the best constant under squared error
     constant = y.double().reshape(len(y), -1).mean(0).expand(len(y), -1)
     if task.name == "multilabel":
         constant = constant - 0.5  # as a logit: above 0 for the labels of more than half

@@ -15,6 +15,7 @@ class Residual(nn.Module):
 
 
 def _block(inputs: int, outputs: int, *, pool: bool = False) -> nn.Sequential:
+    # no bias: BatchNorm subtracts it
     layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)]
     if pool:
         layers.append(nn.MaxPool2d(2))
@@ -82,6 +83,7 @@ def _he(net: nn.Sequential) -> nn.Sequential:
     """Weights that keep the size of what passes through ReLUs, and no biases (He et al. 2015)."""
     for part in net.modules():
         if isinstance(part, nn.Conv2d) and part.bias is not None:
+            # without BatchNorm, torch's own initialisation shrinks activations layer by layer
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
             nn.init.zeros_(part.bias)
     return net

@@ -37,6 +37,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
+    # torch accepts cuda:99 and fails at the first tensor
     count = torch.cuda.device_count() if device is not None and device.type == "cuda" else 1
     if device is None or device.type not in available or (device.index or 0) >= count:
         raise InputError(
@@ -56,6 +57,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def free_memory() -> None:
     """Release what a failed attempt still holds."""
+    # exceptions leave reference cycles that hold tensors
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -115,7 +117,9 @@ def estimate_memory(
     one. Frozen weights have no gradient, so one state is counted without them. ``forward`` is one
     record's forward pass; what it saves for the backward pass counts ``records_at_once`` times.
     """
+    # by identity: tied weights are stored once
     given = sum(t.nbytes for t in {id(t): t for t in model.state_dict().values()}.values())
+    # at least 4 bytes: half precision is trained in float32
     sizes = {w: w.numel() * max(4, w.element_size()) for w in model.parameters()}
     frozen = sum(size for weight, size in sizes.items() if not weight.requires_grad)
     return MemoryEstimate(
@@ -133,6 +137,7 @@ def _saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> int:
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
+        # by storage: views of one tensor are saved once
         if storage.data_ptr() not in own:
             saved[storage.data_ptr()] = storage.nbytes()
             alive.append(tensor)
@@ -191,6 +196,7 @@ def is_lossless(old: Tensor, new: Tensor) -> bool:
     if old.dtype == new.dtype:
         return True
     kinds = (old.dtype, new.dtype)
+    # finfo has no integers: only equal dtypes are lossless for them
     narrow, wide = (torch.finfo(kind).bits if kind.is_floating_point else 0 for kind in kinds)
     return 0 < narrow < wide
 
@@ -230,6 +236,7 @@ class PassCounter:
             count = len(next(_tensors([*args, *kwargs.values()])))
             self.forward += count
             for tensor in _tensors([output]):
+                # under no_grad there is no backward pass to count
                 if tensor.requires_grad and tensor.ndim and len(tensor) == count:
                     tensor.register_hook(count_backward)
                     return

@@ -69,6 +69,7 @@ def digits() -> Records:
     """400 digits, 1 x 8 x 8, normalised; the classes are nearly balanced."""
     from sklearn.datasets import load_digits
 
+    # in scikit-learn's own package: nothing is downloaded
     data: Any = load_digits()
     pixels = torch.tensor(data.images[:400] / 16, dtype=torch.float32).unsqueeze(1)
     return Records(
@@ -94,6 +95,7 @@ def untrained_model(seed: int) -> nn.Module:
 def fit(model: nn.Module, records: Records, seed: int) -> nn.Module:
     """Twelve epochs of Adam in a shuffled order; the model itself, in eval mode."""
     generator = torch.Generator().manual_seed(seed)
+    # by hand and not by efface.training: the contract must not test the loop by the loop
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     model.train()
     for _ in range(12):
@@ -101,6 +103,7 @@ def fit(model: nn.Module, records: Records, seed: int) -> nn.Module:
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(records.x[rows]), records.y[rows]).backward()
             optimizer.step()
+    # a gradient left behind would be taken for one that a method left
     model.zero_grad(set_to_none=True)
     return model.eval()
 
@@ -119,6 +122,7 @@ def fresh_from(model: nn.Module) -> Callable[[int], nn.Module]:
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(seed)
             for module in new.modules():
+                # torch's layers know how to draw their own weights
                 if callable(reset := getattr(module, "reset_parameters", None)):
                     reset()
         return new
@@ -210,12 +214,21 @@ class Case:
     @property
     def split(self) -> Split:
         """Twenty digits that the model has seen, and forty that stay, as far as it needs them."""
-        return self.split_of(*_forget_and_retain(digits()), self.model)
+        return self.split_for(self.model)
+
+    def split_for(
+        self, model: nn.Module, records: Records | None = None, forget: int = 20
+    ) -> Split:
+        """The first records to forget, twice as many that stay; of all digits if not given."""
+        records = digits() if records is None else records
+        parts = records.take(range(forget)), records.take(range(forget, 3 * forget))
+        return self.split_of(parts[0], parts[1], model)
 
     def split_of(self, forget: Records, retain: Records, model: nn.Module | None = None) -> Split:
         """The forget records, and of the rest what the method needs, ``retain`` if it reads it."""
         available: dict[str, Any] = {
             "retain": retain,
+            # any records do: the contract does not judge how good the result is
             "holdout": retain,
             "forget_classes": (int(forget.y.reshape(-1)[0]),) if len(forget) else (0,),
             "fresh": fresh_from(model) if model else None,
@@ -230,6 +243,7 @@ class Case:
 
     def result(self, **settings: Any) -> nn.Module:
         """``run`` on the shared model and split, once for the same settings: do not change it."""
+        # training_mode=False is the plain run of a method without that setting
         key = tuple(sorted(self._own(settings).items()))
         if key not in self._results:
             self._results[key] = self.run(self.model, self.split, **settings)
@@ -239,18 +253,13 @@ class Case:
     def repetition(self) -> tuple[PassCounter, nn.Module]:
         """The same run again, on a counted copy, and its result."""
         counter = PassCounter(self.model)
-        split = self.split_of(*_forget_and_retain(digits()), counter.model)
         with _keep_random_state():
-            return counter, self.run(counter.model, split)
+            return counter, self.run(counter.model, self.split_for(counter.model))
 
     def _own(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         known = {*self.method.settings, "seed", "callback"}
         wanted = {"seed": 5, **QUICK, **self.quick, **settings}
         return {name: value for name, value in wanted.items() if name in known}
-
-
-def _forget_and_retain(records: Records, forget: int = 20) -> tuple[Records, Records]:
-    return records.take(range(forget)), records.take(range(forget, 3 * forget))
 
 
 Promise = Callable[[Case], str | None]
@@ -272,6 +281,7 @@ def reads_parts_of_a_split(case: Case) -> None:
     expect(reads <= set(PARTS), f"parts out of {', '.join(PARTS)}", sorted(reads))
     expect(needs <= reads, "to read what it needs", sorted(needs))
     expect(needs <= NEEDED.keys(), f"needs out of {', '.join(NEEDED)}", sorted(needs))
+    # "forget labels" without "forget" would be trapped by the inputs
     bare = {part for part in reads if part.removesuffix(" labels") not in reads}
     expect(not bare, "labels only of parts that it reads", sorted(bare))
 
@@ -312,6 +322,7 @@ def nonsense_is_refused(case: Case) -> None:
     for name, setting in case.method.settings.items():
         if isinstance(setting.default, bool) or not isinstance(setting.default, int | float):
             continue
+        # comparisons with NaN are False: a range check may let it pass
         for nonsense in (math.nan, math.inf, -math.inf, -1):
             try:
                 case.run(case.model, case.split, **{name: nonsense})
@@ -340,6 +351,7 @@ def refuses_without_its_needs(case: Case) -> None:
 @promise("untouched")
 def given_model_is_untouched(case: Case) -> None:
     """Weights, buffers, gradients, flags, hooks and mode: the old checkpoint stands (law 1)."""
+    # in training mode, so that a change of mode shows
     model = copy.deepcopy(case.model).train()
     case.run(model, case.split)
     changed = _changed(case.model.state_dict(), model.state_dict())
@@ -396,6 +408,7 @@ def another_seed_other_bits(case: Case) -> None:
 @promise("identity")
 def zero_is_identity(case: Case) -> None:
     """A step of nothing leaves every weight where it is."""
+    # methods with a learning rate scale it by the strength: one of the two is enough
     for setting in {"learning_rate"} & case.method.settings.keys() or {"strength"}:
         result = case.run(case.model, case.split, **{setting: 0.0})
         _expect_close(result, case.model, f"{setting}=0.0", 1e-6)
@@ -408,7 +421,7 @@ def nothing_to_forget_is_identity(case: Case) -> None:
     One that does not read the forget records cannot see that there are none.
     """
     if "forget" in case.method.reads:
-        retain = _forget_and_retain(digits())[1]
+        retain = digits().take(range(20, 60))
         result = case.run(case.model, case.split_of(retain.take([]), retain, case.model))
         expect(result is not case.model, "a model of its own", "the given one")
         changed = _changed(case.model.state_dict(), result.state_dict())
@@ -425,7 +438,7 @@ def reads_no_more_than_it_says(case: Case) -> None:
 def passes_are_per_record(case: Case) -> None:
     """Twice the records take twice the passes at most, counted on the model and all its copies."""
     half, whole = PassCounter(case.model), case.repetition[0].passes
-    case.run(half.model, case.split_of(*_forget_and_retain(digits(), 10), half.model))
+    case.run(half.model, case.split_for(half.model, forget=10))
     # a tenth more: an attack or a search that ends by itself needs more for some records
     limit = Passes(*(round(2.2 * count) for count in (half.forward, half.backward)))
     within = whole.forward <= limit.forward and whole.backward <= limit.backward
@@ -438,10 +451,10 @@ FULL_BATCH: dict[str, Any] = {"batch_size": 60, "training_mode": False}
 @promise("order")
 def order_does_not_matter(case: Case) -> None:
     """A full batch is a set."""
-    forget, retain = (part.take(range(len(part))[::-1]) for part in _forget_and_retain(digits()))
-    split = case.split_of(forget, retain, case.model)
-    # the class that goes is that of the first record
-    split = _with(split, forget_classes=case.split.forget_classes)
+    forget, retain = (digits().take(rows[::-1]) for rows in (range(20), range(20, 60)))
+    # the class that goes would be that of the first record
+    classes = {"forget_classes": case.split.forget_classes}
+    split = _with(case.split_of(forget, retain, case.model), **classes)
     result = case.run(case.model, split, **FULL_BATCH)
     _expect_close(case.result(**FULL_BATCH), result, "records backwards", 1e-5)
 
@@ -449,11 +462,12 @@ def order_does_not_matter(case: Case) -> None:
 @promise("micro-batches")
 def micro_batches_change_nothing(case: Case) -> None:
     """Where memory holds few records at a time, a step is cut and comes out the same."""
+    # a hook that refuses more than sixteen records acts as a small device
     whole, small = case.result(**FULL_BATCH), copy.deepcopy(case.model)
     small.register_forward_pre_hook(_no_room_for_more_than_sixteen)
     gc.freeze()  # else each of the many collections would go through all that was imported
     try:
-        cut = case.run(small, case.split_of(*_forget_and_retain(digits()), small), **FULL_BATCH)
+        cut = case.run(small, case.split_for(small), **FULL_BATCH)
     finally:
         gc.unfreeze()
     change = float((_weights(whole) - _weights(case.model)).abs().max())
@@ -465,6 +479,7 @@ def micro_batches_change_nothing(case: Case) -> None:
 def callback_is_obeyed(case: Case) -> None:
     """A guard that is not called after each step cannot save a model."""
     losses: list[float] = []
+    # the third: a loop that looks at the first answer alone would pass at 1
     last = 1 if case.method.one_step else 3
 
     def callback(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
@@ -481,8 +496,9 @@ def callback_is_obeyed(case: Case) -> None:
 def _works_on(kind: str) -> Promise:
     def works(case: Case) -> str | None:
         model, about = model_of_kind(kind), KINDS[kind]
-        split = case.split_of(*_forget_and_retain(records_of_kind(kind)), model)
+        split = case.split_for(model, records_of_kind(kind))
         try:
+            # dropout draws from the global state, which must come back
             with _keep_random_state():
                 runs = [_weights(case.run(model, split)) for _ in range(1 + about.random)]
         except InputError as error:
@@ -519,8 +535,8 @@ def the_toy_problem(case: Case) -> None:
 def toy_split() -> Split:
     """Of the digits that the model has seen one goes; those that it never saw are the holdout."""
     seen, holdout = digits().take(range(SEEN)), digits().take(range(SEEN, 400))
-    leaving = seen.y == LEAVING
-    forget, retain = (seen.take(rows.nonzero()[:, 0]) for rows in (leaving, ~leaving))
+    leaves = seen.y == LEAVING
+    forget, retain = (seen.take(rows.nonzero()[:, 0]) for rows in (leaves, ~leaves))
     return Split(forget, holdout, retain, (LEAVING,), fresh=untrained_model, train=fit)
 
 
@@ -529,10 +545,12 @@ def _try_toy(case: Case, strength: float) -> tuple[bool, str]:
     from efface.metrics.retrain_gap import gap
 
     split, own = toy_split(), case.method.settings
+    # only what it says that it reads
     for part in {"retain", "holdout", "fresh", "train"} - case.method.reads:
         split = _with(split, **{part: None})
     settings = {**case.toy, **({"strength": strength} if "strength" in own else {})}
     result = case.method.function(trained_model(), split, **settings)
+    # metrics refuse NaN, and a diverged strength is no error of the method
     if not bool(predict(result, digits()).isfinite().all()):
         return False, f"at strength {strength:g} outputs that are nan or inf"
     (before, old), (_, target) = _toy_references()
@@ -548,6 +566,7 @@ def _try_toy(case: Case, strength: float) -> tuple[bool, str]:
 @cache
 def _toy_references() -> list[tuple[float, dict[str, float]]]:
     """Scores of the given model and of one retrained without the digit."""
+    # another seed: retraining is compared as a user would have it
     retrained = fit(untrained_model(1), toy_split().retain, 1)
     return [_score(model) for model in (trained_model(), retrained)]
 
@@ -586,6 +605,7 @@ class TrappedLabels(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Let through what moves labels, and nothing that reads them."""
+        # shape and device are no secret, values are
         if func.__name__ not in {"__get__", "__len__", "__getitem__", "to", "size", "dim"}:
             raise TrapSprung(f"the method read the labels: {func.__name__}")
         return super().__torch_function__(func, types, args, kwargs)
@@ -600,8 +620,8 @@ def set_traps(split: Split, reads: frozenset[str]) -> Split:
         elif not labels:
             split = _with(split, **{name: Trap(part)})
         elif name in reads and (given := getattr(split, name)) is not None:
-            labels = given.y.as_subclass(TrappedLabels)
-            split = _with(split, **{name: replace(given, y=labels)})
+            carried = replace(given, y=given.y.as_subclass(TrappedLabels))
+            split = _with(split, **{name: carried})
     return split
 
 
@@ -645,6 +665,7 @@ def check_method(
         InputError: an exception from no promise; a function that is not a method; a seed among the
             settings of the toy problem.
     """
+    # the traceback ends at the test that calls this
     __tracebackhide__ = True
     found, exceptions = getattr(method, "method", method), exceptions or {}
     if not isinstance(found, Method):

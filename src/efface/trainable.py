@@ -79,11 +79,13 @@ def select_trainable(
     check_trainable(trainable)
     if trainable == "all":
         return model
+    # flags and hooks are those of the view: the owner of the model sees no change
     view = shared_view(model)
     if trainable == "adapter":
         return _add_adapter(view, batch, seed)
     names = set(_last_layers(view, batch) if trainable == "last-layers" else _norms(view))
     for name, weight in view.named_parameters():
+        # what the owner froze stays frozen
         weight.requires_grad_(weight.requires_grad and name in names)
     if not any(weight.requires_grad for weight in view.parameters()):
         raise _nothing_trainable(trainable, frozen=bool(names))
@@ -93,6 +95,7 @@ def select_trainable(
 def merge_adapter(student: nn.Module, model: nn.Module) -> nn.Module:
     """The student in the given model's class, keys and flags; an adapter is merged, in a copy."""
     if has_adapter(student) and not has_adapter(model):
+        # merging is in place, and the student may be written as an adapter too
         merged: Any = copy.deepcopy(student)
         student = merged.merge_and_unload()
     given = dict(model.named_parameters())
@@ -117,6 +120,7 @@ def count_trainable(model: nn.Module, trainable: str) -> dict[str, Any]:
     """For the manifest: the choice, how many numbers may change, and how many the model has."""
     sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
     numbers = sum(size for size, free in sizes if free)
+    # the adapter is the only part that is trainable, and no part of the model
     own = sum(size for size, free in sizes if trainable != "adapter" or not free)
     return {"name": trainable, "numbers": numbers, "of": own}
 
@@ -144,6 +148,7 @@ class _LastUse(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        # every operation is a tick, so that parallel branches have an order
         self._now += 1
         if any(isinstance(value, Tensor) for value in _flatten([result])):  # no shape or dtype
             given = {id(value) for value in _flatten([*args, *kwargs.values()])}
@@ -165,10 +170,12 @@ def _layers(model: nn.Module, batch: Records) -> list[list[str]]:
     """
     teacher = frozen_teacher(model)
     uses, tied = _LastUse(teacher.parameters()), _tied(teacher)
+    # hooks on modules would miss weights that are used as plain tensors
     with uses:
         _forward(teacher, batch)
     weights = teacher.named_parameters()
     used = {name: uses.time[id(weight)] for name, weight in weights if id(weight) in uses.time}
+    # a tied weight has several owners: it stands for itself
     owner = {name: name if name in tied else name.rpartition(".")[0] for name in used}
     places: dict[str, int] = {}
     for name, place in used.items():
@@ -200,6 +207,7 @@ def _forward(teacher: nn.Module, batch: Records) -> None:
 
 def _last_layers(model: nn.Module, batch: Records) -> list[str]:
     layers = _layers(model, batch)
+    # at least one layer
     count = math.ceil(len(layers) / SHARE)
     return [name for layer in layers[len(layers) - count :] for name in layer]
 
@@ -209,6 +217,7 @@ def _norms(model: nn.Module) -> list[str]:
     return [
         f"{path}.{name}" if path else name
         for path, module in model.named_modules()
+        # by name: transformers and timm define norms of their own
         if any(NORM.search(kind.__name__) for kind in type(module).__mro__)
         for name, _ in module.named_parameters(recurse=False)
     ]
@@ -232,6 +241,7 @@ def _add_adapter(view: nn.Module, batch: Records, seed: int) -> nn.Module:
     with _fork_rng(view), warnings.catch_warnings():
         # PEFT imports a deprecated name of transformers: the user can do nothing about it
         warnings.simplefilter("ignore", FutureWarning)
+        # PEFT draws from the global state
         torch.manual_seed(seed)
         return peft.get_peft_model(view, config)
 
@@ -252,6 +262,7 @@ def _linear(model: nn.Module, batch: Records) -> list[str]:
     return [
         name
         for name, module in teacher.named_modules()
+        # not isinstance: a subclass with another forward would ignore the adapter
         if type(module).forward is nn.Linear.forward
         and "weight" in dict(module.named_parameters(recurse=False))
         and f"{name}.weight" not in excluded

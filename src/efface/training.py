@@ -2,14 +2,14 @@
 
 ``descend`` takes steps and ``mean_gradient`` takes none; ``train_epochs`` is "a loss and an
 optimizer for k epochs", those of a ``Schedule``; ``Trainer`` runs single epochs of several kinds
-under one callback.
-``train_mode`` switches dropout and BatchNorm on; ``task_loss`` is what the model was trained with.
+under one callback. ``train_mode`` switches dropout and BatchNorm on; ``task_loss`` is what the
+model was trained with.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -54,17 +54,21 @@ def descend(
     sets the learning rate of each step from its mean loss and gradient norm.
     """
     step, share = first_step, 1.0
+    # a while loop: a refused step is tried again with the same rows
     while step < steps and len(records):
         batch = records.take(_batch_rows(step, len(records), batch_size, seed))
         value, micro_batch = _backward(student, loss, batch, step, micro_batch)
+        # clipped after the sum over micro-batches and processes, as without them
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(student.parameters(), clip_norm)
         if rate is not None:
             gradients = [weight.grad for weight in student.parameters() if weight.grad is not None]
             norm = float(nn.utils.get_total_norm(gradients))
             for group in optimizer.param_groups:
+                # share: halvings last, although the rate is computed again each step
                 group["lr"] = share * rate(value, norm)
         optimizer.step()
+        # before the callback: the guard needs the memory that gradients take
         optimizer.zero_grad(set_to_none=True)
         action = callback(student, value)
         if action is Action.STOP:
@@ -154,10 +158,12 @@ class Trainer:
         *,
         batch_size: int,
         epoch: int = 0,
-        micro_batch: int = 128,
-        clip_norm: float | None = None,
+        **options: Any,
     ) -> None:
-        """One pass over the records; ``epoch`` and the seed draw their order."""
+        """One pass over the records, in the order that ``epoch`` and the seed draw.
+
+        ``options`` are further ones of ``descend``.
+        """
         if self.stopped:
             return
         steps = steps_per_epoch(records, batch_size)
@@ -171,8 +177,7 @@ class Trainer:
             seed=self._seed,
             callback=self._observe,
             batch_size=batch_size,
-            micro_batch=micro_batch,
-            clip_norm=clip_norm,
+            **options,
         )
 
     def _observe(self, student: nn.Module, loss: float) -> Action:
@@ -191,10 +196,12 @@ def train_mode(student: nn.Module, seed: int, *, enabled: bool = True) -> Iterat
         yield
         return
     student.train()
+    # frozen BatchNorm in training mode would still update its running statistics
     for module in student.modules():
         weights = list(module.parameters(recurse=False))
         if isinstance(module, _BatchNorm) and weights:
             module.train(any(weight.requires_grad for weight in weights))
+    # dropout has no generator argument: it draws from the global state
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
@@ -214,6 +221,7 @@ def with_task(records: Records) -> Records:
 def _batch_rows(step: int, total: int, batch_size: int, seed: int) -> Tensor:
     """The rows of one step; the rows of an epoch's steps are a permutation of all rows."""
     epoch, place = divmod(step, -(-total // batch_size))
+    # from seed and epoch alone, so that a run may start at any step
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(total, generator=generator)
     return order[place * batch_size : (place + 1) * batch_size]
@@ -254,6 +262,7 @@ def _accumulate(
 def _micro_batches(batch: Records, micro: int) -> Iterator[Records]:
     """This process's records of a step; none when there are fewer records than processes."""
     state = _processes(batch.x.device)
+    # strided: shares differ by one record at most
     rows = torch.arange(len(batch))[state.process_index :: state.num_processes]
     for part in rows.split(micro) if len(rows) else ():
         yield batch.take(part)
@@ -274,6 +283,7 @@ def _sum_over_processes(student: nn.Module, total: Tensor) -> float:
         weights = [weight for weight in student.parameters() if weight.requires_grad]
         # a process without records has no gradients, but has to take part in the sum
         flat = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        # the loss rides along: one call, and every process returns the same float
         joined = torch.cat([g.reshape(-1) for g in flat] + [total.reshape(1).to(flat[0].dtype)])
         joined = reduce(joined, reduction="sum")
         *parts, total = joined.split([*(w.numel() for w in weights), 1])  # type: ignore[union-attr]

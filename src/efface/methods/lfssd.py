@@ -9,8 +9,6 @@ Departures from the authors' code (if-loops/selective-synaptic-dampening): those
 of one size in both passes, composed by id and seed.
 """
 
-from dataclasses import replace
-
 from torch import Tensor, nn
 
 from efface.methods._base import Count, Memory, NonNegative, register_method
@@ -59,7 +57,7 @@ def lfssd(
     forget, retain = (without_labels(part, task) for part in (split.forget, split.retain))
     both = forget_and_data_importance(
         student,
-        replace(split, forget=forget, retain=retain),
+        Split(forget, retain=retain),
         _squared_norm,
         batching,
         with_forget=with_forget,
