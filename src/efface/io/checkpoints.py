@@ -219,8 +219,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     checkpoint = Checkpoint(path, state, content, place, prefix, tuple(omitted), **container)
     if broken := [name for part in checkpoint.portions() for name in nonfinite_tensors(part)]:
         remedy = "Use a checkpoint from before training diverged."
-        came = f"nan or inf in {abbreviate(broken)}"
-        raise UnsafeFile(f"finite weights in {path}", came, remedy)
+        raise UnsafeFile(f"finite weights in {path}", f"nan or inf in {abbreviate(broken)}", remedy)
     return checkpoint
 
 

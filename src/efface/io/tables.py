@@ -65,6 +65,7 @@ pc: Any = pyarrow.compute
 SplitFiles = tuple[datasets.Dataset, Path, tuple[Path, ...]]
 
 Names = tuple[str, ...] | None
+Classes = Sequence[str] | None
 Labels = tuple[np.ndarray, Names]
 OTHER_COLUMN = "Name others with --label-column."
 
@@ -329,7 +330,7 @@ def _common_root(files: Iterable[Path]) -> Path:
 def read_labels(
     dataset: datasets.Dataset,
     columns: Sequence[str],
-    classes: Sequence[str] | None = None,
+    classes: Classes = None,
     num_classes: int | None = None,
 ) -> Labels:
     """The labels of every row, numbered as the model numbers its classes, and their names.
@@ -407,7 +408,7 @@ def _refuse_unnamed(column: str, cells: Iterable[Any], known: range, none: str) 
         raise InputError(wanted, abbreviate(outside), remedy)
 
 
-def _several(columns: Sequence[str], cells: Sequence[Any], classes: Sequence[str] | None) -> Labels:
+def _several(columns: Sequence[str], cells: Sequence[Any], classes: Classes) -> Labels:
     """A column each: of 0 and 1 multilabel, of other numbers regression."""
     for column, part in zip(columns, cells, strict=True):
         if not _is_number(part.type):
@@ -420,7 +421,7 @@ def _several(columns: Sequence[str], cells: Sequence[Any], classes: Sequence[str
     return rows.astype(np.int64), tuple(classes or columns)
 
 
-def _lists(column: str, kind: Any, cells: Any, classes: Sequence[str] | None) -> Labels:
+def _lists(column: str, kind: Any, cells: Any, classes: Classes) -> Labels:
     """A list a row: 0 and 1 or numbers, as many in each, or the names of the row's labels."""
     item, rows = cells.type.value_type, cells.to_pylist()
     inner = getattr(kind, "feature", None)
@@ -449,9 +450,7 @@ def _lists(column: str, kind: Any, cells: Any, classes: Sequence[str] | None) ->
     return y, tuple(classes) if classes else None
 
 
-def _multi_hot(
-    column: str, rows: list[Any], own: tuple[str, ...], classes: Sequence[str] | None
-) -> Labels:
+def _multi_hot(column: str, rows: list[Any], own: Iterable[str], classes: Classes) -> Labels:
     """Lists of names as (n, k) of 0 and 1."""
     names = tuple(classes or own)
     _refuse_unknown(own, names)
@@ -468,9 +467,7 @@ def _multi_hot(
     return y, names
 
 
-def _renumber(
-    y: np.ndarray, own: Names, classes: Sequence[str] | None, num_classes: int | None
-) -> Labels:
+def _renumber(y: np.ndarray, own: Names, classes: Classes, num_classes: int | None) -> Labels:
     """Class ids renumbered by name where the model names its classes."""
     if own is None or (classes is None and num_classes in {None, len(own)}):
         return y, own if classes is None else tuple(classes)
