@@ -36,6 +36,12 @@ def near(found, expected):
     torch.testing.assert_close(found.detach(), expected.detach(), rtol=0, atol=1e-12)
 
 
+def assert_state(result, wanted, *, rtol=0.0, atol=1e-5):
+    """Two state dicts with the same numbers, weights and buffers."""
+    for name, tensor in result.state_dict().items():
+        torch.testing.assert_close(tensor, wanted[name], rtol=rtol, atol=atol, msg=name)
+
+
 def same(first, second):
     """Two models with the same bits."""
     pairs = zip(first.state_dict().items(), second.state_dict().items(), strict=True)

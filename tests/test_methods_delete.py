@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from by_hand import linear_problem
+from by_hand import assert_state, linear_problem
 from torch import nn
 
 from efface.methods.delete import delete
@@ -47,10 +47,7 @@ def test_a_step_in_train_mode_is_that_of_the_authors_loop(tiny_net, digits):
     with torch.no_grad():
         for weight in twin.parameters():
             weight.sub_(0.01 * weight.grad)
-    for name, tensor in twin.state_dict().items():
-        torch.testing.assert_close(
-            result.state_dict()[name], tensor, rtol=1e-4, atol=1e-6, msg=name
-        )
+    assert_state(result, twin.state_dict(), rtol=1e-4, atol=1e-6)
 
 
 def test_the_fixed_point_is_the_given_answer_without_the_class():

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from by_hand import Answers, linear_problem
+from by_hand import Answers, assert_state, linear_problem
 from torch import nn
 
 from efface.methods._attacks import optimize_noise
@@ -71,10 +71,7 @@ def test_the_form_of_the_later_comparison_is_a_loop_of_adam(tiny_net, digits):
         optimizer.step()
     form = {"noise_per_class": 3, "copies": 1, "repair_epochs": 0, "training_mode": True}
     result = emmn(model, split, **form, batch_size=30)
-    for (name, found), wanted in zip(
-        result.state_dict().items(), student.state_dict().values(), strict=True
-    ):
-        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-8, msg=name)
+    assert_state(result, student.state_dict(), atol=1e-8)
 
 
 def test_noise_is_taken_for_what_stays_and_not_for_what_goes(tiny_net, digits):

@@ -58,30 +58,29 @@ def _tied() -> nn.Module:
     return model
 
 
+LAST, ONCE = "a linear layer as the last one with weights", "that each record goes through once"
 WITHOUT = {
     "a convolution": (
-        nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 2), nn.Flatten()),
-        "Wanted a linear layer as the last one with weights. Got Conv2d.",
+        [nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 2), nn.Flatten()],
+        LAST,
+        "Conv2d",
     ),
-    "a norm": (
-        nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)),
-        "Wanted a linear layer as the last one with weights. Got LayerNorm.",
-    ),
-    "nothing": (
-        nn.Flatten(),
-        "Wanted a linear layer as the last one with weights. Got a model without weights.",
-    ),
+    "a norm": ([nn.Linear(4, 3), nn.LayerNorm(3)], LAST, "LayerNorm"),
+    "nothing": ([nn.Flatten()], LAST, "a model without weights"),
     "tied": (
-        _tied(),
-        "Wanted a last layer with weights of its own. Got one weight as 0.weight, 2.weight.",
+        [_tied()],
+        "a last layer with weights of its own",
+        "one weight as 0.0.weight, 0.2.weight",
     ),
     "a step after it": (
-        nn.Sequential(nn.Linear(4, 3), nn.Tanh()),
-        "Wanted a last linear layer whose answers are the outputs. Got another step after it.",
+        [nn.Linear(4, 3), nn.Tanh()],
+        "a last linear layer whose answers are the outputs",
+        "another step after it",
     ),
     "places": (
-        nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Linear(2, 3), nn.Flatten()),
-        "Wanted a last linear layer that each record goes through once. Got (5, 2, 2) in it.",
+        [nn.Unflatten(1, (2, 2)), nn.Linear(2, 3), nn.Flatten()],
+        f"a last linear layer {ONCE}",
+        "(5, 2, 2) in it",
     ),
 }
 
@@ -89,11 +88,11 @@ WITHOUT = {
 @pytest.mark.parametrize("kind", WITHOUT)
 def test_a_net_without_a_head_is_refused_in_words(kind):
     """A change of another layer would not be the change of the outputs that was reckoned."""
-    model, words = WITHOUT[kind]
+    layers, wanted, came = WITHOUT[kind]
     records = Records(torch.randn(5, 4), torch.zeros(5, 3, dtype=torch.int64), task=multilabel)
     with pytest.raises(InputError) as error:
-        embed(model, records)
-    assert str(error.value) == f"{words} {ANOTHER}"
+        embed(nn.Sequential(*layers), records)
+    assert str(error.value) == f"Wanted {wanted}. Got {came}. {ANOTHER}"
 
 
 def test_a_head_that_is_not_called_is_refused_in_words():

@@ -1,6 +1,7 @@
 """MU-Mis: its step by hand in a linear and a quadratic model, its end, and what it refuses."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from efface.errors import InputError
 from efface.methods._perturb import other_class
 from efface.methods.mu_mis import mu_mis, mu_mis_loss
 from efface.runtime import PassCounter
-from efface.types import Action, Records, Split
+from efface.types import Action, Split
 
 RATE, SEED, NEVER = 0.05, 4, 1e300
 
@@ -66,6 +67,14 @@ def test_the_gradient_is_that_of_finite_differences():
         )
 
 
+def pushed():
+    """Most records are pushed away from class 0, whose weights are large."""
+    model, records = linear_problem(4, 3, 6)
+    with torch.no_grad():
+        model.weight[0] *= 6
+    return model, replace(records, y=torch.tensor([0, 0, 0, 0, 0, 1]))
+
+
 def sensitivity(model, records, seed):
     """S of the fixed other classes, by one backward pass for each record."""
     other = other_class(records.ids, records.y, 4, seed=seed, step=0)
@@ -79,10 +88,7 @@ def sensitivity(model, records, seed):
 @pytest.mark.parametrize("recovery", [0.0, 0.325])
 def test_it_ends_at_the_first_step_that_has_recovered(recovery):
     """A brute-force twin: run anew for each number of steps, S by a Jacobian a record."""
-    model, forget = linear_problem(4, 3, 6)
-    mine = Records(forget.x, torch.tensor([0, 0, 0, 0, 0, 1]))  # most are pushed away from 0
-    with torch.no_grad():
-        model.weight[0] *= 6
+    model, mine = pushed()
     settings = {"learning_rate": RATE, "seed": 1}
     states = [
         model,
@@ -163,13 +169,7 @@ def test_what_cannot_be_differentiated_twice_is_refused():
 
 def test_steps_that_the_guard_takes_back_are_no_recovery():
     """The state put back has more sensitivity than the last: the next step is compared with it."""
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Linear(3, 4, bias=False).double().eval()
-    with torch.no_grad():
-        model.weight.copy_(torch.randn(4, 3, generator=generator, dtype=torch.float64))
-        model.weight[0] *= 6
-    x = torch.randn(6, 3, generator=generator, dtype=torch.float64)
-    records = Records(x, torch.tensor([0, 0, 0, 0, 0, 1]))
+    model, records = pushed()
     states, asked = [copy.deepcopy(model.state_dict())], []
 
     def callback(student, loss):
