@@ -7,51 +7,21 @@ record looks like), ``_fisher`` (importance of weights), ``_head`` (the last lay
 
 from importlib import import_module
 
-from efface.methods._base import (
-    METHODS as METHODS,
-)
-from efface.methods._base import (
-    Count as Count,
-)
-from efface.methods._base import (
-    Decay as Decay,
-)
-from efface.methods._base import (
-    Memory as Memory,
-)
-from efface.methods._base import (
-    Method as Method,
-)
-from efface.methods._base import (
-    Natural as Natural,
-)
-from efface.methods._base import (
-    NonNegative as NonNegative,
-)
-from efface.methods._base import (
-    Positive as Positive,
-)
-from efface.methods._base import (
-    PositiveShare as PositiveShare,
-)
-from efface.methods._base import (
-    Share as Share,
-)
-from efface.methods._base import (
-    check_settings as check_settings,
-)
-from efface.methods._base import (
-    check_value as check_value,
-)
-from efface.methods._base import (
-    default_settings as default_settings,
-)
-from efface.methods._base import (
-    find_method as find_method,
-)
-from efface.methods._base import (
-    register_method as register_method,
-)
+from efface.methods._base import METHODS as METHODS
+from efface.methods._base import Count as Count
+from efface.methods._base import Decay as Decay
+from efface.methods._base import Memory as Memory
+from efface.methods._base import Method as Method
+from efface.methods._base import Natural as Natural
+from efface.methods._base import NonNegative as NonNegative
+from efface.methods._base import Positive as Positive
+from efface.methods._base import PositiveShare as PositiveShare
+from efface.methods._base import Share as Share
+from efface.methods._base import check_settings as check_settings
+from efface.methods._base import check_value as check_value
+from efface.methods._base import default_settings as default_settings
+from efface.methods._base import find_method as find_method
+from efface.methods._base import register_method as register_method
 
 # The order of every list of methods: those that need no retained data first.
 _ZERO_SHOT = (

@@ -240,7 +240,7 @@ def register_method(
     """Put the decorated function into ``METHODS``; ``facts`` are further fields of ``Method``.
 
     ``name``: the method's name, where it is not the function's. What a method needs it also
-    reads, and a part whose labels it reads.
+    reads, and what it names with " labels" it reads with its labels.
     The function keeps its signature, with the refusals of ``Method.refuse`` before it, and carries
     its ``Method`` as the attribute ``method``.
     """
@@ -256,14 +256,16 @@ def register_method(
 
         # the registry, the manifest and the command line all use this name
         refusing.__name__ = name or function.__name__
-        everything = {"model", *reads, *needs, *(part.removesuffix(" labels") for part in reads)}
-        method = Method(refusing, frozenset(everything), frozenset(needs), **facts)
+        named = {*reads, *needs}
+        everything = frozenset({"model"} | named | {part.removesuffix(" labels") for part in named})
+        wanted = frozenset(part.removesuffix(" labels") for part in needs)
+        method = Method(refusing, everything, wanted, **facts)
         refusing.method = method  # type: ignore[attr-defined]
         # a module may be imported again, but nobody takes the name of another's method
         taken = METHODS.registered.get(method.name, method)
         if taken.function.__module__ != function.__module__:
-            wanted = "a method with a name of its own"
-            raise InputError(wanted, repr(method.name), "Rename the function.")
+            own = "a method with a name of its own"
+            raise InputError(own, repr(method.name), "Rename the function.")
         METHODS.registered[method.name] = method
         return refusing  # type: ignore[return-value]
 

@@ -26,12 +26,7 @@ class Importance:
 
 
 def importance(
-    model: nn.Module,
-    records: Records,
-    loss: Loss,
-    *,
-    batches: Sequence[Tensor],
-    power: int = 2,
+    model: nn.Module, records: Records, loss: Loss, *, batches: Sequence[Tensor], power: int = 2
 ) -> Importance:
     """I(S)_i = mean over the batches b of S of |∂ mean loss(b) / ∂θ_i| ^ power.
 

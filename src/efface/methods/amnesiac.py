@@ -21,10 +21,7 @@ from efface.types import Callback, Split, no_callback
 
 
 @register_method(
-    reads={"forget labels", "retain labels"},
-    needs={"retain"},
-    memory=Memory(copies=6),
-    classes_only=True,
+    reads={"forget labels"}, needs={"retain labels"}, memory=Memory(copies=6), classes_only=True
 )
 def amnesiac(
     model: nn.Module,

@@ -31,10 +31,7 @@ from efface.types import Callback, Split, no_callback
 
 
 @register_method(
-    reads={"forget labels", "retain labels"},
-    needs={"retain"},
-    memory=Memory(copies=7),
-    one_step=True,
+    reads={"forget labels"}, needs={"retain labels"}, memory=Memory(copies=7), one_step=True
 )
 def assd(
     model: nn.Module,

@@ -16,7 +16,7 @@ from efface.training import Schedule, task_loss, train_epochs, with_task
 from efface.types import Callback, Split, no_callback
 
 
-@register_method(reads={"retain labels"}, needs={"retain"})
+@register_method(needs={"retain labels"})
 def finetune(
     model: nn.Module,
     split: Split,

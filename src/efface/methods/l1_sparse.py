@@ -17,7 +17,7 @@ from efface.training import Schedule, steps_per_epoch, task_loss, train_epochs, 
 from efface.types import Callback, Records, Split, no_callback
 
 
-@register_method(reads={"retain labels"}, needs={"retain"}, memory=Memory(copies=6))
+@register_method(needs={"retain labels"}, memory=Memory(copies=6))
 def l1_sparse(
     model: nn.Module,
     split: Split,

@@ -23,9 +23,7 @@ from efface.training import Loss, Schedule, steps_per_epoch, task_loss, train_ep
 from efface.types import Callback, Records, Split, no_callback, record_key
 
 
-@register_method(
-    reads={"forget labels", "retain labels"}, needs={"retain"}, memory=Memory(graphs=3)
-)
+@register_method(reads={"forget labels"}, needs={"retain labels"}, memory=Memory(graphs=3))
 def neggrad_plus(
     model: nn.Module,
     split: Split,

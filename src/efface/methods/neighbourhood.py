@@ -42,8 +42,7 @@ GUESS = 0.35
 
 
 @register_method(
-    reads={"forget labels", "holdout", "forget_classes"},
-    memory=Memory(copies=6, graphs=4),
+    reads={"forget labels", "holdout", "forget_classes"}, memory=Memory(copies=6, graphs=4)
 )
 def neighbourhood(
     model: nn.Module,

@@ -17,9 +17,7 @@ from efface.task import device_of
 from efface.types import Callback, Split, no_callback
 
 
-@register_method(
-    reads={"retain labels"}, needs={"retain", "fresh", "train"}, fresh_start=True, exact=True
-)
+@register_method(needs={"retain labels", "fresh", "train"}, fresh_start=True, exact=True)
 def retrain(
     model: nn.Module,
     split: Split,

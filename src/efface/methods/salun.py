@@ -22,9 +22,7 @@ from efface.types import Callback, Records, Split, no_callback
 
 
 @register_method(
-    reads={"forget labels", "retain labels"},
-    memory=Memory(copies=7),
-    classes_only=True,
+    reads={"forget labels", "retain labels"}, memory=Memory(copies=7), classes_only=True
 )
 def salun(
     model: nn.Module,

@@ -25,10 +25,7 @@ from efface.types import Callback, Records, Split, no_callback
 
 
 @register_method(
-    reads={"forget", "retain labels"},
-    needs={"retain"},
-    memory=Memory(copies=6, graphs=3),
-    runs_on_empty=True,
+    reads={"forget"}, needs={"retain labels"}, memory=Memory(copies=6, graphs=3), runs_on_empty=True
 )
 def scrub(
     model: nn.Module,

@@ -26,8 +26,8 @@ from efface.types import Action, Callback, Records, Split, no_callback
 
 
 @register_method(
-    reads={"forget labels", "retain labels"},
-    needs={"retain", "holdout"},
+    reads={"forget labels"},
+    needs={"retain labels", "holdout"},
     memory=Memory(copies=9, graphs=3),
     runs_on_empty=True,
 )

@@ -25,10 +25,7 @@ from efface.types import Callback, Split, no_callback
 
 
 @register_method(
-    reads={"retain labels"},
-    needs={"retain", "forget_classes"},
-    memory=Memory(copies=6),
-    classes_only=True,
+    needs={"retain labels", "forget_classes"}, memory=Memory(copies=6), classes_only=True
 )
 def unsir(
     model: nn.Module,
