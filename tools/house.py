@@ -1,7 +1,7 @@
 """The house in numbers and words: ``python -m tools.house count | words | path | versions``.
 
 ``count``     lines of code, docstrings and comments by folder; functions used once; root modules
-``words``     words that the project no longer uses, with their places; exit code 1 when there are any
+``words``     words that the project no longer uses, and where; exit code 1 when there are some
 ``path``      the calls that a Split passes through from ``forget()`` to a method and back
 ``versions``  installed versions that differ from constraints.txt
 """
