@@ -57,7 +57,7 @@ def test_each_layer_has_the_value_that_the_gram_matrices_give(
     tiny_net, digits, at_once, monkeypatch
 ):
     """The last layer and a convolution averaged over its places, in batches of any size."""
-    monkeypatch.setattr(module, "AT_ONCE", at_once)
+    monkeypatch.setattr(module, "BATCH_SIZE", at_once)
     other, some = untrained_model(3).eval(), digits.take(range(80))
     found = dict(zip(*vars(cka(tiny_net, other, some)).values(), strict=True))
     with torch.no_grad():

@@ -14,7 +14,7 @@ from torch import nn
 
 from efface.errors import InputError
 from efface.metrics.evaluation import evaluate
-from efface.probes.attackers import fitted_half, told_apart
+from efface.probes.linear_probe import fitted_half, linear_attack
 from efface.probes.linear_probe import linear_probe, linear_probe_cost
 from efface.testing import model_of_kind, records_of_kind, untrained_model
 
@@ -102,13 +102,13 @@ def test_a_leak_in_the_features_is_found_and_classes_are_no_leak():
     for shift in (0.0, 1.5):
         ours, classes = rows(400, 2, draw, shift=shift)
         groups = {"classes": classes, "unseen_classes": unseen_classes}
-        found = told_apart(ours, theirs, **groups, seed=0)
+        found = linear_attack(ours, theirs, **groups, seed=0)
         assert found.recognised is (shift > 0)
         assert found.unseen_n == 100
         assert found.forget_n == 200
     single = {"classes": np.zeros(400, int), "unseen_classes": np.zeros(400, int)}
     ours, theirs = draw.normal(size=(400, 3)) + 0.7, draw.normal(size=(400, 3))
-    found, fit = told_apart(ours, theirs, **single, seed=0), fitted_half(np.zeros(400, int), seed=0)
+    found, fit = linear_attack(ours, theirs, **single, seed=0), fitted_half(np.zeros(400, int), seed=0)
     known = np.concatenate([ours[fit], theirs[fit]])
     scale = StandardScaler().fit(known)
     attacker = LogisticRegression().fit(scale.transform(known), np.repeat([1, 0], 200))
@@ -122,7 +122,7 @@ def test_an_attacker_is_not_judged_on_what_it_was_fitted_on():
     draw = np.random.default_rng(1)
     ours, theirs = draw.normal(size=(400, 200)), draw.normal(size=(400, 200))
     groups = {"classes": np.zeros(400, int), "unseen_classes": np.zeros(400, int)}
-    assert not told_apart(ours, theirs, **groups, seed=0).sees
+    assert not linear_attack(ours, theirs, **groups, seed=0).sees
 
 
 def test_a_half_holds_half_of_each_class():
@@ -154,7 +154,7 @@ class Twice(nn.Module):
 
 def test_what_the_probe_does_not_serve_is_refused_in_words(tiny_net, parts):
     """No head, no classes, one class alone, too few records."""
-    left_out = "Leave this probe out, and say that it was not run."
+    left_out = "Omit this probe, and say that it was not run."
     forget, unseen = parts
     zeros = [d.take((d.y == 0).nonzero()[:, 0]) for d in parts]
     broken = copy.deepcopy(tiny_net)
@@ -167,7 +167,7 @@ def test_what_the_probe_does_not_serve_is_refused_in_words(tiny_net, parts):
             (Twice(), forget, unseen),
         ),
         (
-            "records with one class of several, which this probe asks about. Got values. "
+            "multiclass records, which this probe asks about. Got regression. "
             + left_out,
             (
                 model_of_kind("regression"),

@@ -12,12 +12,12 @@ from torch import nn
 
 from efface.errors import InputError
 from efface.metrics.evaluation import evaluate
-from efface.probes.neighbouring_class import (
+from efface.probes.linear_probe import (
     Nearest,
     agreement,
     neighbouring_class,
     neighbouring_class_cost,
-    staying_log_probabilities,
+    retained_log_probabilities,
 )
 from efface.testing import model_of_kind, records_of_kind
 from efface.types import Records
@@ -55,7 +55,7 @@ def test_the_price_is_known_beforehand(tiny_net, parts):
 def test_taking_a_class_out_is_conditioning_on_the_others(tiny_net, parts):
     """p_k / (1 - p_leaving), computed from the probabilities themselves."""
     measured = evaluate(tiny_net, parts[1])
-    logs = staying_log_probabilities(measured, (3, 7))
+    logs = retained_log_probabilities(measured, (3, 7))
     p = measured.probabilities
     kept = [0, 1, 2, 4, 5, 6, 8, 9]
     expected = p[:, kept] / p[:, kept].sum(1, keepdims=True)
@@ -117,10 +117,10 @@ def test_two_models_are_compared_record_by_record():
     one = Nearest(np.array([0, 1, 1, 4]), np.array([0.9, 0.8, 0.7, 0.6]))
     other = Nearest(np.array([0, 1, 2, 2]), np.array([0.5, 0.6, 0.4, 0.7]))
     found = agreement(one, other)
-    assert (found.same, found.surer) == (0.5, pytest.approx(0.2))
+    assert (found.same, found.difference) == (0.5, pytest.approx(0.2))
     expected = stats.ks_2samp(one.confidence, other.confidence)
     assert (found.distance, found.p) == (expected.statistic, expected.pvalue)
-    assert agreement(one, one).distance == agreement(one, one).surer == 0
+    assert agreement(one, one).distance == agreement(one, one).difference == 0
 
 
 def test_what_the_probe_does_not_serve_is_refused_in_words(tiny_net, parts, digits):
@@ -130,14 +130,14 @@ def test_what_the_probe_does_not_serve_is_refused_in_words(tiny_net, parts, digi
     said = [
         (
             (
-                "forget records of the classes that leave. Got 2 of other classes. "
-                "Ask this only where classes go altogether."
+                "forget records of the forgotten classes. Got 2 of others. "
+                "Use this only where whole classes are forgotten."
             ),
             (tiny_net, digits.take([0, 1, 3]), unseen, (3,)),
         ),
         (
             (
-                "two classes or more that stay. Got 1 of 10. "
+                "two classes or more that remain. Got 1 of 10. "
                 "With one class left there is no neighbour to compare it with."
             ),
             (tiny_net, forget, unseen, every),
@@ -148,8 +148,8 @@ def test_what_the_probe_does_not_serve_is_refused_in_words(tiny_net, parts, digi
         ),
         (
             (
-                "records with one class of several, which this probe asks about. Got many labels. "
-                "Leave this probe out, and say that it was not run."
+                "multiclass records, which this probe asks about. Got multilabel. "
+                "Omit this probe, and say that it was not run."
             ),
             (model_of_kind("multilabel"), records_of_kind("multilabel"), unseen, (3,)),
         ),

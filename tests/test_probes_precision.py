@@ -23,9 +23,9 @@ def test_the_given_model_is_untouched_and_nothing_is_drawn(tiny_net, digits, ran
     """Weights, buffers, gradients, flags, hooks and the host's random numbers."""
     some = digits.take(range(30))
     found = untouched(lambda model: precision(model, some), tiny_net, random_state_kept)
-    names = ["as it is", "int8", "int4", "pruned 30 %", "pruned 50 %", "pruned 70 %"]
+    names = ["unchanged", "int8", "int4", "pruned 30 %", "pruned 50 %", "pruned 70 %"]
     assert [one.name for one in found] == names
-    np.testing.assert_array_equal(found[0].measured.logits, evaluate(tiny_net, some).logits)
+    np.testing.assert_array_equal(found[0].evaluation.logits, evaluate(tiny_net, some).logits)
 
 
 def test_the_price_is_known_beforehand(tiny_net, digits):
@@ -106,7 +106,7 @@ def test_recovered_records_are_counted_among_the_missed():
     """Four missed, one of them back; the one that was right all along does not count."""
     found = recovered(told(0, 0, 2, 2, 1), told(0, 1, 2, 0, 1))
     assert (found.missed, found.share) == (4, 0.25)
-    assert found.again.tolist() == [False, True, False, False, False]
+    assert found.recovered.tolist() == [False, True, False, False, False]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -116,7 +116,7 @@ def test_nets_of_other_kinds_are_served(kind):
     with torch.no_grad():
         net[1].weight[0] = 0
     found = precision(net, records_of_kind(kind))
-    assert all(np.isfinite(one.measured.logits).all() for one in found)
+    assert all(np.isfinite(one.evaluation.logits).all() for one in found)
     assert not quantised(net, bits=4)[1].weight[0].any()
     if kind == "tied":
         tied = [part for part in quantised(net, bits=4) if isinstance(part, nn.Linear)]
@@ -138,15 +138,15 @@ def test_what_cannot_be_changed_is_refused_in_words(tiny_net):
             tiny_net, share=1.5
         ),
         "Wanted a model with weights of two or more dimensions. Got none. "
-        "Leave this probe out, and say that it was not run.": lambda: pruned(
+        "Omit this probe, and say that it was not run.": lambda: pruned(
             nn.Flatten(), share=0.5
         ),
-        "Wanted two measurements of the same records, with one class of several each. "
+        "Wanted two evaluations of the same records, multiclass. "
         "Got 1 and 2 records. Take them from one call of precision.": lambda: recovered(
             told(1), told(1, 1)
         ),
-        "Wanted two measurements of the same records, with one class of several each. "
-        "Got 60 and 60 records, without classes. Take them from one call of precision.": values,
+        "Wanted two evaluations of the same records, multiclass. "
+        "Got 60 and 60 records, of another task. Take them from one call of precision.": values,
     }
     for words, call in said.items():
         with pytest.raises(InputError) as error:

@@ -197,12 +197,12 @@ def test_what_cannot_be_relearned_is_refused(tiny_net, parts, digits):
         relearning(tiny_net, parts[0], parts[1], original=0.0)
     assert str(error.value) == (
         "Wanted an original accuracy above 0 and up to 1, a tolerance from 0 to below 1. "
-        "Got 0.0 and 0.05. Measure the original model on the forget records; "
+        "Got 0.0 and 0.05. Evaluate the original model on the forget records; "
         "what it never knew cannot be relearned."
     )
     with pytest.raises(InputError) as error:
         relearning(tiny_net, parts[0], parts[1], original=1.0, every=0)
     assert str(error.value) == (
         "Wanted at least one epoch, and a reading every step or more rarely. "
-        "Got 10 epochs, every 0. Give whole numbers above 0."
+        "Got 10 epochs, every 0. Give integers above 0."
     )

@@ -104,7 +104,7 @@ def test_the_ball_reaches_exactly_as_far_as_its_radius():
     """On a line the label begins at 0.5: found from 0.42 with a radius of 0.1, not from 0.38."""
     found = residual_in_ball(line(), pixels(0.38, 0.42, 0.45, 0.6), radius=0.1, steps=10)
     assert found.plain.tolist() == [False, False, False, True]
-    assert found.again.tolist() == [False, True, True, False]
+    assert found.recovered.tolist() == [False, True, True, False]
     assert (found.missed, found.share) == (3, pytest.approx(2 / 3))
     assert found.interval == pytest.approx((0.0943, 0.9916), abs=1e-4)
 
@@ -115,7 +115,7 @@ def test_the_radius_is_in_units_of_the_range():
     with torch.no_grad():
         net[1].weight.mul_(0.1)
     some = replace(ten, high=torch.tensor(10.0))
-    assert residual_in_ball(net, some, radius=0.1, steps=10).again.tolist() == [False, True]
+    assert residual_in_ball(net, some, radius=0.1, steps=10).recovered.tolist() == [False, True]
 
 
 def test_no_input_is_tried_beyond_the_data():
@@ -123,8 +123,8 @@ def test_no_input_is_tried_beyond_the_data():
     net = line()
     with torch.no_grad():
         net[1].bias.copy_(torch.tensor([1.05, 0.0]))
-    assert not residual_in_ball(net, pixels(0.9), radius=0.5, steps=10).again.any()
-    assert not residual_in_noise(net, pixels(0.9), sigma=0.5, draws=50).again.any()
+    assert not residual_in_ball(net, pixels(0.9), radius=0.5, steps=10).recovered.any()
+    assert not residual_in_noise(net, pixels(0.9), sigma=0.5, draws=50).recovered.any()
 
 
 def test_noise_is_as_wide_as_said():
@@ -155,12 +155,12 @@ def lit(column):
 
 def test_flips_and_crops_are_what_they_say():
     """Lit on the right edge: seen when mirrored; lit one off the left edge: seen when shifted."""
-    assert residual_in_flips(Corner(), lit(4)).again.all()
-    assert not residual_in_flips(Corner(), lit(1)).again.any()
+    assert residual_in_flips(Corner(), lit(4)).recovered.all()
+    assert not residual_in_flips(Corner(), lit(1)).recovered.any()
     shifted = residual_in_crops(Corner(), lit(1), crops=60)
-    assert shifted.again.all()
+    assert shifted.recovered.all()
     assert shifted.recognised == pytest.approx(1 / 9, abs=0.08)
-    assert not residual_in_crops(Corner(), lit(3), crops=60).again.any()
+    assert not residual_in_crops(Corner(), lit(3), crops=60).recovered.any()
 
 
 def test_residual_knowledge_is_a_ratio_of_shares():
@@ -200,8 +200,8 @@ def test_inputs_that_a_probe_does_not_serve_are_refused_in_words(tiny_net, some)
         with pytest.raises(InputError) as error:
             residual_in_ball(model_of_kind(kind), records_of_kind(kind), radius=0.1)
         assert str(error.value) == (
-            "Wanted records with one class of several, which this probe asks about. "
-            f"Got {kind}. Leave this probe out, and say that it was not run."
+            "Wanted multiclass records, which this probe asks about. "
+            f"Got {kind}. Omit this probe, and say that it was not run."
         )
     with pytest.raises(InputError) as error:
         residual_in_flips(tiny_net, some.take([]))

@@ -1,6 +1,6 @@
-"""What looks for knowledge that outputs hide: works on a copy, may train it, says its price first.
+"""Probes: residual knowledge, asked of a copy of a model; some of them train it.
 
-A probe takes a model and records and gives numbers; the model comes out as it went in. Beside each
-stands a function that ends in ``_cost``: the passes of a call with the same settings. Scores read
-arrays and never train; what they compare with (a retrained model, unseen records) is probed alike.
+``linear_probe``: what embeddings and remaining classes tell · ``residual``: records recognised a
+little way off · ``precision``: quantised and pruned copies · ``relearning``: how soon training
+brings the records back · ``cka``: layer by layer, how alike two models are.
 """

@@ -1,11 +1,11 @@
-"""Linear CKA, layer by layer: how alike do two models see the same records?
+"""Linear CKA, layer by layer: how alike are two models' activations on the same records?
 
 Centred kernel alignment with linear kernels, https://arxiv.org/abs/1905.00414:
 
     CKA(X, Y) = ‖Yᵀ X‖²_F / (‖Xᵀ X‖_F ‖Yᵀ Y‖_F)      X, Y: (n, d), columns centred
 
-It is blind to turns and to scale. What a layer says of an image or of a sequence is first averaged
-over its places, so that a layer has as many columns as channels and sums are kept, not records.
+It is invariant to rotation and scale. Activations of an image or a sequence are first averaged over
+positions, so that a layer has as many columns as channels, and sums are kept, not records.
 """
 
 from dataclasses import dataclass, replace
@@ -21,14 +21,14 @@ from efface.runtime import Passes
 from efface.task import device_of, frozen_teacher, outputs, task_of
 from efface.types import Records
 
-AT_ONCE = 256
+BATCH_SIZE = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """By layer how alike two models see the records: 0 (nothing in common) to 1 (the same).
+    """By layer how alike two models are on the records: 0 (nothing in common) to 1 (the same).
 
-    ``values``: nan for a layer that says the same of every record. Target: the alignment of two
+    ``values``: nan for a layer that is constant over the records. Reference: the alignment of two
     retrained models, which is below 1. Near 1 with the original where that of the retrained model
     is lower: the layer was hardly touched. With fewer records than a layer has columns values are
     too high. No chance level.
@@ -41,23 +41,23 @@ class Alignment:
 def cka(model: nn.Module, other: nn.Module, records: Records) -> Alignment:
     """Linear CKA of each layer that holds weights and is in both, on the same records.
 
-    Layers that are called more than once are read at their last call; one that does not answer
-    with a row a record is left out. Memory does not grow with the records. Costs ``cka_cost``.
+    Layers that are called more than once are read at their last call; one that does not output
+    a row a record is omitted. Memory does not grow with the records. Costs ``cka_cost``.
     Raises InputError for fewer than two records, or models that share no layer's name.
     """
     if len(records) < 2:  # noqa: PLR2004
         raise InputError("two records or more", str(len(records)), "Give more records.")
     device, task = device_of(model), task_of(records)
-    seen, theirs = _Watched(model), _Watched(other)
+    seen, theirs = _Hooked(model), _Hooked(other)
     layers = [name for name in seen.names if name in theirs.names]
     if not layers:
         wanted = "two models with layers of the same names"
         came = f"{', '.join(seen.names[:3]) or 'none'} and {', '.join(theirs.names[:3]) or 'none'}"
         raise InputError(wanted, came, "Compare models of one architecture.")
     sums: dict[str, _Sums] = {name: _Sums() for name in layers}
-    for rows in torch.arange(len(records)).split(AT_ONCE):
+    for rows in torch.arange(len(records)).split(BATCH_SIZE):
         batch = replace(records.take(rows), task=task).to(device)
-        ours, others = seen.said(batch), theirs.said(batch.to(device_of(other)))
+        ours, others = seen.activations(batch), theirs.activations(batch.to(device_of(other)))
         for name, found in sums.items():
             if name in ours and name in others:
                 found.add(ours[name], others[name])
@@ -70,8 +70,8 @@ def cka_cost(records: Records) -> Passes:
     return Passes(forward=2 * len(records), backward=0)
 
 
-class _Watched:
-    """A model held still, whose layers with weights can be asked what they said."""
+class _Hooked:
+    """A frozen model, whose layers with weights have hooks."""
 
     def __init__(self, model: nn.Module) -> None:
         self.teacher = frozen_teacher(model)
@@ -82,8 +82,8 @@ class _Watched:
                 self.names.append(name)
                 layer.register_forward_hook(self._keeper(name))
 
-    def said(self, batch: Records) -> dict[str, Tensor]:
-        """By layer one row of numbers a record, double precision, on the CPU."""
+    def activations(self, batch: Records) -> dict[str, Tensor]:
+        """By layer one row a record, double precision, on the CPU."""
         self._found.clear()
         with torch.no_grad():
             outputs(self.teacher, batch)
@@ -98,7 +98,7 @@ class _Watched:
 
 
 def _pooled(answer: Tensor) -> Float[Tensor, "n d"]:
-    """Averaged over the places of an image (n, d, …) or of a sequence (n, places, d)."""
+    """Averaged over the positions of an image (n, d, …) or of a sequence (n, positions, d)."""
     if answer.ndim == 3:  # noqa: PLR2004
         answer = answer.mean(1)
     return answer.reshape(*answer.shape[:2], -1).mean(2).cpu().double()
@@ -112,7 +112,7 @@ class _Sums:
         self._sums: tuple[Tensor, ...] = ()
 
     def add(self, x: Float[Tensor, "n d"], y: Float[Tensor, "n e"]) -> None:
-        """A batch more; rows are moved by the first batch's mean, which keeps the sums small."""
+        """One more batch; rows are shifted by the first batch's mean: it keeps the sums small."""
         if not self.n:
             self._about = x.mean(0), y.mean(0)
         x, y = x - self._about[0], y - self._about[1]

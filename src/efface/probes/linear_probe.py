@@ -1,34 +1,44 @@
-"""A linear probe on what goes into the head: is the knowledge gone, or not shown any more?
+"""Linear attackers: on the embeddings that go into the head, and on the classes that remain.
 
-Output tests are passed by a model of which only the head was changed; the features still tell
-(https://arxiv.org/abs/2405.17878, https://arxiv.org/abs/2604.08271). Two questions to the same
-frozen features: which class is this, and was this a record that had to go?
+Output tests are passed by a model of which only the head was changed; the embeddings still tell
+(https://arxiv.org/abs/2405.17878, https://arxiv.org/abs/2604.08271): ``linear_probe`` asks frozen
+embeddings which class a record has, and whether it was to be forgotten. A model that predicts
+nothing of a forgotten class may still assign each of its records to the same neighbouring class,
+more confidently for those that it was trained on (https://arxiv.org/abs/2506.20893):
+``neighbouring_class`` removes the forgotten classes' probabilities and attacks what is left.
+Attackers are fitted on one half of the records and judged on the other.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Int64
+from scipy.special import log_softmax
 from torch import nn
 
 from efface.errors import InputError
 from efface.methods._head import embed
-from efface.metrics.equivalence import expected_from_unseen
+from efface.metrics.equivalence import expected_from_unseen, ks
+from efface.metrics.evaluation import Evaluation, evaluate
 from efface.metrics.intervals import clopper_pearson
-from efface.metrics.membership import Attack
-from efface.probes.attackers import fitted_half, linear, told_apart
-from efface.probes.needs import refuse_without_classes
+from efface.metrics.membership import Attack, loss_attack
+from efface.probes.residual import NOT_RUN, need_multiclass
 from efface.runtime import Passes, nonfinite_tensors
 from efface.types import Records
+
+MAX_ITERATIONS = 10_000
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """What two linear models read off the features, on the half that they were not fitted on.
+    """What two linear models read off the embeddings, on the half that they were not fitted on.
 
-    ``accuracy``: share of ``scored`` forget records whose class is found, 0 to 1; chance 1/k;
-    target: the retrained model's value, or ``unseen_accuracy``, that of unseen records with the
-    same mixture of classes. Below the retrained model's: forgotten too far. ``membership``: forget
-    told from unseen records; chance and target 0.5.
+    ``accuracy``: share of ``scored`` forget records whose class is recovered, 0 to 1; chance 1/k;
+    reference: the retrained model's value, or ``unseen_accuracy``, that of unseen records with the
+    same mixture of classes. Below the retrained model's: over-forgotten. ``membership``: forget
+    against unseen records; chance and reference 0.5.
     """
 
     accuracy: float
@@ -41,35 +51,29 @@ class LinearProbe:
 def linear_probe(
     model: nn.Module, forget: Records, unseen: Records, *, seed: int = 0
 ) -> LinearProbe:
-    """Fit on the features of a seeded half of each class, and read the other half.
+    """Fit on the embeddings of a seeded half of each class, and read the other half.
 
     ``unseen``: records never trained on, of the classes of ``forget`` and of others. The class is
     learned from forget and unseen records together. Costs ``linear_probe_cost``. Raises InputError
-    where a weight is not finite, the last layer with weights is not linear, or records have not one
-    class each, are of one class alone, or too few.
+    where a weight is not finite, the last layer with weights is not linear, or records are not
+    multiclass, are of one class alone, or too few.
     """
     for some in (forget, unseen):
-        refuse_without_classes(some)
+        need_multiclass(some)
     y, unseen_y = forget.y.cpu().numpy(), unseen.y.cpu().numpy()
-    ours, theirs = (_features(model, some) for some in (forget, unseen))
-    membership = told_apart(ours, theirs, classes=y, unseen_classes=unseen_y, seed=seed)
+    ours, theirs = (_embeddings(model, some) for some in (forget, unseen))
+    membership = linear_attack(ours, theirs, classes=y, unseen_classes=unseen_y, seed=seed)
     fit, fit_unseen = fitted_half(y, seed=seed), fitted_half(unseen_y, seed=seed)
     labels = np.concatenate([y[fit], unseen_y[fit_unseen]])
     if len(np.unique(labels)) < 2:  # noqa: PLR2004
         remedy = "Give unseen records of the other classes too."
         raise InputError("records of two classes or more", f"class {labels[0]} alone", remedy)
     reader = linear().fit(np.concatenate([ours[fit], theirs[fit_unseen]]), labels)
-    right = reader.predict(ours[~fit]) == y[~fit]
-    unseen_right = reader.predict(theirs[~fit_unseen]) == unseen_y[~fit_unseen]
-    return LinearProbe(
-        accuracy=float(right.mean()),
-        interval=clopper_pearson(int(right.sum()), len(right)),
-        unseen_accuracy=expected_from_unseen(
-            y[~fit], unseen_right.astype(np.float64), unseen_y[~fit_unseen]
-        ),
-        membership=membership,
-        scored=len(right),
-    )
+    right, rest = reader.predict(ours[~fit]) == y[~fit], unseen_y[~fit_unseen]
+    unseen_right = (reader.predict(theirs[~fit_unseen]) == rest).astype(np.float64)
+    interval = clopper_pearson(int(right.sum()), len(right))
+    expected = expected_from_unseen(y[~fit], unseen_right, rest)
+    return LinearProbe(float(right.mean()), interval, expected, membership, len(right))
 
 
 def linear_probe_cost(forget: Records, unseen: Records) -> Passes:
@@ -77,14 +81,176 @@ def linear_probe_cost(forget: Records, unseen: Records) -> Passes:
     return Passes(forward=len(forget) + len(unseen), backward=0)
 
 
-def _features(model: nn.Module, records: Records) -> np.ndarray:
+def _embeddings(model: nn.Module, records: Records) -> np.ndarray:
     """What goes into the head, (n, d)."""
     if broken := nonfinite_tensors(model.state_dict()):
-        raise InputError(
-            "a model of finite weights", f"nan or inf in {broken[0]}", "Look at what broke it."
-        )
+        came, remedy = f"nan or inf in {broken[0]}", "Look at what broke it."
+        raise InputError("a model of finite weights", came, remedy)
     try:
         return embed(model, records).x.cpu().double().numpy()
     except InputError as why:
-        remedy = "Leave this probe out, and say that it was not run."
-        raise InputError(why.wanted, why.came, remedy) from why
+        raise InputError(why.wanted, why.came, NOT_RUN) from why
+
+
+def linear_attack(
+    ours: Float[np.ndarray, "n d"],
+    theirs: Float[np.ndarray, "m d"],
+    *,
+    classes: Int64[np.ndarray, " n"],
+    unseen_classes: Int64[np.ndarray, " m"],
+    seed: int,
+) -> Attack:
+    """Forget rows (``ours``) against unseen ones by a linear attacker, class by class.
+
+    ``auc``: 0 to 1, chance and reference 0.5, see ``efface.metrics.membership.Attack``; it is that
+    of records that the attacker was not fitted on. Above 0.5: distinguished, for whichever reason.
+    Raises InputError when a half has no record of a side.
+    """
+    fit, fit_theirs = fitted_half(classes, seed=seed), fitted_half(unseen_classes, seed=seed)
+    known = np.isin(unseen_classes, classes)
+    fit_unseen, unseen = fit_theirs & known, ~fit_theirs & known
+    if not all(side.any() for side in (fit, ~fit, fit_unseen, unseen)):
+        wanted = "two forget and two unseen records or more of one class, one for each half"
+        came = f"{len(ours)} and {int(known.sum())}"
+        raise InputError(wanted, came, "Give more records of these classes.")
+    member = np.repeat([1, 0], [int(fit.sum()), int(fit_unseen.sum())])
+    attacker = linear().fit(np.concatenate([ours[fit], theirs[fit_unseen]]), member)
+    signals = (-attacker.decision_function(rows) for rows in (ours[~fit], theirs[unseen]))
+    groups = {"forget_classes": classes[~fit], "unseen_classes": unseen_classes[unseen]}
+    return loss_attack(*signals, **groups)
+
+
+def linear() -> Any:
+    """Balanced logistic regression on standardised features; deterministic."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    regression = LogisticRegression(class_weight="balanced", max_iter=MAX_ITERATIONS)
+    return make_pipeline(StandardScaler(), regression)
+
+
+def fitted_half(classes: Int64[np.ndarray, " n"], *, seed: int) -> Bool[np.ndarray, " n"]:
+    """A seeded half of each class, the odd one included: what an attacker may learn from."""
+    order = np.random.default_rng(seed).permutation(len(classes))
+    chosen = np.zeros(len(classes), bool)
+    for label in np.unique(classes):
+        chosen[order[classes[order] == label][::2]] = True
+    return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """Of n records the most probable retained class, and its probability.
+
+    ``classes``: ids; ``confidence``: its re-normalised probability, from 1/(retained classes) to 1.
+    Reference: the retrained model's distribution, or that of unseen records of the class.
+    """
+
+    classes: Int64[np.ndarray, " n"]
+    confidence: Float[np.ndarray, " n"]
+
+
+@dataclass(frozen=True, eq=False)
+class NeighbouringClass:
+    """What the retained classes tell of the records of the forgotten ones.
+
+    ``by_confidence``: forget against unseen records by the confidence in the nearest class;
+    ``by_all``: by a linear attacker on all re-normalised log-probabilities. Chance and reference of
+    both AUCs 0.5.
+    """
+
+    forget: Nearest
+    unseen: Nearest
+    by_confidence: Attack
+    by_all: Attack
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Do two models assign the forgotten records to the same classes, as confidently?
+
+    ``same``: share of records with the same nearest class, 0 to 1; ``difference``: mean confidence
+    of the first minus that of the second, -1 to 1; ``distance`` and ``p``: Kolmogorov-Smirnov
+    between their confidences. Reference of each: that of two retrained models.
+    """
+
+    same: float
+    difference: float
+    distance: float
+    p: float
+
+
+def neighbouring_class(
+    model: nn.Module,
+    forget: Records,
+    unseen: Records,
+    *,
+    forget_classes: Sequence[int],
+    seed: int = 0,
+) -> NeighbouringClass:
+    """Remove ``forget_classes`` from the probabilities, and attack what is left.
+
+    ``forget``: records of these classes; of ``unseen`` (never trained on) those of these classes
+    are read. Costs ``neighbouring_class_cost``. Raises InputError where a forget record is of
+    another class, no unseen one is of these, or fewer than two classes remain.
+    """
+    need_multiclass(forget)
+    theirs = unseen.take(_rows_of(unseen, forget_classes))
+    need_multiclass(theirs)
+    if others := len(forget) - len(_rows_of(forget, forget_classes)):
+        remedy = "Use this only where whole classes are forgotten."
+        raise InputError("forget records of the forgotten classes", f"{others} of others", remedy)
+    evaluations = evaluate(model, forget), evaluate(model, theirs)
+    logs = [retained_log_probabilities(one, forget_classes) for one in evaluations]
+    near = []
+    for one, log in zip(evaluations, logs, strict=True):
+        near.append(Nearest(_retained(one, forget_classes)[log.argmax(1)], np.exp(log.max(1))))
+    losses, (y, unseen_y) = [-np.log(one.confidence) for one in near], (e.y for e in evaluations)
+    by_confidence = loss_attack(*losses, forget_classes=y, unseen_classes=unseen_y)
+    by_all = linear_attack(*logs, classes=y, unseen_classes=unseen_y, seed=seed)
+    return NeighbouringClass(*near, by_confidence, by_all)
+
+
+def neighbouring_class_cost(
+    forget: Records, unseen: Records, *, forget_classes: Sequence[int]
+) -> Passes:
+    """The passes of ``neighbouring_class``: one forward of each record of these classes."""
+    return Passes(forward=len(forget) + len(_rows_of(unseen, forget_classes)), backward=0)
+
+
+def retained_log_probabilities(
+    evaluation: Evaluation, forget_classes: Sequence[int]
+) -> Float[np.ndarray, "n s"]:
+    """Log-probabilities of the s retained classes, re-normalised, in nats.
+
+    Raises InputError when fewer than two classes remain.
+    """
+    kept = _retained(evaluation, forget_classes)
+    if len(kept) < 2:  # noqa: PLR2004
+        came = f"{len(kept)} of {evaluation.logits.shape[1]}"
+        remedy = "With one class left there is no neighbour to compare it with."
+        raise InputError("two classes or more that remain", came, remedy)
+    return log_softmax(evaluation.logits[:, kept].astype(np.float64), axis=1)
+
+
+def agreement(one: Nearest, other: Nearest) -> Agreement:
+    """Compare the predictions of two models, unlearned and retrained, for the same records.
+
+    Raises InputError for other records, or none.
+    """
+    if len(one.classes) != len(other.classes) or not len(one.classes):
+        wanted = "the same records, at least one, for both models"
+        came = f"{len(one.classes)} and {len(other.classes)}"
+        raise InputError(wanted, came, "Probe both models with the same forget records.")
+    difference = float(one.confidence.mean() - other.confidence.mean())
+    same = float((one.classes == other.classes).mean())
+    return Agreement(same, difference, *ks(one.confidence, other.confidence))
+
+
+def _retained(evaluation: Evaluation, forget_classes: Sequence[int]) -> Int64[np.ndarray, " s"]:
+    return np.setdiff1d(np.arange(evaluation.logits.shape[1]), np.array(forget_classes, np.int64))
+
+
+def _rows_of(records: Records, classes: Sequence[int]) -> list[int]:
+    return np.flatnonzero(np.isin(records.y.cpu().numpy(), list(classes))).tolist()

@@ -1,8 +1,8 @@
-"""Does rounding or pruning the weights bring the records back? The copies, and what they say.
+"""Does quantising or pruning the weights bring the records back?
 
 A small change of the weights may hide records in full precision and be lost in rounding: see
-https://arxiv.org/abs/2410.16454. Whoever hands on a smaller model must ask the smaller model.
-The weights are rounded and widened again, so the copy runs anywhere; activations, biases, and
+https://arxiv.org/abs/2410.16454. Whoever deploys a smaller model must probe the smaller model.
+The weights are rounded and upcast again, so the copy runs anywhere; activations, biases, and
 norms stay as they are, as in weight-only quantisation.
 """
 
@@ -14,22 +14,22 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.metrics.evaluation import Evaluation, evaluate
-from efface.probes.residual import Residual
+from efface.probes.residual import NOT_RUN, Residual
 from efface.runtime import Passes
 from efface.task import trainable_copy
 from efface.types import Records
 
 BITS = (8, 4)
 SHARES = (0.3, 0.5, 0.7)
-MOST_BITS = 8
+MAX_BITS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Copy:
-    """A changed copy, by what was done to it, and what it says of the records."""
+    """A changed copy, by what was done to it, and its evaluation."""
 
     name: str
-    measured: Evaluation
+    evaluation: Evaluation
 
 
 def precision(
@@ -39,32 +39,32 @@ def precision(
     bits: Sequence[int] = BITS,
     shares: Sequence[float] = SHARES,
 ) -> tuple[Copy, ...]:
-    """What the model as it is (first), its rounded and its pruned copies say of the records.
+    """Evaluations of the model (first), of its quantised and of its pruned copies.
 
-    Any score may then be read from any of them. Nothing is drawn. Costs ``precision_cost``.
+    Any metric may then be read from any of them. Deterministic. Costs ``precision_cost``.
     Raises InputError without weights to change, or for settings out of range.
     """
     made = {f"int{number}": quantised(model, bits=number) for number in bits}
     made |= {f"pruned {100 * share:.0f} %": pruned(model, share=share) for share in shares}
     copies = [Copy(name, evaluate(copied, records)) for name, copied in made.items()]
-    return (Copy("as it is", evaluate(model, records)), *copies)
+    return (Copy("unchanged", evaluate(model, records)), *copies)
 
 
 def precision_cost(
     records: Records, *, bits: Sequence[int] = BITS, shares: Sequence[float] = SHARES
 ) -> Passes:
-    """The passes of ``precision``: one forward of each copy, and of the model as it is."""
+    """The passes of ``precision``: one forward of each copy, and of the model itself."""
     return Passes(forward=len(records) * (1 + len(bits) + len(shares)), backward=0)
 
 
 def quantised(model: nn.Module, *, bits: int) -> nn.Module:
-    """A copy whose weights have so many bits: symmetric, one scale an output, nearest value.
+    """A copy whose weights have so many bits: symmetric, one scale an output, rounded to nearest.
 
-    Weights are the parameters of two or more dimensions; the first is taken for the outputs, as in
+    Weights are the parameters of two or more dimensions; the first is that of the outputs, as in
     linear and convolutional layers. Raises InputError but for 2 to 8 bits.
     """
-    if not 1 < bits <= MOST_BITS:
-        raise InputError(f"2 to {MOST_BITS} bits", str(bits), "Take 8 or 4.")
+    if not 1 < bits <= MAX_BITS:
+        raise InputError(f"2 to {MAX_BITS} bits", str(bits), "Take 8 or 4.")
     student = trainable_copy(model)
     with torch.no_grad():
         for weight in _weights(student):
@@ -91,18 +91,16 @@ def pruned(model: nn.Module, *, share: float) -> nn.Module:
 
 
 def recovered(plain: Evaluation, copied: Evaluation) -> Residual:
-    """Of the records missed by the model as it is, those that a copy recognises.
+    """Of the records missed by the model itself, those that a copy recognises.
 
-    Target: the same of a retrained model, or of unseen records of the same classes: rounding and
-    pruning move answers of any record. Raises InputError for other records, or without classes.
+    Reference: the same of a retrained model, or of unseen records of the same classes: rounding and
+    pruning change predictions of any record. Raises InputError for other records, or another task.
     """
     if plain.ids != copied.ids or plain.own_loss is not None:
-        raise InputError(
-            "two measurements of the same records, with one class of several each",
-            f"{len(plain)} and {len(copied)} records"
-            + ", without classes" * (plain.own_loss is not None),
-            "Take them from one call of precision.",
-        )
+        wanted = "two evaluations of the same records, multiclass"
+        came = f"{len(plain)} and {len(copied)} records"
+        came += ", of another task" * (plain.own_loss is not None)
+        raise InputError(wanted, came, "Take them from one call of precision.")
     return Residual(plain.correct, copied.correct * 1.0, tried=1)
 
 
@@ -110,14 +108,13 @@ def _weights(model: nn.Module) -> list[nn.Parameter]:
     """The tensors that are quantised in practice, each once however many names it has."""
     found = [w for w in model.parameters() if w.ndim > 1 and w.is_floating_point()]
     if not found:
-        wanted = "a model with weights of two or more dimensions"
-        raise InputError(wanted, "none", "Leave this probe out, and say that it was not run.")
+        raise InputError("a model with weights of two or more dimensions", "none", NOT_RUN)
     return found
 
 
 def _rounded(weight: Tensor, bits: int) -> Tensor:
     wide, top = weight.float(), 2 ** (bits - 1) - 1
     scale = wide.flatten(1).abs().amax(1) / top
-    scale = torch.where(scale > 0, scale, 1)  # a row of zeros stays one
+    scale = torch.where(scale > 0, scale, 1)  # a row of zeros stays so
     zero = torch.zeros_like(scale, dtype=torch.int32)
     return torch.fake_quantize_per_channel_affine(wide, scale, zero, 0, -top, top).to(weight.dtype)

@@ -1,8 +1,8 @@
 """Relearning: how soon does a little training bring the records back? Curves, not one number.
 
 The relearn time and the anamnesis index (AIN) of https://arxiv.org/abs/2201.05629. That paper's
-code (zero-shot-unlearning, metrics.py) changes the models that it is given and reads its accuracy
-off other records than it is asked for; here a copy learns, and the forget records are read.
+code (zero-shot-unlearning, metrics.py) changes the models that it is given and measures accuracy
+on other records than it says; here a copy is trained, and the forget records are evaluated.
 """
 
 import itertools
@@ -24,17 +24,17 @@ LEARNING_RATES = (1e-4, 1e-3, 1e-2)
 """The source has 1e-3 alone; a model that is slow at one may be fast at another."""
 
 EPOCHS = 10
-RECORDS_PER_STEP = 256
+BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
 class Relearning:
     """How the accuracy on the forget records grew while a copy was trained.
 
-    ``accuracy``: the share of forget records answered rightly, 0 to 1, after each number of steps
-    in ``at`` (0: as the model came); ``wanted``: the share that counts as back; ``steps``: the
+    ``accuracy``: on the forget records, 0 to 1, after each number of steps in ``at`` (0: before
+    training); ``wanted``: the accuracy that counts as back; ``steps``: the
     first of ``at`` where it was reached, None when it was not within ``most_steps``. More steps
-    are not better: the target is the retrained model's curve. No chance level.
+    are not better: the reference is the retrained model's curve. No chance level.
     """
 
     learning_rate: float
@@ -59,37 +59,46 @@ def relearning(
     tolerance: float = 0.05,
     learning_rates: Sequence[float] = LEARNING_RATES,
     epochs: int = EPOCHS,
-    batch_size: int = RECORDS_PER_STEP,
+    batch_size: int = BATCH_SIZE,
     every: int = 1,
     training_mode: bool = True,
     seed: int = 0,
 ) -> tuple[Relearning, ...]:
-    """Train a copy ``on`` some records with Adam, and read the forget records as it goes.
+    """Train a copy ``on`` some records with Adam, and evaluate the forget records as it goes.
 
-    ``on``: the forget records, or retained ones alone, or a holdout: say which beside the result.
+    ``on``: the forget records, or retained ones alone, or a holdout: say which with the result.
     ``original``: the accuracy of the model before unlearning on ``forget``; the records are back at
-    (1 - ``tolerance``) of it. One curve for each learning rate; ``every`` so many steps are read,
-    and the last. Every weight may move, frozen ones too. In ``training_mode`` dropout and BatchNorm
-    work as in training. Curves do not end where the records are back, so the price is known.
-    Costs ``relearning_cost``. Raises InputError without records, or for shares out of range.
+    (1 - ``tolerance``) of it. One curve for each learning rate, evaluated every ``every`` steps and
+    at the last. Every weight may move, frozen ones too. In ``training_mode`` dropout and BatchNorm
+    work as in training. Curves do not end where the records are back, so the cost is known:
+    ``relearning_cost``. Raises InputError without records, or for shares out of range.
     """
-    _refuse_nonsense(forget, on, epochs=epochs, every=every)
-    wanted = _wanted(original, tolerance)
-    on, most = with_task(on), epochs * steps_per_epoch(on, batch_size)
-    found = []
-    for rate in learning_rates:
-        student = _free(trainable_copy(upcast_to_fp32(model)))
-        callback, shares = _reading(forget, every, most)
-        first = _right(student, forget)
-        train_epochs(
-            student,
-            task_loss,
-            on,
-            torch.optim.Adam(student.parameters(), lr=rate),
-            Schedule(epochs, batch_size, seed, callback, training_mode),
+    if not len(forget) or not len(on):
+        came = f"{len(forget)} and {len(on)}"
+        raise InputError(
+            "forget records, and records to train on", came, "Give at least one of each."
         )
-        at = (*range(0, most, every), most)
-        found.append(Relearning(rate, at, (first, *shares), wanted, most))
+    if epochs < 1 or every < 1:
+        wanted = "at least one epoch, and a reading every step or more rarely"
+        raise InputError(wanted, f"{epochs} epochs, every {every}", "Give integers above 0.")
+    if not (0 < original <= 1 and 0 <= tolerance < 1):
+        wanted = "an original accuracy above 0 and up to 1, a tolerance from 0 to below 1"
+        remedy = (
+            "Evaluate the original model on the forget records; what it never knew cannot be relearned."
+        )
+        raise InputError(wanted, f"{original} and {tolerance}", remedy)
+    on, most, found = with_task(on), epochs * steps_per_epoch(on, batch_size), []
+    for rate in learning_rates:
+        student = trainable_copy(upcast_to_fp32(model))
+        for weight in student.parameters():
+            # Whoever has the model need not keep to its flags.
+            weight.requires_grad_(weight.is_floating_point())
+        callback, accuracies = _reader(forget, every, most)
+        first, adam = _accuracy(student, forget), torch.optim.Adam(student.parameters(), lr=rate)
+        schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
+        train_epochs(student, task_loss, on, adam, schedule)
+        at, curve = (*range(0, most, every), most), (first, *accuracies)
+        found.append(Relearning(rate, at, curve, (1 - tolerance) * original, most))
     return tuple(found)
 
 
@@ -99,23 +108,21 @@ def relearning_cost(
     *,
     learning_rates: Sequence[float] = LEARNING_RATES,
     epochs: int = EPOCHS,
-    batch_size: int = RECORDS_PER_STEP,
+    batch_size: int = BATCH_SIZE,
     every: int = 1,
 ) -> Passes:
-    """The passes of ``relearning``: of each curve, its training and its readings."""
-    most = epochs * steps_per_epoch(on, batch_size)
-    readings = 1 + -(-most // every)
-    curves = len(learning_rates)
-    learned = curves * epochs * len(on)
-    return Passes(forward=learned + curves * readings * len(forget), backward=learned)
+    """The passes of ``relearning``: of each curve, its training and its evaluations."""
+    readings = 1 + -(-epochs * steps_per_epoch(on, batch_size) // every)
+    curves, trained = len(learning_rates), len(learning_rates) * epochs * len(on)
+    return Passes(forward=trained + curves * readings * len(forget), backward=trained)
 
 
 @dataclass(frozen=True)
 class Anamnesis:
     """Steps of the unlearned model / steps of the retrained one, and between what it must lie.
 
-    ``index``: 0 to infinity, ideal and target 1; far below 1: knowledge is left; above: the records
-    are harder to learn than for a model that never had them, which betrays them too. None where
+    ``index``: 0 to infinity, reference 1; far below 1: knowledge is left; above: the records
+    are harder to learn than for a model that never had them, which reveals them too. None where
     the steps do not say it: one of the two was not back before the end, or the retrained model
     needed no step. ``low`` and ``high`` hold in any case.
     """
@@ -132,12 +139,11 @@ def anamnesis(unlearned: Relearning, retrained: Relearning) -> Anamnesis:
     """
     made = [(one.learning_rate, one.at, one.wanted) for one in (unlearned, retrained)]
     if made[0] != made[1]:
-        raise InputError(
-            "two curves of one learning rate, with the same readings and the same wanted share",
-            f"{made[0][0]:g} and {made[1][0]:g}, up to {unlearned.most_steps} and "
-            f"{retrained.most_steps} steps, to {made[0][2]:.3f} and {made[1][2]:.3f}",
-            "Probe both models with the same settings.",
-        )
+        wanted = "two curves of one learning rate, with the same readings and the same wanted share"
+        rates = f"{made[0][0]:g} and {made[1][0]:g}"
+        steps = f"up to {unlearned.most_steps} and {retrained.most_steps} steps"
+        came = f"{rates}, {steps}, to {made[0][2]:.3f} and {made[1][2]:.3f}"
+        raise InputError(wanted, came, "Probe both models with the same settings.")
     ours, theirs = unlearned.steps, retrained.steps
     if ours is not None and theirs is not None and (theirs or not ours):
         index = ours / theirs if theirs else 1.0
@@ -148,46 +154,19 @@ def anamnesis(unlearned: Relearning, retrained: Relearning) -> Anamnesis:
     return Anamnesis(None, low, high)
 
 
-def _free(student: nn.Module) -> nn.Module:
-    """Every weight may move: whoever has the model need not keep to its flags."""
-    for weight in student.parameters():
-        weight.requires_grad_(weight.is_floating_point())
-    return student
-
-
-def _right(model: nn.Module, records: Records) -> float:
+def _accuracy(model: nn.Module, records: Records) -> float:
     return float(evaluate(model, records).accuracy.mean())
 
 
-def _reading(forget: Records, every: int, most: int) -> tuple[Callback, list[float]]:
-    """A watch that reads the forget records every so many steps, and the list that it fills."""
-    shares: list[float] = []
-    taken = itertools.count(1)
+def _reader(forget: Records, every: int, most: int) -> tuple[Callback, list[float]]:
+    """A callback that evaluates the forget records every so many steps, and the list it fills."""
+    accuracies: list[float] = []
+    steps = itertools.count(1)
 
     def read(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
-        step = next(taken)
+        step = next(steps)
         if step % every == 0 or step == most:
-            shares.append(_right(student, forget))
+            accuracies.append(_accuracy(student, forget))
         return Action.CONTINUE
 
-    return read, shares
-
-
-def _wanted(original: float, tolerance: float) -> float:
-    if not (0 < original <= 1 and 0 <= tolerance < 1):
-        raise InputError(
-            "an original accuracy above 0 and up to 1, a tolerance from 0 to below 1",
-            f"{original} and {tolerance}",
-            "Measure the original model on the forget records; "
-            "what it never knew cannot be relearned.",
-        )
-    return (1 - tolerance) * original
-
-
-def _refuse_nonsense(forget: Records, on: Records, *, epochs: int, every: int) -> None:
-    if not len(forget) or not len(on):
-        wanted = "forget records, and records to train on"
-        raise InputError(wanted, f"{len(forget)} and {len(on)}", "Give at least one of each.")
-    if epochs < 1 or every < 1:
-        wanted = "at least one epoch, and a reading every step or more rarely"
-        raise InputError(wanted, f"{epochs} epochs, every {every}", "Give whole numbers above 0.")
+    return read, accuracies

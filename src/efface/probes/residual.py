@@ -1,9 +1,9 @@
-"""Residual knowledge: records that are missed as they are, and recognised a little way off.
+"""Residual knowledge: records that are missed as they are, and recognised nearby.
 
 After https://arxiv.org/abs/2601.22359: smoothing a model around a record, with noise of one size,
-says nothing about other sizes and directions. Ask with what the method did not train on. A record
-that nobody knows is sometimes recognised nearby too, so the target is what a retrained model
-scores, or what unseen records of the same classes do: probe them alike.
+says nothing about other sizes and directions. Probe with what the method did not train on. A record
+that no model was trained on is sometimes recognised nearby too, so the reference is the score of a
+retrained model, or of unseen records of the same classes: probe them alike.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,28 +18,46 @@ from efface.errors import InputError
 from efface.methods._attacks import clamp, loss_gradient, sign_step
 from efface.methods._perturb import add_noise, bounds, shift_and_flip, uniforms
 from efface.metrics.intervals import clopper_pearson
-from efface.probes.needs import refuse_but_images, refuse_without_classes
 from efface.runtime import Passes, map_chunks
-from efface.task import device_of, frozen_teacher, outputs
+from efface.task import device_of, frozen_teacher, multiclass, outputs, task_of
 from efface.types import Records
 
 CROPS = NOISES = 8
 CLIMB = 20
-A_STRIDE = 2.5
-"""The way that all steps in a ball make together, in radii: enough to cross it and come back."""
+PATH = 2.5
+"""Length of all steps in a ball together, in radii: enough to cross it and come back."""
 
-_OWN = 0x5EED1E  # keeps these draws apart from those of the methods under the same seed
+_STREAM = 0x5EED1E  # keeps these draws apart from those of the methods under the same seed
+
+NOT_RUN = "Omit this probe, and say that it was not run."
 
 Around = Callable[[nn.Module, Records], Iterator[Bool[Tensor, " m"]]]
-"""Whether the label is said of each record of a batch, at one input near it after another."""
+"""Whether the label is predicted for each record of a batch, at one input near it after another."""
+
+
+def need_multiclass(records: Records) -> None:
+    """Raises InputError without records, or unless each has one class of several."""
+    if not len(records):
+        raise InputError("at least one record", "none", "Give the records to be probed.")
+    kind = task_of(records).name
+    if kind != multiclass.name:
+        raise InputError("multiclass records, which this probe asks about", kind, NOT_RUN)
+
+
+def need_images(records: Records) -> None:
+    """Raises InputError unless the inputs are images, (n, c, h, w)."""
+    if records.x.ndim != 4:  # noqa: PLR2004
+        came = f"inputs of shape {tuple(records.x.shape)}"
+        remedy = "Use noise or the ball, which serve any inputs."
+        raise InputError("images, (n, c, h, w), which can be flipped and cropped", came, remedy)
 
 
 @dataclass(frozen=True, eq=False)
 class Residual:
-    """What is said of n records as they are and of inputs near them.
+    """What is predicted for n records and for inputs near them.
 
-    ``plain``: whether the label is said of the record itself; ``hits``: of how many of its
-    ``tried`` inputs nearby it is said. No chance level: see this file's head for the target.
+    ``plain``: whether the label is predicted for the record itself; ``hits``: for how many of its
+    ``tried`` inputs nearby. No chance level: see the top of this file for the reference.
     """
 
     plain: Bool[np.ndarray, " n"]
@@ -47,7 +65,7 @@ class Residual:
     tried: int
 
     @property
-    def again(self) -> Bool[np.ndarray, " n"]:
+    def recovered(self) -> Bool[np.ndarray, " n"]:
         """Missed as it is, recognised somewhere nearby: a record of residual knowledge."""
         return ~self.plain & (self.hits > 0)
 
@@ -59,16 +77,16 @@ class Residual:
     @property
     def share(self) -> float | None:
         """Of the missed records those recognised nearby, 0 to 1; None when none is missed."""
-        return float(self.again.sum() / self.missed) if self.missed else None
+        return float(self.recovered.sum() / self.missed) if self.missed else None
 
     @property
     def interval(self) -> tuple[float, float]:
         """Clopper-Pearson for ``share``, 95 %; (0, 1) when none is missed."""
-        return clopper_pearson(int(self.again.sum()), self.missed)
+        return clopper_pearson(int(self.recovered.sum()), self.missed)
 
     @property
     def recognised(self) -> float:
-        """Share of all inputs tried of which the label is said, 0 to 1."""
+        """Share of all inputs tried for which the label is predicted, 0 to 1."""
         return float(self.hits.mean() / self.tried)
 
 
@@ -77,23 +95,23 @@ def residual_in_flips(model: nn.Module, records: Records) -> Residual:
 
     Raises InputError for anything but images with one class each.
     """
-    refuse_but_images(records)
+    need_images(records)
     return _residual(model, records, _views(lambda batch, _: batch.x.flip(-1), 1), tried=1)
 
 
 def residual_in_crops(
     model: nn.Module, records: Records, *, share: float = 0.125, crops: int = CROPS, seed: int = 0
 ) -> Residual:
-    """The records shifted by up to ``share`` of their height each way, zeros behind.
+    """The records shifted by up to ``share`` of their height each way, zero padding.
 
     At least one pixel. Costs ``residual_cost(records, tried=crops)``. Raises InputError for
     anything but images with one class each.
     """
-    refuse_but_images(records)
+    need_images(records)
     padding = max(1, round(share * records.x.shape[-2]))
 
     def crop(batch: Records, view: int) -> Tensor:
-        draws = uniforms(batch.ids, 3, seed=seed, step=_OWN + view)
+        draws = uniforms(batch.ids, 3, seed=seed, step=_STREAM + view)
         draws[:, 2] = 0  # never mirrored
         return shift_and_flip(batch.x, draws, padding)
 
@@ -103,15 +121,15 @@ def residual_in_crops(
 def residual_in_noise(
     model: nn.Module, records: Records, *, sigma: float, draws: int = NOISES, seed: int = 0
 ) -> Residual:
-    """Gaussian noise of ``sigma`` times the data's range, kept within its bounds.
+    """Gaussian noise of ``sigma`` times the data's range, clipped to its bounds.
 
-    Take a ``sigma`` that the method did not train with. Costs ``residual_cost(records,
+    Use a ``sigma`` that the method did not train with. Costs ``residual_cost(records,
     tried=draws)``. Raises InputError unless each record has one class.
     """
     _refuse_below_zero("sigma", sigma)
 
     def noise(batch: Records, view: int) -> Tensor:
-        return add_noise(batch, sigma, seed=seed, step=_OWN + view).x
+        return add_noise(batch, sigma, seed=seed, step=_STREAM + view).x
 
     return _residual(model, records, _views(noise, draws), tried=draws)
 
@@ -119,27 +137,27 @@ def residual_in_noise(
 def residual_in_ball(
     model: nn.Module, records: Records, *, radius: float, steps: int = CLIMB, seed: int = 0
 ) -> Residual:
-    """Look for the label in the ball around each record: projected gradient descent (PGD).
+    """Search the ball around each record for the label: projected gradient descent (PGD).
 
     From a uniform start, ``steps`` sign steps down the loss of the record's own label. ``radius``
     is that of the maximum norm, in units of the data's range (for 8-bit images 0.03 is 8/255). Any
     label is found in a ball that is large enough: without a retrained model or unseen records
-    beside it the share means nothing. Costs ``residual_cost(records, tried=steps + 1,
+    to compare with the share means nothing. Costs ``residual_cost(records, tried=steps + 1,
     descents=steps)``. Raises InputError unless each record has one class.
     """
     _refuse_below_zero("radius", radius)
-    stride = A_STRIDE * radius / max(1, steps)
+    stride = PATH * radius / max(1, steps)
 
     def descent(teacher: nn.Module, batch: Records) -> Iterator[Tensor]:
         low, high = bounds(batch)
-        unit = uniforms(batch.ids, batch.x[0].numel(), seed=seed, step=_OWN)
+        unit = uniforms(batch.ids, batch.x[0].numel(), seed=seed, step=_STREAM)
         start = (2 * unit.reshape(batch.x.shape) - 1).to(batch.x)
         x = clamp(batch.x + radius * (high - low) * start, batch, radius)
         for _ in range(steps):
             answer, slope = loss_gradient(teacher, replace(batch, x=x))
             yield answer.argmax(1) == batch.y
             x = clamp(sign_step(replace(batch, x=x), slope, -stride), batch, radius)
-        yield _said(teacher, batch, x) == batch.y
+        yield _predict(teacher, batch, x) == batch.y
 
     return _residual(model, records, descent, tried=steps + 1)
 
@@ -150,9 +168,9 @@ def residual_cost(records: Records, *, tried: int, descents: int = 0) -> Passes:
 
 
 def residual_knowledge(ours: Residual, retrained: Residual) -> float:
-    """How much more often the label is said nearby than by the retrained model: a ratio.
+    """How much more often the label is predicted nearby than by the retrained model: a ratio.
 
-    0 to infinity; target 1; above: knowledge is left; below: forgotten too far. The ratio of the
+    0 to infinity; reference 1; above: knowledge is left; below: over-forgotten. The ratio of the
     means over records, where the source has the mean of the ratios: that is infinite as soon as one
     record is never recognised by the retrained model. 1 when neither recognises anything. Raises
     InputError for probes of other records or with other settings.
@@ -174,18 +192,18 @@ def _views(view: Callable[[Records, int], Tensor], count: int) -> Around:
 
     def around(teacher: nn.Module, batch: Records) -> Iterator[Tensor]:
         for number in range(count):
-            yield _said(teacher, batch, view(batch, number)) == batch.y
+            yield _predict(teacher, batch, view(batch, number)) == batch.y
 
     return around
 
 
 def _residual(model: nn.Module, records: Records, around: Around, *, tried: int) -> Residual:
-    refuse_without_classes(records)
+    need_multiclass(records)
     teacher, device = frozen_teacher(model), device_of(model)
 
     def part(rows: Tensor) -> tuple[Tensor, Tensor]:
         batch = records.take(rows).to(device)
-        plain = _said(teacher, batch, batch.x) == batch.y
+        plain = _predict(teacher, batch, batch.x) == batch.y
         hits = torch.zeros(len(batch), device=device)
         for hit in around(teacher, batch):
             hits += hit
@@ -196,7 +214,7 @@ def _residual(model: nn.Module, records: Records, around: Around, *, tried: int)
     return Residual(plain, hits.astype(np.float64), tried)
 
 
-def _said(teacher: nn.Module, batch: Records, x: Float[Tensor, " m *features"]) -> Tensor:
+def _predict(teacher: nn.Module, batch: Records, x: Float[Tensor, " m *features"]) -> Tensor:
     with torch.no_grad():
         return outputs(teacher, replace(batch, x=x)).argmax(1)
 

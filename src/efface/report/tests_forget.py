@@ -145,7 +145,7 @@ def precision_copies(ctx: Context) -> Iterator[Row]:
         raise NotRun(str(why)) from why
     full = pair.after.correct
     for was, now in zip(old[1:], new[1:], strict=True):
-        before, after = was.measured.correct, now.measured.correct
+        before, after = was.evaluation.correct, now.evaluation.correct
         gained, lost = int((~full & after).sum()), int((full & ~after).sum())
         # Rounding repairs an answer no more often than it breaks one: a sign test. That holds for
         # labels predicted above chance, so neither for wrong ones nor for a forgotten class.
