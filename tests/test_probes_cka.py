@@ -1,8 +1,6 @@
 """Linear CKA: closed forms, a twin by the whole Gram matrices, models left as they were."""
 
 import copy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +8,12 @@ import torch
 from scipy.stats import ortho_group
 from torch import nn
 
-from efface.errors import InputError
 from efface.probes import cka as module
 from efface.probes.cka import cka, cka_cost
 from efface.runtime import PassCounter
 from efface.testing import KINDS, model_of_kind, records_of_kind, untrained_model
-
-sys.path.insert(0, str(Path(__file__).parent))
-from probe_promises import traces, untouched
+from tests.probe_promises import traces, untouched
+from tests.refusals import refusal
 
 
 def by_gram(x, y):
@@ -122,13 +118,12 @@ def test_nets_of_other_kinds_are_served(kind):
 
 def test_what_cannot_be_compared_is_refused_in_words(tiny_net, digits):
     """One record has no spread; two architectures no common layer."""
-    with pytest.raises(InputError) as error:
-        cka(tiny_net, tiny_net, digits.take([0]))
-    assert str(error.value) == "Wanted two records or more. Got 1. Give more records."
+    assert (
+        refusal(cka, tiny_net, tiny_net, digits.take([0]))
+        == "Wanted two records or more. Got 1. Give more records."
+    )
     other = nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(64, 10))
-    with pytest.raises(InputError) as error:
-        cka(tiny_net, other, digits.take(range(9)))
-    assert str(error.value) == (
+    assert refusal(cka, tiny_net, other, digits.take(range(9))) == (
         "Wanted two models with layers of the same names. Got 0, 1, 3 and 2. "
         "Compare models of one architecture."
     )

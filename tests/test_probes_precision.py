@@ -1,8 +1,6 @@
 """Rounded and pruned copies: the grid by hand, torch's own pruning, the given model untouched."""
 
 import copy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +8,11 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from efface.errors import InputError
 from efface.metrics.evaluation import Evaluation, evaluate
 from efface.probes.precision import precision, precision_cost, pruned, quantised, recovered
 from efface.testing import KINDS, model_of_kind, records_of_kind
-
-sys.path.insert(0, str(Path(__file__).parent))
-from probe_promises import passes_of, untouched
+from tests.probe_promises import passes_of, untouched
+from tests.refusals import refusal
 
 
 def test_the_given_model_is_untouched_and_nothing_is_drawn(tiny_net, digits, random_state_kept):
@@ -138,9 +134,7 @@ def test_what_cannot_be_changed_is_refused_in_words(tiny_net):
             tiny_net, share=1.5
         ),
         "Wanted a model with weights of two or more dimensions. Got none. "
-        "Omit this probe, and say that it was not run.": lambda: pruned(
-            nn.Flatten(), share=0.5
-        ),
+        "Omit this probe, and say that it was not run.": lambda: pruned(nn.Flatten(), share=0.5),
         "Wanted two evaluations of the same records, multiclass. "
         "Got 1 and 2 records. Take them from one call of precision.": lambda: recovered(
             told(1), told(1, 1)
@@ -149,9 +143,7 @@ def test_what_cannot_be_changed_is_refused_in_words(tiny_net):
         "Got 60 and 60 records, of another task. Take them from one call of precision.": values,
     }
     for words, call in said.items():
-        with pytest.raises(InputError) as error:
-            call()
-        assert str(error.value) == words
+        assert refusal(call) == words
 
 
 def values():

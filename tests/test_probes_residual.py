@@ -1,15 +1,12 @@
 """Residual knowledge: what is said near a record that is missed as it is."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from efface.errors import InputError
 from efface.metrics.evaluation import evaluate
 from efface.probes.residual import (
     Residual,
@@ -22,9 +19,8 @@ from efface.probes.residual import (
 )
 from efface.testing import model_of_kind, records_of_kind
 from efface.types import Records
-
-sys.path.insert(0, str(Path(__file__).parent))
-from probe_promises import passes_of, same, untouched
+from tests.probe_promises import passes_of, same, untouched
+from tests.refusals import refusal
 
 PROBES = {
     "flips": (lambda model, some, **_: residual_in_flips(model, some), {"tried": 1}),
@@ -172,9 +168,7 @@ def test_residual_knowledge_is_a_ratio_of_shares():
     assert residual_knowledge(many, few) == pytest.approx(2)
     assert residual_knowledge(few, few) == residual_knowledge(nothing, nothing) == 1
     assert residual_knowledge(few, nothing) == float("inf")
-    with pytest.raises(InputError) as error:
-        residual_knowledge(few, Residual(np.zeros(3, bool), np.zeros(3), tried=5))
-    assert str(error.value) == (
+    assert refusal(residual_knowledge, few, Residual(np.zeros(3, bool), np.zeros(3), tried=5)) == (
         "Wanted two probes of the same records with the same settings. "
         "Got 4 and 3 records, 5 and 5 inputs tried. Probe both models alike."
     )
@@ -190,27 +184,21 @@ def test_nothing_missed_is_no_share():
 def test_inputs_that_a_probe_does_not_serve_are_refused_in_words(tiny_net, some):
     """A row of a table cannot be mirrored; a value has no label to be said."""
     for probe in (residual_in_flips, residual_in_crops):
-        with pytest.raises(InputError) as error:
-            probe(model_of_kind("table"), records_of_kind("table"))
-        assert str(error.value) == (
+        assert refusal(probe, model_of_kind("table"), records_of_kind("table")) == (
             "Wanted images, (n, c, h, w), which can be flipped and cropped. "
             "Got inputs of shape (60, 64). Use noise or the ball, which serve any inputs."
         )
     for kind in ("regression", "multilabel"):
-        with pytest.raises(InputError) as error:
-            residual_in_ball(model_of_kind(kind), records_of_kind(kind), radius=0.1)
-        assert str(error.value) == (
+        assert refusal(
+            residual_in_ball, model_of_kind(kind), records_of_kind(kind), radius=0.1
+        ) == (
             "Wanted multiclass records, which this probe asks about. "
             f"Got {kind}. Omit this probe, and say that it was not run."
         )
-    with pytest.raises(InputError) as error:
-        residual_in_flips(tiny_net, some.take([]))
-    assert str(error.value) == (
+    assert refusal(residual_in_flips, tiny_net, some.take([])) == (
         "Wanted at least one record. Got none. Give the records to be probed."
     )
-    with pytest.raises(InputError) as error:
-        residual_in_noise(tiny_net, some, sigma=0.0)
-    assert str(error.value) == (
+    assert refusal(residual_in_noise, tiny_net, some, sigma=0.0) == (
         "Wanted a sigma above 0. Got 0.0. Give it as a share of the data's range."
     )
 
