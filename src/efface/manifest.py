@@ -19,6 +19,7 @@ from typing import Any
 
 from efface.errors import InputError
 
+# 1: record.json of efface 0.1, whose words differ; committed results of that time keep it
 SCHEMA = 2
 FILE = "manifest.json"
 PACKAGES = ("efface", "torch", "torchvision", "numpy", "scikit-learn", "datasets", "safetensors")
@@ -95,6 +96,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """``manifest.json`` in a folder that exists; the caller makes the folder appear whole."""
+        # NaN is no JSON: to_json has None for it, and anything that slipped through must fail here
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
         (Path(folder) / FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -121,6 +123,7 @@ def state_digest(state: Mapping[str, Any]) -> str:
     import torch
 
     digest = hashlib.sha256()
+    # sorted: the same weights under another order of modules are the same model
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
@@ -131,6 +134,7 @@ def state_digest(state: Mapping[str, Any]) -> str:
 
 def keyed_hashes(ids: Iterable[str], key: bytes) -> list[str]:
     """HMAC-SHA-256 of each id: who holds the key can match an id, nobody else can list them."""
+    # keyed, since ids are guessed easily: a plain hash would be as good as the id
     return [hmac.new(key, identity.encode(), hashlib.sha256).hexdigest() for identity in ids]
 
 

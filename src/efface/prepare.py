@@ -110,6 +110,7 @@ def _without(part: Records, forget: Records, *, by_id: bool) -> Records:
     named = by_id and not any(
         all(identity.isdigit() for identity in records.ids) for records in (part, forget)
     )
+    # by content too: the same image under another name would be kept in the model
     contents, ids = set(content_digests(forget)), set(forget.ids) if named else set()
     rows = [
         row
@@ -131,6 +132,7 @@ def refuse_misfit(model: nn.Module, split: Split, *, mislabelled: bool) -> None:
         require_multiclass(task_of(split.forget).name)
     if not split.forget_classes:
         return
+    # of the model, not of the labels seen: classes that no forget record has stay too
     k = output_width(model, split.forget)
     if outside := [label for label in split.forget_classes if not 0 <= label < k]:
         remedy = "Use the model's own class numbers."
@@ -150,6 +152,7 @@ def request_memory(
     memory = method.memory
     probe, batch = trainable_copy(model), split.forget.take([0]).to(device_of(model))
     parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
+    # a step holds at most a micro-batch of 128 records
     trained_on = len(split.forget) + ("retain" in method.reads) * len(split.retain or ())
     at_once = min(trained_on, settings.get("batch_size", memory.batch_size), 128)
     return estimate_memory(
@@ -232,6 +235,7 @@ def select_records(
         raise InputError(f"selection {ALL} or {HIGH}", repr(selection), "Omit it for all records.")
     if weights is not None:
         _refuse_weights(weights, forget)
+    # first which, then how often: a weight is a share of those that are selected
     if selection == HIGH:
         forget, facts, text = _high_information(model, forget, expected_accuracy, seed)
         findings += (Finding("selection", "warn", text),)
@@ -297,6 +301,7 @@ def _resample(forget: Records, weights: Mapping[str, float], *, seed: int) -> Re
         raise InputError("a weight above 0 for a record that is unlearned", "0 for each", remedy)
     edges = np.concatenate([[0.0], np.cumsum(share)]) / share.sum() * len(share)
     edges = edges.round(9)  # equal weights must give integers
+    # one draw for all: each record comes within one of its share, whatever the seed
     start = np.random.default_rng(seed).uniform(1e-6, 1 - 1e-6)
     times = np.diff(np.floor(edges - start).astype(np.int64)).tolist()
     again = [(row, turn) for row, count in enumerate(times) for turn in range(count)]

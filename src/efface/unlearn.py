@@ -151,6 +151,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     request.examine()
     accuracy = {"expected_accuracy": manifest.settings.get("expected_accuracy")}
     how = {"selection": selection, "weights": weights, "seed": seed, **accuracy}
+    # after doctor: a model that the data do not fit must not choose among them
     seen, notes = prepare.select_records(model, request.auxiliary, manifest.request, **how)
     request.findings += notes
 
@@ -163,13 +164,13 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     try:
         with progress(f"forget {len(seen.forget)} records", manifest.settings.get("steps")) as show:
             student = request.run(entry.function, chosen, master, seen, judge, show)
-        new, adapter = _load_into_clean_copy(student, model, stored, refuse_nonfinite=guard)
+        new, adapter = request.load(student, stored, guarded=guard)
     except NotMet as error:
         failure, manifest.outcome = error, "not met"
-    manifest.guard = judge.as_json() if judge else None
+    manifest.guard, manifest.reported = judge.as_json() if judge else None, report
     request.note_outcome(adapted=trainable == "adapter")
     exact = entry.exact and not failure
-    result = request.result(new, adapter, report=report, outcome=manifest.outcome, exact=exact)
+    result = request.result(new, adapter, outcome=manifest.outcome, exact=exact)
     if failure:
         failure.result = result
         raise failure
@@ -286,6 +287,7 @@ class _Request:
         self, method: Method, trainable: str, started: Callable[[MemoryEstimate], None] | None
     ) -> nn.Module:
         """The copy that the method gets, its passes counted; no view shares a given weight."""
+        # a copy, and not a view: whatever a method does in place, the given weights stand
         self.counter, split, manifest = PassCounter(self.model), self.split, self.manifest
         batch = split.forget.take([0])
         model = select_trainable(self.counter.model, batch, trainable, seed=manifest.seed)
@@ -293,6 +295,7 @@ class _Request:
         manifest.trainable, manifest.memory = count_trainable(model, trainable), need.as_json()
         if started:
             started(need)
+        # a step that is small against a weight of 8 or 11 bits would round away
         return upcast_to_fp32(model)
 
     def run(
@@ -318,6 +321,7 @@ class _Request:
         if fresh := split.fresh:  # what a method trains from scratch is counted too
             split = replace(split, fresh=lambda seed: counter.attach(fresh(seed)))
         counter.forward = counter.backward = 0  # the guard's preparation is not the method's
+        # counted also when the guard ends the run: what was spent was spent
         try:
             with manifest.timed("method"), capture_facts(manifest.calibration):
                 how = {"seed": manifest.seed, "callback": callback, **settings}
@@ -340,18 +344,25 @@ class _Request:
             )
             self.findings += (Finding("not reached", "warn", text),)
 
+    def load(
+        self, student: nn.Module, stored: Mapping[str, torch.dtype] | None, *, guarded: bool
+    ) -> tuple[nn.Module, nn.Module | None]:
+        """(a clean copy of the given model that holds what will be written, the adapter if any)."""
+        # measured is what goes to disk: modules, flags and hooks of the student stay behind
+        merged = merge_adapter(student, self.model)
+        new = as_stored(merged, self.model, stored)
+        if guarded and (broken := nonfinite_tensors(new.state_dict())):
+            came, first = f"nan or inf after rounding {broken[0]}", "bfloat16 or float32 first"
+            remedy = f"The old model stands. Convert it to {first}, or lower --strength."
+            raise NotMet("weights that their own dtype can hold", came, remedy)
+        return new, None if merged is student else student
+
     def result(
-        self,
-        new: nn.Module | None,
-        adapter: nn.Module | None = None,
-        *,
-        report: bool = True,
-        **about: Any,
+        self, new: nn.Module | None, adapter: nn.Module | None = None, **about: Any
     ) -> Result:
         """Collect the evidence on the evaluation half, complete the manifest."""
         manifest, evidence = self.manifest, None
-        manifest.reported = report
-        if report:
+        if manifest.reported:
             from efface.report import collect  # loads scipy, scikit-learn and torchvision
 
             with manifest.timed("report"):
@@ -365,32 +376,13 @@ class _Request:
         return Result(model, evidence, manifest, self.findings, adapter)
 
 
-def _load_into_clean_copy(
-    student: nn.Module,
-    model: nn.Module,
-    stored: Mapping[str, torch.dtype] | None,
-    *,
-    refuse_nonfinite: bool,
-) -> tuple[nn.Module, nn.Module | None]:
-    """(a clean copy of the given model that holds what will be written, the adapter if any)."""
-    merged = merge_adapter(student, model)
-    new = as_stored(merged, model, stored)
-    broken = nonfinite_tensors(new.state_dict()) if refuse_nonfinite else ()
-    if broken:
-        raise NotMet(
-            "weights that their own dtype can hold",
-            f"nan or inf after rounding {broken[0]}",
-            "The old model stands. Convert it to bfloat16 or float32 first, or lower --strength.",
-        )
-    return new, None if merged is student else student
-
-
 @contextmanager
 def capture_facts(facts: dict[str, Any]) -> Iterator[None]:
     """Collect what a method logs that it found out (``extra={"facts": …}`` of its log records)."""
     logger, handler = logging.getLogger("efface.methods"), logging.Handler(level=logging.INFO)
     handler.emit = lambda record: facts.update(getattr(record, "facts", {}))
     level = logger.level
+    # methods log at INFO, which Python drops unless somebody listens
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:
