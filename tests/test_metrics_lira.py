@@ -12,7 +12,6 @@ from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.neighbors import KernelDensity
 
-from efface.errors import InputError
 from efface.metrics.lira import (
     lira_offline,
     lira_online,
@@ -164,40 +163,34 @@ def test_a_is_tuned_by_the_area_on_a_known_model():
     assert len(set(areas.values())) == 3
 
 
-def _said(call):
-    with pytest.raises(InputError) as error:
-        call()
-    return str(error.value)
-
-
 def test_broken_models_and_missing_ones_are_named():
     """Nothing passes in silence: nan, too few models, arrays of unlike shape, wrong settings."""
     x, shadow, member, _ = _drawn(6, 5, 15)
     broken = shadow.copy()
     broken[[1, 4], 2] = np.nan, np.inf
-    assert _said(lambda: lira_online(x, broken, member)) == (
+    assert refusal(lira_online, x, broken, member) == (
         "Wanted finite log-odds. Got nan or inf in 2 of 6 rows: 1, 4. "
         "Omit these models, and say how many there were."
     )
     none = member & (np.arange(5) > 1)
-    assert _said(lambda: lira_online(x, shadow, none)) == (
+    assert refusal(lira_online, x, shadow, none) == (
         "Wanted at least 2 shadow models in for each record. Got 2 of 5 records with fewer. "
         "Make more of them, or omit these records."
     )
-    assert _said(lambda: same_shape(judged=x[:4], record=x)) == (
+    assert refusal(same_shape, judged=x[:4], record=x) == (
         "Wanted arrays of one shape. Got judged (4,), record (5,). "
         "Give the same models and records in each."
     )
     z = {"population": x, "population_reference": shadow}
     log_p = _log_p(x), _log_p(shadow), member
-    assert _said(lambda: rmia_offline(*log_p, a=1.5, **z)) == (
+    assert refusal(rmia_offline, *log_p, a=1.5, **z) == (
         "Wanted a from 0 to 1. Got 1.5. Find it with tuned_a on a reference model."
     )
-    assert _said(lambda: rmia_online(*log_p, gamma=0.0, **z)) == (
+    assert refusal(rmia_online, *log_p, gamma=0.0, **z) == (
         "Wanted gamma above 0. Got 0.0. The paper takes 2."
     )
     empty = {"population": x[:0], "population_reference": shadow[:, :0]}
-    assert _said(lambda: rmia_online(*log_p, **empty)) == (
+    assert refusal(rmia_online, *log_p, **empty) == (
         "Wanted population records. Got none. Give records that no model was trained on."
     )
 

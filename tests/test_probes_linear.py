@@ -211,40 +211,40 @@ def test_what_the_probe_does_not_serve_is_refused_in_words(tiny_net, parts):
 
 
 @pytest.fixture(scope="module")
-def parts_neighbouring_class(digits):
+def threes(digits):
     """The threes that the tiny net saw, and a hundred digits that it never saw."""
     rows = (digits.y[:300] == 3).nonzero()[:, 0]
     return digits.take(rows), digits.take(range(300, 400))
 
 
-def test_the_given_model_is_untouched_and_the_same_seed_gives_the_same_numbers_neighbouring_class(
-    tiny_net, parts_neighbouring_class, random_state_kept
+def test_the_probe_of_neighbouring_classes_keeps_the_model_and_repeats_with_its_seed(
+    tiny_net, threes, random_state_kept
 ):
     """Weights, buffers, gradients, flags, hooks and the host's random numbers."""
 
     def probe(model, seed=0):
-        return neighbouring_class(model, *parts_neighbouring_class, forget_classes=(3,), seed=seed)
+        return neighbouring_class(model, *threes, forget_classes=(3,), seed=seed)
 
     found = untouched(probe, tiny_net, random_state_kept)
     assert not same(found, probe(tiny_net, seed=1))
 
 
-def test_the_price_is_known_beforehand_neighbouring_class(tiny_net, parts_neighbouring_class):
+def test_the_probe_of_neighbouring_classes_costs_the_passes_declared(tiny_net, threes):
     """Counted on the model; unseen records of classes that stay are not asked."""
-    said = neighbouring_class_cost(*parts_neighbouring_class, forget_classes=(3,))
+    said = neighbouring_class_cost(*threes, forget_classes=(3,))
     assert (
         passes_of(
-            lambda m: neighbouring_class(m, *parts_neighbouring_class, forget_classes=(3,)),
+            lambda m: neighbouring_class(m, *threes, forget_classes=(3,)),
             tiny_net,
         )
         == said
     )
-    assert said.forward < len(parts_neighbouring_class[0]) + 20
+    assert said.forward < len(threes[0]) + 20
 
 
-def test_taking_a_class_out_is_conditioning_on_the_others(tiny_net, parts_neighbouring_class):
+def test_taking_a_class_out_is_conditioning_on_the_others(tiny_net, threes):
     """p_k / (1 - p_leaving), computed from the probabilities themselves."""
-    measured = evaluate(tiny_net, parts_neighbouring_class[1])
+    measured = evaluate(tiny_net, threes[1])
     logs = retained_log_probabilities(measured, (3, 7))
     p = measured.probabilities
     kept = [0, 1, 2, 4, 5, 6, 8, 9]
@@ -252,26 +252,21 @@ def test_taking_a_class_out_is_conditioning_on_the_others(tiny_net, parts_neighb
     np.testing.assert_allclose(np.exp(logs), expected, rtol=1e-6)
 
 
-def test_the_nearest_class_is_the_second_where_the_first_has_left(
-    tiny_net, parts_neighbouring_class
-):
+def test_the_nearest_class_is_the_second_where_the_first_has_left(tiny_net, threes):
     """Ids are those of the model, not places among the classes that stay."""
-    found = neighbouring_class(tiny_net, *parts_neighbouring_class, forget_classes=(3,))
-    logits = evaluate(tiny_net, parts_neighbouring_class[0]).logits.copy()
+    found = neighbouring_class(tiny_net, *threes, forget_classes=(3,))
+    logits = evaluate(tiny_net, threes[0]).logits.copy()
     logits[:, 3] = -np.inf
     np.testing.assert_array_equal(found.forget.classes, logits.argmax(1))
     assert found.forget.classes.max() > 3
     assert (found.forget.confidence >= 1 / 9).all()
 
 
-def test_a_high_score_of_the_class_that_left_does_not_hide_its_neighbours(
-    tiny_net, parts_neighbouring_class
-):
+def test_a_high_score_of_the_class_that_left_does_not_hide_its_neighbours(tiny_net, threes):
     """A filter that adds to the logit of the class, or takes it away, changes nothing here."""
     filtered = nn.Sequential(*tiny_net, Shifted())
     one, other = (
-        neighbouring_class(net, *parts_neighbouring_class, forget_classes=(3,))
-        for net in (tiny_net, filtered)
+        neighbouring_class(net, *threes, forget_classes=(3,)) for net in (tiny_net, filtered)
     )
     np.testing.assert_allclose(one.forget.confidence, other.forget.confidence, rtol=1e-4)
     assert one.by_confidence == other.by_confidence
@@ -318,11 +313,9 @@ def test_two_models_are_compared_record_by_record():
     assert agreement(one, one).distance == agreement(one, one).difference == 0
 
 
-def test_what_the_probe_does_not_serve_is_refused_in_words_neighbouring_class(
-    tiny_net, parts_neighbouring_class, digits
-):
+def test_records_without_neighbouring_classes_are_refused(tiny_net, threes, digits):
     """Records of other classes, no class left to compare with, none unseen, no classes at all."""
-    forget, unseen = parts_neighbouring_class
+    forget, unseen = threes
     every = tuple(range(1, 10))
     said = [
         (
