@@ -63,7 +63,7 @@ def read_shadows(folder: str | Path) -> Shadows:
     if len(paths) < MINIMUM:
         wanted = f"a folder of {MINIMUM} or more shadow models, each an .npz file"
         came = f"{folder}, which holds {len(paths)}" if folder.is_dir() else f"{folder}, no folder"
-        remedy = "Train shadow models on subsets of the data, save their outputs (docs/scores.md)."
+        remedy = "Train shadow models on subsets of the data, save their outputs (docs/metrics.md)."
         raise InputError(wanted, came, remedy)
     digest, members, log_odds = hashlib.sha256(), [], []
     ids: tuple[str, ...] = ()
