@@ -71,7 +71,9 @@ def collect(
     models = tuple(retrained), shadows, exact, removed_from_retain
     about = forget_classes, mislabelled, names, seed, tuple(views_used), *models
     ctx = Context(old, old if new is None else new, split, *about)
-    rows = [row for test in TESTS for row in _run(test, ctx, probes=probes)]
+    # By section, so that the order of the rows does not depend on which module came in first.
+    tests = sorted(TESTS, key=lambda test: list(text.SECTIONS).index(test.section))
+    rows = [row for test in tests for row in _run(test, ctx, probes=probes)]
     sides = ["before"] if new is None else ["before", "after"]
     if new is None:
         rows = [_before_only(row) for row in rows]

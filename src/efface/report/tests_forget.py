@@ -10,6 +10,7 @@ from efface.errors import InputError
 from efface.metrics.equivalence import excess_p
 from efface.metrics.evaluation import evaluate
 from efface.probes.precision import precision
+from efface.report import tests
 from efface.report.context import MAX_RECORDS, SYNTHETIC, Context, NotRun, Pair
 from efface.report.report import Row
 from efface.report.tests import SIGNIFICANCE, expected_share, mean_row, share_row, test
@@ -20,6 +21,10 @@ from efface.task import task_of
 ACCIDENTAL = 0.02  # a model that never learned a class predicts it at most so often
 PROBE = {"probe": True, "needs_class": True}
 BITS, SHARES = (8, 4), (0.5,)
+ACCURACY = {
+    "multilabel": "share of correct labels",
+    "regression": "closeness of the values (1 exact, 0 off by their standard deviation)",
+}
 SAME_OUTPUT = 1e-4  # outputs closer than this share of their standard deviation are equal
 
 
@@ -76,6 +81,27 @@ def forget_confidence(ctx: Context) -> Iterator[Row]:
         fields |= {"key": f"forget.{key}"}
         fields |= {"name": f"Mean {key.replace('_', ' ')} of the forget records"}
         yield mean_row(getattr(before, of), getattr(after, of), reference, **fields)
+
+
+@test("forget.accuracy", "Accuracy on the forget records", "forget", "T0", multiclass=False)
+def forget_task_accuracy(ctx: Context) -> Iterator[Row]:
+    """The task's own accuracy and loss on the forget records."""
+    before, after = ctx.forget.before, ctx.forget.after
+    accuracy = loss = None
+    if ctx.has_holdout:
+        unseen = ctx.holdout.after
+        accuracy, loss = float(unseen.accuracy.mean()), float(unseen.loss.mean())
+    note = "Reference: the new model on unseen records." * ctx.has_holdout
+    fields = {"verdict": tests.compare(tests.mean_interval(after.accuracy), accuracy), "note": note}
+    yield mean_row(before.accuracy, after.accuracy, accuracy, name=task_name(ctx, "Forget"), **fields)
+    fields = {"key": "forget.loss", "name": "Mean loss of the forget records", "unit": "nats"}
+    yield mean_row(before.loss, after.loss, loss, **fields)
+
+
+def task_name(ctx: Context, part: str) -> str:
+    """What the accuracy of a task is called."""
+    accuracy = ACCURACY.get(ctx.kind, f"accuracy as the task {ctx.kind!r} defines it")
+    return f"{part} records: {accuracy}"
 
 
 @test("residual", "Residual knowledge: augmented forget records", "forget", "T0", **PROBE)

@@ -12,7 +12,6 @@ import numpy as np
 from torch import nn
 
 from efface.metrics.equivalence import ks, outlier_p
-from efface.metrics.evaluation import Evaluation
 from efface.metrics.retrain_gap import columns, gap
 from efface.report.context import PARTS, Context, NotRun
 from efface.report.report import Row
@@ -54,17 +53,12 @@ def retrained_columns(ctx: Context) -> Iterator[Row]:
     yield _distance_row(gap, gap(old, mean), gap(new, mean), new, them, **fields)
 
 
-@test(
-    "retrained.untouched_tensors",
-    "Tensors still the old model's, but no retrained model's",
-    "retrained",
-    "T3",
-)
+@test("retrained.untouched_tensors", "Tensors that only retraining changed", "retrained", "T3")
 def untouched_tensors(ctx: Context) -> Iterator[Row]:
     """What these tensors hold was not touched: retraining would have changed them."""
     old = dict(ctx.old.named_parameters())
-    retrained = set().union(*(_identical(old, model) for model in ctx.retrained))
-    names = [name for name in old if name in _identical(old, ctx.new) - retrained]
+    untouched = _identical(old, ctx.new).difference(*(_identical(old, m) for m in ctx.retrained))
+    names = [name for name in old if name in untouched]
     verdict = Verdict.UNTOUCHED_TENSORS if names else Verdict.NO_UNTOUCHED_TENSORS
     note = f"{len(names)} of {count(len(old), 'tensor')}. {', '.join(names[:5])}".strip()
     value = len(names) / len(old) if old else 0.0
@@ -81,17 +75,17 @@ def retrained_distances(ctx: Context) -> Iterator[Row]:
     """Kolmogorov-Smirnov distances of entropy and logit margin, and disagreement, for each part."""
     shown = "Kolmogorov-Smirnov distance of the {} on {} records to retrained"
     kinds: dict[str, tuple[str, str, Distance]] = {
-        "entropy": (shown, "distance", lambda a, b: ks(a.entropy, b.entropy)[0]),
-        "logit_margin": (shown, "distance", lambda a, b: ks(a.margin, b.margin)[0]),
-        "disagreement": (
-            "{1} records with another prediction than retrained",
-            "share",
-            _disagreement,
-        ),
+        "logit_margin": (shown, "distance", lambda a, b: ks(a.margin, b.margin)[0])
     }
+    if ctx.multiclass:
+        kinds["entropy"] = shown, "distance", lambda a, b: ks(a.entropy, b.entropy)[0]
+        other = "{1} records with another prediction than retrained"
+        kinds["disagreement"] = (
+            other,
+            "share",
+            lambda a, b: float(np.mean(a.predicted != b.predicted)),
+        )
     for key, (name, unit, distance) in kinds.items():
-        if not ctx.multiclass and key != "logit_margin":
-            continue
         for part, them in ctx.retrained_evaluations.items():
             pair = getattr(ctx, part)
             before, after = (
@@ -101,10 +95,6 @@ def retrained_distances(ctx: Context) -> Iterator[Row]:
             fields = {"key": f"retrained.{key}.{part}", "unit": unit}
             fields |= {"name": name.format(key.replace("_", " "), part)}
             yield _distance_row(distance, before, after, pair.after, them, **fields)
-
-
-def _disagreement(one: Evaluation, other: Evaluation) -> float:
-    return float((one.predicted != other.predicted).mean())
 
 
 def _distance_row(
@@ -139,16 +129,7 @@ def exclusion(ctx: Context) -> Iterator[Row]:
     if retain is not None:
         shared += len({*content_digests(forget)} & {*content_digests(retain)})
     trained_on = "records that are not given" if retain is None else count(len(retain))
-    note = (
-        f"The new model started from untrained weights and was trained on {trained_on}, by the "
-        "account of whoever ran it. Matched by content: a near-duplicate is not found."
-    )
+    note = f"Trained from scratch on {trained_on}, by the account of whoever ran it. Matched by "
+    note += "content: a near-duplicate is not found."
     verdict = Verdict.NOT_EXCLUDED if shared else Verdict.EXCLUDED
     yield Row(None, float(shared), 0.0, None, verdict, note, unit="count")
-
-
-@test("relearning", "Relearning: does a little training bring them back?", "unseen", "T1")
-def relearning(_: Context) -> Iterator[Row]:
-    """Left to a call of its own."""
-    note = "it trains a copy, so it is a call of its own: efface.probes.relearning"
-    yield Row(verdict=Verdict.NOT_RUN, note=note)

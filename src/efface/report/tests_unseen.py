@@ -17,11 +17,13 @@ from efface.probes.linear_probe import linear_probe
 from efface.report.context import MAX_RECORDS, Context, NotRun
 from efface.report.report import Row
 from efface.report.tests import SIGNIFICANCE, TOO_WIDE, compare, expected_share, share_row, test
+from efface.report.tests_forget import still_predicted_p
 from efface.report.text import count
 from efface.report.verdicts import Verdict
 from efface.types import record_key
 
 LABELS = {"needs_class": True, "needs_correct_labels": True}
+WHOLE_CLASS = {"needs_forget_classes": True}
 CENTRAL = 0.95
 MIN_UNSEEN = 39  # with fewer unseen records in a group no quantile is rarer than one in twenty
 MIN_SHADOWS = 4  # without a record, so that their standard deviation can be estimated
@@ -35,19 +37,18 @@ def loss_attack_rows(ctx: Context) -> Iterator[Row]:
         f"A weak attack: one threshold for all. {after.forget_n} forget against {after.unseen_n} "
         f"unseen records {ctx.matching}."
     )
-    if after.unmatched:
-        note += f" {after.unmatched} records have no unseen one of their class."
-    if ctx.mislabelled:
-        note += " The labels are flagged as wrong, so it reads the loss of the predicted class."
+    note += f" {after.unmatched} have no unseen record of their class." * bool(after.unmatched)
+    note += " With wrong labels it reads the loss of the predicted class." * ctx.mislabelled
     verdict = _attack_verdict(after, _detects(ctx, before), mislabelled=ctx.mislabelled)
     yield auc_row(before, after, verdict, note)
     was, now = (attack.at(attack.fpr) for attack in (before, after))
-    verdict = Verdict.NOT_DETECTED if was.above else Verdict.VOID
-    if now.above:
-        verdict = Verdict.SIGNIFICANTLY_DIFFERENT if ctx.mislabelled else Verdict.DETECTED
+    verdict = Verdict.SIGNIFICANTLY_DIFFERENT if ctx.mislabelled else Verdict.DETECTED
+    if not now.above:
+        verdict = Verdict.NOT_DETECTED if was.above else Verdict.VOID
     blind = "At this FPR the attack does not detect the records in the old model." * (not was.above)
     there = f"{after.unseen_n} unseen records of these classes"
-    yield _rate_row(was, now, there, verdict=verdict, note=blind, key="attack.loss_tpr")
+    fields = {"key": "attack.loss_tpr", "name": "Membership inference on the loss"}
+    yield _rate_row(was, now, there, verdict=verdict, note=blind, **fields)
 
 
 def auc_row(before: Attack, after: Attack, verdict: Verdict, note: str, **fields: Any) -> Row:
@@ -75,7 +76,7 @@ def _detects(ctx: Context, attack: Attack) -> bool:
 
 def _attack_verdict(attack: Attack, detected_before: bool, *, mislabelled: bool = False) -> Verdict:
     # With wrong labels, below chance does not mean over-forgetting: the records just differ.
-    if mislabelled and attack.sees:
+    if attack.sees and mislabelled:
         return Verdict.SIGNIFICANTLY_DIFFERENT
     if attack.sees:
         return Verdict.DETECTED if attack.recognised else Verdict.OVER_FORGOTTEN
@@ -87,7 +88,7 @@ def _attack_verdict(attack: Attack, detected_before: bool, *, mislabelled: bool 
 
 def _rate_row(was: Rate, now: Rate, unseen: str, *, note: str = "", **fields: Any) -> Row:
     """A TPR; its reference is the FPR, and chance what unseen records would give."""
-    fields["name"] = f"The same: TPR@{100 * now.fpr:g}%FPR"
+    fields["name"] = f"{fields['name']}: TPR@{100 * now.fpr:g}%FPR"
     if now.tpr is None or now.chance is None:
         note = f"not resolvable with {unseen}; {now.needed} are needed"
         return Row(reference=now.fpr, **fields | {"verdict": Verdict.NOT_RUN, "note": note})
@@ -99,22 +100,17 @@ def _rate_row(was: Rate, now: Rate, unseen: str, *, note: str = "", **fields: An
 def entropy_attack_rows(ctx: Context) -> Iterator[Row]:
     """The paper's attack, for comparison with its tables."""
     retain, holdout, forget = ctx.retain, ctx.holdout, ctx.forget
-    before, after = (
-        membership.entropy_attack(
-            *(getattr(pair, side).entropy for pair in (retain, holdout, forget))
-        )
-        for side in ("before", "after")
-    )
+    ends = retain.before.entropy, holdout.before.entropy
+    before = membership.entropy_attack(*ends, forget.before.entropy)
+    ends = retain.after.entropy, holdout.after.entropy
+    after = membership.entropy_attack(*ends, forget.after.entropy)
     reference = None
     if len(ctx.unseen):
-        ends = retain.after.entropy, holdout.after.entropy
         members = membership.classified_as_members(*ends, ctx.unseen.after.entropy) * 1.0
         ours, theirs = ctx.sides("after")
         reference = expected_share(ours.y, members, theirs.y)
-    note = (
-        "Share of forget records classified as members. A collapsed model scores 0: lower is not "
-        f"better. Reference: unseen records {ctx.matching} under this attack."
-    )
+    note = "Share classified as members; a collapsed model scores 0, so lower is not better. "
+    note += f"Reference: unseen records {ctx.matching} under this attack."
     yield share_row(before, after, reference, len(forget), note=note)
 
 
@@ -135,7 +131,8 @@ def lira_rows(ctx: Context) -> Iterator[Row]:
     for was, now in zip(before.rates, after.rates, strict=True):
         verdict = Verdict.DETECTED if now.above else Verdict.NOT_DETECTED
         key = f"attack.lira_tpr_{100 * now.fpr:g}"
-        yield _rate_row(was, now, f"{after.unseen_n} unseen records", verdict=verdict, key=key)
+        fields = {"verdict": verdict, "key": key, "name": "Membership inference per record (LiRA)"}
+        yield _rate_row(was, now, f"{after.unseen_n} unseen records", **fields)
 
 
 def _lira(ctx: Context, given: Shadows, side: str) -> Attack:
@@ -199,6 +196,27 @@ def unseen_quantiles(ours: Evaluation, theirs: Evaluation) -> tuple[np.ndarray, 
     return places, two_sided(places, *groups), among
 
 
+@test("forget_classes.accuracy", "Accuracy on forget classes", "unseen", "T1", **WHOLE_CLASS)
+def forget_classes_accuracy(ctx: Context) -> Iterator[Row]:
+    """The paper's D_f for class requests."""
+    pair = ctx.holdout.take(np.isin(ctx.holdout.before.y, list(ctx.forget_classes)))
+    if not (n := len(pair)):
+        raise NotRun("the holdout has no record of the forget classes")
+    hits = int(pair.after.correct.sum())
+    fields = {"p": still_predicted_p(hits, n)} | (
+        {} if hits else {"verdict": Verdict.NEVER_PREDICTED}
+    )
+    fields |= {"note": f"{count(n)}. Reference: a model that never learned the class."}
+    yield share_row(pair.before.correct, pair.after.correct, 0.0, **fields)
+
+
+@test("relearning", "Relearning: does a little training bring them back?", "unseen", "T1")
+def relearning(_: Context) -> Iterator[Row]:
+    """Left to a call of its own."""
+    note = "it trains a copy, so it is a call of its own: efface.probes.relearning"
+    yield Row(verdict=Verdict.NOT_RUN, note=note)
+
+
 @test("probe", "Linear probe on the embeddings", "unseen", "T1", probe=True, **LABELS)
 def linear_probe_rows(ctx: Context) -> Iterator[Row]:
     """Do the embeddings still hold the class, and whether the record was to be forgotten?"""
@@ -217,10 +235,8 @@ def linear_probe_rows(ctx: Context) -> Iterator[Row]:
         matched = int(np.isin(unseen.before.y, forget.before.y).sum()) // 2
         p = share_p(round(after.accuracy * n), n, reference, reference_n=matched)
     verdict = compare(after.interval, reference)
-    note = (
-        f"Fitted on one half, evaluated on the other ({n} records). Reference: the same on unseen "
-        "records of the same classes."
-    )
+    note = f"Fitted on one half, evaluated on the other ({n} records). Reference: unseen records "
+    note += "of the same classes."
     shares = before.accuracy, after.accuracy, reference, after.interval
     name = "Accuracy of a linear probe on the embeddings of forget records"
     yield Row(*shares, verdict, note, p, key="probe.class", name=name)
