@@ -93,7 +93,9 @@ def forget_task_accuracy(ctx: Context) -> Iterator[Row]:
         accuracy, loss = float(unseen.accuracy.mean()), float(unseen.loss.mean())
     note = "Reference: the new model on unseen records." * ctx.has_holdout
     fields = {"verdict": tests.compare(tests.mean_interval(after.accuracy), accuracy), "note": note}
-    yield mean_row(before.accuracy, after.accuracy, accuracy, name=task_name(ctx, "Forget"), **fields)
+    yield mean_row(
+        before.accuracy, after.accuracy, accuracy, name=task_name(ctx, "Forget"), **fields
+    )
     fields = {"key": "forget.loss", "name": "Mean loss of the forget records", "unit": "nats"}
     yield mean_row(before.loss, after.loss, loss, **fields)
 
