@@ -1,6 +1,5 @@
 """What holds for every method by its form alone: its name, its source, its settings."""
 
-import ast
 import importlib
 import inspect
 import json
@@ -73,13 +72,3 @@ def documented(function):
     end = next((row for row, line in enumerate(after) if line and line[0] != " "), len(after))
     heads = [line.strip() for line in after[:end] if line[:4] == " " * 4 and line[4:5] != " "]
     return {head.split(":")[0].split(" ")[0] for head in heads if head}
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_method_holds_one_public_function_beside_its_loss_and_no_class(path):
-    """A method is a function; its loss serves other loops; what papers share lives in parts."""
-    body = ast.parse(path.read_text()).body
-    public = [n.name for n in body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"]
-    assert public[0] == path.stem
-    assert public[1:] in ([], [f"{path.stem}_loss"])
-    assert not [node.name for node in body if isinstance(node, ast.ClassDef)]

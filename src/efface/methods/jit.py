@@ -120,13 +120,11 @@ def jit(
     changed = count_changes((teacher, student), forget, mask, sigmas, seed)
     targets = _targets(teacher, mask, found, perturbations, seed, to_mean=mislabelled)
     sample = forget.take(range(min(len(forget), PROGRESS_RECORDS)))
-    progress = progress_towards(
-        lambda batch: torch.stack(targets(batch)[1]).mean(0),
-        teacher,
-        student,
-        sample,
-        mislabelled=mislabelled,
-    )
+
+    def target(batch: Records) -> Tensor:
+        return torch.stack(targets(batch)[1]).mean(0)
+
+    progress = progress_towards(target, teacher, student, sample, mislabelled=mislabelled)
     # fewer steps need a larger share each; above 0.15 Polyak's step overshoots
     share = strength * min(max(step_size, 3 / steps), 0.15)
     every, region = 1 if len(forget) <= FEW else CHECK_EVERY, trust_region * strength

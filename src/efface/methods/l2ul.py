@@ -101,16 +101,9 @@ def l2ul(
         return (towards - multiclass.loss(own, batch.y)) / (1 + count) + penalised(student)
 
     rate, after = learning_rate * strength, _stop_when_forgotten(forget, callback)
-    optimizer = torch.optim.SGD(student.parameters(), rate, 0.9, weight_decay=weight_decay)
+    sgd = torch.optim.SGD(student.parameters(), rate, 0.9, weight_decay=weight_decay)
     return descend(
-        student,
-        loss,
-        forget,
-        optimizer,
-        steps=steps,
-        seed=seed,
-        callback=after,
-        batch_size=batch_size,
+        student, loss, forget, sgd, steps=steps, seed=seed, callback=after, batch_size=batch_size
     )
 
 

@@ -69,22 +69,14 @@ def mu_mis(
     """
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     loss = mu_mis_loss(seed=seed)
-    optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate * strength)
+    sgd = torch.optim.SGD(student.parameters(), lr=learning_rate * strength)
     measured = sample(forget, batch_size, seed=seed)
     try:
         # fused attention has no second derivative
         with sdpa_kernel(SDPBackend.MATH):
             after = _stop_when_recovered(student, measured, recovery, seed, callback)
-            descend(
-                student,
-                loss,
-                forget,
-                optimizer,
-                steps=steps,
-                seed=seed,
-                callback=after,
-                batch_size=batch_size,
-            )
+            how = {"callback": after, "batch_size": batch_size}
+            descend(student, loss, forget, sgd, steps=steps, seed=seed, **how)
     except RuntimeError as error:
         if not any(message in str(error) for message in ONCE_ONLY):
             raise

@@ -69,16 +69,10 @@ def unsir(
     retain = sample_per_class(
         with_task(split.retain), retained_per_class, forget_classes=classes, seed=seed
     )
-    noise = optimize_noise(
-        frozen_teacher(model),
-        retain,
-        torch.tensor([classes[number % len(classes)] for number in range(noise_records)]),
-        sign=-1.0,
-        penalty=penalty,
-        learning_rate=noise_rate,
-        steps=noise_steps,
-        seed=seed,
-    )
+    labels = torch.tensor([classes[number % len(classes)] for number in range(noise_records)])
+    how = {"penalty": penalty, "learning_rate": noise_rate, "sign": -1.0}
+    teacher = frozen_teacher(model)
+    noise = optimize_noise(teacher, retain, labels, **how, steps=noise_steps, seed=seed)
     # together in one epoch: impair alone would destroy the model
     impair = join(retain, repeat(noise, copies))
     trainer = Trainer(student, seed=seed, callback=callback)
