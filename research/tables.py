@@ -64,9 +64,11 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "targeted": ("targeted:page", ("information/targeted",)),
     "trainable": ("trainable:page", ("trainable",)),
     "cifar10/table": ("cifar10_requests:page", ("cifar10/table",)),
+    "geometry/boundary": ("geometry.boundary_table:table", ("geometry/boundary",)),
+    "geometry/curvature": ("geometry.curvature_maps:table", ("geometry/curvature",)),
     "geometry/sigmoid_settings": ("sigmoid_settings:page", ("geometry/sigmoid_settings",)),
 }
-"""The function that makes a page, as ``module:name`` in research.benchmarks, and its records."""
+"""The function that makes a page, as ``module:name``, and its records."""
 
 FIGURES = {
     "every_method": ("every_method_show:figure", "efface"),
@@ -150,7 +152,8 @@ def rebuild(name: str) -> bool:
 
 def _function(address: str) -> Any:
     module, function = address.split(":")
-    return getattr(import_module(f"research.benchmarks.{module}"), function)
+    room = "research" if "." in module else "research.benchmarks"
+    return getattr(import_module(f"{room}.{module}"), function)
 
 
 if __name__ == "__main__":

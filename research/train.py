@@ -1,4 +1,4 @@
-"""``python -m research.train``: a recipe into a folder, whole or absent, and on where it stopped."""
+"""``python -m research.train``: a recipe into a folder, whole or absent; it can be resumed."""
 
 import shlex
 import sys

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from efface.grid import Job, is_done, read, run
-from efface.metrics.equivalence import likeness, compare_with_retrained
+from efface.metrics.equivalence import compare_with_retrained, likeness
 from efface.report import jsonable
 from research.benchmarks.every_method import published, scored
 from research.benchmarks.jit_requests import FIRST

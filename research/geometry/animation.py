@@ -42,7 +42,7 @@ class Course:
     """
 
     records: Records
-    forget_classes: tuple[str, ...]
+    forget_ids: tuple[str, ...]
     retrained: Float[np.ndarray, " n"]
     frames: list[Float[np.ndarray, " n"]]
     met: bool
@@ -102,8 +102,8 @@ def course(seed: int) -> Course:
     except NotMet:
         frames.append(frames[0])
         met = False
-    forget_classes = tuple(records.ids[row] for row in rows)
-    return Course(records, forget_classes, two.sureness(retrained, x).numpy(), frames, met)
+    forget_ids = tuple(records.ids[row] for row in rows)
+    return Course(records, forget_ids, two.sureness(retrained, x).numpy(), frames, met)
 
 
 def _wrongly_labelled(records: Records) -> tuple[Records, list[int]]:
@@ -143,7 +143,7 @@ def _map(axes: Axes, found: Course, frame: int, seed: int) -> None:
     shade(axes, found.frames[frame])
     outline(axes, found.retrained, "dashed")
     outline(axes, found.frames[frame], "solid")
-    draw_points(axes, found.records, found.forget_classes)
+    draw_points(axes, found.records, found.forget_ids)
     axes.set_title(
         f"seed {seed}, n = {len(found.records)}; stars: {WRONG} wrong labels leave", fontsize=8.5
     )

@@ -52,9 +52,9 @@ def blobs(seed: int) -> Records:
     )
 
 
-def parted(records: Records, forget_classes: str) -> tuple[Records, Records]:
+def parted(records: Records, point: str) -> tuple[Records, Records]:
     """The record of this id alone, and all others."""
-    row = records.ids.index(forget_classes)
+    row = records.ids.index(point)
     return records.take([row]), records.take([r for r in range(len(records)) if r != row])
 
 
@@ -142,7 +142,7 @@ AGAIN = 3
 def family(seed: int) -> Family:
     """Draw the blobs and train every model of this seed."""
     records, order = blobs(seed), [seed] + [1000 * (1 + again) + seed for again in range(AGAIN)]
-    rows = [records.ids.index(forget_classes) for forget_classes in LEAVING]
+    rows = [records.ids.index(point) for point in LEAVING]
     kept = torch.ones(1 + len(rows) * len(order), len(records), dtype=torch.bool)
     for place, row in enumerate(rows):
         kept[1 + place * len(order) : 1 + (place + 1) * len(order), row] = False
@@ -153,10 +153,6 @@ def family(seed: int) -> Family:
         seed,
         records,
         untouched,
-        retrained={
-            forget_classes: part[1:] for forget_classes, part in zip(LEAVING, parts, strict=True)
-        },
-        same_start={
-            forget_classes: part[0] for forget_classes, part in zip(LEAVING, parts, strict=True)
-        },
+        retrained={point: part[1:] for point, part in zip(LEAVING, parts, strict=True)},
+        same_start={point: part[0] for point, part in zip(LEAVING, parts, strict=True)},
     )

@@ -56,16 +56,16 @@ def experiment(
     out: Path, *, seeds: Sequence[int], progress: Counting = no_progress
 ) -> dict[str, Any]:
     """Write the figures, the table and the animation; give back every median with its interval."""
-    tallies: Tallies = {forget_classes: {} for forget_classes in two.LEAVING}
-    floors: dict[str, Tally] = {forget_classes: Tally() for forget_classes in two.LEAVING}
+    tallies: Tallies = {point: {} for point in two.LEAVING}
+    floors: dict[str, Tally] = {point: Tally() for point in two.LEAVING}
     tried, first = contenders() + searched(), None
     with progress("boundary", len(seeds)) as told:
         for place, seed in enumerate(seeds):
             family = two.family(seed)
             first = first or family
             here = tuple(c for c in tried if c.seeds is None or place < c.seeds)
-            for forget_classes in two.LEAVING:
-                _one(family, forget_classes, here, tallies[forget_classes], floors[forget_classes])
+            for point in two.LEAVING:
+                _one(family, point, here, tallies[point], floors[point])
             told(f"seed {seed}")
     facts = {
         "seeds": list(seeds),
@@ -86,7 +86,7 @@ def _settings() -> dict[str, Any]:
         "centres": two.CENTRES,
         "spread": 1,
         "points_in_each_class": two.POINTS,
-        "forget_classes": two.LEAVING,
+        "points": two.LEAVING,
         "box": {"low": two.LOW, "high": two.HIGH, "grid_points_each_way": SIDE},
         "net": "2-32-32-2, tanh",
         "recipe": {
@@ -101,7 +101,7 @@ def _settings() -> dict[str, Any]:
 
 def _one(
     family: two.Family,
-    forget_classes: str,
+    point: str,
     tried: Sequence[Contender],
     tallies: dict[str, Tally],
     floor: Tally,
@@ -109,17 +109,17 @@ def _one(
     """Measure every row at one seed and one point."""
     x = two.grid(SIDE)
     density = two.density(x).numpy()
-    again = [two.sureness(model, x).numpy() for model in family.retrained[forget_classes]]
+    again = [two.sureness(model, x).numpy() for model in family.retrained[point]]
     targets = [one > 0 for one in again]
     before = two.sureness(family.untouched, x).numpy() > 0
-    same = two.sureness(family.same_start[forget_classes], x).numpy() > 0
+    same = two.sureness(family.same_start[point], x).numpy() > 0
     against = {"targets": targets, "before": before, "same": same, "density": density}
     pairs = list(combinations(targets, 2))
     for name, weight in (("area", None), ("weighted", density.sum(1))):
         found = np.mean([area(one, other, weight) for one, other in pairs])
         floor.numbers.setdefault(name, []).append(float(found))
     floor.drawn = again if floor.drawn is None else floor.drawn
-    for name, student in _students(family, forget_classes, tried):
+    for name, student in _students(family, point, tried):
         tally = tallies.setdefault(name, Tally())
         if isinstance(student, str):
             tally.refused.append(student)
@@ -127,19 +127,19 @@ def _one(
         sure = two.sureness(student, x).numpy()
         tally.drawn = sure if tally.drawn is None else tally.drawn
         measured = _measured(sure > 0, **against)
-        measured["flipped"] = float(flips(student, family, forget_classes))
+        measured["flipped"] = float(flips(student, family, point))
         for key, value in measured.items():
             tally.numbers.setdefault(key, []).append(value)
 
 
 def _students(
-    family: two.Family, forget_classes: str, tried: Sequence[Contender]
+    family: two.Family, point: str, tried: Sequence[Contender]
 ) -> Iterator[tuple[str, nn.Module | str]]:
     """Each row's model of this seed, or why there is none."""
     yield "untouched", family.untouched
-    yield "same start", family.same_start[forget_classes]
+    yield "same start", family.same_start[point]
     for contender in tried:
-        yield contender.name, run(contender, family, forget_classes)
+        yield contender.name, run(contender, family, point)
 
 
 def _measured(
@@ -216,12 +216,10 @@ def _draw(
     if first is None:
         return
     fields = {
-        forget_classes: {
-            name: tally.drawn for name, tally in rows.items() if tally.drawn is not None
-        }
-        for forget_classes, rows in tallies.items()
+        point: {name: tally.drawn for name, tally in rows.items() if tally.drawn is not None}
+        for point, rows in tallies.items()
     }
-    again = {forget_classes: floor.drawn for forget_classes, floor in floors.items()}
+    again = {point: floor.drawn for point, floor in floors.items()}
     drawn = {c.name for c in contenders() if abs(c.step or LONGEST) == LONGEST} - {*PAPER}
     plain = [name for name in fields["core"] if name in drawn]
     save(panels(first, fields, again, rows=PAPER), out, "boundary")

@@ -45,15 +45,13 @@ def panels(
         figure = Figure(figsize=(1.9 * ACROSS, 0.3 + 4.0 * lines), layout="constrained")
         axes = figure.subplots(2 * lines, ACROSS, sharex=True, sharey=True, squeeze=False)
         for place in range(lines * ACROSS):
-            for row, forget_classes in enumerate(LEAVING):
+            for row, point in enumerate(LEAVING):
                 own = axes[2 * (place // ACROSS) + row][place % ACROSS]
                 if place >= len(names):
                     own.set_visible(False)
                     continue
-                _panel(
-                    own, names[place], forget_classes, fields[forget_classes], again[forget_classes]
-                )
-                draw_points(own, first.records, [forget_classes])
+                _panel(own, names[place], point, fields[point], again[point])
+                draw_points(own, first.records, [point])
         for row, line in enumerate(axes):
             line[0].set_ylabel(f"{list(LEAVING)[row % 2]} point leaves\n$x_2$")
         for own in axes[-1]:
@@ -71,10 +69,10 @@ def _caption(first: Family) -> str:
 
 
 def _panel(
-    axes: Axes, name: str, forget_classes: str, rows: Mapping[str, Field], again: Sequence[Field]
+    axes: Axes, name: str, point: str, rows: Mapping[str, Field], again: Sequence[Field]
 ) -> None:
     """One model's boundary and, dashed, the retrained one's."""
-    if forget_classes == "boundary":
+    if point == "boundary":
         axes.set_title(name.replace(", one", ",\none"), fontsize=8.5)
     if name == "retrained":
         shade(axes, again[0])
@@ -123,10 +121,10 @@ def outline(axes: Axes, field: Field, style: str) -> None:
         )
 
 
-def draw_points(axes: Axes, records: Records, forget_classes: Sequence[str]) -> None:
+def draw_points(axes: Axes, records: Records, forget_ids: Sequence[str]) -> None:
     """Circles are class 0, triangles class 1, stars leave."""
     x, y = records.x.numpy(), records.y.numpy()
-    out = np.isin(records.ids, forget_classes)
+    out = np.isin(records.ids, forget_ids)
     axes.plot(*x[(y == 0) & ~out].T, "o", ms=2, mfc="none", mec=SOFT, mew=0.5, rasterized=True)
     axes.plot(*x[(y == 1) & ~out].T, "^", ms=2, mfc=SOFT, mec="none", rasterized=True)
     axes.plot(*x[out].T, "*", ms=9, mfc="white", mec=INK, mew=0.9, zorder=5)
@@ -145,9 +143,9 @@ def areas_figure(facts: Mapping[str, Any]) -> Figure:
     with rc_context(STYLE):
         figure = Figure(figsize=(7.6, 0.9 + 0.24 * len(names)), layout="constrained")
         both = figure.subplots(1, 2, sharey=True)
-        for axes, (forget_classes, case) in zip(both, facts["cases"].items(), strict=True):
+        for axes, (point, case) in zip(both, facts["cases"].items(), strict=True):
             _areas(axes, case, names)
-            axes.set_title(f"the {forget_classes} point leaves", fontsize=9)
+            axes.set_title(f"the {point} point leaves", fontsize=9)
             axes.set_xlabel("% of the box answered otherwise\nthan by a retrained model")
         both[0].set_yticks(range(len(names)), names)
         both[0].invert_yaxis()

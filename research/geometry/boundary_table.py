@@ -8,7 +8,7 @@ from research.geometry.contenders import searched
 
 HEAD = """# The boundary in two dimensions
 
-Made by `efface geometry boundary`. One point leaves two blobs. Area: share of the blobs' box where
+One point leaves two blobs. Area: share of the blobs' box where
 the answer is not that of a model retrained without the point from a fresh start ({again} of them a
 seed); weighted: by where the blobs' points lie. Nearer: area less that of the untouched model;
 below 0 the method came nearer; seeds nearer, farther: by more than 0.1 % of the box. Median over
@@ -30,7 +30,7 @@ def table(facts: Mapping[str, Any]) -> str:
     again = facts["settings"]["retrained_models_a_seed"]
     parts = [HEAD.format(again=again, n=len(facts["seeds"]))]
     parts += [_claims(facts["claims"])]
-    parts += [_case(forget_classes, case) for forget_classes, case in facts["cases"].items()]
+    parts += [_case(point, case) for point, case in facts["cases"].items()]
     return "\n".join(parts)
 
 
@@ -44,13 +44,13 @@ def _claims(claims: list[dict[str, Any]]) -> str:
     return "## The paper's claims\n" + head + "\n".join(rows) + "\n"
 
 
-def _case(forget_classes: str, case: Mapping[str, Any]) -> str:
+def _case(point: str, case: Mapping[str, Any]) -> str:
     """One point: the floor first, then every row, then who refused."""
     looked_at = {contender.name for contender in searched()}
     floor = case["floor"]
     areas = f"{shown(floor['area'])} | {shown(floor['weighted'])}"
     lines = [
-        f"## The {forget_classes} point",
+        f"## The {point} point",
         COLUMNS,
         "|---|---|---|---|---|---|---|---|---|---|",
         f"| floor: retrained against retrained | {areas} | | | | | | | {floor['area']['n']} |",

@@ -20,7 +20,7 @@ def claims(facts: Facts) -> list[dict[str, Any]]:
         _in_hindsight(facts),
         *(_matches(facts, step.name) for step in STEPS),
         *(_goes(facts, name) for name in (TOY, *(step.name for step in STEPS))),
-        *(_wrecks(facts, forget_classes) for forget_classes in ("boundary", "core")),
+        *(_wrecks(facts, point) for point in ("boundary", "core")),
         _nothing(facts),
     ]
     return [one for one in found if one]
@@ -35,9 +35,9 @@ def shown(one: Middle | Mapping[str, Any]) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def _row(facts: Facts, forget_classes: str, name: str, key: str) -> Middle | None:
+def _row(facts: Facts, point: str, name: str, key: str) -> Middle | None:
     """A median of the table; None where the row could not be served."""
-    row = facts["cases"][forget_classes]["rows"].get(name)
+    row = facts["cases"][point]["rows"].get(name)
     return Middle(**row[key]) if row else None
 
 
@@ -101,17 +101,17 @@ def _in_hindsight(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _wrecks(facts: Facts, forget_classes: str) -> dict[str, Any]:
+def _wrecks(facts: Facts, point: str) -> dict[str, Any]:
     """Farther from the retrained models than these are from each other, where data lie."""
-    away = _row(facts, forget_classes, GREEDY, "weighted")
-    right = _row(facts, forget_classes, GREEDY, "accuracy")
-    before = _row(facts, forget_classes, "untouched", "accuracy")
+    away = _row(facts, point, GREEDY, "weighted")
+    right = _row(facts, point, GREEDY, "accuracy")
+    before = _row(facts, point, "untouched", "accuracy")
     if away is None or right is None or before is None:
         return {}
-    floor = Middle(**facts["cases"][forget_classes]["floor"]["weighted"])
+    floor = Middle(**facts["cases"][point]["floor"]["weighted"])
     return {
         "claim": "mislabelling the point greedily wrecks the model",
-        "measured": f"{GREEDY}, the {forget_classes} point",
+        "measured": f"{GREEDY}, the {point} point",
         "holds": None if away.low is None or floor.high is None else away.low > floor.high,
         "because": f"of what the blobs draw {shown(away)} is answered otherwise than by the "
         f"retrained models, which differ by {shown(floor)}; accuracy {shown(before)} -> "

@@ -92,9 +92,9 @@ def _forgotten(contender: Contender, family: Family, split: Split) -> Result:
     return forget(family.untouched, split, **how)
 
 
-def run(contender: Contender, family: Family, forget_classes: str) -> nn.Module | str:
+def run(contender: Contender, family: Family, point: str) -> nn.Module | str:
     """The student, or why there is none: the text of the method's error or of the guard's."""
-    record, _ = parted(family.records, forget_classes)
+    record, _ = parted(family.records, point)
     if contender.step is not None:
         return _stepped(family, record, contender.step)
     holdout = blobs(UNSEEN + family.seed) if contender.holdout else None
@@ -126,8 +126,8 @@ def _stepped(family: Family, record: Records, step: float) -> nn.Module:
     return student
 
 
-def flips(student: nn.Module, family: Family, forget_classes: str) -> bool:
+def flips(student: nn.Module, family: Family, point: str) -> bool:
     """Whether the point is no longer answered with its class."""
-    record, _ = parted(family.records, forget_classes)
+    record, _ = parted(family.records, point)
     with torch.no_grad():
         return int(student(record.x).argmax()) != int(record.y)

@@ -178,7 +178,7 @@ def sigmoid() -> dict[str, Any]:
 
 HEAD = """# Curvature over a net and over the sigmoid
 
-Made by `efface geometry curvature`. Median over {n} seeds with the 95 % interval of the bootstrap.
+Median over {n} seeds with the 95 % interval of the bootstrap.
 Rank: Spearman's correlation with the distance to the boundary, over the grid and over points that
 the blobs drew anew; −1 falls all the way from it. Peak: how far off the boundary, along its
 normals in steps of 0.01, the median is largest; on over peak: what it is on the boundary itself, as

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from efface.methods.jit import jit
-from efface.metrics.equivalence import LEVEL, Likeness, likeness, compare_with_retrained
+from efface.metrics.equivalence import LEVEL, Likeness, compare_with_retrained, likeness
 from efface.metrics.evaluation import Evaluation, evaluate
 from efface.nets import conv_small
 from efface.types import Records, Split, no_progress
@@ -67,8 +67,8 @@ def parts(seed: int = 0) -> Parts:
     )
     rows = np.arange(len(labels))
     seen = rows[rows % 3 != 0]
-    forget_classes = np.random.default_rng(seed).choice(seen, int(SHARE * len(seen)), replace=False)
-    forget, retain = np.sort(forget_classes), np.setdiff1d(seen, forget_classes)
+    chosen = np.random.default_rng(seed).choice(seen, int(SHARE * len(seen)), replace=False)
+    forget, retain = np.sort(chosen), np.setdiff1d(seen, chosen)
     return Parts(*(every.take(own.tolist()) for own in (forget, retain, rows[rows % 3 == 0])))
 
 

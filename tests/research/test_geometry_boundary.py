@@ -91,12 +91,12 @@ def test_models_trained_together_are_those_trained_alone(family):
 
 def test_the_points_that_leave_stand_where_the_figure_has_them(family):
     """In every draw, in class 1, the last two."""
-    for forget_classes, place in two.LEAVING.items():
-        record, rest = two.parted(family.records, forget_classes)
+    for point, place in two.LEAVING.items():
+        record, rest = two.parted(family.records, point)
         assert record.x[0].tolist() == pytest.approx(place)
         assert record.y.tolist() == [1]
         assert len(rest) == len(family.records) - 1
-        assert forget_classes not in rest.ids
+        assert point not in rest.ids
 
 
 def test_the_random_state_of_others_is_left_alone(random_state_kept):
@@ -199,7 +199,7 @@ def test_a_figure_is_the_same_file_each_time(tmp_path):
 def test_the_course_begins_at_the_given_model_and_ends_at_what_is_let_out():
     """Eight wrong labels bend the boundary; jit under the guard brings it nearer to retraining."""
     found = course(0)
-    assert len(found.forget_classes) == 8
+    assert len(found.forget_ids) == 8
     assert found.met
     assert len(found.frames) > 10
     assert found.areas()[-1] < found.areas()[0]

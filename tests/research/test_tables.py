@@ -21,8 +21,7 @@ def test_a_page_is_built_from_its_records_alone(name):
 
 def test_every_committed_page_has_its_records():
     pages = {path.relative_to(RESULTS).with_suffix("").as_posix() for path in RESULTS.rglob("*.md")}
-    by_geometry = {"geometry/boundary", "geometry/curvature"}  # made with their figures
-    assert pages == {*PAGES} | by_geometry
+    assert pages == {*PAGES}
 
 
 def test_what_was_measured_is_written_with_its_origin_and_page(tmp_path, monkeypatch):
