@@ -58,7 +58,7 @@ def _train(
         name,
         table,
         seed=seed,
-        command=shlex.join(["python -m research.train", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "research.train", *sys.argv[1:]]),
         excluded=len(table) - len(rows),
     )
     model = fresh(recipe, facts["num_classes"], seed=seed).to(resolve_device(device))

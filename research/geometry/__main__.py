@@ -79,7 +79,7 @@ def _write(path: Path, facts: dict[str, Any]) -> None:
     from efface.manifest import versions
 
     made = {
-        "command": shlex.join(["python -m research.geometry", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "research.geometry", *sys.argv[1:]]),
         "versions": versions(),
     }
     path.write_text(json.dumps(facts | made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,31 +8,33 @@ import sys
 import pytest
 
 from efface.cli import exits
-from research.geometry import __main__ as cli_geometry
+from research.geometry import __main__ as command
 
-EXPERIMENTS = cli_geometry.EXPERIMENTS
+EXPERIMENTS = command.EXPERIMENTS
+NOT_MADE = "Wanted an experiment out of one, two, or all. Got 'three'. Choose one of these.\n"
+NO_SEED = "Wanted 1 seed or more. Got 0. Give --seeds 20, as the tables have it.\n"
 
 
 def drawn(out, *, seeds, progress):
     """An experiment that draws nothing."""
-    with progress("drawn", len(seeds)) as told:
+    with progress("drawn", len(seeds)) as advance:
         for seed in seeds:
-            told(f"seed {seed}")
+            advance(f"seed {seed}")
     (out / "drawn.svg").write_text("<svg/>")
     return {"seeds": list(seeds)}
 
 
 @pytest.fixture
-def efface(monkeypatch):
+def geometry(monkeypatch):
     """The command with two quick experiments in place of its own; it gives its exit code."""
-    monkeypatch.setattr(cli_geometry, "EXPERIMENTS", {"one": "m", "two": "m"})
-    monkeypatch.setattr(cli_geometry, "experiment_named", lambda _: drawn)
+    monkeypatch.setattr(command, "EXPERIMENTS", {"one": "m", "two": "m"})
+    monkeypatch.setattr(command, "experiment_named", lambda _: drawn)
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["python -m research.geometry", *arguments])
+        monkeypatch.setattr(sys, "argv", ["geometry", *arguments])
         try:
             with exits():
-                cli_geometry.app(list(arguments), exit_on_error=False)
+                command.app(list(arguments), exit_on_error=False)
         except SystemExit as end:
             return int(end.code or 0)
         return 0
@@ -40,56 +42,34 @@ def efface(monkeypatch):
     return run
 
 
-def test_a_named_experiment_is_made_with_each_seed(efface, tmp_path):
-    """The facts say which command made them."""
-    assert efface("two", "--out", str(tmp_path / "made"), "--seeds", "3") == 0
-    assert {path.name for path in (tmp_path / "made").iterdir()} == {"two.json", "drawn.svg"}
-    facts = json.loads((tmp_path / "made/two.json").read_text())
+@pytest.mark.parametrize(("name", "made"), [("two", ["two"]), ("all", ["one", "two"])])
+def test_experiments_are_made_with_each_seed_and_say_their_command(geometry, tmp_path, name, made):
+    out = tmp_path / "made"
+    assert geometry(name, "--out", str(out), "--seeds", "3") == 0
+    assert {path.name for path in out.iterdir()} == {"drawn.svg", *(f"{n}.json" for n in made)}
+    facts = json.loads((out / "two.json").read_text())
     assert facts["seeds"] == [0, 1, 2]
-    assert facts["command"].startswith("python -m research.geometry two")
+    assert facts["command"].startswith(f"python -m research.geometry {name} --out ")
 
 
-def test_all_makes_every_experiment(efface, tmp_path):
-    """One folder for all of them."""
-    assert efface("all", "--out", str(tmp_path / "made"), "--seeds", "1") == 0
-    names = {path.name for path in (tmp_path / "made").iterdir()}
-    assert names == {"one.json", "two.json", "drawn.svg"}
-
-
-def test_an_experiment_that_nobody_made_is_refused_by_name(efface, tmp_path, capsys):
-    """The message names those that there are."""
-    assert efface("three", "--out", str(tmp_path / "made")) == 2
-    assert capsys.readouterr().err == (
-        "Wanted an experiment out of one, two, or all. Got 'three'. Choose one of these.\n"
-    )
+@pytest.mark.parametrize(
+    ("given", "text"), [(("three",), NOT_MADE), (("one", "--seeds", "0"), NO_SEED)]
+)
+def test_what_cannot_be_made_is_refused(geometry, tmp_path, capsys, given, text):
+    assert geometry(*given, "--out", str(tmp_path / "made")) == 2
+    assert capsys.readouterr().err == text
     assert not (tmp_path / "made").exists()
 
 
-def test_no_seed_is_refused(efface, tmp_path, capsys):
-    """An experiment without a seed shows nothing."""
-    assert efface("one", "--out", str(tmp_path / "made"), "--seeds", "0") == 2
-    assert capsys.readouterr().err == (
-        "Wanted 1 seed or more. Got 0. Give --seeds 20, as the tables have it.\n"
-    )
-
-
-def test_a_folder_that_holds_something_is_left_alone(efface, tmp_path):
-    """Nothing is overwritten."""
+def test_a_folder_that_holds_something_is_left_alone(geometry, tmp_path):
     (tmp_path / "kept").write_text("mine")
-    assert efface("one", "--out", str(tmp_path)) == 2
+    assert geometry("one", "--out", str(tmp_path)) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_of_the_table_is_there_and_has_the_form(name):
-    """A row that names nothing fails only when a user asks for it."""
-    function = importlib.import_module(EXPERIMENTS[name]).experiment
-    parameters = inspect.signature(function).parameters
+def test_every_experiment_of_the_table_is_there_has_the_form_and_stands_in_the_help(name):
+    parameters = inspect.signature(importlib.import_module(EXPERIMENTS[name]).experiment).parameters
     assert list(parameters) == ["out", "seeds", "progress"]
     assert parameters["seeds"].kind is inspect.Parameter.KEYWORD_ONLY
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_help_names_every_experiment(name):
-    """What stands in the help is all that a user knows of."""
-    assert f"`{name}`" in inspect.getdoc(cli_geometry.geometry)
+    assert f"`{name}`" in inspect.getdoc(command.geometry)

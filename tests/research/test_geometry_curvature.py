@@ -153,19 +153,11 @@ def test_the_experiment_writes_its_maps_and_a_row_for_each_quantity(tmp_path, mo
     """Three functions, three quantities; a number for each, with distance over grid and data."""
     monkeypatch.setattr(maps, "SIDE", 31)
     found = maps.experiment(tmp_path, seeds=[0])
-    assert {path.name for path in tmp_path.iterdir()} == {
-        *(
-            f"{name}.{kind}"
-            for name in ("curvature", "curvature_across", "curvature_sigmoid")
-            for kind in KINDS
-        ),
-        "curvature.md",
-    }
+    stems = ("curvature", "curvature_across", "curvature_sigmoid")
+    drawn = {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
+    assert {path.name for path in tmp_path.iterdir()} == drawn | {"curvature.md"}
     assert len(found["net"]) == 9
     json.dumps(found, allow_nan=False)
     page = (tmp_path / "curvature.md").read_text()
     assert page.count("\n| probability: ") == 6
     assert found["net"]["probability: gradient"]["rank_data"]["median"] < -0.5
-
-
-KINDS = ("png", "svg")

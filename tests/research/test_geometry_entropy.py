@@ -87,18 +87,12 @@ def test_the_experiment_compares_models_that_it_made(tmp_path, monkeypatch):
 
 def test_one_seed_has_no_spread(tmp_path, monkeypatch):
     """Refused by the score, in its words."""
-    monkeypatch.setattr(
-        entropy,
-        "trained",
-        lambda *_: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval(),
-    )
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
+    monkeypatch.setattr(entropy, "trained", lambda *_: net)
     monkeypatch.setattr(entropy, "jit", lambda model, *_, **__: model)
     with torch.random.fork_rng(devices=[]), pytest.raises(InputError) as refused:
         experiment(tmp_path, seeds=range(1))
-    assert str(refused.value) == (
-        "Wanted at least two retrained models. Got 1. "
-        "Retrain with another seed: without a spread there is nothing to be within."
-    )
+    assert str(refused.value).startswith("Wanted at least two retrained models. Got 1. ")
 
 
 def test_a_net_learns_what_it_is_given_and_draws_from_no_global_state(random_state_kept):

@@ -7,32 +7,17 @@ from scipy.optimize import brentq
 from torch import nn
 
 from efface.methods.jit_paper import jit_paper_loss
-from research.geometry import sigmoid
+from research.geometry import sigmoid, tangent
+from research.geometry import sigmoid_forms as forms
 from research.geometry.sigmoid import as_the_paper, closed_form, forgotten, net_moves, rmse
-from research.geometry.sigmoid_forms import (
-    FORMS,
-    POINTS,
-    answers_of_the_code,
-    down,
-    record,
-    small_net,
-    unit,
-    up,
-)
-from research.geometry.tangent import (
-    tangent_norm,
-    tangent_slope,
-    turning_point,
-    unit_move,
-    unit_pull,
-)
+from research.geometry.sigmoid_forms import FORMS, POINTS, down, unit, up
 
 X = np.array([-4.0, -1.0, -0.3, 0.0, 0.5, 1.2, 2.0, 3.0])
 
 
 def test_the_units_pull_is_the_gradient_of_its_slope():
     """Autograd differentiates the slope S'(wx + b) w with respect to w and b."""
-    for x, pull in zip(X, np.stack(unit_pull(X), 1), strict=True):
+    for x, pull in zip(X, np.stack(tangent.unit_pull(X), 1), strict=True):
         w, b = torch.tensor([1.0, 0.0], dtype=torch.float64).unbind()
         w, b = w.clone().requires_grad_(), b.clone().requires_grad_()
         answer = torch.sigmoid(w * x + b)
@@ -44,30 +29,30 @@ def test_the_units_tangent_kernel_is_its_closed_form():
     """K(x) = s² (x² + 1), s = S'(x)."""
     x = torch.tensor(X)
     s = x.sigmoid() * (1 - x.sigmoid())
-    torch.testing.assert_close(tangent_norm(unit().double(), x), s**2 * (x**2 + 1))
+    torch.testing.assert_close(tangent.tangent_norm(unit().double(), x), s**2 * (x**2 + 1))
 
 
 def test_a_small_step_moves_the_answer_down_the_slope_of_the_tangent_kernel():
     """−K'(x) / 2 per η: for the unit it is s times the move of wx + b."""
     x = torch.tensor(X)
     s = (x.sigmoid() * (1 - x.sigmoid())).numpy()
-    np.testing.assert_allclose(-0.5 * tangent_slope(unit().double(), x), s * unit_move(X))
+    np.testing.assert_allclose(
+        -0.5 * tangent.tangent_slope(unit().double(), x), s * tangent.unit_move(X)
+    )
 
 
 def test_the_turning_points_are_where_the_closed_forms_say():
     """(x² + 1) tanh(x / 2) = x with a bias, x tanh(x / 2) = 1 without."""
-    assert turning_point() == pytest.approx(
-        brentq(lambda x: (x * x + 1) * np.tanh(x / 2) - x, 1, 2)
-    )
-    assert turning_point(bias=False) == pytest.approx(
-        brentq(lambda x: x * np.tanh(x / 2) - 1, 1, 2)
-    )
+    with_bias = brentq(lambda x: (x * x + 1) * np.tanh(x / 2) - x, 1, 2)
+    without = brentq(lambda x: x * np.tanh(x / 2) - 1, 1, 2)
+    assert tangent.turning_point() == pytest.approx(with_bias)
+    assert tangent.turning_point(bias=False) == pytest.approx(without)
 
 
 def test_of_equation_1_the_answer_itself_falls_out():
     """E |f(x + ξ) − f(x)| / |ξ| = E (f(x + ξ) − f(x − ξ)) / 2ξ for a function that rises."""
     x, sigma, copies = 0.7, 1.5, 200_000
-    found = jit_paper_loss(unit(), record(x), sigma=sigma, perturbations=copies)
+    found = jit_paper_loss(unit(), forms.record(x), sigma=sigma, perturbations=copies)
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     noise = sigma * nodes
     slopes = (1 / (1 + np.exp(-(x + noise))) - 1 / (1 + np.exp(-(x - noise)))) / 2 / noise
@@ -77,7 +62,7 @@ def test_of_equation_1_the_answer_itself_falls_out():
 @pytest.mark.parametrize("squashed", [True, False])
 def test_nets_that_are_the_same_function_move_as_their_own_kernels_foretell(squashed):
     """Step by step through the method on one side, derivatives of derivatives on the other."""
-    net = small_net(0, squashed=squashed)
+    net = forms.small_net(0, squashed=squashed)
     assert np.abs(_answers(net) - _sigmoid(POINTS)).max() < 0.01
     moves = net_moves(net, 0)
     assert np.corrcoef(moves["moved"], moves["foretold"])[0, 1] > 0.999
@@ -111,8 +96,8 @@ def test_through_one_branch_alone_the_pull_has_no_side():
 
 def test_the_authors_code_has_no_number_for_inputs_of_one_feature():
     """Their clamp leaves the greatest and the least of a batch without noise: 0 / 0."""
-    assert answers_of_the_code([1.0], 0).isnan().all()
-    assert answers_of_the_code(list(POINTS), 0).isnan().all()
+    assert forms.answers_of_the_code([1.0], 0).isnan().all()
+    assert forms.answers_of_the_code(list(POINTS), 0).isnan().all()
 
 
 def test_the_experiment_writes_its_figures_and_says_what_they_show(tmp_path, monkeypatch):

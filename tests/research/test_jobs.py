@@ -1,4 +1,4 @@
-"""Cells with models: what is trained on, what a method sees, and what the record is worth."""
+"""Jobs with models: what is trained on, what a method sees, and what the record is worth."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -58,8 +58,8 @@ def test_a_retrained_model_never_saw_the_excluded_rows(store):
 
 def test_a_shadow_model_is_trained_on_its_own_rows(store):
     """A random half by a seeded rule, and of it not the excluded ones."""
-    job = training(SHORT, "digits", first=200, trained_on={"random": 100, "seed": 5},
-                    excluded={"rows": [0, 1]})  # fmt: skip
+    half, two = {"random": 100, "seed": 5}, {"rows": [0, 1]}
+    job = training(SHORT, "digits", first=200, trained_on=half, excluded=two)
     member = make(store, job).arrays["train.member"]
     chosen = np.random.default_rng(5).choice(200, 100, replace=False)
     assert set(np.flatnonzero(member)) == set(chosen.tolist()) - {0, 1}
@@ -100,9 +100,8 @@ def test_the_columns_of_a_record_are_those_of_the_model(store, rule, forget_clas
     evidence = test.take(np.flatnonzero(result.arrays["test.evidence"]).tolist())
     parts = [evaluate(model, part) for part in (records.take(rows), evidence, records.take(stays))]
     found = statistics_of(result.arrays, forget=rows, forget_classes=forget_classes)
-    assert columns_of(found, forget_classes=bool(forget_classes)) == columns(
-        *parts, forget_classes=forget_classes
-    )
+    exact = columns(*parts, forget_classes=forget_classes)
+    assert columns_of(found, forget_classes=bool(forget_classes)) == exact
     losses = [float(part.loss.mean()) for part in (parts[0], parts[2])]
     kept = [found["loss"]["forget"], found["loss"]["retain"]]
     assert kept == pytest.approx(losses, rel=2**-10)
@@ -117,9 +116,8 @@ def test_a_label_that_the_settings_change_is_learned_and_kept(store):
 
 def test_what_the_guard_refuses_is_measured_as_the_old_model(store):
     """Such a job is a failure to forget and must not look like a collapse, nor like success."""
-    result = make(
-        store, unlearning(base(), "fake_methods:wrecking", forget=CLASS, forget_classes=[3])
-    )
+    wrecked = {"forget": CLASS, "forget_classes": [3]}
+    result = make(store, unlearning(base(), "fake_methods:wrecking", **wrecked))
     assert result.statistics["outcome"] == "not met"
     assert "not finite" in result.statistics["guard"]["failed"]
     before = read(store, base()).arrays
@@ -128,10 +126,8 @@ def test_what_the_guard_refuses_is_measured_as_the_old_model(store):
 
 def test_a_wrecked_model_without_a_guard_is_a_row_of_nothing(store):
     """JSON has no nan, and an attack has nothing to read."""
-    wrecked = unlearning(
-        base(), "fake_methods:wrecking", forget=CLASS, forget_classes=[3], guard=False
-    )
-    found = make(store, wrecked).statistics
+    wrecked = {"forget": CLASS, "forget_classes": [3], "guard": False}
+    found = make(store, unlearning(base(), "fake_methods:wrecking", **wrecked)).statistics
     assert (found["finite"], found["attack"], found["outcome"]) == (False, None, "done")
     assert set(found["accuracy"].values()) == {0.0}
     assert set(found["loss"].values()) == {None}
@@ -147,8 +143,8 @@ def test_a_wrecked_model_without_a_guard_is_a_row_of_nothing(store):
 )
 def test_a_method_sees_what_the_job_gives_it(store, tmp_path, given, said):
     """Half of the test records at most: the other half is the evidence's."""
-    job = unlearning(base(), "fake_methods:telling", forget={"random": 20, "seed": 1},
-                      guard=False, said=str(tmp_path / "said"), **given)  # fmt: skip
+    how = {"forget": {"random": 20, "seed": 1}, "guard": False, "said": str(tmp_path / "said")}
+    job = unlearning(base(), "fake_methods:telling", **how, **given)
     result = make(store, job)
     assert (tmp_path / "said").read_text() == said
     assert result.statistics["seconds"]["method"] > 0
@@ -188,10 +184,7 @@ def test_data_by_name_need_the_folder_that_holds_them(monkeypatch):
     monkeypatch.delenv("EFFACE_DATA", raising=False)
     with pytest.raises(InputError) as caught:
         data_set("cifar10")
-    assert str(caught.value) == (
-        "Wanted the folder that holds the data 'cifar10'. Got no EFFACE_DATA in the environment. "
-        "Set EFFACE_DATA to that folder."
-    )
+    assert "'cifar10'. Got no EFFACE_DATA in the environment. Set EFFACE_DATA" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -211,10 +204,8 @@ def test_a_rule_names_rows(rule, rows):
 def test_passes_are_counted_and_the_hook_is_gone(store):
     """Two epochs over 20 records are 40 forward and backward; an untrained teacher counts too."""
     settings = {"forget": {"random": 20, "seed": 1}, "guard": False, "epochs": 2}
-    job = unlearning(base(), "negative_gradient", **settings)
-    found = make(store, job).statistics
+    found = make(store, unlearning(base(), "negative_gradient", **settings)).statistics
     assert found["passes"] == {"forward": 40, "backward": 40}
-    job = unlearning(base(), "bad_teacher", **settings, retain=True)
-    found = make(store, job).statistics
+    found = make(store, unlearning(base(), "bad_teacher", **settings, retain=True)).statistics
     an_epoch = 20 + round(0.3 * found["n"]["retain"])
     assert found["passes"] == {"forward": 4 * an_epoch, "backward": 2 * an_epoch}
