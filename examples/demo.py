@@ -6,7 +6,6 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +21,9 @@ from efface.errors import NotMet
 from efface.io.atomic import atomic_write
 from efface.io.data import load_data
 from efface.io.models import load_model, save_trained
-from efface.metrics.retrain_gap import columns, gap
-from efface.metrics.evaluation import evaluate
 from efface.metrics.accuracy import accuracy
+from efface.metrics.evaluation import evaluate
+from efface.metrics.retrain_gap import columns, gap
 from efface.report import collect
 from efface.types import Records, Split
 from efface.unlearn import Result, forget
