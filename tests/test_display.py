@@ -11,7 +11,7 @@ def test_a_split_says_how_many_records_of_what_shape(digits):
     """The first thing that one looks at in a notebook."""
     values = Records(torch.rand(3, 5), torch.rand(3, 2))
     shown = Split(digits.take(range(20)), holdout=values, forget_classes=(3,))._repr_html_()
-    for word in ("forget", "20", "1 x 8 x 8", "10 classes", "2 labels each", "none", "leave: 3"):
+    for word in ("forget", "20", "1 x 8 x 8", "10 classes", "2 labels each", "none", "classes: 3"):
         assert word in shown
 
 

@@ -230,7 +230,7 @@ def test_the_repr_is_short_and_an_unknown_row_is_refused_with_the_known_ones(
     tiny_net, altered, split
 ):
     report = collect(tiny_net, altered, Split(split.forget))
-    assert repr(report).startswith("Report(tier='T0', outcome='done', ")
+    assert repr(report).startswith("Report(T0, done: ")
     assert len(repr(report)) < 80
     with pytest.raises(InputError, match=r"The rows are forget\.accuracy, forget\.entropy"):
         report.row("accuracy")

@@ -1,4 +1,4 @@
-"""What a notebook shows of a split and, by ``evidence.report``, of evidence: tables in plain HTML.
+"""Tables in plain HTML for notebooks: of a split, and for ``efface.report`` and ``efface.ranking``.
 
 Nothing here changes the page around it: no style sheet, no script, and every text is escaped.
 """
@@ -24,18 +24,16 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def split_html(split: Any) -> str:
     """Each part of a split: how many records, of what shape, with which labels."""
     rows = [[name, *_part(getattr(split, name))] for name in ("forget", "holdout", "retain")]
-    forget_classes = (
-        f"<p>Classes that leave: {escape(', '.join(map(str, split.forget_classes)))}</p>"
-    )
-    return table(["part", "records", "shape", "labels"], rows) + forget_classes * bool(
-        split.forget_classes
-    )
+    forgotten = escape(", ".join(map(str, split.forget_classes)))
+    shown = f"<p>Forget classes: {forgotten}</p>" * bool(forgotten)
+    return table(["part", "records", "shape", "labels"], rows) + shown
 
 
 def _part(part: Any) -> list[str]:
     """What is known of a part without reading it."""
     if part is None:
         return ["none", DASH, DASH]
+    # Not read yet: showing a split must not load a data set.
     if not hasattr(part, "ids"):
         count = str(len(part)) if hasattr(part, "__len__") else "not counted"
         return [count, type(part).__name__, DASH]

@@ -17,11 +17,14 @@ from efface.task import predict, task_of
 from efface.types import Records, Split, record_key
 
 PARTS = ("forget", "holdout", "retain")
-MAX_RECORDS = 500  # at most so many forget and so many unseen records go through each probe
+# At most so many forget and so many unseen records go through each probe: an interval of a share
+# of 500 is at most 9 points wide, and more only costs time.
+MAX_RECORDS = 500
 SYNTHETIC = 256
 
 
-class NotRun(Exception):  # a reason, not an error
+# A reason, not an error: tests raise it from deep inside, and the runner makes it a note.
+class NotRun(Exception):
     """Why a test does not apply to this request; becomes the note of its row."""
 
 
@@ -94,6 +97,7 @@ class Context:
         records = getattr(self.split, name)
         if not records:
             raise InputError(f"{name} records", "none", "Give some, or read the lower tier.")
+        # Without a new model both sides are the old one; the rows are stripped afterwards.
         before = _finite(evaluate(self.old, records), "old")
         after = before if self.new is self.old else _finite(evaluate(self.new, records), "new")
         return Pair(records, before, after)
@@ -116,6 +120,7 @@ class Context:
     @cached_property
     def has_holdout(self) -> bool:
         """Whether there are unseen records; a holdout that crashes is an error row elsewhere."""
+        # Rows of the forget records must stand even where the holdout cannot be evaluated.
         try:
             return len(self.holdout) > 0
         except Exception:  # noqa: BLE001
@@ -124,6 +129,7 @@ class Context:
     @cached_property
     def unseen(self) -> Pair:
         """Holdout records of the forget records' classes; all of them where labels are wrong."""
+        # Unseen records of other classes have other losses: comparing with them detects the class.
         if self.mislabelled or not self.multiclass:
             return self.holdout
         return self.holdout.take(np.isin(self.holdout.before.y, self.split.forget.y.cpu().numpy()))
@@ -138,13 +144,10 @@ class Context:
     @cached_property
     def retrained_evaluations(self) -> dict[str, tuple[Evaluation, ...]]:
         """Each retrained model's evaluation, by the name of the part that is there."""
+        parts = {name: getattr(self.split, name) for name in PARTS if name in self.given}
         return {
-            name: tuple(
-                _finite(evaluate(model, getattr(self.split, name)), "retrained")
-                for model in self.retrained
-            )
-            for name in PARTS
-            if name in self.given
+            name: tuple(_finite(evaluate(m, part), "retrained") for m in self.retrained)
+            for name, part in parts.items()
         }
 
     @cached_property
@@ -152,11 +155,9 @@ class Context:
         """Outputs of the old and of the new model on noise inputs, each (n, k), from two runs."""
         inputs = synthetic(self.forget.records, n=SYNTHETIC, seed=self.seed)
         with as_it_is(self.old), as_it_is(self.new):
-            old, new = (
-                (predict(model, inputs).double(), predict(model, inputs).double())
-                for model in (self.old, self.new)
-            )
-        return [old, new]
+            # Twice: a model with random outputs gives itself away by the difference.
+            runs = [[predict(m, inputs).double() for _ in "12"] for m in (self.old, self.new)]
+        return [(first, second) for first, second in runs]
 
     @cached_property
     def tensor_changes(self) -> list[dict[str, Any]]:
@@ -181,6 +182,7 @@ class Context:
 
     def sample(self, pair: Pair, most: int) -> Pair:
         """At most ``most`` records, drawn by the hash of their ids, in their own order."""
+        # By id and not by place: the order of a file must not change the report.
         return pair.take(np.sort(self._hash_order(pair)[:most]))
 
     def shuffled(self, pair: Pair) -> Pair:

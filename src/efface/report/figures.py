@@ -27,6 +27,7 @@ LANES = {
     "unseen": ("unseen", "soft", "||||"),
 }
 AXES = {"logit_margin": "logit margin of the label", "entropy": "entropy of the output in nats"}
+# More bars than this are unreadable at the width of the page.
 MAX_BARS = 24
 MINUS = "\N{MINUS SIGN}"
 
@@ -81,6 +82,7 @@ def _lane(axes: Axes, drawn: dict[str, Any], name: str) -> None:
         shares = [count / max(1, n) for count in drawn["counts"][name]]
         colours = {"facecolor": INKS["fill"], "edgecolor": INKS[edge], "hatch": hatch}
         axes.stairs(shares, edges, fill=True, lw=1.2, **colours)
+    # Values at the very edge would be drawn on the frame.
     room = 0.02 * (edges[-1] - edges[0])
     axes.set_xlim(edges[0] - room, edges[-1] + room)
     axes.set_ylim(bottom=0)
@@ -148,6 +150,7 @@ def _bars(
     figure, (axes,) = blank(5.2, 0.8 + 0.25 * len(names))
     drawn = axes.barh(range(len(names)), values, color=INKS["fill"], edgecolor=INKS["new"], lw=1)
     axes.bar_label(drawn, texts, padding=3, fontsize=9, color=INKS["ink"])
+    # Names come from the data: a dollar sign must not start a formula.
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.axvline(0, color=INKS["soft"], lw=0.8)
     axes.margins(x=0.18, y=0.02)

@@ -10,6 +10,7 @@ from efface.report.report import Report, Row, jsonable
 from efface.report.text import DASH, formatted
 from efface.report.verdicts import Status
 
+# What is longer buries the page; the JSON files hold all of it.
 MAX_RECORDS_SHOWN = 200
 MAX_LIST = 10
 LISTED = ("rows", "controls", "power")
@@ -86,6 +87,7 @@ def _sentence(line: str) -> str:
 
 def _last_margin(entry: dict[str, Any]) -> float:
     """Order of the table of records: the best known come first, NaN last."""
+    # NaN compares false with everything and would leave the order to chance.
     value = entry.get("logit_margin_after", entry.get("logit_margin_before"))
     return value if value is not None and value == value else float("-inf")  # noqa: PLR0124
 

@@ -96,9 +96,7 @@ class Report:
     def __repr__(self) -> str:
         ran = sum(row.status is not Status.NOT_RUN for row in self.rows)
         flagged = sum(row.status is Status.FLAGGED for row in self.rows)
-        return (
-            f"Report(tier={self.tier!r}, outcome={self.outcome!r}, {ran} rows, {flagged} flagged)"
-        )
+        return f"Report({self.tier}, {self.outcome}: {ran} rows, {flagged} flagged)"
 
     def _repr_html_(self) -> str:
         """The outcome and the rows that ran: what a notebook shows."""
@@ -122,9 +120,9 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers, as ``schema.json`` describes them."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        # Names of verdicts, not their words: words may change without a new schema.
         rows = [
-            vars(row) | {"verdict": row.verdict.name.lower(), "status": row.status}
-            for row in self.rows
+            vars(r) | {"verdict": r.verdict.name.lower(), "status": r.status} for r in self.rows
         ]
         whole = fields | {"rows": rows, "significant": self.significant}
         return jsonable({"schema": SCHEMA} | whole)
@@ -158,6 +156,8 @@ def significant_rows(report: Report, *, tier: str | None = None, level: float = 
     judged = sorted(
         (row.p, row.key, row) for row in rows if row.p is not None and row not in errors
     )
+    # Holm: the smallest p against level / n, the next against level / (n - 1); the first that fails
+    # ends it, whatever comes after.
     rejected = []
     for rank, (p, _, row) in enumerate(judged):
         if p > level / (len(judged) - rank):
@@ -168,6 +168,7 @@ def significant_rows(report: Report, *, tier: str | None = None, level: float = 
 
 def jsonable(value: Any) -> Any:
     """``value`` as JSON can hold it; NaN and infinity become None, unknown objects their text."""
+    # numpy floats are floats, and JSON has neither NaN nor infinity.
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):

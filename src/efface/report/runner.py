@@ -20,7 +20,8 @@ from efface.report.views import KINDS, VIEWS
 from efface.task import task_of
 from efface.types import Split
 
-FEW_RECORDS = 30  # so few are drawn one by one in a figure, not as bars
+# So few are drawn one by one in a figure: a histogram of them shows its bins.
+FEW_RECORDS = 30
 
 
 def collect(
@@ -66,6 +67,7 @@ def collect(
     # The declarations register themselves; imported here, since they pull in scipy and sklearn.
     from efface.report import tests_forget, tests_retrained, tests_unseen, tests_utility  # noqa: F401
 
+    # Tests ask what is there by None alone; an empty part is no part.
     split = replace(split, holdout=split.holdout or None, retain=split.retain or None)
     forget_classes, names = tuple(forget_classes or split.forget_classes), tuple(classes or ())
     models = tuple(retrained), shadows, exact, removed_from_retain
@@ -74,10 +76,12 @@ def collect(
     # By section, so that the order of the rows does not depend on which module came in first.
     tests = sorted(TESTS, key=lambda test: list(text.SECTIONS).index(test.section))
     rows = [row for test in tests for row in _run(test, ctx, probes=probes)]
+    # No number of a new model may appear where there is none.
     sides = ["before"] if new is None else ["before", "after"]
     if new is None:
         rows = [_before_only(row) for row in rows]
     attacks, details = attack_coverage(rows, ctx.kind, has_new_model=new is not None), {}
+    # A table that cannot be made is an error row of its own; the rows of the tests stand.
     makers: dict[str, Callable[..., Any]]
     makers = {"records": _records, "per_class": _per_class, "arrays": _arrays}
     if new is not None:
@@ -108,6 +112,7 @@ def forward_passes(
 
     forget, holdout = split.forget, split.holdout
     passes = 2 * sum(len(part) for name in PARTS if (part := getattr(split, name)))
+    # Two runs through each model, shared by all tests on noise.
     passes += 4 * SYNTHETIC
     if not probes or task_of(forget).name != "multiclass":
         return passes
@@ -130,6 +135,7 @@ def _run(test: Declaration, ctx: Context, *, probes: bool) -> list[Row]:
         return []
     labels = test.key, test.name, test.section, test.tier
     needed, lacking = NEEDS.get(test.tier, (set(), ""))
+    # In this order: missing data is said before a choice of the caller or a trait of the task.
     refusals = (
         (not needed <= ctx.given.keys(), lacking),
         (test.probe and not probes, "probes were turned off"),
@@ -163,6 +169,7 @@ def _before_only(row: Row) -> Row:
     silent = replace(row, after=None, interval=None, p=None)
     if row.before is None:
         return replace(silent, verdict=Verdict.NOT_RUN, note="there is no new model")
+    # Notes on utility speak of a change, and there was none.
     note = "" if row.section == "utility" else row.note
     return replace(silent, verdict=Verdict.NO_NEW_MODEL, note=note)
 
@@ -175,6 +182,7 @@ def attack_coverage(
     ``kind``: the name of the task.
     """
     coverage = [_membership(rows, has_new_model)]
+    # One number for each class cannot repeat a record; a value for each pixel could.
     ruled_out = text.SENTENCES["not_applicable"] if kind in ("multiclass", "multilabel") else {}
     for name, why in (text.SENTENCES["not_tested"] | ruled_out).items():
         state = Coverage.NOT_APPLICABLE if name in ruled_out else Coverage.NOT_TESTED
@@ -195,6 +203,7 @@ def _membership(rows: Sequence[Row], has_new_model: bool) -> AttackCoverage:
     if not ran:
         return AttackCoverage(name, Coverage.NOT_TESTED, why=attacks[0].note)
     found = {row.status for row in (*ran, *controls)}
+    # As bad as the worst row behind it: a failed control must not look like a clean result.
     order = (Status.ERROR, Status.FLAGGED, Status.INCONCLUSIVE, Status.NOT_FLAGGED)
     worst = next(status for status in order if status in found)
     keys = (tuple(row.key for row in part) for part in (ran, controls, power))
@@ -205,6 +214,7 @@ def _records(ctx: Context, sides: list[str]) -> list[dict[str, Any]]:
     """One entry for each forget record, in the request's order."""
     from efface.report.tests_unseen import unseen_quantiles
 
+    # Ids stand in clear: the report is about these records, and its reader holds them.
     first = ctx.forget.before
     entries: list[dict[str, Any]] = [
         {"id": i, "label": ctx.label_text(y)} for i, y in zip(first.ids, first.y, strict=True)
@@ -266,6 +276,7 @@ def _histogram(values: dict[str, np.ndarray], bins: int = 30) -> dict[str, Any]:
     """Counts between shared edges; the values themselves where there are few."""
     every = np.concatenate([*values.values()])
     low, high = float(every.min()), float(every.max())
+    # Shared edges make the lanes comparable; equal values would give bins of width 0.
     edges = np.linspace(low, high if high > low else low + 1, bins + 1)
 
     def each(of: Callable[[np.ndarray], Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from efface.report.verdicts import Verdict
 
 Run = Callable[[Context], Iterator[Row]]
 SIGNIFICANCE = 0.05
-TOO_WIDE = 0.5  # a wider interval of a share or of an AUC tells nothing
+# A wider interval of a share or of an AUC tells nothing, whatever it contains.
+TOO_WIDE = 0.5
 
 # What a tier's tests need besides models and forget records; the note of rows that lack it.
 NEEDS: dict[str, tuple[set[str], str]] = {
@@ -73,6 +74,7 @@ def compare(interval: tuple[float, float] | None, reference: float | str | None)
     """Whether the interval of a share contains its reference."""
     if interval is None or not isinstance(reference, float):
         return Verdict.NO_REFERENCE
+    # Not significant is not equivalent: the sample may be too small to see the difference.
     low, high = interval
     if low > reference:
         return Verdict.ABOVE_REFERENCE
@@ -88,6 +90,7 @@ def share_row(
 
     Where no verdict is given the interval is compared with the reference.
     """
+    # Means over views are rounded to whole records: views of one record are not independent.
     value, n = float(np.mean(after)), n or len(after)
     interval = clopper_pearson(round(value * n), n)
     if "verdict" not in fields:
@@ -109,6 +112,7 @@ def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
     """Student's 95 % interval of a mean; None for one value, or for values that are all equal."""
     from scipy import stats
 
+    # One value has no standard deviation, and equal ones would give an interval of width 0.
     if len(values) < 2 or not values.std():  # noqa: PLR2004
         return None
     low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))

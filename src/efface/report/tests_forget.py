@@ -18,14 +18,16 @@ from efface.report.verdicts import Verdict
 from efface.report.views import KINDS, VIEWS, view_of
 from efface.task import task_of
 
-ACCIDENTAL = 0.02  # a model that never learned a class predicts it at most so often
+# A model that never learned a class predicts it at most so often, by accident.
+ACCIDENTAL = 0.02
 PROBE = {"probe": True, "needs_class": True}
 BITS, SHARES = (8, 4), (0.5,)
 ACCURACY = {
     "multilabel": "share of correct labels",
     "regression": "closeness of the values (1 exact, 0 off by their standard deviation)",
 }
-SAME_OUTPUT = 1e-4  # outputs closer than this share of their standard deviation are equal
+# Outputs closer than this share of their standard deviation over inputs are the same.
+SAME_OUTPUT = 1e-4
 
 
 def still_predicted_p(hits: int, n: int) -> float:
@@ -40,6 +42,7 @@ def forget_accuracy(ctx: Context) -> Iterator[Row]:
     """Share of forget records that are predicted as the label they came with."""
     before, after = ctx.forget.before.correct, ctx.forget.after.correct
     (reference, note), p = _label_reference(ctx), None
+    # Against accidental predictions, not against 0: a single one would otherwise be impossible.
     if ctx.forget_classes and reference == 0:
         p = still_predicted_p(int(after.sum()), len(after))
     name = "Forget records predicted as the wrong label they came with" * ctx.mislabelled
@@ -48,6 +51,7 @@ def forget_accuracy(ctx: Context) -> Iterator[Row]:
 
 def _label_reference(ctx: Context) -> tuple[float | None, str]:
     """What a model that never saw the records would score, as far as the tier knows, and why."""
+    # Without unseen records only whole classes have a reference: never learned, never predicted.
     y, value = ctx.forget.after.y, None
     if ctx.forget_classes and set(y.tolist()) <= set(ctx.forget_classes):
         value = 0.0
@@ -116,6 +120,7 @@ def residual_knowledge(ctx: Context) -> Iterator[Row]:
         raise NotRun("the method was trained on every augmentation of this test")
     forget, unseen = ctx.sample(ctx.forget, MAX_RECORDS), None
     correct = {kind: _correct_in_views(ctx, forget, kind) for kind in kinds}
+    # Wrong labels have no unseen counterpart: no unseen record came with them.
     of_unseen: dict[str, np.ndarray] = {}
     if ctx.has_holdout and len(ctx.unseen) and not ctx.mislabelled:
         unseen = ctx.sample(ctx.unseen, MAX_RECORDS)
@@ -126,6 +131,7 @@ def residual_knowledge(ctx: Context) -> Iterator[Row]:
         note = f"{VIEWS} views of each of {len(forget)} records. "
         row = _residual_row(forget, unseen, *correct[kind], expected, note)
         yield replace(row, key=f"residual.{kind}", name=name)
+    # Forgotten as it is and recognised when shifted a little: suppression, not unlearning.
     before, after = (
         ~clean.correct & np.concatenate([both[side] for both in correct.values()], 1).any(1)
         for side, clean in enumerate((forget.before, forget.after))
@@ -200,6 +206,7 @@ def weights_change(ctx: Context) -> Iterator[Row]:
     )
     layers = list(dict.fromkeys(t["name"].rpartition(".")[0] for t in weights))
     changed = {t["name"].rpartition(".")[0] for t in weights if not t["identical"]}
+    # The size of the change is not judged: a small one may forget, a large one may not.
     verdict, p = Verdict.DESCRIPTIVE, None
     if not changed:
         verdict, p = Verdict.WEIGHTS_UNCHANGED, 0.0
@@ -244,6 +251,7 @@ def _ratio(difference: float, std: float) -> float:
 def outputs_constant(ctx: Context) -> Iterator[Row]:
     """Whether the outputs depend on the input."""
     before, after = (float(first.std(0).mean()) for first, _ in ctx.synthetic_outputs)
+    # Relative to the old model: logits have no scale of their own.
     constant = after <= SAME_OUTPUT * before
     verdict = Verdict.CONSTANT_OUTPUTS if constant else Verdict.DESCRIPTIVE
     note = f"{SYNTHETIC} inputs; near 0 when the outputs are the same for all."

@@ -36,6 +36,7 @@ def retrained_columns(ctx: Context) -> Iterator[Row]:
     if not {"holdout", "retain"} <= ctx.given.keys():
         raise NotRun("needs a holdout and retain records")
     forgotten = np.isin(ctx.holdout.before.y, list(ctx.forget_classes))
+    # Each column needs its records: D_f of a class request is measured on unseen ones of the class.
     if forgotten.all() or (ctx.forget_classes and not forgotten.any()):
         raise NotRun("needs unseen records both of the forget classes and of others")
     pairs = [getattr(ctx, part) for part in PARTS]
@@ -101,6 +102,7 @@ def _distance_row(
     distance: Distance, before: float, after: float, new: Any, them: Sequence[Any], **fields: Any
 ) -> Row:
     """Is the new model farther from the retrained ones than these are from each other?"""
+    # The reference is not 0: two retrained models differ too.
     between = [distance(one, other) for one, other in combinations(them, 2)]
     if not between:
         note = "One retrained model: the retrain-to-retrain variability is not known."
@@ -123,6 +125,7 @@ def exclusion(ctx: Context) -> Iterator[Row]:
     """How many forget records are, by content, among the records trained on."""
     from efface.io.data import content_digests
 
+    # Only a model retrained from scratch claims it; others say nothing of what they trained on.
     if not ctx.exact:
         return
     forget, retain, shared = ctx.split.forget, ctx.split.retain, ctx.removed_from_retain

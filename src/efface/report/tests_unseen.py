@@ -25,8 +25,10 @@ from efface.types import record_key
 LABELS = {"needs_class": True, "needs_correct_labels": True}
 WHOLE_CLASS = {"needs_forget_classes": True}
 CENTRAL = 0.95
-MIN_UNSEEN = 39  # with fewer unseen records in a group no quantile is rarer than one in twenty
-MIN_SHADOWS = 4  # without a record, so that their standard deviation can be estimated
+# With fewer unseen records in a group no quantile is rarer than one in twenty.
+MIN_UNSEEN = 39
+# Shadow models without a record, so that their standard deviation can be estimated.
+MIN_SHADOWS = 4
 
 
 @test("attack.loss", "Membership inference on the loss: AUC", "unseen", "T1")
@@ -80,6 +82,7 @@ def _attack_verdict(attack: Attack, detected_before: bool, *, mislabelled: bool 
         return Verdict.SIGNIFICANTLY_DIFFERENT
     if attack.sees:
         return Verdict.DETECTED if attack.recognised else Verdict.OVER_FORGOTTEN
+    # An attack that was blind before cannot testify to forgetting.
     if not detected_before:
         return Verdict.VOID
     low, high = attack.auc_interval
@@ -185,6 +188,7 @@ def unseen_quantiles(ours: Evaluation, theirs: Evaluation) -> tuple[np.ndarray, 
 
     By class where each class has enough unseen records, else among all of them. Raises NotRun.
     """
+    # Margins differ between classes: an easy class would look memorised among hard ones.
     counts = [(theirs.groups == label).sum() for label in np.unique(ours.groups)]
     groups, among = (ours.groups, theirs.groups), "unseen records of its class"
     if min(counts, default=0) < MIN_UNSEEN:
@@ -220,7 +224,8 @@ def relearning(_: Context) -> Iterator[Row]:
 @test("probe", "Linear probe on the embeddings", "unseen", "T1", probe=True, **LABELS)
 def linear_probe_rows(ctx: Context) -> Iterator[Row]:
     """Do the embeddings still hold the class, and whether the record was to be forgotten?"""
-    # The probe splits by order, so the records are shuffled by id first.
+    # The probe splits by order, so the records are shuffled by id first. The whole holdout: a probe
+    # needs other classes than those of the forget records too.
     forget, unseen = (
         ctx.shuffled(ctx.sample(pair, MAX_RECORDS)) for pair in (ctx.forget, ctx.holdout)
     )
@@ -264,6 +269,7 @@ def negative_control(ctx: Context) -> Iterator[Row]:
     ours, theirs = halves_by_id(ctx)
     if not len(ours) or not len(theirs):
         raise NotRun("the holdout has too few records of these classes to be split in two")
+    # At 99 %: a control that fails one time in twenty would void one report in twenty.
     attack = loss_attack(ours.loss, theirs.loss, **_groups(ours, theirs), level=0.99)
     verdict = Verdict.CONTROL_FAILED if attack.sees else Verdict.CONTROL_PASSED
     sizes = f"({attack.forget_n}) against the other half ({attack.unseen_n})"
@@ -285,6 +291,7 @@ def negative_control_of_margins(ctx: Context) -> Iterator[Row]:
 
 def halves_by_id(ctx: Context) -> list[Evaluation]:
     """The unseen records in two halves by the hash of the ids: the same for any order."""
+    # Neither half was seen, and neither is the one that the method and the guard had.
     ids = ctx.unseen.records.ids
     first = np.array([record_key(f"half:{ctx.seed}:{i}") % 2 == 0 for i in ids], bool)
     return [ctx.attack_view(ctx.unseen.after.take(half)) for half in (first, ~first)]

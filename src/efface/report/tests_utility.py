@@ -43,6 +43,7 @@ def retain_accuracy(ctx: Context) -> Iterator[Row]:
 def _accuracy_rows(ctx: Context, pair: Pair, key: str, name: str) -> Iterator[Row]:
     before, after = pair.before, pair.after
     gained, lost = _flips(pair)
+    # Paired: both models answer the same records, so only those that flipped carry information.
     change, low, high = paired_change(gained, lost, len(pair))
     note = f"{count(len(pair))}. {_points(change, low, high)}."
     p = fall_p(gained, lost, len(pair), allowed=ALLOWED_DROP)

@@ -14,7 +14,8 @@ SENTENCES = tomllib.loads((Path(__file__).parent / "text.toml").read_text("utf-8
 TIERS, SECTIONS, UNKNOWN = (SENTENCES[table] for table in ("tiers", "sections", "unknown"))
 MARKS = dict(zip(Status, "■▲◇○\N{EN DASH}", strict=True))
 DASH = MARKS[Status.NOT_RUN]
-NAMED = 3  # so many significant rows stand in the headline
+# So many significant rows stand in the headline; the page lists them all.
+NAMED = 3
 
 
 def count(n: int, thing: str = "record") -> str:
@@ -72,6 +73,7 @@ def _significance(report: Report) -> str:
         first = "; ".join(f"{row.name} ({row.verdict.words})" for row in significant[:NAMED])
         more = f"; and {len(significant) - NAMED} more" * (len(significant) > NAMED)
         return f"S{holm[1:]}: {first}{more}."
+    # Silent where nothing is judged: no finding of no test is no finding.
     if all(row.p is None for row in report.rows):
         return ""
     marked = sum(row.status in (Status.FLAGGED, Status.INCONCLUSIVE) for row in report.rows)

@@ -45,6 +45,7 @@ def _lighting(records: Records, draws: Tensor) -> Tensor:
     low, high = _bounds(records)
     contrast = (0.7 + 0.6 * draws[:, 0]).view(-1, 1, 1, 1)
     shift = (0.3 * draws[:, 1] - 0.15).view(-1, 1, 1, 1) * (high - low)
+    # Contrast around the image's own mean, or a dark image would only get darker.
     middle = records.x.mean((1, 2, 3), keepdim=True)
     return torch.minimum(torch.maximum(middle + (records.x - middle) * contrast + shift, low), high)
 
@@ -72,6 +73,7 @@ def synthetic(records: Records, *, n: int, seed: int) -> Records:
 
 
 def _bounds(records: Records) -> tuple[Tensor, Tensor]:
+    # Declared bounds hold per channel; without them the records at least show a range.
     low = records.x.min() if records.low is None else records.low.to(records.x)
     high = records.x.max() if records.high is None else records.high.to(records.x)
     return low, high
