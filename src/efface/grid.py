@@ -298,6 +298,7 @@ def _rows_as_they_end(
     """
     deaths: Counter[str] = Counter()
     while ready := [row.job for row in rows.values() if _is_ready(row, rows)]:
+        # A batch holds no job that needs another of it: the next one comes when all have ended.
         batch = [job for job in ready if not deaths[job.id]] or ready[:1]
         try:
             for row in attempts(batch):
@@ -376,6 +377,8 @@ def _start_worker(nice: int, runner: int) -> None:
 
 def _make(job: Job, store: Path) -> float:
     """Call the job's function, write its result whole or not at all, and return the seconds."""
+    # A file that was edited since the job was described: its result would be filed under code that
+    # did not make it.
     if source_digest(job.addresses) != job.description["sources"]:
         raise InputError(
             "the source files that the job was described with",
@@ -401,6 +404,7 @@ def _make(job: Job, store: Path) -> float:
             # The format refuses tensors that share memory: each gets its own.
             state = {n: t.detach().cpu().contiguous().clone() for n, t in outcome.weights.items()}
             save_tensors(state, folder / "weights.safetensors")
+        # Last, so that a result that is there is whole, also where a rename is not atomic.
         (folder / "result.json").write_text(text + "\n")
     Path(store, "failed", f"{job.id}.json").unlink(missing_ok=True)
     return seconds
@@ -425,6 +429,8 @@ def source_files(addresses: Iterable[str]) -> dict[str, Path]:
     Imports are read off the syntax, wherever they stand in a file. What is installed, and Python's
     own library, is left to the versions in the result.
     """
+    # Found without importing anything: to describe a thousand jobs must not load torch, and an
+    # import could run what the file does on import.
     waiting = [address.partition(":")[0] for address in addresses]
     found: dict[str, Path] = {}
     while waiting:
@@ -470,6 +476,7 @@ def _parse(path: str, name: str, changed: int) -> tuple[str, tuple[str, ...]]:  
         documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
+    # Written again from its syntax a file has one layout and no comments.
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest(), tuple(imported)
 
 
