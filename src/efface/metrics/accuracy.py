@@ -14,11 +14,11 @@ from scipy import stats
 from efface.errors import InputError
 from efface.metrics.refusals import need_numbers, need_probabilities, need_same_rows
 
+# With fewer a tenth is one record, and a resample says nothing of it.
 MIN_RECORDS = 20
-"""With fewer a tenth is one record, and a resample says nothing of it."""
 
+# Numbers in memory at once while resampling.
 BATCH = 1_000_000
-"""Numbers in memory at once while resampling."""
 
 Classes = Int64[np.ndarray, " n"]
 
@@ -98,7 +98,9 @@ def calibration_error(
     if bins < 1:
         raise InputError("at least one bin", str(bins), "Take 15, as most of the field does.")
     confident, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
+    # right=True makes bins (low, high], so that a confidence of 1 is in the last one.
     where = np.digitize(confident, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    # Summed before the absolute value: within a bin over- and underconfidence cancel.
     excess = np.bincount(where, weights=correct - confident, minlength=bins)
     return float(np.abs(excess).sum() / len(y))
 
@@ -149,6 +151,7 @@ def worst_decile_change(
         remedy = "Give the risks of more retained records."
         raise InputError(wanted, f"{n} records and a share of {share:g}", remedy)
     change = after - before
+    # Chosen and read from the same noise, the worst tenth is above 0 without any effect.
     order = change if chosen_by is None else chosen_by
     found = stats.bootstrap(
         (change, order),
@@ -169,5 +172,6 @@ def _worst_mean(
     change: Float[np.ndarray, "*b n"], order: Float[np.ndarray, "*b n"], axis: int = -1, *, k: int
 ) -> Float[np.ndarray, "*b"] | np.float64:
     """Mean change of the k entries that ``order`` puts highest, along the last axis."""
+    # Chosen again in each resample: the choice is part of what varies.
     worst = np.argpartition(order, -k, axis=axis)[..., -k:]
     return np.take_along_axis(change, worst, axis=axis).mean(axis=axis)

@@ -21,11 +21,11 @@ from efface.metrics.refusals import (
     need_same_rows,
 )
 
+# Nats: the largest Jensen-Shannon divergence, of two certain predictions that differ.
 JENSEN_SHANNON_BOUND = math.log(2)
-"""Nats: the largest Jensen-Shannon divergence, of two certain predictions that differ."""
 
+# Of KLoM: where margins are clipped, and what an empty bin counts as.
 CLIP, FLOOR = 100.0, 1e-5
-"""Of KLoM: where margins are clipped, and what an empty bin counts as."""
 
 Ours = Float[np.ndarray, "n k"]
 Theirs = Float[np.ndarray, "m j"]
@@ -42,6 +42,7 @@ def jensen_shannon_each(ours: Ours, theirs: Theirs) -> Float[np.ndarray, " n"]:
     need_probabilities(ours=ours, theirs=theirs)
     middle = (ours + theirs) / 2
     apart = (rel_entr(ours, middle) + rel_entr(theirs, middle)).sum(axis=1) / 2
+    # Rounding may leave the range by an ulp, and a root of it would be nan.
     return np.clip(apart, 0, JENSEN_SHANNON_BOUND)
 
 
@@ -79,6 +80,7 @@ def zrf_legacy(ours: Ours, untrained: Theirs) -> float:
     if zeros := int((ours == 0).sum() + (untrained == 0).sum()):
         remedy = "This form of ZRF has no value then; use zrf."
         raise InputError("probabilities above 0", f"{zeros} of 0", remedy)
+    # The published code has the arguments of KL reversed, so rel_entr does not serve.
     middle = (ours + untrained) / 2
     reversed_ = xlogy(middle, middle) - (xlogy(middle, ours) + xlogy(middle, untrained)) / 2
     return 1 - float(reversed_.mean())
@@ -151,7 +153,9 @@ def _divergence(ours: Float[np.ndarray, " u"], theirs: Float[np.ndarray, " r"], 
     low, high = min(ours.min(), theirs.min()), max(ours.max(), theirs.max())
     if low == high:
         return 0.0
+    # The range is closed above, so the largest margin is in the last bin.
     p, q = (np.histogram(side, bins, (low, high))[0] / len(side) for side in (ours, theirs))
+    # The floor only where p has mass: elsewhere it would add to the sum that entropy divides by.
     return float(stats.entropy(p, np.where(p > 0, np.maximum(q, FLOOR), q)))
 
 
@@ -173,5 +177,6 @@ def klom_floor(retrained: Float[np.ndarray, "r n"], *, bins: int = 20) -> float:
     if len(retrained) < 4:  # noqa: PLR2004
         remedy = "Retrain with other seeds, or say that the floor is not known."
         raise InputError("at least four retrained models", str(len(retrained)), remedy)
+    # Equal halves: KLoM depends on the number of models.
     half = len(retrained) // 2
     return klom(retrained[:half], retrained[half : 2 * half], bins=bins)

@@ -20,14 +20,14 @@ from scipy import stats
 from efface.errors import InputError
 from efface.metrics.refusals import need_classes, need_numbers, need_same_records
 
+# Retrained models from which on their variability counts as known.
 KNOWN = 8
-"""Retrained models from which on their variability counts as known."""
 
 LEVEL = 0.95
 
 MIN_PERMUTATIONS = 2000
+# Numbers in memory at once while permuting.
 BLOCK = 4_000_000
-"""Numbers in memory at once while permuting."""
 
 Values = Float[np.ndarray, " n"]
 Others = Float[np.ndarray, " m"]
@@ -47,6 +47,7 @@ def placements(
     """
     places = np.full(len(values), np.nan)
     for label in np.unique(classes):
+        # Within a class: easy classes have low losses whether or not a record was trained on.
         own, others = classes == label, np.sort(unseen[unseen_classes == label])
         if len(others):
             below = np.searchsorted(others, values[own], side="left")
@@ -62,6 +63,7 @@ def two_sided(places: Values, classes: Classes, unseen_classes: OtherClasses) ->
     class; NaN where the placement is.
     """
     counts = np.array([(unseen_classes == label).sum() for label in classes], dtype=np.float64)
+    # Half of a tied value counts as below, so the two tails are symmetric.
     nearer = np.minimum(places, 1 - places)
     return np.minimum(1.0, 2 * (1 + nearer * counts) / (1 + counts))
 
@@ -96,10 +98,12 @@ def excess_p(
     for label in np.unique(classes):
         own, others = ours[classes == label], theirs[unseen_classes == label]
         if len(others):
+            # Under the null the two sides of one class are exchangeable, those of two are not.
             both = np.concatenate([own, others]).astype(np.float64)
             turned = draw.permuted(np.tile(both, (permutations, 1)), axis=1)[:, : len(own)]
             drawn += turned.sum(axis=1) - len(own) * both.mean()
             seen += own.sum() - len(own) * both.mean()
+    # The observed split is one of the permutations; the slack keeps ties ties after rounding.
     return float((1 + (drawn >= seen - 1e-9).sum()) / (1 + permutations))
 
 
@@ -201,12 +205,14 @@ def likeness(
     """
     comparison = compare_with_retrained(unlearned, retrained)
     ranks = _ranks(np.vstack([unlearned[None], retrained]))
-    energy, p = energy_test_paired(ranks[0], ranks[1:], permutations=permutations, seed=seed)
+    energy, energy_p = energy_test_paired(ranks[0], ranks[1:], permutations=permutations, seed=seed)
     effects, p_values = zip(*(a12(unlearned, other) for other in retrained), strict=True)
     ks_p = [stats.ks_2samp(unlearned, other, method="asymp").pvalue for other in retrained]
     wilcoxon = [wilcoxon_p(unlearned, other) for other in retrained]
-    medians = (float(np.median(some)) for some in (ks_p, p_values, wilcoxon))
-    return Likeness(comparison, float(np.mean(effects)), *medians, energy, p)
+    # Medians: one retrained model that happens to be near or far must not decide.
+    ks_median, rank_sum, signed_rank = (float(np.median(p)) for p in (ks_p, p_values, wilcoxon))
+    effect = float(np.mean(effects))
+    return Likeness(comparison, effect, ks_median, rank_sum, signed_rank, energy, energy_p)
 
 
 def compare_with_retrained(unlearned: Values, retrained: Models) -> RetrainComparison:
@@ -224,6 +230,7 @@ def compare_with_retrained(unlearned: Values, retrained: Models) -> RetrainCompa
     if count < 2:  # noqa: PLR2004
         remedy = "Retrain with another seed: one model shows no variability."
         raise InputError("at least two retrained models", str(count), remedy)
+    # The judged model is row 0, so that ranks and distances treat it like any other model.
     models = np.vstack([unlearned[None], retrained])
     apart = ks_between(models)
     pairs = apart[1:, 1:][np.triu_indices(count, 1)]
@@ -254,6 +261,7 @@ def _ranks(models: Float[np.ndarray, "s n"]) -> Float[np.ndarray, "s n"]:
 
 def ks_between(models: Float[np.ndarray, "s n"]) -> Float[np.ndarray, "s s"]:
     """Two-sample Kolmogorov-Smirnov distance of every two rows, 0 to 1: all pairs at one sort."""
+    # Every distribution function as steps on the same sorted values: ties fall on one step.
     places, at = np.unique(models, return_inverse=True)
     steps = np.zeros((len(models), len(places)))
     np.add.at(steps, (np.arange(len(models))[:, None], at.reshape(models.shape)), 1)
@@ -270,6 +278,7 @@ def outlier_p(apart: Float[np.ndarray, "s s"]) -> float:
     one number, and conservative for distances in more directions.
     """
     s = len(apart) - 1
+    # Sums of squares from distances alone, so it serves any distance without coordinates.
     within = (apart[1:, 1:] ** 2).sum() / 2 / s
     between = (apart**2).sum() / 2 / (s + 1) - within
     return float(stats.f.sf(max(between, 0) / (within / (s - 1)), 1, s - 1))
@@ -284,6 +293,7 @@ def _equivalence(means: Float[np.ndarray, " s"]) -> tuple[float, float, float]:
     differences, others = means[0] - means[1:], means[1:]
     rows, columns = np.triu_indices(len(others), 1)
     between = np.sort(np.abs(others[rows] - others[columns]))
+    # The conformal quantile: with few pairs the margin is the largest difference seen.
     place = min(len(between), int(np.ceil(LEVEL * (len(between) + 1))))
     margin = float(between[place - 1])
     return float(differences.mean()), margin, tost(differences, margin=margin)
@@ -299,6 +309,7 @@ def tost(differences: Values, *, margin: float) -> float:
     need_numbers(differences=differences)
     if len(differences) < 2:  # noqa: PLR2004
         raise InputError("at least two differences", "1", "Give more records or models.")
+    # A t-test of equal differences would divide by 0; here the answer is certain.
     if np.ptp(differences) == 0:
         return float(abs(differences[0]) >= margin)
     above = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
@@ -325,6 +336,7 @@ def wilcoxon_p(values: Values, others: Others) -> float:
     """
     need_numbers(values=values, others=others)
     need_same_records(values=values, others=others)
+    # scipy refuses differences that are all 0.
     return float(stats.wilcoxon(values, others).pvalue) if (values != others).any() else 1.0
 
 
@@ -350,6 +362,7 @@ def energy_test(
         alternative="greater",
         random_state=np.random.default_rng(seed),
     )
+    # scipy gives the root; a monotone transform, so p stays.
     return float(found.statistic) ** 2, float(found.pvalue)
 
 
@@ -368,6 +381,7 @@ def energy_test_paired(
     _need_permutations(permutations)
     models = np.vstack([values[None], others])
     count, n = models.shape
+    # One sort of all values: a permutation then only moves marks along the sorted axis.
     order = np.argsort(models, axis=None, kind="stable")
     place, widths = np.empty_like(order), np.diff(models.ravel()[order])
     place[order] = np.arange(order.size)

@@ -45,6 +45,7 @@ class Evaluation:
     @cached_property
     def log_probabilities(self) -> Float[np.ndarray, "n k"]:
         """Natural logarithms of the softmax, in double precision."""
+        # float64 before the exponential: in float32 confident predictions become ties.
         return log_softmax(self.logits.astype(np.float64), axis=1)
 
     @cached_property
@@ -123,8 +124,10 @@ def evaluate(model: nn.Module, records: Records, *, batch_size: int = 256) -> Ev
     not changed, the train or eval flag of each of its modules included.
     """
     task, y = task_of(records), records.y.cpu()
+    # Eval mode: with BatchNorm in training mode a record would depend on its batch.
     with as_it_is(model):
         answers = predict(model, records, batch_size=batch_size)
+    # Two columns, so that metrics of no records refuse by count and not by shape.
     if not len(records):
         answers = torch.zeros(0, 2)
     logits, labels = answers.float().numpy(), y.numpy()
@@ -137,6 +140,7 @@ def evaluate(model: nn.Module, records: Records, *, batch_size: int = 256) -> Ev
 @contextmanager
 def as_it_is(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; afterwards each module has the flag that it had, after an error too."""
+    # Flag by flag: model.train() would also switch parts that were in eval mode.
     flags = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
@@ -179,6 +183,7 @@ def modified_entropy(evaluation: Evaluation) -> Values:
     log_not_p = np.log1p(-np.exp(rest))
     # Only the largest probability can round to 1: its complement is the sum of the others.
     log_not_p[rows, top] = logsumexp(rest, axis=1)
+    # The label has the roles of p and 1 - p exchanged: set last, over the general term.
     terms = np.exp(log_p) * log_not_p
     own = rows, evaluation.y
     terms[own] = np.exp(log_not_p[own]) * log_p[own]

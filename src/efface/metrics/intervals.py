@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float
 from scipy import optimize, stats
 
+# An FPR is resolvable when at least so many non-members may be flagged.
 MIN_FALSE_POSITIVES = 3
-"""An FPR is resolvable when at least so many non-members may be flagged."""
 
+# The FPRs at which every attack reports its TPR.
 FPRS = (0.01, 0.001)
-"""The FPRs at which every attack reports its TPR."""
 
 Count = int | float
 
@@ -26,6 +26,7 @@ def clopper_pearson(hits: Count, n: Count, *, level: float = 0.95) -> tuple[floa
     if n == 0:
         return 0.0, 1.0
     tail = (1 - level) / 2
+    # Beta quantiles instead of binomial tails: they also take effective, non-integer counts.
     low = stats.beta.ppf(tail, hits, n - hits + 1) if hits > 0 else 0.0
     high = stats.beta.ppf(1 - tail, hits + 1, n - hits) if hits < n else 1.0
     return float(low), float(high)
@@ -50,6 +51,7 @@ def _lower(auc: float, m: Count, n: Count, z: float) -> float:
         factor = 1 + ((m + n) / 2 - 1) * ((1 - a) / (2 - a) + a / (1 + a))
         return auc - a - z * math.sqrt(a * (1 - a) / (m * n) * factor)
 
+    # At 1 the variance is 0 and the root is lost.
     upper = min(auc, 1 - 1e-12)
     if distance(upper) >= 0:
         return upper
@@ -119,6 +121,7 @@ def share_p(hits: int, n: int, reference: float, *, reference_n: Count = math.in
     """
     if math.isfinite(reference_n):
         reference = (reference * reference_n + 1) / (reference_n + 2)
+    # The exact test knows no error of the reference, the normal one no small counts.
     exact = float(stats.binomtest(hits, n, reference).pvalue)
     error = math.sqrt(reference * (1 - reference) * (1 / n + 1 / reference_n))
     if not error:
@@ -169,6 +172,7 @@ def rate(
     independent (members, others) where these are fewer than the values; the values must not be nan.
     """
     m, n = counts or (len(members), len(others))
+    # Effective counts may be too few even where the values themselves are enough.
     limit = threshold(others, fpr)
     if limit is None or _false_positives(n, fpr) < MIN_FALSE_POSITIVES:
         return Rate(fpr)
@@ -182,12 +186,14 @@ def threshold(others: Float[np.ndarray, " n"], fpr: float) -> float | None:
     flagged = _false_positives(len(others), fpr)
     if flagged < MIN_FALSE_POSITIVES:
         return None
+    # Partition, not quantile: an interpolated threshold would let through one more.
     place = len(others) - 1 - flagged
     return float(np.partition(others, place)[place])
 
 
 def _false_positives(n: Count, fpr: float) -> int:
-    return math.floor(round(fpr * n, 6))  # rounded first: 0.01 * 300 is below 3
+    # Rounded first, since 0.29 * 100 is 28.999999999999996.
+    return math.floor(round(fpr * n, 6))
 
 
 def chance_range(m: Count, n: Count, *, fpr: float, level: float = 0.95) -> tuple[float, float]:

@@ -48,20 +48,20 @@ from efface.metrics.intervals import (
 from efface.metrics.membership import Attack, signal_attack
 from efface.metrics.refusals import enough, same_shape, sound
 
+# Models that all say the same have no variance; their values must not become 0 / 0.
 MIN_STD = 1e-6
-"""Models that all say the same have no variance; their values must not become 0 / 0."""
 
+# With fewer shadow models all records share one variance, as LiRA's paper advises.
 MODELS_FOR_OWN_VARIANCE = 64
-"""With fewer shadow models all records share one variance, as LiRA's paper advises."""
 
+# Minimum standard deviation of a record in LiRA and in U-LiRA, as a share of the shared one.
 SHADOW_FLOOR, FLOOR = 1e-3, 0.5
-"""Minimum standard deviation of a record in LiRA and in U-LiRA, as a share of the shared one."""
 
+# Runs a target needs on each side: one is left out, and two have a variance.
 MIN_RUNS = 3
-"""Runs a target needs on each side: one is left out, and two have a variance."""
 
+# Groups: trained on and unlearned; never trained on; trained on and kept; not judged.
 UNLEARNED, OUT, INSIDE, NONE = 0, 1, 2, -1
-"""Groups: trained on and unlearned; never trained on; trained on and kept; not judged."""
 
 GRID = tuple(round(0.1 * step, 1) for step in range(11))
 
@@ -91,6 +91,7 @@ class Moments(NamedTuple):
         """
         count = np.broadcast_to(self.count - 1, values.shape)
         mean = self.mean - (values - self.mean) / (self.count - 1)
+        # Clipped, since the difference of two nearly equal sums may round below 0.
         less = self.count / (self.count - 1) * (values - self.mean) ** 2
         return Moments(count, mean, np.maximum(self.squares - less, 0))
 
@@ -110,6 +111,7 @@ def moments(values: np.ndarray, chosen: np.ndarray) -> Moments:
     """Of each record over the models that are chosen for it; at least one each."""
     count = chosen.sum(axis=0)
     mean = np.where(chosen, values, 0).sum(axis=0) / count
+    # Two passes: sums of squares of raw values would cancel for distant log-odds.
     squares = np.where(chosen, (values - mean) ** 2, 0).sum(axis=0)
     return Moments(count, mean, squares)
 
@@ -142,6 +144,7 @@ def lira_offline(log_odds: Record, shadow: Shadow, member: ShadowMember) -> Reco
     is one-sided: Carlini's code takes -ln N(x; out), which calls over-forgotten records members.
     """
     judged, shadow = _sound_pair(log_odds, shadow, member, "log-odds")
+    # Two models without the record at least: one has no standard deviation.
     enough(~member, 2, "shadow models out")
     found = moments(shadow, ~member)
     return -stats.norm.logsf(judged, found.mean, _shadow_std(found, len(shadow)))
@@ -186,6 +189,7 @@ def rmia_online(
     judged, reference = _sound_pair(log_p, reference, member, "log-probabilities")
     enough(member, 1, "reference models in")
     enough(~member, 1, "reference models out")
+    # The mean of the two sides' means, in logarithms: p itself underflows.
     expected = np.logaddexp(_log_mean(reference, member), _log_mean(reference, ~member))
     unseen, references = _population(population, population_reference, len(reference))
     theirs = unseen - _log_mean(references, np.ones(references.shape, bool))
@@ -241,6 +245,7 @@ def tuned_a(
 
 
 def _lifted(log_out: np.ndarray, a: float) -> np.ndarray:
+    # a = 1 returns the logarithm untouched, so that nothing underflows on the way.
     return np.log(((1 + a) * np.exp(log_out) + 1 - a) / 2) if a < 1 else log_out
 
 
@@ -253,6 +258,7 @@ def _log_mean(log_p: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 def _share_exceeded(ours: np.ndarray, theirs: np.ndarray, gamma: float) -> np.ndarray:
     if gamma <= 0:
         raise InputError("gamma above 0", str(gamma), "The paper takes 2.")
+    # "left" counts strictly smaller ones: ties do not exceed.
     exceeded = np.searchsorted(np.sort(theirs), ours - math.log(gamma), side="left")
     return exceeded / len(theirs)
 
@@ -309,6 +315,7 @@ def ruli_privacy(
     kept = np.zeros(unlearned.shape, bool) if inside is None else inside
     values, groups = _prepare(log_odds, unlearned, kept)
     found = kernel(values, groups, 2, floor=floor, bandwidth=bandwidth)
+    # nan marks what was not judged; pooled() leaves it out.
     ratios = np.where(kept, np.nan, found[UNLEARNED] - found[OUT])
     return pooled(ratios, unlearned, level=level)
 
@@ -335,6 +342,7 @@ def ruli_efficacy(
     same_shape(unlearned=unlearned[0], retrained=retrained[0])
     member = np.concatenate([unlearned, np.zeros(retrained.shape, bool)])
     ignored = np.concatenate([~unlearned, ~without])
+    # Retrained models stand where the out group stood: the rest of the attack is the same.
     values, groups = _prepare(np.concatenate([log_odds, retrained]), member, ignored)
     found = kernel(values, groups, 2, floor=floor, bandwidth=bandwidth)
     return pooled(np.where(ignored, np.nan, found[UNLEARNED] - found[OUT]), member, level=level)
@@ -423,6 +431,7 @@ def _log_sums(values: Table, chosen: np.ndarray, lost: np.ndarray, width: Table)
     """
     nearest, total = np.full(values.shape, np.inf), np.zeros(values.shape)
     for row in range(len(values)):
+        # Row by row: all pairs at once would be p times the memory.
         far = np.abs(values - values[row])
         far[(lost == row) | ~chosen[row]] = np.inf
         np.minimum(nearest, far, out=nearest)
@@ -447,6 +456,7 @@ def partners(groups: Groups, group: int) -> Int[np.ndarray, "p t"]:
     for label in np.unique(groups):
         own = groups == label
         rank = np.where(own, own.cumsum(axis=0) - 1, rank)
+    # Stable, so that members of the group come first in the order of runs.
     members = np.argsort(~chosen, axis=0, kind="stable")
     return np.take_along_axis(members, rank % chosen.sum(axis=0), axis=0)
 
@@ -491,6 +501,7 @@ def pooled(scores: Table, member: Mask, *, level: float = 0.95) -> PerRecord:
     ours, theirs = (scores[side] for side in sides)
     wins = np.full(scores.shape, np.nan)
     wins[sides[0]], wins[sides[1]] = _share_below(ours, theirs), 1 - _share_below(theirs, ours)
+    # Each value's share of pairs won: its mean is the AUC, its scatter the AUC's variance.
     auc, effect = float(wins[sides[0]].mean()), _design_effect(wins, sides)
     counts = len(ours) / effect, len(theirs) / effect
     attack = Attack(
@@ -522,12 +533,14 @@ def _design_effect(table: Table, sides: tuple[Mask, ...]) -> float:
     Of the mean of the sides' means. Values that are all alike say nothing of their dependence: then
     only runs, or targets where they are fewer, count.
     """
+    # Influence values: the sum of their squares is the variance if all are independent.
     influence = np.zeros(table.shape)
     for side in sides:
         influence[side] = (table[side] - table[side].mean()) / side.sum()
     single = (influence**2).sum()
     if single == 0:
         return float(sum(side.sum() for side in sides) / min(table.shape) / len(sides))
+    # Clustered by target, clustered by run; single values are in both, so subtracted once.
     ways = [_between(influence.sum(axis=axis)) for axis in (1, 0)]
     return float(max(1.0, *(way / single for way in ways), (sum(ways) - single) / single))
 
@@ -541,6 +554,7 @@ def _rate(scores: Table, sides: tuple[Mask, Mask], fpr: float, level: float) -> 
     limit = threshold(theirs, fpr)
     if limit is None:
         return Rate(fpr)
+    # Each side has a design effect of its own: a share is of one side alone.
     found = (scores > limit) * 1.0
     counts = tuple(side.sum() / _design_effect(found, (side,)) for side in sides)
     return rate(ours, theirs, fpr=fpr, level=level, counts=counts)
@@ -551,6 +565,7 @@ def _accuracy(
 ) -> tuple[float, tuple[float, float]]:
     right = _correct(scores, sides[0])
     share = float(np.mean([right[side].mean() for side in sides]))
+    # The harmonic count: two unequal sides tell as much as two equal ones of this size.
     alike = 4 / sum(1 / side.sum() for side in sides)
     count = alike / _design_effect(right, sides)
     return share, clopper_pearson(share * count, count, level=level)

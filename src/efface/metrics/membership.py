@@ -56,6 +56,7 @@ def classified_as_members(
         raise InputError(wanted, came, "Give at least one of each.")
     entropies = np.concatenate([retain, holdout])[:, None]
     member = np.concatenate([np.ones(len(retain), int), np.zeros(len(holdout), int)])
+    # Balanced: retain is usually far larger, and everything would be called a member.
     attacker = LogisticRegression(class_weight="balanced").fit(entropies, member)
     return np.asarray(attacker.predict(values[:, None])) == 1
 
@@ -127,6 +128,7 @@ def loss_attack(
     for the three. Raises InputError when nothing can be compared.
     """
     classes = {"forget_classes": forget_classes, "unseen_classes": unseen_classes}
+    # A low loss is the sign of a member.
     return signal_attack(-forget, -unseen, **classes, fpr=fpr, level=level)
 
 
@@ -178,6 +180,7 @@ def signal_attack(
     """
     if np.isnan(forget).any() or np.isnan(unseen).any():
         raise InputError("numbers to compare", "nan", "See whether the model's outputs are nan.")
+    # Without classes all records are of one: the code below knows no second case.
     ours = np.zeros(len(forget), np.int64) if forget_classes is None else forget_classes
     theirs = np.zeros(len(unseen), np.int64) if unseen_classes is None else unseen_classes
     places = placements(forget, unseen, classes=ours, unseen_classes=theirs)
@@ -185,6 +188,7 @@ def signal_attack(
     m = int(matched.sum())
     need_classes(m)
     auc, n = float(places[matched].mean()), _effective_unseen(ours[matched], theirs)
+    # One threshold for all classes: per class there are too few records for a low FPR.
     rivals = unseen[np.isin(theirs, ours)]
     return Attack(
         auc=auc,
@@ -207,5 +211,6 @@ def _effective_unseen(
 ) -> float:
     """Unseen records that count when each class weighs as much as among the forget records."""
     labels, counts = np.unique(classes, return_counts=True)
+    # Kish's effective sample size, with the classes as strata.
     weights = counts / counts.sum()
     return 1 / sum(w**2 / (unseen_classes == c).sum() for c, w in zip(labels, weights, strict=True))

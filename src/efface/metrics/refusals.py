@@ -5,8 +5,8 @@ from jaxtyping import Bool, Float, Shaped
 
 from efface.errors import InputError, abbreviate
 
+# How far the sum of a row of probabilities may be from 1.
 TOLERANCE = 1e-3
-"""How far the sum of a row of probabilities may be from 1."""
 
 
 def need_numbers(**arrays: Shaped[np.ndarray, "..."]) -> None:
@@ -41,6 +41,7 @@ def need_same_classes(**arrays: Shaped[np.ndarray, "_ _"]) -> None:
     """Raises InputError for rows below 0 or with another sum than 1, or of other classes."""
     _need_one_count("classes", {name: rows.shape[1] for name, rows in arrays.items()})
     for name, rows in arrays.items():
+        # Loose: float32 softmax over many classes misses 1 by more than rounding of one sum.
         wrong = (rows < 0).any(axis=1) | (np.abs(rows.sum(axis=1) - 1) > TOLERANCE)
         if bad := int(wrong.sum()):
             came = f"{bad} of {len(rows)} rows below 0 or with another sum than 1"
@@ -66,6 +67,7 @@ def need_classes(count: int) -> None:
 def sound(values: Shaped[np.ndarray, "s n"], what: str) -> Float[np.ndarray, "s n"]:
     """The values in double precision; raises InputError that names the models of nan or inf."""
     found = np.asarray(values, np.float64)
+    # The whole model is named: one nan in its outputs makes its other numbers doubtful too.
     broken = np.flatnonzero(~np.isfinite(found).all(axis=1))
     if len(broken):
         came = f"nan or inf in {len(broken)} of {len(found)} rows: {abbreviate(broken)}"

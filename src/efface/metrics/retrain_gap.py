@@ -26,11 +26,11 @@ from efface.metrics.evaluation import Evaluation
 from efface.metrics.membership import entropy_attack
 from efface.metrics.refusals import need_numbers, need_same_records
 
+# The paper's D_r, D_f and MIA, as shares 0 to 1.
 COLUMNS = ("retain", "forget", "attack")
-"""The paper's D_r, D_f and MIA, as shares 0 to 1."""
 
+# The challenge's constants: largest epsilon, delta, width of a bucket, search grid, models.
 CAP, DELTA, BUCKET, BUFFER, POINTS, MIN_MODELS = 50.0, 1e-5, 0.5, 2.0, 400, 3
-"""The challenge's constants: largest epsilon, delta, width of a bucket, search grid, models."""
 
 Columns = Mapping[str, float]
 Models = Float[np.ndarray, "u n"]
@@ -52,6 +52,7 @@ def columns(
     is the accuracy on the whole holdout, ``forget`` that on the forget records themselves.
     ``attack`` is the entropy attack in both, against the whole holdout.
     """
+    # No forget class: nothing is taken out of the holdout, and the forget records are read.
     forgotten = np.isin(holdout.y, list(forget_classes))
     kept, gone = holdout.take(~forgotten), holdout.take(forgotten) if forget_classes else forget
     return {
@@ -141,6 +142,7 @@ def against_floor(
         if bad := [name for name, value in one.items() if not np.isfinite(value)]:
             remedy = "Omit a column that was not measured, for all models."
             raise InputError("a finite number in each column", f"none for {', '.join(bad)}", remedy)
+    # Pairs once: both aggregates are symmetric.
     found = [aggregate(one, other) for one, other in pairs]
     value = float(np.mean([aggregate(values, reference) for reference in retrained]))
     extremes = min(found), max(found)
@@ -198,6 +200,7 @@ def _epsilon(ours: Float[np.ndarray, " u"], theirs: Float[np.ndarray, " r"]) -> 
         return CAP
     single, double = _single_rates(ours, theirs), _double_rates(narrow, wide)
     fpr, fnr = (np.concatenate(both) for both in zip(single, double, strict=True))
+    # A threshold without any error separates the two sides for certain.
     if (fpr + fnr == 0).any():
         return CAP
     kept = (fpr > 0) & (fnr > 0)
@@ -213,6 +216,7 @@ def _single_rates(ours: np.ndarray, theirs: np.ndarray) -> Rates:
 
     Every value is a threshold, so that none that matters is missed.
     """
+    # The direction is not known beforehand: either side may have the larger margins.
     upper, lower = (ours, theirs) if np.median(ours) >= np.median(theirs) else (theirs, ours)
     thresholds = np.unique(np.concatenate([ours, theirs]))
     return 1 - _below(lower, thresholds), _below(upper, thresholds)
@@ -247,6 +251,7 @@ def forgetting_quality(unlearned: Models, retrained: Retrained) -> float:
     models of the same size, which is below 1. It depends on the number of models: compare like with
     like. Errors as ``epsilon_each``.
     """
+    # Floor division: the challenge's buckets, not a smooth discount.
     steps = epsilon_each(unlearned, retrained) // BUCKET
     buckets = math.ceil(math.log(min(len(unlearned), len(retrained)) - 1)) / BUCKET
     return float(np.where(steps < buckets, 0.5**steps, 0.0).mean())

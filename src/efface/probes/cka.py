@@ -49,6 +49,7 @@ def cka(model: nn.Module, other: nn.Module, records: Records) -> Alignment:
         raise InputError("two records or more", str(len(records)), "Give more records.")
     device, task = device_of(model), task_of(records)
     seen, theirs = _Hooked(model), _Hooked(other)
+    # In the order of the first model, whatever the second one's is.
     layers = [name for name in seen.names if name in theirs.names]
     if not layers:
         wanted = "two models with layers of the same names"
@@ -56,6 +57,7 @@ def cka(model: nn.Module, other: nn.Module, records: Records) -> Alignment:
         raise InputError(wanted, came, "Compare models of one architecture.")
     sums: dict[str, _Sums] = {name: _Sums() for name in layers}
     for rows in torch.arange(len(records)).split(BATCH_SIZE):
+        # The task of all records: of a few values alone it could not be inferred.
         batch = replace(records.take(rows), task=task).to(device)
         ours, others = seen.activations(batch), theirs.activations(batch.to(device_of(other)))
         for name, found in sums.items():
@@ -87,6 +89,7 @@ class _Hooked:
         self._found.clear()
         with torch.no_grad():
             outputs(self.teacher, batch)
+        # A layer that merges records (a loss, a pooling over the batch) has other rows.
         return {name: rows for name, rows in self._found.items() if len(rows) == len(batch)}
 
     def _keeper(self, name: str) -> Any:
@@ -116,6 +119,7 @@ class _Sums:
         if not self.n:
             self._about = x.mean(0), y.mean(0)
         x, y = x - self._about[0], y - self._about[1]
+        # Products of sums are enough to centre at the end: no second pass over the records.
         made = (x.sum(0), y.sum(0), y.T @ x, x.T @ x, y.T @ y)
         self._sums = tuple(map(torch.add, self._sums, made)) if self.n else made
         self.n += len(x)

@@ -63,6 +63,7 @@ def linear_probe(
     y, unseen_y = forget.y.cpu().numpy(), unseen.y.cpu().numpy()
     ours, theirs = (_embeddings(model, some) for some in (forget, unseen))
     membership = linear_attack(ours, theirs, classes=y, unseen_classes=unseen_y, seed=seed)
+    # The same halves as the attack, so that no record is judged by what learned from it.
     fit, fit_unseen = fitted_half(y, seed=seed), fitted_half(unseen_y, seed=seed)
     labels = np.concatenate([y[fit], unseen_y[fit_unseen]])
     if len(np.unique(labels)) < 2:  # noqa: PLR2004
@@ -83,6 +84,7 @@ def linear_probe_cost(forget: Records, unseen: Records) -> Passes:
 
 def _embeddings(model: nn.Module, records: Records) -> np.ndarray:
     """What goes into the head, (n, d)."""
+    # Named here: scikit-learn would only say that its input holds nan.
     if broken := nonfinite_tensors(model.state_dict()):
         came, remedy = f"nan or inf in {broken[0]}", "Look at what broke it."
         raise InputError("a model of finite weights", came, remedy)
@@ -107,6 +109,7 @@ def linear_attack(
     Raises InputError when a half has no record of a side.
     """
     fit, fit_theirs = fitted_half(classes, seed=seed), fitted_half(unseen_classes, seed=seed)
+    # Records of other classes would be told apart by their class.
     known = np.isin(unseen_classes, classes)
     fit_unseen, unseen = fit_theirs & known, ~fit_theirs & known
     if not all(side.any() for side in (fit, ~fit, fit_unseen, unseen)):
@@ -115,6 +118,7 @@ def linear_attack(
         raise InputError(wanted, came, "Give more records of these classes.")
     member = np.repeat([1, 0], [int(fit.sum()), int(fit_unseen.sum())])
     attacker = linear().fit(np.concatenate([ours[fit], theirs[fit_unseen]]), member)
+    # loss_attack takes losses: low for members.
     signals = (-attacker.decision_function(rows) for rows in (ours[~fit], theirs[unseen]))
     groups = {"forget_classes": classes[~fit], "unseen_classes": unseen_classes[unseen]}
     return loss_attack(*signals, **groups)
@@ -126,6 +130,7 @@ def linear() -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    # Standardised: the penalty would otherwise depend on the scale of each embedding.
     regression = LogisticRegression(class_weight="balanced", max_iter=MAX_ITERATIONS)
     return make_pipeline(StandardScaler(), regression)
 
@@ -135,6 +140,7 @@ def fitted_half(classes: Int64[np.ndarray, " n"], *, seed: int) -> Bool[np.ndarr
     order = np.random.default_rng(seed).permutation(len(classes))
     chosen = np.zeros(len(classes), bool)
     for label in np.unique(classes):
+        # Every other one of a shuffled class: halves of each class differ by one at most.
         chosen[order[classes[order] == label][::2]] = True
     return chosen
 
@@ -203,13 +209,13 @@ def neighbouring_class(
         raise InputError("forget records of the forgotten classes", f"{others} of others", remedy)
     evaluations = evaluate(model, forget), evaluate(model, theirs)
     logs = [retained_log_probabilities(one, forget_classes) for one in evaluations]
-    near = []
-    for one, log in zip(evaluations, logs, strict=True):
-        near.append(Nearest(_retained(one, forget_classes)[log.argmax(1)], np.exp(log.max(1))))
-    losses, (y, unseen_y) = [-np.log(one.confidence) for one in near], (e.y for e in evaluations)
+    ours, rest = (_nearest(*pair, forget_classes) for pair in zip(evaluations, logs, strict=True))
+    # An attack on the loss of the nearest class: low for a confident neighbour.
+    losses = -np.log(ours.confidence), -np.log(rest.confidence)
+    y, unseen_y = (one.y for one in evaluations)
     by_confidence = loss_attack(*losses, forget_classes=y, unseen_classes=unseen_y)
     by_all = linear_attack(*logs, classes=y, unseen_classes=unseen_y, seed=seed)
-    return NeighbouringClass(*near, by_confidence, by_all)
+    return NeighbouringClass(ours, rest, by_confidence, by_all)
 
 
 def neighbouring_class_cost(
@@ -231,6 +237,7 @@ def retained_log_probabilities(
         came = f"{len(kept)} of {evaluation.logits.shape[1]}"
         remedy = "With one class left there is no neighbour to compare it with."
         raise InputError("two classes or more that remain", came, remedy)
+    # A softmax over the rest is conditioning on the rest: the removed logits cancel.
     return log_softmax(evaluation.logits[:, kept].astype(np.float64), axis=1)
 
 
@@ -246,6 +253,11 @@ def agreement(one: Nearest, other: Nearest) -> Agreement:
     difference = float(one.confidence.mean() - other.confidence.mean())
     same = float((one.classes == other.classes).mean())
     return Agreement(same, difference, *ks(one.confidence, other.confidence))
+
+
+def _nearest(evaluation: Evaluation, logs: np.ndarray, forget_classes: Sequence[int]) -> Nearest:
+    # Ids of the model, not positions among the retained classes.
+    return Nearest(_retained(evaluation, forget_classes)[logs.argmax(1)], np.exp(logs.max(1)))
 
 
 def _retained(evaluation: Evaluation, forget_classes: Sequence[int]) -> Int64[np.ndarray, " s"]:

@@ -82,8 +82,10 @@ def pruned(model: nn.Module, *, share: float) -> nn.Module:
     student = trainable_copy(model)
     weights = _weights(student)
     with torch.no_grad():
+        # Over all layers at once: per layer, thin layers would lose what thick ones can spare.
         sizes = torch.cat([weight.abs().float().flatten() for weight in weights])
         kept = torch.ones_like(sizes)
+        # topk, not a quantile threshold: ties at 0 would prune more than the share.
         kept[sizes.topk(round(share * len(sizes)), largest=False).indices] = 0
         for weight, mask in zip(weights, kept.split([w.numel() for w in weights]), strict=True):
             weight.mul_(mask.reshape(weight.shape).to(weight.dtype))
@@ -96,6 +98,7 @@ def recovered(plain: Evaluation, copied: Evaluation) -> Residual:
     Reference: the same of a retrained model, or of unseen records of the same classes: rounding and
     pruning change predictions of any record. Raises InputError for other records, or another task.
     """
+    # Ids, not counts: two subsets of one size would pass unnoticed.
     if plain.ids != copied.ids or plain.own_loss is not None:
         wanted = "two evaluations of the same records, multiclass"
         came = f"{len(plain)} and {len(copied)} records"
@@ -106,6 +109,7 @@ def recovered(plain: Evaluation, copied: Evaluation) -> Residual:
 
 def _weights(model: nn.Module) -> list[nn.Parameter]:
     """The tensors that are quantised in practice, each once however many names it has."""
+    # Biases and norms stay in full precision, as in weight-only quantisation.
     found = [w for w in model.parameters() if w.ndim > 1 and w.is_floating_point()]
     if not found:
         raise InputError("a model with weights of two or more dimensions", "none", NOT_RUN)
@@ -114,6 +118,7 @@ def _weights(model: nn.Module) -> list[nn.Parameter]:
 
 def _rounded(weight: Tensor, bits: int) -> Tensor:
     wide, top = weight.float(), 2 ** (bits - 1) - 1
+    # Symmetric: zero stays exactly zero, so pruned weights stay pruned.
     scale = wide.flatten(1).abs().amax(1) / top
     scale = torch.where(scale > 0, scale, 1)  # a row of zeros stays so
     zero = torch.zeros_like(scale, dtype=torch.int32)

@@ -20,8 +20,8 @@ from efface.task import trainable_copy
 from efface.training import Schedule, steps_per_epoch, task_loss, train_epochs, with_task
 from efface.types import Action, Callback, Records
 
+# The source has 1e-3 alone; a model that is slow at one may be fast at another.
 LEARNING_RATES = (1e-4, 1e-3, 1e-2)
-"""The source has 1e-3 alone; a model that is slow at one may be fast at another."""
 
 EPOCHS = 10
 BATCH_SIZE = 256
@@ -83,12 +83,12 @@ def relearning(
         raise InputError(wanted, f"{epochs} epochs, every {every}", "Give integers above 0.")
     if not (0 < original <= 1 and 0 <= tolerance < 1):
         wanted = "an original accuracy above 0 and up to 1, a tolerance from 0 to below 1"
-        remedy = (
-            "Evaluate the original model on the forget records; what it never knew cannot be relearned."
-        )
+        remedy = "Evaluate the original model on the forget records; "
+        remedy += "what it never knew cannot be relearned."
         raise InputError(wanted, f"{original} and {tolerance}", remedy)
     on, most, found = with_task(on), epochs * steps_per_epoch(on, batch_size), []
     for rate in learning_rates:
+        # A fresh copy each: curves of two learning rates must not share a start.
         student = trainable_copy(upcast_to_fp32(model))
         for weight in student.parameters():
             # Whoever has the model need not keep to its flags.
@@ -97,6 +97,7 @@ def relearning(
         first, adam = _accuracy(student, forget), torch.optim.Adam(student.parameters(), lr=rate)
         schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
         train_epochs(student, task_loss, on, adam, schedule)
+        # range stops before the end, which is always read.
         at, curve = (*range(0, most, every), most), (first, *accuracies)
         found.append(Relearning(rate, at, curve, (1 - tolerance) * original, most))
     return tuple(found)
@@ -148,6 +149,7 @@ def anamnesis(unlearned: Relearning, retrained: Relearning) -> Anamnesis:
     if ours is not None and theirs is not None and (theirs or not ours):
         index = ours / theirs if theirs else 1.0
         return Anamnesis(index, index, index)
+    # One of the curves was cut off: what remains are the bounds that the cut leaves.
     over = unlearned.most_steps
     low = 0.0 if theirs is None else (over if ours is None else ours) / max(theirs, 1)
     high = math.inf if ours is None or theirs == 0 else ours / over
@@ -165,6 +167,7 @@ def _reader(forget: Records, every: int, most: int) -> tuple[Callback, list[floa
 
     def read(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
         step = next(steps)
+        # The last step is read too, or the end of a curve would depend on ``every``.
         if step % every == 0 or step == most:
             accuracies.append(_accuracy(student, forget))
         return Action.CONTINUE

@@ -24,15 +24,15 @@ from efface.types import Records
 
 CROPS = NOISES = 8
 CLIMB = 20
+# Length of all steps in a ball together, in radii: enough to cross it and come back.
 PATH = 2.5
-"""Length of all steps in a ball together, in radii: enough to cross it and come back."""
 
 _STREAM = 0x5EED1E  # keeps these draws apart from those of the methods under the same seed
 
 NOT_RUN = "Omit this probe, and say that it was not run."
 
+# Whether the label is predicted for each record of a batch, at one input near it after another.
 Around = Callable[[nn.Module, Records], Iterator[Bool[Tensor, " m"]]]
-"""Whether the label is predicted for each record of a batch, at one input near it after another."""
 
 
 def need_multiclass(records: Records) -> None:
@@ -108,11 +108,13 @@ def residual_in_crops(
     anything but images with one class each.
     """
     need_images(records)
+    # At least one pixel, or small images would not be shifted at all.
     padding = max(1, round(share * records.x.shape[-2]))
 
     def crop(batch: Records, view: int) -> Tensor:
         draws = uniforms(batch.ids, 3, seed=seed, step=_STREAM + view)
-        draws[:, 2] = 0  # never mirrored
+        # The third draw mirrors; flips are a probe of their own.
+        draws[:, 2] = 0
         return shift_and_flip(batch.x, draws, padding)
 
     return _residual(model, records, _views(crop, crops), tried=crops)
@@ -151,12 +153,15 @@ def residual_in_ball(
     def descent(teacher: nn.Module, batch: Records) -> Iterator[Tensor]:
         low, high = bounds(batch)
         unit = uniforms(batch.ids, batch.x[0].numel(), seed=seed, step=_STREAM)
+        # A random start: at the record itself the gradient of a smoothed model may be 0.
         start = (2 * unit.reshape(batch.x.shape) - 1).to(batch.x)
         x = clamp(batch.x + radius * (high - low) * start, batch, radius)
         for _ in range(steps):
             answer, slope = loss_gradient(teacher, replace(batch, x=x))
+            # The answer at this point comes with the gradient, so it costs no further pass.
             yield answer.argmax(1) == batch.y
             x = clamp(sign_step(replace(batch, x=x), slope, -stride), batch, radius)
+        # The end of the path has no gradient step after it, and is read by a pass of its own.
         yield _predict(teacher, batch, x) == batch.y
 
     return _residual(model, records, descent, tried=steps + 1)
@@ -182,6 +187,7 @@ def residual_knowledge(ours: Residual, retrained: Residual) -> float:
             f"{ours.tried} and {retrained.tried} inputs tried",
             "Probe both models alike.",
         )
+    # The ratio of means: a mean of ratios is infinite where one record has no hit.
     if retrained.recognised:
         return ours.recognised / retrained.recognised
     return float("inf") if ours.recognised else 1.0
@@ -209,6 +215,7 @@ def _residual(model: nn.Module, records: Records, around: Around, *, tried: int)
             hits += hit
         return plain.cpu(), hits.cpu()
 
+    # Counted per batch: the inputs nearby are never in memory together.
     found = list(map_chunks(part, torch.arange(len(records)), 256))
     plain, hits = (torch.cat(some).numpy() for some in zip(*found, strict=True))
     return Residual(plain, hits.astype(np.float64), tried)

@@ -27,24 +27,22 @@ from efface.types import Records
 
 COPIES = 16
 
+# τ: records with an information content of at least this are called low in information.
 TAU = 0.9
-"""τ: records with an information content of at least this are called low in information."""
 
+# Share of noisy copies that should keep the prediction, by default: a convention.  A share near 1
+# separates no records, nor does one near chance; how much it matters in between:
+# research/results/information.md.
 STABILITY = 0.75
-"""Share of noisy copies that should keep the prediction, by default: a convention.
 
-A share near 1 separates no records, nor does one near chance; how much it matters in between:
-research/results/information.md.
-"""
-
+# The first σ of the search, how many powers of 2 it goes up or down, how fine it ends (2 %).
 START, DOUBLINGS, BISECTIONS = 0.05, 12, 6
-"""The first σ of the search, how many powers of 2 it goes up or down, how fine it ends (2 %)."""
 
+# Of the search: records in its sample, noisy copies a share is taken over, copies of a record.
 SAMPLE, ANSWERS, MAX_COPIES = 512, 1000, 64
-"""Of the search: records in its sample, noisy copies a share is taken over, copies of a record."""
 
+# A stability farther than this from the target counts as not reached.
 TOLERANCE = 0.05
-"""A stability farther than this from the target counts as not reached."""
 
 _STREAM = 0xBA11  # keeps these draws apart from those of methods and probes under the same seed
 
@@ -67,6 +65,7 @@ def information_content(balls: Balls, classes: Int[np.ndarray, " n"]) -> Float[n
         wanted = f"classes of all {balls.among} points that the balls were made among"
         remedy = "Give one label, or one prediction of the model, for each point."
         raise InputError(wanted, str(len(classes)), remedy)
+    # Balls differ in size: sums over runs of one flat array.
     same = classes[balls.rows] == np.repeat(classes[balls.of], balls.sizes)
     return np.add.reduceat(same, balls.starts[:-1], dtype=np.int64) / balls.sizes
 
@@ -144,6 +143,7 @@ def noise_stability(
         batch = records.take(rows).to(device)
         plain = outputs(teacher, batch).float()
         same = torch.zeros(len(sigmas), len(batch), device=device)
+        # The same draw for every σ, so that rows differ by σ alone.
         for number in range(copies):
             for place, sigma in enumerate(sigmas):
                 x = add_noise(batch, sigma, seed=seed, step=_STREAM + number).x
@@ -184,6 +184,7 @@ def calibrate_sigma(model: nn.Module, records: Records, target: float, *, seed: 
     Costs at most 19 shares of 1,000 copies, or of 64 a record.
     """
     sample = records.take(spread_rows(len(records), SAMPLE))
+    # As many copies as bring the mean's standard error to 1.6 points, however few records.
     copies = min(MAX_COPIES, max(2, -(-ANSWERS // len(sample))))
 
     def stability(sigma: float) -> float:
@@ -192,6 +193,7 @@ def calibrate_sigma(model: nn.Module, records: Records, target: float, *, seed: 
         )
 
     first = stability(START)
+    # More noise where too many keep the prediction, less where too few do.
     stable, low, high = first > target, START, START
     for _ in range(DOUBLINGS):
         low, high = (high, 2 * high) if stable else (low / 2, low)

@@ -28,25 +28,25 @@ from efface.runtime import map_chunks, upcast_to_fp32
 from efface.task import device_of, dtype_of, frozen_teacher, task_of
 from efface.types import Records
 
+# The smallest gradient norm that κ is divided by: float32 has few digits left below it.
 FLOOR = 1e-30
-"""The smallest gradient norm that κ is divided by: float32 has few digits left below it."""
 
+# Numbers of a Jacobian in memory at once.
 JACOBIAN_NUMBERS = 2**24
-"""Numbers of a Jacobian in memory at once."""
 
+# Records on which a model is tested for piecewise linearity.
 TESTED = 8
-"""Records on which a model is tested for piecewise linearity."""
 
 _STREAM = 0x0C4A7E  # keeps these draws apart from those of the methods under the same seed
 
+# Some numbers a record for a batch: tensors (m,).
 Parts = tuple[Tensor, ...]
-"""Some numbers a record for a batch: tensors (m,)."""
 
+# These numbers, from a frozen model and a batch.
 Part = Callable[[nn.Module, Records], Parts]
-"""These numbers, from a frozen model and a batch."""
 
+# g(outputs (m, k), classes (m,)) -> (m,), of each record from its own row alone.
 Scalar = Callable[[Tensor, Tensor], Tensor]
-"""g(outputs (m, k), classes (m,)) -> (m,), of each record from its own row alone."""
 
 Array = Float64[np.ndarray, " n"]
 Outputs = Float[Tensor, "m k"]

@@ -22,14 +22,14 @@ Rows = Int[np.ndarray, " m"]
 NEIGHBOURS = 20
 RECALL, SAMPLE, MAX_PROBES = 0.95, 500, 256
 
+# Numbers in memory at once, where that leaves enough rows for a fast matrix product.
 BLOCK = 4_000_000
-"""Numbers in memory at once, where that leaves enough rows for a fast matrix product."""
 MIN_ROWS = 32
 
+# Records in one call of the approximate search.
 QUERIES = 16_384
-"""Records in one call of the approximate search."""
+# Points that each list's mean is trained on, and the fewest in a list on average.
 LIST_SIZE = 64
-"""Points that each list's mean is trained on, and the fewest in a list on average."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +108,7 @@ def nearest_approximate(
     index, mean = _index(faiss, points, draw)
     sample = draw.choice(centres, min(SAMPLE, len(centres)), replace=False)
     true = nearest(points, neighbours=neighbours, of=sample)
+    # Doubled from one list up: the search pays for no more lists than the recall needs.
     index.nprobe = 1
     while True:
         found = _query(index, points, sample, neighbours, mean)
@@ -135,6 +136,7 @@ def ball_recall(points: Points, found: Balls, true: Balls) -> Float[np.ndarray, 
         remedy = "Query both searches for as many neighbours of the same rows."
         raise InputError(wanted, f"{len(found)} and {len(true)} balls of {points_of}", remedy)
     apart = _squared_distances(points, np.repeat(found.of, found.sizes), found.rows)
+    # The slack counts equals as found after rounding of the root.
     near = apart <= np.repeat(true.radius**2 * (1 + 1e-9), found.sizes)
     return (np.add.reduceat(near, found.starts[:-1], dtype=np.int64) - 1) / (true.sizes - 1)
 
@@ -181,6 +183,7 @@ def _search(
             limit = np.partition(squared, neighbours, axis=1)[:, neighbours]
         place, row = np.nonzero(squared <= (limit + 2 * error[own])[:, None])
         exact = _squared_distances(points, own[place], row)
+        # The centre first, even where other points are at distance 0 too.
         order = np.lexsort((row, exact, row != own[place], place))
         place, row, exact = place[order], row[order], exact[order]
         if neighbours is None:
@@ -218,7 +221,9 @@ def _index(faiss: Any, points: Points, draw: np.random.Generator) -> tuple[Any, 
     mean = points.mean(axis=0, dtype=np.float64)
     lists = max(1, min(round(2 * np.sqrt(n)), n // LIST_SIZE))
     index = faiss.IndexIVFFlat(faiss.IndexFlatL2(d), d, lists)
+    # Few iterations: the lists only have to be balanced, not converged.
     index.cp.niter, index.cp.seed = 10, int(draw.integers(2**31))
+    # Sorted rows: reads of a memory map stay sequential.
     sample = np.sort(draw.choice(n, min(n, LIST_SIZE * lists), replace=False))
     index.train(_single(points[sample], mean))
     for block in _blocks(points):

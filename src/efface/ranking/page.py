@@ -28,24 +28,24 @@ from efface.report.html import flatten
 from efface.report.text import formatted
 from efface.types import Records
 
+# Rows of a group in the parquet file, which a reader may load alone.
 GROUP_ROWS = 65_536
-"""Rows of a group in the parquet file, which a reader may load alone."""
 
+# Records at either end; columns of a table, pixels of an image that a record is shown by.
 GALLERY, MAX_VALUES, MAX_SIDE = 24, 12, 96
-"""Records at either end; columns of a table, pixels of an image that a record is shown by."""
 
+# Points in the scatter plot: more make the page slow and show no more.
 POINTS = 2000
-"""Points in the scatter plot: more make the page slow and show no more."""
 
+# Of a step between two shares: points of one share would hide one another.
 JITTER = 0.3
-"""Of a step between two shares: points of one share would hide one another."""
 
+# Name, line style and width of each α.
 LINES = {
     "content": ("noisy copies", "-", 2.2),
     "content_by_label": ("neighbours, by label", "--", 1.6),
     "content_by_prediction": ("neighbours, by prediction", ":", 1.9),
 }
-"""Name, line style and width of each α."""
 
 
 def write(folder: Path, ranking: Ranking, source: Source) -> None:
@@ -59,6 +59,7 @@ def write(folder: Path, ranking: Ranking, source: Source) -> None:
         cells[name] = pa.array(np.array(ranking.classes, object)[values] if named else values)
     parquet.write_table(pa.table(cells), folder / "records.parquet", row_group_size=GROUP_ROWS)
     csv.write_csv(pa.table(cells), folder / "records.csv")
+    # allow_nan=False: NaN is not JSON, and jsonable has replaced it.
     text = json.dumps(jsonable(ranking.manifest), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
     (folder / "inspect.html").write_text(render(ranking, source), encoding="utf-8")
@@ -74,6 +75,7 @@ def render(ranking: Ranking, source: Source) -> str:
         lstrip_blocks=True,
     )
     environment.filters["shown"] = formatted
+    # At most half at either end: no record is shown twice.
     order, ends = ranking.by_rank, min(GALLERY, (len(ranking) + 1) // 2)
     return environment.get_template("inspect.html.jinja").render(
         ranking=ranking,
@@ -90,6 +92,7 @@ def render(ranking: Ranking, source: Source) -> str:
 
 def _cards(ranking: Ranking, source: Source, places: np.ndarray) -> list[dict[str, Any]]:
     """What the gallery shows of the records at these places, next to their columns."""
+    # Read in the order of the data, shown in the order of the places.
     rows = [int(row) for row in ranking.rows[places]]
     if not rows:
         return []
@@ -154,6 +157,7 @@ def _curve(ranking: Ranking) -> str:
     figure, (axes,) = blank(6.4, 3.2)
     for name, alpha in contents.items():
         label, line, width = LINES.get(name, (f"noisy copies, σ {name[11:]}", "-.", 1.2))
+        # The ends too, so that the curve spans the axis whatever values α takes.
         taus = np.concatenate([[0.0], np.unique(alpha), [1.0]])
         shares = [(alpha >= tau).mean() for tau in taus]
         axes.step(taus, shares, where="pre", color=INKS["ink"], ls=line, lw=width, label=label)

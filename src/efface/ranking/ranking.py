@@ -15,12 +15,12 @@ from efface.ranking.content import TAU
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 SHOWN = 10
 
+# Stands on the page and in the manifest.
 PRIVACY = (
     "This page and the tables hold ids, labels and pictures or values of records, in clear, and "
     "say which of them the model knows best by itself. Whoever may not see the data must not see "
     "them; keep them as you keep the data, and delete them when they have served."
 )
-"""Stands on the page and in the manifest."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,31 +31,31 @@ from efface.ranking.storage import MemorySource, Source, Store, join_embeddings
 from efface.task import predict, task_of
 from efface.types import Records
 
+# Records, and numbers in their inputs, that are read at once.
 SHARD, SHARD_NUMBERS = 1024, 64_000_000
-"""Records, and numbers in their inputs, that are read at once."""
 
+# Records, spread over all, that σ is calibrated on and that hazards are looked for in.
 SAMPLE = 512
-"""Records, spread over all, that σ is calibrated on and that hazards are looked for in."""
 
+# Records up to which all pairs are compared; more need FAISS.
 MAX_EXACT = 100_000
-"""Records up to which all pairs are compared; more need FAISS."""
 
+# Findings of ``doctor`` that matter only where a model is to change.
 IRRELEVANT = ("frozen", "no weights", "quantised")
-"""Findings of ``doctor`` that matter only where a model is to change."""
 
+# Functions of the outputs that have a curvature.
 CURVED = {of.__name__: of for of in (curves.probability, curves.log_probability, curves.loss)}
-"""Functions of the outputs that have a curvature."""
 
+# Columns, and what of a ``Curvature`` they are.
 CURVATURE = {
     "curvature": "ratio",
     "curvature_gradient": "gradient_norm",
     "curvature_hessian": "hessian_norm",
     "curvature_error": "ratio_error",
 }
-"""Columns, and what of a ``Curvature`` they are."""
 
+# ``with progress(title, total) as done``: ``done(note)`` after each shard.
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
-"""``with progress(title, total) as done``: ``done(note)`` after each shard."""
 
 
 @contextmanager
@@ -150,6 +150,7 @@ def inspect(
         Hazard: the model and the records do not fit.
         MissingExtra: more than 100,000 records have balls, and FAISS is not installed.
     """
+    # Refused before anything is measured, as the command does from the table alone.
     given = as_records(records, preprocessing)
     zero_shot.require_multiclass(task_of(given).name)
     sigmas = (sigma,) if isinstance(sigma, float | int) else tuple(sigma)
@@ -185,6 +186,7 @@ class Run:
         rows, named = self._join(parts, "rows"), self._join(parts, "named")
         if not named.any():
             raise InputError("at least one record to rank", "none", "Name others.")
+        # Shards without a named record have no measurements, only what balls are made of.
         some = [part for part in parts if self.store[part]["named"].any()]
         balls, by_class = self._balls(parts)
         columns = {name: self._join(parts, name)[named] for name in ("label", "prediction")}
@@ -211,6 +213,7 @@ class Run:
     @cached_property
     def sample(self) -> Records:
         """Readable records spread over all, not over those named."""
+        # Over all rows: those named may be exactly the odd ones.
         sample = self.source.read(zero_shot.spread_rows(len(self.source.ids), SAMPLE))[0]
         if not len(sample):
             raise InputError("records that can be read", "none", "Look at the data.")
@@ -222,6 +225,7 @@ class Run:
         settings = self.settings
         if settings.sigma:
             return zero_shot.Noise(settings.sigma[0], float("nan"))
+        # A resumed run must not search again: another σ would make unlike shards.
         if "sigma" not in self.store:
             target, seed = settings.stability, settings.seed
             found = zero_shot.calibrate_sigma(self.model, self.sample, target, seed=seed)
@@ -241,6 +245,7 @@ class Run:
             return "no neighbours were asked for"
         if len(sample) <= neighbours:
             return f"{len(sample)} records are too few for {neighbours} neighbours"
+        # Tried on two records: whether the head can be read shows in one pass.
         try:
             embed(self.model, sample.take(range(min(2, len(sample)))))
         except InputError as error:
@@ -255,6 +260,7 @@ class Run:
     def _findings(self) -> list[Finding]:
         """What would spoil every number, and a warning where calibration failed."""
         found = doctor(self.model, self.preprocessing, self.sample, classes=self.classes)
+        # Nothing is trained here, so a frozen or quantised model is welcome.
         kept = [finding for finding in found if finding.name not in IRRELEVANT]
         refuse_hazards(kept)
         target = self.settings.stability
@@ -271,8 +277,10 @@ class Run:
         """Names of the shards, all of them stored now; and the rows that could not be read."""
         ids, named = self.source.ids, None if self.rows is None else set(self.rows)
         rows = range(len(ids)) if named is None or not self.no_balls else sorted(named)
+        # Large inputs make smaller shards, so that memory is bounded by numbers, not records.
         size = max(1, min(SHARD, SHARD_NUMBERS // max(1, self.sample.x[0].numel())))
         shards = {f"{at // size:06d}": rows[at : at + size] for at in range(0, len(rows), size)}
+        # Names are positions, so a resumed run finds the shards of an earlier one.
         missing = {name: part for name, part in shards.items() if name not in self.store}
         with progress("inspect", len(missing)) as done:
             for name, part in missing.items():
@@ -301,6 +309,7 @@ class Run:
             came = f"another one for {abbreviate(wrong)}"
             raise InputError(wanted, came, "Correct these labels, or omit their ids.")
         found = {"label": records.y.cpu().numpy()}
+        # Without balls the predictions of the others are never read.
         prediction = np.zeros(len(records), np.int64)
         if not self.no_balls:
             found["embeddings"] = embed(self.model, records).x.float().cpu().numpy()
@@ -341,6 +350,7 @@ class Run:
                 balls = near.nearest(points, of=of, **to)
             else:
                 balls = near.nearest_approximate(points, of=of, seed=self.settings.seed, **to)
+            # nan stands for exact: an array file holds no None.
             recall = np.array(np.nan if balls.recall is None else balls.recall)
             alpha = {
                 f"content_by_{name}": zero_shot.information_content(balls, c)

@@ -24,8 +24,8 @@ from efface.io.features import FeatureSpec
 from efface.io.images import Inputs, Preprocessing
 from efface.types import Records
 
+# Rows of a table parsed at once to find the bounds of its columns.
 BLOCK = 65_536
-"""Rows of a table parsed at once to find the bounds of its columns."""
 
 Arrays = Mapping[str, np.ndarray]
 KEY = "key.json"
@@ -68,6 +68,7 @@ class TableSource:
         """A row is read the same in any company: bounds are those of the whole table."""
         if not isinstance(self.preprocessing, FeatureSpec):
             records, omitted = self.table.readable(rows, self.preprocessing)
+            # By id, since that is what the table reports.
             lost = set(omitted)
             return records, tuple(row for row in rows if self.table.ids[row] not in lost)
         labelled = [row for row in rows if self.table.labels[row] >= 0]
@@ -111,6 +112,7 @@ class FolderStore:
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
         self.folder = folder
+        # Compared as text: what was written differently is another key.
         text, path = json.dumps(key, sort_keys=True, indent=1), folder / KEY
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             return
@@ -120,6 +122,7 @@ class FolderStore:
                 wanted = f"a folder of a stopped inspection, or none, at {folder}"
                 came = f"{other.name} in it"
                 raise InputError(wanted, came, "Move it away; its contents are not touched.")
+        # Shards of another key must not be mixed in.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)  # it holds embeddings and labels
         atomic_write(path, text.encode())
@@ -131,6 +134,7 @@ class FolderStore:
         return self._file(name).is_file()
 
     def __setitem__(self, name: str, arrays: Arrays) -> None:
+        # Through memory: an interrupted savez would leave half an archive under the name.
         sink = io.BytesIO()
         np.savez(sink, **dict(arrays))  # type: ignore[arg-type]
         atomic_write(self._file(name), sink.getvalue())
@@ -150,6 +154,7 @@ def join_embeddings(store: Store, parts: Sequence[str]) -> np.ndarray:
     """The embeddings of all parts; those of a folder go to a file: they may not fit in memory."""
     shapes = [store[part]["embeddings"].shape for part in parts]
     shape = (sum(rows for rows, _ in shapes), shapes[0][1])
+    # A memory map holds as much in memory as there is room for.
     if isinstance(store, FolderStore):
         path = store.folder / "embeddings.npy"
         whole = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
