@@ -53,10 +53,7 @@ def test_a_placement_is_scipys_percentile_within_the_class():
 def test_a_class_without_unseen_records_has_no_placement():
     """It is not called like unseen for want of anything to compare with."""
     places = placements(
-        np.zeros(2),
-        np.ones(5),
-        classes=np.array([0, 7]),
-        unseen_classes=np.zeros(5, np.int64),
+        np.zeros(2), np.ones(5), classes=np.array([0, 7]), unseen_classes=np.zeros(5, np.int64)
     )
     assert places[0] == 0
     assert np.isnan(places[1])

@@ -233,11 +233,7 @@ def test_the_probe_of_neighbouring_classes_costs_the_passes_declared(tiny_net, t
     """Counted on the model; unseen records of classes that stay are not asked."""
     said = neighbouring_class_cost(*threes, forget_classes=(3,))
     assert (
-        passes_of(
-            lambda m: neighbouring_class(m, *threes, forget_classes=(3,)),
-            tiny_net,
-        )
-        == said
+        passes_of(lambda m: neighbouring_class(m, *threes, forget_classes=(3,)), tiny_net) == said
     )
     assert said.forward < len(threes[0]) + 20
 

@@ -87,13 +87,7 @@ def test_the_curve_is_that_of_a_loop_written_by_hand(hidden, parts):
     """Adam on the mean cross-entropy over all records of a step, in eval mode."""
     forget = parts[0]
     found = relearning(
-        hidden,
-        forget,
-        forget,
-        original=1.0,
-        learning_rates=(3e-3,),
-        epochs=4,
-        training_mode=False,
+        hidden, forget, forget, original=1.0, learning_rates=(3e-3,), epochs=4, training_mode=False
     )[0]
     net = copy.deepcopy(hidden)
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)

@@ -23,12 +23,7 @@ from efface.ranking.curvature import (
 )
 from efface.testing import model_of_kind, records_of_kind
 from efface.types import Records
-from research.gradients import (
-    curvature_cost,
-    dense_curvature,
-    of_prediction,
-    piecewise_linear_cost,
-)
+from research.gradients import curvature_cost, dense_curvature, of_prediction, piecewise_linear_cost
 from tests.curved_nets import line, tanh_net
 from tests.probe_promises import passes_of, untouched
 from tests.refusals import refusal
