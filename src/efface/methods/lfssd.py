@@ -9,8 +9,6 @@ Departures from the authors' code (if-loops/selective-synaptic-dampening): those
 of one size in both passes, composed by id and seed.
 """
 
-from dataclasses import replace
-
 from torch import Tensor, nn
 
 from efface.methods._base import Count, Memory, NonNegative, register_method
@@ -57,7 +55,7 @@ def lfssd(
     # the labels are replaced before anything can read them
     task = task_of(split.retain)
     forget, retain = (without_labels(part, task) for part in (split.forget, split.retain))
-    unlabelled = replace(split, forget=forget, retain=retain)
+    unlabelled = Split(forget, retain=retain)
     how = {"with_forget": with_forget, "power": 1}
     both = forget_and_data_importance(student, unlabelled, _squared_norm, batching, **how)
     return dampen(student, both, alpha_at(strength, selection_weighting), dampening, callback)
