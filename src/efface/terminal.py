@@ -9,7 +9,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from rich import box
@@ -43,24 +44,35 @@ def show_progress(title: str, steps: int | None) -> Iterator[Callable[..., None]
     Give it to ``efface.forget`` as ``progress=show_progress``. In a loop of your own:
     ``with show_progress(title, steps) as shown``, and ``shown(step, loss, note)`` after each step.
     """
-    console = Console(stderr=True)
-    if not console.is_terminal and not console.is_jupyter:
-        yield _lines(title, steps)
-        return
-    bar = _bar(console)
+    console, last = Console(stderr=True), 0.0
+    bar, draw, every_seconds = _bar(console), lambda **_: None, 0.0
     task = bar.add_task(title, total=steps)
-    draw = _in_notebook(bar) if console.is_jupyter else lambda: None
+    piped = not console.is_terminal and not console.is_jupyter
+    if piped:  # A log of hundreds of lines would hide the one that matters.
+        draw, every_seconds = partial(event, title, steps=steps), 5.0
+    elif console.is_jupyter:
+        from IPython.display import DisplayHandle
+
+        # rich's own way needs a widget, which is gone from the page once the notebook is saved.
+        handle = DisplayHandle()
+        handle.display(bar)
+        draw, every_seconds = lambda **_: handle.update(bar), 0.2
 
     def shown(step: int, loss: float, note: str = "") -> None:
+        nonlocal last
         bar.update(task, completed=step, description=f"{title}  loss {loss:.4f}  {note}")
-        draw()
+        if time.monotonic() - last >= every_seconds or step == steps:
+            last = time.monotonic()
+            draw(step=step, loss=round(loss, 6), note=note)
 
-    with bar:
+    # Entered on a pipe, rich's bar would leave an empty line among the JSON lines.
+    with nullcontext() if piped else bar:
         yield shown
         # A method may stop by itself: a bar left at a third would look like a fault. After an
         # exception this line is not reached, and the bar stays where it was.
         bar.update(task, total=bar.tasks[0].completed)
-        draw()
+        if console.is_jupyter:
+            draw()
 
 
 @contextmanager
@@ -97,9 +109,8 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for index, column in enumerate(columns):
         cells = "".join(row[index] for row in rows if index < len(row))
         justify = "right" if index and NUMBERS.fullmatch(cells) else "left"
-        longest_word = max((len(word) for word in column.split()), default=0)
+        width = max(0 if index else longest_name, *map(len, column.split()), 0)
         # folded, never cut: half an id names nothing
-        width = max(longest_word, 0 if index else longest_name)
         shown.add_column(column, justify=justify, overflow="fold", min_width=width)
     for row in rows:
         shown.add_row(*row)
@@ -122,35 +133,3 @@ def _bar(console: Console) -> Progress:
     # a saved notebook should not change with the speed of a machine
     clock = () if console.is_jupyter else (TimeElapsedColumn(),)
     return Progress(*columns, *clock, console=console, disable=console.is_jupyter)
-
-
-def _in_notebook(bar: Progress, every_seconds: float = 0.2) -> Callable[[], None]:
-    """Draw one output again in its place.
-
-    rich's own way needs a widget, which is gone from the page once the notebook is saved.
-    """
-    from IPython.display import DisplayHandle
-
-    handle, last = DisplayHandle(), time.monotonic()
-    handle.display(bar)
-
-    def draw() -> None:
-        nonlocal last
-        if bar.finished or time.monotonic() - last >= every_seconds:
-            last = time.monotonic()
-            handle.update(bar)
-
-    return draw
-
-
-def _lines(title: str, steps: int | None, every_seconds: float = 5.0) -> Callable[..., None]:
-    """A JSON line now and then: a log of hundreds of lines would hide the one that matters."""
-    last = 0.0
-
-    def shown(step: int, loss: float, note: str = "") -> None:
-        nonlocal last
-        if time.monotonic() - last >= every_seconds or step == steps:
-            last = time.monotonic()
-            event(title, step=step, steps=steps, loss=round(loss, 6), note=note)
-
-    return shown

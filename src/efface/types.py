@@ -65,7 +65,7 @@ class Task:
     accuracy: Callable[[Tensor, Tensor], Float[Tensor, " n"]] = field(repr=False)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Records:
     """Examples with ids, as the model takes them.
 
@@ -98,6 +98,10 @@ class Records:
     def __len__(self) -> int:
         return len(self.x)
 
+    def __repr__(self) -> str:
+        # One line: a notebook saves it next to every table, and tensors would fill pages.
+        return f"Records({len(self)} of shape {tuple(self.x.shape[1:])}, labels {self.y.dtype})"
+
     def take(self, rows: Sequence[int] | Tensor) -> "Records":
         """The records in these rows, in this order."""
         index = torch.as_tensor(rows, dtype=torch.int64)
@@ -115,7 +119,7 @@ def record_key(identity: str) -> int:
     return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest()) >> 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """What a request makes of a data set.
 
@@ -129,8 +133,15 @@ class Split:
     holdout: Any = None
     retain: Any = None
     forget_classes: tuple[int, ...] = ()
-    fresh: Callable[[int], nn.Module] | None = field(default=None, repr=False)
-    train: Callable[[nn.Module, Records, int], nn.Module] | None = field(default=None, repr=False)
+    fresh: Callable[[int], nn.Module] | None = None
+    train: Callable[[nn.Module, Records, int], nn.Module] | None = None
+
+    def __repr__(self) -> str:
+        given = {name: part for name, part in vars(self).items() if part is not None}
+        # A part of another kind is named by it alone: a data set might print itself whole.
+        short = {k: v if isinstance(v, Records) else type(v).__name__ for k, v in given.items()}
+        short["forget_classes"] = self.forget_classes
+        return f"Split({', '.join(f'{name}={part}' for name, part in short.items())})"
 
     def _repr_html_(self) -> str:
         """A table of the parts: what a notebook shows."""

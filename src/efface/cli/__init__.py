@@ -7,7 +7,7 @@ work · ``loading``: from options to models and records.
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError
@@ -39,29 +39,27 @@ RENAMED = {"--target": "--selection", "--features": "--feature-spec"}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; end with the exit code of the error, if there was one."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
-    # The exit codes are ours, so cyclopts raises instead of exiting.
     with exits():
-        _refuse_old_words(tokens)
+        if tokens and tokens[0] in MOVED:
+            remedy = "Run it with the same arguments in a clone of the repository."
+            raise InputError(MOVED[tokens[0]], f"efface {tokens[0]}, which moved there", remedy)
+        # cyclopts would suggest the nearest option, which is not the one that was renamed.
+        for old in (token.partition("=")[0] for token in tokens):
+            if new := RENAMED.get(old):
+                raise InputError(new, f"{old}, its old name", f"Write {new}.")
+        # The exit codes are ours, so cyclopts raises instead of exiting.
         app(tokens, exit_on_error=False)
-
-
-def _refuse_old_words(tokens: Sequence[str]) -> None:
-    """Name the new word where an old one stands. Raises InputError."""
-    if tokens and tokens[0] in MOVED:
-        remedy = "Run it with the same arguments in a clone of the repository."
-        raise InputError(MOVED[tokens[0]], f"efface {tokens[0]}, which moved there", remedy)
-    # cyclopts would suggest the nearest option, which is not the one that was renamed.
-    for token in tokens:
-        if new := RENAMED.get(old := token.partition("=")[0]):
-            raise InputError(new, f"{old}, its old name", f"Write {new}.")
 
 
 @contextmanager
 def exits() -> Iterator[None]:
-    """Errors in the block become one line and an exit code; a signal unwinds first."""
+    """Errors in the block become one line and an exit code; SIGTERM unwinds it as Ctrl-C does."""
+    before = None
+    # Scratch folders are removed on the way out. Another thread than the main one sets no handlers.
+    with suppress(ValueError):
+        before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with _sigterm_as_interrupt():
-            yield
+        yield
     except EffaceError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)
@@ -73,21 +71,10 @@ def exits() -> Iterator[None]:
     except KeyboardInterrupt as stopped:
         sys.stderr.write("Stopped. What was there before is untouched; start again.\n")
         sys.exit(128 + (stopped.args[0] if stopped.args else signal.SIGINT))
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM unwinds as Ctrl-C does, so that scratch folders are removed; only in the block."""
-
-    def stop(number: int, frame: object) -> NoReturn:  # noqa: ARG001
-        raise KeyboardInterrupt(number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread, which alone may set handlers
-        yield
-        return
-    try:
-        yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:  # noqa: ARG001
+    raise KeyboardInterrupt(number)

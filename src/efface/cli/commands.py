@@ -4,18 +4,11 @@ Those modules import torch, so they are imported when a command runs: help comes
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from efface.cli import options
-from efface.cli.options import (
-    InspectOptions,
-    MethodOptions,
-    ReadOptions,
-    RecordOptions,
-    SplitOptions,
-)
 from efface.errors import InputError
 
 OUTPUT, REQUEST = Parameter(group=options.OUTPUT), Parameter(group=options.REQUEST)
@@ -27,10 +20,10 @@ def forget(
     *,
     data: options.Data,
     out: options.Out,
-    records: RecordOptions = RecordOptions(),
-    split: SplitOptions = SplitOptions(),
-    how: MethodOptions = MethodOptions(),
-    read: ReadOptions = ReadOptions(),
+    records: options.RecordOptions = options.RecordOptions(),
+    split: options.SplitOptions = options.SplitOptions(),
+    how: options.MethodOptions = options.MethodOptions(),
+    read: options.ReadOptions = options.ReadOptions(),
     seed: options.Seed = 0,
     keep_adapter: Annotated[options.Flag, OUTPUT] = False,
 ) -> None:
@@ -64,12 +57,12 @@ def score(
     # With --replay nothing else is given, so nothing can be required by the signature.
     data: Annotated[str | None, Parameter(group=options.DATA)] = None,
     out: Annotated[Path | None, OUTPUT] = None,
-    records: RecordOptions = RecordOptions(),
-    split: SplitOptions = SplitOptions(),
+    records: options.RecordOptions = options.RecordOptions(),
+    split: options.SplitOptions = options.SplitOptions(),
     retrained: Annotated[options.Paths, REQUEST] = (),
     shadow: Annotated[Path | None, REQUEST] = None,
     replay: Annotated[Path | None, REQUEST] = None,
-    read: ReadOptions = ReadOptions(),
+    read: options.ReadOptions = options.ReadOptions(),
     seed: options.Seed = 0,
 ) -> None:
     """Report what NEW still knows of records that OLD was trained on, whoever made NEW.
@@ -91,23 +84,21 @@ def score(
         replay: A folder of `efface score` or `efface forget`: evaluate it again from its manifest
             and compare each number; no other argument is given, nothing is written.
     """
-    needed = {"OLD": old, "NEW": new, "--data": data, "--out": out}
-    if replay is not None:
-        from efface.cli.score import run_replay
-
-        given = [name for name, value in needed.items() if value is not None]
-        run_replay(replay, others=[*given, *options.flags(records), *options.flags(split)])
-    # Spelled out, so that the type checker sees that none of them is None below.
-    elif old is None or new is None or data is None or out is None:
-        missing = " and no ".join(name for name, value in needed.items() if value is None)
+    needed: dict[str, Any] = {"OLD": old, "NEW": new, "--data": data, "--out": out}
+    missing = [name for name, value in needed.items() if value is None]
+    if missing and replay is None:
         wanted = "efface score OLD NEW --data DATA … --out DIR, or efface score --replay RUN"
         remedy = "Name both models, the data and a folder for the report."
-        raise InputError(wanted, f"no {missing}", remedy)
-    else:
-        from efface.cli.score import run_score
+        raise InputError(wanted, f"no {' and no '.join(missing)}", remedy)
+    from efface.cli.score import run_replay, run_score
 
-        compared = {"retrained": retrained, "shadow": shadow}
-        run_score(options.Arguments(old, new, data, records, split, read, seed, **compared), out)
+    if replay is not None:
+        given = [name for name in needed if name not in missing]
+        run_replay(replay, others=[*given, *options.flags(records), *options.flags(split)])
+        return
+    one, other, source, folder = needed.values()
+    given = (one, other, source, records, split, read, seed, retrained, shadow)
+    run_score(options.Arguments(*given), folder)
 
 
 def inspect(
@@ -116,9 +107,9 @@ def inspect(
     *,
     data: options.Data,
     out: options.Out,
-    records: RecordOptions = RecordOptions(),
-    how: InspectOptions = InspectOptions(),
-    read: ReadOptions = ReadOptions(),
+    records: options.RecordOptions = options.RecordOptions(),
+    how: options.InspectOptions = options.InspectOptions(),
+    read: options.ReadOptions = options.ReadOptions(),
     seed: options.Seed = 0,
 ) -> None:
     """Rank records of DATA by how much MODEL memorised them, the most memorised first.
@@ -139,12 +130,16 @@ def inspect(
     """
     from efface.cli.inspect import run_inspect
 
-    arguments = options.Arguments(model, None, data, records, SplitOptions(), read, seed)
+    arguments = options.Arguments(model, None, data, records, options.SplitOptions(), read, seed)
     run_inspect(arguments, how, out=out)
 
 
 def doctor(
-    model: options.Model, /, *, data: options.Data, read: ReadOptions = ReadOptions()
+    model: options.Model,
+    /,
+    *,
+    data: options.Data,
+    read: options.ReadOptions = options.ReadOptions(),
 ) -> None:
     """Check MODEL and DATA for hazards: wrong preprocessing, modes, weights or labels.
 

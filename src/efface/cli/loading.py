@@ -2,9 +2,9 @@
 
 import shlex
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from efface import terminal
 from efface.cli.options import Arguments, ReadOptions
@@ -12,10 +12,11 @@ from efface.errors import InputError, abbreviate
 from efface.io.data import DataSource, load_data
 from efface.io.models import LoadedModel, load_model
 from efface.io.shadows import Shadows, read_shadows
-from efface.report import Report
 from efface.runtime import resolve_device
 from efface.types import Split
 from efface.unlearn import Result
+
+SUMMARY = ("before", "after", "reference")
 
 
 def read_model(path: Path, read: ReadOptions) -> LoadedModel:
@@ -50,14 +51,14 @@ class Inputs:
     models: list[LoadedModel]
     data: DataSource
     split: Split
-    shadows: Shadows | None = None
-    omitted: dict[str, list[str]] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
+    shadows: Shadows | None
+    omitted: dict[str, list[str]]
+    digests: dict[str, str]
 
     @classmethod
     def read(cls, arguments: Arguments) -> "Inputs":
         """Load it all; refuses what does not fit together. Raises InputError."""
-        read, parts = arguments.read, {}
+        read, parts, omitted = arguments.read, {}, {}
         old = read_model(arguments.old, read)
         # NEW comes first: `models` has the order of the digests in the manifest.
         paths = {"NEW": arguments.new} if arguments.new else {}
@@ -69,30 +70,26 @@ class Inputs:
         data = read_data(arguments.data, read, old)
         rows, classes = data.requested_rows(asdict(arguments.records))
         _warn(data, rows, whole_class=bool(classes))
-        split = Split(data.records(rows, old.preprocessing), forget_classes=classes)
+        forget = data.records(rows, old.preprocessing)
         digests = {"data": data.digest} | ({"shadow": shadows.digest} if shadows else {})
-        models = [old, *others.values()]
-        inputs = cls(arguments, models, data, split, shadows, digests=digests)
         # A forget record that cannot be read is an error above, here it is omitted and counted.
         # Forget records in these parts are taken out by the library, which compares contents.
         for name in ("holdout", "retain"):
             if spec := getattr(arguments.split, name):
                 part = read_data(spec, read, old)
-                inputs.digests[name] = part.digest
+                digests[name] = part.digest
                 parts[name], unreadable = part.readable(None, old.preprocessing)
-                inputs.omitted[f"unreadable in {name}"] = list(unreadable)
-        return replace(inputs, split=replace(split, **parts))
+                omitted[f"unreadable in {name}"] = list(unreadable)
+        models, split = [old, *others.values()], Split(forget, forget_classes=classes, **parts)
+        return cls(arguments, models, data, split, shadows, omitted, digests)
 
     def context(self) -> dict[str, Any]:
         """The keywords that ``efface.forget`` and ``efface.score`` share."""
-        return {
-            "mislabelled": self.arguments.split.mislabelled,
-            # the data may hold only some of the model's classes
-            "classes": self.models[0].classes or self.data.classes,
-            "preprocessing": self.models[0].preprocessing,
-            "seed": self.arguments.seed,
-            "holdout_seed": self.arguments.split.holdout_seed,
-        }
+        old, split = self.models[0], self.arguments.split
+        # The model's classes come first: the data may hold only some of them.
+        model = {"classes": old.classes or self.data.classes, "preprocessing": old.preprocessing}
+        seeds = {"seed": self.arguments.seed, "holdout_seed": split.holdout_seed}
+        return {"mislabelled": split.mislabelled, **model, **seeds}
 
     def complete(self, result: Result) -> None:
         """Add to the manifest what only the command knows; print the records that moved."""
@@ -139,10 +136,11 @@ def command_line() -> str:
 
 def print_summary(result: Result, out: Path) -> None:
     """Each test that ran next to its reference, and where the report is."""
-    rows, report = [], cast("Report", result.report)
-    for row in report.rows:
-        numbers = (row.before, row.after, row.reference)
-        if numbers[:2] != (None, None):
-            rows.append([row.name, *(terminal.format_number(n, row.unit) for n in numbers)])
+    report: Any = result.report
+    rows = [
+        [row.name, *(terminal.format_number(getattr(row, k), row.unit) for k in SUMMARY)]
+        for row in report.rows
+        if (row.before, row.after) != (None, None)
+    ]
     title = f"{result.manifest.outcome} · tier {report.tier} · {out}/report.html"
-    terminal.table(title, ["test", "before", "after", "reference"], rows)
+    terminal.table(title, ["test", *SUMMARY], rows)

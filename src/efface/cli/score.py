@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from efface import terminal
 from efface.cli.loading import Inputs, print_summary
@@ -13,7 +13,6 @@ from efface.cli.options import Arguments
 from efface.errors import Differs, InputError
 from efface.io.atomic import atomic_folder, claim, refuse_overlap
 from efface.manifest import Manifest, state_digest, versions
-from efface.report import Report
 from efface.unlearn import Result, score
 
 MAX_NAMED = 12
@@ -62,19 +61,17 @@ def run_replay(run: Path, *, others: list[str]) -> None:
         raise InputError(wanted, f"{run}: {type(error).__name__}", remedy) from error
     inputs = Inputs.read(_arguments(run, manifest))
     # Digests come first: with other inputs the numbers would differ for a reason nobody could see.
-    found = [state_digest(loaded.model.state_dict()) for loaded in inputs.models]
-    weights = dict(zip(("old", "new", "retrained"), (*found[:2], found[2:]), strict=True))
+    old, new, *more = (state_digest(loaded.model.state_dict()) for loaded in inputs.models)
     was = {"weights": manifest.weights, "digests": manifest.digests}
-    _compare(was, {"weights": weights, "digests": inputs.digests}, manifest, "models and data")
-    report = cast("Report", evaluate(inputs).report)
+    now = {"weights": {"old": old, "new": new, "retrained": more}, "digests": inputs.digests}
+    _compare(was, now, manifest, "models and data")
+    report: Any = evaluate(inputs).report
     again = json.loads(json.dumps(report.to_json()))
     _compare(recorded, again, manifest, "numbers")
     if report.to_html(manifest) != page:
-        raise Differs(
-            "the page of these numbers in report.html",
-            "another page next to the same evidence.json",
-            "It was changed by hand, or made by another version of efface or matplotlib.",
-        )
+        remedy = "It was changed by hand, or made by another version of efface or matplotlib."
+        wanted, came = "the page of these numbers in", "another page next to the same"
+        raise Differs(f"{wanted} report.html", f"{came} evidence.json", remedy)
     ran = sum(row["status"] != "not run" for row in again["rows"])
     # numbers are what is neither a quoted text nor a truth
     numbers = sum(text[0] not in '"tf' for _, text in leaves(again))
@@ -120,14 +117,13 @@ def differences(recorded: Any, again: Any) -> list[str]:
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """Name and JSON text of each value that is not null; rows are named by their key."""
+    parts: Any = ()
     if isinstance(value, dict):
-        parts = list(value.items())
+        parts = value.items()
     elif isinstance(value, list):
         has_key = [isinstance(part, dict) and "key" in part for part in value]
         parts = [(p["key"] if has_key[i] else i, p) for i, p in enumerate(value)]
-    else:
-        # as text True is not 1, and 1 is not 1.0
-        yield from [] if value is None else [(name, json.dumps(value, ensure_ascii=False))]
-        return
+    elif value is not None:  # As text True is not 1, and 1 is not 1.0.
+        yield name, json.dumps(value, ensure_ascii=False)
     for key, part in parts:
         yield from leaves(part, f"{name}.{key}".lstrip("."))
