@@ -55,7 +55,7 @@ CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
 
 def _vgg(width: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Recipe:
-    """For 10,000 photographs without augmentation: learned by heart in 18 epochs."""
+    """For 10,000 photographs without augmentation: memorised in 18 epochs."""
     return Recipe(
         architecture=f"efface.nets:vgg_{width}",
         epochs=18,
@@ -259,7 +259,7 @@ def _resume(
         raise InputError(
             f"the progress of this training in {state}",
             f"that of one with another {' and '.join(other)}",
-            "Remove that file to start anew, or give another --out.",
+            "Remove that file to start again, or give another --out.",
         )
     model.load_state_dict(parts["model"])
     optimizer.load_state_dict(parts["optimizer"])
