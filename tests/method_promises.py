@@ -32,6 +32,7 @@ TOY: dict[str, dict] = {
     "synthetic_embeddings": {"samples_per_class": 100},
     "l2ul": {"attack_steps": 10, "adversarials": 3, "adversarial_batch_size": 2, "steps": 60},
     "gkt": {"rounds": 30, "batch_size": 64},
+    "emmn": {"copies": 10, "learning_rate": 1e-3},
 }
 """Settings that fit a toy problem of 30 records, where a method's own are made for thousands."""
 
