@@ -8,11 +8,9 @@ import subprocess
 import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND",
-)  # fmt: skip
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS += ["--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND"]
 RULER = """<script>addEventListener("load", () => {
   const sizes = [...document.querySelectorAll("svg[data-figure]")].map(s => {
     const box = s.getBoundingClientRect();
@@ -36,11 +34,10 @@ def opened(browser, path, tmp_path, *flags):
     """(what the browser made of the page, its console lines, the addresses that it requested)."""
     log = tmp_path / "net.json"
     own = (f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}")
-    run = subprocess.run(
-        [browser, *FLAGS, *own, *flags, "--dump-dom", path.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-        env={**os.environ, "HOME": str(tmp_path)},
-    )  # fmt: skip
+    command = [browser, *FLAGS, *own, *flags, "--dump-dom", path.as_uri()]
+    env = {**os.environ, "HOME": str(tmp_path)}
+    how = {"capture_output": True, "text": True, "timeout": 120}
+    run = subprocess.run(command, env=env, check=True, **how)
     console = [line for line in run.stderr.splitlines() if ":CONSOLE" in line]
     return run.stdout, console, requested(log.read_text("utf-8"))
 

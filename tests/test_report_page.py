@@ -17,16 +17,16 @@ from efface.report.text import SENTENCES, formatted, headline, unknown
 from efface.types import Records, Split
 from tests.browsers import RULER, opened
 
-MANIFEST = {
-    "schema": 2, "versions": {"efface": "9.9.9"}, "method": "neighbourhood", "seed": 5,
-    "settings": {"strength": 0.7, "steps": 40}, "guard": {"failed": None, "drift": float("nan")},
-    "seconds": {"method": 1.25}, "command": "efface forget MODEL --data DATA --ids ids.csv",
-}  # fmt: skip
+MANIFEST = {"schema": 2, "versions": {"efface": "9.9.9"}, "method": "neighbourhood", "seed": 5}
+MANIFEST |= {"settings": {"strength": 0.7}, "guard": {"failed": None, "drift": float("nan")}}
+MANIFEST |= {"seconds": {"method": 1.25}, "command": "efface forget MODEL --data DATA"}
 FORBIDDEN = ("certified", "verified", "guaranteed", "erased", "compliant")
-ATTACKS = [
-    "membership inference", "attribute inference", "exfiltration", "regurgitation",
-    "model inversion", "reconstruction",
-]  # fmt: skip
+ATTACKS = ["membership inference", "attribute inference", "exfiltration", "regurgitation"]
+ATTACKS += ["model inversion", "reconstruction"]
+PROMISED = """efface 9.9.9|neighbourhood, strength 0.7|1.2 s|What tier T2 can show|
+Opinion 28/2024 of the European Data Protection Board|What is not known|(black box)|(white box)|
+The method is approximate. Nothing here is a promise|assumes an honest operator|Keep exclude.csv|
+ends with the next fine-tuning, merging or quantising|The old model still knows the records"""
 FIGURES = ["logit_margin", "entropy", "classes", "tensors"]
 
 
@@ -99,14 +99,7 @@ def test_the_first_part_has_request_run_results_controls_power_and_limits(report
         row = report.row(key)
         assert f"{row.verdict.words} : {row.name}" in text
     assert f"{power.name}: {power.after:.3g}" in text
-    for words in (
-        "efface 9.9.9", "neighbourhood, strength 0.7", "1.2 s", "What tier T2 can show",
-        "Opinion 28/2024 of the European Data Protection Board", "What is not known",
-        "The method is approximate. Nothing here is a promise", "assumes an honest operator",
-        "(black box)", "(white box)", "ends with the next fine-tuning, merging or quantising",
-        "Keep exclude.csv", "The old model still knows the records",
-    ):  # fmt: skip
-        assert words in text
+    assert not [words for words in PROMISED.replace("\n", "").split("|") if words not in text]
 
 
 @pytest.mark.parametrize("outcome", ["done", "not met"])
@@ -228,16 +221,14 @@ def test_every_attack_of_the_opinion_has_an_answer_at_every_tier(tiny_net, parts
     assert report.attacks[0].coverage == ("tested" if n > 1 else "not tested")
 
 
-@pytest.mark.parametrize("verdict", [Verdict.DESCRIPTIVE, Verdict.CONTROL_FAILED,
-                                     Verdict.DETECTED, Verdict.CRASHED])  # fmt: skip
+@pytest.mark.parametrize("name", ["DESCRIPTIVE", "CONTROL_FAILED", "DETECTED", "CRASHED"])
 @pytest.mark.parametrize("key", ["attack.loss", "attack.entropy", "control.negative"])
-def test_the_answer_is_as_bad_as_the_worst_row_behind_it(report, key, verdict):
+def test_the_answer_is_as_bad_as_the_worst_row_behind_it(report, key, name):
     """A failed control is no calm."""
-    rows = [
-        replace(row, verdict=verdict if row.key == key else Verdict.DESCRIPTIVE)
-        for row in report.rows
-    ]
-    assert attack_coverage(rows, "multiclass", has_new_model=True)[0].status is verdict.status
+    rows = [replace(row, verdict=Verdict.DESCRIPTIVE) for row in report.rows]
+    rows = [replace(row, verdict=Verdict[name]) if row.key == key else row for row in rows]
+    coverage = attack_coverage(rows, "multiclass", has_new_model=True)[0]
+    assert coverage.status is Verdict[name].status
 
 
 def test_a_crashed_attack_is_an_error_on_the_first_part_of_the_page(tiny_net, parts, monkeypatch):
@@ -257,17 +248,12 @@ def test_a_crashed_attack_is_an_error_on_the_first_part_of_the_page(tiny_net, pa
     )
 
 
-@pytest.mark.parametrize(
-    ("kind", "coverage"),
-    [("multiclass", "not applicable"), ("multilabel", "not applicable"),
-     ("regression", "not tested"), ("one of my own", "not tested")],
-)  # fmt: skip
-def test_only_outputs_that_can_hold_no_record_make_regurgitation_not_applicable(
-    report, kind, coverage
-):
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel", "regression", "one of my own"])
+def test_only_outputs_that_can_hold_no_record_make_regurgitation_not_applicable(report, kind):
     """A model of many values could repeat an input: nobody looked."""
     attacks = attack_coverage(report.rows, kind, has_new_model=True)
-    assert {one.attack: one.coverage for one in attacks}["regurgitation"] == coverage
+    coverage = {one.attack: one.coverage for one in attacks}["regurgitation"]
+    assert coverage == ("not applicable" if kind.startswith("multi") else "not tested")
 
 
 def test_what_is_not_known_shrinks_with_what_is_given(tiny_net, parts):
@@ -322,29 +308,29 @@ def test_each_class_that_changed_has_its_bar_the_worst_on_top(tiny_net, digits):
     assert caption.startswith(f"Drawn: {len(bars)} of 9 other classes. Not drawn: ")
 
 
-@pytest.mark.parametrize(
-    ("changes", "more", "bars", "caption"),
-    [
-        ([0] * 43 + [-1] * 12 + [1] * 4 + [-9] * 4 + [7] * 20, {}, None,
-         ("Drawn: 24 of 83 classes. Not drawn: 12 that fell and 4 that rose, by 2.0 at most, "
-         "43 that did not change.")),
-        ([0] * 30 + [-2] + [0] * 52, {"unseen": 5}, [("c-30", f"{MINUS}4.0")],
-         "Drawn: 1 of 83 classes. Not drawn: 77 that did not change, 5 without holdout records."),
-        ([0] * 8, {"unseen": 2}, [],
-         "Changed: 0 of 8 classes. Not drawn: 2 without holdout records."),
-        ([-25, 1, 0], {"forgotten": (0,)}, [("c-1", "+2.0")],
-         ("Drawn: 1 of 2 other classes. Not drawn: 1 that did not change. "
-         f"Forget classes: c-0 {MINUS}50.0 points.")),
-    ],
-)  # fmt: skip
-def test_what_is_not_drawn_is_counted(report, changes, more, bars, caption):
+MANY = [0] * 43 + [-1] * 12 + [1] * 4 + [-9] * 4 + [7] * 20
+CAPTIONS = {
+    "Drawn: 24 of 83 classes. Not drawn: 12 that fell and 4 that rose, by 2.0 at most, 43 that did "
+    "not change.": (MANY, {}, [f"{MINUS}18.0"] * 4 + ["+14.0"] * 20),
+    "Drawn: 1 of 83 classes. Not drawn: 77 that did not change, 5 without holdout records.": (
+        [0] * 30 + [-2] + [0] * 52,
+        {"unseen": 5},
+        [f"{MINUS}4.0"],
+    ),
+    "Changed: 0 of 8 classes. Not drawn: 2 without holdout records.": ([0] * 8, {"unseen": 2}, []),
+    "Drawn: 1 of 2 other classes. Not drawn: 1 that did not change. Forget classes: "
+    f"c-0 {MINUS}50.0 points.": ([-25, 1, 0], {"forgotten": (0,)}, ["+2.0"]),
+}
+
+
+@pytest.mark.parametrize("caption", CAPTIONS)
+def test_what_is_not_drawn_is_counted(report, caption):
     """A class that did not change takes no bar, a forgotten one does not flatten the others."""
+    changes, more, values = CAPTIONS[caption]
     drawn, text = bars_of(with_classes(report, changes, **more))
-    if bars is None:
-        assert len(drawn) == MAX_BARS == 24
-        assert [value for _, value in drawn] == [f"{MINUS}18.0"] * 4 + ["+14.0"] * 20
+    assert len(drawn) <= MAX_BARS
+    assert [value for _, value in drawn] == values
     assert text == caption
-    assert bars in (None, drawn)
 
 
 # The page in a browser: it opens without a complaint, shows its figures, requests nothing.

@@ -60,17 +60,16 @@ def linear(classes=10):
         return nn.Linear(64, classes)
 
 
-@pytest.mark.parametrize(
-    ("given", "more", "tier"),
-    [("f", {}, "T0"), ("fh", {}, "T1"), ("fhr", {}, "T2"), ("fr", {}, "T0"),
-     ("fhr", {"retrained": (nn.Identity(),)}, "T3"), ("f", {"retrained": (nn.Identity(),)}, "T0"),
-     ("fhr", {"exact": True}, "TE")],
-)  # fmt: skip
+ONE = {"retrained": (nn.Identity(),)}
+TIER_OF = [("f", {}, "T0"), ("fh", {}, "T1"), ("fhr", {}, "T2"), ("fr", {}, "T0")]
+TIER_OF += [("fhr", ONE, "T3"), ("f", ONE, "T0"), ("fhr", {"exact": True}, "TE")]
+
+
+@pytest.mark.parametrize(("given", "more", "tier"), TIER_OF)
 def test_the_tier_is_what_the_data_allow(tiny_net, parts, given, more, tier):
     """It needs all that lower ones need: an empty holdout is none, retain alone lifts nothing."""
-    split = [
-        part if name in given else part.take([]) for name, part in zip("fhr", parts, strict=True)
-    ]
+    named = zip("fhr", parts, strict=True)
+    split = [part if name in given else part.take([]) for name, part in named]
     assert Context(tiny_net, tiny_net, Split(*split), **more).tier == tier
 
 
@@ -80,10 +79,8 @@ def test_no_test_is_missing_at_any_tier(tiny_net, altered, parts, tier):
     report = collect(tiny_net, altered, Split(*parts[: int(tier[1]) + 1]))
     assert report.tier == tier
     assert not keys(report, Status.ERROR)
-    waiting = {
-        t.key for t in TESTS
-        if tier < t.tier < "TE" and not t.needs_forget_classes and t.multiclass is not False
-    }  # fmt: skip
+    due = [t for t in TESTS if not t.needs_forget_classes and t.multiclass is not False]
+    waiting = {t.key for t in due if tier < t.tier < "TE"}
     assert waiting | {"relearning"} <= keys(report, Status.NOT_RUN)
     assert all(row.note for row in report.rows if row.status is Status.NOT_RUN)
     assert all(row.tier <= tier for row in report.rows if row.status is not Status.NOT_RUN)
@@ -333,11 +330,11 @@ def counted(old, new, split, **options):
     return sum(p.forward for p in passes), sum(p.backward for p in passes)
 
 
-@pytest.mark.parametrize(
-    ("n", "options"),
-    [(1, {}), (2, {}), (3, {}), (3, {"probes": False}),
-     (2, {"mislabelled": True, "views_used": ("lighting", "blur")})],
-)  # fmt: skip
+OPTIONS = [(1, {}), (2, {}), (3, {}), (3, {"probes": False})]
+OPTIONS += [(2, {"mislabelled": True, "views_used": ("lighting", "blur")})]
+
+
+@pytest.mark.parametrize(("n", "options"), OPTIONS)
 def test_the_declared_passes_are_those_that_are_made(tiny_net, altered, parts, n, options):
     split = Split(*parts[:n])
     assert counted(tiny_net, altered, split, **options) == (forward_passes(split, **options), 0)
