@@ -13,14 +13,8 @@ from efface.task import outputs
 from efface.trainable import TRAINABLE
 
 LESS = [name for name in TRAINABLE if name != "all"]
-QUICK = {
-    "steps": 3,
-    "epochs": 2,
-    "perturbations": 2,
-    "batch_size": 4,
-    "copies": 2,
-    "attack_steps": 5,
-}
+QUICK = {"steps": 3, "epochs": 2, "perturbations": 2, "batch_size": 4, "copies": 2}
+QUICK["attack_steps"] = 5
 
 
 def net():

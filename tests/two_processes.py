@@ -1,6 +1,5 @@
 """Run by test_training under torch's launcher: every method, weights to a file."""
 
-import inspect
 import json
 import sys
 from pathlib import Path
@@ -15,10 +14,8 @@ from efface.types import Records
 sys.path.insert(0, str(Path(__file__).parent))
 from method_promises import EXCEPTIONS, split_for
 
-QUICK = {
-    "steps": 20, "epochs": 8, "batch_size": 2, "training_mode": False, "copies": 2,
-    "attack_steps": 5, "samples_per_class": 10,
-}  # fmt: skip
+QUICK = {"steps": 20, "epochs": 8, "batch_size": 2, "training_mode": False}
+QUICK |= {"copies": 2, "attack_steps": 5, "samples_per_class": 10}
 
 
 def main(out: Path) -> None:
@@ -31,13 +28,12 @@ def main(out: Path) -> None:
     for dtype in (torch.float64, torch.float32):
         model, forget = net.to(dtype), Records(inputs.to(dtype), labels)
         retain = Records(inputs.to(dtype).flip(2), labels)
-        for name, entry in METHODS.items():
+        for name, method in METHODS.items():
             if (name, "processes") in EXCEPTIONS:
                 continue
-            known = inspect.signature(entry.function).parameters
-            settings = {key: QUICK[key] for key in QUICK if key in known}
+            settings = {key: QUICK[key] for key in QUICK if key in method.settings}
             split = split_for(name, forget, retain, model=model)
-            result = entry.function(model, split, seed=1, **settings)
+            result = method.function(model, split, seed=1, **settings)
             flat = torch.cat([weight.detach().reshape(-1) for weight in result.parameters()])
             weights[f"{name} {dtype}"] = flat.tolist()
     if state.is_main_process:
