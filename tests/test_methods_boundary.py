@@ -10,8 +10,7 @@ from by_hand import Answers, assert_state, linear, near, one, same, slope
 from torch import nn
 
 from efface.methods._attacks import clamp, loss_gradient, sign_step
-from efface.methods.boundary_expand import Widened, boundary_expand
-from efface.methods.boundary_shrink import boundary_shrink
+from efface.methods.boundary import Widened, boundary_expand, boundary_shrink
 from efface.types import Action, Records, Split
 
 RATE, LOW, HIGH = 0.1, torch.tensor([-1.5, -0.8]).double(), torch.tensor([0.5, 7.2]).double()

@@ -8,7 +8,7 @@ from by_hand import Answers, assert_state, linear_problem
 from torch import nn
 
 from efface.methods._attacks import optimize_noise
-from efface.methods.emmn import SEED_OFFSET, emmn
+from efface.methods.zero_shot import SEED_OFFSET, emmn
 from efface.task import frozen_teacher
 from efface.types import Records, Split
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from efface.methods._perturb import normals
-from efface.methods.gkt import attention_maps, gkt, make_generator, restore_fresh
+from efface.methods.zero_shot import attention_maps, gkt, make_generator, restore_fresh
 from efface.types import Action, Records, Split
 
 GONE, COUNT = 2, 16

@@ -6,7 +6,7 @@ from by_hand import same
 from torch import nn
 
 from efface.methods._perturb import normals
-from efface.methods.jit_paper import jit_paper, jit_paper_loss
+from efface.methods.jit_forms import jit_paper, jit_paper_loss
 from efface.types import Action, Records, Split
 
 SIGMA, RATE, SEED = 0.7, 0.05, 3

@@ -7,7 +7,7 @@ from torch import nn
 
 from efface import forget
 from efface.errors import NotMet
-from efface.methods.jit_reference import jit_reference
+from efface.methods.jit_forms import jit_reference
 from efface.types import Action, Records, Split
 
 

@@ -8,10 +8,14 @@ from by_hand import Answers, accuracy, linear, near, one, same, slope
 from torch import nn
 
 from efface.methods._perturb import other_class, random_class
-from efface.methods.amnesiac import amnesiac
-from efface.methods.mislabel import mislabel
-from efface.methods.random_labels import join_unlabelled, random_labels, relabelled_loss
-from efface.methods.salun import salun
+from efface.methods.baselines import mislabel
+from efface.methods.relabelling import (
+    amnesiac,
+    join_unlabelled,
+    random_labels,
+    relabelled_loss,
+    salun,
+)
 from efface.types import Records, Split
 
 STAYS, GOES = one([1.0, 0.5], 1), one([-0.5, 2.0], 2)

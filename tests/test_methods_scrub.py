@@ -5,8 +5,7 @@ import torch
 from by_hand import accuracy, linear_problem, same
 from torch import nn
 
-from efface.methods.scrub import scrub
-from efface.methods.scrub_rewind import scrub_rewind
+from efface.methods.scrub import scrub, scrub_rewind
 from efface.types import Records, Split
 
 T, GAMMA, ALPHA, RATE, DECAY = 2.0, 0.7, 0.4, 0.05, 0.01

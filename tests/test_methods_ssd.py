@@ -10,10 +10,15 @@ from small_nets import moved, net, trainable_names
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods._fisher import Batching, Importance, forget_and_data_importance, importance
-from efface.methods.assd import assd
-from efface.methods.lfssd import lfssd
-from efface.methods.ssd import ssd
+from efface.methods.ssd import (
+    Batching,
+    Importance,
+    assd,
+    forget_and_data_importance,
+    importance,
+    lfssd,
+    ssd,
+)
 from efface.task import trainable_copy
 from efface.trainable import merge_adapter, select_trainable
 from efface.types import Action, Records, Split
@@ -135,7 +140,7 @@ def test_both_passes_have_batches_of_one_size(digits, tiny_net, monkeypatch):
         seen.append([len(rows) for rows in batches])
         return Importance([], 0.0)
 
-    monkeypatch.setattr("efface.methods._fisher.importance", noting)
+    monkeypatch.setattr("efface.methods.ssd.importance", noting)
     split = Split(digits.take(range(5)), retain=digits.take(range(5, 42)))
     forget_and_data_importance(tiny_net, split, cross_entropy, Batching(128))
     assert seen[0] == [5]

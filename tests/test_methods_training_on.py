@@ -6,11 +6,9 @@ from by_hand import linear, near, one, same, slope
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods.finetune import finetune
+from efface.methods.baselines import finetune, negative_gradient, retrain
 from efface.methods.l1_sparse import l1_sparse
-from efface.methods.negative_gradient import negative_gradient
-from efface.methods.neggrad_plus import neggrad_plus
-from efface.methods.retrain import retrain
+from efface.methods.scrub import neggrad_plus
 from efface.testing import fresh_from, train_recipe
 from efface.types import Records, Split
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from efface.grid import Job, run
-from efface.methods.boundary_shrink import boundary_shrink
+from efface.methods.boundary import boundary_shrink
 from efface.types import Callback, Split
 from research.benchmarks.every_method import read, scored
 from research.tables import write_record

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from efface.grid import read
-from efface.methods.gkt import gkt
+from efface.methods.zero_shot import gkt
 from efface.metrics.evaluation import evaluate
 from efface.types import Action, Records, Split
 from research.benchmarks.every_method import scored

@@ -27,7 +27,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from efface.io.data import load_data
 from efface.io.images import Preprocessing
-from efface.methods.jit_reference import jit_reference
+from efface.methods.jit_forms import jit_reference
 from efface.metrics.evaluation import evaluate
 from efface.metrics.retrain_gap import columns
 from efface.task import raw

@@ -29,8 +29,7 @@ from efface.errors import NotMet
 from efface.grid import read
 from efface.guard import Guard
 from efface.methods.jit import jit
-from efface.methods.jit_paper import jit_paper
-from efface.methods.jit_reference import jit_reference
+from efface.methods.jit_forms import jit_paper, jit_reference
 from efface.task import predict, trainable_copy
 from efface.types import Action, Records, Split, split_holdout
 from research.benchmarks.mislabelled_requests import bases, unseen, wrong_labels

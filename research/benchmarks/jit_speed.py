@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.methods.jit import PROBES, jit
-from efface.methods.jit_reference import jit_reference
+from efface.methods.jit_forms import jit_reference
 from efface.nets import vgg_small
 from efface.task import frozen_teacher
 from efface.types import Action, Records, Split, no_callback

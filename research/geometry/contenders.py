@@ -9,7 +9,7 @@ from torch import nn
 
 from efface.errors import EffaceError
 from efface.methods import BUILT_IN
-from efface.methods.jit_paper import jit_paper_loss
+from efface.methods.jit_forms import jit_paper_loss
 from efface.task import trainable_copy
 from efface.types import Records, Split
 from efface.unlearn import Result, forget

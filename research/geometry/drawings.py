@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from efface.methods import BUILT_IN
 from efface.methods._perturb import normals
-from efface.methods.jit_paper import jit_paper
+from efface.methods.jit_forms import jit_paper
 from efface.types import Records, Split, no_progress
 from research.geometry.blobs import blobs, grid, parted, sureness, trained, untrained
 from research.geometry.experiment import Counting, save

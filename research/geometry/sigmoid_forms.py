@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from efface.methods._perturb import normals
 from efface.methods.jit import jit
-from efface.methods.jit_paper import jit_paper, jit_paper_loss
-from efface.methods.jit_reference import jit_reference
+from efface.methods.jit_forms import jit_paper, jit_paper_loss, jit_reference
 from efface.task import outputs, regression, trainable_copy
 from efface.training import descend
 from efface.types import Records, Split

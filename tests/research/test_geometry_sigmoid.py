@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import brentq
 from torch import nn
 
-from efface.methods.jit_paper import jit_paper_loss
+from efface.methods.jit_forms import jit_paper_loss
 from research.geometry import sigmoid, tangent
 from research.geometry import sigmoid_forms as forms
 from research.geometry.sigmoid import as_the_paper, closed_form, forgotten, net_moves, rmse

@@ -2,10 +2,11 @@
 
 Shared by several: ``_base`` (the registry, and the ranges of settings), ``_perturb`` (noise and
 other perturbations), ``_attacks`` (inputs optimised against a model), ``_unseen`` (what an unseen
-record looks like), ``_fisher`` (importance of weights), ``_head`` (the last layer), ``_records``.
+record looks like), ``_head`` (the last layer), ``_records``.
 """
 
 from importlib import import_module
+from pkgutil import iter_modules
 
 from efface.methods._base import METHODS as METHODS
 from efface.methods._base import Count as Count
@@ -24,18 +25,17 @@ from efface.methods._base import find_method as find_method
 from efface.methods._base import register_method as register_method
 
 # The order of every list of methods: those that need no retained data first.
-_ZERO_SHOT = (
+_ORDER = (
     "jit jit_paper jit_reference neighbourhood baseline negative_gradient mislabel "
     "source_free_newton synthetic_embeddings boundary_shrink boundary_expand delete mu_mis amun "
-    "emmn l2ul gkt"
-)
-_WITH_RETAIN = (
-    "retrain finetune l1_sparse neggrad_plus random_labels salun amnesiac ssd lfssd assd scrub "
-    "scrub_rewind bad_teacher unsir"
+    "emmn l2ul gkt retrain finetune l1_sparse neggrad_plus random_labels salun amnesiac ssd lfssd "
+    "assd scrub scrub_rewind bad_teacher unsir"
 )
 
-for _name in (*_ZERO_SHOT.split(), *_WITH_RETAIN.split()):
-    import_module(f"efface.methods.{_name}")
+for _module in iter_modules(__path__):
+    import_module(f"efface.methods.{_module.name}")
+
+METHODS.registered = {name: METHODS.registered[name] for name in _ORDER.split()}
 
 BUILT_IN: dict[str, Method] = dict(METHODS.registered)
 """The methods of this package alone."""

@@ -1,4 +1,6 @@
-"""SCRUB, a student that disobeys its teacher, NeurIPS 2023: https://arxiv.org/abs/2302.09880.
+"""SCRUB, SCRUB with rewinding, and their baseline NegGrad+, NeurIPS 2023: https://arxiv.org/abs/2302.09880.
+
+``scrub``: SCRUB, a student that disobeys its teacher, NeurIPS 2023: https://arxiv.org/abs/2302.09880.
 
 The teacher f₀ is the given model. In each of the first M epochs the student moves away from it on
 D_f, and in every epoch back to it and to the labels on D_r:
@@ -13,15 +15,63 @@ Departures from the authors' code (meghdadk/SCRUB): eval mode, so that BatchNorm
 forget records stay out and no dropout draws (theirs is train mode); no decay of the learning rate,
 since theirs begins after the last of 3 epochs; no term for the distance to the first weights, which
 is inert in their notebooks. Rewinding is ``scrub_rewind``.
+
+``scrub_rewind``: SCRUB with rewinding (SCRUB+R), NeurIPS 2023: https://arxiv.org/abs/2302.09880.
+
+SCRUB makes the forget error as high as it can; a membership attack detects that too. So the student
+is stored after each epoch e, and the one is returned whose error on the forget records is nearest
+to what a model that never saw them would make of them: the error of the last student on unseen
+records V of the same classes,
+
+    e* = argmin_e |error_e(D_f) − error_E(V)|,   V = {(x, y) in the holdout: y is a label in D_f}
+
+Departures from the authors' code (meghdadk/SCRUB): those of ``scrub``; for tasks other than classes
+the error is 1 − accuracy in the task's own sense, and V the whole holdout, as it is where no unseen
+record has a label of D_f. Of several as near, the earliest.
+
+``neggrad_plus``: NegGrad+, descent on retained and ascent on forget records: https://arxiv.org/abs/2302.09880.
+
+    L(θ) = (1 − b) · 1/n_r Σ_{D_r} ℓ(f(x), y) − b · 1/n_f Σ_{D_f} ℓ(f(x), y)
+
+b the forget weight (the paper's 1 − α). Settings of the small experiments of SCRUB's code: b 0.05,
+plain SGD, η 0.01, 10 epochs, eval mode; its large ones: b 1e-4, 5 epochs, train mode. The forget
+records are cycled to the length of the others: each retained record is paired with one of them, in
+an order that moves on by one each epoch, so all are used equally often. With b = 0 their pass is
+skipped, and it is ``finetune`` bit for bit. Departures: the same number of both in each step, where
+the code takes one loader's batch of each; no penalty on the distance to the given weights, which
+the small experiments have.
 """
+
+import copy
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from efface.methods._base import Count, Memory, Natural, NonNegative, Positive, register_method
-from efface.task import frozen_teacher, task_of, trainable_copy
-from efface.training import Trainer
-from efface.types import Callback, Records, Split, no_callback
+from efface.errors import InputError
+from efface.methods._base import (
+    Count,
+    Decay,
+    Memory,
+    Natural,
+    NonNegative,
+    Positive,
+    Share,
+    register_method,
+    with_settings_of,
+)
+from efface.task import frozen_teacher, predict, task_of, trainable_copy
+from efface.training import (
+    Loss,
+    Schedule,
+    Trainer,
+    steps_per_epoch,
+    task_loss,
+    train_epochs,
+    with_task,
+)
+from efface.types import Action, Callback, Records, Split, no_callback, record_key
 
 
 @register_method(
@@ -92,3 +142,161 @@ def scrub(
             trainer.run_epoch(max_loss, forget, optimizer, batch_size=size, epoch=epoch)
         trainer.run_epoch(min_loss, split.retain, optimizer, batch_size=batch_size, epoch=epoch)
     return student
+
+
+@register_method(
+    reads={"forget labels"},
+    needs={"retain labels", "holdout"},
+    memory=Memory(copies=9, graphs=3),
+    runs_on_empty=True,
+)
+@with_settings_of(scrub)
+def scrub_rewind(  # noqa: D417  # the settings are those of scrub
+    model: nn.Module,
+    split: Split,
+    *,
+    seed: int = 0,
+    callback: Callback = no_callback,
+    **settings: Any,
+) -> nn.Module:
+    """SCRUB, and of its epochs the one whose error on the forget records is that on unseen ones.
+
+    Args:
+        model: the given model; it is not changed.
+        split: ``forget``, ``retain`` and ``holdout`` are read, with their labels.
+        strength: multiplies the loss of the max phase.
+        epochs: passes over the retained records; the student is stored after each.
+        max_epochs: M, how many of these begin with a pass over the forget records.
+        task_weight: γ, of the loss on the retained labels.
+        distillation_weight: α, of the divergence from the given model on retained records.
+        temperature: T, outputs are divided by it before they are compared.
+        learning_rate: of SGD with momentum 0.9.
+        weight_decay: of SGD.
+        batch_size: retained records in a step.
+        forget_batch_size: forget records in a step; the result depends on it.
+        seed: draws the order.
+        callback: called after each step of both phases.
+
+    Raises:
+        InputError: ``retain`` or ``holdout`` is missing.
+    """
+    epochs, max_epochs = settings["epochs"], settings["max_epochs"]
+    away = steps_per_epoch(split.forget, settings["forget_batch_size"])
+    back = steps_per_epoch(split.retain, settings["batch_size"])
+    # steps after which an epoch is complete
+    ends = [back * (epoch + 1) + away * min(epoch + 1, max_epochs) for epoch in range(epochs)]
+    stored: list[nn.Module] = []
+    storing = _store_students(callback, ends, stored)
+    student = scrub(model, split, **settings, seed=seed, callback=storing)
+    return _rewind(stored or [student], split)
+
+
+def _store_students(callback: Callback, ends: list[int], stored: list[nn.Module]) -> Callback:
+    """The guard's action; a copy of the student after each step that ends an epoch, or all."""
+    taken = 0
+
+    def after(student: nn.Module, loss: float) -> Action:
+        nonlocal taken
+        action = callback(student, loss)
+        # a refused step is repeated and does not count
+        taken += action is Action.CONTINUE
+        if (action is Action.CONTINUE and taken in ends) or action is Action.STOP:
+            stored.append(copy.deepcopy(student))
+        return action
+
+    return after
+
+
+def _rewind(students: list[nn.Module], split: Split) -> nn.Module:
+    """The student whose forget error is nearest to the last one's error on V."""
+    # no forget error to compare
+    if not len(split.forget):
+        return students[-1]
+    task = task_of(split.retain)
+
+    def error(student: nn.Module, records: Records) -> float:
+        answer = predict(student, replace(records, task=task))
+        return 1 - float(task.accuracy(answer, records.y.cpu()).mean())
+
+    wanted = error(students[-1], _unseen(split))
+    return min(students, key=lambda student: abs(error(student, split.forget) - wanted))
+
+
+def _unseen(split: Split) -> Records:
+    """V: the holdout's records with a label of the forget records."""
+    holdout = split.holdout
+    if task_of(split.retain).name != "multiclass":
+        return holdout
+    labels = set(split.forget.y.tolist())
+    rows = [row for row, label in enumerate(holdout.y.tolist()) if label in labels]
+    return holdout.take(rows) if rows else holdout
+
+
+@register_method(reads={"forget labels"}, needs={"retain labels"}, memory=Memory(graphs=3))
+def neggrad_plus(
+    model: nn.Module,
+    split: Split,
+    *,
+    strength: NonNegative = 1.0,
+    forget_weight: Share = 0.05,
+    learning_rate: NonNegative = 0.01,
+    momentum: Decay = 0.0,
+    weight_decay: NonNegative = 0.0,
+    epochs: Count = 10,
+    batch_size: Count = 128,
+    training_mode: bool = False,
+    seed: int = 0,
+    callback: Callback = no_callback,
+) -> nn.Module:
+    """Descend the loss of the retained records while ascending that of the forget records.
+
+    Args:
+        model: the given model; it is not changed.
+        split: ``forget`` and ``retain`` are read, inputs and labels.
+        strength: multiplies the forget weight, which stays below 1.
+        forget_weight: b, 0 to 1.
+        learning_rate: η of SGD.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        epochs: passes over ``retain``.
+        batch_size: retained records in a step, and as many forget records.
+        training_mode: dropout is active and BatchNorm's statistics move.
+        seed: draws the order, and dropout.
+        callback: called after each step.
+
+    Raises:
+        InputError: ``retain`` is missing; ``forget_weight`` times ``strength`` is not below 1.
+    """
+    weight = forget_weight * strength
+    if weight >= 1:
+        raise InputError(
+            "forget_weight times strength from 0 to below 1",
+            f"{weight:g}",
+            "At 1 nothing would hold the records that stay; change forget_weight.",
+        )
+    student, retain = trainable_copy(model), with_task(split.retain)
+    loss = _paired_loss(retain, split.forget, weight, steps_per_epoch(retain, batch_size))
+    weights = student.parameters()
+    optimizer = torch.optim.SGD(weights, learning_rate, momentum, weight_decay=weight_decay)
+    schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
+    return train_epochs(student, loss, retain, optimizer, schedule)
+
+
+def _paired_loss(retain: Records, forget: Records, weight: float, per_epoch: int) -> Loss:
+    """The loss of each retained record, less that of the forget record that it is paired with."""
+    forget = replace(forget, task=retain.task)
+    # pairs follow ids, so that the order of the records does not matter
+    rank = {identity: place for place, identity in enumerate(sorted(retain.ids, key=record_key))}
+    order = sorted(range(len(forget)), key=lambda row: record_key(forget.ids[row]))
+
+    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
+        down = (1 - weight) * task_loss(student, batch, step)
+        if not weight:
+            return down
+        epoch = step // per_epoch
+        # moved on by one each epoch: every forget record is used equally often
+        rows = [order[(rank[identity] + epoch) % len(order)] for identity in batch.ids]
+        partners = forget.take(rows).to(batch.x.device)
+        return down - weight * task_loss(student, partners, step)
+
+    return loss

@@ -1,0 +1,246 @@
+"""Baselines that tables of methods begin with: docs/methods.md.
+
+``baseline``: The model as it is: docs/methods.md, the row that every table of methods begins with.
+
+    θ' = θ
+
+There is no paper and nothing to depart from. In a table it says how far away doing nothing is.
+
+``retrain``: Train from scratch without the records, the reference of all others: docs/methods.md.
+
+    θ' = train(fresh(seed), D_r, seed)
+
+Every weight is drawn again and the user's own recipe runs on the retained records; with an empty
+forget set this is the recipe itself, bit for bit. (The code of JiT and SSD resets the last linear
+layer alone under this name, so all other weights keep what they learned from the forget records.)
+
+``finetune``: Fine-tuning on the retained records, the oldest baseline: docs/methods.md, as in https://arxiv.org/abs/2402.01401.
+
+    L(θ) = 1/n_r Σ_{D_r} ℓ(f(x), y)
+
+The forget records are forgotten as the weights drift (catastrophic forgetting). Settings are those
+of that paper's code (FNTN): SGD, η 0.02, momentum 0.9, weight decay 5e-4, 5 epochs, no schedule,
+train mode. Departure: BatchNorm of which no weight may move (``trainable``) keeps its statistics.
+
+``negative_gradient``: Gradient ascent on the forget records (NegGrad): docs/methods.md, as in https://arxiv.org/abs/2310.12508.
+
+    L(θ) = −1/n_f Σ_{D_f} ℓ(f(x), y)
+
+Settings of the code of SalUn (GA): SGD, η 0.01, momentum 0.9, weight decay 5e-4, 10 epochs, batches
+of 256; the loss has no floor, so η must be tuned (1e-5 to 1e-3 is usual) or the guard must halve
+it. Departure: eval mode with frozen buffers, where that code is in train mode and lets statistics
+of the forget records into BatchNorm; ``training_mode`` brings that back.
+
+``mislabel``: Greedy mislabelling, the JiT paper's baseline in two dimensions: https://arxiv.org/abs/2402.01401.
+
+    l(x) = CE(f(x), c(x)) while argmax f(x) = y, else 0;   c(x) = argmax_{k ≠ y} f₀(x)
+
+The paper says to train each forget record to any class but its own until its prediction flips, and
+no more. Chosen here: the class is the runner-up of the given model f₀, which needs no draw; plain
+SGD, so that a record that has flipped stands still; η 1e-3, ours; eval mode with frozen buffers.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
+from efface.task import device_of, frozen_teacher, multiclass, outputs, predict, trainable_copy
+from efface.training import Schedule, steps_per_epoch, task_loss, train_epochs, with_task
+from efface.types import Action, Callback, Records, Split, no_callback
+
+
+@register_method(memory=Memory(copies=1, graphs=0))
+def baseline(
+    model: nn.Module,
+    split: Split,  # noqa: ARG001
+    *,
+    seed: int = 0,  # noqa: ARG001
+    callback: Callback = no_callback,  # noqa: ARG001
+) -> nn.Module:
+    """A copy of the model, not changed; reads nothing else.
+
+    Args:
+        model: the given model; it is not changed.
+        split: not read.
+        seed: draws nothing.
+        callback: not called, since there is no step.
+    """
+    return trainable_copy(model)
+
+
+@register_method(needs={"retain labels", "fresh", "train"}, fresh_start=True, exact=True)
+def retrain(
+    model: nn.Module,
+    split: Split,
+    *,
+    seed: int = 0,
+    callback: Callback = no_callback,  # noqa: ARG001
+) -> nn.Module:
+    """An untrained model trained by the user's recipe on the retained records.
+
+    Reads no weight of the model and no forget record.
+
+    Args:
+        model: says on which device to train; it is not changed.
+        split: ``retain``, ``fresh`` and ``train`` are read.
+        seed: of the fresh weights and of the recipe.
+        callback: not called: the steps are the recipe's own.
+
+    Raises:
+        InputError: ``retain``, ``fresh`` or ``train`` is missing.
+    """
+    given: Any = split  # no part of it is missing
+    # one random stream for both: the recipe may draw from the global state
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        fresh = given.fresh(seed).to(device_of(model))
+        student = given.train(fresh, given.retain, seed).eval()
+    # the recipe may leave gradients behind
+    student.zero_grad(set_to_none=True)
+    return student
+
+
+@register_method(needs={"retain labels"})
+def finetune(
+    model: nn.Module,
+    split: Split,
+    *,
+    strength: NonNegative = 1.0,
+    learning_rate: NonNegative = 0.02,
+    momentum: Decay = 0.9,
+    weight_decay: NonNegative = 5e-4,
+    epochs: Count = 5,
+    batch_size: Count = 128,
+    training_mode: bool = True,
+    seed: int = 0,
+    callback: Callback = no_callback,
+) -> nn.Module:
+    """Continue training on the retained records; never reads the forget records.
+
+    Args:
+        model: the given model; it is not changed.
+        split: ``retain`` is read, inputs and labels.
+        strength: multiplies the learning rate.
+        learning_rate: η of SGD.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        epochs: passes over ``retain``.
+        batch_size: records in a step.
+        training_mode: dropout is active and BatchNorm's statistics move, as in the source.
+        seed: draws the order, and dropout.
+        callback: called after each step.
+
+    Raises:
+        InputError: ``retain`` is missing.
+    """
+    student, rate = trainable_copy(model), learning_rate * strength
+    optimizer = torch.optim.SGD(student.parameters(), rate, momentum, weight_decay=weight_decay)
+    # no schedule of the learning rate, as in the source
+    schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
+    return train_epochs(student, task_loss, with_task(split.retain), optimizer, schedule)
+
+
+@register_method(reads={"forget labels"})
+def negative_gradient(
+    model: nn.Module,
+    split: Split,
+    *,
+    strength: NonNegative = 1.0,
+    learning_rate: NonNegative = 0.01,
+    momentum: Decay = 0.9,
+    weight_decay: NonNegative = 5e-4,
+    epochs: Count = 10,
+    batch_size: Count = 256,
+    training_mode: bool = False,
+    seed: int = 0,
+    callback: Callback = no_callback,
+) -> nn.Module:
+    """Ascend the loss of the forget records; reads them with their labels, and nothing else.
+
+    Args:
+        model: the given model; it is not changed.
+        split: ``forget`` is read, inputs and labels.
+        strength: multiplies the learning rate.
+        learning_rate: η of SGD.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        epochs: passes over ``forget``.
+        batch_size: records in a step.
+        training_mode: dropout is active and BatchNorm's statistics move, as in the source.
+        seed: draws the order, and dropout.
+        callback: called after each step.
+    """
+
+    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
+        # ascent: the loss has no floor, and the guard is what ends it
+        return -task_loss(student, batch, step)
+
+    student, rate = trainable_copy(model), learning_rate * strength
+    optimizer = torch.optim.SGD(student.parameters(), rate, momentum, weight_decay=weight_decay)
+    schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
+    return train_epochs(student, loss, with_task(split.forget), optimizer, schedule)
+
+
+@register_method(reads={"forget labels"}, memory=Memory(copies=4), classes_only=True)
+def mislabel(
+    model: nn.Module,
+    split: Split,
+    *,
+    strength: NonNegative = 1.0,
+    learning_rate: NonNegative = 1e-3,
+    epochs: Count = 50,
+    batch_size: Count = 128,
+    seed: int = 0,
+    callback: Callback = no_callback,
+) -> nn.Module:
+    """Push each forget record just over to the runner-up class; reads nothing but these records.
+
+    Args:
+        model: the given model; it is not changed.
+        split: ``forget`` is read, inputs and labels.
+        strength: multiplies the learning rate.
+        learning_rate: η of plain SGD.
+        epochs: passes over ``forget``, at most; it ends when every prediction has flipped.
+        batch_size: records in a step.
+        seed: draws the order.
+        callback: called after each step.
+
+    Raises:
+        InputError: a record has not one class of several.
+    """
+    forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
+    logits = predict(frozen_teacher(model), forget)
+    runner_up = logits.scatter(1, forget.y.cpu()[:, None], -torch.inf).argmax(1)
+    other = dict(zip(forget.ids, runner_up.tolist(), strict=True))
+
+    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
+        answer = outputs(student, batch)
+        target = torch.tensor([other[identity] for identity in batch.ids]).to(batch.y)
+        # a record that has flipped has no gradient: plain SGD leaves it alone
+        return multiclass.loss(answer, target) * (answer.argmax(1) == batch.y)
+
+    optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate * strength)
+    ending = _stop_when_flipped(callback, steps_per_epoch(forget, batch_size))
+    return train_epochs(
+        student, loss, forget, optimizer, Schedule(epochs, batch_size, seed, ending)
+    )
+
+
+def _stop_when_flipped(callback: Callback, epoch: int) -> Callback:
+    """STOP after an epoch whose every step had the loss 0: no record was left to push."""
+    taken, idle = 0, 0
+
+    def after(student: nn.Module, loss: float) -> Action:
+        nonlocal taken, idle
+        action = callback(student, loss)
+        if action is not Action.CONTINUE:
+            return action
+        idle = 0 if loss else idle + 1
+        taken += 1
+        # a whole epoch: a later step may push a record back
+        return Action.STOP if taken % epoch == 0 and idle >= epoch else Action.CONTINUE
+
+    return after
