@@ -68,7 +68,6 @@ def tiny_net():
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory):
     """A folder with four real tables as files, nets that know the first half of each, and ids."""
-    sys.path.insert(0, str(Path(__file__).parent))
     from scikit_tables import tables_in
 
     folder = tmp_path_factory.mktemp("tables")
@@ -85,24 +84,21 @@ def in_tables(tables, monkeypatch):
 @pytest.fixture(scope="session")
 def random_state_kept():
     """A context that fails when its block moved a global random state."""
-    return _random_state_kept
 
+    def state():
+        # Python's own is moved by the shape checks of the tests.
+        kind, keys, *rest = np.random.get_state()  # noqa: NPY002  # the global one is watched
+        drawn = torch.random.get_rng_state().numpy().tobytes()
+        return {"numpy": (kind, keys.tobytes(), *rest), "torch": drawn}
 
-@contextmanager
-def _random_state_kept():
-    before = _random_state()
-    yield
-    moved = [name for name, state in _random_state().items() if state != before[name]]
-    assert not moved, f"the global random state moved: {moved}"
+    @contextmanager
+    def kept():
+        before = state()
+        yield
+        moved = [name for name, now in state().items() if now != before[name]]
+        assert not moved, f"the global random state moved: {moved}"
 
-
-def _random_state():
-    """What numpy and torch would draw next; Python's own is moved by the tests' shape checks."""
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002  # the global one is what is watched
-    return {
-        "numpy": (kind, keys.tobytes(), *rest),
-        "torch": torch.random.get_rng_state().numpy().tobytes(),
-    }
+    return kept
 
 
 @pytest.fixture(scope="module")
@@ -127,12 +123,10 @@ def place(tmp_path_factory):
         torch.nn.functional.cross_entropy(net(records.x[rows]), records.y[rows]).backward()
         optimizer.step()
     facts = description("digits-conv", table, seed=0, command="a test")
-    facts["architecture"] = "tests_nets:narrow"
-    (folder / "tests_nets.py").write_text(
-        "from efface.nets import conv_small\n"
-        "def narrow(num_classes=10):\n    return conv_small(num_classes, width=8)\n"
-    )
-    save_trained(folder / "model", net.eval(), facts)
+    source = "def narrow(num_classes=10):\n    return conv_small(num_classes, width=8)\n"
+    (folder / "tests_nets.py").write_text(f"from efface.nets import conv_small\n{source}")
+    narrow = {"architecture": "tests_nets:narrow"}
+    save_trained(folder / "model", net.eval(), {**facts, **narrow})
     (folder / "ids.csv").write_text("id\ndigit-0001\ndigit-0002\n")
     return folder
 
@@ -149,21 +143,14 @@ def train_command(place, monkeypatch):
     from efface.cli import exits
     from research.train import app
 
-    monkeypatch.chdir(place)
+    def start(arguments):
+        with exits():
+            app(arguments, exit_on_error=False)
 
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["python -m research.train", *arguments])
-        try:
-            with exits():
-                app(list(arguments), exit_on_error=False)
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
+    return _command_in(place, monkeypatch, start, "python -m research.train")
 
 
-def _command_in(folder, monkeypatch):
+def _command_in(folder, monkeypatch, start=None, name="efface"):
     """The command run in a folder whose modules it may import."""
     from efface.cli import main
 
@@ -171,9 +158,9 @@ def _command_in(folder, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
 
     def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["efface", *arguments])
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
         try:
-            main()
+            (start or main)(list(arguments))
         except SystemExit as end:
             return int(end.code or 0)
         return 0

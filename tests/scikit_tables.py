@@ -141,10 +141,3 @@ def given(name, *labels):
     model = (f"{name}.safetensors", "--architecture", f"nets_of_tables:{name}")
     found = (*model, "--feature-spec", f"{name}.json", "--data", name)
     return (*found, "--label-column", *labels) if labels else found
-
-
-def rows_of(out):
-    """The rows of the evidence by their keys; none of them crashed."""
-    evidence = json.loads((out / "evidence.json").read_text())
-    assert not [row for row in evidence["rows"] if row["status"] == "error"]
-    return {row["key"]: row for row in evidence["rows"]}

@@ -1,14 +1,14 @@
 """``efface inspect``: two tables, a manifest, a page, whole or absent; resumed where it stopped."""
 
-import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from pyarrow import parquet
+from run_files import contents, lines_of, read
+from scikit_tables import given
 
 import efface as library
 from efface.cli import options
@@ -18,25 +18,9 @@ from efface.io.models import load_model
 from efface.ranking import run as ranking
 from efface.ranking.run import Run
 
-sys.path.insert(0, str(Path(__file__).parent))
-from scikit_tables import given  # it lies next to this file
-
 DATA = ("inspect", "model", "--data", "data", "--sigma", "0.2")
 NAMED = (*DATA, "--neighbours", "0", "--ids", "ids.csv")
 FEW = ("inspect", "model", "--data", "data:test", "--sigma", "0.2", "--copies", "2")
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def rows_of(folder):
-    with (folder / "records.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def manifest_of(folder):
-    return json.loads((folder / "manifest.json").read_text())
 
 
 @pytest.fixture
@@ -88,13 +72,16 @@ def test_the_folder_holds_two_equal_tables_a_manifest_and_a_page(efface, place, 
 def test_the_manifest_says_how_and_who_must_not_see_the_folder(efface, place):
     """Law 5: ids and pictures stand in clear, since the controller asked for them."""
     assert efface(*NAMED, "--out", "two") == 0
-    manifest, page = manifest_of(place / "two"), (place / "two/inspect.html").read_text()
+    manifest, page = read(place / "two"), (place / "two/inspect.html").read_text()
     assert (manifest["job"], manifest["named"]) == ("inspect", "--ids ids.csv")
     assert (manifest["sigma"], manifest["counts"]["ranked"]) == ([0.2], 2)
     assert "Whoever may not see the data must not see them" in manifest["privacy"]
     assert manifest["privacy"] in page
     assert page.count('<img src="data:image/png;base64,') == 2
-    assert [row["id"] for row in rows_of(place / "two")] == ["digit-0001", "digit-0002"]
+    assert [row["id"] for row in lines_of(place / "two" / "records.csv")] == [
+        "digit-0001",
+        "digit-0002",
+    ]
 
 
 def test_a_run_that_was_stopped_is_resumed_to_the_same_bytes(efface, place, shards, capfd):
@@ -152,31 +139,12 @@ def test_what_a_kill_left_next_to_a_whole_folder_is_removed(efface, place, capfd
     assert not (place / ".left.inspecting").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "text"),
-    [
-        (("--ids", "unknown.txt"), 5, "Got 1 unknown: nobody."),
-        (("--where", "label=3", "--forget-class", "4"), 2, "Got --where and --forget-class."),
-        (("--copies", "0"), 2, "Wanted copies of 1 or more, an integer. Got 0. Change copies."),
-        (("--where", "label=11"), 2, "Wanted"),
-        (("--data", "nowhere"), 2, "Wanted"),
-    ],
-)
-def test_what_does_not_fit_is_refused_and_leaves_nothing(efface, place, capfd, words, code, text):
-    (place / "unknown.txt").write_text("digit-0001\nnobody\n")
-    data = () if words[0] == "--data" else ("--data", "data")
-    assert efface("inspect", "model", *data, *words, "--out", "wrong") == code
-    assert text in capfd.readouterr().err
-    assert not (place / "wrong").exists()
-    assert not (place / ".wrong.inspecting").exists()
-
-
 @pytest.mark.parametrize(("name", "classes"), [("wine", 3), ("cancer", 2)])
 def test_records_of_tables_are_shown_by_their_values(in_tables, tables, name, classes):
     """One label of three, and a single sigmoid unit; read in parts as the whole."""
     out = tables / f"{name}-ranked"
     assert in_tables("inspect", *given(name), "--copies", "4", "--out", out.name) == 0
-    rows, page = rows_of(out), (out / "inspect.html").read_text()
+    rows, page = lines_of(out / "records.csv"), (out / "inspect.html").read_text()
     assert len({row["label"] for row in rows}) == classes
     source, spec = load_data(tables / name), json.loads((tables / f"{name}.json").read_text())
     first, column = next(row["id"] for row in rows if row["rank"] == "1"), next(iter(spec))
@@ -186,12 +154,6 @@ def test_records_of_tables_are_shown_by_their_values(in_tables, tables, name, cl
     assert f"<dt>{column}</dt><dd>{cell}</dd>" in page
 
 
-def test_regression_has_no_classes_and_is_refused(in_tables, tables, capfd):
-    assert in_tables("inspect", *given("diabetes"), "--out", "no") == 2
-    assert "Got regression." in capfd.readouterr().err
-    assert not (tables / "no").exists()
-
-
 def test_unreadable_records_are_omitted_or_refused_when_named(efface, place, capfd):
     """Of all records they are listed, of those named each counts."""
     frame = parquet.read_table(next((place / "data").glob("*train*"))).to_pandas()
@@ -199,8 +161,8 @@ def test_unreadable_records_are_omitted_or_refused_when_named(efface, place, cap
     frame.to_parquet(place / "broken.parquet")
     words = ("inspect", "model", "--data", "broken.parquet", "--sigma", "0.2", "--copies", "1")
     assert efface(*words, "--neighbours", "0", "--out", "most") == 0
-    assert manifest_of(place / "most")["omitted"] == [frame.loc[3, "id"]]
-    assert len(rows_of(place / "most")) == len(frame) - 1
+    assert read(place / "most")["omitted"] == [frame.loc[3, "id"]]
+    assert len(lines_of(place / "most" / "records.csv")) == len(frame) - 1
     (place / "one.txt").write_text(f"{frame.loc[3, 'id']}\n{frame.loc[4, 'id']}\n")
     assert efface(*words, "--neighbours", "0", "--ids", "one.txt", "--out", "named") == 2
     assert f"Got 1 that cannot or have none: {frame.loc[3, 'id']}." in capfd.readouterr().err

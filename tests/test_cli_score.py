@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pyarrow import parquet
+from run_files import contents, read, rows_of
 from safetensors.torch import load_file, save_file
 
 from efface.cli.options import Arguments
@@ -19,41 +20,44 @@ PARTS = ("--holdout", "data:test", "--retain", "data")
 
 @pytest.fixture(scope="module")
 def models(place):
-    """Next to ``model`` others: the last layer moved a little, or inputs and classes otherwise."""
+    """Next to ``model`` three others: the last layer moved a little."""
     weights = load_file(place / "model/model.safetensors")
     last = [name for name in weights if weights[name].ndim > 1][-1]
     for seed, name in enumerate(("other", "again-1", "again-2")):
         noise = torch.randn(weights[last].shape, generator=torch.Generator().manual_seed(seed))
         shutil.copytree(place / "model", place / name)
-        save_file(
-            {**weights, last: weights[last] + 0.1 * noise}, place / name / "model.safetensors"
-        )
-    classes = [str(digit) for digit in range(10)]
-    for name, change in {"narrow": {"mean": [0.1]}, "turned": {"classes": classes[::-1]}}.items():
-        shutil.copytree(place / "model", place / name)
-        recipe = json.loads((place / name / "recipe.json").read_text())
-        (place / name / "recipe.json").write_text(json.dumps({**recipe, **change}))
+        moved = {**weights, last: weights[last] + 0.1 * noise}
+        save_file(moved, place / name / "model.safetensors")
     return place
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def read(folder, name):
-    return json.loads((folder / f"{name}.json").read_text())
+@pytest.fixture
+def run(efface, models):
+    """The folder of ``efface score``, run once; what a test changes in it is put back."""
+    scored = models / "scored"
+    if not scored.exists():
+        alone = ("--retrained", "again-1", "--seed", "2")
+        assert efface(*PAIR, *PARTS, *alone, "--out", "scored") == 0
+    before = contents(scored)
+    yield scored
+    for name, content in before.items():
+        (scored / name).write_bytes(content)
 
 
 def test_any_second_model_gets_a_report_and_both_stay_as_they_are(efface, models, capfd):
+    """With two retrained models there is a retrain-to-retrain variability to compare with."""
     before = {name: contents(models / name) for name in ("model", "other")}
-    assert efface(*PAIR, *PARTS, "--out", "pair") == 0
+    assert efface(*PAIR, *PARTS, "--retrained", "again-1", "again-2", "--out", "pair") == 0
+    assert "tier T3" in capfd.readouterr().out
     assert set(contents(models / "pair")) == {"evidence.json", "manifest.json", "report.html"}
-    assert "tier T2" in capfd.readouterr().out
-    manifest = read(models / "pair", "manifest")
+    manifest = read(models / "pair")
     assert manifest["arguments"]["new"] == "other"
-    assert manifest["weights"]["old"] != manifest["weights"]["new"]
+    digests = manifest["weights"]
+    assert len({digests["old"], digests["new"], *digests["retrained"]}) == 4
     assert manifest["request"]["named"] == "--ids ids.csv"
     assert manifest["request"]["forget_records_in_retain"] == 2
+    assert read(models / "pair", "evidence")["counts"]["retrained"] == 2
+    assert rows_of(models / "pair")["retrained.gap"]["reference"] is not None
     assert {name: contents(models / name) for name in ("model", "other")} == before
 
 
@@ -63,53 +67,6 @@ def test_what_forget_reports_of_its_own_model_score_reports_too(efface, models):
     assert efface("forget", "model", *given, "--setting", "steps=2", "--out", "made") == 0
     assert efface("score", "model", "made", *given, "--out", "later") == 0
     assert read(models / "made", "evidence") == read(models / "later", "evidence")
-
-
-def test_retrained_models_lift_the_tier_and_give_references(efface, models, capfd):
-    """With one of them the retrain-to-retrain variability is unknown."""
-    many = ("--retrained", "again-1", "again-2", "--out", "with-two")
-    assert efface(*PAIR, *PARTS, *many) == 0
-    assert "tier T3" in capfd.readouterr().out
-    report = read(models / "with-two", "evidence")
-    gap = {row["key"]: row for row in report["rows"]}["retrained.gap"]
-    assert report["counts"]["retrained"] == 2
-    assert gap["reference"] is not None
-    assert len(set(read(models / "with-two", "manifest")["weights"]["retrained"])) == 2
-    assert efface(*PAIR, *PARTS, "--retrained", "again-1", "--out", "with-one") == 0
-    rows = {row["key"]: row for row in read(models / "with-one", "evidence")["rows"]}
-    assert rows["retrained.gap"]["reference"] is None
-
-
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (PAIR,
-         ("Wanted efface score OLD NEW --data DATA … --out DIR, or efface score --replay RUN. "
-          "Got no --out. Name both models, the data and a folder for the report.")),
-        (("score", "model", "--data", "data", "--out", "wrong"), "Got no NEW."),
-        ((*PAIR[:5], "--out", "wrong"), "Wanted one of --ids, --where, --forget-class. Got none."),
-        (("score", "model", "nowhere", *PAIR[3:], "--out", "wrong"), "Wanted"),
-        ((*PAIR, "--out", "model/inside"), "is inside the folder of OLD"),
-        ((*PAIR, "--retrained", "again-1", "--out", "again-1/x"),
-         "is inside the folder of --retrained again-1"),
-        (("score", "model", "narrow", *PAIR[3:], "--out", "wrong"),
-         ("Wanted models with the same preprocessing. Got NEW, whose preprocessing is not that of "
-          "OLD. Give models of one task; in Python efface.score takes any two modules.")),
-        (("score", "model", "turned", *PAIR[3:], "--out", "wrong"),
-         "Got NEW, whose classes are not those of OLD."),
-        ((*PAIR, "--shadow", "data", "--out", "wrong"),
-         "Wanted a folder of 2 or more shadow models, each an .npz file. Got data, which holds 0."),
-        ((*PAIR, "--seed", "-1", "--out", "wrong"), "for seed"),
-        (("score", "--replay", "nowhere"), "Wanted a folder of efface score or efface forget"),
-        (("score", "--replay", "model", "--data", "data"), "Got --data with it."),
-        (("score", "--replay", "model", "--mislabelled"), "Got --mislabelled with it."),
-        (("score", "model", "--replay", "model"), "Got OLD with it."),
-    ],
-)  # fmt: skip
-def test_what_does_not_fit_is_refused_and_leaves_nothing(efface, models, capfd, arguments, text):
-    assert efface(*arguments) == 2
-    assert text in capfd.readouterr().err
-    assert not (models / "wrong").exists()
 
 
 def test_shadow_models_that_know_no_holdout_are_read_and_reported_as_not_run(efface, models, capfd):
@@ -122,35 +79,10 @@ def test_shadow_models_that_know_no_holdout_are_read_and_reported_as_not_run(eff
         np.savez(models / f"shadows/{seed}.npz", ids=ids, member=member, log_odds=odds)
     assert efface(*PAIR, *PARTS, "--shadow", "shadows", "--out", "shadowed") == 0
     assert "tier T4" in capfd.readouterr().out
-    rows = {row["key"]: row for row in read(models / "shadowed", "evidence")["rows"]}
-    assert rows["attack.lira"]["status"] == "not run"
-    assert "50 of " in rows["attack.lira"]["note"]
-    assert read(models / "shadowed", "manifest")["digests"]["shadow"]
-
-
-@pytest.fixture(scope="module")
-def scored(models):
-    """The files of a run, made once."""
-    return models / "scored"
-
-
-@pytest.fixture
-def run(efface, scored):
-    """A folder of ``efface score``; what a test changes in it is put back."""
-    if not scored.exists():
-        assert (
-            efface(*PAIR, *PARTS, "--retrained", "again-1", "--seed", "2", "--out", "scored") == 0
-        )
-    before = contents(scored)
-    yield scored
-    for name, content in before.items():
-        (scored / name).write_bytes(content)
-
-
-def change(path, function):
-    content = json.loads(path.read_text())
-    function(content)
-    path.write_text(json.dumps(content))
+    lira = rows_of(models / "shadowed")["attack.lira"]
+    assert lira["status"] == "not run"
+    assert "50 of " in lira["note"]
+    assert read(models / "shadowed")["digests"]["shadow"]
 
 
 def replayed(efface, capfd, folder="scored"):
@@ -162,6 +94,7 @@ def replayed(efface, capfd, folder="scored"):
 
 def test_a_run_is_replayed_to_the_last_bit_and_nothing_is_written(efface, run, capfd):
     before = contents(run)
+    assert rows_of(run)["retrained.gap"]["reference"] is None  # of one retrained model
     code, line = replayed(efface, capfd)
     event = json.loads(line)
     assert (code, event["event"], event["differ"]) == (0, "replay", 0)
@@ -181,18 +114,40 @@ def test_a_request_is_replayed_from_the_model_in_its_own_folder(efface, models, 
     assert "that differ: weights.new" in line
 
 
-def test_a_number_that_was_changed_by_hand_is_named(efface, run, capfd):
-    def kinder(report):
-        row = next(row for row in report["rows"] if row["key"] == "holdout.accuracy")
-        row["after"] = row["after"] + 1e-9
+def raise_a_billionth(report):
+    row = next(row for row in report["rows"] if row["key"] == "holdout.accuracy")
+    row["after"] += 1e-9
 
-    change(run / "evidence.json", kinder)
+
+HOLDOUT = "Wanted the numbers of the run. Got 1 that differ: rows.holdout.accuracy.after 0."
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "code", "texts"),
+    [
+        ("evidence", raise_a_billionth, 9, (HOLDOUT, "The versions are the same")),
+        ("manifest", lambda m: m.update(outcome="not met"), 2, ("scored, which was not met.",)),
+        ("manifest", lambda m: m.pop("arguments"), 2, ("Only runs of the command line can be",)),
+    ],
+)
+def test_what_was_changed_by_hand_is_named(efface, run, capfd, name, change, code, texts):
+    content = read(run, name)
+    change(content)
+    (run / f"{name}.json").write_text(json.dumps(content))
+    came, line = replayed(efface, capfd)
+    assert came == code
+    assert all(text in line for text in texts)
+
+
+def test_versions_that_changed_are_named_next_to_the_numbers(efface, run, capfd):
+    manifest, report = read(run), read(run, "evidence")
+    manifest["versions"]["numpy"], report["counts"]["forget"] = "0.1", 3
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    (run / "evidence.json").write_text(json.dumps(report))
     code, line = replayed(efface, capfd)
     assert code == 9
-    assert line.startswith(
-        "Wanted the numbers of the run. Got 1 that differ: rows.holdout.accuracy.after 0."
-    )
-    assert "The versions are the same" in line
+    assert "counts.forget 3, now 2" in line
+    assert f'Other versions: numpy "0.1", now "{np.__version__}".' in line
 
 
 def test_a_page_that_was_changed_by_hand_is_noticed(efface, run, capfd):
@@ -216,27 +171,6 @@ def test_other_data_are_named_before_anything_is_evaluated(efface, models, capfd
     assert code == 9
     assert "Wanted the models and data of the run. Got 2 that differ: digests.data" in line
     assert "digests.retain" in line
-
-
-def test_versions_that_changed_are_named_next_to_the_numbers(efface, run, capfd):
-    change(run / "manifest.json", lambda manifest: manifest["versions"].update(numpy="0.1"))
-    change(run / "evidence.json", lambda report: report["counts"].update(forget=3))
-    code, line = replayed(efface, capfd)
-    assert code == 9
-    assert "counts.forget 3, now 2" in line
-    assert f'Other versions: numpy "0.1", now "{np.__version__}".' in line
-
-
-def test_a_run_without_arguments_or_without_a_model_cannot_be_replayed(efface, run, capfd):
-    """A manifest of the library, and one of a request that was not met."""
-    change(run / "manifest.json", lambda manifest: manifest.pop("arguments"))
-    code, line = replayed(efface, capfd)
-    assert code == 2
-    assert "Only runs of the command line can be replayed" in line
-    change(run / "manifest.json", lambda manifest: manifest.update(outcome="not met"))
-    code, line = replayed(efface, capfd)
-    assert code == 2
-    assert "Got scored, which was not met." in line
 
 
 def test_the_arguments_come_back_from_their_manifest_as_they_were(run):

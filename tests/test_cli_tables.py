@@ -1,18 +1,14 @@
 """Tables on the command line: scikit-learn's real ones, from files to a new model and report."""
 
-import csv
 import json
-import sys
-from pathlib import Path
 
 import datasets
 import pandas as pd
 import pytest
 import torch
+from run_files import lines_of, read, rows_of
 from safetensors.torch import load_file
-
-sys.path.insert(0, str(Path(__file__).parent))
-from scikit_tables import given, rows_of, tensors, untrained  # it lies next to this file
+from scikit_tables import given, tensors, untrained
 
 WINE = given("wine")
 STEPS = ("--setting", "steps=2")
@@ -44,11 +40,11 @@ def test_a_table_goes_from_files_to_a_new_model_and_its_report(in_tables, tables
     old, new = (load_file(p / f"{name}.safetensors") for p in (tables, out))
     assert list(old) == list(new)
     assert any(not old[key].equal(new[key]) for key in old)
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = read(out)
     assert manifest["request"]["forget"] == 20
     assert manifest["request"]["forget_records_in_retain"] == 20
     assert manifest["omitted"]["unreadable in holdout"] == []
-    excluded = [row["id"] for row in csv.DictReader((out / "exclude.csv").read_text().splitlines())]
+    excluded = [row["id"] for row in lines_of(out / "exclude.csv")]
     assert excluded == (tables / f"{name}.txt").read_text().split()
     rows = rows_of(out)
     assert rows["forget.accuracy"]["before"] > 0.9
@@ -61,12 +57,12 @@ def test_the_numbers_of_the_report_are_those_of_the_table(in_tables, tables):
     one, other = chosen["id"]
     words = ("forget", *WINE, "--where", f"id={one} or id={other}", "--method", "jit", *STEPS)
     assert in_tables(*words, "--out", "two") == 0
-    x = tensors(chosen, json.loads((tables / "wine.json").read_text()))
+    x = tensors(chosen, read(tables, "wine"))
     net = untrained("wine")
     net.load_state_dict(load_file(tables / "wine.safetensors"))
     p = net(x).softmax(1)[torch.arange(len(chosen)), torch.tensor(chosen["target"].to_numpy())]
     margins = (p / (1 - p)).log().tolist()
-    records = json.loads((tables / "two/evidence.json").read_text())["records"]
+    records = read(tables / "two", "evidence")["records"]
     assert [record["id"] for record in records] == chosen["id"].tolist()
     assert [record["logit_margin_before"] for record in records] == pytest.approx(margins, rel=1e-3)
 
@@ -103,7 +99,7 @@ def test_a_regression_error_is_measured_by_the_standard_deviation_of_the_whole_t
 
 def test_a_wrong_scale_is_noticed_before_anything_moves(in_tables, tables, capfd):
     """The commonest silent error: the numbers of another table."""
-    how = json.loads((tables / "wine.json").read_text())
+    how = read(tables, "wine")
     how["proline"] = {"mean": 0, "std": 1}
     (tables / "raw.json").write_text(json.dumps(how))
     model = ("wine.safetensors", "--architecture", "nets_of_tables:wine", "--data", "wine")
@@ -139,22 +135,6 @@ def test_row_numbers_that_stand_for_ids_are_warned_of(in_tables, tables, capfd):
     assert warning not in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("words", "kind"),
-    [
-        ((*given("diabetes"), "--forget-class", "3"), "regression"),
-        ((*given("diabetes"), "--ids", "diabetes.txt", "--mislabelled"), "regression"),
-        ((*given("digits", *MANY), "--forget-class", "even"), "multilabel"),
-        ((*given("digits", *MANY), "--ids", "digits.txt", "--mislabelled"), "multilabel"),
-    ],
-)
-def test_without_classes_no_class_can_be_forgotten(in_tables, tables, capfd, words, kind):
-    code, line = refused(in_tables, tables, capfd, *words)
-    assert code == 2
-    assert line.startswith("Wanted a multiclass task, for forget classes")
-    assert f"Got {kind}." in line
-
-
 def test_an_unreadable_cell_fails_a_forget_record_and_omits_a_holdout_record(
     in_tables, tables, capfd
 ):
@@ -180,52 +160,8 @@ def test_an_unreadable_cell_fails_a_forget_record_and_omits_a_holdout_record(
     ) in line
     words = ("forget", *words, "--where", f"id={fine}", "--holdout", "broken:test")
     assert in_tables(*words, "--out", "mended") == 0
-    manifest = json.loads((tables / "mended/manifest.json").read_text())
+    manifest = read(tables / "mended")
     assert manifest["omitted"]["unreadable in holdout"] == [fourth, fifth, sixth]
-
-
-BARE = ("wine.safetensors", "--architecture", "nets_of_tables:wine", "--data", "wine")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (BARE, "Wanted the preprocessing that the model was trained with. Got no mean, std"),
-        ((*BARE, "--mean", "0.5", "--std", "0.5", "--size", "8"),
-         ("Wanted one column of the table that holds the image. Got the columns id, alcohol, "
-          "malic_acid, ash, ")),
-        ((*WINE, "--size", "8"),
-         "Wanted features of a table, or the preprocessing of images. Got features and size."),
-        ((*given("cancer")[:-1], "wine"),
-         "Wanted the columns of the features in the table: mean radius, mean texture, "),
-        ((*WINE[:-1], "digits", "--label-column", *MANY),
-         "Wanted the columns of the features in the table: malic_acid, "),
-        ((*given("digits", "even", "pixel_0_2")[:-1], "id"),
-         ("Wanted numbers in each of the label columns 'even', 'id'. Got string in 'id'. ")),
-        (given("digits", "even", "odd"), "Wanted a column of the table: id, "),
-    ],
-)  # fmt: skip
-def test_what_is_not_given_is_not_guessed(in_tables, tables, capfd, words, message):
-    code, line = refused(in_tables, tables, capfd, *words, "--where", "id=r0001")
-    assert code == 2
-    assert line.startswith(message)
-
-
-@pytest.mark.parametrize(
-    ("name", "labels", "text"),
-    [
-        ("digits", ("even", "high"), "2 labels each, and the model has 3 outputs"),
-        ("diabetes", ("target", "s1"), "2 values each, and the model has 1 outputs"),
-    ],
-)
-def test_labels_that_do_not_fit_the_outputs_are_a_hazard(
-    in_tables, tables, capfd, name, labels, text
-):
-    """The wrong columns, or too few of them: exit code 6, before anything moves."""
-    words = (*given(name, *labels), "--ids", f"{name}.txt")
-    code, line = refused(in_tables, tables, capfd, *words)
-    assert code == 6
-    assert text in line
 
 
 def test_classes_written_as_floats_are_a_hazard_that_names_the_cause(in_tables, tables, capfd):

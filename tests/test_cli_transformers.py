@@ -1,13 +1,13 @@
 """``efface forget`` on transformers classifiers: kinds of outputs, --trainable, the adapter."""
 
 import csv
-import json
 import sys
 
 import peft
 import pytest
 import torch
 from PIL import Image
+from run_files import read, rows_of
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from torch.nn import functional
@@ -71,8 +71,7 @@ def save_trained(folder, x, loss, **settings):
 def accuracy_before(folder):
     """Of a request that was met: the old model's accuracy on the forget records."""
     assert (folder / "model.safetensors").is_file()
-    rows = json.loads((folder / "evidence.json").read_text())["rows"]
-    return {row["key"]: row["before"] for row in rows}["forget.accuracy"]
+    return rows_of(folder)["forget.accuracy"]["before"]
 
 
 @pytest.mark.parametrize("column", ["big", "size"])
@@ -96,7 +95,7 @@ def test_names_that_transformers_made_up_are_none(efface, place):
     request = ("--data", f"{place}/images", "--ids", "images.csv", "--setting", "steps=2")
     assert efface("forget", "three", *request, "--out", "images-new") == 0
     assert accuracy_before(place / "images-new") >= 0.9
-    assert json.loads((place / "images-new/config.json").read_text())["id2label"]["0"] == "LABEL_0"
+    assert read(place / "images-new", "config")["id2label"]["0"] == "LABEL_0"
 
 
 def request(efface, out, *arguments):
@@ -143,7 +142,7 @@ def test_only_the_trainable_weights_change_and_the_manifest_says_which(
     assert all(word in name and "embeddings" not in name for name in changed)
     assert (trainable == "adapter") == all("layernorm" not in name for name in changed)
     assert not (place / trainable / "adapter").exists()
-    manifest = json.loads((place / trainable / "manifest.json").read_text())
+    manifest = read(place / trainable)
     assert manifest["trainable"]["name"] == trainable
     assert 0 < manifest["trainable"]["numbers"] < manifest["trainable"]["of"]
     findings = [f["severity"] for f in manifest["findings"] if f["name"] == "adapter"]

@@ -74,7 +74,7 @@ def test_the_page_shows_both_ends_and_every_threshold(found):
     assert "<code>content_at_0.5</code>" in page
 
 
-def test_the_page_opens_without_a_complaint_or_a_request(browser, found, tmp_path):  # noqa: F811
+def test_the_page_opens_without_a_complaint_or_a_request(browser, found, tmp_path):
     """No console line, no address asked for; ids and names that look like tags stay text."""
     path = tmp_path / "inspect.html"
     path.write_text(render(*found), "utf-8")
@@ -86,7 +86,7 @@ def test_the_page_opens_without_a_complaint_or_a_request(browser, found, tmp_pat
 
 
 @pytest.mark.parametrize("width", [500, 1200])
-def test_the_figures_have_a_size_and_nothing_sticks_out(browser, found, tmp_path, width):  # noqa: F811
+def test_the_figures_have_a_size_and_nothing_sticks_out(browser, found, tmp_path, width):
     """A copy with a ruler in it."""
     policy = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
     path = tmp_path / "copy.html"
