@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from efface import InputError, Records, Split, forget
+from efface import InputError, Manifest, Records, Split, forget
 from efface.io.data import read_record_weights
 from efface.methods import METHODS
 from efface.prepare import choose_method, select_records
@@ -135,9 +135,10 @@ def _same(one, other):
     return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-def _selected(model, records, counts=None, **how):
-    split, findings = select_records(model, Split(records), {} if counts is None else counts, **how)
-    return split.forget, [finding.text for finding in findings]
+def _selected(model, records, seed, selection="all", weights=None):
+    manifest = Manifest("forget", seed, 0)
+    split, findings = select_records(model, Split(records), manifest, selection, weights)
+    return split.forget, [finding.text for finding in findings], manifest.request
 
 
 def test_equal_weights_change_nothing(tiny_net, digits):
@@ -151,7 +152,7 @@ def test_equal_weights_change_nothing(tiny_net, digits):
 def test_a_weight_says_how_often_a_record_is_seen(tiny_net, digits):
     some = digits.take(range(40))
     weights = dict(zip(some.ids, np.random.default_rng(0).exponential(1, 40), strict=True))
-    seen, _ = _selected(tiny_net, some, weights=weights, seed=5)
+    seen, *_ = _selected(tiny_net, some, 5, weights=weights)
     assert len(seen) == len(set(seen.ids)) == 40
     times = Counter(name.partition(" again ")[0] for name in seen.ids)
     for name, weight in weights.items():
@@ -163,16 +164,16 @@ def test_a_small_weight_is_seen_as_often_as_it_says_over_many_seeds(tiny_net, di
     some = digits.take(range(5))
     weights = dict(zip(some.ids, (0.2, 1.2, 1.2, 1.2, 1.2), strict=True))
     seen = [
-        some.ids[0] in _selected(tiny_net, some, weights=weights, seed=seed)[0].ids
+        some.ids[0] in _selected(tiny_net, some, seed, weights=weights)[0].ids
         for seed in range(500)
     ]
     assert np.mean(seen) == pytest.approx(0.2, abs=0.06)
 
 
 def test_a_record_of_weight_0_is_not_seen(tiny_net, digits):
-    some, counts = digits.take(range(6)), {}
+    some = digits.take(range(6))
     weights = {name: float(place % 2) for place, name in enumerate(some.ids)}
-    seen, findings = _selected(tiny_net, some, counts, weights=weights, seed=0)
+    seen, findings, counts = _selected(tiny_net, some, 0, weights=weights)
     rows = [some.ids.index(name.partition(" again ")[0]) for name in seen.ids]
     assert set(rows) == {1, 3, 5}
     assert torch.equal(seen.x, some.x[rows])
@@ -203,7 +204,7 @@ def test_where_every_record_is_of_low_information_nothing_is_pretended(digits):
     blank = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     torch.nn.init.zeros_(blank[1].weight)
     with pytest.raises(InputError) as error:
-        _selected(blank, digits.take(range(5)), selection="high-information", seed=0)
+        _selected(blank, digits.take(range(5)), 0, "high-information")
     assert str(error.value) == (
         "Wanted a forget record of high information (content below 0.9). "
         "Got 5 of at least that. Omit the selection: all records are unlearned then."

@@ -8,6 +8,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 import efface
+from efface import Manifest
 from efface.errors import Hazard
 from efface.methods._head import embed
 from efface.metrics.evaluation import evaluate
@@ -227,7 +228,8 @@ def test_inspect_and_a_selection_agree_on_which_records_are_high(tiny_net, digit
     """One rule for the noise, one threshold."""
     some = digits.take(range(60))
     found = efface.inspect(tiny_net, some, neighbours=0)
-    selected, _ = select_records(tiny_net, Split(some), {}, selection="high-information", seed=0)
+    manifest = Manifest("forget", 0, 0)
+    selected, _ = select_records(tiny_net, Split(some), manifest, "high-information", None)
     high = {name for name, group in zip(found.ids, found["group"], strict=True) if group == "high"}
     assert set(selected.forget.ids) == high
 

@@ -20,13 +20,14 @@ from efface.hazards import Finding
 from efface.io.data import as_records, content_digests
 from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
+from efface.manifest import Manifest
 from efface.methods import Method
 from efface.runtime import MemoryEstimate, estimate_memory
 from efface.task import (
     device_of,
     frozen_teacher,
-    multilabel,
     outputs,
+    predict,
     require_multiclass,
     task_of,
     trainable_copy,
@@ -36,9 +37,26 @@ from efface.types import Records, Split
 # records in each half of the holdout: with five, losing all has p = 0.06 in a two-sided sign test
 MIN_HALF = 6
 
+Weights = Mapping[str, float]
 AUTO = "auto"
 ALL, HIGH = "all", "high-information"
 ON_ALL = "The report is on all of them."
+NOTHING_LEFT = "What is left is an untrained model: delete this one, or train from scratch."
+
+# why auto chooses a method: each case with the committed result behind it
+REASONS = {
+    "the recipe": "everything that training again without the records needs is given, and only "
+    "that is exact (README.md)",
+    "wrong labels": "the labels are flagged as wrong, and of 24 such records, each alone, jit left "
+    "none predicted as its label, without a measurable loss (research/results/jit_one_record.md)",
+    "a class": "a class is to be forgotten, and on nine such requests jit came from 39.1 points of "
+    "the retrained model to 5.1 (research/results/jit_quality.md)",
+    "several labels": "the task is multilabel, and in the one such request that was measured "
+    "neighbourhood over-forgot (research/results/kinds.md)",
+    "records": "single records are to be forgotten, and of all methods neighbourhood came nearest "
+    "to the retrained model on 500 of them, from 25.6 points to 3.2, in one measurement "
+    "(research/results/every_method.md)",
+}
 
 
 def validate_split(
@@ -65,21 +83,14 @@ def validate_split(
         counts[name] = len(parts[name])
         counts[f"forget_records_in_{name}"] = len(whole) - len(parts[name])
     if "retain" in parts and not len(parts["retain"]):
-        raise InputError(
-            "records that stay",
-            f"all {len(forget)} records of retain in the forget set",
-            "A model that must forget everything is an untrained model: delete it, or train from "
-            "scratch.",
-        )
-    if "holdout" in parts and len(parts["holdout"]) < 2 * MIN_HALF:
+        came = f"all {len(forget)} records of retain in the forget set"
+        raise InputError("records that stay", came, NOTHING_LEFT)
+    if "holdout" in parts and (left := len(parts["holdout"])) < 2 * MIN_HALF:
         taken = counts["forget_records_in_holdout"]
-        raise InputError(
-            f"a holdout of {2 * MIN_HALF} records or more, half for method and guard, half for the "
-            "report",
-            f"{len(parts['holdout'])}"
-            + f", after {taken} forget records were taken out" * (taken > 0),
-            "With fewer, losing every one of them could be chance: give more, or give no holdout.",
-        )
+        halves = "half for method and guard, half for the report"
+        came = f"{left}, after {taken} forget records were taken out" if taken else f"{left}"
+        remedy = "With fewer, losing all could be chance: give more, or give no holdout."
+        raise InputError(f"a holdout of {2 * MIN_HALF} records or more, {halves}", came, remedy)
     holdout, retain = parts.get("holdout"), parts.get("retain")
     return replace(split, forget=forget, holdout=holdout, retain=retain), counts
 
@@ -107,23 +118,17 @@ def _without(part: Records, forget: Records, *, by_id: bool) -> Records:
     A holdout comes from another split, where equal file names are other records; and ids that are
     mere row numbers name other records in every data set.
     """
-    named = by_id and not any(
-        all(identity.isdigit() for identity in records.ids) for records in (part, forget)
-    )
+    named = by_id and not any(all(i.isdigit() for i in records.ids) for records in (part, forget))
     # by content too: the same image under another name would be kept in the model
     contents, ids = set(content_digests(forget)), set(forget.ids) if named else set()
-    rows = [
-        row
-        for row, (identity, content) in enumerate(zip(part.ids, content_digests(part), strict=True))
-        if identity not in ids and content not in contents
-    ]
+    pairs = zip(part.ids, content_digests(part), strict=True)
+    rows = [row for row, (key, one) in enumerate(pairs) if key not in ids and one not in contents]
     return part if len(rows) == len(part) else part.take(rows)
 
 
 def output_width(model: nn.Module, records: Records) -> int:
     """How many numbers the model answers a record with."""
-    with torch.no_grad():
-        return outputs(frozen_teacher(model), records.take([0]).to(device_of(model))).shape[1]
+    return predict(frozen_teacher(model), records.take([0])).shape[1]
 
 
 def refuse_misfit(model: nn.Module, split: Split, *, mislabelled: bool) -> None:
@@ -138,11 +143,8 @@ def refuse_misfit(model: nn.Module, split: Split, *, mislabelled: bool) -> None:
         remedy = "Use the model's own class numbers."
         raise InputError(f"forget classes in 0..{k - 1}", f"{outside[0]}", remedy)
     if len(set(split.forget_classes)) >= k:
-        raise InputError(
-            "at least one class that stays",
-            f"all {k} classes to forget",
-            "A model without its classes is an untrained model: delete it, or train a new one.",
-        )
+        came = f"all {k} classes to forget"
+        raise InputError("at least one class that stays", came, NOTHING_LEFT)
 
 
 def request_memory(
@@ -167,68 +169,37 @@ def request_memory(
 def choose_method(split: Split, *, mislabelled: bool, trainable: str) -> tuple[str, Finding]:
     """The method for what is given, and a finding that says why and what more would have changed.
 
-    The first case that holds decides, each with the committed result behind it. What committed
-    results do not settle is no case: methods that see records that stay were compared on one
-    request each, so without the recipe they change nothing here. ``split`` holds Records.
+    The first case that holds decides. What committed results do not settle is no case: methods that
+    see records that stay were compared on one request each, so without the recipe they change
+    nothing here. ``split`` holds Records.
     """
     given = {part: getattr(split, part) for part in ("retain", "fresh", "train")}
     lacking = [k for k, one in given.items() if one is None or not (callable(one) or len(one))]
     lacking += [] if trainable == "all" else ["trainable all"]
-    method, more = "jit", ""
-    if not lacking:
-        method = "retrain"
-        because = (
-            "everything that training again without the records needs is given, and only that is "
-            "exact (README.md)"
-        )
-    elif mislabelled:
-        because = (
-            "the labels are flagged as wrong, and of 24 such records, each alone, jit left none "
-            "predicted as its label, without a measurable loss (research/results/jit_one_record.md)"
-        )
-    elif split.forget_classes:
-        because = (
-            "a class is to be forgotten, and on nine such requests jit came from 39.1 points of "
-            "the retrained model to 5.1 (research/results/jit_quality.md)"
-        )
-    elif task_of(split.forget).name == multilabel.name:
-        because = (
-            "the task is multilabel, and in the one such request that was measured neighbourhood "
-            "over-forgot (research/results/kinds.md)"
-        )
-    else:
-        method = "neighbourhood"
-        because = (
-            "single records are to be forgotten, and of all methods neighbourhood came nearest to "
-            "the retrained model on 500 of them, from 25.6 points to 3.2, in one measurement "
-            "(research/results/every_method.md)"
-        )
+    holds = {"the recipe": not lacking, "wrong labels": mislabelled}
+    holds |= {"a class": bool(split.forget_classes), "records": True}
+    holds["several labels"] = task_of(split.forget).name == "multilabel"
+    case = next(case for case in REASONS if holds[case])
+    method = {"the recipe": "retrain", "records": "neighbourhood"}.get(case, "jit")
+    text = f"{AUTO} chose {method}: {REASONS[case]}"
     if lacking:
         listed = " and ".join(filter(None, [", ".join(lacking[:-1]), lacking[-1]]))
-        more = (
-            f"; with {listed} it would have chosen retrain, which is exact (on a command line: "
-            "python -m research.train RECIPE --exclude ids.csv)"
-        )
-    return method, Finding(AUTO, "note", f"{AUTO} chose {method}: {because}{more}.")
+        text += f"; with {listed} it would have chosen retrain, which is exact (on a command line: "
+        text += "python -m research.train RECIPE --exclude ids.csv)"
+    return method, Finding(AUTO, "note", f"{text}.")
 
 
 def select_records(
-    model: nn.Module,
-    split: Split,
-    counts: dict[str, Any],
-    *,
-    selection: str = ALL,
-    weights: Mapping[str, float] | None = None,
-    expected_accuracy: float | None = None,
-    seed: int,
+    model: nn.Module, split: Split, manifest: Manifest, selection: str, weights: Weights | None
 ) -> tuple[Split, tuple[Finding, ...]]:
     """(the split with the forget records as the method shall see them, findings).
 
     ``high-information``: only those with a zero-shot information content α below τ, at the noise at
-    which a share ``expected_accuracy`` of the noisy copies keeps its prediction (0.75 when not
-    given). ``weights``, by id: as often as its weight says, 1 being all the same; the number of
-    records stays. What was done goes into ``counts`` as ``selection``. Raises InputError for an
-    unknown selection, weights that are not one a record, and where no record qualifies.
+    which a share of the noisy copies keeps its prediction: the setting ``expected_accuracy``, 0.75
+    when not given. ``weights``, by id: as often as its weight says, 1 being all the same; the
+    number of records stays. What was done goes into the manifest's request as ``selection``. Raises
+    InputError for an unknown selection, weights that are not one a record, and where no record
+    qualifies.
     """
     forget, facts, findings = split.forget, {}, ()
     if selection not in {ALL, HIGH}:
@@ -237,20 +208,22 @@ def select_records(
         _refuse_weights(weights, forget)
     # first which, then how often: a weight is a share of those that are selected
     if selection == HIGH:
-        forget, facts, text = _high_information(model, forget, expected_accuracy, seed)
+        expected = manifest.settings.get("expected_accuracy")
+        forget, facts, text = _high_information(model, forget, expected, manifest.seed)
         findings += (Finding("selection", "warn", text),)
     if weights is not None:
-        candidates, forget = forget, _resample(forget, weights, seed=seed)
+        candidates, forget = forget, _resample(forget, weights, seed=manifest.seed)
         seen = len(set(forget.ids) & set(candidates.ids))
         facts |= {"weighted": True, "seen": seen, "of": len(split.forget)}
         if seen < len(candidates):
             text = f"By the weights the method saw {seen} of {facts['of']} records. {ON_ALL}"
             findings += (Finding("weights", "warn", text),)
-    counts |= {"selection": facts} if facts else {}
+    if facts:
+        manifest.request["selection"] = facts
     return replace(split, forget=forget), findings
 
 
-def _refuse_weights(weights: Mapping[str, float], forget: Records) -> None:
+def _refuse_weights(weights: Weights, forget: Records) -> None:
     lacking = [f"none for {name!r}" for name in forget.ids if name not in weights]
     unknown = [f"one for {name!r}" for name in sorted(set(weights) - set(forget.ids))]
     if lacking or unknown:
@@ -277,19 +250,21 @@ def _high_information(
         remedy = "Omit the selection: all records are unlearned then."
         raise InputError(wanted, f"{len(forget)} of at least that", remedy)
     facts = {"selection": HIGH, "sigma": noise.sigma, "kept": noise.stability, "kept_wanted": kept}
-    count = {"not_selected": int(low.sum()), "of": len(forget)}
+    facts |= {"copies": content.COPIES, "threshold": tau}
+    facts |= {"not_selected": int(low.sum()), "of": len(forget)}
     text = (
         f"{low.sum()} of {len(forget)} records were not selected, as of low information (content "
-        f"of {tau:g} or more): the method did not see them. {ON_ALL} A model that memorised its "
-        "data knows such records too: docs/information.md."
     )
+    text += (
+        f"of {tau:g} or more): the method did not see them. {ON_ALL} A model that memorised its "
+    )
+    text += "data knows such records too: docs/information.md."
     if not noise.reached(kept):
         text += f" At no noise scale do {kept:.0%} of the copies keep the prediction."
-    rows = np.flatnonzero(~low).tolist()
-    return forget.take(rows), facts | {"copies": content.COPIES, "threshold": tau} | count, text
+    return forget.take(np.flatnonzero(~low).tolist()), facts, text
 
 
-def _resample(forget: Records, weights: Mapping[str, float], *, seed: int) -> Records:
+def _resample(forget: Records, weights: Weights, *, seed: int) -> Records:
     """As many records as before, each within one of its share: systematic resampling.
 
     A record of less than one share may not come at all, by chance. Equal weights give each record

@@ -72,13 +72,10 @@ def digits() -> Records:
     # in scikit-learn's own package: nothing is downloaded
     data: Any = load_digits()
     pixels = torch.tensor(data.images[:400] / 16, dtype=torch.float32).unsqueeze(1)
-    return Records(
-        x=(pixels - MEAN) / STD,
-        y=torch.tensor(data.target[:400], dtype=torch.int64),
-        ids=tuple(f"digit-{row:04d}" for row in range(400)),
-        low=torch.tensor((0 - MEAN) / STD),
-        high=torch.tensor((1 - MEAN) / STD),
-    )
+    labels = torch.tensor(data.target[:400], dtype=torch.int64)
+    low, high = (torch.tensor((bound - MEAN) / STD) for bound in (0, 1))
+    ids = tuple(f"digit-{row:04d}" for row in range(400))
+    return Records((pixels - MEAN) / STD, labels, ids, low, high)
 
 
 def untrained_model(seed: int) -> nn.Module:
@@ -171,24 +168,20 @@ def model_of_kind(kind: str) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         middle = nn.Linear(16, 16)
-        extra = {
-            "layer norm": [nn.LayerNorm(16)],
-            "dropout": [nn.Dropout(0.5)],
-            "tied": [middle, nn.ReLU(), middle],
-        }.get(kind, [])
-        head = nn.Linear(16, KINDS[kind].outputs)
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), *extra, nn.ReLU(), head).eval()
+        extra: dict[str, list[nn.Module]] = {"tied": [middle, nn.ReLU(), middle]}
+        extra |= {"layer norm": [nn.LayerNorm(16)], "dropout": [nn.Dropout(0.5)]}
+        head, layers = nn.Linear(16, KINDS[kind].outputs), extra.get(kind, [])
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), *layers, nn.ReLU(), head).eval()
 
 
 def records_of_kind(kind: str) -> Records:
     """Sixty digits: their parity for a single unit, one-hot labels, or the digit as a value."""
     records = digits().take(range(60))
-    y = {
-        "one output": records.y % 2,
-        "multilabel": nn.functional.one_hot(records.y, 10),
-        "regression": records.y[:, None].float(),
-    }.get(kind, records.y)
-    return replace(records, x=records.x.flatten(1) if kind == "table" else records.x, y=y)
+    if kind == "table":
+        return replace(records, x=records.x.flatten(1))
+    y = {"one output": records.y % 2, "multilabel": nn.functional.one_hot(records.y, 10)}
+    y["regression"] = records.y[:, None].float()
+    return replace(records, y=y.get(kind, records.y))
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,26 +209,19 @@ class Case:
         """Twenty digits that the model has seen, and forty that stay, as far as it needs them."""
         return self.split_for(self.model)
 
-    def split_for(
-        self, model: nn.Module, records: Records | None = None, forget: int = 20
-    ) -> Split:
-        """The first records to forget, twice as many that stay; of all digits if not given."""
+    def split_for(self, model: nn.Module, records: Records | None = None, n: int = 20) -> Split:
+        """The first n records to forget, twice as many that stay; of all digits if not given."""
         records = digits() if records is None else records
-        parts = records.take(range(forget)), records.take(range(forget, 3 * forget))
-        return self.split_of(parts[0], parts[1], model)
+        return self.split_of(records.take(range(n)), records.take(range(n, 3 * n)), model)
 
     def split_of(self, forget: Records, retain: Records, model: nn.Module | None = None) -> Split:
         """The forget records, and of the rest what the method needs, ``retain`` if it reads it."""
-        available: dict[str, Any] = {
-            "retain": retain,
-            # any records do: the contract does not judge how good the result is
-            "holdout": retain,
-            "forget_classes": (int(forget.y.reshape(-1)[0]),) if len(forget) else (0,),
-            "fresh": fresh_from(model) if model else None,
-            "train": train_recipe,
-        }
+        # any records do as a holdout: the contract does not judge how good the result is
+        given: dict[str, Any] = {"retain": retain, "holdout": retain, "train": train_recipe}
+        given["forget_classes"] = (int(forget.y.reshape(-1)[0]),) if len(forget) else (0,)
+        given["fresh"] = fresh_from(model) if model else None
         wanted = self.method.needs | ({"retain"} & self.method.reads)
-        return Split(forget, **{part: one for part, one in available.items() if part in wanted})
+        return Split(forget, **{part: one for part, one in given.items() if part in wanted})
 
     def run(self, model: nn.Module, split: Split, **settings: Any) -> nn.Module:
         """The method with few and small steps; settings that it does not have are omitted."""
@@ -366,11 +352,9 @@ def result_has_the_same_form(case: Case) -> None:
     """Whoever loads the result notices no difference in keys, shapes or dtypes; all is finite."""
     result = case.result()
     expect(result is not case.model, "a model of its own", "the given one")
-    given, new = (
-        [(name, value.shape, value.dtype, value.device) for name, value in m.state_dict().items()]
-        for m in (case.model, result)
-    )
-    expect(given == new, str(given), str(new))
+    states = (model.state_dict().items() for model in (case.model, result))
+    given, new = ([(name, t.shape, t.dtype, t.device) for name, t in state] for state in states)
+    expect(given == new, given, new)
     finite = all(bool(value.isfinite().all()) for value in result.state_dict().values())
     expect(finite, "finite weights", "nan or inf")
     expect(not any(m.training for m in result.modules()), "eval mode", "train mode")
@@ -380,8 +364,7 @@ def result_has_the_same_form(case: Case) -> None:
 @promise("changes")
 def weights_change(case: Case) -> None:
     """A method that does nothing would keep every other promise."""
-    same = torch.equal(_weights(case.result()), _weights(case.model))
-    expect(not same, "weights that changed", "the given ones")
+    expect(_distance(case.result(), case.model) > 0, "weights that changed", "the given ones")
 
 
 @promise("buffers")
@@ -402,8 +385,8 @@ def same_seed_same_bits(case: Case) -> None:
 @promise("seed")
 def another_seed_other_bits(case: Case) -> None:
     """A seed that changes nothing is not the seed of what is drawn."""
-    same = torch.equal(_weights(case.result()), _weights(case.result(seed=6)))
-    expect(not same, "other bits from another seed", "the same")
+    distance = _distance(case.result(), case.result(seed=6))
+    expect(distance > 0, "other bits from another seed", "the same")
 
 
 @promise("identity")
@@ -439,11 +422,11 @@ def reads_no_more_than_it_says(case: Case) -> None:
 def passes_are_per_record(case: Case) -> None:
     """Twice the records take twice the passes at most, counted on the model and all its copies."""
     half, whole = PassCounter(case.model), case.repetition[0].passes
-    case.run(half.model, case.split_for(half.model, forget=10))
+    case.run(half.model, case.split_for(half.model, n=10))
     # a tenth more: an attack or a search that ends by itself needs more for some records
-    limit = Passes(*(round(2.2 * count) for count in (half.forward, half.backward)))
+    limit = Passes(round(2.2 * half.forward), round(2.2 * half.backward))
     within = whole.forward <= limit.forward and whole.backward <= limit.backward
-    expect(within, f"at most {limit} for twice the records", str(whole))
+    expect(within, f"at most {limit} for twice the records", whole)
 
 
 FULL_BATCH: dict[str, Any] = {"batch_size": 60, "training_mode": False}
@@ -453,9 +436,9 @@ FULL_BATCH: dict[str, Any] = {"batch_size": 60, "training_mode": False}
 def order_does_not_matter(case: Case) -> None:
     """A full batch is a set."""
     forget, retain = (digits().take(rows[::-1]) for rows in (range(20), range(20, 60)))
+    split = case.split_of(forget, retain, case.model)
     # the class that goes would be that of the first record
-    classes = {"forget_classes": case.split.forget_classes}
-    split = _with(case.split_of(forget, retain, case.model), **classes)
+    split = _with(split, forget_classes=case.split.forget_classes)
     result = case.run(case.model, split, **FULL_BATCH)
     _expect_close(case.result(**FULL_BATCH), result, "records backwards", 1e-5)
 
@@ -471,8 +454,7 @@ def micro_batches_change_nothing(case: Case) -> None:
         cut = case.run(small, case.split_for(small), **FULL_BATCH)
     finally:
         gc.unfreeze()
-    change = float((_weights(whole) - _weights(case.model)).abs().max())
-    within = 1e-6 + min(1e-4, 0.02 * change)
+    within = 1e-6 + min(1e-4, 0.02 * _distance(whole, case.model))
     _expect_close(whole, cut, "sixteen records at a time", within)
 
 
@@ -488,9 +470,8 @@ def callback_is_obeyed(case: Case) -> None:
         return Action.STOP if len(losses) == last else Action.CONTINUE
 
     case.run(case.model, case.split, callback=callback)
-    wanted = f"to stop after step {last}, as the callback said"
-    hint = " (without a loop: @register_method(one_step=True))"
-    expect(len(losses) == last, wanted + hint, f"{len(losses)} steps")
+    hint = "as the callback said (without a loop: @register_method(one_step=True))"
+    expect(len(losses) == last, f"to stop after step {last}, {hint}", f"{len(losses)} steps")
     expect(all(isinstance(loss, float) for loss in losses), "losses", losses)
 
 
@@ -528,7 +509,7 @@ def the_toy_problem(case: Case) -> None:
             good, text = False, str(error)
         if good:
             return
-        outcomes.append(text)
+        outcomes += [text]
     wanted = f"wanted less confidence, at most {LOST} lost, at most {LEFT} of the gap left"
     raise BrokenPromise(f"{wanted}; got {'; '.join(outcomes)}. Settings for 30 records: toy={{…}}")
 
@@ -557,10 +538,8 @@ def _try_toy(case: Case, strength: float) -> tuple[bool, str]:
     (before, old), (_, target) = _toy_references()
     after, new = _score(result)
     lost, left = old["retain"] - new["retain"], gap(new, target) / gap(old, target)
-    text = (
-        f"at strength {strength:g} confidence {before:.2f} -> {after:.2f}, "
-        f"{lost:.3f} lost on the others, {left:.2f} of the gap left"
-    )
+    text = f"at strength {strength:g} confidence {before:.2f} -> {after:.2f}, "
+    text += f"{lost:.3f} lost on the others, {left:.2f} of the gap left"
     return after < before and lost <= LOST and left <= LEFT, text
 
 
@@ -670,11 +649,11 @@ def check_method(
     __tracebackhide__ = True
     found, exceptions = getattr(method, "method", method), exceptions or {}
     if not isinstance(found, Method):
-        raise InputError(
-            "a Method, or a function with @register_method",
-            getattr(method, "__name__", repr(method)),
-            "Declare what it reads, needs and holds: @register_method(reads=…, needs=…, memory=…).",
+        wanted, came = "a Method, or a function with @register_method", f"{method!r}"
+        remedy = (
+            "Declare what it reads, needs and holds: @register_method(reads=…, needs=…, memory=…)."
         )
+        raise InputError(wanted, getattr(method, "__name__", came), remedy)
     if unknown := sorted(exceptions.keys() - PROMISES.keys()):
         raise InputError(f"exceptions from {', '.join(PROMISES)}", ", ".join(unknown), "Omit them.")
     if "seed" in (toy or {}):
@@ -682,8 +661,8 @@ def check_method(
     case = Case(found, quick or {}, toy or {})
     rows = [_check(case, name, exceptions.get(name)) for name in PROMISES]
     if broken := [f"{row.promise}: {row.reason}" for row in rows if row.outcome == "broken"]:
-        title = f"{found.name} breaks {len(broken)} of its promises"
-        raise BrokenPromise("\n".join([title, *broken]))
+        broken.insert(0, f"{found.name} breaks {len(broken)} of its promises")
+        raise BrokenPromise("\n".join(broken))
     return rows
 
 
@@ -692,10 +671,9 @@ def _check(case: Case, name: str, exception: str | None) -> PromiseResult:
         return PromiseResult(name, "excepted", exception)
     try:
         refusal = PROMISES[name](case)
-    except BrokenPromise as error:
-        return PromiseResult(name, "broken", str(error))
     except Exception as error:  # noqa: BLE001  # a method that fails breaks a promise
-        return PromiseResult(name, "broken", f"{type(error).__name__}: {error}")
+        kind = "" if isinstance(error, BrokenPromise) else f"{type(error).__name__}: "
+        return PromiseResult(name, "broken", f"{kind}{error}")
     return PromiseResult(name, "refused" if refusal else "kept", refusal or "")
 
 
@@ -710,17 +688,23 @@ def _changed(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> list[str]:
 
 def _expect_clean(model: nn.Module) -> None:
     """No gradients, no hooks, and every weight trainable."""
-    left = [name for name, weight in model.named_parameters() if weight.grad is not None]
+    weights = dict(model.named_parameters())
+    left = [name for name, weight in weights.items() if weight.grad is not None]
     expect(not left, "no gradients left behind", left)
-    frozen = [name for name, weight in model.named_parameters() if not weight.requires_grad]
+    frozen = [name for name, weight in weights.items() if not weight.requires_grad]
     expect(not frozen, "weights that are trainable", frozen)
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     hooked = [n for n, m in model.named_modules() if any(getattr(m, kind) for kind in kinds)]
     expect(not hooked, "no hooks left behind", hooked)
 
 
+def _distance(first: nn.Module, second: nn.Module) -> float:
+    """The largest difference of two weights."""
+    return float((_weights(first) - _weights(second)).abs().max())
+
+
 def _expect_close(first: nn.Module, second: nn.Module, when: str, within: float) -> None:
-    apart = float((_weights(first) - _weights(second)).abs().max())
+    apart = _distance(first, second)
     expect(apart <= within, f"the same weights with {when}, within {within}", f"{apart:g} apart")
 
 

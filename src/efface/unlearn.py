@@ -29,6 +29,8 @@ from efface.runtime import MemoryEstimate, PassCounter, as_stored, nonfinite_ten
 from efface.trainable import check_trainable, count_trainable, merge_adapter, select_trainable
 from efface.types import Action, Callback, Progress, Split, no_callback, no_progress, split_holdout
 
+Inputs = Preprocessing | FeatureSpec | None
+
 # true of every adapter, so it is a finding of each
 KEPT_ADAPTER = (
     "Whoever takes a separate adapter off again has the old model back: the records are still in "
@@ -144,33 +146,31 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     check_trainable(trainable)
     if method != prepare.AUTO:  # a slip in a setting is refused before the data are read
         check_settings(method, settings)
-    names, seeds = {"classes": classes, "mislabelled": mislabelled}, (seed, holdout_seed)
-    request = _Request("forget", model, split, preprocessing, names, seeds)
-    manifest = request.manifest
-    entry, chosen = request.choose(method, settings, trainable)
+    manifest, adapted = Manifest("forget", seed, holdout_seed), trainable == "adapter"
+    names = {"classes": classes, "mislabelled": mislabelled}
+    request = _Request(manifest, model, split, preprocessing, names)
+    entry = request.choose(method, settings, trainable)
     request.examine()
-    accuracy = {"expected_accuracy": manifest.settings.get("expected_accuracy")}
-    how = {"selection": selection, "weights": weights, "seed": seed, **accuracy}
     # after doctor: a model that the data do not fit must not choose among them
-    seen, notes = prepare.select_records(model, request.auxiliary, manifest.request, **how)
+    seen, notes = prepare.select_records(model, request.auxiliary, manifest, selection, weights)
     request.findings += notes
 
-    master, judge = request.trainable_copy(entry, trainable, started), None
+    master, judge = request.trainable_copy(trainable, started), None
     if guard:
-        how = {"fresh_start": entry.fresh_start, "adapted": trainable == "adapter", "seed": seed}
+        how = {"fresh_start": entry.fresh_start, "adapted": adapted, "seed": seed}
         with manifest.timed("guard"):
             judge = Guard(master, seen, utility_budget=utility_budget, **how)
     new = adapter = failure = None
     try:
         with progress(f"forget {len(seen.forget)} records", manifest.settings.get("steps")) as show:
-            student = request.run(entry.function, chosen, master, seen, judge, show)
+            student = request.run(master, seen, judge, show)
         new, adapter = request.load(student, stored, guarded=guard)
     except NotMet as error:
         failure, manifest.outcome = error, "not met"
     manifest.guard, manifest.reported = judge.as_json() if judge else None, report
-    request.note_outcome(adapted=trainable == "adapter")
-    exact = entry.exact and not failure
-    result = request.result(new, adapter, outcome=manifest.outcome, exact=exact)
+    request.note_outcome(adapted=adapted)
+    about = {"outcome": manifest.outcome, "exact": entry.exact and not failure}
+    result = request.result(new, adapter, **about)
     if failure:
         failure.result = result
         raise failure
@@ -212,24 +212,24 @@ def score(
         InputError: the models or the records do not fit together.
         Hazard: ``old`` and the data do not fit.
     """
-    names, seeds = {"classes": classes, "mislabelled": mislabelled}, (seed, holdout_seed)
-    request = _Request("score", old, split, preprocessing, names, seeds)
-    forget_records = request.split.forget
+    manifest = Manifest("score", seed, holdout_seed)
+    names = {"classes": classes, "mislabelled": mislabelled}
+    request = _Request(manifest, old, split, preprocessing, names)
     others = {"NEW": new} | {f"retrained model {n}": m for n, m in enumerate(retrained, start=1)}
-    width = prepare.output_width(old, forget_records)
+    going = request.split.forget
+    width = prepare.output_width(old, going)
     for name, model in others.items():
-        if (came := prepare.output_width(model, forget_records)) != width:
+        if (came := prepare.output_width(model, going)) != width:
             wanted = f"{width} outputs a record, as the old model has"
             remedy = "Give models of one task, with the same classes in the same order."
             raise InputError(wanted, f"{came} from {name}", remedy)
     if shadows is not None:
-        shadows.of(forget_records.ids)  # refuses arrays that lack a forget record
+        shadows.of(going.ids)  # refuses arrays that lack a forget record
     request.examine()
-    known = {"removed_from_retain": request.manifest.request.get("forget_records_in_retain", 0)}
+    known = {"removed_from_retain": manifest.request.get("forget_records_in_retain", 0)}
     result = request.result(new, retrained=retrained, shadows=shadows, exact=exact, **known)
     if retrained:
-        again = [state_digest(model.state_dict()) for model in retrained]
-        request.manifest.weights["retrained"] = again
+        manifest.weights["retrained"] = [state_digest(model.state_dict()) for model in retrained]
     return result
 
 
@@ -237,44 +237,37 @@ class _Request:
     """A request on its way: its model, its split in parts, what was found, and its manifest."""
 
     def __init__(
-        self,
-        job: str,
-        model: nn.Module,
-        split: Split,
-        preprocessing: Preprocessing | FeatureSpec | None,
-        names: dict[str, Any],
-        seeds: tuple[int, int],
+        self, manifest: Manifest, model: nn.Module, split: Split, preprocessing: Inputs, names: Any
     ) -> None:
-        check_value("seed", seeds[0], Natural)
-        check_value("holdout_seed", seeds[1], Natural)
-        self.model, self.preprocessing, self.names = model, preprocessing, names
+        self.manifest, self.model, self.preprocessing = manifest, model, preprocessing
+        self.names = names
         self.findings: tuple[Finding, ...] = ()
-        self.manifest = Manifest(job, *seeds, threads=torch.get_num_threads())
-        self.split, self.manifest.request = prepare.validate_split(split, preprocessing)
+        check_value("seed", manifest.seed, Natural)
+        check_value("holdout_seed", manifest.holdout_seed, Natural)
+        self.split, manifest.request = prepare.validate_split(split, preprocessing)
         prepare.refuse_misfit(model, self.split, mislabelled=names["mislabelled"])
-        self.auxiliary, self.evaluation = split_holdout(self.split, seed=seeds[1])
+        self.auxiliary, self.evaluation = split_holdout(self.split, seed=manifest.holdout_seed)
         sizes = {"auxiliary": self.auxiliary.holdout, "evaluation": self.evaluation.holdout}
-        self.manifest.holdout = {name: len(part or ()) for name, part in sizes.items()}
+        manifest.holdout = {name: len(part or ()) for name, part in sizes.items()}
+        manifest.threads = torch.get_num_threads()
 
-    def choose(
-        self, name: str, settings: dict[str, Any], trainable: str
-    ) -> tuple[Method, dict[str, Any]]:
-        """The method and the settings that it is called with; refuses what it cannot work with."""
-        mislabelled = self.names["mislabelled"]
+    def choose(self, name: str, settings: dict[str, Any], trainable: str) -> Method:
+        """The method, its settings noted; refuses what it cannot work with."""
+        wrong = self.names["mislabelled"]
         if name == prepare.AUTO:
-            how = {"mislabelled": mislabelled, "trainable": trainable}
-            name, why = prepare.choose_method(self.split, **how)
+            name, why = prepare.choose_method(self.split, mislabelled=wrong, trainable=trainable)
             self.findings += (why,)
-        method, chosen = METHODS[name], check_settings(name, settings)
-        if mislabelled and "mislabelled" in method.settings:
-            chosen["mislabelled"] = True
+        self.method = method = METHODS[name]
+        self.chosen = check_settings(name, settings)
+        if wrong and "mislabelled" in method.settings:
+            self.chosen["mislabelled"] = True
         self.manifest.method = name
-        self.manifest.settings = {**_base.default_settings(name), **chosen}
+        self.manifest.settings = {**_base.default_settings(name), **self.chosen}
         _base.refuse_without(self.split, name, *method.in_order(method.needs))
         if method.fresh_start and trainable != "all":
             wanted = f"trainable all for {name}, which starts from an untrained model"
             raise InputError(wanted, repr(trainable), "Omit trainable.")
-        return method, chosen
+        return method
 
     def examine(self) -> None:
         """Note what doctor finds. Raises Hazard where it refuses."""
@@ -283,15 +276,13 @@ class _Request:
         refuse_hazards(hazards)
         self.findings += hazards
 
-    def trainable_copy(
-        self, method: Method, trainable: str, started: Callable[[MemoryEstimate], None] | None
-    ) -> nn.Module:
+    def trainable_copy(self, trainable: str, started: Callable[..., Any] | None) -> nn.Module:
         """The copy that the method gets, its passes counted; no view shares a given weight."""
         # a copy, and not a view: whatever a method does in place, the given weights stand
         self.counter, split, manifest = PassCounter(self.model), self.split, self.manifest
         batch = split.forget.take([0])
         model = select_trainable(self.counter.model, batch, trainable, seed=manifest.seed)
-        need = prepare.request_memory(method, model, split, manifest.settings)
+        need = prepare.request_memory(self.method, model, split, manifest.settings)
         manifest.trainable, manifest.memory = count_trainable(model, trainable), need.as_json()
         if started:
             started(need)
@@ -299,13 +290,7 @@ class _Request:
         return upcast_to_fp32(model)
 
     def run(
-        self,
-        function: Callable[..., nn.Module],
-        settings: dict[str, Any],
-        model: nn.Module,
-        split: Split,
-        judge: Guard | None,
-        show: Callable[[int, float, str], None],
+        self, model: nn.Module, split: Split, judge: Guard | None, show: Callable[..., None]
     ) -> nn.Module:
         """What the method makes of the model, settled by the guard. Raises NotMet."""
         manifest, counter, step = self.manifest, self.counter, 0
@@ -324,8 +309,8 @@ class _Request:
         # counted also when the guard ends the run: what was spent was spent
         try:
             with manifest.timed("method"), capture_facts(manifest.calibration):
-                how = {"seed": manifest.seed, "callback": callback, **settings}
-                student = function(model, split, **how)
+                how = {"seed": manifest.seed, "callback": callback, **self.chosen}
+                student = self.method.function(model, split, **how)
         finally:
             manifest.passes = {"forward": counter.forward, "backward": counter.backward}
         with manifest.timed("settle"):
@@ -338,9 +323,9 @@ class _Request:
         tolerance = self.manifest.settings.get("tolerance", -math.inf)
         progress = self.manifest.calibration.get("progress", math.inf)
         if self.manifest.outcome == "done" and progress < tolerance:
-            text = (
-                f"The method stopped at {max(progress, 0):.0%} of the distance to its target: the "
-                "records may still be known. More steps, where there were too few, go further."
+            text = f"The method stopped at {max(progress, 0):.0%} of the distance to its target: "
+            text += (
+                "the records may still be known. More steps, where there were too few, go further."
             )
             self.findings += (Finding("not reached", "warn", text),)
 
@@ -368,9 +353,10 @@ class _Request:
             with manifest.timed("report"):
                 how: dict[str, Any] = {"seed": manifest.seed, **self.names, **about}
                 evidence = collect(self.model, new, self.evaluation, **how)
-        manifest.weights = {"old": state_digest(self.model.state_dict()), "new": None}
-        if new is not None:
-            manifest.weights["new"] = state_digest(new.state_dict())
+        pair = {"old": self.model, "new": new}
+        manifest.weights = {
+            k: m if m is None else state_digest(m.state_dict()) for k, m in pair.items()
+        }
         manifest.findings = [asdict(finding) for finding in self.findings]
         model = self.model if new is None else new
         return Result(model, evidence, manifest, self.findings, adapter)
