@@ -27,7 +27,6 @@ import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from importlib.util import find_spec
@@ -208,9 +207,8 @@ def plan(jobs: Iterable[Job], store: str | Path, *, retry: bool = False) -> dict
         for need in job.needs.values():
             visit(need)
         blocked = any(rows[need.id].state in {"failed", "not run"} for need in job.needs.values())
-        rows[job.id] = _known(store, job, retry=retry) or (
-            Row(job, "not run", error=BLOCKED) if blocked else Row(job, "missing")
-        )
+        fresh = Row(job, "not run", error=BLOCKED) if blocked else Row(job, "missing")
+        rows[job.id] = _known(store, job, retry=retry) or fresh
 
     for job in jobs:
         visit(job)
@@ -262,29 +260,33 @@ def run(
     """
     store, processes = Path(store).absolute(), processes or os.cpu_count() or 1
     rows, began = plan(jobs, store, retry=retry), time.perf_counter()
-    estimate = estimate_seconds(rows, store, processes)
+    estimate = {"estimated_seconds": estimate_seconds(rows, store, processes)}
     counts = Counter(row.state for row in rows.values())
-    facts = {"processes": processes, "estimated_seconds": estimate}
-    terminal.event("plan", style=None, **counts, **facts)
+    terminal.event("plan", style=None, **counts, processes=processes, **estimate)
     attempt = joblib.delayed(partial(_attempt, store=store, retry=retry))
     pool: dict[str, Any] = {"backend": backend}
     if backend == "loky":
         pool |= {"inner_max_num_threads": 1, "initializer": _start_worker}
         pool["initargs"] = (nice, os.getpid())
-    with terminal.show_count("jobs", counts["missing"]) as shown, _closed(pool):
-        for row in _rows_as_they_end(rows, store, partial(_attempts, attempt, processes, pool)):
-            rows[row.job.id] = row
-            facts = {"id": row.job.id, "seconds": row.seconds, "error": row.error}
-            shown(row.job.kind, state=row.state, **facts)
+    try:
+        with terminal.show_count("jobs", counts["missing"]) as shown:
+            for row in _rows_as_they_end(rows, store, partial(_attempts, attempt, processes, pool)):
+                rows[row.job.id] = row
+                facts = {"id": row.job.id, "seconds": row.seconds, "error": row.error}
+                shown(row.job.kind, state=row.state, **facts)
+    finally:
+        # workers keep what they imported, and the next run's sources may differ
+        if backend == "loky":
+            get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
     for identity, row in rows.items():
         if row.state == "missing":
             rows[identity] = Row(row.job, "not run", error=BLOCKED)
         if rows[identity].error:
             facts = {"id": identity, "kind": row.job.kind, "error": rows[identity].error}
             terminal.event(rows[identity].state, style="red", **facts)
-    counts, seconds = Counter(row.state for row in rows.values()), time.perf_counter() - began
-    facts = {"seconds": round(seconds, 1), "estimated_seconds": estimate}
-    terminal.event("ran", style=None, **counts, **facts)
+    counts = Counter(row.state for row in rows.values())
+    seconds = round(time.perf_counter() - began, 1)
+    terminal.event("ran", style=None, **counts, seconds=seconds, **estimate)
     return rows
 
 
@@ -316,16 +318,6 @@ def _rows_as_they_end(
             for job in left:
                 if deaths[job.id] == MAX_DEATHS:
                     yield _write_failure(store, job, f"its worker died {MAX_DEATHS} times")
-
-
-@contextmanager
-def _closed(pool: dict[str, Any]) -> Iterator[None]:
-    """End joblib's workers: they keep what they imported, and the next run's sources may differ."""
-    try:
-        yield
-    finally:
-        if pool["backend"] == "loky":
-            get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 
 def _is_ready(row: Row, rows: Mapping[str, Row]) -> bool:
@@ -380,11 +372,9 @@ def _make(job: Job, store: Path) -> float:
     # A file that was edited since the job was described: its result would be filed under code that
     # did not make it.
     if source_digest(job.addresses) != job.description["sources"]:
-        raise InputError(
-            "the source files that the job was described with",
-            "files that have changed since",
-            "Run jobs from a checkout that stays as it is, and describe them again.",
-        )
+        wanted = "the source files that the job was described with"
+        remedy = "Run jobs from a checkout that stays as it is, and describe them again."
+        raise InputError(wanted, "files that have changed since", remedy)
     module, name = job.function.split(":")
     function, shared = getattr(importlib.import_module(module), name), store / "shared"
     shared.mkdir(parents=True, exist_ok=True)
@@ -452,9 +442,8 @@ def source_file(name: str) -> Path | None:
         files = [Path(spec.origin or "")]
     # efface counts even where it is installed: its code makes the results.
     installed = set() if top == "efface" else {"site-packages", "dist-packages"}
-    return next(
-        (f for f in files if f.suffix == ".py" and f.is_file() and not installed & {*f.parts}), None
-    )
+    files = [f for f in files if f.suffix == ".py" and f.is_file() and not installed & {*f.parts}]
+    return files[0] if files else None
 
 
 def _addresses(value: Any) -> Iterator[str]:

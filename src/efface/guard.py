@@ -167,10 +167,8 @@ class Guard:
         far = {name: result.state_dict()[name].clone() for name in self._weights}
         # from far to near: the largest part of the change that is still inside
         for t in (0.5, 0.25, 0.125):
-            start = {name: self._given[name].to(weight) for name, weight in far.items()}
-            between = {
-                name: start[name] + t * (weight - start[name]) for name, weight in far.items()
-            }
+            between = {name: self._given[name].to(weight) for name, weight in far.items()}
+            between = {name: old + t * (far[name] - old) for name, old in between.items()}
             _load(result, {**self._given, **between})
             if not _in_any_process(self._check(result)):
                 self.interpolation = t
@@ -179,26 +177,19 @@ class Guard:
 
     def as_json(self) -> dict[str, Any]:
         """Budgets, last measurements, violations, halvings, and how the run ended."""
-        return {
-            "budgets": self.budgets,
-            "measured": self._measured,
-            "holdout_records": len(self._holdout),
-            "synthetic_inputs": len(self._inputs),
-            "steps": self.steps,
-            "violations": [asdict(violation) for violation in self.violations],
-            "halvings": self.halvings,
-            "interpolation": self.interpolation,
-            "failed": self.failed,
-        }
+        facts: dict[str, Any] = {"budgets": self.budgets, "measured": self._measured}
+        facts |= {"holdout_records": len(self._holdout), "synthetic_inputs": len(self._inputs)}
+        facts |= {"steps": self.steps, "violations": [asdict(one) for one in self.violations]}
+        ended = {"interpolation": self.interpolation, "failed": self.failed}
+        return facts | {"halvings": self.halvings} | ended
 
     def movement(self, student: nn.Module) -> float:
         """‖θ - θ₀‖ / ‖θ₀‖ over the parameters; not finite when a weight is not."""
         state = student.state_dict()
         # a generator: one tensor of differences at a time, not a second model
         changes = (state[name] - self._given[name].to(state[name]) for name in self._weights)
-        return _norm(adapter_changes(student) if self._adapted else changes) / max(
-            self._size, 1e-12
-        )
+        moved = _norm(adapter_changes(student) if self._adapted else changes)
+        return moved / max(self._size, 1e-12)
 
     def drift(self, student: nn.Module) -> float:
         """Mean KL(given ‖ student) over the synthetic inputs, in nats, each at most 10."""
@@ -248,11 +239,9 @@ class Guard:
     def _not_met(self, reason: str) -> NotMet:
         self.failed = reason
         budgets = ", ".join(f"{name} {limit:g}" for name, limit in self.budgets.items())
-        return NotMet(
-            f"a model within the guard's budgets ({budgets})",
-            reason,
-            "The old model stands. Lower --strength, choose another method or give a --holdout.",
-        )
+        remedy = "Lower --strength, choose another method or give a --holdout."
+        wanted = f"a model within the guard's budgets ({budgets})"
+        return NotMet(wanted, reason, f"The old model stands. {remedy}")
 
     def _outputs_of(self, model: nn.Module) -> Float[Tensor, " m k"]:
         """Outputs on the synthetic inputs, without the forget classes."""
@@ -302,8 +291,7 @@ def synthetic_inputs(
     else:
         warped = (chosen.x + _noise(chosen, generator)) / 2
     x = torch.cat([warped, _impressions(teacher, chosen, split.forget_classes, generator)])
-    y = torch.zeros(len(x), dtype=torch.int64)
-    return Records(x=x, y=y, task=task_of(split.forget))
+    return Records(x, torch.zeros(len(x), dtype=torch.int64), task=task_of(split.forget))
 
 
 def _impressions(
@@ -348,13 +336,11 @@ def _slope(teacher: nn.Module, like: Records, wanted: Tensor, draws: Tensor) -> 
 def _noise(like: Records, generator: torch.Generator) -> Tensor:
     """Uniform within the bounds; for images drawn at a quarter of the size and upsampled."""
     shape = tuple(like.x.shape)
+    # smooth noise: white noise is averaged away by the first convolution
+    coarse = (*shape[:2], *(max(2, side // 4) for side in shape[2:]))
+    drawn = torch.rand(coarse if len(shape) == IMAGE else shape, generator=generator)
     if len(shape) == IMAGE:
-        # smooth noise: white noise is averaged away by the first convolution
-        coarse = (*shape[:2], *(max(2, side // 4) for side in shape[2:]))
-        drawn = torch.rand(coarse, generator=generator)
         drawn = functional.interpolate(drawn, size=shape[2:], mode="bilinear", align_corners=False)
-    else:
-        drawn = torch.rand(shape, generator=generator)
     low, high = _bounds(like)
     return low + (high - low) * drawn.to(like.x)
 
@@ -367,9 +353,8 @@ def _staying(split: Split) -> Records | None:
     """The holdout records whose class stays; None when there are none."""
     if split.holdout is None or not split.forget_classes:
         return split.holdout
-    leaving = torch.isin(split.holdout.y.cpu(), torch.tensor(split.forget_classes))
-    rows = (~leaving).nonzero().flatten()
-    return split.holdout.take(rows) if len(rows) else None
+    going = torch.isin(split.holdout.y.cpu(), torch.tensor(split.forget_classes))
+    return split.holdout.take((~going).nonzero().flatten()) if not going.all() else None
 
 
 def _sample(records: Records | None, seed: int) -> Records | None:

@@ -9,6 +9,8 @@ from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from efface.errors import EffaceError, Hazard, abbreviate
 from efface.io.features import FeatureSpec
@@ -62,9 +64,8 @@ def doctor(
         if len(part) and all(finding.severity != "refuse" for finding in inputs):
             trusted = name == "holdout" or not mislabelled
             findings += _check_fit(model, name, part, classes, trusted=trusted)
-    order = ("refuse", "warn", "note")
-    unique = dict.fromkeys(findings)
-    return tuple(sorted(unique, key=lambda finding: order.index(finding.severity)))
+    order = ("refuse", "warn", "note").index
+    return tuple(sorted(dict.fromkeys(findings), key=lambda finding: order(finding.severity)))
 
 
 def refuse_hazards(findings: Iterable[Finding]) -> None:
@@ -72,12 +73,10 @@ def refuse_hazards(findings: Iterable[Finding]) -> None:
     reasons = [finding.text for finding in findings if finding.severity == "refuse"]
     if reasons:
         others = "--mean --std --size, at the order of the classes and at "
-        raise Hazard(
-            "a model and data that fit each other",
-            " ".join(reasons).rstrip("."),
-            f"Nothing was changed. Look at {'' if all(INTEGERS in r for r in reasons) else others}"
-            "the label column.",
-        )
+        others *= not all(INTEGERS in reason for reason in reasons)
+        remedy = f"Nothing was changed. Look at {others}the label column."
+        came = " ".join(reasons).rstrip(".")
+        raise Hazard("a model and data that fit each other", came, remedy)
 
 
 def _check_modules(model: nn.Module) -> Iterator[Finding]:
@@ -85,14 +84,12 @@ def _check_modules(model: nn.Module) -> Iterator[Finding]:
     # by base class: users derive their own layers
     kinds = [type(module) for module in model.modules()]
     if model.training:
-        yield Finding(
-            "training mode", "warn", "The model was in training mode; it is used in eval mode."
-        )
-    if any(issubclass(kind, nn.modules.batchnorm._BatchNorm) for kind in kinds):  # noqa: SLF001
-        yield Finding(
-            "batchnorm", "note", "BatchNorm: its statistics are kept as they are, bit for bit."
-        )
-    if any(issubclass(kind, nn.modules.dropout._DropoutNd) for kind in kinds):  # noqa: SLF001
+        text = "The model was in training mode; it is used in eval mode."
+        yield Finding("training mode", "warn", text)
+    if any(issubclass(kind, _BatchNorm) for kind in kinds):
+        text = "BatchNorm: its statistics are kept as they are, bit for bit."
+        yield Finding("batchnorm", "note", text)
+    if any(issubclass(kind, _DropoutNd) for kind in kinds):
         yield Finding("dropout", "note", "Dropout: it is off while the model changes.")
     if any(".quantized" in kind.__module__ for kind in kinds):
         yield Finding("quantised", "refuse", "Quantised layers have no gradient.")
@@ -177,10 +174,8 @@ def _misfit(y: Tensor, k: int, kind: str) -> str:
         # pandas makes 1.0 of a class 1 as soon as one label of the column is missing
         hint = f": if they are classes, {INTEGERS}" if integers else ""
         return f"{width} {noun} each, and the model has {k} outputs{hint}"
-    if kind == "multilabel" and not ((y == 0) | (y == 1)).all():
-        return (
-            f"labels that are not 0 or 1: {abbreviate(sorted(set(y.flatten().tolist()) - {0, 1}))}"
-        )
+    if kind == "multilabel" and (others := sorted(set(y.unique().tolist()) - {0, 1})):
+        return f"labels that are not 0 or 1: {abbreviate(others)}"
     return "" if y.isfinite().all() else "values that are nan or inf"
 
 
@@ -198,10 +193,9 @@ def _check_chance(
     text = f"The model is right on {correct} of {n} {name}, no better than chance (1 in {k})"
     if trusted and n >= ENOUGH:
         yield Finding("chance", "refuse", f"{text}: mean, std, size or the class map may be wrong.")
-    elif not trusted:
-        yield Finding("chance", "warn", f"{text}; their labels are flagged as wrong.")
     else:
-        yield Finding("chance", "warn", f"{text}; {n} are too few to tell.")
+        why = f"{n} are too few to tell" if trusted else "their labels are flagged as wrong"
+        yield Finding("chance", "warn", f"{text}; {why}.")
 
 
 def _check_constant(outputs: Float[Tensor, " n k"], part: Records, name: str) -> Iterator[Finding]:
@@ -213,8 +207,6 @@ def _check_constant(outputs: Float[Tensor, " n k"], part: Records, name: str) ->
         constant = constant - 0.5  # as a logit: above 0 for the labels of more than half
     own, blind = (float(task.accuracy(a.double(), y).mean()) for a in (outputs, constant))
     if own <= blind:
-        text = (
-            f"The model is no better on {len(y)} {name} than a constant prediction: the "
-            "preprocessing or the order of the outputs may be wrong."
-        )
+        text = f"The model is no better on {len(y)} {name} than a constant prediction: "
+        text += "the preprocessing or the order of the outputs may be wrong."
         yield Finding("chance", "refuse", text)

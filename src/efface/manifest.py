@@ -87,13 +87,6 @@ class Manifest:
 
         return jsonable(asdict(self))
 
-    @classmethod
-    def from_json(cls, written: Mapping[str, Any]) -> "Manifest":
-        """The manifest that ``to_json`` wrote. Raises InputError for one of another schema."""
-        if written.get("schema") != SCHEMA:
-            raise _unreadable(f"schema {written.get('schema')}, of another version of efface")
-        return cls(**written)
-
     def write(self, folder: Path) -> None:
         """``manifest.json`` in a folder that exists; the caller makes the folder appear whole."""
         # NaN is no JSON: to_json has None for it, and anything that slipped through must fail here
@@ -106,11 +99,13 @@ class Manifest:
         if (Path(folder) / "record.json").exists():
             raise _unreadable(f"{folder} with record.json, a run of efface 0.1")
         try:
-            return cls.from_json(json.loads((Path(folder) / FILE).read_text(encoding="utf-8")))
-        except InputError:
-            raise
-        except (OSError, ValueError, TypeError) as error:
+            written = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
+            if written.get("schema") == SCHEMA:
+                return cls(**written)
+        # AttributeError: JSON, but no mapping
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise _unreadable(f"{folder}: {type(error).__name__}") from error
+        raise _unreadable(f"schema {written.get('schema')}, of another version of efface")
 
 
 def _unreadable(came: str) -> InputError:

@@ -40,11 +40,8 @@ def resolve_device(name: str) -> torch.device:
     # torch accepts cuda:99 and fails at the first tensor
     count = torch.cuda.device_count() if device is not None and device.type == "cuda" else 1
     if device is None or device.type not in available or (device.index or 0) >= count:
-        raise InputError(
-            f"a device that torch has here: {', '.join(available)}",
-            repr(name),
-            "Use --device auto, or one of these.",
-        )
+        wanted = f"a device that torch has here: {', '.join(available)}"
+        raise InputError(wanted, repr(name), "Use --device auto, or one of these.")
     return device
 
 
@@ -122,11 +119,9 @@ def estimate_memory(
     # at least 4 bytes: half precision is trained in float32
     sizes = {w: w.numel() * max(4, w.element_size()) for w in model.parameters()}
     frozen = sum(size for weight, size in sizes.items() if not weight.requires_grad)
-    return MemoryEstimate(
-        models_bytes=given + copies * sum(sizes.values()) - frozen,
-        activations_bytes=_saved_bytes(model, forward) * records_at_once,
-        records_bytes=sum(tensor.nbytes for tensor in records),
-    )
+    activations = _saved_bytes(model, forward) * records_at_once
+    models = given + copies * sum(sizes.values()) - frozen
+    return MemoryEstimate(models, activations, sum(tensor.nbytes for tensor in records))
 
 
 def _saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> int:

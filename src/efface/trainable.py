@@ -8,6 +8,7 @@ import copy
 import math
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -47,18 +48,14 @@ def check_trainable(trainable: str, *, keep_adapter: bool = False) -> None:
         wanted = f"trainable out of {', '.join(TRAINABLE)}"
         raise InputError(wanted, repr(trainable), "Choose one of these.")
     if keep_adapter and trainable != "adapter":
-        raise InputError(
-            "--trainable adapter with --keep-adapter",
-            f"--trainable {trainable}",
-            "Give --trainable adapter, or omit --keep-adapter.",
-        )
+        remedy = "Give --trainable adapter, or omit --keep-adapter."
+        wanted = "--trainable adapter with --keep-adapter"
+        raise InputError(wanted, f"--trainable {trainable}", remedy)
     if trainable == "adapter":
         import_extra("peft")
 
 
-def select_trainable(
-    model: nn.Module, batch: Records, trainable: str, *, seed: int = 0
-) -> nn.Module:
+def select_trainable(model: nn.Module, batch: Records, trainable: str, seed: int = 0) -> nn.Module:
     """A view of the model that shares its weights, of which only the chosen ones may change.
 
     What is frozen in ``model`` stays frozen. ``model``, its flags, hooks and gradients are left as
@@ -188,10 +185,9 @@ def _layers(model: nn.Module, batch: Records) -> list[list[str]]:
 
 def _tied(model: nn.Module) -> set[str]:
     """Names of the weights that have more than one."""
-    names: dict[int, list[str]] = {}
-    for name, weight in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(weight), []).append(name)
-    return {name for several in names.values() if len(several) > 1 for name in several}
+    names = {n: id(weight) for n, weight in model.named_parameters(remove_duplicate=False)}
+    count = Counter(names.values())
+    return {name for name, weight in names.items() if count[weight] > 1}
 
 
 def _fork_rng(model: nn.Module) -> Any:
@@ -207,9 +203,9 @@ def _forward(teacher: nn.Module, batch: Records) -> None:
 
 def _last_layers(model: nn.Module, batch: Records) -> list[str]:
     layers = _layers(model, batch)
-    # at least one layer
-    count = math.ceil(len(layers) / SHARE)
-    return [name for layer in layers[len(layers) - count :] for name in layer]
+    # rounded up: at least one layer
+    first = len(layers) - math.ceil(len(layers) / SHARE)
+    return [name for layer in layers[first:] for name in layer]
 
 
 def _norms(model: nn.Module) -> list[str]:
@@ -226,11 +222,9 @@ def _norms(model: nn.Module) -> list[str]:
 def _add_adapter(view: nn.Module, batch: Records, seed: int) -> nn.Module:
     """PEFT's model around ``view``: LoRA whose first change is zero, and nothing else trainable."""
     if has_adapter(view):
-        raise InputError(
-            "a model without adapters, for trainable='adapter'",
-            "one with PEFT's own",
-            "Merge them first: model.merge_and_unload().",
-        )
+        wanted = "a model without adapters, for trainable='adapter'"
+        remedy = "Merge them first: model.merge_and_unload()."
+        raise InputError(wanted, "one with PEFT's own", remedy)
     names = _linear(view, batch)
     free = [name for name in names if view.get_submodule(name).weight.requires_grad]
     if not free:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
 
 from efface.runtime import free_memory, is_out_of_memory
 from efface.task import device_of, outputs, task_of
@@ -34,7 +35,7 @@ def descend(
     student: nn.Module,
     loss: Loss,
     records: Records,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     *,
     steps: int,
     seed: int,
@@ -62,7 +63,7 @@ def descend(
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(student.parameters(), clip_norm)
         if rate is not None:
-            gradients = [weight.grad for weight in student.parameters() if weight.grad is not None]
+            gradients = [w.grad for w in student.parameters() if w.grad is not None]
             norm = float(nn.utils.get_total_norm(gradients))
             for group in optimizer.param_groups:
                 # share: halvings last, although the rate is computed again each step
@@ -73,13 +74,12 @@ def descend(
         action = callback(student, value)
         if action is Action.STOP:
             break
-        if action is Action.CONTINUE:
-            step += 1
-            continue
-        share *= 0.5
-        for group in optimizer.param_groups:
-            group["lr"] *= 0.5
-        optimizer.state.clear()  # momentum would carry on the step that was just undone
+        if action is not Action.CONTINUE:
+            share *= 0.5
+            for group in optimizer.param_groups:
+                group["lr"] *= 0.5
+            optimizer.state.clear()  # momentum would carry on the step that was just undone
+        step += action is Action.CONTINUE
     return student
 
 
@@ -113,11 +113,7 @@ class Schedule:
 
 
 def train_epochs(
-    student: nn.Module,
-    loss: Loss,
-    records: Records,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
+    student: nn.Module, loss: Loss, records: Records, optimizer: Optimizer, schedule: Schedule
 ) -> nn.Module:
     """Train ``student`` in place for some passes over the records; returned in eval mode.
 
@@ -154,7 +150,7 @@ class Trainer:
         self,
         loss: Loss,
         records: Records,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         *,
         batch_size: int,
         epoch: int = 0,
@@ -250,22 +246,15 @@ def _accumulate(
 ) -> Float[Tensor, ""]:
     """This process's share of the mean loss; its gradient is added to the student's."""
     device = device_of(student)
-    total = torch.zeros((), device=device)
-    for part in _micro_batches(batch.to(device), micro):
+    batch, state, total = batch.to(device), _processes(device), torch.zeros((), device=device)
+    # strided: shares differ by one record at most, and may be empty
+    own = torch.arange(len(batch))[state.process_index :: state.num_processes]
+    for rows in own.split(micro) if len(own) else ():
         # divided by the whole step, not by the part: the sum is the same however it is cut
-        part_loss = loss(student, part, step).sum() / len(batch)
+        part_loss = loss(student, batch.take(rows), step).sum() / len(batch)
         part_loss.backward()
         total = total + part_loss.detach()
     return total
-
-
-def _micro_batches(batch: Records, micro: int) -> Iterator[Records]:
-    """This process's records of a step; none when there are fewer records than processes."""
-    state = _processes(batch.x.device)
-    # strided: shares differ by one record at most
-    rows = torch.arange(len(batch))[state.process_index :: state.num_processes]
-    for part in rows.split(micro) if len(rows) else ():
-        yield batch.take(part)
 
 
 def _processes(device: torch.device) -> "PartialState":
