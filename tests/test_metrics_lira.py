@@ -360,7 +360,7 @@ def test_broken_and_missing_pipelines_are_named():
     )
     member[2:, 0] = False
     assert refusal(u_lira, np.zeros((8, 5)), member) == (
-        "Wanted at least 3 pipelines with the target unlearned for each record. "
+        "Wanted at least 3 shadow runs with the target unlearned for each record. "
         "Got 1 of 5 records with fewer. Make more of them, or omit these records."
     )
 

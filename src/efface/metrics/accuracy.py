@@ -4,15 +4,15 @@ The reference of each is the retrained model's value. Shapes: n records · k cla
 """
 
 import math
-from dataclasses import dataclass
-from functools import partial
+from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int64
 from scipy import stats
 
 from efface.errors import InputError
-from efface.metrics.refusals import need_numbers, need_probabilities, need_same_rows
+from efface.metrics.refusals import need_probabilities, need_same_rows
 
 # With fewer a tenth is one record, and a resample says nothing of it.
 MIN_RECORDS = 20
@@ -46,13 +46,18 @@ def worst_class_change(before: dict[int, float], after: dict[int, float]) -> tup
     Range -1 to 1; no chance level; reference: the retrained model's change, about 0 for retained
     classes. Raises InputError when no class is in both.
     """
-    shared = sorted(before.keys() & after.keys())
-    if not shared:
+    changes = {
+        label: after[label] - before[label] for label in sorted(before.keys() & after.keys())
+    }
+    if not changes:
         came = f"classes {sorted(before)} and {sorted(after)}"
         remedy = "Measure both models on the same records."
         raise InputError("a class that was measured before and after", came, remedy)
-    worst = min(shared, key=lambda label: after[label] - before[label])
-    return worst, after[worst] - before[worst]
+    return _lowest(changes)
+
+
+def _lowest(by_class: dict[int, float]) -> tuple[int, float]:
+    return min(by_class.items(), key=itemgetter(1))
 
 
 def worst_class_accuracy(predicted: Classes, y: Int64[np.ndarray, " m"]) -> tuple[int, float]:
@@ -62,11 +67,8 @@ def worst_class_accuracy(predicted: Classes, y: Int64[np.ndarray, " m"]) -> tupl
     chance alone, the more so the fewer records a class has. Raises InputError without records or
     when the two do not pair up.
     """
-    need_numbers(predicted=predicted, y=y)
     need_same_rows(predicted=predicted, y=y)
-    each = per_class_accuracy(predicted, y)
-    worst = min(each, key=lambda label: each[label])
-    return worst, each[worst]
+    return _lowest(per_class_accuracy(predicted, y))
 
 
 def agreement(predicted: Classes, others: Int64[np.ndarray, " m"]) -> float:
@@ -77,7 +79,6 @@ def agreement(predicted: Classes, others: Int64[np.ndarray, " m"]) -> float:
     model, the agreement of a retrained one with it. Raises InputError without records or when the
     two do not pair up.
     """
-    need_numbers(predicted=predicted, others=others)
     need_same_rows(predicted=predicted, others=others)
     return float((predicted == others).mean())
 
@@ -105,8 +106,7 @@ def calibration_error(
     return float(np.abs(excess).sum() / len(y))
 
 
-@dataclass(frozen=True)
-class WorstChange:
+class WorstChange(NamedTuple):
     """Change of membership risk of the retained records, in the unit of the risk.
 
     ``worst``: mean change of the tenth whose risk rose most; ``interval``: its bootstrap interval;
@@ -143,7 +143,6 @@ def worst_decile_change(
     that holds no record, or records that do not pair up.
     """
     chooser = after if chosen_by is None else chosen_by
-    need_numbers(before=before, after=after, chosen_by=chooser)
     need_same_rows(before=before, after=after, chosen_by=chooser)
     n, k = len(before), math.ceil(share * len(before))
     if n < MIN_RECORDS or not 0 < share <= 1:
@@ -153,25 +152,16 @@ def worst_decile_change(
     change = after - before
     # Chosen and read from the same noise, the worst tenth is above 0 without any effect.
     order = change if chosen_by is None else chosen_by
-    found = stats.bootstrap(
-        (change, order),
-        partial(_worst_mean, k=k),
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        confidence_level=level,
-        n_resamples=resamples,
-        batch=max(1, BATCH // n),
-        random_state=np.random.default_rng(seed),
-    ).confidence_interval
-    worst, interval = float(_worst_mean(change, order, k=k)), (float(found.low), float(found.high))
-    return WorstChange(worst, interval, float(change.mean()), float((change > 0).mean()), k, n)
 
+    def worst_mean(change: np.ndarray, order: np.ndarray, axis: int = -1) -> np.ndarray:
+        # Chosen again in each resample: the choice is part of what varies.
+        worst = np.argpartition(order, -k, axis=axis)[..., -k:]
+        return np.take_along_axis(change, worst, axis=axis).mean(axis=axis)
 
-def _worst_mean(
-    change: Float[np.ndarray, "*b n"], order: Float[np.ndarray, "*b n"], axis: int = -1, *, k: int
-) -> Float[np.ndarray, "*b"] | np.float64:
-    """Mean change of the k entries that ``order`` puts highest, along the last axis."""
-    # Chosen again in each resample: the choice is part of what varies.
-    worst = np.argpartition(order, -k, axis=axis)[..., -k:]
-    return np.take_along_axis(change, worst, axis=axis).mean(axis=axis)
+    how = {"paired": True, "vectorized": True, "method": "percentile", "confidence_level": level}
+    how |= {"n_resamples": resamples, "batch": max(1, BATCH // n)}
+    draw = np.random.default_rng(seed)
+    found = stats.bootstrap((change, order), worst_mean, random_state=draw, **how)
+    low, high = map(float, found.confidence_interval)
+    means = (float(worst_mean(change, order)), (low, high), float(change.mean()))
+    return WorstChange(*means, float((change > 0).mean()), k, n)

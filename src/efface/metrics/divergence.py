@@ -13,8 +13,8 @@ from scipy.special import rel_entr, xlogy
 
 from efface.errors import InputError
 from efface.metrics.refusals import (
+    need_at_least,
     need_classes,
-    need_numbers,
     need_probabilities,
     need_same_classes,
     need_same_records,
@@ -29,6 +29,7 @@ CLIP, FLOOR = 100.0, 1e-5
 
 Ours = Float[np.ndarray, "n k"]
 Theirs = Float[np.ndarray, "m j"]
+Classes = Int64[np.ndarray, " _"]
 Unlearned = Float[np.ndarray, "u n"]
 Retrained = Float[np.ndarray, "r m"]
 
@@ -99,11 +100,7 @@ def activation_distance(ours: Ours, theirs: Theirs) -> float:
 
 
 def retrain_free_divergence(
-    forget: Float[np.ndarray, "f k"],
-    unseen: Float[np.ndarray, "u j"],
-    *,
-    forget_classes: Int64[np.ndarray, " g"],
-    unseen_classes: Int64[np.ndarray, " v"],
+    forget: Ours, unseen: Theirs, *, forget_classes: Classes, unseen_classes: Classes
 ) -> float:
     """RF-JSD, in nats: is the new model's mean prediction of a class the old one's on unseen data?
 
@@ -115,15 +112,14 @@ def retrain_free_divergence(
     twice by the number of classes, so its numbers are smaller. Raises InputError when no class is
     shared, and as ``jensen_shannon_each``.
     """
-    need_numbers(forget=forget, unseen=unseen)
-    need_same_classes(forget=forget, unseen=unseen)
     need_same_rows(forget=forget, forget_classes=forget_classes)
     need_same_rows(unseen=unseen, unseen_classes=unseen_classes)
+    need_same_classes(forget=forget, unseen=unseen)
     shared = np.intersect1d(forget_classes, unseen_classes)
     need_classes(len(shared))
-    ours = np.stack([forget[forget_classes == label].mean(axis=0) for label in shared])
-    theirs = np.stack([unseen[unseen_classes == label].mean(axis=0) for label in shared])
-    return jensen_shannon(ours, theirs)
+    sides = ((forget, forget_classes), (unseen, unseen_classes))
+    means = (np.stack([p[y == label].mean(axis=0) for label in shared]) for p, y in sides)
+    return jensen_shannon(*means)
 
 
 def klom_each(
@@ -139,13 +135,12 @@ def klom_each(
     record's largest margin, which falls beyond its last bin; here it is in the last bin. Raises
     InputError for fewer than two models on a side, or records that do not pair up.
     """
-    need_numbers(unlearned=unlearned, retrained=retrained)
     need_same_records(unlearned=unlearned, retrained=retrained)
     if min(len(unlearned), len(retrained)) < 2 or bins < 2:  # noqa: PLR2004
         wanted = "at least two unlearned and two retrained models, and two bins"
         came = f"{len(unlearned)} and {len(retrained)}, {bins} bins"
         raise InputError(wanted, came, "Repeat both with other seeds; the field takes 100 of each.")
-    pairs = zip(unlearned.T.clip(-CLIP, CLIP), retrained.T.clip(-CLIP, CLIP), strict=True)
+    pairs = zip(*(side.T.clip(-CLIP, CLIP) for side in (unlearned, retrained)), strict=True)
     return np.array([_divergence(ours, theirs, bins) for ours, theirs in pairs])
 
 
@@ -174,9 +169,8 @@ def klom_floor(retrained: Float[np.ndarray, "r n"], *, bins: int = 20) -> float:
     Range as ``klom``. Each half has fewer models than ``klom`` had, so this floor is a little too
     high: compare with ``klom`` of as many models. Raises InputError for fewer than four models.
     """
-    if len(retrained) < 4:  # noqa: PLR2004
-        remedy = "Retrain with other seeds, or say that the floor is not known."
-        raise InputError("at least four retrained models", str(len(retrained)), remedy)
+    remedy = "Retrain with other seeds, or say that the floor is not known."
+    need_at_least(4, "retrained models", len(retrained), remedy)
     # Equal halves: KLoM depends on the number of models.
     half = len(retrained) // 2
     return klom(retrained[:half], retrained[half : 2 * half], bins=bins)

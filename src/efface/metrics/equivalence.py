@@ -16,18 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 from scipy import stats
+from scipy.spatial.distance import pdist
 
 from efface.errors import InputError
-from efface.metrics.refusals import need_classes, need_numbers, need_same_records
-
-# Retrained models from which on their variability counts as known.
-KNOWN = 8
+from efface.metrics.refusals import need_at_least, need_classes, need_numbers, need_same_records
 
 LEVEL = 0.95
 
 MIN_PERMUTATIONS = 2000
 # Numbers in memory at once while permuting.
 BLOCK = 4_000_000
+
+FEW = "With fewer p depends on the seed."
 
 Values = Float[np.ndarray, " n"]
 Others = Float[np.ndarray, " m"]
@@ -48,12 +48,17 @@ def placements(
     places = np.full(len(values), np.nan)
     for label in np.unique(classes):
         # Within a class: easy classes have low losses whether or not a record was trained on.
-        own, others = classes == label, np.sort(unseen[unseen_classes == label])
+        own, others = classes == label, unseen[unseen_classes == label]
         if len(others):
-            below = np.searchsorted(others, values[own], side="left")
-            up_to = np.searchsorted(others, values[own], side="right")
-            places[own] = (below + up_to) / 2 / len(others)
+            places[own] = share_below(values[own], others)
     return places
+
+
+def share_below(values: Values, others: Others) -> Values:
+    """Share of the others below each value, 0 to 1; ties count half. At least one other."""
+    ranked = np.sort(others)
+    below = np.searchsorted(ranked, values, "left") + np.searchsorted(ranked, values, "right")
+    return below / 2 / len(others)
 
 
 def two_sided(places: Values, classes: Classes, unseen_classes: OtherClasses) -> Values:
@@ -156,11 +161,6 @@ class RetrainComparison:
     tost_p: float
 
     @property
-    def poorly_known(self) -> bool:
-        """Whether there are fewer than 8 retrained models."""
-        return self.retrained < KNOWN
-
-    @property
     def like_retrained(self) -> bool | None:
         """True, False, or None where the retrained models are too few to tell.
 
@@ -205,14 +205,13 @@ def likeness(
     """
     comparison = compare_with_retrained(unlearned, retrained)
     ranks = _ranks(np.vstack([unlearned[None], retrained]))
-    energy, energy_p = energy_test_paired(ranks[0], ranks[1:], permutations=permutations, seed=seed)
-    effects, p_values = zip(*(a12(unlearned, other) for other in retrained), strict=True)
+    energy = energy_test_paired(ranks[0], ranks[1:], permutations=permutations, seed=seed)
+    effects, rank_sum = zip(*(a12(unlearned, other) for other in retrained), strict=True)
     ks_p = [stats.ks_2samp(unlearned, other, method="asymp").pvalue for other in retrained]
-    wilcoxon = [wilcoxon_p(unlearned, other) for other in retrained]
+    signed_rank = [wilcoxon_p(unlearned, other) for other in retrained]
     # Medians: one retrained model that happens to be near or far must not decide.
-    ks_median, rank_sum, signed_rank = (float(np.median(p)) for p in (ks_p, p_values, wilcoxon))
-    effect = float(np.mean(effects))
-    return Likeness(comparison, effect, ks_median, rank_sum, signed_rank, energy, energy_p)
+    medians = [float(np.median(p_values)) for p_values in (ks_p, rank_sum, signed_rank)]
+    return Likeness(comparison, float(np.mean(effects)), *(*medians, *energy))
 
 
 def compare_with_retrained(unlearned: Values, retrained: Models) -> RetrainComparison:
@@ -224,12 +223,9 @@ def compare_with_retrained(unlearned: Values, retrained: Models) -> RetrainCompa
     between them (seed, order, machine). Raises InputError for fewer than two retrained models,
     equal ones, values that are not finite, or records that do not pair up.
     """
-    need_numbers(unlearned=unlearned, retrained=retrained)
     need_same_records(unlearned=unlearned, retrained=retrained)
-    count = len(retrained)
-    if count < 2:  # noqa: PLR2004
-        remedy = "Retrain with another seed: one model shows no variability."
-        raise InputError("at least two retrained models", str(count), remedy)
+    count, remedy = len(retrained), "Retrain with another seed: one model shows no variability."
+    need_at_least(2, "retrained models", count, remedy)
     # The judged model is row 0, so that ranks and distances treat it like any other model.
     models = np.vstack([unlearned[None], retrained])
     apart = ks_between(models)
@@ -237,21 +233,13 @@ def compare_with_retrained(unlearned: Values, retrained: Models) -> RetrainCompa
     if not pairs.any():
         wanted, came = "retrained models that differ", f"{count} with the same values"
         raise InputError(wanted, came, "Retrain with other seeds.")
-    difference, margin, p = _equivalence(_ranks(models).mean(axis=1))
-    ks_mean = apart[0, 1:].mean()
-    return RetrainComparison(
-        n=len(unlearned),
-        retrained=count,
-        ks_to_each=apart[0, 1:],
-        ks_mean=float(ks_mean),
-        floor=float(pairs.mean()),
-        percentile=float((pairs < ks_mean).mean()),
-        outlier_p=outlier_p(apart),
-        rank_p=float((apart.sum(axis=1) >= apart[0].sum() - 1e-9).mean()),
-        difference=difference,
-        margin=margin,
-        tost_p=p,
-    )
+    ks_to_each = apart[0, 1:]
+    ks_mean, floor = float(ks_to_each.mean()), float(pairs.mean())
+    percentile = float((pairs < ks_mean).mean())
+    rank_p = float((apart.sum(axis=1) >= apart[0].sum() - 1e-9).mean())
+    distances = (ks_to_each, ks_mean, floor, percentile, outlier_p(apart), rank_p)
+    means = _equivalence(_ranks(models).mean(axis=1))
+    return RetrainComparison(len(unlearned), count, *distances, *means)
 
 
 def _ranks(models: Float[np.ndarray, "s n"]) -> Float[np.ndarray, "s n"]:
@@ -290,12 +278,9 @@ def _equivalence(means: Float[np.ndarray, " s"]) -> tuple[float, float, float]:
     The unit is a model, not a record: the records are all that the request has, while another seed
     gives another mean.
     """
-    differences, others = means[0] - means[1:], means[1:]
-    rows, columns = np.triu_indices(len(others), 1)
-    between = np.sort(np.abs(others[rows] - others[columns]))
+    differences, between = means[0] - means[1:], np.sort(pdist(means[1:, None], "cityblock"))
     # The conformal quantile: with few pairs the margin is the largest difference seen.
-    place = min(len(between), int(np.ceil(LEVEL * (len(between) + 1))))
-    margin = float(between[place - 1])
+    margin = float(between[min(len(between), int(np.ceil(LEVEL * (len(between) + 1)))) - 1])
     return float(differences.mean()), margin, tost(differences, margin=margin)
 
 
@@ -307,8 +292,7 @@ def tost(differences: Values, *, margin: float) -> float:
     than two differences.
     """
     need_numbers(differences=differences)
-    if len(differences) < 2:  # noqa: PLR2004
-        raise InputError("at least two differences", "1", "Give more records or models.")
+    need_at_least(2, "differences", len(differences), "Give more records or models.")
     # A t-test of equal differences would divide by 0; here the answer is certain.
     if np.ptp(differences) == 0:
         return float(abs(differences[0]) >= margin)
@@ -334,7 +318,6 @@ def wilcoxon_p(values: Values, others: Others) -> float:
     Range 0 to 1. With many records it is small for what any new seed does. Raises InputError when
     the two do not pair up.
     """
-    need_numbers(values=values, others=others)
     need_same_records(values=values, others=others)
     # scipy refuses differences that are all 0.
     return float(stats.wilcoxon(values, others).pvalue) if (values != others).any() else 1.0
@@ -350,18 +333,13 @@ def energy_test(
     permutations, or when a side has no or only one value, or one that is not finite.
     """
     need_numbers(values=values, others=others)
-    _need_permutations(permutations)
+    need_at_least(MIN_PERMUTATIONS, "permutations", permutations, FEW)
     if min(len(values), len(others)) < 2:  # noqa: PLR2004
         came = f"{len(values)} and {len(others)}"
         raise InputError("two values or more on both sides", came, "Give more records.")
-    found = stats.permutation_test(
-        (values, others),
-        stats.energy_distance,
-        n_resamples=permutations,
-        vectorized=False,
-        alternative="greater",
-        random_state=np.random.default_rng(seed),
-    )
+    draw, how = np.random.default_rng(seed), {"vectorized": False, "alternative": "greater"}
+    both, energy = (values, others), stats.energy_distance
+    found = stats.permutation_test(both, energy, n_resamples=permutations, random_state=draw, **how)
     # scipy gives the root; a monotone transform, so p stays.
     return float(found.statistic) ** 2, float(found.pvalue)
 
@@ -376,9 +354,8 @@ def energy_test_paired(
     any new seed brings, is a difference; so p detects *a* difference, not one that matters. Raises
     InputError for fewer than 2,000 permutations, or records that do not pair up.
     """
-    need_numbers(values=values, others=others)
     need_same_records(values=values, others=others)
-    _need_permutations(permutations)
+    need_at_least(MIN_PERMUTATIONS, "permutations", permutations, FEW)
     models = np.vstack([values[None], others])
     count, n = models.shape
     # One sort of all values: a permutation then only moves marks along the sorted axis.
@@ -401,12 +378,3 @@ def energy_test_paired(
         permuted = distances(draw.integers(0, count, (min(block, permutations - start), n)))
         larger += int((permuted >= own * (1 - 1e-9)).sum())
     return own, (1 + larger) / (permutations + 1)
-
-
-def _need_permutations(permutations: int) -> None:
-    if permutations < MIN_PERMUTATIONS:
-        wanted, remedy = (
-            f"at least {MIN_PERMUTATIONS} permutations",
-            "With fewer p depends on the seed.",
-        )
-        raise InputError(wanted, str(permutations), remedy)

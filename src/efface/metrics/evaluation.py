@@ -107,10 +107,9 @@ class Evaluation:
     def take(self, rows: Sequence[int] | np.ndarray) -> "Evaluation":
         """The same for these rows, in this order; a boolean mask (n,) works too."""
         index = np.arange(len(self))[np.asarray(rows)] if len(rows) else np.arange(0)
-        own = (self.own_loss, self.own_accuracy)
-        loss, accuracy = (None if values is None else values[index] for values in own)
+        own = (None if v is None else v[index] for v in (self.own_loss, self.own_accuracy))
         ids = tuple(self.ids[row] for row in index)
-        return Evaluation(self.logits[index], self.y[index], ids, loss, accuracy)
+        return Evaluation(self.logits[index], self.y[index], ids, *own)
 
     def labelled(self, y: Int64[np.ndarray, " n"]) -> "Evaluation":
         """The same outputs with other labels."""
@@ -130,11 +129,11 @@ def evaluate(model: nn.Module, records: Records, *, batch_size: int = 256) -> Ev
     # Two columns, so that metrics of no records refuse by count and not by shape.
     if not len(records):
         answers = torch.zeros(0, 2)
-    logits, labels = answers.float().numpy(), y.numpy()
+    found = Evaluation(answers.float().numpy(), y.numpy(), records.ids)
     if task.name == multiclass.name:
-        return Evaluation(logits, labels, records.ids)
-    loss, accuracy = task.loss(answers, y), task.accuracy(answers, y)
-    return Evaluation(logits, labels, records.ids, loss.double().numpy(), accuracy.double().numpy())
+        return found
+    loss, accuracy = (of(answers, y).double().numpy() for of in (task.loss, task.accuracy))
+    return replace(found, own_loss=loss, own_accuracy=accuracy)
 
 
 @contextmanager

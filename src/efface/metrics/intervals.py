@@ -7,6 +7,7 @@ positives (``Rate``). Counts may be non-integer floats where they are effective 
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -18,7 +19,9 @@ MIN_FALSE_POSITIVES = 3
 # The FPRs at which every attack reports its TPR.
 FPRS = (0.01, 0.001)
 
+Array = Float[np.ndarray, " _"]
 Count = int | float
+Counts = tuple[Count, Count]
 
 
 def clopper_pearson(hits: Count, n: Count, *, level: float = 0.95) -> tuple[float, float]:
@@ -129,6 +132,12 @@ def share_p(hits: int, n: int, reference: float, *, reference_n: Count = math.in
     return max(exact, float(2 * stats.norm.sf(abs(hits / n - reference) / error)))
 
 
+def auc_tests(auc: float, m: Count, n: Count, *, level: float = 0.95) -> dict[str, Any]:
+    """Interval, p-value and smallest detectable value of an AUC, by name."""
+    interval, least = auc_interval(auc, m, n, level=level), smallest_auc(m, n, level=level)
+    return {"auc_interval": interval, "smallest_auc": least, "p": auc_p(auc, m, n)}
+
+
 @dataclass(frozen=True)
 class Rate:
     """Share of the members detected, ``tpr``, at a false-positive rate ``fpr``.
@@ -159,12 +168,7 @@ class Rate:
 
 
 def rate(
-    members: Float[np.ndarray, " m"],
-    others: Float[np.ndarray, " n"],
-    *,
-    fpr: float,
-    level: float = 0.95,
-    counts: tuple[Count, Count] | None = None,
+    members: Array, others: Array, *, fpr: float, level: float = 0.95, counts: Counts | None = None
 ) -> Rate:
     """Share of ``members`` above the value that at most ``fpr`` of the ``others`` exceed.
 
@@ -181,7 +185,7 @@ def rate(
     return Rate(fpr, tpr, interval, chance, _smallest(m, chance[1]))
 
 
-def threshold(others: Float[np.ndarray, " n"], fpr: float) -> float | None:
+def threshold(others: Array, fpr: float) -> float | None:
     """The value that at most ``fpr`` of the others exceed; None when too few may."""
     flagged = _false_positives(len(others), fpr)
     if flagged < MIN_FALSE_POSITIVES:

@@ -1,10 +1,10 @@
 """Per-record attacks with shadow models: LiRA, RMIA, U-LiRA, RULI, and one result of all targets.
 
 Each record is judged by what models with and without it say of it. LiRA and RMIA judge one model
-against shadow (reference) models; U-LiRA and RULI judge a whole unlearning pipeline, run p times:
-each target is judged by what the same pipeline does to it in the other runs. Values are log-odds of
-the label, ``Evaluation.margin`` (by log-sum-exp, so that confident predictions stay apart), or
-ln p of the label for RMIA; never whether the prediction is right.
+against shadow (reference) models; U-LiRA and RULI judge an unlearning method by p shadow runs: each
+target is judged by what the same method does to it in the other runs. Values are log-odds of the
+label, ``Evaluation.margin`` (by log-sum-exp, so that confident predictions stay apart), or ln p of
+the label for RMIA; never whether the prediction is right.
 
 **Leave one out, in every group.** A value must not be in the sample that judges it. But to omit
 that value alone is not enough: its own group is then judged from one value fewer than the others,
@@ -20,7 +20,7 @@ is in each (Obuchowski, Biometrics 53, 1997, for AUCs of clustered data; Cameron
 2011 for two ways). A bootstrap over targets alone takes one unlucky model for a finding; one over
 runs alone takes one hard target for one.
 
-Shapes: s shadow models · r reference models · n records · z population records · p runs ·
+Shapes: s shadow (reference) models · n records · z population records · p shadow runs ·
 t targets · k groups, numbered from 0; -1 is no group.
 """
 
@@ -35,16 +35,8 @@ from scipy import stats
 from scipy.special import expit, logsumexp, softmax
 
 from efface.errors import InputError
-from efface.metrics.intervals import (
-    FPRS,
-    Rate,
-    auc_interval,
-    auc_p,
-    clopper_pearson,
-    rate,
-    smallest_auc,
-    threshold,
-)
+from efface.metrics.equivalence import share_below
+from efface.metrics.intervals import FPRS, Rate, auc_tests, clopper_pearson, rate, threshold
 from efface.metrics.membership import Attack, signal_attack
 from efface.metrics.refusals import enough, same_shape, sound
 
@@ -67,11 +59,9 @@ GRID = tuple(round(0.1 * step, 1) for step in range(11))
 
 Record = Float[np.ndarray, " n"]
 Shadow = Float[np.ndarray, "s n"]
-ShadowMember = Bool[np.ndarray, "s n"]
-Reference = Float[np.ndarray, "r n"]
-ReferenceMember = Bool[np.ndarray, "r n"]
+Member = Bool[np.ndarray, "s n"]
 Population = Float[np.ndarray, " z"]
-PopulationReference = Float[np.ndarray, "r z"]
+PopulationShadow = Float[np.ndarray, "s z"]
 Table = Float[np.ndarray, "p t"]
 Mask = Bool[np.ndarray, "p t"]
 Groups = Int[np.ndarray, "p t"]
@@ -116,7 +106,7 @@ def moments(values: np.ndarray, chosen: np.ndarray) -> Moments:
     return Moments(count, mean, squares)
 
 
-def lira_online(log_odds: Record, shadow: Shadow, member: ShadowMember) -> Record:
+def lira_online(log_odds: Record, shadow: Shadow, member: Member) -> Record:
     """Log-likelihood ratio ln N(x; in) - ln N(x; out) of each record, x its log-odds.
 
     ``member``: where a shadow model was trained on the record. In nats, unbounded; higher means
@@ -128,15 +118,11 @@ def lira_online(log_odds: Record, shadow: Shadow, member: ShadowMember) -> Recor
     on a side.
     """
     judged, shadow = _sound_pair(log_odds, shadow, member, "log-odds")
-    total = np.zeros(len(judged))
-    for sign, chosen, side in ((1, member, "in"), (-1, ~member, "out")):
-        enough(chosen, 2, f"shadow models {side}")
-        found = moments(shadow, chosen)
-        total += sign * stats.norm.logpdf(judged, found.mean, _shadow_std(found, len(shadow)))
-    return total
+    inside = stats.norm.logpdf(judged, *_shadow_fit(shadow, member, "in"))
+    return inside - stats.norm.logpdf(judged, *_shadow_fit(shadow, ~member, "out"))
 
 
-def lira_offline(log_odds: Record, shadow: Shadow, member: ShadowMember) -> Record:
+def lira_offline(log_odds: Record, shadow: Shadow, member: Member) -> Record:
     """-ln P(out > x) of each record: how rare so high log-odds are in models without the record.
 
     In nats, from 0; higher means trained on; exponential with mean 1 for records that were never
@@ -144,14 +130,16 @@ def lira_offline(log_odds: Record, shadow: Shadow, member: ShadowMember) -> Reco
     is one-sided: Carlini's code takes -ln N(x; out), which calls over-forgotten records members.
     """
     judged, shadow = _sound_pair(log_odds, shadow, member, "log-odds")
-    # Two models without the record at least: one has no standard deviation.
-    enough(~member, 2, "shadow models out")
-    found = moments(shadow, ~member)
-    return -stats.norm.logsf(judged, found.mean, _shadow_std(found, len(shadow)))
+    return -stats.norm.logsf(judged, *_shadow_fit(shadow, ~member, "out"))
 
 
-def _shadow_std(found: Moments, models: int) -> np.ndarray:
-    return found.shared_std() if models < MODELS_FOR_OWN_VARIANCE else found.std(SHADOW_FLOOR)
+def _shadow_fit(shadow: Shadow, chosen: Member, side: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each record over the chosen models."""
+    # At least two: one model has no standard deviation.
+    enough(chosen, 2, f"shadow models {side}")
+    found = moments(shadow, chosen)
+    own = len(shadow) >= MODELS_FOR_OWN_VARIANCE
+    return found.mean, found.std(SHADOW_FLOOR) if own else found.shared_std()
 
 
 def _sound_pair(
@@ -165,11 +153,11 @@ def _sound_pair(
 
 def rmia_online(
     log_p: Record,
-    reference: Reference,
-    member: ReferenceMember,
+    reference: Shadow,
+    member: Member,
     *,
     population: Population,
-    population_reference: PopulationReference,
+    population_reference: PopulationShadow,
     gamma: float = 2.0,
 ) -> Record:
     """Share of population records z with (p(x)/mean p(x)) / (p(z)/mean p(z)) > ``gamma``.
@@ -191,18 +179,17 @@ def rmia_online(
     enough(~member, 1, "reference models out")
     # The mean of the two sides' means, in logarithms: p itself underflows.
     expected = np.logaddexp(_log_mean(reference, member), _log_mean(reference, ~member))
-    unseen, references = _population(population, population_reference, len(reference))
-    theirs = unseen - _log_mean(references, np.ones(references.shape, bool))
-    return _share_exceeded(judged - (expected - math.log(2)), theirs, gamma)
+    unseen, theirs = _population(population, population_reference, len(reference))
+    return _share_exceeded(judged - (expected - math.log(2)), unseen - theirs, gamma)
 
 
 def rmia_offline(
     log_p: Record,
-    reference: Reference,
-    member: ReferenceMember,
+    reference: Shadow,
+    member: Member,
     *,
     population: Population,
-    population_reference: PopulationReference,
+    population_reference: PopulationShadow,
     a: float,
     gamma: float = 2.0,
 ) -> Record:
@@ -217,20 +204,19 @@ def rmia_offline(
         raise InputError("a from 0 to 1", str(a), "Find it with tuned_a on a reference model.")
     judged, reference = _sound_pair(log_p, reference, member, "log-probabilities")
     enough(~member, 1, "reference models out")
-    unseen, references = _population(population, population_reference, len(reference))
+    unseen, theirs = _population(population, population_reference, len(reference))
     ours = judged - _lifted(_log_mean(reference, ~member), a)
-    theirs = unseen - _lifted(_log_mean(references, np.ones(references.shape, bool)), a)
-    return _share_exceeded(ours, theirs, gamma)
+    return _share_exceeded(ours, unseen - _lifted(theirs, a), gamma)
 
 
 def tuned_a(
     log_p: Record,
-    reference: Reference,
-    member: ReferenceMember,
+    reference: Shadow,
+    member: Member,
     *,
     known: Bool[np.ndarray, " n"],
     population: Population,
-    population_reference: PopulationReference,
+    population_reference: PopulationShadow,
     grid: Sequence[float] = GRID,
 ) -> float:
     """The ``a`` of the grid with the largest AUC on a model whose members are ``known``.
@@ -251,8 +237,7 @@ def _lifted(log_out: np.ndarray, a: float) -> np.ndarray:
 
 def _log_mean(log_p: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Logarithm of the mean probability over the models that are chosen for each record."""
-    kept = np.where(chosen, log_p, -np.inf)
-    return logsumexp(kept, axis=0) - np.log(chosen.sum(axis=0))
+    return logsumexp(np.where(chosen, log_p, -np.inf), axis=0) - np.log(chosen.sum(axis=0))
 
 
 def _share_exceeded(ours: np.ndarray, theirs: np.ndarray, gamma: float) -> np.ndarray:
@@ -264,13 +249,15 @@ def _share_exceeded(ours: np.ndarray, theirs: np.ndarray, gamma: float) -> np.nd
 
 
 def _population(
-    population: Population, reference: PopulationReference, models: int
-) -> tuple[Population, PopulationReference]:
+    population: Population, reference: PopulationShadow, models: int
+) -> tuple[Population, Population]:
+    """The log-probabilities in the judged model, and their means over the reference models."""
     if not len(population):
         raise InputError("population records", "none", "Give records that no model was trained on.")
     same_shape(population_reference=reference, wanted=np.empty((models, len(population))))
     judged = sound(population[None], "log-probabilities of the population in the judged model")
-    return judged[0], sound(reference, "log-probabilities of the population")
+    everywhere = np.ones(reference.shape, bool)
+    return judged[0], _log_mean(sound(reference, "log-probabilities of the population"), everywhere)
 
 
 def u_lira(
@@ -313,11 +300,7 @@ def ruli_privacy(
     ``u_lira``.
     """
     kept = np.zeros(unlearned.shape, bool) if inside is None else inside
-    values, groups = _prepare(log_odds, unlearned, kept)
-    found = kernel(values, groups, 2, floor=floor, bandwidth=bandwidth)
-    # nan marks what was not judged; pooled() leaves it out.
-    ratios = np.where(kept, np.nan, found[UNLEARNED] - found[OUT])
-    return pooled(ratios, unlearned, level=level)
+    return _by_kernel(log_odds, unlearned, kept, bandwidth, floor, level)
 
 
 def ruli_efficacy(
@@ -343,8 +326,16 @@ def ruli_efficacy(
     member = np.concatenate([unlearned, np.zeros(retrained.shape, bool)])
     ignored = np.concatenate([~unlearned, ~without])
     # Retrained models stand where the out group stood: the rest of the attack is the same.
-    values, groups = _prepare(np.concatenate([log_odds, retrained]), member, ignored)
-    found = kernel(values, groups, 2, floor=floor, bandwidth=bandwidth)
+    values = np.concatenate([log_odds, retrained])
+    return _by_kernel(values, member, ignored, bandwidth, floor, level)
+
+
+def _by_kernel(
+    log_odds: Table, member: Mask, ignored: Mask, width: float | None, floor: float, level: float
+) -> "PerRecord":
+    values, groups = _prepare(log_odds, member, ignored)
+    found = kernel(values, groups, 2, floor=floor, bandwidth=width)
+    # nan marks what was not judged; pooled() omits it.
     return pooled(np.where(ignored, np.nan, found[UNLEARNED] - found[OUT]), member, level=level)
 
 
@@ -362,7 +353,7 @@ def ruli_states(
     Errors as ``u_lira``, for all three.
     """
     values, groups = _prepare(log_odds, unlearned, inside)
-    enough(inside, MIN_RUNS, "pipelines with the target kept")
+    enough(inside, MIN_RUNS, "shadow runs with the target kept")
     found = kernel(values, np.where(inside, INSIDE, groups), 3, floor=floor, bandwidth=bandwidth)
     return np.moveaxis(softmax(found, axis=0), 0, -1)
 
@@ -374,8 +365,8 @@ def _prepare(
     same_shape(log_odds=log_odds, unlearned=unlearned, ignored=ignored)
     values = sound(log_odds, "log-odds")
     groups = np.where(ignored, NONE, np.where(unlearned, UNLEARNED, OUT))
-    enough(groups == UNLEARNED, MIN_RUNS, "pipelines with the target unlearned")
-    enough(groups == OUT, MIN_RUNS, "pipelines without the target")
+    enough(groups == UNLEARNED, MIN_RUNS, "shadow runs with the target unlearned")
+    enough(groups == OUT, MIN_RUNS, "shadow runs without the target")
     return values, groups
 
 
@@ -387,17 +378,20 @@ def gaussian(
     The standard deviation of a record is at least ``floor`` times that which records share;
     ``one_sd``: one for all groups of a record.
     """
-    fitted = [moments(values, groups == g).without(_left_out(values, groups, g)) for g in range(k)]
-    stds = [_together(fitted).std(floor)] * k if one_sd else [m.std(floor) for m in fitted]
+    fitted = [_without_partner(values, groups, group) for group in range(k)]
+    stds = [found.std(floor) for found in fitted]
+    if one_sd:
+        # The squares around each group's own mean are those of one sample with fewer free ones.
+        count = np.sum([found.count - 1 for found in fitted], axis=0) + 1
+        squares = np.sum([found.squares for found in fitted], axis=0)
+        stds = [Moments(count, fitted[0].mean, squares).std(floor)] * k
     pairs = zip(fitted, stds, strict=True)
     return np.stack([stats.norm.logpdf(values, found.mean, std) for found, std in pairs])
 
 
-def _together(fitted: list[Moments]) -> Moments:
-    """The squares around each group's own mean, as those of one sample with fewer free ones."""
-    free = np.sum([found.count - 1 for found in fitted], axis=0)
-    squares = np.sum([found.squares for found in fitted], axis=0)
-    return Moments(free + 1, fitted[0].mean, squares)
+def _without_partner(values: Table, groups: Groups, group: int) -> Moments:
+    lost = np.take_along_axis(values, partners(groups, group), axis=0)
+    return moments(values, groups == group).without(lost)
 
 
 def kernel(
@@ -408,20 +402,18 @@ def kernel(
     ``bandwidth`` in units of log-odds; None: Scott's rule for each record and group, standard
     deviation (with ``floor``) times n ** -1/5, as in scipy.
     """
-    return np.stack([_kernel(values, groups, group, floor, bandwidth) for group in range(k)])
-
-
-def _kernel(
-    values: Table, groups: Groups, group: int, floor: float, bandwidth: float | None
-) -> Table:
-    chosen, lost = groups == group, partners(groups, group)
-    fitted = moments(values, chosen).without(np.take_along_axis(values, lost, axis=0))
-    scott = fitted.std(floor) * fitted.count**-0.2
-    width = scott if bandwidth is None else np.full(values.shape, bandwidth)
+    densities = []
     # So many targets at a time as the processor's cache holds.
     parts = [slice(start, start + 256) for start in range(0, values.shape[1], 256)]
-    sums = [_log_sums(*(one[:, part] for one in (values, chosen, lost, width))) for part in parts]
-    return np.concatenate(sums, axis=1) - np.log(width * np.sqrt(2 * np.pi) * fitted.count)
+    for group in range(k):
+        fitted = _without_partner(values, groups, group)
+        scott = fitted.std(floor) * fitted.count**-0.2
+        width = scott if bandwidth is None else np.full(values.shape, bandwidth)
+        tables = (values, groups == group, partners(groups, group), width)
+        sums = [_log_sums(*(table[:, part] for table in tables)) for part in parts]
+        scale = np.log(width * np.sqrt(2 * np.pi) * fitted.count)
+        densities.append(np.concatenate(sums, axis=1) - scale)
+    return np.stack(densities)
 
 
 def _log_sums(values: Table, chosen: np.ndarray, lost: np.ndarray, width: Table) -> Table:
@@ -441,10 +433,6 @@ def _log_sums(values: Table, chosen: np.ndarray, lost: np.ndarray, width: Table)
         beyond[(lost == row) | ~chosen[row]] = np.inf
         total += np.exp(-beyond / (2 * width**2))
     return np.log(total) - (nearest / width) ** 2 / 2
-
-
-def _left_out(values: Table, groups: Groups, group: int) -> Table:
-    return np.take_along_axis(values, partners(groups, group), axis=0)
 
 
 def partners(groups: Groups, group: int) -> Int[np.ndarray, "p t"]:
@@ -488,7 +476,10 @@ class PerRecord:
         of the retrained models.
         """
         right, judged = _correct(self.scores, self.member), ~np.isnan(self.scores)
-        return (_mean(right, self.member & judged) + _mean(right, ~self.member & judged)) / 2
+        inside, out = (
+            np.mean(right, axis=0, where=side & judged) for side in (self.member, ~self.member)
+        )
+        return (inside + out) / 2
 
 
 def pooled(scores: Table, member: Mask, *, level: float = 0.95) -> PerRecord:
@@ -500,31 +491,20 @@ def pooled(scores: Table, member: Mask, *, level: float = 0.95) -> PerRecord:
     sides = member & ~np.isnan(scores), ~member & ~np.isnan(scores)
     ours, theirs = (scores[side] for side in sides)
     wins = np.full(scores.shape, np.nan)
-    wins[sides[0]], wins[sides[1]] = _share_below(ours, theirs), 1 - _share_below(theirs, ours)
+    wins[sides[0]], wins[sides[1]] = share_below(ours, theirs), 1 - share_below(theirs, ours)
     # Each value's share of pairs won: its mean is the AUC, its scatter the AUC's variance.
     auc, effect = float(wins[sides[0]].mean()), _design_effect(wins, sides)
     counts = len(ours) / effect, len(theirs) / effect
-    attack = Attack(
-        auc=auc,
-        auc_interval=auc_interval(auc, *counts, level=level),
-        fpr=FPRS[0],
-        rates=tuple(_rate(scores, sides, fpr, level) for fpr in FPRS),
-        forget_n=len(ours),
-        unseen_n=len(theirs),
-        unmatched=0,
-        smallest_auc=smallest_auc(*counts, level=level),
-        p=auc_p(auc, *counts),
-    )
-    return PerRecord(
-        scores, expit(scores), member, attack, *_accuracy(scores, sides, level), counts
-    )
-
-
-def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Share of the others below each value; ties count half."""
-    ranked = np.sort(others)
-    below = np.searchsorted(ranked, values, "left") + np.searchsorted(ranked, values, "right")
-    return below / 2 / len(others)
+    tests = auc_tests(auc, *counts, level=level)
+    rates = tuple(_rate(scores, sides, fpr, level) for fpr in FPRS)
+    sizes = {"forget_n": len(ours), "unseen_n": len(theirs), "unmatched": 0}
+    attack = Attack(auc, fpr=FPRS[0], rates=rates, **sizes, **tests)
+    right = _correct(scores, member)
+    accuracy = float(np.mean([right[side].mean() for side in sides]))
+    # The harmonic count: two unequal sides tell as much as two equal ones of this size.
+    count = 4 / sum(1 / side.sum() for side in sides) / _design_effect(right, sides)
+    interval = clopper_pearson(accuracy * count, count, level=level)
+    return PerRecord(scores, expit(scores), member, attack, accuracy, interval, counts)
 
 
 def _design_effect(table: Table, sides: tuple[Mask, ...]) -> float:
@@ -541,12 +521,9 @@ def _design_effect(table: Table, sides: tuple[Mask, ...]) -> float:
     if single == 0:
         return float(sum(side.sum() for side in sides) / min(table.shape) / len(sides))
     # Clustered by target, clustered by run; single values are in both, so subtracted once.
-    ways = [_between(influence.sum(axis=axis)) for axis in (1, 0)]
+    sums = [influence.sum(axis=axis) for axis in (1, 0)]
+    ways = [(one**2).sum() * len(one) / max(1, len(one) - 1) for one in sums]
     return float(max(1.0, *(way / single for way in ways), (sum(ways) - single) / single))
-
-
-def _between(sums: np.ndarray) -> float:
-    return float((sums**2).sum() * len(sums) / max(1, len(sums) - 1))
 
 
 def _rate(scores: Table, sides: tuple[Mask, Mask], fpr: float, level: float) -> Rate:
@@ -560,22 +537,6 @@ def _rate(scores: Table, sides: tuple[Mask, Mask], fpr: float, level: float) -> 
     return rate(ours, theirs, fpr=fpr, level=level, counts=counts)
 
 
-def _accuracy(
-    scores: Table, sides: tuple[Mask, Mask], level: float
-) -> tuple[float, tuple[float, float]]:
-    right = _correct(scores, sides[0])
-    share = float(np.mean([right[side].mean() for side in sides]))
-    # The harmonic count: two unequal sides tell as much as two equal ones of this size.
-    alike = 4 / sum(1 / side.sum() for side in sides)
-    count = alike / _design_effect(right, sides)
-    return share, clopper_pearson(share * count, count, level=level)
-
-
 def _correct(scores: Table, member: Mask) -> Table:
     """1 where a probability of 1/2 judges correctly, 1/2 where it is just that."""
-    signed = np.where(member, scores, -scores)
-    return np.where(signed > 0, 1.0, np.where(signed == 0, 0.5, 0.0))
-
-
-def _mean(table: Table, chosen: Mask) -> Float[np.ndarray, " t"]:
-    return np.where(chosen, table, 0).sum(axis=0) / chosen.sum(axis=0)
+    return np.heaviside(np.where(member, scores, -scores), 0.5)

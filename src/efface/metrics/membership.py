@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from efface.errors import InputError
 from efface.metrics.equivalence import placements
 from efface.metrics.evaluation import Evaluation, confidence, lead, modified_entropy
-from efface.metrics.intervals import FPRS, Rate, auc_interval, auc_p, rate, smallest_auc
+from efface.metrics.intervals import FPRS, Rate, auc_tests, rate
 from efface.metrics.refusals import need_classes
 
 Forget = Float[np.ndarray, " f"]
@@ -49,13 +49,11 @@ def classified_as_members(
     from sklearn.linear_model import LogisticRegression
 
     if not (len(retain) and len(holdout)):
-        wanted, came = (
-            "entropies of retain and of holdout records",
-            f"{len(retain)} and {len(holdout)}",
-        )
+        wanted = "entropies of retain and of holdout records"
+        came = f"{len(retain)} and {len(holdout)}"
         raise InputError(wanted, came, "Give at least one of each.")
     entropies = np.concatenate([retain, holdout])[:, None]
-    member = np.concatenate([np.ones(len(retain), int), np.zeros(len(holdout), int)])
+    member = np.repeat([1, 0], [len(retain), len(holdout)])
     # Balanced: retain is usually far larger, and everything would be called a member.
     attacker = LogisticRegression(class_weight="balanced").fit(entropies, member)
     return np.asarray(attacker.predict(values[:, None])) == 1
@@ -70,7 +68,7 @@ class Attack:
     too bad. ``rates``: TPR at low FPR, see ``Rate``: at ``fpr``, 1 % and 0.1 %.
     ``unmatched``: forget records omitted because no unseen record has their class.
     ``smallest_auc``: what the sample could have shown; ``p``: of the AUC, two-sided, under the null
-    that the records are like unseen ones.
+    that the records are distributed as unseen ones.
     """
 
     auc: float
@@ -87,11 +85,6 @@ class Attack:
     def tpr(self) -> float | None:
         """TPR at ``fpr``; chance and reference ``fpr``; None when it is not resolvable."""
         return self.at(self.fpr).tpr
-
-    @property
-    def tpr_interval(self) -> tuple[float, float] | None:
-        """Its Clopper-Pearson interval."""
-        return self.at(self.fpr).interval
 
     def at(self, fpr: float) -> Rate:
         """The rate at ``fpr``, which must be among ``rates``."""
@@ -187,30 +180,13 @@ def signal_attack(
     matched = ~np.isnan(places)
     m = int(matched.sum())
     need_classes(m)
-    auc, n = float(places[matched].mean()), _effective_unseen(ours[matched], theirs)
+    auc = float(places[matched].mean())
+    # Kish's effective sample size: unseen classes weigh as much as among the forget records.
+    labels, weights = np.unique(ours[matched], return_counts=True)
+    n = 1 / sum((w / m) ** 2 / (theirs == c).sum() for c, w in zip(labels, weights, strict=True))
     # One threshold for all classes: per class there are too few records for a low FPR.
     rivals = unseen[np.isin(theirs, ours)]
-    return Attack(
-        auc=auc,
-        auc_interval=auc_interval(auc, m, n, level=level),
-        fpr=fpr,
-        rates=tuple(
-            rate(forget[matched], rivals, fpr=one, level=level)
-            for one in sorted({fpr, *FPRS}, reverse=True)
-        ),
-        forget_n=m,
-        unseen_n=len(rivals),
-        unmatched=len(forget) - m,
-        smallest_auc=smallest_auc(m, n, level=level),
-        p=auc_p(auc, m, n),
-    )
-
-
-def _effective_unseen(
-    classes: Int64[np.ndarray, " f"], unseen_classes: Int64[np.ndarray, " u"]
-) -> float:
-    """Unseen records that count when each class weighs as much as among the forget records."""
-    labels, counts = np.unique(classes, return_counts=True)
-    # Kish's effective sample size, with the classes as strata.
-    weights = counts / counts.sum()
-    return 1 / sum(w**2 / (unseen_classes == c).sum() for c, w in zip(labels, weights, strict=True))
+    fprs = sorted({fpr, *FPRS}, reverse=True)
+    rates = tuple(rate(forget[matched], rivals, fpr=one, level=level) for one in fprs)
+    counts = {"forget_n": m, "unseen_n": len(rivals), "unmatched": len(forget) - m}
+    return Attack(auc, fpr=fpr, rates=rates, **counts, **auc_tests(auc, m, n, level=level))

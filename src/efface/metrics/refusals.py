@@ -1,5 +1,7 @@
 """What no metric may count: nothing, numbers that are not finite, records that do not pair up."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
@@ -7,6 +9,8 @@ from efface.errors import InputError, abbreviate
 
 # How far the sum of a row of probabilities may be from 1.
 TOLERANCE = 1e-3
+
+ALIKE = "Measure all models on the same records, in the same order."
 
 
 def need_numbers(**arrays: Shaped[np.ndarray, "..."]) -> None:
@@ -20,26 +24,28 @@ def need_numbers(**arrays: Shaped[np.ndarray, "..."]) -> None:
             raise InputError(f"finite numbers for {name}", came, remedy)
 
 
-def need_same_records(**arrays: Shaped[np.ndarray, "..."]) -> None:
-    """Raises InputError unless all have one entry for each of the same records (last axis)."""
-    _need_one_count("records", {name: values.shape[-1] for name, values in arrays.items()})
+def need_same_records(axis: int = -1, **arrays: Shaped[np.ndarray, "..."]) -> None:
+    """``need_numbers``, and InputError unless all have one entry a record along the axis."""
+    need_numbers(**arrays)
+    counts = {name: values.shape[axis] for name, values in arrays.items()}
+    _need_equal("the same records on all sides", counts, ALIKE)
 
 
 def need_same_rows(**arrays: Shaped[np.ndarray, "..."]) -> None:
-    """Raises InputError unless all have one row for each of the same records (first axis)."""
-    _need_one_count("records", {name: len(values) for name, values in arrays.items()})
+    """The same along the first axis."""
+    need_same_records(0, **arrays)
 
 
 def need_probabilities(**arrays: Shaped[np.ndarray, "_ _"]) -> None:
     """Raises InputError unless rows are probabilities of the same classes and the same records."""
-    need_numbers(**arrays)
     need_same_rows(**arrays)
     need_same_classes(**arrays)
 
 
 def need_same_classes(**arrays: Shaped[np.ndarray, "_ _"]) -> None:
     """Raises InputError for rows below 0 or with another sum than 1, or of other classes."""
-    _need_one_count("classes", {name: rows.shape[1] for name, rows in arrays.items()})
+    counts = {name: rows.shape[1] for name, rows in arrays.items()}
+    _need_equal("the same classes on all sides", counts, ALIKE)
     for name, rows in arrays.items():
         # Loose: float32 softmax over many classes misses 1 by more than rounding of one sum.
         wrong = (rows < 0).any(axis=1) | (np.abs(rows.sum(axis=1) - 1) > TOLERANCE)
@@ -49,11 +55,16 @@ def need_same_classes(**arrays: Shaped[np.ndarray, "_ _"]) -> None:
             raise InputError(f"probabilities in each row of {name}", came, remedy)
 
 
-def _need_one_count(what: str, counts: dict[str, int]) -> None:
-    if len(set(counts.values())) > 1:
-        came = ", ".join(f"{name} {count}" for name, count in counts.items())
-        remedy = "Measure all models on the same records, in the same order."
-        raise InputError(f"the same {what} on all sides", came, remedy)
+def _need_equal(wanted: str, values: Mapping[str, object], remedy: str) -> None:
+    if len(set(values.values())) > 1:
+        raise InputError(wanted, ", ".join(f"{k} {v}" for k, v in values.items()), remedy)
+
+
+def need_at_least(least: int, what: str, count: int, remedy: str) -> None:
+    """Raises InputError when there are fewer of ``what`` than ``least``."""
+    if count < least:
+        word = {2: "two", 4: "four"}.get(least, str(least))
+        raise InputError(f"at least {word} {what}", str(count), remedy)
 
 
 def need_classes(count: int) -> None:
@@ -89,6 +100,4 @@ def enough(chosen: Bool[np.ndarray, "s n"], least: int, what: str) -> None:
 def same_shape(**tables: np.ndarray) -> None:
     """Raises InputError when the arrays do not have one shape."""
     shapes = {name: table.shape for name, table in tables.items()}
-    if len(set(shapes.values())) > 1:
-        came = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise InputError("arrays of one shape", came, "Give the same models and records in each.")
+    _need_equal("arrays of one shape", shapes, "Give the same models and records in each.")

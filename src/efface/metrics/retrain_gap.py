@@ -14,8 +14,8 @@ from the unlearned models' number even when there are fewer retrained ones.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -24,7 +24,7 @@ from efface.errors import InputError
 from efface.metrics.accuracy import accuracy
 from efface.metrics.evaluation import Evaluation
 from efface.metrics.membership import entropy_attack
-from efface.metrics.refusals import need_numbers, need_same_records
+from efface.metrics.refusals import need_at_least, need_same_records
 
 # The paper's D_r, D_f and MIA, as shares 0 to 1.
 COLUMNS = ("retain", "forget", "attack")
@@ -32,18 +32,16 @@ COLUMNS = ("retain", "forget", "attack")
 # The challenge's constants: largest epsilon, delta, width of a bucket, search grid, models.
 CAP, DELTA, BUCKET, BUFFER, POINTS, MIN_MODELS = 50.0, 1e-5, 0.5, 2.0, 400, 3
 
+Classes = Sequence[int]
 Columns = Mapping[str, float]
+Aggregate = Callable[[Columns, Columns], float]
 Models = Float[np.ndarray, "u n"]
 Retrained = Float[np.ndarray, "r m"]
 Rates = tuple[np.ndarray, np.ndarray]
 
 
 def columns(
-    forget: Evaluation,
-    holdout: Evaluation,
-    retain: Evaluation,
-    *,
-    forget_classes: Sequence[int] = (),
+    forget: Evaluation, holdout: Evaluation, retain: Evaluation, *, forget_classes: Classes = ()
 ) -> dict[str, float]:
     """The paper's three columns of one model, each 0 to 1; reference: the retrained model's.
 
@@ -108,8 +106,7 @@ def nomus(*, test_accuracy: float, attack_accuracy: float) -> float:
     return test_accuracy / 2 + (1 - 2 * abs(attack_accuracy - 0.5)) / 2
 
 
-@dataclass(frozen=True)
-class AgainstFloor:
+class AgainstFloor(NamedTuple):
     """An aggregate of an unlearned model next to the same aggregate of retrained models.
 
     ``value``: mean over the retrained models as references; ``floor``: mean over all pairs of
@@ -125,10 +122,7 @@ class AgainstFloor:
 
 
 def against_floor(
-    values: Columns,
-    retrained: Sequence[Columns],
-    *,
-    aggregate: Callable[[Columns, Columns], float] = gap,
+    values: Columns, retrained: Sequence[Columns], *, aggregate: Aggregate = gap
 ) -> AgainstFloor:
     """An aggregate over any columns (the paper's three, or all that were measured) and its floor.
 
@@ -145,16 +139,14 @@ def against_floor(
     # Pairs once: both aggregates are symmetric.
     found = [aggregate(one, other) for one, other in pairs]
     value = float(np.mean([aggregate(values, reference) for reference in retrained]))
-    extremes = min(found), max(found)
-    return AgainstFloor(value, float(np.mean(found)), extremes, len(retrained), tuple(values))
+    found_range = min(found), max(found)
+    return AgainstFloor(value, float(np.mean(found)), found_range, len(retrained), tuple(values))
 
 
 def _pairs(retrained: Sequence[Columns]) -> list[tuple[Columns, Columns]]:
-    pairs = list(combinations(retrained, 2))
-    if not pairs:
-        remedy = "Retrain with another seed, or say that the floor is not known."
-        raise InputError("at least two retrained models", str(len(retrained)), remedy)
-    return pairs
+    remedy = "Retrain with another seed, or say that the floor is not known."
+    need_at_least(2, "retrained models", len(retrained), remedy)
+    return list(combinations(retrained, 2))
 
 
 def _need_same_columns(values: Columns, reference: Columns) -> None:
@@ -181,7 +173,6 @@ def epsilon_each(unlearned: Models, retrained: Retrained) -> Float[np.ndarray, "
     since the best of many thresholds is taken. Raises InputError for fewer than three models on a
     side, or records that do not pair up.
     """
-    need_numbers(unlearned=unlearned, retrained=retrained)
     need_same_records(unlearned=unlearned, retrained=retrained)
     if min(len(unlearned), len(retrained)) < MIN_MODELS:
         wanted = f"at least {MIN_MODELS} unlearned and {MIN_MODELS} retrained models"
@@ -196,19 +187,14 @@ def _epsilon(ours: Float[np.ndarray, " u"], theirs: Float[np.ndarray, " r"]) -> 
     narrow, wide = sorted((ours, theirs), key=np.ptp)
     if not np.ptp(wide):
         return CAP if narrow[0] != wide[0] else 0.0
-    if np.ptp(narrow) / np.ptp(wide) < 0.01:  # noqa: PLR2004
-        return CAP
     single, double = _single_rates(ours, theirs), _double_rates(narrow, wide)
-    fpr, fnr = (np.concatenate(both) for both in zip(single, double, strict=True))
+    rates = np.concatenate([single, double], axis=1)
     # A threshold without any error separates the two sides for certain.
-    if (fpr + fnr == 0).any():
+    if np.ptp(narrow) / np.ptp(wide) < 0.01 or (rates.sum(axis=0) == 0).any():  # noqa: PLR2004
         return CAP
-    kept = (fpr > 0) & (fnr > 0)
-    if not kept.any():
-        return 0.0
-    low, high = np.minimum(fpr, fnr)[kept], np.maximum(fpr, fnr)[kept]
+    low, high = np.sort(rates[:, (rates > 0).all(axis=0)], axis=0)
     # Where either logarithm is above 0, the one with the smaller rate below the line is larger.
-    return min(CAP, math.log(max(1.0, ((1 - DELTA - high) / low).max())))
+    return min(CAP, math.log(((1 - DELTA - high) / low).max(initial=1.0)))
 
 
 def _single_rates(ours: np.ndarray, theirs: np.ndarray) -> Rates:

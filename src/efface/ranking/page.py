@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from jinja2 import ChainableUndefined, Environment, PackageLoader
 from matplotlib.axes import Axes
 from PIL import Image
 from pyarrow import csv, parquet
@@ -24,8 +23,7 @@ from efface.ranking.ranking import Ranking
 from efface.ranking.storage import Source
 from efface.report import jsonable
 from efface.report.figures import INKS, blank, svg_of
-from efface.report.html import flatten
-from efface.report.text import formatted
+from efface.report.html import environment, flatten
 from efface.types import Records
 
 # Rows of a group in the parquet file, which a reader may load alone.
@@ -67,27 +65,16 @@ def write(folder: Path, ranking: Ranking, source: Source) -> None:
 
 def render(ranking: Ranking, source: Source) -> str:
     """One HTML page that loads nothing else; each number on it stands in the tables too."""
-    environment = Environment(
-        loader=PackageLoader("efface.ranking", "."),
-        autoescape=True,
-        undefined=ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["shown"] = formatted
     # At most half at either end: no record is shown twice.
     order, ends = ranking.by_rank, min(GALLERY, (len(ranking) + 1) // 2)
-    return environment.get_template("inspect.html.jinja").render(
-        ranking=ranking,
-        manifest=jsonable(ranking.manifest),
-        settings=flatten(jsonable(ranking.manifest)),
-        figures={"scatter": _scatter(ranking), "curve": _curve(ranking)},
-        jitter=JITTER,
-        max_points=POINTS,
-        max_values=MAX_VALUES,
-        most=_cards(ranking, source, order[:ends]),
-        least=_cards(ranking, source, order[::-1][: len(ranking) - ends][:GALLERY]),
-    )
+    manifest = jsonable(ranking.manifest)
+    template = environment("efface.ranking").get_template("inspect.html.jinja")
+    most, least = order[:ends], order[::-1][: len(ranking) - ends][:GALLERY]
+    limits = {"jitter": JITTER, "max_points": POINTS, "max_values": MAX_VALUES}
+    figures = {"scatter": _scatter(ranking), "curve": _curve(ranking)}
+    cards = {"most": _cards(ranking, source, most), "least": _cards(ranking, source, least)}
+    parts = {"manifest": manifest, "settings": flatten(manifest), "figures": figures}
+    return template.render(ranking=ranking, **parts, **cards, **limits)
 
 
 def _cards(ranking: Ranking, source: Source, places: np.ndarray) -> list[dict[str, Any]]:

@@ -21,8 +21,6 @@ def page(report: Report, manifest: Any = None) -> str:
 
     Each number on it stands in ``evidence.json`` or in the manifest too.
     """
-    from jinja2 import ChainableUndefined, Environment, PackageLoader
-
     from efface.report.figures import figures
 
     plain = jsonable(manifest or {})
@@ -30,31 +28,41 @@ def page(report: Report, manifest: Any = None) -> str:
     records = sorted(report.records, key=_last_margin, reverse=True)
     findings = plain.get("findings") or []
     guard = plain.get("guard") or {}
+    return (
+        environment("efface.report")
+        .get_template("report.html.jinja")
+        .render(
+            report=report,
+            manifest=plain,
+            done=report.outcome == "done",
+            text=text,
+            sections=_sections(report),
+            tally=Counter(row.status for row in report.rows),
+            headline=text.headline(report)
+            + [finding["text"] for finding in findings if finding["name"] == "not reached"],
+            attacks=[
+                (attack, {name: [rows[key] for key in getattr(attack, name)] for name in LISTED})
+                for attack in report.attacks
+            ],
+            reasons=list(guard.get("reasons") or filter(None, [guard.get("failed")])),
+            figures=figures(report),
+            records=records[:MAX_RECORDS_SHOWN],
+            omitted=len(records[MAX_RECORDS_SHOWN:]),
+            lines=flatten(plain),
+        )
+    )
+
+
+def environment(package: str) -> Any:
+    """The Jinja environment of the templates of a package: escaped, with the filters of text."""
+    from jinja2 import ChainableUndefined, Environment, PackageLoader
+
     # A run without a manifest has no keys at all: undefined ones print as not recorded.
     how = {"undefined": ChainableUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    loader = PackageLoader("efface.report", ".")
-    environment = Environment(loader=loader, autoescape=True, **how)
-    filters = {"formatted": formatted, "interval": text.formatted_interval, "sentence": _sentence}
-    environment.filters |= filters
-    return environment.get_template("report.html.jinja").render(
-        report=report,
-        manifest=plain,
-        done=report.outcome == "done",
-        text=text,
-        sections=_sections(report),
-        tally=Counter(row.status for row in report.rows),
-        headline=text.headline(report)
-        + [finding["text"] for finding in findings if finding["name"] == "not reached"],
-        attacks=[
-            (attack, {name: [rows[key] for key in getattr(attack, name)] for name in LISTED})
-            for attack in report.attacks
-        ],
-        reasons=list(guard.get("reasons") or filter(None, [guard.get("failed")])),
-        figures=figures(report),
-        records=records[:MAX_RECORDS_SHOWN],
-        omitted=len(records[MAX_RECORDS_SHOWN:]),
-        lines=flatten(plain),
-    )
+    made = Environment(loader=PackageLoader(package, "."), autoescape=True, **how)
+    made.filters |= {"formatted": formatted, "interval": text.formatted_interval}
+    made.filters["sentence"] = _sentence
+    return made
 
 
 def notebook_html(report: Report) -> str:
