@@ -10,7 +10,7 @@ from PIL import Image
 from efface import InputError, Preprocessing, load_data
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_io_pixels import COLOURS, JPEG, PNG, bomb, file_of
+from test_io_images import COLOURS, JPEG, PNG, bomb, file_of
 
 GREY = Preprocessing((0.5,), (0.5,), 8)
 

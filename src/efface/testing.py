@@ -429,6 +429,8 @@ def passes_are_per_record(case: Case) -> None:
     expect(within, f"at most {limit} for twice the records", whole)
 
 
+BY_ID = "what a record draws and meets follows its id, never its row or the size of a batch"
+
 FULL_BATCH: dict[str, Any] = {"batch_size": 60, "training_mode": False}
 
 
@@ -440,7 +442,7 @@ def order_does_not_matter(case: Case) -> None:
     # the class that goes would be that of the first record
     split = _with(split, forget_classes=case.split.forget_classes)
     result = case.run(case.model, split, **FULL_BATCH)
-    _expect_close(case.result(**FULL_BATCH), result, "records backwards", 1e-5)
+    _expect_close(case.result(**FULL_BATCH), result, f"records backwards ({BY_ID})", 1e-5)
 
 
 @promise("micro-batches")
@@ -455,7 +457,7 @@ def micro_batches_change_nothing(case: Case) -> None:
     finally:
         gc.unfreeze()
     within = 1e-6 + min(1e-4, 0.02 * _distance(whole, case.model))
-    _expect_close(whole, cut, "sixteen records at a time", within)
+    _expect_close(whole, cut, f"sixteen records at a time ({BY_ID})", within)
 
 
 @promise("guard")
@@ -705,7 +707,7 @@ def _distance(first: nn.Module, second: nn.Module) -> float:
 
 def _expect_close(first: nn.Module, second: nn.Module, when: str, within: float) -> None:
     apart = _distance(first, second)
-    expect(apart <= within, f"the same weights with {when}, within {within}", f"{apart:g} apart")
+    expect(apart <= within, f"the same weights with {when}, within {within:g}", f"{apart:g} apart")
 
 
 def _no_room_for_more_than_sixteen(_: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -24,7 +24,8 @@ from efface.methods._base import default_settings as default_settings
 from efface.methods._base import find_method as find_method
 from efface.methods._base import register_method as register_method
 
-# The order of every list of methods: those that need no retained data first.
+# The order of every list of methods: those that need no retained data first; what is not named
+# here comes last.
 _ORDER = (
     "jit jit_paper jit_reference neighbourhood baseline negative_gradient mislabel "
     "source_free_newton synthetic_embeddings boundary_shrink boundary_expand delete mu_mis amun "
@@ -35,7 +36,8 @@ _ORDER = (
 for _module in iter_modules(__path__):
     import_module(f"efface.methods.{_module.name}")
 
-METHODS.registered = {name: METHODS.registered[name] for name in _ORDER.split()}
+_in_order = (*_ORDER.split(), *METHODS.registered)
+METHODS.registered = {name: METHODS.registered[name] for name in _in_order}
 
 BUILT_IN: dict[str, Method] = dict(METHODS.registered)
 """The methods of this package alone."""
