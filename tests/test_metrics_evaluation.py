@@ -209,7 +209,5 @@ def test_what_is_not_a_number_or_not_a_class_is_refused():
     flags = Evaluation(
         logits=np.zeros((2, 3), np.float32), y=np.zeros(2), ids=("a", "b"), own_loss=np.ones(2)
     )
-    assert refusal(margin_attack, flags, flags) == (
-        "Wanted multiclass outputs. Got outputs of another task. "
-        "Use the loss attack: it needs a loss alone."
-    )
+    text = "Wanted multiclass outputs. Got outputs of another task."
+    assert text in refusal(margin_attack, flags, flags)

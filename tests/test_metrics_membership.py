@@ -121,10 +121,8 @@ def test_identical_losses_say_nothing():
 
 def test_an_attack_without_data_says_what_it_lacks():
     """Nothing to compare with is an error, not a chance result."""
-    assert refusal(loss_attack, np.ones(3), np.ones(0)) == (
-        "Wanted unseen records of the same classes as the forget records. Got none. "
-        "Give a holdout that has the classes of the forget records."
-    )
+    text = "Wanted unseen records of the same classes as the forget records. Got none."
+    assert text in refusal(loss_attack, np.ones(3), np.ones(0))
     assert refusal(entropy_attack, np.ones(0), np.ones(2), np.ones(1)) == (
         "Wanted entropies of retain and of holdout records. Got 0 and 2. Give at least one of each."
     )

@@ -266,11 +266,8 @@ def logit(outputs, y):
 @pytest.mark.parametrize("form", FORMS)
 def test_logits_of_relu_networks_other_tasks_and_no_records_are_refused(tiny_net, some, form):
     measure, few = FORMS[form], some.take(range(3))
-    assert refusal(measure, tiny_net, few, of=logit) == (
-        "Wanted a number of the outputs that curves. Got one whose second derivative is 0 at all 3 "
-        "records, as the logits of a ReLU network are: piecewise linear. "
-        "Use probability, log_probability or loss."
-    )
+    text = "Wanted a number of the outputs that curves."
+    assert text in refusal(measure, tiny_net, few, of=logit)
     if form != "piecewise":
         assert (measure(*tanh_net(), of=logit).ratio > 0).all()
     for kind in ("regression", "multilabel"):
@@ -283,10 +280,8 @@ def test_logits_of_relu_networks_other_tasks_and_no_records_are_refused(tiny_net
 def test_models_and_probes_that_give_no_curvature_are_refused(tiny_net, some):
     text = "Wanted two probes or more. Got 1. One alone has no standard error; 16 are usual."
     assert refusal(curvature, tiny_net, some, probes=1) == text
-    assert refusal(piecewise_linear_curvature, *tanh_net()) == (
-        "Wanted a model with piecewise linear outputs (a ReLU network). "
-        "Got outputs with a second derivative. Use curvature, which serves any model."
-    )
+    text = "Wanted a model with piecewise linear outputs (a ReLU network)."
+    assert text in refusal(piecewise_linear_curvature, *tanh_net())
     mixing = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64, track_running_stats=False))
     text = "Got 1 (BatchNorm1d), which takes its means from the batch. Train it with track_running"
     assert text in refusal(curvature, mixing, some)

@@ -130,11 +130,8 @@ def test_recall_is_counted_over_the_others_and_equals_are_as_good():
     for rows, share in (([0, 1, 2], 1.0), ([0, 1, 3], 1.0), ([0, 1, 4], 0.5), ([0, 4, 3], 0.5)):
         found = Balls(np.array(rows), starts, centre, radius, 5)
         assert ball_recall(points, found, true).tolist() == [share]
-    assert refusal(ball_recall, points, found, nearest(points, neighbours=1, of=centre)) == (
-        "Wanted balls of the same records, of no more points than the true ones. "
-        "Got 1 and 1 balls of up to 3 and 2 points. "
-        "Query both searches for as many neighbours of the same rows."
-    )
+    text = "Wanted balls of the same records, of no more points than the true ones."
+    assert text in refusal(ball_recall, points, found, nearest(points, neighbours=1, of=centre))
 
 
 def test_a_recall_out_of_reach_is_refused():

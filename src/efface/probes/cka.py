@@ -8,8 +8,8 @@ It is invariant to rotation and scale. Activations of an image or a sequence are
 positions, so that a layer has as many columns as channels, and sums are kept, not records.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +24,7 @@ from efface.types import Records
 BATCH_SIZE = 256
 
 
-@dataclass(frozen=True, eq=False)
-class Alignment:
+class Alignment(NamedTuple):
     """By layer how alike two models are on the records: 0 (nothing in common) to 1 (the same).
 
     ``values``: nan for a layer that is constant over the records. Reference: the alignment of two
@@ -128,8 +127,7 @@ class _Sums:
     def alignment(self) -> float:
         """CKA of all that was added."""
         x, y, *products = self._sums
-        outer = (torch.outer(y, x), torch.outer(x, x), torch.outer(y, y))
-        crossed, ours, theirs = (
-            float((p - o / self.n).norm()) for p, o in zip(products, outer, strict=True)
-        )
+        pairs = zip(products, ((y, x), (x, x), (y, y)), strict=True)
+        norms = (float((p - torch.outer(*two) / self.n).norm()) for p, two in pairs)
+        crossed, ours, theirs = norms
         return crossed**2 / (ours * theirs) if ours and theirs else float("nan")

@@ -10,8 +10,7 @@ Attackers are fitted on one half of the records and judged on the other.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -30,9 +29,12 @@ from efface.types import Records
 
 MAX_ITERATIONS = 10_000
 
+Classes = Sequence[int]
+Labels = Int64[np.ndarray, " _"]
+Rows = Float[np.ndarray, "_ d"]
 
-@dataclass(frozen=True)
-class LinearProbe:
+
+class LinearProbe(NamedTuple):
     """What two linear models read off the embeddings, on the half that they were not fitted on.
 
     ``accuracy``: share of ``scored`` forget records whose class is recovered, 0 to 1; chance 1/k;
@@ -70,11 +72,11 @@ def linear_probe(
         remedy = "Give unseen records of the other classes too."
         raise InputError("records of two classes or more", f"class {labels[0]} alone", remedy)
     reader = linear().fit(np.concatenate([ours[fit], theirs[fit_unseen]]), labels)
-    right, rest = reader.predict(ours[~fit]) == y[~fit], unseen_y[~fit_unseen]
-    unseen_right = (reader.predict(theirs[~fit_unseen]) == rest).astype(np.float64)
-    interval = clopper_pearson(int(right.sum()), len(right))
-    expected = expected_from_unseen(y[~fit], unseen_right, rest)
-    return LinearProbe(float(right.mean()), interval, expected, membership, len(right))
+    correct, rest = reader.predict(ours[~fit]) == y[~fit], unseen_y[~fit_unseen]
+    unseen_correct = (reader.predict(theirs[~fit_unseen]) == rest).astype(np.float64)
+    interval = clopper_pearson(int(correct.sum()), len(correct))
+    expected = expected_from_unseen(y[~fit], unseen_correct, rest)
+    return LinearProbe(float(correct.mean()), interval, expected, membership, len(correct))
 
 
 def linear_probe_cost(forget: Records, unseen: Records) -> Passes:
@@ -95,12 +97,7 @@ def _embeddings(model: nn.Module, records: Records) -> np.ndarray:
 
 
 def linear_attack(
-    ours: Float[np.ndarray, "n d"],
-    theirs: Float[np.ndarray, "m d"],
-    *,
-    classes: Int64[np.ndarray, " n"],
-    unseen_classes: Int64[np.ndarray, " m"],
-    seed: int,
+    ours: Rows, theirs: Rows, *, classes: Labels, unseen_classes: Labels, seed: int
 ) -> Attack:
     """Forget rows (``ours``) against unseen ones by a linear attacker, class by class.
 
@@ -108,8 +105,8 @@ def linear_attack(
     of records that the attacker was not fitted on. Above 0.5: distinguished, for whichever reason.
     Raises InputError when a half has no record of a side.
     """
-    fit, fit_theirs = fitted_half(classes, seed=seed), fitted_half(unseen_classes, seed=seed)
-    # Records of other classes would be told apart by their class.
+    fit, fit_theirs = (fitted_half(y, seed=seed) for y in (classes, unseen_classes))
+    # Records of other classes would be distinguished by their class.
     known = np.isin(unseen_classes, classes)
     fit_unseen, unseen = fit_theirs & known, ~fit_theirs & known
     if not all(side.any() for side in (fit, ~fit, fit_unseen, unseen)):
@@ -145,8 +142,7 @@ def fitted_half(classes: Int64[np.ndarray, " n"], *, seed: int) -> Bool[np.ndarr
     return chosen
 
 
-@dataclass(frozen=True, eq=False)
-class Nearest:
+class Nearest(NamedTuple):
     """Of n records the most probable retained class, and its probability.
 
     ``classes``: ids; ``confidence``: its re-normalised probability, from 1/(retained classes) to 1.
@@ -157,8 +153,7 @@ class Nearest:
     confidence: Float[np.ndarray, " n"]
 
 
-@dataclass(frozen=True, eq=False)
-class NeighbouringClass:
+class NeighbouringClass(NamedTuple):
     """What the retained classes tell of the records of the forgotten ones.
 
     ``by_confidence``: forget against unseen records by the confidence in the nearest class;
@@ -172,8 +167,7 @@ class NeighbouringClass:
     by_all: Attack
 
 
-@dataclass(frozen=True)
-class Agreement:
+class Agreement(NamedTuple):
     """Do two models assign the forgotten records to the same classes, as confidently?
 
     ``same``: share of records with the same nearest class, 0 to 1; ``difference``: mean confidence
@@ -188,12 +182,7 @@ class Agreement:
 
 
 def neighbouring_class(
-    model: nn.Module,
-    forget: Records,
-    unseen: Records,
-    *,
-    forget_classes: Sequence[int],
-    seed: int = 0,
+    model: nn.Module, forget: Records, unseen: Records, *, forget_classes: Classes, seed: int = 0
 ) -> NeighbouringClass:
     """Remove ``forget_classes`` from the probabilities, and attack what is left.
 
@@ -209,25 +198,23 @@ def neighbouring_class(
         raise InputError("forget records of the forgotten classes", f"{others} of others", remedy)
     evaluations = evaluate(model, forget), evaluate(model, theirs)
     logs = [retained_log_probabilities(one, forget_classes) for one in evaluations]
-    ours, rest = (_nearest(*pair, forget_classes) for pair in zip(evaluations, logs, strict=True))
+    # Ids of the model, not positions among the retained classes.
+    ids = _retained(evaluations[0], forget_classes)
+    nearest = [Nearest(ids[one.argmax(1)], np.exp(one.max(1))) for one in logs]
     # An attack on the loss of the nearest class: low for a confident neighbour.
-    losses = -np.log(ours.confidence), -np.log(rest.confidence)
+    losses = (-np.log(one.confidence) for one in nearest)
     y, unseen_y = (one.y for one in evaluations)
     by_confidence = loss_attack(*losses, forget_classes=y, unseen_classes=unseen_y)
     by_all = linear_attack(*logs, classes=y, unseen_classes=unseen_y, seed=seed)
-    return NeighbouringClass(ours, rest, by_confidence, by_all)
+    return NeighbouringClass(nearest[0], nearest[1], by_confidence, by_all)
 
 
-def neighbouring_class_cost(
-    forget: Records, unseen: Records, *, forget_classes: Sequence[int]
-) -> Passes:
+def neighbouring_class_cost(forget: Records, unseen: Records, *, forget_classes: Classes) -> Passes:
     """The passes of ``neighbouring_class``: one forward of each record of these classes."""
     return Passes(forward=len(forget) + len(_rows_of(unseen, forget_classes)), backward=0)
 
 
-def retained_log_probabilities(
-    evaluation: Evaluation, forget_classes: Sequence[int]
-) -> Float[np.ndarray, "n s"]:
+def retained_log_probabilities(evaluation: Evaluation, forget_classes: Classes) -> Rows:
     """Log-probabilities of the s retained classes, re-normalised, in nats.
 
     Raises InputError when fewer than two classes remain.
@@ -255,14 +242,9 @@ def agreement(one: Nearest, other: Nearest) -> Agreement:
     return Agreement(same, difference, *ks(one.confidence, other.confidence))
 
 
-def _nearest(evaluation: Evaluation, logs: np.ndarray, forget_classes: Sequence[int]) -> Nearest:
-    # Ids of the model, not positions among the retained classes.
-    return Nearest(_retained(evaluation, forget_classes)[logs.argmax(1)], np.exp(logs.max(1)))
-
-
-def _retained(evaluation: Evaluation, forget_classes: Sequence[int]) -> Int64[np.ndarray, " s"]:
+def _retained(evaluation: Evaluation, forget_classes: Classes) -> Int64[np.ndarray, " s"]:
     return np.setdiff1d(np.arange(evaluation.logits.shape[1]), np.array(forget_classes, np.int64))
 
 
-def _rows_of(records: Records, classes: Sequence[int]) -> list[int]:
+def _rows_of(records: Records, classes: Classes) -> list[int]:
     return np.flatnonzero(np.isin(records.y.cpu().numpy(), list(classes))).tolist()

@@ -7,7 +7,7 @@ norms stay as they are, as in weight-only quantisation.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,7 @@ SHARES = (0.3, 0.5, 0.7)
 MAX_BITS = 8
 
 
-@dataclass(frozen=True, eq=False)
-class Copy:
+class Copy(NamedTuple):
     """A changed copy, by what was done to it, and its evaluation."""
 
     name: str
@@ -46,8 +45,8 @@ def precision(
     """
     made = {f"int{number}": quantised(model, bits=number) for number in bits}
     made |= {f"pruned {100 * share:.0f} %": pruned(model, share=share) for share in shares}
-    copies = [Copy(name, evaluate(copied, records)) for name, copied in made.items()]
-    return (Copy("unchanged", evaluate(model, records)), *copies)
+    copies = {"unchanged": model, **made}
+    return tuple(Copy(name, evaluate(copied, records)) for name, copied in copies.items())
 
 
 def precision_cost(

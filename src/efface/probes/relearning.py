@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -75,9 +76,8 @@ def relearning(
     """
     if not len(forget) or not len(on):
         came = f"{len(forget)} and {len(on)}"
-        raise InputError(
-            "forget records, and records to train on", came, "Give at least one of each."
-        )
+        wanted = "forget records, and records to train on"
+        raise InputError(wanted, came, "Give at least one of each.")
     if epochs < 1 or every < 1:
         wanted = "at least one epoch, and a reading every step or more rarely"
         raise InputError(wanted, f"{epochs} epochs, every {every}", "Give integers above 0.")
@@ -93,13 +93,13 @@ def relearning(
         for weight in student.parameters():
             # Whoever has the model need not keep to its flags.
             weight.requires_grad_(weight.is_floating_point())
-        callback, accuracies = _reader(forget, every, most)
-        first, adam = _accuracy(student, forget), torch.optim.Adam(student.parameters(), lr=rate)
+        # range stops before the end, which is always read.
+        at, adam = (*range(0, most, every), most), torch.optim.Adam(student.parameters(), lr=rate)
+        accuracies = [_accuracy(student, forget)]
+        callback = _reader(forget, at, accuracies)
         schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
         train_epochs(student, task_loss, on, adam, schedule)
-        # range stops before the end, which is always read.
-        at, curve = (*range(0, most, every), most), (first, *accuracies)
-        found.append(Relearning(rate, at, curve, (1 - tolerance) * original, most))
+        found.append(Relearning(rate, at, tuple(accuracies), (1 - tolerance) * original, most))
     return tuple(found)
 
 
@@ -118,8 +118,7 @@ def relearning_cost(
     return Passes(forward=trained + curves * readings * len(forget), backward=trained)
 
 
-@dataclass(frozen=True)
-class Anamnesis:
+class Anamnesis(NamedTuple):
     """Steps of the unlearned model / steps of the retrained one, and between what it must lie.
 
     ``index``: 0 to infinity, reference 1; far below 1: knowledge is left; above: the records
@@ -160,16 +159,13 @@ def _accuracy(model: nn.Module, records: Records) -> float:
     return float(evaluate(model, records).accuracy.mean())
 
 
-def _reader(forget: Records, every: int, most: int) -> tuple[Callback, list[float]]:
-    """A callback that evaluates the forget records every so many steps, and the list it fills."""
-    accuracies: list[float] = []
+def _reader(forget: Records, at: tuple[int, ...], accuracies: list[float]) -> Callback:
+    """A callback that adds the accuracy on the forget records after the steps in ``at``."""
     steps = itertools.count(1)
 
     def read(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
-        step = next(steps)
-        # The last step is read too, or the end of a curve would depend on ``every``.
-        if step % every == 0 or step == most:
+        if next(steps) in at:
             accuracies.append(_accuracy(student, forget))
         return Action.CONTINUE
 
-    return read, accuracies
+    return read

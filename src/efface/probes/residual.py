@@ -181,12 +181,10 @@ def residual_knowledge(ours: Residual, retrained: Residual) -> float:
     InputError for probes of other records or with other settings.
     """
     if (len(ours.hits), ours.tried) != (len(retrained.hits), retrained.tried):
-        raise InputError(
-            "two probes of the same records with the same settings",
-            f"{len(ours.hits)} and {len(retrained.hits)} records, "
-            f"{ours.tried} and {retrained.tried} inputs tried",
-            "Probe both models alike.",
-        )
+        wanted = "two probes of the same records with the same settings"
+        came = f"{len(ours.hits)} and {len(retrained.hits)} records, "
+        came += f"{ours.tried} and {retrained.tried} inputs tried"
+        raise InputError(wanted, came, "Probe both models alike.")
     # The ratio of means: a mean of ratios is infinite where one record has no hit.
     if retrained.recognised:
         return ours.recognised / retrained.recognised
@@ -195,12 +193,9 @@ def residual_knowledge(ours: Residual, retrained: Residual) -> float:
 
 def _views(view: Callable[[Records, int], Tensor], count: int) -> Around:
     """Inputs nearby that do not depend on the model."""
-
-    def around(teacher: nn.Module, batch: Records) -> Iterator[Tensor]:
-        for number in range(count):
-            yield _predict(teacher, batch, view(batch, number)) == batch.y
-
-    return around
+    return lambda teacher, batch: (
+        _predict(teacher, batch, view(batch, number)) == batch.y for number in range(count)
+    )
 
 
 def _residual(model: nn.Module, records: Records, around: Around, *, tried: int) -> Residual:

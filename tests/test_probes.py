@@ -1,0 +1,871 @@
+"""What every probe promises; then each probe against closed forms, loops and other libraries."""
+
+import copy
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.stats import ortho_group
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+from torch.nn.utils import prune
+
+from efface.metrics.evaluation import Evaluation, evaluate
+from efface.probes import cka as module
+from efface.probes.cka import cka, cka_cost
+from efface.probes.linear_probe import (
+    Nearest,
+    agreement,
+    fitted_half,
+    linear_attack,
+    linear_probe,
+    linear_probe_cost,
+    neighbouring_class,
+    neighbouring_class_cost,
+    retained_log_probabilities,
+)
+from efface.probes.precision import precision, precision_cost, pruned, quantised, recovered
+from efface.probes.relearning import Relearning, anamnesis, relearning, relearning_cost
+from efface.probes.residual import (
+    Residual,
+    residual_cost,
+    residual_in_ball,
+    residual_in_crops,
+    residual_in_flips,
+    residual_in_noise,
+    residual_knowledge,
+)
+from efface.runtime import PassCounter, Passes
+from efface.testing import KINDS, model_of_kind, records_of_kind, untrained_model
+from efface.types import Records
+from tests.probe_promises import passes_of, same, traces, untouched
+from tests.refusals import refusal
+
+RATES = (1e-3, 1e-2)
+
+
+@pytest.fixture(scope="module")
+def parts(digits):
+    """Forget, retain and unseen digits of the tiny net."""
+    return digits.take(range(40)), digits.take(range(40, 300)), digits.take(range(300, 400))
+
+
+@pytest.fixture(scope="module")
+def pair(parts):
+    """Forget digits, and digits that the tiny net never saw."""
+    return parts[::2]
+
+
+@pytest.fixture(scope="module")
+def some(digits):
+    """Digits that the tiny net never saw: it misses a few of them."""
+    return digits.take(range(300, 360))
+
+
+@pytest.fixture(scope="module")
+def threes(digits):
+    """The threes that the tiny net saw, and a hundred digits that it never saw."""
+    rows = (digits.y[:300] == 3).nonzero()[:, 0]
+    return digits.take(rows), digits.take(range(300, 400))
+
+
+CURVES = {"learning_rates": RATES, "epochs": 2, "batch_size": 20}
+HALF = {"bits": (8,), "shares": (0.1, 0.2)}
+RESIDUAL = {
+    "flips": (lambda m, s, **_: residual_in_flips(m, s), {"tried": 1}),
+    "crops": (lambda m, s, **to: residual_in_crops(m, s, crops=3, **to), {"tried": 3}),
+    "noise": (lambda m, s, **to: residual_in_noise(m, s, sigma=0.3, draws=4, **to), {"tried": 4}),
+    "ball": (
+        lambda m, s, **to: residual_in_ball(m, s, radius=0.1, steps=5, **to),
+        {"tried": 6, "descents": 5},
+    ),
+}
+
+
+def relearned(on, every):
+    """A probe of curves on some of the parts, and its price."""
+    return (
+        lambda m, on_, **to: curves(m, on_["parts"], on=on, every=every, **to),
+        lambda on_: relearning_cost(on_["parts"][0], on_["parts"][on], **CURVES, every=every),
+    )
+
+
+PROBES = {
+    "linear probe": (
+        lambda m, on, **to: linear_probe(m, *on["pair"], **to),
+        lambda on: linear_probe_cost(*on["pair"]),
+    ),
+    "neighbouring class": (
+        lambda m, on, **to: neighbouring_class(m, *on["threes"], forget_classes=(3,), **to),
+        lambda on: neighbouring_class_cost(*on["threes"], forget_classes=(3,)),
+    ),
+    "precision": (
+        lambda m, on: precision(m, on["some"], **HALF),
+        lambda on: precision_cost(on["some"], **HALF),
+    ),
+    **{f"relearning {at}": relearned(*at) for at in ((0, 1), (1, 1), (1, 5), (2, 7))},
+    **{
+        name: (
+            lambda m, on, probe=probe, **to: probe(m, on["some"], **to),
+            lambda on, price=price: residual_cost(on["some"], **price),
+        )
+        for name, (probe, price) in RESIDUAL.items()
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def on(parts, pair, threes, some):
+    """The records of each probe."""
+    return {"parts": parts, "pair": pair, "threes": threes, "some": some}
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_probe_leaves_the_model_and_costs_the_passes_declared(
+    tiny_net, on, random_state_kept, name
+):
+    """Weights, buffers, gradients, flags, hooks, random numbers; counted on model and copies."""
+    probe, price = PROBES[name]
+    untouched(lambda model: probe(model, on), tiny_net, random_state_kept)
+    assert passes_of(lambda model: probe(model, on), tiny_net) == price(on)
+
+
+@pytest.mark.parametrize("name", ["linear probe", "neighbouring class", "relearning (1, 1)"])
+def test_another_seed_gives_other_numbers(hidden, on, name):
+    """A seed that changes nothing is not the seed of what is drawn."""
+    one, other = (PROBES[name][0](hidden, on, seed=seed) for seed in (0, 1))
+    assert not same(one, other)
+
+
+def test_the_numbers_are_those_of_a_probe_written_by_hand(tiny_net, pair):
+    """Features of the layers before the head, scikit-learn, the halves, counts by class."""
+    forget, unseen = pair
+    found = linear_probe(tiny_net, forget, unseen)
+    with torch.no_grad():
+        ours, theirs = (tiny_net[:-1](some.x).double().numpy() for some in pair)
+    y, z = forget.y.numpy(), unseen.y.numpy()
+    fit, fit_z = fitted_half(y, seed=0), fitted_half(z, seed=0)
+    scale = StandardScaler().fit(np.concatenate([ours[fit], theirs[fit_z]]))
+    reader = LogisticRegression(max_iter=10_000, class_weight="balanced").fit(
+        scale.transform(np.concatenate([ours[fit], theirs[fit_z]])),
+        np.concatenate([y[fit], z[fit_z]]),
+    )
+    right = reader.predict(scale.transform(ours[~fit])) == y[~fit]
+    other = reader.predict(scale.transform(theirs[~fit_z])) == z[~fit_z]
+    shares = [other[z[~fit_z] == label].mean() for label in y[~fit]]
+    assert found.accuracy == right.mean()
+    assert found.unseen_accuracy == pytest.approx(np.mean(shares))
+    assert found.scored == (~fit).sum()
+    assert found.interval[0] < found.accuracy <= found.interval[1]
+
+
+def test_knowledge_behind_a_new_head_is_found(tiny_net, pair):
+    """The outputs know nothing any more; the features know the classes as before."""
+    net = copy.deepcopy(tiny_net)
+    with torch.no_grad():
+        nn.init.zeros_(net[-1].weight)
+        nn.init.zeros_(net[-1].bias)
+    assert evaluate(net, pair[0]).correct.mean() < 0.3
+    found = linear_probe(net, *pair)
+    assert found.accuracy > 0.8
+    assert same(found, linear_probe(tiny_net, *pair))
+
+
+def test_features_without_content_are_no_better_than_chance(pair):
+    """A layer of zeros: nothing to read, and the probe says so."""
+    net = untrained_model(0).eval()
+    with torch.no_grad():
+        for one in net[4].parameters():
+            one.zero_()
+    found = linear_probe(net, *pair)
+    assert found.accuracy < 0.3
+    assert found.membership.auc == 0.5
+
+
+def rows(n, classes, draw, *, shift=0.0):
+    """Normal numbers around a centre of their class, moved by ``shift`` in the last column."""
+    y = np.arange(n) % classes
+    x = draw.normal(size=(n, 5)) + 4 * y[:, None]
+    x[:, -1] += shift
+    return x, y
+
+
+def test_a_leak_in_the_features_is_found_and_classes_are_no_leak():
+    """Members moved in one direction; without it the area is near a half, by scikit-learn too."""
+    draw = np.random.default_rng(0)
+    theirs, unseen_classes = rows(400, 4, draw)
+    for shift in (0.0, 1.5):
+        ours, classes = rows(400, 2, draw, shift=shift)
+        groups = {"classes": classes, "unseen_classes": unseen_classes}
+        found = linear_attack(ours, theirs, **groups, seed=0)
+        assert found.recognised is (shift > 0)
+        assert found.unseen_n == 100
+        assert found.forget_n == 200
+    single = {"classes": np.zeros(400, int), "unseen_classes": np.zeros(400, int)}
+    ours, theirs = draw.normal(size=(400, 3)) + 0.7, draw.normal(size=(400, 3))
+    found = linear_attack(ours, theirs, **single, seed=0)
+    fit = fitted_half(np.zeros(400, int), seed=0)
+    known = np.concatenate([ours[fit], theirs[fit]])
+    scale = StandardScaler().fit(known)
+    attacker = LogisticRegression().fit(scale.transform(known), np.repeat([1, 0], 200))
+    others = scale.transform(np.concatenate([ours[~fit], theirs[~fit]]))
+    expected = roc_auc_score(np.repeat([1, 0], 200), attacker.decision_function(others))
+    assert found.auc == pytest.approx(expected)
+
+
+def test_an_attacker_is_not_judged_on_what_it_was_fitted_on():
+    """Two hundred records in as many dimensions can be told apart; their other half cannot."""
+    draw = np.random.default_rng(1)
+    ours, theirs = draw.normal(size=(400, 200)), draw.normal(size=(400, 200))
+    groups = {"classes": np.zeros(400, int), "unseen_classes": np.zeros(400, int)}
+    assert not linear_attack(ours, theirs, **groups, seed=0).sees
+
+
+def test_a_half_holds_half_of_each_class():
+    """The odd record is learned from; another seed takes other records."""
+    classes = np.repeat([3, 5, 9], [7, 10, 1])
+    half = fitted_half(classes, seed=0)
+    assert [int(half[classes == label].sum()) for label in (3, 5, 9)] == [4, 5, 1]
+    assert not np.array_equal(half, fitted_half(classes, seed=1))
+
+
+@pytest.mark.parametrize("kind", ["layer norm", "dropout", "one output", "table"])
+def test_models_of_other_kinds_have_a_linear_probe(kind):
+    """Whatever has a linear head; a single unit too."""
+    some = records_of_kind(kind)
+    found = linear_probe(model_of_kind(kind), some.take(range(30)), some.take(range(30, 60)))
+    assert 0 <= found.accuracy <= 1
+
+
+class Twice(nn.Module):
+    """A model whose outputs are not its last layer's."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return 2 * self.layer(x.flatten(1))
+
+
+def test_what_the_probe_does_not_serve_is_refused_in_words(tiny_net, pair):
+    """No head, no classes, one class alone, too few records."""
+    forget, unseen = pair
+    zeros = [d.take((d.y == 0).nonzero()[:, 0]) for d in pair]
+    broken, values = copy.deepcopy(tiny_net), records_of_kind("regression")
+    nn.init.constant_(broken[0].weight, float("nan"))
+    not_run = "Omit this probe, and say that it was not run."
+    for text, *given in (
+        (f"answers are the outputs. Got another step after it. {not_run}", Twice(), *pair),
+        (f"Got regression. {not_run}", model_of_kind("regression"), values, values),
+        ("Wanted records of two classes or more. Got class 0 alone. Give uns", tiny_net, *zeros),
+        ("one for each half. Got 1 and 10.", tiny_net, forget.take([0]), unseen),
+        ("a model of finite weights. Got nan or inf in 0.weight.", broken, forget, unseen),
+    ):
+        assert text in refusal(linear_probe, *given)
+
+
+def test_unseen_records_of_retained_classes_cost_nothing(threes):
+    said = neighbouring_class_cost(*threes, forget_classes=(3,))
+    assert said.forward < len(threes[0]) + 20
+
+
+def test_taking_a_class_out_is_conditioning_on_the_others(tiny_net, threes):
+    """p_k / (1 - p_leaving), computed from the probabilities themselves."""
+    measured = evaluate(tiny_net, threes[1])
+    logs = retained_log_probabilities(measured, (3, 7))
+    p = measured.probabilities
+    kept = [0, 1, 2, 4, 5, 6, 8, 9]
+    expected = p[:, kept] / p[:, kept].sum(1, keepdims=True)
+    np.testing.assert_allclose(np.exp(logs), expected, rtol=1e-6)
+
+
+def test_the_nearest_class_is_the_second_where_the_first_has_left(tiny_net, threes):
+    """Ids are those of the model, not places among the classes that stay."""
+    found = neighbouring_class(tiny_net, *threes, forget_classes=(3,))
+    logits = evaluate(tiny_net, threes[0]).logits.copy()
+    logits[:, 3] = -np.inf
+    np.testing.assert_array_equal(found.forget.classes, logits.argmax(1))
+    assert found.forget.classes.max() > 3
+    assert (found.forget.confidence >= 1 / 9).all()
+
+
+def test_a_high_score_of_the_class_that_left_does_not_hide_its_neighbours(tiny_net, threes):
+    """A filter that adds to the logit of the class, or takes it away, changes nothing here."""
+    filtered = nn.Sequential(*tiny_net, Shifted())
+    one, other = (
+        neighbouring_class(net, *threes, forget_classes=(3,)) for net in (tiny_net, filtered)
+    )
+    np.testing.assert_allclose(one.forget.confidence, other.forget.confidence, rtol=1e-4)
+    assert one.by_confidence == other.by_confidence
+
+
+class Shifted(nn.Module):
+    """An output filter: the logit of class 3 is pushed down."""
+
+    def forward(self, x):
+        return x - 50 * nn.functional.one_hot(torch.tensor(3), 10)
+
+
+def leaking(n, *, sure, seed):
+    """Records of class 2 whose inputs are logits of three classes."""
+    draw = np.random.default_rng(seed)
+    logits = np.stack([sure + draw.normal(size=n), np.zeros(n), draw.normal(size=n)], 1)
+    return Records(torch.tensor(logits, dtype=torch.float32), torch.full((n,), 2))
+
+
+def test_members_whose_neighbour_is_surer_are_told_apart():
+    """By both attackers; the area is that of scikit-learn."""
+    ours, theirs = leaking(200, sure=2.0, seed=0), leaking(300, sure=0.0, seed=1)
+    found = neighbouring_class(nn.Identity(), ours, theirs, forget_classes=(2,))
+    assert found.by_confidence.recognised
+    assert found.by_all.recognised
+    confidences = np.concatenate([found.forget.confidence, found.unseen.confidence])
+    expected = roc_auc_score(np.repeat([1, 0], [200, 300]), confidences)
+    assert found.by_confidence.auc == pytest.approx(expected)
+    alike = neighbouring_class(
+        nn.Identity(), leaking(200, sure=0.0, seed=2), theirs, forget_classes=(2,)
+    )
+    assert not alike.by_confidence.sees
+    assert not alike.by_all.sees
+
+
+def test_two_models_are_compared_record_by_record():
+    """Shares and means by hand, the distance by scipy."""
+    one = Nearest(np.array([0, 1, 1, 4]), np.array([0.9, 0.8, 0.7, 0.6]))
+    other = Nearest(np.array([0, 1, 2, 2]), np.array([0.5, 0.6, 0.4, 0.7]))
+    found = agreement(one, other)
+    assert (found.same, found.difference) == (0.5, pytest.approx(0.2))
+    expected = stats.ks_2samp(one.confidence, other.confidence)
+    assert (found.distance, found.p) == (expected.statistic, expected.pvalue)
+    assert agreement(one, one).distance == agreement(one, one).difference == 0
+
+
+def test_records_without_neighbouring_classes_are_refused(tiny_net, threes, digits):
+    """Records of other classes, no class left to compare with, none unseen, no classes at all."""
+    forget, unseen = threes
+    others = unseen.take((unseen.y != 3).nonzero()[:, 0])
+    many = model_of_kind("multilabel"), records_of_kind("multilabel")
+    for text, classes, *given in (
+        ("forgotten classes. Got 2 of others.", (3,), tiny_net, digits.take([0, 1, 3]), unseen),
+        ("two classes or more that remain. Got 1 of 10.", range(1, 10), tiny_net, forget, unseen),
+        ("at least one record. Got none.", (3,), tiny_net, forget, others),
+        ("multiclass records, which this probe asks about. Got multilabel.", (3,), *many, unseen),
+    ):
+        assert text in refusal(neighbouring_class, *given, forget_classes=tuple(classes))
+    one, two = (Nearest(np.arange(n), np.ones(n)) for n in (1, 2))
+    text = "Wanted the same records, at least one, for both models. Got 1 and 2. Probe both"
+    assert text in refusal(agreement, one, two)
+
+
+@pytest.fixture(scope="module")
+def hidden(tiny_net):
+    """The tiny net with another last layer: the knowledge is there, and not shown."""
+    net = copy.deepcopy(tiny_net)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(3)
+        net[-1].reset_parameters()
+    return net
+
+
+def curves(model, parts, *, on=0, **settings):
+    """Two learning rates, two epochs on one part."""
+    settings = {"learning_rates": RATES, "epochs": 2, "batch_size": 20, **settings}
+    return relearning(model, parts[0], parts[on], original=1.0, **settings)
+
+
+def test_dropout_and_batchnorm_work_as_in_training_unless_switched_off(
+    tiny_net, parts, random_state_kept
+):
+    found = untouched(
+        lambda model: curves(model, parts, training_mode=False), tiny_net, random_state_kept
+    )
+    assert not same(found, curves(tiny_net, parts))
+
+
+def test_the_price_written_out():
+    """Forty records, 260 to train on, 13 steps an epoch: by hand."""
+    forty, others = torch.zeros(40, 1), torch.zeros(260, 1)
+    settings = {"learning_rates": (1e-3,), "epochs": 2, "batch_size": 20, "every": 4}
+    said = relearning_cost(*(records(x) for x in (forty, others)), **settings)
+    assert said == Passes(forward=2 * 260 + 40 * (1 + 7), backward=2 * 260)
+
+
+def records(x):
+    """Records of one class."""
+    return Records(x, torch.zeros(len(x), dtype=torch.int64))
+
+
+def test_the_curve_is_that_of_a_loop_written_by_hand(hidden, parts):
+    """Adam on the mean cross-entropy over all records of a step, in eval mode."""
+    forget = parts[0]
+    found = relearning(
+        hidden, forget, forget, original=1.0, learning_rates=(3e-3,), epochs=4, training_mode=False
+    )[0]
+    net = copy.deepcopy(hidden)
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    shares = []
+    for _ in range(5):
+        logits = net(forget.x)
+        shares.append(float((logits.argmax(1) == forget.y).float().mean()))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(logits, forget.y).backward()
+        optimizer.step()
+    assert found.at == (0, 1, 2, 3, 4)
+    assert found.accuracy == pytest.approx(shares)
+    assert shares[-1] > shares[0]
+
+
+def test_records_that_were_hidden_come_back_from_the_retained_ones_alone(hidden, tiny_net, parts):
+    """The head was replaced: at first nothing is known, and training elsewhere brings it back."""
+    forget = parts[0]
+    original = float(evaluate(tiny_net, forget).correct.mean())
+    settings = {"original": original, "learning_rates": (1e-2,), "epochs": 3}
+    back = relearning(hidden, forget, parts[1], **settings)[0]
+    assert back.accuracy[0] < 0.3
+    assert back.steps is not None
+    blank = relearning(untrained_model(5), forget, parts[1], **settings)[0]
+    assert blank.steps is None or blank.steps > back.steps
+    assert relearning(tiny_net, forget, parts[1], **settings)[0].steps == 0
+
+
+def test_frozen_weights_move_too(tiny_net, parts):
+    """Whoever has the model need not keep to its flags."""
+    frozen = copy.deepcopy(tiny_net).requires_grad_(requires_grad=False)
+    assert same(curves(frozen, parts), curves(tiny_net, parts))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_of_other_kinds_relearn(kind):
+    """Multilabel and regression too: what is read is the accuracy of the task."""
+    some = records_of_kind(kind)
+    (found,) = relearning(
+        model_of_kind(kind), some, some, original=0.5, learning_rates=(1e-2,), epochs=8
+    )
+    assert len(found.accuracy) == 9
+    assert found.accuracy[-1] >= found.accuracy[0]
+
+
+def test_half_precision_learns_in_single(tiny_net, parts):
+    """In bfloat16 a small step rounds back to where it was."""
+    some = curves(copy.deepcopy(tiny_net).bfloat16(), parts)
+    assert same(some, curves(copy.deepcopy(tiny_net).bfloat16().float(), parts))
+
+
+def curve(*shares, wanted=0.95, rate=1e-3):
+    """A curve read after each step."""
+    return Relearning(
+        rate, tuple(range(len(shares))), (*map(float, shares),), wanted, len(shares) - 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "index", "low", "high"),
+    [
+        ((0, 0, 1), (0, 0, 1), 1, 1, 1),
+        ((0, 1, 1), (0, 0, 1), 0.5, 0.5, 0.5),
+        ((1, 1, 1), (1, 1, 1), 1, 1, 1),
+        ((1, 1, 1), (0, 0, 1), 0, 0, 0),
+        ((0, 0, 0), (0, 1, 1), None, 2, math.inf),
+        ((0, 1, 1), (0, 0, 0), None, 0, 0.5),
+        ((0, 0, 0), (0, 0, 0), None, 0, math.inf),
+        ((0, 0, 1), (1, 1, 1), None, 2, math.inf),
+    ],
+)
+def test_the_anamnesis_index_is_a_ratio_of_steps(ours, theirs, index, low, high):
+    """One for the same model; where a curve ended first, only bounds are known."""
+    found = anamnesis(curve(*ours), curve(*theirs))
+    assert (found.index, found.low, found.high) == (index, low, high)
+
+
+def test_curves_that_were_made_otherwise_are_not_compared():
+    """A ratio of steps at two learning rates means nothing."""
+    text = "Got 0.001 and 0.01, up to 1 and 2 steps, to 0.950 and 0.950."
+    assert text in refusal(anamnesis, curve(0, 1), curve(0, 1, 1, rate=1e-2))
+
+
+def test_what_cannot_be_relearned_is_refused(tiny_net, parts, digits):
+    """No records, or an original that knew nothing: the first step would do."""
+    assert refusal(relearning, tiny_net, digits.take([]), parts[1], original=1.0) == (
+        "Wanted forget records, and records to train on. Got 0 and 260. Give at least one of each."
+    )
+    text = "Wanted an original accuracy above 0 and up to 1, a tolerance from 0 to below 1."
+    assert text in refusal(relearning, tiny_net, parts[0], parts[1], original=0.0)
+    text = "Wanted at least one epoch, and a reading every step or more rarely."
+    assert text in refusal(relearning, tiny_net, parts[0], parts[1], original=1.0, every=0)
+
+
+@pytest.mark.parametrize("kind", ["crops", "noise", "ball"])
+def test_another_seed_draws_other_inputs(tiny_net, some, kind):
+    """A seed that changes nothing is not the seed of what is drawn."""
+    probe = RESIDUAL[kind][0]
+    wide = replace(some, low=some.low - 2, high=some.high + 2)
+    assert not same(*(probe(tiny_net, wide, seed=seed) for seed in (0, 1)))
+
+
+@pytest.mark.parametrize("kind", RESIDUAL)
+def test_a_record_has_the_same_neighbours_in_any_batch(tiny_net, some, kind):
+    """Draws come from the id alone."""
+    probe = RESIDUAL[kind][0]
+    order = np.random.default_rng(0).permutation(len(some))
+    one, other = probe(tiny_net, some), probe(tiny_net, some.take(order.tolist()))
+    np.testing.assert_array_equal(one.plain, evaluate(tiny_net, some).correct)
+    assert 0 < one.missed < len(some)
+    np.testing.assert_array_equal(one.hits[order], other.hits)
+
+
+def line(*, flat=False):
+    """Two classes of one pixel that lies in 0..1: class 1 from 0.5 on (never where it is flat)."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([[0.0], [0.0 if flat else 1.0]]))
+        net[1].bias.copy_(torch.tensor([0.5, 0.0]))
+    return net
+
+
+def pixels(*values):
+    """Records of class 1."""
+    x = torch.tensor(values).reshape(-1, 1, 1, 1)
+    y = torch.ones(len(values), dtype=torch.int64)
+    return Records(x, y, low=torch.tensor(0.0), high=torch.tensor(1.0))
+
+
+def test_the_ball_reaches_exactly_as_far_as_its_radius():
+    """On a line the label begins at 0.5: found from 0.42 with a radius of 0.1, not from 0.38."""
+    found = residual_in_ball(line(), pixels(0.38, 0.42, 0.45, 0.6), radius=0.1, steps=10)
+    assert found.plain.tolist() == [False, False, False, True]
+    assert found.recovered.tolist() == [False, True, True, False]
+    assert (found.missed, found.share) == (3, pytest.approx(2 / 3))
+    assert found.interval == pytest.approx((0.0943, 0.9916), abs=1e-4)
+
+
+def test_the_radius_is_in_units_of_the_range():
+    """The same pixels as numbers of 0..10, for a net that takes these."""
+    net, ten = line(), pixels(3.8, 4.2)
+    with torch.no_grad():
+        net[1].weight.mul_(0.1)
+    some = replace(ten, high=torch.tensor(10.0))
+    assert residual_in_ball(net, some, radius=0.1, steps=10).recovered.tolist() == [False, True]
+
+
+def test_no_input_is_tried_beyond_the_data():
+    """A label that lies outside what an input can be is not found."""
+    net = line()
+    with torch.no_grad():
+        net[1].bias.copy_(torch.tensor([1.05, 0.0]))
+    assert not residual_in_ball(net, pixels(0.9), radius=0.5, steps=10).recovered.any()
+    assert not residual_in_noise(net, pixels(0.9), sigma=0.5, draws=50).recovered.any()
+
+
+def test_noise_is_as_wide_as_said():
+    """Of many draws a normal share crosses the line, which scipy knows in closed form."""
+    from scipy import stats
+
+    some = pixels(*[0.4] * 400)
+    found = residual_in_noise(line(), some, sigma=0.08, draws=20)
+    expected = stats.norm.sf(0.1 / 0.08)
+    assert found.recognised == pytest.approx(expected, abs=0.01)
+    assert residual_in_noise(line(flat=True), some, sigma=0.3).recognised == 0
+
+
+class Corner(nn.Module):
+    """Says class 1 where the pixel in the middle of the left edge is lit."""
+
+    def forward(self, x):
+        lit = x[:, 0, x.shape[2] // 2, 0]
+        return torch.stack([torch.full_like(lit, 0.5), lit], 1)
+
+
+def lit(column):
+    """One image, 5 x 5, one pixel lit in its middle row."""
+    x = torch.zeros(1, 1, 5, 5)
+    x[0, 0, 2, column] = 1
+    return Records(x, torch.tensor([1]))
+
+
+def test_flips_and_crops_are_what_they_say():
+    """Lit on the right edge: seen when mirrored; lit one off the left edge: seen when shifted."""
+    assert residual_in_flips(Corner(), lit(4)).recovered.all()
+    assert not residual_in_flips(Corner(), lit(1)).recovered.any()
+    shifted = residual_in_crops(Corner(), lit(1), crops=60)
+    assert shifted.recovered.all()
+    assert shifted.recognised == pytest.approx(1 / 9, abs=0.08)
+    assert not residual_in_crops(Corner(), lit(3), crops=60).recovered.any()
+
+
+def test_residual_knowledge_is_a_ratio_of_shares():
+    """One against itself; by hand else."""
+    nothing, few, many = (
+        Residual(np.zeros(4, bool), np.array(hits, float), tried=5)
+        for hits in ([0, 0, 0, 0], [1, 0, 2, 0], [5, 1, 0, 0])
+    )
+    assert residual_knowledge(many, few) == pytest.approx(2)
+    assert residual_knowledge(few, few) == residual_knowledge(nothing, nothing) == 1
+    assert residual_knowledge(few, nothing) == float("inf")
+    text = "Wanted two probes of the same records with the same settings."
+    assert text in refusal(
+        residual_knowledge, few, Residual(np.zeros(3, bool), np.zeros(3), tried=5)
+    )
+
+
+def test_nothing_missed_is_no_share():
+    """A share of none is not 0."""
+    found = Residual(np.ones(2, bool), np.ones(2), tried=1)
+    assert found.share is None
+    assert found.interval == (0, 1)
+
+
+def test_inputs_that_a_probe_does_not_serve_are_refused_in_words(tiny_net, some):
+    """A row of a table cannot be mirrored; a value has no label to be said."""
+    for probe in (residual_in_flips, residual_in_crops):
+        text = "Wanted images, (n, c, h, w), which can be flipped and cropped."
+        assert text in refusal(probe, model_of_kind("table"), records_of_kind("table"))
+    for kind in ("regression", "multilabel"):
+        assert refusal(
+            residual_in_ball, model_of_kind(kind), records_of_kind(kind), radius=0.1
+        ) == (
+            "Wanted multiclass records, which this probe asks about. "
+            f"Got {kind}. Omit this probe, and say that it was not run."
+        )
+    assert refusal(residual_in_flips, tiny_net, some.take([])) == (
+        "Wanted at least one record. Got none. Give the records to be probed."
+    )
+    assert refusal(residual_in_noise, tiny_net, some, sigma=0.0) == (
+        "Wanted a sigma above 0. Got 0.0. Give it as a share of the data's range."
+    )
+
+
+@pytest.mark.parametrize("kind", ["table", "one output", "tied"])
+def test_noise_and_the_ball_serve_any_inputs(kind):
+    """Tables and single units too."""
+    for name in ("noise", "ball"):
+        found = RESIDUAL[name][0](model_of_kind(kind), records_of_kind(kind))
+        assert len(found.hits) == 60
+
+
+def test_the_copies_are_named_and_the_first_is_the_model_itself(tiny_net, some):
+    found = precision(tiny_net, some)
+    names = ["unchanged", "int8", "int4", "pruned 30 %", "pruned 50 %", "pruned 70 %"]
+    assert [one.name for one in found] == names
+    np.testing.assert_array_equal(found[0].evaluation.logits, evaluate(tiny_net, some).logits)
+    assert precision_cost(some).forward == 6 * len(some)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_weights_are_rounded_to_a_symmetric_grid_of_each_output(tiny_net, bits):
+    """Written out in numpy, one output at a time."""
+    top = 2 ** (bits - 1) - 1
+    given, found = tiny_net.state_dict(), quantised(tiny_net, bits=bits).state_dict()
+    for name, weight in given.items():
+        if weight.ndim < 2:
+            torch.testing.assert_close(found[name], weight, rtol=0, atol=0)
+            continue
+        for row, new in zip(weight.numpy(), found[name].numpy(), strict=True):
+            scale = np.abs(row).max() / top
+            expected = np.clip(np.round(row / scale), -top, top) * scale
+            np.testing.assert_allclose(new, expected, atol=1e-6)
+            assert len(np.unique(new)) <= 2 * top + 1
+
+
+def test_fewer_bits_move_the_answers_more(tiny_net, digits):
+    """Eight bits hardly show, four do."""
+    some = digits.take(range(60))
+    plain = evaluate(tiny_net, some).logits
+    eight, four = (
+        np.abs(evaluate(quantised(tiny_net, bits=bits), some).logits - plain).mean()
+        for bits in (8, 4)
+    )
+    assert 0 < 5 * eight < four
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+def test_the_weights_nearest_to_zero_go_as_in_torchs_own_pruning(tiny_net, share):
+    """Over all layers at once."""
+    twin = copy.deepcopy(tiny_net)
+    layers = [(part, "weight") for part in twin if isinstance(part, nn.Conv2d | nn.Linear)]
+    prune.global_unstructured(layers, pruning_method=prune.L1Unstructured, amount=share)
+    for layer, name in layers:
+        prune.remove(layer, name)
+    found = pruned(tiny_net, share=share).state_dict()
+    for name, weight in twin.state_dict().items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=0)
+
+
+def test_a_change_that_rounding_swallows_is_undone(tiny_net, digits):
+    """A nudge of every weight, far below a step of the grid: the rounded copy is the old one's."""
+    old = quantised(tiny_net, bits=8)
+    nudged = copy.deepcopy(old)
+    with torch.no_grad():
+        for layer in (part for part in nudged if isinstance(part, nn.Conv2d | nn.Linear)):
+            flat = layer.weight.flatten(1)
+            small = flat.abs() < flat.abs().amax(1, keepdim=True)
+            layer.weight.add_((1e-4 * small).reshape(layer.weight.shape))
+    again = quantised(nudged, bits=8)
+    for name, weight in old.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(nudged[0].weight, old[0].weight)
+    some = digits.take(range(20))
+    back = recovered(evaluate(nudged, some), evaluate(again, some))
+    assert back.missed == int((~evaluate(nudged, some).correct).sum())
+
+
+def told(*answers):
+    """Records of class 1, each answered with a class."""
+    y = np.ones(len(answers), np.int64)
+    logits = np.eye(3, dtype=np.float32)[list(answers)]
+    return Evaluation(logits=logits, y=y, ids=tuple(map(str, range(len(answers)))))
+
+
+def test_recovered_records_are_counted_among_the_missed():
+    """Four missed, one of them back; the one that was right all along does not count."""
+    found = recovered(told(0, 0, 2, 2, 1), told(0, 1, 2, 0, 1))
+    assert (found.missed, found.share) == (4, 0.25)
+    assert found.recovered.tolist() == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_of_models_of_other_kinds(kind):
+    """Tied weights stay tied, a row of zeros stays one."""
+    net = model_of_kind(kind)
+    with torch.no_grad():
+        net[1].weight[0] = 0
+    found = precision(net, records_of_kind(kind))
+    assert all(np.isfinite(one.evaluation.logits).all() for one in found)
+    assert not quantised(net, bits=4)[1].weight[0].any()
+    if kind == "tied":
+        tied = [part for part in quantised(net, bits=4) if isinstance(part, nn.Linear)]
+        assert tied[1] is tied[2]
+
+
+def test_half_precision_keeps_its_dtype(tiny_net):
+    """The copy can stand in the place of the model."""
+    half = copy.deepcopy(tiny_net).bfloat16()
+    for copied in (quantised(half, bits=4), pruned(half, share=0.5)):
+        assert {t.dtype for t in copied.parameters()} == {torch.bfloat16}
+
+
+def test_what_cannot_be_changed_is_refused_in_words(tiny_net):
+    """Bits, shares, models without weights, and records that have no class."""
+    values = evaluate(model_of_kind("regression"), records_of_kind("regression"))
+    for text, call, *given, settings in (
+        ("Wanted 2 to 8 bits. Got 16. Take 8 or 4.", quantised, tiny_net, {"bits": 16}),
+        ("Wanted a share from 0 to 1. Got 1.5. Take", pruned, tiny_net, {"share": 1.5}),
+        ("weights of two or more dimensions. Got none.", pruned, nn.Flatten(), {"share": 0.5}),
+        ("Got 1 and 2 records. Take them from one", recovered, told(1), told(1, 1), {}),
+        ("Got 60 and 60 records, of another task.", recovered, values, values, {}),
+    ):
+        assert text in refusal(call, *given, **settings)
+
+
+def by_gram(x, y):
+    """The definition by centred n x n Gram matrices."""
+    n = len(x)
+    centre = np.eye(n) - np.ones((n, n)) / n
+    ours, theirs = (centre @ one @ one.T @ centre for one in (x, y))
+    crossed = (ours * theirs).sum()
+    return crossed / np.sqrt((ours * ours).sum() * (theirs * theirs).sum())
+
+
+def test_both_models_are_untouched_and_nothing_is_drawn(tiny_net, digits, random_state_kept):
+    """Weights, buffers, gradients, flags, hooks and the host's random numbers."""
+    other, some = untrained_model(1), digits.take(range(40))
+    before = {k: str(v) for k, v in traces(other).items()}
+    untouched(lambda model: cka(model, other, some), tiny_net, random_state_kept)
+    untouched(lambda model: cka(other, model, some), tiny_net, random_state_kept)
+    assert {k: str(v) for k, v in traces(other).items()} == before
+
+
+def test_the_passes_through_both_models_are_those_declared(tiny_net, digits):
+    """PassCounter on both models."""
+    counted, some = PassCounter(tiny_net), digits.take(range(40))
+    cka(counted.model, counted.attach(untrained_model(1)), some)
+    assert counted.passes == cka_cost(some)
+
+
+def test_a_model_is_like_itself(tiny_net, digits):
+    """One in each layer that holds weights."""
+    found = cka(tiny_net, tiny_net, digits.take(range(100)))
+    assert found.layers == ("0", "1", "3", "4", "7")
+    np.testing.assert_allclose(found.values, 1, atol=1e-9)
+
+
+@pytest.mark.parametrize("at_once", [7, 1000])
+def test_each_layer_has_the_value_that_the_gram_matrices_give(
+    tiny_net, digits, at_once, monkeypatch
+):
+    """The last layer and a convolution averaged over its places, in batches of any size."""
+    monkeypatch.setattr(module, "BATCH_SIZE", at_once)
+    other, some = untrained_model(3).eval(), digits.take(range(80))
+    found = dict(zip(*cka(tiny_net, other, some), strict=True))
+    with torch.no_grad():
+        for layer in (0, 3, 7):
+            x, y = (net[: layer + 1](some.x).double() for net in (tiny_net, other))
+            if layer < 7:
+                x, y = x.mean((2, 3)), y.mean((2, 3))
+            expected = by_gram(x.numpy(), y.numpy())
+            assert found[str(layer)] == pytest.approx(expected, abs=1e-5)
+    assert found["7"] < 0.9
+
+
+def linear(weight, bias):
+    """One linear layer of these numbers."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(weight.shape[1], weight.shape[0]))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.as_tensor(weight))
+        net[1].bias.copy_(torch.as_tensor(bias))
+    return net
+
+
+def test_turns_scale_and_shift_of_a_layer_change_nothing_and_a_stretch_does(digits):
+    """The invariances that define it; any other linear map is no invariance."""
+    draw = np.random.default_rng(0)
+    weight, some = draw.normal(size=(6, 64)), digits.take(range(90))
+    turned = ortho_group.rvs(6, random_state=0) @ weight
+    plain = linear(weight, np.zeros(6))
+    alike = cka(plain, linear(3 * turned, draw.normal(size=6)), some)
+    assert alike.values == pytest.approx([1], abs=1e-6)
+    stretched = cka(plain, linear(weight * np.array([[9, 1, 1, 1, 1, 1]]).T, np.zeros(6)), some)
+    assert stretched.values[0] < 0.95
+
+
+def test_answers_far_from_zero_do_not_spoil_the_sums(digits):
+    """A great bias would drown the products of columns that are not centred."""
+    weight, some = np.random.default_rng(0).normal(size=(6, 64)), digits.take(range(90))
+    near, far = linear(weight, np.zeros(6)), linear(weight, np.full(6, 1e4))
+    assert cka(near, far, some).values == pytest.approx([1], abs=1e-4)
+
+
+def test_a_layer_that_says_nothing_has_no_value(digits):
+    """Constant answers have no direction: nan, not 0."""
+    flat = linear(np.zeros((6, 64)), np.zeros(6))
+    assert np.isnan(cka(flat, flat, digits.take(range(9))).values).all()
+
+
+def test_a_layer_is_read_before_the_next_works_in_place(digits):
+    """ReLU in place overwrites what its layer said."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(inplace=True), nn.Linear(8, 10))
+    twin = nn.Sequential(*net[:2], nn.ReLU(), net[3])
+    some, other = digits.take(range(40)), nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
+    in_place, apart = (cka(one, other, some).values for one in (net, twin))
+    np.testing.assert_array_equal(in_place, apart)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_of_other_kinds_are_aligned(kind):
+    """Labels play no part."""
+    found = cka(model_of_kind(kind), copy.deepcopy(model_of_kind(kind)), records_of_kind(kind))
+    np.testing.assert_allclose(found.values, 1, atol=1e-9)
+
+
+def test_what_cannot_be_compared_is_refused_in_words(tiny_net, digits):
+    """One record has no spread; two architectures no common layer."""
+    text = "Wanted two records or more. Got 1."
+    assert text in refusal(cka, tiny_net, tiny_net, digits.take([0]))
+    other = nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(64, 10))
+    text = "Wanted two models with layers of the same names. Got 0, 1, 3 and 2."
+    assert text in refusal(cka, tiny_net, other, digits.take(range(9)))
