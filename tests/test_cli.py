@@ -5,6 +5,7 @@ import hmac
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import fields
@@ -151,14 +152,14 @@ def test_two_processes_write_the_file_of_one(place):
         torch.testing.assert_close(tensor, other[name], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("number", "code"), [(None, 130), (15, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_command_says_that_nothing_was_lost(efface, monkeypatch, capfd, number, code):
-    def stopped(*_):
-        raise KeyboardInterrupt(*[number] * (number is not None))
-
-    monkeypatch.setattr("efface.cli.methods.run_methods", stopped)
+    before = signal.getsignal(number)
+    stop = lambda *_: os.kill(os.getpid(), number)  # noqa: E731
+    monkeypatch.setattr("efface.cli.methods.run_methods", stop)
     assert efface("methods") == code
     assert capfd.readouterr().err == "Stopped. What was there before is untouched; start again.\n"
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize(

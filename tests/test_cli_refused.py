@@ -17,7 +17,7 @@ from scikit_tables import given
 
 from efface.nets import conv_small
 
-TABLE = Path(__file__).parent.joinpath("golden/refused.txt").read_text("utf-8")
+TABLE = Path(__file__).parent.joinpath("refused_commands.txt").read_text("utf-8")
 ROWS = re.findall(r"^(\d) (.+)\n  (.+)$", TABLE, re.MULTILINE)
 WORDS = {name: shlex.join(given(name)[:-2]) for name in ("wine", "cancer", "diabetes", "digits")}
 WORDS["wine_net"] = "wine.safetensors --architecture nets_of_tables:wine"

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from kills import contents, prepared, whole
 
 from efface.cli import main
@@ -33,10 +31,10 @@ def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(
-    ("kind", "count"),
-    [("SIGKILL", 6), ("SIGTERM", 2), slow("SIGKILL", 200), slow("SIGINT", 40), slow("SIGTERM", 40)],
-)
+STOPS = [("SIGKILL", 3), slow("SIGKILL", 200), slow("SIGINT", 40)]
+
+
+@pytest.mark.parametrize(("kind", "count"), [*STOPS, slow("SIGTERM", 40)])
 def test_a_stopped_request_leaves_the_old_state_or_the_whole_result(tmp_path, kind, count):
     """Law 4; ``kill -9`` gives no program a chance to clean up."""
     found = counts("kills.py", tmp_path, count, kind)
@@ -44,19 +42,19 @@ def test_a_stopped_request_leaves_the_old_state_or_the_whole_result(tmp_path, ki
     assert count < 20 or found["absent"] > count / 4  # else no signal arrived
 
 
-@pytest.mark.parametrize(
-    ("kind", "count"),
-    [("training", 5), ("inspection", 5), slow("training", 60), slow("inspection", 100)],
-)
+RESUMED = [("inspection", 2), slow("training", 60), slow("inspection", 100)]
+
+
+@pytest.mark.parametrize(("kind", "count"), RESUMED)
 def test_a_killed_training_or_inspection_is_resumed_and_ends_with_the_same_bytes(
     tmp_path, kind, count
 ):
     found = counts("kills.py", tmp_path, count, kind)
     assert found["kills"] == count
-    assert found["resumed"] >= count / 5
+    assert found["resumed"] >= count // 5
 
 
-@pytest.mark.parametrize("count", [300, slow(10_000)])
+@pytest.mark.parametrize("count", [100, slow(10_000)])
 def test_broken_files_and_arguments_end_in_a_sentence_and_write_nothing(tmp_path, count):
     """Each line of ``bad`` names the batch and the row that make it again."""
     found = counts("fuzz.py", tmp_path / "fuzz", count)
@@ -99,18 +97,16 @@ def forget_into(place, out, capfd):
 
 @needs_mount
 def test_a_full_disk_at_any_point_leaves_nothing_but_what_was_there(place, tmp_path, capfd):
-    """Ten sizes, from room for the first file alone to room for all."""
+    """From room for the first file alone to room for all."""
     before, codes = contents(place), []
-    for size in range(1, 11):
+    for size in range(1, 11, 3):
         with mounted(tmp_path / "full", f"size={size * 40}k") as disk:
             (disk / "old").write_bytes(b"x" * 4000)
             code, line = forget_into(place, disk / "out", capfd)
             codes.append(code)
             if code:
-                assert code == 8
-                assert "No space left on device" in line
-                assert line.startswith("Wanted to write")
-                assert line.endswith(UNTOUCHED)
+                assert (code, line.startswith("Wanted to write")) == (8, True)
+                assert line.endswith(f"No space left on device. {UNTOUCHED}")
                 assert [path.name for path in disk.iterdir()] == ["old"]
             else:
                 assert whole(disk / "out")

@@ -1,15 +1,46 @@
 """What the decorator does for every method: settings and labels refused, epochs of an own order."""
 
+import inspect
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from by_hand import Answers, accuracy, without_class
+from docstring_parser import parse
 from method_promises import CASES, CLASSES_ONLY
 from torch import nn
 
+import efface.methods
 from efface.errors import InputError
 from efface.methods import METHODS, Method, check_settings, check_value, register_method
 from efface.methods._base import Count, NonNegative, PositiveShare, Share
 from efface.types import Action, Records, Split
+
+FILES = sorted(Path(efface.methods.__file__).parent.glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_file_of_methods_names_its_source_in_line_1(path):
+    """And a method that is not in the table would escape every test that runs over it."""
+    first_line = path.read_text().splitlines()[0]
+    assert "https://" in first_line or "docs/" in first_line
+    modules = {method.function.__module__ for method in METHODS.values()}
+    assert f"efface.methods.{path.stem}" in modules
+    assert all(method.function.__name__ == name for name, method in METHODS.items())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_has_a_default_that_survives_json_and_is_explained(name):
+    """The signature is the only home of a default, the docstring the help of the command."""
+    parameters = inspect.signature(METHODS[name].function).parameters
+    assert list(parameters)[:2] == ["model", "split"]
+    assert {"seed", "callback"} <= {*parameters}
+    for key in parameters.keys() - {"model", "split", "callback"}:
+        assert parameters[key].kind is inspect.Parameter.KEYWORD_ONLY, key
+        assert json.loads(json.dumps(parameters[key].default)) == parameters[key].default, key
+    explained = parse(inspect.getdoc(METHODS[name].function)).params
+    assert {one.arg_name for one in explained} == {*parameters}
 
 
 @pytest.mark.parametrize(
