@@ -75,12 +75,10 @@ def differences(expected, printed, tolerance=None):
     match = re.fullmatch(_pattern(expected), printed, re.DOTALL)
     if not match:
         return f"expected:\n{expected}\nprinted:\n{printed}"
-    numbers = zip(NUMBER.finditer(expected), match.groups(), strict=True)
-    far = [
-        f"expected {wanted.group()}, printed {came}"
-        for wanted, came in numbers
-        if not _close(wanted.group(), came, expected[wanted.end() :], tolerance)
-    ]
+    far = []
+    for wanted, came in zip(NUMBER.finditer(expected), match.groups(), strict=True):
+        if not _close(wanted.group(), came, expected[wanted.end() :], tolerance):
+            far.append(f"expected {wanted.group()}, printed {came}")
     return "; ".join(far)
 
 
@@ -126,26 +124,11 @@ def run_command(command, folder):
         return 0, ""
     assert command.startswith(".venv/bin/"), f"a reader could not run this as it stands: {command}"
     program, *arguments = shlex.split(command.removeprefix(".venv/bin/"))
-    done = subprocess.run(
-        [Path(sys.executable).with_name(program), *arguments],
-        cwd=folder,
-        env={**os.environ, "COLUMNS": WIDTH, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        check=False,
-    )
+    line = [Path(sys.executable).with_name(program), *arguments]
+    shown = {**os.environ, "COLUMNS": WIDTH, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
+    done = subprocess.run(line, cwd=folder, env=shown, text=True, check=False, **pipes)
     return done.returncode, done.stdout
-
-
-def run_python(block, page, namespace):
-    """Run one block where the blocks above it left off; give what it printed."""
-    printed = io.StringIO()
-    code = compile("\n" * block.line + block.text, str(page), "exec")
-    with contextlib.redirect_stdout(printed):
-        exec(code, namespace)  # noqa: S102  # our own page
-    return printed.getvalue()
 
 
 def run_shell(block, folder):
@@ -164,7 +147,11 @@ def run_shell(block, folder):
 def run_block(block, page, folder, namespace):
     """Run one block of whatever kind; give what it printed."""
     if block.language == "python":
-        return run_python(block, page, namespace)
+        printed = io.StringIO()
+        code = compile("\n" * block.line + block.text, str(page), "exec")
+        with contextlib.redirect_stdout(printed):
+            exec(code, namespace)  # noqa: S102  # our own page
+        return printed.getvalue()
     if block.language in SHELL:
         return run_shell(block, folder)
     assert block.language in READ, f"line {block.line}: say what this block is: {block.language!r}"
@@ -236,14 +223,10 @@ def test_numbers_agree_within_their_tolerance_and_words_exactly(expected, printe
     assert (not differences(expected, printed)) is agree
 
 
-def test_a_stated_tolerance_holds_for_all_numbers():
+def test_a_tolerance_holds_for_all_numbers_of_the_block_right_below_it():
     """A page that shows counts of a training may say how far they wander."""
     assert not differences("17 of 20 at 0.5", "19 of 20 at 0.9", tolerance=2)
     assert differences("17 of 20", "20 of 20", tolerance=2)
-
-
-def test_a_block_keeps_the_comments_right_above_it_and_no_others():
-    """A tolerance must not reach past the block that it was written for."""
     page = "<!-- tolerance: 0.3 -->\n\n```text\na\n```\n\nwords\n\n```python\nb\n```\n"
     first, second = blocks_of(page)
     assert (first.tolerance(), second.tolerance()) == (0.3, None)
