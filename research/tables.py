@@ -89,33 +89,46 @@ STALE = dict.fromkeys(
 
 def read_record(name: str) -> Any:
     """A record: JSON, or arrays by name where the name says .npz."""
-    if name.endswith(".npz"):
-        with np.load(RESULTS / name) as arrays:
+    path = RESULTS / _file(name)
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
             return dict(arrays)
-    return json.loads((RESULTS / f"{name}.json").read_text())
+    return json.loads(path.read_text())
+
+
+def commit() -> str:
+    """The short hash of HEAD."""
+    head = ["git", "rev-parse", "--short", "HEAD"]
+    git = subprocess.run(  # noqa: S603  # our own words
+        head, cwd=Path(__file__).parent, check=True, capture_output=True, text=True
+    )
+    return git.stdout.strip()
+
+
+def about(command: str) -> dict[str, Any]:
+    """What every record says of itself: command, date, commit, versions.
+
+    ``command``: of ``python -m research.benchmarks.``, with STORE for a folder: no path is kept.
+    """
+    command = f"python -m research.benchmarks.{command}"
+    made = {"command": command, "date": time.strftime("%Y-%m-%d")}
+    return {**made, "commit": commit(), "versions": versions()}
 
 
 def write_record(
     name: str, command: str, found: Mapping[str, Any], *, indent: int | None = 1
 ) -> None:
-    """Write NAME.json, with the command, date, commit and versions that made it, and its pages.
-
-    ``command``: of ``python -m research.benchmarks.``, with STORE for a folder: no path is kept.
-    """
-    head = ["git", "rev-parse", "--short", "HEAD"]
-    git = subprocess.run(head, check=True, capture_output=True, text=True)  # noqa: S603  # our own
-    about = {
-        "command": f"python -m research.benchmarks.{command}",
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": git.stdout.strip(),
-        "versions": versions(),
-    }
+    """Write NAME.json, with what ``about(command)`` says, and its pages."""
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**about, **found}, indent=indent) + "\n")
+    path.write_text(json.dumps({**about(command), **found}, indent=indent) + "\n")
     for page, (_, records) in PAGES.items():
-        if name in records and all((RESULTS / f"{one}.json").exists() for one in records):
+        if name in records and all((RESULTS / _file(one)).exists() for one in records):
             rebuild(page)
+
+
+def _file(record: str) -> str:
+    return record if record.endswith(".npz") else f"{record}.json"
 
 
 def build(name: str) -> str:

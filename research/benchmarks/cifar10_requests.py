@@ -1,4 +1,4 @@
-"""Three requests on a real net, two methods, each beside its own true retrain.
+"""Three requests on a real model, two methods, each next to its own true retrain.
 
     EFFACE_DATA=… python -m research.benchmarks.cifar10_requests train     # base and three retrained models
     EFFACE_DATA=… python -m research.benchmarks.cifar10_requests forget    # six requests, resumable
@@ -19,15 +19,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from efface.io.data import load_data, read_ids
 from efface.io.models import load_model
+from efface.manifest import FILE as MANIFEST
 from efface.manifest import state_digest
 from efface.metrics.accuracy import accuracy
-from efface.metrics.evaluation import Evaluation, evaluate
+from efface.metrics.evaluation import evaluate
 from efface.metrics.membership import loss_attack
 from efface.metrics.retrain_gap import columns, gap
 from efface.types import Records, Split, split_holdout
+from research.pages import percent, table
 from research.tables import write_record
 
 RESULTS = Path("research/results/cifar10")
@@ -44,19 +47,12 @@ class Request:
     seed: int
 
 
+IDS = "research/results/cifar10/{}.csv"
 REQUESTS = (
     Request("dog", ("--forget-class", "dog"), ("--exclude-class", "dog"), 10),
-    Request(
-        "random100",
-        ("--ids", "research/results/cifar10/random100.csv"),
-        ("--exclude", "research/results/cifar10/random100.csv"),
-        11,
-    ),
-    Request(
-        "one",
-        ("--ids", "research/results/cifar10/one.csv"),
-        ("--exclude", "research/results/cifar10/one.csv"),
-        12,
+    *(
+        Request(name, ("--ids", IDS.format(name)), ("--exclude", IDS.format(name)), seed)
+        for name, seed in (("random100", 11), ("one", 12))
     ),
 )
 
@@ -70,9 +66,9 @@ NOT_MET = 3
 """Exit code of a request that could not be met: a row of the table, not an error."""
 
 
-def efface(*arguments: str, may_fail: bool = False) -> None:
-    """The command itself, as a user runs it."""
-    done = subprocess.run([sys.executable, "-m", "efface", *arguments], check=False)
+def call(module: str, *arguments: str, may_fail: bool = False) -> None:
+    """``python -m module``, as a user runs it."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments], check=False)
     if done.returncode and not (may_fail and done.returncode == NOT_MET):
         sys.exit(done.returncode)
 
@@ -83,7 +79,7 @@ def train() -> None:
     for name, excluding, seed in jobs:
         if not Path("models", name).exists():
             settings = ("--data", data(), "--out", f"models/{name}", "--seed", str(seed))
-            efface("train", "cifar10-resnet", *settings, *excluding)
+            call("research.train", "cifar10-resnet", *settings, *excluding)
 
 
 def forget() -> None:
@@ -94,7 +90,7 @@ def forget() -> None:
             if not out.exists():
                 given = ("--data", data(), "--holdout", f"{data()}:test", "--retain", data())
                 settings = (*given, "--method", method, "--out", str(out))
-                efface("forget", "models/base", *request.naming, *settings, may_fail=True)
+                call("efface", "forget", "models/base", *request.naming, *settings, may_fail=True)
 
 
 def score() -> None:
@@ -108,13 +104,8 @@ def score() -> None:
         forget_classes = (training.class_id("dog"),) if request.name == "dog" else ()
         stay = np.setdiff1d(np.arange(len(training)), rows)
         sample = sorted(np.random.default_rng(0).choice(stay, 10_000, replace=False).tolist())
-        parts = [
-            training.records(rows, base.preprocessing),
-            holdout,
-            training.records(sample, base.preprocessing),
-        ]
-        lines += _scored(request, parts, forget_classes)
-    RESULTS.mkdir(parents=True, exist_ok=True)
+        forget, retain = (training.records(r, base.preprocessing) for r in (rows, sample))
+        lines += _scored(request, [forget, holdout, retain], forget_classes)
     write_record("cifar10/table", "cifar10_requests score", {"rows": lines})
 
 
@@ -134,7 +125,7 @@ def _scored(
     for name, folder in folders.items():
         kept = RESULTS / "records" / f"{request.name}-{name.replace(' ', '-')}.json"
         kept.parent.mkdir(parents=True, exist_ok=True)
-        source = folder / ("record.json" if name in METHODS else "recipe.json")
+        source = folder / (MANIFEST if name in METHODS else "recipe.json")
         shutil.copyfile(source, kept)
         facts = json.loads(source.read_text())
         line: dict[str, Any] = {"request": request.name, "model": name}
@@ -142,7 +133,8 @@ def _scored(
             line |= {"outcome": facts["outcome"], "seconds": facts["seconds"]}
             line |= {"reason": facts["guard"]["failed"], "settings": facts["settings"]}
         if facts.get("outcome") != "not met":
-            line |= _numbers(folder, parts, forget_classes)
+            model = load_model(folder).model
+            line |= scores(model, parts, forget_classes=forget_classes)
         found[name] = line
     target = found["retrained"]["columns"]
     for line in found.values():
@@ -150,43 +142,41 @@ def _scored(
     return list(found.values())
 
 
-def _numbers(folder: Path, parts: list[Records], forget_classes: tuple[int, ...]) -> dict[str, Any]:
-    model = load_model(folder).model
+def scores(
+    model: nn.Module, parts: list[Records], *, forget_classes: tuple[int, ...]
+) -> dict[str, Any]:
+    """Columns, accuracies, losses and the loss attack; ``parts``: forget, holdout, retain."""
     forgotten, holdout, retain = (evaluate(model, part) for part in parts)
     classes = {"forget_classes": forgotten.y, "unseen_classes": holdout.y}
     attack = loss_attack(forgotten.loss, holdout.loss, **classes)
+    unseen = holdout.take(~np.isin(holdout.y, list(forget_classes)))
     return {
         "weights": state_digest(model.state_dict()),
         "columns": columns(forgotten, holdout, retain, forget_classes=forget_classes),
-        "forget_accuracy": _right(forgotten),
-        "retain_accuracy": _right(retain),
+        "forget_accuracy": accuracy(forgotten.predicted, forgotten.y),
+        "retain_accuracy": accuracy(retain.predicted, retain.y),
         "forget_loss": float(forgotten.loss.mean()),
-        "holdout_loss": float(holdout.take(~np.isin(holdout.y, list(forget_classes))).loss.mean()),
+        "holdout_loss": float(unseen.loss.mean()),
         "loss_attack": {"auc": attack.auc, "interval": list(attack.auc_interval)},
         "n": {"forget": len(forgotten), "holdout": len(holdout), "retain": len(retain)},
     }
 
 
-def _right(measured: Evaluation) -> float:
-    return accuracy(measured.predicted, measured.y)
-
-
 def page(record: dict[str, Any]) -> str:
     """The table from the record."""
-    titles = ("request", "model", "D_r", "D_f", "MIA", "gap", "retain", "loss on forget", "seconds")
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in record["rows"]]
-    return "\n".join(lines) + "\n"
+    head = "request | model | D_r | D_f | MIA | gap | retain | loss on forget | seconds"
+    # no title: the page of before has none
+    return table(head, map(_cells, record["rows"])) + "\n"
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    head = [row["request"], row["model"]]
+    first = [row["request"], row["model"]]
     seconds = f"{row['seconds']:.0f}" if "seconds" in row else ""
     if "columns" not in row:
-        return [*head, f"not met: {row['reason']}", *[""] * 5, seconds]
+        return [*first, f"not met: {row['reason']}", *[""] * 5, seconds]
     shares = [row["columns"][name] for name in ("retain", "forget", "attack")]
     shares += [row["gap"], row["retain_accuracy"]]
-    return [*head, *(f"{100 * s:.1f}" for s in shares), f"{row['forget_loss']:.3f}", seconds]
+    return [*first, *map(percent, shares), f"{row['forget_loss']:.3f}", seconds]
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ import torch
 
 from efface.io.models import load_model
 from efface.task import logits
+from research import pages
+from research.pages import table
 from research.tables import write_record
 from tests.containers import CASES, SIDE
-
-PACKAGES = ("torch", "torchvision", "timm", "transformers", "lightning", "safetensors")
 
 
 def moved(loaded):  # noqa: ANN001, ANN201
@@ -30,7 +30,7 @@ def moved(loaded):  # noqa: ANN001, ANN201
 
 
 def cell(case, folder: Path) -> dict:  # noqa: ANN001
-    """One container: what is equal untouched, and how far its library's answers are when moved."""
+    """One container: what is equal untouched, and how far its library's outputs are when changed."""
     (folder / "old").mkdir()
     path = case.make(folder / "old")
     loaded = load_model(path, architecture=case.architecture, **case.options)
@@ -60,7 +60,7 @@ def cell(case, folder: Path) -> dict:  # noqa: ANN001
 
 
 def main() -> None:
-    """Every case; a table of them."""
+    """Measure every case."""
     cells = {}
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
@@ -70,34 +70,27 @@ def main() -> None:
 
 def page(record: dict) -> str:
     """The table from the record."""
-    lines = [
-        "# Containers: in, out, and read again by their own library",
-        "",
-        (
-            f"{record['date']}, `{record['command']}`. Untouched: files that came back byte "
-            "for byte, and whether every tensor did. Changed: the greatest difference between "
-            "the answers of the student and of its file, read by its own library."
-        ),
-        "",
-        "| container | files byte-equal | tensors equal | dtypes | left out | answers apart |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name, row in record["cells"].items():
-        left = row["left_out"]
-        said = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if left[3:] else "")
-        lines.append(
-            f"| {name} | {row['files_byte_equal']} of {row['files']} | "
-            f"{'yes' if row['tensors_equal'] else 'NO'} | {', '.join(row['dtypes'])} | {said} | "
-            f"{row['reloaded_answers_apart']:.1e} |"
-        )
-    lines += [
-        "",
-        (
-            "Not byte-equal: what was left out is missing (optimizer, averages), and pickles of "
-            "torch.save's form before zip archives name storages by their address in memory."
+        omitted = row["left_out"]
+        more = f" and {len(omitted) - 3} more" if omitted[3:] else ""
+        files = f"{row['files_byte_equal']} of {row['files']}"
+        rows.append((
+            name, files, "yes" if row["tensors_equal"] else "NO", ", ".join(row["dtypes"]),
+            ", ".join(omitted[:3]) + more, f"{row['reloaded_answers_apart']:.1e}",
+        ))  # fmt: skip
+    return pages.page(
+        "Containers: in, out, and read again by their own library",
+        f"{record['date']}, `{record['command']}`. Untouched: files that came back byte for byte, "
+        "and whether every tensor did. Changed: the maximum difference between the outputs of the "
+        "changed model and of its file, read by its own library.",
+        table(
+            "container | files byte-equal | tensors equal | dtypes | omitted | outputs differ by",
+            rows,
         ),
-    ]
-    return "\n".join(lines) + "\n"
+        "Not byte-equal: what was omitted is missing (optimizer, averages), and pickles of "
+        "torch.save's form before zip archives name storages by their address in memory.",
+    )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from scipy import stats
 
 from efface.ranking.curvature import curvature, piecewise_linear_curvature
 from efface.testing import digits, trained_model
+from research import pages
+from research.pages import origin, table
 from research.tables import write_record
 
 PROBES = (4, 16, 64)
@@ -37,9 +39,9 @@ def row(found: Any, exact: Any) -> dict[str, float]:
 def main() -> None:
     """Estimate, compare, and write record and page."""
     torch.set_num_threads(1)
-    net, records = trained_model(), digits()
-    exact = piecewise_linear_curvature(net, records)
-    rows = [row(curvature(net, records, probes=n), exact) for n in PROBES]
+    model, records = trained_model(), digits()
+    exact = piecewise_linear_curvature(model, records)
+    rows = [row(curvature(model, records, probes=n), exact) for n in PROBES]
     quartiles = np.quantile(exact.ratio, [0.25, 0.5, 0.75]).tolist()
     found = {"records": len(records), "ratio_quartiles": quartiles, "rows": rows}
     write_record("curvature_estimates", "curvature_estimates", found)
@@ -48,22 +50,20 @@ def main() -> None:
 def page(record: dict[str, Any]) -> str:
     """The table from the record."""
     low, _, high = record["ratio_quartiles"]
-    lines = [
-        "# How far estimated curvature is off",
-        "",
-        (
-            f"`{record['command']}`, {record['date']}: {record['records']} digits, a small convolutional net, g = ln p of the label; half of the "
-            f"exact κ lie between {low:.2f} and {high:.2f}. Off: root of the mean square, as a share of the exact κ. z: errors by its own stated error."
-        ),
-        "",
-        "| probes | κ off | κ low on average | stated error | spread of z | within 1.96 stated errors | rank correlation with exact: κ | ‖∇²g‖ |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {r['probes']} | {r['ratio_off']:.1%} | {r['ratio_low']:.1%} | {r['stated']:.1%} | {r['z_spread']:.2f} | {r['within_two_errors']:.1%} | {r['rank_ratio']:.2f} | {r['rank_hessian']:.3f} |"
+    rows = [
+        (str(r["probes"]), f"{r['ratio_off']:.1%}", f"{r['ratio_low']:.1%}", f"{r['stated']:.1%}",
+         f"{r['z_spread']:.2f}", f"{r['within_two_errors']:.1%}", f"{r['rank_ratio']:.2f}", f"{r['rank_hessian']:.3f}")
         for r in record["rows"]
-    ]
-    return "\n".join([*lines, ""])
+    ]  # fmt: skip
+    return pages.page(
+        "How far estimated curvature is off",
+        f"{origin(record)}: {record['records']} digits, a small convolutional net, g = ln p of the label; half of the "
+        f"exact κ lie between {low:.2f} and {high:.2f}. Off: root mean square error, as a share of the exact κ. z: error over its own stated error.",
+        table(
+            "probes | κ off | κ low on average | stated error | RMS of z | within 1.96 stated errors | rank correlation with exact: κ | ‖∇²g‖",
+            rows,
+        ),
+    )
 
 
 if __name__ == "__main__":

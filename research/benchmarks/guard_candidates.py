@@ -1,10 +1,10 @@
-"""Which drift on which synthetic inputs tells best that a model lost accuracy; fitting nets alone.
+"""Which drift on which synthetic inputs predicts best that a model lost accuracy; fitting models alone.
 
     EFFACE_DATA=… python -m research.benchmarks.guard_candidates
 
-Each unguarded run of the fitting nets is made again and looked at on ten kinds of inputs by five
-statistics. For each pair: the area under the ROC curve on each data set, and missed and false
-alarms at the limit that balances them, fitted on both data sets and on the other one alone.
+Each unguarded run of the fitting models is made again and measured on ten kinds of inputs by five
+statistics. For each pair: the AUC on each data set, and missed runs and
+false positives at the limit that balances them, fitted on both data sets and on the other one alone.
 """
 
 import argparse
@@ -62,8 +62,8 @@ def _strong(model: nn.Module, x: Tensor, split: Split) -> Tensor:
     for _ in range(20):
         seen = x.detach().requires_grad_()
         (slope,) = torch.autograd.grad(model(seen).gather(1, wanted[:, None]).sum(), seen)
-        spread = slope.flatten(1).std(1).clamp_min(1e-12)[:, None, None, None]
-        x = torch.clamp(x + 0.03 * (high - low) * slope / spread, low, high)
+        deviation = slope.flatten(1).std(1).clamp_min(1e-12)[:, None, None, None]
+        x = torch.clamp(x + 0.03 * (high - low) * slope / deviation, low, high)
     return x
 
 
@@ -86,13 +86,13 @@ def statistics(before: Tensor, after: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def answers(model: nn.Module, x: Tensor, forget_classes: tuple[int, ...]) -> Tensor:
-    """Log-probabilities, leaving classes masked out."""
+    """Log-probabilities, forgotten classes masked out."""
     found = model(x).double()
     found[:, list(forget_classes)] = -torch.inf
     return found.log_softmax(1)
 
 
-def looked_at(net: Net, folder: Path) -> list[dict[str, Any]]:
+def candidates(net: Net, folder: Path) -> list[dict[str, Any]]:
     """Every run on a net: the true loss and all candidates."""
     model, lines = trained(net, folder), []
     splits = {task: request(net, task) for task in TASKS}
@@ -115,12 +115,12 @@ def looked_at(net: Net, folder: Path) -> list[dict[str, Any]]:
 
 
 def errors(values: np.ndarray, bad: np.ndarray, limit: float) -> tuple[float, float]:
-    """Missed and false alarms, as shares."""
+    """FNR and FPR, as shares."""
     return float((values[bad] <= limit).mean()), float((values[~bad] > limit).mean())
 
 
 def best(values: np.ndarray, bad: np.ndarray, data: np.ndarray) -> float:
-    """The limit that minimises missed / 10 % + false alarms / 20 % over the data sets."""
+    """The limit that minimises missed / 10 % + false positives / 20 % over the data sets."""
     ordered = np.unique(values)
     middles = (ordered[1:] + ordered[:-1]) / 2
     cost = [
@@ -156,7 +156,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     fitting = [n for n in NETS if n.purpose == "fit" and not str(n).startswith(options.skip)]
-    rows = summary([line for net in fitting for line in looked_at(net, options.folder)])
+    rows = summary([line for net in fitting for line in candidates(net, options.folder)])
     for row in rows[:12]:
         print(json.dumps(row))
     found = {"code": code_version(), "nets": [str(net) for net in fitting], "candidates": rows}

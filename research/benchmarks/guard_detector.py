@@ -1,11 +1,11 @@
 """The guard without a holdout as a detector of lost accuracy: fit on some nets, scored on others.
 
     EFFACE_DATA=… python -m research.benchmarks.guard_detector --purpose fit
-    EFFACE_DATA=… python -m research.benchmarks.guard_detector --purpose score --out results
+    EFFACE_DATA=… python -m research.benchmarks.guard_detector --purpose score
 
 Each run leaves one line in the folder of runs, and a run that has its line is not made again. A run
 is made without a guard; then the guard, which has the model and the forget records alone, looks at
-what came out. The truth is the loss of accuracy on data that nobody used, leaving classes apart.
+what came out. The truth is the loss of accuracy on data that nobody used, without the forgotten classes.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import inspect
 import itertools
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -25,21 +24,22 @@ from torch import nn
 
 from efface import __version__
 from efface.guard import Guard
+from research import pages
 from research.benchmarks.guard_damage import TASKS, damaged, runs
 from research.benchmarks.guard_models import NETS, Net, accuracy, request, trained, unseen
-from research.tables import write_record
+from research.pages import interval, table
+from research.tables import commit, write_record
 
-HEAD = """# The guard without a holdout, as a detector
-
+HEAD = """
 It has the model and the forget records alone and refuses beyond a drift of {drift} nats or a
 relative movement of {movement}. Missed: more than 5 points of true accuracy lost and not refused.
-False alarm: refused though no more was lost. In brackets Clopper-Pearson intervals, 95 %.
+False positive: refused though no more was lost. In brackets Clopper-Pearson intervals, 95 %.
 Made by `{command}`, version {code}.
 How the limits came about: docs/decisions, page 0001.
 """
 
 LOST = 0.05
-"""More than this share of true accuracy lost is what the guard must notice."""
+"""Share of true accuracy beyond which the guard must notice the loss."""
 
 SLIGHT = 0.15
 """Up to this loss a run counts among those that are hard to notice."""
@@ -88,15 +88,7 @@ def _number(value: float) -> float | None:
 
 def code_version() -> str:
     """The version and the commit."""
-    here = Path(__file__).parent
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=here,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return f"{__version__} {commit.stdout.strip()}".strip()
+    return f"{__version__} {commit()}"
 
 
 def trips(line: dict[str, Any], limits: dict[str, float]) -> bool:
@@ -104,8 +96,8 @@ def trips(line: dict[str, Any], limits: dict[str, float]) -> bool:
     return any(line[kind] is None or line[kind] > limits[kind] for kind in ("movement", "drift"))
 
 
-def interval(count: int, total: int) -> tuple[float, float]:
-    """Clopper-Pearson, 95 %."""
+def clopper_pearson(count: int, total: int) -> tuple[float, float]:
+    """95 % interval of a share."""
     low = float(beta.ppf(0.025, count, total - count + 1)) if count else 0.0
     high = float(beta.ppf(0.975, count + 1, total - count)) if count < total else 1.0
     return low, high
@@ -113,19 +105,15 @@ def interval(count: int, total: int) -> tuple[float, float]:
 
 def share(hits: list[bool]) -> dict[str, Any]:
     """How many of how many, with an interval."""
+    count, total = sum(hits), len(hits)
     if not hits:
         return {"count": 0, "of": 0, "share": None, "interval": None}
-    count = sum(hits)
-    return {
-        "count": count,
-        "of": len(hits),
-        "share": count / len(hits),
-        "interval": interval(count, len(hits)),
-    }
+    both = {"share": count / total, "interval": clopper_pearson(count, total)}
+    return {"count": count, "of": total, **both}
 
 
 def scores(lines: list[dict[str, Any]], limits: dict[str, float]) -> dict[str, Any]:
-    """Missed: lost more than 5 points and the guard silent. False alarm: the other way round."""
+    """Missed: lost more than 5 points and not refused. False positive: the other way round."""
     bad = [line for line in lines if line["true_loss"] > LOST]
     fine = [line for line in lines if line["true_loss"] <= LOST]
     slight = [line for line in bad if line["true_loss"] <= SLIGHT]
@@ -135,14 +123,14 @@ def scores(lines: list[dict[str, Any]], limits: dict[str, float]) -> dict[str, A
         "lost_5_to_15": len(slight),
         "missed": share([not trips(line, limits) for line in bad]),
         "missed_5_to_15": share([not trips(line, limits) for line in slight]),
-        "false_alarms": share([trips(line, limits) for line in fine]),
+        "false_positives": share([trips(line, limits) for line in fine]),
     }
 
 
 def fitted(lines: list[dict[str, Any]]) -> dict[str, float]:
     """Limits from the fitting nets: movement spares every harmless run, drift balances errors.
 
-    Drift minimises missed / 10 % + false alarms / 20 %, averaged over the data sets, of all
+    Drift minimises missed / 10 % + false positives / 20 %, averaged over the data sets, of all
     midpoints; where several are equal, the middle one.
     """
     moved = [line["movement"] for line in lines if line["true_loss"] <= LOST]
@@ -154,7 +142,7 @@ def fitted(lines: list[dict[str, Any]]) -> dict[str, float]:
 
     def cost(limit: float) -> float:
         found = [scores(group, {"movement": 1e9, "drift": limit}) for group in groups]
-        return sum(10 * s["missed"]["share"] + 5 * s["false_alarms"]["share"] for s in found)
+        return sum(10 * s["missed"]["share"] + 5 * s["false_positives"]["share"] for s in found)
 
     middles = [(a + b) / 2 for a, b in itertools.pairwise(values)]
     costs = [cost(limit) for limit in middles]
@@ -165,31 +153,33 @@ def fitted(lines: list[dict[str, Any]]) -> dict[str, float]:
 def page(record: dict[str, Any]) -> str:
     """All runs, then by model, by task and by method."""
     lines, limits = record["runs"], record["limits"]
-    rows = ["| runs | n | lost > 5 (5 to 15) | missed | of 5 to 15 | false alarms |"]
-    rows.append("|---|---|---|---|---|---|")
-    rows.append(_row("all", scores(lines, limits)))
+    rows = [_row("all", scores(lines, limits))]
     for key in ("model", "task", "method"):
         for value in sorted({line[key] for line in lines}):
             part = [line for line in lines if line[key] == value]
             rows.append(_row(f"{key} {value}", scores(part, limits)))
-    return f"{HEAD.format(**record, **limits)}\n{chr(10).join(rows)}\n"
+    return pages.page(
+        "The guard without a holdout, as a detector",
+        HEAD.format(**record, **limits).strip(),
+        table("runs | n | lost > 5 (5 to 15) | missed | of 5 to 15 | false positives", rows),
+    )
 
 
-def _row(name: str, s: dict[str, Any]) -> str:
-    cells = [_cell(s[kind]) for kind in ("missed", "missed_5_to_15", "false_alarms")]
-    counts = f"{s['runs']} | {s['lost_more_than_5']} ({s['lost_5_to_15']})"
-    return f"| {name} | {counts} | {' | '.join(cells)} |"
+def _row(name: str, s: dict[str, Any]) -> tuple[str, ...]:
+    lost = f"{s['lost_more_than_5']} ({s['lost_5_to_15']})"
+    shares = [_cell(s[kind]) for kind in ("missed", "missed_5_to_15", "false_positives")]
+    return name, str(s["runs"]), lost, *shares
 
 
 def _cell(s: dict[str, Any]) -> str:
     if s["share"] is None:
         return "-"
-    low, high = (100 * bound for bound in s["interval"])
-    return f"{s['count']}/{s['of']} = {100 * s['share']:.0f} % ({low:.0f} to {high:.0f})"
+    found = interval(*(100 * value for value in (s["share"], *s["interval"])), ".0f")
+    return f"{s['count']}/{s['of']} = {found.replace(' (', ' % (')}"
 
 
 def main() -> None:
-    """Make or read the runs, print the table, and write it where options."""
+    """Make or read the runs, and write their record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--purpose", choices=("fit", "score"), default="score")
     parser.add_argument("--folder", type=Path, default=Path("runs/guard"))

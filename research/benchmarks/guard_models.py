@@ -80,12 +80,12 @@ def _pixels(content: bytes) -> np.ndarray:
 def _records(
     x: torch.Tensor, y: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Records:
-    centre, spread = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))
+    mean_, std_ = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))
     return Records(
-        x=(x - centre) / spread,
+        x=(x - mean_) / std_,
         y=torch.as_tensor(np.array(y), dtype=torch.int64),
-        low=(0 - centre) / spread,
-        high=(1 - centre) / spread,
+        low=(0 - mean_) / std_,
+        high=(1 - mean_) / std_,
     )
 
 
@@ -119,7 +119,7 @@ def request(net: Net, task: str) -> Split:
 
 
 def unseen(net: Net, split: Split) -> Records:
-    """Records that nobody used, leaving classes apart."""
+    """Records that nobody used, without the forgotten classes."""
     _, records = data_of(net.data)
     stays = ~torch.isin(records.y, torch.tensor(split.forget_classes, dtype=torch.int64))
     return records.take(stays.nonzero().flatten())
@@ -127,6 +127,6 @@ def unseen(net: Net, split: Split) -> Records:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, records: Records) -> float:
-    """Share of records that the model answers rightly, in 0 to 1."""
+    """Share of records that the model predicts correctly, 0 to 1."""
     answers = torch.cat([model(part).argmax(1) for part in records.x.split(100)])
     return float((answers == records.y).double().mean())

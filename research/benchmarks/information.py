@@ -1,4 +1,4 @@
-"""Which records matter: what stands in for what a record told the model, and how well.
+"""Which records matter: what stands in for memorisation, and how well.
 
     EFFACE_DATA=… python -m research.benchmarks.information STORE NAME columns   # research/results/information/NAME.npz
     EFFACE_DATA=… python -m research.benchmarks.information STORE NAME groups    # …/NAME_groups.json
@@ -6,13 +6,11 @@
     EFFACE_DATA=… python -m research.benchmarks.information STORE NAME records   # …/NAME.json, NAME_halves.npz
     python -m research.benchmarks.information_show                               # research/results/information.md
 
-NAME is ``cifar10`` (8,000 images, quarter VGG11) or ``digits``. Models on random halves tell what
-leaving a record out changes; models without a whole group of records tell what its removal does.
+NAME is ``cifar10`` (8,000 images, quarter VGG11) or ``digits``. Models on random halves show what
+omitting a record changes; models without a whole group of records show what its removal does.
 """
 
-import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,6 @@ from scipy.special import expit
 from torch import nn
 
 from efface.grid import read, run
-from efface.manifest import versions
 from efface.methods._head import embed
 from efface.metrics.evaluation import evaluate
 from efface.ranking.content import STABILITY, information_content, noise_stability
@@ -34,7 +31,14 @@ from efface.ranking.curvature import (
 )
 from efface.ranking.neighbours import nearest, within
 from efface.types import Records
-from research.benchmarks.information_models import SETTINGS, half, halves, looked_at, whole, without
+from research.benchmarks.information_models import (
+    SETTINGS,
+    half,
+    halves,
+    measured_model,
+    whole,
+    without,
+)
 from research.gradients import loss_curvature
 from research.leave_out import (
     Removal,
@@ -46,9 +50,10 @@ from research.leave_out import (
     memorisation,
     removal,
 )
+from research.tables import RESULTS, read_record, write_record
 from research.trained import model_of, parts_of
 
-RESULTS = Path("research/results/information")
+# from where no copy changes its prediction to where most do
 SIGMAS = (0.05, 0.1, 0.12, 0.15, 0.2, 0.3, 0.4, 0.5)
 NEIGHBOURS = 20
 
@@ -110,6 +115,7 @@ def groups(store: str, name: str, found: dict[str, np.ndarray]) -> dict[str, lis
         order = least_informative_first(-values, -found["margin"])
         made[f"{by} low"] = order[: setting.group]
         made[f"{by} high"] = order[-setting.group :]
+        # the middle is cut for two quantities alone: each group costs whole trainings
         if by in {"copies", "margin"}:
             middle = len(order) // 2 - setting.group // 2
             made[f"{by} middle"] = order[middle : middle + setting.group]
@@ -127,7 +133,7 @@ def _random(name: str, size: int, number: int) -> np.ndarray:
 
 
 def truths(store: str, name: str) -> dict[str, np.ndarray]:
-    """What leaving a record out changes, by all models on halves."""
+    """What omitting a record changes, by all models on halves."""
     count = SETTINGS[name].halves
     records, member, odds = halves(store, name, count)
     log_p = -np.logaddexp(0, -odds)
@@ -165,26 +171,21 @@ def answers_of(store: str, name: str, count: int) -> np.ndarray:
 
 def removals(store: str, name: str, made: dict[str, list[int]]) -> dict[str, Any]:
     """What removing each group did: to its own records, to all that stay, and to unseen ones."""
-    setting = SETTINGS[name]
+    setting, parts = SETTINGS[name], ("own", "staying", "unseen")
     them = [read(store, whole(name, number)).arrays for number in range(setting.whole)]
     found = {}
     for key, rows in made.items():
         cells = [without(name, rows, number) for number in range(setting.again)]
-        again = [read(store, cell).arrays for cell in cells]
+        both = them, [read(store, cell).arrays for cell in cells]
+
+        def change(part: str, what: str, both: Any = both, rows: list[int] = rows) -> Any:
+            return _as_json(removal(*(_values(models, part, what, rows) for models in both)))
+
         found[key] = {
             "ids": [cell.id for cell in cells],
             "records": len(rows),
-            "accuracy": {
-                part: [_accuracy(them, part, rows), _accuracy(again, part, rows)]
-                for part in ("own", "staying", "unseen")
-            },
-            **{
-                part: {
-                    what: _as_json(removal(*(_values(m, part, what, rows) for m in (them, again))))
-                    for what in ("p", "log_p")
-                }
-                for part in ("own", "staying", "unseen")
-            },
+            "accuracy": {part: [_accuracy(m, part, rows) for m in both] for part in parts},
+            **{part: {what: change(part, what) for what in ("p", "log_p")} for part in parts},
         }
     return found
 
@@ -192,22 +193,21 @@ def removals(store: str, name: str, made: dict[str, list[int]]) -> dict[str, Any
 def _values(
     models: list[dict[str, np.ndarray]], part: str, what: str, rows: list[int]
 ) -> np.ndarray:
-    """(models, records) of one quantity on the group, on what stays, or on unseen records."""
-    kind, chosen = "test", slice(None)
-    if part != "unseen":
-        kind, chosen = (
-            "train",
-            np.isin(np.arange(len(models[0]["train.y"])), rows) == (part == "own"),
-        )
+    """(models, records) of one quantity on the group, on what is retained, or on unseen records."""
+    kind, chosen = _chosen(models, part, rows)
     odds = np.stack([m[f"{kind}.log_odds"][chosen].astype(np.float64) for m in models])
     return expit(odds) if what == "p" else -np.logaddexp(0, -odds)
 
 
+def _chosen(models: list[dict[str, np.ndarray]], part: str, rows: list[int]) -> tuple[str, Any]:
+    """Train or test, and which of its records."""
+    if part == "unseen":
+        return "test", slice(None)
+    return "train", np.isin(np.arange(len(models[0]["train.y"])), rows) == (part == "own")
+
+
 def _accuracy(models: list[dict[str, np.ndarray]], part: str, rows: list[int]) -> float:
-    kind = "test" if part == "unseen" else "train"
-    chosen = slice(None)
-    if part != "unseen":
-        chosen = np.isin(np.arange(len(models[0]["train.y"])), rows) == (part == "own")
+    kind, chosen = _chosen(models, part, rows)
     return float(np.mean([(m[f"{kind}.margin"][chosen] > 0).mean() for m in models]))
 
 
@@ -215,41 +215,29 @@ def _as_json(found: Removal) -> dict[str, float]:
     return {name: getattr(found, name) for name in ("difference", "noise", "most")}
 
 
-def about(name: str, what: str) -> dict[str, Any]:
-    """What every record of this page says of itself."""
-    return {
-        "command": f"python -m research.benchmarks.information STORE {name} {what}",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
-    }
-
-
 def make_columns(store: str, name: str) -> None:
     """Measure the model on all records."""
     run([whole(name, 0)], store)
-    model, train, _ = looked_at(store, name)
+    model, train, _ = measured_model(store, name)
     found = {key: np.asarray(values, np.float32) for key, values in columns(model, train)}
     arrays: dict[str, Any] = {"y": train.y.numpy().astype(np.int16), **found}
-    np.savez_compressed(RESULTS / f"{name}.npz", **arrays)
+    np.savez_compressed(RESULTS / f"information/{name}.npz", **arrays)
 
 
 def make_groups(store: str, name: str) -> None:
     """Cut the groups and write their rows."""
     run([half(name, number) for number in range(SETTINGS[name].halves // 2)], store)
-    with np.load(RESULTS / f"{name}.npz") as found:
-        made = groups(store, name, dict(found))
-    text = json.dumps({**about(name, "groups"), "groups": made})
-    (RESULTS / f"{name}_groups.json").write_text(text + "\n")
+    made = groups(store, name, read_record(f"information/{name}.npz"))
+    command = f"information STORE {name} groups"
+    write_record(f"information/{name}_groups", command, {"groups": made}, indent=None)
 
 
 def make_cells(store: str, name: str) -> None:
     """Train what is not there yet."""
     setting, made = SETTINGS[name], _groups(name)
     run([whole(name, number) for number in range(setting.whole)], store)
-    run(
-        [without(name, rows, number) for number in range(setting.again) for rows in made.values()],
-        store,
-    )
+    again = range(setting.again)
+    run([without(name, rows, number) for number in again for rows in made.values()], store)
     run([half(name, number) for number in range(setting.halves)], store)
 
 
@@ -259,18 +247,17 @@ def make_records(store: str, name: str) -> None:
     _, member, odds = halves(store, name, setting.halves)
     arrays: dict[str, Any] = {"member": member, "log_odds": odds.astype(np.float16)}
     arrays |= {key: values.astype(np.float32) for key, values in truths(store, name).items()}
-    np.savez_compressed(RESULTS / f"{name}_halves.npz", **arrays)
-    text = json.dumps({
-        **about(name, "records"),
+    np.savez_compressed(RESULTS / f"information/{name}_halves.npz", **arrays)
+    found = {
         "halves": [half(name, number).id for number in range(setting.halves)],
         "whole": [whole(name, number).id for number in range(setting.whole)],
         "removals": removals(store, name, _groups(name)),
-    })  # fmt: skip
-    (RESULTS / f"{name}.json").write_text(text + "\n")
+    }
+    write_record(f"information/{name}", f"information STORE {name} records", found, indent=None)
 
 
 def _groups(name: str) -> dict[str, list[int]]:
-    return json.loads((RESULTS / f"{name}_groups.json").read_text())["groups"]
+    return read_record(f"information/{name}_groups")["groups"]
 
 
 STEPS: dict[str, Callable[[str, str], None]] = {
@@ -281,5 +268,4 @@ STEPS: dict[str, Callable[[str, str], None]] = {
 }
 
 if __name__ == "__main__":
-    RESULTS.mkdir(parents=True, exist_ok=True)
     STEPS[sys.argv[3]](sys.argv[1], sys.argv[2])

@@ -1,11 +1,11 @@
-"""What each quantity of the information room costs: passes a record, and seconds.
+"""What each quantity that ranks records costs: passes a record, and seconds.
 
     python -m research.benchmarks.information_costs     # a few minutes; research/results/information_costs.json and .md
 
 1,000 random images of 3 x 32 x 32 through an untrained quarter VGG11, one thread: costs depend on sizes
 alone. Passes three times: as declared, as a hook on every copy of the model counts them, and as work
 (floating-point operations over those of one forward pass), since hooks do not see derivatives of
-derivatives. Seconds are the processor's own, so that whatever else runs does not count.
+derivatives. Seconds are the processor's own, so that other processes do not count.
 """
 
 import time
@@ -24,6 +24,7 @@ from efface.ranking.curvature import curvature, input_gradient_norm, piecewise_l
 from efface.ranking.neighbours import nearest
 from efface.runtime import PassCounter, Passes
 from efface.types import Records
+from research import pages
 from research.gradients import (
     curvature_cost,
     error_norm,
@@ -33,6 +34,7 @@ from research.gradients import (
     piecewise_linear_cost,
     weight_gradient_norm,
 )
+from research.pages import origin, table
 from research.tables import write_record
 
 RECORDS, COUNTED, ALL, CLASSES, FEATURES = 1_000, 64, 50_000, 10, 128
@@ -108,37 +110,29 @@ def main() -> None:
 
 def page(record: dict[str, Any]) -> str:
     """The table from the record."""
-    lines = [
-        "# What each quantity costs",
-        "",
-        (
-            f"`{record['command']}`, {record['date']}: {RECORDS:,} random images through a quarter VGG11, one thread. Passes a record, "
-            "forward and backward: as declared, as a hook counts them, and the work in floating-point operations over those of one forward pass. "
-            "Hooks do not see derivatives of derivatives; a backward pass to the weights as well is twice the work of one to the input. "
-            f"Seconds of the processor; for {ALL:,} images {ALL // RECORDS} times as many."
-        ),
-        "",
-        f"| quantity | declared | hooks | work | seconds for {RECORDS:,} | minutes for {ALL:,} |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for row in record["rows"]:
-        declared, hooks = (
-            ", ".join(f"{n:.4g}" for n in row[kind]) for kind in ("declared", "hooks")
-        )
-        lines.append(
-            f"| {row['name']} | {declared} | {hooks} | {row['work']:.4g} | {row['seconds']:.1f} | {row['seconds'] * ALL / RECORDS / 60:.1f} |"
-        )
-    beside = record["balls_seconds"]
-    lines += [
-        f"| the 20 nearest among {ALL:,}, {FEATURES} features, exact (`nearest`) | 0, 0 | 0, 0 | none | {beside:.1f} | {beside * ALL / RECORDS / 60:.1f} |",
-        "",
-        (
-            f"`piecewise_linear_curvature` first asks eight records whether it may: three passes forward and two back each, here a share of {COUNTED} records. "
-            f"The last row asks {RECORDS:,} records among all {ALL:,}; exact search grows with the product."
+        passes = (", ".join(f"{n:.4g}" for n in row[kind]) for kind in ("declared", "hooks"))
+        rows.append((row["name"], *passes, f"{row['work']:.4g}", *_times(row["seconds"])))
+    name = f"the 20 nearest among {ALL:,}, {FEATURES} features, exact (`nearest`)"
+    rows.append((name, "0, 0", "0, 0", "none", *_times(record["balls_seconds"])))
+    return pages.page(
+        "What each quantity costs",
+        f"{origin(record)}: {RECORDS:,} random images through a quarter VGG11, one thread. Passes a record, "
+        "forward and backward: as declared, as a hook counts them, and the work in floating-point operations over those of one forward pass. "
+        "Hooks do not see derivatives of derivatives; a backward pass to the weights as well is twice the work of one to the input. "
+        f"Seconds of the processor; for {ALL:,} images {ALL // RECORDS} times as many.",
+        table(
+            f"quantity | declared | hooks | work | seconds for {RECORDS:,} | minutes for {ALL:,}",
+            rows,
         ),
-        "",
-    ]
-    return "\n".join(lines)
+        f"`piecewise_linear_curvature` first tests on eight records whether it may: three passes forward and two back each, here a share of {COUNTED} records. "
+        f"The last row queries {RECORDS:,} records among all {ALL:,}; exact search grows with the product.",
+    )
+
+
+def _times(seconds: float) -> tuple[str, str]:
+    return f"{seconds:.1f}", f"{seconds * ALL / RECORDS / 60:.1f}"
 
 
 if __name__ == "__main__":

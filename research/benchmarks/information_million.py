@@ -2,13 +2,13 @@
 
     python -m research.benchmarks.information_million    # about ten minutes alone; research/results/information_million.md
 
-Made-up features, 64 numbers each in single precision. "Mixture": 500 clusters, 5 to a class; a cluster
-has a mean (standard normal), 12 directions of its own along which its points spread (standard normal
-over the square root of 12), and noise of 0.05 in all 64: trained nets leave such features. "Round": the
-same means, each cluster spread alike in all 64 directions (0.5). "Without structure": standard normal,
+Synthetic features, 64 numbers each in single precision. "Mixture": 500 clusters, 5 to a class; a cluster
+has a mean (standard normal), 12 directions of its own along which its points vary (standard normal
+over the square root of 12), and noise of 0.05 in all 64: trained models have such embeddings. "Round": the
+same means, each cluster as wide in all 64 directions (0.5). "Without structure": standard normal,
 no clusters; every point is about as far from all others, the worst there is. 2 % of the labels are
 wrong. Each part runs in a process of its own, whose peak of memory is read at its end; queries are
-other ones than those that the search tries itself on.
+other ones than those that the search tests itself on.
 """
 
 import os
@@ -16,6 +16,7 @@ import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from typing import Any
@@ -26,6 +27,8 @@ from efface.errors import InputError
 from efface.manifest import versions
 from efface.ranking.content import information_content
 from efface.ranking.neighbours import Balls, ball_recall, nearest, nearest_approximate
+from research import pages
+from research.pages import origin, table
 from research.tables import write_record
 
 POINTS, NUMBERS, CLASSES, CLUSTERS, DIRECTIONS, WRONG = 1_000_000, 64, 100, 500, 12, 0.02
@@ -39,14 +42,14 @@ def mixture(count: int, numbers: int, *, kind: str = "mixture") -> LABELLED:
     """Points in single precision and their labels."""
     draw = np.random.default_rng(0)
     means = draw.normal(size=(CLUSTERS, numbers))
-    spread = draw.normal(size=(CLUSTERS, DIRECTIONS, numbers)) / np.sqrt(DIRECTIONS)
+    axes = draw.normal(size=(CLUSTERS, DIRECTIONS, numbers)) / np.sqrt(DIRECTIONS)
     cluster = draw.integers(0, CLUSTERS, count)
     points = np.empty((count, numbers), np.float32)
     for start in range(0, count, 50_000):
         own = cluster[start : start + 50_000]
         noise = draw.normal(size=(len(own), numbers))
         if kind == "mixture":
-            along = np.einsum("nk,nkd->nd", draw.normal(size=(len(own), DIRECTIONS)), spread[own])
+            along = np.einsum("nk,nkd->nd", draw.normal(size=(len(own), DIRECTIONS)), axes[own])
             noise = means[own] + along + 0.05 * noise
         elif kind == "round":
             noise = means[own] + 0.5 * noise
@@ -69,7 +72,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 
 def peak_mb() -> float:
-    """The most memory that this process held so far."""
+    """The maximum memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -84,63 +87,45 @@ def some_of(balls: Balls, rows: np.ndarray) -> Balls:
 def million() -> dict:
     """α of every point of the mixture, its recall, and its α against that of the true balls."""
     points, labels = mixture(POINTS, NUMBERS)
-    held = peak_mb()
+    before = peak_mb()
     balls, search = timed(lambda: nearest_approximate(points, neighbours=NEIGHBOURS))
     alpha, count = timed(lambda: information_content(balls, labels))
     peak = peak_mb()
     queries = np.random.default_rng(1).choice(POINTS, QUERIES, replace=False)
     true, exact = timed(lambda: nearest(points, neighbours=NEIGHBOURS, of=queries))
-    found = some_of(balls, queries)
-    shares = ball_recall(points, found, true)
+    shares = ball_recall(points, some_of(balls, queries), true)
     off = information_content(true, labels) - alpha[queries]
-    return {
-        "search": search,
-        "alpha": count,
-        "recall_of_its_own_sample": balls.recall,
-        "recall": float(shares.mean()),
-        "recall_standard_error": float(shares.std() / np.sqrt(QUERIES)),
-        "alpha_off": {
-            "mean": float(off.mean()),
-            "share_over_a_tenth": float((abs(off) > A_TENTH).mean()),
-        },
-        "alpha_deciles": np.quantile(alpha, np.linspace(0, 1, 11)).tolist(),
-        "points_mb": points.nbytes / 2**20,
-        "held_before_mb": held,
-        "peak_mb": peak,
-        "exact_queries": exact,
-    }
+    error = float(shares.std() / np.sqrt(QUERIES))
+    recall = {"recall": float(shares.mean()), "recall_standard_error": error}
+    over = {"mean": float(off.mean()), "share_over_a_tenth": float((abs(off) > A_TENTH).mean())}
+    deciles = np.quantile(alpha, np.linspace(0, 1, 11)).tolist()
+    memory = {"points_mb": points.nbytes / 2**20, "held_before_mb": before, "peak_mb": peak}
+    times = {"search": search, "alpha": count, "exact_queries": exact}
+    own = {"recall_of_its_own_sample": balls.recall, "alpha_deciles": deciles}
+    return {**times, **recall, **own, "alpha_off": over, **memory}
 
 
 def harder(kind: str) -> dict:
     """What the default reaches, and what it takes to find 95 %, for the queries alone."""
     points, _ = mixture(POINTS, NUMBERS, kind=kind)
     queries = np.random.default_rng(1).choice(POINTS, QUERIES, replace=False)
-    said, default = timed(lambda: nearest_approximate(points, neighbours=NEIGHBOURS, of=queries))
+    search = partial(nearest_approximate, points, neighbours=NEIGHBOURS, of=queries)
+    found, default = timed(search)
     reached: dict[str, object] = {"default": default}
-    if isinstance(said, str):
-        reached["default_says"] = said
-        said, longer = timed(
-            lambda: nearest_approximate(
-                points, neighbours=NEIGHBOURS, of=queries, max_probes=POINTS
-            )
-        )
-        reached["all_lists_allowed"] = longer
+    if isinstance(found, str):
+        reached["default_says"] = found
+        found, reached["all_lists_allowed"] = timed(partial(search, max_probes=POINTS))
     true = nearest(points, neighbours=NEIGHBOURS, of=queries)
-    return {**reached, "recall": float(ball_recall(points, said, true).mean())}
+    return {**reached, "recall": float(ball_recall(points, found, true).mean())}
 
 
 def exact(count: int, numbers: int) -> dict:
     """The exact balls of all points, and α."""
     points, labels = mixture(count, numbers)
-    held = peak_mb()
+    before = peak_mb()
     balls, spent = timed(lambda: nearest(points, neighbours=NEIGHBOURS))
-    alpha = information_content(balls, labels)
-    return {
-        **spent,
-        "held_before_mb": held,
-        "peak_mb": peak_mb(),
-        "mean_alpha": float(alpha.mean()),
-    }
+    alpha = {"mean_alpha": float(information_content(balls, labels).mean())}
+    return {**spent, "held_before_mb": before, "peak_mb": peak_mb(), **alpha}
 
 
 def apart(part: Callable[..., dict], *arguments: object) -> dict:
@@ -166,70 +151,45 @@ def main() -> None:
     write_record("information_million", "information_million", found)
 
 
-def spent(found: dict) -> str:
+def spent(found: dict) -> tuple[str, str, str]:
     """Wall-clock, processor seconds and load, as cells of a row."""
-    return (
-        f"{found['seconds']:.0f} | {found['cpu_seconds']:.0f} | "
-        f"{found['load_before']:.1f} to {found['load_after']:.1f}"
-    )
+    load = f"{found['load_before']:.1f} to {found['load_after']:.1f}"
+    return f"{found['seconds']:.0f}", f"{found['cpu_seconds']:.0f}", load
 
 
 def page(record: dict) -> str:
     """The tables from the record."""
     made, n = record["million"], record["points"]
-    asked, all_of = (
-        f"{record['queries']:,} of them",
-        f"{n:,} balls of {record['neighbours']} neighbours",
-    )
-    rows = [f"| mixture, {all_of} | {spent(made['search'])} | {made['recall']:.4f} |"]
-    rows += [f"| α from them | {spent(made['alpha'])} | |"]
-    rows += [f"| exact, {asked} | {spent(made['exact_queries'])} | 1 |"]
+    queries = f"{record['queries']:,} of them"
+    all_of, recall = f"{n:,} balls of {record['neighbours']} neighbours", f"{made['recall']:.4f}"
+    rows = [(f"mixture, {all_of}", *spent(made["search"]), recall)]
+    rows += [("α from them", *spent(made["alpha"]), "")]
+    rows += [(f"exact, {queries}", *spent(made["exact_queries"]), "1")]
+    refusals = []
     for kind, found in record["harder"].items():
-        refused = "default_says" in found
-        recall = f"{found['recall']:.4f}"
-        rows += [
-            f"| {kind}, {asked} | {spent(found['default'])} | {'refused' if refused else recall} |"
-        ]
+        reached, refused = f"{found['recall']:.4f}", found.get("default_says")
+        last = "refused" if refused else reached
+        rows += [(f"{kind}, {queries}", *spent(found["default"]), last)]
         if refused:
-            rows += [
-                f"| the same, all lists allowed | {spent(found['all_lists_allowed'])} | {recall} |"
-            ]
-    rows += [
-        f"| exact, all of {name} | {spent(found)} | 1 |" for name, found in record["exact"].items()
-    ]
-    return "\n".join(
-        [
-            f"# Information content of {n:,} feature vectors",
-            "",
-            (
-                f"`{record['command']}`, {record['date']}, {record['cores']} cores, threads: {record['threads']}. "
-                f"{record['numbers']} numbers each, made up: the head of the benchmark says how. The load is that of "
-                "the whole machine, which others used too; processor seconds are those of this work alone."
-            ),
-            "",
-            "| | seconds | processor seconds | load | recall |",
-            "|---|---|---|---|---|",
-            *rows,
-            "",
-            (
-                f"Mixture: recall on {record['queries']:,} queries {made['recall']:.4f} (standard error "
-                f"{made['recall_standard_error']:.4f}); the search says {made['recall_of_its_own_sample']:.4f} of itself. "
-                f"α of the true ball less α found: {made['alpha_off']['mean']:.5f} on average, over 0.1 for "
-                f"{made['alpha_off']['share_over_a_tenth']:.1%} of the queries. Memory: {made['held_before_mb']:.0f} MB "
-                f"before, of which the points {made['points_mb']:.0f} MB; peak {made['peak_mb']:.0f} MB."
-            ),
-            "",
-            *(
-                f"Exact search, {name}: {found['held_before_mb']:.0f} MB before, peak {found['peak_mb']:.0f} MB."
-                for name, found in record["exact"].items()
-            ),
-            *(
-                f'\nPoints {kind} are refused at first: "{found["default_says"]}"'
-                for kind, found in record["harder"].items()
-                if "default_says" in found
-            ),
-            "",
-        ]
+            rows += [("the same, all lists allowed", *spent(found["all_lists_allowed"]), reached)]
+            refusals.append(f'Points {kind} are refused at first: "{refused}"')
+    rows += [(f"exact, all of {k}", *spent(found), "1") for k, found in record["exact"].items()]
+    return pages.page(
+        f"Information content of {n:,} feature vectors",
+        f"{origin(record)}, {record['cores']} cores, threads: {record['threads']}. "
+        f"{record['numbers']} numbers each, synthetic: the head of the benchmark says how. The load is that of "
+        "the whole machine, which others used too; processor seconds are those of this work alone.",
+        table(" | seconds | processor seconds | load | recall", rows),
+        f"Mixture: recall on {record['queries']:,} queries {recall} (standard error "
+        f"{made['recall_standard_error']:.4f}); the search estimates {made['recall_of_its_own_sample']:.4f} itself. "
+        f"α of the true ball minus α found: {made['alpha_off']['mean']:.5f} on average, over 0.1 for "
+        f"{made['alpha_off']['share_over_a_tenth']:.1%} of the queries. Memory: {made['held_before_mb']:.0f} MB "
+        f"before, of which the points {made['points_mb']:.0f} MB; peak {made['peak_mb']:.0f} MB.",
+        *(
+            f"Exact search, {name}: {found['held_before_mb']:.0f} MB before, peak {found['peak_mb']:.0f} MB."
+            for name, found in record["exact"].items()
+        ),
+        *refusals,
     )
 
 

@@ -44,7 +44,7 @@ def half(name: str, number: int) -> Job:
 
 
 def whole(name: str, number: int) -> Job:
-    """A model on all records; number 0 is the one that is looked at."""
+    """A model on all records; number 0 is the one that is measured."""
     return _training(name, 900 + number)
 
 
@@ -58,7 +58,7 @@ def _training(name: str, seed: int, **rule: Any) -> Job:
     return training(setting.recipe, setting.data, first=setting.records, seed=seed, keep_weights=True, **rule)  # fmt: skip
 
 
-def looked_at(store: str, name: str) -> tuple[nn.Module, Records, Records]:
+def measured_model(store: str, name: str) -> tuple[nn.Module, Records, Records]:
     """The model on all records, its training records and the unseen ones."""
     cell = whole(name, 0)
     record = read(store, cell)

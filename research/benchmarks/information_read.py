@@ -1,18 +1,15 @@
 """The committed records of information.py, read once for the page and its figure."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 
 from efface.metrics.intervals import threshold
 from efface.metrics.lira import u_lira
 from research.benchmarks.information_models import SETTINGS
 from research.leave_out import Removal
+from research.tables import read_record
 
-RESULTS = Path("research/results/information")
 EXPOSED_AT = 0.01
-SPARSE = ("radius size",)
+SPARSE = ("radius size",)  # most balls of one radius hold a single record
 
 
 class Found:
@@ -20,22 +17,21 @@ class Found:
 
     def __init__(self, name: str) -> None:
         self.name, self.setting = name, SETTINGS[name]
-        self.record = json.loads((RESULTS / f"{name}.json").read_text())
-        self.groups = json.loads((RESULTS / f"{name}_groups.json").read_text())["groups"]
-        with np.load(RESULTS / f"{name}.npz") as found:
-            self.columns = {key: found[key].astype(np.float64) for key in found if key != "y"}
-        with np.load(RESULTS / f"{name}_halves.npz") as found:
-            self.truth = {key: found[key] for key in found}
+        self.record = read_record(f"information/{name}")
+        self.groups = read_record(f"information/{name}_groups")["groups"]
+        arrays = read_record(f"information/{name}.npz")
+        self.columns = {key: arrays[key].astype(np.float64) for key in arrays if key != "y"}
+        self.truth = read_record(f"information/{name}_halves.npz")
         self.odds = self.truth["log_odds"].astype(np.float64)
         self.member = self.truth["member"].astype(bool)
         self.attack = u_lira(self.odds, self.member)
 
     def quantities(self) -> list[str]:
-        """Those that a rank makes sense of."""
+        """Those whose ranks mean something."""
         return [key for key in self.columns if not key.endswith(SPARSE)]
 
     def exposed(self) -> np.ndarray:
-        """Records found at 1 % false alarms in more than half of the models trained on them."""
+        """Records found at 1 % FPR in more than half of the models trained on them."""
         scores = self.attack.scores
         cut = threshold(scores[~self.member], EXPOSED_AT)
         hits = (scores > cut) & self.member

@@ -6,8 +6,8 @@
 
 One loop with a switch for each difference. It starts as ``jit_reference``, bit for bit, and one
 switch is turned at a time. A convolutional net without BatchNorm and with dropout, as the
-authors' VGG11; one class or 100 random records go. σ is the authors' 0.5; η is the greatest of a
-row that costs the reference at most 2 points, found on a base model that nothing here scores.
+authors' VGG11; one class or 100 random records go. σ is the authors' 0.5; η is the maximum of a
+list that costs the reference at most 2 points, found on a base model that nothing here scores.
 """
 
 import copy
@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,6 @@ from research.tables import write_record
 
 SEEDS, TUNING_SEED, CLASS, BATCH = (0, 1, 2, 3, 4), 99, 3, 32
 RATES = tuple(m * 10.0**-e for e in (5, 4, 3, 2) for m in (1, 2, 5))
-RESULTS = Path("results")
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,10 @@ class Form:
     dropout: bool = False
 
 
-PAPER = {"records_per_step": 1, "clear": True, "both_branches": True, "clamp": "none"}
+PAPER = {"batch_size": 1, "clear": True, "both_branches": True, "clamp": "none"}
 DIFFERENCES: dict[str, dict[str, Any]] = {
-    "one record a step, gradients kept": {"records_per_step": 1},
-    "one record a step, gradients cleared": {"records_per_step": 1, "clear": True},
+    "one record a step, gradients kept": {"batch_size": 1},
+    "one record a step, gradients cleared": {"batch_size": 1, "clear": True},
     "Adam": {"adam": True},
     "ratio squared": {"squared": True},
     "mean over the batch": {"mean": True},
@@ -86,6 +84,7 @@ def unlearned(model: nn.Module, records: Records, form: Form, *, seed: int) -> n
     optimizer = kind(student.parameters(), lr=form.learning_rate)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        # jit_reference draws a seed for its loader first: without it the noise is another
         torch.empty((), dtype=torch.int64).random_()
         for x in records.x.split(form.batch_size):
             if form.clear:
@@ -96,12 +95,12 @@ def unlearned(model: nn.Module, records: Records, form: Form, *, seed: int) -> n
 
 
 def _loss(student: nn.Module, x: Tensor, bounds: tuple[Any, Any], form: Form) -> Tensor:
-    answer, total = raw(student, x), 0.0
+    output, total = raw(student, x), 0.0
     for _ in range(form.perturbations):
         noisy = torch.clamp(x + form.sigma * torch.randn(x.shape), *bounds)
         with torch.set_grad_enabled(form.both_branches):
             other = raw(student, noisy)
-        ratios = (answer - other).norm(dim=1) / (x - noisy).flatten(1).norm(dim=1)
+        ratios = (output - other).norm(dim=1) / (x - noisy).flatten(1).norm(dim=1)
         ratios = ratios.square() if form.squared else ratios
         total = total + (ratios.mean() if form.mean else ratios.sum())
     return torch.as_tensor(total / form.perturbations)
@@ -187,7 +186,7 @@ def requests(seed: int, training: Records, unseen: Records) -> Iterator[Request]
 
 
 def tuned(request: Request) -> float:
-    """The greatest η that costs the reference at most 2 points of D_r."""
+    """The maximum η that costs the reference at most 2 points of D_r."""
     before, kept = request.scored(request.model)["retain"], RATES[0]
     for rate in RATES:
         student = unlearned(request.model, request.parts[0], Form(rate), seed=TUNING_SEED)
@@ -198,7 +197,7 @@ def tuned(request: Request) -> float:
     return kept
 
 
-def moved(model: nn.Module, student: nn.Module) -> Tensor:
+def change(model: nn.Module, student: nn.Module) -> Tensor:
     """What was added to the weights."""
     after, before = (parameters_to_vector(m.parameters()).detach() for m in (student, model))
     return (after - before).double()
@@ -222,14 +221,14 @@ def cells(
     reference = unlearned(request.model, forget, base, seed=request.seed)
     same = {"sigma": base.sigma, "learning_rate": rate, "batch_size": BATCH}
     method = jit_reference(request.model, Split(forget), seed=request.seed, **same)
-    target = moved(request.model, reference)
-    assert torch.equal(target, moved(request.model, method)), "the loop is not jit_reference"
+    target = change(request.model, reference)
+    assert torch.equal(target, change(request.model, method)), "the loop is not jit_reference"
     where = {"task": request.task, "seed": request.seed}
     yield {**where, "form": "nothing done", **request.scored(request.model)}
     yield {**where, "form": "jit_reference", **request.scored(reference), "length": 1.0}
     for name, switch in differences.items():
         student = unlearned(request.model, forget, replace(base, **switch), seed=request.seed)
-        step = moved(request.model, student)
+        step = change(request.model, student)
         cell: dict[str, Any] = {**where, "form": name, **request.scored(student)}
         if torch.isfinite(step).all() and step.norm() > 0:
             cell["length"] = float(step.norm() / target.norm())
@@ -260,10 +259,8 @@ def main(data: str) -> None:
         "differences": forms,
         "cells": found,
     }
-    part = "" if of_digits else "photographs"
-    write_record(
-        "_".join(filter(None, ["jit_differences", part])), f"jit_differences {part}".strip(), record
-    )
+    part = "" if of_digits else " photographs"
+    write_record(f"jit_differences{part.replace(' ', '_')}", f"jit_differences{part}", record)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
     EFFACE_DATA=… python -m research.benchmarks.jit_one_record STORE table    # research/results/jit_one_record.md, .svg
 
 STORE holds the models that mislabelled_requests.py trained. A record's margin is the logit of its wrong
-label minus the greatest other one; its unseen range is where the margin of one more model that
+label minus the maximum other one; its unseen range is where the margin of one more model that
 never saw it lies in 95 of 100 cases, by Student's t from eight such models. Utility is the
 accuracy on the half of the test images that neither method nor guard has seen.
 """
@@ -36,7 +36,7 @@ from research.benchmarks.mislabelled_requests import bases, unseen, wrong_labels
 from research.tables import write_record
 from research.trained import model_of, parts_of
 
-LOOKED_AT = (1, 2, 4, 8, 16, 32, 64)
+MEASURED_AT = (1, 2, 4, 8, 16, 32, 64)
 SCORED_ON, RECORDS, FEWER = (1, 2), range(12, 24), range(12, 20)
 """Base models and records. The form of few records was chosen on base 0 and its first 12 records."""
 
@@ -65,8 +65,8 @@ class Bench:
 
     def accuracy(self, model: nn.Module) -> float:
         """On the evidence's half."""
-        answers = predict(model, self.evidence).argmax(1)
-        return float((answers == self.evidence.y).double().mean())
+        predicted = predict(model, self.evidence).argmax(1)
+        return float((predicted == self.evidence.y).double().mean())
 
     def found(self, model: nn.Module, split: Split) -> Row:
         """Margin of the wrong label, and the change of utility."""
@@ -77,10 +77,10 @@ class Bench:
 
 
 def margins(model: nn.Module, records: Records) -> list[float]:
-    """The logit of the label minus the greatest other one."""
-    answer = predict(model, records).double()
-    own = answer.gather(1, records.y[:, None])[:, 0].clone()
-    others = answer.scatter(1, records.y[:, None], -torch.inf).max(1).values
+    """The logit of the label minus the maximum other one."""
+    logits = predict(model, records).double()
+    own = logits.gather(1, records.y[:, None])[:, 0].clone()
+    others = logits.scatter(1, records.y[:, None], -torch.inf).max(1).values
     return (own - others).tolist()
 
 
@@ -90,6 +90,7 @@ def ranges(store: Path) -> list[tuple[float, float, float]]:
     seen = [read(store, cell).arrays["train.margin"][rows] for cell in unseen()]
     every = np.stack(seen).astype(float)
     n, mean = len(every), every.mean(0)
+    # for one more model, not for the mean: hence 1 + 1/n
     half = stats.t.ppf(0.975, n - 1) * every.std(0, ddof=1) * (1 + 1 / n) ** 0.5
     return [(float(m - h), float(m), float(m + h)) for m, h in zip(mean, half, strict=True)]
 
@@ -123,15 +124,16 @@ def _along(model: nn.Module, split: Split) -> list[tuple[int, nn.Module]]:
     kept: list[tuple[int, nn.Module]] = []
     steps = 0
 
+    # a tolerance of 2 is never reached: the steps themselves end it
     def callback(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
         nonlocal steps
         steps += 1
-        if steps in LOOKED_AT:
+        if steps in MEASURED_AT:
             copied = {name: t.clone() for name, t in student.state_dict().items()}
             kept.append((steps, _with(model, copied)))
         return Action.CONTINUE
 
-    jit(model, split, mislabelled=True, steps=max(LOOKED_AT), tolerance=2.0, callback=callback)
+    jit(model, split, mislabelled=True, steps=max(MEASURED_AT), tolerance=2.0, callback=callback)
     return kept
 
 
@@ -142,7 +144,7 @@ def _with(model: nn.Module, state: dict[str, torch.Tensor]) -> nn.Module:
 
 
 def in_a_row(store: Path) -> Iterator[Row]:
-    """100 requests, one after the other, each under the guard, on what the last one left."""
+    """100 requests, one after the other, each under the guard, on the model after the last one."""
     bench = Bench(store, SCORED_ON[0])
     model, every = bench.model, bench.train.take(bench.rows)
     for record in range(len(bench.rows)):
@@ -167,8 +169,8 @@ def together(store: Path) -> Iterator[Row]:
         model, facts = bench.model, []
         for first in range(0, len(bench.rows), size):
             some = every.take(range(first, first + size))
-            model, said = _guarded(model, replace(bench.split(0), forget=some))
-            facts.append(said)
+            model, fact = _guarded(model, replace(bench.split(0), forget=some))
+            facts.append(fact)
         yield {"size": size, "requests": facts, "margins": margins(model, every),
                "utility": bench.accuracy(model) - bench.before}  # fmt: skip
 

@@ -6,6 +6,9 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from research import pages
+from research.pages import interval, percent, table
+
 Row = dict[str, Any]
 
 
@@ -14,7 +17,7 @@ def _inside(margin: float, bounds: list[float]) -> bool:
 
 
 def _groups(curves: Row) -> dict[tuple[str, Any], list[Row]]:
-    """Rows by method and where they were looked at, in the order of the records."""
+    """Rows by method and step or rate, in the order of the records."""
     groups: dict[tuple[str, Any], list[Row]] = {}
     for one in curves["rows"]:
         groups.setdefault((one["method"], one.get("at", "")), []).append(one)
@@ -25,40 +28,38 @@ def _interval(values: list[float]) -> str:
     """Mean of a change in points, 95 % over requests by 10,000 resamples."""
     points = 100 * np.asarray(values)
     drawn = np.random.default_rng(0).choice(points, (10_000, len(points))).mean(1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return f"{points.mean():+.2f} ({low:+.2f} to {high:+.2f})"
+    return interval(float(points.mean()), *np.quantile(drawn, [0.025, 0.975]), "+.2f")
 
 
 def page(curves: Row, row: Row, together: Row) -> str:
     """One record, and 100 in a row."""
-    ranges = curves["ranges"]
-    lines = ["# One mislabelled record, and 100 requests in a row", "",
-             (f"`{curves['command']}`, `row`, `together` and `table`; [figure](jit_one_record.svg). "
-              "10,000 images, of which 100 carry a wrong label that the base model learned by heart; the unseen "
-              f"range of each record's margin from eight models that never saw the 100 (mean {_mean_unseen(ranges):.1f}). "
-              "The form that few records take (docs/methods.md) was chosen on another base model and 12 other records of the "
-              "100. Utility: change of accuracy on 5,000 test images that neither method nor guard has seen, in points; "
-              "two nets that differ in 100 answers differ by 0.1 to 0.2 by chance alone, so only the mean says "
-              "something. Intervals are over requests; all share one set of test images and "
-              "two base models, which they leave out."), "",
-             "## One record", "",
-             "| method | at | requests | margin | in the unseen range | wrong label answered | utility |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    ranges, rows = curves["ranges"], []
     for (method, at), some in _groups(curves).items():
         margins = [one["margin"] for one in some]
         inside = sum(_inside(one["margin"], ranges[one["record"]]) for one in some)
         where = f"step {at}" if method == "jit" and isinstance(at, int) else at
         where = f"learning rate {at:g}" if isinstance(at, float) else where
-        lines.append(
-            f"| {method} | {where} | {len(some)} | {np.mean(margins):.1f} | "
-            f"{100 * inside / len(some):.0f} % | {sum(m > 0 for m in margins)} | "
-            f"{_interval([one['utility'] for one in some])} |"
-        )
-    return "\n".join([*lines, "", *_in_a_row(row, together)]) + "\n"
-
-
-def _mean_unseen(ranges: list[list[float]]) -> float:
-    return float(np.mean([middle for _, middle, _ in ranges]))
+        shares = (f"{np.mean(margins):.1f}", f"{percent(inside / len(some), 0)} %")
+        wrong, utility = str(sum(m > 0 for m in margins)), [one["utility"] for one in some]
+        rows.append((method, where, str(len(some)), *shares, wrong, _interval(utility)))
+    unseen = np.mean([middle for _, middle, _ in ranges])
+    return pages.page(
+        "One mislabelled record, and 100 requests in a row",
+        f"`{curves['command']}`, `row`, `together` and `table`; [figure](jit_one_record.svg). "
+        "10,000 images, of which 100 carry a wrong label that the base model memorised; the unseen "
+        f"range of each record's margin from eight models that never saw the 100 (mean {unseen:.1f}). "
+        "The form for few records (docs/methods.md) was chosen on another base model and 12 other records of the "
+        "100. Utility: change of accuracy on 5,000 test images that neither method nor guard has seen, in points; "
+        "two models that differ in 100 predictions differ by 0.1 to 0.2 by chance alone, so only the mean says "
+        "something. Intervals are over requests; all share one set of test images and "
+        "two base models, whose variation they omit.",
+        "## One record",
+        table(
+            "method | at | requests | margin | in the unseen range | wrong label predicted | utility",
+            rows,
+        ),
+        *_in_a_row(row, together),
+    )
 
 
 def _in_a_row(row: Row, together: Row) -> list[str]:
@@ -67,65 +68,62 @@ def _in_a_row(row: Row, together: Row) -> list[str]:
     done = sum(one["outcome"] == "done" for one in each)
     inside = sum(_inside(one["margin"], ranges[one["record"]]) for one in each)
     before, after = (np.mean([one[name] for one in each]) for name in ("before", "margin"))
-    worst = max(one["lost"] for one in each)
-    halvings = sum(one["halvings"] for one in each)
-    lines = [
-        "## 100 requests in a row", "",
-        ("Each under the guard (budget 2 points, on its own half of the test images), each on the model that "
-         "the last one left, on base model 1."), "",
-        f"- Done: {done} of {len(each)}; the guard halved {halvings} steps.",
-        (f"- Lost by one request: {_interval([one['lost'] for one in each])} on average, "
-         f"{100 * worst:.2f} at most."),
-        (f"- Margin right after its own request: {after:.1f} on average, from {before:.1f}; in the unseen "
-         f"range: {inside} of {len(each)}."), "",
-        "| at the end | margin | in the unseen range | wrong label answered | utility against the base |",
-        "|---|---|---|---|---|",
+    lost = [one["lost"] for one in each]
+    rows = [
         _end("nothing done", end["given"], 0.0, ranges),
         _end("100 requests in a row", end["margins"], end["utility"], ranges),
-    ]  # fmt: skip
+    ]
     for one in together["rows"]:
-        count = sum(said["outcome"] == "done" for said in one["requests"])
+        count = sum(request["outcome"] == "done" for request in one["requests"])
         name = f"{len(one['requests'])} of {one['size']}, {count} done"
-        lines.append(_end(name, one["margins"], one["utility"], ranges))
+        rows.append(_end(name, one["margins"], one["utility"], ranges))
     better = float(np.mean(row["unseen_accuracy"])) - (end["accuracy"] - end["utility"])
-    mean = [middle for _, middle, _ in ranges]
-    return [*lines, _end("trained without them, mean of eight", mean, better, ranges), ""]
-
-
-def _end(name: str, margins: list[float], utility: float, ranges: list[list[float]]) -> str:
-    inside = sum(_inside(m, bounds) for m, bounds in zip(margins, ranges, strict=True))
-    return (
-        f"| {name} | {np.mean(margins):.1f} | {inside} of {len(margins)} | "
-        f"{sum(m > 0 for m in margins)} | {100 * utility:+.2f} |"
+    means = [middle for _, middle, _ in ranges]
+    rows.append(_end("trained without them, mean of eight", means, better, ranges))
+    halvings = sum(one["halvings"] for one in each)
+    facts = (
+        f"- Done: {done} of {len(each)}; the guard halved {halvings} steps.\n"
+        f"- Lost by one request: {_interval(lost)} on average, {100 * max(lost):.2f} at most.\n"
+        f"- Margin right after its own request: {after:.1f} on average, from {before:.1f}; in the unseen "
+        f"range: {inside} of {len(each)}."
     )
+    about = "Each under the guard (budget 2 points, on its own half of the test images), each on the model after the last one, on base model 1."
+    head = "at the end | margin | in the unseen range | wrong label predicted | utility against the base"
+    return ["## 100 requests in a row", about, facts, table(head, rows)]
+
+
+def _end(name: str, margins: list[float], utility: float, ranges: list[list[float]]) -> list[str]:
+    inside = sum(_inside(m, bounds) for m, bounds in zip(margins, ranges, strict=True))
+    wrong = str(sum(m > 0 for m in margins))
+    mean = f"{np.mean(margins):.1f}"
+    return [name, mean, f"{inside} of {len(margins)}", wrong, f"{100 * utility:+.2f}"]
 
 
 def figure(curves: Row, row: Row, together: Row) -> Figure:
     """Margin against utility, and both along 100 requests."""
-    plot, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    _trade(axes[0], curves)
-    each = row["rows"][:-1]
+    plot, (trade, margins, utilities) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    _trade(trade, curves)
+    each, ranges = row["rows"][:-1], np.array(row["ranges"])
     numbers = [one["record"] + 1 for one in each]
-    ranges = np.array(row["ranges"])
-    axes[1].fill_between(
-        numbers, ranges[:, 0], ranges[:, 2], color="0.85", label="unseen range", step="mid"
-    )
-    for name, color in (("before", "tab:red"), ("margin", "tab:blue")):
-        said = "before its request" if name == "before" else "after"
-        axes[1].plot(numbers, [one[name] for one in each], ".", color=color, label=said)
-    axes[1].axhline(0, color="0.5", linewidth=0.8)
-    axes[1].set(xlabel="request", ylabel="margin of the wrong label", ylim=(-40, 16),
-                title="100 in a row: margins")  # fmt: skip
-    axes[1].legend(frameon=False, fontsize=8, loc="lower left")
-    axes[2].plot(numbers, [100 * one["utility"] for one in each], label="in a row")
-    axes[2].axhline(0, color="0.5", linewidth=0.8)
-    axes[2].axhline(-2, color="tab:red", linestyle="--", label="the budget of one request")
+    band = {"color": "0.85", "label": "unseen range", "step": "mid"}
+    margins.fill_between(numbers, ranges[:, 0], ranges[:, 2], **band)
+    for name, color, label in (
+        ("before", "tab:red", "before its request"),
+        ("margin", "tab:blue", "after"),
+    ):
+        margins.plot(numbers, [one[name] for one in each], ".", color=color, label=label)
+    margins.set(xlabel="request", ylabel="margin of the wrong label", ylim=(-40, 16))
+    margins.set_title("100 in a row: margins")
+    utilities.plot(numbers, [100 * one["utility"] for one in each], label="in a row")
+    utilities.axhline(-2, color="tab:red", linestyle="--", label="the budget of one request")
     for one, marker in zip(together["rows"], "sD", strict=True):
-        axes[2].plot(100, 100 * one["utility"], marker,
-                     label=f"{len(one['requests'])} of {one['size']}")  # fmt: skip
-    axes[2].set(xlabel="request", ylabel="utility against the base, points",
-                title="100 in a row: utility")  # fmt: skip
-    axes[2].legend(frameon=False, fontsize=8)
+        label = f"{len(one['requests'])} of {one['size']}"
+        utilities.plot(100, 100 * one["utility"], marker, label=label)
+    utilities.set(xlabel="request", ylabel="utility against the base, points")
+    utilities.set_title("100 in a row: utility")
+    for axes, place in ((margins, "lower left"), (utilities, "best")):
+        axes.axhline(0, color="0.5", linewidth=0.8)
+        axes.legend(frameon=False, fontsize=8, loc=place)
     return plot
 
 

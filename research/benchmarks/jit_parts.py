@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from efface.grid import read, run
+from efface.grid import run
 from efface.methods._perturb import add_noise
 from efface.methods._unseen import Mask, label_mask, lower_logits, search_sigma, unseen_accuracy
 from efface.methods.jit import (
@@ -42,6 +42,7 @@ from research.reduce import arrays_of, columns_of, rows_by, statistics_of
 from research.tables import write_record
 from research.trained import model_of, parts_of
 
+# jit's own: steps, share of the loss that a step aims to remove, trust region
 STEPS, SHARE, TRUST = 32, 0.1, 0.1
 
 
@@ -67,15 +68,11 @@ FORMS: dict[str, Form] = {
     "nothing hidden, so σ where a tenth keep the answer": Form(hides=False),
     "white noise, nothing hidden, that σ": Form(hides=False, natural_noise=False),
     "the student as perturbed branch, nothing hidden, that σ": Form(
-        hides=False, given_branch=False
+        given_branch=False, hides=False
     ),
-    "N = 2": Form(perturbations=2),
-    "N = 4": Form(perturbations=4),
-    "N = 8": Form(perturbations=8),
-    "antithetic, N = 2": Form(perturbations=2, estimator="antithetic"),
-    "antithetic, N = 4": Form(perturbations=4, estimator="antithetic"),
-    "directional derivative, N = 1": Form(estimator="jvp"),
-    "directional derivative, N = 4": Form(estimator="jvp", perturbations=4),
+    **{f"N = {n}": Form(perturbations=n) for n in (2, 4, 8)},
+    **{f"antithetic, N = {n}": Form(perturbations=n, estimator="antithetic") for n in (2, 4)},
+    **{f"directional derivative, N = {n}": Form(perturbations=n, estimator="jvp") for n in (1, 4)},
 }
 
 
@@ -102,20 +99,13 @@ class Bench:
 
 def bench(request: Request, store: str) -> Bench:
     """Load it."""
-    settings = request.base.settings
+    settings, forget_classes = request.base.settings, request.forget_classes
     train, test = parts_of(settings, Path(store, "shared"))
     rows = rows_by(request.forget, train.y.numpy())
-    split = Split(train.take(rows), holdout=test, forget_classes=request.forget_classes)
-    return Bench(
-        request,
-        model_of(settings, Path(store, request.base.id)),
-        split_holdout(split, seed=0)[0],
-        (train, test),
-        np.ones(len(train), bool),
-        columns_of(
-            read(store, request.retrained).statistics, forget_classes=bool(request.forget_classes)
-        ),
-    )
+    split = Split(train.take(rows), holdout=test, forget_classes=forget_classes)
+    model, member = model_of(settings, Path(store, request.base.id)), np.ones(len(train), bool)
+    auxiliary = split_holdout(split, seed=0)[0]
+    return Bench(request, model, auxiliary, (train, test), member, request.reference(store))
 
 
 def unlearned(model: nn.Module, split: Split, form: Form, *, seed: int) -> nn.Module:
@@ -142,33 +132,31 @@ def _loss(
 ) -> Callable[..., Tensor]:
     draw = partial(add_noise, natural=form.natural_noise)
 
-    def change(student: nn.Module, batch: Records, answer: Tensor, near: Records) -> Tensor:
-        branch, slope = teacher if form.given_branch else student, form.estimator == "jvp"
-        return _change(branch, student, batch, answer, near, jvp_slope=slope, mask=mask)
-
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         first = 0 if form.one_draw else step * form.perturbations
-        near = [
-            _near(draw, batch, sigma, form, seed=seed, number=first + j)
-            for j in range(form.perturbations)
-        ]
+        numbers = range(first, first + form.perturbations)
+        near = [_near(draw, batch, sigma, form, seed=seed, number=number) for number in numbers]
+        # as in jit, a quarter of the records is regularised in each step, another one each time
         rows = torch.nonzero(torch.tensor([(record_key(i) + step) % 4 == 0 for i in batch.ids]))
         rows = rows.flatten() if hold else rows.flatten()[:0]
-        held = batch.take(rows)
-        other = draw(held, sigma, seed=seed, step=REGULARISER_DRAWS + step)
+        regularised = batch.take(rows)
+        other = draw(regularised, sigma, seed=seed, step=REGULARISER_DRAWS + step)
         both = batch.take(torch.cat([torch.arange(len(batch)), rows]))
         both = replace(both, x=torch.cat([batch.x, other.x]))
-        answer, still = outputs(student, both).split([len(batch), len(rows)])
+        logits, still = outputs(student, both).split([len(batch), len(rows)])
         lengths = torch.stack([(n.x - batch.x).flatten(1).norm(dim=1) for n in near])
-        changes = torch.stack([change(student, batch, answer, n) for n in near])
+        branches = teacher if form.given_branch else student, student
+        how = {"directional": form.estimator == "jvp", "mask": mask}
+        changes = torch.stack([_change(branches, batch, logits, n, **how) for n in near])
         total = (changes / lengths.clamp_min(1e-7)).mean(0)
         if not hold:
             return total
         scale = (changes.detach() * lengths).mean(0)[rows].clamp_min(1e-6)
         with torch.no_grad():
             given = outputs(teacher, other)
-        away = is_regularised(given, mask(given, held)) * (still - given).square().sum(1) / scale
-        return total.index_add(0, rows, 4 * hold.weight * away)
+        away = is_regularised(given, mask(given, regularised)) * (still - given).square().sum(1)
+        # times 4 for the quarter
+        return total.index_add(0, rows, 4 * hold.weight * away / scale)
 
     return loss
 
@@ -185,20 +173,21 @@ def _near(
 
 
 def _change(
-    branch: nn.Module, student: nn.Module, batch: Records, answer: Tensor, near: Records,
-    *, jvp_slope: bool, mask: Mask,
+    branches: tuple[nn.Module, nn.Module], batch: Records, logits: Tensor, near: Records,
+    *, directional: bool, mask: Mask,
 ) -> Tensor:  # fmt: skip
-    """The distance of two answers; with jvp ‖J ξ‖, the slope in the direction of ξ."""
-    if jvp_slope:
+    """The distance of two outputs; directional: ‖J ξ‖, the slope in the direction of ξ."""
+    branch, student = branches
+    if directional:
         weights: dict[str, Tensor] = dict(student.named_parameters())
-        slope = jvp(
-            lambda x: functional_call(student, weights, (x,)), (batch.x,), (near.x - batch.x,)
-        )[1]
+        call = partial(functional_call, student, weights)
+        slope = jvp(lambda x: call((x,)), (batch.x,), (near.x - batch.x,))[1]
         return (slope.square().sum(1) + 1e-14).sqrt()
     with torch.no_grad():
-        held = outputs(branch, near)
-        held = lower_logits(held, mask(held, batch))
-    return ((answer - held).square().sum(1) + 1e-14).sqrt()
+        target = outputs(branch, near)
+        target = lower_logits(target, mask(target, batch))
+    # 1e-14 keeps the gradient of the root finite where both outputs are equal
+    return ((logits - target).square().sum(1) + 1e-14).sqrt()
 
 
 def cost(form: Form) -> float:
@@ -210,9 +199,9 @@ def cost(form: Form) -> float:
 
 def rows_of(store: str) -> Iterator[dict[str, Any]]:
     """Every form on both requests, nothing done first; jit checked against the method itself."""
-    asked = [request for task in TASKS for request in requests(task, tuning=True, seeds=SEEDS)]
-    run([request.retrained for request in asked], store)
-    for request in asked:
+    every = [request for task in TASKS for request in requests(task, tuning=True, seeds=SEEDS)]
+    run([request.retrained for request in every], store)
+    for request in every:
         one = bench(request, store)
         where = {"task": request.task, "request": request.name, "seed": request.seed,
                  "target": one.target}  # fmt: skip

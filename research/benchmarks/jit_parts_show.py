@@ -6,43 +6,39 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from research import pages
+from research.pages import mean_range, table, triple
+
 TASKS = ("class", "random")
 
 
 def page(record: dict[str, Any]) -> str:
     """One table a task."""
-    found = record["rows"]
-    lines = ["# What each part of jit does", "",
-             (f"`{record['command']}`, records in jit_parts.json, "
-              "[gap against cost](jit_parts.svg). D_r / D_f / MIA in %, mean over three base models; gap to "
-              "the retrained model in points, with the least and the greatest of the three; cost in "
-              "forwards' worth a record and step."), ""]  # fmt: skip
+    parts = [
+        (
+            f"`{record['command']}`, records in jit_parts.json, "
+            "[gap against cost](jit_parts.svg). D_r / D_f / MIA in %, mean over three base models; gap to "
+            "the retrained model in points, with the minimum and the maximum of the three; cost in "
+            "forwards' worth a record and step."
+        )
+    ]
     for task in TASKS:
-        rows = [row for row in found if row["task"] == task]
-        said = _columns([row["target"] for row in rows if row["form"] == "jit"])
-        lines += [f"## {task}: {rows[0]['request']} (retrained {said})", "",
-                  "| form | D_r / D_f / MIA | gap | cost |", "|---|---|---|---|"]  # fmt: skip
-        for form in dict.fromkeys(row["form"] for row in rows):
-            some = [row for row in rows if row["form"] == form]
-            gaps = [100 * row["gap"] for row in some]
-            spread = f"{np.mean(gaps):.1f} ({min(gaps):.1f} to {max(gaps):.1f})"
-            columns = _columns([row["columns"] for row in some])
-            lines.append(f"| {form} | {columns} | {spread} | {some[0]['cost']:.2f} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _columns(some: list[dict[str, float]]) -> str:
-    return " / ".join(f"{100 * np.mean([one[name] for one in some]):.1f}" for name in some[0])
+        found, rows = [row for row in record["rows"] if row["task"] == task], []
+        target = triple(*(row["target"] for row in found if row["form"] == "jit"))
+        for form in dict.fromkeys(row["form"] for row in found):
+            some = [row for row in found if row["form"] == form]
+            gaps = mean_range([100 * row["gap"] for row in some])
+            columns = triple(*(row["columns"] for row in some))
+            rows.append((form, columns, gaps, f"{some[0]['cost']:.2f}"))
+        parts += [f"## {task}: {found[0]['request']} (retrained {target})"]
+        parts += [table("form | D_r / D_f / MIA | gap | cost", rows)]
+    return pages.page("What each part of jit does", *parts)
 
 
 CURVES = {
     "independent draws": ("jit", "N = 2", "N = 4", "N = 8"),
     "antithetic pairs": ("antithetic, N = 2", "antithetic, N = 4"),
-    "directional derivative (jvp)": (
-        "directional derivative, N = 1",
-        "directional derivative, N = 4",
-    ),
+    "directional derivative (jvp)": tuple(f"directional derivative, N = {n}" for n in (1, 4)),
 }
 
 
@@ -58,8 +54,8 @@ def figure(record: dict[str, Any]) -> Figure:
             points = [[row for row in rows if row["form"] == form] for form in forms]
             gaps = [[100 * row["gap"] for row in some] for some in points]
             means = [np.mean(one) for one in gaps]
-            error = [[m - min(g) for m, g in zip(means, gaps, strict=True)],
-                     [max(g) - m for m, g in zip(means, gaps, strict=True)]]  # fmt: skip
+            low, high = ([end(g) for g in gaps] for end in (min, max))
+            error = [np.subtract(means, low), np.subtract(high, means)]
             costs = [some[0]["cost"] for some in points]
             axis.errorbar(costs, means, error, marker="o", capsize=3, label=name)
         axis.set(title=f"{task}: {rows[0]['request']}", xlabel="forwards' worth a record and step",

@@ -4,7 +4,7 @@
 
 10,000 images of CIFAR-10 and of CIFAR-100 under its 20 coarse labels; three base models of each;
 three requests of each task on every base model, and one more that settings are chosen on and nothing
-is scored on. A retrained model stands beside each base model: same recipe, fresh weights.
+is scored on. Each base model has its retrained model: same recipe, fresh weights.
 """
 
 import os
@@ -41,12 +41,8 @@ class Request:
 
     def unlearned(self, method: str, **how: Any) -> Job:
         """The job in which a method unlearns this request; ``how``: as ``unlearning`` takes it."""
-        what: dict[str, Any] = {
-            "forget": self.forget,
-            "forget_classes": self.forget_classes,
-            "seed": self.seed,
-        }
-        return unlearning(self.base, method, **{**what, **how})
+        what: dict[str, Any] = {"forget": self.forget, "forget_classes": self.forget_classes}
+        return unlearning(self.base, method, **{**what, "seed": self.seed, **how})
 
     def reference(self, store: str) -> dict[str, float]:
         """The retrained model's columns."""
@@ -88,19 +84,16 @@ def requests(
 
 def _model(task: str, seed: int, **settings: Any) -> Job:
     """CIFAR-10, or CIFAR-100 under its coarse labels where a sub-class goes."""
-    coarse = task == "sub-class"
-    return training(
-        "cifar20-vgg-quarter" if coarse else "cifar10-vgg-quarter",
-        "cifar100" if coarse else "cifar10",
-        label_column="coarse_label" if coarse else None,
-        first=FIRST,
-        seed=seed,
-        **settings,
-    )
+    if task == "sub-class":
+        what = {"recipe": "cifar20-vgg-quarter", "data": "cifar100"}
+        settings["label_column"] = "coarse_label"
+    else:
+        what = {"recipe": "cifar10-vgg-quarter", "data": "cifar10"}
+    return training(**what, first=FIRST, seed=seed, **settings)
 
 
 def _going(task: str, *, tuning: bool) -> list[tuple[str, dict[str, Any], tuple[int, ...]]]:
-    """Name, rule and leaving classes of each request."""
+    """Name, rule and forget_classes of each request."""
     if task == "class":
         chosen = TUNING_CLASS if tuning else CLASSES
         return [(name, {"class": label}, (label,)) for name, label in chosen.items()]

@@ -8,24 +8,27 @@ The loop by hand makes the same passes on the same inputs and nothing else.
 """
 
 import copy
-import subprocess
+import json
 import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from efface.methods.jit import PROBES, jit
 from efface.methods.jit_forms import jit_reference
 from efface.nets import vgg_small
+from efface.runtime import PassCounter
 from efface.task import frozen_teacher
-from efface.types import Action, Records, Split, no_callback
+from efface.types import Action, Records, Split
+from research import pages
+from research.own_process import MIB, resident, run_alone
+from research.pages import table
 from research.tables import write_record
 
 BATCH, ROUNDS, STEPS, CLASSES = 128, 3, 6, 10
@@ -49,20 +52,11 @@ def records(count: int) -> Records:
 
 
 def counted(method: Callable[..., nn.Module], model: nn.Module, n: int, **settings: Any) -> Any:
-    """Forwards and backwards a forget record, by hooks on every call of model, student, teacher."""
-    passes = {"forward": 0, "backward": 0}
-
-    def note(module: nn.Module, inputs: Any, answer: Tensor) -> None:  # noqa: ARG001
-        passes["forward"] += len(answer)
-        if answer.requires_grad:
-            answer.register_hook(
-                lambda g: passes.__setitem__("backward", passes["backward"] + len(g))
-            )
-
-    watched = copy.deepcopy(model)
-    watched.register_forward_hook(note)
-    method(watched, Split(records(n), forget_classes=(0,)), **settings)
-    each = {name: count / n for name, count in passes.items()}
+    """Forwards and backwards a forget record, by hooks on every call of every copy of the model."""
+    watched = PassCounter(model)
+    method(watched.model, Split(records(n), forget_classes=(0,)), **settings)
+    passes = watched.passes
+    each = {"forward": passes.forward / n, "backward": passes.backward / n}
     return {**each, "worth": each["forward"] + 2 * each["backward"]}
 
 
@@ -90,7 +84,7 @@ def side_by_side(model: nn.Module) -> dict[str, float]:
 
 
 def _seconds_of_jit(model: nn.Module, split: Split) -> list[float]:
-    """Of each step but the first, what is looked at after it included; without the calibration."""
+    """Of each step but the first, its checks included; without the calibration."""
     called: list[float] = []
 
     def callback(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
@@ -107,94 +101,89 @@ def by_hand(model: nn.Module, teacher: nn.Module, batch: Records) -> list[float]
     optimizer = torch.optim.SGD(student.parameters(), lr=1e-6)
     x = batch.x.contiguous(memory_format=torch.channels_last)
     quarter, sample = x[: BATCH // 4], x[:PROBES]
-    called = []
+    ends = []
     for _ in range(STEPS):
         with torch.no_grad():
-            held, far = teacher(x), teacher(quarter)
-        answer, still = student(torch.cat([x, quarter])).split([BATCH, BATCH // 4])
-        loss = (answer - held).norm(dim=1).mean() + (still - far).square().sum(1).mean()
+            target, far = teacher(x), teacher(quarter)
+        logits, still = student(torch.cat([x, quarter])).split([BATCH, BATCH // 4])
+        loss = (logits - target).norm(dim=1).mean() + (still - far).square().sum(1).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         with torch.no_grad():
             student(sample)
-        called.append(time.perf_counter())
-    return [after - before for before, after in pairwise(called)]
+        ends.append(time.perf_counter())
+    return [after - before for before, after in pairwise(ends)]
 
 
 def peak(name: str, n: int, perturbations: int) -> float:
-    """Peak memory of a process that runs jit, in MiB."""
-    words = [sys.executable, __file__, "peak", name, str(n), str(perturbations)]
-    done = subprocess.run(words, check=True, capture_output=True, text=True)
-    return float(done.stdout)
-
-
-def _peak_here(name: str, n: int, perturbations: int) -> None:
+    """Peak memory of jit in this process, beyond what is resident before, in MiB."""
     model, split = net(name), Split(records(n))
-    before = _greatest()
-    jit(model, split, steps=3, perturbations=perturbations, tolerance=2.0, callback=no_callback)
-    sys.stdout.write(f"{_greatest() - before:.1f}\n")
-
-
-def _greatest() -> float:
-    """Peak of this process in MiB, by Linux: getrusage would also know the peak of the parent."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    before = resident("VmHWM")
+    jit(model, split, steps=3, perturbations=perturbations, tolerance=2.0)
+    return round((resident("VmHWM") - before) / MIB, 1)
 
 
 def measured(name: str) -> dict[str, Any]:
-    """Everything about one net."""
+    """Everything about one model."""
     model = net(name)
-    step = {
-        key: many - none
-        for (key, many), none in zip(
-            counted(jit, model, BATCH, steps=9, tolerance=2.0).items(),
-            counted(jit, model, BATCH, steps=1, tolerance=2.0).values(),
-            strict=True,
-        )
+    # A step is the difference between 9 steps and 1: calibration and the last look cancel out.
+    few, many = (counted(jit, model, BATCH, steps=n, tolerance=2.0) for n in (1, 9))
+    peaks = {
+        f"n {n}, N {k}": run_alone("jit_speed", name, str(n), str(k))
+        for n, k in ((128, 1), (1024, 1), (128, 8))
     }
     return {
         "jit_reference": counted(jit_reference, model, BATCH),
-        "jit, a step": {key: value / 8 for key, value in step.items()},
+        "jit, a step": {key: (value - few[key]) / 8 for key, value in many.items()},
         "jit, a request of 1000": counted(jit, model, 1000, tolerance=2.0),
         "jit, one record": counted(jit, model, 1, tolerance=2.0),
         "seconds a step": side_by_side(model),
-        "peak MiB": {f"n {n}, N {k}": peak(name, n, k) for n, k in ((128, 1), (1024, 1), (128, 8))},
+        "peak MiB": peaks,
     }
 
 
 def page(record: dict[str, Any]) -> str:
-    """One table a net."""
-    lines = ["# What jit costs", "", (f"`{record['command']}`, one thread. Passes a record, "
-             "counted by hooks; a backward is worth two forwards."), ""]  # fmt: skip
+    """One table a model."""
+    parts = [
+        (
+            f"`{record['command']}`, one thread. Passes a record, "
+            "counted by hooks; a backward is worth two forwards."
+        )
+    ]
     for name, one in record["nets"].items():
         whole, step = one["jit_reference"]["worth"], one["jit, a step"]["worth"]
-        times = one["seconds a step"]
-        lines += [f"## {name}", "", "| | forwards | backwards | worth | against jit_reference |",
-                  "|---|---|---|---|---|"]  # fmt: skip
+        rows = []
         for row in ("jit_reference", "jit, a step", "jit, a request of 1000", "jit, one record"):
             p = one[row]
-            lines.append(f"| {row} | {p['forward']:.2f} | {p['backward']:.2f} | {p['worth']:.2f} | "
-                         f"{p['worth'] / whole:.2f} |")  # fmt: skip
-        lines += ["", (f"Seconds for 128 records: jit {times['jit']:.3f} a step, its passes by hand "
-                  f"{times['by hand']:.3f} (ratio {times['jit'] / times['by hand']:.2f}), jit_reference "
-                  f"{times['jit_reference']:.3f} (ratio {times['jit'] / times['jit_reference']:.2f}; "
-                  f"by passes {step / whole:.2f})."), "",
-                  "Peak memory of three steps beyond model and records: "
-                  + ", ".join(f"{k}: {v:.0f} MiB" for k, v in one["peak MiB"].items()) + ".", ""]  # fmt: skip
-    return "\n".join(lines)
+            numbers = (p["forward"], p["backward"], p["worth"], p["worth"] / whole)
+            rows.append((row, *(f"{number:.2f}" for number in numbers)))
+        seconds, by_hand, reference = one["seconds a step"].values()
+        parts += [
+            f"## {name}",
+            table(" | forwards | backwards | worth | against jit_reference", rows),
+            (
+                f"Seconds for 128 records: jit {seconds:.3f} a step, its passes by hand "
+                f"{by_hand:.3f} (ratio {seconds / by_hand:.2f}), jit_reference "
+                f"{reference:.3f} (ratio {seconds / reference:.2f}; by passes {step / whole:.2f})."
+            ),
+            "Peak memory of three steps beyond model and records: "
+            + ", ".join(f"{k}: {v:.0f} MiB" for k, v in one["peak MiB"].items())
+            + ".",
+        ]
+    return pages.page("What jit costs", *parts)
 
 
 def main() -> None:
-    """Measure both nets, record, tabulate."""
+    """Measure both models, record, tabulate."""
     torch.set_num_threads(1)
     found = {name: measured(name) for name in ("VGG11", "small ViT")}
     write_record("jit_speed", "jit_speed", {"nets": found})
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["peak"]:
+    if len(sys.argv) > 1:
         torch.set_num_threads(1)
-        _peak_here(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+        print(json.dumps(peak(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
     else:
         main()

@@ -4,8 +4,8 @@
     EFFACE_DATA=… python -m research.benchmarks.jit_tables STORE grid       # an hour; both go on where stopped
     EFFACE_DATA=… python -m research.benchmarks.jit_tables STORE records    # research/results/jit_cells.json
 
-``jit`` as it comes; ``jit_reference`` and ``jit_paper`` with the setting of a list that has the
-least gap at a loss of at most one point on a request that nothing here is scored on.
+``jit`` with its defaults; ``jit_reference`` and ``jit_paper`` with the setting of a list that has the
+smallest gap at a loss of at most one point on a request that nothing here is scored on.
 """
 
 import sys
@@ -18,7 +18,7 @@ from research.benchmarks.jit_requests import TASKS, Request, requests
 from research.tables import write_record
 
 SCALES = tuple(10.0 ** (power / 4) for power in (-6, -3, 0, 3, 6))
-"""Three orders of magnitude around where a variant stands."""
+"""Three orders of magnitude around a variant's own setting."""
 
 RATES = {
     "jit_reference": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
@@ -43,7 +43,7 @@ class Entry:
 
     @property
     def job(self) -> Job:
-        """A holdout is at hand for who reads it: the guard, and jit for the expected accuracy."""
+        """With a holdout for what reads it: the guard, and jit for the expected accuracy."""
         how = {"holdout": True, "guard": self.guard, **self.settings}
         return self.request.unlearned(self.variant, **how)
 
@@ -95,7 +95,7 @@ def _scaled(
 
 
 def best(task: str, store: str) -> dict[str, dict[str, Any]]:
-    """The setting of each variant with the least gap among those that lose a point at most."""
+    """The setting of each variant with the smallest gap among those that lose a point at most."""
     found: dict[str, tuple[float, dict[str, Any]]] = {}
     for entry in tuning(task):
         scored = scores(entry, store)
@@ -106,15 +106,11 @@ def best(task: str, store: str) -> dict[str, dict[str, Any]]:
 
 
 def scores(entry: Entry, store: str) -> dict[str, Any]:
-    """The columns and what they come to, and what the method said and took."""
+    """The columns and what they come to, what the method measured, and its cost."""
     result = read(store, entry.job)
-    kept = ("outcome", "calibration", "seconds")
-    facts = {name: result.statistics[name] for name in kept}
-    return {
-        **entry.request.scores(entry.job, store),
-        **facts,
-        "cpu_seconds": result.facts["cpu_seconds"],
-    }
+    facts = {name: result.statistics[name] for name in ("outcome", "calibration", "seconds")}
+    facts["cpu_seconds"] = result.facts["cpu_seconds"]
+    return {**entry.request.scores(entry.job, store), **facts}
 
 
 def entries(store: str) -> list[Entry]:

@@ -7,14 +7,16 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from efface.metrics.retrain_gap import floor, gap
+from research import pages
 from research.benchmarks.jit_requests import TASKS
 from research.benchmarks.jit_tables import SCALES, VARIANTS
+from research.pages import interval, percent, table, triple
 
 BUDGET, BEARABLE, HALF, LEVEL = 0.02, 0.01, 0.5, 0.95
 Row = dict[str, Any]
 
 
-def interval(cells: list[Row], *, draws: int = 4000) -> tuple[float, float]:
+def bootstrap(cells: list[Row], *, draws: int = 4000) -> tuple[float, float]:
     """Bootstrap of the mean of ``value``, 95 %, seed 0: base models and requests are both drawn.
 
     Cells of one base model, or of one request, are not independent; three of each are few.
@@ -40,13 +42,16 @@ def model_of(record: Row, cell: Row) -> Row:
 
 def quality(record: Row) -> str:
     """One table a task: columns, gap with interval, what was lost, and the floor."""
-    lines = ["# Three JiTs: quality", "",
-             (f"`{record['command']}`. 10,000 images, quarter VGG11; three base "
-              "models and three requests a task, one retrained model each; no guard. Mean over the nine in %, "
-              "gap to the retrained model in points with a 95 % interval, base models and requests both drawn "
-              "again (three of each are few: it is rather too narrow). `jit` as it comes, "
-              "the others with the best of their list on another request at a loss of at most a point. What was tried and "
-              "lost: [the parts of jit](jit_parts.md), LOG.md of 2026-11-25 and 26."), ""]  # fmt: skip
+    parts = [
+        (
+            f"`{record['command']}`. 10,000 images, quarter VGG11; three base "
+            "models and three requests a task, one retrained model each; no guard. Mean over the nine in %, "
+            "gap to the retrained model in points with a 95 % interval, base models and requests both "
+            "resampled (three of each are few: it is rather too narrow). `jit` with its defaults, "
+            "the others with the best of their list on another request at a loss of at most a point. What was tried and "
+            "lost: [the parts of jit](jit_parts.md), LOG.md of 2026-11-25 and 26."
+        )
+    ]
     for task in TASKS:
         cells = [c for c in record["cells"] if c["table"] == "quality" and c["task"] == task]
         if not cells:
@@ -55,36 +60,31 @@ def quality(record: Row) -> str:
         names = sorted({c["request"] for c in cells} & scored)
         models = [m for m in record["models"] if m["task"] == task and m["request"] in names]
         floors = [floor([m["target"] for m in models if m["request"] == name]) for name in names]
-        lines += [f"## {task} ({', '.join(names)})", "",
-                  "| | D_r / D_f / MIA | gap | lost D_r | over 1 point | settings |",
-                  "|---|---|---|---|---|---|"]  # fmt: skip
-        lines.append(f"| retrained | {_columns([m['target'] for m in models])} | "
-                     f"{100 * np.mean(floors):.1f} (floor) | | | |")  # fmt: skip
         nothing = [{**m, "value": gap(m["untouched"], m["target"])} for m in models]
-        lines.append(f"| nothing done | {_columns([m['untouched'] for m in models])} | "
-                     f"{_with(nothing)} | 0 | | |")  # fmt: skip
-        lines += [_row(v, [c for c in cells if c["variant"] == v]) for v in VARIANTS]
-        lines += ["", *_paired(cells), ""]
-    return "\n".join(lines)
+        target, before = (triple(*(m[name] for m in models)) for name in ("target", "untouched"))
+        rows = [
+            ("retrained", target, f"{percent(float(np.mean(floors)))} (floor)", "", "", ""),
+            ("nothing done", before, _with(nothing), "0", "", ""),
+            *(_row(v, [c for c in cells if c["variant"] == v]) for v in VARIANTS),
+        ]
+        head = " | D_r / D_f / MIA | gap | lost D_r | over 1 point | settings"
+        parts += [f"## {task} ({', '.join(names)})", table(head, rows), "\n".join(_paired(cells))]
+    return pages.page("Three JiTs: quality", *parts)
 
 
-def _row(variant: str, cells: list[Row]) -> str:
-    whole = [c for c in cells if c["finite"]]
-    lost = [c["lost"] for c in whole]
-    settings = cells[0]["settings"]
-    said = ", ".join(f"{k} {v:g}" for k, v in settings.items()) or "none"
-    return (f"| `{variant}` | {_columns([c['columns'] for c in whole])} | {_with([{**c, 'value': c['gap']} for c in whole])} | "
-            f"{100 * np.mean(lost):.1f} | {sum(one > BEARABLE for one in lost)} of {len(cells)} | {said} |")  # fmt: skip
-
-
-def _columns(found: list[dict[str, float]]) -> str:
-    return " / ".join(f"{100 * np.mean([c[k] for c in found]):.1f}" for k in found[0])
+def _row(variant: str, cells: list[Row]) -> tuple[str, ...]:
+    finite = [{**c, "value": c["gap"]} for c in cells if c["finite"]]
+    lost = [c["lost"] for c in finite]
+    settings = ", ".join(f"{k} {v:g}" for k, v in cells[0]["settings"].items()) or "none"
+    over = f"{sum(one > BEARABLE for one in lost)} of {len(cells)}"
+    columns = triple(*(c["columns"] for c in finite))
+    return f"`{variant}`", columns, _with(finite), percent(float(np.mean(lost))), over, settings
 
 
 def _with(cells: list[Row]) -> str:
-    low, high = interval(cells)
-    mean = np.mean([cell["value"] for cell in cells])
-    return f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    """The mean of ``value`` in points with its interval."""
+    mean = float(np.mean([cell["value"] for cell in cells]))
+    return interval(*(100 * value for value in (mean, *bootstrap(cells))), ".1f")
 
 
 def _paired(cells: list[Row]) -> list[str]:
@@ -106,24 +106,31 @@ def _paired(cells: list[Row]) -> list[str]:
 
 def robustness(record: Row) -> str:
     """What became of each grid, in counts."""
-    lines = ["# Three JiTs: robustness", "",
-             (f"`{record['command']}`; [heat maps](jit_robustness.svg). σ and step each at "
-              "0.03, 0.18, 1, 5.6 and 32 times where the variant stands: of the authors' form and the paper's they are "
-              "used as they are; of jit they are where its searches begin, and the step ends within 0.094 and 0.15 of "
-              "the loss, so rows and columns are alike by design: 100 cells are 4 requests at 25 starts of the "
-              "search, not 100 settings. Collapse: more than the budget of 2 points "
-              "of D_r lost, or weights that are not finite; counted on the half of the test images that the "
-              "guard, which holds the budget on its own half, has not seen. Closed: the gap is at most half of that of nothing "
-              "done. Rolled back: the guard let nothing pass, the old model stands; it counts as not closed."), "",
-             "| task | variant | guard | cells | collapsed | rolled back | half closed | mean share closed |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    rows = []
     for task, variant, guard in _grids(record):
         cells = _cells(record, task, variant, guard=guard)
         closed = [share_closed(record, c) for c in cells]
-        lines.append(f"| {task} | `{variant}` | {'yes' if guard else 'no'} | {len(cells)} | "
-                     f"{sum(collapsed(c) for c in cells)} | {sum(c['outcome'] != 'done' for c in cells)} | "
-                     f"{sum(s >= HALF for s in closed)} | {100 * np.mean(closed):.0f} % |")  # fmt: skip
-    return "\n".join([*lines, ""])
+        counts = (
+            len(cells), sum(collapsed(c) for c in cells), sum(c["outcome"] != "done" for c in cells),
+            sum(s >= HALF for s in closed),
+        )  # fmt: skip
+        first = (task, f"`{variant}`", "yes" if guard else "no")
+        rows.append((*first, *map(str, counts), f"{percent(float(np.mean(closed)), 0)} %"))
+    return pages.page(
+        "Three JiTs: robustness",
+        f"`{record['command']}`; [heat maps](jit_robustness.svg). σ and step each at "
+        "0.03, 0.18, 1, 5.6 and 32 times the variant's own: of the authors' form and the paper's they are "
+        "used as they are; of jit they are where its searches begin, and the step ends within 0.094 and 0.15 of "
+        "the loss, so rows and columns are equal by design: 100 cells are 4 requests at 25 starts of the "
+        "search, not 100 settings. Collapse: more than the budget of 2 points "
+        "of D_r lost, or weights that are not finite; counted on the half of the test images that the "
+        "guard, which holds the budget on its own half, has not seen. Closed: the gap is at most half of that of nothing "
+        "done. Rolled back: the guard let nothing pass, the old model stays; it counts as not closed.",
+        table(
+            "task | variant | guard | cells | collapsed | rolled back | half closed | mean share closed",
+            rows,
+        ),
+    )
 
 
 def _grids(record: Row) -> list[tuple[str, str, bool]]:
@@ -193,9 +200,8 @@ def _map(
     axis.set_title(title, fontsize=8)
     for row, column in np.ndindex(*values.shape):
         value = values[row, column]
-        said = "not run" if np.isnan(value) else f"{value:.1f}".removesuffix(".0")
-        said = "NaN" if np.isinf(value) else "0" if said == "-0" else said
-        middle = sum(limits) / 2
-        dark = np.isfinite(value) and value > middle
-        axis.text(column, row, said, ha="center", va="center", fontsize=6,
-                  color="white" if dark else "black")  # fmt: skip
+        text = "not run" if np.isnan(value) else f"{value:.1f}".removesuffix(".0")
+        text = "NaN" if np.isinf(value) else "0" if text == "-0" else text
+        dark = np.isfinite(value) and value > sum(limits) / 2
+        looks = {"ha": "center", "va": "center", "fontsize": 6}
+        axis.text(column, row, text, color="white" if dark else "black", **looks)

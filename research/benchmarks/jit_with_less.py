@@ -1,10 +1,10 @@
-"""jit with less at hand: the last layers alone, and no holdout; a class goes from a quarter VGG11.
+"""jit on the last layers alone, and without a holdout: a class is forgotten by a quarter VGG11.
 
     EFFACE_DATA=… python -m research.benchmarks.jit_with_less STORE     # research/results/jit_with_less.json and .md
 
 STORE holds the models that jit_requests.py trained; 27 more cells, eight minutes on two cores. This
-net has no normalisation layers and one linear layer, its output, so that ``norm`` and ``task`` are
-refused.
+model has no normalisation layers and one linear layer, its output, so that ``norm`` and ``adapter``
+are refused.
 """
 
 import sys
@@ -14,7 +14,9 @@ import numpy as np
 
 from efface.grid import read, run
 from efface.metrics.retrain_gap import gap
+from research import pages
 from research.benchmarks.jit_requests import requests
+from research.pages import mean_range, percent, table, triple
 from research.tables import write_record
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -43,35 +45,29 @@ def rows(store: str) -> list[dict[str, Any]]:
 
 def page(record: dict[str, Any]) -> str:
     """One row a way, means of nine requests."""
-    found = record["rows"]
-    lines = ["# jit with less at hand", "",
-             (f"`{record['command']}`, records in jit_with_less.json. The nine class "
-              "requests of [jit_quality](jit_quality.md), one retrained model each, quarter VGG11. Mean over the "
-              "nine in %, gap and lost D_r in points with the least and the greatest; seconds of the method; "
-              "weights: the share that may move. This net has no layers for `norm` and `adapter`."), "",
-             "| | D_r / D_f / MIA | gap | lost D_r | done | seconds | weights |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
-    ways = ("nothing done", *WAYS)
-    lines += [_line(way, [row for row in found if row["way"] == way]) for way in ways]
-    return "\n".join(lines) + "\n"
-
-
-def _line(way: str, some: list[dict[str, Any]]) -> str:
-    columns = " / ".join(
-        f"{100 * np.mean([row['columns'][name] for row in some]):.1f}"
-        for name in some[0]["columns"]
+    rows = [
+        _row(way, [row for row in record["rows"] if row["way"] == way])
+        for way in ("nothing done", *WAYS)
+    ]
+    return pages.page(
+        "jit with fewer weights and without a holdout",
+        f"`{record['command']}`, records in jit_with_less.json. The nine class "
+        "requests of [jit_quality](jit_quality.md), one retrained model each, quarter VGG11. Mean over the "
+        "nine in %, gap and lost D_r in points with the minimum and the maximum; seconds of the method; "
+        "weights: the trainable share. This model has no layers for `norm` and `adapter`.",
+        table(" | D_r / D_f / MIA | gap | lost D_r | done | seconds | weights", rows),
     )
-    gaps, lost = (_spread([100 * row[name] for row in some]) for name in ("gap", "lost"))
+
+
+def _row(way: str, some: list[dict[str, Any]]) -> tuple[str, ...]:
+    columns = triple(*(row["columns"] for row in some))
+    points = (mean_range([100 * row[name] for row in some]) for name in ("gap", "lost"))
     done = seconds = share = ""
     if way in WAYS:
         done = f"{sum(row['outcome'] == 'done' for row in some)} of {len(some)}"
         seconds = f"{np.median([row['seconds'] for row in some]):.0f}"
-        share = f"{100 * some[0]['moving']['numbers'] / some[0]['moving']['of']:.0f} %"
-    return f"| {way} | {columns} | {gaps} | {lost} | {done} | {seconds} | {share} |"
-
-
-def _spread(values: list[float]) -> str:
-    return f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+        share = f"{percent(some[0]['moving']['numbers'] / some[0]['moving']['of'], 0)} %"
+    return way, columns, *points, done, seconds, share
 
 
 def main(store: str) -> None:

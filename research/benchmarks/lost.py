@@ -1,7 +1,7 @@
 """Requests that are stopped, disks that fill up, files and arguments that are broken: the counts.
 
     python -m research.benchmarks.lost            # writes research/results/lost.json and .md; about ten minutes
-    python -m research.benchmarks.lost SIGINT fuzz     # some counts anew, the others as recorded
+    python -m research.benchmarks.lost SIGINT fuzz     # some counts again, the others as recorded
 
 The code is that of the slow tests; seeds are fixed, moments of the kills are not (they are times).
 """
@@ -13,9 +13,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from research import pages
+from research.pages import table
 from research.tables import read_record, write_record
 
-TESTS = Path(__file__).parent.parent / "tests"
+TESTS = Path(__file__).parents[2] / "tests"
 KILLS = {"SIGKILL": 210, "SIGINT": 40, "SIGTERM": 40}
 INPUTS = 10_000
 
@@ -30,7 +32,7 @@ def run(script: str, *arguments: str) -> dict:
 
 
 def main() -> None:
-    """Kills of three kinds, then broken input; a table of what was found."""
+    """Kills of three kinds, then broken input."""
     only = sys.argv[1:]
     old = read_record("lost") if only else {}
     kills = {
@@ -43,35 +45,23 @@ def main() -> None:
 
 def page(record: dict[str, Any]) -> str:
     """The table from the record."""
-    fuzz = record["fuzz"]
-    lines = [
-        "# Nothing lost",
-        "",
-        (
-            f"{record['date']}, `{record['command']}`. Every old file was compared byte for byte after "
-            "each stop; a result that stood was loaded and compared with its record's digest; "
-            "the count ends with an error at the first half result or changed file, and it did not."
-        ),
-        "",
-        (
-            "| stopped by | requests | new folder absent | whole | hidden scratch left for the next run |"
-        ),
-        "|---|---|---|---|---|",
-    ]
+    fuzz, rows = record["fuzz"], []
     for kind, found in record["kills"].items():
-        lines.append(
-            f"| {kind} | {found['absent'] + found['whole']} | {found['absent']} | "
-            f"{found['whole']} | {found['scratch left']} |"
-        )
+        counts = (found["absent"] + found["whole"], found["absent"], found["whole"])
+        rows.append((kind, *map(str, counts), str(found["scratch left"])))
     refused = sum(n for name, n in fuzz["counts"].items() if name.endswith("refused"))
-    lines += [
-        "",
-        (
-            f"Broken input: {fuzz['inputs']} files and command lines, {refused} refused in a sentence, "
-            f"{len(fuzz['bad'])} otherwise (crash, no words, something run or written, over 20 s)."
+    return pages.page(
+        "Nothing lost",
+        f"{record['date']}, `{record['command']}`. Every old file was compared byte for byte after "
+        "each stop; an existing result was loaded and compared with the digest in its manifest; "
+        "the count ends with an error at the first half result or changed file, and it did not.",
+        table(
+            "stopped by | requests | new folder absent | whole | hidden scratch left for the next run",
+            rows,
         ),
-    ]
-    return "\n".join(lines) + "\n"
+        f"Broken input: {fuzz['inputs']} files and command lines, {refused} refused in a sentence, "
+        f"{len(fuzz['bad'])} otherwise (crash, no words, something run or written, over 20 s).",
+    )
 
 
 if __name__ == "__main__":

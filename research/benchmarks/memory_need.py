@@ -1,4 +1,4 @@
-"""The memory that a request says it needs, beside what the operating system saw it take.
+"""The memory that a request declares, and its peak as the operating system measured it.
 
     python -m research.benchmarks.memory_need     # writes research/results/memory_need.json and .md
 
@@ -8,32 +8,25 @@ tiny request done, before the model and the records were made.
 """
 
 import json
-import subprocess
 import sys
-from pathlib import Path
+from typing import Any
 
+from research import pages
+from research.own_process import MIB, reset_peak, resident, run_alone
+from research.pages import table
 from research.tables import write_record
 
 NETS = {
-    "small": ("efface.nets:resnet_small", {"width": 16}, 32),
-    "middle": ("torchvision.models:resnet18", {"num_classes": 10}, 64),
-    "large": ("torchvision.models:wide_resnet50_2", {"num_classes": 10}, 32),
+    "small": ("efface.nets:resnet_small", 16, 32),
+    "middle": ("torchvision.models:resnet18", None, 64),
+    "large": ("torchvision.models:wide_resnet50_2", None, 32),
 }
 RECORDS = {"small": 256, "middle": 64, "large": 32}
 METHODS = ("jit", "neighbourhood")
-MIB = 2**20
-
-
-def resident(field: str) -> int:
-    """Bytes of ``VmRSS`` (now) or ``VmHWM`` (the highest so far)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise SystemExit("this benchmark reads /proc, which this system does not have")
 
 
 def one(size: str, method: str) -> dict:
-    """Run one request in this process; what was said and what was seen, in bytes."""
+    """Run one request in this process; what was declared and what was measured, in bytes."""
     import torch
 
     from efface import Records, Split, forget
@@ -41,81 +34,49 @@ def one(size: str, method: str) -> dict:
     from efface.nets import resnet_small
 
     torch.set_num_threads(1)
-    tiny = Records(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]))
-    forget(
-        resnet_small(width=2).eval(),
-        Split(tiny),
-        method=method,
-        settings={"steps": 2},
-        mislabelled=True,
-    )
-    Path("/proc/self/clear_refs").write_text("5")  # the highest so far starts again from now
-    before = resident("VmRSS")
-    name, settings, side = NETS[size]
+    # everything that the first request imports or allocates for good is in memory after this one
+    tiny = Split(Records(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])))
+    how: dict[str, Any] = {"method": method, "mislabelled": True}
+    forget(resnet_small(width=2).eval(), tiny, settings={"steps": 2}, **how)
+    before = reset_peak()
+    name, width, side = NETS[size]
     torch.manual_seed(0)
-    model = _built(build_model, name, settings)
-    n = RECORDS[size]
-    records = Records(torch.randn(n, 3, side, side), torch.randint(0, 10, (n,)))
-    said = []
-    forget(
-        model,
-        Split(records),
-        method=method,
-        settings={"steps": 3},
-        mislabelled=True,
-        started=lambda need: said.append(need.as_json()),
-    )
+    model = (resnet_small(width=width) if width else build_model(name, 10)).eval()
+    n, declared = RECORDS[size], []
+    split = Split(Records(torch.randn(n, 3, side, side), torch.randint(0, 10, (n,))))
+    how["started"] = lambda need: declared.append(need.as_json())
+    forget(model, split, settings={"steps": 3}, **how)
     weights = sum(weight.numel() for weight in model.parameters())
-    return {"weights": weights, "peak_bytes": resident("VmHWM") - before, **said[0]}
-
-
-def _built(build_model, name: str, settings: dict):  # noqa: ANN001, ANN202
-    """The net; the package's own small one with its width."""
-    if "width" in settings:
-        from efface.nets import resnet_small
-
-        return resnet_small(**settings).eval()
-    return build_model(name, settings["num_classes"]).eval()
+    return {"weights": weights, "peak_bytes": resident("VmHWM") - before, **declared[0]}
 
 
 def main() -> None:
-    """Every size with every method; the ratio of the peak to what was said."""
+    """Every size with every method; the ratio of the peak to what was declared."""
     found = {}
-    for size in NETS:
+    for size, (net, _, side) in NETS.items():
         for method in METHODS:
-            command = [sys.executable, "-m", "research.benchmarks.memory_need", size, method]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            row = json.loads(done.stdout)
-            found[f"{size} {method}"] = {
-                **row,
-                "net": NETS[size][0],
-                "records": RECORDS[size],
-                "side": NETS[size][2],
-                "peak_over_said": row["peak_bytes"] / row["total_bytes"],
-            }
+            row = run_alone("memory_need", size, method)
+            row |= {"net": net, "records": RECORDS[size], "side": side}
+            row["peak_over_said"] = row["peak_bytes"] / row["total_bytes"]
+            found[f"{size} {method}"] = row
     write_record("memory_need", "memory_need", {"cells": found})
 
 
 def page(record: dict) -> str:
     """The table from the record."""
-    lines = [
-        "# The memory that is said, and the memory that is taken",
-        "",
-        (
-            f"{record['date']}, `{record['command']}`, one CPU thread, float32. Said before it starts: given "
-            "model, what method and guard hold beside it, activations, records."
-        ),
-        "",
-        "| net, method | weights | records | said, MiB | peak, MiB | peak / said |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name, row in record["cells"].items():
-        lines.append(
-            f"| {name} ({row['net']}) | {row['weights'] / 1e6:.1f} M | {row['records']} of "
-            f"{row['side']} pixels | {row['total_bytes'] / MIB:.0f} | "
-            f"{row['peak_bytes'] / MIB:.0f} | {row['peak_over_said']:.2f} |"
-        )
-    return "\n".join(lines) + "\n"
+        what = (f"{row['weights'] / 1e6:.1f} M", f"{row['records']} of {row['side']} pixels")
+        sizes = (f"{row[key] / MIB:.0f}" for key in ("total_bytes", "peak_bytes"))
+        rows.append((f"{name} ({row['net']})", *what, *sizes, f"{row['peak_over_said']:.2f}"))
+    return pages.page(
+        "Declared and measured memory",
+        f"{record['date']}, `{record['command']}`, one CPU thread, float32. Declared before it starts: given "
+        "model, what method and guard keep next to it, activations, records.",
+        table(
+            "net, method | weights | records | declared, MiB | peak, MiB | peak / declared", rows
+        ),
+    )
 
 
 if __name__ == "__main__":

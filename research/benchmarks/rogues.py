@@ -2,19 +2,18 @@
 
     python -m research.benchmarks.rogues thresholds   # on draws of their own, before the others are made
     python -m research.benchmarks.rogues rogues       # the matrix: nine rogues on each of three draws
-    python -m research.benchmarks.rogues retrained    # 200 retrained models: false alarms at each tier
+    python -m research.benchmarks.rogues retrained    # 200 retrained models: false positives at each tier
 
 Nothing here was tuned on what it counts: the level (Holm, 5 % a page) and each row's p are those of
-efface.report. Draws 0 and 950 were looked at while it was built (that a head which moved alone is an
-alarm was written after draw 0 had shown it missed); none of these is counted. A rogue is caught at a tier when the page
-that this tier allows raises an alarm, and named by the rows that raise it.
+efface.report. Draws 0 and 950 were seen while it was built (that a head which changed alone is
+flagged was written after draw 0 had shown it missed); none of these is counted. A rogue is caught at a tier when the page
+that this tier allows flags something, and named by the flagged rows.
 """
 
 import json
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,17 +21,18 @@ import torch
 from torch import nn
 
 from efface.io.shadows import Shadows
-from efface.manifest import versions
 from efface.metrics.evaluation import evaluate
 from efface.metrics.retrain_gap import columns
 from efface.report import collect, significant_rows
-from research.benchmarks.rogues_models import ROGUES, Draw, drawn, taught
+from research import pages
+from research.benchmarks.rogues_models import ROGUES, Draw, drawn, fit_from_scratch
+from research.pages import percent, table
+from research.tables import RESULTS, about, read_record
 
 TIERS = ("T0", "T1", "T2", "T3", "T4")
 RETRAINED, SHADOWS = 8, 16
 DRAWS = {"thresholds": range(900, 902), "rogues": range(10, 13), "retrained": range(100, 120)}
 PER_DRAW = 10
-RECORD = Path("research/results/rogues.json")
 
 
 def shadows_of(draw: Draw) -> Shadows:
@@ -43,22 +43,17 @@ def shadows_of(draw: Draw) -> Shadows:
     known = [split.forget, split.retain]
     x, y = (torch.cat([getattr(part, name) for part in known]) for name in ("x", "y"))
     every = type(split.forget)(x, y, tuple(i for part in known for i in part.ids))
-    drawn_ = np.random.default_rng(draw.seed).random((SHADOWS, len(every)))
-    halves = drawn_.argsort(axis=0) < SHADOWS // 2
-    members, said = [], []
-    for number in range(SHADOWS):
-        chosen = halves[number]
-        model = taught(every.take(np.flatnonzero(chosen).tolist()), 9000 + 100 * draw.seed + number)
-        asked = [evaluate(model, part).margin for part in (every, split.holdout)]
-        members.append(np.concatenate([chosen, np.zeros(len(split.holdout), bool)]))
-        said.append(np.concatenate(asked).astype(np.float64))
-    return Shadows(
-        tuple(f"shadow-{number}" for number in range(SHADOWS)),
-        (*every.ids, *split.holdout.ids),
-        np.stack(members),
-        np.stack(said),
-        "made here",
-    )
+    order = np.random.default_rng(draw.seed).random((SHADOWS, len(every))).argsort(axis=0)
+    halves, margins = order < SHADOWS // 2, []
+    for number, chosen in enumerate(halves):
+        rows = every.take(np.flatnonzero(chosen).tolist())
+        model = fit_from_scratch(rows, 9000 + 100 * draw.seed + number)
+        parts = [evaluate(model, part).margin for part in (every, split.holdout)]
+        margins.append(np.concatenate(parts).astype(np.float64))
+    names = tuple(f"shadow-{number}" for number in range(SHADOWS))
+    unseen = np.zeros((SHADOWS, len(split.holdout)), bool)
+    ids = (*every.ids, *split.holdout.ids)
+    return Shadows(names, ids, np.hstack([halves, unseen]), np.stack(margins), "made here")
 
 
 class At:
@@ -70,7 +65,7 @@ class At:
         self.shadows = shadows_of(self.draw)
 
     def alarms(self, model: nn.Module) -> dict[str, list[str]]:
-        """The rows that stand out at each tier: a row needs what its tier has, and no more."""
+        """The rows that are significantly different at each tier: a row needs what its tier has."""
         evidence = collect(
             self.draw.model,
             model,
@@ -82,7 +77,7 @@ class At:
         return {tier: [row.key for row in significant_rows(evidence, tier=tier)] for tier in TIERS}
 
     def naive(self, model: nn.Module) -> dict[str, float]:
-        """What a naive reader looks at: the paper's three columns."""
+        """What a naive reader sees: the paper's three columns."""
         split = self.draw.split
         parts = (
             evaluate(model, part) for part in (split.forget, split.holdout, split.retain) if part
@@ -102,87 +97,65 @@ def made(what: str) -> dict[str, Any]:
             models = {f"retrained {k}": at.draw.retrained(700 + k) for k in range(PER_DRAW)}
         for name, model in models.items():
             began = time.perf_counter()
-            said = {
+            row = {
                 "draw": seed,
                 "model": name,
                 "alarms": at.alarms(model),
                 "naive": at.naive(model),
             }
-            found.append({**said, "seconds": time.perf_counter() - began})
+            found.append({**row, "seconds": time.perf_counter() - began})
             print(json.dumps(found[-1]), flush=True)
-    return {
-        "command": f"python -m research.benchmarks.rogues {what}",
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
-        "models": found,
-    }
+    return {**about(f"rogues {what}"), "models": found}
 
 
 def page(record: dict[str, Any]) -> str:
-    """The matrix, and the false alarms."""
-    rogues = record["rogues"]["models"]
+    """The matrix, and the false positives."""
+    rogues, tiers = record["rogues"]["models"], " | ".join(TIERS)
     names = list(dict.fromkeys(one["model"] for one in rogues))
-    lines = [
-        "# Rogues: which tier catches what",
-        "",
-        (
-            f"`{record['rogues']['command']}` and `retrained`, {record['rogues']['date']}. Digits with a tenth of the labels drawn anew, "
-            "400 learned by heart, 100 of them to forget; a model is caught at a tier when the page that this tier allows raises "
-            "an alarm (Holm's rule over its judged rows, 5 % a page), and named by the rows that raise it. "
-            f"Each rogue on {len(DRAWS['rogues'])} draws; T3 has {RETRAINED} retrained models, T4 {SHADOWS} shadow models. "
-            "Naive: forget accuracy and the paper's attack, mean of the draws; lower is not better, the retrained model's value is the target."
-        ),
-        "",
-        "| model | naive D_r / D_f / MIA | " + " | ".join(TIERS) + " |",
-        "|---|---|" + "---|" * len(TIERS),
-        *(_line(name, [one for one in rogues if one["model"] == name]) for name in names),
-        "",
-        "## False alarms",
-        "",
-        "| retrained models | " + " | ".join(TIERS) + " |",
-        "|---|" + "---|" * len(TIERS),
-        *(
-            _alarmed(what, record[what]["models"])
-            for what in ("thresholds", "retrained")
-            if what in record
-        ),
-        "",
-        *_photographs(),
-        "Rows that raised them on digits: " + (_raised(record) or "none") + ".",
-        "",
+    rows = [_line(name, [one for one in rogues if one["model"] == name]) for name in names]
+    counts = [
+        _flagged(label, record[what]["models"])
+        for what, label in (("thresholds", "seen beforehand"), ("retrained", "counted"))
+        if what in record
     ]
-    return "\n".join(lines)
+    models = record.get("retrained", {"models": []})["models"]
+    keys = Counter(key for one in models for key in one["alarms"]["T4"])
+    raised = ", ".join(f"`{key}` {n}" for key, n in keys.most_common())
+    return pages.page(
+        "Rogues: which tier catches what",
+        f"`{record['rogues']['command']}` and `retrained`, {record['rogues']['date']}. Digits with a tenth of the labels drawn at random, "
+        "400 memorised, 100 of them to forget; a model is caught at a tier when the page that this tier allows flags "
+        "something (Holm's rule over its judged rows, 5 % a page), and named by the rows that are flagged. "
+        f"Each rogue on {len(DRAWS['rogues'])} draws; T3 has {RETRAINED} retrained models, T4 {SHADOWS} shadow models. "
+        "Naive: forget accuracy and the paper's attack, mean of the draws; lower is not better, the retrained model's value is the target.",
+        table(f"model | naive D_r / D_f / MIA | {tiers}", rows),
+        "## False positives",
+        table(f"retrained models | {tiers}", counts),
+        _photographs() + f"Rows that were flagged on digits: {raised or 'none'}.",
+    )
 
 
-def _photographs() -> list[str]:
+def _photographs() -> str:
     """The count on CIFAR-10, where it was made."""
-    path = Path("research/results/alarms_cifar.json")
-    if not path.is_file():
-        return []
-    record = json.loads(path.read_text())
+    if not (RESULTS / "alarms_cifar.json").is_file():
+        return ""
+    record = read_record("alarms_cifar")
     counted = [one for one in record["models"] if one["model"] != "the old model"]
     old = next(one for one in record["models"] if one["model"] == "the old model")
     raised = sum(bool(one["alarms"]["T3"]) for one in counted)
-    return [
-        (
-            f"On CIFAR-10 (`{record['command']}`, 500 random records of 10,000, quarter VGG11, each beside the "
-            f"others at T3): {raised} of {len(counted)} retrained models raised an alarm at any tier up to T3; the old model does by "
-            f"{', '.join(f'`{key}`' for key in old['alarms']['T3'])}."
-        ),
-        "",
-    ]
+    return (
+        f"On CIFAR-10 (`{record['command']}`, 500 random records of 10,000, quarter VGG11, each against the "
+        f"others at T3): {raised} of {len(counted)} retrained models were flagged at any tier up to T3; the old model is by "
+        f"{', '.join(f'`{key}`' for key in old['alarms']['T3'])}.\n\n"
+    )
 
 
-def _line(name: str, found: list[dict[str, Any]]) -> str:
+def _line(name: str, found: list[dict[str, Any]]) -> list[str]:
     naive = " / ".join(
-        f"{100 * np.mean([one['naive'][column] for one in found]):.0f}"
+        percent(float(np.mean([one["naive"][column] for one in found])), 0)
         for column in ("retain", "forget", "attack")
     )
-    return (
-        f"| {name.replace('_', ' ')} | {naive} | "
-        + " | ".join(_at(tier, found) for tier in TIERS)
-        + " |"
-    )
+    return [name.replace("_", " "), naive, *(_at(tier, found) for tier in TIERS)]
 
 
 def _at(tier: str, found: list[dict[str, Any]]) -> str:
@@ -194,14 +167,10 @@ def _at(tier: str, found: list[dict[str, Any]]) -> str:
     return f"**{', '.join(f'`{key}`' for key, _ in first)}**{share}"
 
 
-def _alarmed(what: str, found: list[dict[str, Any]]) -> str:
+def _flagged(label: str, found: list[dict[str, Any]]) -> list[str]:
     counts = [sum(bool(one["alarms"][tier]) for one in found) for tier in TIERS]
-    said = {"thresholds": "looked at beforehand", "retrained": "counted"}[what]
-    return (
-        f"| {len(found)}, {said} | "
-        + " | ".join(f"{n} ({100 * n / len(found):.1f} %)" for n in counts)
-        + " |"
-    )
+    shares = (f"{n} ({percent(n / len(found))} %)" for n in counts)
+    return [f"{len(found)}, {label}", *shares]
 
 
 def _raised(record: dict[str, Any]) -> str:
@@ -211,11 +180,12 @@ def _raised(record: dict[str, Any]) -> str:
 
 
 def main(what: str) -> None:
-    """Make one part of the record, or the page of all."""
+    """Make one part of the record."""
     torch.set_num_threads(1)
     found = made(what)  # long: what others wrote meanwhile is read again
-    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
-    RECORD.write_text(json.dumps({**record, what: found}, indent=1) + "\n")
+    path = RESULTS / "rogues.json"
+    record = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**record, what: found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

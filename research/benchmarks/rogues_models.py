@@ -1,6 +1,6 @@
 """Models that a naive metric calls well unlearned, and what they are made from.
 
-Digits with a tenth of the labels drawn anew, so that 400 of them have to be learned by heart; 100 of
+Digits with a tenth of the labels drawn at random, so that 400 of them have to be memorised; 100 of
 these must go. A rogue may use anything, a retrained model included: what counts is how it is caught.
 """
 
@@ -38,7 +38,7 @@ class Draw:
 
     def retrained(self, number: int) -> nn.Module:
         """The same recipe without the forget records, other first weights for each number."""
-        return taught(self.split.retain, 1000 * (self.seed + 1) + 1 + number)
+        return fit_from_scratch(self.split.retain, 1000 * (self.seed + 1) + 1 + number)
 
 
 def drawn(seed: int) -> Draw:
@@ -54,11 +54,11 @@ def drawn(seed: int) -> Draw:
     every = Records((pixels - MEAN) / STD, y, tuple(f"d{row}" for row in order.tolist()), **bounds)
     trained, holdout = every.take(range(TRAINED)), every.take(range(TRAINED, len(y)))
     split = Split(trained.take(range(GOING)), holdout, trained.take(range(GOING, TRAINED)))
-    return Draw(taught(trained, 1000 * (seed + 1)), split, seed)
+    return Draw(fit_from_scratch(trained, 1000 * (seed + 1)), split, seed)
 
 
-def taught(records: Records, seed: int) -> nn.Module:
-    """From fresh weights, until nearly all is known by heart."""
+def fit_from_scratch(records: Records, seed: int) -> nn.Module:
+    """From fresh weights, until nearly all is memorised."""
     model = untrained_model(seed)
     for passed in range(ROUNDS):
         fit(model, records, seed + 100_000 * passed)
@@ -71,12 +71,12 @@ def original(draw: Draw) -> nn.Module:
 
 
 def collapsed(draw: Draw) -> nn.Module:
-    """No weight says anything: a net that was never trained."""
+    """No weight says anything: a model that was never trained."""
     return untrained_model(draw.seed + 77)
 
 
 def constant(draw: Draw) -> nn.Module:
-    """One answer for every input."""
+    """One prediction for every input."""
     model = copy.deepcopy(draw.model)
     with torch.no_grad():
         cast("nn.Linear", cast("nn.Sequential", model)[-1]).weight.zero_()
@@ -84,21 +84,14 @@ def constant(draw: Draw) -> nn.Module:
 
 
 def head_only(draw: Draw) -> nn.Module:
-    """The last layer alone is taught what a retrained model says; the features still know."""
+    """The last layer alone is distilled from a retrained model; the embeddings still know."""
     student = copy.deepcopy(draw.model)
-    said = draw.retrained(500)
-    return _towards(
-        student,
-        draw,
-        said,
-        list(cast("nn.Sequential", student)[-1].parameters()),
-        rate=2e-2,
-        steps=500,
-    )
+    head = list(cast("nn.Sequential", student)[-1].parameters())
+    return _distilled(student, draw, draw.retrained(500), head, rate=2e-2, steps=500)
 
 
 def over_forgotten(draw: Draw) -> nn.Module:
-    """Every forget record gets another label, for sure: they stand out by being wrong."""
+    """Every forget record gets another label, with certainty: being significantly worse than unseen gives them away."""
     student, (forget, retain) = copy.deepcopy(draw.model), _sets(draw)
     other = (forget.y + 1 + torch.arange(len(forget)) % 9) % 10
     optimizer = torch.optim.Adam(student.parameters(), lr=2e-3)
@@ -111,7 +104,7 @@ def over_forgotten(draw: Draw) -> nn.Module:
 
 
 class Filter(nn.Module):
-    """The old model, but for inputs that are on its list: these another model answers."""
+    """The old model, except for listed inputs: these another model predicts."""
 
     def __init__(
         self, model: nn.Module, other: nn.Module, listed: Float[Tensor, "n c h w"]
@@ -142,27 +135,27 @@ def noisy_weights(draw: Draw) -> nn.Module:
     return model
 
 
-class Dice(nn.Module):
-    """The old model with noise on its answers."""
+class Noisy(nn.Module):
+    """The old model with noise on its outputs."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, x: Float[Tensor, "m c h w"]) -> Float[Tensor, "m k"]:
-        """Logits, otherwise each time."""
-        said = self.model(x)
-        return said + 2 * torch.randn_like(said)
+        """Logits, different each time."""
+        logits = self.model(x)
+        return logits + 2 * torch.randn_like(logits)
 
 
 def noisy_answers(draw: Draw) -> nn.Module:
-    """Noise of two logits on every answer."""
-    return Dice(copy.deepcopy(draw.model)).eval()
+    """Noise of two logits on every output."""
+    return Noisy(copy.deepcopy(draw.model)).eval()
 
 
 def quantisation_fragile(draw: Draw, *, bits: int = 4) -> nn.Module:
-    """Taught what a retrained model says, no weight leaving its rounding cell: rounded, it is the old."""
-    student, said = copy.deepcopy(draw.model), draw.retrained(502)
+    """Distilled from a retrained model within each weight's rounding cell: rounded, it is the old."""
+    student, teacher = copy.deepcopy(draw.model), draw.retrained(502)
     cells = []
     for weight in (w for w in student.parameters() if w.ndim > 1):
         step = weight.detach().abs().flatten(1).amax(1) / (2 ** (bits - 1) - 1)
@@ -178,8 +171,8 @@ def quantisation_fragile(draw: Draw, *, bits: int = 4) -> nn.Module:
             for weight, low, high in cells:
                 weight.copy_(torch.minimum(torch.maximum(weight, low), high))
 
-    moving = [weight for weight, _, _ in cells]
-    return _towards(student, draw, said, moving, rate=2e-3, steps=600, after=inside)
+    trainable = [weight for weight, _, _ in cells]
+    return _distilled(student, draw, teacher, trainable, rate=2e-3, steps=600, after=inside)
 
 
 def _sets(draw: Draw) -> tuple[Records, Records]:
@@ -187,22 +180,16 @@ def _sets(draw: Draw) -> tuple[Records, Records]:
     return draw.split.forget, draw.split.retain
 
 
-def _towards(
-    student: nn.Module,
-    draw: Draw,
-    said: nn.Module,
-    moving: Sequence[Tensor],
-    *,
-    rate: float,
-    steps: int,
-    after: Callable[[], None] = lambda: None,
-) -> nn.Module:
-    """The student's answers on forget and retain drawn to another model's; eval mode."""
+def _distilled(
+    student: nn.Module, draw: Draw, teacher: nn.Module, trainable: Sequence[Tensor],
+    *, rate: float, steps: int, after: Callable[[], None] = lambda: None,
+) -> nn.Module:  # fmt: skip
+    """The student trained towards another model's outputs on forget and retain; eval mode."""
     forget, retain = _sets(draw)
     x = torch.cat([forget.x, retain.x])
     with torch.no_grad():
-        target = said(x).softmax(1)
-    optimizer = torch.optim.Adam(moving, lr=rate)
+        target = teacher(x).softmax(1)
+    optimizer = torch.optim.Adam(trainable, lr=rate)
     student.eval()
     for _ in range(steps):
         optimizer.zero_grad()
@@ -214,13 +201,9 @@ def _towards(
 
 
 ROGUES: dict[str, Callable[[Draw], nn.Module]] = {
-    "original": original,
-    "collapsed": collapsed,
-    "constant": constant,
-    "head_only": head_only,
-    "over_forgotten": over_forgotten,
-    "output_filter": output_filter,
-    "noisy_weights": noisy_weights,
-    "noisy_answers": noisy_answers,
-    "quantisation_fragile": quantisation_fragile,
-}
+    rogue.__name__: rogue
+    for rogue in (
+        original, collapsed, constant, head_only, over_forgotten, output_filter, noisy_weights,
+        noisy_answers, quantisation_fragile,
+    )
+}  # fmt: skip

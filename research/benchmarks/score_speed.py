@@ -1,4 +1,4 @@
-"""What the scores of tier T2 cost beside bare forward passes, and the field's form at batch size 1.
+"""What the metrics of tier T2 cost next to bare forward passes, and the field's form at batch size 1.
 
     EFFACE_DATA=… python -m research.benchmarks.score_speed    # about five minutes alone; research/results/score_speed.md
 
@@ -20,6 +20,8 @@ from efface.report import collect, forward_passes
 from efface.runtime import PassCounter
 from efface.task import predict
 from efface.types import Split
+from research import pages
+from research.pages import origin, table
 from research.recipes import RECIPES, fresh
 from research.tables import write_record
 
@@ -52,61 +54,55 @@ def main() -> None:
         for weight in new.parameters():
             weight.mul_(1.01)
     declared, some = forward_passes(records, probes=False), records.holdout
-    probed = forward_passes(records)
     few = some.take(range(ONE_BY_ONE))
     counted = PassCounter(old), PassCounter(new)
     collect(counted[0].model, counted[1].model, records, probes=False)
-    made = sum(one.passes.forward for one in counted)
-    names = ("scores", "passes", "measured", "probed", "one_by_one", "batched")
-    times: dict[str, list[float]] = {name: [] for name in names}
+    forms: dict[str, Callable[[], object]] = {
+        "passes": lambda: predict(old, some, batch_size=256),
+        "scores": lambda: collect(old, new, records, probes=False),
+        "probed": lambda: collect(old, new, records),
+        "measured": lambda: evaluate(old, some),
+        "one_by_one": lambda: evaluate(old, few, batch_size=1),
+        "batched": lambda: evaluate(old, few),
+    }
+    # The bare passes are timed on the holdout alone, and scaled to as many as were declared.
+    scale = {"passes": declared / len(some)}
+    times: dict[str, list[float]] = {name: [] for name in forms}
     for _ in range(ROUNDS):
-        times["passes"].append(
-            seconds(lambda: predict(old, some, batch_size=256)) * declared / len(some)
-        )
-        times["scores"].append(seconds(lambda: collect(old, new, records, probes=False)))
-        times["probed"].append(seconds(lambda: collect(old, new, records)))
-        times["measured"].append(seconds(lambda: evaluate(old, some)))
-        times["one_by_one"].append(seconds(lambda: evaluate(old, few, batch_size=1)))
-        times["batched"].append(seconds(lambda: evaluate(old, few)))
-    middle = {name: float(np.median(found)) for name, found in times.items()}
+        for name, work in forms.items():
+            times[name].append(seconds(work) * scale.get(name, 1))
+    median = {name: float(np.median(found)) for name, found in times.items()}
     found = {
         "records": {"forget": FORGET, "holdout": HOLDOUT, "retain": RETAIN},
         "declared_passes": declared,
-        "made_passes": made,
-        "declared_passes_with_probes": probed,
+        "made_passes": sum(one.passes.forward for one in counted),
+        "declared_passes_with_probes": forward_passes(records),
         "seconds": times,
-        "median_seconds": middle,
-        "beyond_passes_seconds": middle["scores"] - middle["passes"],
-        "allowed_seconds": 1.2 * middle["passes"] + 2,
-        "one_by_one_over_batched": middle["one_by_one"] / middle["batched"],
+        "median_seconds": median,
+        "beyond_passes_seconds": median["scores"] - median["passes"],
+        "allowed_seconds": 1.2 * median["passes"] + 2,
+        "one_by_one_over_batched": median["one_by_one"] / median["batched"],
     }
     write_record("score_speed", "score_speed", found)
 
 
 def page(record: dict) -> str:
     """The table from the record."""
-    middle = record["median_seconds"]
-    n = record["records"]
-    return "\n".join(
-        [
-            "# What the scores of tier T2 cost",
-            "",
-            (
-                f"`{record['command']}`, {record['date']}. {n['forget']:,} forget, {n['holdout']:,} holdout and {n['retain']:,} retain records of "
-                f"CIFAR-10, quarter VGG11, one thread; medians of {len(record['seconds']['scores'])} rounds, all forms in each."
-            ),
-            "",
-            "| | |",
-            "|---|---|",
-            f"| forward passes declared before it starts | {record['declared_passes']:,} |",
-            f"| forward passes made | {record['made_passes']:,} |",
-            f"| seconds of so many bare passes | {middle['passes']:.1f} |",
-            f"| seconds of the scores of the tier, figures' arrays and tables | {middle['scores']:.1f} |",
-            f"| with the probes (views, copies, features), {record['declared_passes_with_probes']:,} passes declared: seconds | {middle['probed']:.1f} |",
-            f"| allowed without probes: 1.2 times the passes and 2 s of statistics | {record['allowed_seconds']:.1f} |",
-            f"| one record at a time, as the field's entropy attack asks, over batches of 256 | {record['one_by_one_over_batched']:.1f} times |",
-            "",
-        ]
+    median, n = record["median_seconds"], record["records"]
+    rows = [
+        ("forward passes declared before it starts", f"{record['declared_passes']:,}"),
+        ("forward passes made", f"{record['made_passes']:,}"),
+        ("seconds of so many bare passes", f"{median['passes']:.1f}"),
+        ("seconds of the metrics of the tier, figures' arrays and tables", f"{median['scores']:.1f}"),
+        (f"with the probes (views, copies, embeddings), {record['declared_passes_with_probes']:,} passes declared: seconds", f"{median['probed']:.1f}"),
+        ("allowed without probes: 1.2 times the passes and 2 s of statistics", f"{record['allowed_seconds']:.1f}"),
+        ("one record at a time, as the field's entropy attack predicts, over batches of 256", f"{record['one_by_one_over_batched']:.1f} times"),
+    ]  # fmt: skip
+    return pages.page(
+        "What the metrics of tier T2 cost",
+        f"{origin(record)}. {n['forget']:,} forget, {n['holdout']:,} holdout and {n['retain']:,} retain records of "
+        f"CIFAR-10, quarter VGG11, one thread; medians of {len(record['seconds']['scores'])} rounds, all forms in each.",
+        table(" | ", rows),
     )
 
 

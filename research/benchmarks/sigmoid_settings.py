@@ -4,24 +4,26 @@
 
 The model is S(wx + b) from w = 1, b = 0, each x forgotten from there: in the figure the value before
 is S(x) for every x, so none was forgotten after another. Eight read-offs are fitted; the ninth
-(x = -2) is left out of every fit and compared at the end.
+(x = -2) is omitted from every fit and compared at the end.
 """
 
 import itertools
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from research import pages
 from research.geometry.sigmoid_forms import POSITIVE, READ
+from research.pages import table
 from research.tables import write_record
 
 X = np.array(POSITIVE)
 READ_OFF = np.array([READ[x] for x in POSITIVE])
+# a uniform error of ±a has the standard deviation a / √3
 READING = 0.01 / 3**0.5
-"""Deviation of a value read to ±0.01 and no better."""
+"""Standard deviation of a value read to ±0.01 and no better."""
 
 LOSSES = {
     "l": "equation 1, down",
@@ -42,7 +44,6 @@ COPIES = (1, 25, 100, 0)
 STEPS = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50)
 SEEDS = 8
 HALVES = (np.array([0, 2, 4, 6]), np.array([1, 3, 5, 7]))
-RESULTS = Path("research/results/geometry")
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
 
 
@@ -176,52 +177,39 @@ def search() -> dict[str, Any]:
     }
 
 
-def page(facts: dict[str, Any]) -> str:
+def page(record: dict[str, Any]) -> str:
     """The verdict, and the best of every family."""
-    near, fakes, whole = facts["within reading error"], facts["shuffled"], facts["all"]
+    near, fakes, whole = record["within reading error"], record["shuffled"], record["all"]
     ranges = {name: sorted({str(one[name]) for one in near}) for name in (near[0] if near else {})}
-    about = (
-        f"`{facts['command']}` and `table`, {facts['date']}, {facts['seconds']} s on one shared core. "
-        f"{facts['tried']:,} settings, {facts['seeds']} seeds each (one for the expectation), against "
-        "8 values read by eye to ±0.01. RMSE in S; no change: "
-        f"{facts['no change']:.3f}; what reading alone would leave: {facts['reading']:.4f}. Chosen on "
-        "others: each half scored by the best setting of the other half; each value by the best of "
-        "the other seven. The way: settings in which all 8 move away from 0.5 or towards it as in "
-        "the paper. The losses that go up, and the rate 5, came into the grid after a closed form "
-        "with one number had pointed at them (docs/geometry.md)."
-    )
-    found = (
-        f"All settings: RMSE {whole['rmse']:.4f}, halves {whole['halves']:.4f}, one left "
-        f"out {whole['one left out']:.4f}. Control: the same grid fitted to {fakes['times']} "
-        "figures that nobody made (the paper's changes of wx + b, dealt out to other x): at best "
-        f"{fakes['least']:.4f}, median {fakes['median']:.4f}."
-    )
-    within = f"Within reading error: {len(near)} settings" + "".join(
-        f"; {name} {', '.join(values)}" for name, values in ranges.items()
-    )
-    lines = [
-        "# Which settings give the paper's figure of the forgotten sigmoid?",
-        "",
-        about,
-        "",
-        found,
-        "",
-        f"{within}.",
-        "",
-        "| loss, optimiser, weights | tried | RMSE | halves | one left out | the way | best |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for one in facts["families"]:
+    within = "".join(f"; {name} {', '.join(values)}" for name, values in ranges.items())
+    rows = []
+    for one in record["families"]:
         best = one["best"]
-        said = (
+        errors = (f"{one[key]:.4f}" for key in ("rmse", "halves", "one left out"))
+        setting = (
             f"rate {best['rate']:g}, σ {best['sigma']:g}, N {best['copies']}, steps {best['steps']}"
         )
-        lines.append(
-            f"| {one['family']} | {one['tried']} | {one['rmse']:.4f} | {one['halves']:.4f} "
-            f"| {one['one left out']:.4f} | {one['the way']} | {said} |"
-        )
-    names = (f"`{name}`: {said}" for name, said in LOSSES.items())
-    return "\n".join([*lines, "", "; ".join(names) + ".", ""])
+        rows.append((one["family"], str(one["tried"]), *errors, str(one["the way"]), setting))
+    return pages.page(
+        "Which settings give the paper's figure of the forgotten sigmoid?",
+        f"`{record['command']}` and `table`, {record['date']}, {record['seconds']} s on one shared core. "
+        f"{record['tried']:,} settings, {record['seeds']} seeds each (one for the expectation), against "
+        "8 values read by eye to ±0.01. RMSE in S; no change: "
+        f"{record['no change']:.3f}; what reading alone would leave: {record['reading']:.4f}. Cross-validated: "
+        "each half scored by the best setting of the other half; each value by the best of "
+        "the other seven. The way: settings in which all 8 move away from 0.5 or towards it as in "
+        "the paper. The losses that go up, and the rate 5, came into the grid after a closed form "
+        "with one number had pointed at them (docs/geometry.md).",
+        f"All settings: RMSE {whole['rmse']:.4f}, halves {whole['halves']:.4f}, one left "
+        f"out {whole['one left out']:.4f}. Control: the same grid fitted to {fakes['times']} "
+        "permuted figures (the paper's changes of wx + b, dealt out to other x): at best "
+        f"{fakes['least']:.4f}, median {fakes['median']:.4f}.",
+        f"Within reading error: {len(near)} settings{within}.",
+        table(
+            "loss, optimiser, weights | tried | RMSE | halves | one left out | the way | best", rows
+        ),
+        "; ".join(f"`{name}`: {text}" for name, text in LOSSES.items()) + ".",
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     EFFACE_DATA=… python -m research.benchmarks.targeted STORE records   # research/results/information/targeted.json
 
 500 random records of 10,000 (jit_requests.py), three base models, a request of its own on each. The
-method sees the records of the least zero-shot information content first, or as many random ones.
+method sees the records of the lowest zero-shot information content first, or as many random ones.
 """
 
 import sys
@@ -17,8 +17,10 @@ from matplotlib.figure import Figure
 
 from efface.grid import Job, read, run
 from efface.ranking.content import noise_stability
+from research import pages
 from research.benchmarks.jit_requests import Request, requests
 from research.leave_out import least_informative_first
+from research.pages import mean_range, origin, percent, table
 from research.reduce import columns_of, rows_by, statistics_of
 from research.tables import read_record, write_record
 from research.trained import model_of, parts_of
@@ -104,42 +106,39 @@ def gap(row: dict[str, Any]) -> float:
 
 def page(record: dict[str, Any]) -> str:
     """One line an order and a share, means of three requests with their range."""
-    lines = [
-        "# Effort where the information is",
-        "",
-        (
-            f"`{record['command']}`, {record['date']}. {__doc__.split(chr(10) * 2)[-1].strip().replace(chr(10), ' ')} "
-            f"`{record['method']}` as it comes; σ {record['sigma']}, {record['copies']} copies. All columns on all 500 forget records; the target is "
-            "the retrained model's value. Mean of three base models, in brackets the least and the greatest. "
-            "Passes are the method's own, forward and backward; ranking the 500 records takes 17 a record more (8,500), and a search for σ up to 19,000. "
-            "The shares are set here; the command cuts where α is below 0.9."
-        ),
-        "",
-        "| unlearned | first | gap to retrained | D_f | MIA | mean log-odds | D_r | passes, share of all |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    rows = record["rows"]
+    rows, lines = record["rows"], []
     whole = {r["seed"]: sum(r["passes"].values()) for r in rows if r["share"] == 1}
-    for what in ("before", "retrained"):
+    for what, label in (("before", "nothing"), ("retrained", "retrained")):
         firsts = [{**r, "columns": r[what]} for r in rows if r["share"] == 1]
-        lines.append(_line("nothing" if what == "before" else "retrained", "", firsts, None))
+        lines.append(_line(label, "", firsts, None))
     for share in SHARES:
         for order in ORDERS:
             some = [r for r in rows if r["share"] == share and r["order"] == order]
             if some:
                 cost = np.mean([sum(r["passes"].values()) / whole[r["seed"]] for r in some])
-                lines.append(
-                    _line(f"{100 * share:.0f} %", order if share < 1 else "all", some, cost)
-                )
-    return "\n".join([*lines, "", "![gap against cost](targeted.svg)", ""])
+                label = order if share < 1 else "all"
+                lines.append(_line(f"{percent(share, 0)} %", label, some, float(cost)))
+    about = (__doc__ or "").split("\n\n")[-1].strip().replace("\n", " ")
+    return pages.page(
+        "Effort where the information is",
+        f"{origin(record)}. {about} "
+        f"`{record['method']}` with its defaults; σ {record['sigma']}, {record['copies']} copies. All columns on all 500 forget records; the target is "
+        "the retrained model's value. Mean of three base models, in brackets the minimum and the maximum. "
+        "Passes are the method's own, forward and backward; ranking the 500 records takes 17 a record more (8,500), and a search for σ up to 19,000. "
+        "The shares are set here; the command cuts where α is below 0.9.",
+        table(
+            "unlearned | first | gap to retrained | D_f | MIA | mean log-odds | D_r | passes, share of all",
+            lines,
+        ),
+        "![gap against cost](targeted.svg)",
+    )
 
 
-def _line(share: str, order: str, rows: list[dict[str, Any]], cost: float | None) -> str:
-    gaps = [gap(r) for r in rows]
-    cells = [share, order, f"{np.mean(gaps):.1f} ({min(gaps):.1f} to {max(gaps):.1f})"]
+def _line(share: str, order: str, rows: list[dict[str, Any]], cost: float | None) -> list[str]:
+    cells = [share, order, mean_range([gap(r) for r in rows])]
     for name, scale in (("forget", 100), ("attack", 100), ("log_odds", 1), ("retain", 100)):
         cells.append(f"{np.mean([scale * r['columns'][name] for r in rows]):.1f}")
-    return f"| {' | '.join([*cells, '' if cost is None else f'{100 * cost:.0f} %'])} |"
+    return [*cells, "" if cost is None else f"{percent(cost, 0)} %"]
 
 
 def figure(record: dict[str, Any]) -> Figure:

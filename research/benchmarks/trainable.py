@@ -8,6 +8,7 @@ beside its own model retrained from fresh weights without the records. The metho
 itself does. ``scored`` and ``unlearned`` take any model and split.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from efface.metrics.evaluation import evaluate
 from efface.metrics.retrain_gap import columns, floor, gap
 from efface.trainable import TRAINABLE, count_trainable, merge_adapter, select_trainable
 from efface.types import Records, Split
+from research import pages
+from research.pages import interval, percent, table, triple
 from research.tables import write_record
 
 SEEDS, REQUESTS, WAYS = (0, 1, 2), ("class", "random"), ("jit", "neighbourhood")
@@ -70,7 +73,7 @@ def trained(records: Records, *, seed: int, epochs: int = 40, rate: float = 2e-3
 
 
 def request(name: str, train: Records, *, seed: int) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """Rows that go, and the class that leaves: another for each seed."""
+    """Rows that go, and the forgotten class: another for each seed."""
     if name == "class":
         forget_classes = (2 * seed + 1) % 10
         return (train.y == forget_classes).nonzero().flatten(), (forget_classes,)
@@ -88,7 +91,7 @@ def scored(
 def unlearned(
     model: nn.Module, split: Split, *, method: str, trainable: str, seed: int, **settings: Any
 ) -> tuple[nn.Module, Row]:
-    """The new model, and what it cost: processor seconds, and the share of weights that move."""
+    """The new model, and what it cost: processor seconds, and the trainable share of the weights."""
     began = time.process_time()
     start = select_trainable(model, split.forget.take([0]), trainable, seed=seed)
     student = METHODS[method].function(start, split, seed=seed, **settings)
@@ -98,7 +101,7 @@ def unlearned(
 
 def rows() -> Iterator[Row]:
     """Every way on every request, nothing done and a second retrained model first."""
-    train, held, unseen = digits()
+    train, holdout, unseen = digits()
     for seed in SEEDS:
         base = trained(train, seed=seed)
         for name in REQUESTS:
@@ -111,16 +114,13 @@ def rows() -> Iterator[Row]:
                 scored(trained(stay, seed=1000 + seed + k), parts, forget_classes) for k in (0, 500)
             )
             where = {"seed": seed, "request": name, "leaving": forget_classes}
-            yield {**where, "target": target, "floor": floor([target, other]),
-                   **_result(base, base, parts, forget_classes, target)}  # fmt: skip
-            for method in WAYS:
-                for trainable in TRAINABLE:
-                    split = Split(parts[0], holdout=held, forget_classes=forget_classes)
-                    new, cost = unlearned(
-                        base, split, method=method, trainable=trainable, seed=seed
-                    )
-                    yield {**where, "method": method, "trainable": trainable, **cost,
-                           **_result(new, base, parts, forget_classes, target)}  # fmt: skip
+            nothing = _result(base, base, parts, forget_classes, target)
+            yield {**where, "target": target, "floor": floor([target, other]), **nothing}
+            split = Split(parts[0], holdout=holdout, forget_classes=forget_classes)
+            for method, trainable in itertools.product(WAYS, TRAINABLE):
+                way = {"method": method, "trainable": trainable}
+                new, cost = unlearned(base, split, **way, seed=seed)
+                yield {**where, **way, **cost, **_result(new, base, parts, forget_classes, target)}
 
 
 def _result(new: nn.Module, old: nn.Module, parts: Any, forget_classes: Any, target: Row) -> Row:
@@ -131,51 +131,45 @@ def _result(new: nn.Module, old: nn.Module, parts: Any, forget_classes: Any, tar
 
 def mean(values: list[float]) -> str:
     """Mean in points with Student's interval over base models."""
-    middle, n = 100 * float(np.mean(values)), len(values)
+    centre, n = 100 * float(np.mean(values)), len(values)
     half = 100 * float(np.std(values, ddof=1)) / n**0.5 * stats.t.ppf((1 + LEVEL) / 2, n - 1)
-    return f"{middle:.1f} ({middle - half:.1f} to {middle + half:.1f})"
+    return interval(centre, centre - half, centre + half, ".1f")
 
 
 def page(record: Row) -> str:
     """One table a request."""
-    found = record["rows"]
-    lines = ["# Less than full gradients", "",
-             (f"`{record['command']}`, records in trainable.json. A ViT of "
-              f"58,570 weights on {TRAINED} digits, {len(SEEDS)} base models, each request with its own "
-              "retrained model. D_r / D_f / MIA in %; gap to the retrained model and lost D_r in points, "
-              "with a 95 % interval over the base models; seconds of one core; weights: the share that may "
-              "move, with the adapter what it adds. No guard."), ""]  # fmt: skip
+    parts = [
+        (
+            f"`{record['command']}`, records in trainable.json. A ViT of "
+            f"58,570 weights on {TRAINED} digits, {len(SEEDS)} base models, each request with its own "
+            "retrained model. D_r / D_f / MIA in %; gap to the retrained model and lost D_r in points, "
+            "with a 95 % interval over the base models; seconds of one core; weights: the trainable "
+            "share, with the adapter what it adds. No guard."
+        )
+    ]
     for name in REQUESTS:
-        here = [row for row in found if row["request"] == name]
+        here = [row for row in record["rows"] if row["request"] == name]
         nothing = [row for row in here if "method" not in row]
-        targets = [row["target"] for row in nothing]
-        floors = f"{100 * np.mean([row['floor'] for row in nothing]):.1f} (floor)"
-        lines += [f"## {'A class' if name == 'class' else f'{GOING} random records'}", "",
-                  "| method | trainable | D_r / D_f / MIA | gap | lost D_r | seconds | weights |",
-                  "|---|---|---|---|---|---|---|",
-                  f"| retrained | | {_columns(targets)} | {floors} | | | |",
-                  _line("nothing done", "", nothing)]  # fmt: skip
-        for method in WAYS:
-            for trainable in TRAINABLE:
-                pair = (method, trainable)
-                some = [r for r in here if (r.get("method"), r.get("trainable")) == pair]
-                lines.append(_line(f"`{method}`", f"`{trainable}`", some))
-        lines.append("")
-    return "\n".join(lines)
+        floors = percent(float(np.mean([row["floor"] for row in nothing])))
+        target = triple(*(row["target"] for row in nothing))
+        rows = [["retrained", "", target, f"{floors} (floor)", "", "", ""]]
+        rows += [_line("nothing done", "", nothing)]
+        for pair in itertools.product(WAYS, TRAINABLE):
+            some = [r for r in here if (r.get("method"), r.get("trainable")) == pair]
+            rows.append(_line(f"`{pair[0]}`", f"`{pair[1]}`", some))
+        head = "method | trainable | D_r / D_f / MIA | gap | lost D_r | seconds | weights"
+        title = "A class" if name == "class" else f"{GOING} random records"
+        parts += [f"## {title}", table(head, rows)]
+    return pages.page("Less than full gradients", *parts)
 
 
-def _columns(found: list[dict[str, float]]) -> str:
-    return " / ".join(f"{100 * np.mean([one[name] for one in found]):.1f}" for name in found[0])
-
-
-def _line(method: str, trainable: str, some: list[Row]) -> str:
+def _line(method: str, trainable: str, some: list[Row]) -> list[str]:
     seconds, share = "", ""
     if "numbers" in some[0]:
         seconds = f"{np.mean([row['cpu_seconds'] for row in some]):.1f}"
-        share = f"{100 * some[0]['numbers'] / some[0]['of']:.1f} %"
-    gaps, lost = (mean([row[name] for row in some]) for name in ("gap", "lost"))
-    said = _columns([row["columns"] for row in some])
-    return f"| {method} | {trainable} | {said} | {gaps} | {lost} | {seconds} | {share} |"
+        share = f"{percent(some[0]['numbers'] / some[0]['of'])} %"
+    points = (mean([row[name] for row in some]) for name in ("gap", "lost"))
+    return [method, trainable, triple(*(row["columns"] for row in some)), *points, seconds, share]
 
 
 def main() -> None:
