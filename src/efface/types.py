@@ -139,7 +139,9 @@ class Split:
     def __repr__(self) -> str:
         given = {name: part for name, part in vars(self).items() if part is not None}
         # A part of another kind is named by it alone: a data set might print itself whole.
-        short = {k: v if isinstance(v, Records) else type(v).__name__ for k, v in given.items()}
+        short: dict[str, Any] = {
+            k: v if isinstance(v, Records) else type(v).__name__ for k, v in given.items()
+        }
         short["forget_classes"] = self.forget_classes
         return f"Split({', '.join(f'{name}={part}' for name, part in short.items())})"
 

@@ -11,10 +11,9 @@ from efface.hazards import doctor, refuse_hazards
 def run_doctor(model: Path, data: str, read: ReadOptions) -> None:
     """Print the findings; raises Hazard when one of them refuses."""
     loaded = read_model(model, read)
-    source = read_data(data, read, loaded)
-    records = source.records(None, loaded.preprocessing)
-    classes = loaded.classes or source.classes
-    findings = doctor(loaded.model, loaded.preprocessing, records, classes=classes)
+    source, preprocessing = read_data(data, read, loaded), loaded.preprocessing
+    records, classes = source.records(None, preprocessing), loaded.classes or source.classes
+    findings = doctor(loaded.model, preprocessing, records, classes=classes)
     rows = [[finding.name, finding.severity, finding.text] for finding in findings]
     terminal.table(f"{len(records)} records", ["finding", "severity", "text"], rows)
     refuse_hazards(findings)

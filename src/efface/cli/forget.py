@@ -49,9 +49,8 @@ def run_forget(
         inputs.complete(result)
         if main:
             _write(out, result, inputs, keep_adapter=keep_adapter)
-            for finding in result.findings:
-                if finding.name == "auto":
-                    terminal.event("method", chosen=result.manifest.method, why=finding.text)
+            for why in (one.text for one in result.findings if one.name == "auto"):
+                terminal.event("method", chosen=result.manifest.method, why=why)
             print_summary(result, out)
     # The folder with the reasons stands by now; the exit code says that it holds no model.
     if failure:
@@ -74,10 +73,8 @@ def read_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 def _print_memory(need: MemoryEstimate) -> None:
     """The memory that the run will take, before it takes it."""
-    sizes: dict[str, Any] = {
-        name.removesuffix("_bytes"): round(size / 2**20) for name, size in need.as_json().items()
-    }
-    terminal.event("memory", unit="MiB", **sizes)
+    mib: Any = {k.removesuffix("_bytes"): round(n / 2**20) for k, n in need.as_json().items()}
+    terminal.event("memory", unit="MiB", **mib)
 
 
 def _write(out: Path, result: Result, inputs: Inputs, *, keep_adapter: bool) -> None:

@@ -29,8 +29,8 @@ def run_inspect(arguments: Arguments, options: InspectOptions, *, out: Path) -> 
         if len(store):
             terminal.event("inspect", resumed_after=f"{len(store)} whole shards of an earlier run")
         ranking = replace(run, store=store).ranking(terminal.show_count)
-        more = {"command": command_line(), "named": str(arguments.records), "data": digest}
-        ranking.manifest.update(more)
+        named = str(arguments.records)
+        ranking.manifest.update(command=command_line(), named=named, data=digest)
         with atomic_folder(out) as scratch:
             write(scratch, ranking, run.source)
         # Only now: killed before this line, the next run finds whole shards or a whole result.
@@ -48,9 +48,10 @@ def prepare_run(arguments: Arguments, options: InspectOptions) -> tuple[Run, str
     require_multiclass(source.kind)
     # What is None takes the default of the library.
     given: dict[str, Any] = {k: v for k, v in asdict(options).items() if v is not None}
-    named = asdict(arguments.records)
-    everything = all(value is None for value in named.values())
-    rows = None if everything else tuple(sorted(source.requested_rows(named)[0]))
+    # Without a name for some of them all records are meant.
+    named, rows = asdict(arguments.records), None
+    if any(value is not None for value in named.values()):
+        rows = tuple(sorted(source.requested_rows(named)[0]))
     preprocessing, classes = loaded.preprocessing, loaded.classes or source.classes
     table, settings = TableSource(source, preprocessing), Settings(**given, seed=arguments.seed)
     return Run(loaded.model, table, settings, rows, classes, preprocessing), source.digest

@@ -21,20 +21,16 @@ def run_methods(name: str | None = None) -> None:
         return
     method = find_method(name)
     # a method of somebody else may have no docstring
-    does, is_a = (
-        (inspect.getdoc(documented) or "").partition("\n")[0]
-        for documented in (method.function, inspect.getmodule(method.function))
-    )
-    facts = zip(COLUMNS[1:], _facts(method), strict=True)
-    table(name, ["", ""], [["does", does], ["is", is_a], *map(list, facts)])
+    documented = {"does": method.function, "is": inspect.getmodule(method.function)}
+    facts = {k: (inspect.getdoc(v) or "").partition("\n")[0] for k, v in documented.items()}
+    facts |= zip(COLUMNS[1:], _facts(method), strict=True)
+    table(name, ["", ""], [[key, text] for key, text in facts.items()])
     # The help of a setting is its line in the docstring: nothing is written a second time.
     params = parse(inspect.getdoc(method.function) or "").params
     explained = {one.arg_name: " ".join((one.description or "").split()) for one in params}
-    rows = [
-        [key, str(setting.default), setting.range, explained.get(key, "")]
-        for key, setting in method.settings.items()
-    ]
-    rows.append(["seed", "0", "an integer of at least 0", explained.get("seed", "")])
+    settings = {name: (str(one.default), one.range) for name, one in method.settings.items()}
+    settings["seed"] = ("0", "an integer of at least 0")
+    rows = [[name, *facts, explained.get(name, "")] for name, facts in settings.items()]
     table("settings", ["", "default", "range", ""], rows)
 
 

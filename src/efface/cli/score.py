@@ -31,9 +31,8 @@ def run_score(arguments: Arguments, out: Path) -> None:
 
 def evaluate(inputs: Inputs) -> Result:
     """The report that the arguments ask for, and its manifest."""
-    old, new, *retrained = (loaded.model for loaded in inputs.models)
-    compared = {"retrained": retrained, "shadows": inputs.shadows}
-    result = score(old, new, inputs.split, **compared, **inputs.context())
+    (old, new, *more), shadows = (one.model for one in inputs.models), inputs.shadows
+    result = score(old, new, inputs.split, retrained=more, shadows=shadows, **inputs.context())
     inputs.complete(result)
     return result
 
@@ -53,8 +52,8 @@ def run_replay(run: Path, *, others: list[str]) -> None:
         remedy = "The run's manifest has the arguments: omit these."
         raise InputError("--replay RUN alone", f"{' and '.join(others)} with it", remedy)
     try:
-        texts = [(run / name).read_text("utf-8") for name in ("evidence.json", "report.html")]
-        manifest, recorded, page = Manifest.read(run), json.loads(texts[0]), texts[1]
+        recorded = json.loads((run / "evidence.json").read_text("utf-8"))
+        page, manifest = (run / "report.html").read_text("utf-8"), Manifest.read(run)
     except (OSError, json.JSONDecodeError) as error:
         wanted = "a folder of efface score or efface forget, with manifest, evidence and report"
         remedy = "Give the folder that was named with --out."
