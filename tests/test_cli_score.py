@@ -179,6 +179,10 @@ def test_the_arguments_come_back_from_their_manifest_as_they_were(run):
     assert (str(again.old), str(again.new), again.data) == ("model", "other", "data")
     assert [str(path) for path in again.retrained] == ["again-1"]
     assert again.seed == 2
+    # a manifest that is older than an option
+    older = {**written, "split": {**written["split"]}}
+    del older["split"]["mislabelled"]
+    assert Arguments.from_json(older) == again
     numbers = {**written, "read": {**written["read"], "model": {**written["read"]["model"],
                "mean": [0.5], "feature_spec": "spec.json"}}}  # fmt: skip
     model = Arguments.from_json(numbers).read.model

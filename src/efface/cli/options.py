@@ -216,7 +216,9 @@ def _from_json(kind: Any, value: Any) -> Any:
     """``value`` as the annotation ``kind`` has it: JSON knows no paths, tuples or dataclasses."""
     if is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        return kind(**{f.name: _from_json(hints[f.name], value[f.name]) for f in fields(kind)})
+        # an option that is newer than the manifest takes its default; what has none is wanted
+        given = [f.name for f in fields(kind) if f.name in value or f.default is f.default_factory]
+        return kind(**{name: _from_json(hints[name], value[name]) for name in given})
     # Of `Path | None` these are the alternatives, of `tuple[Path, ...]` the first is the item's.
     choices = typing.get_args(kind) or (kind,)
     if isinstance(value, list):
