@@ -155,7 +155,7 @@ def test_an_unreadable_cell_fails_a_forget_record_and_omits_a_holdout_record(
     code, line = refused(in_tables, tables, capfd, *words, "--ids", "three.txt")
     assert code == 2
     assert (
-        f"Got 3 that cannot: {first} (ash is empty), {second} (hue is 'red'), "
+        f"Got 3 unreadable: {first} (ash is empty), {second} (hue is 'red'), "
         f"{third} (magnesium is 'inf', strength is 'mild'). Nothing was changed."
     ) in line
     words = ("forget", *words, "--where", f"id={fine}", "--holdout", "broken:test")

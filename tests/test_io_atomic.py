@@ -106,11 +106,11 @@ def test_a_folder_that_is_not_empty_is_refused_before_anything_is_done(tmp_path)
     (tmp_path / "out" / "x").write_text("mine")
     assert error_of(enter, atomic_folder, tmp_path / "out") == (
         f"Wanted a new or empty folder. Got {tmp_path / 'out'}, which is not empty. "
-        "Nothing is overwritten: give another --out, or remove that folder."
+        "Nothing is overwritten: give another --out."
     )
     assert (tmp_path / "out" / "x").read_text() == "mine"
     message = error_of(enter, atomic_folder, tmp_path / "out" / "x")
-    assert "which is a file or a link" in message
+    assert "a file or a link" in message
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,8 @@ def test_the_working_directory_and_those_above_it_are_refused(tmp_path, monkeypa
     here.mkdir(parents=True)
     monkeypatch.chdir(here)
     assert error_of(enter, claim, Path(out.format(here=here))) == (
-        "Wanted a folder that can be replaced. "
-        f"Got {out.format(here=here)}, which contains the working directory. "
-        f"Give a new folder inside it: --out {shown.format(here=here)}."
+        f"Wanted a replaceable folder. Got {out.format(here=here)}, which contains the working "
+        f"directory. Give one inside: --out {shown.format(here=here)}."
     )
     assert names(tmp_path / "above") == ["here"]
 
@@ -168,7 +167,7 @@ def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path):
     assert other.stdout.readline() == "held\n"
     assert error_of(enter, claim, out) == (
         f"Wanted {out} to be free. Got another run that is writing it. "
-        "Wait until that run has ended, or give another --out."
+        "Wait until it has ended, or give another --out."
     )
     other.kill()
     other.communicate()

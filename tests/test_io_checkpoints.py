@@ -19,10 +19,9 @@ from efface.errors import InputError, OutputError, UnsafeFile
 from efface.io.checkpoints import load_checkpoint
 from tests.io_helpers import error_of
 
-NOT_WHOLE = "The file is cut short, damaged or of another kind: fetch or save it again."
+NOT_WHOLE = "It is cut short, damaged or of another kind: save it again."
 SAVE_AGAIN = (
-    "Where you trust the file and have its code, load it once and save the weights alone: "
-    'torch.save(model.state_dict(), "weights.pt").'
+    "Where you trust it, load it and save its weights: torch.save(model.state_dict(), path)."
 )
 
 
@@ -220,8 +219,7 @@ def test_another_file_in_the_place_of_the_one_that_was_opened_is_refused(tmp_pat
     checkpoint = load_checkpoint(path)
     save_file({"w": torch.ones(3, dtype=torch.float64)}, path)
     assert error_of(later, checkpoint, tmp_path, kind=UnsafeFile) == (
-        f"Wanted {path} as it was when opened. Got another file in its place. "
-        "Start again when nothing else writes it."
+        f"Wanted {path} as it was when opened. Got another file in its place. Start again."
     )
     assert [file.name for file in tmp_path.iterdir()] == ["f.safetensors"]
 
@@ -370,9 +368,9 @@ def test_a_state_that_does_not_fit_the_container_is_not_written(tmp_path):
             {"z.weight": torch.ones(3), "m.bias": torch.ones(2)}, tmp_path / "g"
         )
     ) == (
-        "Wanted the tensors that the container holds. "
+        "Wanted the tensors of the container. "
         "Got missing: a.count; of another shape: z.weight. "
-        "Write the state of the model that was loaded from it."
+        "Write the state that it held."
     )
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from efface.errors import InputError
 from efface.io.data import as_records, content_digests, load_data, read_ids
 from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
@@ -57,34 +56,51 @@ def test_of_two_label_columns_the_one_that_fits_the_model_is_taken():
     assert load_data(two_labels(), label_column="coarse").classes == ("low", "high")
 
 
-@pytest.mark.parametrize("model", [{}, {"num_classes": 7}])
-def test_two_label_columns_are_not_guessed_between(model):
-    assert error_of(load_data, two_labels(), **model) == (
-        "Wanted one column of the table that holds the label. "
-        "Got fine, coarse, any of which could be meant. Name it with --label-column."
-    )
+NO_IMAGE = (
+    "one column of the table that holds the image. Got the columns id, label. Name it with "
+    "--image-column. A tabular model needs --feature-spec FILE.json."
+)
+LIKE_LABL = "a column of the table: image, label, id. Got 'labl'. Did you mean 'label'?"
+TWO_LABELS = (
+    "one column of the table that holds the label. Got fine, coarse: ambiguous. Name it with "
+    "--label-column."
+)
+UNKNOWN_NAMES = (
+    "class names of the model: zero, one, two, three, four, five, six, seven, eight, ten. Got nine."
+    " Rename them, or name another --label-column."
+)
+REPEATED = "unique ids in 'id'. Got duplicates: a. Make them unique, or name another --id-column."
 
 
-@pytest.mark.parametrize("flag", ["id_column", "image_column", "label_column"])
-def test_an_absent_column_is_refused_with_the_most_similar(flag):
-    assert error_of(load_data, made(columns()), **{flag: "labl"}) == (
-        "Wanted a column of the table: image, label, id. Got 'labl'. Did you mean 'label'?"
-    )
+@pytest.mark.parametrize(
+    ("table", "options", "message"),
+    [
+        *((two_labels(), options, TWO_LABELS) for options in ({}, {"num_classes": 7})),
+        *(
+            (made(columns()), {f"{what}_column": "labl"}, LIKE_LABL)
+            for what in ("id", "image", "label")
+        ),
+        (made(columns()), {"classes": [*NAMES[:9], "ten"]}, UNKNOWN_NAMES),
+        (made(columns(id=["a", "b", "a", *map(str, range(27))])), {}, REPEATED),
+        (
+            made(columns(id=["b", None, *map(str, range(28))])),
+            {},
+            "an id in each row of 'id'. Got none in row 1. Add them.",
+        ),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused_in_words(table, options, message):
+    assert error_of(load_data, table, **options) == f"Wanted {message}"
 
 
 def test_a_table_without_images_lists_its_columns():
     table = load_data(made({"id": ["a"], "label": [3]}))
-    assert error_of(table.records, None, GREY) == (
-        "Wanted one column of the table that holds the image. Got the columns id, label. "
-        "Name it with --image-column. For a tabular model say which columns go in: "
-        "--feature-spec FILE.json."
-    )
+    assert error_of(table.records, None, GREY) == f"Wanted {NO_IMAGE}"
 
 
 def test_two_images_are_not_guessed_between():
     table = made({"image": IMAGES, "mask": IMAGES, "label": TARGETS}, mask=datasets.Image())
-    message = error_of(load_data(table).records, None, GREY)
-    assert "image, mask, any of which could be meant" in message
+    assert "Got image, mask: ambiguous." in error_of(load_data(table).records, None, GREY)
     assert len(load_data(table, image_column="mask").records([1], GREY)) == 1
 
 
@@ -96,19 +112,12 @@ def test_labels_are_numbered_as_the_model_numbers_its_classes():
     assert load_data(words, classes=NAMES).records(None, GREY).y.tolist() == TARGETS
 
 
-def test_class_names_that_the_model_does_not_know_are_refused():
-    assert error_of(load_data, made(columns()), classes=[*NAMES[:9], "ten"]) == (
-        "Wanted class names that the model knows: zero, one, two, three, four, five, six, seven, "
-        "eight, ten. Got nine. Rename the classes of the data, or choose another --label-column."
-    )
-
-
 def test_an_unlabelled_record_is_refused_when_it_is_requested():
     table = load_data(made(columns(label=[None, -1, *TARGETS[2:]])))
     assert len(table.records([2, 3], GREY)) == 2
     assert error_of(table.records, [1, 0], GREY) == (
-        "Wanted a label for each record in 'label'. Got none for d01, d00. "
-        "Omit these records, or give them labels."
+        "Wanted a label for each record. Got none in label for d01, d00. "
+        "Omit these records, or label them."
     )
 
 
@@ -128,22 +137,12 @@ def test_rows_that_are_nearly_a_whole_class_are_noticed():
     assert table.nearly_whole_classes(range(20, 30)) == ()
 
 
-def test_repeated_and_empty_ids_are_refused():
-    ids = ["a", "b", "a", *(str(row) for row in range(27))]
-    assert error_of(load_data, made(columns(id=ids))) == (
-        "Wanted unique ids in 'id'. Got more than once: a. "
-        "Make them unique, or name another column with --id-column."
-    )
-    assert "none in row 1" in error_of(load_data, made(columns(id=["a", None, *ids[3:], "b"])))
-
-
 @pytest.mark.parametrize("name", ["sample_id", "image-id", "User ID", "PassengerId", "uuid", "KEY"])
 def test_row_numbers_are_no_ids_where_a_column_could_hold_them(name):
     table = made(columns(id=None, **{name: list(range(29, -1, -1))}), **{name: NUMBERS})
     assert error_of(load_data(table).rows_of, ["3"]) == (
-        "Wanted a column of ids, or a table without one, whose ids are row numbers. "
-        f"Got the column {name!r}, which is not named. "
-        "Name it with --id-column, or call the column that holds the ids 'id'."
+        f"Wanted an id column instead of row numbers. Got {name!r}, not chosen. "
+        "Name it with --id-column, or rename it to 'id'."
     )
     assert load_data(table).rows_of([]) == []
     named = load_data(table, id_column=name)
@@ -179,16 +178,12 @@ class Items(Dataset):
         ("ids.csv", '\ufeffid,keyed_hash\n"a, b",00\n', ("a, b",)),
         ("ids.csv", "record_id\na\n", ("a",)),
         ("ids.csv", "a;1\nb;2\n", ("a;1", "b;2")),
+        ("ids.csv", "id,key\n1,a\n2,b\n", ("a", "b")),
     ],
 )
 def test_ids_are_read_from_text_and_from_csv(tmp_path, name, text, expected):
     (tmp_path / name).write_text(text, encoding="utf-8")
-    assert read_ids(tmp_path / name) == expected
-
-
-def test_a_column_of_ids_can_be_named(tmp_path):
-    (tmp_path / "ids.csv").write_text("id,key\n1,a\n2,b\n")
-    assert read_ids(tmp_path / "ids.csv", "key") == ("a", "b")
+    assert read_ids(tmp_path / name, "key" if "key\n" in text else None) == expected
 
 
 @pytest.mark.parametrize("head", ["name;id", "id;name", "id\tname", "name|record_id"])
@@ -203,16 +198,14 @@ def test_a_csv_of_ids_with_another_separator_is_refused(tmp_path, head):
 @pytest.mark.parametrize("name", ["ids.txt", "ids.csv"])
 def test_a_file_without_ids_is_refused(tmp_path, name):
     path = tmp_path / name
-    wanted, remedy = (
-        f"Wanted a text file or CSV of ids at {path}. Got ",
-        ". Write one id a line, UTF-8.",
-    )
-    assert error_of(read_ids, path) == f"{wanted}FileNotFoundError{remedy}"
+    unreadable = f"Wanted a text file or CSV of ids at {path}. Got %s. Write one id a line, UTF-8."
+    assert error_of(read_ids, path) == unreadable % "FileNotFoundError"
     path.write_bytes("a\nb\n".encode("utf-16"))
-    assert error_of(read_ids, path) == f"{wanted}UnicodeDecodeError{remedy}"
+    assert error_of(read_ids, path) == unreadable % "UnicodeDecodeError"
     for content in (b"\n \n", b""):
         path.write_bytes(content)
-        assert error_of(read_ids, path).startswith(f"Wanted at least one id in {path}. Got none.")
+        message = f"Wanted at least one id in {path}. Got none. Write one id a line."
+        assert error_of(read_ids, path) == message
 
 
 @pytest.mark.parametrize(
@@ -263,7 +256,7 @@ def test_an_id_of_bytes_that_are_no_text_is_refused(tmp_path):
     pq.write_table(pa.table({"id": [b"a", b"\xff\x00"], "label": [0, 1]}), tmp_path / "t.parquet")
     assert error_of(load_data, tmp_path / "t.parquet") == (
         "Wanted ids as text or integers. Got bytes that are not text: ff00. "
-        "Write them as text, such as identity.hex()."
+        "Write them as text (identity.hex())."
     )
     pq.write_table(pa.table({"id": [1.0, float("nan")], "label": [0, 1]}), tmp_path / "t.parquet")
     assert "none in row 1" in error_of(load_data, tmp_path / "t.parquet")
@@ -336,14 +329,6 @@ def test_values_and_multilabel_come_in_every_form(y, kept, kind):
         assert records.y.equal(kept)
 
 
-def test_zeros_and_ones_as_floats_are_ambiguous():
-    assert error_of(as_records, (X, torch.eye(10))) == (
-        "Wanted labels y as integers, or values. Got 0 and 1 as floats: ambiguous. "
-        "Give y.long() for multilabel or one sigmoid unit, y.argmax(1) for one-hot "
-        "rows of classes, or Records(x, y) for values."
-    )
-
-
 def test_a_shuffled_loader_gives_each_record_its_number_in_the_data_set(random_state_kept):
     with random_state_kept():
         records = as_records(DataLoader(PAIRS, batch_size=3, shuffle=True))
@@ -354,12 +339,6 @@ def test_a_shuffled_loader_gives_each_record_its_number_in_the_data_set(random_s
 def test_a_sampler_chooses_the_records():
     assert as_records(DataLoader(PAIRS, batch_size=2, sampler=[7, 2, 4])).ids == ("7", "2", "4")
     assert as_records(Subset(PAIRS, [7, 2, 4])).x.equal(X[[7, 2, 4]])
-
-
-def test_a_loader_that_drops_records_is_refused():
-    assert error_of(as_records, DataLoader(PAIRS, batch_size=3, drop_last=True)) == (
-        "Wanted a loader of all its records. Got drop_last=True. Make it with drop_last=False."
-    )
 
 
 @pytest.mark.parametrize(
@@ -373,20 +352,12 @@ def test_a_loader_that_drops_records_is_refused():
 )
 def test_a_stream_is_refused_and_the_remedy_works(tmp_path, given, name):
     assert error_of(as_records, given) == (
-        f"Wanted records with random access. Got a stream, {name}. Cache it: "
-        "load_dataset without streaming, datasets.Dataset.from_generator, or tensors (x, y, ids)."
+        f"Wanted records with random access. Got a stream, {name}. "
+        "Cache it (datasets.Dataset.from_generator), or give tensors (x, y, ids)."
     )
     if name == "IterableDataset":
         cached = datasets.Dataset.from_generator(lambda: iter(given), cache_dir=str(tmp_path))
         assert as_records(cached, FeatureSpec({"x": {}})).x.tolist() == [[1.0], [2.0]]
-
-
-@pytest.mark.parametrize("kind", [datasets.DatasetDict, datasets.IterableDatasetDict])
-def test_of_several_splits_one_must_be_chosen(kind):
-    assert error_of(as_records, kind({"train": TABLE, "test": TABLE})) == (
-        f"Wanted one split. Got a {kind.__name__} of train, test. "
-        "Give one of them, such as data['train']."
-    )
 
 
 def test_a_table_in_memory_needs_its_preprocessing():
@@ -396,39 +367,67 @@ def test_a_table_in_memory_needs_its_preprocessing():
     assert records.ids == ("b", "a")
     assert (records.x[:, 0, 0, 0].tolist(), records.high.flatten().tolist()) == ([1, -1], [1])
     assert error_of(as_records, table) == (
-        "Wanted the preprocessing that turns images or rows into inputs. Got none. "
+        "Wanted the preprocessing of images or rows. Got none. "
         "Give preprocessing=Preprocessing(mean, std, size) or FeatureSpec(columns)."
     )
 
 
-@pytest.mark.parametrize(
-    ("given", "wanted", "came"),
-    [
-        (7, "records", "int"),
-        ("train.parquet", "records", "str"),
-        ((X.to(torch.uint8), Y), "inputs x as the model takes them", "torch.uint8 of shape"),
-        ((X, (Y > 1).float()), "labels y as integers, or values", "0 and 1 as floats"),
-        ((X, Y[:, None]), "multilabel y, each 0 or 1", "2"),
-        ((X, X), "labels y: class ids (n,)", "torch.float32 of shape (10, 1, 2, 2)"),
-        ((X, Y.to(torch.complex64)), "labels y: class ids (n,)", "torch.complex64 of shape (10,)"),
-        (Items(lambda row: (X[row], Y[: 1 + row])), "as many labels in each record", "labels of"),
-        ((X, Y[:9]), "as many labels and ids as inputs", "10 inputs, 9 labels, 0 ids"),
-        ((X, Y, LETTERS[:9]), "as many labels and ids as inputs", "10 inputs, 10 labels, 9 ids"),
-        ((X, Y, ["a"] * 10), "unique ids", "some that repeat"),
-        ((X,), "items (x, y) or (x, y, id)", "tuple"),
-        (Items(lambda row: X[row]), "items (x, y) or (x, y, id)", "Tensor"),
-        (Items(lambda row: {"a": row}), "one of pixel_values, x, image, img", "the keys a"),
-        (Items(lambda row: (X[row, :, :, : 1 + row % 2], 0)), "inputs of one shape", "(1, 2, "),
-        (Items(lambda _: (Image.new("L", (2, 2)), 0)), "inputs and labels as tensors", "Image"),
-        (Items(pair, rows=0), "at least one record", "none"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "given",
+FORMS = "Give Records, (x, y[, ids]), a Dataset, a DataLoader, or datasets with preprocessing."
+ONE_SPLIT = "one split. Got the splits train, test. Give one: data['train']."
+AMBIGUOUS = (
+    "labels y as integers, or values. Got 0 and 1 as floats: ambiguous. Give y.long() (multilabel, "
+    "binary), y.argmax(1) (one-hot), Records (values)."
 )
-def test_what_does_not_fit_is_refused_in_words(given, wanted, came):
-    with pytest.raises(InputError) as caught:
-        as_records(given)
-    assert caught.value.wanted.startswith(wanted)
-    assert came in caught.value.came
+INPUTS = "normalised inputs x as the model takes them: floating point, one row a record. Got "
+LABELS = (
+    "labels y: class ids (n,), multilabel (n, k) of 0 and 1, or values (n,), (n, d). Got torch."
+)
+OTHERS = " Other tasks need task.custom(…)."
+LENGTHS = "a label and, if any, an id for each input. Got 10 inputs, "
+KEYS = (
+    "one of pixel_values, x, image, img and one of label, labels, y in each item. Got the keys a. "
+)
+TENSORS = "inputs and labels as tensors. Got Image. Transform them (ToTensor, Normalize)."
+ITEMS = "items (x, y) or (x, y, id). Got "
+SPLITS = {"train": TABLE, "test": TABLE}
+DROPPED = "all records of a loader. Got drop_last=True. Give drop_last=False."
+ROWS = "multilabel y, each 0 or 1. Got 2. Give y[:, 0], or y.float() for values."
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (7, f"records. Got int. {FORMS}"),
+        ("train.parquet", f"records. Got str. {FORMS}"),
+        (datasets.DatasetDict(SPLITS), ONE_SPLIT),
+        (datasets.IterableDatasetDict(SPLITS), ONE_SPLIT),
+        (DataLoader(PAIRS, batch_size=3, drop_last=True), DROPPED),
+        ((X.byte(), Y), f"{INPUTS}torch.uint8 of shape (10, 1, 2, 2). Normalise images first."),
+        *(((X, y), AMBIGUOUS) for y in ((Y > 1).float(), torch.eye(10))),
+        ((X, Y[:, None]), ROWS),
+        ((X, X), f"{LABELS}float32 of shape (10, 1, 2, 2).{OTHERS}"),
+        ((X, Y.to(torch.complex64)), f"{LABELS}complex64 of shape (10,).{OTHERS}"),
+        (
+            Items(lambda row: (X[row], Y[: 1 + row % 2])),
+            "labels of one shape. Got (1,), (2,). Give as many each.",
+        ),
+        ((X, Y[:9]), f"{LENGTHS}9 labels, 0 ids. Give all of them."),
+        ((X, Y, LETTERS[:9]), f"{LENGTHS}10 labels, 9 ids. Give all of them."),
+        ((X, Y, ["a"] * 10), "unique ids. Got some that repeat. Make them unique."),
+        ((X,), f"{ITEMS}tuple. {FORMS}"),
+        (Items(lambda row: X[row]), f"{ITEMS}Tensor. {FORMS}"),
+        (Items(lambda row: {"a": row}), f"{KEYS}{FORMS}"),
+        (
+            Items(lambda row: (X[row, :, :, : 1 + row % 2], 0)),
+            "inputs of one shape. Got (1, 2, 1), (1, 2, 2). Resize them.",
+        ),
+        (Items(lambda _: (Image.new("L", (2, 2)), 0)), TENSORS),
+        (Items(pair, rows=0), f"at least one record. Got none. {FORMS}"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "given",
+)
+def test_what_does_not_fit_is_refused_in_words(given, message):
+    assert error_of(as_records, given) == f"Wanted {message}"
 
 
 def test_equal_inputs_have_equal_digests_and_others_do_not():

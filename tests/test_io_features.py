@@ -95,8 +95,8 @@ def test_categories_are_words_numbers_or_classes(cells, kind, categories):
 def test_a_cell_that_is_no_input_is_named_with_its_record(cells, how, why):
     table = made({"a": cells, "id": ["good", "bad"]})
     assert error_of(table.records, None, FeatureSpec({"a": how})) == (
-        f"Wanted rows that can be read. Got 1 that cannot: bad ({why}). "
-        "Nothing was changed. Fix these rows, or omit their ids from the request."
+        f"Wanted readable rows. Got 1 unreadable: bad ({why}). "
+        "Nothing was changed. Fix them, or omit their ids from the request."
     )
     records, unreadable = table.readable(None, FeatureSpec({"a": how}))
     assert (records.ids, unreadable) == (("good",), ("bad",))
@@ -104,14 +104,14 @@ def test_a_cell_that_is_no_input_is_named_with_its_record(cells, how, why):
 
 
 WAYS = '{}, {"mean": 50.1, "std": 9.0} or {"categories": ["f", "m"]}'
-NO_JSON = "Wanted a JSON object of columns in {path}. Got "
+NO_JSON = f"Wanted a JSON object of columns in {{path}}, each with one of {WAYS}. Got "
 NO_COLUMNS = f"Wanted columns by name, each with one of {WAYS}. Got "
-NO_SCALE = "Wanted a finite mean and a standard deviation above 0 for 'a'. Got "
+NO_SCALE = "Wanted a finite mean and a standard deviation above 0. Got "
 NO_CATEGORIES = "Wanted a list of unique categories for 'a'. Got "
-ONE_OF = f". Write each column with one of {WAYS}."
-ORDER = ". List them in the order of the model's inputs."
-NUMBERS_OF = ". Give the numbers that the model was trained with."
-ORDER_OF = ". Give them in the order that the model was trained with."
+ONE_OF = ". Write it so."
+ORDER = ". Keep the model's order."
+NUMBERS_OF = " for 'a'. Give the numbers that the model was trained with."
+ORDER_OF = ". Give them in the model's order."
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,7 @@ def test_a_column_that_is_missing_or_no_cell_is_refused():
         "Wanted the columns of the features in the table: age, aeg. Got no aeg. Did you mean 'age'?"
     )
     assert error_of(table.records, None, FeatureSpec({"when": {}})) == (
-        "Wanted numbers or categories in 'when'. Got List(Value('int64')). "
-        "Give the model's inputs as columns of numbers or words."
+        "Wanted numbers or categories in 'when'. Got List(Value('int64')). Choose another column."
     )
 
 

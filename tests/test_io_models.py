@@ -150,7 +150,7 @@ def test_weights_of_another_net_are_refused_with_all_that_does_not_fit(tmp_path)
         "Wanted weights that fit nets_of_a_user:conv. "
         "Got missing: 1.weight, 1.bias; unexpected: none; "
         "other shapes: 0.weight (4, 3, 3, 3) in the file, (4, 1, 3, 3) in the model. "
-        "Name the architecture that these weights were trained with."
+        "Name their architecture."
     )
 
 
@@ -214,7 +214,7 @@ def test_an_error_about_a_hundred_thousand_tensors_names_ten(tmp_path):
     assert message == (
         f"Wanted weights that fit {DIGITS}. Got missing: {missing} and 10 more; "
         f"unexpected: {unexpected} and 99990 more; other shapes: none. "
-        "Name the architecture that these weights were trained with."
+        "Name their architecture."
     )
 
 
@@ -234,14 +234,18 @@ def test_building_a_net_leaves_the_random_state_alone(random_state_kept):
 @pytest.mark.parametrize(
     ("architecture", "came", "remedy"),
     [
-        ("resnet18", "'resnet18'", "Such as timm:resnet18 or torchvision.models:resnet18."),
-        ("os:system('x')", "\"os:system('x')\"", "Such as timm:resnet18 or"),
+        ("resnet18", "'resnet18'", "Write a name alone."),
+        ("os:system('x')", "\"os:system('x')\"", "Write a name alone."),
         ("no_such_package:net", "No module named 'no_such_package'", "Install it, or put it on"),
         ("torchvision.models:resnet118", "'resnet118'", "Did you mean 'resnet18'?"),
         ("torchvision.models:__name__", "'__name__'", "Look the name up in its documentation."),
         ("nets_of_a_user:number", "'number'", "Look the name up in its documentation."),
         ("nets_of_a_user:text", "str", "Name a function that makes one."),
-        ("nets_of_a_user:needy", "missing 1 required positional", "Write a small function"),
+        (
+            "nets_of_a_user:needy",
+            "missing 1 required positional",
+            "Name a function that returns it.",
+        ),
         ("timm:vit_tiny_patch16_2244", "'vit_tiny_patch16_2244'", "Did you mean 'vit_tiny_patch16"),
     ],
 )
@@ -289,8 +293,8 @@ def test_a_factory_that_raises_leaves_or_hangs_is_refused(monkeypatch, factory, 
     monkeypatch.setattr("efface.io.models.LIMIT_SECONDS", 0.2)
     handler = signal.getsignal(signal.SIGALRM)
     assert error_of(build_model, "faulty_nets:factory") == (
-        f"Wanted a model from faulty_nets:factory. Got {came}. "
-        "Fix the factory: it must return an untrained model, and do nothing else."
+        f"Wanted a model from faulty_nets:factory, which must do nothing else. Got {came}. "
+        "Fix the factory."
     )
     assert signal.getsignal(signal.SIGALRM) is handler
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -366,7 +370,7 @@ def test_a_module_that_does_not_fit_is_refused_by_its_name(tmp_path):
         f"Wanted weights that fit {__name__}.Wrapped. Got missing: none; unexpected: none; "
         "other shapes: inner.7.weight (4, 256) in the file, (10, 256) in the model, "
         "inner.7.bias (4,) in the file, (10,) in the model. "
-        "Name the architecture that these weights were trained with."
+        "Name their architecture."
     )
 
 

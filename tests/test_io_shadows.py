@@ -49,47 +49,47 @@ def test_arrays_of_a_cell_are_read_with_ids_added(tmp_path):
     assert read_shadows(tmp_path).log_odds.tolist() == [[0, 1, 2]] * 2
 
 
-FORM = "Wanted arrays ids, member and log_odds of one length in two.npz. Got "
-TYPES = "Wanted texts, booleans and floats in two.npz. Got "
+FORM = "arrays ids, member and log_odds of one length in two.npz. Got"
+TYPES = "texts, booleans and floats in two.npz. Got"
+NOT_FINITE = (
+    "finite log_odds in two.npz. Got 2 of 3 not finite. Check that shadow model, or omit it."
+)
+OTHERS = (
+    "shadow outputs for the same records. Got two.npz, which differs in 2: c, d. Save the arrays "
+    "of all shadow models for all records of --data."
+)
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"ids": None}, f"{FORM}no ids. {REMEDY}"),
-        ({"member": np.array([True])}, f"{FORM}lengths (3,), (1,), (3,). {REMEDY}"),
-        ({"ids": np.arange(3)}, f"{TYPES}int64, bool and float64. {REMEDY}"),
-        ({"member": np.array([1, 0, 1])}, f"{TYPES}<U1, int64 and float64. {REMEDY}"),
-        (
-            {"log_odds": np.array([0, np.nan, np.inf])},
-            "Wanted finite log_odds in two.npz. Got 2 of 3 that are not. Check that shadow model,",
-        ),
-        (
-            {"ids": np.array(["a", "b", "b"])},
-            f"Wanted unique ids in two.npz. Got some twice. {REMEDY}",
-        ),
-        (
-            {"ids": np.array(["a", "b", "d"])},
-            "Wanted shadow outputs for the same records. Got two.npz, which differs in 2: c, d.",
-        ),
+        ({"ids": None}, f"{FORM} no ids. {REMEDY}"),
+        ({"member": np.array([True])}, f"{FORM} lengths (3,), (1,), (3,). {REMEDY}"),
+        ({"ids": np.arange(3)}, f"{TYPES} int64, bool and float64. {REMEDY}"),
+        ({"member": np.array([1, 0, 1])}, f"{TYPES} <U1, int64 and float64. {REMEDY}"),
+        ({"log_odds": np.array([0, np.nan, np.inf])}, NOT_FINITE),
+        ({"ids": np.array(["a", "b", "b"])}, f"unique ids in two.npz. Got some twice. {REMEDY}"),
+        ({"ids": np.array(["a", "b", "d"])}, OTHERS),
     ],
 )
 def test_arrays_of_another_form_are_refused(tmp_path, arrays, message):
     _saved(tmp_path, "one")
     _saved(tmp_path, "two", **arrays)
-    assert error_of(read_shadows, tmp_path).startswith(message)
+    assert error_of(read_shadows, tmp_path) == f"Wanted {message}"
 
 
 def test_objects_are_never_unpickled_and_damage_is_named(tmp_path):
     _saved(tmp_path, "one")
     _saved(tmp_path, "two", ids=np.array(["a", "b", None], object))
-    with pytest.raises(UnsafeFile, match=r"Wanted arrays of plain numbers and texts in two\.npz"):
+    with pytest.raises(
+        UnsafeFile, match=r"Wanted arrays of plain numbers and texts\. Got ValueError in two\.npz"
+    ):
         read_shadows(tmp_path)
     np.save(tmp_path / "alone.npy", np.zeros(3))
     alone = (tmp_path / "alone.npy").read_bytes()
     for content in (b"", b"no archive", alone, (tmp_path / "one.npz").read_bytes()[:-30]):
         (tmp_path / "two.npz").write_bytes(content)
-        with pytest.raises(UnsafeFile, match=r"in two\.npz\. Got"):
+        with pytest.raises(UnsafeFile, match=r"Got \w+ in two\.npz: "):
             read_shadows(tmp_path)
 
 

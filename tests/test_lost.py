@@ -129,8 +129,8 @@ def test_the_root_of_a_mounted_file_system_is_refused_before_any_work(place, tmp
     """An empty volume looks like any empty folder, and cannot be replaced by another."""
     with mounted(tmp_path / "volume", "size=1m") as disk:
         assert forget_into(place, disk, capfd) == (2, (
-            f"Wanted a folder that can be replaced. Got {disk}, which is a mount point. "
-            f"Give a new folder inside it: --out {disk / 'run'}."
+            f"Wanted a replaceable folder. Got {disk}, a mount point. "
+            f"Give one inside: --out {disk / 'run'}."
         ))  # fmt: skip
         assert forget_into(place, disk / "run", capfd)[0] == 0
         assert whole(disk / "run")

@@ -29,8 +29,8 @@ def test_images_that_cannot_be_read_are_refused_by_name(tmp_path):
              "text.png": b"no image", "zero.png": b""}  # fmt: skip
     with pytest.raises(InputError) as error:
         folder_of(tmp_path, files).records(None, GREY)
-    came = "4 that cannot: dog/bomb.png, dog/cut.jpg, dog/text.png, dog/zero.png."
-    assert str(error.value).startswith(f"Wanted images that can be read. Got {came} Nothing was ")
+    came = "4 unreadable: dog/bomb.png, dog/cut.jpg, dog/text.png, dog/zero.png."
+    assert str(error.value).startswith(f"Wanted readable images. Got {came} Nothing was ")
 
 
 def test_images_of_every_kind_are_read_as_one_model_takes_them(tmp_path):

@@ -1,7 +1,7 @@
 """What every module shares: records, the split of a request, tasks, callbacks of a run.
 
 Shapes: n records · k outputs (classes, labels or values) · *features one record as the model takes
-it (for images c h w) · *targets the shape of one label (empty for a class id).
+it (for images c h w) · *targets the shape of a label (empty for a class id).
 """
 
 import enum
@@ -89,8 +89,7 @@ class Records:
             object.__setattr__(self, "ids", tuple(str(row) for row in range(len(self.x))))
         if not len(self.x) == len(self.y) == len(self.ids):
             came = f"{len(self.x)} inputs, {len(self.y)} labels, {len(self.ids)} ids"
-            remedy = "Give one label and one id for each record."
-            raise InputError("as many labels and ids as inputs", came, remedy)
+            raise InputError("a label and an id for each input", came, "Give all of them.")
         if self.low is None and len(self.x):
             object.__setattr__(self, "low", self.x.min())
             object.__setattr__(self, "high", self.x.max())

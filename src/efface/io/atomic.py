@@ -20,6 +20,7 @@ from efface.errors import EffaceError, InputError, OutputError
 
 # the suffix of scratch files and folders
 SCRATCH = ".writing"
+OTHER_OUT = "Nothing is overwritten: give another --out."
 
 # torch reports a full disk as a RuntimeError, safetensors as an error of its own
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
@@ -66,8 +67,8 @@ def claim(out: str | Path) -> Generator[None]:
         lock = FileLock(path, blocking=False)
         lock.acquire()
     except Timeout as error:
-        remedy = "Wait until that run has ended, or give another --out."
-        raise InputError(f"{out} to be free", "another run that is writing it", remedy) from error
+        wanted, remedy = f"{out} to be free", "Wait until it has ended, or give another --out."
+        raise InputError(wanted, "another run that is writing it", remedy) from error
     except OSError as error:
         raise _write_failure(out, error) from error
     try:
@@ -122,18 +123,15 @@ def refuse_nonempty(out: Path) -> None:
     directory of a program: better to know before the work than after it.
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        came = f"{out}, which is a file or a link"
-        raise InputError("a folder to write to", came, "Give another --out.")
+        raise InputError("a folder to write to", f"{out}, a file or a link", OTHER_OUT)
     if not out.exists():
         return
-    is_working_directory = Path.cwd().is_relative_to(out.resolve())
-    if is_working_directory or os.path.ismount(out):
-        reason = "contains the working directory" if is_working_directory else "is a mount point"
-        remedy = f"Give a new folder inside it: --out {out / 'run'}."
-        raise InputError("a folder that can be replaced", f"{out}, which {reason}", remedy)
+    inside = Path.cwd().is_relative_to(out.resolve())
+    if inside or os.path.ismount(out):
+        came = f"{out}, {'which contains the working directory' if inside else 'a mount point'}"
+        raise InputError("a replaceable folder", came, f"Give one inside: --out {out / 'run'}.")
     if any(out.iterdir()):
-        remedy = "Nothing is overwritten: give another --out, or remove that folder."
-        raise InputError("a new or empty folder", f"{out}, which is not empty", remedy)
+        raise InputError("a new or empty folder", f"{out}, which is not empty", OTHER_OUT)
 
 
 def refuse_overlap(out: Path, inputs: Mapping[str, str | Path | None]) -> None:
@@ -150,11 +148,10 @@ def refuse_overlap(out: Path, inputs: Mapping[str, str | Path | None]) -> None:
         folder = next((path.resolve() for path in paths if path.is_dir()), None)
         if folder is None or not (target.is_relative_to(folder) or folder.is_relative_to(target)):
             continue
-        inside = folder in target.parents
-        relation = "is" if folder == target else "is inside" if inside else "contains"
-        came = f"{out}, which {relation} the folder of {name}, {given}"
-        remedy = "The next run would read the result as part of its input: give another --out."
-        raise InputError("an --out apart from the inputs", came, remedy)
+        place = "in" if folder in target.parents else "around"
+        place = place if folder != target else "the same as"
+        came = f"{out}, {place} the folder of {name}, {given}"
+        raise InputError("an --out that no run reads as input", came, "Give another --out.")
 
 
 def _scratch(path: Path) -> Path:

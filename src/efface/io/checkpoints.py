@@ -40,16 +40,14 @@ HEADER_LENGTH = 8
 PORTION = 16 * 2**20
 
 # optimizer moments and averaged weights remember the records that the weights forget
-TRAINING_STATE = re.compile(r"optim|sched|scaler|(^|_)ema(_|$)", re.IGNORECASE)
+TRAINING_STATE = re.compile(r"(?i)optim|sched|scaler|(^|_)ema(_|$)")
 # a resampler is a layer, no list of records
-RECORD_LISTS = re.compile(
-    r"(?<!re)sampler|data_?loader|(^|[_.-])(seen|ids|indices)([_.-]|$)", re.IGNORECASE
-)
+RECORD_LISTS = re.compile(r"(?i)(?<!re)sampler|data_?loader|(^|[_.-])(seen|ids|indices)([_.-]|$)")
 
 HOW_TO_SAVE = (
-    "Where you trust the file and have its code, load it once and save the weights alone: "
-    'torch.save(model.state_dict(), "weights.pt").'
+    "Where you trust it, load it and save its weights: torch.save(model.state_dict(), path)."
 )
+State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +98,7 @@ class Checkpoint:
     def rename(self, names: Mapping[str, str]) -> "Checkpoint":
         """The same file under the model's names; ``names`` maps each to the file's."""
         own = {name: model_name for model_name, name in names.items()}
-        state = {own.get(name, name): tensor for name, tensor in self.state.items()}
-        return replace(self, state=state, names=names)
+        return replace(self, state={own.get(k, k): v for k, v in self.state.items()}, names=names)
 
     def portions(self) -> Iterator[dict[str, Tensor]]:
         """The weights under the model's names: of safetensors some at a time, of torch.save all.
@@ -130,8 +127,8 @@ class Checkpoint:
             except (SafetensorError, OSError, ValueError) as error:
                 raise damaged(self.path, str(error)) from error
             if not unchanged:
-                wanted, came = f"{self.path} as it was when opened", "another file in its place"
-                raise UnsafeFile(wanted, came, "Start again when nothing else writes it.")
+                wanted = f"{self.path} as it was when opened"
+                raise UnsafeFile(wanted, "another file in its place", "Start again.")
             yield portion
 
     def write(self, state: Mapping[str, Tensor], path: str | Path) -> None:
@@ -146,22 +143,19 @@ class Checkpoint:
         misshapen = [name for name in shared if state[name].shape != self.state[name].shape]
         if missing or misshapen:
             came = f"missing: {abbreviate(missing)}; of another shape: {abbreviate(misshapen)}"
-            remedy = "Write the state of the model that was loaded from it."
-            raise InputError("the tensors that the container holds", came, remedy)
+            raise InputError("the tensors of the container", came, "Write the state that it held.")
         old = {self._name_in_file(name): tensor for name, tensor in self.state.items()}
         # the meta tensors of safetensors hold no numbers: where the model is narrower than the file
         # (float64), the file's own bits are read again, so that unchanged weights keep them
         wider = [name for name, old in self.state.items() if not is_lossless(old, state[name])]
         again = [*map(self._name_in_file, wider), *self.extras] if self.header is not None else []
         stored = {name: t for portion in self._read(again) for name, t in portion.items()}
-        new = {
-            file_name: cast_like(stored.get(file_name, tensor), state[name])
-            for (file_name, tensor), name in zip(old.items(), self.state, strict=True)
-        }
+        pairs = zip(old.items(), self.state, strict=True)
+        new = {k: cast_like(stored.get(k, tensor), state[name]) for (k, tensor), name in pairs}
         # checked after the cast: 1e6 is finite in float32 and infinite in float16
         if broken := nonfinite_tensors(new):
-            came = f"nan or inf in {abbreviate(broken)}"
-            raise OutputError("finite weights to write", came, "Nothing was written.")
+            wanted, came = "finite weights to write", f"nan or inf in {abbreviate(broken)}"
+            raise OutputError(wanted, came, "Nothing was written.")
         if self.header is None:
             # torch keeps one storage for tied weights, and the file its size
             content = self._fill(tie_like(old, new))
@@ -227,14 +221,11 @@ def _find_weights(path: Path, content: dict[str, Any]) -> tuple[str | None, dict
     """The entry that holds the weights (None for the top), and the weights."""
     # the top first: a plain state dict may have a module called model
     for place, value in [(None, content), *((place, content.get(place)) for place in PLACES)]:
-        if isinstance(value, dict) and value and all(map(_is_named_tensor, value.items())):
-            return place, value
+        weights: dict[str, Any] = value if isinstance(value, dict) else {}
+        if weights and all(isinstance(k, str) and isinstance(weights[k], Tensor) for k in weights):
+            return place, weights
     wanted = f"a state dict at the top of {path} or under {' or '.join(PLACES)}"
     raise InputError(wanted, f"the entries {abbreviate(content)}", HOW_TO_SAVE)
-
-
-def _is_named_tensor(item: tuple[Any, Any]) -> bool:
-    return isinstance(item[0], str) and isinstance(item[1], Tensor)
 
 
 def may_hold_records(name: Any, value: Any) -> bool:
@@ -274,9 +265,7 @@ def _find_prefix(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor])
     return max(matches, key=lambda prefix: (matches[prefix], -len(prefix)))
 
 
-def _second_copies(
-    names: Iterable[str], state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]
-) -> list[str]:
+def _second_copies(names: Iterable[str], state: State, model_state: State) -> list[str]:
     """Those ``names`` that make up another copy of at least half of the model's weights."""
     copies: dict[str, list[str]] = {}
     for name in names:
@@ -310,8 +299,7 @@ def _rebuild(old: dict[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
 def damaged(path: Path, came: str) -> UnsafeFile:
     """The error for a file that is cut short or is no weights file at all."""
     wanted = f"a whole safetensors file, or one that torch.save wrote, at {path}"
-    remedy = "The file is cut short, damaged or of another kind: fetch or save it again."
-    return UnsafeFile(wanted, came, remedy)
+    return UnsafeFile(wanted, came, "It is cut short, damaged or of another kind: save it again.")
 
 
 # safetensors
@@ -376,9 +364,8 @@ def read_torch(path: Path) -> dict[str, Any]:
     except Exception as error:
         is_script = "TorchScript" in str(error)
         if is_script or isinstance(error, UnpicklingError):
-            names = re.findall(r"GLOBAL ([\w.]+)", str(error))
-            kind = "a TorchScript program" if is_script else "pickled objects"
-            came = f"{path}, which holds {names[0] if names else kind}"
+            names = re.findall(r"GLOBAL ([\w.]+)", str(error)) or ["pickled objects"]
+            came = f"{path}, which holds {'a TorchScript program' if is_script else names[0]}"
             raise UnsafeFile("a file of tensors and plain values", came, HOW_TO_SAVE) from error
         # a damaged file fails wherever its broken bytes lead to
         reason = re.split(r"\. |\n", str(error))[0].rstrip(".")

@@ -9,7 +9,6 @@ usual names, or given; between two candidates nothing is guessed. ``read_ids`` a
 import csv
 import hashlib
 import io
-import math
 import re
 import sys
 from collections import Counter
@@ -23,10 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
-from torch.utils.data import Dataset as TorchDataset
 
 from efface.errors import InputError, UnknownRecords, abbreviate, did_you_mean
-from efface.io.features import FeatureSpec, arrow_column
+from efface.io.features import AMBIGUOUS, USE_COMMAS, FeatureSpec, arrow_column, unknown_column
 from efface.io.images import UNREADABLE, Preprocessing, read_images
 from efface.task import MIN_VALUES, regression, require_multiclass
 from efface.types import Records
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
 Spec = Preprocessing | FeatureSpec
 # None for all
 Rows = Sequence[int] | None
+Name = str | None
 
 IMAGE_NAMES = ("image", "img")
 PATH_NAMES = ("image_path", "path", "file_name", "filename")
@@ -49,10 +48,8 @@ UNLABELLED = "has no label"
 LIKE_AN_ID = re.compile(r"(^|[\W_]|(?<=[a-z0-9])(?=[A-Z]))(?i:id|uid|uuid|key)$")
 # the names of inputs, labels and ids in items that are mappings
 KEYS = (("pixel_values", "x", "image", "img"), ("label", "labels", "y"))
-FORMS = (
-    "Give Records, tensors (x, y) or (x, y, ids), a torch Dataset or DataLoader that yields such, "
-    "or a datasets.Dataset with its preprocessing."
-)
+FORMS = "Give Records, (x, y[, ids]), a Dataset, a DataLoader, or datasets with preprocessing."
+FIX_OR_OMIT = "Nothing was changed. Fix them, or omit their ids from the request."
 
 
 @dataclass(frozen=True)
@@ -71,10 +68,8 @@ class Columns:
     @property
     def image(self) -> str:
         """The column of the image. Raises InputError when there is none, or more than one."""
-        remedy = "Name it with --image-column."
-        if not self.images:
-            remedy += " For a tabular model say which columns go in: --feature-spec FILE.json."
-        return _only("image", self.images, self.known, remedy)
+        rows = "" if self.images else " A tabular model needs --feature-spec FILE.json."
+        return _only("image", self.images, self.known, f"Name it with --image-column.{rows}")
 
     @property
     def like_ids(self) -> tuple[str, ...]:
@@ -84,11 +79,7 @@ class Columns:
 
 
 def find_columns(
-    features: "datasets.Features",
-    image: str | None,
-    label: Sequence[str],
-    identity: str | None,
-    num_classes: int | None,
+    features: Any, image: Name, label: Sequence[str], identity: Name, num_classes: int | None
 ) -> Columns:
     """What is given, else what the types say, else the usual names.
 
@@ -99,8 +90,7 @@ def find_columns(
 
     for name in (image, *label, identity):
         if name is not None and name not in features:
-            wanted = f"a column of the table: {', '.join(features)}"
-            raise InputError(wanted, repr(name), did_you_mean(name, features))
+            raise unknown_column(name, features)
     known = tuple(features)
     # types are reliable, names are a convention
     images = [name for name in known if isinstance(features[name], Image)]
@@ -119,9 +109,8 @@ def find_columns(
 def _only(what: str, found: Sequence[str], known: Sequence[str], remedy: str) -> str:
     if len(found) == 1:
         return found[0]
-    came = f"{', '.join(found)}, any of which could be meant" if found else ""
-    wanted = f"one column of the table that holds the {what}"
-    raise InputError(wanted, came or f"the columns {', '.join(known)}", remedy)
+    came = f"{', '.join(found)}: ambiguous" if found else f"the columns {', '.join(known)}"
+    raise InputError(f"one column of the table that holds the {what}", came, remedy)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,13 +175,11 @@ class DataSource:
             kind = repr(self.columns.id) if self.columns.id else "file name or row number"
             wanted = f"ids that the data hold (by {kind}, such as {self.ids[0]!r})"
             came = f"{len(unknown)} unknown: {', '.join(unknown)}"
-            remedy = "Name the split that holds them, as in DATA:test, or give --id-column."
-            raise UnknownRecords(wanted, came, remedy)
+            raise UnknownRecords(wanted, came, "Name their split (DATA:test), or give --id-column.")
         # a 3 in a column sample_id is another record than row 3, and both are there
         if requested and self.ids_are_row_numbers and (like := self.columns.like_ids):
-            wanted = "a column of ids, or a table without one, whose ids are row numbers"
-            remedy = "Name it with --id-column, or call the column that holds the ids 'id'."
-            raise InputError(wanted, f"the column {like[0]!r}, which is not named", remedy)
+            wanted, came = "an id column instead of row numbers", f"{like[0]!r}, not chosen"
+            raise InputError(wanted, came, "Name it with --id-column, or rename it to 'id'.")
         return [places[identity] for identity in requested]
 
     def rows_where(self, expression: str) -> list[int]:
@@ -210,8 +197,8 @@ class DataSource:
         require_multiclass(self.kind)
         known = self.classes or tuple(str(label) for label in sorted(set(self.labels.tolist())))
         if name not in known:
-            wanted = f"a class of {abbreviate(known)}"
-            raise InputError(wanted, repr(name), did_you_mean(name, known))
+            remedy = did_you_mean(name, known)
+            raise InputError(f"a class of {abbreviate(known)}", repr(name), remedy)
         return known.index(name) if self.classes else int(name)
 
     def requested_rows(self, request: Mapping[str, Any]) -> tuple[list[int], tuple[int, ...]]:
@@ -223,9 +210,10 @@ class DataSource:
         given = {name: value for name, value in request.items() if value is not None}
         if len(given) != 1:
             flags = {name: f"--{name.replace('_', '-')}" for name in request}
-            came = " and ".join(flags[name] for name in given) or "none"
-            remedy = "Name the records in one way."
-            raise InputError(f"one of {', '.join(flags.values())}", came, remedy)
+            wanted = f"one of {', '.join(flags.values())}"
+            raise InputError(
+                wanted, " and ".join(map(flags.__getitem__, given)) or "none", "Give one."
+            )
         [(way, value)] = given.items()
         if way == "ids":
             return self.rows_of(read_ids(value, self.columns.id)), ()
@@ -249,15 +237,12 @@ class DataSource:
         """
         records, unreadable = self._read(rows, preprocessing)
         if unlabelled := [i for i, reason in unreadable.items() if reason == UNLABELLED]:
-            wanted = f"a label for each record in {', '.join(map(repr, self.columns.label))}"
-            remedy = "Omit these records, or give them labels."
-            raise InputError(wanted, f"none for {abbreviate(unlabelled)}", remedy)
+            came = f"none in {', '.join(self.columns.label)} for {abbreviate(unlabelled)}"
+            raise InputError("a label for each record", came, "Omit these records, or label them.")
         if unreadable:
-            items = preprocessing.items
             bad = [i if why == UNREADABLE else f"{i} ({why})" for i, why in unreadable.items()]
-            came = f"{len(bad)} that cannot: {', '.join(bad)}"
-            remedy = f"Nothing was changed. Fix these {items}, or omit their ids from the request."
-            raise InputError(f"{items} that can be read", came, remedy)
+            came = f"{len(bad)} unreadable: {', '.join(bad)}"
+            raise InputError(f"readable {preprocessing.items}", came, FIX_OR_OMIT)
         return records
 
     def readable(self, rows: Rows, preprocessing: Spec) -> tuple[Records, tuple[str, ...]]:
@@ -337,15 +322,14 @@ def _read_ids_of(dataset: "datasets.Dataset", columns: Columns) -> tuple[str, ..
     if columns.id is None:
         return _file_names(dataset, columns.images) or _row_numbers(len(dataset))
     cells = dataset[columns.id][:]
-    empty = [cell is None or (isinstance(cell, float) and math.isnan(cell)) for cell in cells]
+    empty = [cell is None or (isinstance(cell, float) and np.isnan(cell)) for cell in cells]
     if any(empty):
         came = f"none in row {abbreviate(np.flatnonzero(empty))}"
         raise InputError(f"an id in each row of {columns.id!r}", came, "Add them.")
     ids = tuple(map(id_as_text, cells))
     if repeated := [identity for identity, count in Counter(ids).items() if count > 1]:
-        came = f"more than once: {abbreviate(repeated)}"
-        remedy = "Make them unique, or name another column with --id-column."
-        raise InputError(f"unique ids in {columns.id!r}", came, remedy)
+        wanted, came = f"unique ids in {columns.id!r}", f"duplicates: {abbreviate(repeated)}"
+        raise InputError(wanted, came, "Make them unique, or name another --id-column.")
     return ids
 
 
@@ -382,9 +366,8 @@ def id_as_text(identity: Any) -> str:
     try:
         return identity.decode()
     except UnicodeDecodeError as error:
-        came = f"bytes that are not text: {identity.hex()[:40]}"
-        remedy = "Write them as text, such as identity.hex()."
-        raise InputError("ids as text or integers", came, remedy) from error
+        wanted, came = "ids as text or integers", f"bytes that are not text: {identity.hex()[:40]}"
+        raise InputError(wanted, came, "Write them as text (identity.hex()).") from error
 
 
 def read_ids(path: str | Path, id_column: str | None = None) -> tuple[str, ...]:
@@ -419,8 +402,7 @@ def _id_column(rows: list[list[str]], names: Sequence[str]) -> list[str]:
         return [row[column] for row in rows[1:] if len(row) > column]
     # with another separator the line of the column names would be the first id
     if len(head) == 1 and set(re.split(r"[;\t|]", head[0])) & set(names):
-        remedy = "Write it separated by commas, UTF-8."
-        raise InputError("ids in a CSV with a column of ids", repr(head[0]), remedy)
+        raise InputError("ids in a CSV with a column of ids", repr(head[0]), USE_COMMAS)
     return [row[0] for row in rows]
 
 
@@ -440,8 +422,8 @@ def read_record_weights(path: Path) -> dict[str, float]:
             weight = None
         if not name or weight is None or name in weights:
             came = f"{name!r} twice" if name in weights else f"id {name!r} and weight {cell!r}"
-            wanted = f"in {path} columns id and weight, each record once and with a number"
-            raise InputError(wanted, came, "Write one line a record, under the header id,weight.")
+            wanted = f"under the header id,weight unique ids and numbers in {path}"
+            raise InputError(wanted, came, "Write one line a record.")
         weights[name] = weight
     if not weights:
         raise InputError(f"at least one weight in {path}", "none", "Write a line for each record.")
@@ -476,15 +458,14 @@ def as_records(given: Any, preprocessing: Spec | None = None) -> Records:
         given = load_data(given)
     if isinstance(given, DataSource):
         if preprocessing is None:
-            wanted = "the preprocessing that turns images or rows into inputs"
             remedy = "Give preprocessing=Preprocessing(mean, std, size) or FeatureSpec(columns)."
-            raise InputError(wanted, "none", remedy)
+            raise InputError("the preprocessing of images or rows", "none", remedy)
         return given.records(None, preprocessing)
     if isinstance(given, tuple | list) and given and isinstance(given[0], Tensor):
         return _join([given], batched=True)
     if isinstance(given, DataLoader):
         return _from_loader(given)
-    if isinstance(given, TorchDataset):
+    if isinstance(given, torch.utils.data.Dataset):
         return _join([given[row] for row in range(len(given))], batched=False)  # type: ignore[arg-type]
     raise InputError("records", type(given).__name__, FORMS)
 
@@ -498,14 +479,12 @@ def _is_from_datasets(value: Any, *names: str) -> bool:
 def _refuse_streams(given: Any) -> None:
     """A record of a stream cannot be named again, and a dictionary holds more than one split."""
     if _is_from_datasets(given, "DatasetDict", "IterableDatasetDict"):
-        came = f"a {type(given).__name__} of {', '.join(map(str, given))}"
-        remedy = f"Give one of them, such as data[{next(iter(given), 'train')!r}]."
-        raise InputError("one split", came, remedy)
+        came = f"the splits {', '.join(map(str, given))}"
+        raise InputError("one split", came, f"Give one: data[{next(iter(given), 'train')!r}].")
     # a record of a stream cannot be named again, before and after
     data = given.dataset if isinstance(given, DataLoader) else given
     if isinstance(data, IterableDataset) or _is_from_datasets(data, "IterableDataset"):
-        remedy = "Cache it: load_dataset without streaming, datasets.Dataset.from_generator, or "
-        remedy += "tensors (x, y, ids)."
+        remedy = "Cache it (datasets.Dataset.from_generator), or give tensors (x, y, ids)."
         raise InputError("records with random access", f"a stream, {type(data).__name__}", remedy)
 
 
@@ -518,8 +497,7 @@ def _from_loader(loader: DataLoader) -> Records:
         # the sampler gives row numbers, which name the same records tomorrow, in any order
         batches = [list(rows) for rows in loader.batch_sampler]
         if loader.drop_last and sum(map(len, batches)) < len(list(loader.sampler)):
-            remedy = "Make it with drop_last=False."
-            raise InputError("a loader of all its records", "drop_last=True", remedy)
+            raise InputError("all records of a loader", "drop_last=True", "Give drop_last=False.")
         parts = [loader.collate_fn([loader.dataset[row] for row in rows]) for rows in batches]
     return _join(parts, batched=True, ids=[str(row) for batch in batches for row in batch])
 
@@ -530,12 +508,11 @@ def _join(items: list[Any], *, batched: bool, ids: Sequence[str] = ()) -> Record
     if not parts:
         raise InputError("at least one record", "none", FORMS)
     tensors = [[_as_tensor(part[place]) for part in parts] for place in (0, 1)]
-    shapes = [list(dict.fromkeys(tuple(t.shape) for t in column)) for column in tensors]
-    if len({shape[batched:] for shape in shapes[0]}) > 1:
-        raise InputError("inputs of one shape", abbreviate(shapes[0]), "Resize them.")
-    if len({shape[batched:] for shape in shapes[1]}) > 1:
-        wanted, came = "as many labels in each record", f"labels of shape {abbreviate(shapes[1])}"
-        raise InputError(wanted, came, "Give 0 or 1 for each label that the model knows.")
+    wanted = ("inputs of one shape", "Resize them."), ("labels of one shape", "Give as many each.")
+    for column, (what, remedy) in zip(tensors, wanted, strict=True):
+        shapes = list(dict.fromkeys(tuple(t.shape) for t in column))
+        if len({shape[batched:] for shape in shapes}) > 1:
+            raise InputError(what, abbreviate(shapes), remedy)
     if given := [part[2] for part in parts if part[2] is not None]:
         listed = [part.tolist() if isinstance(part, Tensor) else part for part in given]
         ids = [id_as_text(i) for part in listed for i in (part if batched else [part])]
@@ -560,21 +537,18 @@ def _as_tensor(value: Any) -> Tensor:
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        wanted = "inputs and labels as tensors or numbers"
-        remedy = "Add a transform such as torchvision's ToTensor with the model's Normalize."
+        wanted, remedy = "inputs and labels as tensors", "Transform them (ToTensor, Normalize)."
         raise InputError(wanted, type(value).__name__, remedy) from error
 
 
 def _checked(x: Tensor, y: Tensor, ids: tuple[str, ...]) -> Records:
     """Records out of tensors that hold what their names say."""
     if not x.is_floating_point() or x.ndim < 2:  # noqa: PLR2004
-        wanted = "inputs x as the model takes them: floating point, one row a record"
-        remedy = "Normalise images as in training before you pass them."
-        raise InputError(wanted, f"{x.dtype} of shape {tuple(x.shape)}", remedy)
+        wanted = "normalised inputs x as the model takes them: floating point, one row a record"
+        raise InputError(wanted, f"{x.dtype} of shape {tuple(x.shape)}", "Normalise images first.")
     if len(x) != len(y) or len(ids) not in {0, len(x)}:
         came = f"{len(x)} inputs, {len(y)} labels, {len(ids)} ids"
-        remedy = "Give one label and, if any, one id for each record."
-        raise InputError("as many labels and ids as inputs", came, remedy)
+        raise InputError("a label and, if any, an id for each input", came, "Give all of them.")
     if len(set(ids)) != len(ids):
         raise InputError("unique ids", "some that repeat", "Make them unique.")
     return Records(x=x.detach().cpu(), y=_as_labels(y.detach().cpu()), ids=ids)
@@ -584,22 +558,18 @@ def _as_labels(y: Tensor) -> Tensor:
     """Class ids and multilabel as int64, values as float32: what ``Records`` tells apart."""
     if y.ndim not in {1, 2} or y.is_complex():
         wanted = "labels y: class ids (n,), multilabel (n, k) of 0 and 1, or values (n,), (n, d)"
-        remedy = "Other tasks need Records(…, task=efface.task.custom(…))."
-        raise InputError(wanted, f"{y.dtype} of shape {tuple(y.shape)}", remedy)
+        came, remedy = f"{y.dtype} of shape {tuple(y.shape)}", "Other tasks need task.custom(…)."
+        raise InputError(wanted, came, remedy)
     # 0.0 and 1.0 may be one-hot classes, multilabel targets or values: a guess would be silent
     binary = bool(((y == 0) | (y == 1)).all())
     if y.is_floating_point():
         if binary and len(y):
-            remedy = (
-                "Give y.long() for multilabel or one sigmoid unit, y.argmax(1) for one-hot rows "
-            )
-            remedy += "of classes, or Records(x, y) for values."
-            raise InputError(
-                "labels y as integers, or values", "0 and 1 as floats: ambiguous", remedy
-            )
+            remedy = "Give y.long() (multilabel, binary), y.argmax(1) (one-hot), Records (values)."
+            raise InputError("labels y as integers, or values", AMBIGUOUS, remedy)
         return y.float()
     if y.ndim > 1 and not binary:
-        came = abbreviate(sorted(set(y.flatten().tolist()) - {0, 1}))
-        remedy = "Give class ids as (n,), such as y[:, 0], or values as y.float()."
-        raise InputError("multilabel y, each 0 or 1", came, remedy)
+        other = abbreviate(sorted(set(y.flatten().tolist()) - {0, 1}))
+        raise InputError(
+            "multilabel y, each 0 or 1", other, "Give y[:, 0], or y.float() for values."
+        )
     return y.to(torch.int64)

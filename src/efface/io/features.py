@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,7 +25,9 @@ ENCODINGS = '{}, {"mean": 50.1, "std": 9.0} or {"categories": ["f", "m"]}'
 SCALED_RANGE = 2.0
 # integers in JSON are unbounded, floating point is not
 LARGEST = 1e300
+USE_COMMAS = "Write it separated by commas, UTF-8."
 AS_TRAINED = "Give the numbers that the model was trained with."
+AMBIGUOUS = "0 and 1 as floats: ambiguous"
 
 # (n, inputs of the column) float32, and what is wrong with each row
 Column = tuple[np.ndarray, list[str | None]]
@@ -61,9 +63,8 @@ class FeatureSpec:
         except (OSError, ValueError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise
-            remedy = f"Write each column with one of {ENCODINGS}."
-            wanted = f"a JSON object of columns in {path}"
-            raise InputError(wanted, type(error).__name__, remedy) from error
+            wanted = f"a JSON object of columns in {path}, each with one of {ENCODINGS}"
+            raise InputError(wanted, type(error).__name__, "Write it so.") from error
         return cls(columns)
 
     def inputs(self, dataset: "datasets.Dataset", rows: Sequence[int]) -> Inputs:
@@ -126,21 +127,20 @@ def _check_encoding(name: str, how: Any) -> None:
     numbers = [how[part] for part in ("mean", "std") if part in how]
     finite = all(type(value) in {int, float} and abs(value) < LARGEST for value in numbers)
     if not finite or ("std" in how and not how["std"] > 0):
-        wanted = f"a finite mean and a standard deviation above 0 for {name!r}"
-        raise InputError(wanted, f"{how['mean']!r} and {how['std']!r}", AS_TRAINED)
+        came = f"{how['mean']!r} and {how['std']!r} for {name!r}"
+        raise InputError("a finite mean and a standard deviation above 0", came, AS_TRAINED)
     if "categories" in how:
         given = how["categories"]
         plain = isinstance(given, list | tuple)
         plain = plain and all(isinstance(category, str | int | float) for category in given)
         words = [_word(category) for category in given] if plain else []
         if not words or len(set(words)) != len(words):
-            remedy = "Give them in the order that the model was trained with."
-            raise InputError(f"a list of unique categories for {name!r}", str(given)[:100], remedy)
+            wanted = f"a list of unique categories for {name!r}"
+            raise InputError(wanted, str(given)[:100], "Give them in the model's order.")
 
 
 def _not_an_encoding(what: str, came: Any) -> InputError:
-    wanted = f"columns by name, each with one of {ENCODINGS}"
-    remedy = "List them in the order of the model's inputs."
+    wanted, remedy = f"columns by name, each with one of {ENCODINGS}", "Keep the model's order."
     return InputError(wanted, f"{str(came)[:100]} for {what}", remedy)
 
 
@@ -160,8 +160,7 @@ def _encode(dataset: "datasets.Dataset", name: str, encoding: Mapping[str, Any])
     cells = arrow_column(dataset, name)
     nested = pa.types.is_nested(cells.type) or pa.types.is_temporal(cells.type)
     if nested or not isinstance(kind, datasets.Value | datasets.ClassLabel):
-        remedy = "Give the model's inputs as columns of numbers or words."
-        raise InputError(f"numbers or categories in {name!r}", f"{kind}", remedy)
+        raise InputError(f"numbers or categories in {name!r}", f"{kind}", "Choose another column.")
     if "categories" in encoding:
         # a class outside of the names stays a number, and is reported as such
         values = cells.to_pylist()
@@ -177,11 +176,17 @@ def _encode(dataset: "datasets.Dataset", name: str, encoding: Mapping[str, Any])
     with np.errstate(over="ignore"):
         scaled = (numbers - float(encoding.get("mean", 0))) / float(encoding.get("std", 1))
         scaled = scaled.astype(np.float32)
-    errors: list[str | None] = [None] * len(cells)
-    for row in np.flatnonzero(~np.isfinite(scaled)).tolist():
-        errors[row] = _complaint(name, cells[row].as_py())
-        scaled[row] = 0
-    return scaled[:, None], errors
+    finite = np.isfinite(scaled)
+    errors = [
+        None if fine else _complaint(name, cells[row].as_py()) for row, fine in enumerate(finite)
+    ]
+    return np.where(finite, scaled, np.float32(0))[:, None], errors
+
+
+def unknown_column(name: str, features: Iterable[str]) -> InputError:
+    """The error for a name that no column has."""
+    wanted, remedy = f"a column of the table: {', '.join(features)}", did_you_mean(name, features)
+    return InputError(wanted, repr(name), remedy)
 
 
 def arrow_column(dataset: "datasets.Dataset", name: str) -> Any:
@@ -201,16 +206,12 @@ def _number(value: Any) -> float:
 
 def _one_hot(name: str, values: list[Any], categories: Sequence[Any]) -> Column:
     places = {_word(category): place for place, category in enumerate(categories)}
-    x = np.zeros((len(values), len(categories)), dtype=np.float32)
-    errors: list[str | None] = [None] * len(values)
-    for row, value in enumerate(values):
-        place = None if value is None else places.get(_word(value))
-        # an unknown category is never all zeros: the model has not seen that
-        if place is None:
-            errors[row] = _complaint(name, value)
-        else:
-            x[row, place] = 1
-    return x, errors
+    none = len(places)
+    rows = [none if value is None else places.get(_word(value), none) for value in values]
+    # an unknown category is never all zeros: the model has not seen that
+    pairs = zip(rows, values, strict=True)
+    errors = [_complaint(name, value) if row == none else None for row, value in pairs]
+    return np.eye(none + 1, none, dtype=np.float32)[rows], errors
 
 
 def _word(value: Any) -> str:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from efface.errors import InputError
 
-if TYPE_CHECKING:
-    import datasets
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+# at PIL's numbers
+INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic")
 # normalised inputs stay within a few units, raw pixels reach 255
 OUT_OF_SCALE = 20.0
 # of PIL, by the number of channels
@@ -68,18 +68,15 @@ class Preprocessing:
         came = f"mean {self.mean}, std {self.std}"
         if len(self.mean) not in {1, 3} or len(self.mean) != len(self.std):
             wanted = "as many means as standard deviations: 1 (grey) or 3 (colour)"
-            remedy = "Give the numbers that the model was trained with, in 0..1."
-            raise InputError(wanted, came, remedy)
+            raise InputError(wanted, came, "Give those of the training, in 0..1.")
         if not all(0 < value <= 1 for value in self.std) or not all(0 <= m <= 1 for m in self.mean):
             wanted = "means in 0..1 and standard deviations above 0 and up to 1"
-            remedy = "Pixels run from 0 to 1 here: divide numbers meant for 0..255 by 255."
-            raise InputError(wanted, came, remedy)
+            raise InputError(wanted, came, "Divide numbers meant for pixels of 0..255 by 255.")
         if self.size is not None and self.size < 1:
             raise InputError("a size in pixels", str(self.size), "Give --size, such as 224.")
         if self.interpolation not in INTERPOLATIONS:
-            wanted = f"an interpolation out of {', '.join(INTERPOLATIONS)}"
-            remedy = "Give --mean --std --size: images are then scaled as torchvision does."
-            raise InputError(wanted, repr(self.interpolation), remedy)
+            wanted, came = f"an interpolation of {', '.join(INTERPOLATIONS)}", self.interpolation
+            raise InputError(wanted, repr(came), "Give --mean --std --size, scaled as torchvision.")
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """(…, c, h, w) bytes 0..255 to float32 inputs."""
@@ -111,11 +108,7 @@ class Preprocessing:
 
 
 def read_images(
-    dataset: "datasets.Dataset",
-    column: str,
-    rows: Sequence[int],
-    preprocessing: Preprocessing,
-    root: Path | None,
+    dataset: Any, column: str, rows: Sequence[int], preprocessing: Preprocessing, root: Path | None
 ) -> Inputs:
     """The images of these rows, decoded, scaled and normalised; ``root`` as in ``decode_image``.
 
@@ -136,11 +129,10 @@ def read_images(
         if not readable:
             continue
         # one allocation: joining batches at the end would take the memory twice
-        if not filled:
-            x = torch.empty(len(rows), *readable[0].shape)
-        shape = tuple(x.shape[1:])
-        if other := [image.shape for image in readable if image.shape != shape]:
-            came = f"{shape[1:]} and {other[0][1:]}"
+        x = x if filled else torch.empty(len(rows), *readable[0].shape)
+        sizes = {tuple(x.shape[2:]): 1, **dict.fromkeys(image.shape[1:] for image in readable)}
+        if len(sizes) > 1:
+            came = " and ".join(map(str, sizes))
             raise InputError("images of one size", came, "Give the size with --size.")
         x[filled : filled + len(readable)] = preprocessing(torch.from_numpy(np.stack(readable)))
         filled += len(readable)
@@ -149,9 +141,7 @@ def read_images(
     return Inputs(x, errors, preprocessing.low, preprocessing.high)
 
 
-def decode_image(
-    raw: Any, preprocessing: Preprocessing, root: Path | None
-) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+def decode_image(raw: Any, preprocessing: Preprocessing, root: Path | None) -> Pixels | None:
     """Pixels (c, h, w) in the channels and size of ``preprocessing``; None when unreadable.
 
     ``raw``: the bytes of a file, or a mapping of ``bytes`` and ``path``; a path is followed inside
@@ -176,8 +166,8 @@ def decode_image(
                 image = ImageOps.exif_transpose(opened)
                 # 16 bits: the upper 8, where PIL might clip
                 if image.mode.startswith("I"):
-                    upper = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
-                    image = Image.fromarray(upper)
+                    upper = (np.asarray(image) >> 8).clip(0, 255)
+                    image = Image.fromarray(upper.astype(np.uint8))
                 pixels = np.asarray(_resize(image.convert(MODES[channels]), preprocessing))
     except Exception:  # noqa: BLE001  # a decoder raises anything on a damaged file
         return None

@@ -28,20 +28,27 @@ from efface.errors import EffaceError, InputError, abbreviate, did_you_mean, imp
 from efface.io.atomic import atomic_folder, atomic_write
 from efface.io.checkpoints import Checkpoint, load_checkpoint
 from efface.io.features import FeatureSpec
-from efface.io.images import Preprocessing
+from efface.io.images import INTERPOLATIONS, Preprocessing
 from efface.runtime import upcast_to_fp32
 from efface.task import outputs_in
 
 Spec = Preprocessing | FeatureSpec
+Paths = tuple[Path, ...]
 
 WEIGHTS, RECIPE, CONFIG = "model.safetensors", "recipe.json", "config.json"
 FEATURES = "features.json"
 SCHEMA = 1
 # importing and calling a factory may take so long
 LIMIT_SECONDS = 120.0
+FORM = "timm:NAME or package.module:factory, such as torchvision.models:resnet18"
+GIVE_PREPROCESSING = (
+    "Give --mean --std --size, such as --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --size "
+    "224, or --feature-spec FILE.json for a tabular model."
+)
 LOOK_UP = "Look the name up in its documentation."
+GIVE_FILE = "Train again with this version, or give the weights file with --architecture."
+IN_PYTHON = "In Python efface.forget(model, Split(…)) takes any module that returns logits."
 
-INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 
 # configurations, tokenizers, processors, model cards and code: copied byte for byte
@@ -49,8 +56,7 @@ TEXTS = {".json", ".txt", ".md", ".model", ".jinja", ".vocab", ".bpe", ".tiktoke
 # texts about the training run, and with it about its data
 TRAINING = {"trainer_state.json", "all_results.json", "train_results.json"}
 
-# PIL's numbers
-RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+RESAMPLE = dict(enumerate(INTERPOLATIONS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,9 +168,7 @@ def _from_file(path: Path, architecture: str | nn.Module | None) -> Unfilled:
     """A weights file, with its architecture named."""
     part = load_checkpoint(path)
     if architecture is None:
-        remedy = "Give --architecture timm:NAME or package.module:factory, such as "
-        remedy += "torchvision.models:resnet18."
-        raise InputError(f"the architecture of {path.name}", "none", remedy)
+        raise InputError(f"the architecture of {path.name}", "none", f"Give --architecture {FORM}.")
     model, name = _module(architecture)
     part = part.match_prefix(model.state_dict())
     classes = num_classes_in(part.state, model)
@@ -192,10 +196,9 @@ def _from_folder(path: Path, architecture: str | nn.Module | None) -> Unfilled:
         known = transformers_preprocessing(path)
         known["classes"] = class_names(model)
     # the model first: an unsupported architecture is refused before gigabytes are read
-    parts, own = tuple(load_checkpoint(file) for file in files), model.state_dict()
-    renamed = any(tensor not in own for part in parts for tensor in part.state)
+    parts, own = tuple(map(load_checkpoint, files)), model.state_dict()
     # transformers uses other names in its files
-    if renamed and "pretrained_cfg" not in config:
+    if "pretrained_cfg" not in config and any(name not in own for p in parts for name in p.state):
         names = names_in_file(model)
         parts = tuple(part.rename(names) for part in parts)
     return model, parts, name, {**known, "files": other_files(path, files)}
@@ -206,19 +209,16 @@ def _from_own_folder(path: Path, architecture: str | nn.Module | None) -> Unfill
 
     Both files are copied as they are.
     """
-    has_features = (path / FEATURES).is_file()
-    features: dict[str, Any] = {"features": path / FEATURES} if has_features else {}
+    features = {"features": path / FEATURES} if (path / FEATURES).is_file() else {}
     if features and not (path / RECIPE).exists():
         model, parts, name, _ = _from_file(path / WEIGHTS, architecture)
-        features["files"] = other_files(path, (path / WEIGHTS,))
-        return model, parts, name, features
+        return model, parts, name, {**features, "files": other_files(path, (path / WEIGHTS,))}
     recipe = _read_recipe(path, needs_images=not features)
     part = load_checkpoint(path / WEIGHTS)
     named = recipe["architecture"] if architecture is None else architecture
     model, name = _module(named, recipe["num_classes"])
     files = ((path / RECIPE, *features.values()), ())
-    known = {**recipe, **features, "recipe_json": recipe, "files": files}
-    return model, (part,), name, known
+    return model, (part,), name, {**recipe, **features, "recipe_json": recipe, "files": files}
 
 
 def _read_recipe(folder: Path, *, needs_images: bool) -> dict[str, Any]:
@@ -229,15 +229,12 @@ def _read_recipe(folder: Path, *, needs_images: bool) -> dict[str, Any]:
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        came = f"{folder}: {type(error).__name__} at {RECIPE}"
-        remedy = "Give such a folder, or a weights file with --architecture."
-        raise InputError(f"a folder with {WEIGHTS} and {RECIPE}", came, remedy) from error
+        wanted, came = f"{WEIGHTS} and {RECIPE} in {folder}", f"{type(error).__name__} at {RECIPE}"
+        raise InputError(wanted, came, GIVE_FILE) from error
     missing = sorted(required - set(recipe)) if isinstance(recipe, dict) else sorted(required)
     if missing or recipe["schema"] != SCHEMA:
-        wanted = f"a recipe of schema {SCHEMA} in {path}"
         came = f"no {abbreviate(missing)}" if missing else f"schema {recipe['schema']!r}"
-        remedy = "Train again with this version, or give the weights file with --architecture."
-        raise InputError(wanted, came, remedy)
+        raise InputError(f"a recipe of schema {SCHEMA} in {path}", came, GIVE_FILE)
     return recipe
 
 
@@ -259,16 +256,12 @@ def _refuse_misfit(model: nn.Module, state: Mapping[str, Tensor], architecture: 
     filled = {own[name].data_ptr() for name in state if name in own}
     missing = [n for n in own if n not in state and own[n].data_ptr() not in filled]
     unexpected = [name for name in state if name not in own]
-    shapes = [
-        f"{name} {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} in the model"
-        for name, tensor in state.items()
-        if name in own and tensor.shape != own[name].shape
-    ]
-    if missing or unexpected or shapes:
-        came = f"missing: {abbreviate(missing)}; unexpected: {abbreviate(unexpected)}; "
-        remedy = "Name the architecture that these weights were trained with."
-        came += f"other shapes: {abbreviate(shapes)}"
-        raise InputError(f"weights that fit {architecture}", came, remedy)
+    pairs = [(n, tuple(t.shape), tuple(own[n].shape)) for n, t in state.items() if n in own]
+    shapes = [f"{n} {a} in the file, {b} in the model" for n, a, b in pairs if a != b]
+    groups = {"missing": missing, "unexpected": unexpected, "other shapes": shapes}
+    if any(groups.values()):
+        came = "; ".join(f"{what}: {abbreviate(names)}" for what, names in groups.items())
+        raise InputError(f"weights that fit {architecture}", came, "Name their architecture.")
 
 
 def _preprocessing(known: Mapping[str, Any], given: Mapping[str, Any], features: Any) -> Spec:
@@ -277,31 +270,25 @@ def _preprocessing(known: Mapping[str, Any], given: Mapping[str, Any], features:
     if features is not None:
         if flags := [name for name, value in given.items() if value is not None]:
             wanted = "features of a table, or the preprocessing of images"
-            remedy = "Omit one of them: a model takes rows or images."
-            raise InputError(wanted, f"features and {', '.join(flags)}", remedy)
+            raise InputError(wanted, f"features and {', '.join(flags)}", "Omit one of them.")
         if isinstance(features, str | Path):
             return FeatureSpec.read(features)
         return features if isinstance(features, FeatureSpec) else FeatureSpec(features)
-    values: dict[str, Any] = dict(given)
-    values |= {name: known.get(name) for name, value in given.items() if value is None}
+    values: dict[str, Any] = {
+        n: known.get(n) if value is None else value for n, value in given.items()
+    }
     if missing := [name for name, value in values.items() if value is None]:
-        remedy = (
-            "Give --mean --std --size, such as --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 "
-        )
-        remedy += "--size 224, or --feature-spec FILE.json for a tabular model."
         wanted = "the preprocessing that the model was trained with"
-        raise InputError(wanted, f"no {', '.join(missing)}", remedy)
+        raise InputError(wanted, f"no {', '.join(missing)}", GIVE_PREPROCESSING)
     try:
-        mean, std = (tuple(float(value) for value in values[name]) for name in ("mean", "std"))
-        # a size of the user's own is scaled as torchvision does, not as the model states
-        names = ("resize", "interpolation", "squash") if given["size"] is None else ()
-        scaling = {name: known[name] for name in names if name in known}
-        return Preprocessing(mean, std, int(values["size"]), **scaling)
+        mean, std = (tuple(map(float, values[name])) for name in ("mean", "std"))
+        size = int(values["size"])
     except (TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        remedy = "Give them, or fix recipe.json."
-        raise InputError("numbers for mean, std and size", f"{values}", remedy) from error
+        wanted, remedy = "numbers for mean, std and size", "Give them, or fix recipe.json."
+        raise InputError(wanted, f"{values}", remedy) from error
+    # a size of the user's own is scaled as torchvision does, not as the model states
+    names = ("resize", "interpolation", "squash") if given["size"] is None else ()
+    return Preprocessing(mean, std, size, **{name: known[name] for name in names if name in known})
 
 
 # Untrained modules by name
@@ -325,11 +312,10 @@ def build_model(architecture: str, num_classes: int | None = None) -> nn.Module:
                 model = factory(**options)
             except TypeError as error:
                 wanted = f"a factory that needs nothing but num_classes: {architecture}"
-                remedy = "Write a small function that returns your model, and name that."
-                raise InputError(wanted, str(error), remedy) from error
+                raise InputError(wanted, str(error), "Name a function that returns it.") from error
         if not isinstance(model, nn.Module):
-            remedy = "Name a function that makes one."
-            raise InputError(f"a torch module from {architecture}", type(model).__name__, remedy)
+            wanted, came = f"a torch module from {architecture}", type(model).__name__
+            raise InputError(wanted, came, "Name a function that makes one.")
         return model
 
 
@@ -351,8 +337,8 @@ def _supervise(architecture: str, seconds: float) -> Generator[None]:
         raise
     except (Exception, SystemExit) as error:
         came = f"{type(error).__name__}: {error}".splitlines()[0]
-        remedy = "Fix the factory: it must return an untrained model, and do nothing else."
-        raise InputError(f"a model from {architecture}", came, remedy) from error
+        wanted = f"a model from {architecture}, which must do nothing else"
+        raise InputError(wanted, came, "Fix the factory.") from error
     finally:
         if timed:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -364,20 +350,18 @@ def _factory(architecture: str) -> Callable[..., Any]:
     if architecture.startswith("timm:"):
         return _timm_factory(architecture.removeprefix("timm:"))
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", architecture):
-        wanted = "an architecture as timm:NAME or package.module:factory"
-        remedy = "Such as timm:resnet18 or torchvision.models:resnet18."
-        raise InputError(wanted, repr(architecture), remedy)
+        raise InputError(f"an architecture as {FORM}", repr(architecture), "Write a name alone.")
     module_name, name = architecture.split(":")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        remedy = "Install it, or put it on PYTHONPATH."
-        raise InputError(f"a module named {module_name}", str(error), remedy) from error
+        wanted, remedy = f"a module named {module_name}", "Install it, or put it on PYTHONPATH."
+        raise InputError(wanted, str(error), remedy) from error
     factory = getattr(module, name, None)
     if not callable(factory):
         known = [n for n, value in vars(module).items() if n[0] != "_" and callable(value)]
-        remedy = did_you_mean(name, known, LOOK_UP)
-        raise InputError(f"a function or class of {module_name}", repr(name), remedy)
+        wanted, remedy = f"a function or class of {module_name}", did_you_mean(name, known, LOOK_UP)
+        raise InputError(wanted, repr(name), remedy)
     return factory
 
 
@@ -406,13 +390,13 @@ def num_classes_in(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises InputError when there is none."""
+    wanted, remedy = f"a JSON object in {path}", "Fetch or write the folder again."
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        remedy = "Fetch or write the folder again."
-        raise InputError(f"a JSON object in {path}", type(error).__name__, remedy) from error
+        raise InputError(wanted, type(error).__name__, remedy) from error
     if not isinstance(value, dict):
-        raise InputError(f"a JSON object in {path}", type(value).__name__, "Write it again.")
+        raise InputError(wanted, type(value).__name__, remedy)
     return value
 
 
@@ -421,27 +405,21 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
     Raises InputError when there are none, one is missing, or the index names one elsewhere.
     """
-    index = next((folder / name for name in INDEXES if (folder / name).is_file()), None)
-    if index:
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
-    else:
-        names = [name for name in SINGLE if (folder / name).is_file()][:1]
+    names = [name for name in SINGLE if (folder / name).is_file()][:1]
+    indexes = [folder / f"{name}.index.json" for name in SINGLE]
+    if index := [path for path in indexes if path.is_file()]:
+        names = sorted(set(read_json(index[0]).get("weight_map", {}).values()))
     # an index from a stranger may name any file of this machine
     outside = [name for name in names if Path(name).name != name]
     missing = [name for name in names if not outside and not (folder / name).is_file()]
     if not names or outside or missing:
-        wanted = (
-            f"weights in {folder}: {' or '.join(SINGLE)}, whole or with its index and all parts"
-        )
+        wanted = f"{' or '.join(SINGLE)} in {folder}, whole or with its index and all parts"
         came = f"a part named {outside[0]!r}" if outside else f"no {', '.join(missing or SINGLE)}"
-        remedy = "Save it again with safetensors (save_pretrained does), or fetch all its files."
-        raise InputError(wanted, came, remedy)
+        raise InputError(wanted, came, "Fetch all files, or save again (save_pretrained).")
     return tuple(folder / name for name in names)
 
 
-def other_files(
-    folder: Path, weights: tuple[Path, ...]
-) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+def other_files(folder: Path, weights: Paths) -> tuple[Paths, tuple[str, ...]]:
     """The files to copy as they are, and the names of what is omitted.
 
     Omitted is whatever may hold the data or other weights: training state, exports, folders.
@@ -459,8 +437,8 @@ def timm_model(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module, str]
     """
     name = config.get("architecture")
     if not isinstance(name, str):
-        wanted = f"the name of a model under 'architecture' in {folder / 'config.json'}"
-        raise InputError(wanted, repr(name), "Save the folder again with timm.models.save_for_hf.")
+        wanted = f"an 'architecture' in {folder / CONFIG}"
+        raise InputError(wanted, repr(name), "Save it again with timm's save_for_hf.")
     return build_model(f"timm:{name}", config.get("num_classes")), f"timm:{name}"
 
 
@@ -473,9 +451,8 @@ def transformers_model(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Modu
     name = str((config.get("architectures") or ["no architecture"])[0])
     model_class = getattr(transformers, name, None)
     if model_class is None or "ImageClassification" not in name:
-        wanted = f"an image classifier of transformers in {folder / 'config.json'}"
-        remedy = "In Python efface.forget(model, Split(…)) takes any module that returns logits."
-        raise InputError(wanted, name, remedy)
+        wanted = f"an image classifier of transformers in {folder / CONFIG}"
+        raise InputError(wanted, name, IN_PYTHON)
     # neither the network nor code in the folder
     options = {"local_files_only": True, "trust_remote_code": False}
     config = transformers.AutoConfig.from_pretrained(folder, **options)
@@ -508,8 +485,7 @@ def names_in_file(model: nn.Module) -> dict[str, str]:
     names = {tensor.data_ptr(): name for name, tensor in reverted.items()}
     if joined := [name for name, tensor in state.items() if tensor.data_ptr() not in names]:
         came = f"{type(model).__name__}, which joins {joined[0]} with others"
-        remedy = "Load it with transformers and pass the module to efface.forget in Python."
-        raise InputError("a transformers model whose files hold its own tensors", came, remedy)
+        raise InputError("a transformers model of the file's own tensors", came, IN_PYTHON)
     return {name: names[tensor.data_ptr()] for name, tensor in state.items()}
 
 
@@ -526,8 +502,8 @@ def timm_preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
     size, crop = config["input_size"][-1], config.get("crop_pct") or 0.875
     mode = config.get("crop_mode") or "center"
     if mode not in {"center", "squash"}:
-        remedy = "Give --mean --std --size."
-        raise InputError("a centre crop or squashed images", f"crop_mode {mode!r}", remedy)
+        wanted, came = "a centre crop or squashed images", f"crop_mode {mode!r}"
+        raise InputError(wanted, came, "Give --mean --std --size.")
     scaling = {"size": size, "resize": int(size / crop), "squash": mode == "squash"}
     scaling["interpolation"] = config.get("interpolation") or "bicubic"
     return {"mean": config["mean"], "std": config["std"], **scaling}
@@ -545,13 +521,11 @@ def transformers_preprocessing(folder: Path) -> dict[str, Any]:
     factor = config.get("rescale_factor", 1 / 255)
     if not config.get("do_rescale", True) or abs(factor - 1 / 255) > 1e-6:  # noqa: PLR2004
         raise _unsupported(path, f"do_rescale {config.get('do_rescale')}, rescale_factor {factor}")
-    normalize = config.get("do_normalize", True)
-    return {
-        "mean": config.get("image_mean") if normalize else [0.0] * 3,
-        "std": config.get("image_std") if normalize else [1.0] * 3,
-        "interpolation": RESAMPLE.get(config.get("resample", 2), str(config.get("resample"))),
-        **_scaling(config, path),
-    }
+    stated = {"mean": config.get("image_mean"), "std": config.get("image_std")}
+    stated = stated if config.get("do_normalize", True) else {"mean": [0.0] * 3, "std": [1.0] * 3}
+    resample = config.get("resample", 2)
+    interpolation = RESAMPLE.get(resample, str(resample))
+    return {**stated, "interpolation": interpolation, **_scaling(config, path)}
 
 
 def _scaling(config: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from jaxtyping import Bool, Float64
 
 from efface.errors import InputError, UnknownRecords, UnsafeFile, abbreviate
 
-MINIMUM = 2
 NAMES = ("ids", "member", "log_odds")
 SAVE_AGAIN = "Save it again: numpy.savez(path, ids=…, member=…, log_odds=…), ids as texts."
 ALL_RECORDS = "Save the arrays of all shadow models for all records of --data."
@@ -60,11 +59,10 @@ def read_shadows(folder: str | Path) -> Shadows:
     """
     folder = Path(folder)
     paths = sorted(folder.glob("*.npz")) if folder.is_dir() else []
-    if len(paths) < MINIMUM:
-        wanted = f"a folder of {MINIMUM} or more shadow models, each an .npz file"
+    if len(paths) < 2:  # noqa: PLR2004
         came = f"{folder}, which holds {len(paths)}" if folder.is_dir() else f"{folder}, no folder"
         remedy = "Train shadow models on subsets of the data, save their outputs (docs/metrics.md)."
-        raise InputError(wanted, came, remedy)
+        raise InputError("a folder of two or more shadow models, each an .npz file", came, remedy)
     digest, members, log_odds = hashlib.sha256(), [], []
     ids: tuple[str, ...] = ()
     for path in paths:
@@ -92,9 +90,8 @@ def _read(path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
             names = {name.removeprefix("train."): name for name in stored.files}
             arrays = {name: stored[names[name]] for name in NAMES if name in names}
     except (ValueError, OSError, zipfile.BadZipFile, EOFError, TypeError) as error:
-        came = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        wanted = f"arrays of plain numbers and texts in {path.name}"
-        raise UnsafeFile(wanted, came, SAVE_AGAIN) from error
+        came = f"{type(error).__name__} in {path.name}: {str(error).splitlines()[0]}"
+        raise UnsafeFile("arrays of plain numbers and texts", came, SAVE_AGAIN) from error
     form = f"arrays ids, member and log_odds of one length in {path.name}"
     if missing := [name for name in NAMES if name not in arrays]:
         raise InputError(form, f"no {' and no '.join(missing)}", SAVE_AGAIN)
@@ -106,9 +103,8 @@ def _read(path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
         came = f"{ids.dtype}, {member.dtype} and {log_odds.dtype}"
         raise InputError(f"texts, booleans and floats in {path.name}", came, SAVE_AGAIN)
     if broken := int((~np.isfinite(log_odds)).sum()):
-        came = f"{broken} of {len(log_odds)} that are not"
-        remedy = "Check that shadow model, or omit it."
-        raise InputError(f"finite log_odds in {path.name}", came, remedy)
+        wanted, came = f"finite log_odds in {path.name}", f"{broken} of {len(log_odds)} not finite"
+        raise InputError(wanted, came, "Check that shadow model, or omit it.")
     if len(set(ids.tolist())) < len(ids):
         raise InputError(f"unique ids in {path.name}", "some twice", SAVE_AGAIN)
     return tuple(ids.tolist()), member, log_odds.astype(np.float64)

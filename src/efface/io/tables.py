@@ -25,9 +25,9 @@ A value is a word or a text in quotes. An empty cell is neither equal nor unequa
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any
 
 import datasets
 import numpy as np
@@ -37,7 +37,7 @@ import pyarrow.csv as pv
 import pyarrow.parquet as pq
 
 from efface.errors import InputError, abbreviate, did_you_mean
-from efface.io.features import NUMBER, arrow_column
+from efface.io.features import AMBIGUOUS, NUMBER, USE_COMMAS, arrow_column, unknown_column
 
 SPLIT_WORDS = {
     "train": {"train", "training"},
@@ -52,7 +52,6 @@ INTEGER = r"^-?(0|[1-9][0-9]*)$"
 BLANK = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
 # of CSV where numbers have a decimal comma
 SEPARATORS = re.compile(r"[;\t|]")
-USE_COMMAS = "Write it separated by commas, UTF-8."
 
 HUB = "hub:"
 PART = r"\w[\w.\-]*"
@@ -68,12 +67,15 @@ Names = tuple[str, ...] | None
 Classes = Sequence[str] | None
 Labels = tuple[np.ndarray, Names]
 OTHER_COLUMN = "Name others with --label-column."
+REWRITE = "Write comparisons such as label=dog and age>=30; put words with spaces in quotes."
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
+# kind, text and place in the expression
+Token = tuple[str, str, int]
 TOKEN = re.compile(
-    r"""\s*(?:(?P<quoted>"[^"]*"|'[^']*')|(?P<operator>!=|>=|<=|==|=|>|<)|(?P<bracket>[()])"""
-    r"""|(?P<word>[^\s()=!<>"']+))"""
+    r"""(?P<quoted>"[^"]*"|'[^']*')|(?P<operator>!=|>=|<=|==|=|>|<)|(?P<bracket>[()])"""
+    r"""|(?P<word>[^\s()=!<>"']+)|(?P<other>\S)"""
 )
 OPERATORS = {"=": "equal", "==": "equal", "!=": "not_equal", ">": "greater", "<": "less"}
 OPERATORS |= {">=": "greater_equal", "<=": "less_equal"}
@@ -93,8 +95,8 @@ def read_split(spec: str | Path, text_columns: Sequence[str] = ()) -> SplitFiles
     path, split = _path_and_split(str(spec))
     if path.is_file():
         if split:
-            wanted, came = f"a folder of which {split!r} is a split", f"the file {path}"
-            raise InputError(wanted, came, "Omit the split.")
+            wanted = f"a folder of which {split!r} is a split"
+            raise InputError(wanted, f"the file {path}", "Omit the split.")
         return _read_tables([path], text_columns), path.parent, (path,)
     files = _files_of_one_kind(path)
     if not files:
@@ -135,9 +137,8 @@ def _files_of_one_kind(root: Path) -> list[Path]:
     if len(kinds) > 1:
         order = [*READERS, "image"]
         first, second, *_ = (kinds[kind][0] for kind in sorted(kinds, key=order.index))
-        came = f"both, such as {first.relative_to(root)} and {second.relative_to(root)}"
-        remedy = f"Name the table itself, as in {first}, or put it elsewhere."
-        raise InputError(f"tables of one kind, or images, in {root}", came, remedy)
+        came = f"both {first.relative_to(root)} and {second.relative_to(root)}"
+        raise InputError(f"tables of one kind, or images, in {root}", came, f"Name one: {first}.")
     return next(iter(kinds.values()), [])
 
 
@@ -168,25 +169,18 @@ def _image_table(chosen: list[Path], images: list[Path], root: Path) -> datasets
             came = f"{image.relative_to(root)}, a link to {image.resolve()}"
             raise InputError(f"images inside {root}", came, "Copy the image into the folder.")
     if bare := [image.name for image in images if image.parent == root]:
-        remedy = "Put each image into a folder named after its class."
-        came = f"images without a class, such as {bare[0]}"
-        raise InputError(f"one folder a class in {root}", came, remedy)
-    columns = {
-        # absolute, since relative paths of a table are taken from its own folder
-        "image": [str(image.absolute()) for image in chosen],
-        "label": [image.parent.name for image in chosen],
-        "file_name": [image.relative_to(root).as_posix() for image in chosen],
-    }
+        wanted, came = f"one folder a class in {root}", f"images without a class, such as {bare[0]}"
+        raise InputError(wanted, came, "Put each image into a folder named after its class.")
     label = datasets.ClassLabel(names=sorted({image.parent.name for image in images}))
     features = {"image": datasets.Image(), "label": label, "file_name": datasets.Value("string")}
+    # absolute, since relative paths of a table are taken from its own folder
+    columns = {"image": [str(image.absolute()) for image in chosen]}
+    columns |= {"label": [image.parent.name for image in chosen]}
+    columns |= {"file_name": [image.relative_to(root).as_posix() for image in chosen]}
     return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
 
 
 # Tables
-
-
-def _parquet(file: Path) -> pa.Table:
-    return pq.ParquetFile(file).read()
 
 
 def _arrow(file: Path) -> pa.Table:
@@ -207,11 +201,7 @@ def _csv(file: Path) -> pa.Table:
     return pv.read_csv(file, parse_options=parse, convert_options=convert)
 
 
-READERS: dict[str, tuple[str, Callable[[Path], pa.Table]]] = {
-    ".parquet": ("a parquet", _parquet),
-    ".arrow": ("an arrow", _arrow),
-    ".csv": ("a CSV", _csv),
-}
+READERS = {".parquet": lambda file: pq.ParquetFile(file).read(), ".arrow": _arrow, ".csv": _csv}
 
 
 def _read_tables(files: Sequence[Path], text_columns: Sequence[str]) -> datasets.Dataset:
@@ -222,44 +212,38 @@ def _read_tables(files: Sequence[Path], text_columns: Sequence[str]) -> datasets
     tables = [_read_table(file) for file in files]
     try:
         table = pa.concat_tables(tables)
-        is_csv = files[0].suffix.lower() == ".csv"
-        columns: dict[str, Any] = {}
-        for field in table.schema:
-            cells = table[field.name]
-            if is_csv:
-                cells = _infer_type(cells, fractions=field.name not in text_columns)
-            elif pa.types.is_dictionary(field.type):
+        columns: dict[str, Any] = {field.name: table[field.name] for field in table.schema}
+        for name, cells in columns.items():
+            if files[0].suffix.lower() == ".csv":
+                columns[name] = _infer_type(cells, fractions=name not in text_columns)
+            elif pa.types.is_dictionary(cells.type):
                 # categories of pandas: the words
-                cells = cells.cast(field.type.value_type)
-            columns[field.name] = cells
+                columns[name] = cells.cast(cells.type.value_type)
         return datasets.Dataset(pa.table(columns, metadata=table.schema.metadata))
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
-        wanted = "files of one split with the same columns, of types that datasets knows"
-        remedy = "Keep tables of different kinds in different folders."
-        raise InputError(wanted, str(error).splitlines()[0][:200], remedy) from error
+        wanted, came = "files of one split with the same columns", str(error).splitlines()[0][:200]
+        raise InputError(wanted, came, "Keep different tables in other folders.") from error
 
 
 def _read_table(file: Path) -> pa.Table:
     kind = file.suffix.lower()
     if kind not in READERS:
-        remedy = "Write it as one of these, such as with pandas or datasets."
-        raise InputError(f"a table as {', '.join(READERS)}", f"the file {file}", remedy)
-    article_and_kind, reader = READERS[kind]
+        wanted, remedy = f"a table as {', '.join(READERS)}", "Write it so (pandas, datasets)."
+        raise InputError(wanted, f"the file {file}", remedy)
     try:
-        table = reader(file)
+        table = READERS[kind](file)
         # invalid UTF-8 would fail later, without the name of the file
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
+        wanted, came = f"a valid {kind} file at {file}", str(error).splitlines()[0][:200]
         remedy = USE_COMMAS if kind == ".csv" else "Fetch or write it again."
-        came = str(error).splitlines()[0][:200]
-        raise InputError(f"{article_and_kind} file at {file}", came, remedy) from error
+        raise InputError(wanted, came, remedy) from error
     names = table.column_names
     if kind == ".csv" and len(names) == 1 and SEPARATORS.search(names[0]):
-        wanted = f"a CSV file with more than one column at {file}"
-        raise InputError(wanted, repr(names[0]), USE_COMMAS)
+        raise InputError(f"a CSV file with commas at {file}", repr(names[0]), USE_COMMAS)
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        wanted, came = f"columns of different names in {file}", f"{repeated[0]!r} twice"
-        raise InputError(wanted, came, "Rename one of them.")
+        wanted = f"unique column names in {file}"
+        raise InputError(wanted, f"{repeated[0]!r} twice", "Rename one of them.")
     return table
 
 
@@ -301,37 +285,27 @@ def _read_hub(spec: str) -> SplitFiles:
     name, configuration, split = match.group(1), match.group(2), match.group(3) or "train"
     # load_dataset prefers a local folder of this name, without a word
     if Path(name).exists():
-        came = "a folder of that name here, which datasets would read instead"
-        remedy = f"Give the folder as {name}, or start from elsewhere."
-        raise InputError(f"the data set {name} of the hub", came, remedy)
+        wanted, came = f"the data set {name} of the hub", "a folder of that name, read instead"
+        raise InputError(wanted, came, f"Give the folder as {name}, or start from elsewhere.")
     try:
         dataset = datasets.load_dataset(name, configuration, split=split, keep_in_memory=False)
     except Exception as error:
         # whatever a network can raise
         came = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0][:300]}"
         wanted = f"the split {split!r} of {name}, from the hub or from the local cache"
-        remedy = "Check the name and the network, fetch it once where there is one, or give it as "
-        remedy += "files (parquet, arrow, CSV)."
-        raise InputError(wanted, came, remedy) from error
+        raise InputError(wanted, came, "Check the name and the network, or give files.") from error
     files = tuple(Path(part["filename"]) for part in dataset.cache_files)
-    return dataset, _common_root(files), files
-
-
-def _common_root(files: Iterable[Path]) -> Path:
-    """The whole cache of the hub where files lie in it: its images lie apart from its tables."""
+    # the whole cache of the hub where files lie in it: its images lie apart from its tables
     home, folders = Path(datasets.config.HF_CACHE_HOME), {file.parent for file in files}
     inside = all(folder.is_relative_to(home) for folder in folders)
-    return home if inside or not folders else next(iter(folders))
+    return dataset, home if inside else next(iter(folders)), files
 
 
 # Labels
 
 
 def read_labels(
-    dataset: datasets.Dataset,
-    columns: Sequence[str],
-    classes: Classes = None,
-    num_classes: int | None = None,
+    dataset: datasets.Dataset, columns: Sequence[str], classes: Classes, num_classes: int | None
 ) -> Labels:
     """The labels of every row, numbered as the model numbers its classes, and their names.
 
@@ -345,7 +319,7 @@ def read_labels(
     if len(columns) > 1:
         return _several(columns, cells, classes)
     column, kind = columns[0], dataset.features[columns[0]]
-    if _is_list(cells[0].type):
+    if isinstance(cells[0].type, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
         return _lists(column, kind, cells[0], classes)
     if isinstance(kind, datasets.Value) and _is_fractional(cells[0].type):
         return _values(columns, cells)[:, 0], None
@@ -365,11 +339,6 @@ def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_boolean(kind) or _is_fractional(kind)
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(test(kind) for test in tests)
-
-
 def _values(columns: Sequence[str], cells: Sequence[Any]) -> np.ndarray:
     """(n, d) float32, nan for none. Raises InputError for 0 and 1 alone, which are ambiguous."""
     rows = [[np.nan if v is None else float(v) for v in part.to_pylist()] for part in cells]
@@ -377,8 +346,7 @@ def _values(columns: Sequence[str], cells: Sequence[Any]) -> np.ndarray:
     finite = values[np.isfinite(values)]
     if len(finite) and np.isin(finite, (0, 1)).all():
         named = ", ".join(map(repr, dict.fromkeys(columns)))
-        wanted = f"labels as integers, or values, in {named}"
-        raise InputError(wanted, "0 and 1 as floats: ambiguous", "Write them as 0 and 1.")
+        raise InputError(f"labels as integers, or values, in {named}", AMBIGUOUS, "Write integers.")
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
 
@@ -404,17 +372,15 @@ def _refuse_unnamed(column: str, cells: Iterable[Any], known: range, none: str) 
     """A number without a name would be taken for another class, or for none."""
     if outside := sorted({cell for cell in cells if cell is not None and cell not in known}):
         wanted = f"class numbers 0..{known.stop - 1} in {column!r}, {none}"
-        remedy = "Write the names of all classes into the data, or fix these labels."
-        raise InputError(wanted, abbreviate(outside), remedy)
+        raise InputError(wanted, abbreviate(outside), "Name all classes, or fix these labels.")
 
 
 def _several(columns: Sequence[str], cells: Sequence[Any], classes: Classes) -> Labels:
     """A column each: of 0 and 1 multilabel, of other numbers regression."""
     for column, part in zip(columns, cells, strict=True):
         if not _is_number(part.type):
-            wanted = f"numbers in each of the label columns {', '.join(map(repr, columns))}"
-            remedy = "Several columns are labels of 0 and 1 each, or several values."
-            raise InputError(wanted, f"{part.type} in {column!r}", remedy)
+            wanted = f"numbers (0 and 1, or values) in the columns {', '.join(map(repr, columns))}"
+            raise InputError(wanted, f"{part.type} in {column!r}", OTHER_COLUMN)
     rows = np.array([[-1 if v is None else v for v in part.to_pylist()] for part in cells]).T
     if any(_is_fractional(part.type) for part in cells) or not np.isin(rows, (-1, 0, 1)).all():
         return _values(columns, cells), None
@@ -435,9 +401,9 @@ def _lists(column: str, kind: Any, cells: Any, classes: Classes) -> Labels:
         return _multi_hot(column, rows, tuple(sorted(set(present))), classes)
     widths = {len(row) for row in rows if row is not None}
     if len(widths) != 1 or not _is_number(item):
-        wanted = f"lists of as many numbers in each row of {column!r}, or lists of names"
-        came = f"lists of {item} of {abbreviate(sorted(map(str, widths)))} each"
-        raise InputError(wanted, came, "Write 0 or 1 for each label that the model knows.")
+        wanted = f"lists of names, or of 0 or 1 for each label of the model, in {column!r}"
+        came = f"lists of {item} of length {abbreviate(sorted(map(str, widths)))}"
+        raise InputError(wanted, came, OTHER_COLUMN)
     width, blank = widths.pop(), [np.nan if _is_fractional(item) else -1]
     full = [row if row is not None and None not in row else blank * width for row in rows]
     if _is_fractional(item):
@@ -445,8 +411,8 @@ def _lists(column: str, kind: Any, cells: Any, classes: Classes) -> Labels:
         return _values([column] * width, flat), None
     y = np.array(full, dtype=np.int64).reshape(len(rows), width)
     if other := {str(value) for value in y.flatten().tolist()} - {"-1", "0", "1"}:
-        remedy = "Write class ids as lists of 0 and 1, or as names."
-        raise InputError(f"0 or 1 for each label in {column!r}", abbreviate(sorted(other)), remedy)
+        wanted = f"0 or 1 for each label, or lists of names, in {column!r}"
+        raise InputError(wanted, abbreviate(sorted(other)), OTHER_COLUMN)
     return y, tuple(classes) if classes else None
 
 
@@ -456,15 +422,11 @@ def _multi_hot(column: str, rows: list[Any], own: Iterable[str], classes: Classe
     _refuse_unknown(own, names)
     if not names:
         raise InputError(f"names of labels in {column!r}", "none", OTHER_COLUMN)
-    places = {name: place for place, name in enumerate(names)}
-    y = np.zeros((len(rows), len(names)), dtype=np.int64)
-    for place, row in enumerate(rows):
-        # half a label is none
-        if row is None or None in row:
-            y[place] = -1
-        else:
-            y[place, [places[name] for name in row]] = 1
-    return y, names
+    none = [-1] * len(names)
+    # half a label is none
+    known = [None if row is None or None in row else set(row) for row in rows]
+    y = [none if row is None else [int(name in row) for name in names] for row in known]
+    return np.array(y, dtype=np.int64).reshape(len(rows), len(names)), names
 
 
 def _renumber(y: np.ndarray, own: Names, classes: Classes, num_classes: int | None) -> Labels:
@@ -472,12 +434,8 @@ def _renumber(y: np.ndarray, own: Names, classes: Classes, num_classes: int | No
     if own is None or (classes is None and num_classes in {None, len(own)}):
         return y, own if classes is None else tuple(classes)
     if classes is None:
-        came = f"{len(own)} class names: {abbreviate(own)}"
-        remedy = (
-            "Without the model's own class names the numbers cannot be matched: give data with "
-        )
-        remedy += "all classes, or with labels as numbers."
-        raise InputError(f"the {num_classes} classes of the model", came, remedy)
+        wanted, came = f"the {num_classes} classes of the model", f"{len(own)}: {abbreviate(own)}"
+        raise InputError(wanted, came, "Give all classes, or numbers: the model names none.")
     _refuse_unknown(own, classes)
     # the last entry is that of -1, a row without a label
     ids = np.array([*(list(classes).index(name) for name in own), -1], dtype=np.int64)
@@ -486,20 +444,13 @@ def _renumber(y: np.ndarray, own: Names, classes: Classes, num_classes: int | No
 
 def _refuse_unknown(names: Iterable[str], classes: Sequence[str]) -> None:
     if unknown := [name for name in names if name not in classes]:
-        wanted = f"class names that the model knows: {abbreviate(classes)}"
-        remedy = "Rename the classes of the data, or choose another --label-column."
-        raise InputError(wanted, abbreviate(unknown), remedy)
+        wanted = f"class names of the model: {abbreviate(classes)}"
+        raise InputError(
+            wanted, abbreviate(unknown), "Rename them, or name another --label-column."
+        )
 
 
 # Expressions
-
-
-class Token(NamedTuple):
-    """A piece of the expression, what it is, and where it begins."""
-
-    kind: str
-    text: str
-    place: int
 
 
 def select_rows(expression: str, dataset: datasets.Dataset) -> Mask:
@@ -509,8 +460,7 @@ def select_rows(expression: str, dataset: datasets.Dataset) -> Mask:
     """
     parser = _Parser(expression, dataset)
     mask = parser.parse_any()
-    if parser.tokens[0].kind != "end":
-        parser.refuse("and, or, or the end")
+    parser.take("and, or, or the end", "end")
     return mask
 
 
@@ -521,77 +471,67 @@ class _Parser:
         self.expression, self.dataset = expression, dataset
         self.tokens = _tokenize(expression)
 
-    def accept(self, kind: str, text: str) -> bool:
-        token = self.tokens[0]
-        matches = token.kind == kind and token.text.lower() == text
+    def accept(self, word: str) -> bool:
+        kind, text, _ = self.tokens[0]
+        matches = kind != "quoted" and text.lower() == word
         if matches:
             self.tokens.pop(0)
         return matches
 
-    def expect(self, kinds: set[str], wanted: str) -> str:
-        if self.tokens[0].kind not in kinds:
-            self.refuse(wanted)
-        return self.tokens.pop(0).text
+    def take(self, wanted: str, *kinds: str) -> str:
+        """The text of the next token. Raises InputError when it is of none of these kinds."""
+        kind, text, place = self.tokens[0]
+        if kind not in kinds:
+            came = "the end" if kind == "end" else f"{text!r} at character {place + 1}"
+            raise InputError(f"{wanted} in the expression {self.expression!r}", came, REWRITE)
+        self.tokens.pop(0)
+        return text
 
     def parse_any(self) -> Mask:
         mask = self.parse_all()
-        while self.accept("word", "or"):
+        while self.accept("or"):
             mask = mask | self.parse_all()
         return mask
 
     def parse_all(self) -> Mask:
         mask = self.parse_one()
-        while self.accept("word", "and"):
+        while self.accept("and"):
             mask = mask & self.parse_one()
         return mask
 
     def parse_one(self) -> Mask:
-        if self.accept("bracket", "("):
+        if self.accept("("):
             mask = self.parse_any()
-            if not self.accept("bracket", ")"):
-                self.refuse("a closing parenthesis")
+            self.take("a closing parenthesis", ")")
             return mask
-        column = self.expect({"quoted", "word"}, "a column")
-        operator = self.expect({"operator"}, "one of = != >= <= > <")
-        return _compare(self.dataset, column, operator, self.expect({"quoted", "word"}, "a value"))
-
-    def refuse(self, wanted: str) -> NoReturn:
-        token = self.tokens[0]
-        came = f"{token.text!r} at character {token.place + 1}"
-        came = "the end" if token.kind == "end" else came
-        remedy = "Write comparisons such as label=dog and age>=30; put words with spaces in quotes."
-        raise InputError(f"{wanted} in the expression {self.expression!r}", came, remedy)
+        column = self.take("a column", "quoted", "word")
+        operator = self.take("one of = != >= <= > <", "operator")
+        return _compare(self.dataset, column, operator, self.take("a value", "quoted", "word"))
 
 
 def _tokenize(expression: str) -> list[Token]:
-    tokens, place = [], 0
-    text = expression.rstrip()
-    while place < len(text):
-        match = TOKEN.match(text, place)
-        if match is None:
-            bad = len(text) - len(text[place:].lstrip())
-            wanted = f"an expression such as label=dog and age>=30, not {expression!r}"
-            remedy = "Close open quotes; put words with special characters in quotes."
-            raise InputError(wanted, f"{text[bad]!r} at character {bad + 1}", remedy)
-        kind = str(match.lastgroup)
-        piece = match.group(kind)
-        tokens.append(Token(kind, piece[1:-1] if kind == "quoted" else piece, match.start(kind)))
-        place = match.end()
-    return [*tokens, Token("end", "", len(text))]
+    tokens: list[Token] = []
+    for match in TOKEN.finditer(expression):
+        kind, text, place = str(match.lastgroup), match[0], match.start()
+        if kind == "other":
+            came = f"{text!r} at character {place + 1}"
+            raise InputError(f"words in {expression!r}", came, f"Close open quotes. {REWRITE}")
+        text = text[1:-1] if kind == "quoted" else text
+        tokens.append((text if kind == "bracket" else kind, text, place))
+    return [*tokens, ("end", "", len(expression))]
 
 
 def _compare(dataset: datasets.Dataset, column: str, operator: str, value: str) -> Mask:
     """(n,) of which rows it is true; the type of the column decides what ``value`` is."""
     if column not in dataset.features:
-        wanted = f"a column of the table: {', '.join(dataset.features)}"
-        raise InputError(wanted, repr(column), did_you_mean(column, dataset.features))
+        raise unknown_column(column, dataset.features)
     kind = dataset.features[column]
     cells = arrow_column(dataset, column)
     if isinstance(kind, datasets.ClassLabel):
         scalar: Any = pa.scalar(_class_id(kind, column, operator, value), pa.int64())
     elif not isinstance(kind, datasets.Value) or pa.types.is_nested(cells.type):
-        wanted, came = "a column of numbers, words or classes", f"{column!r} of {kind}"
-        raise InputError(wanted, came, "Choose another column.")
+        came = f"{column!r} of {kind}"
+        raise InputError("a column of numbers, words or classes", came, "Choose another column.")
     else:
         scalar = _cast(value, cells.type, column)
     # integers stay integers where they can: ids beyond 2**53 are alike as floats
