@@ -94,9 +94,8 @@ def test_the_retrain_free_divergence_compares_mean_answers_class_by_class():
     """Written out; a class without unseen records does not count, classes weigh alike."""
     forget_classes = np.array([0] * 40 + [1] * 5 + [6] * 5)
     unseen_classes = np.array([0] * 10 + [1] * 40)
-    found = retrain_free_divergence(
-        OURS, THEIRS, forget_classes=forget_classes, unseen_classes=unseen_classes
-    )
+    groups = {"forget_classes": forget_classes, "unseen_classes": unseen_classes}
+    found = retrain_free_divergence(OURS, THEIRS, **groups)
     first = jensenshannon(OURS[:40].mean(0), THEIRS[:10].mean(0)) ** 2
     second = jensenshannon(OURS[40:45].mean(0), THEIRS[10:].mean(0)) ** 2
     assert found == pytest.approx((first + second) / 2)
@@ -113,13 +112,8 @@ def test_answers_that_cannot_be_compared_are_refused_by_name():
         "Wanted probabilities above 0. Got 4 of 0. This form of ZRF has no value then; use zrf."
     )
     text = "Wanted unseen records of the same classes as the forget records. Got none."
-    assert text in refusal(
-        retrain_free_divergence,
-        OURS,
-        THEIRS,
-        forget_classes=np.zeros(50, np.int64),
-        unseen_classes=np.ones(50, np.int64),
-    )
+    groups = {"forget_classes": np.zeros(50, int), "unseen_classes": np.ones(50, int)}
+    assert text in refusal(retrain_free_divergence, OURS, THEIRS, **groups)
     with pytest.raises(InputError):
         zrf(np.zeros((0, 2)), np.zeros((0, 2)))
 

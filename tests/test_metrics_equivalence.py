@@ -1,4 +1,4 @@
-"""Like unseen, record by record and as a whole.
+"""Equivalence to unseen records, one by one and as a whole.
 
 A model among retrained ones: who passes, who does not, and how often that is wrong.
 Energy distance and shuffled labels, unpaired and within records.
@@ -41,17 +41,14 @@ def test_a_placement_is_scipys_percentile_within_the_class():
     """A second library, one record at a time; values are rounded so that there are ties."""
     values, classes, unseen, theirs = _drawn(40, 300)
     values, unseen = values.round(1), unseen.round(1)
-    expected = [
-        stats.percentileofscore(unseen[theirs == c], v, kind="mean") / 100
-        for v, c in zip(values, classes, strict=True)
-    ]
-    np.testing.assert_allclose(
-        placements(values, unseen, classes=classes, unseen_classes=theirs), expected
-    )
+    pairs = zip(values, classes, strict=True)
+    each = [stats.percentileofscore(unseen[theirs == c], v, kind="mean") for v, c in pairs]
+    found = placements(values, unseen, classes=classes, unseen_classes=theirs)
+    np.testing.assert_allclose(found, np.array(each) / 100)
 
 
 def test_a_class_without_unseen_records_has_no_placement():
-    """It is not called like unseen for want of anything to compare with."""
+    """Without anything to compare with nothing is said of it."""
     places = placements(
         np.zeros(2), np.ones(5), classes=np.array([0, 7]), unseen_classes=np.zeros(5, np.int64)
     )
@@ -65,9 +62,8 @@ def test_a_class_without_unseen_records_has_no_placement():
 def test_unseen_records_are_like_unseen_and_shifted_ones_are_not(shift, low, high):
     """The chance level is 0.95, and both sides count."""
     values, classes, unseen, theirs = _drawn(2000, 6000, shift=shift)
-    p = two_sided(
-        placements(values, unseen, classes=classes, unseen_classes=theirs), classes, theirs
-    )
+    places = placements(values, unseen, classes=classes, unseen_classes=theirs)
+    p = two_sided(places, classes, theirs)
     assert low <= central_share(p) <= high
 
 
@@ -181,10 +177,8 @@ def test_equal_values_are_equivalent_and_not_different():
 
 def _verdicts(s, n, cases, **settings):
     """Shares of True, False and None."""
-    found = [
-        compare_with_retrained(*_models(s, n, seed, **settings)).like_retrained
-        for seed in range(cases)
-    ]
+    models = (_models(s, n, seed, **settings) for seed in range(cases))
+    found = [compare_with_retrained(*some).like_retrained for some in models]
     return [np.mean([verdict is wanted for verdict in found]) for wanted in (True, False, None)]
 
 
@@ -248,8 +242,7 @@ def test_what_cannot_be_compared_is_refused():
 def _models_permutation(s, n, seed, shift=0.0):
     draw = np.random.default_rng(seed)
     models = draw.normal(0, 1, n) + draw.normal(0, 0.5, (s + 1, n))
-    models[0] += shift
-    return models[0], models[1:]
+    return models[0] + shift, models[1:]
 
 
 def test_the_paired_distance_is_that_of_scipy_to_the_pooled_models():
@@ -265,13 +258,10 @@ def test_the_paired_p_is_the_share_of_all_swaps_within_records():
     ours, others = _models_permutation(1, 6, 3, shift=0.4)
     own = stats.energy_distance(ours, others[0])
     swaps = [np.array(swap) for swap in product((False, True), repeat=6)]
-    greater = [
-        stats.energy_distance(np.where(w, others[0], ours), np.where(w, ours, others[0]))
-        >= own - 1e-12
-        for w in swaps
-    ]
+    swapped = [(np.where(w, others[0], ours), np.where(w, ours, others[0])) for w in swaps]
+    larger = [stats.energy_distance(*both) >= own - 1e-12 for both in swapped]
     found = energy_test_paired(ours, others, permutations=20_000, seed=1)[1]
-    assert found == pytest.approx(np.mean(greater), abs=0.02)
+    assert found == pytest.approx(np.mean(larger), abs=0.02)
 
 
 def test_pairing_sees_what_the_spread_of_the_records_hides():

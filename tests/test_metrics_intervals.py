@@ -1,6 +1,6 @@
 """Intervals and power: checked by closed forms, by a second library and by drawing.
 
-The share found at few false alarms: a second library, closed forms and draws without a leak.
+The share detected at low FPR: a second library, closed forms and draws without a leak.
 """
 
 import math
@@ -77,11 +77,8 @@ def test_the_smallest_area_is_found_four_times_in_five():
     m, n = 40, 200
     shift = math.sqrt(2) * stats.norm.ppf(smallest_auc(m, n))
     draw = np.random.default_rng(3)
-    found = [
-        stats.mannwhitneyu(draw.normal(shift, 1, m), draw.normal(0, 1, n)).pvalue < 0.05
-        for _ in range(300)
-    ]
-    assert 0.73 <= np.mean(found) <= 0.87
+    draws = ((draw.normal(shift, 1, m), draw.normal(0, 1, n)) for _ in range(300))
+    assert 0.73 <= np.mean([stats.mannwhitneyu(*both).pvalue < 0.05 for both in draws]) <= 0.87
 
 
 def test_one_record_can_show_no_leak_at_all():
@@ -114,21 +111,21 @@ def test_a_change_of_nothing_is_still_not_certain():
 
 
 def test_the_share_is_the_one_on_scikit_learns_curve():
-    """The highest point of the curve that is not beyond the rate of false alarms."""
+    """The highest point of the curve that is not above the false-positive rate."""
     draw = np.random.default_rng(0)
     members, others = draw.normal(1, 1, 300), draw.normal(0, 1, 4000)
     truth, scores = np.repeat([1, 0], [300, 4000]), np.concatenate([members, others])
-    alarms, found, _ = roc_curve(truth, scores, drop_intermediate=False)
+    fprs, found, _ = roc_curve(truth, scores, drop_intermediate=False)
     for fpr in (0.01, 0.001):
         ours = rate(members, others, fpr=fpr)
-        assert ours.tpr == pytest.approx(found[alarms <= fpr].max())
+        assert ours.tpr == pytest.approx(found[fprs <= fpr].max())
         low, high = stats.binomtest(round(300 * ours.tpr), 300).proportion_ci()
         assert ours.interval == pytest.approx((low, high))
 
 
 @pytest.mark.parametrize(("fpr", "needed"), [(0.01, 300), (0.001, 3000)])
 def test_with_fewer_non_members_than_needed_nothing_is_said(fpr, needed):
-    """Two false alarms are too few to set a threshold by."""
+    """Two false positives are too few to set a threshold by."""
     values = np.linspace(0, 1, needed)
     assert rate(values, values[1:], fpr=fpr) == Rate(fpr)
     assert rate(values, values, fpr=fpr).tpr is not None
@@ -143,15 +140,11 @@ def test_ties_with_the_threshold_are_not_found():
 
 @pytest.mark.parametrize(("members", "others", "fpr"), [(2000, 300, 0.01), (800, 3500, 0.001)])
 def test_without_a_leak_the_share_exceeds_its_chance_range_as_rarely_as_said(members, others, fpr):
-    """1,500 draws of uniform numbers; a threshold from 3 false alarms moves far by itself."""
+    """1,500 draws of uniform numbers; a threshold from 3 false positives moves far by itself."""
     draw, place = np.random.default_rng(1), -1 - int(fpr * others)
     high = chance_range(members, others, fpr=fpr)[1]
-    shares = np.array(
-        [
-            (draw.random(members) > np.partition(draw.random(others), place)[place]).mean()
-            for _ in range(1500)
-        ]
-    )
+    draws = ((draw.random(members), draw.random(others)) for _ in range(1500))
+    shares = np.array([(ours > np.partition(all_, place)[place]).mean() for ours, all_ in draws])
     assert np.mean(shares > high) <= 0.035
     assert np.mean(shares >= high) >= 0.015
 
@@ -165,7 +158,7 @@ def test_the_interval_of_the_share_alone_cries_wolf():
 
 
 def test_the_chance_range_is_beta_binomial():
-    """Written out: 4 of 401 places are above the threshold of 3 false alarms in 400."""
+    """Written out: 4 of 401 places are above the threshold of 3 false positives in 400."""
     below = stats.betabinom(60, 4, 400 - 3).cdf(np.arange(61))
     high = np.flatnonzero(below >= 0.975)[0] / 60
     assert chance_range(60, 399, fpr=0.008)[1] == pytest.approx(high)

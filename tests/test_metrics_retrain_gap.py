@@ -223,14 +223,12 @@ def test_two_sets_of_models_of_one_kind_are_below_1():
 
 def test_the_final_score_multiplies_the_accuracies_kept():
     """Written out."""
-    found = challenge_score(
-        0.5,
-        retain_accuracy=0.9,
-        test_accuracy=0.6,
-        retrained_retain_accuracy=1.0,
-        retrained_test_accuracy=0.8,
-    )
-    assert found == pytest.approx(0.5 * 0.9 * 0.75)
+    ours = {"retain_accuracy": 0.9, "test_accuracy": 0.6}
+    retrained = {"retrained_retain_accuracy": 1.0, "retrained_test_accuracy": 0.8}
+    assert challenge_score(0.5, **ours, **retrained) == pytest.approx(0.5 * 0.9 * 0.75)
+    text = "Wanted retrained accuracies above 0. Got 0 and 0.8."
+    none = {**retrained, "retrained_retain_accuracy": 0.0}
+    assert text in refusal(challenge_score, 0.5, **ours, **none)
 
 
 def test_too_few_models_are_refused():
@@ -239,12 +237,3 @@ def test_too_few_models_are_refused():
     text = "Wanted at least 3 unlearned and 3 retrained models. Got 5 and 2."
     assert text in refusal(epsilon_each, margins, margins[:2])
     assert "Got unlearned 4, retrained 2." in refusal(epsilon_each, margins, margins[:, :2])
-    text = "Wanted retrained accuracies above 0. Got 0 and 1."
-    assert text in refusal(
-        challenge_score,
-        1.0,
-        retain_accuracy=1.0,
-        test_accuracy=1.0,
-        retrained_retain_accuracy=0.0,
-        retrained_test_accuracy=1.0,
-    )

@@ -151,10 +151,9 @@ def test_the_numbers_are_those_of_a_probe_written_by_hand(tiny_net, pair):
     y, z = forget.y.numpy(), unseen.y.numpy()
     fit, fit_z = fitted_half(y, seed=0), fitted_half(z, seed=0)
     scale = StandardScaler().fit(np.concatenate([ours[fit], theirs[fit_z]]))
-    reader = LogisticRegression(max_iter=10_000, class_weight="balanced").fit(
-        scale.transform(np.concatenate([ours[fit], theirs[fit_z]])),
-        np.concatenate([y[fit], z[fit_z]]),
-    )
+    known, labels = np.concatenate([ours[fit], theirs[fit_z]]), np.concatenate([y[fit], z[fit_z]])
+    reader = LogisticRegression(max_iter=10_000, class_weight="balanced")
+    reader.fit(scale.transform(known), labels)
     right = reader.predict(scale.transform(ours[~fit])) == y[~fit]
     other = reader.predict(scale.transform(theirs[~fit_z])) == z[~fit_z]
     shares = [other[z[~fit_z] == label].mean() for label in y[~fit]]
@@ -626,12 +625,9 @@ def test_inputs_that_a_probe_does_not_serve_are_refused_in_words(tiny_net, some)
         text = "Wanted images, (n, c, h, w), which can be flipped and cropped."
         assert text in refusal(probe, model_of_kind("table"), records_of_kind("table"))
     for kind in ("regression", "multilabel"):
-        assert refusal(
-            residual_in_ball, model_of_kind(kind), records_of_kind(kind), radius=0.1
-        ) == (
-            "Wanted multiclass records, which this probe asks about. "
-            f"Got {kind}. Omit this probe, and say that it was not run."
-        )
+        text = f"Wanted multiclass records, which this probe asks about. Got {kind}."
+        given = model_of_kind(kind), records_of_kind(kind)
+        assert text in refusal(residual_in_ball, *given, radius=0.1)
     assert refusal(residual_in_flips, tiny_net, some.take([])) == (
         "Wanted at least one record. Got none. Give the records to be probed."
     )
@@ -676,10 +672,8 @@ def test_fewer_bits_move_the_answers_more(tiny_net, digits):
     """Eight bits hardly show, four do."""
     some = digits.take(range(60))
     plain = evaluate(tiny_net, some).logits
-    eight, four = (
-        np.abs(evaluate(quantised(tiny_net, bits=bits), some).logits - plain).mean()
-        for bits in (8, 4)
-    )
+    copies = (evaluate(quantised(tiny_net, bits=bits), some).logits for bits in (8, 4))
+    eight, four = (np.abs(logits - plain).mean() for logits in copies)
     assert 0 < 5 * eight < four
 
 

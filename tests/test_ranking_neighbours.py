@@ -138,12 +138,10 @@ def test_a_recall_out_of_reach_is_refused():
     """Points without structure in many dimensions."""
     points = draw(3000, 32).astype(np.float32)
     text = refusal(nearest_approximate, points, recall=0.99, max_probes=2)
-    share = re.fullmatch(
-        r"Wanted a recall of 0\.99 by two standard errors\. Got ([\d.]+) from 2 of 46 lists\. "
-        r"Lower recall, raise max_probes, or use nearest, which is exact\.",
-        text,
-    )[1]
-    assert 0 < float(share) < 0.5
+    said = (
+        r"recall of 0\.99 by two standard errors\. Got ([\d.]+) from 2 of 46 lists\. Lower recall,"
+    )
+    assert 0 < float(re.search(said, text)[1]) < 0.5
 
 
 def test_without_faiss_the_exact_search_is_left(monkeypatch):

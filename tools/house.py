@@ -95,7 +95,7 @@ def _root_modules() -> Iterator[Path]:
 BANNED = {
     r"\b(student_of|teacher_of|adapter_of|records_per_step|carry_on|open_table)\b": "renamed",
     r"\bfalse alarms?\b": "FPR",
-    r"\bpipelines?\b": "shadow runs",
+    r"(?<!sklearn\.)\bpipelines?\b": "shadow runs",
     r"\boff for more than chance\b": "significant after Holm correction",
     r"\b(learned|learns) (it |its data |them )?by heart\b": "memorised",
     r"\b(whole|broken) numbers?\b": "integers / non-integer floats",

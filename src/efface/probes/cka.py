@@ -9,6 +9,7 @@ positions, so that a layer has as many columns as channels, and sums are kept, n
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,13 +76,12 @@ class _Hooked:
     """A frozen model, whose layers with weights have hooks."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.teacher = frozen_teacher(model)
+        self.teacher, self._found = frozen_teacher(model), dict[str, Tensor]()
         self.names: list[str] = []
-        self._found: dict[str, Tensor] = {}
         for name, layer in self.teacher.named_modules():
-            if any(True for _ in layer.parameters(recurse=False)):
+            if list(layer.parameters(recurse=False)):
                 self.names.append(name)
-                layer.register_forward_hook(self._keeper(name))
+                layer.register_forward_hook(partial(self._keep, name))
 
     def activations(self, batch: Records) -> dict[str, Tensor]:
         """By layer one row a record, double precision, on the CPU."""
@@ -91,19 +91,12 @@ class _Hooked:
         # A layer that merges records (a loss, a pooling over the batch) has other rows.
         return {name: rows for name, rows in self._found.items() if len(rows) == len(batch)}
 
-    def _keeper(self, name: str) -> Any:
-        def keep(_: nn.Module, __: Any, answer: Any) -> None:
-            if isinstance(answer, Tensor) and answer.ndim > 1:
-                self._found[name] = _pooled(answer)  # at once: the next layer may work in place
-
-        return keep
-
-
-def _pooled(answer: Tensor) -> Float[Tensor, "n d"]:
-    """Averaged over the positions of an image (n, d, …) or of a sequence (n, positions, d)."""
-    if answer.ndim == 3:  # noqa: PLR2004
-        answer = answer.mean(1)
-    return answer.reshape(*answer.shape[:2], -1).mean(2).cpu().double()
+    def _keep(self, name: str, _: nn.Module, __: Any, answer: Any) -> None:
+        """Averaged over the positions of an image (n, d, …) or of a sequence (n, positions, d)."""
+        if isinstance(answer, Tensor) and answer.ndim > 1:
+            # At once: the next layer may work in place.
+            flat = answer.mean(1) if answer.ndim == 3 else answer  # noqa: PLR2004
+            self._found[name] = flat.reshape(*flat.shape[:2], -1).mean(2).cpu().double()
 
 
 class _Sums:

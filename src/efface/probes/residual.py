@@ -211,7 +211,7 @@ def _residual(model: nn.Module, records: Records, around: Around, *, tried: int)
         return plain.cpu(), hits.cpu()
 
     # Counted per batch: the inputs nearby are never in memory together.
-    found = list(map_chunks(part, torch.arange(len(records)), 256))
+    found = map_chunks(part, torch.arange(len(records)), 256)
     plain, hits = (torch.cat(some).numpy() for some in zip(*found, strict=True))
     return Residual(plain, hits.astype(np.float64), tried)
 

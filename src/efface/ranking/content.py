@@ -8,7 +8,7 @@ did not. Two neighbourhoods: ``information_content`` counts other records (``nei
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,8 @@ from efface.task import device_of, frozen_teacher, multiclass, outputs, task_of
 from efface.types import Records
 
 COPIES = 16
+
+Sigmas = Sequence[float]
 
 # τ: records with an information content of at least this are called low in information.
 TAU = 0.9
@@ -63,7 +65,7 @@ def information_content(balls: Balls, classes: Int[np.ndarray, " n"]) -> Float[n
     need_numbers(classes=classes)
     if len(classes) != balls.among:
         wanted = f"classes of all {balls.among} points that the balls were made among"
-        remedy = "Give one label, or one prediction of the model, for each point."
+        remedy = "Give a label, or a prediction of the model, for each point."
         raise InputError(wanted, str(len(classes)), remedy)
     # Balls differ in size: sums over runs of one flat array.
     same = classes[balls.rows] == np.repeat(classes[balls.of], balls.sizes)
@@ -85,12 +87,9 @@ def is_low(alpha: Float[np.ndarray, " m"], tau: float) -> Bool[np.ndarray, " m"]
 def require_multiclass(task: str) -> None:
     """Raises InputError unless ``task``, the name of a ``Task``, is multiclass."""
     if task != multiclass.name:
-        raise InputError(
-            "multiclass records (one class of several each)",
-            task,
-            "Information content, curvature and gradients are of one class's probability, and "
-            "regression and multilabel records have no such class.",
-        )
+        remedy = "Information content, curvature and gradients are of one class's probability, and "
+        remedy += "regression and multilabel records have no such class."
+        raise InputError("multiclass records (one class of several each)", task, remedy)
 
 
 def require_records(records: Records) -> None:
@@ -100,8 +99,7 @@ def require_records(records: Records) -> None:
     require_multiclass(task_of(records).name)
 
 
-@dataclass(frozen=True, eq=False)
-class Stability:
+class Stability(NamedTuple):
     """How often the predictions for n records survive noise of s scales.
 
     ``share`` (s, n): zero-shot α, 0 to 1; a row for each of ``sigmas``. ``evaluation``: of the
@@ -114,12 +112,7 @@ class Stability:
 
 
 def noise_stability(
-    model: nn.Module,
-    records: Records,
-    sigmas: Sequence[float],
-    *,
-    copies: int = COPIES,
-    seed: int = 0,
+    model: nn.Module, records: Records, sigmas: Sigmas, *, copies: int = COPIES, seed: int = 0
 ) -> Stability:
     """Zero-shot α: the share of noisy copies that the model gives the same class as the record.
 
@@ -155,7 +148,7 @@ def noise_stability(
         found = list(map_chunks(part, torch.arange(len(records)), 256))
     logits, same = (torch.cat(some).numpy() for some in zip(*found, strict=True))
     need_numbers(**{"the model's outputs": logits})
-    evaluation = Evaluation(logits=logits, y=records.y.cpu().numpy(), ids=records.ids)
+    evaluation = Evaluation(logits, records.y.cpu().numpy(), records.ids)
     return Stability(tuple(sigmas), same.T.astype(np.float64) / copies, evaluation)
 
 
@@ -188,9 +181,8 @@ def calibrate_sigma(model: nn.Module, records: Records, target: float, *, seed: 
     copies = min(MAX_COPIES, max(2, -(-ANSWERS // len(sample))))
 
     def stability(sigma: float) -> float:
-        return float(
-            noise_stability(model, sample, (sigma,), copies=copies, seed=seed).share.mean()
-        )
+        found = noise_stability(model, sample, (sigma,), copies=copies, seed=seed)
+        return float(found.share.mean())
 
     first = stability(START)
     # More noise where too many keep the prediction, less where too few do.

@@ -139,19 +139,17 @@ def curvature(
     multiclass, outputs are finite and independent of the batch, and g curves.
     """
     if probes < 2:  # noqa: PLR2004
-        raise InputError(
-            "two probes or more", str(probes), "One alone has no standard error; 16 are usual."
-        )
+        remedy = "One alone has no standard error; 16 are usual."
+        raise InputError("two probes or more", str(probes), remedy)
 
     def part(teacher: nn.Module, batch: Records) -> Parts:
         gradient, times = gradient_and_hessian(teacher, batch, of)
         squares, traces = [], []
         for number in range(probes):
             v = normals(batch.ids, gradient.shape[1:], seed=seed, step=_STREAM + number)
-            v = v.to(gradient)
-            product = times(v)
+            product = times(v.to(gradient))
             squares.append(dot(product, product))
-            traces.append(dot(v, product))
+            traces.append(dot(v.to(gradient), product))
         square, trace, root = torch.stack(squares), torch.stack(traces), probes**0.5
         errors = square.std(0) / root, trace.std(0) / root
         return norm(gradient), square.mean(0), errors[0], trace.mean(0), errors[1]
@@ -307,12 +305,10 @@ def measure_curvature(
         # On a decision boundary a curve may be flat at one point: so test records a little off.
         aside = replace(records, x=records.x + _direction(records).to(records.x))
         if not in_batches(lambda t, b: (_bend(t, b, of),), model, aside, size).any():
-            raise InputError(
-                "a number of the outputs that curves",
-                f"one whose second derivative is 0 at all {len(records)} records, as the logits of "
-                "a ReLU network are: piecewise linear",
-                "Use probability, log_probability or loss.",
-            )
+            came = f"one whose second derivative is 0 at all {len(records)} records, as the logits "
+            came += "of a ReLU network are: piecewise linear"
+            remedy = "Use probability, log_probability or loss."
+            raise InputError("a number of the outputs that curves", came, remedy)
     return Curvature(*found, probes=probes)
 
 

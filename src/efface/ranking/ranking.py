@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -23,8 +23,7 @@ PRIVACY = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Threshold:
+class Threshold(NamedTuple):
     """What one τ would mean: how many records have ``content`` ≥ τ, and what they are.
 
     ``wrong``: how many of them the model predicts wrongly; ``margin``: the lowest of theirs, None
@@ -99,14 +98,10 @@ class Ranking:
 
     def top(self, count: int, columns: tuple[str, ...]) -> list[list[str]]:
         """Cells of the ``count`` most informative records: id, label, prediction, ``columns``."""
-        return [
-            [
-                self.ids[row],
-                *(self.class_name(name, int(row)) for name in ("label", "prediction")),
-                *(f"{self[name][row]:.3g}" for name in columns),
-            ]
-            for row in self.by_rank[:count]
-        ]
+        rows = self.by_rank[:count].tolist()
+        known = ([self.class_name(name, row) for name in ("label", "prediction")] for row in rows)
+        values = ([f"{self[name][row]:.3g}" for name in columns] for row in rows)
+        return [[self.ids[row], *a, *b] for row, a, b in zip(rows, known, values, strict=True)]
 
     def _repr_html_(self) -> str:
         """The most informative records, for a notebook."""

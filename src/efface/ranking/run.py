@@ -265,11 +265,9 @@ class Run:
         refuse_hazards(kept)
         target = self.settings.stability
         if not self.settings.sigma and not self.noise.reached(target):
-            text = (
-                f"No noise scale was found at which {target:.0%} of the copies keep the prediction;"
-                f" at the σ used, {self.noise.sigma:.3g}, {self.noise.stability:.0%} do. Give "
-                "--sigma, or another share."
-            )
+            text = f"No noise scale was found at which {target:.0%} of the copies keep the "
+            text += f"prediction; at the σ used, {self.noise.sigma:.3g}, "
+            text += f"{self.noise.stability:.0%} do. Give --sigma, or another share."
             kept.append(Finding("sigma", "warn", text))
         return kept
 
@@ -287,11 +285,11 @@ class Run:
                 records, readable = self.source.read(part)
                 lost = sorted((named or set()) & set(part) - set(readable))
                 if lost:
-                    raise InputError(
-                        "records that can be read and have a label",
-                        f"{len(lost)} that cannot or have none: {abbreviate(ids[r] for r in lost)}",
-                        "Repair them, or omit their ids.",
+                    wanted = "records that can be read and have a label"
+                    came = (
+                        f"{len(lost)} that cannot or have none: {abbreviate(ids[r] for r in lost)}"
                     )
+                    raise InputError(wanted, came, "Repair them, or omit their ids.")
                 mask = np.array([named is None or row in named for row in readable], bool)
                 place = {"rows": np.asarray(readable, np.int64), "named": mask}
                 self.store[name] = place | self.measure_shard(records, mask)
@@ -352,10 +350,8 @@ class Run:
                 balls = near.nearest_approximate(points, of=of, seed=self.settings.seed, **to)
             # nan stands for exact: an array file holds no None.
             recall = np.array(np.nan if balls.recall is None else balls.recall)
-            alpha = {
-                f"content_by_{name}": zero_shot.information_content(balls, c)
-                for name, c in classes.items()
-            }
+            contents = {n: zero_shot.information_content(balls, c) for n, c in classes.items()}
+            alpha = {f"content_by_{name}": values for name, values in contents.items()}
             store["balls"] = {**alpha, "recall": recall}
         found, among = dict(store["balls"]), len(classes["label"])
         recall = float(found.pop("recall"))
