@@ -57,15 +57,14 @@ def contents(folder):
 
 def request(f):
     """A whole request, run in this process."""
-    cli.main(["forget", f"{f}/model", "--data", f"{f}/data", "--ids", f"{f}/ids.csv", "--holdout",
-              f"{f}/data:test", "--out", f"{f}/out", "--setting", "steps=6",
-              "--device", "cpu"])  # fmt: skip
+    line = f"forget {f}/model --data {f}/data --ids {f}/ids.csv --holdout {f}/data:test"
+    cli.main(f"{line} --out {f}/out --setting steps=6 --device cpu".split())
 
 
 def inspection(f):
     """A whole inspection."""
-    cli.main(["inspect", f"{f}/model", "--data", f"{f}/data:test", "--out", f"{f}/out", "--sigma",
-              "0.2", "--copies", "4", "--device", "cpu"])  # fmt: skip
+    line = f"inspect {f}/model --data {f}/data:test --out {f}/out"
+    cli.main(f"{line} --sigma 0.2 --copies 4 --device cpu".split())
 
 
 def training(f):
