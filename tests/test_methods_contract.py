@@ -38,13 +38,9 @@ def test_a_trap_springs():
     """The traps must be able to fail a method."""
     records = Records(torch.zeros(2, 3), torch.tensor([0, 1]))
     split = set_traps(Split(records, retain=records), frozenset({"model", "retain"}))
-    for touch in (
-        lambda: len(split.forget),
-        lambda: bool(split.forget_classes),
-        lambda: split.fresh(0),
-        lambda: split.holdout.x,
-        split.retain.y.max,
-    ):
+    touches = [lambda: len(split.forget), lambda: bool(split.forget_classes)]
+    touches += [lambda: split.fresh(0), lambda: split.holdout.x, split.retain.y.max]
+    for touch in touches:
         with pytest.raises(TrapSprung, match="the method"):
             touch()
     assert isinstance(split.retain.y, TrappedLabels)

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from refusals import refusal
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from torch import nn
 from torch.nn import functional
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
-from efface import Hazard, InputError, Records, Split, forget
+from efface import Hazard, Records, Split, forget
 from efface.task import custom, multilabel, regression
 
 LOSSES = {
@@ -48,9 +49,8 @@ def trained(records, outputs, loss, steps=400):
 def table(load, *, numbers=False):
     """A real table of scikit-learn's, standardised, its rows in a seeded order."""
     x, y = load(return_X_y=True)
-    x = torch.tensor(x, dtype=torch.float32)
-    y = torch.tensor(y, dtype=torch.float32 if numbers else torch.int64)
-    y = (y - y.mean()) / y.std() if numbers else y
+    x, y = torch.tensor(x, dtype=torch.float32), torch.tensor(y)
+    y = ((y - y.mean()) / y.std()).float() if numbers else y.long()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     return Records((x - x.mean(0)) / x.std(0), y).take(order)
 
@@ -105,11 +105,8 @@ def test_one_sigmoid_unit_is_one_class_of_two():
     unit = trained(seen, 1, "unit")
     alone, pair = (forget(model, split, settings={"steps": 20}) for model in (unit, Pair(unit)))
     assert same(alone.model, pair.model)
-    rows = [
-        [(row.key, row.after) for row in found.report.rows if row.key != "weights.change"]
-        for found in (alone, pair)
-    ]
-    assert rows[0] == rows[1]
+    rows = ({r.key: r.after for r in found.report.rows} for found in (alone, pair))
+    assert {key for key, _ in next(rows).items() ^ next(rows).items()} <= {"weights.change"}
 
 
 @BOTH
@@ -122,8 +119,7 @@ def test_values_are_predicted_less_closely_after_they_were_forgotten(method):
     assert row.before > 0.9 > row.reference
     assert row.after < row.before - 0.05
     assert abs(report.row("holdout.accuracy").after - row.reference) < 0.05
-    columns = {"accuracy_before", "predicted_after", "logit_margin_after"}
-    assert report.records[0].keys() >= columns
+    assert report.records[0].keys() >= {"accuracy_before", "predicted_after", "logit_margin_after"}
 
 
 @BOTH
@@ -143,11 +139,8 @@ def test_many_labels_are_served_from_door_to_page(method, digits, tmp_path):
 def test_outputs_and_a_loss_of_ones_own_are_served(digits):
     """Here a model that reconstructs its input, as segmenters and autoencoders do."""
     x = digits.x.flatten(1)
-    task = custom(
-        "reconstruction",
-        outputs=lambda model, x: model(x),
-        loss=lambda answer, y: (answer - y).square().mean(1),
-    )
+    loss = lambda answer, y: (answer - y).square().mean(1)  # noqa: E731
+    task = custom("reconstruction", outputs=lambda model, x: model(x), loss=loss)
     records = Records(x, x.clone(), digits.ids, task=task)
     net = nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 64))
     net = fitted(net, records.take(range(300)), "input", steps=200, rate=3e-3)
@@ -165,15 +158,13 @@ def test_outputs_and_a_loss_of_ones_own_are_served(digits):
         (lambda **_: nn.Unflatten(0, (1, 1)), "each place of shape (1, 1, 3, 64, 64)"),
         (lambda **_: nn.Flatten(0), "(12288,) for 1 records"),
     ],
-    ids=["detection", "segmentation", "places", "one row for all"],
-)  # fmt: skip
+)
 def test_other_tasks_are_refused_by_name_with_the_hook(make, came):
     """A box is no label; half serving it would be a report about nothing."""
     net = make(weights=None, weights_backbone=None, num_classes=2).eval()
-    with pytest.raises(InputError) as error:
-        forget(net, Split(Records(torch.rand(1, 3, 64, 64), torch.tensor([0]))))
-    assert str(error.value).startswith("Wanted a model that returns one row of numbers a record. ")
-    assert str(error.value).endswith(
+    text = refusal(forget, net, Split(Records(torch.rand(1, 3, 64, 64), torch.tensor([0]))))
+    assert text.startswith("Wanted a model that returns one row of numbers a record. ")
+    assert text.endswith(
         f"{came}. Segmentation, detection and sequences need outputs and a loss of your own: "
         "Records(…, task=efface.task.custom(name, outputs, loss)), see docs/tasks.md."
     )
@@ -182,9 +173,7 @@ def test_other_tasks_are_refused_by_name_with_the_hook(make, came):
 def test_a_few_values_alone_do_not_tell_their_own_scale():
     """An error of 3 may be nothing or everything."""
     records = Records(torch.rand(2, 4), torch.tensor([10.0, 200.0]))
-    with pytest.raises(InputError) as error:
-        forget(nn.Linear(4, 1), Split(records))
-    assert str(error.value) == (
+    assert refusal(forget, nn.Linear(4, 1), Split(records)) == (
         "Wanted a scale of the values, or at least 10 records to estimate it from. Got 2 records. "
         "Give Records(…, task=efface.task.regression(scale=their standard deviation))."
     )
@@ -198,9 +187,7 @@ def test_a_few_values_alone_do_not_tell_their_own_scale():
 def test_classes_and_wrong_labels_are_of_multiclass_tasks(facts, options):
     """Each would otherwise end in a broken model or a traceback."""
     records = Records(torch.rand(4, 5), torch.ones(4, 3).long(), task=multilabel)
-    with pytest.raises(InputError) as error:
-        forget(nn.Linear(5, 3), Split(records, **facts), **options)
-    assert str(error.value) == (
+    assert refusal(forget, nn.Linear(5, 3), Split(records, **facts), **options) == (
         "Wanted a multiclass task, for forget classes and wrong labels. Got multilabel. "
         "Name the records alone, by ids or an expression."
     )

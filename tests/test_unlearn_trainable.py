@@ -1,33 +1,19 @@
 """A request with less than full gradients: its model, its manifest, its adapter, its refusals."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from refusals import refusal
+from small_nets import LESS, Given, known, moved, net, timm_vit, vit
 from torch import nn
 
-from efface import InputError, Split, forget
+from efface import Split, forget
 from efface.task import outputs
-
-sys.path.insert(0, str(Path(__file__).parent))
-from small_nets import LESS, Given, known, moved, net, timm_vit, vit
 
 
 def jit(model, records, steps=2, **options):
     """A short request for the first eight records."""
-    split = Split(known(model, records).take(range(8)))
-    return forget(
-        model, split, method="jit", mislabelled=True, settings={"steps": steps}, **options
-    )
-
-
-def encoder():
-    """Torch's own encoder layer, which runs fused without gradients, from the weights."""
-    return nn.Sequential(
-        nn.Identity(), nn.Flatten(1, 2), nn.Linear(8, 8), nn.Identity(),
-        nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Flatten(), nn.Linear(64, 10),
-    ).eval()  # fmt: skip
+    split, options["settings"] = Split(known(model, records).take(range(8))), {"steps": steps}
+    return forget(model, split, method="jit", mislabelled=True, **options)
 
 
 @pytest.mark.parametrize("trainable", LESS)
@@ -41,9 +27,7 @@ def test_all_is_the_default_and_less_is_another_model(trainable, tiny_net, digit
 @pytest.mark.parametrize("trainable", LESS)
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(trainable, digits):
     model = net()
-    one, again, other = (
-        jit(model, digits, trainable=trainable, seed=seed).model for seed in (3, 3, 4)
-    )
+    one, again, other = (jit(model, digits, trainable=trainable, seed=s).model for s in (3, 3, 4))
     assert not moved(one, again)
     assert moved(one, other)
 
@@ -102,44 +86,32 @@ def test_the_manifest_says_what_could_change_and_the_memory_needed_follows(digit
     """Frozen weights have no gradient, which is one state less."""
     model = net()
     total = sum(weight.numel() for weight in model.parameters())
-    found = {
-        t: jit(model, digits, steps=1, trainable=t).manifest for t in ("all", "norm", "adapter")
-    }
-    numbers = {"all": total, "norm": 32, "adapter": 8 * (64 + 16 + 16 + 16)}
-    for name, manifest in found.items():
-        assert manifest.trainable == {"name": name, "numbers": numbers[name], "of": total}
-    models = {name: manifest.memory["models_bytes"] for name, manifest in found.items()}
+    models = {}
+    for name, count in {"all": total, "norm": 32, "adapter": 8 * (64 + 16 + 16 + 16)}.items():
+        manifest = jit(model, digits, steps=1, trainable=name).manifest
+        assert manifest.trainable == {"name": name, "numbers": count, "of": total}
+        models[name] = manifest.memory["models_bytes"]
     assert models["all"] - models["norm"] == 4 * (total - 32)
 
 
-@pytest.mark.parametrize(
-    ("trainable", "message"),
-    [
-        (
-            "norm",
-            (
-                "Wanted normalisation layers with weights, for trainable='norm'. Got a model "
-                "without any. Choose 'all' or 'last-layers' or 'adapter'."
-            ),
-        ),
-        (
-            "adapter",
-            (
-                "Wanted a linear layer besides the output, called as a module and not tied, for "
-                "trainable='adapter'. Got a model without any. Choose 'all' or 'last-layers' or "
-                "'norm'."
-            ),
-        ),
-    ],
-)
-def test_what_the_model_does_not_have_is_refused_by_name(trainable, message, digits):
+LACKING = {
+    ("norm", "adapter"): "normalisation layers with weights",
+    ("adapter", "norm"): "a linear layer besides the output, called as a module and not tied",
+}
+
+
+@pytest.mark.parametrize(("trainable", "other"), LACKING)
+def test_what_the_model_does_not_have_is_refused_by_name(trainable, other, digits):
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10)).eval()
-    with pytest.raises(InputError) as error:
-        jit(model, digits, trainable=trainable)
-    assert str(error.value) == message
+    assert refusal(jit, model, digits, trainable=trainable) == (
+        f"Wanted {LACKING[trainable, other]}, for trainable={trainable!r}. Got a model without any."
+        f" Choose 'all' or 'last-layers' or {other!r}."
+    )
 
 
 def test_torchs_own_encoder_layer_is_left_alone_by_the_adapter(digits):
-    """Fused, it would answer without the adapter."""
-    model = encoder()
+    """It runs fused without gradients, from the weights, and would answer without the adapter."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    body = (nn.Identity(), nn.Flatten(1, 2), nn.Linear(8, 8), layer)
+    model = nn.Sequential(*body, nn.Flatten(), nn.Linear(64, 10)).eval()
     assert moved(model, jit(model, digits, trainable="adapter").model) == {"2.weight"}

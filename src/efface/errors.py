@@ -18,6 +18,7 @@ import importlib
 from collections.abc import Iterable
 from typing import Any
 
+# an error with a million ids is read by nobody
 SHOWN = 10
 
 
@@ -92,6 +93,7 @@ def abbreviate(names: Iterable[Any]) -> str:
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "Choose one of these.") -> str:
     """A remedy: the known word most similar to this one."""
+    # one at most: a list of near misses is no help
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"Did you mean {close[0]!r}?" if close else otherwise
 

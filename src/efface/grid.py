@@ -48,8 +48,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ADDRESS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")  # package.module:function
-MAX_DEATHS = 3  # a job whose worker died so often has failed: it may be what kills it
-POLL_SECONDS = 0.5  # how often the store is read for jobs that another runner has claimed
+# a job whose worker died so often has failed: it may be what kills it
+MAX_DEATHS = 3
+# how often the store is read for jobs that another runner has claimed
+POLL_SECONDS = 0.5
 BLOCKED = "a job that it needs has failed"
 
 # ---------------------------------------------------------------- jobs and their results
@@ -313,7 +315,8 @@ def _rows_as_they_end(
             locks = {job.id: store / f".{job.id}.lock" for job in batch}
             left = [j for j in batch if _is_ready(rows[j.id], rows) and locks[j.id].exists()]
             deaths.update([job.id for job in left] or ["no job"])
-            if deaths["no job"] == MAX_DEATHS:  # the workers cannot even start
+            # the workers cannot even start
+            if deaths["no job"] == MAX_DEATHS:
                 raise
             for job in left:
                 if deaths[job.id] == MAX_DEATHS:
@@ -458,6 +461,7 @@ def _addresses(value: Any) -> Iterator[str]:
 @lru_cache(maxsize=4096)
 def _parse(path: str, name: str, changed: int) -> tuple[str, tuple[str, ...]]:  # noqa: ARG001  # changed: part of the key
     """The digest of what a file says, and the modules that it imports."""
+    # a docstring may be corrected without making every result again
     tree, imported = ast.parse(Path(path).read_bytes()), {}
     package = name if path.endswith("__init__.py") else name.rpartition(".")[0]
     for node in ast.walk(tree):

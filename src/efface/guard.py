@@ -31,23 +31,23 @@ from efface.types import Action, Records, Split
 
 State = dict[str, Tensor]
 
+# Forward passes are made after steps 1, 6, 11, …: at most a tenth of the cost of the steps.
 EVERY = 5
-"""Forward passes are made after steps 1, 6, 11, …: at most a tenth of the cost of the steps."""
 
+# Holdout records that are evaluated during a run; the result is evaluated on all of them.
 SAMPLE = 512
-"""Holdout records that are evaluated during a run; the result is evaluated on all of them."""
 
+# Holdout records that measure what drift only estimates: drift is then noted, and no limit.
 ENOUGH = 500
-"""Holdout records that measure what drift only estimates: drift is then noted, and no limit."""
 
+# Divergence of one input at most: a single confident error must not outweigh all others.
 CAP_NATS = 10.0
-"""Divergence of one input at most: a single confident error must not outweigh all others."""
 
+# How far a corner may move, in half sides; the method neighbourhood distils up to 0.5.
 FAR = 0.8
-"""How far a corner may move, in half sides; the method neighbourhood distils up to 0.5."""
 
+# Dimensions of a batch of images (n, c, h, w).
 IMAGE = 4
-"""Dimensions of a batch of images (n, c, h, w)."""
 
 
 @dataclass(frozen=True)

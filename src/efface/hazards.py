@@ -18,8 +18,8 @@ from efface.io.images import OUT_OF_SCALE, Preprocessing
 from efface.task import frozen_teacher, predict, task_of
 from efface.types import Records
 
+# Records from which an accuracy at chance is a reason to refuse.
 ENOUGH = 50
-"""Records from which an accuracy at chance is a reason to refuse."""
 
 P_VALUE = 1e-3
 

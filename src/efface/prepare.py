@@ -74,11 +74,13 @@ def validate_split(
         remedy = "Name them by ids, by an expression or a class."
         raise InputError("at least one record to forget", "none", remedy)
     _refuse_repeated_ids(parts)
+    # before anything is taken out: the scale of values must not depend on the overlap
     task = _common_task(parts)
     parts = {name: replace(part, task=task) for name, part in parts.items()}
     forget = parts["forget"]
     counts: dict[str, Any] = {"forget": len(forget), "forget_classes": list(split.forget_classes)}
-    for name, whole in [*parts.items()][1:]:  # all but forget
+    # all but forget
+    for name, whole in [*parts.items()][1:]:
         parts[name] = _without(whole, forget, by_id=name == "retain")
         counts[name] = len(parts[name])
         counts[f"forget_records_in_{name}"] = len(whole) - len(parts[name])
@@ -135,6 +137,7 @@ def refuse_misfit(model: nn.Module, split: Split, *, mislabelled: bool) -> None:
     """Refuse forget classes that the model lacks, and wrong labels where there are no classes."""
     if split.forget_classes or mislabelled:
         require_multiclass(task_of(split.forget).name)
+    # only classes need the width: it costs a forward pass
     if not split.forget_classes:
         return
     # of the model, not of the labels seen: classes that no forget record has stay too
@@ -160,7 +163,8 @@ def request_memory(
     return estimate_memory(
         probe,
         lambda: outputs(probe, batch),
-        copies=memory.copies + 1,  # the copy that stands between the method and the given model
+        # the copy that stands between the method and the given model
+        copies=memory.copies + 1,
         records_at_once=max(at_once, memory.neighbours) * memory.graphs,
         records=[tensor for part in parts for tensor in (part.x, part.y)],
     )
@@ -239,7 +243,8 @@ def _high_information(
     model: nn.Module, forget: Records, share: float | None, seed: int
 ) -> tuple[Records, dict[str, Any], str]:
     """(the records with α < τ, facts, a sentence)."""
-    from efface.ranking import content  # scipy: most requests do without
+    # scipy: most requests do without
+    from efface.ranking import content
 
     kept, tau = share or content.STABILITY, content.TAU
     noise = content.calibrate_sigma(model, forget, kept, seed=seed)
@@ -275,7 +280,8 @@ def _resample(forget: Records, weights: Weights, *, seed: int) -> Records:
         remedy = "Omit selection or weights."
         raise InputError("a weight above 0 for a record that is unlearned", "0 for each", remedy)
     edges = np.concatenate([[0.0], np.cumsum(share)]) / share.sum() * len(share)
-    edges = edges.round(9)  # equal weights must give integers
+    # equal weights must give integers
+    edges = edges.round(9)
     # one draw for all: each record comes within one of its share, whatever the seed
     start = np.random.default_rng(seed).uniform(1e-6, 1 - 1e-6)
     times = np.diff(np.floor(edges - start).astype(np.int64)).tolist()

@@ -20,8 +20,8 @@ from efface.errors import InputError
 
 Part = TypeVar("Part")
 HALF = {torch.float16, torch.bfloat16}
+# Messages of torch's allocators; only CUDA's has an exception class of its own.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-"""Messages of torch's allocators; only CUDA's has an exception class of its own."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -128,7 +128,8 @@ def _saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     """Bytes that one record's forward pass saves for the backward pass, without the weights."""
     own = {w.untyped_storage().data_ptr() for w in (*model.parameters(), *model.buffers())}
     saved: dict[int, int] = {}
-    alive = []  # an address that is freed and used again would be counted as the same tensor
+    # an address that is freed and used again would be counted as the same tensor
+    alive = []
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -246,7 +247,8 @@ class PassCounter:
 
     def detach(self, model: nn.Module) -> nn.Module:
         """Count a copy of a counted model no longer; returns it."""
-        for module in model.modules():  # PEFT's model has the counted one inside
+        # PEFT's model has the counted one inside
+        for module in model.modules():
             hooks = module._forward_hooks  # noqa: SLF001  # the handle belongs to the copied model
             for key in [key for key, hook in hooks.items() if hook is self._hook]:
                 del hooks[key], module._forward_hooks_with_kwargs[key]  # noqa: SLF001

@@ -49,7 +49,8 @@ def require_multiclass(kind: str) -> None:
 def outputs(model: nn.Module, batch: Records) -> Float[Tensor, " n k"]:
     """The model's outputs for a batch, one row a record. Raises InputError when there are none."""
     if batch.task is None and batch.y.dtype.is_floating_point:
-        return raw(model, batch.x)  # a batch is too small for the scale, which only the loss needs
+        # a batch is too small for the scale, which only the loss needs
+        return raw(model, batch.x)
     return task_of(batch).outputs(model, batch.x)
 
 
@@ -60,6 +61,7 @@ def predict(model: nn.Module, records: Records, *, batch_size: int = 256) -> Flo
     """
     task, device = task_of(records), device_of(model)
 
+    # chunk by chunk to the CPU: the outputs of a large holdout need not fit on the device
     def part(rows: Tensor) -> Tensor:
         return task.outputs(model, records.x[rows].to(device)).cpu()
 
@@ -138,6 +140,7 @@ def _softmax_divergence(reference: Tensor, answer: Tensor) -> Tensor:
     """KL(p ‖ q) of each record, in nats; a class of probability 0 in p adds nothing."""
     reference = reference.log_softmax(1)
     p = reference.exp()
+    # 0 · log 0 would be nan
     own = torch.where(p > 0, p * reference, 0).sum(1)
     return own - (p * answer.log_softmax(1)).sum(1)
 
@@ -161,6 +164,7 @@ def _sigmoid_loss(answer: Tensor, y: Tensor) -> Tensor:
 def _sigmoid_divergence(reference: Tensor, answer: Tensor) -> Tensor:
     """Mean over the labels of KL between two Bernoulli distributions, in nats."""
     p = reference.sigmoid()
+    # logsigmoid of both signs: log(1 - p) would be -inf for a confident output
     own = p * functional.logsigmoid(reference) + (1 - p) * functional.logsigmoid(-reference)
     crossed = p * functional.logsigmoid(answer) + (1 - p) * functional.logsigmoid(-answer)
     return (own - crossed).mean(1)

@@ -26,28 +26,28 @@ from torch import Tensor, nn
 from efface.errors import InputError
 from efface.methods import Method
 from efface.methods._base import NEEDED, PARTS
-from efface.runtime import PassCounter, Passes
+from efface.runtime import PassCounter, Passes, nonfinite_tensors
 from efface.task import outputs, predict, task_of
 from efface.types import Action, Records, Split
 
+# Of the pixels of all digits, in 0..1.
 MEAN, STD = 0.3053, 0.3760
-"""Of the pixels of all digits, in 0..1."""
 
+# ``trained_model`` was trained on so many of the digits, from the first; never on the others.
 SEEN = 300
-"""``trained_model`` was trained on so many of the digits, from the first; never on the others."""
 
+# The digit that goes in the toy problem.
 LEAVING = 3
-"""The digit that goes in the toy problem."""
 
+# Published steps are for large models; a method has to manage at one of these.
 STRENGTHS = (1.0, 3.0, 0.3, 10.0, 0.1, 30.0)
-"""Published steps are for large models; a method has to manage at one of these."""
 
+# Accuracy on the other digits that may be lost; share of the gap to retraining that may stay.
 LOST, LEFT = 0.1, 0.9
-"""Accuracy on the other digits that may be lost; share of the gap to retraining that may stay."""
 
+# Few and small steps; a setting that a method does not have is omitted.
 QUICK = {"steps": 6, "epochs": 2, "batch_size": 6}
 QUICK |= {"perturbations": 3, "copies": 2, "selection_weighting": 1.0}
-"""Few and small steps; a setting that a method does not have is omitted."""
 
 
 class BrokenPromise(AssertionError):
@@ -111,6 +111,7 @@ def trained_model() -> nn.Module:
     return fit(untrained_model(0), digits().take(range(SEEN)), 0)
 
 
+# what a method may be given as fresh and train: any recipe does, the contract judges no accuracy
 def fresh_from(model: nn.Module) -> Callable[[int], nn.Module]:
     """``fresh(seed)``: the same modules with newly drawn weights."""
 
@@ -151,6 +152,7 @@ class Kind:
     random: bool = False
 
 
+# ``random``: of which a run is repeated, since what it draws differs from the digits'
 KINDS = {
     "layer norm": Kind("LayerNorm"),
     "dropout": Kind("dropout", random=True),
@@ -160,7 +162,6 @@ KINDS = {
     "multilabel": Kind("several labels per record", refusable=True, random=True),
     "regression": Kind("outputs that are values", outputs=1, refusable=True, random=True),
 }
-"""``random``: of which a run is repeated, since what it draws differs from the digits'."""
 
 
 def model_of_kind(kind: str) -> nn.Module:
@@ -249,11 +250,11 @@ class Case:
         return {name: value for name, value in wanted.items() if name in known}
 
 
+# Raises BrokenPromise; text that it returns is the method's own refusal of such a model.
 Promise = Callable[[Case], str | None]
-"""Raises BrokenPromise; text that it returns is the method's own refusal of such a model."""
 
+# Every promise by the name by which an exception names it.
 PROMISES: dict[str, Promise] = {}
-"""Every promise by the name by which an exception names it."""
 
 
 def promise(name: str) -> Callable[[Promise], Promise]:
@@ -355,8 +356,7 @@ def result_has_the_same_form(case: Case) -> None:
     states = (model.state_dict().items() for model in (case.model, result))
     given, new = ([(name, t.shape, t.dtype, t.device) for name, t in state] for state in states)
     expect(given == new, given, new)
-    finite = all(bool(value.isfinite().all()) for value in result.state_dict().values())
-    expect(finite, "finite weights", "nan or inf")
+    expect(not nonfinite_tensors(result.state_dict()), "finite weights", "nan or inf")
     expect(not any(m.training for m in result.modules()), "eval mode", "train mode")
     _expect_clean(result)
 
@@ -451,7 +451,8 @@ def micro_batches_change_nothing(case: Case) -> None:
     # a hook that refuses more than sixteen records acts as a small device
     whole, small = case.result(**FULL_BATCH), copy.deepcopy(case.model)
     small.register_forward_pre_hook(_no_room_for_more_than_sixteen)
-    gc.freeze()  # else each of the many collections would go through all that was imported
+    # else each of the many collections would go through all that was imported
+    gc.freeze()
     try:
         cut = case.run(small, case.split_for(small), **FULL_BATCH)
     finally:

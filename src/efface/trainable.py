@@ -20,23 +20,23 @@ from efface.errors import InputError, import_extra
 from efface.task import device_of, frozen_teacher, outputs, shared_view
 from efface.types import Records
 
+# each choice, and what a model must have for it
 TRAINABLE = {
     "all": "weights",
     "last-layers": "weights in the last layers",
     "norm": "normalisation layers with weights",
     "adapter": "a linear layer besides the output, called as a module and not tied",
 }
-"""Each choice, and what a model must have for it."""
 
+# One in so many layers, those used last, is trainable as ``last-layers``.
 SHARE = 3
-"""One in so many layers, those used last, is trainable as ``last-layers``."""
 
+# Of an adapter, PEFT's own default. Its scale is 2: at √3, with PEFT's first weights, a step moves
+# a layer as far as a step of the layer's own weights, in the directions that the rank has.
 RANK = 8
-"""Of an adapter, PEFT's own default. Its scale is 2: at √3, with PEFT's first weights, a step moves
-a layer as far as a step of the layer's own weights, in the directions that the rank has."""
 
+# Class names of normalisation layers: torch's, and those that transformers and timm define.
 NORM = re.compile(r"(batch|layer|group|instance|rms)norm", re.IGNORECASE)
-"""Class names of normalisation layers: torch's, and those that transformers and timm define."""
 
 
 def check_trainable(trainable: str, *, keep_adapter: bool = False) -> None:

@@ -24,11 +24,11 @@ from efface.types import Action, Callback, Records, no_callback
 if TYPE_CHECKING:
     from accelerate import PartialState
 
+# ``loss(student, batch, step)``: one number per record of the batch, shape (m,)
 Loss = Callable[[nn.Module, Records, int], Float[Tensor, " m"]]
-"""``loss(student, batch, step)``: one number per record of the batch, shape (m,)."""
 
+# ``rate(loss, gradient_norm)``: the learning rate of the step that is about to be taken
 Rate = Callable[[float, float], float]
-"""``rate(loss, gradient_norm)``: the learning rate of the step that is about to be taken."""
 
 
 def descend(
@@ -78,7 +78,8 @@ def descend(
             share *= 0.5
             for group in optimizer.param_groups:
                 group["lr"] *= 0.5
-            optimizer.state.clear()  # momentum would carry on the step that was just undone
+            # momentum would carry on the step that was just undone
+            optimizer.state.clear()
         step += action is Action.CONTINUE
     return student
 

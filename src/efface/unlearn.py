@@ -144,7 +144,8 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     settings = {**(settings or {}), **{k: v for k, v in named.items() if v is not None}}
     check_value("utility_budget", utility_budget, Share)
     check_trainable(trainable)
-    if method != prepare.AUTO:  # a slip in a setting is refused before the data are read
+    # a slip in a setting is refused before the data are read
+    if method != prepare.AUTO:
         check_settings(method, settings)
     manifest, adapted = Manifest("forget", seed, holdout_seed), trainable == "adapter"
     names = {"classes": classes, "mislabelled": mislabelled}
@@ -161,6 +162,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
         with manifest.timed("guard"):
             judge = Guard(master, seen, utility_budget=utility_budget, **how)
     new = adapter = failure = None
+    # a request that cannot be met has a report too: the error carries it
     try:
         with progress(f"forget {len(seen.forget)} records", manifest.settings.get("steps")) as show:
             student = request.run(master, seen, judge, show)
@@ -216,6 +218,7 @@ def score(
     names = {"classes": classes, "mislabelled": mislabelled}
     request = _Request(manifest, old, split, preprocessing, names)
     others = {"NEW": new} | {f"retrained model {n}": m for n, m in enumerate(retrained, start=1)}
+    # by the width of the outputs: models of other classes would be compared column by column
     going = request.split.forget
     width = prepare.output_width(old, going)
     for name, model in others.items():
@@ -224,7 +227,8 @@ def score(
             remedy = "Give models of one task, with the same classes in the same order."
             raise InputError(wanted, f"{came} from {name}", remedy)
     if shadows is not None:
-        shadows.of(going.ids)  # refuses arrays that lack a forget record
+        # refuses arrays that lack a forget record
+        shadows.of(going.ids)
     request.examine()
     known = {"removed_from_retain": manifest.request.get("forget_records_in_retain", 0)}
     result = request.result(new, retrained=retrained, shadows=shadows, exact=exact, **known)
@@ -259,6 +263,7 @@ class _Request:
             self.findings += (why,)
         self.method = method = METHODS[name]
         self.chosen = check_settings(name, settings)
+        # what the request says of the labels is not said again as a setting
         if wrong and "mislabelled" in method.settings:
             self.chosen["mislabelled"] = True
         self.manifest.method = name
@@ -305,7 +310,8 @@ class _Request:
 
         if fresh := split.fresh:  # what a method trains from scratch is counted too
             split = replace(split, fresh=lambda seed: counter.attach(fresh(seed)))
-        counter.forward = counter.backward = 0  # the guard's preparation is not the method's
+        # the guard's preparation is not the method's
+        counter.forward = counter.backward = 0
         # counted also when the guard ends the run: what was spent was spent
         try:
             with manifest.timed("method"), capture_facts(manifest.calibration):
@@ -348,7 +354,8 @@ class _Request:
         """Collect the evidence on the evaluation half, complete the manifest."""
         manifest, evidence = self.manifest, None
         if manifest.reported:
-            from efface.report import collect  # loads scipy, scikit-learn and torchvision
+            # loads scipy, scikit-learn and torchvision
+            from efface.report import collect
 
             with manifest.timed("report"):
                 how: dict[str, Any] = {"seed": manifest.seed, **self.names, **about}
@@ -357,6 +364,7 @@ class _Request:
         manifest.weights = {
             k: m if m is None else state_digest(m.state_dict()) for k, m in pair.items()
         }
+        # last: the adapter and the method add findings of their own
         manifest.findings = [asdict(finding) for finding in self.findings]
         model = self.model if new is None else new
         return Result(model, evidence, manifest, self.findings, adapter)
