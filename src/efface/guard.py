@@ -152,10 +152,10 @@ class Guard:
         """
         if self.failed:
             raise self._not_met(self.failed)
-        shapes = {name: tensor.shape for name, tensor in result.state_dict().items()}
-        given = {name: tensor.shape for name, tensor in self._given.items()}
+        states = (result.state_dict(), self._given)
+        new, old = ({(name, tensor.shape) for name, tensor in state.items()} for state in states)
         # the file that is written has the names and shapes of the one that was read
-        if wrong := sorted(name for name, _ in shapes.items() ^ given.items()):
+        if wrong := sorted(name for name, _ in new ^ old):
             raise self._not_met(f"the method's model differs in the name or shape of {wrong[0]}")
         violation = self._check(result)
         if not _in_any_process(violation):
@@ -258,7 +258,7 @@ class _Utility:
         self._before = self._accuracy(teacher)
 
     def __len__(self) -> int:
-        return 0 if self.records is None else len(self.records)
+        return len(self.records or ())
 
     def drop(self, student: nn.Module) -> tuple[float, float, float]:
         """Accuracy before, its drop, and the standard error of the drop over the pairs."""

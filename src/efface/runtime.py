@@ -72,14 +72,13 @@ def map_chunks(function: Callable[[Tensor], Part], rows: Tensor, size: int) -> I
         except (RuntimeError, MemoryError) as error:
             if len(part) == 1 or not is_out_of_memory(error):
                 raise
-            result = None
-        # after the except clause: until its end the traceback keeps the failed tensors in memory
-        if result is None:
-            size = max(1, len(part) // 2)
-            free_memory()
+        else:
+            yield result
+            rows = rows[len(part) :]
             continue
-        yield result
-        rows = rows[len(part) :]
+        # after the except clause: until its end the traceback keeps the failed tensors in memory
+        size = max(1, len(part) // 2)
+        free_memory()
 
 
 @dataclass(frozen=True)

@@ -246,12 +246,11 @@ def _linear(model: nn.Module, batch: Records) -> list[str]:
     Not where a weight is tied, since an adapter on one place would not be at the other; nor where
     the weight is used without the module's forward, as attention and torch's encoder layer do.
     """
-    excluded = {*_layers(model, batch)[-1], *_tied(model)}
+    excluded, called = {*_layers(model, batch)[-1], *_tied(model)}, set[nn.Module]()
     teacher = frozen_teacher(model)
     fused = [n for n, m in teacher.named_modules() if isinstance(m, nn.TransformerEncoderLayer)]
-    called: list[nn.Module] = []
     for module in teacher.modules():
-        module.register_forward_hook(lambda module, *_: called.append(module))
+        module.register_forward_hook(lambda module, *_: called.add(module))
     _forward(teacher, batch)
     return [
         name
@@ -260,6 +259,6 @@ def _linear(model: nn.Module, batch: Records) -> list[str]:
         if type(module).forward is nn.Linear.forward
         and "weight" in dict(module.named_parameters(recurse=False))
         and f"{name}.weight" not in excluded
-        and any(module is one for one in called)
-        and not any(name.startswith(f"{layer}.") for layer in fused)
+        and module in called
+        and not name.startswith(tuple(f"{layer}." for layer in fused))
     ]

@@ -138,11 +138,9 @@ class Split:
     def __repr__(self) -> str:
         given = {name: part for name, part in vars(self).items() if part is not None}
         # A part of another kind is named by it alone: a data set might print itself whole.
-        short: dict[str, Any] = {
-            k: v if isinstance(v, Records) else type(v).__name__ for k, v in given.items()
-        }
-        short["forget_classes"] = self.forget_classes
-        return f"Split({', '.join(f'{name}={part}' for name, part in short.items())})"
+        given |= {k: type(v).__name__ for k, v in given.items() if not isinstance(v, Records)}
+        given["forget_classes"] = self.forget_classes
+        return f"Split({', '.join(f'{name}={part}' for name, part in given.items())})"
 
     def _repr_html_(self) -> str:
         """A table of the parts: what a notebook shows."""
@@ -161,8 +159,8 @@ def split_holdout(split: Split, *, seed: int) -> tuple[Split, Split]:
     holdout = split.holdout
     rows = range(len(holdout))
     order = sorted(rows, key=lambda row: record_key(f"{seed}/holdout/{holdout.ids[row]}"))
-    halves = order[: len(order) // 2], order[len(order) // 2 :]
-    auxiliary, evaluation = (replace(split, holdout=holdout.take(sorted(half))) for half in halves)
+    parts = order[: len(order) // 2], order[len(order) // 2 :]
+    auxiliary, evaluation = (replace(split, holdout=holdout.take(sorted(part))) for part in parts)
     return auxiliary, evaluation
 
 
