@@ -13,17 +13,7 @@ from scipy.spatial.distance import euclidean, jensenshannon
 from torch.nn import functional
 
 from efface.errors import InputError
-from efface.metrics.divergence import (
-    activation_distance,
-    jensen_shannon,
-    jensen_shannon_each,
-    klom,
-    klom_each,
-    klom_floor,
-    retrain_free_divergence,
-    zrf,
-    zrf_legacy,
-)
+from efface.metrics import divergence
 from tests.refusals import refusal
 
 
@@ -37,17 +27,17 @@ OURS, THEIRS = _answers(50, 7, 0), _answers(50, 7, 1)
 def test_jensen_shannon_is_scipys_distance_squared():
     """A second library; and it is the same from both sides."""
     expected = jensenshannon(OURS, THEIRS, axis=1) ** 2
-    np.testing.assert_allclose(jensen_shannon_each(OURS, THEIRS), expected)
-    assert jensen_shannon(OURS, THEIRS) == pytest.approx(expected.mean())
-    assert jensen_shannon(THEIRS, OURS) == pytest.approx(expected.mean())
+    np.testing.assert_allclose(divergence.jensen_shannon_each(OURS, THEIRS), expected)
+    assert divergence.jensen_shannon(OURS, THEIRS) == pytest.approx(expected.mean())
+    assert divergence.jensen_shannon(THEIRS, OURS) == pytest.approx(expected.mean())
 
 
 def test_jensen_shannon_goes_from_0_to_ln_2_with_zeros_among_the_probabilities():
     """Sure answers have zeros, and these must not become nan."""
     one, other = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
-    assert jensen_shannon(one, one) == 0
-    assert jensen_shannon(one, other) == pytest.approx(math.log(2))
-    assert jensen_shannon(OURS, OURS) == 0
+    assert divergence.jensen_shannon(one, one) == 0
+    assert divergence.jensen_shannon(one, other) == pytest.approx(math.log(2))
+    assert divergence.jensen_shannon(OURS, OURS) == 0
 
 
 @pytest.mark.parametrize(
@@ -59,9 +49,9 @@ def test_a_sure_answer_against_an_even_one_shows_what_the_defective_form_hides(
     """0.999 for one class against 1/k for each: numbers found by running the public code."""
     sure, even = np.full((1, k), 0.001 / (k - 1)), np.full((1, k), 1 / k)
     sure[0, 0] = 0.999
-    assert zrf_legacy(sure, even) == pytest.approx(legacy, abs=6e-4)
-    assert zrf(sure, even) == pytest.approx(bits, abs=6e-4)
-    assert 1 - jensen_shannon(sure, even) == pytest.approx(nats, abs=6e-4)
+    assert divergence.zrf_legacy(sure, even) == pytest.approx(legacy, abs=6e-4)
+    assert divergence.zrf(sure, even) == pytest.approx(bits, abs=6e-4)
+    assert 1 - divergence.jensen_shannon(sure, even) == pytest.approx(nats, abs=6e-4)
 
 
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
@@ -70,14 +60,14 @@ def test_the_defective_form_is_torchs_divergence_with_its_arguments_as_published
     p, q = torch.tensor(OURS), torch.tensor(THEIRS)
     m = (p + q) / 2
     theirs = 0.5 * functional.kl_div(p.log(), m) + 0.5 * functional.kl_div(q.log(), m)
-    assert zrf_legacy(OURS, THEIRS) == pytest.approx(1 - float(theirs))
+    assert divergence.zrf_legacy(OURS, THEIRS) == pytest.approx(1 - float(theirs))
 
 
 def test_zrf_of_the_untrained_net_itself_is_1_and_of_another_answer_0():
     """It has the range that the paper states."""
-    assert zrf(OURS, OURS) == 1
-    assert zrf(np.eye(3), np.roll(np.eye(3), 1, axis=1)) == pytest.approx(0)
-    assert zrf(OURS, THEIRS) == pytest.approx(
+    assert divergence.zrf(OURS, OURS) == 1
+    assert divergence.zrf(np.eye(3), np.roll(np.eye(3), 1, axis=1)) == pytest.approx(0)
+    assert divergence.zrf(OURS, THEIRS) == pytest.approx(
         1 - np.mean(jensenshannon(OURS, THEIRS, axis=1, base=2) ** 2)
     )
 
@@ -85,9 +75,9 @@ def test_zrf_of_the_untrained_net_itself_is_1_and_of_another_answer_0():
 def test_activation_distance_is_the_mean_of_scipys_distances():
     """Not the root of the mean square, which is greater."""
     each = [euclidean(a, b) for a, b in zip(OURS, THEIRS, strict=True)]
-    assert activation_distance(OURS, THEIRS) == pytest.approx(np.mean(each))
-    assert activation_distance(OURS, THEIRS) < math.sqrt(np.mean(np.square(each))) - 1e-3
-    assert activation_distance(np.eye(2), np.eye(2)[::-1]) == pytest.approx(math.sqrt(2))
+    assert divergence.activation_distance(OURS, THEIRS) == pytest.approx(np.mean(each))
+    assert divergence.activation_distance(OURS, THEIRS) < math.sqrt(np.mean(np.square(each))) - 1e-3
+    assert divergence.activation_distance(np.eye(2), np.eye(2)[::-1]) == pytest.approx(math.sqrt(2))
 
 
 def test_the_retrain_free_divergence_compares_mean_answers_class_by_class():
@@ -95,7 +85,7 @@ def test_the_retrain_free_divergence_compares_mean_answers_class_by_class():
     forget_classes = np.array([0] * 40 + [1] * 5 + [6] * 5)
     unseen_classes = np.array([0] * 10 + [1] * 40)
     groups = {"forget_classes": forget_classes, "unseen_classes": unseen_classes}
-    found = retrain_free_divergence(OURS, THEIRS, **groups)
+    found = divergence.retrain_free_divergence(OURS, THEIRS, **groups)
     first = jensenshannon(OURS[:40].mean(0), THEIRS[:10].mean(0)) ** 2
     second = jensenshannon(OURS[40:45].mean(0), THEIRS[10:].mean(0)) ** 2
     assert found == pytest.approx((first + second) / 2)
@@ -104,18 +94,18 @@ def test_the_retrain_free_divergence_compares_mean_answers_class_by_class():
 def test_answers_that_cannot_be_compared_are_refused_by_name():
     """Another order or number of records, other classes, no class in common."""
     text = "Wanted the same records on all sides. Got ours 50, theirs 3."
-    assert text in refusal(jensen_shannon, OURS, THEIRS[:3])
+    assert text in refusal(divergence.jensen_shannon, OURS, THEIRS[:3])
     assert "Wanted the same classes on all sides. Got ours 7, theirs 6." in refusal(
-        activation_distance, OURS, _answers(50, 6, 0)
+        divergence.activation_distance, OURS, _answers(50, 6, 0)
     )
-    assert refusal(zrf_legacy, np.eye(2), np.eye(2)) == (
+    assert refusal(divergence.zrf_legacy, np.eye(2), np.eye(2)) == (
         "Wanted probabilities above 0. Got 4 of 0. This form of ZRF has no value then; use zrf."
     )
     text = "Wanted unseen records of the same classes as the forget records. Got none."
     groups = {"forget_classes": np.zeros(50, int), "unseen_classes": np.ones(50, int)}
-    assert text in refusal(retrain_free_divergence, OURS, THEIRS, **groups)
+    assert text in refusal(divergence.retrain_free_divergence, OURS, THEIRS, **groups)
     with pytest.raises(InputError):
-        zrf(np.zeros((0, 2)), np.zeros((0, 2)))
+        divergence.zrf(np.zeros((0, 2)), np.zeros((0, 2)))
 
 
 def _margins(models, n, seed, *, shift=0.0):
@@ -138,22 +128,22 @@ def test_each_record_has_the_divergence_counted_by_hand():
     """The greatest margin counts too: the public code loses it beyond its last bin."""
     ours, theirs = _margins(30, 12, 0, shift=0.5), _margins(25, 12, 1)
     expected = [_by_counting(a, b, 20) for a, b in zip(ours.T, theirs.T, strict=True)]
-    np.testing.assert_allclose(klom_each(ours, theirs), expected)
-    assert klom(ours, theirs) == pytest.approx(np.quantile(expected, 0.95))
+    np.testing.assert_allclose(divergence.klom_each(ours, theirs), expected)
+    assert divergence.klom(ours, theirs) == pytest.approx(np.quantile(expected, 0.95))
 
 
 def test_with_many_models_it_is_the_divergence_of_the_normals_that_they_were_drawn_from():
     """Closed form: (shift)^2 / 2 for equal variances."""
     ours, theirs = _margins(200_000, 1, 0, shift=0.7), _margins(200_000, 1, 1)
-    assert klom_each(ours, theirs)[0] == pytest.approx(0.7**2 / 2, rel=0.05)
+    assert divergence.klom_each(ours, theirs)[0] == pytest.approx(0.7**2 / 2, rel=0.05)
 
 
 def test_equal_margins_are_0_apart_and_disjoint_ones_at_the_bound():
     """No bin in common: ln of 1e5, but for the floors' own share."""
     ours = _margins(20, 3, 0)
-    np.testing.assert_allclose(klom_each(ours, ours), 0, atol=1e-12)
-    assert (klom_each(np.zeros((5, 2)), np.zeros((4, 2))) == 0).all()
-    apart = klom_each(np.zeros((5, 1)), np.full((5, 1), 9.0))[0]
+    np.testing.assert_allclose(divergence.klom_each(ours, ours), 0, atol=1e-12)
+    assert (divergence.klom_each(np.zeros((5, 2)), np.zeros((4, 2))) == 0).all()
+    apart = divergence.klom_each(np.zeros((5, 1)), np.full((5, 1), 9.0))[0]
     assert apart == pytest.approx(math.log(1e5), abs=1e-3)
 
 
@@ -162,15 +152,15 @@ def test_margins_are_clipped_so_that_one_wild_model_does_not_make_the_bins():
     ours, theirs = _margins(20, 1, 0), _margins(20, 1, 1)
     ours[0], theirs[0] = 1e6, 100
     clipped = np.where(ours > 100, 100, ours)
-    assert klom(ours, theirs) == klom(clipped, theirs)
+    assert divergence.klom(ours, theirs) == divergence.klom(clipped, theirs)
 
 
 def test_the_floor_is_far_above_0_with_few_models():
     """Two halves of models of one kind: what a number has to be compared with."""
     retrained = _margins(16, 40, 2)
-    assert klom_floor(retrained) == klom(retrained[:8], retrained[8:])
-    assert klom_floor(retrained) > 2
-    assert klom_floor(_margins(4000, 40, 2)) < 0.05
+    assert divergence.klom_floor(retrained) == divergence.klom(retrained[:8], retrained[8:])
+    assert divergence.klom_floor(retrained) > 2
+    assert divergence.klom_floor(_margins(4000, 40, 2)) < 0.05
     assert stats.entropy([0.5, 0.5], [0.5, 0.5]) == 0
 
 
@@ -178,8 +168,10 @@ def test_one_model_or_other_records_are_refused():
     """A distribution over models needs models."""
     margins = _margins(5, 4, 0)
     text = "Wanted at least two unlearned and two retrained models, and two bins."
-    assert text in refusal(klom_each, margins[:1], margins)
-    assert "Wanted at least four retrained models. Got 3." in refusal(klom_floor, margins[:3])
-    assert "Got unlearned 4, retrained 3." in refusal(klom, margins, margins[:, :3])
+    assert text in refusal(divergence.klom_each, margins[:1], margins)
+    assert "Wanted at least four retrained models. Got 3." in refusal(
+        divergence.klom_floor, margins[:3]
+    )
+    assert "Got unlearned 4, retrained 3." in refusal(divergence.klom, margins, margins[:, :3])
     with pytest.raises(InputError):
-        klom(margins * np.nan, margins)
+        divergence.klom(margins * np.nan, margins)

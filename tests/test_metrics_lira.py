@@ -12,18 +12,8 @@ from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.neighbors import KernelDensity
 
-from efface.metrics.lira import (
-    lira_offline,
-    lira_online,
-    pooled,
-    rmia_offline,
-    rmia_online,
-    ruli_efficacy,
-    ruli_privacy,
-    ruli_states,
-    tuned_a,
-    u_lira,
-)
+from efface.metrics import lira
+from efface.metrics.lira import pooled
 from efface.metrics.membership import signal_attack
 from efface.metrics.refusals import same_shape
 from tests.refusals import refusal
@@ -52,7 +42,7 @@ def test_lira_agrees_with_gaussians_fitted_one_record_at_a_time(models):
         math.sqrt(sum(((v - v.mean()) ** 2).sum() for v in side) / sum(len(v) - 1 for v in side))
         for side in sides
     ]
-    online, offline = lira_online(x, shadow, member), lira_offline(x, shadow, member)
+    online, offline = lira.lira_online(x, shadow, member), lira.lira_offline(x, shadow, member)
     for i in range(30):
         own = [side[i].std(ddof=1) for side in sides] if models >= 64 else pooled
         inside, out = (stats.norm(side[i].mean(), sd) for side, sd in zip(sides, own, strict=True))
@@ -64,7 +54,7 @@ def test_lira_knows_how_hard_each_record_is_and_the_loss_does_not():
     """Records differ more than training changes them: where population attacks are weak."""
     x, shadow, member, known = _drawn(32, 800, 1)
     by_loss = signal_attack(x[known], x[~known]).auc
-    scores = (score(x, shadow, member) for score in (lira_online, lira_offline))
+    scores = (score(x, shadow, member) for score in (lira.lira_online, lira.lira_offline))
     online, offline = (signal_attack(score[known], score[~known]).auc for score in scores)
     best = stats.norm.cdf(1 / 0.7 / math.sqrt(2))
     assert by_loss < 0.67
@@ -75,15 +65,15 @@ def test_lira_knows_how_hard_each_record_is_and_the_loss_does_not():
 def test_offline_scores_of_records_never_seen_are_exponential():
     """Their tail probability is uniform; forgotten beyond unseen is no membership."""
     x, shadow, member, _ = _drawn(200, 600, 2, leak=0.0)
-    assert stats.kstest(lira_offline(x, shadow, member), "expon").pvalue > 0.01
-    assert lira_offline(x - 30, shadow, member).max() < 1e-6
+    assert stats.kstest(lira.lira_offline(x, shadow, member), "expon").pvalue > 0.01
+    assert lira.lira_offline(x - 30, shadow, member).max() < 1e-6
 
 
 def test_scores_of_sure_answers_stay_finite_and_in_order():
     """A likelihood of 0 on both sides is no 0 / 0."""
     x, shadow, member, _ = _drawn(16, 4, 3)
-    far = [score(x + 500, shadow, member) for score in (lira_online, lira_offline)]
-    farther = [score(x + 600, shadow, member) for score in (lira_online, lira_offline)]
+    far = [score(x + 500, shadow, member) for score in (lira.lira_online, lira.lira_offline)]
+    farther = [score(x + 600, shadow, member) for score in (lira.lira_online, lira.lira_offline)]
     assert all(np.isfinite(s).all() for s in (*far, *farther))
     assert (farther[1] > far[1]).all()
 
@@ -101,8 +91,8 @@ def test_rmia_agrees_with_a_double_loop():
     both = {**_population(6, 50, 5), "gamma": 1.3}
     p, refs = (1 / (1 + np.exp(-v)) for v in (x, shadow))
     pz, refs_z = np.exp(both["population"]), np.exp(both["population_reference"])
-    online = rmia_online(_log_p(x), _log_p(shadow), member, **both)
-    offline = rmia_offline(_log_p(x), _log_p(shadow), member, a=0.3, **both)
+    online = lira.rmia_online(_log_p(x), _log_p(shadow), member, **both)
+    offline = lira.rmia_offline(_log_p(x), _log_p(shadow), member, a=0.3, **both)
     for i in range(20):
         inside, out = refs[member[:, i], i].mean(), refs[~member[:, i], i].mean()
         ratios = [(p[i] / ((inside + out) / 2)) / (pz[j] / refs_z[:, j].mean()) for j in range(50)]
@@ -117,13 +107,13 @@ def test_rmia_sees_a_leak_with_few_models_and_none_where_there_is_none():
     x, shadow, member, known = _drawn(4, 800, 7, leak=1.5)
     by_loss = signal_attack(x[known], x[~known]).auc
     for score in (
-        rmia_online(_log_p(x), _log_p(shadow), member, **both),
-        rmia_offline(_log_p(x), _log_p(shadow), member, a=0.3, **both),
+        lira.rmia_online(_log_p(x), _log_p(shadow), member, **both),
+        lira.rmia_offline(_log_p(x), _log_p(shadow), member, a=0.3, **both),
     ):
         assert signal_attack(score[known], score[~known]).auc > by_loss + 0.1
     for seed in (8, 9, 10):
         x, shadow, member, known = _drawn(4, 800, seed, leak=0)
-        score = rmia_offline(_log_p(x), _log_p(shadow), member, a=0.3, **both)
+        score = lira.rmia_offline(_log_p(x), _log_p(shadow), member, a=0.3, **both)
         assert abs(signal_attack(score[known], score[~known]).auc - 0.5) < 0.06
 
 
@@ -132,7 +122,8 @@ def test_gamma_and_the_population_do_not_change_the_order_of_records():
     both = _population(4, 5000, 11)
     x, shadow, member, _ = _drawn(4, 60, 12)
     low, high = (
-        rmia_online(_log_p(x), _log_p(shadow), member, gamma=gamma, **both) for gamma in (0.9, 1.1)
+        lira.rmia_online(_log_p(x), _log_p(shadow), member, gamma=gamma, **both)
+        for gamma in (0.9, 1.1)
     )
     assert (low >= high).all()
     assert (np.diff(high[np.argsort(low, kind="stable")]) >= -1e-12).mean() > 0.95
@@ -144,11 +135,13 @@ def test_a_is_tuned_by_the_area_on_a_known_model():
     both = _population(4, 300, 14)
     areas = {}
     for a in (0.0, 0.5, 1.0):
-        score = rmia_offline(_log_p(x), _log_p(shadow), member, a=a, **both)
+        score = lira.rmia_offline(_log_p(x), _log_p(shadow), member, a=a, **both)
         areas[a] = np.mean(score[known][:, None] > score[~known]) + 0.5 * np.mean(
             score[known][:, None] == score[~known]
         )
-    best = tuned_a(_log_p(x), _log_p(shadow), member, known=known, grid=(0.0, 0.5, 1.0), **both)
+    best = lira.tuned_a(
+        _log_p(x), _log_p(shadow), member, known=known, grid=(0.0, 0.5, 1.0), **both
+    )
     assert best == max(areas, key=areas.get)
     assert len(set(areas.values())) == 3
 
@@ -159,22 +152,22 @@ def test_broken_models_and_missing_ones_are_named():
     broken = shadow.copy()
     broken[[1, 4], 2] = np.nan, np.inf
     text = "Wanted finite log-odds. Got nan or inf in 2 of 6 rows: 1, 4."
-    assert text in refusal(lira_online, x, broken, member)
+    assert text in refusal(lira.lira_online, x, broken, member)
     none = member & (np.arange(5) > 1)
     text = "Wanted at least 2 shadow models in for each record. Got 2 of 5 records with fewer."
-    assert text in refusal(lira_online, x, shadow, none)
+    assert text in refusal(lira.lira_online, x, shadow, none)
     text = "Wanted arrays of one shape. Got judged (4,), record (5,)."
     assert text in refusal(same_shape, judged=x[:4], record=x)
     z = {"population": x, "population_reference": shadow}
     log_p = _log_p(x), _log_p(shadow), member
-    assert refusal(rmia_offline, *log_p, a=1.5, **z) == (
+    assert refusal(lira.rmia_offline, *log_p, a=1.5, **z) == (
         "Wanted a from 0 to 1. Got 1.5. Find it with tuned_a on a reference model."
     )
-    assert refusal(rmia_online, *log_p, gamma=0.0, **z) == (
+    assert refusal(lira.rmia_online, *log_p, gamma=0.0, **z) == (
         "Wanted gamma above 0. Got 0.0. The paper takes 2."
     )
     empty = {"population": x[:0], "population_reference": shadow[:, :0]}
-    assert refusal(rmia_online, *log_p, **empty) == (
+    assert refusal(lira.rmia_online, *log_p, **empty) == (
         "Wanted population records. Got none. Give records that no model was trained on."
     )
 
@@ -201,7 +194,7 @@ def _others(x, mask, j, i):
 def test_u_lira_agrees_with_gaussians_fitted_from_scratch_for_each_value(one_sd, floor):
     """A loop over shadow runs and targets, and another over the sides."""
     x, member = _drawn_per_record(9, 12, 0, leak=0.5)
-    found = u_lira(x, member, one_sd=one_sd, floor=floor)
+    found = lira.u_lira(x, member, one_sd=one_sd, floor=floor)
     for j in range(9):
         fits = [[_others(x, side, j, i) for i in range(12)] for side in (member, ~member)]
         squares = [np.array([((v - v.mean()) ** 2).sum() for v in side]) for side in fits]
@@ -220,7 +213,7 @@ def test_u_lira_agrees_with_gaussians_fitted_from_scratch_for_each_value(one_sd,
 def test_ruli_agrees_with_kernel_densities_of_scipy_and_of_scikit_learn(bandwidth):
     """Scott's rule as in scipy; the width 1 of RULI's code as in scikit-learn."""
     x, member = _drawn_per_record(10, 8, 1, leak=1)
-    found = ruli_privacy(x, member, bandwidth=bandwidth, floor=0.0)
+    found = lira.ruli_privacy(x, member, bandwidth=bandwidth, floor=0.0)
 
     def density(values, at):
         if bandwidth is None:
@@ -237,7 +230,7 @@ def test_ruli_agrees_with_kernel_densities_of_scipy_and_of_scikit_learn(bandwidt
 def test_the_result_of_all_values_is_that_of_scikit_learn():
     """Area and accuracy of the pooled scores; the rate by hand; by target, one at a time."""
     x, member = _drawn_per_record(16, 400, 2, leak=1.5, share=0.25)
-    found = u_lira(x, member)
+    found = lira.u_lira(x, member)
     scores, truth = found.scores.ravel(), member.ravel()
     assert found.attack.auc == pytest.approx(roc_auc_score(truth, scores))
     assert found.accuracy == pytest.approx(balanced_accuracy_score(truth, scores > 0))
@@ -251,25 +244,27 @@ def test_the_result_of_all_values_is_that_of_scikit_learn():
 def test_without_a_leak_few_shadow_runs_on_a_side_do_not_look_like_too_much_forgetting():
     """3 of 16: leaving out the judged value alone would give 0.44 here, on the wrong side."""
     draws = (_drawn_per_record(16, 200, 10 + seed, share=3 / 16) for seed in range(12))
-    assert np.mean([u_lira(*drawn).attack.auc for drawn in draws]) == pytest.approx(0.5, abs=0.015)
+    assert np.mean([lira.u_lira(*drawn).attack.auc for drawn in draws]) == pytest.approx(
+        0.5, abs=0.015
+    )
 
 
 def test_a_leak_that_no_population_attack_sees_is_found_and_told_at_its_size():
     """One deviation of each target, which is small beside how targets differ; at best 0.76."""
     x, member = _drawn_per_record(32, 200, 3, leak=1.0)
-    found = u_lira(x, member, one_sd=True)
+    found = lira.u_lira(x, member, one_sd=True)
     assert roc_auc_score(member.ravel(), x.ravel()) < 0.6
     assert 0.72 < found.attack.auc < stats.norm.cdf(1 / np.sqrt(2)) + 0.01
     assert found.attack.recognised
     assert found.attack.at(0.01).above
     assert found.accuracy_interval[0] > 0.6
-    assert ruli_privacy(x, member).attack.recognised
+    assert lira.ruli_privacy(x, member).attack.recognised
 
 
 def test_neither_scale_nor_shift_nor_label_order_matters():
     """Log-odds far above 0, where all predictions are right, tell as much; sides may swap."""
     x, member = _drawn_per_record(12, 30, 5, leak=1.0)
-    for attack in (u_lira, ruli_privacy):
+    for attack in (lira.u_lira, lira.ruli_privacy):
         scores = attack(x, member).scores
         np.testing.assert_allclose(attack(2 * x + 100, member).scores, scores, atol=1e-8)
         np.testing.assert_allclose(attack(x, ~member).scores, -scores, atol=1e-8)
@@ -278,7 +273,7 @@ def test_neither_scale_nor_shift_nor_label_order_matters():
 def test_models_that_all_say_the_same_are_at_chance():
     """A collapsed net gives each shadow run one answer; no spread is no sure knowledge."""
     _, member = _drawn_per_record(10, 20, 6)
-    for attack in (u_lira, ruli_privacy):
+    for attack in (lira.u_lira, lira.ruli_privacy):
         found = attack(np.full((10, 20), -2.2), member)
         assert found.attack.auc == found.accuracy == 0.5
         assert not found.attack.sees
@@ -288,7 +283,7 @@ def test_far_out_values_give_no_0_over_0():
     """Log-odds of 1,000 beside 0: the densities of both sides are 0 in double precision."""
     x, member = _drawn_per_record(12, 10, 7)
     x[0] = 1000
-    for attack in (u_lira, ruli_privacy):
+    for attack in (lira.u_lira, lira.ruli_privacy):
         assert np.isfinite(attack(x, member).scores).all()
 
 
@@ -298,11 +293,11 @@ def test_the_three_states_part_where_they_differ():
     states = draw.permuted(np.tile(np.arange(24)[:, None] % 3, (1, 100)), axis=0)
     x = draw.normal(0, 3, 100) + draw.normal(size=(24, 100)) + 4 * (states == 2)
     unlearned, inside = states == 0, states == 2
-    chances = ruli_states(x, unlearned, inside)
+    chances = lira.ruli_states(x, unlearned, inside)
     np.testing.assert_allclose(chances.sum(axis=2), 1)
     assert chances[inside].mean(axis=0)[2] > 0.85
     assert chances[unlearned].mean(axis=0) == pytest.approx([0.47, 0.47, 0.06], abs=0.04)
-    privacy = ruli_privacy(x, unlearned, inside=inside)
+    privacy = lira.ruli_privacy(x, unlearned, inside=inside)
     assert np.isnan(privacy.scores[inside]).all()
     assert not privacy.attack.sees
     assert privacy.attack.unseen_n == (states == 1).sum()
@@ -312,10 +307,10 @@ def test_efficacy_sees_what_privacy_cannot():
     """A method that lowers all targets, unlearned or not: no leak, but not retraining either."""
     drawn, members = _drawn_per_record(32, 80, 9)
     x, retrained, member = drawn[::2], drawn[1::2], members[::2]
-    assert not ruli_efficacy(x, member, retrained).attack.sees
-    lowered = ruli_efficacy(x - 6, member, retrained)
+    assert not lira.ruli_efficacy(x, member, retrained).attack.sees
+    lowered = lira.ruli_efficacy(x - 6, member, retrained)
     assert lowered.attack.recognised
-    assert not ruli_privacy(x - 6, member).attack.sees
+    assert not lira.ruli_privacy(x - 6, member).attack.sees
     assert lowered.scores.shape == (32, 80)
     assert np.isnan(lowered.scores[:16][~member]).all()
 
@@ -325,10 +320,10 @@ def test_broken_and_missing_shadow_runs_are_named():
     x, member = _drawn_per_record(8, 5, 11)
     x[[2, 5], 0] = np.nan, np.inf
     text = "Wanted finite log-odds. Got nan or inf in 2 of 8 rows: 2, 5."
-    assert text in refusal(u_lira, x.astype(np.float16), member)
+    assert text in refusal(lira.u_lira, x.astype(np.float16), member)
     member[2:, 0] = False
     text = "Wanted at least 3 shadow runs with the target unlearned for each record."
-    assert text in refusal(u_lira, np.zeros((8, 5)), member)
+    assert text in refusal(lira.u_lira, np.zeros((8, 5)), member)
 
 
 def _crossed(seed, p=24, t=40, *, target=0.0, run=0.0):
@@ -390,7 +385,7 @@ def test_u_lira_without_a_leak_is_quiet_in_area_rate_and_accuracy():
         draw = np.random.default_rng(seed)
         member = draw.permuted(np.tile(np.arange(16)[:, None] < 8, (1, 40)), axis=0)
         x = draw.normal(0, 2, 40) + draw.normal(size=(16, 40)) + draw.normal(size=(16, 1))
-        found = u_lira(x, member)
+        found = lira.u_lira(x, member)
         low, high = found.accuracy_interval
         above = any(one.above for one in found.attack.rates)
         seen.append((found.attack.sees, not low <= 0.5 <= high, above))

@@ -46,9 +46,9 @@ def worst_class_change(before: dict[int, float], after: dict[int, float]) -> tup
     Range -1 to 1; no chance level; reference: the retrained model's change, about 0 for retained
     classes. Raises InputError when no class is in both.
     """
-    changes = {
-        label: after[label] - before[label] for label in sorted(before.keys() & after.keys())
-    }
+    # In the order of ids, so that of equal falls the first class is named.
+    shared = sorted(before.keys() & after.keys())
+    changes = {label: after[label] - before[label] for label in shared}
     if not changes:
         came = f"classes {sorted(before)} and {sorted(after)}"
         remedy = "Measure both models on the same records."

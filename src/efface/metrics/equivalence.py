@@ -205,6 +205,7 @@ def likeness(
     """
     comparison = compare_with_retrained(unlearned, retrained)
     ranks = _ranks(np.vstack([unlearned[None], retrained]))
+    # Of ranks: the energy distance of skewed entropies is that of a few records.
     energy = energy_test_paired(ranks[0], ranks[1:], permutations=permutations, seed=seed)
     effects, rank_sum = zip(*(a12(unlearned, other) for other in retrained), strict=True)
     ks_p = [stats.ks_2samp(unlearned, other, method="asymp").pvalue for other in retrained]

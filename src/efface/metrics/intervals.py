@@ -206,6 +206,7 @@ def chance_range(m: Count, n: Count, *, fpr: float, level: float = 0.95) -> tupl
     With the threshold at the (a+1)-th highest of the others the hits are beta-binomial with
     parameters a + 1 and n - a, whatever the distribution; ties only lower them.
     """
+    # Effective counts are rounded, since the beta-binomial takes integers alone.
     members, others = max(1, round(m)), max(1, round(n))
     flagged, hits = _false_positives(others, fpr), np.arange(members + 1)
     below = stats.betabinom.pmf(hits, members, flagged + 1, others - flagged).cumsum()

@@ -278,6 +278,7 @@ def u_lira(
     avoid a false sense of privacy", https://arxiv.org/abs/2403.01218. Raises InputError for nan or
     inf (naming the runs) and for targets with fewer than three runs on a side.
     """
+    # No target is trained on and kept here, so none is ignored.
     values, groups = _prepare(log_odds, unlearned, np.zeros(unlearned.shape, bool))
     found = gaussian(values, groups, 2, floor=floor, one_sd=one_sd)
     return pooled(found[UNLEARNED] - found[OUT], unlearned, level=level)
@@ -476,9 +477,8 @@ class PerRecord:
         of the retrained models.
         """
         right, judged = _correct(self.scores, self.member), ~np.isnan(self.scores)
-        inside, out = (
-            np.mean(right, axis=0, where=side & judged) for side in (self.member, ~self.member)
-        )
+        sides = (self.member & judged, ~self.member & judged)
+        inside, out = (np.mean(right, axis=0, where=side) for side in sides)
         return (inside + out) / 2
 
 
@@ -522,6 +522,7 @@ def _design_effect(table: Table, sides: tuple[Mask, ...]) -> float:
         return float(sum(side.sum() for side in sides) / min(table.shape) / len(sides))
     # Clustered by target, clustered by run; single values are in both, so subtracted once.
     sums = [influence.sum(axis=axis) for axis in (1, 0)]
+    # n / (n - 1): the mean that is subtracted comes from the same clusters.
     ways = [(one**2).sum() * len(one) / max(1, len(one) - 1) for one in sums]
     return float(max(1.0, *(way / single for way in ways), (sum(ways) - single) / single))
 

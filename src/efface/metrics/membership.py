@@ -171,6 +171,7 @@ def signal_attack(
     records), and the thresholds of the rates are set on unseen records of these classes together.
     Without, all are one class. Raises InputError when nothing can be compared or a value is nan.
     """
+    # Sorting puts nan last, so that it would pass for the surest member.
     if np.isnan(forget).any() or np.isnan(unseen).any():
         raise InputError("numbers to compare", "nan", "See whether the model's outputs are nan.")
     # Without classes all records are of one: the code below knows no second case.

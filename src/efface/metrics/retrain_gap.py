@@ -90,6 +90,7 @@ def tug_of_war(values: Columns, reference: Columns) -> float:
     """
     _need_same_columns(values, reference)
     _need_shares({**values, **{f"reference {name}": value for name, value in reference.items()}})
+    # A product: a column that is far off is not made up for by the others.
     return float(np.prod([1 - abs(values[name] - reference[name]) for name in reference]))
 
 

@@ -48,6 +48,7 @@ def cka(model: nn.Module, other: nn.Module, records: Records) -> Alignment:
     if len(records) < 2:  # noqa: PLR2004
         raise InputError("two records or more", str(len(records)), "Give more records.")
     device, task = device_of(model), task_of(records)
+    # The hooks are on frozen copies; the given models get none.
     seen, theirs = _Hooked(model), _Hooked(other)
     # In the order of the first model, whatever the second one's is.
     layers = [name for name in seen.names if name in theirs.names]

@@ -191,6 +191,7 @@ def neighbouring_class(
     another class, no unseen one is of these, or fewer than two classes remain.
     """
     need_multiclass(forget)
+    # Unseen records of other classes would be distinguished by their class.
     theirs = unseen.take(_rows_of(unseen, forget_classes))
     need_multiclass(theirs)
     if others := len(forget) - len(_rows_of(forget, forget_classes)):
@@ -233,10 +234,13 @@ def agreement(one: Nearest, other: Nearest) -> Agreement:
 
     Raises InputError for other records, or none.
     """
-    if len(one.classes) != len(other.classes) or not len(one.classes):
-        wanted = "the same records, at least one, for both models"
-        came = f"{len(one.classes)} and {len(other.classes)}"
-        raise InputError(wanted, came, "Probe both models with the same forget records.")
+    counts = [len(some.classes) for some in (one, other)]
+    if counts[0] != counts[1] or not counts[0]:
+        came, remedy = (
+            f"{counts[0]} and {counts[1]}",
+            "Probe both models with the same forget records.",
+        )
+        raise InputError("the same records, at least one, for both models", came, remedy)
     difference = float(one.confidence.mean() - other.confidence.mean())
     same = float((one.classes == other.classes).mean())
     return Agreement(same, difference, *ks(one.confidence, other.confidence))

@@ -64,6 +64,7 @@ def quantised(model: nn.Module, *, bits: int) -> nn.Module:
     """
     if not 1 < bits <= MAX_BITS:
         raise InputError(f"2 to {MAX_BITS} bits", str(bits), "Take 8 or 4.")
+    # In a copy, in which tied weights stay tied: each is rounded once.
     student = trainable_copy(model)
     with torch.no_grad():
         for weight in _weights(student):

@@ -86,6 +86,7 @@ def relearning(
         remedy = "Evaluate the original model on the forget records; "
         remedy += "what it never knew cannot be relearned."
         raise InputError(wanted, f"{original} and {tolerance}", remedy)
+    # The task of all records: a batch of a few may not show it.
     on, most, found = with_task(on), epochs * steps_per_epoch(on, batch_size), []
     for rate in learning_rates:
         # A fresh copy each: curves of two learning rates must not share a start.

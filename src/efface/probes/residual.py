@@ -210,6 +210,7 @@ def _residual(model: nn.Module, records: Records, around: Around, *, tried: int)
             hits += hit
         return plain.cpu(), hits.cpu()
 
+    # One frozen copy serves all inputs, and the given model gets no gradient.
     # Counted per batch: the inputs nearby are never in memory together.
     found = map_chunks(part, torch.arange(len(records)), 256)
     plain, hits = (torch.cat(some).numpy() for some in zip(*found, strict=True))

@@ -150,9 +150,9 @@ def curvature(
             product = times(v.to(gradient))
             squares.append(dot(product, product))
             traces.append(dot(v.to(gradient), product))
-        square, trace, root = torch.stack(squares), torch.stack(traces), probes**0.5
-        errors = square.std(0) / root, trace.std(0) / root
-        return norm(gradient), square.mean(0), errors[0], trace.mean(0), errors[1]
+        both = (torch.stack(squares), torch.stack(traces))
+        square, trace = ((one.mean(0), one.std(0) / probes**0.5) for one in both)
+        return norm(gradient), *square, *trace
 
     return measure_curvature(part, model, records, of, batch_size, probes)
 
