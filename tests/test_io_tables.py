@@ -469,11 +469,7 @@ def test_a_data_set_in_the_cache_is_read_without_a_network():
     ("name", "split", "came"),
     [
         ("wines", "train", "ConnectionError: Couldn't reach 'somebody/wines' on the Hub"),
-        (
-            "wine:dev",
-            "dev",
-            "ValueError: Unknown split \"dev\". Should be one of ['train',",
-        ),
+        ("wine:dev", "dev", "ValueError: Unknown split \"dev\". Should be one of ['train',"),
         ("wine/red", "train", "ValueError: Couldn't find cache for somebody/wine for config 'red'"),
     ],
 )

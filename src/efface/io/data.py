@@ -160,7 +160,7 @@ class DataSource:
     @property
     def ids_are_row_numbers(self) -> bool:
         """Whether nothing else names the records."""
-        return self.columns.id is None and self.ids == _row_numbers(len(self))
+        return self.columns.id is None and self.ids == tuple(map(str, range(len(self))))
 
     def rows_of(self, ids: Iterable[str]) -> list[int]:
         """The rows of these ids, in their order, each once.
@@ -320,7 +320,7 @@ def load_data(
 def _read_ids_of(dataset: "datasets.Dataset", columns: Columns) -> tuple[str, ...]:
     """From the id column, else the names of the image files, else the row numbers."""
     if columns.id is None:
-        return _file_names(dataset, columns.images) or _row_numbers(len(dataset))
+        return _file_names(dataset, columns.images) or tuple(map(str, range(len(dataset))))
     cells = dataset[columns.id][:]
     empty = [cell is None or (isinstance(cell, float) and np.isnan(cell)) for cell in cells]
     if any(empty):
@@ -331,10 +331,6 @@ def _read_ids_of(dataset: "datasets.Dataset", columns: Columns) -> tuple[str, ..
         wanted, came = f"unique ids in {columns.id!r}", f"duplicates: {abbreviate(repeated)}"
         raise InputError(wanted, came, "Make them unique, or name another --id-column.")
     return ids
-
-
-def _row_numbers(count: int) -> tuple[str, ...]:
-    return tuple(map(str, range(count)))
 
 
 def _file_names(dataset: "datasets.Dataset", images: Sequence[str]) -> tuple[str, ...]:
