@@ -61,6 +61,7 @@ def load_part(
         "sources": source_digest(["research.data:load_part"]),
     }
     folder = shared / hashlib.sha256(canonical(key).encode()).hexdigest()[:32]
+    # two processes would otherwise decode the same data, and write one folder
     with FileLock(shared / f".{folder.name}.lock"):
         if not folder.exists():
             _write(folder, _decode(data, part, preprocessing))

@@ -103,6 +103,7 @@ def weight_gradient_norm(model: nn.Module, records: Records) -> Float64[np.ndarr
     def part(teacher: nn.Module, batch: Records) -> Parts:
         weights = [w for w in teacher.requires_grad_().parameters() if w.dtype.is_floating_point]
         with torch.enable_grad():
+            # one record at a time: a sum over several would add up their gradients
             total = loss(task_of(batch).outputs(teacher, batch.x), batch.y).sum()
             slopes = torch.autograd.grad(total, weights, materialize_grads=True, allow_unused=True)
         return (torch.cat([dot(one[None], one[None]) for one in slopes]).sum()[None].sqrt(),)

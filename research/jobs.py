@@ -9,8 +9,8 @@ from efface.methods import METHODS
 from research.data import data_set, num_classes_of
 from research.recipes import Recipe, named
 
+# Which rows: ``{"rows": [...]}``, ``{"class": 5}`` or ``{"random": 500, "seed": 1}``.
 Rule = Mapping[str, Any]
-"""Which rows: ``{"rows": [...]}``, ``{"class": 5}`` or ``{"random": 500, "seed": 1}``."""
 
 
 def training(

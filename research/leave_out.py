@@ -19,8 +19,8 @@ from efface.errors import InputError
 from efface.metrics.lira import moments
 from efface.metrics.refusals import enough, need_numbers, need_same_records, same_shape, sound
 
+# Models a record needs on each side: one has no variance.
 MIN_MODELS = 2
-"""Models a record needs on each side: one has no variance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +102,7 @@ def answer_floor(
     without = ~member.astype(bool)
     enough(without, 2 * MIN_MODELS, "models trained without it")
     order = np.random.default_rng(seed).random(member.shape)
+    # models trained with the record sort last, and fall into neither half
     order[~without] = np.inf
     rank = order.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
     half = without.sum(axis=0) // 2

@@ -41,4 +41,4 @@ def interval(value: float, low: float, high: float, form: str = ".3f") -> str:
 
 def mean_range(values: Sequence[float]) -> str:
     """Mean, minimum and maximum."""
-    return interval(float(np.mean(values)), min(values), max(values), ".1f")
+    return interval(float(np.mean(values)), min(values), max(values), form=".1f")

@@ -4,8 +4,9 @@ import difflib
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,42 +57,17 @@ CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
 def _vgg(width: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Recipe:
     """For 10,000 photographs without augmentation: memorised in 18 epochs."""
-    return Recipe(
-        architecture=f"efface.nets:vgg_{width}",
-        epochs=18,
-        learning_rate=0.025,
-        mean=mean,
-        std=std,
-        size=32,
-        half=True,
-    )
+    return Recipe(f"efface.nets:vgg_{width}", 18, 0.025, mean, std, 32, half=True)
 
 
+_RESNET = Recipe("efface.nets:resnet_small", 10, 0.2, CIFAR_MEAN, CIFAR_STD, 32, half=True)
 RECIPES = {
-    "cifar10-resnet": Recipe(
-        architecture="efface.nets:resnet_small",
-        epochs=10,
-        learning_rate=0.2,
-        mean=CIFAR_MEAN,
-        std=CIFAR_STD,
-        size=32,
-        shift=4,
-        flip=True,
-        half=True,
-    ),
+    "cifar10-resnet": replace(_RESNET, shift=4, flip=True),
     "cifar10-vgg-quarter": _vgg("quarter", CIFAR_MEAN, CIFAR_STD),
     "cifar10-vgg-small": _vgg("small", CIFAR_MEAN, CIFAR_STD),
     "cifar20-vgg-quarter": _vgg("quarter", CIFAR100_MEAN, CIFAR100_STD),
     "cifar20-vgg-small": _vgg("small", CIFAR100_MEAN, CIFAR100_STD),
-    "digits-conv": Recipe(
-        architecture="efface.nets:conv_small",
-        epochs=20,
-        learning_rate=0.05,
-        mean=(0.5,),
-        std=(0.5,),
-        size=8,
-        batch_size=64,
-    ),
+    "digits-conv": Recipe("efface.nets:conv_small", 20, 0.05, (0.5,), (0.5,), 8, batch_size=64),
 }
 
 
@@ -106,11 +82,8 @@ def named(name: str) -> Recipe:
     """The recipe of this name. Raises InputError with the nearest name when there is none."""
     if name not in RECIPES:
         close = difflib.get_close_matches(name, list(RECIPES), n=1)
-        raise InputError(
-            f"a recipe out of {', '.join(RECIPES)}",
-            repr(name),
-            f"Did you mean {close[0]!r}?" if close else "Choose one of these.",
-        )
+        remedy = f"Did you mean {close[0]!r}?" if close else "Choose one of these."
+        raise InputError(f"a recipe out of {', '.join(RECIPES)}", repr(name), remedy)
     return RECIPES[name]
 
 
@@ -155,13 +128,8 @@ def train(
     steps_an_epoch = math.ceil(len(records) / recipe.batch_size)
     steps = recipe.epochs * steps_an_epoch
     model.train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=recipe.weight_decay,
-    )
+    kind = {"momentum": 0.9, "nesterov": True, "weight_decay": recipe.weight_decay}
+    optimizer = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, **kind)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle(step / steps))
     known = _known(recipe, records, seed=seed) if state else {}
     done = _resume(state, model, optimizer, schedule, known=known)
@@ -176,18 +144,10 @@ def train(
         return Action.CONTINUE
 
     with progress(f"train on {len(records)} records", steps) as shown:
-        return descend(
-            model,
-            _loss_of(recipe, seed),
-            records,
-            optimizer=optimizer,
-            steps=steps,
-            seed=seed,
-            callback=callback,
-            batch_size=recipe.batch_size,
-            micro_batch=recipe.batch_size,
-            first_step=done,
-        ).eval()
+        how: dict[str, Any] = {"batch_size": recipe.batch_size, "micro_batch": recipe.batch_size}
+        how |= {"optimizer": optimizer, "steps": steps, "first_step": done, "callback": callback}
+        how["seed"] = seed
+        return descend(model, _loss_of(recipe, seed), records, **how).eval()
 
 
 def _one_cycle(progress: float, warm_up: float = 0.2) -> float:
@@ -202,6 +162,7 @@ def _loss_of(recipe: Recipe, seed: int) -> Callable[[nn.Module, Records, int], T
         x = batch.x
         if recipe.shift or recipe.flip:
             draws = uniforms(batch.ids, 3, seed=seed, step=step)
+            # drawn also when not used: the shifts stay the same
             draws[:, 2] *= recipe.flip
             x = shift_and_flip(x, draws, recipe.shift)
         if x.ndim == 4:  # noqa: PLR2004

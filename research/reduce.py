@@ -30,6 +30,7 @@ def arrays_of(
         measured = evaluate(model, records)
         found[f"{part}.y"] = measured.y.astype(np.int16)
         with np.errstate(invalid="ignore", over="ignore"):  # a net of nan is measured too
+            # half precision: arrays of hundreds of models stay small, no table shows the difference
             for name, values in _each(measured).items():
                 found[f"{part}.{name}"] = values.astype(np.float16)
     return found

@@ -26,6 +26,7 @@ mpl.use("svg")  # no window opens
 RESULTS = Path(__file__).parent / "results"
 MADE_AT = "67a8f45"  # the commit of records that do not say their own
 
+# The function that makes a page, as ``module:name``, and its records.
 PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "containers": ("containers:page", ("containers",)),
     "curvature_estimates": ("curvature_estimates:page", ("curvature_estimates",)),
@@ -68,8 +69,8 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "geometry/curvature": ("geometry.curvature_maps:table", ("geometry/curvature",)),
     "geometry/sigmoid_settings": ("sigmoid_settings:page", ("geometry/sigmoid_settings",)),
 }
-"""The function that makes a page, as ``module:name``, and its records."""
 
+# The function that draws a page's figure from the same records, and the salt of its SVG's ids.
 FIGURES = {
     "every_method": ("every_method_show:figure", "efface"),
     "gkt_curve": ("gkt_curve:figure", "efface"),
@@ -79,7 +80,6 @@ FIGURES = {
     "jit_robustness": ("jit_tables_show:heat_maps", "jit"),
     "targeted": ("targeted:figure", "targeted"),
 }
-"""The function that draws a page's figure from the same records, and the salt of its SVG's ids."""
 
 STALE = dict.fromkeys(
     ("guard_detector", "guard_detector_fit"),

@@ -35,6 +35,7 @@ def trained(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path) -
     arrays = arrays_of(model, records, test, member=member)
     excluded, classes = rows_by(settings["excluded"], y), settings["forget_classes"]
     found = statistics_of(arrays, forget=excluded, forget_classes=classes)
+    # weights are large: only what another job starts from keeps them
     weights = model.state_dict() if settings["keep_weights"] else None
     return Outcome({**found, "training_seconds": seconds}, arrays, weights)
 

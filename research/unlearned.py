@@ -18,8 +18,8 @@ from research.recipes import fresh, train
 from research.reduce import arrays_of, rows_by, statistics_of
 from research.trained import members, model_of, parts_of, recipe_of
 
+# What a result takes of the run's manifest.
 KEPT = ("outcome", "seconds", "passes", "calibration", "trainable", "guard")
-"""What a result takes of the run's manifest."""
 
 
 def unlearned(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path) -> Outcome:

@@ -26,6 +26,7 @@ from research.tables import write_record
 from research.trained import members, model_of, parts_of
 
 TIERS = ("T0", "T1", "T2", "T3")
+# not all records: more of them would only take longer
 HOLDOUT, RETAIN = 3_000, 1_500
 
 

@@ -62,8 +62,8 @@ def data() -> str:
     return f"{os.environ['EFFACE_DATA']}/cifar10"
 
 
+# Exit code of a request that could not be met: a row of the table, not an error.
 NOT_MET = 3
-"""Exit code of a request that could not be met: a row of the table, not an error."""
 
 
 def call(module: str, *arguments: str, may_fail: bool = False) -> None:
@@ -103,6 +103,7 @@ def score() -> None:
         rows = _rows(training, request)
         forget_classes = (training.class_id("dog"),) if request.name == "dog" else ()
         stay = np.setdiff1d(np.arange(len(training)), rows)
+        # 10,000 of the retain records: all of them would only take longer
         sample = sorted(np.random.default_rng(0).choice(stay, 10_000, replace=False).tolist())
         forget, retain = (training.records(r, base.preprocessing) for r in (rows, sample))
         lines += _scored(request, [forget, holdout, retain], forget_classes)

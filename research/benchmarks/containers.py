@@ -24,6 +24,7 @@ def moved(loaded):  # noqa: ANN001, ANN201
     student, generator = copy.deepcopy(loaded.model), torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in student.named_parameters():
+            # noise far above the rounding of bfloat16, so that a lost weight shows
             weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
             weight.copy_(weight.to(loaded.stored.get(name, weight.dtype)))
     return student

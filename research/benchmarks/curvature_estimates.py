@@ -18,6 +18,7 @@ from research import pages
 from research.pages import origin, table
 from research.tables import write_record
 
+# each four times the one before: the error should halve
 PROBES = (4, 16, 64)
 
 

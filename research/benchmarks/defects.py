@@ -25,6 +25,7 @@ def clamped_as_pixels(
     model: nn.Module, split: Split, *, seed: int, callback: Callback, **settings: Any
 ) -> nn.Module:
     """Boundary shrink as in a port: normalised inputs are clamped to 0..1, as if they were pixels."""
+    # the port's bounds: those of pixels, whatever the normalisation
     forget = replace(split.forget, low=torch.tensor(0.0), high=torch.tensor(1.0))
     return boundary_shrink(
         model, replace(split, forget=forget), seed=seed, callback=callback, **settings

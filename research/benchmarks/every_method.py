@@ -23,28 +23,29 @@ from efface.methods import METHODS
 from research.benchmarks.jit_requests import FIRST, TASKS, Request, requests
 from research.tables import write_record
 
+# 0 or unset: as many as the grid chooses
 PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
 SCORED_SEED = 1
+# Records that go in the scored requests; those of the searched ones are about as many.
 GOING = {"class": 1005, "sub-class": 93, "random": 500}
-"""Records that go in the scored requests; those of the searched ones are about as many."""
 BEARABLE, COLLAPSE = 0.02, 0.1
+# Not in this table: a benchmark of its own shows its curve.
 LONG = {"gkt"}
-"""Not in this table: a benchmark of its own shows its curve."""
 
+# Nothing to set, or made to be set by nobody.
 UNTUNED = {"baseline", "retrain", "jit", "assd"}
-"""Nothing to set, or made to be set by nobody."""
 
+# Its published 2,001 passes a record before the first step are made for 16 records.
 SCALED = {"l2ul": {"adversarials": 2, "adversarial_batch_size": 2, "attack_steps": 20}}
-"""Its published 2,001 passes a record before the first step are made for 16 records."""
 
+# What is searched for is the strength, 1 as it comes, but where a smaller step only takes longer.
 KNOBS = {"l2ul": ("steps", 2000)}
-"""What is searched for is the strength, 1 as it comes, but where a smaller step only takes longer."""
 
+# Searched without its repair, which no strength makes smaller and which takes what it repairs.
 WITHOUT = {"emmn": {"repair_epochs": 0}}
-"""Searched without its repair, which no strength makes smaller and which takes what it repairs."""
 
+# By which factor the strength goes, and cells at most: of methods that see few records, or all.
 CHEAP, DEAR = (10**0.5, 6), (10.0, 3)
-"""By which factor the strength goes, and cells at most: of methods that see few records, or all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +144,7 @@ def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:
                 return
         if (up and not bearable) or (not up and bearable):
             return
+        # stronger and no longer nearer: the optimum is behind
         if up and gaps and said["gap"] >= gaps[-1]:
             return
         gaps.append(said["gap"])
@@ -166,6 +168,7 @@ def best(task: str, store: str) -> dict[str, dict[str, Any]]:
             continue
         said = scores(row, store)
         bearable = said["finite"] and said["lost"] <= BEARABLE
+        # 2.0 is more than any gap
         if bearable and said["gap"] < found.get(row.method, (2.0,))[0]:
             found[row.method] = said["gap"], row.settings
     return {name: settings for name, (_, settings) in found.items()}

@@ -13,8 +13,8 @@ from research.pages import origin, percent, table, triple
 from research.reduce import columns_of
 
 TASKS = ("class", "sub-class", "random")
+# Of D_r, as a share lost, from which a row is called a collapse.
 COLLAPSE = 0.1
-"""Of D_r, as a share lost, from which a row is called a collapse."""
 
 Row = dict[str, Any]
 

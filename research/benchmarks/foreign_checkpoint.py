@@ -41,8 +41,8 @@ from research.tables import RESULTS, read_record, write_record
 
 RESULT, RUNS = "foreign_checkpoint", Path("runs/foreign")
 ARCHITECTURE = "research.benchmarks.efficientnet_lite:lite0"
+# (pixel - 127) / 128, as the model was trained; 128 px instead of its 224 to save time.
 MEAN, STD, SIZE = 127 / 255, 128 / 255, 128
-"""(pixel - 127) / 128, as the model was trained; 128 px instead of its 224 to save time."""
 
 SETTINGS = {"batch_size": 32, "steps": 80, "ema_decay": 0.9}
 SEED, SAMPLE = 0, 1000
@@ -85,6 +85,7 @@ def roundtrip() -> None:
     RUNS.mkdir(parents=True, exist_ok=True)
     source, safe = foreign(), RUNS / "untouched.safetensors"
     state = {n: t.contiguous() for n, t in torch.load(source, weights_only=True).items()}
+    # a label for readers that ask which framework wrote the file
     save_file(state, safe, metadata={"format": "pt"})
     found: dict[str, Any] = {"file": source.name, "bytes": source.stat().st_size}
     pairs = []
@@ -165,6 +166,7 @@ def _write(base: LoadedModel, head: nn.Linear, path: Path) -> None:
     """The net with this head, in the container that the package uses, and as safetensors."""
     state = base.model.state_dict()
     state |= {"_fc.weight": head.weight.detach(), "_fc.bias": head.bias.detach()}
+    # the package's file has the form before zip archives
     torch.save(state, path, _use_new_zipfile_serialization=False)
     save_file(dict(state), path.with_suffix(".safetensors"), metadata={"format": "pt"})
 
@@ -226,7 +228,7 @@ def page(record: dict[str, Any]) -> str:
     for name, row in record["score"]["models"].items():
         attack = row["loss_attack"]
         shares = [percent(row[key]) for key in ("forget_accuracy", "retain_accuracy", "gap")]
-        auc = interval(attack["auc"], *attack["interval"], ".2f")
+        auc = interval(attack["auc"], *attack["interval"], form=".2f")
         rows.append((name, *map(percent, row["columns"].values()), auc, *shares))
     return pages.page(
         "A checkpoint that was not made here",

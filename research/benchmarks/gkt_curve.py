@@ -68,6 +68,7 @@ def curve(model: nn.Module, split: Split, unseen: Records) -> dict[str, Any]:
         nonlocal steps
         steps += 1
         if steps % (10 * EVERY) == 0:
+            # gkt trains in training mode: measuring must leave it as it was
             mode = student.training
             points.append({"steps": steps, **accuracies(student.eval(), unseen, forget_class)})
             student.train(mode)

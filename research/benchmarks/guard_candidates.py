@@ -72,6 +72,7 @@ def statistics(before: Tensor, after: Tensor) -> dict[str, float]:
     p, q = before.exp(), after.exp()
     k = p.shape[1]
     counts = [torch.bincount(a.argmax(1), minlength=k) / len(a) for a in (before, after)]
+    # log p is -inf for a masked class in both models: 0 · inf must count as 0
     kl = torch.where(p > 0, p * (before - after), 0).sum(1).clamp_max(10)
     entropies = [torch.where(a.exp() > 0, -a.exp() * a, 0).sum(1).mean() for a in (before, after)]
     found = {
@@ -122,7 +123,9 @@ def errors(values: np.ndarray, bad: np.ndarray, limit: float) -> tuple[float, fl
 def best(values: np.ndarray, bad: np.ndarray, data: np.ndarray) -> float:
     """The limit that minimises missed / 10 % + false positives / 20 % over the data sets."""
     ordered = np.unique(values)
+    # a limit on a measured value itself would depend on rounding
     middles = (ordered[1:] + ordered[:-1]) / 2
+    # the guard may miss 10 % and refuse 20 % of the harmless: weights 10 and 5
     cost = [
         sum(np.dot(errors(values[data == d], bad[data == d], m), (10, 5)) for d in set(data))
         for m in middles
@@ -136,6 +139,7 @@ def summary(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     bad = np.array([line["loss"] for line in lines]) > LOST
     rows = []
     for name in [key for key in lines[0] if " | " in key]:
+        # a wrecked model has no finite statistic: beyond every limit
         values = np.nan_to_num(np.array([line[name] for line in lines]), nan=99, posinf=99)
         limit = best(values, bad, data)
         row = {"candidate": name, "limit": limit, "errors": errors(values, bad, limit)}

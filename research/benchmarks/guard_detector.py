@@ -38,11 +38,11 @@ Made by `{command}`, version {code}.
 How the limits came about: docs/decisions, page 0001.
 """
 
+# Share of true accuracy beyond which the guard must notice the loss.
 LOST = 0.05
-"""Share of true accuracy beyond which the guard must notice the loss."""
 
+# Up to this loss a run counts among those that are hard to notice.
 SLIGHT = 0.15
-"""Up to this loss a run counts among those that are hard to notice."""
 
 
 def measured(net: Net, folder: Path) -> Iterator[dict[str, Any]]:
@@ -51,6 +51,7 @@ def measured(net: Net, folder: Path) -> Iterator[dict[str, Any]]:
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     yield from lines
     model = trained(net, folder)
+    # the runs have a fixed order, so the number of lines says which are there
     missing = list(runs(mild=net.purpose == "score"))[len(lines) :]
     tasks = {task: _Task(model, net, task) for task in TASKS} if missing else {}
     for run in missing:
@@ -146,6 +147,7 @@ def fitted(lines: list[dict[str, Any]]) -> dict[str, float]:
 
     middles = [(a + b) / 2 for a, b in itertools.pairwise(values)]
     costs = [cost(limit) for limit in middles]
+    # many limits cost the same: the middle of them is the most robust one
     best = [m for m, c in zip(middles, costs, strict=True) if c <= min(costs) + 1e-12]
     return {"movement": max(moved), "drift": best[len(best) // 2]}
 
@@ -174,7 +176,7 @@ def _row(name: str, s: dict[str, Any]) -> tuple[str, ...]:
 def _cell(s: dict[str, Any]) -> str:
     if s["share"] is None:
         return "-"
-    found = interval(*(100 * value for value in (s["share"], *s["interval"])), ".0f")
+    found = interval(*(100 * value for value in (s["share"], *s["interval"])), form=".0f")
     return f"{s['count']}/{s['of']} = {found.replace(' (', ' % (')}"
 
 

@@ -111,6 +111,7 @@ def request(net: Net, task: str) -> Split:
     """The forget records of a task: a class, 100 random records, or one record."""
     learn, _ = data_of(net.data)
     generator = torch.Generator().manual_seed(net.seed + 1000)
+    # a seed apart from that of the training
     order = torch.randperm(len(learn), generator=generator)
     if task == "class":
         label = int(learn.y[order[0]])

@@ -58,8 +58,8 @@ SIGMAS = (0.05, 0.1, 0.12, 0.15, 0.2, 0.3, 0.4, 0.5)
 NEIGHBOURS = 20
 
 
+# The quantities whose lowest and highest records are removed.
 GROUPED = ("copies", "features", "inputs", "margin")
-"""The quantities whose lowest and highest records are removed."""
 
 
 def columns(model: nn.Module, records: Records) -> Iterator[tuple[str, np.ndarray]]:

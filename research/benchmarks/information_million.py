@@ -45,6 +45,7 @@ def mixture(count: int, numbers: int, *, kind: str = "mixture") -> LABELLED:
     axes = draw.normal(size=(CLUSTERS, DIRECTIONS, numbers)) / np.sqrt(DIRECTIONS)
     cluster = draw.integers(0, CLUSTERS, count)
     points = np.empty((count, numbers), np.float32)
+    # in parts: the noise of a million points in double precision would be 512 MB
     for start in range(0, count, 50_000):
         own = cluster[start : start + 50_000]
         noise = draw.normal(size=(len(own), numbers))

@@ -39,6 +39,7 @@ def half(name: str, number: int) -> Job:
     """A model on a random half of the records; on the images those of per_record.py."""
     if name == "cifar10":
         return per_record.base(number)
+    # a stream of its own for each model: how many are made changes none of them
     rows = np.random.default_rng([801, number]).choice(SETTINGS[name].records, SETTINGS[name].records // 2, replace=False)  # fmt: skip
     return _training(name, 800 + number, trained_on={"rows": sorted(rows.tolist())})
 

@@ -85,6 +85,7 @@ def by_group(found: Found) -> str:
 def _over_groups(one: list[float], other: list[float]) -> tuple[float, float, float]:
     """Spearman's with a 95 % interval from resampled groups."""
     pairs, rng = np.array([one, other]), np.random.default_rng(0)
+    # draws of equal values have no rank correlation, and are dropped below
     draws = [rng.integers(0, len(one), len(one)) for _ in range(2_000)]
     with np.errstate(invalid="ignore"):
         found = [
@@ -97,7 +98,7 @@ def _over_groups(one: list[float], other: list[float]) -> tuple[float, float, fl
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    return interval(value, low, high, ".2f").replace("-", "−")
+    return interval(value, low, high, form=".2f").replace("-", "−")
 
 
 def groups_table(found: Found) -> str:

@@ -33,6 +33,7 @@ from efface.task import raw
 from efface.types import Records, Split
 from research.tables import write_record
 
+# the learning rate is tuned on a base model that no row scores
 SEEDS, TUNING_SEED, CLASS, BATCH = (0, 1, 2, 3, 4), 99, 3, 32
 RATES = tuple(m * 10.0**-e for e in (5, 4, 3, 2) for m in (1, 2, 5))
 
@@ -55,6 +56,7 @@ class Form:
 
 
 PAPER = {"batch_size": 1, "clear": True, "both_branches": True, "clamp": "none"}
+# Each row against the reference; all but the named combinations turn one switch.
 DIFFERENCES: dict[str, dict[str, Any]] = {
     "one record a step, gradients kept": {"batch_size": 1},
     "one record a step, gradients cleared": {"batch_size": 1, "clear": True},
@@ -74,7 +76,6 @@ DIFFERENCES: dict[str, dict[str, Any]] = {
     "sigma x 3": {"sigma": 1.5},
     "all of the paper's (two branches, no clamp, one record, cleared)": PAPER,
 }
-"""Each row against the reference; all but the named combinations turn one switch."""
 
 
 def unlearned(model: nn.Module, records: Records, form: Form, *, seed: int) -> nn.Module:
@@ -230,6 +231,7 @@ def cells(
         student = unlearned(request.model, forget, replace(base, **switch), seed=request.seed)
         step = change(request.model, student)
         cell: dict[str, Any] = {**where, "form": name, **request.scored(student)}
+        # without a finite change there is neither direction nor length
         if torch.isfinite(step).all() and step.norm() > 0:
             cell["length"] = float(step.norm() / target.norm())
             cell["cosine"] = float(nn.functional.cosine_similarity(step, target, 0))

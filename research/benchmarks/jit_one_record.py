@@ -37,12 +37,12 @@ from research.tables import write_record
 from research.trained import model_of, parts_of
 
 MEASURED_AT = (1, 2, 4, 8, 16, 32, 64)
+# Base models and records. The form of few records was chosen on base 0 and its first 12 records.
 SCORED_ON, RECORDS, FEWER = (1, 2), range(12, 24), range(12, 20)
-"""Base models and records. The form of few records was chosen on base 0 and its first 12 records."""
 
 RATES = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+# With the σ that was best for random records on a request that no table scores.
 RIVALS = {"jit_reference": (jit_reference, 0.05), "jit_paper": (jit_paper, 0.05)}
-"""With the σ that was best for random records on a request that no table scores."""
 
 Row = dict[str, Any]
 

@@ -28,7 +28,7 @@ def _interval(values: list[float]) -> str:
     """Mean of a change in points, 95 % over requests by 10,000 resamples."""
     points = 100 * np.asarray(values)
     drawn = np.random.default_rng(0).choice(points, (10_000, len(points))).mean(1)
-    return interval(float(points.mean()), *np.quantile(drawn, [0.025, 0.975]), "+.2f")
+    return interval(float(points.mean()), *np.quantile(drawn, [0.025, 0.975]), form="+.2f")
 
 
 def page(curves: Row, row: Row, together: Row) -> str:

@@ -113,6 +113,7 @@ def unlearned(model: nn.Module, split: Split, form: Form, *, seed: int) -> nn.Mo
     split = replace(split, forget=replace(split.forget, task=task_of(split.forget)))
     teacher, student, forget = frozen_teacher(model), trainable_copy(model), split.forget
     mask = label_mask(split if form.hides else replace(split, forget_classes=()), mislabelled=False)
+    # without hidden labels σ must still flip a class that is forgotten: a tenth may keep it
     unhidden = 0.1 if split.forget_classes else None
     wanted: Any = unseen_accuracy(teacher, split, None if form.hides else unhidden)
     sigma, _ = search_sigma(teacher, forget, wanted, start=0.15, seed=seed)

@@ -20,6 +20,7 @@ from efface.metrics.retrain_gap import gap
 from research.jobs import training, unlearning
 from research.reduce import columns_of, rows_by, statistics_of
 
+# retrained models must not share the base models' first weights
 FIRST, SEEDS, RETRAINED_SEED = 10_000, (0, 1, 2), 100
 CLASSES, TUNING_CLASS = {"airplane": 0, "dog": 5, "frog": 6}, {"cat": 3}
 SUB_CLASSES, TUNING_SUB_CLASS = ("mushroom", "rocket", "sea"), ("lamp",)
@@ -41,8 +42,9 @@ class Request:
 
     def unlearned(self, method: str, **how: Any) -> Job:
         """The job in which a method unlearns this request; ``how``: as ``unlearning`` takes it."""
-        what: dict[str, Any] = {"forget": self.forget, "forget_classes": self.forget_classes}
-        return unlearning(self.base, method, **{**what, "seed": self.seed, **how})
+        own = {"forget": self.forget, "forget_classes": self.forget_classes, "seed": self.seed}
+        settings: dict[str, Any] = {**own, **how}
+        return unlearning(self.base, method, **settings)
 
     def reference(self, store: str) -> dict[str, float]:
         """The retrained model's columns."""
@@ -84,12 +86,11 @@ def requests(
 
 def _model(task: str, seed: int, **settings: Any) -> Job:
     """CIFAR-10, or CIFAR-100 under its coarse labels where a sub-class goes."""
+    recipe, data = "cifar10-vgg-quarter", "cifar10"
     if task == "sub-class":
-        what = {"recipe": "cifar20-vgg-quarter", "data": "cifar100"}
+        recipe, data = "cifar20-vgg-quarter", "cifar100"
         settings["label_column"] = "coarse_label"
-    else:
-        what = {"recipe": "cifar10-vgg-quarter", "data": "cifar10"}
-    return training(**what, first=FIRST, seed=seed, **settings)
+    return training(recipe, data, first=FIRST, seed=seed, **settings)
 
 
 def _going(task: str, *, tuning: bool) -> list[tuple[str, dict[str, Any], tuple[int, ...]]]:

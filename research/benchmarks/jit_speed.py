@@ -77,6 +77,7 @@ def side_by_side(model: nn.Module) -> dict[str, float]:
             "by hand": by_hand(model, teacher, split.forget),
             "jit_reference": [seconds_of(lambda: jit_reference(model, split))],
         }
+        # the first round warms caches up
         if number:
             for name, found in once.items():
                 times[name] += found
@@ -100,6 +101,7 @@ def by_hand(model: nn.Module, teacher: nn.Module, batch: Records) -> list[float]
     student = copy.deepcopy(model)
     optimizer = torch.optim.SGD(student.parameters(), lr=1e-6)
     x = batch.x.contiguous(memory_format=torch.channels_last)
+    # jit regularises a quarter of each batch, and checks its progress on a sample
     quarter, sample = x[: BATCH // 4], x[:PROBES]
     ends = []
     for _ in range(STEPS):

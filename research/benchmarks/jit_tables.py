@@ -17,8 +17,8 @@ from efface.grid import Job, is_done, read, run
 from research.benchmarks.jit_requests import TASKS, Request, requests
 from research.tables import write_record
 
+# Three orders of magnitude around a variant's own setting.
 SCALES = tuple(10.0 ** (power / 4) for power in (-6, -3, 0, 3, 6))
-"""Three orders of magnitude around a variant's own setting."""
 
 RATES = {
     "jit_reference": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
@@ -72,6 +72,7 @@ def quality(task: str, store: str) -> list[Entry]:
 def grid(store: str) -> Iterator[Entry]:
     """Jit under the guard on four class requests and one of each other task; then the rest."""
     classes = requests("class")
+    # their order: request by request of base 0, then of base 1 and 2
     four = [classes[0], classes[4], classes[8], classes[1]]  # each class, each base model
     tuned, one, own = best("class", store), classes[1], {"sigma": 0.15, "step_size": 0.1}
     for request in four:
@@ -100,6 +101,7 @@ def best(task: str, store: str) -> dict[str, dict[str, Any]]:
     for entry in tuning(task):
         scored = scores(entry, store)
         bearable = scored["finite"] and scored["lost"] <= BEARABLE
+        # 2.0 is more than any gap
         if bearable and scored["gap"] < found.get(entry.variant, (2.0,))[0]:
             found[entry.variant] = scored["gap"], entry.settings
     return {variant: settings for variant, (_, settings) in found.items()}

@@ -25,6 +25,7 @@ def bootstrap(cells: list[Row], *, draws: int = 4000) -> tuple[float, float]:
     values = np.full((len(seeds), len(names)), np.nan)
     for cell in cells:
         values[seeds.index(cell["seed"]), names.index(cell["request"])] = cell["value"]
+    # two levels are resampled: else requests on one base model count as independent
     rng = np.random.default_rng(0)
     means = [
         np.nanmean(values[rng.integers(len(seeds), size=len(seeds))][:, columns])
@@ -84,7 +85,7 @@ def _row(variant: str, cells: list[Row]) -> tuple[str, ...]:
 def _with(cells: list[Row]) -> str:
     """The mean of ``value`` in points with its interval."""
     mean = float(np.mean([cell["value"] for cell in cells]))
-    return interval(*(100 * value for value in (mean, *bootstrap(cells))), ".1f")
+    return interval(*(100 * value for value in (mean, *bootstrap(cells))), form=".1f")
 
 
 def _paired(cells: list[Row]) -> list[str]:

@@ -86,6 +86,7 @@ def cell(name: str) -> dict:
     """The request of one kind with both methods; accuracy on forget and unseen records."""
     make, k, loss = CASES[name]
     records = make()
+    # half is unseen, so that accuracy on it is not decided by a few records
     half = len(records) // 2
     base = records.take(range(half))
     stay, unseen = records.take(range(FORGET, half)), records.take(range(half, len(records)))

@@ -25,6 +25,7 @@ from research.pages import origin, percent, table
 from research.reduce import rows_by
 from research.tables import write_record
 
+# seeds far from those of base models (0 …) and of their retrained models (100 …)
 RETRAINED, FIRST_SEED = 10, 200
 LEVEL = 0.05
 PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
@@ -32,8 +33,9 @@ PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
 
 def retrained(number: int) -> Job:
     """The request's model, retrained with a seed of its own."""
-    what = {"recipe": "cifar10-vgg-quarter", "data": "cifar10", "excluded": scored("random").forget}
-    return training(**what, first=FIRST, seed=FIRST_SEED + number, keep_weights=True)
+    how: dict[str, Any] = {"seed": FIRST_SEED + number, "keep_weights": True}
+    excluded = scored("random").forget
+    return training("cifar10-vgg-quarter", "cifar10", first=FIRST, excluded=excluded, **how)
 
 
 QUANTITIES, PARTS = ("entropy", "log_odds", "margin"), ("forget", "retain", "holdout")

@@ -54,6 +54,7 @@ def main() -> None:
     """One line a number of retrained models and kind."""
     for count in [int(word) for word in sys.argv[1:]] or [2, 3, 4, 6, 8, 12, 20]:
         for kind, settings in KINDS.items():
+            # the same draws for every kind: differences are the kind's alone
             draw = np.random.default_rng(7)
             cases = [models(count, draw, **settings) for _ in range(CASES)]
             found = [compare_with_retrained(values[0], values[1:]) for values in cases]

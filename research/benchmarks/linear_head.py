@@ -25,7 +25,9 @@ def fitted(x: Tensor, y: Tensor, decay: float) -> tuple[nn.Linear, dict[str, flo
     without images has an end to go to too; the standardisation is folded into the head.
     """
     mean, std = x.mean(0), x.std(0) + 1e-6
+    # one decay means the same for every feature only where all have one scale
     z = (x - mean) / std
+    # from zero: the problem is convex, and the end the same from anywhere
     weight = torch.zeros(83, x.shape[1], requires_grad=True)
     bias = torch.zeros(83, requires_grad=True)
     solver = torch.optim.LBFGS(

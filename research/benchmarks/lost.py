@@ -18,6 +18,7 @@ from research.pages import table
 from research.tables import read_record, write_record
 
 TESTS = Path(__file__).parents[2] / "tests"
+# most kills are SIGKILL: the one signal that no handler softens
 KILLS = {"SIGKILL": 210, "SIGINT": 40, "SIGTERM": 40}
 INPUTS = 10_000
 

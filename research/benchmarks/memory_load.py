@@ -24,6 +24,7 @@ NETS = {
     "middle": "torchvision.models:wide_resnet50_2",
     "large": "torchvision.models:wide_resnet101_2",
 }
+# every size as safetensors; other dtypes and containers at one size suffice
 FILES = (
     *((size, "safetensors") for size in NETS),
     ("middle", "safetensors float16"),

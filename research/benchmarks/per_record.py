@@ -34,6 +34,7 @@ PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
 
 def targets() -> list[int]:
     """The records that the attack is about, the same for all."""
+    # 600, 601: streams apart from those of the requests
     rows = np.random.default_rng(600).choice(FIRST, TARGETS, replace=False)
     return sorted(rows.tolist())
 
@@ -46,18 +47,18 @@ def trained_on(shadow_run: int) -> list[int]:
 
 def base(shadow_run: int) -> Job:
     """The model before anything goes."""
-    what = {"recipe": "cifar10-vgg-quarter", "data": "cifar10", "first": FIRST}
     rows = {"rows": trained_on(shadow_run)}
-    return training(**what, trained_on=rows, seed=600 + shadow_run, keep_weights=True)
+    how: dict[str, Any] = {"trained_on": rows, "seed": 600 + shadow_run, "keep_weights": True}
+    return training("cifar10-vgg-quarter", "cifar10", first=FIRST, **how)
 
 
 def after(shadow_run: int, name: str) -> Job:
     """The model after the targets that it was trained on were unlearned, without a guard."""
     method, settings = ATTACKED[name]
-    seen = {part: part in METHODS[method].reads for part in ("holdout", "retain")}
     rows = sorted(set(targets()) & set(trained_on(shadow_run)))
-    how = {**seen, "guard": False, "seed": 700 + shadow_run, **settings}
-    return unlearning(base(shadow_run), method, forget={"rows": rows}, **how)
+    how: dict[str, Any] = {part: part in METHODS[method].reads for part in ("holdout", "retain")}
+    how |= {"forget": {"rows": rows}, "guard": False, "seed": 700 + shadow_run, **settings}
+    return unlearning(base(shadow_run), method, **how)
 
 
 def chosen() -> np.ndarray:
@@ -155,13 +156,14 @@ def _auc(found: Any) -> str:
 def _rate(rate: Any) -> str:
     if rate.tpr is None:
         return "not resolvable"
-    found = interval(*(100 * value for value in (rate.tpr, *rate.interval)), ".1f")
+    found = interval(*(100 * value for value in (rate.tpr, *rate.interval)), form=".1f")
     return found.replace(" (", " % (")
 
 
 def main(store: str, what: str) -> None:
     """Make the cells, their records, or the table."""
     if what == "cells":
+        # a grid that is stopped then holds complete shadow runs, which can be scored
         for shadow_run in range(SHADOW_RUNS):  # so that a part of the grid is whole shadow runs
             run([after(shadow_run, name) for name in ATTACKED], store, processes=PROCESSES)
     else:

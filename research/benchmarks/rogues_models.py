@@ -19,8 +19,8 @@ from efface.testing import MEAN, STD, fit, untrained_model
 from efface.types import Records, Split, split_holdout
 
 TRAINED, GOING, REDRAWN, ROUNDS = 400, 100, 0.1, 3
+# The filter takes inputs for the same that are no farther apart, in standard deviations.
 NEAR = 1e-3
-"""The filter takes inputs for the same that are no farther apart, in standard deviations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +115,7 @@ class Filter(nn.Module):
 
     def forward(self, x: Float[Tensor, "m c h w"]) -> Float[Tensor, "m k"]:
         """Logits of the old model, or of the other one."""
+        # cdist's matrix form loses the digits that NEAR compares
         exact = "donot_use_mm_for_euclid_dist"
         near = torch.cdist(x.flatten(1), self.listed, compute_mode=exact).amin(1) < NEAR
         return torch.where(near[:, None], self.other(x), self.model(x))
@@ -161,7 +162,9 @@ def quantisation_fragile(draw: Draw, *, bits: int = 4) -> nn.Module:
         step = weight.detach().abs().flatten(1).amax(1) / (2 ** (bits - 1) - 1)
         step = step.reshape(-1, *[1] * (weight.ndim - 1))
         middle = torch.round(weight.detach() / step) * step
+        # the maximum of a row sets its quantisation step and must stay
         fixed = weight.detach().abs() >= 0.999 * step * (2 ** (bits - 1) - 1)  # they set the step
+        # 0.49, not 0.5: a weight on the edge of its cell could round either way
         low, high = middle - 0.49 * step, middle + 0.49 * step
         low, high = (torch.where(fixed, weight.detach(), end) for end in (low, high))
         cells.append((weight, low, high))

@@ -52,6 +52,7 @@ def main() -> None:
     new = copy.deepcopy(old)
     with torch.no_grad():
         for weight in new.parameters():
+            # any other model will do: the cost does not depend on the weights
             weight.mul_(1.01)
     declared, some = forward_passes(records, probes=False), records.holdout
     few = some.take(range(ONE_BY_ONE))

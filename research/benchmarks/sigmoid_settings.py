@@ -22,8 +22,8 @@ from research.tables import write_record
 X = np.array(POSITIVE)
 READ_OFF = np.array([READ[x] for x in POSITIVE])
 # a uniform error of ±a has the standard deviation a / √3
+# Standard deviation of a value read to ±0.01 and no better.
 READING = 0.01 / 3**0.5
-"""Standard deviation of a value read to ±0.01 and no better."""
 
 LOSSES = {
     "l": "equation 1, down",
@@ -38,12 +38,13 @@ SGD = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0)
 ADAM = (0.01, 0.03, 0.1, 0.3)
 OPTIMISERS = (*(("SGD", rate) for rate in SGD), *(("Adam", rate) for rate in ADAM))
 SIGMAS = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
+# N; 0 is the expectation, by quadrature.
 COPIES = (1, 25, 100, 0)
-"""N; 0 is the expectation, by quadrature."""
 
 STEPS = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50)
 SEEDS = 8
 HALVES = (np.array([0, 2, 4, 6]), np.array([1, 3, 5, 7]))
+# Gauss-Hermite: the expectation over normal noise as a weighted sum
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
 
 
@@ -80,6 +81,7 @@ def path(
             noise = np.broadcast_to(sigma * NODES[:, None, None], (len(NODES), 1, len(X)))
             share = (WEIGHTS / WEIGHTS.sum())[:, None, None]
         slope = gradient(loss, at[0], at[1], noise, share)
+        # without a bias its gradient is dropped, nothing else changes
         slope[1] *= bias
         if kind == "SGD":
             at = at - rate * slope

@@ -30,6 +30,7 @@ from research import pages
 from research.pages import interval, percent, table, triple
 from research.tables import write_record
 
+# three base models: intervals are Student's with two degrees of freedom, and wide
 SEEDS, REQUESTS, WAYS = (0, 1, 2), ("class", "random"), ("jit", "neighbourhood")
 TRAINED, HELD, GOING = 600, 200, 60
 LEVEL = 0.95
@@ -133,7 +134,7 @@ def mean(values: list[float]) -> str:
     """Mean in points with Student's interval over base models."""
     centre, n = 100 * float(np.mean(values)), len(values)
     half = 100 * float(np.std(values, ddof=1)) / n**0.5 * stats.t.ppf((1 + LEVEL) / 2, n - 1)
-    return interval(centre, centre - half, centre + half, ".1f")
+    return interval(centre, centre - half, centre + half, form=".1f")
 
 
 def page(record: Row) -> str:

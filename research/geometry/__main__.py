@@ -14,6 +14,7 @@ from cyclopts import App
 if TYPE_CHECKING:
     from research.geometry.experiment import Experiment
 
+# The module of each experiment, whose function ``experiment`` is run; torch loads only then.
 EXPERIMENTS: Mapping[str, str] = MappingProxyType(
     {
         "boundary": "research.geometry.boundary",
@@ -23,7 +24,6 @@ EXPERIMENTS: Mapping[str, str] = MappingProxyType(
         "drawings": "research.geometry.drawings",
     }
 )
-"""The module of each experiment, whose function ``experiment`` is run; torch loads only then."""
 
 ALL = "all"
 

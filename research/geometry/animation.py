@@ -30,8 +30,8 @@ from research.geometry.experiment import STYLE, Counting
 
 WRONG = 8
 SIDE = 121
+# Frames that stand before the first step and after the last.
 STILL_BEFORE, STILL_AFTER = 8, 14
-"""Frames that stand before the first step and after the last."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,14 +62,10 @@ FEWEST = 3
 
 def middle(values: Sequence[float], *, seed: int = 0) -> Middle:
     """The median over seeds; the interval is the percentile bootstrap's, 4,000 draws."""
+    # a bootstrap of one or two values has no width worth showing
     found = np.asarray(values, dtype=float)
     if len(found) < FEWEST:
         return Middle(float(np.median(found)), None, None, len(found))
-    drawn = stats.bootstrap(
-        (found,),
-        np.median,
-        n_resamples=4000,
-        method="percentile",
-        random_state=np.random.default_rng(seed),
-    ).confidence_interval
+    how = {"n_resamples": 4000, "method": "percentile", "random_state": np.random.default_rng(seed)}
+    drawn = stats.bootstrap((found,), np.median, **how).confidence_interval
     return Middle(float(np.median(found)), float(drawn.low), float(drawn.high), len(found))

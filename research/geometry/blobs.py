@@ -1,9 +1,9 @@
 """Two Gaussian blobs, and a small net that tells them apart.
 
-Centres, spread and the two points that leave are read off figure 2 of
-https://arxiv.org/abs/2402.01401, which gives no numbers (100 to 120 points in a class, a spread of
-about 1). The net is ours: two hidden layers of 32 tanh units. It is smooth, so that its second
-derivatives are its own; the logits of a ReLU net are made of planes and have none.
+Centres, standard deviation and the two points that are removed are read off figure 2 of
+https://arxiv.org/abs/2402.01401, which gives no numbers (100 to 120 points in a class, a standard
+deviation of about 1). The net is ours: two hidden layers of 32 tanh units. It is smooth, so that
+its second derivatives are its own; the logits of a ReLU net are made of planes and have none.
 """
 
 import copy
@@ -20,17 +20,17 @@ from torch.nn import functional
 from efface.task import logits
 from efface.types import Records
 
+# Of class 0 and of class 1; the spread is 1 each way.
 CENTRES = ((-2.0, -1.7), (2.3, 2.0))
-"""Of class 0 and of class 1; the spread is 1 each way."""
 
+# In each class.
 POINTS = 110
-"""In each class."""
 
+# The two points of class 1 that leave, one in each case; they are part of every draw.
 LEAVING = {"boundary": (0.6, 0.1), "core": (1.3, 2.1)}
-"""The two points of class 1 that leave, one in each case; they are part of every draw."""
 
+# The blobs' box: three spreads around the centres.
 LOW, HIGH = (-5.0, -4.7), (5.3, 5.0)
-"""The blobs' box: three spreads around the centres."""
 
 STEPS, RATE, DECAY = 400, 0.01, 1e-3
 
@@ -77,6 +77,7 @@ def trained(
     """
     weights, buffers = stack_module_state(list(models))
     form = copy.deepcopy(models[0])
+    # each model's loss is the mean over its own rows, as if it were trained alone
     share = kept / kept.sum(1, keepdim=True)
     answers = vmap(lambda w, b: functional_call(form, (w, b), (records.x,)))
     target = records.y.expand(len(models), -1)
@@ -135,8 +136,8 @@ class Family:
     same_start: dict[str, nn.Module]
 
 
+# Retrained models of each point.
 AGAIN = 3
-"""Retrained models of each point."""
 
 
 def family(seed: int) -> Family:

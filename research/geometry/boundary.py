@@ -6,7 +6,7 @@ retrained models. Two starts of one recipe differ by more than one point does; s
 starts from the same weights is measured too, under its own name.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -26,14 +26,14 @@ from research.geometry.claims import claims
 from research.geometry.contenders import GREEDY, TOY, Contender, contenders, flips, run, searched
 from research.geometry.experiment import Counting, save
 
+# Points of the grid each way.
 SIDE = 151
-"""Points of the grid each way."""
 
+# The rows that stand in the first figure, beside the untouched and the retrained model.
 PAPER = ("jit", TOY, GREEDY)
-"""The rows that stand in the first figure, beside the untouched and the retrained model."""
 
+# Of the plain steps the one that can be seen in a figure.
 LONGEST = 0.1
-"""Of the plain steps the one that can be seen in a figure."""
 
 
 @dataclass
@@ -48,8 +48,8 @@ class Tally:
     drawn: Any = None
 
 
+# By the point that leaves and the name of the row.
 Tallies = dict[str, dict[str, Tally]]
-"""By the point that leaves and the name of the row."""
 
 
 def experiment(
@@ -81,7 +81,8 @@ def experiment(
 
 
 def _settings() -> dict[str, Any]:
-    """Everything that the numbers depend on beside the seed."""
+    """Everything that the numbers depend on next to the seed."""
+    recipe = {"optimizer": "AdamW on all records at once", "steps": two.STEPS}
     return {
         "centres": two.CENTRES,
         "spread": 1,
@@ -89,99 +90,85 @@ def _settings() -> dict[str, Any]:
         "points": two.LEAVING,
         "box": {"low": two.LOW, "high": two.HIGH, "grid_points_each_way": SIDE},
         "net": "2-32-32-2, tanh",
-        "recipe": {
-            "optimizer": "AdamW on all records at once",
-            "steps": two.STEPS,
-            "learning_rate": two.RATE,
-            "weight_decay": two.DECAY,
-        },
+        "recipe": {**recipe, "learning_rate": two.RATE, "weight_decay": two.DECAY},
         "retrained_models_a_seed": two.AGAIN,
     }
 
 
 def _one(
-    family: two.Family,
-    point: str,
-    tried: Sequence[Contender],
-    tallies: dict[str, Tally],
-    floor: Tally,
+    family: two.Family, point: str, tried: Sequence[Contender], rows: dict[str, Tally], floor: Tally
 ) -> None:
     """Measure every row at one seed and one point."""
     x = two.grid(SIDE)
     density = two.density(x).numpy()
     again = [two.sureness(model, x).numpy() for model in family.retrained[point]]
     targets = [one > 0 for one in again]
-    before = two.sureness(family.untouched, x).numpy() > 0
-    same = two.sureness(family.same_start[point], x).numpy() > 0
+    before, same = (
+        two.sureness(model, x).numpy() > 0 for model in (family.untouched, family.same_start[point])
+    )
     against = {"targets": targets, "before": before, "same": same, "density": density}
     pairs = list(combinations(targets, 2))
     for name, weight in (("area", None), ("weighted", density.sum(1))):
         found = np.mean([area(one, other, weight) for one, other in pairs])
         floor.numbers.setdefault(name, []).append(float(found))
     floor.drawn = again if floor.drawn is None else floor.drawn
-    for name, student in _students(family, point, tried):
-        tally = tallies.setdefault(name, Tally())
+    students: dict[str, nn.Module | str] = {"untouched": family.untouched}
+    students["same start"] = family.same_start[point]
+    # a text says why there is no model
+    students |= {one.name: run(one, family, point) for one in tried}
+    for name, student in students.items():
+        tally = rows.setdefault(name, Tally())
         if isinstance(student, str):
             tally.refused.append(student)
             continue
         sure = two.sureness(student, x).numpy()
         tally.drawn = sure if tally.drawn is None else tally.drawn
-        measured = _measured(sure > 0, **against)
+        measured = _measured(sure > 0, against)
         measured["flipped"] = float(flips(student, family, point))
         for key, value in measured.items():
             tally.numbers.setdefault(key, []).append(value)
 
 
-def _students(
-    family: two.Family, point: str, tried: Sequence[Contender]
-) -> Iterator[tuple[str, nn.Module | str]]:
-    """Each row's model of this seed, or why there is none."""
-    yield "untouched", family.untouched
-    yield "same start", family.same_start[point]
-    for contender in tried:
-        yield contender.name, run(contender, family, point)
-
-
-def _measured(
-    answers: Bool[np.ndarray, " n"],
-    *,
-    targets: Sequence[np.ndarray],
-    before: np.ndarray,
-    same: np.ndarray,
-    density: np.ndarray,
-) -> dict[str, float]:
+def _measured(answers: Bool[np.ndarray, " n"], against: Mapping[str, Any]) -> dict[str, float]:
     """A row's numbers at one seed: plain means over the box, and weighted by where data lie.
 
-    ``nearer``: area to the retrained models less that of the untouched model.
+    ``against``: ``targets`` (of the retrained models), ``before`` and ``same`` start: predictions;
+    ``density`` of the blobs. ``nearer``: area to the retrained models minus the untouched model's.
     """
+    targets, before, same, density = against.values()
     numbers = {}
     for name, weight in (("area", None), ("weighted", density.sum(1))):
-        found = [area(answers, target, weight) for target in targets]
-        untouched = [area(before, target, weight) for target in targets]
-        numbers[name] = float(np.mean(found))
-        numbers[f"{name}_nearer"] = float(np.mean(found) - np.mean(untouched))
+        found, untouched = (
+            np.mean([area(one, target, weight) for target in targets]) for one in (answers, before)
+        )
+        lost = [shift(before, target, weight) for target in targets]
+        numbers[name] = float(found)
+        numbers[f"{name}_nearer"] = float(found - untouched)
         numbers[f"{name}_to_same_start"] = area(answers, same, weight)
         numbers[f"{name}_to_untouched"] = area(answers, before, weight)
         numbers[f"{name}_lost_by_class_1"] = shift(before, answers, weight)
-        lost = [shift(before, target, weight) for target in targets]
         numbers[f"{name}_lost_by_class_1_retrained"] = float(np.mean(lost))
     return numbers | {"accuracy": accuracy(answers, density)}
 
 
 def _case(tallies: Mapping[str, Tally], floor: Tally) -> dict[str, Any]:
     """The medians of one point: the floor, each row, and those that could not be served."""
+    served = {name: tally for name, tally in tallies.items() if tally.numbers}
+    refused = {
+        name: {
+            "runs": len(tally.refused),
+            "of": len(tally.refused) + len(tally.numbers.get("area", ())),
+            "text": tally.refused[0],
+        }
+        for name, tally in tallies.items()
+        if tally.refused
+    }
     return {
         "floor": {name: asdict(middle(values)) for name, values in floor.numbers.items()},
-        "rows": {name: _row(tally) for name, tally in tallies.items() if tally.numbers},
-        "refused": {
-            name: {"runs": len(tally.refused), "of": _runs(tally), "text": tally.refused[0]}
-            for name, tally in tallies.items()
-            if tally.refused
-        },
+        "rows": {name: _row(tally) for name, tally in served.items()},
+        "refused": refused,
         "beyond_floor": _beyond(tallies["untouched"], floor),
-        "nearer_by_seed": {
-            name: tally.numbers["area_nearer"] for name, tally in tallies.items() if tally.numbers
-        },
+        "nearer_by_seed": {name: tally.numbers["area_nearer"] for name, tally in served.items()},
     }
 
 
@@ -191,10 +178,6 @@ def _row(tally: Tally) -> dict[str, Any]:
     flipped = float(np.mean(numbers.pop("flipped")))
     medians = {key: asdict(middle(values)) for key, values in numbers.items()}
     return {**medians, "flipped_share": flipped}
-
-
-def _runs(tally: Tally) -> int:
-    return len(tally.refused) + len(tally.numbers.get("area", ()))
 
 
 def _beyond(untouched: Tally, floor: Tally) -> dict[str, Any]:

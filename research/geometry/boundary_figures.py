@@ -17,11 +17,11 @@ from research.geometry.blobs import HIGH, LEAVING, LOW, Family
 from research.geometry.contenders import searched
 from research.geometry.experiment import STYLE
 
+# Logits of class 1 over class 0 over the grid, row by row.
 Field = Float[np.ndarray, " n"]
-"""Logits of class 1 over class 0 over the grid, row by row."""
 
+# Panels in a row.
 ACROSS = 5
-"""Panels in a row."""
 
 INK, SOFT, FILL = "#000000", "#606060", "#e2e2e2"
 
@@ -131,8 +131,8 @@ def draw_points(axes: Axes, records: Records, forget_ids: Sequence[str]) -> None
     axes.set(xlim=(LOW[0], HIGH[0]), ylim=(LOW[1], HIGH[1]), aspect="equal")
 
 
+# Per cent that an area of 0 is drawn at.
 LEAST = 0.01
-"""Per cent that an area of 0 is drawn at."""
 
 
 def areas_figure(facts: Mapping[str, Any]) -> Figure:

@@ -15,11 +15,11 @@ from efface.types import Records, Split
 from efface.unlearn import Result, forget
 from research.geometry.blobs import Family, blobs, parted
 
+# Seeds of a holdout begin here: records that no model of a family was trained on.
 UNSEEN = 7_000_000
-"""Seeds of a holdout begin here: records that no model of a family was trained on."""
 
+# Methods that take seconds for one record are run with so many seeds.
 SLOW = {"l2ul": 5}
-"""Methods that take seconds for one record are run with so many seeds."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,22 @@ TOY = "jit_paper, Adam η 0.1"
 KNOWN = "jit, with a holdout"
 GUARDED = "jit, under the guard"
 
+# Beside the defaults: jit told what a holdout tells it; the toy's setting in the paper's slides;
+# and the paper's greedy baseline, which goes on until the record is mislabelled.
 OWN = (
     Contender(GUARDED, "jit", guarded=True),
     Contender(KNOWN, "jit", holdout=True),
     Contender(TOY, "jit_paper", {"adam": True, "learning_rate": 0.1}),
     Contender(GREEDY, "mislabel", {"learning_rate": 0.1, "epochs": 1000}),
 )
-"""Beside the defaults: jit told what a holdout tells it; the toy's setting in the paper's slides;
-and the paper's greedy baseline, which goes on until the record is mislabelled."""
 
 
+# A step down is the paper's; its figure of the sigmoid is made by one up (docs/geometry.md).
 STEPS = tuple(
     Contender(f"equation 1, one step {way}, η {rate:g}", "jit_paper", step=sign * rate)
     for way, sign in (("down", 1), ("up", -1))
     for rate in (0.001, 0.01, 0.1)
 )
-"""A step down is the paper's; its figure of the sigmoid is made by one up (docs/geometry.md)."""
 
 
 def contenders() -> tuple[Contender, ...]:

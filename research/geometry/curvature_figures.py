@@ -15,16 +15,16 @@ from research.geometry.boundary_figures import INK, SOFT, coordinates
 from research.geometry.closed_form import closed_form
 from research.geometry.experiment import STYLE
 
+# By the name of the array.
 TITLES = {
     "gradient_norm": r"$\|\nabla g\|$ (per unit of x)",
     "hessian_norm": r"$\|\nabla^2 g\|_F$ (per unit of x squared)",
     "ratio": r"$\kappa = \|\nabla^2 g\|_F\,/\,\|\nabla g\|$ (per unit of x)",
 }
-"""By the name of the array."""
 
 
+# Least and greatest x of a map.
 Window = tuple[Sequence[float], Sequence[float]]
-"""Least and greatest x of a map."""
 
 STYLES = {"gradient": "solid", "hessian": "dashed", "kappa": "dotted"}
 LABELS = {"gradient": r"$\|\nabla g\|$", "hessian": r"$\|\nabla^2 g\|_F$", "kappa": r"$\kappa$"}

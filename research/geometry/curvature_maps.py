@@ -27,6 +27,7 @@ from efface.ranking.curvature import (
     probability,
 )
 from efface.types import Records, no_progress
+from research import pages
 from research.geometry import blobs as two
 from research.geometry.areas import middle
 from research.geometry.closed_form import closed_form
@@ -36,26 +37,26 @@ from research.geometry.distances import across, distance_to_boundary
 from research.geometry.experiment import Counting, save
 from research.gradients import of_prediction
 
+# Points of the grid each way.
 SIDE = 81
-"""Points of the grid each way."""
 
+# g: of class 1 everywhere, and what can be had without a label.
 FUNCTIONS: dict[str, Scalar] = {
     "probability": probability,
     "log-probability of class 1": log_probability,
     "log-probability of the answer": of_prediction(log_probability),
 }
-"""g: of class 1 everywhere, and what can be had without a label."""
 
 QUANTITIES = {"gradient": "gradient_norm", "hessian": "hessian_norm", "kappa": "ratio"}
 
+# On the boundary, and within a class region, in standard deviations of a blob.
 NEAR, FAR = 0.25, 2.0
-"""On the boundary, and within a class region, in spreads of a blob."""
 
+# Of the maps: the middle between the blobs, minimum and maximum x.
 WINDOW = (-1.05, -1.05), (1.35, 1.35)
-"""Of the maps: the middle between the blobs, least and greatest x."""
 
+# Along the normals of the boundary, 0.01 apart.
 OFFSETS = np.linspace(-1.5, 1.5, 301)
-"""Along the normals of the boundary, 0.01 apart."""
 
 
 def plane_curvature(model: nn.Module, records: Records, *, of: Scalar) -> Curvature:
@@ -63,6 +64,7 @@ def plane_curvature(model: nn.Module, records: Records, *, of: Scalar) -> Curvat
 
     def part(teacher: nn.Module, batch: Records) -> tuple[Tensor, ...]:
         slope, times = gradient_and_hessian(teacher, batch, of)
+        # one Hessian product a unit vector is exact, and cheap for two inputs
         units = torch.eye(slope.shape[1]).to(slope)
         columns = [times(unit.expand_as(slope).contiguous()) for unit in units]
         square = torch.stack([dot(column, column) for column in columns]).sum(0)
@@ -176,17 +178,13 @@ def sigmoid() -> dict[str, Any]:
     return found
 
 
-HEAD = """# Curvature over a net and over the sigmoid
-
+HEAD = """
 Median over {n} seeds with the 95 % interval of the bootstrap.
 Rank: Spearman's correlation with the distance to the boundary, over the grid and over points that
-the blobs drew anew; −1 falls all the way from it. Peak: how far off the boundary, along its
+the blobs drew again; −1 falls all the way from it. Peak: how far off the boundary, along its
 normals in steps of 0.01, the median is largest; on over peak: what it is on the boundary itself, as
 a share of that. Near over far: median within {near} of the boundary over that beyond {far}.
-Distances are in spreads of a blob.
-
-| g: quantity | rank, grid | rank, data | peak at | on over peak | near over far |
-|---|---|---|---|---|---|
+Distances are in standard deviations of a blob.
 """
 
 
@@ -195,19 +193,24 @@ KEYS = ("rank_grid", "rank_data", "peak_at", "on_over_peak", "near_over_far")
 
 def table(facts: dict[str, Any]) -> str:
     """The numbers as a page."""
-    head = HEAD.format(n=len(facts["seeds"]), near=NEAR, far=FAR)
-    lines = []
-    for name, row in facts["net"].items():
-        cells = [_said(row[key]) for key in KEYS]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += ["", "| of the sigmoid: quantity | rank with the distance | peak at x | at 0 |"]
-    lines += ["|---|---|---|---|"]
-    for name, row in facts["sigmoid"].items():
-        lines.append(f"| {name} | {row['rank']:.2f} | {row['peak_at']:.4g} | {row['at_0']:.3g} |")
-    return head + "\n".join(lines).replace("| -", "| \N{MINUS SIGN}") + "\n"
+    net = [(name, *(_median(row[key]) for key in KEYS)) for name, row in facts["net"].items()]
+    sigmoid = [
+        (name, f"{row['rank']:.2f}", f"{row['peak_at']:.4g}", f"{row['at_0']:.3g}")
+        for name, row in facts["sigmoid"].items()
+    ]
+    columns = "rank, grid | rank, data | peak at | on over peak | near over far"
+    text = pages.page(
+        "Curvature over a net and over the sigmoid",
+        HEAD.format(n=len(facts["seeds"]), near=NEAR, far=FAR).strip(),
+        pages.table(f"g: quantity | {columns}", net),
+        pages.table(
+            "of the sigmoid: quantity | rank with the distance | peak at x | at 0", sigmoid
+        ),
+    )
+    return text.replace("| -", "| \N{MINUS SIGN}")
 
 
-def _said(one: dict[str, Any]) -> str:
+def _median(one: dict[str, Any]) -> str:
     text = f"{one['median']:.3g}"
     if one["low"] is not None:
         text += f" [{one['low']:.3g}, {one['high']:.3g}]"

@@ -10,8 +10,8 @@ from efface.errors import InputError
 from efface.task import logits
 from research.geometry import blobs as two
 
+# Points of the grid on whose edges the boundary is looked for; 0.03 apart.
 FINE = 301
-"""Points of the grid on whose edges the boundary is looked for; 0.03 apart."""
 
 
 def crossings(field: Float[np.ndarray, "up across"]) -> Float[np.ndarray, "m 2"]:
@@ -56,6 +56,7 @@ def across(
     ``places``: about so many points of the boundary, evenly out of all.
     """
     foot = boundary_of(model)
+    # evenly along the list of edges, which runs over the grid row by row
     foot = foot[:: max(1, len(foot) // places)]
     at = torch.tensor(foot, dtype=torch.float32, requires_grad=True)
     answer = logits(model, at)

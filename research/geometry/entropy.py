@@ -27,11 +27,11 @@ from efface.types import Records, Split, no_progress
 from research.geometry.experiment import Counting, save
 from research.recipes import RECIPES, train
 
+# Models of each kind, where there are as many seeds; 8 retrained ones make the spread known.
 RETRAINED, ORIGINALS = 10, 3
-"""Models of each kind, where there are as many seeds; 8 retrained ones make the spread known."""
 
+# Retrained models have seeds of their own, so far from those of the originals.
 APART = 1_000
-"""Retrained models have seeds of their own, so far from those of the originals."""
 
 WIDTH, SHARE = 8, 0.1
 
@@ -177,6 +177,7 @@ def draw(found: Mapping[str, Sequence[Evaluation]], facts: Mapping[str, Any]) ->
     """A lane each; every model of a kind is a line, the bars are their mean."""
     figure = Figure(figsize=(7.5, 6.0), layout="constrained")
     lanes = figure.subplots(3, 1, sharex=True, sharey=True)
+    # the axis is logarithmic, and an entropy can be 0
     least = min(float(entropies(models).min()) for models in found.values())
     edges = np.geomspace(max(least, 1e-7), np.log(10), 26)
     for axes, name in zip(lanes, LANES, strict=True):

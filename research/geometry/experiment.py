@@ -13,10 +13,9 @@ from typing import Any, Protocol
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+# ``with progress(title, total) as told``: ``told(what)`` after each of ``total`` things.
+# ``efface.terminal.show_count`` is one; so is ``efface.types.no_progress``.
 Counting = Callable[[str, int], AbstractContextManager[Callable[[str], None]]]
-"""``with progress(title, total) as told``: ``told(what)`` after each of ``total`` things.
-
-``efface.terminal.show_count`` is one; so is ``efface.types.no_progress``."""
 
 
 class Experiment(Protocol):
@@ -29,6 +28,7 @@ class Experiment(Protocol):
         ...
 
 
+# With the salt and without a date the same figure is the same file.
 STYLE = {
     "svg.hashsalt": "efface",
     "svg.fonttype": "path",
@@ -37,7 +37,6 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-"""With the salt and without a date the same figure is the same file."""
 
 
 def save(figure: Figure, out: Path, name: str, *, dpi: int = 130) -> None:

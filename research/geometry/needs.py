@@ -20,8 +20,8 @@ DATA = {
     "fresh": "untrained model",
     "train": "training recipe",
 }
+# What comes with the records; whether a method would refuse without it is not declared.
 GIVEN = {"forget", "forget labels", "retain labels"}
-"""What comes with the records; whether a method would refuse without it is not declared."""
 
 MARKS = {
     "needs": ("o", "black", "refuses without it"),

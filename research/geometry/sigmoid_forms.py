@@ -19,27 +19,19 @@ from efface.training import descend
 from efface.types import Records, Split
 
 POSITIVE = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0)
+# What is forgotten, one at a time, each time from the same sigmoid.
 POINTS = (*(-x for x in reversed(POSITIVE)), 0.0, *POSITIVE)
-"""What is forgotten, one at a time, each time from the same sigmoid."""
 
-READ = {
-    0.25: 0.6,
-    0.5: 0.675,
-    0.75: 0.72,
-    1.0: 0.75,
-    1.25: 0.755,
-    1.5: 0.75,
-    2.0: 0.745,
-    4.0: 0.95,
-    -2.0: 0.257,
-}
-"""The paper's S(x) after forgetting x, read by eye (±0.01); symmetric, as far as it can be seen."""
+# The paper's S(x) after forgetting x, read by eye (±0.01); symmetric, as far as it can be seen.
+READ = dict(
+    zip((*POSITIVE, -2.0), (0.6, 0.675, 0.72, 0.75, 0.755, 0.75, 0.745, 0.95, 0.257), strict=True)
+)
 
+# With these a step *up* equation 1 gives the paper's figure; N is that of the authors' code.
 SIGMA, COPIES, RATE = 0.25, 25, 5.0
-"""With these a step *up* equation 1 gives the paper's figure; N is that of the authors' code."""
 
+# ``form(model, x, seed)``: the model after forgetting x.
 Form = Callable[[nn.Module, float, int], nn.Module]
-"""``form(model, x, seed)``: the model after forgetting x."""
 
 
 def unit() -> nn.Module:
@@ -102,16 +94,9 @@ def up(model: nn.Module, x: float, seed: int) -> nn.Module:
 
 def adam(model: nn.Module, x: float, seed: int) -> nn.Module:
     """Down by Adam: 8 steps of 0.1 on the squared ratio with σ = 5; the best of those down."""
-    return jit_paper(
-        model,
-        Split(record(x, 8)),
-        learning_rate=0.1,
-        adam=True,
-        squared=True,
-        sigma=5.0,
-        perturbations=COPIES,
-        seed=seed,
-    )
+    noise = {"sigma": 5.0, "perturbations": COPIES, "seed": seed}
+    how = {"learning_rate": 0.1, "adam": True, "squared": True}
+    return jit_paper(model, Split(record(x, 8)), **how, **noise)
 
 
 def one_branch(model: nn.Module, x: float, seed: int) -> nn.Module:

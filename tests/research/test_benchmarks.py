@@ -1,0 +1,69 @@
+"""Every research module imports; its jobs and settings are those that the methods take today."""
+
+import inspect
+import pkgutil
+from importlib import import_module
+
+import pytest
+
+import research
+from efface.methods import METHODS
+from research.benchmarks import (
+    defects,
+    every_method,
+    guard_damage,
+    jit_differences,
+    jit_tables,
+    method_costs,
+)
+from research.benchmarks.information_models import half, whole, without
+
+NEED_MORE = {"research.benchmarks.efficientnet_lite": "efficientnet_lite_pytorch"}
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(research.__path__, "research.")
+    if not module.name.endswith("__main__")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports(name):
+    if name in NEED_MORE:
+        pytest.importorskip(NEED_MORE[name])
+    import_module(name)
+
+
+def settings_used():
+    """(method, settings) that benchmarks spell out, where a renamed setting would go unseen."""
+    yield from every_method.SCALED.items()
+    yield from every_method.WITHOUT.items()
+    yield from method_costs.FEWER.items()
+    yield from ((name, {step: 1.0, "sigma": 0.5}) for name, step in jit_tables.STEP.items())
+    yield from ((name, {knob: 1}) for name, (knob, _) in every_method.KNOBS.items())
+    for forms in defects.FORMS.values():
+        yield from ((f.method, f.settings) for f in forms if f.method in METHODS)
+    for run in guard_damage.runs(mild=True):
+        if run.method in METHODS:
+            yield run.method, run.settings
+
+
+def test_settings_of_benchmarks_are_settings_of_their_methods():
+    used = list(settings_used())
+    assert len(used) > 50
+    wrong = {
+        (method, name)
+        for method, settings in used
+        for name in {*settings} - {*inspect.signature(METHODS[method].function).parameters}
+    }
+    assert not wrong
+
+
+def test_each_difference_of_jit_is_a_switch_of_its_form():
+    switches = {name for form in jit_differences.DIFFERENCES.values() for name in form}
+    assert switches <= {*jit_differences.Form.__dataclass_fields__}
+
+
+def test_jobs_of_digits_are_described_without_running_them():
+    jobs = [half("digits", 0), whole("digits", 0), without("digits", [3, 1], 0)]
+    assert len({job.id for job in jobs}) == len(jobs)
+    assert jobs[2].settings["excluded"] == {"rows": [1, 3]}
