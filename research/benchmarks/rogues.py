@@ -29,7 +29,7 @@ from research.benchmarks.rogues_models import ROGUES, Draw, drawn, fit_from_scra
 from research.pages import percent, table
 from research.tables import RESULTS, about, read_record
 
-# what a tier has: T1 a holdout, T2 the weights, T3 retrained models, T4 shadow models
+# what a tier adds: T1 a holdout, T2 retain records, T3 retrained models, T4 shadow models
 TIERS = ("T0", "T1", "T2", "T3", "T4")
 RETRAINED, SHADOWS = 8, 16
 DRAWS = {"thresholds": range(900, 902), "rogues": range(10, 13), "retrained": range(100, 120)}
