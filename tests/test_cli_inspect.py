@@ -141,7 +141,7 @@ def test_what_a_kill_left_next_to_a_whole_folder_is_removed(efface, place, capfd
 
 @pytest.mark.parametrize(("name", "classes"), [("wine", 3), ("cancer", 2)])
 def test_records_of_tables_are_shown_by_their_values(in_tables, tables, name, classes):
-    """One label of three, and a single sigmoid unit; read in parts as the whole."""
+    """One class of three, and a single sigmoid unit; read in parts as the whole."""
     out = tables / f"{name}-ranked"
     assert in_tables("inspect", *given(name), "--copies", "4", "--out", out.name) == 0
     rows, page = lines_of(out / "records.csv"), (out / "inspect.html").read_text()

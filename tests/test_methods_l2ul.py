@@ -94,7 +94,7 @@ def test_a_great_penalty_moves_only_what_mattered_most():
 
 
 def test_it_ends_with_the_step_after_which_no_label_is_left():
-    """A twin: run anew for each number of steps, answers looked at by hand."""
+    """A twin: run again for each number of steps, answers looked at by hand."""
     model, forget = known()
     settings = {"adversarials": 2, "adversarial_batch_size": 1, "attack_steps": 2, "radius": 0.1}
     settings |= {"learning_rate": 0.03, "penalty": 0.0, "seed": 0}

@@ -87,7 +87,7 @@ def sensitivity(model, records, seed):
 
 @pytest.mark.parametrize("recovery", [0.0, 0.325])
 def test_it_ends_at_the_first_step_that_has_recovered(recovery):
-    """A brute-force twin: run anew for each number of steps, S by a Jacobian a record."""
+    """A brute-force twin: run again for each number of steps, S by a Jacobian a record."""
     model, mine = pushed()
     settings = {"learning_rate": RATE, "seed": 1}
     states = [

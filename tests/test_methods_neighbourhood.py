@@ -67,7 +67,7 @@ def test_a_wrong_label_is_no_longer_answered(tiny_net, digits):
 
 @pytest.mark.parametrize("told", [{"forget_classes": (0,)}, {"mislabelled": True}])
 def test_a_class_cannot_leave_where_there_are_none(told):
-    """Many labels and values have no class to mask."""
+    """Multilabel outputs and values have no class to mask."""
     split = Split(
         Records(torch.ones(2, 4), torch.ones(2, 3).long()),
         forget_classes=told.get("forget_classes", ()),

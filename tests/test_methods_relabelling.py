@@ -110,7 +110,7 @@ def test_salun_keeping_every_weight_is_random_labels_bit_for_bit(tiny_net, parts
 
 
 def test_amnesiac_takes_the_first_step_of_adam_by_hand():
-    """With one label for each record; Adam's first step is g / (|g| + ε)."""
+    """With a drawn class for each record; Adam's first step is g / (|g| + ε)."""
     result = amnesiac(linear(), Split(GOES, retain=STAYS), learning_rate=RATE, epochs=1, seed=4)
     start = linear().weight
     drawn = int(other_class(GOES.ids, GOES.y, 3, seed=4))

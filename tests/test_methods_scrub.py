@@ -70,7 +70,7 @@ def test_distilling_the_given_model_into_itself_is_the_identity(tiny_net, digits
 
 @pytest.mark.parametrize("rate", [0.03, 0.04])
 def test_the_rewind_is_to_the_epoch_whose_forget_error_is_nearest(rate, tiny_net, digits):
-    """A brute-force twin: SCRUB run anew for each number of epochs, errors counted by hand."""
+    """A brute-force twin: SCRUB run again for each number of epochs, errors counted by hand."""
     gone, retain, holdout = (digits.take(range(*rows)) for rows in ((0, 20), (20, 120), (300, 400)))
     gone = gone.take((gone.y < 3).nonzero()[:, 0])
     settings = {"max_epochs": 3, "learning_rate": rate, "forget_batch_size": 4}

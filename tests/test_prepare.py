@@ -55,7 +55,7 @@ EMPTY = {**RECIPE, "retain": SOME.take([])}
 CHOICES = {  # split, options, why, what was lacking
     "records": (Split(SOME), {}, SINGLE, ALL),
     "values": (Split(Records(torch.zeros(12, 3), torch.arange(12.0))), {}, SINGLE, ALL),
-    "many labels": (Split(MANY), {}, MULTILABEL, ALL),
+    "multilabel": (Split(MANY), {}, MULTILABEL, ALL),
     "a class": (Split(SOME, **CLASS_0), {}, CLASS, ALL),
     "wrong labels": (Split(SOME), BAD, WRONG, ALL),
     "wrong labels of a class": (Split(SOME, **CLASS_0), BAD, WRONG, ALL),

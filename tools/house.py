@@ -112,7 +112,14 @@ BANNED = {
 }
 """The worst of the old vocabulary, and the term that took its place."""
 
-SPARED = ("LOG.md", "CHANGELOG.md", "tools/house.py", "research/results/", "constraints.txt")
+SPARED = (
+    "LOG.md",
+    "src/efface/methods/_base.py",
+    "CHANGELOG.md",
+    "tools/house.py",
+    "research/results/",
+    "constraints.txt",
+)
 """Records and old entries keep their words."""
 
 

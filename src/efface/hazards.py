@@ -171,7 +171,7 @@ def _misfit(y: Tensor, k: int, kind: str) -> str:
     if kind in {"multilabel", "regression"} and width != k:
         noun = "labels" if kind == "multilabel" else "values"
         integers = width == 1 and kind == "regression" and bool((y == y.round()).all())
-        # pandas makes 1.0 of a class 1 as soon as one label of the column is missing
+        # pandas makes 1.0 of a class 1 as soon as a label of the column is missing
         hint = f": if they are classes, {INTEGERS}" if integers else ""
         return f"{width} {noun} each, and the model has {k} outputs{hint}"
     if kind == "multilabel" and (others := sorted(set(y.unique().tolist()) - {0, 1})):
