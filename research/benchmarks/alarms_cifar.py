@@ -1,10 +1,10 @@
-"""How often the evidence flags a truly retrained model of photographs: each of ten, nine beside it.
+"""How often the evidence flags a truly retrained model of photographs: each of ten against the other nine.
 
     EFFACE_DATA=… python -m research.benchmarks.alarms_cifar STORE    # research/results/alarms_cifar.json, six minutes
 
 The request and the retrained models are those of like_retrained.py; each is the new model once, the
 others are what tier T3 has. So ten are counted that are not independent. 3,000 of the holdout's half
-and 1,500 of those that stay are looked at. The old model is beside them, as itself.
+and 1,500 retain records are used. The old model is judged too, as itself.
 """
 
 import json
@@ -31,7 +31,7 @@ HOLDOUT, RETAIN = 3_000, 1_500
 
 
 def model(store: str, cell: Job) -> torch.nn.Module:
-    """The net of a cell that kept its weights."""
+    """The model of a cell that kept its weights."""
     return model_of(cell.settings, Path(store, cell.id)).eval()
 
 
@@ -60,9 +60,11 @@ def main(store: str) -> None:
         evidence = collect(
             old, student, split, retrained=[one for one in them if one is not student], seed=7
         )
-        said = {tier: [row.key for row in significant_rows(evidence, tier=tier)] for tier in TIERS}
+        flagged = {
+            tier: [row.key for row in significant_rows(evidence, tier=tier)] for tier in TIERS
+        }
         least = sorted((row.p, row.key) for row in evidence.rows if row.p is not None)[:3]
-        found.append({"model": name, "alarms": said, "least": least})
+        found.append({"model": name, "alarms": flagged, "least": least})
         print(json.dumps(found[-1]), flush=True)
     ids = [retrained(number).id for number in range(RETRAINED)]
     write_record("alarms_cifar", "alarms_cifar STORE", {"ids": ids, "models": found})

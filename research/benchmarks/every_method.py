@@ -1,4 +1,4 @@
-"""Every method once on a class, a sub-class and random records, beside a true retrain, as cells.
+"""Every method once on a class, a sub-class and random records, next to a true retrain, as cells.
 
     EFFACE_DATA=… python -m research.benchmarks.every_method STORE published   # as they come; goes on where stopped
     EFFACE_DATA=… python -m research.benchmarks.every_method STORE tuning      # other strengths, other requests
@@ -66,7 +66,7 @@ class Row:
 
 
 def applicable(task: str) -> list[str]:
-    """Methods that the task has what they need for: a class leaves only with the class."""
+    """Methods whose needs the task meets: forget_classes exist only there."""
     return [
         name
         for name, entry in METHODS.items()
@@ -123,8 +123,8 @@ def collapsed(task: str, name: str, store: str) -> bool:
     row = Row("published", request, name, own(name, request))
     if not is_done(store, row.job.id):
         return False
-    said = scores(row, store)
-    return not said["finite"] or said["lost"] > COLLAPSE
+    result = scores(row, store)
+    return not result["finite"] or result["lost"] > COLLAPSE
 
 
 def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:
@@ -136,8 +136,8 @@ def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:
     for place in range(at_most):
         turned = {} if place == 0 else {knob: type(first)(round(value, 6))}
         settings = {**own(name, request), **WITHOUT.get(name, {}), **turned}
-        said = yield Row("tuning", request, name, settings)
-        bearable = said["finite"] and said["lost"] <= BEARABLE
+        result = yield Row("tuning", request, name, settings)
+        bearable = result["finite"] and result["lost"] <= BEARABLE
         if place == 0:
             up = bearable
             if up and "retain" in METHODS[name].reads:
@@ -145,9 +145,9 @@ def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:
         if (up and not bearable) or (not up and bearable):
             return
         # stronger and no longer nearer: the optimum is behind
-        if up and gaps and said["gap"] >= gaps[-1]:
+        if up and gaps and result["gap"] >= gaps[-1]:
             return
-        gaps.append(said["gap"])
+        gaps.append(result["gap"])
         value *= factor if up else 1 / factor
 
 
@@ -166,16 +166,16 @@ def best(task: str, store: str) -> dict[str, dict[str, Any]]:
     for row in itertools.chain.from_iterable(tuning(task, store)):
         if not is_done(store, row.job.id):
             continue
-        said = scores(row, store)
-        bearable = said["finite"] and said["lost"] <= BEARABLE
+        result = scores(row, store)
+        bearable = result["finite"] and result["lost"] <= BEARABLE
         # 2.0 is more than any gap
-        if bearable and said["gap"] < found.get(row.method, (2.0,))[0]:
-            found[row.method] = said["gap"], row.settings
+        if bearable and result["gap"] < found.get(row.method, (2.0,))[0]:
+            found[row.method] = result["gap"], row.settings
     return {name: settings for name, (_, settings) in found.items()}
 
 
 def scores(row: Row, store: str) -> dict[str, Any]:
-    """The columns and what they come to, and what the method said and took."""
+    """The columns and what they come to, and what the method measured, and its cost."""
     found = read(store, row.job).statistics
     facts = {name: found[name] for name in ("accuracy", "passes", "calibration")}
     seconds = found["seconds"]["method"]

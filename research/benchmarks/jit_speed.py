@@ -1,4 +1,4 @@
-"""What jit costs beside the authors' code: passes counted exactly, seconds side by side, memory.
+"""What jit costs next to the authors' code: passes counted exactly, seconds side by side, memory.
 
     python -m research.benchmarks.jit_speed            # research/results/jit_speed.json and .md; six minutes on one core
 

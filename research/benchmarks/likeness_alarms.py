@@ -3,7 +3,7 @@
 ``python -m research.benchmarks.likeness_alarms [RETRAINED ...]`` prints, for each number of retrained models,
 the shares of the three verdicts over 500 simulated cases of 200 records: models of one kind (levels
 that differ from seed to seed; that do not; with heavy tails; with another scale), then a model whose
-level is 3 and 5 standard deviations of the seeds off. Beside them what simpler rules would do: the
+level is 3 and 5 standard deviations of the seeds off. For comparison, what simpler rules would do: the
 percentile alone, a rank at 5 %, and an equivalence test over records instead of models.
 """
 
@@ -18,7 +18,7 @@ from efface.metrics.equivalence import compare_with_retrained, tost
 CASES, RECORDS, LEVEL = 500, 200, 0.05
 KINDS: dict[str, dict[str, Any]] = {
     "levels": {},
-    "noise alone": {"spread": 0.0},
+    "noise alone": {"deviation": 0.0},
     "heavy tails": {"heavy": True},
     "another scale": {"gain": 0.1},
     "3 deviations off": {"shift": 0.6},
@@ -30,7 +30,7 @@ def models(
     count: int,
     draw: np.random.Generator,
     *,
-    spread: float = 0.2,
+    deviation: float = 0.2,
     heavy: bool = False,
     gain: float = 0.0,
     shift: float = 0.0,
@@ -39,7 +39,7 @@ def models(
     size = (count + 1, 1)
     levels = draw.standard_t(3, size) / 3**0.5 if heavy else draw.normal(0, 1, size)
     values = draw.normal(0, 1.5, RECORDS) + draw.normal(0, 0.5, (count + 1, RECORDS))
-    values = values * np.exp(draw.normal(0, gain, size)) + spread * levels
+    values = values * np.exp(draw.normal(0, gain, size)) + deviation * levels
     values[0] += shift
     return values
 

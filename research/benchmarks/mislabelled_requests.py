@@ -1,4 +1,4 @@
-"""Models that learned wrong labels by heart, as cells: what one-record requests stand on.
+"""Models that memorised wrong labels, as cells: what one-record requests stand on.
 
     EFFACE_DATA=… python -m research.benchmarks.mislabelled_requests STORE    # 11 models, 20 core-minutes
 
@@ -21,7 +21,7 @@ BASE_SEEDS, UNSEEN_SEEDS = (0, 1, 2), tuple(range(200, 208))
 
 
 def wrong_labels() -> dict[int, int]:
-    """Wrong label by row, rows in the order in which they are asked for."""
+    """Wrong label by row, rows in the order of the requests."""
     labels = load_data(f"{os.environ['EFFACE_DATA']}/{DATA}:train").labels
     generator = np.random.default_rng(0)
     rows = generator.choice(FIRST, COUNT, replace=False).tolist()

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m research.benchmarks.trainable     # research/results/trainable.json and .md
 
 A small ViT of transformers, trained from fresh weights on 600 of scikit-learn's digits; each request
-beside its own model retrained from fresh weights without the records. The method has a holdout of
+next to its own model retrained from fresh weights without the records. The method has a holdout of
 200 digits for the expected accuracy, the columns are of the 997 others. No guard: what the method
 itself does. ``scored`` and ``unlearned`` take any model and split.
 """
