@@ -2,8 +2,8 @@
 
 ``descend`` takes steps and ``mean_gradient`` takes none; ``train_epochs`` is "a loss and an
 optimizer for k epochs", those of a ``Schedule``; ``Trainer`` runs single epochs of several kinds
-under one callback. ``train_mode`` switches dropout and BatchNorm on; ``task_loss`` is what the
-model was trained with.
+under one callback, and ``stop_when`` ends a run early. ``train_mode`` switches dropout and
+BatchNorm on; ``task_loss`` is what the model was trained with.
 """
 
 from collections.abc import Callable, Iterator
@@ -203,6 +203,25 @@ def train_mode(student: nn.Module, seed: int, *, enabled: bool = True) -> Iterat
         torch.manual_seed(seed)
         yield
     student.eval()
+
+
+def sgd(
+    student: nn.Module, learning_rate: float, momentum: float = 0.0, weight_decay: float = 0.0
+) -> torch.optim.SGD:
+    """SGD for all weights of the student."""
+    weights = student.parameters()
+    return torch.optim.SGD(weights, learning_rate, momentum, weight_decay=weight_decay)
+
+
+def stop_when(callback: Callback, done: Callable[[nn.Module, float], bool]) -> Callback:
+    """The callback's action; STOP where ``done(student, loss)`` holds after an accepted step."""
+
+    def after(student: nn.Module, loss: float) -> Action:
+        action = callback(student, loss)
+        # a refused step is repeated: it must not be judged, nor counted
+        return Action.STOP if action is Action.CONTINUE and done(student, loss) else action
+
+    return after
 
 
 def task_loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001

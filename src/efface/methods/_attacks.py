@@ -82,14 +82,6 @@ def _broadcast(per_record: Float[Tensor, " m"], like: Tensor) -> Tensor:
     return per_record.reshape(-1, *(1,) * (like.ndim - 1))
 
 
-class _Inputs(nn.Module):
-    """Inputs as weights, so that the one training loop can optimise them."""
-
-    def __init__(self, x: Tensor) -> None:
-        super().__init__()
-        self.x = nn.Parameter(x)
-
-
 def optimize_noise(
     teacher: nn.Module,
     like: Records,
@@ -111,19 +103,19 @@ def optimize_noise(
     """
     names, task = tuple(f"noise {place}" for place in range(len(labels))), task_of(like)
     drawn = normals(names, tuple(like.x.shape[1:]), seed=seed, step=0)
-    inputs = _Inputs(drawn.to(device_of(teacher)))
+    # inputs as weights, so that the one training loop can optimise them
+    inputs = nn.ParameterList([drawn.to(device_of(teacher))])
     # the loop shuffles records: each carries its place in ``inputs`` as its only feature
     places = torch.arange(len(labels)).to(drawn)[:, None]
 
     def loss(_: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        own = inputs.x[batch.x[:, 0].long()]
+        own = inputs[0][batch.x[:, 0].long()]
         wrong = task.loss(task.outputs(teacher, own), batch.y)
         # the squared norm keeps inputs of maximal error from running away
         return sign * wrong + penalty * own.flatten(1).square().sum(1)
 
     # one batch of all: Adam then moves every input at each step
     records = Records(places, labels, names, task=task)
-    optimizer = torch.optim.Adam(inputs.parameters(), lr=learning_rate)
-    count = max(1, len(labels))
-    descend(inputs, loss, records, optimizer=optimizer, steps=steps, seed=seed, batch_size=count)
-    return replace(like, x=inputs.x.detach().to(like.x), y=labels.to(like.y), ids=names, task=task)
+    adam, count = torch.optim.Adam(inputs.parameters(), lr=learning_rate), max(1, len(labels))
+    descend(inputs, loss, records, adam, steps=steps, seed=seed, batch_size=count)
+    return replace(like, x=inputs[0].detach().to(like.x), y=labels.to(like.y), ids=names, task=task)

@@ -28,7 +28,7 @@ from torch import nn
 
 from efface.errors import InputError
 from efface.task import task_of, trainable_copy
-from efface.types import Records, Split
+from efface.types import Split
 
 NonNegative = Annotated[float, Interval(ge=0)]
 Positive = Annotated[float, Interval(gt=0)]
@@ -50,28 +50,21 @@ DATA = frozenset({"retain", "holdout", "fresh", "train"})
 
 _EXACT = "on the command line train again without the records, with exclude.csv as the list of ids."
 
-NEEDED = {
-    "retain": (
-        "records that the model was trained on and that stay",
-        "Give Split(forget, retain=records), on the command line --retain DATA.",
-    ),
-    "holdout": (
-        "records that the model was never trained on",
-        "Give Split(forget, holdout=records), on the command line --holdout DATA.",
-    ),
-    "forget_classes": (
-        "the classes that go altogether",
-        "Give Split(forget, forget_classes=(class,)), on the command line --forget-class NAME.",
-    ),
-    "fresh": (
-        "a function that makes an untrained model",
-        f"Give Split(forget, fresh=function of a seed); {_EXACT}",
-    ),
-    "train": (
-        "the recipe that the model was trained by",
-        f"Give Split(forget, train=function of a model, records and a seed); {_EXACT}",
-    ),
+_WHAT = {
+    "retain": "records that the model was trained on and that stay",
+    "holdout": "records that the model was never trained on",
+    "forget_classes": "the classes that go altogether",
+    "fresh": "a function that makes an untrained model",
+    "train": "the recipe that the model was trained by",
 }
+_HOW = {
+    "retain": "retain=records), on the command line --retain DATA.",
+    "holdout": "holdout=records), on the command line --holdout DATA.",
+    "forget_classes": "forget_classes=(class,)), on the command line --forget-class NAME.",
+    "fresh": f"fresh=function of a seed); {_EXACT}",
+    "train": f"train=function of a model, records and a seed); {_EXACT}",
+}
+NEEDED = {part: (what, f"Give Split(forget, {_HOW[part]}") for part, what in _WHAT.items()}
 """Of each part that may be needed: what it is, and how it is given."""
 
 
@@ -176,9 +169,11 @@ class Method:
             elif name in self.settings:
                 self.settings[name].check(value)
         # labels of what is read only: anything else is trapped in the contract
-        if self.classes_only:
-            records = split.forget if "forget" in self.reads else split.retain
-            refuse_unless_classes(records, self.name)
+        records = split.forget if "forget" in self.reads else split.retain
+        if self.classes_only and (kind := task_of(records).name) != "multiclass":
+            wanted = f"one class of several for {self.name}, which gives records another class"
+            remedy = "Choose a method that gives no labels; `efface methods` lists them."
+            raise InputError(wanted, kind, remedy)
 
 
 class _Registry(UserDict[str, Method]):
@@ -270,23 +265,6 @@ def register_method(
         return refusing  # type: ignore[return-value]
 
     return register
-
-
-def with_settings_of(other: Callable[..., nn.Module]) -> Callable[[Function], Function]:
-    """Give the decorated function, which ends in ``**settings``, the settings of another method."""
-    theirs = inspect.signature(other)
-
-    def share(function: Function) -> Function:
-        defaults = {name: one.default for name, one in other.method.settings.items()}  # type: ignore[attr-defined]
-
-        @functools.wraps(function)
-        def complete(model: nn.Module, split: Split, **settings: Any) -> nn.Module:
-            return function(model, split, **{**defaults, **settings})
-
-        complete.__signature__ = theirs  # type: ignore[attr-defined]
-        return complete  # type: ignore[return-value]
-
-    return share
 
 
 def find_method(name: str) -> Method:
@@ -388,13 +366,3 @@ def refuse_without(split: Split, method: str, *parts: str) -> None:
             absent = given is None or part == "forget_classes"
             came = "a split without it" if absent else "no records"
             raise InputError(f"{part} for {method}: {what}", came, remedy)
-
-
-def refuse_unless_classes(records: Records, method: str) -> None:
-    """Raise InputError unless a record has one class of several: others have no other label."""
-    if (kind := task_of(records).name) != "multiclass":
-        raise InputError(
-            f"one class of several for {method}, which gives records another class",
-            kind,
-            "Choose a method that gives no labels; `efface methods` lists them.",
-        )

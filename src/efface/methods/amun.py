@@ -27,7 +27,7 @@ from efface.methods._base import Count, Natural, NonNegative, Positive, register
 from efface.methods._records import join
 from efface.runtime import map_chunks
 from efface.task import device_of, frozen_teacher, multiclass, outputs, trainable_copy
-from efface.training import Trainer, task_loss
+from efface.training import Trainer, sgd, task_loss
 from efface.types import Callback, Records, Split, no_callback
 
 logger = logging.getLogger(__name__)
@@ -75,15 +75,12 @@ def amun(
         InputError: a record has not one class of several, or no x' was found for any.
     """
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
+    attack = {"radius": radius, "steps": attack_steps, "doublings": doublings}
     # on the given model, once: the boundary that is moved is where it is now
-    found = find_closest(
-        frozen_teacher(model), forget, radius=radius, steps=attack_steps, doublings=doublings
-    )
-    records = _adversarials(forget, found)
+    records = _adversarials(forget, find_closest(frozen_teacher(model), forget, **attack))
     if with_forget:
         records = join(records, forget)
-    rate = learning_rate * strength
-    optimizer = torch.optim.SGD(student.parameters(), rate, 0.9, weight_decay=weight_decay)
+    optimizer = sgd(student, learning_rate * strength, 0.9, weight_decay)
     decay = torch.optim.lr_scheduler.StepLR(optimizer, decay_every, gamma=0.1)
     trainer = Trainer(student, seed=seed, callback=callback)
     for epoch in range(epochs):

@@ -40,6 +40,8 @@ no more. Chosen here: the class is the runner-up of the given model f₀, which 
 SGD, so that a record that has flipped stands still; η 1e-3, ours; eval mode with frozen buffers.
 """
 
+# ruff: noqa: ARG001  # every method takes seed and callback, also where nothing is drawn
+
 from dataclasses import replace
 from typing import Any
 
@@ -48,17 +50,21 @@ from torch import Tensor, nn
 
 from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
 from efface.task import device_of, frozen_teacher, multiclass, outputs, predict, trainable_copy
-from efface.training import Schedule, steps_per_epoch, task_loss, train_epochs, with_task
-from efface.types import Action, Callback, Records, Split, no_callback
+from efface.training import (
+    Schedule,
+    sgd,
+    steps_per_epoch,
+    stop_when,
+    task_loss,
+    train_epochs,
+    with_task,
+)
+from efface.types import Callback, Records, Split, no_callback
 
 
 @register_method(memory=Memory(copies=1, graphs=0))
 def baseline(
-    model: nn.Module,
-    split: Split,  # noqa: ARG001
-    *,
-    seed: int = 0,  # noqa: ARG001
-    callback: Callback = no_callback,  # noqa: ARG001
+    model: nn.Module, split: Split, *, seed: int = 0, callback: Callback = no_callback
 ) -> nn.Module:
     """A copy of the model, not changed; reads nothing else.
 
@@ -73,11 +79,7 @@ def baseline(
 
 @register_method(needs={"retain labels", "fresh", "train"}, fresh_start=True, exact=True)
 def retrain(
-    model: nn.Module,
-    split: Split,
-    *,
-    seed: int = 0,
-    callback: Callback = no_callback,  # noqa: ARG001
+    model: nn.Module, split: Split, *, seed: int = 0, callback: Callback = no_callback
 ) -> nn.Module:
     """An untrained model trained by the user's recipe on the retained records.
 
@@ -136,8 +138,8 @@ def finetune(
     Raises:
         InputError: ``retain`` is missing.
     """
-    student, rate = trainable_copy(model), learning_rate * strength
-    optimizer = torch.optim.SGD(student.parameters(), rate, momentum, weight_decay=weight_decay)
+    student = trainable_copy(model)
+    optimizer = sgd(student, learning_rate * strength, momentum, weight_decay)
     # no schedule of the learning rate, as in the source
     schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
     return train_epochs(student, task_loss, with_task(split.retain), optimizer, schedule)
@@ -173,15 +175,11 @@ def negative_gradient(
         seed: draws the order, and dropout.
         callback: called after each step.
     """
-
-    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        # ascent: the loss has no floor, and the guard is what ends it
-        return -task_loss(student, batch, step)
-
-    student, rate = trainable_copy(model), learning_rate * strength
-    optimizer = torch.optim.SGD(student.parameters(), rate, momentum, weight_decay=weight_decay)
+    student, forget = trainable_copy(model), with_task(split.forget)
+    optimizer = sgd(student, learning_rate * strength, momentum, weight_decay)
     schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
-    return train_epochs(student, loss, with_task(split.forget), optimizer, schedule)
+    # ascent: the loss has no floor, and the guard is what ends it
+    return train_epochs(student, lambda *step: -task_loss(*step), forget, optimizer, schedule)
 
 
 @register_method(reads={"forget labels"}, memory=Memory(copies=4), classes_only=True)
@@ -216,31 +214,19 @@ def mislabel(
     runner_up = logits.scatter(1, forget.y.cpu()[:, None], -torch.inf).argmax(1)
     other = dict(zip(forget.ids, runner_up.tolist(), strict=True))
 
-    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
+    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         answer = outputs(student, batch)
         target = torch.tensor([other[identity] for identity in batch.ids]).to(batch.y)
         # a record that has flipped has no gradient: plain SGD leaves it alone
         return multiclass.loss(answer, target) * (answer.argmax(1) == batch.y)
 
-    optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate * strength)
-    ending = _stop_when_flipped(callback, steps_per_epoch(forget, batch_size))
-    return train_epochs(
-        student, loss, forget, optimizer, Schedule(epochs, batch_size, seed, ending)
-    )
+    losses: list[float] = []
 
+    def all_flipped(_: nn.Module, loss: float) -> bool:
+        losses.append(loss)
+        # a whole epoch of zeros: a later step may push a record back
+        epoch = steps_per_epoch(forget, batch_size)
+        return len(losses) % epoch == 0 and not any(losses[-epoch:])
 
-def _stop_when_flipped(callback: Callback, epoch: int) -> Callback:
-    """STOP after an epoch whose every step had the loss 0: no record was left to push."""
-    taken, idle = 0, 0
-
-    def after(student: nn.Module, loss: float) -> Action:
-        nonlocal taken, idle
-        action = callback(student, loss)
-        if action is not Action.CONTINUE:
-            return action
-        idle = 0 if loss else idle + 1
-        taken += 1
-        # a whole epoch: a later step may push a record back
-        return Action.STOP if taken % epoch == 0 and idle >= epoch else Action.CONTINUE
-
-    return after
+    schedule = Schedule(epochs, batch_size, seed, stop_when(callback, all_flipped))
+    return train_epochs(student, loss, forget, sgd(student, learning_rate * strength), schedule)

@@ -51,7 +51,7 @@ from efface.methods._records import without_labels
 from efface.methods._unseen import teacher_outputs
 from efface.runtime import map_chunks
 from efface.task import device_of, frozen_teacher, task_of, trainable_copy
-from efface.training import Schedule, task_loss, train_epochs, with_task
+from efface.training import Schedule, sgd, task_loss, train_epochs, with_task
 from efface.types import Action, Callback, Records, Split, no_callback
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def boundary_shrink(
     forget, student = with_task(split.forget), trainable_copy(model)
     # found once: the attacked model does not change
     labels = _nearest_class(frozen_teacher(model), forget, bound, keep_own=reinforce_unflipped)
-    optimizer = torch.optim.SGD(student.parameters(), learning_rate * strength, momentum)
+    optimizer = sgd(student, learning_rate * strength, momentum)
     schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
     return train_epochs(student, task_loss, replace(forget, y=labels), optimizer, schedule)
 
@@ -156,7 +156,7 @@ def boundary_expand(
     student = trainable_copy(model)
     embed(student, forget.take([0]))  # refuses a model without a head
     wide = Widened(student, seed=seed)
-    optimizer = torch.optim.SGD(wide.parameters(), learning_rate * strength, momentum)
+    optimizer = sgd(wide, learning_rate * strength, momentum)
     schedule = Schedule(epochs, batch_size, seed, wide.wrap(callback), training_mode)
     train_epochs(wide, _new_class_loss, forget, optimizer, schedule)
     # the row is dropped: the student never held it

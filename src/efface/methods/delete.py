@@ -15,12 +15,11 @@ a record. The accuracies that it takes after each epoch decide nothing and are o
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from efface.methods._base import Count, Decay, NonNegative, register_method
 from efface.task import frozen_teacher, multiclass, outputs, predict, trainable_copy
-from efface.training import Schedule, train_epochs
+from efface.training import Schedule, sgd, train_epochs
 from efface.types import Callback, Records, Split, no_callback
 
 MASKED = -1e10
@@ -72,6 +71,6 @@ def delete(
         target = targets[[place[identity] for identity in batch.ids]].to(answer)
         return multiclass.divergence(target, answer)
 
-    optimizer = torch.optim.SGD(student.parameters(), learning_rate * strength, momentum)
+    optimizer = sgd(student, learning_rate * strength, momentum)
     schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
     return train_epochs(student, loss, forget, optimizer, schedule)

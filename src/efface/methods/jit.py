@@ -42,7 +42,7 @@ from efface.methods._unseen import (
     unseen_accuracy,
 )
 from efface.task import device_of, frozen_teacher, outputs, task_of, trainable_copy
-from efface.training import Loss, descend, with_task
+from efface.training import Loss, descend, sgd, with_task
 from efface.types import Action, Callback, Records, Split, no_callback, record_key
 
 logger = logging.getLogger(__name__)
@@ -126,18 +126,15 @@ def jit(
 
     progress = progress_towards(target, teacher, student, sample, mislabelled=mislabelled)
     # fewer steps need a larger share each; above 0.15 Polyak's step overshoots
-    share = strength * min(max(step_size, 3 / steps), 0.15)
-    every, region = 1 if len(forget) <= FEW else CHECK_EVERY, trust_region * strength
-    controller = Controller(
-        callback, regulariser, share, region, changed, progress, tolerance, every
-    )
-    noise = {"sigma": found, "perturbations": perturbations, "seed": seed}
-    loss = jit_loss(teacher, split, **noise, mislabelled=mislabelled, regulariser=regulariser)
-    # the controller sets the learning rate of each step
-    optimizer = torch.optim.SGD(student.parameters(), lr=1.0)
+    share, region = strength * min(max(step_size, 3 / steps), 0.15), strength * trust_region
+    state = (changed, progress, tolerance, 1 if len(forget) <= FEW else CHECK_EVERY)
+    controller = Controller(callback, regulariser, share, region, *state)
+    form = {"perturbations": perturbations, "mislabelled": mislabelled, "seed": seed}
+    loss = jit_loss(teacher, split, sigma=found, **form, regulariser=regulariser)
     how = {"callback": controller, "rate": controller.rate, "batch_size": batch_size}
     if progress() < tolerance:  # else the records are predicted as their neighbours already
-        descend(student, loss, forget, optimizer, steps=steps, seed=seed, **how)
+        # the controller sets the learning rate of each step
+        descend(student, loss, forget, sgd(student, 1.0), steps=steps, seed=seed, **how)
     _log("ended", progress=progress(), changed=changed(), weight=regulariser.weight)
     return student
 
@@ -174,7 +171,9 @@ def jit_loss(
         both = replace(both, x=torch.cat([batch.x, other.x]))
         answer, still = outputs(student, both).split([len(batch), len(held)])
         near, wanted = targets(batch)
-        changes = torch.stack([_smooth_norm(answer - target) for target in wanted])
+        squares = torch.stack([(answer - target).square().sum(1) for target in wanted])
+        # differentiable where student and target agree
+        changes = (squares + torch.finfo(squares.dtype).eps ** 2).sqrt()
         lengths = torch.stack([(one.x - batch.x).flatten(1).norm(dim=1) for one in near])
         # detached: the scale of the second term must not be what it minimises
         scale = (changes.detach() * lengths).mean(0)[rows].clamp_min(1e-6)
@@ -213,11 +212,6 @@ def _targets(
         return near, [lower_logits(one, mask(one, batch), to_mean=to_mean) for one in answers]
 
     return targets
-
-
-def _smooth_norm(difference: Float[Tensor, " m k"]) -> Float[Tensor, " m"]:
-    """‖·‖₂ of each record, differentiable at 0."""
-    return (difference.square().sum(1) + torch.finfo(difference.dtype).eps ** 2).sqrt()
 
 
 def _mean_ratio(
@@ -303,11 +297,9 @@ def count_changes(
     task, copies = task_of(sample), -(-PROBES // len(sample))
     x = []
     for copy in range(copies):
-        sigma, step = (
-            sigmas[copy % len(sigmas)],
-            2 * REGULARISER_DRAWS + copy,
-        )  # of no training step
-        x.append(add_natural_noise(sample, sigma, seed=seed, step=step).x)
+        # a draw of no training step
+        how = {"seed": seed, "step": 2 * REGULARISER_DRAWS + copy}
+        x.append(add_natural_noise(sample, sigmas[copy % len(sigmas)], **how).x)
     probes = replace(sample.take(torch.arange(len(sample)).repeat(copies)), x=torch.cat(x))
     given = teacher_outputs(teacher, probes)
     predicted, staying = task.predict(given), is_regularised(given, mask(given, probes))

@@ -8,12 +8,11 @@ of 0.2 serves another method). With γ = 0 it is ``finetune``, bit for bit. Depa
 128 as in the rest of the table, not 256; the penalty is on the weights that may move.
 """
 
-import torch
 from torch import Tensor, nn
 
 from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
 from efface.task import trainable_copy
-from efface.training import Schedule, steps_per_epoch, task_loss, train_epochs, with_task
+from efface.training import Schedule, sgd, steps_per_epoch, task_loss, train_epochs, with_task
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -64,7 +63,6 @@ def l1_sparse(
         # added to each record's loss: the mean over a step has it once
         return own + now * sum(w.abs().sum() for w in student.parameters() if w.requires_grad)
 
-    weights = student.parameters()
-    optimizer = torch.optim.SGD(weights, learning_rate, momentum, weight_decay=weight_decay)
+    optimizer = sgd(student, learning_rate, momentum, weight_decay)
     schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
     return train_epochs(student, loss, retain, optimizer, schedule)

@@ -31,8 +31,8 @@ from efface.methods._perturb import bounds, other_class, uniforms
 from efface.methods._unseen import accuracy_of
 from efface.runtime import map_chunks
 from efface.task import device_of, frozen_teacher, multiclass, outputs, predict, trainable_copy
-from efface.training import descend, mean_gradient
-from efface.types import Action, Callback, Records, Split, no_callback
+from efface.training import descend, mean_gradient, sgd, stop_when
+from efface.types import Callback, Records, Split, no_callback
 
 ATTACK_STEP = 0.1
 """The length of a step of the attack, in units of the data's range."""
@@ -100,11 +100,11 @@ def l2ul(
         towards = multiclass.loss(others, y.to(batch.y)).reshape(len(batch), count).sum(1)
         return (towards - multiclass.loss(own, batch.y)) / (1 + count) + penalised(student)
 
-    rate, after = learning_rate * strength, _stop_when_forgotten(forget, callback)
-    sgd = torch.optim.SGD(student.parameters(), rate, 0.9, weight_decay=weight_decay)
-    return descend(
-        student, loss, forget, sgd, steps=steps, seed=seed, callback=after, batch_size=batch_size
-    )
+    optimizer = sgd(student, learning_rate * strength, 0.9, weight_decay)
+    # the authors' over-forgetting stop, over all forget records and not those of the batch
+    after = stop_when(callback, lambda student, _: accuracy_of(student, forget, forget.y) == 0)
+    how = {"steps": steps, "seed": seed, "callback": after, "batch_size": batch_size}
+    return descend(student, loss, forget, optimizer, **how)
 
 
 def _weight_penalty(
@@ -133,19 +133,6 @@ def _scale_to_unit(importance: Tensor) -> Tensor:
     """From 0, the minimum in this weight, to 1, the maximum; 0 where all are the same."""
     span = importance.max() - importance.min()
     return (importance - importance.min()) / torch.where(span > 0, span, 1)
-
-
-def _stop_when_forgotten(forget: Records, callback: Callback) -> Callback:
-    """STOP once no forget record is predicted as its label: the authors' over-forgetting stop."""
-
-    def after(student: nn.Module, loss: float) -> Action:
-        action = callback(student, loss)
-        if action is not Action.CONTINUE:
-            return action
-        # over all forget records, not those of the batch
-        return Action.STOP if accuracy_of(student, forget, forget.y) == 0 else action
-
-    return after
 
 
 @dataclass(frozen=True, eq=False)

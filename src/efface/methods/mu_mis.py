@@ -30,7 +30,7 @@ from efface.methods._perturb import other_class
 from efface.methods._records import sample
 from efface.runtime import map_chunks
 from efface.task import device_of, multiclass, outputs, trainable_copy
-from efface.training import Loss, descend
+from efface.training import Loss, descend, sgd
 from efface.types import Action, Callback, Records, Split, no_callback
 
 ONCE_ONLY = ("is not implemented", "differentiate twice", "modified by an inplace operation")
@@ -68,15 +68,14 @@ def mu_mis(
             twice.
     """
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
-    loss = mu_mis_loss(seed=seed)
-    sgd = torch.optim.SGD(student.parameters(), lr=learning_rate * strength)
+    loss, optimizer = mu_mis_loss(seed=seed), sgd(student, learning_rate * strength)
     measured = sample(forget, batch_size, seed=seed)
     try:
         # fused attention has no second derivative
         with sdpa_kernel(SDPBackend.MATH):
             after = _stop_when_recovered(student, measured, recovery, seed, callback)
             how = {"callback": after, "batch_size": batch_size}
-            descend(student, loss, forget, sgd, steps=steps, seed=seed, **how)
+            descend(student, loss, forget, optimizer, steps=steps, seed=seed, **how)
     except RuntimeError as error:
         if not any(message in str(error) for message in ONCE_ONLY):
             raise

@@ -16,6 +16,7 @@ is masked. There is no paper of this form; its first settings are trials of our 
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +33,8 @@ from efface.methods._unseen import (
     unseen_accuracy,
 )
 from efface.task import frozen_teacher, predict, task_of, trainable_copy
-from efface.training import Loss, descend, with_task
-from efface.types import Action, Callback, Records, Split, no_callback
+from efface.training import Loss, descend, sgd, stop_when, with_task
+from efface.types import Callback, Records, Split, no_callback
 
 logger = logging.getLogger(__name__)
 
@@ -89,12 +90,8 @@ def neighbourhood(
     Raises:
         InputError: a class goes, or labels are wrong, and the outputs are not one class of several.
     """
-    forget = with_task(split.forget)
-    split, teacher, student = (
-        replace(split, forget=forget),
-        frozen_teacher(model),
-        trainable_copy(model),
-    )
+    split = replace(split, forget=with_task(split.forget))
+    forget, student, teacher = split.forget, trainable_copy(model), frozen_teacher(model)
     # the identity for a class: its neighbours are of that class too
     reach = 0.0 if split.forget_classes else distortion
     if reach is None:
@@ -105,10 +102,21 @@ def neighbourhood(
     averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
     # of the average, which is what is returned
     progress = progress_towards(target, teacher, averaged, forget)
-    optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate, momentum=0.9)
-    after = _average_after(callback, averaged, progress, tolerance)
-    how = {"batch_size": batch_size, "clip_norm": 1.0}
-    descend(student, loss, forget, optimizer, steps=steps, seed=seed, callback=after, **how)
+    history: list[float] = [0.0]
+    taken = count(1)
+
+    def converged(student: nn.Module, _: float) -> bool:
+        # after the guard: a refused step must not enter the average
+        averaged.update_parameters(student)
+        if next(taken) % 20:  # progress costs a pass over up to 512 records
+            return False
+        history.append(progress())
+        stalled = len(history) > 3 and history[-1] - history[-3] < 0.02  # noqa: PLR2004
+        return history[-1] >= tolerance or stalled
+
+    how = {"steps": steps, "seed": seed, "batch_size": batch_size, "clip_norm": 1.0}
+    after = stop_when(callback, converged)
+    descend(student, loss, forget, sgd(student, learning_rate, 0.9), callback=after, **how)
     return averaged.module
 
 
@@ -221,26 +229,3 @@ def _kept_share(teacher: nn.Module, forget: Records, distortion: float, seed: in
     steps = range(1_000_000, 1_000_000 + copies)  # draws of no training step
     neighbours = [_neighbour(sample, distortion, seed=seed, step=step) for step in steps]
     return sum(accuracy_of(teacher, one, own) for one in neighbours) / copies
-
-
-def _average_after(
-    callback: Callback, averaged: AveragedModel, progress: Callable[[], float], tolerance: float
-) -> Callback:
-    """The guard's action first; then the average is updated, and its progress read."""
-    taken, history = 0, [0.0]
-
-    def after(student: nn.Module, loss: float) -> Action:
-        nonlocal taken
-        action = callback(student, loss)
-        if action is not Action.CONTINUE:
-            return action
-        # after the guard: a refused step must not enter the average
-        averaged.update_parameters(student)
-        taken += 1
-        if taken % 20:  # progress costs a pass over up to 512 records
-            return Action.CONTINUE
-        history.append(progress())
-        stalled = len(history) > 3 and history[-1] - history[-3] < 0.02  # noqa: PLR2004
-        return Action.STOP if history[-1] >= tolerance or stalled else Action.CONTINUE
-
-    return after

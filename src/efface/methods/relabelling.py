@@ -48,6 +48,7 @@ from efface.training import (
     Loss,
     Schedule,
     mean_gradient,
+    sgd,
     steps_per_epoch,
     task_loss,
     train_epochs,
@@ -92,8 +93,8 @@ def random_labels(
     Raises:
         InputError: a record has not one class of several.
     """
-    student, rate = trainable_copy(model), learning_rate * strength
-    optimizer = torch.optim.SGD(student.parameters(), rate, momentum, weight_decay=weight_decay)
+    student = trainable_copy(model)
+    optimizer = sgd(student, learning_rate * strength, momentum, weight_decay)
     # without retained records BatchNorm would take the statistics of the forget records
     mode = split.retain is not None if training_mode is None else training_mode
     schedule = Schedule(epochs, batch_size, seed, callback, mode)
@@ -181,8 +182,8 @@ def salun(
     Raises:
         InputError: a record has not one class of several.
     """
-    student, rate = trainable_copy(model), learning_rate * strength
-    optimizer = torch.optim.SGD(student.parameters(), rate, momentum, weight_decay=weight_decay)
+    student = trainable_copy(model)
+    optimizer = sgd(student, learning_rate * strength, momentum, weight_decay)
     # from the given model, before the first step
     masks = _salient(student, split.forget, keep)
     given = {weight: weight.detach().clone() for weight in masks}

@@ -43,6 +43,8 @@ the small experiments have.
 """
 
 import copy
+import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -58,14 +60,14 @@ from efface.methods._base import (
     NonNegative,
     Positive,
     Share,
+    default_settings,
     register_method,
-    with_settings_of,
 )
 from efface.task import frozen_teacher, predict, task_of, trainable_copy
 from efface.training import (
-    Loss,
     Schedule,
     Trainer,
+    sgd,
     steps_per_epoch,
     task_loss,
     train_epochs,
@@ -132,8 +134,7 @@ def scrub(
         own = task_weight * task.loss(answer, batch.y)
         return own + distillation_weight * divergence(answer, batch.x)
 
-    weights = student.parameters()
-    optimizer = torch.optim.SGD(weights, learning_rate, 0.9, weight_decay=weight_decay)
+    optimizer = sgd(student, learning_rate, 0.9, weight_decay)
     trainer = Trainer(student, seed=seed, callback=callback)
     forget, size = split.forget, forget_batch_size
     # one optimizer for both phases: momentum carries over, as in the source
@@ -144,13 +145,19 @@ def scrub(
     return student
 
 
+def _with_settings_of_scrub(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    # help, checks and defaults are all read from the signature
+    function.__signature__ = inspect.signature(scrub)  # type: ignore[attr-defined]
+    return function
+
+
 @register_method(
     reads={"forget labels"},
     needs={"retain labels", "holdout"},
     memory=Memory(copies=9, graphs=3),
     runs_on_empty=True,
 )
-@with_settings_of(scrub)
+@_with_settings_of_scrub
 def scrub_rewind(  # noqa: D417  # the settings are those of scrub
     model: nn.Module,
     split: Split,
@@ -180,6 +187,7 @@ def scrub_rewind(  # noqa: D417  # the settings are those of scrub
     Raises:
         InputError: ``retain`` or ``holdout`` is missing.
     """
+    settings = {**default_settings("scrub"), **settings}
     epochs, max_epochs = settings["epochs"], settings["max_epochs"]
     away = steps_per_epoch(split.forget, settings["forget_batch_size"])
     back = steps_per_epoch(split.retain, settings["batch_size"])
@@ -275,16 +283,7 @@ def neggrad_plus(
             "At 1 nothing would hold the records that stay; change forget_weight.",
         )
     student, retain = trainable_copy(model), with_task(split.retain)
-    loss = _paired_loss(retain, split.forget, weight, steps_per_epoch(retain, batch_size))
-    weights = student.parameters()
-    optimizer = torch.optim.SGD(weights, learning_rate, momentum, weight_decay=weight_decay)
-    schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
-    return train_epochs(student, loss, retain, optimizer, schedule)
-
-
-def _paired_loss(retain: Records, forget: Records, weight: float, per_epoch: int) -> Loss:
-    """The loss of each retained record, less that of the forget record that it is paired with."""
-    forget = replace(forget, task=retain.task)
+    forget = replace(split.forget, task=retain.task)
     # pairs follow ids, so that the order of the records does not matter
     rank = {identity: place for place, identity in enumerate(sorted(retain.ids, key=record_key))}
     order = sorted(range(len(forget)), key=lambda row: record_key(forget.ids[row]))
@@ -293,10 +292,12 @@ def _paired_loss(retain: Records, forget: Records, weight: float, per_epoch: int
         down = (1 - weight) * task_loss(student, batch, step)
         if not weight:
             return down
-        epoch = step // per_epoch
+        epoch = step // steps_per_epoch(retain, batch_size)
         # moved on by one each epoch: every forget record is used equally often
         rows = [order[(rank[identity] + epoch) % len(order)] for identity in batch.ids]
         partners = forget.take(rows).to(batch.x.device)
         return down - weight * task_loss(student, partners, step)
 
-    return loss
+    optimizer = sgd(student, learning_rate, momentum, weight_decay)
+    schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
+    return train_epochs(student, loss, retain, optimizer, schedule)

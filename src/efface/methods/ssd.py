@@ -114,10 +114,9 @@ def forget_and_data_importance(
     size = -(-len(forget) // -(-len(forget) // batching.size))
     both = []
     for records in (forget, data):
-        sequential = torch.arange(len(records)).split(batching.size)
-        batches = (
-            sequential if batching.sequential else _random_batches(records, size, batching.seed)
-        )
+        batches = torch.arange(len(records)).split(batching.size)
+        if not batching.sequential:
+            batches = _random_batches(records, size, batching.seed)
         both.append(importance(model, records, loss, batches=batches, power=power))
     return both[0], both[1]
 
@@ -153,6 +152,7 @@ def dampen(
     student: nn.Module,
     importances: tuple[Importance, Importance],
     alpha: float,
+    strength: float,
     dampening: float,
     callback: Callback,
 ) -> nn.Module:
@@ -165,6 +165,8 @@ def dampen(
     student, and the same is done again with α doubled. The selected fraction is logged.
     """
     forget, data = importances
+    # more strength selects more weights, none at all selects none
+    alpha = alpha / strength if strength else torch.inf
     _refuse_zero_weights(student, forget)
     while True:
         facts = {"selection": alpha, "selected": _scale(student, forget, data, alpha, dampening)}
@@ -204,11 +206,6 @@ def _scale(
     return count / max(1, sum(weight.numel() for weight in weights))
 
 
-def alpha_at(strength: float, alpha: float) -> float:
-    """α / strength: more strength selects more weights, none at all selects none."""
-    return alpha / strength if strength else torch.inf
-
-
 @register_method(
     reads={"forget labels"}, needs={"retain labels"}, memory=Memory(copies=6), one_step=True
 )
@@ -246,7 +243,7 @@ def ssd(
     student, batching = trainable_copy(model), Batching(batch_size, seed, sequential)
     # both under the given weights: one change at the end
     both = forget_and_data_importance(student, split, task_loss, batching, with_forget=with_forget)
-    return dampen(student, both, alpha_at(strength, selection_weighting), dampening, callback)
+    return dampen(student, both, selection_weighting, strength, dampening, callback)
 
 
 @register_method(reads={"forget"}, needs={"retain"}, memory=Memory(copies=6), one_step=True)
@@ -289,7 +286,7 @@ def lfssd(
     unlabelled = Split(forget, retain=retain)
     how = {"with_forget": with_forget, "power": 1}
     both = forget_and_data_importance(student, unlabelled, _squared_norm, batching, **how)
-    return dampen(student, both, alpha_at(strength, selection_weighting), dampening, callback)
+    return dampen(student, both, selection_weighting, strength, dampening, callback)
 
 
 def _squared_norm(model: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
@@ -328,7 +325,7 @@ def assd(
     # against D_r and not D: with D every ratio is at most (n_f + n_r) / n_f
     both = forget_and_data_importance(student, split, task_loss, batching, with_forget=False)
     alpha = _percentile(*both, len(split.forget), len(split.retain))
-    return dampen(student, both, alpha_at(strength, alpha), dampening, callback)
+    return dampen(student, both, alpha, strength, dampening, callback)
 
 
 def _percentile(forget: Importance, retain: Importance, n_forget: int, n_retain: int) -> float:

@@ -27,8 +27,8 @@ from efface.errors import InputError
 from efface.methods._base import Count, Decay, Memory, NonNegative, register_method
 from efface.methods._head import find_head
 from efface.task import multiclass, trainable_copy
-from efface.training import Schedule, train_epochs
-from efface.types import Action, Callback, Records, Split, no_callback
+from efface.training import Schedule, sgd, train_epochs
+from efface.types import Callback, Records, Split, no_callback
 
 BLOCK, MAX_DRAWS = 10_000, 20
 """Draws at once; and at most, for each sample and each class of the model."""
@@ -77,12 +77,9 @@ def synthetic_embeddings(
             mask_classes(given, batch.x, classes), multiclass.outputs(head, batch.x)
         )
 
-    def after(_: nn.Module, loss: float) -> Action:
-        # the guard judges the whole model
-        return callback(student, loss)
-
-    optimizer = torch.optim.SGD(head.parameters(), learning_rate * strength, momentum)
-    train_epochs(head, loss, records, optimizer, Schedule(epochs, batch_size, seed, after))
+    # the guard judges the whole model
+    schedule = Schedule(epochs, batch_size, seed, lambda _, loss: callback(student, loss))
+    train_epochs(head, loss, records, sgd(head, learning_rate * strength, momentum), schedule)
     return student
 
 

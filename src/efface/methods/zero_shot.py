@@ -48,9 +48,10 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
@@ -224,15 +225,14 @@ def gkt(
         for number in range(rounds):
             z = _draw_latents(like, batch_size, seed=seed, step=number)
             # in one piece: BatchNorm takes its statistics from whole rounds
-            how: dict[str, Any] = {"batch_size": len(z), "micro_batch": len(z)}
-            how["clip_norm"] = CLIP_NORM
-            descend(generator, disagreement, z, made, steps=generator_steps, seed=seed, **how)
+            how = {"steps": generator_steps, "batch_size": len(z), "micro_batch": len(z)}
+            descend(generator, disagreement, z, made, seed=seed, clip_norm=CLIP_NORM, **how)
             # made after the generator's step, and without its gradients
             records, loss = _lesson(generator, teacher, z, gate, attention)
             passed.append(len(records))
-            how |= {"batch_size": len(records), "micro_batch": len(records)}
+            how = {"batch_size": len(records), "micro_batch": len(records)}
             for epoch in range(student_steps * (len(records) > 1)):
-                trainer.run_epoch(loss, records, optimizer, epoch=epoch, **how)
+                trainer.run_epoch(loss, records, optimizer, epoch=epoch, clip_norm=CLIP_NORM, **how)
             if trainer.stopped:
                 break
     taught = sum(count > 1 for count in passed) / len(passed)
@@ -304,24 +304,15 @@ def attention_maps(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """
     found: dict[str, Tensor] = {}
 
-    def hook(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def note(_: nn.Module, __: object, output: Tensor) -> None:
-            # the next layer may change the output in place
-            own = output.clone()
-            found[name] = functional.normalize(own.square().mean(1).flatten(1))
+    def note(name: str, _: nn.Module, __: object, output: Tensor) -> None:
+        # cloned: the next layer may change the output in place
+        found[name] = functional.normalize(output.clone().square().mean(1).flatten(1))
 
-        return note
-
-    handles = [
-        module.register_forward_hook(hook(name))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+                hooks.enter_context(module.register_forward_hook(partial(note, name)))
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def restore_fresh(student: nn.Module, callback: Callback) -> Callback:
