@@ -30,17 +30,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface.errors import InputError
+from efface.methods import _unseen as unseen
 from efface.methods._base import Count, Memory, NonNegative, Positive, Share, register_method
 from efface.methods._perturb import add_natural_noise
-from efface.methods._unseen import (
-    Mask,
-    label_mask,
-    lower_logits,
-    progress_towards,
-    search_sigma,
-    teacher_outputs,
-    unseen_accuracy,
-)
 from efface.task import device_of, frozen_teacher, outputs, task_of, trainable_copy
 from efface.training import Loss, descend, sgd, with_task
 from efface.types import Action, Callback, Records, Split, no_callback, record_key
@@ -110,10 +102,10 @@ def jit(
     split = replace(split, forget=with_task(split.forget))
     forget, student, teacher = split.forget, trainable_copy(model), frozen_teacher(model)
     # raises before the search for σ, which costs thousands of passes
-    mask = label_mask(split, mislabelled=mislabelled)
-    wanted = unseen_accuracy(teacher, split, expected_accuracy)
+    mask = unseen.label_mask(split, mislabelled=mislabelled)
+    wanted = unseen.unseen_accuracy(teacher, split, expected_accuracy)
     wanted = GUESS if wanted is None else wanted
-    found, kept = search_sigma(teacher, forget, wanted, start=sigma, seed=seed)
+    found, kept = unseen.search_sigma(teacher, forget, wanted, start=sigma, seed=seed)
     _log("noise found", sigma=found, kept=kept, wanted=wanted)
     regulariser = regulariser_for(len(forget))
     sigmas = [found * scale for scale in regulariser.scales]
@@ -124,7 +116,7 @@ def jit(
     def target(batch: Records) -> Tensor:
         return torch.stack(targets(batch)[1]).mean(0)
 
-    progress = progress_towards(target, teacher, student, sample, mislabelled=mislabelled)
+    progress = unseen.progress_towards(target, teacher, student, sample, mislabelled=mislabelled)
     # fewer steps need a larger share each; above 0.15 Polyak's step overshoots
     share, region = strength * min(max(step_size, 3 / steps), 0.15), strength * trust_region
     state = (changed, progress, tolerance, 1 if len(forget) <= FEW else CHECK_EVERY)
@@ -159,7 +151,7 @@ def jit_loss(
     """
     refuse_no_noise(sigma, perturbations)
     hold = regulariser or Regulariser()
-    mask = label_mask(split, mislabelled=mislabelled)
+    mask = unseen.label_mask(split, mislabelled=mislabelled)
     targets = _targets(teacher, mask, sigma, perturbations, seed, to_mean=mislabelled)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
@@ -178,7 +170,7 @@ def jit_loss(
         # detached: the scale of the second term must not be what it minimises
         scale = (changes.detach() * lengths).mean(0)[rows].clamp_min(1e-6)
         # some models refuse an empty batch
-        given = teacher_outputs(teacher, other) if len(rows) else still.detach()
+        given = unseen.teacher_outputs(teacher, other) if len(rows) else still.detach()
         moved = is_regularised(given, mask(given, held)) * (still - given).square().sum(1) / scale
         # index_add needs its index on the device of the values
         rows = rows.to(moved.device)
@@ -201,15 +193,23 @@ Targets = Callable[[Records], tuple[list[Records], list[Tensor]]]
 
 
 def _targets(
-    teacher: nn.Module, mask: Mask, sigma: float, perturbations: int, seed: int, *, to_mean: bool
+    teacher: nn.Module,
+    mask: unseen.Mask,
+    sigma: float,
+    perturbations: int,
+    seed: int,
+    *,
+    to_mean: bool,
 ) -> Targets:
     """A function of a batch: its neighbours x+ξ_j, and f₀(x+ξ_j) with masked classes lowered."""
 
     def targets(batch: Records) -> tuple[list[Records], list[Tensor]]:
         draws = range(perturbations)
         near = [add_natural_noise(batch, sigma, seed=seed, step=draw) for draw in draws]
-        answers = [teacher_outputs(teacher, one) for one in near]
-        return near, [lower_logits(one, mask(one, batch), to_mean=to_mean) for one in answers]
+        answers = [unseen.teacher_outputs(teacher, one) for one in near]
+        return near, [
+            unseen.lower_logits(one, mask(one, batch), to_mean=to_mean) for one in answers
+        ]
 
     return targets
 
@@ -283,7 +283,7 @@ def is_regularised(
 def count_changes(
     models: tuple[nn.Module, nn.Module],
     forget: Records,
-    mask: Mask,
+    mask: unseen.Mask,
     sigmas: Sequence[float],
     seed: int,
 ) -> Callable[[], float]:
@@ -301,11 +301,11 @@ def count_changes(
         how = {"seed": seed, "step": 2 * REGULARISER_DRAWS + copy}
         x.append(add_natural_noise(sample, sigmas[copy % len(sigmas)], **how).x)
     probes = replace(sample.take(torch.arange(len(sample)).repeat(copies)), x=torch.cat(x))
-    given = teacher_outputs(teacher, probes)
+    given = unseen.teacher_outputs(teacher, probes)
     predicted, staying = task.predict(given), is_regularised(given, mask(given, probes))
 
     def kept(model: nn.Module) -> float:
-        right = task.accuracy(teacher_outputs(model, probes), predicted)
+        right = task.accuracy(unseen.teacher_outputs(model, probes), predicted)
         return float((staying * right).sum() / staying.sum().clamp_min(1))
 
     # where a model's predictions depend on the batch this is not 1

@@ -22,16 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from efface.methods import _unseen as unseen
 from efface.methods._base import Count, Decay, Memory, NonNegative, Share, register_method
 from efface.methods._perturb import IMAGE, add_noise, perspective, shift_and_flip, uniforms
-from efface.methods._unseen import (
-    Target,
-    accuracy_of,
-    label_mask,
-    progress_towards,
-    teacher_outputs,
-    unseen_accuracy,
-)
 from efface.task import frozen_teacher, predict, task_of, trainable_copy
 from efface.training import Loss, descend, sgd, stop_when, with_task
 from efface.types import Callback, Records, Split, no_callback
@@ -101,7 +94,7 @@ def neighbourhood(
     loss = neighbourhood_loss(teacher, split, distortion=reach, locality=locality, **told)
     averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
     # of the average, which is what is returned
-    progress = progress_towards(target, teacher, averaged, forget)
+    progress = unseen.progress_towards(target, teacher, averaged, forget)
     history: list[float] = [0.0]
     taken = count(1)
 
@@ -144,7 +137,7 @@ def neighbourhood_loss(
         total = task.divergence(target(batch), task.outputs(student, batch.x))
         # step + 1: the target's own neighbour is draw 0
         for other in _local_neighbours(batch, seed, step + 1):
-            given = mask(teacher_outputs(teacher, other), batch)
+            given = mask(unseen.teacher_outputs(teacher, other), batch)
             answer = task.outputs(student, other.x)
             total = total + 0.5 * locality * task.divergence(given, answer)
         return total
@@ -154,20 +147,20 @@ def neighbourhood_loss(
 
 def _neighbour_target(
     teacher: nn.Module, split: Split, distortion: float, *, mislabelled: bool, seed: int
-) -> Target:
+) -> unseen.Target:
     """The given model's output at one neighbour, masked."""
     mask = _masking(split, mislabelled=mislabelled)
 
     def target(batch: Records) -> Tensor:
         neighbour = _neighbour(batch, distortion, seed=seed, step=0)
-        return mask(teacher_outputs(teacher, neighbour), batch)
+        return mask(unseen.teacher_outputs(teacher, neighbour), batch)
 
     return target
 
 
 def _masking(split: Split, *, mislabelled: bool) -> Callable[[Tensor, Records], Tensor]:
     """Masks classes and renormalises the log-probabilities; the outputs as they are without any."""
-    masked = label_mask(split, mislabelled=mislabelled)
+    masked = unseen.label_mask(split, mislabelled=mislabelled)
 
     def mask(answer: Tensor, batch: Records) -> Tensor:
         if not split.forget_classes and not mislabelled:
@@ -204,7 +197,7 @@ def _find_distortion(
 
     Bisection over [0, 0.8]; 50 records are the fewest for which that share means something.
     """
-    expected = unseen_accuracy(teacher, split, expected)
+    expected = unseen.unseen_accuracy(teacher, split, expected)
     if expected is None or len(split.forget) < 50:  # noqa: PLR2004
         facts = {"distortion": GUESS * strength, "guessed": True, "expected_accuracy": expected}
         logger.info("neighbourhood: distortion guessed", extra={"facts": facts})
@@ -228,4 +221,4 @@ def _kept_share(teacher: nn.Module, forget: Records, distortion: float, seed: in
     own = task_of(sample).predict(predict(teacher, sample))
     steps = range(1_000_000, 1_000_000 + copies)  # draws of no training step
     neighbours = [_neighbour(sample, distortion, seed=seed, step=step) for step in steps]
-    return sum(accuracy_of(teacher, one, own) for one in neighbours) / copies
+    return sum(unseen.accuracy_of(teacher, one, own) for one in neighbours) / copies
