@@ -12,6 +12,7 @@ copy of the model (``runs_on_empty=True``: it runs all the same).
 import difflib
 import functools
 import inspect
+import logging
 import math
 import operator
 import types
@@ -265,6 +266,12 @@ def register_method(
         return refusing  # type: ignore[return-value]
 
     return register
+
+
+def log(message: str, **facts: Any) -> None:
+    """Log what a method measured; it joins the calibration in the run's manifest."""
+    # one logger for all: the request listens to it while a method runs
+    logging.getLogger("efface.methods").info(message, extra={"facts": facts})
 
 
 def find_method(name: str) -> Method:

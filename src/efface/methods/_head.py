@@ -32,11 +32,8 @@ def find_head(model: nn.Module, *, trainable: bool = False) -> nn.Linear:
         came = f"one weight as {', '.join(names)}"
         raise InputError("a last layer with weights of its own", came, _REMEDY)
     if trainable and not all(weight.requires_grad for weight in last.parameters()):
-        raise InputError(
-            "a last linear layer that may move",
-            "a frozen one (requires_grad is False)",
-            "Choose trainable 'all' or 'last-layers'.",
-        )
+        wanted, came = "a last linear layer that may move", "a frozen one (requires_grad is False)"
+        raise InputError(wanted, came, "Choose trainable 'all' or 'last-layers'.")
     return last
 
 

@@ -97,11 +97,9 @@ def label_mask(split: Split, *, mislabelled: bool) -> Mask:
     """
     kind = task_of(split.forget).name
     if (split.forget_classes or mislabelled) and kind != "multiclass":
-        raise InputError(
-            "one class of several, where a class leaves or labels are wrong",
-            kind,
-            "Name the records alone, without forget_classes and mislabelled.",
-        )
+        wanted = "one class of several, where a class leaves or labels are wrong"
+        remedy = "Name the records alone, without forget_classes and mislabelled."
+        raise InputError(wanted, kind, remedy)
 
     def mask(answer: Tensor, batch: Records) -> Tensor:
         masked = torch.zeros_like(answer, dtype=torch.bool)

@@ -14,7 +14,6 @@ train mode; no retained records, which they add where these are available; recor
 where D_f is cropped and flipped; ``doublings`` at most, where theirs may never end.
 """
 
-import logging
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,14 +22,12 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.methods._attacks import gradient_step, loss_gradient, project_to_ball, scaled_offset
-from efface.methods._base import Count, Natural, NonNegative, Positive, register_method
+from efface.methods._base import Count, Natural, NonNegative, Positive, log, register_method
 from efface.methods._records import join
 from efface.runtime import map_chunks
 from efface.task import device_of, frozen_teacher, multiclass, outputs, trainable_copy
 from efface.training import Trainer, sgd, task_loss
 from efface.types import Callback, Records, Split, no_callback
-
-logger = logging.getLogger(__name__)
 
 
 @register_method(reads={"forget labels"}, classes_only=True)
@@ -151,12 +148,10 @@ def _adversarials(forget: Records, found: Closest) -> Records:
     """The inputs that flipped, labelled as they are predicted. Raises InputError without any."""
     rows = found.flipped.nonzero()[:, 0]
     if not len(rows):
-        raise InputError(
-            "an input near a forget record that the model answers otherwise",
-            f"none for {len(forget)} records",
-            "The model may answer everything alike; else raise radius or doublings.",
-        )
-    facts = {"found": len(rows) / len(forget), "length": float(found.length[rows].mean())}
-    logger.info("amun: adversarial inputs found", extra={"facts": facts})
+        wanted = "an input near a forget record that the model answers otherwise"
+        remedy = "The model may answer everything alike; else raise radius or doublings."
+        raise InputError(wanted, f"none for {len(forget)} records", remedy)
+    length = float(found.length[rows].mean())
+    log("amun: adversarial inputs found", found=len(rows) / len(forget), length=length)
     # taught as predicted: the loss there is small from the start
     return replace(forget, x=found.x.to(forget.x), y=found.y.to(forget.y)).take(rows)

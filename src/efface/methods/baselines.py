@@ -232,11 +232,8 @@ def neggrad_plus(
     """
     weight = forget_weight * strength
     if weight >= 1:
-        raise InputError(
-            "forget_weight times strength from 0 to below 1",
-            f"{weight:g}",
-            "At 1 nothing would hold the records that stay; change forget_weight.",
-        )
+        remedy = "At 1 nothing would hold the records that stay; change forget_weight."
+        raise InputError("forget_weight times strength from 0 to below 1", f"{weight:g}", remedy)
     student, retain = trainable_copy(model), with_task(split.retain)
     forget = replace(split.forget, task=retain.task)
     # pairs follow ids, so that the order of the records does not matter

@@ -37,7 +37,6 @@ is drawn; eval mode with frozen buffers, ``training_mode`` is theirs.
 """
 
 import copy
-import logging
 from dataclasses import replace
 
 import torch
@@ -45,7 +44,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from efface.methods._attacks import clamp, loss_gradient, sign_step
-from efface.methods._base import Count, Decay, NonNegative, register_method
+from efface.methods._base import Count, Decay, NonNegative, log, register_method
 from efface.methods._head import embed, find_head
 from efface.methods._records import without_labels
 from efface.methods._unseen import teacher_outputs
@@ -53,8 +52,6 @@ from efface.runtime import map_chunks
 from efface.task import device_of, frozen_teacher, task_of, trainable_copy
 from efface.training import Schedule, sgd, task_loss, train_epochs, with_task
 from efface.types import Action, Callback, Records, Split, no_callback
-
-logger = logging.getLogger(__name__)
 
 
 @register_method(reads={"forget labels"}, classes_only=True)
@@ -113,8 +110,7 @@ def _nearest_class(
 
     answers = torch.cat(list(map_chunks(part, torch.arange(len(forget)), 128)))
     flipped = answers.argmax(1) != forget.y
-    facts = {"flipped": float(flipped.double().mean())}
-    logger.info("boundary_shrink: nearest classes found", extra={"facts": facts})
+    log("boundary_shrink: nearest classes found", flipped=float(flipped.double().mean()))
     # the best class but the own one, at x'
     other = answers.scatter(1, forget.y[:, None], -torch.inf).argmax(1)
     return torch.where(flipped, other, forget.y) if keep_own else other

@@ -19,11 +19,10 @@ to remove a share s of the loss. λ: such that at most a tenth of the neighbours
 prediction. Stop: the records are predicted as their neighbours.
 """
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,13 +30,11 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.methods import _unseen as unseen
-from efface.methods._base import Count, Memory, NonNegative, Positive, Share, register_method
+from efface.methods._base import Count, Memory, NonNegative, Positive, Share, log, register_method
 from efface.methods._perturb import add_natural_noise
 from efface.task import device_of, frozen_teacher, outputs, task_of, trainable_copy
 from efface.training import Loss, descend, sgd, with_task
 from efface.types import Action, Callback, Records, Split, no_callback, record_key
-
-logger = logging.getLogger(__name__)
 
 GUESS = 0.7
 """Share of neighbours that keep the prediction where nothing is known."""
@@ -106,11 +103,11 @@ def jit(
     wanted = unseen.unseen_accuracy(teacher, split, expected_accuracy)
     wanted = GUESS if wanted is None else wanted
     found, kept = unseen.search_sigma(teacher, forget, wanted, start=sigma, seed=seed)
-    _log("noise found", sigma=found, kept=kept, wanted=wanted)
+    log("jit: noise found", sigma=found, kept=kept, wanted=wanted)
     regulariser = regulariser_for(len(forget))
     sigmas = [found * scale for scale in regulariser.scales]
     changed = count_changes((teacher, student), forget, mask, sigmas, seed)
-    targets = _targets(teacher, mask, found, perturbations, seed, to_mean=mislabelled)
+    targets = _targets(teacher, split, found, perturbations, seed, mislabelled)
     sample = forget.take(range(min(len(forget), PROGRESS_RECORDS)))
 
     def target(batch: Records) -> Tensor:
@@ -127,7 +124,7 @@ def jit(
     if progress() < tolerance:  # else the records are predicted as their neighbours already
         # the controller sets the learning rate of each step
         descend(student, loss, forget, sgd(student, 1.0), steps=steps, seed=seed, **how)
-    _log("ended", progress=progress(), changed=changed(), weight=regulariser.weight)
+    log("jit: ended", progress=progress(), changed=changed(), weight=regulariser.weight)
     return student
 
 
@@ -152,7 +149,7 @@ def jit_loss(
     refuse_no_noise(sigma, perturbations)
     hold = regulariser or Regulariser()
     mask = unseen.label_mask(split, mislabelled=mislabelled)
-    targets = _targets(teacher, mask, sigma, perturbations, seed, to_mean=mislabelled)
+    targets = _targets(teacher, split, sigma, perturbations, seed, mislabelled)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         rows = hold.rows(batch, step)
@@ -182,34 +179,27 @@ def jit_loss(
 def refuse_no_noise(sigma: float, perturbations: int) -> None:
     """Raise InputError when there is no noise, and so no neighbourhood."""
     if sigma <= 0 or perturbations < 1:
-        raise InputError(
-            "sigma above 0 and at least 1 perturbation",
-            f"sigma {sigma} and {perturbations} perturbations",
-            "Without perturbations there is no neighbourhood to smooth; keep the defaults.",
-        )
+        wanted = "sigma above 0 and at least 1 perturbation"
+        remedy = "Without perturbations there is no neighbourhood to smooth; keep the defaults."
+        raise InputError(wanted, f"sigma {sigma} and {perturbations} perturbations", remedy)
 
 
 Targets = Callable[[Records], tuple[list[Records], list[Tensor]]]
 
 
 def _targets(
-    teacher: nn.Module,
-    mask: unseen.Mask,
-    sigma: float,
-    perturbations: int,
-    seed: int,
-    *,
-    to_mean: bool,
+    teacher: nn.Module, split: Split, sigma: float, perturbations: int, seed: int, wrong: bool
 ) -> Targets:
     """A function of a batch: its neighbours x+ξ_j, and f₀(x+ξ_j) with masked classes lowered."""
+    mask = unseen.label_mask(split, mislabelled=wrong)
 
     def targets(batch: Records) -> tuple[list[Records], list[Tensor]]:
         draws = range(perturbations)
         near = [add_natural_noise(batch, sigma, seed=seed, step=draw) for draw in draws]
         answers = [unseen.teacher_outputs(teacher, one) for one in near]
-        return near, [
-            unseen.lower_logits(one, mask(one, batch), to_mean=to_mean) for one in answers
-        ]
+        masks = [mask(one, batch) for one in answers]
+        lowered = map(partial(unseen.lower_logits, to_mean=wrong), answers, masks)
+        return near, list(lowered)
 
     return targets
 
@@ -352,7 +342,3 @@ class Controller:
         self.taken += 1
         done = self.taken % self.check_every == 0 and self.progress() >= self.tolerance
         return Action.STOP if done else Action.CONTINUE
-
-
-def _log(what: str, **facts: Any) -> None:
-    logger.info("jit: %s", what, extra={"facts": facts})

@@ -82,11 +82,8 @@ def l2ul(
     """
     count = adversarial_batch_size
     if count > adversarials:
-        raise InputError(
-            f"adversarial_batch_size from 1 to the {adversarials} adversarials",
-            str(count),
-            "Keep the defaults, or raise adversarials.",
-        )
+        wanted = f"adversarial_batch_size from 1 to the {adversarials} adversarials"
+        raise InputError(wanted, str(count), "Keep the defaults, or raise adversarials.")
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     attack = {"radius": radius, "steps": attack_steps, "seed": seed}
     near = attack_targets(frozen_teacher(model), forget, adversarials, **attack)
@@ -111,13 +108,9 @@ def _weight_penalty(
     student: nn.Module, forget: Records, penalty: float
 ) -> Callable[[nn.Module], Tensor]:
     """λ/2 Σ (1 − Ω_i) (θ_i − θ₀_i)², a function of the student."""
-
-    def output_norm(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        return outputs(student, batch).norm(dim=1)
-
     given = [weight.detach().clone() for weight in student.parameters()]
     # before the first step: Ω is of the given model
-    gradients = mean_gradient(student, output_norm, forget)
+    gradients = mean_gradient(student, lambda f, batch, _: outputs(f, batch).norm(dim=1), forget)
     free = [None if one is None else 1 - _scale_to_unit(one.abs()) for one in gradients]
 
     def penalised(student: nn.Module) -> Tensor:

@@ -79,11 +79,9 @@ def mu_mis(
     except RuntimeError as error:
         if not any(message in str(error) for message in ONCE_ONLY):
             raise
-        raise InputError(
-            "a model that can be differentiated twice for mu_mis",
-            str(error).splitlines()[0],
-            "Choose a method that needs gradients once; `efface methods` lists them.",
-        ) from error
+        wanted = "a model that can be differentiated twice for mu_mis"
+        remedy = "Choose a method that needs gradients once; `efface methods` lists them."
+        raise InputError(wanted, str(error).splitlines()[0], remedy) from error
     return student
 
 

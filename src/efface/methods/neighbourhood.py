@@ -13,7 +13,6 @@ T the identity (masked distillation, as DELETE, CVPR 2025); where labels are wro
 is masked. There is no paper of this form; its first settings are trials of our own (LOG.md).
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -23,13 +22,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from efface.methods import _unseen as unseen
-from efface.methods._base import Count, Decay, Memory, NonNegative, Share, register_method
+from efface.methods._base import Count, Decay, Memory, NonNegative, Share, log, register_method
 from efface.methods._perturb import IMAGE, add_noise, perspective, shift_and_flip, uniforms
 from efface.task import frozen_teacher, predict, task_of, trainable_copy
 from efface.training import Loss, descend, sgd, stop_when, with_task
 from efface.types import Callback, Records, Split, no_callback
-
-logger = logging.getLogger(__name__)
 
 GUESS = 0.35
 """Distortion without an expected accuracy: in trials 91 % of neighbours kept the prediction."""
@@ -200,7 +197,7 @@ def _find_distortion(
     expected = unseen.unseen_accuracy(teacher, split, expected)
     if expected is None or len(split.forget) < 50:  # noqa: PLR2004
         facts = {"distortion": GUESS * strength, "guessed": True, "expected_accuracy": expected}
-        logger.info("neighbourhood: distortion guessed", extra={"facts": facts})
+        log("neighbourhood: distortion guessed", **facts)
         return GUESS * strength
     wanted = 1 - strength * (1 - expected)
     low, high = 0.0, 0.8
@@ -210,7 +207,7 @@ def _find_distortion(
         # a stronger distortion keeps fewer predictions
         low, high = (middle, high) if kept > wanted else (low, middle)
     facts = {"distortion": low, "guessed": False, "expected_accuracy": expected, "kept": wanted}
-    logger.info("neighbourhood: distortion found", extra={"facts": facts})
+    log("neighbourhood: distortion found", **facts)
     return low
 
 

@@ -24,7 +24,6 @@ Departures from the paper (its repository holds none of this, so nothing was com
   both tend to the same H, this one with less noise.
 """
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,13 +31,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd import grad
 
-from efface.methods._base import Count, Memory, NonNegative, Positive, register_method
+from efface.methods._base import Count, Memory, NonNegative, Positive, log, register_method
 from efface.methods._head import embed, find_head
 from efface.task import task_of, trainable_copy
 from efface.types import Action, Callback, Records, Split, no_callback
-
-logger = logging.getLogger(__name__)
 
 Loss = Callable[[Float[Tensor, " n k"]], Float[Tensor, " n"]]
 """The loss of each record as a function of the head's outputs."""
@@ -109,7 +107,7 @@ def source_free_newton(
     step = share * hessian.solve(damped)
     whole = float((slopes.T @ embeddings / len(embeddings)).norm())
     facts = {"directions": len(directions.T), "share": share, "gradient": whole}
-    logger.info("newton: the step", extra={"facts": {**facts, "seen": float(damped.norm())}})
+    log("newton: the step", **facts, seen=float(damped.norm()))
     return _apply(student, step @ directions.T, float(loss(answers).mean()), callback)
 
 
@@ -127,24 +125,11 @@ def _weights(head: nn.Linear) -> Float[Tensor, " k e"]:
 
 def _head_loss(records: Records) -> Loss:
     """The task's loss of the records as a function of the head's outputs."""
-    task, y = task_of(records), records.y.cpu()
-
-    def loss(answers: Float[Tensor, " n k"]) -> Float[Tensor, " n"]:
-        # the task reads a model's outputs: a single sigmoid unit becomes two logits there
-        return task.loss(task.outputs(_Identity(answers.dtype), answers), y)
-
-    return loss
-
-
-class _Identity(nn.Module):
-    """A model that returns its inputs, in this dtype (which a task reads off its weights)."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.empty = nn.Parameter(torch.empty(0, dtype=dtype))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
+    task, y, identity = task_of(records), records.y.cpu(), nn.Identity()
+    # a task reads the dtype of its inputs off the model's weights
+    identity.empty = nn.Parameter(torch.empty(0, dtype=torch.float64))
+    # the task reads a model's outputs: a single sigmoid unit becomes two logits there
+    return lambda answers: task.loss(task.outputs(identity, answers), y)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,12 +180,10 @@ def output_curvature(
 ) -> tuple[Float[Tensor, " n k"], Float[Tensor, " k k"]]:
     """The gradient of each record's loss in its outputs, and the mean Hessian there, made PSD."""
     answers = answers.detach().requires_grad_()
-    (slopes,) = torch.autograd.grad(loss(answers).sum(), answers, create_graph=True)
+    (slopes,) = grad(loss(answers).sum(), answers, create_graph=True)
     # a loss that is linear in the outputs has no second derivative
     rows = [
-        torch.autograd.grad(slope, answers, retain_graph=True)[0]
-        if slope.requires_grad
-        else 0 * answers
+        grad(slope, answers, retain_graph=True)[0] if slope.requires_grad else 0 * answers
         for slope in slopes.sum(0)
     ]
     bends = torch.stack([row.mean(0) for row in rows])

@@ -40,7 +40,6 @@ Departures from the notebook: eval mode, where a line that was commented out lef
 mode; batches as in ``ssd``; no lower limit of the factor (theirs is 0).
 """
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -50,14 +49,12 @@ import torch
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.methods._base import Count, Memory, NonNegative, register_method
+from efface.methods._base import Count, Memory, NonNegative, log, register_method
 from efface.methods._records import join, without_labels
 from efface.runtime import map_chunks
 from efface.task import device_of, outputs, task_of, trainable_copy
 from efface.training import Loss, task_loss
 from efface.types import Action, Callback, Records, Split, no_callback, record_key
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +166,8 @@ def dampen(
     alpha = alpha / strength if strength else torch.inf
     _refuse_zero_weights(student, forget)
     while True:
-        facts = {"selection": alpha, "selected": _scale(student, forget, data, alpha, dampening)}
-        logger.info("dampening: weights selected", extra={"facts": facts})
+        selected = _scale(student, forget, data, alpha, dampening)
+        log("dampening: weights selected", selection=alpha, selected=selected)
         if callback(student, forget.loss) is not Action.HALVE_LR:
             return student
         # half the strength, as a loop halves its learning rate
@@ -183,11 +180,9 @@ def _refuse_zero_weights(student: nn.Module, forget: Importance) -> None:
     pairs = list(zip(weights, forget.weights, strict=True))
     matter = any(bool((ours > 0).any()) for _, ours in pairs)
     if matter and not any(bool(((ours > 0) & (weight != 0)).any()) for weight, ours in pairs):
-        raise InputError(
-            "weights that hold what the forget records need",
-            "weights that are all 0 where they matter, as in a new adapter",
-            "Let weights of the model itself move (trainable).",
-        )
+        wanted = "weights that hold what the forget records need"
+        came = "weights that are all 0 where they matter, as in a new adapter"
+        raise InputError(wanted, came, "Let weights of the model itself move (trainable).")
 
 
 @torch.no_grad()

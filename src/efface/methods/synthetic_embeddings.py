@@ -103,11 +103,9 @@ def draw_embeddings(
     classes = multiclass.outputs(head, torch.zeros(1, head.in_features).to(head.weight)).shape[1]
     known = all(0 <= label < classes for label in forget_classes)
     if not known or len(set(forget_classes)) == classes:
-        raise InputError(
-            f"classes that leave out of 0 to {classes - 1}, and one that stays",
-            ", ".join(map(str, forget_classes)),
-            "Give Split(forget, forget_classes=(class,)).",
-        )
+        wanted = f"classes that leave out of 0 to {classes - 1}, and one that stays"
+        came = ", ".join(map(str, forget_classes))
+        raise InputError(wanted, came, "Give Split(forget, forget_classes=(class,)).")
     generator, limit = torch.Generator().manual_seed(seed), MAX_DRAWS * samples_per_class * classes
     found: dict[int, list[Tensor]] = {label: [] for label in forget_classes}
     lacking, tried = dict.fromkeys(forget_classes, samples_per_class), 0
@@ -122,11 +120,9 @@ def draw_embeddings(
             lacking[label] -= len(own)
     for label in forget_classes:
         if lacking[label] == samples_per_class:
-            raise InputError(
-                f"random embeddings that the last layer answers with class {label}",
-                f"none among {tried}",
-                "Choose a method that reads the records; `efface methods` lists them.",
-            )
+            wanted = f"random embeddings that the last layer answers with class {label}"
+            remedy = "Choose a method that reads the records; `efface methods` lists them."
+            raise InputError(wanted, f"none among {tried}", remedy)
     counts = torch.tensor([samples_per_class - lacking[label] for label in forget_classes])
     y = torch.tensor(forget_classes).repeat_interleave(counts).to(head.weight.device)
     x = torch.cat([own for label in forget_classes for own in found[label]])

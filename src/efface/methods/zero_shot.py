@@ -45,7 +45,6 @@ Departures from their code (ayushkumartarun/zero-shot-unlearning):
 """
 
 import copy
-import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -60,7 +59,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from efface.methods._attacks import optimize_noise
-from efface.methods._base import Count, Memory, Natural, NonNegative, Share, register_method
+from efface.methods._base import Count, Memory, Natural, NonNegative, Share, log, register_method
 from efface.methods._perturb import normals
 from efface.methods._records import join, repeat, untrained, without_labels
 from efface.task import device_of, frozen_teacher, shared_view, task_of, trainable_copy
@@ -150,8 +149,6 @@ def _classes(teacher: nn.Module, like: Records) -> int:
     return task_of(like).outputs(teacher, zeros).shape[1]
 
 
-logger = logging.getLogger(__name__)
-
 LATENT, CLIP_NORM = 128, 5.0
 """Dimensions of z; the norm that gradients are clipped to."""
 
@@ -214,6 +211,7 @@ def gkt(
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * strength)
     trainer = Trainer(student, seed=seed, callback=restore_fresh(student, callback))
     classes, passed = list(split.forget_classes), []
+    names = tuple(f"drawn {row}" for row in range(batch_size))
 
     def gate(given: Tensor) -> Tensor:
         return given.softmax(1)[:, classes].amax(1) <= threshold
@@ -223,7 +221,9 @@ def gkt(
         # a view of the student: it follows its weights, and has gradients of its own
         disagreement = _generator_loss(teacher, shared_view(student), gate)
         for number in range(rounds):
-            z = _draw_latents(like, batch_size, seed=seed, step=number)
+            drawn = normals(names, (LATENT,), seed=seed, step=number)
+            # a record's label is the number of its row
+            z = Records(drawn, torch.arange(batch_size), names, task=like.task)
             # in one piece: BatchNorm takes its statistics from whole rounds
             how = {"steps": generator_steps, "batch_size": len(z), "micro_batch": len(z)}
             descend(generator, disagreement, z, made, seed=seed, clip_norm=CLIP_NORM, **how)
@@ -236,16 +236,8 @@ def gkt(
             if trainer.stopped:
                 break
     taught = sum(count > 1 for count in passed) / len(passed)
-    facts = {"passed": sum(passed) / (len(passed) * batch_size), "taught": taught}
-    logger.info("gkt: ended", extra={"facts": facts})
+    log("gkt: ended", passed=sum(passed) / (len(passed) * batch_size), taught=taught)
     return student.eval()
-
-
-def _draw_latents(like: Records, count: int, *, seed: int, step: int) -> Records:
-    """A round's z, with the numbers of their rows in place of labels."""
-    names = tuple(f"drawn {row}" for row in range(count))
-    z = normals(names, (LATENT,), seed=seed, step=step)
-    return Records(z, torch.arange(count), names, task=like.task)
 
 
 def _divergence(given: Tensor, answer: Tensor, batch: Records) -> Tensor:
@@ -341,10 +333,10 @@ def make_generator(shape: tuple[int, ...], *, latent: int, seed: int) -> nn.Sequ
     after each, as many as lead to its size; anything else: one hidden layer. What comes out has no
     bounds: BatchNorm alone sets its mean and standard deviation.
     """
-    image = len(shape) == 3  # noqa: PLR2004
+    layers = _image_layers if len(shape) == 3 else _layers  # noqa: PLR2004
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(*(_image_layers(shape, latent) if image else _layers(shape, latent)))
+        return nn.Sequential(*layers(shape, latent))
 
 
 def _image_layers(shape: tuple[int, ...], latent: int) -> list[nn.Module]:
