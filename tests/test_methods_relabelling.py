@@ -8,7 +8,7 @@ from by_hand import Answers, accuracy, linear, near, one, same, slope
 from torch import nn
 
 from efface.methods._perturb import other_class, random_class
-from efface.methods.baselines import mislabel
+from efface.methods.jit_forms import mislabel
 from efface.methods.relabelling import (
     amnesiac,
     join_unlabelled,

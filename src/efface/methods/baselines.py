@@ -42,14 +42,6 @@ an order that moves on by one each epoch, so all are used equally often. With b 
 skipped, and it is ``finetune`` bit for bit. Departures: the same number of both in each step, where
 the code takes one loader's batch of each; no penalty on the distance to the given weights, which
 the small experiments have.
-
-``mislabel``: Greedy mislabelling, the JiT paper's baseline in two dimensions: https://arxiv.org/abs/2402.01401.
-
-    l(x) = CE(f(x), c(x)) while argmax f(x) = y, else 0;   c(x) = argmax_{k ≠ y} f₀(x)
-
-The paper says to train each forget record to any class but its own until its prediction flips, and
-no more. Chosen here: the class is the runner-up of the given model f₀, which needs no draw; plain
-SGD, so that a record that has flipped stands still; η 1e-3, ours; eval mode with frozen buffers.
 """
 
 # ruff: noqa: ARG001  # every method takes seed and callback, also where nothing is drawn
@@ -62,16 +54,8 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.methods._base import Count, Decay, Memory, NonNegative, Share, register_method
-from efface.task import device_of, frozen_teacher, multiclass, outputs, predict, trainable_copy
-from efface.training import (
-    Schedule,
-    sgd,
-    steps_per_epoch,
-    stop_when,
-    task_loss,
-    train_epochs,
-    with_task,
-)
+from efface.task import device_of, trainable_copy
+from efface.training import Schedule, sgd, steps_per_epoch, task_loss, train_epochs, with_task
 from efface.types import Callback, Records, Split, no_callback, record_key
 
 
@@ -253,53 +237,3 @@ def neggrad_plus(
     optimizer = sgd(student, learning_rate, momentum, weight_decay)
     schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
     return train_epochs(student, loss, retain, optimizer, schedule)
-
-
-@register_method(reads={"forget labels"}, memory=Memory(copies=4), classes_only=True)
-def mislabel(
-    model: nn.Module,
-    split: Split,
-    *,
-    strength: NonNegative = 1.0,
-    learning_rate: NonNegative = 1e-3,
-    epochs: Count = 50,
-    batch_size: Count = 128,
-    seed: int = 0,
-    callback: Callback = no_callback,
-) -> nn.Module:
-    """Push each forget record just over to the runner-up class; reads nothing but these records.
-
-    Args:
-        model: the given model; it is not changed.
-        split: ``forget`` is read, inputs and labels.
-        strength: multiplies the learning rate.
-        learning_rate: η of plain SGD.
-        epochs: passes over ``forget``, at most; it ends when every prediction has flipped.
-        batch_size: records in a step.
-        seed: draws the order.
-        callback: called after each step.
-
-    Raises:
-        InputError: a record has not one class of several.
-    """
-    forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
-    logits = predict(frozen_teacher(model), forget)
-    runner_up = logits.scatter(1, forget.y.cpu()[:, None], -torch.inf).argmax(1)
-    other = dict(zip(forget.ids, runner_up.tolist(), strict=True))
-
-    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        answer = outputs(student, batch)
-        target = torch.tensor([other[identity] for identity in batch.ids]).to(batch.y)
-        # a record that has flipped has no gradient: plain SGD leaves it alone
-        return multiclass.loss(answer, target) * (answer.argmax(1) == batch.y)
-
-    losses: list[float] = []
-
-    def all_flipped(_: nn.Module, loss: float) -> bool:
-        losses.append(loss)
-        # a whole epoch of zeros: a later step may push a record back
-        epoch = steps_per_epoch(forget, batch_size)
-        return len(losses) % epoch == 0 and not any(losses[-epoch:])
-
-    schedule = Schedule(epochs, batch_size, seed, stop_when(callback, all_flipped))
-    return train_epochs(student, loss, forget, sgd(student, learning_rate * strength), schedule)

@@ -171,7 +171,10 @@ def jit_loss(
         moved = is_regularised(given, mask(given, held)) * (still - given).square().sum(1) / scale
         # index_add needs its index on the device of the values
         rows = rows.to(moved.device)
-        return _mean_ratio(changes, lengths).index_add(0, rows, hold.share * hold.weight * moved)
+        # at the bounds clamping may leave no noise: 0 / 0
+        floor = torch.finfo(changes.dtype).eps
+        ratios = torch.where(lengths > floor, changes / lengths.clamp_min(floor), 0 * changes)
+        return ratios.mean(0).index_add(0, rows, hold.share * hold.weight * moved)
 
     return loss
 
@@ -202,16 +205,6 @@ def _targets(
         return near, list(lowered)
 
     return targets
-
-
-def _mean_ratio(
-    changes: Float[Tensor, " n m"], lengths: Float[Tensor, " n m"]
-) -> Float[Tensor, " m"]:
-    """Equation 1 of each record; 0 where the bounds leave no ξ."""
-    # at the bounds clamping may leave no noise: 0 / 0
-    floor = torch.finfo(changes.dtype).eps
-    ratios = changes / lengths.clamp_min(floor)
-    return torch.where(lengths > floor, ratios, 0 * changes).mean(0)
 
 
 @dataclass
@@ -271,11 +264,7 @@ def is_regularised(
 
 
 def count_changes(
-    models: tuple[nn.Module, nn.Module],
-    forget: Records,
-    mask: unseen.Mask,
-    sigmas: Sequence[float],
-    seed: int,
+    models: Sequence[nn.Module], forget: Records, mask: unseen.Mask, sigmas: list[float], seed: int
 ) -> Callable[[], float]:
     """A function of no argument: share of neighbours that the two models predict otherwise.
 

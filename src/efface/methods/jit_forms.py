@@ -1,4 +1,4 @@
-"""JiT as printed and as its authors' code computes it: https://arxiv.org/abs/2402.01401.
+"""JiT as printed, as its authors' code computes it, and its greedy baseline: https://arxiv.org/abs/2402.01401.
 
 ``jit_paper``: JiT as the paper prints it, equation 1, one update a record: https://arxiv.org/abs/2402.01401.
 
@@ -27,10 +27,19 @@ device.
 Exceptions from this package's rules, all the authors' own: the loop is not ``training.descend``,
 the loss is a sum, a record's noise is bounded by the rest of its batch, buffers move in train mode,
 a step's records are in memory at once, and more processes do the same work again.
+
+``mislabel``: Greedy mislabelling, the JiT paper's baseline in two dimensions: https://arxiv.org/abs/2402.01401.
+
+    l(x) = CE(f(x), c(x)) while argmax f(x) = y, else 0;   c(x) = argmax_{k ≠ y} f₀(x)
+
+The paper says to train each forget record to any class but its own until its prediction flips, and
+no more. Chosen here: the class is the runner-up of the given model f₀, which needs no draw; plain
+SGD, so that a record that has flipped stands still; η 1e-3, ours; eval mode with frozen buffers.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -39,8 +48,8 @@ from torch import Tensor, nn
 from efface.methods._base import Count, Memory, NonNegative, Positive, register_method
 from efface.methods._perturb import normals
 from efface.methods.jit import refuse_no_noise
-from efface.task import device_of, outputs, trainable_copy
-from efface.training import Schedule, train_epochs
+from efface.task import device_of, frozen_teacher, multiclass, outputs, predict, trainable_copy
+from efface.training import Schedule, sgd, steps_per_epoch, stop_when, train_epochs
 from efface.types import Action, Callback, Records, Split, no_callback
 
 
@@ -149,36 +158,31 @@ def jit_reference(
     for copied, given in zip(student.modules(), model.modules(), strict=True):
         copied.training = given.training if training_mode is None else training_mode
     # never zeroed: gradients accumulate over batches, as in the authors' code
-    optimizer = torch.optim.SGD(student.parameters(), lr=learning_rate * strength)
+    optimizer = sgd(student, learning_rate * strength)
 
-    def loss(batch: Records) -> Tensor:
-        return _summed_ratios(student, batch, sigma=sigma, perturbations=perturbations)
-
+    form = {"sigma": sigma, "perturbations": perturbations}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         # the authors' DataLoader draws it
         torch.empty((), dtype=torch.int64).random_()
         for rows in torch.arange(len(split.forget)).split(batch_size):
             batch = split.forget.take(rows).to(device_of(student))
-            if _step(student, loss, batch, optimizer, callback) is Action.STOP:
+            loss = partial(_summed_ratios, student, batch, **form)
+            if _step(student, loss, optimizer, callback) is Action.STOP:
                 break
     student.zero_grad(set_to_none=True)
     return student.eval()
 
 
 def _step(
-    student: nn.Module,
-    loss: Callable[[Records], Float[Tensor, ""]],
-    batch: Records,
-    optimizer: torch.optim.Optimizer,
-    callback: Callback,
+    student: nn.Module, loss: Callable[[], Tensor], optimizer: torch.optim.SGD, callback: Callback
 ) -> Action:
     """One step on one batch down the gradients of all batches so far, until it is not refused."""
     weights = list(student.parameters())
     before = [None if w.grad is None else w.grad.clone() for w in weights]
     drawn = torch.get_rng_state()
     while True:
-        value = loss(batch)
+        value = loss()
         value.backward()
         optimizer.step()
         action = callback(student, float(value.detach()))
@@ -208,3 +212,53 @@ def _summed_ratios(
         distance = (batch.x - perturbed).flatten(1).norm(dim=1)
         total = total + ((answer - detached).norm(dim=1) / distance).sum()
     return total / perturbations
+
+
+@register_method(reads={"forget labels"}, memory=Memory(copies=4), classes_only=True)
+def mislabel(
+    model: nn.Module,
+    split: Split,
+    *,
+    strength: NonNegative = 1.0,
+    learning_rate: NonNegative = 1e-3,
+    epochs: Count = 50,
+    batch_size: Count = 128,
+    seed: int = 0,
+    callback: Callback = no_callback,
+) -> nn.Module:
+    """Push each forget record just over to the runner-up class; reads nothing but these records.
+
+    Args:
+        model: the given model; it is not changed.
+        split: ``forget`` is read, inputs and labels.
+        strength: multiplies the learning rate.
+        learning_rate: η of plain SGD.
+        epochs: passes over ``forget``, at most; it ends when every prediction has flipped.
+        batch_size: records in a step.
+        seed: draws the order.
+        callback: called after each step.
+
+    Raises:
+        InputError: a record has not one class of several.
+    """
+    forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
+    logits = predict(frozen_teacher(model), forget)
+    runner_up = logits.scatter(1, forget.y.cpu()[:, None], -torch.inf).argmax(1)
+    other = dict(zip(forget.ids, runner_up.tolist(), strict=True))
+
+    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
+        answer = outputs(student, batch)
+        target = torch.tensor([other[identity] for identity in batch.ids]).to(batch.y)
+        # a record that has flipped has no gradient: plain SGD leaves it alone
+        return multiclass.loss(answer, target) * (answer.argmax(1) == batch.y)
+
+    losses: list[float] = []
+
+    def all_flipped(_: nn.Module, loss: float) -> bool:
+        losses.append(loss)
+        # a whole epoch of zeros: a later step may push a record back
+        epoch = steps_per_epoch(forget, batch_size)
+        return len(losses) % epoch == 0 and not any(losses[-epoch:])
+
+    schedule = Schedule(epochs, batch_size, seed, stop_when(callback, all_flipped))
+    return train_epochs(student, loss, forget, sgd(student, learning_rate * strength), schedule)

@@ -94,7 +94,7 @@ def mu_mis_loss(*, seed: int = 0) -> Loss:
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         x, answer = _forward(student, batch)
         # step 0 draws the fixed classes of the stopping rule
-        other = _draw_other(batch, answer, seed=seed, step=step + 1)
+        other = other_class(batch.ids, batch.y, answer.shape[1], seed=seed, step=step + 1)
         own = _sensitivity(answer, x, batch.y, create_graph=True)
         return own - _sensitivity(answer, x, other, create_graph=True)
 
@@ -108,15 +108,11 @@ def _forward(student: nn.Module, batch: Records) -> tuple[Tensor, Float[Tensor, 
     return x, outputs(student, replace(batch, x=x.clone()))
 
 
-def _draw_other(batch: Records, answer: Float[Tensor, " m k"], *, seed: int, step: int) -> Tensor:
-    return other_class(batch.ids, batch.y, answer.shape[1], seed=seed, step=step).to(batch.y)
-
-
 def _sensitivity(
     answer: Float[Tensor, " m k"], x: Tensor, classes: Tensor, *, create_graph: bool
 ) -> Float[Tensor, " m"]:
     """‖∇_x f_k(x)‖² of each record; of the sum, since no record affects another's output."""
-    chosen = answer.gather(1, classes[:, None]).sum()
+    chosen = answer.gather(1, classes.to(answer.device)[:, None]).sum()
     (slope,) = torch.autograd.grad(chosen, x, create_graph=create_graph, retain_graph=True)
     return slope.flatten(1).square().sum(1)
 
@@ -129,7 +125,7 @@ def _stop_when_recovered(
     def part(rows: Tensor) -> float:
         batch = forget.take(rows).to(device_of(student))
         x, answer = _forward(student, batch)
-        other = _draw_other(batch, answer, seed=seed, step=0)
+        other = other_class(batch.ids, batch.y, answer.shape[1], seed=seed)
         return float(_sensitivity(answer, x, other, create_graph=False).sum())
 
     def now() -> float:

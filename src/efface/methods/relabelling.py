@@ -44,16 +44,7 @@ from efface.methods._base import Count, Decay, Memory, NonNegative, PositiveShar
 from efface.methods._perturb import other_class, random_class
 from efface.methods._records import FORGET, join, without_labels
 from efface.task import multiclass, outputs, task_of, trainable_copy
-from efface.training import (
-    Loss,
-    Schedule,
-    mean_gradient,
-    sgd,
-    steps_per_epoch,
-    task_loss,
-    train_epochs,
-    with_task,
-)
+from efface.training import Loss, Schedule, mean_gradient, sgd, task_loss, train_epochs, with_task
 from efface.types import Callback, Records, Split, no_callback
 
 
@@ -106,7 +97,7 @@ def train_on_random_labels(
 ) -> nn.Module:
     """The student after some epochs of random labels, drawn again for each epoch."""
     records = join_unlabelled(split.forget, split.retain)
-    per_epoch = steps_per_epoch(records, schedule.batch_size)
+    per_epoch = -(-len(records) // schedule.batch_size)
 
     def draw(ids: Sequence[str], classes: int, step: int) -> Tensor:
         # a draw for each epoch, by id: the same in any batch

@@ -107,23 +107,23 @@ def draw_embeddings(
         came = ", ".join(map(str, forget_classes))
         raise InputError(wanted, came, "Give Split(forget, forget_classes=(class,)).")
     generator, limit = torch.Generator().manual_seed(seed), MAX_DRAWS * samples_per_class * classes
-    found: dict[int, list[Tensor]] = {label: [] for label in forget_classes}
-    lacking, tried = dict.fromkeys(forget_classes, samples_per_class), 0
-    while any(lacking.values()) and tried < limit:
+    found, tried = (
+        {label: head.weight.new_empty(0, head.in_features) for label in forget_classes},
+        0,
+    )
+    while any(len(own) < samples_per_class for own in found.values()) and tried < limit:
         x = torch.randn(min(BLOCK, limit - tried), head.in_features, generator=generator)
         x, tried = x.to(head.weight), tried + len(x)
         predicted = multiclass.outputs(head, x).argmax(1)
-        for label in forget_classes:
-            own = x[predicted == label][: lacking[label]]
-            found[label].append(own)
+        for label, own in found.items():
             # surplus draws of a class are dropped, so the count is exact
-            lacking[label] -= len(own)
-    for label in forget_classes:
-        if lacking[label] == samples_per_class:
+            found[label] = torch.cat([own, x[predicted == label]])[:samples_per_class]
+    for label, own in found.items():
+        if not len(own):
             wanted = f"random embeddings that the last layer answers with class {label}"
             remedy = "Choose a method that reads the records; `efface methods` lists them."
             raise InputError(wanted, f"none among {tried}", remedy)
-    counts = torch.tensor([samples_per_class - lacking[label] for label in forget_classes])
-    y = torch.tensor(forget_classes).repeat_interleave(counts).to(head.weight.device)
-    x = torch.cat([own for label in forget_classes for own in found[label]])
+    x = torch.cat([found[label] for label in forget_classes])
+    counts = torch.tensor([len(found[label]) for label in forget_classes])
+    y = torch.tensor(forget_classes).repeat_interleave(counts).to(x.device)
     return Records(x, y, task=multiclass)
