@@ -154,14 +154,14 @@ def boundary_expand(
     wide = Widened(student, seed=seed)
     optimizer = sgd(wide, learning_rate * strength, momentum)
     schedule = Schedule(epochs, batch_size, seed, wide.wrap(callback), training_mode)
-    train_epochs(wide, _new_class_loss, forget, optimizer, schedule)
+
+    def loss(wide: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
+        answer = wide(batch)
+        return task_of(batch).loss(answer, torch.full_like(batch.y, answer.shape[1] - 1))
+
+    train_epochs(wide, loss, forget, optimizer, schedule)
     # the row is dropped: the student never held it
     return student
-
-
-def _new_class_loss(wide: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-    answer = wide(batch)
-    return task_of(batch).loss(answer, torch.full_like(batch.y, answer.shape[1] - 1))
 
 
 MAX_STATES = 8

@@ -196,15 +196,11 @@ def _rewind(students: list[nn.Module], split: Split) -> nn.Module:
         answer = predict(student, replace(records, task=task))
         return 1 - float(task.accuracy(answer, records.y.cpu()).mean())
 
-    wanted = error(students[-1], _unseen(split))
+    unseen = split.holdout
+    if task.name == "multiclass":
+        labels = set(split.forget.y.tolist())
+        rows = [row for row, label in enumerate(unseen.y.tolist()) if label in labels]
+        # V: of the classes of the forget records, or all where there is none of them
+        unseen = unseen.take(rows) if rows else unseen
+    wanted = error(students[-1], unseen)
     return min(students, key=lambda student: abs(error(student, split.forget) - wanted))
-
-
-def _unseen(split: Split) -> Records:
-    """V: the holdout's records with a label of the forget records."""
-    holdout = split.holdout
-    if task_of(split.retain).name != "multiclass":
-        return holdout
-    labels = set(split.forget.y.tolist())
-    rows = [row for row, label in enumerate(holdout.y.tolist()) if label in labels]
-    return holdout.take(rows) if rows else holdout

@@ -82,7 +82,13 @@ def source_free_newton(
     head = find_head(student, trainable=True)
     # the given model: the copy's head is about to move
     records = embed(model, split.forget)
-    embeddings, weights, loss = _with_bias(records.x, head), _weights(head), _head_loss(records)
+    # in float64 on the CPU, since not every device has that
+    embeddings, weights = records.x.detach().cpu().double(), head.weight.detach().cpu().double()
+    if head.bias is not None:
+        # the bias is the weight of a feature that is always 1
+        embeddings = torch.cat([embeddings, torch.ones_like(embeddings[:, :1])], 1)
+        weights = torch.cat([weights, head.bias.detach().cpu().double()[:, None]], 1)
+    loss = _head_loss(records)
     answers = embeddings @ weights.T
     slopes, output_hessian = output_curvature(loss, answers)
     directions = _main_directions(embeddings, max_directions(perturbations))
@@ -109,18 +115,6 @@ def source_free_newton(
     facts = {"directions": len(directions.T), "share": share, "gradient": whole}
     log("newton: the step", **facts, seen=float(damped.norm()))
     return _apply(student, step @ directions.T, float(loss(answers).mean()), callback)
-
-
-def _with_bias(x: Float[Tensor, " n d"], head: nn.Linear) -> Float[Tensor, " n e"]:
-    """Embeddings with a 1 for the bias; in float64 on the CPU, since not every device has that."""
-    x = x.detach().cpu().double()
-    return x if head.bias is None else torch.cat([x, torch.ones_like(x[:, :1])], 1)
-
-
-def _weights(head: nn.Linear) -> Float[Tensor, " k e"]:
-    """The head's weights, the bias as the last column."""
-    bias = [] if head.bias is None else [head.bias[:, None]]
-    return torch.cat([head.weight, *bias], 1).detach().cpu().double()
 
 
 def _head_loss(records: Records) -> Loss:

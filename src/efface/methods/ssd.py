@@ -161,12 +161,19 @@ def dampen(
     the mean loss of the forget records under the given model; on HALVE_LR it has restored the
     student, and the same is done again with α doubled. The selected fraction is logged.
     """
-    forget, data = importances
+    forget = importances[0]
     # more strength selects more weights, none at all selects none
     alpha = alpha / strength if strength else torch.inf
-    _refuse_zero_weights(student, forget)
+    weights = [weight for weight in student.parameters() if weight.requires_grad]
+    pairs = list(zip(weights, forget.weights, strict=True))
+    matter = any(bool((ours > 0).any()) for _, ours in pairs)
+    # where every weight that matters is 0, scaling changes nothing and the result would lie
+    if matter and not any(bool(((ours > 0) & (weight != 0)).any()) for weight, ours in pairs):
+        wanted = "weights that hold what the forget records need"
+        came = "weights that are all 0 where they matter, as in a new adapter"
+        raise InputError(wanted, came, "Let weights of the model itself move (trainable).")
     while True:
-        selected = _scale(student, forget, data, alpha, dampening)
+        selected = _scale(weights, importances, alpha, dampening)
         log("dampening: weights selected", selection=alpha, selected=selected)
         if callback(student, forget.loss) is not Action.HALVE_LR:
             return student
@@ -174,25 +181,13 @@ def dampen(
         alpha *= 2
 
 
-def _refuse_zero_weights(student: nn.Module, forget: Importance) -> None:
-    """Where every weight that matters is 0, scaling changes nothing and the result would lie."""
-    weights = [weight for weight in student.parameters() if weight.requires_grad]
-    pairs = list(zip(weights, forget.weights, strict=True))
-    matter = any(bool((ours > 0).any()) for _, ours in pairs)
-    if matter and not any(bool(((ours > 0) & (weight != 0)).any()) for weight, ours in pairs):
-        wanted = "weights that hold what the forget records need"
-        came = "weights that are all 0 where they matter, as in a new adapter"
-        raise InputError(wanted, came, "Let weights of the model itself move (trainable).")
-
-
 @torch.no_grad()
 def _scale(
-    student: nn.Module, forget: Importance, data: Importance, alpha: float, dampening: float
+    weights: list[nn.Parameter], both: tuple[Importance, Importance], alpha: float, dampening: float
 ) -> float:
     """Scale the selected weights in place; returns the fraction of weights selected."""
-    weights = [weight for weight in student.parameters() if weight.requires_grad]
     count = 0
-    for weight, ours, theirs in zip(weights, forget.weights, data.weights, strict=True):
+    for weight, ours, theirs in zip(weights, *(one.weights for one in both), strict=True):
         selected = ours > alpha * theirs
         # 0 / 0 is nan here and never used: such a weight is not selected
         factor = (dampening * theirs / ours).clamp(max=1)
