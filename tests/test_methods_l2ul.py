@@ -10,8 +10,9 @@ from torch import nn
 from efface.errors import InputError
 from efface.methods._perturb import other_class, uniforms
 from efface.methods.l2ul import attack_targets, l2ul
-from efface.task import frozen_teacher
-from efface.types import Split
+from efface.task import frozen_teacher, trainable_copy
+from efface.training import descend, sgd, stop_when, task_loss
+from efface.types import Split, no_callback
 
 RATE, DECAY, SEED = 0.02, 0.01, 3
 
@@ -47,7 +48,7 @@ def test_the_attack_is_that_of_its_description(tiny_net, digits):
 
 
 def test_the_inputs_of_a_record_come_in_turn():
-    """Numbers 2, 3, 0 and 1 of four, for each of the records that are asked for."""
+    """Numbers 2, 3, 0 and 1 of four, for each of the records."""
     model, forget = known()
     near = attack_targets(frozen_teacher(model), forget, count=4, radius=1.0, steps=1, seed=0)
     x, y = near.of(("2", "0"), 2, 4)
@@ -61,8 +62,8 @@ def test_equals_the_steps_by_hand():
     model, forget = known()
     settings = {"learning_rate": RATE / 2, "strength": 2.0, "weight_decay": DECAY, "penalty": 5.0}
     attack = {"radius": 0.5, "seed": SEED}
-    told = {"adversarials": 3, "adversarial_batch_size": 2, "attack_steps": 4, "steps": 3}
-    result = l2ul(model, Split(forget), **settings, **attack, **told)
+    more = {"adversarials": 3, "adversarial_batch_size": 2, "attack_steps": 4, "steps": 3}
+    result = l2ul(model, Split(forget), **settings, **attack, **more)
     near = attack_targets(frozen_teacher(model), forget, count=3, steps=4, **attack)
     weights = start = model.weight.detach()
     lengths = forget.x @ start.T
@@ -94,7 +95,7 @@ def test_a_great_penalty_moves_only_what_mattered_most():
 
 
 def test_it_ends_with_the_step_after_which_no_label_is_left():
-    """A twin: run again for each number of steps, answers looked at by hand."""
+    """By hand: one run for each number of steps."""
     model, forget = known()
     settings = {"adversarials": 2, "adversarial_batch_size": 1, "attack_steps": 2, "radius": 0.1}
     settings |= {"learning_rate": 0.03, "penalty": 0.0, "seed": 0}
@@ -107,13 +108,25 @@ def test_it_ends_with_the_step_after_which_no_label_is_left():
     assert not torch.equal(result.weight, states[end - 1].weight)
 
 
-def test_adversarial_inputs_hold_what_the_push_alone_would_ruin(tiny_net, digits):
-    """Sixteen of 300 digits until none is right, and most of the others still are."""
-    gone, rest = digits.take(range(16)), digits.take(range(16, 300))
+def test_adversarial_inputs_keep_what_ascent_alone_would_ruin(tiny_net, digits):
+    """Four times 16 of 300 digits until none is right, against the same steps up the loss alone."""
     settings = {"adversarials": 4, "adversarial_batch_size": 4, "attack_steps": 20, "radius": 0.6}
-    result = l2ul(tiny_net, Split(gone), **settings, learning_rate=3e-3, penalty=0.1)
-    assert accuracy(result, gone) == 0
-    assert accuracy(result, rest) > 0.25  # chance is 0.1; it varies with the CPU
+    kept, ruined = [], []
+    for seed in range(4):
+        order = torch.randperm(300, generator=torch.Generator().manual_seed(seed)).tolist()
+        forget, retain = digits.take(order[:16]), digits.take(order[16:])
+        more = {"learning_rate": 3e-3, "penalty": 0.1, "seed": seed}
+        result = l2ul(tiny_net, Split(forget), **settings, **more)
+        assert accuracy(result, forget) == 0
+        kept.append(accuracy(result, retain))
+        student = trainable_copy(tiny_net)
+        stop = stop_when(no_callback, lambda model, _, gone=forget: accuracy(model, gone) == 0)
+        how = {"steps": 200, "seed": seed, "callback": stop, "batch_size": 32}
+        ascent = sgd(student, 3e-3, 0.9, 1e-4)
+        descend(student, lambda *step: -task_loss(*step), forget, ascent, **how)
+        ruined.append(accuracy(student, retain))
+    # 0.29 against 0.11 on one machine; of a single run rounding decides
+    assert sum(kept) / 4 > sum(ruined) / 4 + 0.05
 
 
 def test_more_adversarials_in_a_step_than_there_are_are_refused():

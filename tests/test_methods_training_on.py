@@ -6,9 +6,8 @@ from by_hand import linear, near, one, same, slope
 from torch import nn
 
 from efface.errors import InputError
-from efface.methods.baselines import finetune, negative_gradient, retrain
+from efface.methods.baselines import finetune, negative_gradient, neggrad_plus, retrain
 from efface.methods.l1_sparse import l1_sparse
-from efface.methods.baselines import neggrad_plus
 from efface.testing import fresh_from, train_recipe
 from efface.types import Records, Split
 

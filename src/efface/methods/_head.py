@@ -28,6 +28,7 @@ def find_head(model: nn.Module, *, trainable: bool = False) -> nn.Linear:
         came = type(last).__name__ if layers else "a model without weights"
         raise InputError("a linear layer as the last one with weights", came, _REMEDY)
     names = [one for one, w in model.named_parameters(remove_duplicate=False) if w is last.weight]
+    # tied weights: a step of the head would change another layer too
     if len(names) > 1:
         came = f"one weight as {', '.join(names)}"
         raise InputError("a last layer with weights of its own", came, _REMEDY)

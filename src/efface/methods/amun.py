@@ -76,6 +76,7 @@ def amun(
     # on the given model, once: the boundary that is moved is where it is now
     records = _adversarials(forget, find_closest(frozen_teacher(model), forget, **attack))
     if with_forget:
+        # their own labels: the boundary may come near the records, not cross them
         records = join(records, forget)
     optimizer = sgd(student, learning_rate * strength, 0.9, weight_decay)
     decay = torch.optim.lr_scheduler.StepLR(optimizer, decay_every, gamma=0.1)
@@ -113,6 +114,7 @@ def find_closest(
     def part(rows: Tensor) -> tuple[Tensor, ...]:
         batch = records.take(rows).to(device_of(teacher))
         x, y = _climb(teacher, batch, radius, steps, doublings)
+        # a length in units of the range, whatever space the model takes its inputs in
         length = scaled_offset(x, batch).flatten(1).norm(dim=1)
         return x.cpu(), y.cpu(), (y != batch.y).cpu(), length.cpu()
 

@@ -63,6 +63,7 @@ def bad_teacher(
     student, task = trainable_copy(model), task_of(split.retain)
     # each record's label is the number of its teacher
     teachers = [frozen_teacher(model), frozen_teacher(untrained(model, split, seed))]
+    # the given model is the teacher of these, so a sample keeps the rest in place
     retain = sample(split.retain, round(retained_share * len(split.retain)), seed=seed)
     records = join(without_labels(split.forget, task, mark=1), without_labels(retain, task, mark=0))
 

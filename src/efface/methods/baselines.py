@@ -231,6 +231,7 @@ def neggrad_plus(
         epoch = step // steps_per_epoch(retain, batch_size)
         # moved on by one each epoch: every forget record is used equally often
         rows = [order[(rank[identity] + epoch) % len(order)] for identity in batch.ids]
+        # as many as retained records, so that b alone sets the balance
         partners = forget.take(rows).to(batch.x.device)
         return down - weight * task_loss(student, partners, step)
 

@@ -151,6 +151,7 @@ def boundary_expand(
     forget = without_labels(split.forget, task_of(split.forget))
     student = trainable_copy(model)
     embed(student, forget.take([0]))  # refuses a model without a head
+    # its parameters are the student's and the row's: one optimizer moves both
     wide = Widened(student, seed=seed)
     optimizer = sgd(wide, learning_rate * strength, momentum)
     schedule = Schedule(epochs, batch_size, seed, wide.wrap(callback), training_mode)
@@ -202,6 +203,7 @@ class Widened(nn.Module):
         def state() -> tuple[Tensor, dict[str, Tensor]]:
             return head.weight.detach().clone(), copy.deepcopy(self.row.state_dict())
 
+        # the head's weights tell which state the guard has restored
         known = [state()]
 
         def after(_: nn.Module, loss: float) -> Action:

@@ -72,5 +72,6 @@ def delete(
         return multiclass.divergence(target, answer)
 
     optimizer = sgd(student, learning_rate * strength, momentum)
+    # eval mode by default: BatchNorm keeps the statistics of the training data
     schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
     return train_epochs(student, loss, forget, optimizer, schedule)

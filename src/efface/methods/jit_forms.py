@@ -207,6 +207,7 @@ def _summed_ratios(
     for _ in range(perturbations):
         noise = torch.randn(batch.x.shape, dtype=batch.x.dtype).to(batch.x.device)
         perturbed = torch.clamp(batch.x + sigma * noise, low, high)
+        # gradient through one branch only: what the paper prints has both
         with torch.no_grad():
             detached = outputs(student, replace(batch, x=perturbed))
         distance = (batch.x - perturbed).flatten(1).norm(dim=1)

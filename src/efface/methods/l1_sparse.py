@@ -56,6 +56,7 @@ def l1_sparse(
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         own = task_loss(student, batch, step)
+        # γ falls once an epoch and not at each step, as in the source
         now = penalty * strength * (1 - step * epochs // steps / epochs)
         # skipped, so that γ = 0 is finetune bit for bit
         if not now:

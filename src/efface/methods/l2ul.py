@@ -159,12 +159,14 @@ def attack_targets(
     def part(rows: Tensor) -> Tensor:
         batch = around.take(rows).to(device)
         there = replace(batch, x=x[rows].to(device), y=y[rows].to(device))
+        # no early stop: whether the class is reached does not matter
         for _ in range(steps):
             moved = gradient_step(there, loss_gradient(teacher, there)[1], -ATTACK_STEP)
             there = replace(there, x=project_to_ball(moved, batch, radius))
         return there.x.cpu()
 
     found = torch.cat(list(map_chunks(part, torch.arange(len(x)), 128)))
+    # the attack runs over copies of the set; a record's own inputs are gathered after it
     shape = (count, len(records))
     places = {identity: row for row, identity in enumerate(records.ids)}
     inputs = found.unflatten(0, shape).transpose(0, 1)

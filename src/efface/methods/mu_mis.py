@@ -69,6 +69,7 @@ def mu_mis(
     """
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     loss, optimizer = mu_mis_loss(seed=seed), sgd(student, learning_rate * strength)
+    # one batch of them: S is measured after each step
     measured = sample(forget, batch_size, seed=seed)
     try:
         # fused attention has no second derivative
@@ -126,6 +127,7 @@ def _stop_when_recovered(
         batch = forget.take(rows).to(device_of(student))
         x, answer = _forward(student, batch)
         other = other_class(batch.ids, batch.y, answer.shape[1], seed=seed)
+        # only read, so no graph of the gradient is kept
         return float(_sensitivity(answer, x, other, create_graph=False).sum())
 
     def now() -> float:

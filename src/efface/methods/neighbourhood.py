@@ -89,6 +89,7 @@ def neighbourhood(
     told = {"mislabelled": mislabelled, "seed": seed}
     target = _neighbour_target(teacher, split, reach, **told)
     loss = neighbourhood_loss(teacher, split, distortion=reach, locality=locality, **told)
+    # an average of the weights varies less from step to step than the last of them
     averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
     # of the average, which is what is returned
     progress = unseen.progress_towards(target, teacher, averaged, forget)
@@ -199,6 +200,7 @@ def _find_distortion(
         facts = {"distortion": GUESS * strength, "guessed": True, "expected_accuracy": expected}
         log("neighbourhood: distortion guessed", **facts)
         return GUESS * strength
+    # strength scales the share that changes: 0 asks for no change at all
     wanted = 1 - strength * (1 - expected)
     low, high = 0.0, 0.8
     for _ in range(8):

@@ -96,6 +96,7 @@ def train_on_random_labels(
     student: nn.Module, split: Split, optimizer: torch.optim.Optimizer, schedule: Schedule
 ) -> nn.Module:
     """The student after some epochs of random labels, drawn again for each epoch."""
+    # the labels of the forget records are never read
     records = join_unlabelled(split.forget, split.retain)
     per_epoch = -(-len(records) // schedule.batch_size)
 

@@ -93,6 +93,7 @@ def scrub(
     def divergence(answer: Tensor, x: Tensor) -> Tensor:
         with torch.no_grad():
             given = task.outputs(teacher, x)
+        # T² keeps the size of the gradients the same at any temperature
         return task.divergence(given / temperature, answer / temperature) * temperature**2
 
     def max_loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
@@ -166,6 +167,7 @@ def scrub_rewind(  # noqa: D417  # the settings are those of scrub
     stored: list[nn.Module] = []
     storing = _store_students(callback, ends, stored)
     student = scrub(model, split, **settings, seed=seed, callback=storing)
+    # without a single step nothing was stored
     return _rewind(stored or [student], split)
 
 

@@ -111,6 +111,7 @@ def draw_embeddings(
         {label: head.weight.new_empty(0, head.in_features) for label in forget_classes},
         0,
     )
+    # in blocks: of a rare class one draw of all would not fit into memory
     while any(len(own) < samples_per_class for own in found.values()) and tried < limit:
         x = torch.randn(min(BLOCK, limit - tried), head.in_features, generator=generator)
         x, tried = x.to(head.weight), tried + len(x)

@@ -69,6 +69,7 @@ def unsir(
     retain = sample_per_class(
         with_task(split.retain), retained_per_class, forget_classes=classes, seed=seed
     )
+    # classes take turns where several share the noise
     labels = torch.tensor([classes[number % len(classes)] for number in range(noise_records)])
     how = {"penalty": penalty, "learning_rate": noise_rate, "sign": -1.0}
     teacher = frozen_teacher(model)

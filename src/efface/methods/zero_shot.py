@@ -145,6 +145,7 @@ def emmn(
 @torch.no_grad()
 def _classes(teacher: nn.Module, like: Records) -> int:
     """How many classes the model has, by its outputs for one input of zeros."""
+    # the labels of the records must not be read, and no record is passed
     zeros: Tensor = torch.zeros(1, *like.x.shape[1:], device=device_of(teacher))
     return task_of(like).outputs(teacher, zeros).shape[1]
 
