@@ -176,7 +176,9 @@ def negative_gradient(
     optimizer = sgd(student, learning_rate * strength, momentum, weight_decay)
     schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
     # ascent: the loss has no floor, and the guard is what ends it
-    return train_epochs(student, lambda *step: -task_loss(*step), forget, optimizer, schedule)
+    return train_epochs(
+        student, lambda f, batch, step: -task_loss(f, batch, step), forget, optimizer, schedule
+    )
 
 
 @register_method(reads={"forget labels"}, needs={"retain labels"}, memory=Memory(graphs=3))
