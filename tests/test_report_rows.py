@@ -16,6 +16,7 @@ from efface.io.shadows import Shadows
 from efface.report import Row, Status, Verdict, collect, forward_passes, jsonable
 from efface.report.context import Context
 from efface.report.tests import TESTS, Declaration
+from efface.report.tests import test as declare
 from efface.report.text import SECTIONS, SENTENCES, TIERS
 from efface.report.views import KINDS, VIEWS, synthetic, view_of
 from efface.runtime import PassCounter
@@ -92,6 +93,12 @@ def test_without_a_holdout_no_row_has_a_reference_from_unseen_records(tiny_net, 
     for key in ("forget.accuracy", "forget.entropy", "residual.lighting"):
         assert report.row(key).reference is None
         assert report.row(key).verdict is Verdict.NO_REFERENCE
+
+
+@pytest.mark.parametrize(("section", "tier"), [("forgotten", "T0"), ("forget", "T9")])
+def test_a_test_without_a_section_or_tier_of_the_page_is_refused(section, tier):
+    with pytest.raises(InputError, match=r"Wanted one of .* for the test some\.key\. Got '"):
+        declare("some.key", "A test", section, tier)
 
 
 def test_a_crashed_test_is_an_error_row(tiny_net, altered, split, monkeypatch):

@@ -6,8 +6,8 @@ that regularises the student where it is not to move:
     l(x) = 1/N Σ_j ‖f(x) − f₀(x+ξ_j)‖₂ / ‖ξ_j‖₂  +  λ ‖f(x+ζ) − f₀(x+ζ)‖₂² / (d ‖ξ‖₂)
 
 ξ_j is drawn once for a record, ζ again at each step and for a quarter of the records (for each of
-16 or fewer, at several further away), d ‖ξ‖ is the first term's distance and length without
-gradient. Departures from the paper, each with its measurement in docs/decisions/0005: classes that
+16 or fewer, at several further away); d is the first term's ‖f(x) − f₀(x+ξ)‖₂, without gradient.
+Departures from the paper, each with its measurement in docs/decisions/0005: classes that
 must not be answered are lowered in f₀(x+ξ); the noise has the spectrum of photographs, since white
 noise is one class to a network, and that class would swallow the others; the branch is f₀ and not
 f, and ξ_j is fixed, which here cost nothing and changed nothing; a mean over records; eval mode,

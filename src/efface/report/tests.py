@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from efface.errors import InputError
 from efface.metrics.equivalence import expected_from_unseen
 from efface.metrics.intervals import clopper_pearson
 from efface.report.context import Context
 from efface.report.report import Row
+from efface.report.text import SECTIONS, TIERS
 from efface.report.verdicts import Verdict
 
 Run = Callable[[Context], Iterator[Row]]
@@ -56,12 +58,19 @@ def test(key: str, name: str, section: str, tier: str, **only: bool) -> Callable
         key: of the row that stands for the test when it is not run or crashes.
         name: what the page calls it.
         section: a key of ``text.SECTIONS``.
-        tier: what it needs, see ``NEEDS``.
+        tier: what it needs, see ``NEEDS``; a key of ``text.TIERS``.
         only: ``multiclass``: only where a record has one class of several (True), or has not
             (False); ``needs_forget_classes``: only where whole classes are forgotten; ``probe``: it
             evaluates further inputs or copies of the models, so it is left out without ``probes``;
             ``needs_class`` and ``needs_correct_labels``: the row says so where that is lacking.
+
+    Raises:
+        InputError: there is no such section or tier.
     """
+    for word, known in ((section, SECTIONS), (tier, TIERS)):
+        if word not in known:
+            wanted = f"one of {', '.join(known)} for the test {key}"
+            raise InputError(wanted, repr(word), "Choose one; they stand in text.toml.")
 
     def register(run: Run) -> Run:
         TESTS.append(Declaration(run, key, name, section, tier, **only))
