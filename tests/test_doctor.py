@@ -123,7 +123,7 @@ def test_labels_and_class_names_that_the_model_does_not_have_are_refused():
     """As when the coarse labels meet the fine model, or -1 stands for none."""
     labels = flat([0, 3, 10, -1])
     assert refused(Fixed(), None, labels) == ["labels"]
-    text = "The records have labels that the model with 10 outputs does not: -1, 10."
+    text = "The records have labels outside the model's 10 outputs: -1, 10."
     assert texts(Fixed(), None, labels)["labels"] == text
     found = texts(Fixed(), None, flat([0] * 9), classes=["a", "b"])
     assert found["class map"] == "The model has 10 outputs, and there are 2 class names."
@@ -160,7 +160,7 @@ def test_outputs_that_overflow_are_refused():
     assert refused(net, None, flat([0] * 9)) == []
     overflow = nn.Sequential(net, nn.Linear(10, 10))
     overflow[1].weight.data.fill_(3e38)
-    assert refused(overflow, None, flat([0] * 9)) == ["answers"]
+    assert refused(overflow, None, flat([0] * 9)) == ["non-finite outputs"]
 
 
 def test_tied_frozen_and_broken_weights_are_named():

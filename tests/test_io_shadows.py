@@ -135,5 +135,5 @@ def test_tables_that_number_their_rows_alike_are_not_mixed_up(tiny_net, digits, 
     row = collect(tiny_net, tiny_net, split, shadows=read_shadows(tmp_path)).row("attack.lira")
     assert row.note == (
         "shadow models were trained on records with the ids of unseen ones: two tables that "
-        "number their rows alike cannot be told apart"
+        "number their rows alike cannot be distinguished"
     )

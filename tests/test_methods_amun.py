@@ -156,7 +156,7 @@ def test_a_model_that_answers_everything_alike_is_refused():
     with pytest.raises(InputError) as error:
         amun(model, Split(same))
     assert str(error.value) == (
-        "Wanted an input near a forget record that the model answers otherwise. "
+        "Wanted an input near a forget record that the model classifies otherwise. "
         "Got none for 5 records. "
-        "The model may answer everything alike; else raise radius or doublings."
+        "The model may predict one class only; else raise radius or doublings."
     )

@@ -74,7 +74,7 @@ WITHOUT = {
     ),
     "a step after it": (
         [nn.Linear(4, 3), nn.Tanh()],
-        "a last linear layer whose answers are the outputs",
+        "a last linear layer whose outputs are the model's",
         "another step after it",
     ),
     "places": (

@@ -196,7 +196,7 @@ def test_a_class_to_forget_of_values_is_refused():
     with pytest.raises(InputError) as error:
         jit(nn.Linear(4, 2), Split(records, forget_classes=(1,)))
     assert str(error.value) == (
-        "Wanted one class of several, where a class leaves or labels are wrong. Got regression. "
+        "Wanted a multiclass task, for forget classes and wrong labels. Got regression. "
         "Name the records alone, without forget_classes and mislabelled."
     )
 

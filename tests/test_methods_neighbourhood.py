@@ -75,6 +75,6 @@ def test_a_class_cannot_leave_where_there_are_none(told):
     with pytest.raises(InputError) as error:
         neighbourhood(nn.Linear(4, 3), split, mislabelled="mislabelled" in told)
     assert str(error.value) == (
-        "Wanted one class of several, where a class leaves or labels are wrong. Got multilabel. "
+        "Wanted a multiclass task, for forget classes and wrong labels. Got multilabel. "
         "Name the records alone, without forget_classes and mislabelled."
     )

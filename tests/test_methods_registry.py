@@ -97,8 +97,8 @@ def test_records_without_one_class_of_several_are_refused(method):
     records = Records(torch.zeros(2, 2), torch.ones(2, 3, dtype=torch.int64))
     split = CASES[method].split_of(records, records, nn.Linear(2, 3))
     assert refusal(METHODS[method].function, nn.Linear(2, 3), split) == (
-        f"Wanted one class of several for {method}, which gives records another class. Got "
-        "multilabel. Choose a method that gives no labels; `efface methods` lists them."
+        f"Wanted a multiclass task for {method}, which relabels records. Got "
+        "multilabel. Choose a method that does not relabel; `efface methods` lists them."
     )
 
 

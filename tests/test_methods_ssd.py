@@ -195,6 +195,6 @@ def test_an_adapter_that_has_learned_nothing_is_refused(method, digits):
     with pytest.raises(InputError) as error:
         method(start, split)
     assert str(error.value) == (
-        "Wanted weights that hold what the forget records need. Got weights that are all 0 where "
-        "they matter, as in a new adapter. Let weights of the model itself move (trainable)."
+        "Wanted weights that are important to the forget records and not 0. Got only zeros among "
+        "them, as in a new adapter. Choose trainable weights of the model itself."
     )

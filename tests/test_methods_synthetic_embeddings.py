@@ -83,7 +83,7 @@ def test_a_class_that_no_embedding_is_answered_with_is_refused():
     with pytest.raises(InputError) as error:
         synthetic_embeddings(model, split_of(GONE), samples_per_class=20)
     assert str(error.value) == (
-        "Wanted random embeddings that the last layer answers with class 2. Got none among 1600. "
+        "Wanted random embeddings that the last layer classifies as 2. Got none among 1600. "
         "Choose a method that reads the records; `efface methods` lists them."
     )
 
@@ -125,6 +125,6 @@ def test_classes_that_the_model_does_not_have_or_all_are_refused(forget_classes)
     with pytest.raises(InputError) as error:
         synthetic_embeddings(linear(), split_of(*forget_classes))
     assert str(error.value) == (
-        "Wanted classes that leave out of 0 to 3, and one that stays. "
+        "Wanted forget classes out of 0 to 3, and one that is retained. "
         f"Got {', '.join(map(str, forget_classes))}. Give Split(forget, forget_classes=(class,))."
     )

@@ -103,7 +103,7 @@ def test_neggrad_plus_refuses_a_weight_that_leaves_nothing_to_hold():
         neggrad_plus(linear(), Split(GOES, retain=STAYS), forget_weight=0.5, strength=2.0)
     assert str(error.value) == (
         "Wanted forget_weight times strength from 0 to below 1. Got 1. "
-        "At 1 nothing would hold the records that stay; change forget_weight."
+        "At 1 the retained records would not count; change forget_weight."
     )
 
 

@@ -22,8 +22,8 @@ WRONG = (
     "none predicted as its label, without a measurable loss (research/results/jit_one_record.md)"
 )
 CLASS = (
-    "auto chose jit: a class is to be forgotten, and on nine such requests jit came from 39.1 "
-    "points of the retrained model to 5.1 (research/results/jit_quality.md)"
+    "auto chose jit: a class is to be forgotten, and on nine such requests jit reduced the gap "
+    "to retraining from 39.1 points to 5.1 (research/results/jit_quality.md)"
 )
 MULTILABEL = (
     "auto chose jit: the task is multilabel, and in the one such request that was measured "
@@ -31,11 +31,11 @@ MULTILABEL = (
 )
 SINGLE = (
     "auto chose neighbourhood: single records are to be forgotten, and of all methods neighbourhood"
-    " came nearest to the retrained model on 500 of them, from 25.6 points to 3.2, in one "
+    " came closest to the retrained model on 500 of them, from 25.6 points to 3.2, in one "
     "measurement (research/results/every_method.md)"
 )
 EXACT = (
-    "auto chose retrain: everything that training again without the records needs is given, and "
+    "auto chose retrain: everything that retraining without the records needs is given, and "
     "only that is exact (README.md)."
 )
 
@@ -192,7 +192,7 @@ def test_where_every_record_is_of_low_information_nothing_is_pretended(digits):
     torch.nn.init.zeros_(blank[1].weight)
     assert refusal(_selected, blank, digits.take(range(5)), 0, "high-information") == (
         "Wanted a forget record of high information (content below 0.9). "
-        "Got 5 of at least that. Omit the selection: all records are unlearned then."
+        "Got 5 at or above 0.9. Omit the selection: all records are unlearned then."
     )
 
 

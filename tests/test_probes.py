@@ -354,7 +354,7 @@ def test_records_without_neighbouring_classes_are_refused(tiny_net, threes, digi
         ("forgotten classes. Got 2 of others.", (3,), tiny_net, digits.take([0, 1, 3]), unseen),
         ("two classes or more that remain. Got 1 of 10.", range(1, 10), tiny_net, forget, unseen),
         ("at least one record. Got none.", (3,), tiny_net, forget, others),
-        ("multiclass records, which this probe asks about. Got multilabel.", (3,), *many, unseen),
+        ("multiclass records for this probe. Got multilabel.", (3,), *many, unseen),
     ):
         assert text in refusal(neighbouring_class, *given, forget_classes=tuple(classes))
     one, two = (Nearest(np.arange(n), np.ones(n)) for n in (1, 2))
@@ -625,7 +625,7 @@ def test_inputs_that_a_probe_does_not_serve_are_refused_in_words(tiny_net, some)
         text = "Wanted images, (n, c, h, w), which can be flipped and cropped."
         assert text in refusal(probe, model_of_kind("table"), records_of_kind("table"))
     for kind in ("regression", "multilabel"):
-        text = f"Wanted multiclass records, which this probe asks about. Got {kind}."
+        text = f"Wanted multiclass records for this probe. Got {kind}."
         given = model_of_kind(kind), records_of_kind(kind)
         assert text in refusal(residual_in_ball, *given, radius=0.1)
     assert refusal(residual_in_flips, tiny_net, some.take([])) == (

@@ -201,7 +201,7 @@ def test_a_model_without_a_linear_head_has_no_balls_and_says_why(digits):
         y = net(digits.x).argmax(1)
     some = Records(digits.x, y, digits.ids).take(range(60))
     found = efface.inspect(net, some, sigma=SIGMA)
-    text = "a last linear layer whose answers are the outputs, and here is another step after it"
+    text = "a last linear layer whose outputs are the model's, and here is another step after it"
     assert found.manifest["balls"]["omitted"] == f"balls need {text}"
     assert len(found.content) == 60
 

@@ -26,7 +26,7 @@ ATTACKS += ["model inversion", "reconstruction"]
 PROMISED = """efface 9.9.9|neighbourhood, strength 0.7|1.2 s|What tier T2 can show|
 Opinion 28/2024 of the European Data Protection Board|What is not known|(black box)|(white box)|
 The method is approximate. Nothing here is a promise|assumes an honest operator|Keep exclude.csv|
-ends with the next fine-tuning, merging or quantising|The old model still knows the records"""
+not after further fine-tuning, merging or quantisation|The old model still knows the records"""
 FIGURES = ["logit_margin", "entropy", "classes", "tensors"]
 
 
@@ -56,7 +56,7 @@ def text_of(page):
 
 
 def first_part(page):
-    return page.partition("Appendix: for whoever")[0]
+    return page.partition("Appendix: for auditing")[0]
 
 
 def numbers_in(value):
@@ -200,7 +200,7 @@ def test_the_appendix_says_how_to_reproduce_it(report):
     page = report.to_html(manifest)
     assert "Seed 7, efface 9.9, torch 8.8. efface score --replay" in text_of(page)
     assert "a" * 16 in first_part(page)
-    assert "What the second model still shows" in page
+    assert "What the second model still reveals" in page
     assert "exclude.csv" not in page
 
 
@@ -261,7 +261,7 @@ def test_what_is_not_known_shrinks_with_what_is_given(tiny_net, parts):
     altered = biased(tiny_net, 1)
     bare = unknown(collect(tiny_net, altered, Split(parts[0])))
     report = collect(tiny_net, altered, Split(*parts), retrained=[altered])
-    assert sum("takes" in line for line in bare) == 4
+    assert sum("requires" in line for line in bare) == 4
     assert "a second one" in " ".join(unknown(report))
     assert len(unknown(report)) < len(bare)
     assert all(line in text_of(report.to_html()) for line in unknown(report))

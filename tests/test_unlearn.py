@@ -234,7 +234,7 @@ REFUSED = [
     ({"holdout": [7, 8, 7, 9, 9]}, {}, TWICE.format("holdout")),
     ({"retain": [7, 8, 7, 9, 9]}, {}, TWICE.format("retain")),
     ({"forget_classes": (10,)}, {}, "Wanted forget classes in 0..9. Got 10. Use the model's own "),
-    ({"forget_classes": tuple(range(10))}, {}, "Wanted at least one class that stays. Got all 10 "),
+    ({"forget_classes": tuple(range(10))}, {}, "Wanted at least one retained class. Got all 10 "),
     ({}, {"method": "finetune"}, NEED.format("a split without it")),
     (FRESH, {"method": "retrain", "trainable": "norm"}, "Wanted trainable all for retrain, which "),
     ({}, {"trainable": "norms"}, "Wanted trainable out of all, last-layers, norm, adapter. Got "),

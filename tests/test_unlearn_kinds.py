@@ -196,8 +196,8 @@ def test_classes_and_wrong_labels_are_of_multiclass_tasks(facts, options):
 MISFITS = [
     ([[0, 1], [1, 0]], 3, "The records have 2 labels each, and the model has 3 outputs"),
     ([[0, 2], [1, 0]], 2, "The records have labels that are not 0 or 1: 2"),
-    ([0, 5], 3, "The records have labels that the model with 3 outputs does not: 5"),
-    ([0, 2], 1, "The records have labels that the model with 2 outputs does not: 2"),
+    ([0, 5], 3, "The records have labels outside the model's 3 outputs: 5"),
+    ([0, 2], 1, "The records have labels outside the model's 2 outputs: 2"),
     ([[0.1, 1.0]] * 12, 3, "The records have 2 values each, and the model has 3 outputs"),
 ]
 

@@ -1,6 +1,6 @@
 """Everything that efface raises on purpose.
 
-Each text says what was wanted, what came and what to do. The command line ends with the code.
+Each text says what was wanted, what came and what to do. The command line exits with the code.
 
     EffaceError                      1
     ├── InputError (ValueError)      2   an argument, a file or a table does not hold what it must
@@ -10,7 +10,7 @@ Each text says what was wanted, what came and what to do. The command line ends 
     ├── Hazard (ValueError)          6   doctor refuses: the model and the data do not fit
     ├── MissingExtra (ImportError)   7   an optional package is not installed
     ├── OutputError (OSError)        8   the result could not be written; nothing was changed
-    └── Differs                      9   measured again, a report's numbers are others
+    └── Differs                      9   evaluated again, a report has other numbers
 """
 
 import difflib
@@ -79,7 +79,7 @@ class OutputError(EffaceError, OSError):
 
 
 class Differs(EffaceError):
-    """Measured again, the numbers of a report, or what they were measured on, are others."""
+    """Evaluated again, a report's numbers, or the model and data behind them, differ."""
 
     exit_code = 9
 

@@ -1,6 +1,6 @@
-"""A grid over one's own checkpoint: each job loads it, makes it forget, and keeps the numbers.
+"""Grids over a checkpoint: each job loads it, unlearns records, and stores the results.
 
-Apart from ``efface.grid``, so that other jobs do not rest on the whole of efface.
+Separate from ``efface.grid``, so that other jobs do not depend on all of efface.
 """
 
 import hashlib

@@ -44,7 +44,7 @@ def doctor(
     mislabelled: bool = False,
     holdout: Records | None = None,
 ) -> tuple[Finding, ...]:
-    """Everything that could silently spoil a request, the worst first; the model is not changed.
+    """Everything that could silently invalidate a request, the worst first; no side effects.
 
     Args:
         model: as it will be unlearned.
@@ -154,7 +154,9 @@ def _check_fit(
     if misfit := _misfit(part.y, k, kind):
         yield Finding("labels", "refuse", f"The {name} have {misfit}.")
     elif not outputs.isfinite().all():
-        yield Finding("answers", "refuse", f"The model's outputs on the {name} are nan or inf.")
+        yield Finding(
+            "non-finite outputs", "refuse", f"The model's outputs on the {name} are nan or inf."
+        )
     elif kind == "multiclass":
         yield from _check_chance(outputs, part.y, name, trusted=trusted)
     elif len(part) >= ENOUGH and trusted and kind in {"multilabel", "regression"}:
@@ -165,7 +167,7 @@ def _misfit(y: Tensor, k: int, kind: str) -> str:
     """Which labels the model's outputs cannot express; empty when they fit."""
     if kind == "multiclass":
         outside = sorted({label for label in y.tolist() if not 0 <= label < k})
-        text = f"labels that the model with {k} outputs does not: {abbreviate(outside)}"
+        text = f"labels outside the model's {k} outputs: {abbreviate(outside)}"
         return text if outside else ""
     width = y.shape[1] if y.ndim > 1 else 1
     if kind in {"multilabel", "regression"} and width != k:

@@ -1,4 +1,4 @@
-"""What a run leaves behind besides the model and the report: its manifest, digests, keyed hashes.
+"""The metadata of a run: its manifest, digests of weights, keyed hashes of ids.
 
 The command line imports this before torch: nothing here loads it at import.
 """

@@ -1,4 +1,4 @@
-"""Small nets that two cores can train: one for 32-pixel photographs, one for 8-pixel digits."""
+"""Small models that two cores can train: one for 32-pixel photographs, one for 8-pixel digits."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""Everything before the method: the split validated once, the method chosen, what it may see.
+"""Everything before the method: validating the split, choosing the method, selecting records.
 
 ``validate_split`` turns the parts of a split into records and takes the forget records out of the
 others; ``refuse_misfit`` compares model and records; ``choose_method`` is ``auto``;
@@ -41,19 +41,19 @@ Weights = Mapping[str, float]
 AUTO = "auto"
 ALL, HIGH = "all", "high-information"
 ON_ALL = "The report is on all of them."
-NOTHING_LEFT = "What is left is an untrained model: delete this one, or train from scratch."
+NOTHING_LEFT = "Nothing would be retained: delete the model, or train one from scratch."
 
 # why auto chooses a method: each case with the committed result behind it
 REASONS = {
-    "the recipe": "everything that training again without the records needs is given, and only "
+    "the recipe": "everything that retraining without the records needs is given, and only "
     "that is exact (README.md)",
     "wrong labels": "the labels are flagged as wrong, and of 24 such records, each alone, jit left "
     "none predicted as its label, without a measurable loss (research/results/jit_one_record.md)",
-    "a class": "a class is to be forgotten, and on nine such requests jit came from 39.1 points of "
-    "the retrained model to 5.1 (research/results/jit_quality.md)",
+    "a class": "a class is to be forgotten, and on nine such requests jit reduced the gap to "
+    "retraining from 39.1 points to 5.1 (research/results/jit_quality.md)",
     "several labels": "the task is multilabel, and in the one such request that was measured "
     "neighbourhood over-forgot (research/results/kinds.md)",
-    "records": "single records are to be forgotten, and of all methods neighbourhood came nearest "
+    "records": "single records are to be forgotten, and of all methods neighbourhood came closest "
     "to the retrained model on 500 of them, from 25.6 points to 3.2, in one measurement "
     "(research/results/every_method.md)",
 }
@@ -86,7 +86,7 @@ def validate_split(
         counts[f"forget_records_in_{name}"] = len(whole) - len(parts[name])
     if "retain" in parts and not len(parts["retain"]):
         came = f"all {len(forget)} records of retain in the forget set"
-        raise InputError("records that stay", came, NOTHING_LEFT)
+        raise InputError("retain records that are not to be forgotten", came, NOTHING_LEFT)
     if "holdout" in parts and (left := len(parts["holdout"])) < 2 * MIN_HALF:
         taken = counts["forget_records_in_holdout"]
         halves = "half for method and guard, half for the report"
@@ -129,7 +129,7 @@ def _without(part: Records, forget: Records, *, by_id: bool) -> Records:
 
 
 def output_width(model: nn.Module, records: Records) -> int:
-    """How many numbers the model answers a record with."""
+    """The number of outputs per record."""
     return predict(frozen_teacher(model), records.take([0])).shape[1]
 
 
@@ -147,7 +147,7 @@ def refuse_misfit(model: nn.Module, split: Split, *, mislabelled: bool) -> None:
         raise InputError(f"forget classes in 0..{k - 1}", f"{outside[0]}", remedy)
     if len(set(split.forget_classes)) >= k:
         came = f"all {k} classes to forget"
-        raise InputError("at least one class that stays", came, NOTHING_LEFT)
+        raise InputError("at least one retained class", came, NOTHING_LEFT)
 
 
 def request_memory(
@@ -253,7 +253,7 @@ def _high_information(
     if low.all():
         wanted = f"a forget record of high information (content below {tau:g})"
         remedy = "Omit the selection: all records are unlearned then."
-        raise InputError(wanted, f"{len(forget)} of at least that", remedy)
+        raise InputError(wanted, f"{len(forget)} at or above {tau:g}", remedy)
     facts = {"selection": HIGH, "sigma": noise.sigma, "kept": noise.stability, "kept_wanted": kept}
     facts |= {"copies": content.COPIES, "threshold": tau}
     facts |= {"not_selected": int(low.sum()), "of": len(forget)}

@@ -1,4 +1,4 @@
-"""What a person sees of a run: bars and tables on a terminal, one JSON line per event on a pipe.
+"""Terminal output: progress bars and tables on a terminal, one JSON line per event on a pipe.
 
 ``event``, ``show_progress`` and ``show_count`` write to standard error, ``table`` to standard
 output, so that a pipe can take the table apart from the progress.

@@ -1,4 +1,4 @@
-"""The contract of methods, for those here and for anybody's: ``check_method``.
+"""The contract that every method must keep, ours and yours: ``check_method``.
 
 ``PROMISES`` is the table: one function a promise, which takes a ``Case`` (a method, its settings
 and its runs) and raises ``BrokenPromise`` when it is not kept. Every method is tried on handwritten

@@ -1,7 +1,7 @@
-"""The path of every request: validate, choose, guard, run, load what is written, measure.
+"""The path of every request: validate, choose, guard, run, load what is written, evaluate.
 
-``forget`` makes a new model and measures it; ``score`` measures a model that somebody else made.
-The command line, grids and benchmarks call these two: what they measure is what a user gets.
+``forget`` makes a new model and evaluates it; ``score`` evaluates a model that somebody else made.
+The command line, grids and benchmarks call these two, so they measure what a user gets.
 """
 
 import logging
@@ -103,11 +103,11 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     """Return a model that behaves as if it had not seen ``split.forget``, with a report.
 
     Args:
-        model: maps (n, *features) to one row of numbers a record: logits of one class of several,
-            of several labels, or values; it is not changed. Weights of half precision are updated
+        model: maps (n, *features) to one row of outputs per record: multiclass or multilabel
+            logits, or regression values; it is not changed. Weights of half precision are updated
             in a float32 copy and come back in their own dtype.
-        split: what must go and whatever else there is; records as ``Records``, tensors (x, y), a
-            torch Dataset or DataLoader, or a ``datasets.Dataset``. The holdout, of 12 records or
+        split: the forget set and other parts; records as ``Records``, tensors (x, y), a torch
+            Dataset or DataLoader, or a ``datasets.Dataset``. The holdout, of 12 records or
             more, is split once by a seeded hash: method and guard see the first half, the report
             the second.
         method: a name in ``efface.METHODS``, or ``auto``: the one that suits what is given; the
@@ -238,7 +238,7 @@ def score(
 
 
 class _Request:
-    """A request on its way: its model, its split in parts, what was found, and its manifest."""
+    """A request in progress: its model, its split, the findings, and its manifest."""
 
     def __init__(
         self, manifest: Manifest, model: nn.Module, split: Split, preprocessing: Inputs, names: Any

@@ -158,7 +158,7 @@ def doctor(
 
 
 def methods(name: str | None = None, /) -> None:
-    """List the methods: what each needs, sees and costs; of one its settings too.
+    """List the methods with what each needs and reads; for one method also its settings.
 
     For example:
 

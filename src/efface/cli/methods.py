@@ -1,4 +1,4 @@
-"""``efface methods``: the table of methods, and of one what it does, needs and can be set."""
+"""``efface methods``: the table of methods; of one method what it does and its settings."""
 
 import inspect
 
@@ -11,7 +11,7 @@ COLUMNS = ["method", "zero-shot", "needs", "may use", "labels of"]
 
 
 def run_methods(name: str | None = None) -> None:
-    """Print the table of methods, or of one what it does, needs and can be set.
+    """Print the table of methods, or for one method what it does, needs, and its settings.
 
     Raises InputError with the nearest name for an unknown method.
     """

@@ -104,13 +104,13 @@ class RecordOptions:
 @Parameter(name="*", group=REQUEST)
 @dataclass(frozen=True)
 class SplitOptions:
-    """The other parts of the data, and what holds of the request.
+    """The other parts of the data, and properties of the request.
 
     Attributes:
         holdout: Data never trained on, 12 records or more. A seeded hash splits them: one part is
             for the method and the guard, the other for the report.
         holdout_seed: Seed of that split.
-        retain: Data trained on that stay.
+        retain: Training data that are not to be forgotten.
         mislabelled: The labels of the forget records are flagged as wrong.
     """
 

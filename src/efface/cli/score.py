@@ -1,4 +1,4 @@
-"""``efface score``: evaluate a pair of models of any origin, or with --replay a run once more."""
+"""``efface score``: evaluate a pair of models of any origin, or replay the evaluation of a run."""
 
 import json
 from collections import Counter

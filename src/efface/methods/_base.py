@@ -173,7 +173,7 @@ class Method:
         records = split.forget if "forget" in self.reads else split.retain
         if self.classes_only and (kind := task_of(records).name) != "multiclass":
             wanted = f"one class of several for {self.name}, which gives records another class"
-            remedy = "Choose a method that gives no labels; `efface methods` lists them."
+            remedy = "Choose a method that does not relabel; `efface methods` lists them."
             raise InputError(wanted, kind, remedy)
 
 

@@ -63,7 +63,7 @@ def embed(model: nn.Module, records: Records, *, batch_size: int = 256) -> Recor
         # outputs computed from the embeddings must be the model's, or a head's change means nothing
         again = task.outputs(head, embeddings)
         if again.shape != answer.shape or not torch.allclose(again, answer, rtol=1e-3, atol=1e-4):
-            wanted = "a last linear layer whose answers are the outputs"
+            wanted = "a last linear layer whose outputs are the model's"
             raise InputError(wanted, "another step after it", _REMEDY)
         return embeddings
 

@@ -1,7 +1,7 @@
 """What an unseen record looks like: its accuracy, its noise scale, which labels are masked.
 
-``search_sigma`` finds the noise at which a record's neighbours keep its answer as often as unseen
-data are right; ``progress_towards`` measures how far a student has come to such answers.
+``search_sigma`` finds the noise at which a record's neighbours keep its prediction as often as the
+model is right on unseen data; ``progress_towards`` measures how far a student has come to that.
 """
 
 from collections.abc import Callable
@@ -97,7 +97,7 @@ def label_mask(split: Split, *, mislabelled: bool) -> Mask:
     """
     kind = task_of(split.forget).name
     if (split.forget_classes or mislabelled) and kind != "multiclass":
-        wanted = "one class of several, where a class leaves or labels are wrong"
+        wanted = "a multiclass task, for forget classes and wrong labels"
         remedy = "Name the records alone, without forget_classes and mislabelled."
         raise InputError(wanted, kind, remedy)
 

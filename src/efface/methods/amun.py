@@ -150,8 +150,8 @@ def _adversarials(forget: Records, found: Closest) -> Records:
     """The inputs that flipped, labelled as they are predicted. Raises InputError without any."""
     rows = found.flipped.nonzero()[:, 0]
     if not len(rows):
-        wanted = "an input near a forget record that the model answers otherwise"
-        remedy = "The model may answer everything alike; else raise radius or doublings."
+        wanted = "an input near a forget record that the model classifies otherwise"
+        remedy = "The model may predict one class only; else raise radius or doublings."
         raise InputError(wanted, f"none for {len(forget)} records", remedy)
     length = float(found.length[rows].mean())
     log("amun: adversarial inputs found", found=len(rows) / len(forget), length=length)

@@ -218,7 +218,7 @@ def neggrad_plus(
     """
     weight = forget_weight * strength
     if weight >= 1:
-        remedy = "At 1 nothing would hold the records that stay; change forget_weight."
+        remedy = "At 1 the retained records would not count; change forget_weight."
         raise InputError("forget_weight times strength from 0 to below 1", f"{weight:g}", remedy)
     student, retain = trainable_copy(model), with_task(split.retain)
     forget = replace(split.forget, task=retain.task)

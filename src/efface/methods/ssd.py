@@ -169,9 +169,9 @@ def dampen(
     matter = any(bool((ours > 0).any()) for _, ours in pairs)
     # where every weight that matters is 0, scaling changes nothing and the result would lie
     if matter and not any(bool(((ours > 0) & (weight != 0)).any()) for weight, ours in pairs):
-        wanted = "weights that hold what the forget records need"
-        came = "weights that are all 0 where they matter, as in a new adapter"
-        raise InputError(wanted, came, "Let weights of the model itself move (trainable).")
+        wanted = "weights that are important to the forget records and not 0"
+        came = "only zeros among them, as in a new adapter"
+        raise InputError(wanted, came, "Choose trainable weights of the model itself.")
     while True:
         selected = _scale(weights, importances, alpha, dampening)
         log("dampening: weights selected", selection=alpha, selected=selected)

@@ -1,4 +1,4 @@
-"""Synthetic embeddings: a class goes without any data, TMLR 2026: https://openreview.net/forum?id=Fb2sZ1eoVe.
+"""Synthetic embeddings: forgetting a class without any data, TMLR 2026: https://openreview.net/forum?id=Fb2sZ1eoVe.
 
 Random inputs e of the last linear layer h are labelled by that layer itself, h₀ as it was given.
 Those that it predicts as a class to forget stand for the forget records, and only the layer is
@@ -103,7 +103,7 @@ def draw_embeddings(
     classes = multiclass.outputs(head, torch.zeros(1, head.in_features).to(head.weight)).shape[1]
     known = all(0 <= label < classes for label in forget_classes)
     if not known or len(set(forget_classes)) == classes:
-        wanted = f"classes that leave out of 0 to {classes - 1}, and one that stays"
+        wanted = f"forget classes out of 0 to {classes - 1}, and one that is retained"
         came = ", ".join(map(str, forget_classes))
         raise InputError(wanted, came, "Give Split(forget, forget_classes=(class,)).")
     generator, limit = torch.Generator().manual_seed(seed), MAX_DRAWS * samples_per_class * classes
@@ -121,7 +121,7 @@ def draw_embeddings(
             found[label] = torch.cat([own, x[predicted == label]])[:samples_per_class]
     for label, own in found.items():
         if not len(own):
-            wanted = f"random embeddings that the last layer answers with class {label}"
+            wanted = f"random embeddings that the last layer classifies as {label}"
             remedy = "Choose a method that reads the records; `efface methods` lists them."
             raise InputError(wanted, f"none among {tried}", remedy)
     x = torch.cat([found[label] for label in forget_classes])

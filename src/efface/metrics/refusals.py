@@ -1,4 +1,4 @@
-"""What no metric may count: nothing, numbers that are not finite, records that do not pair up."""
+"""Input checks of metrics: empty arrays, non-finite numbers, records that do not match."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ def need_numbers(**arrays: Shaped[np.ndarray, "..."]) -> None:
             raise InputError(f"values for {name}", "none", "Give at least one record.")
         if bad := int((~np.isfinite(values)).sum()):
             came = f"{bad} of {values.size} that are nan or infinite"
-            remedy = "Look at the model: its answers cannot be scored."
+            remedy = "Check the model: no metric can be computed from its outputs."
             raise InputError(f"finite numbers for {name}", came, remedy)
 
 

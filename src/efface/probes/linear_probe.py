@@ -1,4 +1,4 @@
-"""Linear attackers: on the embeddings that go into the head, and on the classes that remain.
+"""Linear attackers: on the embeddings that go into the head, and on the retained classes.
 
 Output tests are passed by a model of which only the head was changed; the embeddings still tell
 (https://arxiv.org/abs/2405.17878, https://arxiv.org/abs/2604.08271): ``linear_probe`` asks frozen
@@ -89,7 +89,7 @@ def _embeddings(model: nn.Module, records: Records) -> np.ndarray:
     # Named here: scikit-learn would only say that its input holds nan.
     if broken := nonfinite_tensors(model.state_dict()):
         came, remedy = f"nan or inf in {broken[0]}", "Look at what broke it."
-        raise InputError("a model of finite weights", came, remedy)
+        raise InputError("a model with finite weights", came, remedy)
     try:
         return embed(model, records).x.cpu().double().numpy()
     except InputError as why:

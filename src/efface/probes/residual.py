@@ -41,7 +41,7 @@ def need_multiclass(records: Records) -> None:
         raise InputError("at least one record", "none", "Give the records to be probed.")
     kind = task_of(records).name
     if kind != multiclass.name:
-        raise InputError("multiclass records, which this probe asks about", kind, NOT_RUN)
+        raise InputError("multiclass records for this probe", kind, NOT_RUN)
 
 
 def need_images(records: Records) -> None:

@@ -1,4 +1,4 @@
-"""What a report is made of: rows, the attacks that were tried, and the whole with JSON and page."""
+"""The report and its parts: rows, attack coverage, and the whole as JSON and as a page."""
 
 import json
 import math
@@ -72,7 +72,7 @@ class AttackCoverage:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """What changed between an old and a new model on the forget records, and how sure that is.
+    """What changed between an old and a new model on the forget records, and how certain that is.
 
     ``rows``: every test, run or not; ``attacks``: those that the EDPB names; ``records``: one entry
     for each forget record, with its id; ``per_class`` and ``tensors``: one entry for each;

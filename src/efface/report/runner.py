@@ -1,4 +1,4 @@
-"""Running every test that the data allow: a test that crashes is a row too, and none is missing."""
+"""Runs every test that the data allow; a test that crashes or cannot run still gives a row."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -41,7 +41,7 @@ def collect(
     removed_from_retain: int = 0,
     probes: bool = True,
 ) -> Report:
-    """Test what ``new`` still shows of ``split.forget``, which ``old`` was trained on.
+    """Test what ``new`` still reveals of ``split.forget``, which ``old`` was trained on.
 
     Both models come out as they went in. A test that raises becomes an error row, a test that lacks
     its data a row that says so; none is missing.
@@ -139,7 +139,7 @@ def _run(test: Declaration, ctx: Context, *, probes: bool) -> list[Row]:
     refusals = (
         (not needed <= ctx.given.keys(), lacking),
         (test.probe and not probes, "probes were turned off"),
-        (test.needs_class and not ctx.multiclass, "needs one class of several for each record"),
+        (test.needs_class and not ctx.multiclass, "needs a multiclass task"),
         (test.needs_correct_labels and ctx.mislabelled, "needs correct labels"),
     )
     note = next((why for holds, why in refusals if holds), "")

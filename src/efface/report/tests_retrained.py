@@ -1,7 +1,7 @@
-"""Tiers T3 and TE: how far from models retrained without the records, and the exclusion itself.
+"""Tiers T3 and TE: distance to models retrained without the records, and their exclusion.
 
-A retrained model is not one model: another seed gives another. So each distance of the new model to
-the retrained ones stands next to the distances between these, the floor.
+Retraining with another seed gives another model. So each distance of the new model to the retrained
+ones is reported next to the distances between these, the floor.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -132,7 +132,7 @@ def exclusion(ctx: Context) -> Iterator[Row]:
     if retain is not None:
         shared += len({*content_digests(forget)} & {*content_digests(retain)})
     trained_on = "records that are not given" if retain is None else count(len(retain))
-    note = f"Trained from scratch on {trained_on}, by the account of whoever ran it. Matched by "
+    note = f"Trained from scratch on {trained_on}, according to whoever ran it. Matched by "
     note += "content: a near-duplicate is not found."
     verdict = Verdict.NOT_EXCLUDED if shared else Verdict.EXCLUDED
     yield Row(None, float(shared), 0.0, None, verdict, note, unit="count")

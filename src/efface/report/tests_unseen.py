@@ -148,7 +148,7 @@ def _lira(ctx: Context, given: Shadows, side: str) -> Attack:
     if shadows.member[:, n:].any():
         raise NotRun(
             "shadow models were trained on records with the ids of unseen ones: two tables that "
-            "number their rows alike cannot be told apart"
+            "number their rows alike cannot be distinguished"
         )
     without = int((~shadows.member).sum(axis=0).min())
     if without < MIN_SHADOWS:
@@ -166,7 +166,7 @@ def unseen_margins(ctx: Context) -> Iterator[Row]:
         unseen_quantiles(*ctx.sides(side)) for side in ("before", "after")
     )
     high, low = float((quantiles > 0.975).mean()), float((quantiles < 0.025).mean())  # noqa: PLR2004
-    note = f"Each among {among}; {100 * high:.1f} % are too high, {100 * low:.1f} % too low."
+    note = f"Compared with {among}; {100 * high:.1f} % are too high, {100 * low:.1f} % too low."
     n = int((~np.isnan(after)).sum())
     yield share_row(central_share(before), central_share(after), CENTRAL, n, note=note)
     (before, _), (after, p) = (
@@ -214,10 +214,10 @@ def forget_classes_accuracy(ctx: Context) -> Iterator[Row]:
     yield share_row(pair.before.correct, pair.after.correct, 0.0, **fields)
 
 
-@test("relearning", "Relearning: does a little training bring them back?", "unseen", "T1")
+@test("relearning", "Relearning: does a little training recover the records?", "unseen", "T1")
 def relearning(_: Context) -> Iterator[Row]:
-    """Left to a call of its own."""
-    note = "it trains a copy, so it is a call of its own: efface.probes.relearning"
+    """Left to a separate call."""
+    note = "it trains a copy of the model, so it is a separate call: efface.probes.relearning"
     yield Row(verdict=Verdict.NOT_RUN, note=note)
 
 
@@ -259,7 +259,7 @@ def positive_control(ctx: Context) -> Iterator[Row]:
     reference = "not 0.5" if ctx.mislabelled else "above 0.5"
     verdict = Verdict.CONTROL_PASSED if _detects(ctx, attack) else Verdict.CONTROL_FAILED
     if verdict is Verdict.CONTROL_FAILED:
-        note += " An attack that fails even there says nothing of the new model."
+        note += " An attack that fails even there says nothing about the new model."
     yield Row(attack.auc, None, reference, attack.auc_interval, verdict, note, unit="auc")
 
 
@@ -305,8 +305,8 @@ def power_auc(ctx: Context) -> Iterator[Row]:
     yield Row(after=auc, verdict=verdict, note="A smaller leak may go undetected.", unit="auc")
 
 
-@test("power.undetected_share", "Power: share that may be memorised unnoticed", "controls", "T1")
+@test("power.undetected_share", "Power: share that may be memorised undetected", "controls", "T1")
 def power_share(ctx: Context) -> Iterator[Row]:
-    """What no hit among so few records leaves possible."""
-    note = f"No hit in {count(len(ctx.forget))} leaves so many possible, at 95 % confidence."
+    """The largest share that no hit among so few records is compatible with."""
+    note = f"Upper 95 % confidence bound after no hit in {count(len(ctx.forget))}."
     yield Row(after=smallest_share(len(ctx.forget)), note=note)

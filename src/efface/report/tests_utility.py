@@ -1,4 +1,4 @@
-"""What must not suffer: accuracy on the holdout (T1) and on the retain records (T2)."""
+"""Utility: accuracy on the holdout (T1) and on the retain records (T2)."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ def holdout_accuracy(ctx: Context) -> Iterator[Row]:
     """Accuracy on the holdout without the forget classes: overall, and the class that lost most."""
     forgotten = np.isin(ctx.holdout.before.groups, list(ctx.forget_classes))
     if forgotten.all():
-        raise NotRun("the holdout has no records but those of the forget classes")
+        raise NotRun("the holdout has only records of the forget classes")
     name = "Accuracy on the holdout" + " without the forget classes" * bool(ctx.forget_classes)
     yield from _accuracy_rows(ctx, ctx.holdout.take(~forgotten), "holdout", name)
 

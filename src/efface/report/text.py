@@ -50,7 +50,7 @@ def headline(report: Report) -> list[str]:
         _before_and_after(rows.get("forget.accuracy")),
         SENTENCES["attack"].get(attack.name.lower(), ""),
         _before_and_after(rows.get("holdout.accuracy"))
-        or "What the change cost elsewhere is not known: that needs a holdout.",
+        or "The effect on utility is unknown: measuring it requires a holdout.",
         _significance(report),
     ]
     return [sentence for sentence in sentences if sentence]

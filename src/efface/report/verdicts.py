@@ -1,6 +1,6 @@
-"""Statuses and verdicts: what a test came to, its words, and the mark that follows from it.
+"""Statuses and verdicts: the outcome of a test, its words, and the mark that follows from it.
 
-Logic compares members; their words are for people and stand here only.
+Code compares members; their words are for readers and are defined only here.
 """
 
 from enum import Enum, StrEnum
@@ -17,7 +17,7 @@ class Status(StrEnum):
 
 
 class Verdict(Enum):
-    """What a test came to: (status, words). In JSON it is the name in lower case."""
+    """The outcome of a test: (status, words). In JSON it is the name in lower case."""
 
     DESCRIPTIVE = Status.NOT_FLAGGED, "descriptive"
     NO_REFERENCE = Status.NOT_FLAGGED, "no reference at this tier"
@@ -30,7 +30,7 @@ class Verdict(Enum):
     DETECTED = Status.FLAGGED, "membership detected"
     NOT_DETECTED = Status.NOT_FLAGGED, "membership not detected"
     OVER_FORGOTTEN = Status.FLAGGED, "over-forgetting"
-    VOID = Status.INCONCLUSIVE, "void: not detected in the old model either"
+    VOID = Status.INCONCLUSIVE, "inconclusive: not detected in the old model either"
     CONTROL_PASSED = Status.NOT_FLAGGED, "control passed"
     CONTROL_FAILED = Status.INCONCLUSIVE, "control failed"
     DROPPED = Status.FLAGGED, "significant drop"
@@ -42,19 +42,19 @@ class Verdict(Enum):
     WEIGHTS_UNCHANGED = Status.FLAGGED, "no weight changed"
     ONLY_LAST_LAYER = Status.FLAGGED, "only the last layer changed"
     BIT_IDENTICAL = Status.NOT_FLAGGED, "bit-identical"
-    BUFFERS_CHANGED = Status.FLAGGED, "changed"
+    BUFFERS_CHANGED = Status.FLAGGED, "buffers changed"
     DETERMINISTIC = Status.NOT_FLAGGED, "deterministic"
     NON_DETERMINISTIC = Status.FLAGGED, "non-deterministic outputs"
     CONSTANT_OUTPUTS = Status.FLAGGED, "the same output for all inputs"
     WITHIN_FLOOR = Status.NOT_FLAGGED, "within retrain-to-retrain variability"
     BEYOND_FLOOR = Status.FLAGGED, "farther than any two retrained models"
     TOO_FEW_RETRAINED = Status.INCONCLUSIVE, "too few retrained models"
-    FLOOR_UNKNOWN = Status.INCONCLUSIVE, "floor not known"
+    FLOOR_UNKNOWN = Status.INCONCLUSIVE, "floor unknown"
     NO_UNTOUCHED_TENSORS = Status.NOT_FLAGGED, "none"
-    UNTOUCHED_TENSORS = Status.FLAGGED, "what these hold was not touched"
-    EXCLUDED = Status.NOT_FLAGGED, "none among them"
+    UNTOUCHED_TENSORS = Status.FLAGGED, "changed by retraining only"
+    EXCLUDED = Status.NOT_FLAGGED, "none in the training data"
     # Harmful rather than broken, but nobody may overlook it: it is marked like a crash.
-    NOT_EXCLUDED = Status.ERROR, "found among them"
+    NOT_EXCLUDED = Status.ERROR, "found in the training data"
     CRASHED = Status.ERROR, "crashed"
     NOT_RUN = Status.NOT_RUN, "not run"
 
