@@ -1,4 +1,4 @@
-"""Whole requests on what people bring: tables, one sigmoid unit, multilabel, regression, and more."""
+"""Whole requests on the data people bring: tables, binary, multilabel, regression, and more."""
 
 from itertools import pairwise
 

@@ -172,7 +172,7 @@ class Method:
         # labels of what is read only: anything else is trapped in the contract
         records = split.forget if "forget" in self.reads else split.retain
         if self.classes_only and (kind := task_of(records).name) != "multiclass":
-            wanted = f"one class of several for {self.name}, which gives records another class"
+            wanted = f"a multiclass task for {self.name}, which relabels records"
             remedy = "Choose a method that does not relabel; `efface methods` lists them."
             raise InputError(wanted, kind, remedy)
 

@@ -93,7 +93,7 @@ def _log_odds(losses: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
 def label_mask(split: Split, *, mislabelled: bool) -> Mask:
     """Masks the classes that are to be forgotten, and each record's own label where it is wrong.
 
-    Raises InputError where something is masked and the outputs are not one class of several.
+    Raises InputError where something is masked and the task is not multiclass.
     """
     kind = task_of(split.forget).name
     if (split.forget_classes or mislabelled) and kind != "multiclass":

@@ -69,7 +69,7 @@ def amun(
         callback: called after each step.
 
     Raises:
-        InputError: a record has not one class of several, or no x' was found for any.
+        InputError: the task is not multiclass, or no x' was found for any.
     """
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     attack = {"radius": radius, "steps": attack_steps, "doublings": doublings}

@@ -88,7 +88,7 @@ def boundary_shrink(
         callback: called after each step.
 
     Raises:
-        InputError: a record has not one class of several.
+        InputError: the task is not multiclass.
     """
     forget, student = with_task(split.forget), trainable_copy(model)
     # found once: the attacked model does not change
@@ -145,7 +145,7 @@ def boundary_expand(
         callback: called after each step, with the student in the given form.
 
     Raises:
-        InputError: a record has not one class of several; the last layer with weights is not
+        InputError: the task is not multiclass; the last layer with weights is not
             linear, or its answers are not the model's outputs.
     """
     forget = without_labels(split.forget, task_of(split.forget))

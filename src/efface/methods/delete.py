@@ -57,7 +57,7 @@ def delete(
         callback: called after each step.
 
     Raises:
-        InputError: a record has not one class of several.
+        InputError: the task is not multiclass.
     """
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     # once, before training: the teacher is frozen

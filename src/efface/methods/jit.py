@@ -94,7 +94,7 @@ def jit(
         callback: called after each step.
 
     Raises:
-        InputError: a class goes, or labels are wrong, and the outputs are not one class of several.
+        InputError: a class goes, or labels are wrong, and the task is not multiclass.
     """
     split = replace(split, forget=with_task(split.forget))
     forget, student, teacher = split.forget, trainable_copy(model), frozen_teacher(model)
@@ -144,7 +144,7 @@ def jit_loss(
     changes the model in place); ``sigma`` is used as it is, over the range of the data; of
     ``split`` only ``forget_classes`` and the form of ``forget`` are read. Raises InputError when
     ``sigma`` or ``perturbations`` is not above 0, or when a class goes, or labels are wrong, and
-    the outputs are not one class of several.
+    the task is not multiclass.
     """
     refuse_no_noise(sigma, perturbations)
     hold = regulariser or Regulariser()

@@ -240,7 +240,7 @@ def mislabel(
         callback: called after each step.
 
     Raises:
-        InputError: a record has not one class of several.
+        InputError: the task is not multiclass.
     """
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     logits = predict(frozen_teacher(model), forget)

@@ -77,7 +77,7 @@ def l2ul(
         callback: called after each step.
 
     Raises:
-        InputError: a record has not one class of several; ``adversarials`` is below
+        InputError: the task is not multiclass; ``adversarials`` is below
             ``adversarial_batch_size``.
     """
     count = adversarial_batch_size

@@ -64,7 +64,7 @@ def mu_mis(
         callback: called after each step.
 
     Raises:
-        InputError: a record has not one class of several, or the model cannot be differentiated
+        InputError: the task is not multiclass, or the model cannot be differentiated
             twice.
     """
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)

@@ -78,7 +78,7 @@ def neighbourhood(
         callback: called after each step.
 
     Raises:
-        InputError: a class goes, or labels are wrong, and the outputs are not one class of several.
+        InputError: a class goes, or labels are wrong, and the task is not multiclass.
     """
     split = replace(split, forget=with_task(split.forget))
     forget, student, teacher = split.forget, trainable_copy(model), frozen_teacher(model)

@@ -82,7 +82,7 @@ def random_labels(
         callback: called after each step.
 
     Raises:
-        InputError: a record has not one class of several.
+        InputError: the task is not multiclass.
     """
     student = trainable_copy(model)
     optimizer = sgd(student, learning_rate * strength, momentum, weight_decay)
@@ -172,7 +172,7 @@ def salun(
         callback: called after each step.
 
     Raises:
-        InputError: a record has not one class of several.
+        InputError: the task is not multiclass.
     """
     student = trainable_copy(model)
     optimizer = sgd(student, learning_rate * strength, momentum, weight_decay)
@@ -234,7 +234,7 @@ def amnesiac(
         callback: called after each step.
 
     Raises:
-        InputError: ``retain`` is missing, or a record has not one class of several.
+        InputError: ``retain`` is missing, or the task is not multiclass.
     """
     student = trainable_copy(model)
     own = dict(zip(split.forget.ids, split.forget.y.tolist(), strict=True))

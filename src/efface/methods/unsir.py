@@ -63,7 +63,7 @@ def unsir(
         callback: called after each step of impair and repair.
 
     Raises:
-        InputError: no class goes; ``retain`` is missing; the outputs are not one class of several.
+        InputError: no class goes; ``retain`` is missing; the task is not multiclass.
     """
     student, classes = trainable_copy(model), split.forget_classes
     retain = sample_per_class(

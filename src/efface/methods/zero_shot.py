@@ -116,7 +116,7 @@ def emmn(
         callback: called after each step of impair and repair.
 
     Raises:
-        InputError: no class goes; the outputs are not one class of several.
+        InputError: no class goes; the task is not multiclass.
     """
     student, teacher = trainable_copy(model), frozen_teacher(model)
     like = without_labels(split.forget, task_of(split.forget))
@@ -202,7 +202,7 @@ def gkt(
         callback: called after each step of the student.
 
     Raises:
-        InputError: no class goes; ``fresh`` is missing; the outputs are not one class of several.
+        InputError: no class goes; ``fresh`` is missing; the task is not multiclass.
     """
     student, teacher = untrained(model, split, seed).eval(), frozen_teacher(model)
     like = without_labels(split.forget, task_of(split.forget))
