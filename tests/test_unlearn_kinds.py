@@ -1,4 +1,4 @@
-"""Whole requests on the data people bring: tables, binary, multilabel, regression, and more."""
+"""Whole requests on the data people bring: tables, binary, multilabel, regression."""
 
 from itertools import pairwise
 
