@@ -16,4 +16,5 @@ def run_doctor(model: Path, data: str, read: ReadOptions) -> None:
     findings = doctor(loaded.model, preprocessing, records, classes=classes)
     rows = [[finding.name, finding.severity, finding.text] for finding in findings]
     terminal.table(f"{len(records)} records", ["finding", "severity", "text"], rows)
+    # After the table: whoever is refused sees every finding, not the first alone.
     refuse_hazards(findings)

@@ -64,6 +64,7 @@ class Inputs:
         paths = {"NEW": arguments.new} if arguments.new else {}
         paths |= {str(path): path for path in arguments.retrained}
         others = {name: read_model(path, read) for name, path in paths.items()}
+        # Before the data, which may take minutes to read.
         for name, other in others.items():
             _refuse_other_inputs(old, other, name)
         shadows = read_shadows(arguments.shadow) if arguments.shadow else None
