@@ -125,7 +125,7 @@ def page(record: Row) -> str:
         "distance to the retrained model, all in %. The row `retrain` is a second retrained model, from the base model's own "
         "first weights: its gap is about what the seed alone does. Trained accuracy is that on the retain records, which methods that see `retain` are trained on. "
         "Published: the default settings. Strength: searched on base model 0 and another request, for the smallest gap at "
-        "a loss of at most two points of D_r, on the same unseen images as the table ([how](../research/benchmarks/every_method.py)): of methods that "
+        "a loss of at most two points of D_r, on the same unseen images as the table ([how](../benchmarks/every_method.py)): of methods that "
         "see few records in up to 6 steps of √10, up or down; of those that train on the retain records in up to 3 steps "
         "of 10, and only down, where 1 was not bearable; on the class all, on the sub-class and random records those that collapsed as "
         "published. So what sees `retain` is shown nearly as published, and on the class the others at "
