@@ -10,6 +10,7 @@ from efface.methods import METHODS
 from efface.testing import STRENGTHS, Case
 from efface.types import Records, Split
 
+# Settings of single methods that let them run in a moment.
 QUICK: dict[str, dict] = {
     "synthetic_embeddings": {"samples_per_class": 20},
     "mu_mis": {"recovery": 3.0},
@@ -17,10 +18,10 @@ QUICK: dict[str, dict] = {
     "gkt": {"rounds": 2},
     "l2ul": {"attack_steps": 10, "adversarials": 3, "adversarial_batch_size": 2},
 }
-"""Settings of single methods that let them run in a moment."""
 
 _SCRUBBING = {"learning_rate": 0.01, "epochs": 30, "max_epochs": 3, "forget_batch_size": 8}
 
+# Settings that fit a toy problem of 30 records, where a method's own are made for thousands.
 TOY: dict[str, dict] = {
     "scrub": _SCRUBBING,
     "scrub_rewind": _SCRUBBING,
@@ -34,17 +35,17 @@ TOY: dict[str, dict] = {
     "gkt": {"rounds": 30, "batch_size": 64},
     "emmn": {"copies": 10, "learning_rate": 1e-3},
 }
-"""Settings that fit a toy problem of 30 records, where a method's own are made for thousands."""
 
+# Methods that give records another class, and refuse what has none.
 CLASSES_ONLY = (
     *("mislabel", "random_labels", "salun", "amnesiac", "unsir"),
     *("boundary_shrink", "boundary_expand", "delete", "mu_mis", "amun", "emmn", "l2ul", "gkt"),
 )
-"""Methods that give records another class, and refuse what has none."""
 
+# Kinds that a method refuses by name.
 REFUSED = {(name, kind) for name in CLASSES_ONLY for kind in ("multilabel", "regression")}
-"""Kinds that a method refuses by name."""
 
+# Promises that a method does not make, each with the reason.
 UNKEPT = (
     ("baseline", "toy changes seed identity strength guard trainable", "it changes nothing"),
     (
@@ -68,20 +69,19 @@ UNKEPT = (
     ("scrub scrub_rewind bad_teacher", "empty", "distillation remains, a limit of its own tests"),
     ("unsir", "order", "noise and records that stay are more than one batch"),
 )
-"""Promises that a method does not make, each with the reason."""
 
 EXCEPTIONS = {(m, p): why for ms, ps, why in UNKEPT for m in ms.split() for p in ps.split()}
 
+# Promises that a method should keep and does not, with what was measured; five at most.
 EXPECTED_FAILURES = {("unsir", "toy"): "at strength 1 .* 0.000 lost on the others, 1.0"}
-"""Promises that a method should keep and does not, with what was measured; five at most."""
 
+# Strengths that the toy problem is tried at first, since the others are known to fail.
 FIRST_STRENGTHS: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("jit_paper", "boundary_shrink", "boundary_expand", "scrub_rewind"), (10.0,)),
     **dict.fromkeys(("jit_reference", "amun", "gkt", "neggrad_plus", "amnesiac"), (3.0,)),
     **dict.fromkeys(("source_free_newton", "scrub"), (0.3,)),
     "l2ul": (5.0,),
 }
-"""Strengths that the toy problem is tried at first, since the others are known to fail."""
 
 CASES = {
     name: Case(

@@ -32,8 +32,8 @@ def text_of(cell):
     return "\n".join(filter(None, map(_text, cell.outputs)))
 
 
+# The mark before a row's name, and its last cell.
 VERDICT = r"[\u25cb\u25b2\u25a0] |<td[^>]*>[^<]*</td></tr>"
-"""The mark before a row's name, and its last cell."""
 
 
 def _text(output):

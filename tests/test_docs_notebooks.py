@@ -33,8 +33,8 @@ def read(path):
     return notebook
 
 
+# Of the two together, more than a minute; the other is run by ``make test``.
 LONGER = "forget_a_class"
-"""Of the two together, more than a minute; the other is run by ``make test``."""
 
 
 PARAMS = [

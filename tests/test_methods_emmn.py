@@ -13,8 +13,8 @@ from efface.task import frozen_teacher
 from efface.types import Records, Split
 
 RATE, SEED = 0.02, 3
+# What an input is; nobody may look at its numbers.
 LIKE = Records(torch.full((1, 4), torch.nan, dtype=torch.float64), torch.tensor([0]))
-"""What an input is; nobody may look at its numbers."""
 
 
 def noise(model, labels, sign, penalty, steps, seed):

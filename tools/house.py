@@ -92,6 +92,7 @@ def _root_modules() -> Iterator[Path]:
             yield path
 
 
+# The worst of the old vocabulary, and the term that took its place.
 BANNED = {
     r"\b(student_of|teacher_of|adapter_of|records_per_step|carry_on|open_table)\b": "renamed",
     r"\bfalse alarms?\b": "FPR",
@@ -110,8 +111,8 @@ BANNED = {
     r"\banew\b": "again / from scratch",
     r"\bwhat moved\b": "change of the weights",
 }
-"""The worst of the old vocabulary, and the term that took its place."""
 
+# Records and old entries keep their words.
 SPARED = (
     "LOG.md",
     "src/efface/methods/_base.py",
@@ -120,7 +121,6 @@ SPARED = (
     "research/results/",
     "constraints.txt",
 )
-"""Records and old entries keep their words."""
 
 
 def words() -> int:

@@ -52,8 +52,8 @@ def conv_small(num_classes: int = 10, width: int = 32) -> nn.Sequential:
     )
 
 
+# Channels of torchvision's ``vgg11`` in units of its first convolution (64 there).
 VGG11 = (1, "pool", 2, "pool", 4, 4, "pool", 8, 8, "pool", 8, 8, "pool")
-"""Channels of torchvision's ``vgg11`` in units of its first convolution (64 there)."""
 
 
 def vgg_small(num_classes: int = 10, width: int = 32, dropout: float = 0.0) -> nn.Sequential:

@@ -19,10 +19,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+# Columns of a table that is not printed to a terminal.
 PIPE_WIDTH = 140
-"""Columns of a table that is not printed to a terminal."""
+# What a column of numbers is made of.
 NUMBERS = re.compile(r"[\d\s.,%+\-−–e→]+")
-"""What a column of numbers is made of."""
 
 
 def event(name: str, *, style: str | None = None, **facts: Any) -> None:

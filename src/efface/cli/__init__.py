@@ -30,10 +30,10 @@ app = App(
 for name in ("forget", "score", "inspect", "doctor", "methods"):
     app.command(getattr(commands, name))
 
+# Commands of efface 0.1 and what runs them now, in a clone of the repository.
 MOVED = {"train": "python -m research.train", "geometry": "python -m research.geometry"}
-"""Commands of efface 0.1 and what runs them now, in a clone of the repository."""
+# Options of efface 0.1 and their names now.
 RENAMED = {"--target": "--selection", "--features": "--feature-spec"}
-"""Options of efface 0.1 and their names now."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

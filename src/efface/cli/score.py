@@ -15,8 +15,8 @@ from efface.io.atomic import atomic_folder, claim, refuse_overlap
 from efface.manifest import Manifest, state_digest, versions
 from efface.unlearn import Result, score
 
+# So many numbers that differ are named one by one.
 MAX_NAMED = 12
-"""So many numbers that differ are named one by one."""
 
 
 def run_score(arguments: Arguments, out: Path) -> None:

@@ -39,5 +39,5 @@ for _module in iter_modules(__path__):
 _in_order = (*_ORDER.split(), *METHODS.registered)
 METHODS.registered = {name: METHODS.registered[name] for name in _in_order}
 
+# The methods of this package alone.
 BUILT_IN: dict[str, Method] = dict(METHODS.registered)
-"""The methods of this package alone."""

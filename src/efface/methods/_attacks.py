@@ -17,8 +17,8 @@ from efface.types import Records
 
 Inputs = Float[Tensor, " m *features"]
 
+# The minimum that a length is divided by.
 EPSILON = 1e-10
-"""The minimum that a length is divided by."""
 
 
 def loss_gradient(model: nn.Module, batch: Records) -> tuple[Float[Tensor, " m k"], Inputs]:

@@ -35,19 +35,19 @@ NonNegative = Annotated[float, Interval(ge=0)]
 Positive = Annotated[float, Interval(gt=0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 PositiveShare = Annotated[float, Interval(gt=0, le=1)]
+# Of momentum and of moving averages: at 1 nothing new would count.
 Decay = Annotated[float, Interval(ge=0, lt=1)]
-"""Of momentum and of moving averages: at 1 nothing new would count."""
 Natural = Annotated[int, Interval(ge=0)]
 Count = Annotated[int, Interval(ge=1)]
 
+# Everything that a method may read, in the words of ``Split``.
 PARTS = (
     *("model", "forget", "forget labels", "retain", "retain labels"),
     *("holdout", "forget_classes", "fresh", "train"),
 )
-"""Everything that a method may read, in the words of ``Split``."""
 
+# A method that needs none of these is called zero-shot.
 DATA = frozenset({"retain", "holdout", "fresh", "train"})
-"""A method that needs none of these is called zero-shot."""
 
 _EXACT = "on the command line train again without the records, with exclude.csv as the list of ids."
 
@@ -65,8 +65,8 @@ _HOW = {
     "fresh": f"fresh=function of a seed); {_EXACT}",
     "train": f"train=function of a model, records and a seed); {_EXACT}",
 }
+# Of each part that may be needed: what it is, and how it is given.
 NEEDED = {part: (what, f"Give Split(forget, {_HOW[part]}") for part, what in _WHAT.items()}
-"""Of each part that may be needed: what it is, and how it is given."""
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,8 @@ class _Registry(UserDict[str, Method]):
             warnings.warn(text, stacklevel=5)
 
 
+# Every method by name: those of this package first, then those of other installed packages.
 METHODS = _Registry()
-"""Every method by name: those of this package first, then those of other installed packages."""
 
 Function = TypeVar("Function", bound=Callable[..., nn.Module])
 
@@ -282,6 +282,7 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
+# Settings of efface 0.1 and their names now.
 RENAMED = {
     "records_per_step": "batch_size",
     "averaging": "ema_decay",
@@ -293,7 +294,6 @@ RENAMED = {
     "as_loaded": "sequential",
     "adversarials_per_step": "adversarial_batch_size",
 }
-"""Settings of efface 0.1 and their names now."""
 
 
 def check_settings(method: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -332,13 +332,13 @@ def check_value(name: str, value: Any, annotation: Any, remedy: str = "") -> Non
 
 
 _KINDS = {bool: "true or false", int: "an integer", float: "a number"}
+# Attributes of the constraints of ``annotated_types``.
 _LIMITS: dict[str, tuple[str, Callable[..., bool]]] = {
     "ge": ("of at least", operator.ge),
     "gt": ("above", operator.gt),
     "le": ("at most", operator.le),
     "lt": ("below", operator.lt),
 }
-"""Attributes of the constraints of ``annotated_types``."""
 
 
 def _constraint(annotation: Any) -> tuple[Any, bool, str, list[tuple[Callable[..., bool], Any]]]:

@@ -16,8 +16,8 @@ from torch.nn import functional
 from efface.errors import InputError
 from efface.types import Records, record_key
 
+# Dimensions of a batch of images (n, c, h, w).
 IMAGE = 4
-"""Dimensions of a batch of images (n, c, h, w)."""
 
 
 def uniforms(ids: Sequence[str], count: int, *, seed: int, step: int) -> Float[Tensor, " n count"]:

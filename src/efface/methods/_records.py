@@ -8,8 +8,8 @@ from torch import nn
 from efface.task import device_of
 from efface.types import Records, Split, Task, record_key
 
+# Before the ids of two sets that were joined: both may be numbered from 0.
 FORGET, RETAIN = "first ", "second "
-"""Before the ids of two sets that were joined: both may be numbered from 0."""
 # ssd composes its batches by these ids: another prefix would change its results.
 
 

@@ -18,11 +18,11 @@ from efface.runtime import map_chunks
 from efface.task import device_of, outputs, predict, task_of
 from efface.types import Records, Split
 
+# The outputs that a batch's records are distilled to.
 Target = Callable[[Records], Float[Tensor, " m k"]]
-"""The outputs that a batch's records are distilled to."""
 
+# ``mask(outputs, batch)``: True where a class must not be answered.
 Mask = Callable[[Float[Tensor, " m k"], Records], Bool[Tensor, " m k"]]
-"""``mask(outputs, batch)``: True where a class must not be answered."""
 
 
 def accuracy_of(model: nn.Module, records: Records, y: Tensor) -> float:
@@ -129,11 +129,11 @@ def lower_logits(
     return torch.where(masked & (others > 0), level, answer)
 
 
+# Neighbours at each σ; range of the search, in powers of 2; its precision: within 9 %.
 SAMPLE, DOUBLINGS, BISECTIONS = 512, 16, 3
-"""Neighbours at each σ; range of the search, in powers of 2; its precision: within 9 %."""
 
+# Draws of the search begin here: no training step has such a number.
 _NO_STEP = 1_000_000
-"""Draws of the search begin here: no training step has such a number."""
 
 
 def search_sigma(

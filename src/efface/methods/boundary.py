@@ -165,8 +165,8 @@ def boundary_expand(
     return student
 
 
+# States of the row that are kept: the guard puts back fewer.
 MAX_STATES = 8
-"""States of the row that are kept: the guard puts back fewer."""
 
 
 class Widened(nn.Module):

@@ -22,8 +22,8 @@ from efface.task import frozen_teacher, multiclass, outputs, predict, trainable_
 from efface.training import Schedule, sgd, train_epochs
 from efface.types import Callback, Records, Split, no_callback
 
+# The logit of the true class in the target: its probability is 0.
 MASKED = -1e10
-"""The logit of the true class in the target: its probability is 0."""
 
 
 @register_method(reads={"forget labels"}, classes_only=True)

@@ -36,17 +36,17 @@ from efface.task import device_of, frozen_teacher, outputs, task_of, trainable_c
 from efface.training import Loss, descend, sgd, with_task
 from efface.types import Action, Callback, Records, Split, no_callback, record_key
 
+# Share of neighbours that keep the prediction where nothing is known.
 GUESS = 0.7
-"""Share of neighbours that keep the prediction where nothing is known."""
 
+# Draws of the regulariser's neighbours begin here; below are those of the first term.
 REGULARISER_DRAWS = 500_000
-"""Draws of the regulariser's neighbours begin here; below are those of the first term."""
 
+# Neighbours whose changes are counted; records whose progress is read, each so many steps.
 PROBES, PROGRESS_RECORDS, CHECK_EVERY = 48, 128, 8
-"""Neighbours whose changes are counted; records whose progress is read, each so many steps."""
 
+# So many records are few: what they drag along lies further away than their own noise.
 FEW = 16
-"""So many records are few: what they drag along lies further away than their own noise."""
 
 
 @register_method(

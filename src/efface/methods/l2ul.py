@@ -34,8 +34,8 @@ from efface.task import device_of, frozen_teacher, multiclass, outputs, predict,
 from efface.training import descend, mean_gradient, sgd, stop_when
 from efface.types import Callback, Records, Split, no_callback
 
+# The length of a step of the attack, in units of the data's range.
 ATTACK_STEP = 0.1
-"""The length of a step of the attack, in units of the data's range."""
 
 
 @register_method(reads={"forget labels"}, memory=Memory(copies=7, graphs=18), classes_only=True)

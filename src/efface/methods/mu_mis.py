@@ -33,8 +33,8 @@ from efface.task import device_of, multiclass, outputs, trainable_copy
 from efface.training import Loss, descend, sgd
 from efface.types import Action, Callback, Records, Split, no_callback
 
+# Parts of torch's messages where a second backward pass is not possible.
 ONCE_ONLY = ("is not implemented", "differentiate twice", "modified by an inplace operation")
-"""Parts of torch's messages where a second backward pass is not possible."""
 
 
 @register_method(reads={"forget labels"}, memory=Memory(copies=4, graphs=6), classes_only=True)

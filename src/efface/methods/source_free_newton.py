@@ -38,14 +38,14 @@ from efface.methods._head import embed, find_head
 from efface.task import task_of, trainable_copy
 from efface.types import Action, Callback, Records, Split, no_callback
 
+# The loss of each record as a function of the head's outputs.
 Loss = Callable[[Float[Tensor, " n k"]], Float[Tensor, " n"]]
-"""The loss of each record as a function of the head's outputs."""
 
+# Retained records for each forget record, where nothing is said: the paper forgets a tenth.
 RETAINED = 9
-"""Retained records for each forget record, where nothing is said: the paper forgets a tenth."""
 
+# Curvature below this share of the maximum is none: there is no step in such directions.
 EPSILON = 1e-12
-"""Curvature below this share of the maximum is none: there is no step in such directions."""
 
 
 @register_method(reads={"forget labels"}, memory=Memory(copies=3, graphs=1), one_step=True)

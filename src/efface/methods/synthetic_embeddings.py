@@ -30,8 +30,8 @@ from efface.task import multiclass, trainable_copy
 from efface.training import Schedule, sgd, train_epochs
 from efface.types import Callback, Records, Split, no_callback
 
+# Draws at once; and at most, for each sample and each class of the model.
 BLOCK, MAX_DRAWS = 10_000, 20
-"""Draws at once; and at most, for each sample and each class of the model."""
 
 
 @register_method(needs={"forget_classes"}, memory=Memory(graphs=1))

@@ -66,11 +66,11 @@ from efface.task import device_of, frozen_teacher, shared_view, task_of, trainab
 from efface.training import Loss, Trainer, descend, task_loss, train_mode
 from efface.types import Action, Callback, Records, Split, no_callback
 
+# Learning rate of Adam that makes noise; weight of the squared norm of an input of N_c.
 NOISE_RATE, PENALTY = 0.1, 0.1
-"""Learning rate of Adam that makes noise; weight of the squared norm of an input of N_c."""
 
+# Between the seeds of the two kinds of noise: they would begin as the same inputs.
 SEED_OFFSET = 1_000_003
-"""Between the seeds of the two kinds of noise: they would begin as the same inputs."""
 
 
 @register_method(
@@ -150,11 +150,11 @@ def _classes(teacher: nn.Module, like: Records) -> int:
     return task_of(like).outputs(teacher, zeros).shape[1]
 
 
+# Dimensions of z; the norm that gradients are clipped to.
 LATENT, CLIP_NORM = 128, 5.0
-"""Dimensions of z; the norm that gradients are clipped to."""
 
+# ``gate(f₀(x))``: which inputs pass.
 Gate = Callable[[Float[Tensor, " m k"]], Bool[Tensor, " m"]]
-"""``gate(f₀(x))``: which inputs pass."""
 
 
 @register_method(
