@@ -1,4 +1,4 @@
-# One virtual environment beside the code, filled by pip with the tested versions of constraints.txt;
+# One virtual environment next to the code, filled by pip with the tested versions of constraints.txt;
 # a second run installs nothing again.
 
 VENV := .venv
@@ -14,8 +14,8 @@ ALONE = OMP_NUM_THREADS=1 # one torch thread a process: busy processes of two th
 .PHONY: help demo test check test-slow test-newest
 
 help:
-	@echo "make demo         set up, then the whole story on real digits, offline, with a report"
-	@echo "make test         set up, then every test that takes seconds, on all cores"
+	@echo "make demo         set up, then a complete example on real digits, offline, with a report"
+	@echo "make test         set up, then all quick tests, on all cores"
 	@echo "make check        set up, then lint, format, types, import arrows and words"
 	@echo "make test-slow    set up, then the tests that take minutes"
 	@echo "make test-newest  the newest versions of all packages in $(VENV)-newest: check and test, for a report"

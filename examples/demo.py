@@ -1,4 +1,4 @@
-"""The whole story on real digits, offline: train, forget three times, compare with retraining."""
+"""An example on real digits, offline: train, forget three times, compare with retraining."""
 
 import io
 import shutil

@@ -15,7 +15,7 @@ def wrecking(model, split, *, seed, callback):  # noqa: ARG001
 
 
 def telling(model, split, *, said, seed, callback):  # noqa: ARG001
-    """Write down what of the split is at hand."""
+    """Write down which parts of the split are available."""
     parts = (split.forget, split.holdout, split.retain)
     counts = [0 if part is None else len(part) for part in parts]
     with open(said, "w") as file:  # noqa: PTH123

@@ -32,7 +32,7 @@ def first_step(weights, x, y, rate):
 
 @pytest.mark.parametrize("repair_epochs", [0, 1])
 def test_impair_and_repair_are_the_steps_by_hand(repair_epochs):
-    """The class that goes keeps its label, as the authors have it; repair shows it no more."""
+    """The forget class keeps its label, as the authors have it; repair shows it no more."""
     model, split = linear_problem(3, 4)[0], Split(LIKE, forget_classes=(1,))
     counts = {"noise_per_class": 3, "noise_steps": 4, "retained_steps": 5, "copies": 2}
     passes = {"impair_epochs": 1, "repair_epochs": repair_epochs, "batch_size": 100}

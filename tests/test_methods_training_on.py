@@ -71,7 +71,7 @@ def test_neggrad_plus_takes_its_step_by_hand():
 
 
 def test_neggrad_plus_uses_every_forget_record_equally_often():
-    """Three that go beside five that stay: after three epochs each was a partner five times."""
+    """Three with five retained ones: after three epochs each was a partner five times."""
     seen = []
 
     class Telling(nn.Linear):

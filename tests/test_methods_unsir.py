@@ -31,7 +31,7 @@ def first_step(weights, x, y, rate):
 
 @pytest.mark.parametrize(("copies", "noise_steps"), [(0, 0), (1, 0), (3, 4)])
 def test_impair_and_repair_are_the_steps_by_hand(copies, noise_steps):
-    """All noise, each so many times, beside what stays; without copies it is fine-tuning."""
+    """All noise, each so many times, with retained ones; without copies it is fine-tuning."""
     model, retain = problem()
     split = Split(retain.take(range(2)), retain=retain, forget_classes=(GONE,))
     settings = {

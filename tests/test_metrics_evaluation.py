@@ -1,6 +1,6 @@
 """One pass over the records: the same numbers in any batch and order, the model left as it was.
 
-Signals of the population attacks, each beside a loop in plain numbers, and their attacks.
+Signals of the population attacks, each next to a plain Python loop, and their attacks.
 """
 
 import math

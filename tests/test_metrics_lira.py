@@ -250,7 +250,7 @@ def test_without_a_leak_few_shadow_runs_on_a_side_do_not_look_like_too_much_forg
 
 
 def test_a_leak_that_no_population_attack_sees_is_found_and_told_at_its_size():
-    """One deviation of each target, which is small beside how targets differ; at best 0.76."""
+    """One deviation of each target, small next to differences between targets; at best 0.76."""
     x, member = _drawn_per_record(32, 200, 3, leak=1.0)
     found = lira.u_lira(x, member, one_sd=True)
     assert roc_auc_score(member.ravel(), x.ravel()) < 0.6
@@ -280,7 +280,7 @@ def test_models_that_all_say_the_same_are_at_chance():
 
 
 def test_far_out_values_give_no_0_over_0():
-    """Log-odds of 1,000 beside 0: the densities of both sides are 0 in double precision."""
+    """Log-odds of 1,000 next to 0: the densities of both sides are 0 in double precision."""
     x, member = _drawn_per_record(12, 10, 7)
     x[0] = 1000
     for attack in (lira.u_lira, lira.ruli_privacy):

@@ -1,4 +1,4 @@
-"""Two population attacks, each beside a twin that was written another way."""
+"""Two population attacks, each against a second implementation."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,6 @@
 """The paper's three columns and the distance over them.
 
-Aggregates beside their floors.
+Aggregates next to their floors.
 The challenge's forgetting quality against its published rule, threshold by threshold.
 """
 

@@ -232,5 +232,5 @@ def test_noise_that_cannot_be_measured_is_refused(tiny_net, some):
     assert "Wanted at least one record." in refusal(share, tiny_net, some.take([]), 0.1)
     assert "for the model's outputs. Got 8 of 8 that are" in refusal(share, broken, wide(4), 0.1)
     for kind in ("regression", "multilabel"):
-        text = f"Wanted multiclass records (one class of several each). Got {kind}."
+        text = f"Wanted multiclass records. Got {kind}."
         assert text in refusal(share, model_of_kind(kind), records_of_kind(kind), 0.1)

@@ -271,7 +271,7 @@ def test_logits_of_relu_networks_other_tasks_and_no_records_are_refused(tiny_net
     if form != "piecewise":
         assert (measure(*tanh_net(), of=logit).ratio > 0).all()
     for kind in ("regression", "multilabel"):
-        text = f"Wanted multiclass records (one class of several each). Got {kind}."
+        text = f"Wanted multiclass records. Got {kind}."
         assert text in refusal(measure, model_of_kind(kind), records_of_kind(kind))
     text = "Wanted at least one record. Got none. Give the records to rank."
     assert refusal(measure, tiny_net, some.take([])) == text

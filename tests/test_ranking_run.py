@@ -280,7 +280,7 @@ def test_a_label_without_an_output_is_refused_by_its_record(tiny_net, digits, la
 def test_other_tasks_and_models_that_do_not_fit_are_refused(tiny_net, digits):
     """Multilabel records have no one class, and a model at chance misreads its inputs."""
     many = Records(digits.x, torch.ones(400, 10, dtype=torch.int64))
-    text = "Wanted multiclass records (one class of several each). Got multilabel. Information con"
+    text = "Wanted multiclass records. Got multilabel. Information con"
     assert refusal(efface.inspect, tiny_net, many).startswith(text)
     with pytest.raises(Hazard, match="no better than chance"):
         efface.inspect(tiny_net, Records(digits.x, (digits.y + 1) % 10))

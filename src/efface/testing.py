@@ -439,7 +439,7 @@ def order_does_not_matter(case: Case) -> None:
     """A full batch is a set."""
     forget, retain = (digits().take(rows[::-1]) for rows in (range(20), range(20, 60)))
     split = case.split_of(forget, retain, case.model)
-    # the class that goes would be that of the first record
+    # the forget class would be that of the first record
     split = _with(split, forget_classes=case.split.forget_classes)
     result = case.run(case.model, split, **FULL_BATCH)
     _expect_close(case.result(**FULL_BATCH), result, f"records backwards ({BY_ID})", 1e-5)

@@ -114,7 +114,7 @@ def test_every_method_that_needs_no_data_is_tried():
     assert {"jit", "jit_paper", "jit_reference", "mislabel"} <= names
 
 
-WITHOUT_CLASSES = "Wanted forget_classes for emmn: the classes that go altogether. Got a split "
+WITHOUT_CLASSES = "Wanted forget_classes for emmn: the classes to forget as a whole. Got a split "
 NOT_FINITE = (
     "Wanted a model within the guard's budgets (utility 0.02, movement 0.5, drift 0.2). Got 8 "
     "halvings of the step did not help, loss not finite."

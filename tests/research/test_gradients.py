@@ -166,7 +166,7 @@ BROKEN = unit([float("nan"), 1.0]), Records(torch.ones(3, 2), torch.tensor([0, 1
 @each_gradient
 def test_records_and_models_without_a_gradient_are_refused(tiny_net, some, measure, passes):  # noqa: ARG001
     for kind in ("regression", "multilabel"):
-        text = f"Wanted multiclass records (one class of several each). Got {kind}."
+        text = f"Wanted multiclass records. Got {kind}."
         assert text in refusal(measure, model_of_kind(kind), records_of_kind(kind))
     assert "Wanted at least one record. Got none." in refusal(measure, tiny_net, some.take([]))
     assert "for gradients. Got 3 of 3 that are nan or infinite." in refusal(measure, *BROKEN)

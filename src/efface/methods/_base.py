@@ -54,7 +54,7 @@ _EXACT = "on the command line train again without the records, with exclude.csv 
 _WHAT = {
     "retain": "records that the model was trained on and that stay",
     "holdout": "records that the model was never trained on",
-    "forget_classes": "the classes that go altogether",
+    "forget_classes": "the classes to forget as a whole",
     "fresh": "a function that makes an untrained model",
     "train": "the recipe that the model was trained by",
 }
@@ -109,7 +109,7 @@ class Method:
 
     ``reads``: names out of ``PARTS``; ``needs``: those of them without which it refuses, besides
     model and forget records; ``classes_only``: it gives records another class, and refuses outputs
-    that are not one class of several; ``fresh_start``: it starts from an untrained model, so the
+    of tasks that are not multiclass; ``fresh_start``: it starts from an untrained model, so the
     guard's limits on movement do not hold; ``one_step``: it changes the weights once and calls the
     callback once; ``exact``: it trains from scratch without the forget records;
     ``runs_on_empty``: it also runs where there is no record to forget.

@@ -21,7 +21,7 @@ from efface.types import Records, Split
 # The outputs that a batch's records are distilled to.
 Target = Callable[[Records], Float[Tensor, " m k"]]
 
-# ``mask(outputs, batch)``: True where a class must not be answered.
+# ``mask(outputs, batch)``: True where a class must not be predicted.
 Mask = Callable[[Float[Tensor, " m k"], Records], Bool[Tensor, " m k"]]
 
 

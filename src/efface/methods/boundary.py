@@ -146,7 +146,7 @@ def boundary_expand(
 
     Raises:
         InputError: the task is not multiclass; the last layer with weights is not
-            linear, or its answers are not the model's outputs.
+            linear, or its outputs are not the model's.
     """
     forget = without_labels(split.forget, task_of(split.forget))
     student = trainable_copy(model)

@@ -8,13 +8,13 @@ that regularises the student where it is not to move:
 ξ_j is drawn once for a record, ζ again at each step and for a quarter of the records (for each of
 16 or fewer, at several further away); d is the first term's ‖f(x) − f₀(x+ξ)‖₂, without gradient.
 Departures from the paper, each with its measurement in docs/decisions/0005: classes that
-must not be answered are lowered in f₀(x+ξ); the noise has the spectrum of photographs, since white
+must not be predicted are lowered in f₀(x+ξ); the noise has the spectrum of photographs, since white
 noise is one class to a network, and that class would swallow the others; the branch is f₀ and not
 f, and ξ_j is fixed, which here cost nothing and changed nothing; a mean over records; eval mode,
 frozen buffers; x+ξ within the data's bounds.
 
 Nothing is tuned. σ: the noise at which as many neighbours keep the prediction as unseen data are
-right. Lowered are a class that goes and a wrong label. Step: Polyak's, η = s L / ‖∇L‖², which aims
+right. Lowered are forget classes and wrong labels. Step: Polyak's, η = s L / ‖∇L‖², which aims
 to remove a share s of the loss. λ: such that at most a tenth of the neighbours change their
 prediction. Stop: the records are predicted as their neighbours.
 """
@@ -81,7 +81,7 @@ def jit(
         strength: multiplies ``trust_region`` and the step: 0 is the given model.
         expected_accuracy: the model's accuracy on unseen data (0 to 1); measured on the holdout
             when not given, and 0.7 without one.
-        mislabelled: the labels of the forget records are wrong and must not be answered.
+        mislabelled: the labels of the forget records are wrong and must not be predicted.
         sigma: where the search for the paper's σ begins, over the range of the data (high − low).
         perturbations: the paper's N.
         trust_region: share of neighbours (0 to 1) that may change their prediction; sets λ.
@@ -259,7 +259,7 @@ def regulariser_for(records: int) -> Regulariser:
 def is_regularised(
     given: Float[Tensor, " m k"], masked: Bool[Tensor, " m k"]
 ) -> Float[Tensor, " m"]:
-    """1 for each neighbour that is to keep its prediction, 0 where that must not be answered."""
+    """1 for each neighbour that is to keep its prediction, 0 where that must not be predicted."""
     return (~masked.gather(1, given.argmax(1, keepdim=True)).squeeze(1)).to(given.dtype)
 
 

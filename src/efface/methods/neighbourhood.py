@@ -6,10 +6,10 @@ neighbourhood. So the target of a record is the given model's own output p at on
     loss(x) = KL(p(T x) ‖ q(x)) + λ · ½ Σ_i KL(p(T_i x) ‖ q(T_i x)),
 
 q the student, T a perspective fixed for the record, T_1 another perspective and T_2 a shift and
-flip, drawn again each step; they hold the model in place (locality). Inputs that are not images
-have noise for T, T_1 and T_2; tasks other than classes their own divergence for KL. Where a class
-goes altogether p is the given model's output with that class masked and the rest renormalised, and
-T the identity (masked distillation, as DELETE, CVPR 2025); where labels are wrong each record's own
+flip, redrawn at each step; they regularise (locality). For inputs that are not images T, T_1 and T_2
+are noise; tasks other than classes have their own divergence in place of KL. For a whole class p is
+the given model's output with that class masked and the rest renormalised, and T the identity
+(masked distillation, as DELETE, CVPR 2025); where labels are wrong each record's own
 is masked. There is no paper of this form; its first settings are trials of our own (LOG.md).
 """
 

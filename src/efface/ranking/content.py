@@ -89,7 +89,7 @@ def require_multiclass(task: str) -> None:
     if task != multiclass.name:
         remedy = "Information content, curvature and gradients are of one class's probability, and "
         remedy += "regression and multilabel records have no such class."
-        raise InputError("multiclass records (one class of several each)", task, remedy)
+        raise InputError("multiclass records", task, remedy)
 
 
 def require_records(records: Records) -> None:

@@ -90,7 +90,7 @@ class Context:
 
     @property
     def multiclass(self) -> bool:
-        """Whether a record has one class of several."""
+        """Whether the task is multiclass."""
         return self.kind == "multiclass"
 
     def _pair(self, name: str) -> Pair:

@@ -59,7 +59,7 @@ def test(key: str, name: str, section: str, tier: str, **only: bool) -> Callable
         name: what the page calls it.
         section: a key of ``text.SECTIONS``.
         tier: what it needs, see ``NEEDS``; a key of ``text.TIERS``.
-        only: ``multiclass``: only where a record has one class of several (True), or has not
+        only: ``multiclass``: only for multiclass tasks (True), or only for others
             (False); ``needs_forget_classes``: only where whole classes are forgotten; ``probe``: it
             evaluates further inputs or copies of the models, so it is left out without ``probes``;
             ``needs_class`` and ``needs_correct_labels``: the row says so where that is lacking.
