@@ -6,7 +6,7 @@ neighbourhood. So the target of a record is the given model's own output p at on
     loss(x) = KL(p(T x) ‖ q(x)) + λ · ½ Σ_i KL(p(T_i x) ‖ q(T_i x)),
 
 q the student, T a perspective fixed for the record, T_1 another perspective and T_2 a shift and
-flip, redrawn at each step; they regularise (locality). For inputs that are not images T, T_1 and T_2
+flip, redrawn at each step; they regularise (locality). For inputs that are not images T, T_1, T_2
 are noise; tasks other than classes have their own divergence in place of KL. For a whole class p is
 the given model's output with that class masked and the rest renormalised, and T the identity
 (masked distillation, as DELETE, CVPR 2025); where labels are wrong each record's own
