@@ -136,7 +136,7 @@ def test_without_balls_only_the_named_records_are_read(tiny_net, digits):
     settings = Settings(sigma=(SIGMA,), neighbours=0)
     found = Run(tiny_net, Watched(digits), settings, rows=(3, 9)).ranking()
     assert read[1:] == [[3, 9]]
-    assert found.manifest["balls"] == {"omitted": "no neighbours were asked for"}
+    assert found.manifest["balls"] == {"omitted": "no neighbours were requested"}
     assert "content_by_label" not in found.columns
 
 

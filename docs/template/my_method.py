@@ -1,6 +1,6 @@
 """NAME OF THE METHOD, VENUE YEAR: https://arxiv.org/abs/THE-PAPER.
 
-What it makes small, in the paper's symbols:
+What it minimises, in the notation of the paper:
 
     L(θ) = 1/n_f Σ over x in D_f of  Σ_k p_k(x) ln p_k(x),   p = softmax(f(x))
 
@@ -28,10 +28,10 @@ def my_method(
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Make the model unsure of the forget records, label by label.
+    """Maximise the entropy of the predictions on the forget records.
 
     Args:
-        model: answers (n, *features) with outputs (n, k); stays as it is.
+        model: maps (n, *features) to outputs (n, k); it is not changed.
         split: the inputs of ``forget`` are read; no labels, nothing else.
         strength: the one knob; multiplies the step.
         learning_rate: η of SGD.

@@ -8,7 +8,7 @@ from efface.types import Records, Split
 
 
 def test_it_keeps_the_contract():
-    """Exceptions have a reason each; a promise that is not kept is said in words."""
+    """Exceptions have a reason each; a broken promise fails with a sentence."""
     for row in check_method(my_method, toy={"learning_rate": 1.0}):
         print(row.promise, row.outcome, row.reason)
 

@@ -242,7 +242,7 @@ class Run:
         """Why there are no balls over the data; empty where there are."""
         neighbours, sample = self.settings.neighbours, self.sample
         if not neighbours:
-            return "no neighbours were asked for"
+            return "no neighbours were requested"
         if len(sample) <= neighbours:
             return f"{len(sample)} records are too few for {neighbours} neighbours"
         # Tried on two records: whether the head can be read shows in one pass.
