@@ -179,5 +179,5 @@ def test_steps_and_labels_out_of_range_are_refused(tiny_net, some):
     even = np.full((2, 4), 0.25)
     text = "Wanted labels from 0 to 3. Got labels from 0 to 4."
     assert text in refusal(error_norm, even, np.array([0, 4]))
-    text = "Wanted the same records on all sides. Got probabilities 2, y 0."
+    text = "Wanted values for y. Got none."
     assert text in refusal(error_norm, even, np.array([], np.int64))

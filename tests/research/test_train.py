@@ -94,5 +94,5 @@ def test_the_exclusion_table_of_forget_is_an_argument_of_training(efface, train_
 def test_training_does_not_write_into_its_data(train_command, place, capfd):
     shutil.rmtree(place / "data/model", ignore_errors=True)
     assert train_command(*DIGITS, "--out", "data/model") == 2
-    assert "Got data/model, which is inside the folder of --data, data." in capfd.readouterr().err
+    assert "Got data/model, in the folder of --data, data." in capfd.readouterr().err
     assert not (place / "data/model").exists()
