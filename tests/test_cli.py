@@ -102,6 +102,46 @@ def test_the_defaults_of_the_options_are_those_of_the_library(group, function):
     assert {f.name: f.default for f in shared} == {f.name: defaults[f.name] for f in shared}
 
 
+def test_every_argument_of_a_request_reaches_the_library(efface, place, monkeypatch):
+    """One that got lost on the way would be taken for its default, in silence."""
+
+    def stop(_model, split, **arguments):
+        given.update(arguments, holdout=len(split.holdout), retain=split.retain)
+        raise library.InputError("a request", "enough", "Stop here.")
+
+    given = {}
+    monkeypatch.setattr("efface.cli.forget.forget", stop)
+    (place / "weights.csv").write_text("id,weight\ndigit-0001,1\ndigit-0002,0.5\n")
+    weights = load_file(place / "model/model.safetensors")
+    half = {name: tensor.bfloat16() for name, tensor in weights.items()}
+    save_file(half, place / "half.safetensors")
+    command = (
+        "forget half.safetensors --data data --ids ids.csv --holdout data:test --out never "
+        "--method jit --trainable last-layers --strength 0.5 --expected-accuracy 0.9 "
+        "--selection high-information --weights weights.csv --utility-budget 0.1 --setting steps=3 "
+        "--seed 4 --holdout-seed 5 --mislabelled"
+    )
+    assert efface(*command.split(), *NARROW) == 2
+    expected = {
+        "method": "jit",
+        "trainable": "last-layers",
+        "strength": 0.5,
+        "expected_accuracy": 0.9,
+        "selection": "high-information",
+        "weights": {"digit-0001": 1.0, "digit-0002": 0.5},
+        "utility_budget": 0.1,
+        "settings": {"steps": 3},
+        "seed": 4,
+        "holdout_seed": 5,
+        "mislabelled": True,
+        "retain": None,
+    }
+    assert {name: given[name] for name in expected} == expected
+    assert {*given["stored"].values()} == {torch.bfloat16}
+    assert given["holdout"] > 0
+    assert not (place / "never").exists()
+
+
 @pytest.mark.parametrize("command", ["forget", "score", "inspect", "doctor", "methods"])
 def test_the_help_of_every_command_has_an_example_and_a_text_for_every_option(
     efface, capfd, command

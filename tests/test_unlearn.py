@@ -105,6 +105,37 @@ def test_forget_records_are_taken_out_of_the_data_that_stay_and_counted(tiny_net
         assert result.manifest.request["retain"] == result.report.counts["retain"] == 188
 
 
+@pytest.mark.parametrize(
+    ("options", "handed"),
+    [
+        ({}, {"utility_budget": 0.02, "seed": 0, "fresh_start": False, "adapted": False}),
+        ({"utility_budget": 0.3, "seed": 5}, {"utility_budget": 0.3, "seed": 5}),
+    ],
+)
+def test_the_guard_has_the_budget_and_the_seed_of_the_request(
+    tiny_net, digits, monkeypatch, options, handed
+):
+    seen = {}
+
+    def noting(*args, **how):
+        seen.update(how)
+        return Guard(*args, **how)
+
+    monkeypatch.setattr(efface.unlearn, "Guard", noting)
+    result = forget(tiny_net, Split(digits.take(range(6))), settings=QUICK, **options)
+    assert {name: seen[name] for name in handed} == handed
+    assert result.manifest.guard["budgets"]["utility"] == handed["utility_budget"]
+
+
+def test_a_model_said_to_be_exact_is_one_only_if_no_forget_record_stayed(tiny_net, digits):
+    going, holdout, retain = parts(digits)
+    for kept, shared in ((retain, 12), (retain.take(range(12, 200)), 0)):
+        result = score(tiny_net, tiny_net, Split(going, holdout, kept), exact=True)
+        row = result.report.row("exclusion")
+        assert (row.after, row.verdict is Verdict.EXCLUDED) == (shared, not shared)
+        assert result.report.tier == "TE"
+
+
 def test_equal_names_in_a_holdout_are_other_records(tiny_net, digits):
     going = Records(digits.x[:3], digits.y[:3], ("a", "b", "c"))
     holdout = Records(digits.x[300:320], digits.y[300:320], tuple("abcdefghijklmnopqrst"))
@@ -324,6 +355,15 @@ def test_retrain_in_python_is_judged_without_a_trust_region(tiny_net, digits):
     result = forget(tiny_net, split, method="retrain")
     assert result.manifest.outcome == "done"
     assert result.manifest.guard["measured"]["movement"] > 0.5
+
+
+def test_training_again_is_reported_as_exact_and_all_else_is_not(tiny_net, digits):
+    recipe = {"fresh": fresh_from(tiny_net), "train": lambda model, *_: model}
+    split = Split(digits.take(range(5)), retain=digits.take(range(20, 60)), **recipe)
+    exact = forget(tiny_net, split, method="retrain").report
+    assert (exact.tier, exact.row("exclusion").verdict) == ("TE", Verdict.EXCLUDED)
+    other = forget(tiny_net, split, settings=QUICK).report
+    assert "exclusion" not in {row.key for row in other.rows}
 
 
 SEED = 4
