@@ -1,9 +1,14 @@
 """A grid over one's own checkpoint: the address knows the files' contents, the result the run."""
 
+import shutil
+
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from efface.forget_jobs import forget_job
 from efface.grid import read, run
+from efface.manifest import state_digest
 
 
 @pytest.fixture
@@ -11,10 +16,10 @@ def job(place, monkeypatch):
     """A job on the checkpoint of the tests, described with what is given."""
     monkeypatch.syspath_prepend(place)
 
-    def describe(ids=("digit-0001", "digit-0002"), **more):
+    def describe(ids=("digit-0001", "digit-0002"), model=place / "model", **more):
         data = str(place / "data")
         how = {"method": "jit", "settings": {"steps": 2}, **more}
-        return forget_job(place / "model", data, ids, holdout=f"{data}:test", **how)
+        return forget_job(model, data, ids, holdout=f"{data}:test", **how)
 
     return describe
 
@@ -45,3 +50,30 @@ def test_changed_files_and_settings_are_other_jobs(job, place):
     finally:
         weights.write_bytes(before)
     assert job().id == first.id
+
+
+def test_every_part_of_the_data_counts_in_the_address_and_is_there_in_the_request(job, tmp_path):
+    described = job()
+    data = described.settings["paths"]["data"]
+    whole = job(retain=data)
+    assert set(described.settings["digests"]) == {"model", "data", "holdout"}
+    assert set(whole.settings["digests"]) == {"model", "data", "holdout", "retain"}
+    run([whole], tmp_path, backend="sequential")
+    statistics = read(tmp_path, whole).statistics
+    counts = statistics["manifest"]["request"]
+    assert counts["forget_records_in_retain"] == 2
+    assert counts["retain"] > counts["holdout"] > 0
+    assert statistics["report"]["tier"] == "T2"
+
+
+def test_a_job_measures_and_keeps_the_weights_in_the_dtype_of_their_file(job, place, tmp_path):
+    rounded = tmp_path / "model"
+    shutil.copytree(place / "model", rounded)
+    weights = load_file(rounded / "model.safetensors")
+    save_file({k: w.bfloat16() for k, w in weights.items()}, rounded / "model.safetensors")
+    described = job(model=rounded, keep_weights=True)
+    run([described], tmp_path / "store", backend="sequential")
+    result = read(tmp_path / "store", described)
+    kept = load_file(result.folder / "weights.safetensors")
+    assert all(torch.equal(w, w.bfloat16().to(w)) for w in kept.values())
+    assert result.statistics["manifest"]["weights"]["new"] == state_digest(kept)
