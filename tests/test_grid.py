@@ -165,6 +165,15 @@ def test_a_failed_job_is_a_row_and_so_is_what_needed_it_until_it_is_retried(stor
     assert not list((store / "failed").iterdir())
 
 
+def test_a_plan_knows_that_nothing_above_a_failed_job_can_be_made(store, folder):
+    bad = Job("fake_jobs:broken", {"mended": str(folder / "mended")})
+    above = number(2, needs={"bad": bad})
+    jobs = [bad, above, number(3, needs={"above": above})]
+    quick(jobs, store)
+    assert [row.state for row in plan(jobs, store).values()] == ["failed", "not run", "not run"]
+    assert counts(plan(jobs, store, retry=True)) == {"missing": 3}
+
+
 def test_a_terminal_gets_a_bar_and_failures_in_red(store, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")

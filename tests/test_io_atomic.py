@@ -101,6 +101,20 @@ def enter(context, path):
         pytest.fail("the block must not run")
 
 
+def test_what_another_run_finished_between_the_look_and_the_claim_stands(tmp_path, monkeypatch):
+    out, acquire = tmp_path / "out", atomic.FileLock.acquire
+
+    def late(lock):
+        out.mkdir()
+        (out / "model").write_text("theirs")
+        return acquire(lock)
+
+    monkeypatch.setattr(atomic.FileLock, "acquire", late)
+    assert "which is not empty. Nothing is overwritten" in error_of(enter, claim, out)
+    assert (out / "model").read_text() == "theirs"
+    assert names(tmp_path) == ["out"]
+
+
 def test_a_folder_that_is_not_empty_is_refused_before_anything_is_done(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "x").write_text("mine")
