@@ -13,7 +13,7 @@ from refusals import refusal
 from efface import InputError, Manifest, Records, Split, forget
 from efface.io.data import read_record_weights
 from efface.methods import METHODS
-from efface.prepare import choose_method, select_records
+from efface.prepare import choose_method, select_records, validate_split
 from efface.ranking.content import noise_stability
 from efface.testing import fresh_from, train_recipe
 
@@ -121,6 +121,19 @@ def test_the_command_line_says_what_was_chosen(efface, place, capfd):
     assert manifest["findings"][0]["text"] == WRONG + MORE.format(ALL)
 
 
+@pytest.mark.parametrize(("part", "taken"), [("retain", 2), ("holdout", 0)])
+def test_a_record_that_stays_goes_by_its_name_too_where_names_are_more_than_numbers(
+    digits, part, taken
+):
+    """Stored again, its pixels differ; a row number and a name in another split say nothing."""
+    some, again = digits.take(range(2)), digits.take(range(40))
+    again = replace(again, x=again.x + 0.01)
+    numbered = [Records(one.x, one.y) for one in (some, again)]
+    for (forget_part, other), count in (((some, again), taken), (numbered, 0)):
+        split = Split(forget_part, **{part: other})
+        assert validate_split(split, None)[1][f"forget_records_in_{part}"] == count
+
+
 QUICK = {"method": "negative_gradient", "strength": 0.1, "utility_budget": 1.0}
 
 
@@ -185,6 +198,14 @@ def test_only_records_of_high_information_are_seen_and_all_are_judged(tiny_net, 
     assert text.startswith(f"{facts['not_selected']} of 60 records were not selected, ")
     by_hand = some.take(np.flatnonzero(alpha < facts["threshold"]).tolist())
     assert _same(result.model, forget(tiny_net, Split(by_hand), seed=3, **QUICK).model)
+
+
+def test_the_accuracy_that_is_expected_chooses_the_noise_of_the_selection(tiny_net, digits):
+    how = {"method": "jit", "selection": "high-information", "settings": {"steps": 1}}
+    split = Split(digits.take(range(20)))
+    for given, wanted in ({"expected_accuracy": 0.6}, 0.6), ({}, 0.75):
+        facts = forget(tiny_net, split, **how, **given).manifest.request["selection"]
+        assert facts["kept_wanted"] == wanted
 
 
 def test_where_every_record_is_of_low_information_nothing_is_pretended(digits):
