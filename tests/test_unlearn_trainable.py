@@ -82,6 +82,22 @@ def test_the_separate_adapter_answers_as_the_merged_model_and_taken_off_as_the_o
     assert jit(model, digits, steps=1).adapter is None
 
 
+def test_the_guard_of_a_request_measures_an_adapter_by_the_merged_weights(digits):
+    model = net()
+    result = jit(model, digits, steps=8, trainable="adapter")
+    pair = result.model, model
+    now, old = (nn.utils.parameters_to_vector(m.parameters()).detach() for m in pair)
+    expected = float((now - old).norm() / old.norm())
+    assert result.manifest.guard["measured"]["movement"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_seed_of_a_request_draws_the_first_weights_of_its_adapter(digits):
+    """The first step leaves these as they were drawn: what they are multiplied with is 0."""
+    model = net()
+    one, other = (jit(model, digits, steps=1, trainable="adapter", seed=s).adapter for s in (3, 4))
+    assert {name.split(".")[-3] for name in moved(one, other)} == {"lora_A", "lora_B"}
+
+
 def test_the_manifest_says_what_could_change_and_the_memory_needed_follows(digits):
     """Frozen weights have no gradient, which is one state less."""
     model = net()
