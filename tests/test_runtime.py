@@ -301,6 +301,15 @@ def test_the_dtypes_of_the_file_round_the_weights(tiny_net, digits):
     assert torch.equal(result.model[0].weight, result.model[0].weight.bfloat16().float())
 
 
+def test_what_is_written_has_the_buffers_of_the_student(tiny_net):
+    """Some papers train in training mode; without its statistics that is another model."""
+    student = copy.deepcopy(tiny_net)
+    student[1].running_mean.add_(1)
+    written = as_stored(student, tiny_net)
+    assert written[1].running_mean.equal(student[1].running_mean)
+    assert not written[1].running_mean.equal(tiny_net[1].running_mean)
+
+
 def test_a_model_of_full_precision_is_not_copied_to_be_trained(tiny_net):
     assert upcast_to_fp32(tiny_net) is tiny_net
 

@@ -136,6 +136,21 @@ def test_a_model_said_to_be_exact_is_one_only_if_no_forget_record_stayed(tiny_ne
         assert result.report.tier == "TE"
 
 
+def test_the_report_draws_by_the_seed_of_the_request(tiny_net, digits):
+    split = Split(digits.take(range(6)))
+    result = forget(tiny_net, split, settings=QUICK, seed=5)
+    assert result.report.seed == 5
+    assert score(tiny_net, result.model, split, seed=6).report.seed == 6
+
+
+def test_where_the_labels_are_wrong_those_of_the_holdout_show_a_turned_class_map(tiny_net, digits):
+    going, holdout, _ = parts(digits)
+    turned = Records(holdout.x, (holdout.y + 1) % 10, holdout.ids, holdout.low, holdout.high)
+    for request in (forget, lambda model, *rest, **how: score(model, model, *rest, **how)):
+        with pytest.raises(Hazard, match="holdout"):
+            request(tiny_net, Split(going, turned), mislabelled=True)
+
+
 def test_equal_names_in_a_holdout_are_other_records(tiny_net, digits):
     going = Records(digits.x[:3], digits.y[:3], ("a", "b", "c"))
     holdout = Records(digits.x[300:320], digits.y[300:320], tuple("abcdefghijklmnopqrst"))
