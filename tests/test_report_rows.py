@@ -166,6 +166,16 @@ def test_the_order_of_the_records_changes_no_row(tiny_net, altered, split):
         assert other.after == near
 
 
+@pytest.mark.parametrize("mislabelled", [False, True])
+def test_unseen_records_are_those_of_the_same_classes_unless_the_labels_are_wrong(
+    tiny_net, altered, split, mislabelled
+):
+    threes = split.forget.take((split.forget.y == 3).nonzero()[:, 0])
+    context = Context(tiny_net, altered, Split(threes, split.holdout), mislabelled=mislabelled)
+    expected = split.holdout.y if mislabelled else split.holdout.y[split.holdout.y == 3]
+    assert context.unseen.before.y.tolist() == expected.tolist()
+
+
 def test_a_large_holdout_is_sampled_by_id(tiny_net, altered, split):
     order = torch.randperm(100, generator=torch.Generator().manual_seed(2))
     contexts = [

@@ -151,6 +151,16 @@ def test_where_the_labels_are_wrong_those_of_the_holdout_show_a_turned_class_map
             request(tiny_net, Split(going, turned), mislabelled=True)
 
 
+def test_labels_that_the_request_calls_wrong_are_wrong_for_the_method_too(tiny_net, digits):
+    going = digits.take(range(6))
+    split = Split(Records(going.x, (going.y + 1) % 10, going.ids, going.low, going.high))
+    how = {"method": "jit", "settings": {"steps": 2}}
+    told = forget(tiny_net, split, **how, mislabelled=True).manifest
+    own = {"method": "jit", "settings": {"steps": 2, "mislabelled": True}}
+    assert told.settings["mislabelled"] is True
+    assert told.weights == forget(tiny_net, split, **own, mislabelled=True).manifest.weights
+
+
 def test_equal_names_in_a_holdout_are_other_records(tiny_net, digits):
     going = Records(digits.x[:3], digits.y[:3], ("a", "b", "c"))
     holdout = Records(digits.x[300:320], digits.y[300:320], tuple("abcdefghijklmnopqrst"))
