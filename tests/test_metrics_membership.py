@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from scipy import optimize
 from sklearn.metrics import roc_auc_score
 
-from efface.metrics.membership import classified_as_members, entropy_attack, loss_attack
+from efface.metrics.membership import (
+    classified_as_members,
+    entropy_attack,
+    loss_attack,
+    signal_attack,
+)
 from tests.refusals import refusal
 
 
@@ -113,3 +118,13 @@ def test_an_attack_without_data_says_what_it_lacks():
     assert refusal(entropy_attack, np.ones(0), np.ones(2), np.ones(1)) == (
         "Wanted entropies of retain and of holdout records. Got 0 and 2. Give at least one of each."
     )
+
+
+def test_unseen_records_of_other_classes_set_no_threshold():
+    """Their losses lie elsewhere: with them the rate would be that of the class."""
+    ours, theirs = np.linspace(2.0, 3.0, 40), np.linspace(0.0, 1.0, 1000)
+    alone = signal_attack(ours, theirs)
+    classes = {"forget_classes": np.zeros(40, np.int64)}
+    classes["unseen_classes"] = np.repeat(np.arange(2), 1000)
+    among = signal_attack(ours, np.concatenate([theirs, theirs + 9.0]), **classes)
+    assert (among.unseen_n, among.tpr) == (alone.unseen_n, alone.tpr) == (1000, 1.0)
