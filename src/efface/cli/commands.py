@@ -93,8 +93,14 @@ def score(
     from efface.cli.score import run_replay, run_score
 
     if replay is not None:
-        given = [name for name in needed if name not in missing]
-        run_replay(replay, others=[*given, *options.flags(records), *options.flags(split)])
+        also = {"--seed": seed, "--retrained": retrained, "--shadow": shadow}
+        given = [name for name, value in (needed | also).items() if value]
+        given += [
+            name
+            for part in (records, split, read.columns, read.model)
+            for name in options.flags(part)
+        ]
+        run_replay(replay, others=given)
         return
     one, other, source, folder = needed.values()
     given = (one, other, source, records, split, read, seed, retrained, shadow)

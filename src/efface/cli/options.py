@@ -208,7 +208,8 @@ class Arguments:
 
 def flags(options: Any) -> dict[str, Any]:
     """The options that are not at their default, by their names on the command line."""
-    given = {f.name: value for f in fields(options) if (value := getattr(options, f.name))}
+    pairs = ((f, getattr(options, f.name)) for f in fields(options))
+    given = {f.name: value for f, value in pairs if value and value != f.default}
     return {f"--{name.replace('_', '-')}": value for name, value in given.items()}
 
 
