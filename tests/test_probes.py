@@ -260,7 +260,7 @@ def test_what_the_probe_does_not_serve_is_refused_in_words(tiny_net, pair):
     nn.init.constant_(broken[0].weight, float("nan"))
     not_run = "Omit this probe, and say that it was not run."
     for text, *given in (
-        (f"answers are the outputs. Got another step after it. {not_run}", Twice(), *pair),
+        (f"whose outputs are the model's. Got another step after it. {not_run}", Twice(), *pair),
         (f"Got regression. {not_run}", model_of_kind("regression"), values, values),
         ("Wanted records of two classes or more. Got class 0 alone. Give uns", tiny_net, *zeros),
         ("one for each half. Got 1 and 10.", tiny_net, forget.take([0]), unseen),
