@@ -264,7 +264,7 @@ def test_what_the_probe_does_not_serve_is_refused_in_words(tiny_net, pair):
         (f"Got regression. {not_run}", model_of_kind("regression"), values, values),
         ("Wanted records of two classes or more. Got class 0 alone. Give uns", tiny_net, *zeros),
         ("one for each half. Got 1 and 10.", tiny_net, forget.take([0]), unseen),
-        ("a model of finite weights. Got nan or inf in 0.weight.", broken, forget, unseen),
+        ("a model with finite weights. Got nan or inf in 0.weight.", broken, forget, unseen),
     ):
         assert text in refusal(linear_probe, *given)
 
