@@ -24,7 +24,8 @@ needs_make = pytest.mark.skipif(not shutil.which("make"), reason="NOT RUN: there
 
 def make(*arguments):
     """Run make with nothing set from outside."""
-    clean = {k: v for k, v in os.environ.items() if k not in {"PYTHON", "MAKEFLAGS", "MAKELEVEL"}}
+    ours = {"PYTHON", "VENV", "CONSTRAINTS", "MAKEFLAGS", "MAKELEVEL"}  # of a make that runs this
+    clean = {name: value for name, value in os.environ.items() if name not in ours}
     return subprocess.run(
         ["make", *arguments], cwd=ROOT, env=clean, capture_output=True, text=True, check=False
     )
