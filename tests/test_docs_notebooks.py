@@ -87,8 +87,11 @@ def test_a_bar_stays_one_output_and_ends_full(pair):
 
 def test_a_number_that_is_another_is_noticed_and_a_verdict_is_not():
     """The comparison must be able to fail, in a table as in a line."""
-    row = "<tr><td>\u25cb Area</td><td>{}</td><td>{}</td></tr>"
-    table = [row.format(*cells) for cells in (("0.51", "quiet"), ("0.51", "void"), ("0.6", "void"))]
+    row = "<tr><td>\u25cb AUC</td><td>{}</td><td>{}</td></tr>"
+    table = [
+        row.format(*cells)
+        for cells in (("0.51", "not flagged"), ("0.51", "inconclusive"), ("0.6", "inconclusive"))
+    ]
     first, second, third = (compared(_cell(html=page)) for page in table)
     assert not differences(first, second)
     assert differences(first, third)

@@ -255,10 +255,10 @@ def test_a_leak_that_no_population_attack_sees_is_found_and_told_at_its_size():
     found = lira.u_lira(x, member, one_sd=True)
     assert roc_auc_score(member.ravel(), x.ravel()) < 0.6
     assert 0.72 < found.attack.auc < stats.norm.cdf(1 / np.sqrt(2)) + 0.01
-    assert found.attack.recognised
+    assert found.attack.detected
     assert found.attack.at(0.01).above
     assert found.accuracy_interval[0] > 0.6
-    assert lira.ruli_privacy(x, member).attack.recognised
+    assert lira.ruli_privacy(x, member).attack.detected
 
 
 def test_neither_scale_nor_shift_nor_label_order_matters():
@@ -276,7 +276,7 @@ def test_models_that_all_say_the_same_are_at_chance():
     for attack in (lira.u_lira, lira.ruli_privacy):
         found = attack(np.full((10, 20), -2.2), member)
         assert found.attack.auc == found.accuracy == 0.5
-        assert not found.attack.sees
+        assert not found.attack.significant
 
 
 def test_far_out_values_give_no_0_over_0():
@@ -299,7 +299,7 @@ def test_the_three_states_part_where_they_differ():
     assert chances[unlearned].mean(axis=0) == pytest.approx([0.47, 0.47, 0.06], abs=0.04)
     privacy = lira.ruli_privacy(x, unlearned, inside=inside)
     assert np.isnan(privacy.scores[inside]).all()
-    assert not privacy.attack.sees
+    assert not privacy.attack.significant
     assert privacy.attack.unseen_n == (states == 1).sum()
 
 
@@ -307,10 +307,10 @@ def test_efficacy_sees_what_privacy_cannot():
     """A method that lowers all targets, unlearned or not: no leak, but not retraining either."""
     drawn, members = _drawn_per_record(32, 80, 9)
     x, retrained, member = drawn[::2], drawn[1::2], members[::2]
-    assert not lira.ruli_efficacy(x, member, retrained).attack.sees
+    assert not lira.ruli_efficacy(x, member, retrained).attack.significant
     lowered = lira.ruli_efficacy(x - 6, member, retrained)
-    assert lowered.attack.recognised
-    assert not lira.ruli_privacy(x - 6, member).attack.sees
+    assert lowered.attack.detected
+    assert not lira.ruli_privacy(x - 6, member).attack.significant
     assert lowered.scores.shape == (32, 80)
     assert np.isnan(lowered.scores[:16][~member]).all()
 
@@ -357,7 +357,7 @@ def test_the_interval_is_as_wide_as_that_of_a_bootstrap_over_both():
 def test_without_a_leak_the_interval_leaves_out_chance_one_time_in_twenty():
     """100 draws; shadow runs of unlike shift that forget unlike shares of the targets."""
     found = [pooled(*_crossed(seed, run=1.0)) for seed in range(100)]
-    assert np.mean([one.attack.sees for one in found]) <= 0.11
+    assert np.mean([one.attack.significant for one in found]) <= 0.11
     alone = [_by_targets_alone(one.scores, one.member) for one in found]
     assert np.mean([not low <= 0.5 <= high for low, high in alone]) > 0.2
 
@@ -388,7 +388,7 @@ def test_u_lira_without_a_leak_is_quiet_in_area_rate_and_accuracy():
         found = lira.u_lira(x, member)
         low, high = found.accuracy_interval
         above = any(one.above for one in found.attack.rates)
-        seen.append((found.attack.sees, not low <= 0.5 <= high, above))
+        seen.append((found.attack.significant, not low <= 0.5 <= high, above))
     assert (np.mean(seen, axis=0) <= [0.1, 0.1, 0.05]).all()
 
 

@@ -81,18 +81,18 @@ def test_hard_classes_alone_do_not_look_like_members():
     forget, classes = draw.exponential(0.1, 100), np.zeros(100, np.int64)
     unseen = np.concatenate([draw.exponential(0.1, 200), draw.exponential(2, 200)])
     theirs = np.repeat([0, 1], 200)
-    assert loss_attack(forget, unseen).recognised
+    assert loss_attack(forget, unseen).detected
     matched = loss_attack(forget, unseen, forget_classes=classes, unseen_classes=theirs)
-    assert not matched.sees
+    assert not matched.significant
 
 
 def test_both_sides_of_chance_are_told_apart():
     """Recognised by being too good, or by being too bad: the second betrays the records too."""
     draw = np.random.default_rng(3)
     unseen = draw.exponential(1, 300)
-    assert loss_attack(draw.exponential(0.3, 60), unseen).recognised
+    assert loss_attack(draw.exponential(0.3, 60), unseen).detected
     assert loss_attack(draw.exponential(4, 60), unseen).over_forgotten
-    assert not loss_attack(draw.exponential(1, 60), unseen).sees
+    assert not loss_attack(draw.exponential(1, 60), unseen).significant
 
 
 def test_the_rate_at_a_low_fpr_is_counted_by_hand():
@@ -108,7 +108,7 @@ def test_identical_losses_say_nothing():
     """Chance exactly, and not an error."""
     found = loss_attack(np.ones(10), np.ones(20))
     assert found.auc == 0.5
-    assert not found.sees
+    assert not found.significant
 
 
 def test_an_attack_without_data_says_what_it_lacks():

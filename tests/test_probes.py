@@ -222,7 +222,7 @@ def test_an_attacker_is_not_judged_on_what_it_was_fitted_on():
     draw = np.random.default_rng(1)
     ours, theirs = draw.normal(size=(400, 200)), draw.normal(size=(400, 200))
     groups = {"classes": np.zeros(400, int), "unseen_classes": np.zeros(400, int)}
-    assert not linear_attack(ours, theirs, **groups, seed=0).sees
+    assert not linear_attack(ours, theirs, **groups, seed=0).significant
 
 
 def test_a_half_holds_half_of_each_class():
@@ -322,16 +322,16 @@ def test_members_whose_neighbour_is_surer_are_told_apart():
     """By both attackers; the area is that of scikit-learn."""
     ours, theirs = leaking(200, sure=2.0, seed=0), leaking(300, sure=0.0, seed=1)
     found = neighbouring_class(nn.Identity(), ours, theirs, forget_classes=(2,))
-    assert found.by_confidence.recognised
-    assert found.by_all.recognised
+    assert found.by_confidence.detected
+    assert found.by_all.detected
     confidences = np.concatenate([found.forget.confidence, found.unseen.confidence])
     expected = roc_auc_score(np.repeat([1, 0], [200, 300]), confidences)
     assert found.by_confidence.auc == pytest.approx(expected)
     alike = neighbouring_class(
         nn.Identity(), leaking(200, sure=0.0, seed=2), theirs, forget_classes=(2,)
     )
-    assert not alike.by_confidence.sees
-    assert not alike.by_all.sees
+    assert not alike.by_confidence.significant
+    assert not alike.by_all.significant
 
 
 def test_two_models_are_compared_record_by_record():

@@ -64,7 +64,7 @@ class Attack:
     """What an attack detects.
 
     ``auc``: 0 to 1, chance and reference 0.5: the probability that a forget record looks more like
-    a member than an unseen one of its class. Above: still recognised. Below: recognised by being
+    a member than an unseen one of its class. Above: still detected. Below: detected by being
     too bad. ``rates``: TPR at low FPR, see ``Rate``: at ``fpr``, 1 % and 0.1 %.
     ``unmatched``: forget records omitted because no unseen record has their class.
     ``smallest_auc``: what the sample could have shown; ``p``: of the AUC, two-sided, under the null
@@ -91,7 +91,7 @@ class Attack:
         return next(found for found in self.rates if found.fpr == fpr)
 
     @property
-    def recognised(self) -> bool:
+    def detected(self) -> bool:
         """Whether the interval lies above chance."""
         return self.auc_interval[0] > 0.5  # noqa: PLR2004
 
@@ -101,9 +101,9 @@ class Attack:
         return self.auc_interval[1] < 0.5  # noqa: PLR2004
 
     @property
-    def sees(self) -> bool:
+    def significant(self) -> bool:
         """Whether the records differ from unseen ones, on whichever side."""
-        return self.recognised or self.over_forgotten
+        return self.detected or self.over_forgotten
 
 
 def loss_attack(

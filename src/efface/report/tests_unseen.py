@@ -46,7 +46,7 @@ def loss_attack_rows(ctx: Context) -> Iterator[Row]:
     was, now = (attack.at(attack.fpr) for attack in (before, after))
     verdict = Verdict.SIGNIFICANTLY_DIFFERENT if ctx.mislabelled else Verdict.DETECTED
     if not now.above:
-        verdict = Verdict.NOT_DETECTED if was.above else Verdict.VOID
+        verdict = Verdict.NOT_DETECTED if was.above else Verdict.INCONCLUSIVE
     blind = "At this FPR the attack does not detect the records in the old model." * (not was.above)
     there = f"{after.unseen_n} unseen records of these classes"
     fields = {"key": "attack.loss_tpr", "name": "Membership inference on the loss"}
@@ -73,18 +73,18 @@ def _groups(forget: Evaluation, unseen: Evaluation) -> dict[str, Any]:
 
 def _detects(ctx: Context, attack: Attack) -> bool:
     # An attack on predicted labels may tell the records apart on either side of chance.
-    return attack.sees if ctx.mislabelled else attack.recognised
+    return attack.significant if ctx.mislabelled else attack.detected
 
 
 def _attack_verdict(attack: Attack, detected_before: bool, *, mislabelled: bool = False) -> Verdict:
     # With wrong labels, below chance does not mean over-forgetting: the records just differ.
-    if attack.sees and mislabelled:
+    if attack.significant and mislabelled:
         return Verdict.SIGNIFICANTLY_DIFFERENT
-    if attack.sees:
-        return Verdict.DETECTED if attack.recognised else Verdict.OVER_FORGOTTEN
+    if attack.significant:
+        return Verdict.DETECTED if attack.detected else Verdict.OVER_FORGOTTEN
     # An attack that was blind before cannot testify to forgetting.
     if not detected_before:
-        return Verdict.VOID
+        return Verdict.INCONCLUSIVE
     low, high = attack.auc_interval
     return Verdict.TOO_FEW_RECORDS if high - low > TOO_WIDE else Verdict.NOT_DETECTED
 
@@ -130,7 +130,7 @@ def lira_rows(ctx: Context) -> Iterator[Row]:
         f"{after.unseen_n} unseen records {ctx.matching}; the smallest AUC detectable with 80 % "
         f"power: {after.smallest_auc:.3f}."
     )
-    yield auc_row(before, after, _attack_verdict(after, before.recognised), note)
+    yield auc_row(before, after, _attack_verdict(after, before.detected), note)
     for was, now in zip(before.rates, after.rates, strict=True):
         verdict = Verdict.DETECTED if now.above else Verdict.NOT_DETECTED
         key = f"attack.lira_tpr_{100 * now.fpr:g}"
@@ -246,7 +246,7 @@ def linear_probe_rows(ctx: Context) -> Iterator[Row]:
     name = "Accuracy of a linear probe on the embeddings of forget records"
     yield Row(*shares, verdict, note, p, key="probe.class", name=name)
     attack = after.membership
-    verdict = Verdict.DETECTED if attack.sees else Verdict.NOT_DETECTED
+    verdict = Verdict.DETECTED if attack.significant else Verdict.NOT_DETECTED
     note = f"{attack.forget_n} forget against {attack.unseen_n} unseen records, none fitted on."
     name = "Membership inference by a linear probe on the embeddings: AUC"
     yield auc_row(before.membership, attack, verdict, note, key="probe.membership", name=name)
@@ -271,7 +271,7 @@ def negative_control(ctx: Context) -> Iterator[Row]:
         raise NotRun("the holdout has too few records of these classes to be split in two")
     # At 99 %: a control that fails one time in twenty would void one report in twenty.
     attack = loss_attack(ours.loss, theirs.loss, **_groups(ours, theirs), level=0.99)
-    verdict = Verdict.CONTROL_FAILED if attack.sees else Verdict.CONTROL_PASSED
+    verdict = Verdict.CONTROL_FAILED if attack.significant else Verdict.CONTROL_PASSED
     sizes = f"({attack.forget_n}) against the other half ({attack.unseen_n})"
     note = f"Half of the holdout {sizes}, new model; 99 % interval."
     yield Row(None, attack.auc, 0.5, attack.auc_interval, verdict, note, unit="auc")

@@ -30,7 +30,7 @@ class Verdict(Enum):
     DETECTED = Status.FLAGGED, "membership detected"
     NOT_DETECTED = Status.NOT_FLAGGED, "membership not detected"
     OVER_FORGOTTEN = Status.FLAGGED, "over-forgetting"
-    VOID = Status.INCONCLUSIVE, "inconclusive: not detected in the old model either"
+    INCONCLUSIVE = Status.INCONCLUSIVE, "inconclusive: not detected in the old model either"
     CONTROL_PASSED = Status.NOT_FLAGGED, "control passed"
     CONTROL_FAILED = Status.INCONCLUSIVE, "control failed"
     DROPPED = Status.FLAGGED, "significant drop"
