@@ -48,7 +48,7 @@ def _each(measured: Evaluation) -> dict[str, Float[np.ndarray, " n"]]:
     own = others[rows, measured.y].copy()
     others[rows, measured.y] = -np.inf
     margin = own - others.max(axis=1)
-    return {"margin": margin, "log_odds": measured.margin, "entropy": measured.entropy}
+    return {"margin": margin, "log_odds": measured.logit_margin, "entropy": measured.entropy}
 
 
 def statistics_of(

@@ -61,7 +61,7 @@ def test_the_folder_holds_two_equal_tables_a_manifest_and_a_page(efface, place, 
     found = library.inspect(loaded.model, records, sigma=0.2, preprocessing=preprocessing)
     assert columns["id"].tolist() == list(found.ids)
     assert columns["label"].tolist() == [str(label) for label in found["label"]]
-    for name in ("content", "content_by_label", "margin", "gradient_norm"):
+    for name in ("content", "content_by_label", "logit_margin", "gradient_norm"):
         assert np.allclose(columns[name], found[name], rtol=1e-3, atol=1e-4), name
     shown = capfd.readouterr()
     assert f"{len(found)} records" in shown.out

@@ -38,7 +38,7 @@ def test_the_order_of_the_records_goes_with_them(tiny_net, digits):
     order = np.random.default_rng(0).permutation(60)
     some = digits.take(range(60))
     found, again = evaluate(tiny_net, some), evaluate(tiny_net, some.take(order.tolist()))
-    np.testing.assert_allclose(again.margin, found.margin[order], atol=1e-4)
+    np.testing.assert_allclose(again.logit_margin, found.logit_margin[order], atol=1e-4)
     assert again.ids == tuple(found.ids[row] for row in order)
 
 
@@ -79,7 +79,9 @@ def test_the_derived_numbers_agree_with_torch_and_scipy(tiny_net, digits):
     np.testing.assert_allclose(found.probabilities, logits.softmax(1).numpy(), atol=1e-12)
     np.testing.assert_allclose(found.entropy, stats.entropy(found.probabilities, axis=1), atol=1e-9)
     own = found.probabilities[np.arange(len(found)), found.y]
-    np.testing.assert_allclose(found.margin, np.log(own) - np.log1p(-own), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        found.logit_margin, np.log(own) - np.log1p(-own), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_known_answers_of_entropy_and_margin():
@@ -88,15 +90,17 @@ def test_known_answers_of_entropy_and_margin():
     y, ids = np.array([0, 3]), ("a", "b")
     even = Evaluation(logits=flat, y=y, ids=ids)
     np.testing.assert_allclose(even.entropy, np.log(5))
-    np.testing.assert_allclose(even.margin, -np.log(4))
-    np.testing.assert_allclose(Evaluation(logits=flat + 7, y=y, ids=ids).margin, even.margin)
+    np.testing.assert_allclose(even.logit_margin, -np.log(4))
+    np.testing.assert_allclose(
+        Evaluation(logits=flat + 7, y=y, ids=ids).logit_margin, even.logit_margin
+    )
 
 
 def test_sure_answers_do_not_saturate_the_margin():
     """The loss of a very sure answer is 0 in double precision; its margin still says how sure."""
     logits = np.array([[100.0, 0, 0], [200.0, 0, 0]], np.float32)
     sure = Evaluation(logits=logits, y=np.array([0, 0]), ids=("a", "b"))
-    np.testing.assert_allclose(sure.margin, [100 - np.log(2), 200 - np.log(2)])
+    np.testing.assert_allclose(sure.logit_margin, [100 - np.log(2), 200 - np.log(2)])
     assert np.isfinite(sure.entropy).all()
 
 
@@ -177,7 +181,7 @@ def test_loss_probability_and_log_odds_are_one_attack():
     forget, unseen = _measured(80, 4, 4, scale=3), _measured(500, 4, 5)
     groups = {"forget_classes": forget.groups, "unseen_classes": unseen.groups}
     by_loss = loss_attack(forget.loss, unseen.loss, **groups)
-    by_odds = signal_attack(forget.margin, unseen.margin, **groups)
+    by_odds = signal_attack(forget.logit_margin, unseen.logit_margin, **groups)
     by_probability = signal_attack(np.exp(-forget.loss), np.exp(-unseen.loss), **groups)
     assert by_odds == by_loss == by_probability
     assert margin_attack(forget, unseen) != by_loss

@@ -203,10 +203,10 @@ def test_margins_come_from_the_same_passes(tiny_net, some):
     some = replace(some, y=(some.y + 1) % 10)  # the net knows the right ones
     found, measured = noise_stability(tiny_net, some, (0.4,)), evaluate(tiny_net, some)
     assert found.evaluation.logits == pytest.approx(measured.logits, abs=1e-5)
-    assert found.evaluation.margin == pytest.approx(measured.margin, abs=1e-4)
+    assert found.evaluation.logit_margin == pytest.approx(measured.logit_margin, abs=1e-4)
     p = measured.probabilities.max(axis=1)
     own = found.evaluation.labelled(found.evaluation.predicted)
-    assert own.margin == pytest.approx(np.log(p / (1 - p)), abs=1e-3)
+    assert own.logit_margin == pytest.approx(np.log(p / (1 - p)), abs=1e-3)
 
 
 def test_a_single_unit_predicts_two_classes():

@@ -47,7 +47,7 @@ def test_margin_loss_entropy_and_predictions_are_those_of_a_plain_evaluation(
     assert found.ids == digits.ids
     assert np.array_equal(found["label"], digits.y.numpy())
     assert np.array_equal(found["prediction"], seen.predicted)
-    for name in ("margin", "loss", "entropy"):
+    for name in ("logit_margin", "loss", "entropy"):
         assert np.allclose(found[name], getattr(seen, name), atol=1e-4), name
 
 
@@ -69,7 +69,9 @@ def test_the_balls_are_those_of_scikit_learn(found, tiny_net, digits, name):
 
 
 def test_rank_goes_by_content_then_margin_then_place(found):
-    order = sorted(range(400), key=lambda row: (found.content[row], found["margin"][row], row))
+    order = sorted(
+        range(400), key=lambda row: (found.content[row], found["logit_margin"][row], row)
+    )
     assert found.by_rank.tolist() == order
     assert found["rank"][order].tolist() == list(range(1, 401))
 
@@ -82,7 +84,7 @@ def test_groups_and_thresholds_are_counted_by_hand(found):
         low = [row for row in range(400) if found.content[row] >= one.tau]
         assert one.low == len(low)
         assert one.wrong == sum(found["label"][row] != found["prediction"][row] for row in low)
-        assert one.margin == min(found["margin"][row] for row in low)
+        assert one.logit_margin == min(found["logit_margin"][row] for row in low)
 
 
 def test_gradients_are_those_of_each_record_alone(found, tiny_net, digits):
@@ -120,7 +122,7 @@ def test_named_records_have_the_numbers_that_they_have_among_all(found, tiny_net
     names = ("label", "prediction", "content", "content_by_label", "content_by_prediction", "group")
     for name in names:
         assert np.array_equal(some[name], found[name][[5, 42, 311]]), name
-    assert np.allclose(some["margin"], found["margin"][[5, 42, 311]], atol=1e-4)
+    assert np.allclose(some["logit_margin"], found["logit_margin"][[5, 42, 311]], atol=1e-4)
     assert sorted(some["rank"]) == [1, 2, 3]
 
 

@@ -271,7 +271,7 @@ def shadows():
         member = np.random.default_rng(seed).random(300) < 0.5
         net = fit(untrained_model(50 + seed), ALL.take(np.flatnonzero(member).tolist()), seed)
         members.append(np.concatenate([member, np.zeros(100, bool)]))
-        odds.append(evaluate(net, ALL).margin)
+        odds.append(evaluate(net, ALL).logit_margin)
     names = tuple(f"shadow-{seed}" for seed in range(24))
     return Shadows(names, ALL.ids, np.array(members), np.array(odds), "by hand")
 
@@ -305,7 +305,7 @@ def test_lira_is_the_attack_written_out(shadows, without):
     out = np.where(shadows.member, np.nan, shadows.log_odds)
     means = np.nanmean(out, axis=0)
     std = np.sqrt(np.nansum((out - means) ** 2) / ((~shadows.member).sum() - 400))
-    scores = -stats.norm.logsf(evaluate(without, ALL).margin, means, std)
+    scores = -stats.norm.logsf(evaluate(without, ALL).logit_margin, means, std)
     y, auc = ALL.y.numpy(), []
     for record in range(60):
         rivals = scores[300:][y[300:] == y[record]]

@@ -68,7 +68,7 @@ def columns(model: nn.Module, records: Records) -> Iterator[tuple[str, np.ndarra
     for sigma, kept in zip(SIGMAS, near.share, strict=True):
         yield f"copies {sigma}", 1 - kept
     measured = near.evaluation
-    yield "margin", -measured.margin
+    yield "margin", -measured.logit_margin
     yield "loss", measured.loss
     yield "entropy", measured.entropy
     points = {"features": embed(model, records).x.numpy(), "inputs": records.x.flatten(1).numpy()}

@@ -49,7 +49,7 @@ def shadows_of(draw: Draw) -> Shadows:
     for number, chosen in enumerate(halves):
         rows = every.take(np.flatnonzero(chosen).tolist())
         model = fit_from_scratch(rows, 9000 + 100 * draw.seed + number)
-        parts = [evaluate(model, part).margin for part in (every, split.holdout)]
+        parts = [evaluate(model, part).logit_margin for part in (every, split.holdout)]
         margins.append(np.concatenate(parts).astype(np.float64))
     names = tuple(f"shadow-{number}" for number in range(SHADOWS))
     unseen = np.zeros((SHADOWS, len(split.holdout)), bool)

@@ -49,7 +49,7 @@ def orders_of(store: str, request: Request) -> dict[str, list[int]]:
     near = noise_stability(model, train.take(rows.tolist()), (SIGMA,), copies=COPIES)
     own = near.evaluation.labelled(near.evaluation.predicted)
     # ranked by the predicted label: a wrong label must not decide what is informative
-    least = rows[least_informative_first(near.share[0], own.margin)].tolist()
+    least = rows[least_informative_first(near.share[0], own.logit_margin)].tolist()
     shuffled = np.random.default_rng([803, request.seed]).permutation(rows).tolist()
     return dict(zip(ORDERS, (least[::-1], shuffled), strict=True))
 

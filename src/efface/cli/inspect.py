@@ -38,7 +38,7 @@ def run_inspect(arguments: Arguments, options: InspectOptions, *, out: Path) -> 
     high = f"{int(ranking.high.sum())} of high information (α < {ranking.threshold:g})"
     columns = ["most memorised", "label", "prediction", "α", "logit margin"]
     title = f"{len(ranking)} records · {high} · {out}/inspect.html"
-    terminal.table(title, columns, ranking.top(10, ("content", "margin")))
+    terminal.table(title, columns, ranking.top(10, ("content", "logit_margin")))
 
 
 def prepare_run(arguments: Arguments, options: InspectOptions) -> tuple[Run, str]:

@@ -127,7 +127,7 @@ def klom_each(
 ) -> Float[np.ndarray, " n"]:
     """KL divergence of margins for each record, in nats: unlearned against retrained models.
 
-    ``unlearned``, ``retrained``: logit margins (``Evaluation.margin``), one row a model. Histograms
+    ``unlearned``, ``retrained``: ``Evaluation.logit_margin``, one row a model. Histograms
     of ``bins`` equal bins over the joint range, margins clipped to 100; an empty bin of the
     retrained models counts as 1e-5. Range 0 to ln(1e5) = 11.5; no chance level. Reference: ``klom``
     of one half of the retrained models against the other (``klom_floor``): with few models it is

@@ -86,8 +86,8 @@ class Evaluation:
         return -self.log_probabilities[np.arange(len(self)), self.y]
 
     @cached_property
-    def margin(self) -> Values:
-        """Logit margin f_y - logsumexp over k != y of f_k, which is ln p_y - ln(1 - p_y).
+    def logit_margin(self) -> Values:
+        """f_y - logsumexp over k != y of f_k, which is ln p_y - ln(1 - p_y): the label's log-odds.
 
         Unlike the loss it does not saturate for confident predictions (Carlini et al. 2022).
         Without classes: minus the loss.
@@ -164,7 +164,7 @@ def confidence(evaluation: Evaluation) -> Values:
     Above -ln(k - 1), unbounded; log-odds do not saturate where the probability rounds to 1. Raises
     InputError unless multiclass.
     """
-    return _multiclass(evaluation).labelled(evaluation.predicted).margin
+    return _multiclass(evaluation).labelled(evaluation.predicted).logit_margin
 
 
 def modified_entropy(evaluation: Evaluation) -> Values:

@@ -3,8 +3,8 @@
 Each record is judged by what models with and without it say of it. LiRA and RMIA judge one model
 against shadow (reference) models; U-LiRA and RULI judge an unlearning method by p shadow runs: each
 target is judged by what the same method does to it in the other runs. Values are log-odds of the
-label, ``Evaluation.margin`` (by log-sum-exp, so that confident predictions stay apart), or ln p of
-the label for RMIA; never whether the prediction is right.
+label, ``Evaluation.logit_margin`` (by log-sum-exp, so that confident predictions stay apart), or
+ln p of the label for RMIA; never whether the prediction is right.
 
 **Leave one out, in every group.** A value must not be in the sample that judges it. But to omit
 that value alone is not enough: its own group is then judged from one value fewer than the others,

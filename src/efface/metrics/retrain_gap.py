@@ -165,7 +165,7 @@ def _need_shares(values: Columns) -> None:
 def epsilon_each(unlearned: Models, retrained: Retrained) -> Float[np.ndarray, " n"]:
     """The epsilon that the best of many thresholds shows for each record.
 
-    ``unlearned``, ``retrained``: logit margins (``Evaluation.margin``). Epsilon is the larger of
+    ``unlearned``, ``retrained``: ``Evaluation.logit_margin``. Epsilon is the larger of
     ln((1 - d - FPR) / FNR) and ln((1 - d - FNR) / FPR) over one threshold and over intervals about
     as wide as the narrower side; thresholds at which one of the two rates is 0 are dropped, those
     at which both are give infinity. Range 0 (indistinguishable) to 50 (the cap: always

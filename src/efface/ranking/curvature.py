@@ -53,7 +53,7 @@ Outputs = Float[Tensor, "m k"]
 Labels = Int[Tensor, " m"]
 
 
-def margin(outputs: Outputs, y: Labels) -> Float[Tensor, " m"]:
+def logit_margin(outputs: Outputs, y: Labels) -> Float[Tensor, " m"]:
     """The log-odds ln p_y - ln(1 - p_y): for two classes a difference of logits."""
     own = torch.arange(outputs.shape[1], device=outputs.device) == y[:, None]
     others = outputs.masked_fill(own, -torch.inf).logsumexp(1)
@@ -61,8 +61,8 @@ def margin(outputs: Outputs, y: Labels) -> Float[Tensor, " m"]:
 
 
 def log_probability(outputs: Outputs, y: Labels) -> Float[Tensor, " m"]:
-    """Natural logarithm of p_y, from the margin: a log-softmax rounds small gradients to 0."""
-    odds = margin(outputs, y)
+    """ln p_y, from the logit margin: a log-softmax rounds small gradients to 0."""
+    odds = logit_margin(outputs, y)
     # On either side the form whose derivatives keep all their digits when they are small.
     return torch.where(odds > 0, -functional.softplus(-odds), odds - functional.softplus(odds))
 

@@ -116,7 +116,7 @@ def _data_url(pixels: np.ndarray) -> str:
 
 
 def _scatter(ranking: Ranking) -> str:
-    """Information content against margin: dark triangles are high information, light rings low."""
+    """Information content against logit margin: dark triangles are high, light rings low."""
     # Evenly by rank, so that both ends are there however many records there are.
     places = np.linspace(0, len(ranking) - 1, min(len(ranking), POINTS)).round().astype(np.int64)
     rows, copies = ranking.by_rank[places], ranking.manifest["settings"]["copies"]
@@ -130,12 +130,14 @@ def _scatter(ranking: Ranking) -> str:
         label = f"{name}, n = {int((ranking.high == high).sum())}"
         style = {"s": 14, "marker": marker, "linewidths": 0.7, "alpha": 0.75, "label": label}
         colors = {"facecolors": face, "edgecolors": edge}
-        axes.scatter(ranking["margin"][of], ranking.content[of] + jitter[of], **style, **colors)
+        axes.scatter(
+            ranking["logit_margin"][of], ranking.content[of] + jitter[of], **style, **colors
+        )
     axes.axhline(ranking.threshold, color=INKS["new"], lw=1, ls="--")
     axes.axvline(0, color=INKS["line"], lw=0.8, zorder=0)
     axes.set_xlabel("logit margin of the label, ln p/(1 − p)")
     _finish(axes, "information content α\n(share of noisy copies with the same prediction)")
-    return svg_of(figure, "scatter", "Information content and margin")
+    return svg_of(figure, "scatter", "Information content and logit margin")
 
 
 def _curve(ranking: Ranking) -> str:

@@ -26,14 +26,14 @@ PRIVACY = (
 class Threshold(NamedTuple):
     """What one τ would mean: how many records have ``content`` ≥ τ, and what they are.
 
-    ``wrong``: how many of them the model predicts wrongly; ``margin``: the lowest of theirs, None
+    ``wrong``: how many of them the model predicts wrongly; ``logit_margin``: their lowest, None
     where there are none.
     """
 
     tau: float
     low: int
     wrong: int
-    margin: float | None
+    logit_margin: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class Ranking:
         found = []
         for tau in sorted({*THRESHOLDS, self.threshold}):
             low = self.content >= tau
-            margin = float(self["margin"][low].min()) if low.any() else None
+            margin = float(self["logit_margin"][low].min()) if low.any() else None
             found.append(Threshold(tau, int(low.sum()), int((low & self.wrong).sum()), margin))
         return found
 

@@ -190,13 +190,13 @@ class Run:
         some = [part for part in parts if self.store[part]["named"].any()]
         balls, by_class = self._balls(parts)
         columns = {name: self._join(parts, name)[named] for name in ("label", "prediction")}
-        columns |= {name: self._join(some, name) for name in ("margin", "loss", "entropy")}
+        columns |= {name: self._join(some, name) for name in ("logit_margin", "loss", "entropy")}
         contents = ["content", *(f"content_at_{sigma:g}" for sigma in self.sigmas[1:])]
         columns |= dict(zip(contents, self._join(some, "stability").T, strict=True)) | by_class
         derivatives = ["gradient_norm", *(CURVATURE if settings.curvature else ())]
         columns |= {name: self._join(some, name) for name in derivatives}
-        # Sorted by content, ties by margin, then by place; the inverse of that order ranks.
-        columns["rank"] = np.lexsort((columns["margin"], columns["content"])).argsort() + 1
+        # Sorted by content, ties by logit margin, then by place; the inverse of that order ranks.
+        columns["rank"] = np.lexsort((columns["logit_margin"], columns["content"])).argsort() + 1
         low = zero_shot.is_low(columns["content"], settings.threshold)
         columns["group"] = np.where(low, "low", "high")
         manifest = {
@@ -325,7 +325,7 @@ class Run:
         copies, seed, probes = settings.copies, settings.seed, settings.probes
         noisy = zero_shot.noise_stability(model, records, self.sigmas, copies=copies, seed=seed)
         plain, found = noisy.evaluation, {"stability": noisy.share.T}
-        found |= {name: getattr(plain, name) for name in ("margin", "loss", "entropy")}
+        found |= {name: getattr(plain, name) for name in ("logit_margin", "loss", "entropy")}
         found["gradient_norm"] = curves.input_gradient_norm(model, records)
         if settings.curvature is not None:
             of = CURVED[settings.curvature]

@@ -225,7 +225,7 @@ def _records(ctx: Context, sides: list[str]) -> list[dict[str, Any]]:
             quantiles = unseen_quantiles(*ctx.sides(side))[0]
         for row, entry in enumerate(entries):
             about = _prediction(ctx, evaluation, row)
-            about["logit_margin"] = float(evaluation.margin[row])
+            about["logit_margin"] = float(evaluation.logit_margin[row])
             about["unseen_quantile"] = None if quantiles is None else float(quantiles[row])
             entry.update({f"{name}_{side}": value for name, value in about.items()})
     return entries
@@ -264,10 +264,10 @@ def _arrays(ctx: Context, sides: list[str]) -> dict[str, Any]:
     evaluations = {f"forget_{side}": getattr(ctx.forget, side) for side in sides}
     if ctx.has_holdout and len(ctx.unseen):
         evaluations["unseen"] = ctx.unseen.after
-    kinds = {"logit_margin": "margin"} | ({"entropy": "entropy"} if ctx.multiclass else {})
+    names = ["logit_margin", "entropy"] if ctx.multiclass else ["logit_margin"]
     histograms: dict[str, Any] = {}
-    for name, what in kinds.items():
-        values = {key: getattr(ctx.attack_view(one), what) for key, one in evaluations.items()}
+    for name in names:
+        values = {key: getattr(ctx.attack_view(one), name) for key, one in evaluations.items()}
         histograms[name] = _histogram(values)
     return histograms | {"kind": ctx.kind}
 

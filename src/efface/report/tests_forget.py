@@ -74,7 +74,7 @@ def _label_reference(ctx: Context) -> tuple[float | None, str]:
 def forget_confidence(ctx: Context) -> Iterator[Row]:
     """Mean entropy and mean logit margin; described here, judged by the tests of tier T1."""
     before, after = map(ctx.attack_view, (ctx.forget.before, ctx.forget.after))
-    for key, of, unit in (("entropy", "entropy", "nats"), ("logit_margin", "margin", "logits")):
+    for of, unit in (("entropy", "nats"), ("logit_margin", "logits")):
         reference = None
         if ctx.has_holdout:
             unseen = ctx.attack_view(ctx.holdout.after)
@@ -82,8 +82,8 @@ def forget_confidence(ctx: Context) -> Iterator[Row]:
         known = reference is not None
         fields = {"verdict": Verdict.DESCRIPTIVE if known else Verdict.NO_REFERENCE, "unit": unit}
         fields |= {"note": f"Reference: unseen records {ctx.matching}." * known}
-        fields |= {"key": f"forget.{key}"}
-        fields |= {"name": f"Mean {key.replace('_', ' ')} of the forget records"}
+        fields |= {"key": f"forget.{of}"}
+        fields |= {"name": f"Mean {of.replace('_', ' ')} of the forget records"}
         yield mean_row(getattr(before, of), getattr(after, of), reference, **fields)
 
 

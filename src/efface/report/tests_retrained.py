@@ -76,7 +76,7 @@ def retrained_distances(ctx: Context) -> Iterator[Row]:
     """Kolmogorov-Smirnov distances of entropy and logit margin, and disagreement, for each part."""
     shown = "Kolmogorov-Smirnov distance of the {} on {} records to retrained"
     kinds: dict[str, tuple[str, str, Distance]] = {
-        "logit_margin": (shown, "distance", lambda a, b: ks(a.margin, b.margin)[0])
+        "logit_margin": (shown, "distance", lambda a, b: ks(a.logit_margin, b.logit_margin)[0])
     }
     if ctx.multiclass:
         kinds["entropy"] = shown, "distance", lambda a, b: ks(a.entropy, b.entropy)[0]

@@ -154,7 +154,7 @@ def _lira(ctx: Context, given: Shadows, side: str) -> Attack:
     if without < MIN_SHADOWS:
         need = f"{MIN_SHADOWS} shadow models without each record are needed"
         raise NotRun(f"{need}, there are {without}")
-    margins = np.concatenate([ours.margin, theirs.margin])
+    margins = np.concatenate([ours.logit_margin, theirs.logit_margin])
     scores = lira_offline(margins, shadows.log_odds, shadows.member)
     return membership.signal_attack(scores[:n], scores[n:], **_groups(ours, theirs))
 
@@ -170,7 +170,7 @@ def unseen_margins(ctx: Context) -> Iterator[Row]:
     n = int((~np.isnan(after)).sum())
     yield share_row(central_share(before), central_share(after), CENTRAL, n, note=note)
     (before, _), (after, p) = (
-        ks(*(one.margin for one in ctx.sides(side))) for side in ("before", "after")
+        ks(*(one.logit_margin for one in ctx.sides(side))) for side in ("before", "after")
     )
     verdict = Verdict.SIGNIFICANTLY_DIFFERENT if p < SIGNIFICANCE else Verdict.NOT_SIGNIFICANT
     note = (
@@ -196,7 +196,9 @@ def unseen_quantiles(ours: Evaluation, theirs: Evaluation) -> tuple[np.ndarray, 
             raise NotRun(f"{MIN_UNSEEN} unseen records are needed, there are {len(theirs)}")
         groups = np.zeros_like(ours.groups), np.zeros_like(theirs.groups)
         among = "all unseen records (too few of each class)"
-    places = placements(ours.margin, theirs.margin, classes=groups[0], unseen_classes=groups[1])
+    places = placements(
+        ours.logit_margin, theirs.logit_margin, classes=groups[0], unseen_classes=groups[1]
+    )
     return places, two_sided(places, *groups), among
 
 
