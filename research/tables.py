@@ -35,8 +35,6 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "foreign_checkpoint": ("foreign_checkpoint:page", ("foreign_checkpoint",)),
     "gkt_curve": ("gkt_curve:page", ("gkt_curve",)),
     "grid_kills": ("grid_kills:page", ("grid_kills",)),
-    "guard_detector": ("guard_detector:page", ("guard_detector",)),
-    "guard_detector_fit": ("guard_detector:page", ("guard_detector_fit",)),
     "information": ("information_show:page", ("information/cifar10", "information/digits")),
     "information_costs": ("information_costs:page", ("information_costs",)),
     "information_million": ("information_million:page", ("information_million",)),
@@ -80,11 +78,6 @@ FIGURES = {
     "jit_robustness": ("jit_tables_show:heat_maps", "jit"),
     "targeted": ("targeted:figure", "targeted"),
 }
-
-STALE = dict.fromkeys(
-    ("guard_detector", "guard_detector_fit"),
-    "made with an older `jit`: its numbers are not those of today's.",
-)
 
 
 def read_record(name: str) -> Any:
@@ -141,8 +134,6 @@ def build(name: str) -> str:
     commits = ", ".join(dict.fromkeys(record.get("commit", MADE_AT) for record in records))
     line = f"Records made at commit {commits}{' by ' * bool(about)}{commands}; table rebuilt by "
     line += f"`python -m research.tables {name}`.\n"
-    if name in STALE:
-        line = f"**Stale**: {STALE[name]}\n\n{line}"
     # After the title, where there is one: what follows is the page as its records always made it.
     title, _, rest = text.partition("\n\n") if text.startswith("# ") else ("", "", text)
     return "\n\n".join(filter(None, [title, line + "\n" + rest]))

@@ -46,29 +46,12 @@ FIXED = {
 }
 
 
-# Between the two lowest rates: on scored models two thirds of the other runs are ruinous.
-MILD: dict[str, tuple[float, ...]] = {
-    "jit": (0.5,),
-    "neighbourhood": (2.2e-2,),
-    "ascent": (2e-3,),
-    "relabel": (1.7e-3,),
-}
-
-MILD_NOISE = (0.03, 0.07, 0.12)
-
-
-def runs(*, mild: bool) -> Iterator[Run]:
-    """All runs on one model, in a fixed order; the mild ones last."""
-    yield from _grid(RATES, NOISE)
-    if mild:
-        yield from _grid(MILD, MILD_NOISE)
-
-
-def _grid(rates: dict[str, tuple[float, ...]], noises: tuple[float, ...]) -> Iterator[Run]:
-    for method, task in itertools.product(rates, TASKS):
-        for rate in rates[method]:
+def runs() -> Iterator[Run]:
+    """All runs on one model, in a fixed order."""
+    for method, task in itertools.product(RATES, TASKS):
+        for rate in RATES[method]:
             yield Run(method, task, {KNOBS.get(method, "learning_rate"): rate, **FIXED[method]})
-    for size in noises:
+    for size in NOISE:
         yield Run("noise", "random", {"size": size})
 
 

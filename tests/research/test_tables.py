@@ -35,7 +35,3 @@ def test_what_was_measured_is_written_with_its_origin_and_page(tmp_path, monkeyp
     assert f"Records made at commit {record['commit']} by `{record['command']}`; table" in page
     assert page == build("kinds")
     assert not tables.rebuild("kinds")
-
-
-def test_a_stale_page_says_so():
-    assert "**Stale**: made with an older `jit`" in build("guard_detector")
