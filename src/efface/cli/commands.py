@@ -95,16 +95,14 @@ def score(
     if replay is not None:
         also = {"--seed": seed, "--retrained": retrained, "--shadow": shadow}
         given = [name for name, value in (needed | also).items() if value]
-        given += [
-            name
-            for part in (records, split, read.columns, read.model)
-            for name in options.flags(part)
-        ]
+        for part in (records, split, read.columns, read.model):
+            given += options.flags(part)
         run_replay(replay, others=given)
         return
+    # All of these are there by now, which a type checker cannot know.
     one, other, source, folder = needed.values()
-    given = (one, other, source, records, split, read, seed, retrained, shadow)
-    run_score(options.Arguments(*given), folder)
+    pair = one, other, source, records, split, read, seed, retrained, shadow
+    run_score(options.Arguments(*pair), folder)
 
 
 def inspect(

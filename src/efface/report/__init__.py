@@ -14,16 +14,8 @@ from efface.report.verdicts import Status, Verdict
 if typing.TYPE_CHECKING:
     from efface.report.runner import collect, forward_passes
 
-__all__ = [
-    "Report",
-    "Row",
-    "Status",
-    "Verdict",
-    "collect",
-    "forward_passes",
-    "jsonable",
-    "significant_rows",
-]
+__all__ = ["Report", "Row", "Status", "Verdict", "collect", "forward_passes", "jsonable"]
+__all__ += ["significant_rows"]
 
 
 def __getattr__(name: str) -> typing.Any:

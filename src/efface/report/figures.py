@@ -12,14 +12,8 @@ from matplotlib.figure import Figure
 from efface.report.report import Report
 
 # Placeholders, replaced by the page's CSS colours of these names: they follow light and dark.
-INKS = {
-    "ink": "#010203",
-    "soft": "#040506",
-    "line": "#070809",
-    "old": "#0a0b0c",
-    "new": "#0d0e0f",
-    "fill": "#101112",
-}
+INKS = {"ink": "#010203", "soft": "#040506", "line": "#070809", "old": "#0a0b0c"}
+INKS |= {"new": "#0d0e0f", "fill": "#101112"}
 # Label, edge colour and hatch of each lane of a distribution, from the top.
 LANES = {
     "forget_before": ("forget before", "old", "////"),
@@ -34,12 +28,8 @@ MINUS = "\N{MINUS SIGN}"
 
 def figures(report: Report) -> dict[str, dict[str, str]]:
     """Each figure by name: ``svg`` (empty when there is nothing to draw) and ``caption``."""
-    return {
-        "logit_margin": _distribution(report, "logit_margin"),
-        "entropy": _distribution(report, "entropy"),
-        "classes": _classes(report),
-        "tensors": _tensors(report),
-    }
+    distributions = {name: _distribution(report, name) for name in AXES}
+    return distributions | {"classes": _classes(report), "tensors": _tensors(report)}
 
 
 def _distribution(report: Report, what: str) -> dict[str, str]:
@@ -64,11 +54,9 @@ def _distribution(report: Report, what: str) -> dict[str, str]:
 def _described(drawn: dict[str, Any], names: list[str]) -> str:
     """Means, and the height of the tallest bar where there are bars."""
     means = ", ".join(f"{LANES[n][0]} {drawn['mean'][n]:.3g}" for n in names)
-    peaks = ", ".join(
-        f"{LANES[n][0]} {100 * max(drawn['counts'][n]) / drawn['n'][n]:.0f}\N{NO-BREAK SPACE}%"
-        for n in names
-        if drawn["n"][n] and n not in drawn["values"]
-    )
+    binned = [n for n in names if drawn["n"][n] and n not in drawn["values"]]
+    heights = {n: 100 * max(drawn["counts"][n]) / drawn["n"][n] for n in binned}
+    peaks = ", ".join(f"{LANES[n][0]} {h:.0f}\N{NO-BREAK SPACE}%" for n, h in heights.items())
     tallest = f" Share of records in the tallest bar: {peaks}." if peaks else ""
     return f"Means: {means}.{tallest}".replace("-", MINUS)
 
@@ -178,20 +166,18 @@ def svg_of(figure: Figure, name: str, title: str) -> str:
     """One <svg> element: text as text, the page's colours, ids that no other figure has."""
     # A fixed salt and no date: the same report gives the same bytes.
     settings = {"svg.fonttype": "none", "svg.hashsalt": "efface", "font.family": "sans-serif"}
+    settings["hatch.color"] = INKS["new"]
     sink = io.StringIO()
-    with warnings.catch_warnings(), rc_context(settings | {"hatch.color": INKS["new"]}):
+    with warnings.catch_warnings(), rc_context(settings):
         warnings.simplefilter("ignore")  # a name in a script that the measuring font lacks
         figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
-    svg = sink.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = "<svg" + sink.getvalue().partition("<svg")[2]
     svg = re.sub(r"font-family: [^;]*;", "font-family: inherit;", svg)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # matplotlib numbers its clip paths from 1 in each figure: two on one page would collide.
     svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    opening = (
-        rf'<svg viewBox="\1" role="img" aria-label="{title}" data-figure="{name}" '
-        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
-    )
+    opening = rf'<svg viewBox="\1" role="img" aria-label="{title}" data-figure="{name}" '
+    opening += 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
     svg = re.sub(r'<svg[^>]*viewBox="([^"]+)"[^>]*>', opening, svg, count=1)
     for ink, colour in INKS.items():
         svg = svg.replace(colour, f"var(--{ink})")

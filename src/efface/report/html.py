@@ -7,7 +7,7 @@ from typing import Any
 from efface.display import table
 from efface.report import text
 from efface.report.report import Report, Row, jsonable
-from efface.report.text import DASH, formatted
+from efface.report.text import DASH, formatted, formatted_interval
 from efface.report.verdicts import Status
 
 # What is longer buries the page; the JSON files hold all of it.
@@ -26,31 +26,19 @@ def page(report: Report, manifest: Any = None) -> str:
     plain = jsonable(manifest or {})
     rows = {row.key: row for row in report.rows}
     records = sorted(report.records, key=_last_margin, reverse=True)
-    findings = plain.get("findings") or []
-    guard = plain.get("guard") or {}
-    return (
-        environment("efface.report")
-        .get_template("report.html.jinja")
-        .render(
-            report=report,
-            manifest=plain,
-            done=report.outcome == "done",
-            text=text,
-            sections=_sections(report),
-            tally=Counter(row.status for row in report.rows),
-            headline=text.headline(report)
-            + [finding["text"] for finding in findings if finding["name"] == "not reached"],
-            attacks=[
-                (attack, {name: [rows[key] for key in getattr(attack, name)] for name in LISTED})
-                for attack in report.attacks
-            ],
-            reasons=list(guard.get("reasons") or filter(None, [guard.get("failed")])),
-            figures=figures(report),
-            records=records[:MAX_RECORDS_SHOWN],
-            omitted=len(records[MAX_RECORDS_SHOWN:]),
-            lines=flatten(plain),
-        )
-    )
+    findings, guard = plain.get("findings") or [], plain.get("guard") or {}
+    unreached = [finding["text"] for finding in findings if finding["name"] == "not reached"]
+    shown = {"headline": text.headline(report) + unreached, "done": report.outcome == "done"}
+    shown |= {"tally": Counter(row.status for row in report.rows), "sections": _sections(report)}
+    shown["reasons"] = list(guard.get("reasons") or filter(None, [guard.get("failed")]))
+    shown["attacks"] = [
+        (attack, {name: [rows[key] for key in getattr(attack, name)] for name in LISTED})
+        for attack in report.attacks
+    ]
+    shown |= {"records": records[:MAX_RECORDS_SHOWN], "omitted": len(records[MAX_RECORDS_SHOWN:])}
+    shown |= {"figures": figures(report), "lines": flatten(plain), "text": text}
+    template = environment("efface.report").get_template("report.html.jinja")
+    return template.render(report=report, manifest=plain, **shown)
 
 
 def environment(package: str) -> Any:
@@ -60,25 +48,21 @@ def environment(package: str) -> Any:
     # A run without a manifest has no keys at all: undefined ones print as not recorded.
     how = {"undefined": ChainableUndefined, "trim_blocks": True, "lstrip_blocks": True}
     made = Environment(loader=PackageLoader(package, "."), autoescape=True, **how)
-    made.filters |= {"formatted": formatted, "interval": text.formatted_interval}
-    made.filters["sentence"] = _sentence
+    made.filters |= {"formatted": formatted, "interval": formatted_interval, "sentence": _sentence}
     return made
 
 
 def notebook_html(report: Report) -> str:
     """The headline, and each test that ran with its verdict."""
-    rows = [
-        [
-            f"{text.MARKS[row.status]} {row.name}",
-            *(formatted(value, row.unit) for value in (row.before, row.after, row.reference)),
-            row.verdict.words,
-        ]
-        for row in report.rows
-        if row.status is not Status.NOT_RUN
-    ]
+    rows = [_cells(row) for row in report.rows if row.status is not Status.NOT_RUN]
     tier = f"Tier {report.tier}, {report.outcome}; {len(report.rows) - len(rows)} tests not run."
     lines = "".join(f"<p>{escape(line)}</p>" for line in (*text.headline(report), tier))
     return lines + table(["test", "before", "after", "reference", "verdict"], rows)
+
+
+def _cells(row: Row) -> list[str]:
+    numbers = (formatted(value, row.unit) for value in (row.before, row.after, row.reference))
+    return [f"{text.MARKS[row.status]} {row.name}", *numbers, row.verdict.words]
 
 
 def _sections(report: Report) -> list[tuple[str, list[Row]]]:

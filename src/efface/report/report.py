@@ -121,11 +121,9 @@ class Report:
         """Plain dicts, lists, strings and numbers, as ``schema.json`` describes them."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         # Names of verdicts, not their words: words may change without a new schema.
-        rows = [
-            vars(r) | {"verdict": r.verdict.name.lower(), "status": r.status} for r in self.rows
-        ]
-        whole = fields | {"rows": rows, "significant": self.significant}
-        return jsonable({"schema": SCHEMA} | whole)
+        verdicts = [{"verdict": r.verdict.name.lower(), "status": r.status} for r in self.rows]
+        rows = [vars(row) | more for row, more in zip(self.rows, verdicts, strict=True)]
+        return jsonable({"schema": SCHEMA, **fields, "rows": rows, "significant": self.significant})
 
     def to_html(self, manifest: Any = None) -> str:
         """One self-contained page; what ``manifest`` lacks it calls not recorded."""

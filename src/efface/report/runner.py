@@ -20,6 +20,7 @@ from efface.report.views import KINDS, VIEWS
 from efface.task import task_of
 from efface.types import Split
 
+Table = Callable[[Context, list[str]], Any]
 # So few are drawn one by one in a figure: a histogram of them shows its bins.
 FEW_RECORDS = 30
 
@@ -77,15 +78,11 @@ def collect(
     tests = sorted(TESTS, key=lambda test: list(text.SECTIONS).index(test.section))
     rows = [row for test in tests for row in _run(test, ctx, probes=probes)]
     # No number of a new model may appear where there is none.
-    sides = ["before"] if new is None else ["before", "after"]
+    sides, makers = ["before", "after"], TABLES | {"tensors": lambda ctx, _: ctx.tensor_changes}
     if new is None:
-        rows = [_before_only(row) for row in rows]
+        rows, sides, makers = [_before_only(row) for row in rows], ["before"], TABLES
     attacks, details = attack_coverage(rows, ctx.kind, has_new_model=new is not None), {}
     # A table that cannot be made is an error row of its own; the rows of the tests stand.
-    makers: dict[str, Callable[..., Any]]
-    makers = {"records": _records, "per_class": _per_class, "arrays": _arrays}
-    if new is not None:
-        makers["tensors"] = lambda ctx, _: ctx.tensor_changes
     for name, make in makers.items():
         try:
             details[name] = make(ctx, sides)
@@ -129,9 +126,8 @@ def forward_passes(
 
 def _run(test: Declaration, ctx: Context, *, probes: bool) -> list[Row]:
     """The test's rows, or one row that says why there are none."""
-    if test.multiclass not in (None, ctx.multiclass):
-        return []
-    if test.needs_forget_classes and not ctx.forget_classes:
+    other_request = test.needs_forget_classes and not ctx.forget_classes
+    if other_request or test.multiclass not in (None, ctx.multiclass):
         return []
     labels = test.key, test.name, test.section, test.tier
     needed, lacking = NEEDS.get(test.tier, (set(), ""))
@@ -204,8 +200,7 @@ def _membership(rows: Sequence[Row], has_new_model: bool) -> AttackCoverage:
         return AttackCoverage(name, Coverage.NOT_TESTED, why=attacks[0].note)
     found = {row.status for row in (*ran, *controls)}
     # As bad as the worst row behind it: a failed control must not look like a clean result.
-    order = (Status.ERROR, Status.FLAGGED, Status.INCONCLUSIVE, Status.NOT_FLAGGED)
-    worst = next(status for status in order if status in found)
+    worst = min(found, key=list(Status).index)
     keys = (tuple(row.key for row in part) for part in (ran, controls, power))
     return AttackCoverage(name, Coverage.TESTED, worst, "", *keys)
 
@@ -265,11 +260,9 @@ def _arrays(ctx: Context, sides: list[str]) -> dict[str, Any]:
     if ctx.has_holdout and len(ctx.unseen):
         evaluations["unseen"] = ctx.unseen.after
     names = ["logit_margin", "entropy"] if ctx.multiclass else ["logit_margin"]
-    histograms: dict[str, Any] = {}
-    for name in names:
-        values = {key: getattr(ctx.attack_view(one), name) for key, one in evaluations.items()}
-        histograms[name] = _histogram(values)
-    return histograms | {"kind": ctx.kind}
+    views = {key: ctx.attack_view(one) for key, one in evaluations.items()}
+    values = {name: {key: getattr(v, name) for key, v in views.items()} for name in names}
+    return {name: _histogram(each) for name, each in values.items()} | {"kind": ctx.kind}
 
 
 def _histogram(values: dict[str, np.ndarray], bins: int = 30) -> dict[str, Any]:
@@ -289,3 +282,7 @@ def _histogram(values: dict[str, np.ndarray], bins: int = 30) -> dict[str, Any]:
         "n": each(len),
         "mean": each(lambda some: float(some.mean())),
     }
+
+
+# What the page shows next to the rows; each is made of the outputs alone.
+TABLES: dict[str, Table] = {"records": _records, "per_class": _per_class, "arrays": _arrays}

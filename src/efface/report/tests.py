@@ -102,19 +102,18 @@ def share_row(
     # Means over views are rounded to whole records: views of one record are not independent.
     value, n = float(np.mean(after)), n or len(after)
     interval = clopper_pearson(round(value * n), n)
-    if "verdict" not in fields:
-        fields["verdict"] = compare(interval, reference)
-    return Row(
-        None if before is None else float(np.mean(before)), value, reference, interval, **fields
-    )
+    fields.setdefault("verdict", compare(interval, reference))
+    old = None if before is None else float(np.mean(before))
+    return Row(old, value, reference, interval, **fields)
 
 
 def mean_row(
     before: np.ndarray, after: np.ndarray, reference: float | str | None, **fields: Any
 ) -> Row:
-    """The mean over records, with Student's interval."""
-    interval = mean_interval(after)
-    return Row(float(before.mean()), float(after.mean()), reference, interval, **fields)
+    """The mean over records, with Student's interval; described where no verdict is given."""
+    verdict = Verdict.NO_REFERENCE if reference is None else Verdict.DESCRIPTIVE
+    fields.setdefault("verdict", verdict)
+    return Row(float(before.mean()), float(after.mean()), reference, mean_interval(after), **fields)
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float] | None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from efface.errors import InputError
 from efface.metrics.equivalence import excess_p
@@ -79,11 +80,9 @@ def forget_confidence(ctx: Context) -> Iterator[Row]:
         if ctx.has_holdout:
             unseen = ctx.attack_view(ctx.holdout.after)
             reference = expected_share(after.y, getattr(unseen, of), unseen.y)
-        known = reference is not None
-        fields = {"verdict": Verdict.DESCRIPTIVE if known else Verdict.NO_REFERENCE, "unit": unit}
-        fields |= {"note": f"Reference: unseen records {ctx.matching}." * known}
-        fields |= {"key": f"forget.{of}"}
-        fields |= {"name": f"Mean {of.replace('_', ' ')} of the forget records"}
+        note = f"Reference: unseen records {ctx.matching}." * (reference is not None)
+        name = f"Mean {of.replace('_', ' ')} of the forget records"
+        fields = {"key": f"forget.{of}", "name": name, "note": note, "unit": unit}
         yield mean_row(getattr(before, of), getattr(after, of), reference, **fields)
 
 
@@ -96,10 +95,9 @@ def forget_task_accuracy(ctx: Context) -> Iterator[Row]:
         unseen = ctx.holdout.after
         accuracy, loss = float(unseen.accuracy.mean()), float(unseen.loss.mean())
     note = "Reference: the new model on unseen records." * ctx.has_holdout
-    fields = {"verdict": tests.compare(tests.mean_interval(after.accuracy), accuracy), "note": note}
-    yield mean_row(
-        before.accuracy, after.accuracy, accuracy, name=task_name(ctx, "Forget"), **fields
-    )
+    fields: dict[str, Any] = {"name": task_name(ctx, "Forget"), "note": note}
+    fields["verdict"] = tests.compare(tests.mean_interval(after.accuracy), accuracy)
+    yield mean_row(before.accuracy, after.accuracy, accuracy, **fields)
     fields = {"key": "forget.loss", "name": "Mean loss of the forget records", "unit": "nats"}
     yield mean_row(before.loss, after.loss, loss, **fields)
 
@@ -200,10 +198,8 @@ def weights_change(ctx: Context) -> Iterator[Row]:
         return
     change, norm = (sum(t[part] ** 2 for t in weights) ** 0.5 for part in ("change", "norm"))
     most, same = max(weights, key=lambda t: t["relative"]), sum(t["identical"] for t in weights)
-    note = (
-        f"{same} of {len(weights)} tensors did not change. Largest: {most['name']}, "
-        f"{most['relative']:.3g}. The size of the change says nothing about what is forgotten."
-    )
+    note = f"{same} of {len(weights)} tensors did not change. Largest: {most['name']}, "
+    note += f"{most['relative']:.3g}. The size of the change says nothing about what is forgotten."
     layers = list(dict.fromkeys(t["name"].rpartition(".")[0] for t in weights))
     changed = {t["name"].rpartition(".")[0] for t in weights if not t["identical"]}
     # The size of the change is not judged: a small one may forget, a large one may not.
@@ -230,10 +226,7 @@ def buffers_change(ctx: Context) -> Iterator[Row]:
 @test("outputs.determinism", "Largest difference between two runs, in std", "weights", "T0")
 def outputs_determinism(ctx: Context) -> Iterator[Row]:
     """How far two runs on the same inputs are apart: about 0 unless something is drawn."""
-    before, after = (
-        _ratio(float((first - second).abs().max()), float(first.std(0).mean()))
-        for first, second in ctx.synthetic_outputs
-    )
+    before, after = (_ratio((a - b).abs().max(), a.std(0).mean()) for a, b in ctx.synthetic_outputs)
     # Sums in another order stay far below the limit, so a nondeterministic kernel is no finding.
     random = after > SAME_OUTPUT
     verdict = Verdict.NON_DETERMINISTIC if random else Verdict.DETERMINISTIC
@@ -243,8 +236,8 @@ def outputs_determinism(ctx: Context) -> Iterator[Row]:
     yield Row(before, after, before, None, verdict, note, p, "ratio")
 
 
-def _ratio(difference: float, std: float) -> float:
-    return difference / std if std else float(difference > 0)
+def _ratio(difference: Tensor, std: Tensor) -> float:
+    return float(difference) / float(std) if std else float(difference > 0)
 
 
 @test("outputs.constant", "Standard deviation of the outputs over noise inputs", "weights", "T0")

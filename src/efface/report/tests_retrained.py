@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from efface.metrics.equivalence import ks, outlier_p
+from efface.metrics.evaluation import Evaluation
 from efface.metrics.retrain_gap import columns, gap
 from efface.report.context import PARTS, Context, NotRun
 from efface.report.report import Row
@@ -81,21 +82,19 @@ def retrained_distances(ctx: Context) -> Iterator[Row]:
     if ctx.multiclass:
         kinds["entropy"] = shown, "distance", lambda a, b: ks(a.entropy, b.entropy)[0]
         other = "{1} records with another prediction than retrained"
-        kinds["disagreement"] = (
-            other,
-            "share",
-            lambda a, b: float(np.mean(a.predicted != b.predicted)),
-        )
+        kinds["disagreement"] = other, "share", _disagreement
     for key, (name, unit, distance) in kinds.items():
         for part, them in ctx.retrained_evaluations.items():
             pair = getattr(ctx, part)
-            before, after = (
-                float(np.mean([distance(side, one) for one in them]))
-                for side in (pair.before, pair.after)
-            )
+            sides = [[distance(side, m) for m in them] for side in (pair.before, pair.after)]
+            before, after = (float(np.mean(apart)) for apart in sides)
             fields = {"key": f"retrained.{key}.{part}", "unit": unit}
             fields |= {"name": name.format(key.replace("_", " "), part)}
             yield _distance_row(distance, before, after, pair.after, them, **fields)
+
+
+def _disagreement(one: Evaluation, other: Evaluation) -> float:
+    return float(np.mean(one.predicted != other.predicted))
 
 
 def _distance_row(

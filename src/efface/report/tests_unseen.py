@@ -23,8 +23,10 @@ from efface.report.verdicts import Verdict
 from efface.types import record_key
 
 LABELS = {"needs_class": True, "needs_correct_labels": True}
+LIRA = "Membership inference per record (LiRA"
 WHOLE_CLASS = {"needs_forget_classes": True}
 CENTRAL = 0.95
+SIDES = "before", "after"
 # With fewer unseen records in a group no quantile is rarer than one in twenty.
 MIN_UNSEEN = 39
 # Shadow models without a record, so that their standard deviation can be estimated.
@@ -34,15 +36,11 @@ MIN_SHADOWS = 4
 @test("attack.loss", "Membership inference on the loss: AUC", "unseen", "T1")
 def loss_attack_rows(ctx: Context) -> Iterator[Row]:
     """The loss attack before and after: AUC, and TPR at 1 % FPR."""
-    before, after = _loss_attack(ctx, "before"), _loss_attack(ctx, "after")
-    note = (
-        f"A weak attack: one threshold for all. {after.forget_n} forget against {after.unseen_n} "
-        f"unseen records {ctx.matching}."
-    )
+    before, after = (_loss_attack(ctx, side) for side in SIDES)
+    note = f"A weak attack: one threshold for all. {_compared(after)} {ctx.matching}."
     note += f" {after.unmatched} have no unseen record of their class." * bool(after.unmatched)
     note += " With wrong labels it reads the loss of the predicted class." * ctx.mislabelled
-    verdict = _attack_verdict(after, _detects(ctx, before), mislabelled=ctx.mislabelled)
-    yield auc_row(before, after, verdict, note)
+    yield auc_row(before, after, _attack_verdict(ctx, before, after), note)
     was, now = (attack.at(attack.fpr) for attack in (before, after))
     verdict = Verdict.SIGNIFICANTLY_DIFFERENT if ctx.mislabelled else Verdict.DETECTED
     if not now.above:
@@ -51,6 +49,10 @@ def loss_attack_rows(ctx: Context) -> Iterator[Row]:
     there = f"{after.unseen_n} unseen records of these classes"
     fields = {"key": "attack.loss_tpr", "name": "Membership inference on the loss"}
     yield _rate_row(was, now, there, verdict=verdict, note=blind, **fields)
+
+
+def _compared(attack: Attack) -> str:
+    return f"{attack.forget_n} forget against {attack.unseen_n} unseen records"
 
 
 def auc_row(before: Attack, after: Attack, verdict: Verdict, note: str, **fields: Any) -> Row:
@@ -76,16 +78,16 @@ def _detects(ctx: Context, attack: Attack) -> bool:
     return attack.significant if ctx.mislabelled else attack.detected
 
 
-def _attack_verdict(attack: Attack, detected_before: bool, *, mislabelled: bool = False) -> Verdict:
+def _attack_verdict(ctx: Context, before: Attack, after: Attack) -> Verdict:
     # With wrong labels, below chance does not mean over-forgetting: the records just differ.
-    if attack.significant and mislabelled:
+    if after.significant and ctx.mislabelled:
         return Verdict.SIGNIFICANTLY_DIFFERENT
-    if attack.significant:
-        return Verdict.DETECTED if attack.detected else Verdict.OVER_FORGOTTEN
+    if after.significant:
+        return Verdict.DETECTED if after.detected else Verdict.OVER_FORGOTTEN
     # An attack that was blind before cannot testify to forgetting.
-    if not detected_before:
+    if not _detects(ctx, before):
         return Verdict.INCONCLUSIVE
-    low, high = attack.auc_interval
+    low, high = after.auc_interval
     return Verdict.TOO_FEW_RECORDS if high - low > TOO_WIDE else Verdict.NOT_DETECTED
 
 
@@ -102,39 +104,34 @@ def _rate_row(was: Rate, now: Rate, unseen: str, *, note: str = "", **fields: An
 @test("attack.entropy", "Entropy attack (the paper's MIA; weak)", "unseen", "T2", multiclass=True)
 def entropy_attack_rows(ctx: Context) -> Iterator[Row]:
     """The paper's attack, for comparison with its tables."""
-    retain, holdout, forget = ctx.retain, ctx.holdout, ctx.forget
-    ends = retain.before.entropy, holdout.before.entropy
-    before = membership.entropy_attack(*ends, forget.before.entropy)
-    ends = retain.after.entropy, holdout.after.entropy
-    after = membership.entropy_attack(*ends, forget.after.entropy)
+    parts = ctx.retain, ctx.holdout, ctx.forget
+    entropies = [[getattr(pair, side).entropy for pair in parts] for side in SIDES]
+    before, after = (membership.entropy_attack(*one) for one in entropies)
     reference = None
     if len(ctx.unseen):
-        members = membership.classified_as_members(*ends, ctx.unseen.after.entropy) * 1.0
+        retain, holdout, _ = entropies[1]
+        unseen = ctx.unseen.after.entropy
+        members = membership.classified_as_members(retain, holdout, unseen) * 1.0
         ours, theirs = ctx.sides("after")
         reference = expected_share(ours.y, members, theirs.y)
     note = "Share classified as members; a collapsed model scores 0, so lower is not better. "
     note += f"Reference: unseen records {ctx.matching} under this attack."
-    yield share_row(before, after, reference, len(forget), note=note)
+    yield share_row(before, after, reference, len(ctx.forget), note=note)
 
 
-@test(
-    "attack.lira", "Membership inference per record (LiRA, offline): AUC", "unseen", "T4", **LABELS
-)
+@test("attack.lira", f"{LIRA}, offline): AUC", "unseen", "T4", **LABELS)
 def lira_rows(ctx: Context) -> Iterator[Row]:
     """LiRA, offline: forget records against unseen ones, each among models that never saw it."""
     if not ctx.shadows or not ctx.has_holdout or not len(ctx.unseen):
         raise NotRun("needs unseen records of the classes of the forget records")
-    before, after = (_lira(ctx, ctx.shadows, side) for side in ("before", "after"))
-    note = (
-        f"{count(ctx.given['shadows'], 'shadow model')}. {after.forget_n} forget against "
-        f"{after.unseen_n} unseen records {ctx.matching}; the smallest AUC detectable with 80 % "
-        f"power: {after.smallest_auc:.3f}."
-    )
-    yield auc_row(before, after, _attack_verdict(after, before.detected), note)
+    before, after = (_lira(ctx, ctx.shadows, side) for side in SIDES)
+    note = f"{count(ctx.given['shadows'], 'shadow model')}. {_compared(after)} {ctx.matching}; "
+    note += f"the smallest AUC detectable with 80 % power: {after.smallest_auc:.3f}."
+    yield auc_row(before, after, _attack_verdict(ctx, before, after), note)
     for was, now in zip(before.rates, after.rates, strict=True):
         verdict = Verdict.DETECTED if now.above else Verdict.NOT_DETECTED
         key = f"attack.lira_tpr_{100 * now.fpr:g}"
-        fields = {"verdict": verdict, "key": key, "name": "Membership inference per record (LiRA)"}
+        fields = {"verdict": verdict, "key": key, "name": f"{LIRA})"}
         yield _rate_row(was, now, f"{after.unseen_n} unseen records", **fields)
 
 
@@ -146,10 +143,8 @@ def _lira(ctx: Context, given: Shadows, side: str) -> Attack:
         raise NotRun(f"the shadow models lack outputs for {missing} of {len(ids)} records")
     shadows = given.of(ids)
     if shadows.member[:, n:].any():
-        raise NotRun(
-            "shadow models were trained on records with the ids of unseen ones: two tables that "
-            "number their rows alike cannot be distinguished"
-        )
+        why = "shadow models were trained on records with the ids of unseen ones: two tables that "
+        raise NotRun(f"{why}number their rows alike cannot be distinguished")
     without = int((~shadows.member).sum(axis=0).min())
     if without < MIN_SHADOWS:
         need = f"{MIN_SHADOWS} shadow models without each record are needed"
@@ -162,21 +157,16 @@ def _lira(ctx: Context, given: Shadows, side: str) -> Attack:
 @test("unseen.central_95", "Share within the central 95 % of unseen logit margins", "unseen", "T1")
 def unseen_margins(ctx: Context) -> Iterator[Row]:
     """How many logit margins are not extreme among unseen ones, and the distance of the two."""
-    (_, before, _), (quantiles, after, among) = (
-        unseen_quantiles(*ctx.sides(side)) for side in ("before", "after")
-    )
+    sides = [ctx.sides(side) for side in SIDES]
+    (_, before, _), (quantiles, after, among) = (unseen_quantiles(*side) for side in sides)
     high, low = float((quantiles > 0.975).mean()), float((quantiles < 0.025).mean())  # noqa: PLR2004
     note = f"Compared with {among}; {100 * high:.1f} % are too high, {100 * low:.1f} % too low."
     n = int((~np.isnan(after)).sum())
     yield share_row(central_share(before), central_share(after), CENTRAL, n, note=note)
-    (before, _), (after, p) = (
-        ks(*(one.logit_margin for one in ctx.sides(side))) for side in ("before", "after")
-    )
+    (before, _), (after, p) = (ks(ours.logit_margin, theirs.logit_margin) for ours, theirs in sides)
     verdict = Verdict.SIGNIFICANTLY_DIFFERENT if p < SIGNIFICANCE else Verdict.NOT_SIGNIFICANT
-    note = (
-        f"p = {p:.2g}, {len(ctx.forget)} against {len(ctx.unseen)} unseen records {ctx.matching}; "
-        "their class mixture is not matched."
-    )
+    note = f"p = {p:.2g}, {len(ctx.forget)} against {len(ctx.unseen)} unseen records "
+    note += f"{ctx.matching}; their class mixture is not matched."
     # The mixture of classes alone moves this p, so Holm's correction must not decide by it.
     name = "Kolmogorov-Smirnov distance of the logit margins to unseen ones"
     fields = {"unit": "distance", "key": "unseen.ks", "name": name}
@@ -209,10 +199,9 @@ def forget_classes_accuracy(ctx: Context) -> Iterator[Row]:
     if not (n := len(pair)):
         raise NotRun("the holdout has no record of the forget classes")
     hits = int(pair.after.correct.sum())
-    fields = {"p": still_predicted_p(hits, n)} | (
-        {} if hits else {"verdict": Verdict.NEVER_PREDICTED}
-    )
+    fields = {} if hits else {"verdict": Verdict.NEVER_PREDICTED}
     fields |= {"note": f"{count(n)}. Reference: a model that never learned the class."}
+    fields |= {"p": still_predicted_p(hits, n)}
     yield share_row(pair.before.correct, pair.after.correct, 0.0, **fields)
 
 
@@ -228,9 +217,8 @@ def linear_probe_rows(ctx: Context) -> Iterator[Row]:
     """Do the embeddings still hold the class, and whether the record was to be forgotten?"""
     # The probe splits by order, so the records are shuffled by id first. The whole holdout: a probe
     # needs other classes than those of the forget records too.
-    forget, unseen = (
-        ctx.shuffled(ctx.sample(pair, MAX_RECORDS)) for pair in (ctx.forget, ctx.holdout)
-    )
+    sampled = (ctx.sample(pair, MAX_RECORDS) for pair in (ctx.forget, ctx.holdout))
+    forget, unseen = map(ctx.shuffled, sampled)
     records = forget.records, unseen.records
     try:
         before, after = (linear_probe(m, *records, seed=ctx.seed) for m in (ctx.old, ctx.new))
@@ -249,7 +237,7 @@ def linear_probe_rows(ctx: Context) -> Iterator[Row]:
     yield Row(*shares, verdict, note, p, key="probe.class", name=name)
     attack = after.membership
     verdict = Verdict.DETECTED if attack.significant else Verdict.NOT_DETECTED
-    note = f"{attack.forget_n} forget against {attack.unseen_n} unseen records, none fitted on."
+    note = f"{_compared(attack)}, none fitted on."
     name = "Membership inference by a linear probe on the embeddings: AUC"
     yield auc_row(before.membership, attack, verdict, note, key="probe.membership", name=name)
 

@@ -58,12 +58,5 @@ class Verdict(Enum):
     CRASHED = Status.ERROR, "crashed"
     NOT_RUN = Status.NOT_RUN, "not run"
 
-    @property
-    def status(self) -> Status:
-        """The mark."""
-        return self.value[0]
-
-    @property
-    def words(self) -> str:
-        """For people."""
-        return self.value[1]
+    def __init__(self, status: Status, words: str) -> None:
+        self.status, self.words = status, words
