@@ -138,21 +138,26 @@ def efface(place, monkeypatch):
 
 
 @pytest.fixture
-def train_command(place, monkeypatch):
+def command_in(monkeypatch):
+    """A function that gives a runner of an app in a folder, in this process."""
+    return lambda folder, app, name: _command_in(folder, monkeypatch, app, name)
+
+
+@pytest.fixture
+def train_command(place, command_in):
     """Run ``python -m research.train`` in this process; gives back its exit code."""
-    from efface.cli import exits
     from research.train import app
+
+    return command_in(place, app, "python -m research.train")
+
+
+def _command_in(folder, monkeypatch, app=None, name="efface"):
+    """The command run in a folder whose modules it may import."""
+    from efface.cli import exits, main
 
     def start(arguments):
         with exits():
             app(arguments, exit_on_error=False)
-
-    return _command_in(place, monkeypatch, start, "python -m research.train")
-
-
-def _command_in(folder, monkeypatch, start=None, name="efface"):
-    """The command run in a folder whose modules it may import."""
-    from efface.cli import main
 
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
@@ -160,7 +165,7 @@ def _command_in(folder, monkeypatch, start=None, name="efface"):
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", [name, *arguments])
         try:
-            (start or main)(list(arguments))
+            (start if app else main)(list(arguments))
         except SystemExit as end:
             return int(end.code or 0)
         return 0

@@ -49,6 +49,15 @@ def timm_vit():
         ).eval()  # fmt: skip
 
 
+def line(weight, bias=0.0):
+    """A linear model of two features whose logits are (0, weight · x + bias)."""
+    model = nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.0, 0.0], weight]))
+        model.bias.copy_(torch.tensor([0.0, bias]))
+    return model.eval()
+
+
 def known(model, digits, count=60):
     """Records with the labels that the model itself gives, so that nothing refuses it."""
     some = digits.take(range(count))

@@ -14,6 +14,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
+from efface.methods import BUILT_IN
 from efface.types import Records
 from tools import house
 
@@ -217,6 +218,7 @@ def test_no_page_and_no_string_promises_more_than_was_shown():
     for word in ("certified", "Verified", "GUARANTEED", "erased", "compliant"):
         assert promises(f"All is well. The records are {word} now.")
     assert not promises("Never write certified, verified, guaranteed, erased, compliant. Good.")
+    assert f"({len(BUILT_IN)} of them" in texts[ROOT / "README.md"]  # the methods that it counts
 
 
 def test_no_file_speaks_of_the_machine_it_was_made_on():

@@ -24,36 +24,29 @@ def family():
     return two.family(3)
 
 
-def half_plane(offset):
-    """Class 1 beyond a line across the box, ``offset`` nearer to class 1."""
-    x = two.grid(201).numpy()
-    return x[:, 0] > offset
-
-
 def test_an_area_is_what_counting_says():
     """Point by point, with and without weights."""
     draw = np.random.default_rng(0)
     one, other = draw.random((2, 50)) > 0.5
     weight = draw.random(50)
-    differ = [row for row in range(50) if one[row] != other[row]]
-    assert area(one, other) == pytest.approx(len(differ) / 50)
-    by_hand = sum(weight[row] for row in differ) / sum(weight)
-    assert area(one, other, weight) == pytest.approx(by_hand)
+    for given, each in (((), np.ones(50)), ((weight,), weight)):
+        differ = sum(each[row] for row in range(50) if one[row] != other[row])
+        assert area(one, other, *given) == pytest.approx(differ / sum(each))
 
 
 def test_a_boundary_that_came_nearer_to_class_1_is_a_loss_of_class_1():
     """A strip of 0.5 of a box 10.3 wide; the other way round it is a gain."""
-    assert shift(half_plane(0.0), half_plane(0.5)) == pytest.approx(0.5 / 10.3, abs=0.005)
-    assert shift(half_plane(0.5), half_plane(0.0)) == pytest.approx(-0.5 / 10.3, abs=0.005)
+    far, near = (two.grid(201).numpy()[:, 0] > offset for offset in (0.0, 0.5))
+    assert shift(far, near) == pytest.approx(0.5 / 10.3, abs=0.005)
+    assert shift(near, far) == pytest.approx(-0.5 / 10.3, abs=0.005)
 
 
 def test_the_accuracy_of_the_best_line_is_what_the_normal_says():
     """Two blobs of spread 1 whose centres are d apart: Φ(d/2)."""
-    x, centres = two.grid(301), torch.tensor(two.CENTRES)
-    nearer_1 = (x - centres[1]).norm(dim=1) < (x - centres[0]).norm(dim=1)
+    x, (zero, one) = two.grid(301), torch.tensor(two.CENTRES)
+    nearer_1 = (x - one).norm(dim=1) < (x - zero).norm(dim=1)
     right = accuracy(nearer_1.numpy(), two.density(x).numpy())
-    apart = float((centres[1] - centres[0]).norm())
-    assert right == pytest.approx(stats.norm.cdf(apart / 2), abs=1e-3)
+    assert right == pytest.approx(stats.norm.cdf(float((one - zero).norm()) / 2), abs=1e-3)
 
 
 def test_the_interval_of_a_median_is_near_the_one_from_order_statistics():
@@ -114,21 +107,18 @@ def test_every_method_that_needs_no_data_is_tried():
     assert {"jit", "jit_paper", "jit_reference", "mislabel"} <= names
 
 
-WITHOUT_CLASSES = "Wanted forget_classes for emmn: the classes to forget as a whole. Got a split "
-NOT_FINITE = (
-    "Wanted a model within the guard's budgets (utility 0.02, movement 0.5, drift 0.2). Got 8 "
-    "halvings of the step did not help, loss not finite."
-)
-
-
-@pytest.mark.parametrize(
-    ("method", "text"),
+REFUSED = {
+    "emmn": "Wanted forget_classes for emmn: the classes to forget as a whole. Got a split ",
     # the clamp of jit_reference leaves one record of two numbers no noise, and 0 / 0
-    [("emmn", WITHOUT_CLASSES), ("jit_reference", NOT_FINITE)],
-)
-def test_a_method_that_cannot_serve_one_point_says_so(family, method, text):
+    "jit_reference": "Wanted a model within the guard's budgets (utility 0.02, movement 0.5, drift "
+    "0.2). Got 8 halvings of the step did not help, loss not finite.",
+}
+
+
+@pytest.mark.parametrize("method", REFUSED)
+def test_a_method_that_cannot_serve_one_point_says_so(family, method):
     """The row of the table is this text."""
-    assert run(Contender(method, method), family, "core").startswith(text)
+    assert run(Contender(method, method), family, "core").startswith(REFUSED[method])
 
 
 def test_a_step_up_is_the_mirror_image_of_a_step_down_and_of_the_method(family):
@@ -164,13 +154,11 @@ def test_the_experiment_writes_every_figure_and_its_floor(tmp_path, monkeypatch)
     core = found["cases"]["core"]
     assert core["refused"]["emmn"]["runs"] == 1
     x, family = two.grid(boundary.SIDE), two.family(3)
-    answers = [two.sureness(m, x) > 0 for m in family.retrained["core"]]
-    own = two.sureness(family.untouched, x) > 0
-    apart = [float((own != one).float().mean()) for one in answers]
-    assert core["rows"]["untouched"]["area"]["median"] == pytest.approx(np.mean(apart), abs=1e-6)
-    pairs = [(0, 1), (0, 2), (1, 2)]
-    floor = [float((answers[a] != answers[b]).float().mean()) for a, b in pairs]
-    assert core["floor"]["area"]["median"] == pytest.approx(np.mean(floor), abs=1e-6)
+    answers = [two.sureness(m, x) > 0 for m in (*family.retrained["core"], family.untouched)]
+    to_untouched, between = [(0, 3), (1, 3), (2, 3)], [(0, 1), (0, 2), (1, 2)]
+    for row, pairs in ((core["rows"]["untouched"], to_untouched), (core["floor"], between)):
+        apart = [float((answers[a] != answers[b]).float().mean()) for a, b in pairs]
+        assert row["area"]["median"] == pytest.approx(np.mean(apart), abs=1e-6)
 
 
 KINDS = ("png", "svg")
@@ -201,10 +189,9 @@ def test_the_animation_has_a_frame_for_each_step_and_never_ends(tmp_path):
     """As a browser plays it."""
     from PIL import Image
 
-    side = 21
-    frames = [np.linspace(-1, 1, side * side) + 0.2 * step for step in range(4)]
-    records = two.blobs(0)
-    write_gif(Course(records, ("3",), frames[-1], frames, met=True), tmp_path / "a.gif", 0)
+    frames = [np.linspace(-1, 1, 21 * 21) + 0.2 * step for step in range(4)]
+    film = Course(two.blobs(0), ("3",), frames[-1], frames, met=True)
+    write_gif(film, tmp_path / "a.gif", 0)
     with Image.open(tmp_path / "a.gif") as film:
         assert film.n_frames == 4  # those that stand still are one frame, shown longer
         assert film.info["loop"] == 0

@@ -6,24 +6,16 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch import nn
+from scipy.special import expit, log_expit
 
-from efface.errors import InputError
 from efface.ranking.curvature import log_probability, probability
 from efface.types import Records
 from research.geometry import blobs as two
 from research.geometry import curvature_maps as maps
 from research.geometry.closed_form import closed_form
 from research.geometry.distances import across, distance_to_boundary
-
-
-def line(weight, bias=0.0):
-    """A net whose log-odds of class 1 are weight · x + bias."""
-    net = nn.Linear(2, 2)
-    with torch.no_grad():
-        net.weight.copy_(torch.tensor([[0.0, 0.0], weight]))
-        net.bias.copy_(torch.tensor([0.0, bias]))
-    return net.eval()
+from tests.refusals import refusal
+from tests.small_nets import line
 
 
 def of_class_1(x):
@@ -47,13 +39,11 @@ def test_the_plane_has_the_whole_hessian_of_torch(of):
     assert found.gradient_norm == pytest.approx([float(s.norm()) for s in slopes], rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("name", "of"), [("probability", probability), ("log-probability of class 1", log_probability)]
-)
-def test_over_a_line_the_plane_is_the_sigmoid_in_closed_form(name, of):
+@pytest.mark.parametrize("name", ["probability", "log-probability of class 1"])
+def test_over_a_line_the_plane_is_the_sigmoid_in_closed_form(name):
     """Log-odds w·x: slopes grow with ‖w‖, bends with its square, κ with ‖w‖."""
     weight, x = [1.5, -2.0], two.grid(9)
-    found = maps.plane_curvature(line(weight), of_class_1(x), of=of)
+    found = maps.plane_curvature(line(weight), of_class_1(x), of=maps.FUNCTIONS[name])
     exact = closed_form((x @ torch.tensor(weight)).double().numpy())[name]
     assert found.gradient_norm == pytest.approx(2.5 * exact["gradient"], rel=1e-4)
     assert found.hessian_norm == pytest.approx(6.25 * exact["hessian"], rel=1e-3, abs=1e-7)
@@ -63,10 +53,7 @@ def test_over_a_line_the_plane_is_the_sigmoid_in_closed_form(name, of):
 def test_the_closed_form_is_what_differences_say():
     """Of S and of ln S, first and second."""
     x, step = np.linspace(-5, 5, 41), 1e-4
-    for name, g in (
-        ("probability", lambda v: 1 / (1 + np.exp(-v))),
-        ("log-probability of class 1", lambda v: -np.log1p(np.exp(-v))),
-    ):
+    for name, g in (("probability", expit), ("log-probability of class 1", log_expit)):
         found = closed_form(x)[name]
         slope = (g(x + step) - g(x - step)) / (2 * step)
         bend = (g(x + step) - 2 * g(x) + g(x - step)) / step**2
@@ -98,9 +85,7 @@ def test_the_distance_to_a_straight_boundary_is_that_of_a_line():
 
 def test_a_model_without_a_boundary_is_refused():
     """There is nothing to be far from."""
-    with pytest.raises(InputError) as refused:
-        distance_to_boundary(line([0.0, 0.0], 1.0), np.zeros((1, 2)))
-    assert str(refused.value) == (
+    assert refusal(distance_to_boundary, line([0.0, 0.0], 1.0), np.zeros((1, 2))) == (
         "Wanted a model with a boundary inside the box. Got one that answers alike everywhere. "
         "Train it on both blobs."
     )

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from efface.methods import BUILT_IN
 from efface.methods._base import PARTS
 from research.geometry import drawings
 from research.geometry.drawings import boundary_moves, facts, one_step
 from research.geometry.needs import DATA, MARKS, draw_needs, group_of, mark_of, matrix
+from tests.small_nets import line
 
 
 def test_every_method_stands_in_one_group_and_every_part_in_one_column():
@@ -47,20 +47,10 @@ def test_the_picture_has_a_dot_where_the_matrix_has_one():
         assert drawn.count(fill) == marks.count(name)
 
 
-def linear(weights, bias):
-    """Two logits (0, w x + b)."""
-    net = nn.Linear(2, 2)
-    with torch.no_grad():
-        net.weight.copy_(torch.tensor([[0.0, 0.0], weights]))
-        net.bias.copy_(torch.tensor([0.0, bias]))
-    return net
-
-
 def test_the_arrows_end_on_the_new_boundary():
     """Of a linear net the first order is all there is."""
-    after = linear([1.0, 1.0], -1.0)
     at = torch.tensor([[0.0, -2.0], [0.0, 0.0], [0.0, 3.0]])
-    ends = at + boundary_moves(after, at)
+    ends = at + boundary_moves(line([1.0, 1.0], -1.0), at)
     np.testing.assert_allclose(ends.sum(1), [1, 1, 1], atol=1e-6)
 
 
@@ -79,17 +69,15 @@ def test_the_step_lowers_the_slope_at_the_point_that_it_was_taken_on(step):
 
 def test_the_drawn_copies_are_the_methods_own(step):
     """A plain step by hand with the drawn copies gives the method's weights."""
-    weights = [weight.detach().clone().requires_grad_() for weight in step.before.parameters()]
-    names = [name for name, _ in step.before.named_parameters()]
-    state = dict(zip(names, weights, strict=True))
+    state = {k: v.detach().clone().requires_grad_() for k, v in step.before.named_parameters()}
+    weights = list(state.values())
     near = torch.func.functional_call(step.before, state, (step.copies,))
     own = torch.func.functional_call(step.before, state, (step.point[None],))
     loss = ((near - own).norm(dim=1) / (step.copies - step.point).norm(dim=1)).mean()
     slopes = torch.autograd.grad(loss, weights)
     for weight, slope, after in zip(weights, slopes, step.after.parameters(), strict=True):
-        torch.testing.assert_close(
-            weight.detach() - drawings.RATE * slope, after.detach(), atol=1e-5, rtol=1e-4
-        )
+        stepped = weight.detach() - drawings.RATE * slope
+        torch.testing.assert_close(stepped, after.detach(), atol=1e-5, rtol=1e-4)
 
 
 def test_both_drawings_are_written(tmp_path, monkeypatch, step):

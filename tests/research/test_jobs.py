@@ -1,13 +1,12 @@
 """Jobs with models: what is trained on, what a method sees, and what the record is worth."""
 
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from efface.errors import InputError
 from efface.grid import read, run
 from efface.metrics.evaluation import evaluate
 from efface.metrics.retrain_gap import columns
@@ -16,9 +15,11 @@ from research.jobs import training, unlearning
 from research.recipes import RECIPES
 from research.reduce import columns_of, rows_by, statistics_of
 from research.trained import model_of, parts_of, trained
+from tests.refusals import refusal
 
 SHORT = replace(RECIPES["digits-conv"], epochs=3)
-CLASS = {"class": 3}
+CLASS, RANDOM = {"class": 3}, {"random": 40, "seed": 2}
+WRECKED = {"forget": CLASS, "forget_classes": [3]}
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +28,6 @@ def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
     make(folder, base())
     return folder
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    """The methods of the tests."""
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
 
 
 def base(**changes):
@@ -48,11 +43,10 @@ def make(store, job):
 def test_a_retrained_model_never_saw_the_excluded_rows(store):
     """And says so per record; nothing else differs but the seed."""
     result = make(store, training(SHORT, "digits", excluded=CLASS, forget_classes=[3], seed=1))
-    y, member = result.arrays["train.y"], result.arrays["train.member"]
-    assert np.array_equal(member, y != 3)
-    assert result.statistics["accuracy"]["forget"] == 0
-    assert result.statistics["accuracy"]["test_leaving"] == 0
-    assert result.statistics["accuracy"]["test_staying"] > 0.9
+    assert np.array_equal(result.arrays["train.member"], result.arrays["train.y"] != 3)
+    accuracy = result.statistics["accuracy"]
+    assert accuracy["forget"] == accuracy["test_leaving"] == 0
+    assert accuracy["test_staying"] > 0.9
     assert not (result.folder / "weights.safetensors").exists()
 
 
@@ -77,19 +71,14 @@ def test_the_same_job_gives_the_same_bits(store, tmp_path):
 def test_statistics_of_any_request_come_from_the_record_alone(store):
     """The row "nothing done" of every request is in the base's record."""
     result = read(store, base())
-    assert statistics_of(result.arrays) == {
-        name: result.statistics[name] for name in statistics_of(result.arrays)
-    }
-    rows = rows_by({"random": 40, "seed": 2}, result.arrays["train.y"])
-    job = unlearning(base(), "baseline", forget={"random": 40, "seed": 2}, guard=False)
-    untouched = make(store, job)
-    found = statistics_of(result.arrays, forget=rows)
-    assert found == {name: untouched.statistics[name] for name in found}
+    untouched = make(store, unlearning(base(), "baseline", forget=RANDOM, guard=False))
+    rows = rows_by(RANDOM, result.arrays["train.y"])
+    for made, options in ((result, {}), (untouched, {"forget": rows})):
+        found = statistics_of(result.arrays, **options)
+        assert found == {name: made.statistics[name] for name in found}
 
 
-@pytest.mark.parametrize(
-    ("rule", "forget_classes"), [({"random": 40, "seed": 2}, []), (CLASS, [3])]
-)
+@pytest.mark.parametrize(("rule", "forget_classes"), [(RANDOM, []), (CLASS, [3])])
 def test_the_columns_of_a_record_are_those_of_the_model(store, rule, forget_classes):
     """Half precision loses nothing that a table shows: the scores on the model are the oracle."""
     result, settings = read(store, base()), base().settings
@@ -102,9 +91,8 @@ def test_the_columns_of_a_record_are_those_of_the_model(store, rule, forget_clas
     found = statistics_of(result.arrays, forget=rows, forget_classes=forget_classes)
     exact = columns(*parts, forget_classes=forget_classes)
     assert columns_of(found, forget_classes=bool(forget_classes)) == exact
-    losses = [float(part.loss.mean()) for part in (parts[0], parts[2])]
-    kept = [found["loss"]["forget"], found["loss"]["retain"]]
-    assert kept == pytest.approx(losses, rel=2**-10)
+    for name, part in (("forget", parts[0]), ("retain", parts[2])):
+        assert found["loss"][name] == pytest.approx(float(part.loss.mean()), rel=2**-10)
 
 
 def test_a_label_that_the_settings_change_is_learned_and_kept(store):
@@ -116,8 +104,7 @@ def test_a_label_that_the_settings_change_is_learned_and_kept(store):
 
 def test_what_the_guard_refuses_is_measured_as_the_old_model(store):
     """Such a job is a failure to forget and must not look like a collapse, nor like success."""
-    wrecked = {"forget": CLASS, "forget_classes": [3]}
-    result = make(store, unlearning(base(), "fake_methods:wrecking", **wrecked))
+    result = make(store, unlearning(base(), "fake_methods:wrecking", **WRECKED))
     assert result.statistics["outcome"] == "not met"
     assert "not finite" in result.statistics["guard"]["failed"]
     before = read(store, base()).arrays
@@ -126,25 +113,25 @@ def test_what_the_guard_refuses_is_measured_as_the_old_model(store):
 
 def test_a_wrecked_model_without_a_guard_is_a_row_of_nothing(store):
     """JSON has no nan, and an attack has nothing to read."""
-    wrecked = {"forget": CLASS, "forget_classes": [3], "guard": False}
-    found = make(store, unlearning(base(), "fake_methods:wrecking", **wrecked)).statistics
+    job = unlearning(base(), "fake_methods:wrecking", **WRECKED, guard=False)
+    found = make(store, job).statistics
     assert (found["finite"], found["attack"], found["outcome"]) == (False, None, "done")
     assert set(found["accuracy"].values()) == {0.0}
     assert set(found["loss"].values()) == {None}
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({}, "[20, 0, 0] ()"),
-        ({"holdout": True, "forget_classes": [3]}, "[20, 299, 0] (3,)"),
-        ({"retain": True}, "[20, 0, 1178] ()"),
-    ],
-)
+TWENTY = {"forget": {"random": 20, "seed": 1}, "guard": False}
+SEEN = [
+    ({}, "[20, 0, 0] ()"),
+    ({"holdout": True, "forget_classes": [3]}, "[20, 299, 0] (3,)"),
+    ({"retain": True}, "[20, 0, 1178] ()"),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), SEEN)
 def test_a_method_sees_what_the_job_gives_it(store, tmp_path, given, said):
     """Half of the test records at most: the other half is the evidence's."""
-    how = {"forget": {"random": 20, "seed": 1}, "guard": False, "said": str(tmp_path / "said")}
-    job = unlearning(base(), "fake_methods:telling", **how, **given)
+    job = unlearning(base(), "fake_methods:telling", **TWENTY, said=str(tmp_path / "said"), **given)
     result = make(store, job)
     assert (tmp_path / "said").read_text() == said
     assert result.statistics["seconds"]["method"] > 0
@@ -162,50 +149,46 @@ def test_a_base_without_weights_is_refused_in_words(store):
 
 def test_data_are_decoded_once_and_mapped_after(tmp_path, monkeypatch):
     """Decoding costs seconds in each process."""
-    data = data_set("digits")
-    first = load_part(data, "train", SHORT.preprocessing, shared=tmp_path)
+    load = partial(load_part, data_set("digits"), "train", SHORT.preprocessing, shared=tmp_path)
+    first = load()
     monkeypatch.setattr("research.data._decode", None)
-    again = load_part(data, "train", SHORT.preprocessing, shared=tmp_path)
+    again = load()
     assert torch.equal(first.x, again.x)
-    assert (len(again), again.ids[0]) == (1198, "digit-0001")
     assert torch.equal(again.y, first.y)
+    assert (len(again), again.ids[0]) == (1198, "digit-0001")
 
 
 def test_other_data_than_described_are_refused(tmp_path):
     """A record of other data is another record."""
     data = data_set("digits")
     other = {**data, "digests": {**data["digests"], "train": "0" * 64}}
-    with pytest.raises(InputError, match=r"Wanted digits:train with digest 000000000000\. Got "):
-        load_part(other, "train", SHORT.preprocessing, shared=tmp_path)
+    assert refusal(load_part, other, "train", SHORT.preprocessing, shared=tmp_path) == (
+        f"Wanted digits:train with digest 000000000000. Got {data['digests']['train'][:12]}. "
+        "Give the same data."
+    )
 
 
 def test_data_by_name_need_the_folder_that_holds_them(monkeypatch):
     """No path stands in a record, so the environment names it."""
     monkeypatch.delenv("EFFACE_DATA", raising=False)
-    with pytest.raises(InputError) as caught:
-        data_set("cifar10")
-    assert "'cifar10'. Got no EFFACE_DATA in the environment. Set EFFACE_DATA" in str(caught.value)
+    assert refusal(data_set, "cifar10") == (
+        "Wanted the folder that holds the data 'cifar10'. Got no EFFACE_DATA in the environment. "
+        "Set EFFACE_DATA to that folder."
+    )
 
 
-@pytest.mark.parametrize(
-    ("rule", "rows"),
-    [
-        (None, []),
-        ({"rows": [3, 1]}, [1, 3]),
-        ({"class": 7}, [1, 2]),
-        ({"random": 2, "seed": 0, "of": [2, 5]}, [2, 5]),
-    ],
-)
-def test_a_rule_names_rows(rule, rows):
+def test_a_rule_names_rows():
     """A line of settings instead of hundreds of numbers."""
-    assert rows_by(rule, np.array([0, 7, 7, 0, 0, 0])) == rows
+    rules = [None, {"rows": [3, 1]}, {"class": 7}, {"random": 2, "seed": 0, "of": [2, 5]}]
+    found = [rows_by(rule, np.array([0, 7, 7, 0, 0, 0])) for rule in rules]
+    assert found == [[], [1, 3], [1, 2], [2, 5]]
 
 
 def test_passes_are_counted_and_the_hook_is_gone(store):
     """Two epochs over 20 records are 40 forward and backward; an untrained teacher counts too."""
-    settings = {"forget": {"random": 20, "seed": 1}, "guard": False, "epochs": 2}
-    found = make(store, unlearning(base(), "negative_gradient", **settings)).statistics
+    found = make(store, unlearning(base(), "negative_gradient", **TWENTY, epochs=2)).statistics
     assert found["passes"] == {"forward": 40, "backward": 40}
-    found = make(store, unlearning(base(), "bad_teacher", **settings, retain=True)).statistics
+    job = unlearning(base(), "bad_teacher", **TWENTY, epochs=2, retain=True)
+    found = make(store, job).statistics
     an_epoch = 20 + round(0.3 * found["n"]["retain"])
     assert found["passes"] == {"forward": 4 * an_epoch, "backward": 2 * an_epoch}

@@ -19,7 +19,6 @@ from research.leave_out import (
 from tests.refusals import refusal
 
 QUIET, LOUD, UNKNOWN = Removal(0.0, 0.1, 0.2), Removal(2.0, 0.1, 0.2), Removal(0.15, 0.1, 0.2)
-OTHERS = {"random": LOUD, "high": LOUD}
 
 
 def halves(models, n, seed):
@@ -148,28 +147,28 @@ def test_the_numbers_of_a_removal_are_those_of_means_over_models():
     assert removal(without, with_it).noise == found.noise
 
 
-def test_the_threshold_is_that_of_the_largest_low_group_within_the_noise_while_others_show():
-    """The last record of the group has it."""
+GROUPS = [
+    ({10: QUIET, 30: QUIET, 60: LOUD}, LOUD, 30),
+    ({10: QUIET}, QUIET, 0),  # too small to show anything
+    ({10: UNKNOWN}, LOUD, 0),  # neither like nor unlike
+    ({10: LOUD, 30: QUIET}, LOUD, 0),  # a larger one cannot be safer
+    ({10: UNKNOWN, 30: QUIET}, LOUD, 0),
+]
+
+
+@pytest.mark.parametrize(("low", "random", "size"), GROUPS)
+def test_the_threshold_is_that_of_the_largest_low_group_within_the_noise_while_others_show(
+    low, random, size
+):
+    """The last record of the group has it; groups that show nothing or too much set none."""
     alpha = np.linspace(1, 0, 101)
-    found = {size: {"low": low, **OTHERS} for size, low in ((10, QUIET), (30, QUIET), (60, LOUD))}
-    assert calibrated_threshold(alpha, np.zeros(101), found) == Threshold(alpha[29], 0.0, 30)
-
-
-@pytest.mark.parametrize(
-    "removals",
-    [
-        {10: {"low": QUIET, "random": QUIET, "high": LOUD}},  # too small to show anything
-        {10: {"low": UNKNOWN, **OTHERS}},  # neither like nor unlike
-        {10: {"low": LOUD, **OTHERS}, 30: {"low": QUIET, **OTHERS}},  # a larger one cannot be safer
-        {10: {"low": UNKNOWN, **OTHERS}, 30: {"low": QUIET, **OTHERS}},
-    ],
-)
-def test_groups_that_show_nothing_or_too_much_set_no_threshold(removals):
-    chosen = calibrated_threshold(np.ones(40), np.arange(40.0), removals)
-    assert chosen == Threshold(None, None, 0)
+    removals = {n: {"low": one, "random": random, "high": LOUD} for n, one in low.items()}
+    wanted = Threshold(alpha[size - 1], 0.0, size) if size else Threshold(None, None, 0)
+    assert calibrated_threshold(alpha, np.zeros(101), removals) == wanted
 
 
 def test_a_threshold_says_where_it_lies_among_records_of_the_same_content():
     """Of 40 records of α = 1 the ten of the largest margin were tested, not all."""
-    chosen = calibrated_threshold(np.ones(40), np.arange(40.0), {10: {"low": QUIET, **OTHERS}})
+    removals = {10: {"low": QUIET, "random": LOUD, "high": LOUD}}
+    chosen = calibrated_threshold(np.ones(40), np.arange(40.0), removals)
     assert chosen == Threshold(1.0, 30.0, 10)

@@ -8,11 +8,10 @@ from research import tables
 from research.tables import PAGES, RESULTS, build
 
 SLOW = {"information"}  # resamples groups for a minute
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in PAGES]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in PAGES]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_page_is_built_from_its_records_alone(name):
     text = (RESULTS / f"{name}.md").read_text()
     assert build(name) == text
