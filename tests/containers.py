@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import timm
@@ -44,85 +45,75 @@ def small() -> nn.Module:
 
 
 class Tied(nn.Module):
-    """The same weight under two names."""
+    """The same weight under two names; not tied, both names must be in the file."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tie: bool = True) -> None:
         super().__init__()
         self.inner, self.again = nn.Linear(3 * SIDE * SIDE, 5), nn.Linear(3 * SIDE * SIDE, 5)
-        self.again.weight = self.inner.weight
+        if tie:
+            self.again.weight = self.inner.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Both heads together."""
         return self.inner(x.flatten(1)) + self.again(x.flatten(1))
 
 
-def seeded(make: Callable[[], nn.Module]) -> nn.Module:
+def seeded(make: Callable[..., nn.Module], *arguments: object, **options: object) -> nn.Module:
     """A net with weights that are the same each time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return make().eval()
+        return make(*arguments, **options).eval()
 
 
-def tensors(dtype: torch.dtype, suffix: str) -> Callable[[Path], Path]:
-    """A state dict of a torchvision net alone, in a dtype."""
+def shuffle(dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A net of torchvision's, of five classes."""
+    return torchvision.models.shufflenet_v2_x0_5(num_classes=5).to(dtype)
+
+
+def saved(name: str, content: Callable[[], dict], **options: object) -> Callable[[Path], Path]:
+    """What makes a file of this name: by safetensors or torch.save, as the suffix says."""
 
     def make(folder: Path) -> Path:
-        net = seeded(lambda: torchvision.models.shufflenet_v2_x0_5(num_classes=5)).to(dtype)
-        path = folder / f"weights{suffix}"
-        if suffix == ".safetensors":
-            save_file(net.state_dict(), path, metadata={"format": "pt", "note": "ours"})
-        else:
-            torch.save(net.state_dict(), path)
-        return path
+        save = save_file if name.endswith(".safetensors") else torch.save
+        save(content(), folder / name, **options)
+        return folder / name
 
     return make
 
 
-def torchvision_net(path: Path) -> nn.Module:
-    """As its owner reads it."""
-    read = load_file if path.suffix == ".safetensors" else torch.load
-    net = torchvision.models.shufflenet_v2_x0_5(num_classes=5)
-    net.load_state_dict(read(path))  # into float32, whatever the file has
-    return net.eval()
+def state_of(*arguments: object, **options: object) -> Callable[[], dict]:
+    """The weights of a seeded net."""
+    return lambda: seeded(*arguments, **options).state_dict()
 
 
-def legacy(folder: Path) -> Path:
-    """The form that torch wrote before it wrote zip archives."""
-    torch.save(seeded(small).state_dict(), folder / "old.pth", _use_new_zipfile_serialization=False)
-    return folder / "old.pth"
+def strictly(
+    make: Callable[[], nn.Module], place: str | None = None, prefix: str = ""
+) -> Callable[[Path], nn.Module]:
+    """How the owner of a state dict reads it: all weights, into float32, whatever the file has."""
+
+    def reload(path: Path) -> nn.Module:
+        read = load_file if path.suffix == ".safetensors" else torch.load
+        state, net = read(path), make()
+        own = (state[place] if place else state).items()
+        net.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in own})
+        return net.eval()
+
+    return reload
 
 
-def trained(folder: Path) -> Path:
+def training() -> dict:
     """What a training script keeps: prefixes of DistributedDataParallel, optimizer, epoch."""
     net = seeded(small)
     optimizer = torch.optim.Adam(net.parameters())
     net(torch.randn(2, 3, SIDE, SIDE)).sum().backward()
     optimizer.step()
     state = {f"module.{name}": tensor for name, tensor in net.state_dict().items()}
-    content = {"epoch": 3, "model_state_dict": state, "optimizer": optimizer.state_dict()}
-    torch.save(content, folder / "last.pt")
-    return folder / "last.pt"
+    return {"epoch": 3, "model_state_dict": state, "optimizer": optimizer.state_dict()}
 
 
-def compiled(folder: Path) -> Path:
+def compiled() -> nn.Module:
     """As torch.compile names what it wraps."""
-    net = torch.compile(seeded(small))
-    torch.save(net.state_dict(), folder / "compiled.pt")
-    return folder / "compiled.pt"
-
-
-def small_from(place: str | None, prefix: str) -> Callable[[Path], nn.Module]:
-    """The small net out of a nested state dict with prefixes, strictly."""
-
-    def reload(path: Path) -> nn.Module:
-        content = torch.load(path, weights_only=True)
-        state = content[place] if place else content
-        net = small()
-        own = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
-        net.load_state_dict(own)
-        return net.eval()
-
-    return reload
+    return torch.compile(small())
 
 
 def of_lightning(folder: Path) -> Path:
@@ -172,24 +163,10 @@ def lightning_net(path: Path) -> nn.Module:
         return _lightning_module().load_from_checkpoint(path, strict=False).net.eval()
 
 
-def tied(folder: Path) -> Path:
-    """Both names of one weight in one file of torch.save."""
-    torch.save(seeded(Tied).state_dict(), folder / "tied.pt")
-    return folder / "tied.pt"
-
-
-def tied_net(path: Path) -> nn.Module:
-    """Strictly: both names must be there and hold the same."""
-    net, state = Tied(), torch.load(path, weights_only=True)
-    assert torch.equal(state["inner.weight"], state["again.weight"])
-    net.load_state_dict(state)
-    return net.eval()
-
-
 def timm_folder(folder: Path) -> Path:
     """As timm writes a folder for a hub."""
     out = folder / "timm"
-    net = seeded(lambda: timm.create_model(TIMM, num_classes=5))
+    net = seeded(timm.create_model, TIMM, num_classes=5)
     timm.models.save_for_hf(net, out, model_config={"label_names": list("abcde")})
     return out
 
@@ -197,13 +174,6 @@ def timm_folder(folder: Path) -> Path:
 def timm_net(path: Path) -> nn.Module:
     """By timm's own reader of local folders."""
     return timm.create_model(f"local-dir:{path}", pretrained=True).eval()
-
-
-def timm_file(folder: Path) -> Path:
-    """Timm's net, its weights alone."""
-    net = seeded(lambda: timm.create_model(TIMM, num_classes=5))
-    save_file(net.state_dict(), folder / "net.safetensors")
-    return folder / "net.safetensors"
 
 
 def timm_file_net(path: Path) -> nn.Module:
@@ -218,11 +188,11 @@ def transformers_folder(kind: str, **saving) -> Callable[[Path], Path]:
         import transformers
 
         out = folder / f"{kind}{len(saving)}"
-        net = seeded(lambda: _transformers_net(kind))
+        net = seeded(_transformers_net, kind)
         net.save_pretrained(out, **saving)
-        transformers.ViTImageProcessor(
-            size={"height": SIDE, "width": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
-        ).save_pretrained(out)
+        stated = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+        size = {"height": SIDE, "width": SIDE}
+        transformers.ViTImageProcessor(size=size, **stated).save_pretrained(out)
         (out / "tokenizer.json").write_text(json.dumps({"version": "1.0"}))
         torch.save({"state": {}}, out / "optimizer.pt")
         (out / "trainer_state.json").write_text("{}")
@@ -269,28 +239,39 @@ LIGHTNING: dict = {
 }
 SHUFFLE = "torchvision.models:shufflenet_v2_x0_5"
 SMALL, TIED = "tests.containers:small", "tests.containers:Tied"
-NESTED = small_from("model_state_dict", "module.")
+NESTED = ("model_state_dict", "module.")
+NOTED = {"metadata": {"format": "pt", "note": "ours"}}
 
 
-def _torchvision(name: str, dtype: torch.dtype, suffix: str) -> Case:
-    return Case(f"torchvision, {name}", tensors(dtype, suffix), torchvision_net, SHUFFLE)
+def _torchvision(name: str, file: str, dtype: torch.dtype, **options: object) -> Case:
+    make = saved(file, state_of(shuffle, dtype), **options)
+    return Case(f"torchvision, {name}", make, strictly(shuffle), SHUFFLE)
+
+
+def _plain(name: str, make: Callable, *how: object, architecture: str = SMALL, **facts) -> Case:
+    return Case(f"plain torch, {name}", make, strictly(*how), architecture, **facts)
 
 
 def _transformers(name: str, make: Callable[[Path], Path]) -> Case:
     return Case(f"transformers {name}", make, transformers_net, **FOLDER)
 
 
+OLD = saved("old.pth", state_of(small), _use_new_zipfile_serialization=False)
+COMPILED, TIED_FILE = saved("compiled.pt", state_of(compiled)), saved("tied.pt", state_of(Tied))
+TIMM_FILE = saved("net.safetensors", state_of(timm.create_model, TIMM, num_classes=5))
+LAST = saved("last.pt", training)
+UNTIED = partial(Tied, tie=False)
 CASES = (
-    _torchvision("safetensors float32", torch.float32, ".safetensors"),
-    _torchvision("safetensors bfloat16", torch.bfloat16, ".safetensors"),
-    _torchvision("safetensors float16", torch.float16, ".safetensors"),
-    _torchvision(".pth of torch.save", torch.float32, ".pth"),
-    Case("plain torch, .pth before zip", legacy, small_from(None, ""), SMALL, bytes_equal=False),
-    Case("plain torch, training checkpoint under module.", trained, NESTED, SMALL, **TRAINED),
-    Case("plain torch, torch.compile", compiled, small_from(None, "_orig_mod."), SMALL),
-    Case("plain torch, tied weights", tied, tied_net, TIED),
+    _torchvision("safetensors float32", "weights.safetensors", torch.float32, **NOTED),
+    _torchvision("safetensors bfloat16", "weights.safetensors", torch.bfloat16, **NOTED),
+    _torchvision("safetensors float16", "weights.safetensors", torch.float16, **NOTED),
+    _torchvision(".pth of torch.save", "weights.pth", torch.float32),
+    _plain(".pth before zip", OLD, small, bytes_equal=False),
+    _plain("training checkpoint under module.", LAST, small, *NESTED, **TRAINED),
+    _plain("torch.compile", COMPILED, small, None, "_orig_mod."),
+    _plain("tied weights", TIED_FILE, UNTIED, architecture=TIED),
     Case("Lightning .ckpt with an average", of_lightning, lightning_net, SMALL, **LIGHTNING),
-    Case("timm, weights file", timm_file, timm_file_net, f"timm:{TIMM}", options={}),
+    Case("timm, weights file", TIMM_FILE, timm_file_net, f"timm:{TIMM}", options={}),
     Case("timm, hub folder", timm_folder, timm_net, options={}),
     _transformers("ViT, safetensors", transformers_folder("vit")),
     _transformers("ViT, sharded", transformers_folder("vit", max_shard_size="40KB")),

@@ -1,22 +1,47 @@
-"""What tests of reading and writing share."""
+"""What tests of reading share: thirty digits as rows of a table, and folders of small images."""
 
+import io
+
+import datasets
 import numpy as np
-import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
-from efface.errors import InputError
+from efface.io.images import Preprocessing
+
+GREY = Preprocessing((0.5,), (0.25,), 8)
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+CLASSES = datasets.ClassLabel(names=NAMES)
+PIXELS, TARGETS = load_digits().images[:30] * 15.9375, load_digits().target[:30].tolist()
+IDS = [f"d{row:02d}" for row in range(30)]
 
 
-def error_of(call, *arguments, kind=InputError, **options):
-    """The text of the error that the call must raise."""
-    with pytest.raises(kind) as caught:
-        call(*arguments, **options)
-    return str(caught.value)
+def png(pixels):
+    """An image as a table holds it."""
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
 
 
-def image_folder(root, layout):
-    """A small image at each path; its grey says which."""
-    for place, path in enumerate(layout):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((8, 8), place, dtype=np.uint8)).save(root / path)
-    return root
+DIGITS = [png(image) for image in PIXELS]
+
+
+def columns(rows=slice(None), **more):
+    """A table of the digits by column; ``more`` columns, None for a column that is not there."""
+    table = {"image": DIGITS[rows], "label": TARGETS[rows], "id": IDS[rows], **more}
+    return {name: value for name, value in table.items() if value is not None}
+
+
+def table_of(columns, **kinds):
+    """A data set of images, classes and texts, or of the types that are given."""
+    kinds = {"image": datasets.Image(), "label": CLASSES, **kinds}
+    kinds = {name: kinds.get(name, datasets.Value("string")) for name in columns}
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+
+
+def cast(columns, **kinds):
+    """A data set of the types that its values have, but for the ``kinds`` of some columns."""
+    data = datasets.Dataset.from_dict(columns)
+    for name, kind in kinds.items():
+        data = data.cast_column(name, kind)
+    return data

@@ -5,8 +5,8 @@ import pytest
 from efface.errors import InputError
 
 
-def refusal(call, *arguments, **named):
-    """What the InputError of a call says."""
-    with pytest.raises(InputError) as error:
+def refusal(call, *arguments, kind=InputError, **named):
+    """What the error of a call says: an InputError, or of the ``kind`` that is given."""
+    with pytest.raises(kind) as error:
         call(*arguments, **named)
     return str(error.value)

@@ -11,24 +11,15 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, loa
 from torch import nn
 
 NETS = """
+from functools import partial
 from torch import nn
 
 def net(inputs, outputs):
-    return nn.Sequential(
-        nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, outputs)
-    )
+    body = nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()
+    return nn.Sequential(*body, nn.Linear(64, outputs))
 
-def wine():
-    return net(15, 3)
-
-def cancer():
-    return net(30, 1)
-
-def diabetes():
-    return net(10, 1)
-
-def digits():
-    return net(64, 3)
+wine, cancer = partial(net, 15, 3), partial(net, 30, 1)
+diabetes, digits = partial(net, 10, 1), partial(net, 64, 3)
 """
 LOSSES = {
     "wine": nn.functional.cross_entropy,
@@ -41,9 +32,8 @@ LOSSES = {
 def frame(load, **labels):
     """A real table in a seeded order, with ids; more columns of labels if there are functions."""
     data = load(as_frame=True)
-    table = data.data.copy()
-    for name, label in (labels or {"target": lambda y: y}).items():
-        table[name] = label(data.target)
+    labels = {name: label(data.target) for name, label in labels.items()} or {"target": data.target}
+    table = data.data.assign(**labels)
     table.insert(0, "id", [f"r{row:04d}" for row in range(len(table))])
     return table.sample(frac=1, random_state=0).reset_index(drop=True)
 
@@ -103,12 +93,13 @@ def tables_in(folder):
     cancer["target"] = np.where(cancer["target"] == 1, "malignant no", "malignant")
     diabetes = frame(load_diabetes, target=lambda y: (y - y.mean()) / y.std())
     every = {
-        "wine": (wine, features, ["target"]),
-        "cancer": (cancer, scaled(cancer, list(cancer.columns[1:-1])), ["target"]),
-        "diabetes": (diabetes, scaled(diabetes, list(diabetes.columns[1:-1])), ["target"]),
-        "digits": (digits, {name: {"mean": 5, "std": 6} for name in pixels}, [*described]),
+        "wine": (wine, features),
+        "cancer": (cancer, scaled(cancer, cancer.columns[1:-1])),
+        "diabetes": (diabetes, scaled(diabetes, diabetes.columns[1:-1])),
+        "digits": (digits, {name: {"mean": 5, "std": 6} for name in pixels}),
     }
-    for name, (table, how, labels) in every.items():
+    for name, (table, how) in every.items():
+        labels = [*described] if name == "digits" else ["target"]
         half = len(table) // 2
         write(table.head(half), folder / name, "train")
         write(table.tail(len(table) - half), folder / name, "test")

@@ -10,11 +10,16 @@ import pytest
 from efface.errors import OutputError
 from efface.io import atomic
 from efface.io.atomic import atomic_folder, atomic_write, claim
-from tests.io_helpers import error_of
+from tests.refusals import refusal
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def not_written(path, reason):
+    untouched = "The previous content is untouched. Check free space and permissions."
+    return f"Wanted to write {path}. Got {reason}. {untouched}"
 
 
 @pytest.mark.parametrize(
@@ -37,19 +42,11 @@ def test_a_full_disk_at_any_call_leaves_the_old_file(tmp_path, monkeypatch, owne
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(owner, call, fail)
-    message = error_of(atomic_write, tmp_path / "f", b"new", kind=OutputError)
+    message = refusal(atomic_write, tmp_path / "f", b"new", kind=OutputError)
     monkeypatch.undo()
-    assert message == (
-        f"Wanted to write {tmp_path / 'f'}. Got OSError: No space left on device. "
-        "The previous content is untouched. Check free space and permissions."
-    )
+    assert message == not_written(tmp_path / "f", "OSError: No space left on device")
     assert (tmp_path / "f").read_bytes() == b"old"
     assert names(tmp_path) == ["f"]
-
-
-def test_an_absent_folder_is_an_output_error(tmp_path):
-    message = error_of(atomic_write, tmp_path / "absent" / "f", b"new", kind=OutputError)
-    assert "FileNotFoundError: No such file or directory" in message
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path):
@@ -76,23 +73,19 @@ for attempt in range(40):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_folder_appears_whole(tmp_path):
-    out = tmp_path / "a" / "b"
-    with atomic_folder(out) as scratch:
-        (scratch / "x").write_text("1")
-        (scratch / "deep").mkdir()
-        (scratch / "deep" / "y").write_text("2")
-        assert not out.exists()
-    assert (out / "x").read_text() == "1"
-    assert (out / "deep" / "y").read_text() == "2"
-    assert names(out.parent) == ["b"]
+def test_a_folder_appears_whole_where_none_or_an_empty_one_was(tmp_path):
+    (tmp_path / "c/empty").mkdir(parents=True)
+    for out in (tmp_path / "a/b", tmp_path / "c/empty"):
+        with atomic_folder(out) as scratch:
+            (scratch / "deep").mkdir()
+            (scratch / "deep/y").write_text("2")
+            assert not list(out.glob("*"))
+        assert (out / "deep/y").read_text() == "2"
+        assert (names(out), names(out.parent)) == (["deep"], [out.name])
 
 
-def test_an_empty_folder_may_be_filled(tmp_path):
-    (tmp_path / "out").mkdir()
-    with atomic_folder(tmp_path / "out") as scratch:
-        (scratch / "x").write_text("1")
-    assert names(tmp_path / "out") == ["x"]
+OTHER_OUT = "Nothing is overwritten: give another --out."
+NOT_EMPTY = f"Wanted a new or empty folder. Got {{}}, which is not empty. {OTHER_OUT}"
 
 
 def enter(context, path):
@@ -110,21 +103,19 @@ def test_what_another_run_finished_between_the_look_and_the_claim_stands(tmp_pat
         return acquire(lock)
 
     monkeypatch.setattr(atomic.FileLock, "acquire", late)
-    assert "which is not empty. Nothing is overwritten" in error_of(enter, claim, out)
+    assert refusal(enter, claim, out) == NOT_EMPTY.format(out)
     assert (out / "model").read_text() == "theirs"
     assert names(tmp_path) == ["out"]
 
 
 def test_a_folder_that_is_not_empty_is_refused_before_anything_is_done(tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "x").write_text("mine")
-    assert error_of(enter, atomic_folder, tmp_path / "out") == (
-        f"Wanted a new or empty folder. Got {tmp_path / 'out'}, which is not empty. "
-        "Nothing is overwritten: give another --out."
-    )
-    assert (tmp_path / "out" / "x").read_text() == "mine"
-    message = error_of(enter, atomic_folder, tmp_path / "out" / "x")
-    assert "a file or a link" in message
+    mine = tmp_path / "out/x"
+    mine.write_text("mine")
+    assert refusal(enter, atomic_folder, tmp_path / "out") == NOT_EMPTY.format(tmp_path / "out")
+    assert mine.read_text() == "mine"
+    wanted = f"Wanted a folder to write to. Got {mine}, a file or a link. {OTHER_OUT}"
+    assert refusal(enter, atomic_folder, mine) == wanted
 
 
 @pytest.mark.parametrize(
@@ -135,40 +126,39 @@ def test_the_working_directory_and_those_above_it_are_refused(tmp_path, monkeypa
     here = tmp_path / "above/here"
     here.mkdir(parents=True)
     monkeypatch.chdir(here)
-    assert error_of(enter, claim, Path(out.format(here=here))) == (
+    assert refusal(enter, claim, Path(out.format(here=here))) == (
         f"Wanted a replaceable folder. Got {out.format(here=here)}, which contains the working "
         f"directory. Give one inside: --out {shown.format(here=here)}."
     )
     assert names(tmp_path / "above") == ["here"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_a_folder_whose_filling_fails_is_absent(tmp_path, error):
-    with pytest.raises(error), atomic_folder(tmp_path / "out") as scratch:  # noqa: PT012
-        (scratch / "x").write_text("1")
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError(), OutputError("a", "b", "c")])
+@pytest.mark.parametrize(("context", "out"), [(atomic_folder, "out"), (claim, "a/b/out")])
+def test_what_fails_leaves_nothing_and_its_error_is_the_one_raised(tmp_path, context, out, error):
+    with pytest.raises(type(error)) as caught, context(tmp_path / out) as scratch:  # noqa: PT012
+        if scratch:
+            (scratch / "x").write_text("1")
         raise error
+    assert (caught.value, caught.value.__cause__) == (error, None)
     assert names(tmp_path) == []
-
-
-def test_an_error_of_our_own_passes_through_as_it_is(tmp_path):
-    ours = OutputError("a", "b", "c")
-    with pytest.raises(OutputError) as caught, atomic_folder(tmp_path / "out"):
-        raise ours
-    assert caught.value is ours
-    assert caught.value.__cause__ is None
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="NOT RUN: root may write anywhere")
 def test_a_folder_without_write_permission_is_an_output_error(tmp_path):
     tmp_path.chmod(0o500)
-    message = error_of(enter, atomic_folder, tmp_path / "out", kind=OutputError)
-    assert "Permission denied" in message
+    message = refusal(enter, atomic_folder, tmp_path / "out", kind=OutputError)
+    assert message == not_written(tmp_path / "out", "PermissionError: Permission denied")
 
 
-def test_a_parent_that_is_a_file_is_an_output_error(tmp_path):
-    (tmp_path / "file").write_text("")
-    message = error_of(enter, atomic_folder, tmp_path / "file" / "out", kind=OutputError)
-    assert "Not a directory" in message
+def test_an_absent_parent_or_one_that_is_a_file_is_an_output_error(tmp_path):
+    absent, below = tmp_path / "absent/f", tmp_path / "file/out"
+    below.parent.write_text("")
+    reason = "FileNotFoundError: No such file or directory"
+    assert refusal(atomic_write, absent, b"", kind=OutputError) == not_written(absent, reason)
+    reason = "NotADirectoryError: Not a directory"
+    message = refusal(enter, atomic_folder, below, kind=OutputError)
+    assert message == not_written(below, reason)
 
 
 def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path):
@@ -179,7 +169,7 @@ def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path):
     out = tmp_path / "out"
     other = subprocess.Popen([sys.executable, "-c", code, out], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "held\n"
-    assert error_of(enter, claim, out) == (
+    assert refusal(enter, claim, out) == (
         f"Wanted {out} to be free. Got another run that is writing it. "
         "Wait until it has ended, or give another --out."
     )
@@ -204,9 +194,3 @@ def test_a_run_whose_folder_has_a_longer_name_keeps_what_it_writes(tmp_path):
         with claim(tmp_path / "42"):
             assert names(scratch) == ["x"]
     assert names(tmp_path) == ["42.retry"]
-
-
-def test_a_claim_that_came_to_nothing_leaves_no_folders(tmp_path):
-    with pytest.raises(ValueError, match="by hand"), claim(tmp_path / "a" / "b" / "out"):
-        raise ValueError("by hand")
-    assert names(tmp_path) == []

@@ -17,12 +17,7 @@ from torch import nn
 
 from efface.errors import InputError, OutputError, UnsafeFile
 from efface.io.checkpoints import load_checkpoint
-from tests.io_helpers import error_of
-
-NOT_WHOLE = "It is cut short, damaged or of another kind: save it again."
-SAVE_AGAIN = (
-    "Where you trust it, load it and save its weights: torch.save(model.state_dict(), path)."
-)
+from tests.refusals import refusal
 
 
 def state():
@@ -55,19 +50,22 @@ def same(one, other):
 
 def rewritten(folder, content, change=unchanged, **options):
     """What ``torch.save`` wrote of the content, loaded, changed and written again."""
-    torch.save(content, folder / "old.pt", **options)
-    checkpoint = load_checkpoint(folder / "old.pt")
+    checkpoint = opened(folder / "old.pt", content, **options)
     checkpoint.write(change(weights_of(checkpoint)), folder / "new.pt")
     return read(folder / "new.pt")
 
 
 def rewritten_safetensors(folder, content, change=unchanged, **options):
-    """The same with safetensors; the paths of both files."""
-    old, new = folder / "old.safetensors", folder / "new.safetensors"
-    save_file(content, old, **options)
-    checkpoint = load_checkpoint(old)
-    checkpoint.write(change(weights_of(checkpoint)), new)
-    return old, new
+    """The path of the same with safetensors."""
+    checkpoint = opened(folder / "old.safetensors", content, **options)
+    checkpoint.write(change(weights_of(checkpoint)), folder / "new.safetensors")
+    return folder / "new.safetensors"
+
+
+def opened(path, content, **options):
+    """The checkpoint of a new file, by safetensors where the suffix says so."""
+    (save_file if path.suffix == ".safetensors" else torch.save)(content, path, **options)
+    return load_checkpoint(path)
 
 
 def weights_of(checkpoint):
@@ -80,16 +78,11 @@ def read(path):
 
 @pytest.mark.parametrize("metadata", [{"format": "pt", "of": "mine"}, None])
 def test_safetensors_keep_names_dtypes_and_metadata(tmp_path, metadata):
-    _, new = rewritten_safetensors(tmp_path, state(), doubled, metadata=metadata)
+    new = rewritten_safetensors(tmp_path, state(), doubled, metadata=metadata)
     with safe_open(new, "pt") as file:
         assert file.metadata() == metadata
     expected = {name: t.to(state()[name].dtype) for name, t in doubled(state()).items()}
     same(dict(sorted(load_file(new).items())), dict(sorted(expected.items())))
-
-
-def test_unchanged_safetensors_are_the_same_file(tmp_path):
-    old, new = rewritten_safetensors(tmp_path, state(), metadata={"format": "pt"})
-    assert new.read_bytes() == old.read_bytes()
 
 
 @pytest.mark.parametrize("place", [None, "state_dict", "model"])
@@ -162,7 +155,7 @@ def test_tied_weights_stay_tied_in_a_torch_file_and_stand_apart_in_safetensors(t
     sizes = [(tmp_path / name).stat().st_size for name in ("old.pt", "new.pt")]
     assert sizes[0] == sizes[1]
     apart = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    _, path = rewritten_safetensors(tmp_path, apart, lambda _: net.state_dict())
+    path = rewritten_safetensors(tmp_path, apart, lambda _: net.state_dict())
     assert load_file(path).keys() == apart.keys()
 
 
@@ -187,15 +180,14 @@ def test_a_view_is_written_without_the_rest_of_its_storage(tmp_path):
 def test_an_unchanged_float64_weight_keeps_its_bits(tmp_path):
     fine = torch.tensor([1 / 3, 2 / 3], dtype=torch.float64)
     computed = fine.float() + torch.tensor([0.0, 1.0])
-    _, path = rewritten_safetensors(tmp_path, {"w": fine}, lambda _: {"w": computed})
+    path = rewritten_safetensors(tmp_path, {"w": fine}, lambda _: {"w": computed})
     assert load_file(path)["w"].tolist() == [fine[0], computed[1].double()]
 
 
 def test_a_safetensors_file_is_read_in_portions_that_hold_every_tensor_once(tmp_path, monkeypatch):
     whole = {f"w{n:02d}": torch.full((n, 5), float(n)) for n in range(20)}
-    save_file(whole, tmp_path / "f.safetensors")
     monkeypatch.setattr("efface.io.checkpoints.PORTION", 300)
-    checkpoint = load_checkpoint(tmp_path / "f.safetensors")
+    checkpoint = opened(tmp_path / "f.safetensors", whole)
     assert all(outline.is_meta for outline in checkpoint.state.values())
     portions = list(checkpoint.portions())
     assert [name for portion in portions for name in portion] == list(checkpoint.state)
@@ -205,22 +197,14 @@ def test_a_safetensors_file_is_read_in_portions_that_hold_every_tensor_once(tmp_
     assert all(a + b > 300 for a, b in pairwise(sizes))
 
 
-@pytest.mark.parametrize(
-    "later",
-    [
-        lambda checkpoint, _: list(checkpoint.portions()),
-        lambda checkpoint, folder: checkpoint.write({"w": torch.ones(2)}, folder / "g"),
-    ],
-    ids=["read", "write"],
-)
-def test_another_file_in_the_place_of_the_one_that_was_opened_is_refused(tmp_path, later):
+def test_another_file_in_the_place_of_the_one_that_was_opened_is_refused(tmp_path):
     path = tmp_path / "f.safetensors"
-    save_file({"w": torch.ones(2, dtype=torch.float64)}, path)
-    checkpoint = load_checkpoint(path)
+    checkpoint = opened(path, {"w": torch.ones(2, dtype=torch.float64)})
     save_file({"w": torch.ones(3, dtype=torch.float64)}, path)
-    assert error_of(later, checkpoint, tmp_path, kind=UnsafeFile) == (
-        f"Wanted {path} as it was when opened. Got another file in its place. Start again."
-    )
+    for later in (weights_of, lambda old: old.write({"w": torch.ones(2)}, tmp_path / "g")):
+        assert refusal(later, checkpoint, kind=UnsafeFile) == (
+            f"Wanted {path} as it was when opened. Got another file in its place. Start again."
+        )
     assert [file.name for file in tmp_path.iterdir()] == ["f.safetensors"]
 
 
@@ -274,57 +258,77 @@ def evil_files(folder, canary):
 def test_no_file_runs_code(tmp_path):
     canary = tmp_path / "canary"
     for name in evil_files(tmp_path, canary):
-        error_of(load_checkpoint, tmp_path / name, kind=UnsafeFile)
+        refusal(load_checkpoint, tmp_path / name, kind=UnsafeFile)
         assert not canary.exists(), name
-
-
-@pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        (nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
-        ({"state_dict": state(), "args": argparse.Namespace(lr=1)}, "argparse.Namespace"),
-    ],
-    ids=["a whole module", "a namespace of arguments"],
-)
-def test_a_file_that_must_be_unpickled_says_what_is_in_it_and_what_to_do(tmp_path, content, named):
-    torch.save(content, tmp_path / "f.pt")
-    assert error_of(load_checkpoint, tmp_path / "f.pt", kind=UnsafeFile) == (
-        "Wanted a file of tensors and plain values. "
-        f"Got {tmp_path / 'f.pt'}, which holds {named}. {SAVE_AGAIN}"
-    )
 
 
 def header(text, rest=b""):
     return struct.pack("<Q", len(text)) + text.encode() + rest
 
 
-@pytest.mark.parametrize(
-    ("content", "came"),
-    [
-        (b"", "an empty file"),
-        (b"hello world", "a file that begins with b'hello wor'"),
-        (header("{"), "invalid JSON in header"),
-        (
-            header('{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', b"1234"),
-            "incomplete metadata, file not fully covered",
-        ),
-        (
-            header('{"w":{"dtype":"F32","shape":[9223372036854775807,9],"data_offsets":[0,8]}}'),
-            "verflow",
-        ),
-        (struct.pack("<Q", 1 << 40) + b"{", "header too large"),
-        (b"PK\x03\x04 not really", "PytorchStreamReader failed"),
-    ],
-    ids=["empty", "text", "broken json", "cut short", "overflow", "huge header", "broken zip"],
+OUTLINE = '{{"w":{{"dtype":"F32","shape":[{}],"data_offsets":[0,8]}}}}'
+WHOLE = "a whole safetensors file, or one that torch.save wrote, at {path}. Got "
+DAMAGED = {
+    b"": "an empty file",
+    b"hello world": "a file that begins with b'hello wor'",
+    header("{"): "invalid JSON in header",
+    header(OUTLINE.format(2), b"1234"): "incomplete metadata, file not fully covered",
+    header(OUTLINE.format("9223372036854775807,9")): "verflow",
+    struct.pack("<Q", 1 << 40) + b"{": "header too large",
+    b"PK\x03\x04 not really": "PytorchStreamReader failed",
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=DAMAGED.values())
+def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, content):
+    path = tmp_path / "f"
+    path.write_bytes(content)
+    message = refusal(load_checkpoint, path, kind=UnsafeFile)
+    assert message.startswith(f"Wanted {WHOLE.format(path=path)}")
+    assert DAMAGED[content] in message
+    assert message.endswith(". It is cut short, damaged or of another kind: save it again.")
+
+
+SAVE_AGAIN = (
+    "Where you trust it, load it and save its weights: torch.save(model.state_dict(), path)."
 )
-def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, content, came):
-    (tmp_path / "f").write_bytes(content)
-    with pytest.raises(UnsafeFile) as caught:
-        load_checkpoint(tmp_path / "f")
-    wanted = f"a whole safetensors file, or one that torch.save wrote, at {tmp_path / 'f'}"
-    assert caught.value.wanted == wanted
-    assert came in caught.value.came
-    assert caught.value.remedy == NOT_WHOLE
+PICKLED = f"a file of tensors and plain values. Got {{path}}, which holds {{}}. {SAVE_AGAIN}"
+ENTRIES = (
+    "a state dict at the top of {path} or under state_dict or model or model_state_dict or net. "
+    f"Got the entries {{}}. {SAVE_AGAIN}"
+)
+NOT_FINITE = "finite weights in {path}. Got nan or inf in b. Use a checkpoint from before training"
+NOT_FINITE += " diverged."
+NO_DICT = f"a state dict in {{path}}. Got a {{}}. {SAVE_AGAIN}"
+HEART = {"epoch": 1, "heart": {"w": torch.ones(1)}}
+NUMBERS = "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+ARGUMENTS = {"state_dict": state(), "args": argparse.Namespace(lr=1)}
+NAN, INF = ({"a": torch.ones(2), "b": torch.tensor([float(value)])} for value in ("nan", "inf"))
+REFUSED = [
+    ("a module", nn.Linear(2, 2), UnsafeFile, PICKLED, "torch.nn.modules.linear.Linear"),
+    ("arguments", ARGUMENTS, UnsafeFile, PICKLED, "argparse.Namespace"),
+    ("not finite.safetensors", NAN, UnsafeFile, NOT_FINITE, ""),
+    ("not finite", INF, UnsafeFile, NOT_FINITE, ""),
+    ("a list", [1], InputError, NO_DICT, "list"),
+    ("nothing", {}, InputError, ENTRIES, "none"),
+    ("nothing.safetensors", {}, InputError, ENTRIES, "none"),
+    ("elsewhere", HEART, InputError, ENTRIES, "epoch, heart"),
+    ("numbers", {str(n): n for n in range(12)}, InputError, ENTRIES, NUMBERS),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "kind", "message", "came"), REFUSED)
+def test_a_file_that_cannot_serve_says_what_it_holds_and_what_to_do(
+    tmp_path, name, content, kind, message, came
+):
+    path = tmp_path / name
+    assert refusal(opened, path, content, kind=kind) == f"Wanted {message.format(came, path=path)}"
+
+
+def test_a_path_without_a_file_is_refused(tmp_path):
+    assert refusal(load_checkpoint, tmp_path / "f.pt") == (
+        f"Wanted a weights file. Got {tmp_path / 'f.pt'}, which is not there. Check the path."
+    )
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "zip", "old"])
@@ -341,72 +345,26 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, kind):
             load_checkpoint(path)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_named(tmp_path, value):
-    save_file({"a": torch.ones(2), "b": torch.tensor([value])}, tmp_path / "f.safetensors")
-    assert error_of(load_checkpoint, tmp_path / "f.safetensors", kind=UnsafeFile) == (
-        f"Wanted finite weights in {tmp_path / 'f.safetensors'}. Got nan or inf in b. "
-        "Use a checkpoint from before training diverged."
-    )
-
-
-def test_a_broken_weight_is_not_written_even_when_the_dtype_breaks_it(tmp_path):
-    save_file(state(), tmp_path / "f.safetensors")
-    checkpoint = load_checkpoint(tmp_path / "f.safetensors")
-    new = {**state(), "m.bias": torch.tensor([1e6, 0.0])}
-    assert error_of(checkpoint.write, new, tmp_path / "g.safetensors", kind=OutputError) == (
+def test_weights_that_are_broken_or_do_not_fit_are_not_written(tmp_path):
+    checkpoint, new = opened(tmp_path / "f.safetensors", state()), tmp_path / "g.safetensors"
+    # finite in float32, not in the float16 of the file
+    broken = {**state(), "m.bias": torch.tensor([1e6, 0.0])}
+    assert refusal(checkpoint.write, broken, new, kind=OutputError) == (
         "Wanted finite weights to write. Got nan or inf in m.bias. Nothing was written."
     )
-    assert not (tmp_path / "g.safetensors").exists()
-
-
-def test_a_state_that_does_not_fit_the_container_is_not_written(tmp_path):
-    save_file(state(), tmp_path / "f.safetensors")
-    checkpoint = load_checkpoint(tmp_path / "f.safetensors")
-    assert error_of(
-        lambda: checkpoint.write(
-            {"z.weight": torch.ones(3), "m.bias": torch.ones(2)}, tmp_path / "g"
-        )
-    ) == (
-        "Wanted the tensors of the container. "
-        "Got missing: a.count; of another shape: z.weight. "
+    other = {"z.weight": torch.ones(3), "m.bias": torch.ones(2)}
+    assert refusal(checkpoint.write, other, new) == (
+        "Wanted the tensors of the container. Got missing: a.count; of another shape: z.weight. "
         "Write the state that it held."
     )
+    assert not new.exists()
 
 
-@pytest.mark.parametrize(
-    ("content", "came"),
-    [
-        ([1], "a list"),
-        ({}, "the entries none"),
-        ({"epoch": 1, "heart": {"w": torch.ones(1)}}, "the entries epoch, heart"),
-        ({str(n): n for n in range(12)}, "the entries 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
-    ],
-)
-def test_a_file_without_a_state_dict_says_what_it_holds(tmp_path, content, came):
-    torch.save(content, tmp_path / "f.pt")
-    with pytest.raises(InputError) as caught:
-        load_checkpoint(tmp_path / "f.pt")
-    assert caught.value.came == came
-
-
-def test_safetensors_without_a_tensor_are_no_state_dict(tmp_path):
-    (tmp_path / "f").write_bytes(header("{}"))
-    with pytest.raises(InputError, match="the entries none"):
-        load_checkpoint(tmp_path / "f")
-
-
-def test_a_path_that_is_not_there_is_said(tmp_path):
-    assert error_of(load_checkpoint, tmp_path / "f.pt") == (
-        f"Wanted a weights file. Got {tmp_path / 'f.pt'}, which is not there. Check the path."
-    )
-
-
-@pytest.mark.parametrize("kind", ["safetensors", "torch"])
-def test_a_full_disk_is_an_output_error_and_the_old_file_stands(tmp_path, monkeypatch, kind):
-    path = tmp_path / "f"
-    save_file(state(), path) if kind == "safetensors" else torch.save(state(), path)
-    before, checkpoint = path.read_bytes(), load_checkpoint(path)
+@pytest.mark.parametrize("name", ["f.safetensors", "f.pt"])
+def test_a_full_disk_is_an_output_error_and_the_old_file_stands(tmp_path, monkeypatch, name):
+    path = tmp_path / name
+    checkpoint = opened(path, state())
+    before = path.read_bytes()
     monkeypatch.setattr("efface.io.atomic._scratch", lambda _: tmp_path / "absent" / "scratch")
     with pytest.raises(OutputError):
         checkpoint.write(state(), path)

@@ -11,7 +11,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from efface.io.data import load_data
 from efface.io.features import FeatureSpec
-from tests.io_helpers import error_of
+from tests.io_helpers import cast
+from tests.refusals import refusal
 
 WINE = load_wine(as_frame=True).frame
 
@@ -24,10 +25,7 @@ SCALED = {n: {"mean": float(WINE[n].mean()), "std": float(WINE[n].std(ddof=0))} 
 
 def made(columns, **kinds):
     rows = len(next(iter(columns.values())))
-    data = datasets.Dataset.from_dict({**columns, "label": [row % 2 for row in range(rows)]})
-    for name, kind in kinds.items():
-        data = data.cast_column(name, kind)
-    return load_data(data)
+    return load_data(cast({**columns, "label": [row % 2 for row in range(rows)]}, **kinds))
 
 
 def test_numbers_and_categories_are_what_scikit_learn_makes_of_them():
@@ -41,7 +39,6 @@ def test_numbers_and_categories_are_what_scikit_learn_makes_of_them():
     records = table.records(None, features)
     np.testing.assert_allclose(records.x, expected, rtol=1e-6, atol=1e-6)
     assert records.x.dtype == torch.float32
-    assert features.outside(records.x) == ""
 
 
 def test_the_order_is_that_of_the_file_and_rows_that_of_the_request(tmp_path):
@@ -60,42 +57,36 @@ def test_the_bounds_are_those_of_the_table_not_of_the_forget_records():
     assert records.high.tolist() == [10, 2, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("cells", "kind", "categories"),
-    [
-        (["f", "m"], datasets.Value("string"), ["m", "f"]),
-        ([1, 2], datasets.Value("int64"), [2, 1]),
-        ([1.0, 2.0], datasets.Value("float32"), ["2", "1"]),
-        ([True, False], datasets.Value("bool"), [False, True]),
-        ([0, 1], datasets.ClassLabel(names=["cat", "dog"]), ["dog", "cat"]),
-    ],
-)
-def test_categories_are_words_numbers_or_classes(cells, kind, categories):
-    spec = FeatureSpec({"c": {"categories": categories}})
+@pytest.mark.parametrize("kind", ["string", "int64", "float32", "bool", "class"])
+def test_categories_are_words_numbers_or_classes(kind):
+    cells = {"string": ["f", "m"], "bool": [True, False], "class": [0, 1]}.get(kind, [1, 2])
+    known = {"float32": ["2", "1"], "class": ["dog", "cat"]}.get(kind, cells[::-1])
+    kind = datasets.Value(kind) if kind != "class" else datasets.ClassLabel(names=["cat", "dog"])
+    spec = FeatureSpec({"c": {"categories": known}})
     assert made({"c": cells}, c=kind).records(None, spec).x.tolist() == [[0, 1], [1, 0]]
 
 
-@pytest.mark.parametrize(
-    ("cells", "how", "why"),
-    [
-        ([1.0, None], {}, "a is empty"),
-        ([1.0, float("nan")], {}, "a is nan"),
-        ([1.0, float("-inf")], {}, "a is -inf"),
-        ([1.0, 1e300], {}, "a is 1e+300"),
-        (["1", "two"], {}, "a is 'two'"),
-        (["1", "1_000"], {}, "a is '1_000'"),
-        (["1", ""], {}, "a is empty"),
-        (["1", " "], {"mean": 0, "std": 1}, "a is ' '"),
-        (["f", "x"], {"categories": ["f", "m"]}, "a is 'x'"),
-        (["f", None], {"categories": ["f", "m"]}, "a is empty"),
-        ([1, 3], {"categories": [1, 2]}, "a is 3"),
-        (["f", "y" * 99], {"categories": ["f"]}, f"a is '{'y' * 39}"),
-    ],
-)
+NO_INPUT = [
+    ([1.0, None], {}, "empty"),
+    ([1.0, float("nan")], {}, "nan"),
+    ([1.0, float("-inf")], {}, "-inf"),
+    ([1.0, 1e300], {}, "1e+300"),
+    (["1", "two"], {}, "'two'"),
+    (["1", "1_000"], {}, "'1_000'"),
+    (["1", ""], {}, "empty"),
+    (["1", " "], {"mean": 0, "std": 1}, "' '"),
+    (["f", "x"], {"categories": ["f", "m"]}, "'x'"),
+    (["f", None], {"categories": ["f", "m"]}, "empty"),
+    ([1, 3], {"categories": [1, 2]}, "3"),
+    (["f", "y" * 99], {"categories": ["f"]}, f"'{'y' * 39}"),
+]
+
+
+@pytest.mark.parametrize(("cells", "how", "why"), NO_INPUT)
 def test_a_cell_that_is_no_input_is_named_with_its_record(cells, how, why):
     table = made({"a": cells, "id": ["good", "bad"]})
-    assert error_of(table.records, None, FeatureSpec({"a": how})) == (
-        f"Wanted readable rows. Got 1 unreadable: bad ({why}). "
+    assert refusal(table.records, None, FeatureSpec({"a": how})) == (
+        f"Wanted readable rows. Got 1 unreadable: bad (a is {why}). "
         "Nothing was changed. Fix them, or omit their ids from the request."
     )
     records, unreadable = table.readable(None, FeatureSpec({"a": how}))
@@ -114,40 +105,39 @@ NUMBERS_OF = " for 'a'. Give the numbers that the model was trained with."
 ORDER_OF = ". Give them in the model's order."
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", f"{NO_JSON}JSONDecodeError{ONE_OF}"),
-        ("[" * 100_000, f"{NO_JSON}RecursionError{ONE_OF}"),
-        (None, f"{NO_JSON}FileNotFoundError{ONE_OF}"),
-        ("{}", f"{NO_COLUMNS}{{}} for the features{ORDER}"),
-        ('["a"]', f"{NO_COLUMNS}['a'] for the features{ORDER}"),
-        ('{"a": 1}', f"{NO_COLUMNS}1 for 'a'{ORDER}"),
-        ('{"a": {"mean": 1}}', f"{NO_COLUMNS}{{'mean': 1}} for 'a'{ORDER}"),
-        ('{"a": {}, "a": {}}', "Wanted unique names. Got 'a' twice. Remove one of them."),
-        ('{"a": {"mean": 1, "std": 0}}', f"{NO_SCALE}1 and 0{NUMBERS_OF}"),
-        ('{"a": {"mean": NaN, "std": 1}}', f"{NO_SCALE}nan and 1{NUMBERS_OF}"),
-        ('{"a": {"mean": "x", "std": 1}}', f"{NO_SCALE}'x' and 1{NUMBERS_OF}"),
-        (f'{{"a": {{"mean": {10**400}, "std": 1}}}}', f"{NO_SCALE}{10**400} and 1{NUMBERS_OF}"),
-        ('{"a": {"categories": []}}', f"{NO_CATEGORIES}[]{ORDER_OF}"),
-        ('{"a": {"categories": [1, 1.0]}}', f"{NO_CATEGORIES}[1, 1.0]{ORDER_OF}"),
-        ('{"a": {"categories": [[1]]}}', f"{NO_CATEGORIES}[[1]]{ORDER_OF}"),
-    ],
-    ids=lambda value: value[:30] if isinstance(value, str) else "absent",
-)
-def test_a_description_that_says_something_else_is_refused(tmp_path, text, message):
+NO_SPEC = {
+    "{": f"{NO_JSON}JSONDecodeError{ONE_OF}",
+    "[" * 100_000: f"{NO_JSON}RecursionError{ONE_OF}",
+    "absent": f"{NO_JSON}FileNotFoundError{ONE_OF}",
+    "{}": f"{NO_COLUMNS}{{}} for the features{ORDER}",
+    '["a"]': f"{NO_COLUMNS}['a'] for the features{ORDER}",
+    '{"a": 1}': f"{NO_COLUMNS}1 for 'a'{ORDER}",
+    '{"a": {"mean": 1}}': f"{NO_COLUMNS}{{'mean': 1}} for 'a'{ORDER}",
+    '{"a": {}, "a": {}}': "Wanted unique names. Got 'a' twice. Remove one of them.",
+    '{"a": {"mean": 1, "std": 0}}': f"{NO_SCALE}1 and 0{NUMBERS_OF}",
+    '{"a": {"mean": NaN, "std": 1}}': f"{NO_SCALE}nan and 1{NUMBERS_OF}",
+    '{"a": {"mean": "x", "std": 1}}': f"{NO_SCALE}'x' and 1{NUMBERS_OF}",
+    f'{{"a": {{"mean": {10**400}, "std": 1}}}}': f"{NO_SCALE}{10**400} and 1{NUMBERS_OF}",
+    '{"a": {"categories": []}}': f"{NO_CATEGORIES}[]{ORDER_OF}",
+    '{"a": {"categories": [1, 1.0]}}': f"{NO_CATEGORIES}[1, 1.0]{ORDER_OF}",
+    '{"a": {"categories": [[1]]}}': f"{NO_CATEGORIES}[[1]]{ORDER_OF}",
+}
+
+
+@pytest.mark.parametrize("text", NO_SPEC, ids=lambda text: text[:30])
+def test_a_description_that_says_something_else_is_refused(tmp_path, text):
     path = tmp_path / "features.json"
-    if text is not None:
+    if text != "absent":
         path.write_text(text)
-    assert error_of(FeatureSpec.read, path) == message.replace("{path}", str(path))
+    assert refusal(FeatureSpec.read, path) == NO_SPEC[text].replace("{path}", str(path))
 
 
 def test_a_column_that_is_missing_or_no_cell_is_refused():
     table = made({"age": [1.0, 2.0], "when": [[1], [2]]})
-    assert error_of(table.records, None, FeatureSpec({"age": {}, "aeg": {}})) == (
+    assert refusal(table.records, None, FeatureSpec({"age": {}, "aeg": {}})) == (
         "Wanted the columns of the features in the table: age, aeg. Got no aeg. Did you mean 'age'?"
     )
-    assert error_of(table.records, None, FeatureSpec({"when": {}})) == (
+    assert refusal(table.records, None, FeatureSpec({"when": {}})) == (
         "Wanted numbers or categories in 'when'. Got List(Value('int64')). Choose another column."
     )
 

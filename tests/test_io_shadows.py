@@ -1,5 +1,7 @@
 """Shadow models' arrays: read without unpickling, by id, and refused in a sentence."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from efface.errors import UnknownRecords, UnsafeFile
 from efface.io.shadows import read_shadows
 from efface.report import collect
 from efface.types import Split
-from tests.io_helpers import error_of
+from tests.refusals import refusal
 
 IDS = np.array(["a", "b", "c"])
 
@@ -60,80 +62,88 @@ OTHERS = (
 )
 
 
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"ids": None}, f"{FORM} no ids. {REMEDY}"),
-        ({"member": np.array([True])}, f"{FORM} lengths (3,), (1,), (3,). {REMEDY}"),
-        ({"ids": np.arange(3)}, f"{TYPES} int64, bool and float64. {REMEDY}"),
-        ({"member": np.array([1, 0, 1])}, f"{TYPES} <U1, int64 and float64. {REMEDY}"),
-        ({"log_odds": np.array([0, np.nan, np.inf])}, NOT_FINITE),
-        ({"ids": np.array(["a", "b", "b"])}, f"unique ids in two.npz. Got some twice. {REMEDY}"),
-        ({"ids": np.array(["a", "b", "d"])}, OTHERS),
-    ],
-)
-def test_arrays_of_another_form_are_refused(tmp_path, arrays, message):
+REFUSED = [
+    ("ids", None, f"{FORM} no ids. {REMEDY}"),
+    ("member", [True], f"{FORM} lengths (3,), (1,), (3,). {REMEDY}"),
+    ("ids", [0, 1, 2], f"{TYPES} int64, bool and float64. {REMEDY}"),
+    ("member", [1, 0, 1], f"{TYPES} <U1, int64 and float64. {REMEDY}"),
+    ("log_odds", [0, np.nan, np.inf], NOT_FINITE),
+    ("ids", ["a", "b", "b"], f"unique ids in two.npz. Got some twice. {REMEDY}"),
+    ("ids", ["a", "b", "d"], OTHERS),
+]
+
+
+@pytest.mark.parametrize(("name", "array", "message"), REFUSED)
+def test_arrays_of_another_form_are_refused(tmp_path, name, array, message):
     _saved(tmp_path, "one")
-    _saved(tmp_path, "two", **arrays)
-    assert error_of(read_shadows, tmp_path) == f"Wanted {message}"
+    _saved(tmp_path, "two", **{name: array and np.array(array)})
+    assert refusal(read_shadows, tmp_path) == f"Wanted {message}"
 
 
 def test_objects_are_never_unpickled_and_damage_is_named(tmp_path):
     _saved(tmp_path, "one")
     _saved(tmp_path, "two", ids=np.array(["a", "b", None], object))
-    with pytest.raises(
-        UnsafeFile, match=r"Wanted arrays of plain numbers and texts\. Got ValueError in two\.npz"
-    ):
-        read_shadows(tmp_path)
+    objects = (tmp_path / "two.npz").read_bytes()
     np.save(tmp_path / "alone.npy", np.zeros(3))
     alone = (tmp_path / "alone.npy").read_bytes()
-    for content in (b"", b"no archive", alone, (tmp_path / "one.npz").read_bytes()[:-30]):
+    cut = (tmp_path / "one.npz").read_bytes()[:-30]
+    for content in (objects, b"", b"no archive", alone, cut):
         (tmp_path / "two.npz").write_bytes(content)
-        with pytest.raises(UnsafeFile, match=r"Got \w+ in two\.npz: "):
-            read_shadows(tmp_path)
+        message = refusal(read_shadows, tmp_path, kind=UnsafeFile)
+        reason = r"\w+ in two\.npz: .+" if content != objects else r"ValueError in two\.npz: .+"
+        wanted = r"Wanted arrays of plain numbers and texts\. Got "
+        assert re.fullmatch(f"{wanted}{reason}{re.escape(REMEDY)}", message)
 
 
 def test_one_shadow_model_or_no_folder_is_refused(tmp_path):
-    assert "which holds 0" in error_of(read_shadows, tmp_path)
-    _saved(tmp_path, "one")
-    assert "which holds 1" in error_of(read_shadows, tmp_path)
-    assert "no folder" in error_of(read_shadows, tmp_path / "nowhere")
+    (tmp_path / "one").mkdir()
+    _saved(tmp_path / "one", "model")
+    for folder, came in (
+        ("", ", which holds 0"),
+        ("one", ", which holds 1"),
+        ("no", ", no folder"),
+    ):
+        assert refusal(read_shadows, tmp_path / folder) == (
+            "Wanted a folder of two or more shadow models, each an .npz file. "
+            f"Got {tmp_path / folder}{came}. Train shadow models on subsets of the data, "
+            "save their outputs (docs/metrics.md)."
+        )
 
 
 def test_a_forget_record_without_shadow_outputs_is_named(tmp_path):
     for name in ("one", "two"):
         _saved(tmp_path, name)
-    assert error_of(read_shadows(tmp_path).of, ("a", "x", "y"), kind=UnknownRecords) == (
+    assert refusal(read_shadows(tmp_path).of, ("a", "x", "y"), kind=UnknownRecords) == (
         "Wanted shadow outputs for every forget record. Got 2 without: x, y. "
         "Save the arrays of all shadow models for all records of --data."
     )
 
 
-def test_too_few_shadow_models_are_a_row_that_says_so(tiny_net, digits, tmp_path):
-    forget, ids = digits.take([0, 1]), np.array(digits.ids)
-    for seed in range(4):
-        member = (np.arange(len(ids)) % 4 != seed) & (np.arange(len(ids)) < 300)
-        _saved(tmp_path, str(seed), ids=ids, member=member, log_odds=np.zeros(len(ids)))
-    shadows = read_shadows(tmp_path)
+TOO_FEW = "4 shadow models without each record are needed, there are 1"
+MIXED_UP = (
+    "shadow models were trained on records with the ids of unseen ones: two tables that "
+    "number their rows alike cannot be distinguished"
+)
+ROWS = np.arange(400)
+
+
+@pytest.mark.parametrize(
+    ("members", "note"),
+    [
+        ([(seed != ROWS % 4) & (ROWS < 300) for seed in range(4)], TOO_FEW),
+        ([seed % 2 == ROWS % 2 for seed in range(8)], MIXED_UP),
+    ],
+)
+def test_shadow_models_that_cannot_serve_are_a_row_that_says_so(
+    tiny_net, digits, tmp_path, members, note
+):
+    for seed, member in enumerate(members):
+        arrays = {"ids": np.array(digits.ids), "member": member, "log_odds": np.zeros(400)}
+        _saved(tmp_path, str(seed), **arrays)
+    shadows, forget = read_shadows(tmp_path), digits.take([0, 1])
     parts = digits.take(range(300, 400)), digits.take(range(2, 300))
     found = collect(tiny_net, tiny_net, Split(forget, *parts), shadows=shadows)
     row = found.row("attack.lira")
-    assert (found.tier, found.counts["shadows"]) == ("T4", 4)
-    assert (row.status, row.after, row.reference) == ("not run", None, None)
-    assert row.note == "4 shadow models without each record are needed, there are 1"
-    alone = collect(tiny_net, tiny_net, Split(forget), shadows=shadows)
-    assert alone.tier == "T0"
-
-
-def test_tables_that_number_their_rows_alike_are_not_mixed_up(tiny_net, digits, tmp_path):
-    ids = np.array(digits.ids)
-    for seed in range(8):
-        member = np.arange(len(ids)) % 2 == seed % 2
-        _saved(tmp_path, str(seed), ids=ids, member=member, log_odds=np.zeros(len(ids)))
-    parts = digits.take(range(300, 400)), digits.take(range(2, 300))
-    split = Split(digits.take([0, 1]), *parts)
-    row = collect(tiny_net, tiny_net, split, shadows=read_shadows(tmp_path)).row("attack.lira")
-    assert row.note == (
-        "shadow models were trained on records with the ids of unseen ones: two tables that "
-        "number their rows alike cannot be distinguished"
-    )
+    assert (found.tier, found.counts["shadows"]) == ("T4", len(members))
+    assert (row.status, row.after, row.reference, row.note) == ("not run", None, None, note)
+    assert collect(tiny_net, tiny_net, Split(forget), shadows=shadows).tier == "T0"
