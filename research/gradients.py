@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.metrics.refusals import need_numbers, need_probabilities, need_same_rows
+from efface.metrics.refusals import need_numbers, need_probabilities, need_same_records
 from efface.ranking.content import COPIES
 from efface.ranking.curvature import (
     TESTED,
@@ -121,7 +121,7 @@ def error_norm(
     probabilities, another number of labels than of rows, or a label that no column has.
     """
     need_probabilities(probabilities=probabilities)
-    need_same_rows(probabilities=probabilities, y=y)
+    need_same_records(0, probabilities=probabilities, y=y)
     classes = probabilities.shape[1]
     if y.min() < 0 or y.max() >= classes:
         raise InputError(

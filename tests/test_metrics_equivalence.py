@@ -12,22 +12,7 @@ import pytest
 from scipy import stats
 
 from efface.errors import InputError
-from efface.metrics.equivalence import (
-    a12,
-    central_share,
-    compare_with_retrained,
-    energy_test,
-    energy_test_paired,
-    expected_from_unseen,
-    ks,
-    ks_between,
-    likeness,
-    outlier_p,
-    placements,
-    tost,
-    two_sided,
-    wilcoxon_p,
-)
+from efface.metrics import equivalence as eq
 from tests.refusals import refusal
 
 
@@ -43,52 +28,54 @@ def test_a_placement_is_scipys_percentile_within_the_class():
     values, unseen = values.round(1), unseen.round(1)
     pairs = zip(values, classes, strict=True)
     each = [stats.percentileofscore(unseen[theirs == c], v, kind="mean") for v, c in pairs]
-    found = placements(values, unseen, classes=classes, unseen_classes=theirs)
+    found = eq.placements(values, unseen, classes=classes, unseen_classes=theirs)
     np.testing.assert_allclose(found, np.array(each) / 100)
 
 
 def test_a_class_without_unseen_records_has_no_placement():
     """Without anything to compare with nothing is said of it."""
-    places = placements(
+    places = eq.placements(
         np.zeros(2), np.ones(5), classes=np.array([0, 7]), unseen_classes=np.zeros(5, np.int64)
     )
     assert places[0] == 0
     assert np.isnan(places[1])
     with pytest.raises(InputError):
-        central_share(np.array([np.nan]))
+        eq.central_share(np.array([np.nan]))
 
 
 @pytest.mark.parametrize(("shift", "low", "high"), [(0.0, 0.93, 0.97), (2, 0, 0.65), (-2, 0, 0.65)])
 def test_unseen_records_are_like_unseen_and_shifted_ones_are_not(shift, low, high):
     """The chance level is 0.95, and both sides count."""
     values, classes, unseen, theirs = _drawn(2000, 6000, shift=shift)
-    places = placements(values, unseen, classes=classes, unseen_classes=theirs)
-    p = two_sided(places, classes, theirs)
-    assert low <= central_share(p) <= high
+    places = eq.placements(values, unseen, classes=classes, unseen_classes=theirs)
+    p = eq.two_sided(places, classes, theirs)
+    assert low <= eq.central_share(p) <= high
 
 
 def test_no_record_can_be_rarer_than_the_unseen_ones_allow():
     """With 10 unseen records the least two-sided p-value is 2/11: a small holdout is never sure."""
     classes, theirs = np.zeros(1, np.int64), np.zeros(10, np.int64)
-    places = placements(np.array([99.0]), np.arange(10.0), classes=classes, unseen_classes=theirs)
-    p = two_sided(places, classes, theirs)
+    places = eq.placements(
+        np.array([99.0]), np.arange(10.0), classes=classes, unseen_classes=theirs
+    )
+    p = eq.two_sided(places, classes, theirs)
     assert p[0] == pytest.approx(2 / 11)
 
 
 def test_the_expected_mean_weighs_classes_as_the_records_do():
     """Three quarters of the records are of class 0, so is the expectation."""
     unseen, theirs = np.array([1.0, 3.0, 10.0]), np.array([0, 0, 1])
-    assert expected_from_unseen(np.array([0, 0, 0, 1]), unseen, theirs) == pytest.approx(4.0)
-    assert np.isnan(expected_from_unseen(np.array([5]), unseen, theirs))
+    assert eq.expected_from_unseen(np.array([0, 0, 0, 1]), unseen, theirs) == pytest.approx(4.0)
+    assert np.isnan(eq.expected_from_unseen(np.array([5]), unseen, theirs))
 
 
 def test_the_same_values_have_no_distance():
     """And apart ones the distance 1."""
     values = np.arange(20.0)
-    assert ks(values, values) == (0.0, pytest.approx(1.0))
-    assert ks(values, values + 100)[0] == 1.0
+    assert eq.ks(values, values) == (0.0, pytest.approx(1.0))
+    assert eq.ks(values, values + 100)[0] == 1.0
     with pytest.raises(InputError):
-        ks(values, np.zeros(0))
+        eq.ks(values, np.zeros(0))
 
 
 def _models(s, n, seed, *, shift=0.0, spread=0.2):
@@ -104,15 +91,15 @@ def test_every_pair_has_scipys_distance():
     """A second library, pair by pair; rounded, so that there are ties."""
     models = _models(4, 60, 0)[1].round(1)
     expected = [[stats.ks_2samp(a, b).statistic for b in models] for a in models]
-    np.testing.assert_allclose(ks_between(models), expected)
+    np.testing.assert_allclose(eq.ks_between(models), expected)
 
 
 def test_each_number_is_the_one_that_its_name_says():
     """Written out with scipy, one retrained model at a time."""
     ours, others = _models(5, 80, 1, shift=0.3)
-    found = likeness(ours, others)
-    each = np.array([ks(ours, other)[0] for other in others])
-    pairs = np.array([ks(others[i], others[j])[0] for i in range(5) for j in range(i)])
+    found = eq.likeness(ours, others)
+    each = np.array([eq.ks(ours, other)[0] for other in others])
+    pairs = np.array([eq.ks(others[i], others[j])[0] for i in range(5) for j in range(i)])
     np.testing.assert_allclose(found.comparison.ks_to_each, each)
     assert found.comparison.ks_mean == pytest.approx(each.mean())
     assert found.comparison.floor == pytest.approx(pairs.mean())
@@ -130,24 +117,24 @@ def test_theoutlier_p_of_one_shifted_number_is_the_t_test_of_a_new_value():
     own, others = points[0], points[1:]
     t = (own - others.mean()) / others.std(ddof=1) / math.sqrt(1 + 1 / 4)
     expected = 2 * stats.t.sf(abs(t), 3)
-    assert outlier_p(np.abs(points[:, None] - points)) == pytest.approx(expected)
+    assert eq.outlier_p(np.abs(points[:, None] - points)) == pytest.approx(expected)
 
 
 def test_the_rank_p_counts_models_at_least_as_far_out():
     """Never below one in s + 1: four retrained models cannot make a model rarer than that."""
     ours, others = _models(4, 100, 0, shift=4)
-    assert compare_with_retrained(ours, others).rank_p == pytest.approx(1 / 5)
-    apart = ks_between(np.vstack([ours, others])).sum(axis=1)
+    assert eq.compare_with_retrained(ours, others).rank_p == pytest.approx(1 / 5)
+    apart = eq.ks_between(np.vstack([ours, others])).sum(axis=1)
     middle = int(np.argsort(apart)[2])
     models = np.vstack([ours, others])
-    found = compare_with_retrained(models[middle], np.delete(models, middle, axis=0))
+    found = eq.compare_with_retrained(models[middle], np.delete(models, middle, axis=0))
     assert found.rank_p == pytest.approx(3 / 5)
 
 
 def test_any_rising_transform_leaves_the_verdict_and_its_numbers():
     """Entropies are skewed: logarithms must not change what is said."""
     ours, others = _models(8, 100, 2)
-    one, other = likeness(ours, others), likeness(np.log(ours), np.log(others))
+    one, other = eq.likeness(ours, others), eq.likeness(np.log(ours), np.log(others))
     for name in ("ks_mean", "percentile", "outlier_p", "difference", "margin", "tost_p"):
         assert getattr(one.comparison, name) == pytest.approx(getattr(other.comparison, name)), name
     for name in ("a12", "energy", "energy_p", "mann_whitney_p"):
@@ -160,25 +147,25 @@ def test_equivalence_is_that_the_90_per_cent_interval_lies_inside_the_margin(mar
     values = np.random.default_rng(0).normal(0.1, 0.5, 40)
     low, high = stats.t.interval(0.9, 39, values.mean(), stats.sem(values))
     assert bool(-margin < low and high < margin) is inside
-    assert (tost(values, margin=margin) <= 0.05) is inside
+    assert (eq.tost(values, margin=margin) <= 0.05) is inside
     t = (margin - abs(values.mean())) / stats.sem(values)
-    assert tost(values, margin=margin) == pytest.approx(stats.t.sf(t, 39))
+    assert eq.tost(values, margin=margin) == pytest.approx(stats.t.sf(t, 39))
 
 
 def test_equal_values_are_equivalent_and_not_different():
     """No variance must not become nan."""
     values = np.arange(9.0)
-    assert tost(np.zeros(5), margin=0.1) == 0
-    assert tost(np.full(5, 0.2), margin=0.1) == 1
-    assert wilcoxon_p(values, values) == 1
-    assert a12(values, values)[0] == 0.5
-    assert a12(values + 100, values)[0] == 1
+    assert eq.tost(np.zeros(5), margin=0.1) == 0
+    assert eq.tost(np.full(5, 0.2), margin=0.1) == 1
+    assert eq.wilcoxon_p(values, values) == 1
+    assert eq.a12(values, values)[0] == 0.5
+    assert eq.a12(values + 100, values)[0] == 1
 
 
 def _verdicts(s, n, cases, **settings):
     """Shares of True, False and None."""
     models = (_models(s, n, seed, **settings) for seed in range(cases))
-    found = [compare_with_retrained(*some).like_retrained for some in models]
+    found = [eq.compare_with_retrained(*some).like_retrained for some in models]
     return [np.mean([verdict is wanted for verdict in found]) for wanted in (True, False, None)]
 
 
@@ -210,31 +197,30 @@ def test_a_model_of_the_right_mean_and_the_wrong_spread_is_unlike():
     """Noise on every answer keeps the mean rank: only the distribution tells."""
     ours, others = _models(8, 300, 0, spread=0.02)
     noisy = np.exp(np.log(ours) + np.random.default_rng(9).normal(0, 4, 300))
-    found = compare_with_retrained(noisy, others)
+    found = eq.compare_with_retrained(noisy, others)
     assert abs(found.difference) < 0.1
     assert found.like_retrained is False
 
 
 def test_a_great_sample_makes_p_tiny_where_the_verdict_stands():
     """A level of its own is what each seed has: with 2,000 records p finds it, rightly unheeded."""
-    found = likeness(*_models(8, 2000, 3))
+    found = eq.likeness(*_models(8, 2000, 3))
     assert found.wilcoxon_p < 1e-6
-    assert found.like_retrained is True
+    assert found.comparison.like_retrained is True
 
 
 def test_what_cannot_be_compared_is_refused():
     """One retrained model has no spread, nor have two of the same seed."""
     ours, others = _models(3, 20, 0)
     text = "Wanted at least two retrained models. Got 1."
-    assert text in refusal(compare_with_retrained, ours, others[:1])
-    assert refusal(compare_with_retrained, ours, np.stack([others[0], others[0]])) == (
+    assert text in refusal(eq.compare_with_retrained, ours, others[:1])
+    assert refusal(eq.compare_with_retrained, ours, np.stack([others[0], others[0]])) == (
         "Wanted retrained models that differ. Got 2 with the same values. Retrain with other seeds."
     )
-    assert "Got unlearned 5, retrained 20." in refusal(compare_with_retrained, ours[:5], others)
-    assert refusal(tost, np.zeros(1), margin=1.0) == (
-        "Wanted at least two differences. Got 1. Give more records or models."
-    )
-    for score in (a12, wilcoxon_p):
+    assert "Got unlearned 5, retrained 20." in refusal(eq.compare_with_retrained, ours[:5], others)
+    text = "Wanted at least two differences. Got 1. Give more records or models."
+    assert refusal(eq.tost, np.zeros(1), margin=1.0) == text
+    for score in (eq.a12, eq.wilcoxon_p):
         with pytest.raises(InputError):
             score(ours * np.nan, others[0])
 
@@ -250,7 +236,7 @@ def test_the_paired_distance_is_that_of_scipy_to_the_pooled_models():
     for s, seed in product((1, 4), range(4)):
         ours, others = (values.round(1) for values in _models_permutation(s, 30, seed, shift=0.3))
         expected = stats.energy_distance(ours, others.ravel()) ** 2
-        assert energy_test_paired(ours, others)[0] == pytest.approx(expected)
+        assert eq.energy_test_paired(ours, others)[0] == pytest.approx(expected)
 
 
 def test_the_paired_p_is_the_share_of_all_swaps_within_records():
@@ -260,7 +246,7 @@ def test_the_paired_p_is_the_share_of_all_swaps_within_records():
     swaps = [np.array(swap) for swap in product((False, True), repeat=6)]
     swapped = [(np.where(w, others[0], ours), np.where(w, ours, others[0])) for w in swaps]
     larger = [stats.energy_distance(*both) >= own - 1e-12 for both in swapped]
-    found = energy_test_paired(ours, others, permutations=20_000, seed=1)[1]
+    found = eq.energy_test_paired(ours, others, permutations=20_000, seed=1)[1]
     assert found == pytest.approx(np.mean(larger), abs=0.02)
 
 
@@ -270,8 +256,8 @@ def test_pairing_sees_what_the_spread_of_the_records_hides():
     ours, others = ours * 0.1, others * 0.1
     difficulty = np.linspace(-5, 5, 60)
     ours, others = ours + difficulty + 0.1, others + difficulty
-    assert energy_test_paired(ours, others)[1] < 0.01
-    assert energy_test(ours, others[0])[1] > 0.5
+    assert eq.energy_test_paired(ours, others)[1] < 0.01
+    assert eq.energy_test(ours, others[0])[1] > 0.5
 
 
 def test_values_drawn_alike_have_even_p_values():
@@ -279,7 +265,7 @@ def test_values_drawn_alike_have_even_p_values():
     p_values = []
     for seed in range(300):
         ours, others = _models_permutation(3, 12, seed)
-        p_values.append(energy_test_paired(ours, others, seed=seed)[1])
+        p_values.append(eq.energy_test_paired(ours, others, seed=seed)[1])
     assert 0.06 <= np.mean(np.array(p_values) <= 0.1) <= 0.15
     assert min(p_values) >= 1 / 2001
 
@@ -287,29 +273,27 @@ def test_values_drawn_alike_have_even_p_values():
 def test_the_unpaired_distance_is_the_integral_and_a_seed_repeats_it():
     """Twice the integral of the squared difference of the shares below: here 2 * 10 * 1."""
     values, others = np.zeros(8), np.full(8, 10.0)
-    distance, p = energy_test(values, others, seed=4)
+    distance, p = eq.energy_test(values, others, seed=4)
     assert distance == pytest.approx(20)
     assert p < 0.01
-    assert energy_test(values, others, seed=4) == (distance, p)
-    assert energy_test_paired(values, others[None], seed=4)[0] == pytest.approx(20)
+    assert eq.energy_test(values, others, seed=4) == (distance, p)
+    assert eq.energy_test_paired(values, others[None], seed=4)[0] == pytest.approx(20)
 
 
 def test_no_global_random_state_moves(random_state_kept):
     """Seeds are arguments."""
     with random_state_kept():
-        energy_test(np.arange(5.0), np.arange(5.0))
-        energy_test_paired(np.arange(5.0), np.arange(5.0)[None])
+        eq.energy_test(np.arange(5.0), np.arange(5.0))
+        eq.energy_test_paired(np.arange(5.0), np.arange(5.0)[None])
 
 
 def test_too_few_permutations_or_values_are_refused():
     """A p-value that depends on the seed is none."""
     values = np.arange(5.0)
-    assert refusal(energy_test_paired, values, values[None], permutations=100) == (
-        "Wanted at least 2000 permutations. Got 100. With fewer p depends on the seed."
-    )
-    assert refusal(energy_test, values, values[:1]) == (
-        "Wanted two values or more on both sides. Got 5 and 1. Give more records."
-    )
-    assert "Got values 5, others 4." in refusal(energy_test_paired, values, np.zeros((2, 4)))
+    text = "Wanted at least 2000 permutations. Got 100. With fewer p depends on the seed."
+    assert refusal(eq.energy_test_paired, values, values[None], permutations=100) == text
+    text = "Wanted two values or more on both sides. Got 5 and 1. Give more records."
+    assert refusal(eq.energy_test, values, values[:1]) == text
+    assert "Got values 5, others 4." in refusal(eq.energy_test_paired, values, np.zeros((2, 4)))
     with pytest.raises(InputError):
-        energy_test(values, values * np.nan)
+        eq.energy_test(values, values * np.nan)

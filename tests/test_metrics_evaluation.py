@@ -179,7 +179,7 @@ def test_each_attack_is_a_mean_of_areas_class_by_class(attack, score):
 def test_loss_probability_and_log_odds_are_one_attack():
     """They rise and fall together, so one threshold finds the same records with each."""
     forget, unseen = _measured(80, 4, 4, scale=3), _measured(500, 4, 5)
-    groups = {"forget_classes": forget.groups, "unseen_classes": unseen.groups}
+    groups = {"classes": (forget.groups, unseen.groups)}
     by_loss = loss_attack(forget.loss, unseen.loss, **groups)
     by_odds = signal_attack(forget.logit_margin, unseen.logit_margin, **groups)
     by_probability = signal_attack(np.exp(-forget.loss), np.exp(-unseen.loss), **groups)
@@ -201,15 +201,14 @@ def test_without_a_leak_the_area_is_off_chance_one_time_in_twenty():
     for _ in range(200):
         ours, theirs = draw.integers(0, 3, 80), draw.integers(0, 3, 400)
         losses = (draw.exponential(1.0 + 3 * c) for c in (ours, theirs))
-        seen += loss_attack(*losses, forget_classes=ours, unseen_classes=theirs).significant
+        seen += loss_attack(*losses, classes=(ours, theirs)).significant
     assert 0.01 <= seen / 200 <= 0.1
 
 
 def test_what_is_not_a_number_or_not_a_class_is_refused():
     """A net of nan must not come out as one at chance."""
-    assert refusal(loss_attack, np.array([0.1, np.nan]), np.ones(3)) == (
-        "Wanted numbers to compare. Got nan. See whether the model's outputs are nan."
-    )
+    text = "Wanted numbers to compare. Got nan. See whether the model's outputs are nan."
+    assert refusal(loss_attack, np.array([0.1, np.nan]), np.ones(3)) == text
     flags = Evaluation(
         logits=np.zeros((2, 3), np.float32), y=np.zeros(2), ids=("a", "b"), own_loss=np.ones(2)
     )

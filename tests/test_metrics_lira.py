@@ -50,16 +50,17 @@ def test_lira_agrees_with_gaussians_fitted_one_record_at_a_time(models):
         assert offline[i] == pytest.approx(-math.log(1 - out.cdf(x[i])))
 
 
+def _auc(score, known):
+    return signal_attack(score[known], score[~known]).auc
+
+
 def test_lira_knows_how_hard_each_record_is_and_the_loss_does_not():
     """Records differ more than training changes them: where population attacks are weak."""
     x, shadow, member, known = _drawn(32, 800, 1)
-    by_loss = signal_attack(x[known], x[~known]).auc
-    scores = (score(x, shadow, member) for score in (lira.lira_online, lira.lira_offline))
-    online, offline = (signal_attack(score[known], score[~known]).auc for score in scores)
     best = stats.norm.cdf(1 / 0.7 / math.sqrt(2))
-    assert by_loss < 0.67
-    assert best - 0.06 < online < best + 0.02
-    assert best - 0.06 < offline < best + 0.02
+    assert _auc(x, known) < 0.67
+    for score in (lira.lira_online, lira.lira_offline):
+        assert best - 0.06 < _auc(score(x, shadow, member), known) < best + 0.02
 
 
 def test_offline_scores_of_records_never_seen_are_exponential():
@@ -72,17 +73,16 @@ def test_offline_scores_of_records_never_seen_are_exponential():
 def test_scores_of_sure_answers_stay_finite_and_in_order():
     """A likelihood of 0 on both sides is no 0 / 0."""
     x, shadow, member, _ = _drawn(16, 4, 3)
-    far = [score(x + 500, shadow, member) for score in (lira.lira_online, lira.lira_offline)]
-    farther = [score(x + 600, shadow, member) for score in (lira.lira_online, lira.lira_offline)]
-    assert all(np.isfinite(s).all() for s in (*far, *farther))
-    assert (farther[1] > far[1]).all()
+    far, farther = (lira.lira_offline(x + shift, shadow, member) for shift in (500, 600))
+    assert np.isfinite([far, farther, lira.lira_online(x + 500, shadow, member)]).all()
+    assert (farther > far).all()
 
 
 def _population(models, size, seed):
     draw = np.random.default_rng(seed)
     centre = draw.normal(2, 2, size)
     judged, shadow = (centre + draw.normal(0, 0.7, shape) for shape in (size, (models, size)))
-    return {"population": _log_p(judged), "population_reference": _log_p(shadow)}
+    return {"population": (_log_p(judged), _log_p(shadow))}
 
 
 def test_rmia_agrees_with_a_double_loop():
@@ -90,9 +90,9 @@ def test_rmia_agrees_with_a_double_loop():
     x, shadow, member, _ = _drawn(6, 20, 4)
     both = {**_population(6, 50, 5), "gamma": 1.3}
     p, refs = (1 / (1 + np.exp(-v)) for v in (x, shadow))
-    pz, refs_z = np.exp(both["population"]), np.exp(both["population_reference"])
+    pz, refs_z = map(np.exp, both["population"])
     online = lira.rmia_online(_log_p(x), _log_p(shadow), member, **both)
-    offline = lira.rmia_offline(_log_p(x), _log_p(shadow), member, a=0.3, **both)
+    offline = lira.rmia_offline(_log_p(x), _log_p(shadow), member, 0.3, **both)
     for i in range(20):
         inside, out = refs[member[:, i], i].mean(), refs[~member[:, i], i].mean()
         ratios = [(p[i] / ((inside + out) / 2)) / (pz[j] / refs_z[:, j].mean()) for j in range(50)]
@@ -105,26 +105,21 @@ def test_rmia_sees_a_leak_with_few_models_and_none_where_there_is_none():
     """Four reference models; three judged models without any leak."""
     both = _population(4, 2000, 6)
     x, shadow, member, known = _drawn(4, 800, 7, leak=1.5)
-    by_loss = signal_attack(x[known], x[~known]).auc
-    for score in (
-        lira.rmia_online(_log_p(x), _log_p(shadow), member, **both),
-        lira.rmia_offline(_log_p(x), _log_p(shadow), member, a=0.3, **both),
-    ):
-        assert signal_attack(score[known], score[~known]).auc > by_loss + 0.1
+    given = _log_p(x), _log_p(shadow), member
+    for score in (lira.rmia_online(*given, **both), lira.rmia_offline(*given, 0.3, **both)):
+        assert _auc(score, known) > _auc(x, known) + 0.1
     for seed in (8, 9, 10):
         x, shadow, member, known = _drawn(4, 800, seed, leak=0)
-        score = lira.rmia_offline(_log_p(x), _log_p(shadow), member, a=0.3, **both)
-        assert abs(signal_attack(score[known], score[~known]).auc - 0.5) < 0.06
+        score = lira.rmia_offline(_log_p(x), _log_p(shadow), member, 0.3, **both)
+        assert abs(_auc(score, known) - 0.5) < 0.06
 
 
 def test_gamma_and_the_population_do_not_change_the_order_of_records():
     """A ten times larger gamma lowers the shares; the records keep their order, ties apart."""
     both = _population(4, 5000, 11)
     x, shadow, member, _ = _drawn(4, 60, 12)
-    low, high = (
-        lira.rmia_online(_log_p(x), _log_p(shadow), member, gamma=gamma, **both)
-        for gamma in (0.9, 1.1)
-    )
+    given = _log_p(x), _log_p(shadow), member
+    low, high = (lira.rmia_online(*given, gamma=gamma, **both) for gamma in (0.9, 1.1))
     assert (low >= high).all()
     assert (np.diff(high[np.argsort(low, kind="stable")]) >= -1e-12).mean() > 0.95
 
@@ -133,43 +128,37 @@ def test_a_is_tuned_by_the_area_on_a_known_model():
     """The grid's best by a loop, ties to the least."""
     x, shadow, member, known = _drawn(4, 300, 13, half=False)
     both = _population(4, 300, 14)
-    areas = {}
-    for a in (0.0, 0.5, 1.0):
-        score = lira.rmia_offline(_log_p(x), _log_p(shadow), member, a=a, **both)
-        areas[a] = np.mean(score[known][:, None] > score[~known]) + 0.5 * np.mean(
-            score[known][:, None] == score[~known]
-        )
-    best = lira.tuned_a(
-        _log_p(x), _log_p(shadow), member, known=known, grid=(0.0, 0.5, 1.0), **both
-    )
-    assert best == max(areas, key=areas.get)
-    assert len(set(areas.values())) == 3
+    given, grid = (_log_p(x), _log_p(shadow), member), (0.0, 0.5, 1.0)
+    scores = [lira.rmia_offline(*given, a, **both) for a in grid]
+    pairs = [(score[known][:, None], score[~known]) for score in scores]
+    areas = [np.mean(ours > theirs) + np.mean(ours == theirs) / 2 for ours, theirs in pairs]
+    assert lira.tuned_a(*given, known, grid=grid, **both) == grid[np.argmax(areas)]
+    assert len(set(areas)) == 3
 
 
 def test_broken_models_and_missing_ones_are_named():
     """Nothing passes in silence: nan, too few models, arrays of unlike shape, wrong settings."""
     x, shadow, member, _ = _drawn(6, 5, 15)
-    broken = shadow.copy()
+    broken, z, log_p = shadow.copy(), (x, shadow), (_log_p(x), _log_p(shadow), member)
     broken[[1, 4], 2] = np.nan, np.inf
-    text = "Wanted finite log-odds. Got nan or inf in 2 of 6 rows: 1, 4."
-    assert text in refusal(lira.lira_online, x, broken, member)
-    none = member & (np.arange(5) > 1)
-    text = "Wanted at least 2 shadow models in for each record. Got 2 of 5 records with fewer."
-    assert text in refusal(lira.lira_online, x, shadow, none)
-    text = "Wanted arrays of one shape. Got judged (4,), record (5,)."
-    assert text in refusal(same_shape, judged=x[:4], record=x)
-    z = {"population": x, "population_reference": shadow}
-    log_p = _log_p(x), _log_p(shadow), member
-    assert refusal(lira.rmia_offline, *log_p, a=1.5, **z) == (
-        "Wanted a from 0 to 1. Got 1.5. Find it with tuned_a on a reference model."
+    omit = "Omit these models, and say how many there were."
+    text = f"Wanted finite log-odds. Got nan or inf in 2 of 6 rows: 1, 4. {omit}"
+    assert refusal(lira.lira_online, x, broken, member) == text
+    text = "Wanted at least 2 shadow models in for each record. Got 2 of 5 records with fewer. Make"
+    few = member & (np.arange(5) > 1)
+    assert (
+        refusal(lira.lira_online, x, shadow, few) == f"{text} more of them, or omit these records."
     )
-    assert refusal(lira.rmia_online, *log_p, gamma=0.0, **z) == (
-        "Wanted gamma above 0. Got 0.0. The paper takes 2."
+    text = (
+        "Wanted arrays of one shape. Got judged (4,), record (5,). Give the same models and records"
     )
-    empty = {"population": x[:0], "population_reference": shadow[:, :0]}
-    assert refusal(lira.rmia_online, *log_p, **empty) == (
-        "Wanted population records. Got none. Give records that no model was trained on."
-    )
+    assert refusal(same_shape, judged=x[:4], record=x) == f"{text} in each."
+    text = "Wanted a from 0 to 1. Got 1.5. Find it with tuned_a on a reference model."
+    assert refusal(lira.rmia_offline, *log_p, 1.5, population=z) == text
+    text = "Wanted gamma above 0. Got 0.0. The paper takes 2."
+    assert refusal(lira.rmia_online, *log_p, gamma=0.0, population=z) == text
+    text = "Wanted population records. Got none. Give records that no model was trained on."
+    assert refusal(lira.rmia_online, *log_p, population=(x[:0], shadow[:, :0])) == text
 
 
 def _drawn_per_record(p, t, seed, *, leak=0.0, share=0.5):
@@ -232,10 +221,10 @@ def test_the_result_of_all_values_is_that_of_scikit_learn():
     x, member = _drawn_per_record(16, 400, 2, leak=1.5, share=0.25)
     found = lira.u_lira(x, member)
     scores, truth = found.scores.ravel(), member.ravel()
-    assert found.attack.auc == pytest.approx(roc_auc_score(truth, scores))
-    assert found.accuracy == pytest.approx(balanced_accuracy_score(truth, scores > 0))
     limit = np.sort(scores[~truth])[-1 - int(0.01 * (~truth).sum())]
-    assert found.attack.tpr == pytest.approx((scores[truth] > limit).mean())
+    expected = [roc_auc_score(truth, scores), (scores[truth] > limit).mean()]
+    assert [found.attack.auc, found.attack.tpr] == pytest.approx(expected)
+    assert found.accuracy == pytest.approx(balanced_accuracy_score(truth, scores > 0))
     one = balanced_accuracy_score(member[:, 7], found.scores[:, 7] > 0)
     assert found.by_target()[7] == pytest.approx(one)
     assert (found.attack.forget_n, found.attack.unseen_n) == (truth.sum(), (~truth).sum())
@@ -244,9 +233,8 @@ def test_the_result_of_all_values_is_that_of_scikit_learn():
 def test_without_a_leak_few_shadow_runs_on_a_side_do_not_look_like_too_much_forgetting():
     """3 of 16: leaving out the judged value alone would give 0.44 here, on the wrong side."""
     draws = (_drawn_per_record(16, 200, 10 + seed, share=3 / 16) for seed in range(12))
-    assert np.mean([lira.u_lira(*drawn).attack.auc for drawn in draws]) == pytest.approx(
-        0.5, abs=0.015
-    )
+    found = np.mean([lira.u_lira(*drawn).attack.auc for drawn in draws])
+    assert found == pytest.approx(0.5, abs=0.015)
 
 
 def test_a_leak_that_no_population_attack_sees_is_found_and_told_at_its_size():
@@ -261,30 +249,24 @@ def test_a_leak_that_no_population_attack_sees_is_found_and_told_at_its_size():
     assert lira.ruli_privacy(x, member).attack.detected
 
 
-def test_neither_scale_nor_shift_nor_label_order_matters():
+@pytest.mark.parametrize("attack", [lira.u_lira, lira.ruli_privacy])
+def test_neither_scale_nor_shift_nor_label_order_matters(attack):
     """Log-odds far above 0, where all predictions are right, tell as much; sides may swap."""
     x, member = _drawn_per_record(12, 30, 5, leak=1.0)
-    for attack in (lira.u_lira, lira.ruli_privacy):
-        scores = attack(x, member).scores
-        np.testing.assert_allclose(attack(2 * x + 100, member).scores, scores, atol=1e-8)
-        np.testing.assert_allclose(attack(x, ~member).scores, -scores, atol=1e-8)
+    scores = attack(x, member).scores
+    np.testing.assert_allclose(attack(2 * x + 100, member).scores, scores, atol=1e-8)
+    np.testing.assert_allclose(attack(x, ~member).scores, -scores, atol=1e-8)
 
 
-def test_models_that_all_say_the_same_are_at_chance():
-    """A collapsed net gives each shadow run one answer; no spread is no sure knowledge."""
-    _, member = _drawn_per_record(10, 20, 6)
-    for attack in (lira.u_lira, lira.ruli_privacy):
-        found = attack(np.full((10, 20), -2.2), member)
-        assert found.attack.auc == found.accuracy == 0.5
-        assert not found.attack.significant
-
-
-def test_far_out_values_give_no_0_over_0():
-    """Log-odds of 1,000 next to 0: the densities of both sides are 0 in double precision."""
+@pytest.mark.parametrize("attack", [lira.u_lira, lira.ruli_privacy])
+def test_equal_values_are_at_chance_and_far_ones_give_no_0_over_0(attack):
+    """A collapsed net has no variance; of log-odds of 1,000 next to 0 both densities round to 0."""
     x, member = _drawn_per_record(12, 10, 7)
     x[0] = 1000
-    for attack in (lira.u_lira, lira.ruli_privacy):
-        assert np.isfinite(attack(x, member).scores).all()
+    assert np.isfinite(attack(x, member).scores).all()
+    found = attack(np.full((12, 10), -2.2), member)
+    assert found.attack.auc == found.accuracy == 0.5
+    assert not found.attack.significant
 
 
 def test_the_three_states_part_where_they_differ():
@@ -299,8 +281,7 @@ def test_the_three_states_part_where_they_differ():
     assert chances[unlearned].mean(axis=0) == pytest.approx([0.47, 0.47, 0.06], abs=0.04)
     privacy = lira.ruli_privacy(x, unlearned, inside=inside)
     assert np.isnan(privacy.scores[inside]).all()
-    assert not privacy.attack.significant
-    assert privacy.attack.unseen_n == (states == 1).sum()
+    assert (privacy.attack.significant, privacy.attack.unseen_n) == (False, (states == 1).sum())
 
 
 def test_efficacy_sees_what_privacy_cannot():
@@ -319,7 +300,7 @@ def test_broken_and_missing_shadow_runs_are_named():
     """A model of nan must not vanish among the others."""
     x, member = _drawn_per_record(8, 5, 11)
     x[[2, 5], 0] = np.nan, np.inf
-    text = "Wanted finite log-odds. Got nan or inf in 2 of 8 rows: 2, 5."
+    text = "Wanted finite log-odds. Got nan or inf in 2 of 8 rows: 2, 5. Omit these models, and"
     assert text in refusal(lira.u_lira, x.astype(np.float16), member)
     member[2:, 0] = False
     text = "Wanted at least 3 shadow runs with the target unlearned for each record."
@@ -346,11 +327,9 @@ def test_the_interval_is_as_wide_as_that_of_a_bootstrap_over_both():
     """Shadow runs and targets drawn again together, 300 times; both are shared here."""
     scores, member = _crossed(20, target=0.7, run=1.0)
     low, high = pooled(scores, member).attack.auc_interval
-    draw, areas = np.random.default_rng(0), []
-    for _ in range(300):
-        rows, columns = draw.integers(0, 24, 24), draw.integers(0, 40, 40)
-        again = np.ix_(rows, columns)
-        areas.append(roc_auc_score(member[again].ravel(), scores[again].ravel()))
+    draw = np.random.default_rng(0)
+    draws = (np.ix_(draw.integers(0, 24, 24), draw.integers(0, 40, 40)) for _ in range(300))
+    areas = [_area(scores[again], member[again]) for again in draws]
     assert high - low == pytest.approx(2 * 1.96 * np.std(areas), rel=0.3)
 
 
@@ -364,18 +343,14 @@ def test_without_a_leak_the_interval_leaves_out_chance_one_time_in_twenty():
 
 def _by_targets_alone(scores, member):
     """The interval of a bootstrap over targets, which takes one unlucky model for a finding."""
-    draw, areas = np.random.default_rng(0), [_area(scores, member)]
-    for _ in range(40):
-        columns = draw.integers(0, scores.shape[1], scores.shape[1])
-        areas.append(_area(scores[:, columns], member[:, columns]))
-    spread = 1.96 * np.std(areas[1:])
-    return areas[0] - spread, areas[0] + spread
+    draw, t = np.random.default_rng(0), scores.shape[1]
+    draws = (draw.integers(0, t, t) for _ in range(40))
+    error = 1.96 * np.std([_area(scores[:, some], member[:, some]) for some in draws])
+    return _area(scores, member) - error, _area(scores, member) + error
 
 
 def _area(scores, member):
-    n = member.sum()
-    ranks = stats.rankdata(scores)[member.ravel()].sum() - n * (n + 1) / 2
-    return ranks / n / (~member).sum()
+    return roc_auc_score(member.ravel(), scores.ravel())
 
 
 def test_u_lira_without_a_leak_is_quiet_in_area_rate_and_accuracy():
@@ -387,7 +362,7 @@ def test_u_lira_without_a_leak_is_quiet_in_area_rate_and_accuracy():
         x = draw.normal(0, 2, 40) + draw.normal(size=(16, 40)) + draw.normal(size=(16, 1))
         found = lira.u_lira(x, member)
         low, high = found.accuracy_interval
-        above = any(one.above for one in found.attack.rates)
+        above = found.attack.at(0.01).above or found.attack.at(0.001).above
         seen.append((found.attack.significant, not low <= 0.5 <= high, above))
     assert (np.mean(seen, axis=0) <= [0.1, 0.1, 0.05]).all()
 
@@ -396,12 +371,11 @@ def test_a_rate_counts_what_is_independent():
     """The same 10 targets found in all shadow runs are not 120 findings."""
     scores, member = _crossed(30, p=24, t=200)
     member = np.arange(24)[:, None] % 2 == np.zeros(200)
-    spread, vulnerable = scores.copy(), scores.copy()
+    scattered, vulnerable = scores.copy(), scores.copy()
     vulnerable[:, :10] += 20 * member[:, :10]
-    rows, columns = np.nonzero(member)
-    some = np.random.default_rng(1).choice(len(rows), 120, replace=False)
-    spread[rows[some], columns[some]] += 20
-    one, other = (pooled(s, member).attack.at(0.01) for s in (vulnerable, spread))
+    some = np.random.default_rng(1).choice(np.flatnonzero(member), 120, replace=False)
+    scattered.flat[some] += 20
+    one, other = (pooled(s, member).attack.at(0.01) for s in (vulnerable, scattered))
     assert one.tpr == pytest.approx(other.tpr, abs=0.01)
     assert one.interval[1] - one.interval[0] > 1.7 * (other.interval[1] - other.interval[0])
 

@@ -65,7 +65,7 @@ def test_with_classes_each_record_meets_unseen_ones_of_its_class_only(forget, un
     (ours, losses), (theirs, others) = np.array(forget).T, np.array(unseen).T
     pairs = [[(o > v) + (o == v) / 2 for c, o in unseen if c == k] for k, v in forget]
     places = [np.mean(wins) for wins in pairs if wins]
-    both, groups = (losses * 1.0, others * 1.0), {"forget_classes": ours, "unseen_classes": theirs}
+    both, groups = (losses * 1.0, others * 1.0), {"classes": (ours, theirs)}
     if not places:
         assert "Got none." in refusal(loss_attack, *both, **groups)
         return
@@ -82,7 +82,7 @@ def test_hard_classes_alone_do_not_look_like_members():
     unseen = np.concatenate([draw.exponential(0.1, 200), draw.exponential(2, 200)])
     theirs = np.repeat([0, 1], 200)
     assert loss_attack(forget, unseen).detected
-    matched = loss_attack(forget, unseen, forget_classes=classes, unseen_classes=theirs)
+    matched = loss_attack(forget, unseen, classes=(classes, theirs))
     assert not matched.significant
 
 
@@ -124,7 +124,6 @@ def test_unseen_records_of_other_classes_set_no_threshold():
     """Their losses lie elsewhere: with them the rate would be that of the class."""
     ours, theirs = np.linspace(2.0, 3.0, 40), np.linspace(0.0, 1.0, 1000)
     alone = signal_attack(ours, theirs)
-    classes = {"forget_classes": np.zeros(40, np.int64)}
-    classes["unseen_classes"] = np.repeat(np.arange(2), 1000)
-    among = signal_attack(ours, np.concatenate([theirs, theirs + 9.0]), **classes)
+    classes = np.zeros(40, np.int64), np.repeat(np.arange(2), 1000)
+    among = signal_attack(ours, np.concatenate([theirs, theirs + 9.0]), classes=classes)
     assert (among.unseen_n, among.tpr) == (alone.unseen_n, alone.tpr) == (1000, 1.0)

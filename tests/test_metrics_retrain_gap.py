@@ -10,19 +10,9 @@ import numpy as np
 import pytest
 
 from efface.errors import InputError
+from efface.metrics import retrain_gap as rg
 from efface.metrics.evaluation import Evaluation
 from efface.metrics.membership import entropy_attack
-from efface.metrics.retrain_gap import (
-    against_floor,
-    challenge_score,
-    columns,
-    epsilon_each,
-    floor,
-    forgetting_quality,
-    gap,
-    nomus,
-    tug_of_war,
-)
 from tests.refusals import refusal
 
 
@@ -38,7 +28,7 @@ FORGET, HOLDOUT, RETAIN = _measured(40, 0), _measured(200, 1, sure=1.0), _measur
 
 def test_random_forgetting_reads_the_forget_records_and_the_whole_holdout():
     """D_f is measured on the forget records themselves, D_r on all test records."""
-    found = columns(FORGET, HOLDOUT, RETAIN)
+    found = rg.columns(FORGET, HOLDOUT, RETAIN)
     assert found == {
         "retain": HOLDOUT.correct.mean(),
         "forget": FORGET.correct.mean(),
@@ -48,7 +38,7 @@ def test_random_forgetting_reads_the_forget_records_and_the_whole_holdout():
 
 def test_a_leaving_class_is_read_on_the_holdout():
     """Both accuracies are of unseen records; the attack's non-members are the whole holdout."""
-    found, left = columns(FORGET, HOLDOUT, RETAIN, forget_classes=(2,)), HOLDOUT.y == 2
+    found, left = rg.columns(FORGET, HOLDOUT, RETAIN, forget_classes=(2,)), HOLDOUT.y == 2
     assert found["retain"] == HOLDOUT.correct[~left].mean()
     assert found["forget"] == HOLDOUT.correct[left].mean()
     assert found["attack"] == entropy_attack(RETAIN.entropy, HOLDOUT.entropy, FORGET.entropy)
@@ -57,21 +47,21 @@ def test_a_leaving_class_is_read_on_the_holdout():
 def test_the_gap_is_the_mean_distance_and_nothing_at_the_target():
     """Below the target counts as much as above it."""
     target = {"retain": 0.6, "forget": 0.5, "attack": 0.4}
-    assert gap(target, target) == 0
-    assert gap({"retain": 0.5, "forget": 0.6, "attack": 0.4}, target) == pytest.approx(0.2 / 3)
+    assert rg.gap(target, target) == 0
+    assert rg.gap({"retain": 0.5, "forget": 0.6, "attack": 0.4}, target) == pytest.approx(0.2 / 3)
 
 
 def test_the_floor_is_the_mean_gap_of_all_pairs():
     """Three retrained models make three pairs."""
     models = [{"retain": value} for value in (0.1, 0.2, 0.5)]
-    assert floor(models) == pytest.approx((0.1 + 0.4 + 0.3) / 3)
+    assert rg.floor(models) == pytest.approx((0.1 + 0.4 + 0.3) / 3)
 
 
 def test_columns_that_do_not_match_are_refused():
     """A gap over the shared columns alone would flatter."""
     text = "Wanted the same columns on both sides. Got retain and attack, retain."
-    assert text in refusal(gap, {"retain": 1.0}, {"retain": 1.0, "attack": 0.5})
-    assert "Wanted at least two retrained models. Got 1." in refusal(floor, [{"retain": 1.0}])
+    assert text in refusal(rg.gap, {"retain": 1.0}, {"retain": 1.0, "attack": 0.5})
+    assert "Wanted at least two retrained models. Got 1." in refusal(rg.floor, [{"retain": 1.0}])
 
 
 TARGET = {"forget": 0.6, "retain": 1.0, "test": 0.7}
@@ -79,28 +69,28 @@ TARGET = {"forget": 0.6, "retain": 1.0, "test": 0.7}
 
 def test_the_tug_of_war_is_the_product_of_what_each_column_kept():
     """1 for the retrained model itself; both sides of the target cost alike."""
-    assert tug_of_war(TARGET, TARGET) == 1
+    assert rg.tug_of_war(TARGET, TARGET) == 1
     values = {"forget": 0.9, "retain": 0.9, "test": 0.6}
-    assert tug_of_war(values, TARGET) == pytest.approx(0.7 * 0.9 * 0.9)
-    assert tug_of_war({**TARGET, "forget": 0.3}, TARGET) == pytest.approx(0.7)
-    assert tug_of_war({"a": 1.0, "b": 0.5}, {"a": 0.0, "b": 0.5}) == 0
+    assert rg.tug_of_war(values, TARGET) == pytest.approx(0.7 * 0.9 * 0.9)
+    assert rg.tug_of_war({**TARGET, "forget": 0.3}, TARGET) == pytest.approx(0.7)
+    assert rg.tug_of_war({"a": 1.0, "b": 0.5}, {"a": 0.0, "b": 0.5}) == 0
 
 
 def test_nomus_gives_the_number_of_its_authors_table():
     """Test accuracy 0.5951; their attack column, 0.2136, is the distance from one half."""
-    found = nomus(test_accuracy=0.5951, attack_accuracy=0.5 + 0.2136)
+    found = rg.nomus(test_accuracy=0.5951, attack_accuracy=0.5 + 0.2136)
     assert found == pytest.approx(0.5839, abs=1e-4)
-    below = nomus(test_accuracy=0.5951, attack_accuracy=0.5 - 0.2136)
+    below = rg.nomus(test_accuracy=0.5951, attack_accuracy=0.5 - 0.2136)
     assert below == pytest.approx(found)
-    assert nomus(test_accuracy=1.0, attack_accuracy=0.5) == 1
-    assert nomus(test_accuracy=0.0, attack_accuracy=1.0) == 0
+    assert rg.nomus(test_accuracy=1.0, attack_accuracy=0.5) == 1
+    assert rg.nomus(test_accuracy=0.0, attack_accuracy=1.0) == 0
 
 
 def test_a_model_of_one_answer_is_near_a_good_one_by_nomus():
     """Ten classes: 0.55, where a model of accuracy 0.6 with a weak leak has 0.6."""
-    collapsed = nomus(test_accuracy=0.1, attack_accuracy=0.5)
+    collapsed = rg.nomus(test_accuracy=0.1, attack_accuracy=0.5)
     assert collapsed == pytest.approx((1 + 1 / 10) / 2)
-    assert nomus(test_accuracy=0.6, attack_accuracy=0.7) == pytest.approx(0.6)
+    assert rg.nomus(test_accuracy=0.6, attack_accuracy=0.7) == pytest.approx(0.6)
 
 
 RETRAINED = [
@@ -112,10 +102,10 @@ RETRAINED = [
 
 def test_an_aggregate_stands_beside_that_of_retrained_pairs():
     """Three models make three targets and three pairs; every column counts alike."""
-    found = against_floor({"forget": 0.9, "attack": 0.6}, RETRAINED)
+    found = rg.against_floor({"forget": 0.9, "attack": 0.6}, RETRAINED)
     gaps = [(0.3 + 0.1) / 2, (0.26 + 0.1) / 2, (0.3 + 0.02) / 2]
     assert found.value == pytest.approx(sum(gaps) / 3)
-    assert found.floor == pytest.approx(floor(RETRAINED))
+    assert found.floor == pytest.approx(rg.floor(RETRAINED))
     assert found.floor == pytest.approx((0.02 + 0.04 + 0.06) / 3)
     assert found.pair_range == pytest.approx((0.02, 0.06))
     assert (found.retrained, found.columns) == (3, ("forget", "attack"))
@@ -123,25 +113,26 @@ def test_an_aggregate_stands_beside_that_of_retrained_pairs():
 
 def test_the_tug_of_war_has_a_floor_below_1():
     """What two retrained models reach against each other."""
-    found = against_floor(RETRAINED[0], RETRAINED[1:], aggregate=tug_of_war)
+    found = rg.against_floor(RETRAINED[0], RETRAINED[1:], aggregate=rg.tug_of_war)
     assert found.floor == pytest.approx(0.96 * 0.92)
     assert found.value == pytest.approx((0.96 + 0.92) / 2)
 
 
 def test_what_cannot_be_aggregated_is_refused():
     """Per cent, missing columns, columns that were not measured, a single retrained model."""
-    assert refusal(tug_of_war, {"forget": 60.0}, {"forget": 0.6}) == (
-        "Wanted shares from 0 to 1. Got forget 60. Divide per cent by 100."
-    )
+    text = "Wanted shares from 0 to 1. Got forget 60. Divide per cent by 100."
+    assert refusal(rg.tug_of_war, {"forget": 60.0}, {"forget": 0.6}) == text
     text = "Wanted the same columns on both sides. Got forget and forget, retain, test."
-    assert text in refusal(tug_of_war, {"forget": 0.6}, TARGET)
-    assert "Got test_accuracy nan." in refusal(nomus, test_accuracy=math.nan, attack_accuracy=0.5)
+    assert text in refusal(rg.tug_of_war, {"forget": 0.6}, TARGET)
+    assert "Got test_accuracy nan." in refusal(
+        rg.nomus, test_accuracy=math.nan, attack_accuracy=0.5
+    )
     text = "Wanted at least two retrained models. Got 1."
-    assert text in refusal(against_floor, TARGET, [TARGET])
+    assert text in refusal(rg.against_floor, TARGET, [TARGET])
     text = "Wanted a finite number in each column. Got none for test."
-    assert text in refusal(against_floor, {**TARGET, "test": math.nan}, [TARGET, TARGET])
+    assert text in refusal(rg.against_floor, {**TARGET, "test": math.nan}, [TARGET, TARGET])
     with pytest.raises(InputError):
-        against_floor(TARGET, [TARGET, {"forget": 0.5}])
+        rg.against_floor(TARGET, [TARGET, {"forget": 0.5}])
 
 
 def _margins(models, n, seed, *, shift=0.0, scale=1.0):
@@ -177,33 +168,33 @@ def _by_loops(ours, theirs):
 def test_epsilon_is_the_best_of_all_published_thresholds(shift, scale):
     """Brute force; the third case is one that only an interval can tell apart."""
     ours, theirs = _margins(12, 1, 3, shift=shift, scale=scale), _margins(14, 1, 4)
-    assert epsilon_each(ours, theirs)[0] == pytest.approx(_by_loops(ours[:, 0], theirs[:, 0]))
+    assert rg.epsilon_each(ours, theirs)[0] == pytest.approx(_by_loops(ours[:, 0], theirs[:, 0]))
 
 
 def test_the_same_models_are_told_apart_by_nothing():
     """Full marks, at any shift."""
     ours = _margins(64, 20, 0)
-    np.testing.assert_allclose(epsilon_each(ours, ours), 0, atol=1e-9)
-    assert forgetting_quality(ours, ours) == 1
+    np.testing.assert_allclose(rg.epsilon_each(ours, ours), 0, atol=1e-9)
+    assert rg.forgetting_quality(ours, ours) == 1
 
 
 def test_a_narrow_gap_tells_apart_for_certain():
     """The published grid of 0.01 steps over a gap of 0.001 and drops every threshold."""
     ours = np.linspace(0, 1, 30)[:, None]
-    assert epsilon_each(ours, ours + 1.001)[0] == 50
-    assert forgetting_quality(ours, ours + 1.001) == 0
+    assert rg.epsilon_each(ours, ours + 1.001)[0] == 50
+    assert rg.forgetting_quality(ours, ours + 1.001) == 0
 
 
 def test_constant_sides_have_an_answer():
     """One side a hundred times narrower is at the cap; two equal constants are at 0."""
     constant, spread = np.zeros((8, 1)), _margins(8, 1, 0)
-    assert epsilon_each(constant, spread)[0] == 50
-    assert epsilon_each(constant, constant)[0] == 0
-    assert epsilon_each(constant, constant + 1)[0] == 50
+    assert rg.epsilon_each(constant, spread)[0] == 50
+    assert rg.epsilon_each(constant, constant)[0] == 0
+    assert rg.epsilon_each(constant, constant + 1)[0] == 50
     narrow = np.linspace(0, 0.008, 8)[:, None]
     around = np.array([-1, -0.5, 0.5, 1, 0.001, 0.003, 0.005, 0.007])[:, None]
-    assert epsilon_each(narrow, around)[0] == 50
-    assert epsilon_each(narrow * 10, around)[0] < 3
+    assert rg.epsilon_each(narrow, around)[0] == 50
+    assert rg.epsilon_each(narrow * 10, around)[0] < 3
 
 
 def test_points_halve_with_each_half_of_epsilon_and_end_with_what_models_can_show(monkeypatch):
@@ -211,29 +202,29 @@ def test_points_halve_with_each_half_of_epsilon_and_end_with_what_models_can_sho
     epsilons = np.array([0.0, 0.49, 0.5, 1.2, 4.99, 5.0, 50.0])
     monkeypatch.setattr("efface.metrics.retrain_gap.epsilon_each", lambda *_: epsilons)
     expected = np.mean([1, 1, 1 / 2, 1 / 4, 2.0**-9, 0, 0])
-    assert forgetting_quality(np.zeros((64, 7)), np.zeros((90, 7))) == pytest.approx(expected)
+    assert rg.forgetting_quality(np.zeros((64, 7)), np.zeros((90, 7))) == pytest.approx(expected)
 
 
 def test_two_sets_of_models_of_one_kind_are_below_1():
     """The best of many thresholds always finds something: what a number is compared with."""
-    same = forgetting_quality(_margins(64, 30, 0), _margins(64, 30, 1))
-    other = forgetting_quality(_margins(64, 30, 0, shift=1), _margins(64, 30, 1))
+    same = rg.forgetting_quality(_margins(64, 30, 0), _margins(64, 30, 1))
+    other = rg.forgetting_quality(_margins(64, 30, 0, shift=1), _margins(64, 30, 1))
     assert other < 0.8 * same < same < 1
 
 
 def test_the_final_score_multiplies_the_accuracies_kept():
     """Written out."""
-    ours = {"retain_accuracy": 0.9, "test_accuracy": 0.6}
-    retrained = {"retrained_retain_accuracy": 1.0, "retrained_test_accuracy": 0.8}
-    assert challenge_score(0.5, **ours, **retrained) == pytest.approx(0.5 * 0.9 * 0.75)
-    text = "Wanted retrained accuracies above 0. Got 0 and 0.8."
-    none = {**retrained, "retrained_retain_accuracy": 0.0}
-    assert text in refusal(challenge_score, 0.5, **ours, **none)
+    ours, retrained = {"retain": 0.9, "test": 0.6}, {"retain": 1.0, "test": 0.8}
+    assert rg.challenge_score(0.5, ours, retrained) == pytest.approx(0.5 * 0.9 * 0.75)
+    assert refusal(rg.challenge_score, 0.5, ours, {**retrained, "retain": 0.0}) == (
+        "Wanted retrained accuracies above 0. Got 0 and 0.8. "
+        "Give the accuracies of the retrained models as shares."
+    )
 
 
 def test_too_few_models_are_refused():
     """With two models there is no bucket at all."""
     margins = _margins(5, 4, 0)
     text = "Wanted at least 3 unlearned and 3 retrained models. Got 5 and 2."
-    assert text in refusal(epsilon_each, margins, margins[:2])
-    assert "Got unlearned 4, retrained 2." in refusal(epsilon_each, margins, margins[:, :2])
+    assert text in refusal(rg.epsilon_each, margins, margins[:2])
+    assert "Got unlearned 4, retrained 2." in refusal(rg.epsilon_each, margins, margins[:, :2])

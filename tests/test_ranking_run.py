@@ -13,14 +13,9 @@ from efface.errors import Hazard
 from efface.methods._head import embed
 from efface.metrics.evaluation import evaluate
 from efface.prepare import select_records
+from efface.ranking import curvature as curves
 from efface.ranking import run as module
 from efface.ranking.content import noise_stability
-from efface.ranking.curvature import (
-    curvature,
-    input_gradient_norm,
-    piecewise_linear_curvature,
-    probability,
-)
 from efface.ranking.run import Run, Settings
 from efface.ranking.storage import FolderStore, MemorySource
 from efface.types import Records, Split
@@ -93,7 +88,9 @@ def test_gradients_are_those_of_each_record_alone(found, tiny_net, digits):
         value = torch.nn.functional.cross_entropy(tiny_net(x), digits.y[[row]])
         (slope,) = torch.autograd.grad(value, x)
         assert found["gradient_norm"][row] == pytest.approx(float(slope.norm()), rel=1e-3)
-    assert np.allclose(found["gradient_norm"], input_gradient_norm(tiny_net, digits), rtol=1e-4)
+    assert np.allclose(
+        found["gradient_norm"], curves.input_gradient_norm(tiny_net, digits), rtol=1e-4
+    )
 
 
 def test_shards_change_nothing(found, tiny_net, digits, monkeypatch):
@@ -173,7 +170,7 @@ def test_curvature_is_omitted_or_the_one_that_was_asked_for(found, tiny_net, dig
     assert "curvature" not in found.columns
     some, to = digits.take(range(6)), {"sigma": SIGMA, "neighbours": 0, "curvature": "probability"}
     bent = efface.inspect(tiny_net, some, **to)
-    direct = piecewise_linear_curvature(tiny_net, some, of=probability)
+    direct = curves.piecewise_linear_curvature(tiny_net, some, of=curves.probability)
     assert bent.manifest["curvature_exact"]
     expected = direct.ratio, direct.gradient_norm, direct.hessian_norm, direct.ratio_error
     for end, values in zip(("", "_gradient", "_hessian", "_error"), expected, strict=True):
@@ -182,7 +179,7 @@ def test_curvature_is_omitted_or_the_one_that_was_asked_for(found, tiny_net, dig
     few = Records(some.x, smooth(some.x).argmax(1))
     estimated = efface.inspect(smooth, few, **to)
     assert not estimated.manifest["curvature_exact"]
-    again = curvature(smooth, few, of=probability, probes=64)
+    again = curves.curvature(smooth, few, of=curves.probability, probes=64)
     assert np.allclose(estimated["curvature"], again.ratio, rtol=1e-4)
 
 

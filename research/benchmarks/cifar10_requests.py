@@ -148,8 +148,7 @@ def scores(
 ) -> dict[str, Any]:
     """Columns, accuracies, losses and the loss attack; ``parts``: forget, holdout, retain."""
     forgotten, holdout, retain = (evaluate(model, part) for part in parts)
-    classes = {"forget_classes": forgotten.y, "unseen_classes": holdout.y}
-    attack = loss_attack(forgotten.loss, holdout.loss, **classes)
+    attack = loss_attack(forgotten.loss, holdout.loss, classes=(forgotten.y, holdout.y))
     unseen = holdout.take(~np.isin(holdout.y, list(forget_classes)))
     return {
         "weights": state_digest(model.state_dict()),

@@ -150,7 +150,7 @@ def _verdict(one: Likeness) -> dict[str, Any]:
     """What decides, and the two-sample p-values that do not."""
     spread = one.comparison
     return {
-        "like_retrained": _said(one.like_retrained),
+        "like_retrained": _said(one.comparison.like_retrained),
         "ks_mean": spread.ks_mean,
         "ks_between_retrained": spread.floor,
         "percentile": spread.percentile,

@@ -3,7 +3,6 @@
 The reference of each is the retrained model's value. Shapes: n records · k classes.
 """
 
-import math
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from jaxtyping import Float, Int64
 from scipy import stats
 
 from efface.errors import InputError
-from efface.metrics.refusals import need_probabilities, need_same_rows
+from efface.metrics.refusals import need_at_least, need_probabilities, need_same_records
 
 # With fewer a tenth is one record, and a resample says nothing of it.
 MIN_RECORDS = 20
@@ -67,7 +66,7 @@ def worst_class_accuracy(predicted: Classes, y: Int64[np.ndarray, " m"]) -> tupl
     chance alone, the more so the fewer records a class has. Raises InputError without records or
     when the two do not pair up.
     """
-    need_same_rows(predicted=predicted, y=y)
+    need_same_records(predicted=predicted, y=y)
     return _lowest(per_class_accuracy(predicted, y))
 
 
@@ -79,7 +78,7 @@ def agreement(predicted: Classes, others: Int64[np.ndarray, " m"]) -> float:
     model, the agreement of a retrained one with it. Raises InputError without records or when the
     two do not pair up.
     """
-    need_same_rows(predicted=predicted, others=others)
+    need_same_records(predicted=predicted, others=others)
     return float((predicted == others).mean())
 
 
@@ -95,7 +94,7 @@ def calibration_error(
     without records, without bins or when the two do not pair up.
     """
     need_probabilities(probabilities=probabilities)
-    need_same_rows(probabilities=probabilities, y=y)
+    need_same_records(0, probabilities=probabilities, y=y)
     if bins < 1:
         raise InputError("at least one bin", str(bins), "Take 15, as most of the field does.")
     confident, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
@@ -126,12 +125,10 @@ def worst_decile_change(
     after: Float[np.ndarray, " m"],
     *,
     chosen_by: Float[np.ndarray, " c"] | None = None,
-    share: float = 0.1,
-    level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> WorstChange:
-    """Mean change of risk (after - before) of the ``share`` of records for which it rose most.
+    """Mean change of risk (after - before) of the tenth of the records for which it rose most.
 
     ``before``, ``after``: a membership risk of each retained record, higher is more at risk. Range:
     that of a difference of risks. **Chance is above 0**: the worst tenth of changes that are noise
@@ -139,16 +136,13 @@ def worst_decile_change(
     ``chosen_by``: changes of the same records measured independently (other shadow models, other
     views); the tenth is chosen by these and read from the others, and chance is 0. The interval
     resamples records, not models. Hayes et al. 2024 (https://arxiv.org/abs/2403.01218): unlearning
-    can raise the risk of retained records. Raises InputError for fewer than 20 records, a share
-    that holds no record, or records that do not pair up.
+    can raise the risk of retained records. Raises InputError for fewer than 20 records, or records
+    that do not pair up.
     """
     chooser = after if chosen_by is None else chosen_by
-    need_same_rows(before=before, after=after, chosen_by=chooser)
-    n, k = len(before), math.ceil(share * len(before))
-    if n < MIN_RECORDS or not 0 < share <= 1:
-        wanted = f"at least {MIN_RECORDS} records and a share above 0, at most 1"
-        remedy = "Give the risks of more retained records."
-        raise InputError(wanted, f"{n} records and a share of {share:g}", remedy)
+    need_same_records(before=before, after=after, chosen_by=chooser)
+    n, k = len(before), -(-len(before) // 10)
+    need_at_least(MIN_RECORDS, "records", n, "Give the risks of more retained records.")
     change = after - before
     # Chosen and read from the same noise, the worst tenth is above 0 without any effect.
     order = change if chosen_by is None else chosen_by
@@ -158,7 +152,7 @@ def worst_decile_change(
         worst = np.argpartition(order, -k, axis=axis)[..., -k:]
         return np.take_along_axis(change, worst, axis=axis).mean(axis=axis)
 
-    how = {"paired": True, "vectorized": True, "method": "percentile", "confidence_level": level}
+    how = {"paired": True, "vectorized": True, "method": "percentile"}
     how |= {"n_resamples": resamples, "batch": max(1, BATCH // n)}
     draw = np.random.default_rng(seed)
     found = stats.bootstrap((change, order), worst_mean, random_state=draw, **how)

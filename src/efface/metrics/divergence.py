@@ -18,7 +18,6 @@ from efface.metrics.refusals import (
     need_probabilities,
     need_same_classes,
     need_same_records,
-    need_same_rows,
 )
 
 # Nats: the largest Jensen-Shannon divergence, of two certain predictions that differ.
@@ -112,8 +111,8 @@ def retrain_free_divergence(
     twice by the number of classes, so its numbers are smaller. Raises InputError when no class is
     shared, and as ``jensen_shannon_each``.
     """
-    need_same_rows(forget=forget, forget_classes=forget_classes)
-    need_same_rows(unseen=unseen, unseen_classes=unseen_classes)
+    need_same_records(0, forget=forget, forget_classes=forget_classes)
+    need_same_records(0, unseen=unseen, unseen_classes=unseen_classes)
     need_same_classes(forget=forget, unseen=unseen)
     shared = np.intersect1d(forget_classes, unseen_classes)
     need_classes(len(shared))

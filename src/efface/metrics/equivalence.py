@@ -174,7 +174,7 @@ class RetrainComparison:
 
 @dataclass(frozen=True, eq=False)
 class Likeness:
-    """A verdict (``comparison``) and the two-sample tests that the field reports.
+    """A verdict (``comparison``), and two-sample tests that the field reports: no part of it.
 
     ``a12``: probability that a value is above a retrained model's, mean over these; reference 0.5.
     The p-values are medians over the retrained models, ``energy_p`` is against all of them; each is
@@ -188,11 +188,6 @@ class Likeness:
     wilcoxon_p: float
     energy: float
     energy_p: float
-
-    @property
-    def like_retrained(self) -> bool | None:
-        """The verdict of the comparison; no p-value of two models has a part in it."""
-        return self.comparison.like_retrained
 
 
 def likeness(

@@ -60,11 +60,12 @@ GRID = tuple(round(0.1 * step, 1) for step in range(11))
 Record = Float[np.ndarray, " n"]
 Shadow = Float[np.ndarray, "s n"]
 Member = Bool[np.ndarray, "s n"]
-Population = Float[np.ndarray, " z"]
-PopulationShadow = Float[np.ndarray, "s z"]
+Pool = tuple[Float[np.ndarray, " z"], Float[np.ndarray, "s z"]]
 Table = Float[np.ndarray, "p t"]
 Mask = Bool[np.ndarray, "p t"]
 Groups = Int[np.ndarray, "p t"]
+# Of a kernel, in units of log-odds; None: Scott's rule.
+Width = float | None
 
 
 class Moments(NamedTuple):
@@ -152,19 +153,14 @@ def _sound_pair(
 
 
 def rmia_online(
-    log_p: Record,
-    reference: Shadow,
-    member: Member,
-    *,
-    population: Population,
-    population_reference: PopulationShadow,
-    gamma: float = 2.0,
+    log_p: Record, shadow: Shadow, member: Member, *, population: Pool, gamma: float = 2.0
 ) -> Record:
     """Share of population records z with (p(x)/mean p(x)) / (p(z)/mean p(z)) > ``gamma``.
 
-    ``log_p``, ``reference``: ln p of the label (minus the loss), so that none is 0. ``member``:
-    where a reference model was trained on the record; mean p(x) weighs those with and those without
-    it equally, mean p(z) all of them. ``population``: records that no model was trained on. Range 0
+    ``log_p``, ``shadow``: ln p of the label (minus the loss), so that none is 0, in the judged and
+    in the reference models. ``member``: where a reference model was trained on the record; mean
+    p(x) weighs those with and those without it equally, mean p(z) all of them. ``population``: the
+    same two arrays, (z,) and (s, z), of records that no model was trained on. Range 0
     to 1, higher means trained on; no chance level of its own: pass it to ``signal_attack``.
     Reference: the retrained model's scores, so an AUC of 0.5 against records never seen.
     ``gamma``: 2 in the paper, 1 in its code; it and the population put the score on a scale that
@@ -174,24 +170,17 @@ def rmia_online(
     InputError for nan or inf (naming the models), for records without a reference model on a side,
     without population, and for a ``gamma`` that is not above 0.
     """
-    judged, reference = _sound_pair(log_p, reference, member, "log-probabilities")
+    judged, shadow = _sound_pair(log_p, shadow, member, "log-probabilities")
     enough(member, 1, "reference models in")
     enough(~member, 1, "reference models out")
     # The mean of the two sides' means, in logarithms: p itself underflows.
-    expected = np.logaddexp(_log_mean(reference, member), _log_mean(reference, ~member))
-    unseen, theirs = _population(population, population_reference, len(reference))
+    expected = np.logaddexp(_log_mean(shadow, member), _log_mean(shadow, ~member))
+    unseen, theirs = _population(population, len(shadow))
     return _share_exceeded(judged - (expected - math.log(2)), unseen - theirs, gamma)
 
 
 def rmia_offline(
-    log_p: Record,
-    reference: Shadow,
-    member: Member,
-    *,
-    population: Population,
-    population_reference: PopulationShadow,
-    a: float,
-    gamma: float = 2.0,
+    log_p: Record, shadow: Shadow, member: Member, a: float, *, population: Pool, gamma: float = 2.0
 ) -> Record:
     """``rmia_online`` from reference models without the record: p(x) = ((1 + a) p_out + 1 - a) / 2.
 
@@ -202,30 +191,28 @@ def rmia_offline(
     """
     if not 0 <= a <= 1:
         raise InputError("a from 0 to 1", str(a), "Find it with tuned_a on a reference model.")
-    judged, reference = _sound_pair(log_p, reference, member, "log-probabilities")
+    judged, shadow = _sound_pair(log_p, shadow, member, "log-probabilities")
     enough(~member, 1, "reference models out")
-    unseen, theirs = _population(population, population_reference, len(reference))
-    ours = judged - _lifted(_log_mean(reference, ~member), a)
+    unseen, theirs = _population(population, len(shadow))
+    ours = judged - _lifted(_log_mean(shadow, ~member), a)
     return _share_exceeded(ours, unseen - _lifted(theirs, a), gamma)
 
 
 def tuned_a(
     log_p: Record,
-    reference: Shadow,
+    shadow: Shadow,
     member: Member,
-    *,
     known: Bool[np.ndarray, " n"],
-    population: Population,
-    population_reference: PopulationShadow,
+    *,
+    population: Pool,
     grid: Sequence[float] = GRID,
 ) -> float:
     """The ``a`` of the grid with the largest AUC on a model whose members are ``known``.
 
     That model is a reference model set aside, ``log_p`` its values; it is neither among
-    ``reference`` nor the judged one. The smallest such ``a`` when several are equal.
+    ``shadow`` nor the judged one. The smallest such ``a`` when several are equal.
     """
-    others = {"population": population, "population_reference": population_reference}
-    found = [rmia_offline(log_p, reference, member, a=a, **others) for a in grid]
+    found = [rmia_offline(log_p, shadow, member, a, population=population) for a in grid]
     aucs = [signal_attack(scores[known], scores[~known]).auc for scores in found]
     return grid[int(np.argmax(aucs))]
 
@@ -248,25 +235,19 @@ def _share_exceeded(ours: np.ndarray, theirs: np.ndarray, gamma: float) -> np.nd
     return exceeded / len(theirs)
 
 
-def _population(
-    population: Population, reference: PopulationShadow, models: int
-) -> tuple[Population, Population]:
+def _population(population: Pool, models: int) -> tuple[np.ndarray, np.ndarray]:
     """The log-probabilities in the judged model, and their means over the reference models."""
-    if not len(population):
+    judged, reference = population
+    if not len(judged):
         raise InputError("population records", "none", "Give records that no model was trained on.")
-    same_shape(population_reference=reference, wanted=np.empty((models, len(population))))
-    judged = sound(population[None], "log-probabilities of the population in the judged model")
+    same_shape(population_reference=reference, wanted=np.empty((models, len(judged))))
+    judged = sound(judged[None], "log-probabilities of the population in the judged model")
     everywhere = np.ones(reference.shape, bool)
     return judged[0], _log_mean(sound(reference, "log-probabilities of the population"), everywhere)
 
 
 def u_lira(
-    log_odds: Table,
-    unlearned: Mask,
-    *,
-    floor: float = FLOOR,
-    one_sd: bool = False,
-    level: float = 0.95,
+    log_odds: Table, unlearned: Mask, *, floor: float = FLOOR, one_sd: bool = False
 ) -> "PerRecord":
     """Which targets were unlearned and which never seen, by Gaussians per target.
 
@@ -280,8 +261,16 @@ def u_lira(
     """
     # No target is trained on and kept here, so none is ignored.
     values, groups = _prepare(log_odds, unlearned, np.zeros(unlearned.shape, bool))
-    found = gaussian(values, groups, 2, floor=floor, one_sd=one_sd)
-    return pooled(found[UNLEARNED] - found[OUT], unlearned, level=level)
+    fitted = [_without_partner(values, groups, group) for group in (UNLEARNED, OUT)]
+    stds = [found.std(floor) for found in fitted]
+    if one_sd:
+        # The squares around each group's own mean are those of one sample with fewer free ones.
+        one, two = fitted
+        both = Moments(one.count + two.count - 1, one.mean, one.squares + two.squares)
+        stds = [both.std(floor)] * 2
+    pairs = zip(fitted, stds, strict=True)
+    ours, out = (stats.norm.logpdf(values, found.mean, std) for found, std in pairs)
+    return pooled(ours - out, unlearned)
 
 
 def ruli_privacy(
@@ -289,9 +278,8 @@ def ruli_privacy(
     unlearned: Mask,
     *,
     inside: Mask | None = None,
-    bandwidth: float | None = None,
+    bandwidth: Width = None,
     floor: float = FLOOR,
-    level: float = 0.95,
 ) -> "PerRecord":
     """The same by kernel densities: the privacy ratio U / (U + out), out in unlearned models.
 
@@ -301,7 +289,7 @@ def ruli_privacy(
     ``u_lira``.
     """
     kept = np.zeros(unlearned.shape, bool) if inside is None else inside
-    return _by_kernel(log_odds, unlearned, kept, bandwidth, floor, level)
+    return _by_kernel(log_odds, unlearned, kept, bandwidth, floor)
 
 
 def ruli_efficacy(
@@ -310,9 +298,8 @@ def ruli_efficacy(
     retrained: Float[np.ndarray, "q t"],
     *,
     out: Bool[np.ndarray, "q t"] | None = None,
-    bandwidth: float | None = None,
+    bandwidth: Width = None,
     floor: float = FLOOR,
-    level: float = 0.95,
 ) -> "PerRecord":
     """Unlearned against q models trained without the target: the ratio U / (U + retrained).
 
@@ -328,25 +315,20 @@ def ruli_efficacy(
     ignored = np.concatenate([~unlearned, ~without])
     # Retrained models stand where the out group stood: the rest of the attack is the same.
     values = np.concatenate([log_odds, retrained])
-    return _by_kernel(values, member, ignored, bandwidth, floor, level)
+    return _by_kernel(values, member, ignored, bandwidth, floor)
 
 
 def _by_kernel(
-    log_odds: Table, member: Mask, ignored: Mask, width: float | None, floor: float, level: float
+    log_odds: Table, member: Mask, ignored: Mask, width: Width, floor: float
 ) -> "PerRecord":
     values, groups = _prepare(log_odds, member, ignored)
     found = kernel(values, groups, 2, floor=floor, bandwidth=width)
     # nan marks what was not judged; pooled() omits it.
-    return pooled(np.where(ignored, np.nan, found[UNLEARNED] - found[OUT]), member, level=level)
+    return pooled(np.where(ignored, np.nan, found[UNLEARNED] - found[OUT]), member)
 
 
 def ruli_states(
-    log_odds: Table,
-    unlearned: Mask,
-    inside: Mask,
-    *,
-    bandwidth: float | None = None,
-    floor: float = FLOOR,
+    log_odds: Table, unlearned: Mask, inside: Mask, *, bandwidth: Width = None, floor: float = FLOOR
 ) -> Float[np.ndarray, "p t 3"]:
     """Probabilities that a target was unlearned, out or inside, in this order, at even odds.
 
@@ -371,34 +353,15 @@ def _prepare(
     return values, groups
 
 
-def gaussian(
-    values: Table, groups: Groups, k: int, *, floor: float, one_sd: bool
-) -> Float[np.ndarray, "k p t"]:
-    """Log-densities of each value under a Gaussian of each group, with one value of each left out.
-
-    The standard deviation of a record is at least ``floor`` times that which records share;
-    ``one_sd``: one for all groups of a record.
-    """
-    fitted = [_without_partner(values, groups, group) for group in range(k)]
-    stds = [found.std(floor) for found in fitted]
-    if one_sd:
-        # The squares around each group's own mean are those of one sample with fewer free ones.
-        count = np.sum([found.count - 1 for found in fitted], axis=0) + 1
-        squares = np.sum([found.squares for found in fitted], axis=0)
-        stds = [Moments(count, fitted[0].mean, squares).std(floor)] * k
-    pairs = zip(fitted, stds, strict=True)
-    return np.stack([stats.norm.logpdf(values, found.mean, std) for found, std in pairs])
-
-
 def _without_partner(values: Table, groups: Groups, group: int) -> Moments:
     lost = np.take_along_axis(values, partners(groups, group), axis=0)
     return moments(values, groups == group).without(lost)
 
 
 def kernel(
-    values: Table, groups: Groups, k: int, *, floor: float, bandwidth: float | None
+    values: Table, groups: Groups, k: int, *, floor: float, bandwidth: Width
 ) -> Float[np.ndarray, "k p t"]:
-    """The same under a Gaussian kernel density of each group.
+    """Log-densities of each value under kernels of each group, with one value of each left out.
 
     ``bandwidth`` in units of log-odds; None: Scott's rule for each record and group, standard
     deviation (with ``floor``) times n ** -1/5, as in scipy.
@@ -482,7 +445,7 @@ class PerRecord:
         return (inside + out) / 2
 
 
-def pooled(scores: Table, member: Mask, *, level: float = 0.95) -> PerRecord:
+def pooled(scores: Table, member: Mask) -> PerRecord:
     """One result of all judged values (those that are not nan), higher scores meaning membership.
 
     The AUC is that of all pairs of a member's and another's value, over all targets: the scores are
@@ -495,15 +458,15 @@ def pooled(scores: Table, member: Mask, *, level: float = 0.95) -> PerRecord:
     # Each value's share of pairs won: its mean is the AUC, its scatter the AUC's variance.
     auc, effect = float(wins[sides[0]].mean()), _design_effect(wins, sides)
     counts = len(ours) / effect, len(theirs) / effect
-    tests = auc_tests(auc, *counts, level=level)
-    rates = tuple(_rate(scores, sides, fpr, level) for fpr in FPRS)
+    tests = auc_tests(auc, *counts)
+    rates = tuple(_rate(scores, sides, fpr) for fpr in FPRS)
     sizes = {"forget_n": len(ours), "unseen_n": len(theirs), "unmatched": 0}
     attack = Attack(auc, fpr=FPRS[0], rates=rates, **sizes, **tests)
     right = _correct(scores, member)
     accuracy = float(np.mean([right[side].mean() for side in sides]))
     # The harmonic count: two unequal sides tell as much as two equal ones of this size.
     count = 4 / sum(1 / side.sum() for side in sides) / _design_effect(right, sides)
-    interval = clopper_pearson(accuracy * count, count, level=level)
+    interval = clopper_pearson(accuracy * count, count)
     return PerRecord(scores, expit(scores), member, attack, accuracy, interval, counts)
 
 
@@ -527,7 +490,7 @@ def _design_effect(table: Table, sides: tuple[Mask, ...]) -> float:
     return float(max(1.0, *(way / single for way in ways), (sum(ways) - single) / single))
 
 
-def _rate(scores: Table, sides: tuple[Mask, Mask], fpr: float, level: float) -> Rate:
+def _rate(scores: Table, sides: tuple[Mask, Mask], fpr: float) -> Rate:
     ours, theirs = (scores[side] for side in sides)
     limit = threshold(theirs, fpr)
     if limit is None:
@@ -535,7 +498,7 @@ def _rate(scores: Table, sides: tuple[Mask, Mask], fpr: float, level: float) -> 
     # Each side has a design effect of its own: a share is of one side alone.
     found = (scores > limit) * 1.0
     counts = tuple(side.sum() / _design_effect(found, (side,)) for side in sides)
-    return rate(ours, theirs, fpr=fpr, level=level, counts=counts)
+    return rate(ours, theirs, fpr=fpr, counts=counts)
 
 
 def _correct(scores: Table, member: Mask) -> Table:

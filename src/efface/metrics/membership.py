@@ -18,6 +18,8 @@ from efface.metrics.refusals import need_classes
 
 Forget = Float[np.ndarray, " f"]
 Unseen = Float[np.ndarray, " u"]
+# Classes of the forget and of the unseen records; None: all are of one.
+Pair = tuple[Int64[np.ndarray, " f"], Int64[np.ndarray, " u"]] | None
 
 
 def entropy_attack(
@@ -50,8 +52,7 @@ def classified_as_members(
 
     if not (len(retain) and len(holdout)):
         wanted = "entropies of retain and of holdout records"
-        came = f"{len(retain)} and {len(holdout)}"
-        raise InputError(wanted, came, "Give at least one of each.")
+        raise InputError(wanted, f"{len(retain)} and {len(holdout)}", "Give at least one of each.")
     entropies = np.concatenate([retain, holdout])[:, None]
     member = np.repeat([1, 0], [len(retain), len(holdout)])
     # Balanced: retain is usually far larger, and everything would be called a member.
@@ -107,62 +108,46 @@ class Attack:
 
 
 def loss_attack(
-    forget: Forget,
-    unseen: Unseen,
-    *,
-    forget_classes: Int64[np.ndarray, " f"] | None = None,
-    unseen_classes: Int64[np.ndarray, " u"] | None = None,
-    fpr: float = 0.01,
-    level: float = 0.95,
+    forget: Forget, unseen: Unseen, *, classes: Pair = None, fpr: float = 0.01, level: float = 0.95
 ) -> Attack:
     """Distinguish forget from unseen records by their loss: see ``Attack`` and ``signal_attack``.
 
     The probability of the label and its log-odds order records as the loss does: one attack stands
     for the three. Raises InputError when nothing can be compared.
     """
-    classes = {"forget_classes": forget_classes, "unseen_classes": unseen_classes}
     # A low loss is the sign of a member.
-    return signal_attack(-forget, -unseen, **classes, fpr=fpr, level=level)
+    return signal_attack(-forget, -unseen, classes=classes, fpr=fpr, level=level)
 
 
-def margin_attack(forget: Evaluation, unseen: Evaluation, *, level: float = 0.95) -> Attack:
+def margin_attack(forget: Evaluation, unseen: Evaluation) -> Attack:
     """By the logit of the label minus the largest other one, class by class: see ``Attack``."""
-    return _within_classes(lead, forget, unseen, level)
+    return _within_classes(lead, forget, unseen)
 
 
-def confidence_attack(forget: Evaluation, unseen: Evaluation, *, level: float = 0.95) -> Attack:
+def confidence_attack(forget: Evaluation, unseen: Evaluation) -> Attack:
     """By the largest probability: the attacker compares within a class, but needs no label else.
 
     A confident wrong prediction looks like a member to it. See ``Attack``.
     """
-    return _within_classes(confidence, forget, unseen, level)
+    return _within_classes(confidence, forget, unseen)
 
 
-def modified_entropy_attack(
-    forget: Evaluation, unseen: Evaluation, *, level: float = 0.95
-) -> Attack:
+def modified_entropy_attack(forget: Evaluation, unseen: Evaluation) -> Attack:
     """By Song and Mittal's entropy that uses the label, class by class: see ``Attack``.
 
     With two classes it orders records as the loss does.
     """
-    return _within_classes(lambda one: -modified_entropy(one), forget, unseen, level)
+    return _within_classes(lambda one: -modified_entropy(one), forget, unseen)
 
 
 def _within_classes(
-    signal: Callable[[Evaluation], np.ndarray], forget: Evaluation, unseen: Evaluation, level: float
+    signal: Callable[[Evaluation], np.ndarray], forget: Evaluation, unseen: Evaluation
 ) -> Attack:
-    classes = {"forget_classes": forget.groups, "unseen_classes": unseen.groups}
-    return signal_attack(signal(forget), signal(unseen), **classes, level=level)
+    return signal_attack(signal(forget), signal(unseen), classes=(forget.groups, unseen.groups))
 
 
 def signal_attack(
-    forget: Forget,
-    unseen: Unseen,
-    *,
-    forget_classes: Int64[np.ndarray, " f"] | None = None,
-    unseen_classes: Int64[np.ndarray, " u"] | None = None,
-    fpr: float = 0.01,
-    level: float = 0.95,
+    forget: Forget, unseen: Unseen, *, classes: Pair = None, fpr: float = 0.01, level: float = 0.95
 ) -> Attack:
     """Distinguish forget from unseen records by any signal that is higher for members.
 
@@ -175,8 +160,7 @@ def signal_attack(
     if np.isnan(forget).any() or np.isnan(unseen).any():
         raise InputError("numbers to compare", "nan", "See whether the model's outputs are nan.")
     # Without classes all records are of one: the code below knows no second case.
-    ours = np.zeros(len(forget), np.int64) if forget_classes is None else forget_classes
-    theirs = np.zeros(len(unseen), np.int64) if unseen_classes is None else unseen_classes
+    ours, theirs = classes or (np.zeros(len(side), np.int64) for side in (forget, unseen))
     places = placements(forget, unseen, classes=ours, unseen_classes=theirs)
     matched = ~np.isnan(places)
     m = int(matched.sum())

@@ -31,14 +31,9 @@ def need_same_records(axis: int = -1, **arrays: Shaped[np.ndarray, "..."]) -> No
     _need_equal("the same records on all sides", counts, ALIKE)
 
 
-def need_same_rows(**arrays: Shaped[np.ndarray, "..."]) -> None:
-    """The same along the first axis."""
-    need_same_records(0, **arrays)
-
-
 def need_probabilities(**arrays: Shaped[np.ndarray, "_ _"]) -> None:
     """Raises InputError unless rows are probabilities of the same classes and the same records."""
-    need_same_rows(**arrays)
+    need_same_records(0, **arrays)
     need_same_classes(**arrays)
 
 

@@ -53,11 +53,9 @@ def columns(
     # No forget class: nothing is taken out of the holdout, and the forget records are read.
     forgotten = np.isin(holdout.y, list(forget_classes))
     kept, gone = holdout.take(~forgotten), holdout.take(forgotten) if forget_classes else forget
-    return {
-        "retain": accuracy(kept.predicted, kept.y),
-        "forget": accuracy(gone.predicted, gone.y),
-        "attack": entropy_attack(retain.entropy, holdout.entropy, forget.entropy),
-    }
+    shares = (accuracy(part.predicted, part.y) for part in (kept, gone))
+    attack = entropy_attack(retain.entropy, holdout.entropy, forget.entropy)
+    return dict(zip(COLUMNS, (*shares, attack), strict=True))
 
 
 def gap(values: Columns, reference: Columns) -> float:
@@ -244,23 +242,18 @@ def forgetting_quality(unlearned: Models, retrained: Retrained) -> float:
     return float(np.where(steps < buckets, 0.5**steps, 0.0).mean())
 
 
-def challenge_score(
-    quality: float,
-    *,
-    retain_accuracy: float,
-    test_accuracy: float,
-    retrained_retain_accuracy: float,
-    retrained_test_accuracy: float,
-) -> float:
+def challenge_score(quality: float, values: Columns, reference: Columns) -> float:
     """The challenge's final number: forgetting quality times both accuracies over the retrained's.
+
+    ``values``: the accuracies ``retain`` and ``test``; ``reference``: those of the retrained model.
 
     Range 0 upwards: above 1 when the unlearned model is more accurate than the retrained one, which
     the challenge rewards. Reference: that of two sets of retrained models. Raises InputError when a
     retrained accuracy is not above 0.
     """
-    if not min(retrained_retain_accuracy, retrained_test_accuracy) > 0:
-        came = f"{retrained_retain_accuracy:g} and {retrained_test_accuracy:g}"
+    if not min(reference["retain"], reference["test"]) > 0:
+        came = f"{reference['retain']:g} and {reference['test']:g}"
         remedy = "Give the accuracies of the retrained models as shares."
         raise InputError("retrained accuracies above 0", came, remedy)
-    kept = retain_accuracy / retrained_retain_accuracy
-    return quality * kept * test_accuracy / retrained_test_accuracy
+    kept = values["retain"] / reference["retain"]
+    return quality * kept * values["test"] / reference["test"]

@@ -117,8 +117,7 @@ def linear_attack(
     attacker = linear().fit(np.concatenate([ours[fit], theirs[fit_unseen]]), member)
     # loss_attack takes losses: low for members.
     signals = (-attacker.decision_function(rows) for rows in (ours[~fit], theirs[unseen]))
-    groups = {"forget_classes": classes[~fit], "unseen_classes": unseen_classes[unseen]}
-    return loss_attack(*signals, **groups)
+    return loss_attack(*signals, classes=(classes[~fit], unseen_classes[unseen]))
 
 
 def linear() -> Any:
@@ -205,7 +204,7 @@ def neighbouring_class(
     # An attack on the loss of the nearest class: low for a confident neighbour.
     losses = (-np.log(one.confidence) for one in nearest)
     y, unseen_y = (one.y for one in evaluations)
-    by_confidence = loss_attack(*losses, forget_classes=y, unseen_classes=unseen_y)
+    by_confidence = loss_attack(*losses, classes=(y, unseen_y))
     by_all = linear_attack(*logs, classes=y, unseen_classes=unseen_y, seed=seed)
     return NeighbouringClass(nearest[0], nearest[1], by_confidence, by_all)
 
@@ -236,11 +235,9 @@ def agreement(one: Nearest, other: Nearest) -> Agreement:
     """
     counts = [len(some.classes) for some in (one, other)]
     if counts[0] != counts[1] or not counts[0]:
-        came, remedy = (
-            f"{counts[0]} and {counts[1]}",
-            "Probe both models with the same forget records.",
-        )
-        raise InputError("the same records, at least one, for both models", came, remedy)
+        remedy = "Probe both models with the same forget records."
+        wanted = "the same records, at least one, for both models"
+        raise InputError(wanted, f"{counts[0]} and {counts[1]}", remedy)
     difference = float(one.confidence.mean() - other.confidence.mean())
     same = float((one.classes == other.classes).mean())
     return Agreement(same, difference, *ks(one.confidence, other.confidence))

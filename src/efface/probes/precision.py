@@ -19,9 +19,9 @@ from efface.runtime import Passes
 from efface.task import trainable_copy
 from efface.types import Records
 
-BITS = (8, 4)
-SHARES = (0.3, 0.5, 0.7)
-MAX_BITS = 8
+BITS, SHARES, MAX_BITS = (8, 4), (0.3, 0.5, 0.7), 8
+
+Bits, Shares = Sequence[int], Sequence[float]
 
 
 class Copy(NamedTuple):
@@ -32,11 +32,7 @@ class Copy(NamedTuple):
 
 
 def precision(
-    model: nn.Module,
-    records: Records,
-    *,
-    bits: Sequence[int] = BITS,
-    shares: Sequence[float] = SHARES,
+    model: nn.Module, records: Records, *, bits: Bits = BITS, shares: Shares = SHARES
 ) -> tuple[Copy, ...]:
     """Evaluations of the model (first), of its quantised and of its pruned copies.
 
@@ -49,9 +45,7 @@ def precision(
     return tuple(Copy(name, evaluate(copied, records)) for name, copied in copies.items())
 
 
-def precision_cost(
-    records: Records, *, bits: Sequence[int] = BITS, shares: Sequence[float] = SHARES
-) -> Passes:
+def precision_cost(records: Records, *, bits: Bits = BITS, shares: Shares = SHARES) -> Passes:
     """The passes of ``precision``: one forward of each copy, and of the model itself."""
     return Passes(forward=len(records) * (1 + len(bits) + len(shares)), backward=0)
 

@@ -24,8 +24,7 @@ from efface.types import Action, Callback, Records
 # The source has 1e-3 alone; a model that is slow at one may be fast at another.
 LEARNING_RATES = (1e-4, 1e-3, 1e-2)
 
-EPOCHS = 10
-BATCH_SIZE = 256
+EPOCHS, BATCH_SIZE = 10, 256
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,8 @@ def relearning(
     ``relearning_cost``. Raises InputError without records, or for shares out of range.
     """
     if not len(forget) or not len(on):
-        came = f"{len(forget)} and {len(on)}"
-        wanted = "forget records, and records to train on"
-        raise InputError(wanted, came, "Give at least one of each.")
+        came, remedy = f"{len(forget)} and {len(on)}", "Give at least one of each."
+        raise InputError("forget records, and records to train on", came, remedy)
     if epochs < 1 or every < 1:
         wanted = "at least one epoch, and a reading every step or more rarely"
         raise InputError(wanted, f"{epochs} epochs, every {every}", "Give integers above 0.")
@@ -97,8 +95,9 @@ def relearning(
         # range stops before the end, which is always read.
         at, adam = (*range(0, most, every), most), torch.optim.Adam(student.parameters(), lr=rate)
         accuracies = [_accuracy(student, forget)]
-        callback = _reader(forget, at, accuracies)
-        schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
+        schedule = Schedule(
+            epochs, batch_size, seed, _reader(forget, at, accuracies), training_mode
+        )
         train_epochs(student, task_loss, on, adam, schedule)
         found.append(Relearning(rate, at, tuple(accuracies), (1 - tolerance) * original, most))
     return tuple(found)

@@ -61,7 +61,7 @@ def logit_margin(outputs: Outputs, y: Labels) -> Float[Tensor, " m"]:
 
 
 def log_probability(outputs: Outputs, y: Labels) -> Float[Tensor, " m"]:
-    """ln p_y, from the logit margin: a log-softmax rounds small gradients to 0."""
+    """Logarithm of p_y, from the logit margin: a log-softmax rounds small gradients to 0."""
     odds = logit_margin(outputs, y)
     # On either side the form whose derivatives keep all their digits when they are small.
     return torch.where(odds > 0, -functional.softplus(-odds), odds - functional.softplus(odds))

@@ -23,8 +23,7 @@ NEIGHBOURS = 20
 RECALL, SAMPLE, MAX_PROBES = 0.95, 500, 256
 
 # Numbers in memory at once, where that leaves enough rows for a fast matrix product.
-BLOCK = 4_000_000
-MIN_ROWS = 32
+BLOCK, MIN_ROWS = 4_000_000, 32
 
 # Records in one call of the approximate search.
 QUERIES = 16_384

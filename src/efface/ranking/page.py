@@ -121,6 +121,7 @@ def _scatter(ranking: Ranking) -> str:
     places = np.linspace(0, len(ranking) - 1, min(len(ranking), POINTS)).round().astype(np.int64)
     rows, copies = ranking.by_rank[places], ranking.manifest["settings"]["copies"]
     jitter = np.random.default_rng(0).uniform(-JITTER, JITTER, len(ranking)) / copies
+    x, y = ranking["logit_margin"], ranking.content + jitter
     figure, (axes,) = blank(6.4, 4.0)
     for high, marker, face, edge, name in (
         (False, "o", "none", INKS["soft"], "low information"),
@@ -130,9 +131,7 @@ def _scatter(ranking: Ranking) -> str:
         label = f"{name}, n = {int((ranking.high == high).sum())}"
         style = {"s": 14, "marker": marker, "linewidths": 0.7, "alpha": 0.75, "label": label}
         colors = {"facecolors": face, "edgecolors": edge}
-        axes.scatter(
-            ranking["logit_margin"][of], ranking.content[of] + jitter[of], **style, **colors
-        )
+        axes.scatter(x[of], y[of], **style, **colors)
     axes.axhline(ranking.threshold, color=INKS["new"], lw=1, ls="--")
     axes.axvline(0, color=INKS["line"], lw=0.8, zorder=0)
     axes.set_xlabel("logit margin of the label, ln p/(1 − p)")

@@ -107,5 +107,5 @@ class Ranking:
         """The most informative records, for a notebook."""
         names = tuple(name for name in self.columns if name not in {"label", "prediction", "group"})
         text = f"{int(self.high.sum())} of {len(self)} records: content below {self.threshold:g}."
-        head = ["id", "label", "prediction", *names]
-        return f"<p>{text}</p>" + table(head, self.top(SHOWN, names))
+        cells = table(["id", "label", "prediction", *names], self.top(SHOWN, names))
+        return f"<p>{text}</p>{cells}"

@@ -6,8 +6,8 @@ the shards, counts balls over all of them, and ranks.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -47,21 +47,16 @@ IRRELEVANT = ("frozen", "no weights", "quantised")
 CURVED = {of.__name__: of for of in (curves.probability, curves.log_probability, curves.loss)}
 
 # Columns, and what of a ``Curvature`` they are.
-CURVATURE = {
-    "curvature": "ratio",
-    "curvature_gradient": "gradient_norm",
-    "curvature_hessian": "hessian_norm",
-    "curvature_error": "ratio_error",
-}
+CURVATURE = {"curvature": "ratio", "curvature_gradient": "gradient_norm"}
+CURVATURE |= {"curvature_hessian": "hessian_norm", "curvature_error": "ratio_error"}
 
 # ``with progress(title, total) as done``: ``done(note)`` after each shard.
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 
 
-@contextmanager
-def no_progress(title: str, total: int) -> Iterator[Callable[..., None]]:  # noqa: ARG001
+def no_progress(title: str, total: int) -> AbstractContextManager[Callable[..., None]]:  # noqa: ARG001
     """Show nothing."""
-    yield lambda *_, **__: None
+    return nullcontext(lambda *_, **__: None)
 
 
 @dataclass(frozen=True)
@@ -283,12 +278,10 @@ class Run:
         with progress("inspect", len(missing)) as done:
             for name, part in missing.items():
                 records, readable = self.source.read(part)
-                lost = sorted((named or set()) & set(part) - set(readable))
+                lost = [ids[r] for r in sorted((named or set()) & set(part) - set(readable))]
                 if lost:
                     wanted = "records that can be read and have a label"
-                    came = (
-                        f"{len(lost)} that cannot or have none: {abbreviate(ids[r] for r in lost)}"
-                    )
+                    came = f"{len(lost)} that cannot or have none: {abbreviate(lost)}"
                     raise InputError(wanted, came, "Repair them, or omit their ids.")
                 mask = np.array([named is None or row in named for row in readable], bool)
                 place = {"rows": np.asarray(readable, np.int64), "named": mask}

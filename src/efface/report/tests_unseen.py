@@ -66,11 +66,7 @@ def _loss_attack(ctx: Context, side: str) -> Attack:
     if not len(ctx.unseen):
         raise NotRun("the holdout has no record of the classes of the forget records")
     forget, unseen = ctx.sides(side)
-    return loss_attack(forget.loss, unseen.loss, **_groups(forget, unseen))
-
-
-def _groups(forget: Evaluation, unseen: Evaluation) -> dict[str, Any]:
-    return {"forget_classes": forget.groups, "unseen_classes": unseen.groups}
+    return loss_attack(forget.loss, unseen.loss, classes=(forget.groups, unseen.groups))
 
 
 def _detects(ctx: Context, attack: Attack) -> bool:
@@ -151,7 +147,7 @@ def _lira(ctx: Context, given: Shadows, side: str) -> Attack:
         raise NotRun(f"{need}, there are {without}")
     margins = np.concatenate([ours.logit_margin, theirs.logit_margin])
     scores = lira_offline(margins, shadows.log_odds, shadows.member)
-    return membership.signal_attack(scores[:n], scores[n:], **_groups(ours, theirs))
+    return membership.signal_attack(scores[:n], scores[n:], classes=(ours.groups, theirs.groups))
 
 
 @test("unseen.central_95", "Share within the central 95 % of unseen logit margins", "unseen", "T1")
@@ -260,7 +256,8 @@ def negative_control(ctx: Context) -> Iterator[Row]:
     if not len(ours) or not len(theirs):
         raise NotRun("the holdout has too few records of these classes to be split in two")
     # At 99 %: a control that fails one time in twenty would void one report in twenty.
-    attack = loss_attack(ours.loss, theirs.loss, **_groups(ours, theirs), level=0.99)
+    groups = ours.groups, theirs.groups
+    attack = loss_attack(ours.loss, theirs.loss, classes=groups, level=0.99)
     verdict = Verdict.CONTROL_FAILED if attack.significant else Verdict.CONTROL_PASSED
     sizes = f"({attack.forget_n}) against the other half ({attack.unseen_n})"
     note = f"Half of the holdout {sizes}, new model; 99 % interval."
