@@ -4,6 +4,7 @@ import io
 
 import datasets
 import numpy as np
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -45,3 +46,16 @@ def cast(columns, **kinds):
     for name, kind in kinds.items():
         data = data.cast_column(name, kind)
     return data
+
+
+def same(old, new, omitted=()):
+    """Equal in type, order, dtype and value, all the way down, but for what was omitted."""
+    assert type(old) is type(new)
+    if isinstance(old, dict):
+        assert list(new) == [key for key in old if key not in omitted]
+        for key in new:
+            same(old[key], new[key], omitted)
+    elif isinstance(old, torch.Tensor):
+        assert (old.dtype, old.equal(new)) == (new.dtype, True)
+    else:
+        assert old == new

@@ -17,6 +17,7 @@ from torch import nn
 
 from efface.errors import InputError, OutputError, UnsafeFile
 from efface.io.checkpoints import load_checkpoint
+from tests.io_helpers import same
 from tests.refusals import refusal
 
 
@@ -32,20 +33,6 @@ def doubled(old):
 
 def unchanged(old):
     return old
-
-
-def same(one, other):
-    """Equal in type, order, dtype and value, all the way down."""
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert list(one) == list(other)
-        for key in one:
-            same(one[key], other[key])
-    elif isinstance(one, torch.Tensor):
-        assert one.dtype == other.dtype
-        assert one.equal(other)
-    else:
-        assert one == other
 
 
 def rewritten(folder, content, change=unchanged, **options):

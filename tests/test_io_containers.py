@@ -8,6 +8,7 @@ import torch
 from efface.io.models import load_model
 from efface.task import logits
 from tests.containers import CASES, SIDE
+from tests.io_helpers import same
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -41,23 +42,10 @@ def test_an_untouched_container_comes_back_as_it_was(case, tmp_path):
             assert file.read_bytes() == old.read_bytes(), file.name
         elif file.suffix in {".pt", ".pth", ".ckpt"}:
             contents = (torch.load(path, weights_only=True) for path in (old, file))
-            same_content(*contents, set(loaded.omitted))
+            same(*contents, set(loaded.omitted))
     if case.name.startswith("transformers ViT"):
         assert loaded.classes == tuple("abcde")
         assert (loaded.preprocessing.size, loaded.preprocessing.squash) == (SIDE, True)
-
-
-def same_content(old, new, omitted):
-    """Equal types, keys in their order, dtypes and bits, but for what was omitted."""
-    assert type(old) is type(new)
-    if isinstance(old, dict):
-        assert list(new) == [key for key in old if key not in omitted]
-        for key in new:
-            same_content(old[key], new[key], omitted)
-    elif isinstance(old, torch.Tensor):
-        assert (old.dtype, old.equal(new)) == (new.dtype, True)
-    else:
-        assert old == new
 
 
 @EVERY_CASE

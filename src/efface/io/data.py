@@ -210,10 +210,8 @@ class DataSource:
         given = {name: value for name, value in request.items() if value is not None}
         if len(given) != 1:
             flags = {name: f"--{name.replace('_', '-')}" for name in request}
-            wanted = f"one of {', '.join(flags.values())}"
-            raise InputError(
-                wanted, " and ".join(map(flags.__getitem__, given)) or "none", "Give one."
-            )
+            came = " and ".join(flags[name] for name in given) or "none"
+            raise InputError(f"one of {', '.join(flags.values())}", came, "Give one.")
         [(way, value)] = given.items()
         if way == "ids":
             return self.rows_of(read_ids(value, self.columns.id)), ()
@@ -336,15 +334,14 @@ def _read_ids_of(dataset: "datasets.Dataset", columns: Columns) -> tuple[str, ..
 def _file_names(dataset: "datasets.Dataset", images: Sequence[str]) -> tuple[str, ...]:
     """The names that the images had as files; empty when one has none or two share one."""
     import datasets
-    import pyarrow as pa
 
     if len(images) != 1:
         return ()
-    cells = arrow_column(dataset, images[0])
+    kind, cells = dataset.features[images[0]], arrow_column(dataset, images[0])
     paths: list[Any] = [None]
-    if isinstance(dataset.features[images[0]], datasets.Image):
+    if isinstance(kind, datasets.Image):
         paths = [path for chunk in cells.chunks for path in chunk.field("path").to_pylist()]
-    elif pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
+    elif getattr(kind, "dtype", None) in {"string", "large_string"}:
         paths = cells.to_pylist()
     return tuple(paths) if None not in paths and len(set(paths)) == len(paths) else ()
 
@@ -565,7 +562,6 @@ def _as_labels(y: Tensor) -> Tensor:
         return y.float()
     if y.ndim > 1 and not binary:
         other = abbreviate(sorted(set(y.flatten().tolist()) - {0, 1}))
-        raise InputError(
-            "multilabel y, each 0 or 1", other, "Give y[:, 0], or y.float() for values."
-        )
+        remedy = "Give y[:, 0], or y.float() for values."
+        raise InputError("multilabel y, each 0 or 1", other, remedy)
     return y.to(torch.int64)

@@ -177,9 +177,7 @@ def _encode(dataset: "datasets.Dataset", name: str, encoding: Mapping[str, Any])
         scaled = (numbers - float(encoding.get("mean", 0))) / float(encoding.get("std", 1))
         scaled = scaled.astype(np.float32)
     finite = np.isfinite(scaled)
-    errors = [
-        None if fine else _complaint(name, cells[row].as_py()) for row, fine in enumerate(finite)
-    ]
+    errors = [None if ok else _complaint(name, cells[n].as_py()) for n, ok in enumerate(finite)]
     return np.where(finite, scaled, np.float32(0))[:, None], errors
 
 

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -46,6 +46,7 @@ GIVE_PREPROCESSING = (
     "224, or --feature-spec FILE.json for a tabular model."
 )
 LOOK_UP = "Look the name up in its documentation."
+FETCH_AGAIN = "Fetch or write the folder again."
 GIVE_FILE = "Train again with this version, or give the weights file with --architecture."
 IN_PYTHON = "In Python efface.forget(model, Split(…)) takes any module that returns logits."
 
@@ -55,8 +56,6 @@ SINGLE = ("model.safetensors", "pytorch_model.bin")
 TEXTS = {".json", ".txt", ".md", ".model", ".jinja", ".vocab", ".bpe", ".tiktoken", ".spm", ".py"}
 # texts about the training run, and with it about its data
 TRAINING = {"trainer_state.json", "all_results.json", "train_results.json"}
-
-RESAMPLE = dict(enumerate(INTERPOLATIONS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +108,7 @@ class LoadedModel:
 
 # a module still without its weights, the files that hold them, its name, and what is known of both
 Unfilled = tuple[nn.Module, tuple[Checkpoint, ...], str, dict[str, Any]]
+Untrained = tuple[nn.Module, str, dict[str, Any]]
 
 
 def load_model(
@@ -187,14 +187,8 @@ def _from_folder(path: Path, architecture: str | nn.Module | None) -> Unfilled:
         return _from_own_folder(path, architecture)
     config = read_json(path / CONFIG)
     files = weight_files(path)
-    if "pretrained_cfg" in config:
-        model, name = timm_model(path, config)
-        known = timm_preprocessing(config["pretrained_cfg"])
-        known["classes"] = config.get("label_names")
-    else:
-        model, name = transformers_model(path, config)
-        known = transformers_preprocessing(path)
-        known["classes"] = class_names(model)
+    build = _timm_model if "pretrained_cfg" in config else _transformers_model
+    model, name, known = build(path, config)
     # the model first: an unsupported architecture is refused before gigabytes are read
     parts, own = tuple(map(load_checkpoint, files)), model.state_dict()
     # transformers uses other names in its files
@@ -223,18 +217,13 @@ def _from_own_folder(path: Path, architecture: str | nn.Module | None) -> Unfill
 
 def _read_recipe(folder: Path, *, needs_images: bool) -> dict[str, Any]:
     """What recipe.json says; a tabular model has its preprocessing in features.json instead."""
-    path = folder / RECIPE
     required = {"schema", "architecture", "num_classes"}
     required |= {"mean", "std", "size"} if needs_images else set()
-    try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        wanted, came = f"{WEIGHTS} and {RECIPE} in {folder}", f"{type(error).__name__} at {RECIPE}"
-        raise InputError(wanted, came, GIVE_FILE) from error
-    missing = sorted(required - set(recipe)) if isinstance(recipe, dict) else sorted(required)
+    recipe = read_json(folder / RECIPE, f"{WEIGHTS} and {RECIPE} in {folder}", GIVE_FILE)
+    missing = sorted(required - set(recipe))
     if missing or recipe["schema"] != SCHEMA:
         came = f"no {abbreviate(missing)}" if missing else f"schema {recipe['schema']!r}"
-        raise InputError(f"a recipe of schema {SCHEMA} in {path}", came, GIVE_FILE)
+        raise InputError(f"a recipe of schema {SCHEMA} in {folder / RECIPE}", came, GIVE_FILE)
     return recipe
 
 
@@ -274,9 +263,7 @@ def _preprocessing(known: Mapping[str, Any], given: Mapping[str, Any], features:
         if isinstance(features, str | Path):
             return FeatureSpec.read(features)
         return features if isinstance(features, FeatureSpec) else FeatureSpec(features)
-    values: dict[str, Any] = {
-        n: known.get(n) if value is None else value for n, value in given.items()
-    }
+    values: dict[str, Any] = {n: known.get(n) if v is None else v for n, v in given.items()}
     if missing := [name for name, value in values.items() if value is None]:
         wanted = "the preprocessing that the model was trained with"
         raise InputError(wanted, f"no {', '.join(missing)}", GIVE_PREPROCESSING)
@@ -348,7 +335,11 @@ def _supervise(architecture: str, seconds: float) -> Generator[None]:
 def _factory(architecture: str) -> Callable[..., Any]:
     # nothing but a name is accepted: no expression, no call with arguments
     if architecture.startswith("timm:"):
-        return _timm_factory(architecture.removeprefix("timm:"))
+        timm, name = import_extra("timm"), architecture.removeprefix("timm:")
+        if not timm.is_model(name.split(".", maxsplit=1)[0]):
+            remedy = did_you_mean(name, timm.list_models(), LOOK_UP)
+            raise InputError("a model that timm knows", repr(name), remedy)
+        return partial(timm.create_model, name, pretrained=False)
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", architecture):
         raise InputError(f"an architecture as {FORM}", repr(architecture), "Write a name alone.")
     module_name, name = architecture.split(":")
@@ -363,14 +354,6 @@ def _factory(architecture: str) -> Callable[..., Any]:
         wanted, remedy = f"a function or class of {module_name}", did_you_mean(name, known, LOOK_UP)
         raise InputError(wanted, repr(name), remedy)
     return factory
-
-
-def _timm_factory(name: str) -> Callable[..., Any]:
-    timm = import_extra("timm")
-    if not timm.is_model(name.split(".", maxsplit=1)[0]):
-        remedy = did_you_mean(name, timm.list_models(), LOOK_UP)
-        raise InputError("a model that timm knows", repr(name), remedy)
-    return lambda **options: timm.create_model(name, pretrained=False, **options)
 
 
 def num_classes_in(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
@@ -388,15 +371,15 @@ def num_classes_in(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
 # Folders
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises InputError when there is none."""
-    wanted, remedy = f"a JSON object in {path}", "Fetch or write the folder again."
+def read_json(path: Path, wanted: str = "", remedy: str = FETCH_AGAIN) -> dict[str, Any]:
+    """A JSON object. Raises InputError, that ``wanted`` says, when there is none."""
+    wanted = wanted or f"a JSON object in {path}"
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(wanted, type(error).__name__, remedy) from error
+        raise InputError(wanted, f"{type(error).__name__} at {path.name}", remedy) from error
     if not isinstance(value, dict):
-        raise InputError(wanted, type(value).__name__, remedy)
+        raise InputError(wanted, f"{type(value).__name__} at {path.name}", remedy)
     return value
 
 
@@ -430,8 +413,8 @@ def other_files(folder: Path, weights: Paths) -> tuple[Paths, tuple[str, ...]]:
     return copied, tuple(path.name for path in others if path not in copied)
 
 
-def timm_model(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module, str]:
-    """The untrained model of timm's config.json, and its name.
+def _timm_model(folder: Path, config: Mapping[str, Any]) -> Untrained:
+    """The untrained model of timm's config.json.
 
     Raises InputError when there is no name, MissingExtra for timm.
     """
@@ -439,11 +422,12 @@ def timm_model(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module, str]
     if not isinstance(name, str):
         wanted = f"an 'architecture' in {folder / CONFIG}"
         raise InputError(wanted, repr(name), "Save it again with timm's save_for_hf.")
-    return build_model(f"timm:{name}", config.get("num_classes")), f"timm:{name}"
+    known = {**timm_preprocessing(config["pretrained_cfg"]), "classes": config.get("label_names")}
+    return build_model(f"timm:{name}", config.get("num_classes")), f"timm:{name}", known
 
 
-def transformers_model(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module, str]:
-    """The untrained model that config.json names, and that name; no code of the folder is run.
+def _transformers_model(folder: Path, config: Mapping[str, Any]) -> Untrained:
+    """The untrained model that config.json names; no code of the folder is run.
 
     Raises InputError for a model that is no image classifier, MissingExtra for transformers.
     """
@@ -455,17 +439,14 @@ def transformers_model(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Modu
         raise InputError(wanted, name, IN_PYTHON)
     # neither the network nor code in the folder
     options = {"local_files_only": True, "trust_remote_code": False}
-    config = transformers.AutoConfig.from_pretrained(folder, **options)
+    settings = transformers.AutoConfig.from_pretrained(folder, **options)
     with torch.random.fork_rng(devices=[]):
-        return model_class(config).float(), f"transformers:{name}"
-
-
-def class_names(model: nn.Module) -> list[str] | None:
-    """The names of a transformers model's classes; None for those that it makes up itself."""
-    config: Any = model.config
+        model = model_class(settings).float()
+    classes = [name for _, name in sorted(settings.id2label.items())]
     # the default names carry no meaning and would be matched with the data's by accident
-    names = [name for _, name in sorted(config.id2label.items())]
-    return None if names == [f"LABEL_{place}" for place in range(len(names))] else names
+    made_up = classes == [f"LABEL_{place}" for place in range(len(classes))]
+    known = {**transformers_preprocessing(folder), "classes": None if made_up else classes}
+    return model, f"transformers:{name}", known
 
 
 def names_in_file(model: nn.Module) -> dict[str, str]:
@@ -524,7 +505,7 @@ def transformers_preprocessing(folder: Path) -> dict[str, Any]:
     stated = {"mean": config.get("image_mean"), "std": config.get("image_std")}
     stated = stated if config.get("do_normalize", True) else {"mean": [0.0] * 3, "std": [1.0] * 3}
     resample = config.get("resample", 2)
-    interpolation = RESAMPLE.get(resample, str(resample))
+    interpolation = dict(enumerate(INTERPOLATIONS)).get(resample, str(resample))
     return {**stated, "interpolation": interpolation, **_scaling(config, path)}
 
 

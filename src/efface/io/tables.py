@@ -321,13 +321,14 @@ def read_labels(
     column, kind = columns[0], dataset.features[columns[0]]
     if isinstance(cells[0].type, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
         return _lists(column, kind, cells[0], classes)
+    rows = cells[0].to_pylist()
     if isinstance(kind, datasets.Value) and _is_fractional(cells[0].type):
-        return _values(columns, cells)[:, 0], None
-    y, own = _class_ids(column, kind, cells[0].to_pylist())
+        return _values(columns, rows)[:, 0], None
+    y, own = _class_ids(column, kind, rows)
     # one output is a sigmoid unit or a value: integers beyond 0 and 1 decide
     one_output = num_classes == 1
     if one_output and own is None and not np.isin(y, (-1, 0, 1)).all():
-        return _values(columns, cells)[:, 0], None
+        return _values(columns, rows)[:, 0], None
     return _renumber(y, own, classes, 2 if one_output else num_classes)
 
 
@@ -339,13 +340,13 @@ def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_boolean(kind) or _is_fractional(kind)
 
 
-def _values(columns: Sequence[str], cells: Sequence[Any]) -> np.ndarray:
+def _values(columns: Sequence[str], rows: Sequence[Any]) -> np.ndarray:
     """(n, d) float32, nan for none. Raises InputError for 0 and 1 alone, which are ambiguous."""
-    rows = [[np.nan if v is None else float(v) for v in part.to_pylist()] for part in cells]
-    values = np.array(rows, dtype=np.float64).T.reshape(-1, len(columns))
+    # numpy makes nan of None
+    values = np.array(rows, dtype=np.float64).reshape(len(rows), -1)
     finite = values[np.isfinite(values)]
     if len(finite) and np.isin(finite, (0, 1)).all():
-        named = ", ".join(map(repr, dict.fromkeys(columns)))
+        named = ", ".join(map(repr, columns))
         raise InputError(f"labels as integers, or values, in {named}", AMBIGUOUS, "Write integers.")
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
@@ -381,10 +382,11 @@ def _several(columns: Sequence[str], cells: Sequence[Any], classes: Classes) -> 
         if not _is_number(part.type):
             wanted = f"numbers (0 and 1, or values) in the columns {', '.join(map(repr, columns))}"
             raise InputError(wanted, f"{part.type} in {column!r}", OTHER_COLUMN)
-    rows = np.array([[-1 if v is None else v for v in part.to_pylist()] for part in cells]).T
-    if any(_is_fractional(part.type) for part in cells) or not np.isin(rows, (-1, 0, 1)).all():
-        return _values(columns, cells), None
-    return rows.astype(np.int64), tuple(classes or columns)
+    rows = list(zip(*(part.to_pylist() for part in cells), strict=True))
+    y = np.array([[-1 if v is None else v for v in row] for row in rows])
+    if any(_is_fractional(part.type) for part in cells) or not np.isin(y, (-1, 0, 1)).all():
+        return _values(columns, rows), None
+    return y.astype(np.int64), tuple(classes or columns)
 
 
 def _lists(column: str, kind: Any, cells: Any, classes: Classes) -> Labels:
@@ -407,8 +409,7 @@ def _lists(column: str, kind: Any, cells: Any, classes: Classes) -> Labels:
     width, blank = widths.pop(), [np.nan if _is_fractional(item) else -1]
     full = [row if row is not None and None not in row else blank * width for row in rows]
     if _is_fractional(item):
-        flat = [pa.chunked_array([[row[place] for row in full]]) for place in range(width)]
-        return _values([column] * width, flat), None
+        return _values([column], full), None
     y = np.array(full, dtype=np.int64).reshape(len(rows), width)
     if other := {str(value) for value in y.flatten().tolist()} - {"-1", "0", "1"}:
         wanted = f"0 or 1 for each label, or lists of names, in {column!r}"
@@ -445,9 +446,8 @@ def _renumber(y: np.ndarray, own: Names, classes: Classes, num_classes: int | No
 def _refuse_unknown(names: Iterable[str], classes: Sequence[str]) -> None:
     if unknown := [name for name in names if name not in classes]:
         wanted = f"class names of the model: {abbreviate(classes)}"
-        raise InputError(
-            wanted, abbreviate(unknown), "Rename them, or name another --label-column."
-        )
+        remedy = "Rename them, or name another --label-column."
+        raise InputError(wanted, abbreviate(unknown), remedy)
 
 
 # Expressions
