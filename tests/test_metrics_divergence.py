@@ -8,11 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from scipy.spatial.distance import euclidean, jensenshannon
 from torch.nn import functional
 
-from efface.errors import InputError
 from efface.metrics import divergence
 from tests.refusals import refusal
 
@@ -28,8 +26,8 @@ def test_jensen_shannon_is_scipys_distance_squared():
     """A second library; and it is the same from both sides."""
     expected = jensenshannon(OURS, THEIRS, axis=1) ** 2
     np.testing.assert_allclose(divergence.jensen_shannon_each(OURS, THEIRS), expected)
-    assert divergence.jensen_shannon(OURS, THEIRS) == pytest.approx(expected.mean())
-    assert divergence.jensen_shannon(THEIRS, OURS) == pytest.approx(expected.mean())
+    both = divergence.jensen_shannon(OURS, THEIRS), divergence.jensen_shannon(THEIRS, OURS)
+    assert both == pytest.approx((expected.mean(),) * 2)
 
 
 def test_jensen_shannon_goes_from_0_to_ln_2_with_zeros_among_the_probabilities():
@@ -67,9 +65,8 @@ def test_zrf_of_the_untrained_net_itself_is_1_and_of_another_answer_0():
     """It has the range that the paper states."""
     assert divergence.zrf(OURS, OURS) == 1
     assert divergence.zrf(np.eye(3), np.roll(np.eye(3), 1, axis=1)) == pytest.approx(0)
-    assert divergence.zrf(OURS, THEIRS) == pytest.approx(
-        1 - np.mean(jensenshannon(OURS, THEIRS, axis=1, base=2) ** 2)
-    )
+    each = jensenshannon(OURS, THEIRS, axis=1, base=2) ** 2
+    assert divergence.zrf(OURS, THEIRS) == pytest.approx(1 - each.mean())
 
 
 def test_activation_distance_is_the_mean_of_scipys_distances():
@@ -82,9 +79,8 @@ def test_activation_distance_is_the_mean_of_scipys_distances():
 
 def test_the_retrain_free_divergence_compares_mean_answers_class_by_class():
     """Written out; a class without unseen records does not count, classes weigh alike."""
-    forget_classes = np.array([0] * 40 + [1] * 5 + [6] * 5)
-    unseen_classes = np.array([0] * 10 + [1] * 40)
-    groups = {"forget_classes": forget_classes, "unseen_classes": unseen_classes}
+    groups = {"forget_classes": np.repeat([0, 1, 6], [40, 5, 5])}
+    groups["unseen_classes"] = np.repeat([0, 1], [10, 40])
     found = divergence.retrain_free_divergence(OURS, THEIRS, **groups)
     first = jensenshannon(OURS[:40].mean(0), THEIRS[:10].mean(0)) ** 2
     second = jensenshannon(OURS[40:45].mean(0), THEIRS[10:].mean(0)) ** 2
@@ -95,16 +91,16 @@ def test_answers_that_cannot_be_compared_are_refused_by_name():
     """Another order or number of records, other classes, no class in common."""
     text = "Wanted the same records on all sides. Got ours 50, theirs 3."
     assert text in refusal(divergence.jensen_shannon, OURS, THEIRS[:3])
-    assert "Wanted the same classes on all sides. Got ours 7, theirs 6." in refusal(
-        divergence.activation_distance, OURS, _answers(50, 6, 0)
+    text = (
+        "Wanted the same classes on all sides. Got ours 7, theirs 6. Measure all models on the sam"
     )
+    assert text in refusal(divergence.activation_distance, OURS, _answers(50, 6, 0))
     text = "Wanted probabilities above 0. Got 4 of 0. This form of ZRF has no value then; use zrf."
     assert refusal(divergence.zrf_legacy, np.eye(2), np.eye(2)) == text
     text = "Wanted unseen records of the same classes as the forget records. Got none."
     groups = {"forget_classes": np.zeros(50, int), "unseen_classes": np.ones(50, int)}
     assert text in refusal(divergence.retrain_free_divergence, OURS, THEIRS, **groups)
-    with pytest.raises(InputError):
-        divergence.zrf(np.zeros((0, 2)), np.zeros((0, 2)))
+    assert "Wanted values for ours. Got none." in refusal(divergence.zrf, OURS[:0], OURS[:0])
 
 
 def _margins(models, n, seed, *, shift=0.0):
@@ -150,8 +146,7 @@ def test_margins_are_clipped_so_that_one_wild_model_does_not_make_the_bins():
     """At 100, as published."""
     ours, theirs = _margins(20, 1, 0), _margins(20, 1, 1)
     ours[0], theirs[0] = 1e6, 100
-    clipped = np.where(ours > 100, 100, ours)
-    assert divergence.klom(ours, theirs) == divergence.klom(clipped, theirs)
+    assert divergence.klom(ours, theirs) == divergence.klom(ours.clip(max=100), theirs)
 
 
 def test_the_floor_is_far_above_0_with_few_models():
@@ -160,7 +155,6 @@ def test_the_floor_is_far_above_0_with_few_models():
     assert divergence.klom_floor(retrained) == divergence.klom(retrained[:8], retrained[8:])
     assert divergence.klom_floor(retrained) > 2
     assert divergence.klom_floor(_margins(4000, 40, 2)) < 0.05
-    assert stats.entropy([0.5, 0.5], [0.5, 0.5]) == 0
 
 
 def test_one_model_or_other_records_are_refused():
@@ -168,9 +162,9 @@ def test_one_model_or_other_records_are_refused():
     margins = _margins(5, 4, 0)
     text = "Wanted at least two unlearned and two retrained models, and two bins."
     assert text in refusal(divergence.klom_each, margins[:1], margins)
-    assert "Wanted at least four retrained models. Got 3." in refusal(
-        divergence.klom_floor, margins[:3]
+    text = (
+        "Wanted at least four retrained models. Got 3. Retrain with other seeds, or say that the f"
     )
+    assert text in refusal(divergence.klom_floor, margins[:3])
     assert "Got unlearned 4, retrained 3." in refusal(divergence.klom, margins, margins[:, :3])
-    with pytest.raises(InputError):
-        divergence.klom(margins * np.nan, margins)
+    assert "Got 20 of 20 that are nan" in refusal(divergence.klom, margins * np.nan, margins)

@@ -22,22 +22,20 @@ def test_a_share_has_the_exact_interval_of_the_beta_distribution(hits, n):
 
 
 def test_nothing_counted_leaves_everything_possible():
-    """No record, no knowledge."""
+    """No record, no knowledge; an AUC of 1 says that nothing smaller would have been detected."""
     assert intervals.clopper_pearson(0, 0) == (0.0, 1.0)
-    assert intervals.smallest_share(0) == 1.0
+    assert intervals.paired_change(0, 0, 0) == (0.0, -1.0, 1.0)
+    assert intervals.smallest_share(0) == intervals.smallest_auc(1, 10_000) == 1.0
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.8, 2.5])
 def test_the_interval_of_the_area_holds_the_true_area_as_often_as_it_says(shift):
     """Drawn 400 times from two normals, whose true area has a closed form; 95 % nominal."""
-    draw, held = np.random.default_rng(1), 0
-    truth, m, n = stats.norm.cdf(shift / math.sqrt(2)), 15, 60
-    for _ in range(400):
-        values = np.concatenate([draw.normal(shift, 1, m), draw.normal(0, 1, n)])
-        found = roc_auc_score([1] * m + [0] * n, values)
-        low, high = intervals.auc_interval(found, m, n)
-        held += low <= truth <= high
-    assert 0.92 <= held / 400 <= 0.99
+    draw, truth, sides = np.random.default_rng(1), stats.norm.cdf(shift / math.sqrt(2)), (15, 60)
+    values = draw.normal(0, 1, (400, 75)) + shift * (np.arange(75) < 15)
+    found = [roc_auc_score(np.arange(75) < 15, row) for row in values]
+    low, high = np.array([intervals.auc_interval(one, *sides) for one in found]).T
+    assert 0.92 <= ((low <= truth) & (truth <= high)).mean() <= 0.99
 
 
 def test_the_interval_of_the_area_is_nearly_delongs_where_that_one_works():
@@ -53,15 +51,12 @@ def test_the_interval_of_the_area_is_nearly_delongs_where_that_one_works():
 @pytest.mark.parametrize(("m", "n"), [(1, 5), (1, 1000), (30, 30), (500, 5000)])
 def test_the_interval_of_the_area_has_a_width_at_its_ends_and_mirrors(m, n):
     """A perfect separation of a few records is no certainty; which side is first is a choice."""
-    low, high = intervals.auc_interval(1.0, m, n)
-    assert high == 1
-    assert 0 < low < 1
-    for area in (0.0, 0.2, 0.5, 0.97):
+    assert 0 < intervals.auc_interval(1.0, m, n)[0] < 1
+    for area in (0.0, 0.2, 0.5, 0.97, 1.0):
         low, high = intervals.auc_interval(area, m, n)
         assert 0 <= low <= area <= high <= 1
-        assert intervals.auc_interval(1 - area, m, n) == pytest.approx(
-            (1 - high, 1 - low), abs=1e-9
-        )
+        mirrored = intervals.auc_interval(1 - area, m, n)
+        assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-9)
 
 
 def test_the_smallest_area_is_found_four_times_in_five():
@@ -73,11 +68,6 @@ def test_the_smallest_area_is_found_four_times_in_five():
     assert 0.73 <= np.mean([stats.mannwhitneyu(*both).pvalue < 0.05 for both in draws]) <= 0.87
 
 
-def test_one_record_can_show_no_leak_at_all():
-    """An area of 1 says that nothing smaller would have been seen."""
-    assert intervals.smallest_auc(1, 10_000) == 1.0
-
-
 def test_no_hit_in_n_leaves_three_in_n_possible():
     """The rule of three."""
     assert intervals.smallest_share(300) == pytest.approx(3 / 300, rel=0.01)
@@ -86,12 +76,9 @@ def test_no_hit_in_n_leaves_three_in_n_possible():
 
 def test_the_interval_of_a_change_holds_the_true_change_as_often_as_it_says():
     """Drawn 500 times: 6 % lost and 2 % gained, so the truth is -4 points."""
-    draw, held = np.random.default_rng(4), 0
-    for _ in range(500):
-        gained, lost, _ = draw.multinomial(250, [0.02, 0.06, 0.92])
-        _, low, high = intervals.paired_change(int(gained), int(lost), 250)
-        held += low <= -0.04 <= high
-    assert 0.92 <= held / 500 <= 0.985
+    draws = np.random.default_rng(4).multinomial(250, [0.02, 0.06, 0.92], 500)[:, :2].tolist()
+    _, low, high = np.array([intervals.paired_change(*draw, 250) for draw in draws]).T
+    assert 0.92 <= ((low <= -0.04) & (high >= -0.04)).mean() <= 0.985
 
 
 def test_a_change_of_nothing_is_still_not_certain():
@@ -99,7 +86,6 @@ def test_a_change_of_nothing_is_still_not_certain():
     change, low, high = intervals.paired_change(0, 0, 100)
     assert change == 0
     assert -0.05 < low < 0 < high < 0.05
-    assert intervals.paired_change(0, 0, 0) == (0.0, -1.0, 1.0)
 
 
 def test_the_share_is_the_one_on_scikit_learns_curve():
@@ -121,13 +107,9 @@ def test_with_fewer_non_members_than_needed_nothing_is_said(fpr, needed):
     values = np.linspace(0, 1, needed)
     assert intervals.rate(values, values[1:], fpr=fpr) == intervals.Rate(fpr)
     assert intervals.rate(values, values, fpr=fpr).tpr is not None
-    assert intervals.Rate(fpr).needed == needed
-    assert not intervals.Rate(fpr).above
-
-
-def test_ties_with_the_threshold_are_not_found():
-    """An attacker who cannot tell them apart would flag the non-members too."""
-    assert intervals.rate(np.ones(50), np.ones(500), fpr=0.01).tpr == 0
+    assert (intervals.Rate(fpr).needed, intervals.Rate(fpr).above) == (needed, False)
+    # ties with the threshold are not detected: the non-members would be flagged too
+    assert intervals.rate(np.ones(50), np.ones(needed), fpr=fpr).tpr == 0
 
 
 @pytest.mark.parametrize(("members", "others", "fpr"), [(2000, 300, 0.01), (800, 3500, 0.001)])
@@ -167,9 +149,7 @@ def test_the_smallest_share_is_found_four_times_in_five():
 def test_one_member_can_show_no_leak():
     """Finding it is no rarer than chance at this level of doubt allows."""
     found = intervals.rate(np.ones(1), np.linspace(0, 0.5, 300), fpr=0.01)
-    assert found.tpr == 1
-    assert found.above
-    assert found.smallest == pytest.approx(0.8)
+    assert (found.tpr, found.above, found.smallest) == (1, True, pytest.approx(0.8))
 
 
 def test_fewer_independent_counts_widen_everything():

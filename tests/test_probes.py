@@ -28,6 +28,7 @@ from efface.testing import KINDS, model_of_kind, records_of_kind, untrained_mode
 from efface.types import Records
 from tests.probe_promises import passes_of, same, traces, untouched
 from tests.refusals import refusal
+from tests.small_nets import twice
 
 RATES = (1e-3, 1e-2)
 NOT_RUN = "Omit this probe, and say that it was not run."
@@ -215,17 +216,6 @@ def test_models_of_other_kinds_have_a_linear_probe(kind):
     assert 0 <= found.accuracy <= 1
 
 
-class Twice(nn.Module):
-    """A model whose outputs are not its last layer's."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(64, 10)
-
-    def forward(self, x):
-        return 2 * self.layer(x.flatten(1))
-
-
 def test_what_the_probe_does_not_serve_is_refused_in_words(tiny_net, pair):
     """No head, no classes, one class alone, too few records."""
     forget, unseen = pair
@@ -233,7 +223,7 @@ def test_what_the_probe_does_not_serve_is_refused_in_words(tiny_net, pair):
     broken, values = copy.deepcopy(tiny_net), records_of_kind("regression")
     nn.init.constant_(broken[0].weight, float("nan"))
     for text, *given in (
-        (f"whose outputs are the model's. Got another step after it. {NOT_RUN}", Twice(), *pair),
+        (f"whose outputs are the model's. Got another step after it. {NOT_RUN}", twice(), *pair),
         (f"Got regression. {NOT_RUN}", model_of_kind("regression"), values, values),
         ("Wanted records of two classes or more. Got class 0 alone. Give uns", tiny_net, *zeros),
         ("one for each half. Got 1 and 10.", tiny_net, forget.take([0]), unseen),

@@ -12,11 +12,10 @@ from torch import nn
 from efface.metrics.evaluation import evaluate
 from efface.ranking.content import calibrate_sigma, information_content, is_low, noise_stability
 from efface.ranking.neighbours import nearest, within
-from efface.runtime import PassCounter
 from efface.testing import model_of_kind, records_of_kind
 from efface.types import Records
 from research.gradients import noise_stability_cost
-from tests.probe_promises import untouched
+from tests.probe_promises import passes_of, untouched
 from tests.refusals import refusal
 
 WEIGHTS = torch.tensor([[0.3, -0.2, 0.5], [-0.4, 0.1, 0.2]])
@@ -69,13 +68,6 @@ def test_alpha_is_the_vote_of_a_classifier_for_the_records_own_class():
         assert found == pytest.approx(votes[np.arange(200), classes])
 
 
-def test_on_a_line_it_is_low_at_the_border_alone():
-    """0 to 4 of one class, 5 to 9 of another, two neighbours each, the lower first."""
-    points, classes = np.arange(10.0)[:, None], np.repeat([0, 1], 5)
-    found = information_content(nearest(points, neighbours=2), classes)
-    assert found == pytest.approx([1, 1, 1, 1, 2 / 3, 2 / 3, 1, 1, 1, 1])
-
-
 def test_a_record_counts_itself_and_alone_it_says_nothing():
     """Never 0: one of all in its ball. Alone: 1, which no threshold may read."""
     points, classes = np.array([[0.0], [1.0], [2.0], [90.0]]), np.array([0, 1, 0, 1])
@@ -114,7 +106,9 @@ def test_low_information_begins_at_tau():
 
 def test_shares_that_cannot_be_counted_are_refused():
     balls = nearest(draw()[0], neighbours=3, of=np.array([1, 2]))
-    text = "Wanted classes of all 80 points that the balls were made among. Got 2."
+    text = (
+        "Wanted classes of all 80 points that the balls were made among. Got 2. Give a label, or a"
+    )
     assert text in refusal(information_content, balls, np.array([0, 1]))
     for tau in (0.0, 1.1, float("nan")):
         text = f"Wanted a tau above 0 and at most 1. Got {tau}. It is a share of a ball."
@@ -122,12 +116,10 @@ def test_shares_that_cannot_be_counted_are_refused():
     assert "1 of 2 that are nan" in refusal(is_low, np.array([1.0, np.nan]), 0.5)
 
 
-def line():
+def line(weight=WEIGHTS, bias=(0.1, -0.1)):
     """Two classes with a plane between them."""
-    net = nn.Linear(3, 2)
-    with torch.no_grad():
-        net.weight.copy_(WEIGHTS)
-        net.bias.copy_(torch.tensor([0.1, -0.1]))
+    net = nn.Linear(weight.shape[1], 2)
+    net.load_state_dict({"weight": weight, "bias": torch.tensor(bias)})
     return net
 
 
@@ -145,31 +137,23 @@ def normal_share(records, sigma):
     return stats.norm.cdf(distance / (sigma * 100))
 
 
-def test_a_linear_model_keeps_the_normal_share():
-    """Each within its binomial error, and all together by a chi-square."""
-    records, copies = wide(), 250
+def test_a_linear_model_keeps_the_normal_share_of_each_sigma():
+    """Each within its binomial error, all together by a chi-square; many σ are each σ alone."""
+    records, sigmas = wide(), (0.001, 0.01, 0.1)
+    found = noise_stability(line(), records, sigmas, copies=250).share
+    for row, sigma in zip(found, sigmas, strict=True):
+        assert (row == share(line(), records, sigma, copies=250)).all()
+        assert row.mean() == pytest.approx(normal_share(records, sigma).mean(), abs=0.03)
     expected = normal_share(records, 0.01)
-    found = share(line(), records, 0.01, copies=copies)
-    errors = (found - expected) / np.sqrt(expected * (1 - expected) / copies)
+    errors = (found[1] - expected) / np.sqrt(expected * (1 - expected) / 250)
     assert abs(errors).max() < 5
     assert 0.001 < stats.chi2(len(errors)).cdf((errors**2).sum()) < 0.999
 
 
-def test_every_sigma_has_its_own_normal_share():
-    """A row of many σ is that of σ alone, and falls to a half."""
-    records, sigmas = wide(), (0.001, 0.01, 0.1)
-    found = noise_stability(line(), records, sigmas, copies=50).share
-    for row, sigma in zip(found, sigmas, strict=True):
-        assert (row == share(line(), records, sigma, copies=50)).all()
-        assert row.mean() == pytest.approx(normal_share(records, sigma).mean(), abs=0.03)
-
-
 def test_copies_stay_within_the_bounds_of_the_data():
     """A model that changes its prediction beyond the bounds alone never does."""
-    net, records = nn.Linear(1, 2), Records(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 0]))
-    with torch.no_grad():
-        net.weight.copy_(torch.tensor([[0.0], [1.0]]))
-        net.bias.copy_(torch.tensor([1.0001, 0.0]))
+    x = torch.tensor([[0.0], [1.0]])
+    net, records = line(x, (1.0001, 0.0)), Records(x, torch.tensor([0, 0]))
     assert (share(net, records, 3.0) == 1).all()
     assert (share(net, replace(records, high=torch.tensor(2.0)), 3.0) < 1).all()
 
@@ -179,18 +163,16 @@ def test_a_record_keeps_its_share_in_any_batch(tiny_net, some):
     found = share(tiny_net, some, 0.4)
     order = torch.randperm(len(some), generator=torch.Generator().manual_seed(0))
     assert (share(tiny_net, some.take(order), 0.4) == found[order]).all()
-    alone = [share(tiny_net, some.take([row]), 0.4)[0] for row in range(20)]
-    assert (alone == found[:20]).all()
+    assert [share(tiny_net, some.take([row]), 0.4)[0] for row in range(20)] == found[:20].tolist()
     assert 0 < found.mean() < 1
     assert (share(tiny_net, some, 0.4, seed=1) != found).any()
 
 
 @pytest.mark.parametrize(("sigmas", "copies"), [((0.1, 0.5), 4), ((0.1,), 16)])
 def test_the_passes_are_those_declared(tiny_net, some, sigmas, copies):
-    counted = PassCounter(tiny_net)
-    noise_stability(counted.model, some, sigmas, copies=copies)
-    assert counted.passes == noise_stability_cost(some, copies, sigmas=len(sigmas))
-    assert counted.passes.forward == 40 * (1 + len(sigmas) * copies)
+    found = passes_of(lambda m: noise_stability(m, some, sigmas, copies=copies), tiny_net)
+    assert found == noise_stability_cost(some, copies, sigmas=len(sigmas))
+    assert found.forward == 40 * (1 + len(sigmas) * copies)
 
 
 def test_the_model_is_not_changed(tiny_net, some, random_state_kept):
@@ -209,16 +191,13 @@ def test_margins_come_from_the_same_passes(tiny_net, some):
     assert own.logit_margin == pytest.approx(np.log(p / (1 - p)), abs=1e-3)
 
 
-def test_a_single_unit_predicts_two_classes():
-    """Model with one sigmoid: class 1 above 0."""
-    assert share(model_of_kind("one output"), records_of_kind("one output"), 0.5).mean() < 1
-
-
 def test_a_constant_model_ends_the_search_for_sigma(some):
     """It predicts one class, so no noise changes a prediction."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     nn.init.zeros_(net[1].weight)
     assert calibrate_sigma(net, some, 0.9, seed=0) == (0.05, 1.0)
+    # a single sigmoid predicts two classes, class 1 above 0
+    assert share(model_of_kind("one output"), records_of_kind("one output"), 0.5).mean() < 1
 
 
 def test_noise_that_cannot_be_measured_is_refused(tiny_net, some):

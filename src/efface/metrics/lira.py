@@ -261,11 +261,10 @@ def u_lira(
     """
     # No target is trained on and kept here, so none is ignored.
     values, groups = _prepare(log_odds, unlearned, np.zeros(unlearned.shape, bool))
-    fitted = [_without_partner(values, groups, group) for group in (UNLEARNED, OUT)]
+    one, two = fitted = [_without_partner(values, groups, group) for group in (UNLEARNED, OUT)]
     stds = [found.std(floor) for found in fitted]
     if one_sd:
         # The squares around each group's own mean are those of one sample with fewer free ones.
-        one, two = fitted
         both = Moments(one.count + two.count - 1, one.mean, one.squares + two.squares)
         stds = [both.std(floor)] * 2
     pairs = zip(fitted, stds, strict=True)
