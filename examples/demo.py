@@ -31,7 +31,7 @@ from research.recipes import RECIPES, description, fresh, train
 
 RECIPE = "digits-conv"
 SWAPPED = 20
-LEAVING = 3
+FORGET_CLASS = 3
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,11 @@ def run(folder: Path) -> None:
 
 def _requests(training: Records) -> list[Request]:
     swapped = _swapped(len(training))
-    threes = torch.nonzero(training.y == LEAVING).flatten().tolist()
+    threes = torch.nonzero(training.y == FORGET_CLASS).flatten().tolist()
     single = next(row for row in range(len(training)) if row not in {*swapped, *threes})
     return [
         Request("20 swapped labels", swapped, mislabelled=True),
-        Request(f"class {LEAVING}", threes, forget_classes=(LEAVING,)),
+        Request(f"class {FORGET_CLASS}", threes, forget_classes=(FORGET_CLASS,)),
         Request("one record", [single]),
     ]
 

@@ -51,7 +51,7 @@ def load_part(
 ) -> Records:
     """The records of ``train`` or ``test`` as the model takes them.
 
-    Decoded by the first who asks, under a lock; the others wait, and map the same file.
+    Decoded by the first process, under a lock; the others wait, and map the same file.
     Raises InputError when the data are not those that the digest names.
     """
     key = {

@@ -36,7 +36,7 @@ from efface.types import Records
 
 
 def of_prediction(of: Scalar) -> Scalar:
-    """The same g of the predicted class (the greatest output) instead of the label."""
+    """The same g of the predicted class (the largest output) instead of the label."""
 
     def predicted(outputs: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001
         return of(outputs, outputs.detach().argmax(1))

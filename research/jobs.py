@@ -80,7 +80,7 @@ def unlearning(
         forget_classes: classes that go altogether.
         holdout: method and guard see the first half of the test records.
         retain: the method may see the trained records that stay.
-        guard: under the guard, or as the method leaves it.
+        guard: under the guard, or without it.
         trainable: which weights may move, as in ``efface.forget``.
         utility_budget: the guard's.
         seed: of method and guard.

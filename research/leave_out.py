@@ -1,4 +1,4 @@
-"""What leaving records out changes: gain, memorisation, removal of groups, and a rule for τ.
+"""What omitting records changes: gain, memorisation, removal of groups, and a rule for τ.
 
 The thing itself, which information content, curvature and margins stand in for. It needs models
 trained with the records and without them: subsets drawn at random serve all records at once, as in
@@ -75,9 +75,9 @@ def information_gain(
 def answer_gain(
     probabilities: Float[np.ndarray, "s n k"], member: Bool[np.ndarray, "s n"]
 ) -> Float[np.ndarray, " n"]:
-    """KL(p ‖ q) in nats: p the mean answer with the record, q the mean answer without it.
+    """KL(p ‖ q) in nats: p the mean prediction with the record, q the mean prediction without it.
 
-    At least 0; without any effect above it by what few models leave of seed noise, see
+    At least 0; without any effect above it by the seed noise of few models, see
     ``answer_floor``. The label plays no part. Raises InputError for a p outside 0 to 1 or not
     summing to 1, and as ``difference``.
     """
@@ -139,7 +139,7 @@ def _refuse_no_answers(probabilities: np.ndarray) -> None:
 def memorisation(correct: Shaped[np.ndarray, "s n"], member: Bool[np.ndarray, "s n"]) -> Difference:
     """mem(i) = P[h(x_i) = y_i | S] - P[h(x_i) = y_i | S without i] (Feldman and Zhang).
 
-    ``correct``: whether each of s models answers each of n records with its label. Range -1 to 1; 0
+    ``correct``: whether each of s models predicts the label of each of n records. Range -1 to 1; 0
     for a record that others explain, 1 for one that nothing but itself explains; below 0 is noise.
     Its standard error is some 0.09 with 32 models on each side, and 0 where all agree: that is
     overconfident. What is estimated is memorisation in subsets of the size that the models were
@@ -155,14 +155,14 @@ def memorisation(correct: Shaped[np.ndarray, "s n"], member: Bool[np.ndarray, "s
 
 
 def correct_from(margin: Float[np.ndarray, "s n"]) -> Bool[np.ndarray, "s n"]:
-    """Whether the label has the greatest logit, from the margin over the greatest other one."""
+    """Whether the label has the largest logit, from the margin over the largest other one."""
     return margin > 0
 
 
 def least_informative_first(
     alpha: Float[np.ndarray, " n"], tie_break: Float[np.ndarray, " n"]
 ) -> Int64[np.ndarray, " n"]:
-    """Rows from the least informative (greatest α) on; ties by the greater ``tie_break``, then row.
+    """Rows from the least informative (largest α) on; ties by the larger ``tie_break``, then row.
 
     α from few copies has many ties; the margin is what usually breaks them.
     """
@@ -197,8 +197,8 @@ class Removal:
 def removal(with_it: Float[np.ndarray, "s n"], without_it: Float[np.ndarray, "r n"]) -> Removal:
     """Compare models trained without a group with those trained with it, on the same records.
 
-    Values: p(y|x), ln p(y|x) or whether the answer is right. A mean, since a distance between whole
-    distributions barely moves for the few records in a group that are no longer known. Raises
+    Values: p(y|x), ln p(y|x) or whether the prediction is correct. A mean, since a distance between
+    whole distributions barely moves for the few records in a group that are no longer known. Raises
     InputError for values that are not finite, or fewer than two models on a side.
     """
     need_numbers(with_it=with_it, without_it=without_it)

@@ -73,6 +73,7 @@ RECIPES = {
 
 def fresh(recipe: Recipe, num_classes: int, *, seed: int) -> nn.Module:
     """The untrained net; the global random state is as it was before."""
+    # weights are drawn from the global generator, which is the caller's
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_model(recipe.architecture, num_classes)
@@ -152,6 +153,7 @@ def train(
 
 def _one_cycle(progress: float, warm_up: float = 0.2) -> float:
     """Up in a straight line, down in a straight line to nothing."""
+    # not quite 0 at either end: the first and the last step would change nothing
     return min(progress / warm_up, (1 - progress) / (1 - warm_up)) + 1e-3
 
 
@@ -166,6 +168,7 @@ def _loss_of(recipe: Recipe, seed: int) -> Callable[[nn.Module, Records, int], T
             draws[:, 2] *= recipe.flip
             x = shift_and_flip(x, draws, recipe.shift)
         if x.ndim == 4:  # noqa: PLR2004
+            # the memory order of the weights, in which convolutions are faster on a CPU
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.half):
             answer = logits(student, x)
@@ -176,6 +179,7 @@ def _loss_of(recipe: Recipe, seed: int) -> Callable[[nn.Module, Records, int], T
 
 def _known(recipe: Recipe, records: Records, *, seed: int) -> dict[str, str]:
     """What makes a training this one: to go on with another's weights would be neither's model."""
+    # a training resumed on other records would still contain the first ones
     held = hashlib.sha256(repr(records.ids).encode())
     for tensor in (records.x, records.y):
         held.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -1,7 +1,7 @@
 """From a model to arrays of half precision, and from these arrays alone to every statistic.
 
 Arrays of each part (``train``, ``test``) by name, n records in the order of the data:
-``PART.margin`` the logit of the label minus the greatest other one, ``PART.log_odds`` of the label
+``PART.margin`` the logit of the label minus the largest other one, ``PART.log_odds`` of the label
 (ln p - ln(1-p)), ``PART.entropy`` in nats, ``PART.y`` the labels; ``train.member``: trained on;
 ``test.evidence``: the half that neither a method nor a guard has seen.
 """
@@ -29,7 +29,7 @@ def arrays_of(
     for part, records in (("train", train), ("test", test)):
         measured = evaluate(model, records)
         found[f"{part}.y"] = measured.y.astype(np.int16)
-        with np.errstate(invalid="ignore", over="ignore"):  # a net of nan is measured too
+        with np.errstate(invalid="ignore", over="ignore"):  # a model of nan is measured too
             # half precision: arrays of hundreds of models stay small, no table shows the difference
             for name, values in _each(measured).items():
                 found[f"{part}.{name}"] = values.astype(np.float16)
@@ -46,6 +46,7 @@ def _each(measured: Evaluation) -> dict[str, Float[np.ndarray, " n"]]:
     rows = np.arange(len(measured))
     others = measured.logits.astype(np.float64)
     own = others[rows, measured.y].copy()
+    # the label is no rival of itself
     others[rows, measured.y] = -np.inf
     margin = own - others.max(axis=1)
     return {"margin": margin, "log_odds": measured.logit_margin, "entropy": measured.entropy}
@@ -62,6 +63,7 @@ def statistics_of(
     ``attack``: the entropy attack on the forget records, None without any or when an entropy is not
     finite. A part without records has None.
     """
+    # a mask and not a list: the request may name rows that the model was not trained on
     going = np.zeros(len(arrays["train.y"]), bool)
     going[list(forget or ())] = True
     evidence = arrays["test.evidence"].astype(bool)
@@ -94,13 +96,13 @@ def columns_of(statistics: Mapping[str, Any], *, forget_classes: bool) -> dict[s
 
 
 def right(arrays: Arrays, part: str) -> Float[np.ndarray, " n"]:
-    """1 where the label has the greatest logit, else 0."""
+    """1 where the label has the largest logit, else 0."""
     return (arrays[f"{part}.margin"] > 0).astype(np.float64)
 
 
 def loss(arrays: Arrays, part: str) -> Float[np.ndarray, " n"]:
     """Cross-entropy of the label in nats: ln(1 + exp(-log_odds))."""
-    with np.errstate(invalid="ignore"):  # a net of nan has losses of nan
+    with np.errstate(invalid="ignore"):  # a model of nan has losses of nan
         return np.logaddexp(0, -arrays[f"{part}.log_odds"].astype(np.float64))
 
 

@@ -59,6 +59,7 @@ def command(
         about = {"seed": seed, "excluded": len(table) - len(rows)}
         words = shlex.join(["python", "-m", "research.train", *sys.argv[1:]])
         facts = description(recipe, table, command=words, **about)
+        # classes are counted over the whole table: excluding one must not change the last layer
         model = fresh(chosen, facts["num_classes"], seed=seed).to(resolve_device(device))
         train(model, records, chosen, seed=seed, state=state, progress=show_progress)
         save_trained(out, model.cpu(), facts)

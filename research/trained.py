@@ -64,6 +64,7 @@ def members(settings: Mapping[str, Any], y: np.ndarray) -> np.ndarray:
     chosen = settings["trained_on"]
     member = np.ones(len(y), bool) if chosen is None else np.zeros(len(y), bool)
     member[rows_by(chosen, y)] = True
+    # last, so that an excluded row is out of a shadow run as well
     member[rows_by(settings["excluded"], y)] = False
     return member
 
@@ -77,6 +78,7 @@ def model_of(settings: Mapping[str, Any], folder: Path) -> nn.Module:
             f"none in result {folder.name}",
             "Describe that job with keep_weights=True.",
         )
+    # any seed: every weight is overwritten
     model = fresh(recipe_of(settings), settings["num_classes"], seed=0)
     model.load_state_dict(load_file(weights))
     return model.to(memory_format=torch.channels_last).eval()

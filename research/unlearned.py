@@ -25,7 +25,7 @@ KEPT = ("outcome", "seconds", "passes", "calibration", "trainable", "guard")
 def unlearned(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path) -> Outcome:
     """Change the base model by a method, under the guard or without it, and measure.
 
-    What the guard does not let pass leaves the base model, measured as such: ``outcome`` says so.
+    What the guard refuses is measured as the base model: ``outcome`` says so.
     ``passes`` are the records that went through a model on the way, those of a guard included.
     """
     base = json.loads((needs["base"] / "result.json").read_text())["description"]["settings"]
@@ -52,6 +52,7 @@ def unlearned(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path)
     method, chosen = method_at(settings["method"]), settings["method_settings"]
     try:
         result = forget(model, split, method=method, settings=chosen, report=False, **request)
+    # a refusal is a result of the table too: the old model, with the reason
     except NotMet as error:
         result = error.result
     arrays = arrays_of(result.model, records, test, member=member)

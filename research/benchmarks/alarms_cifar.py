@@ -50,7 +50,7 @@ def split_of(store: str) -> Split:
 
 
 def main(store: str) -> None:
-    """Collect, and write which rows raised an alarm at which tier."""
+    """Collect, and write which rows were flagged at which tier."""
     torch.set_num_threads(1)
     split, old = split_of(store), model(store, scored("random").base)
     them = [model(store, retrained(number)) for number in range(RETRAINED)]

@@ -2,7 +2,7 @@
 
     python -m research.benchmarks.curvature_estimates     # under a minute; research/results/curvature_estimates.json and .md
 
-400 handwritten digits and a small convolutional net that has learned 300 of them; g is the log-probability
+400 handwritten digits and a small convolutional model that has learned 300 of them; g is the log-probability
 of the label. z: how many of its own stated errors an estimate is off.
 """
 
@@ -58,7 +58,7 @@ def page(record: dict[str, Any]) -> str:
     ]  # fmt: skip
     return pages.page(
         "How far estimated curvature is off",
-        f"{origin(record)}: {record['records']} digits, a small convolutional net, g = ln p of the label; half of the "
+        f"{origin(record)}: {record['records']} digits, a small convolutional model, g = ln p of the label; half of the "
         f"exact κ lie between {low:.2f} and {high:.2f}. Off: root mean square error, as a share of the exact κ. z: error over its own stated error.",
         table(
             "probes | κ off | κ low on average | stated error | RMS of z | within 1.96 stated errors | rank correlation with exact: κ | ‖∇²g‖",

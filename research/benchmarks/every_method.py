@@ -45,7 +45,7 @@ KNOBS = {"l2ul": ("steps", 2000)}
 WITHOUT = {"emmn": {"repair_epochs": 0}}
 
 # By which factor the strength goes, and cells at most: of methods that see few records, or all.
-CHEAP, DEAR = (10**0.5, 6), (10.0, 3)
+CHEAP, EXPENSIVE = (10**0.5, 6), (10.0, 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ def published(task: str) -> list[Row]:
 
 
 def own(name: str, request: Request) -> dict[str, Any]:
-    """What has to be told: how many records stay, and a scale where the published one is too dear."""
+    """Settings without a default: the number of retain records, and a smaller scale where the published is expensive."""
     if name == "source_free_newton":
         return {"retained_records": FIRST - GOING[request.task]}
     return SCALED.get(name, {})
@@ -129,7 +129,7 @@ def collapsed(task: str, name: str, store: str) -> bool:
 
 def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:
     """The strengths of one method, each chosen from what the last ones came to."""
-    factor, at_most = DEAR if "retain" in METHODS[name].reads else CHEAP
+    factor, at_most = EXPENSIVE if "retain" in METHODS[name].reads else CHEAP
     up = False
     knob, first = KNOBS.get(name, ("strength", 1.0))
     request, value, gaps = requests(task, tuning=True)[0], first, []

@@ -18,7 +18,7 @@ APART = ("control.", "attack.loss_tpr", "weights.", "buffers.")
 
 
 def main() -> None:
-    """Print for each judged row how often it stood out, and the sum."""
+    """Print for each judged row how often it was flagged, and the sum."""
     torch.set_num_threads(1)
     bumps = runpy.run_path(str(BUMPS))
     judged, flagged, alarmed = Counter(), Counter(), Counter()
@@ -34,7 +34,7 @@ def main() -> None:
                 flagged[row.key] += row.status is not Status.NOT_FLAGGED
     for key in judged:
         print(f"{key:28s} {flagged[key]:4d} of {judged[key]}")
-    print("draws with an alarm, by tier:", dict(alarmed))
+    print("draws with a flagged row, by tier:", dict(alarmed))
     counted = [key for key in judged if not key.startswith(APART)]
     print(f"without {', '.join(APART)}: {total(flagged, counted)} of {total(judged, counted)}")
 

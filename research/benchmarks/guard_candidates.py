@@ -70,7 +70,7 @@ def _strong(model: nn.Module, x: Tensor, split: Split) -> Tensor:
 
 
 def statistics(before: Tensor, after: Tensor) -> dict[str, float]:
-    """Five ways to say how far answers (n, k), as log-probabilities, have moved."""
+    """Five distances between outputs before and after, log-probabilities (n, k)."""
     p, q = before.exp(), after.exp()
     k = p.shape[1]
     counts = [torch.bincount(a.argmax(1), minlength=k) / len(a) for a in (before, after)]

@@ -62,6 +62,7 @@ def mixture(count: int, numbers: int, *, kind: str = "mixture") -> LABELLED:
 
 def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
     """What came of it; wall-clock, processor time, and the load of the machine around it."""
+    # other processes share the machine: the load says how far wall-clock can be trusted
     loads, began, busy = [os.getloadavg()[0]], time.perf_counter(), time.process_time()
     try:
         found = work()
@@ -92,6 +93,7 @@ def million() -> dict:
     balls, search = timed(lambda: nearest_approximate(points, neighbours=NEIGHBOURS))
     alpha, count = timed(lambda: information_content(balls, labels))
     peak = peak_mb()
+    # the search estimates its recall on a sample of its own; these queries are others
     queries = np.random.default_rng(1).choice(POINTS, QUERIES, replace=False)
     true, exact = timed(lambda: nearest(points, neighbours=NEIGHBOURS, of=queries))
     shares = ball_recall(points, some_of(balls, queries), true)
@@ -131,6 +133,7 @@ def exact(count: int, numbers: int) -> dict:
 
 def apart(part: Callable[..., dict], *arguments: object) -> dict:
     """The part in a process of its own."""
+    # spawn: a forked process would start with the memory, and the peak, of this one
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(part, *arguments).result()
 

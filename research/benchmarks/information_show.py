@@ -16,7 +16,7 @@ from research.pages import interval, origin, percent, table
 
 SETTING_LABELS = {
     "cifar10": "CIFAR-10, 8,000 images, quarter VGG11",
-    "digits": "digits, 1,198 images, small net",
+    "digits": "digits, 1,198 images, small model",
 }
 TRUTHS = ("memorisation", "gain", "answer gain")
 TOP = 0.05

@@ -5,8 +5,8 @@
     python -m research.benchmarks.jit_differences_table                         # research/results/jit_differences.md
 
 One loop with a switch for each difference. It starts as ``jit_reference``, bit for bit, and one
-switch is turned at a time. A convolutional net without BatchNorm and with dropout, as the
-authors' VGG11; one class or 100 random records go. σ is the authors' 0.5; η is the maximum of a
+switch is turned at a time. A convolutional model without BatchNorm and with dropout, as the
+authors' VGG11; one class or 100 random records are forgotten. σ is the authors' 0.5; η is the maximum of a
 list that costs the reference at most 2 points, found on a base model that nothing here scores.
 """
 

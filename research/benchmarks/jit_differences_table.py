@@ -15,7 +15,7 @@ WHAT = (
     ),
     (
         "CIFAR-10, the clamps",
-        "2,000 photographs to train on. A net this small predicts few unseen ones: D_r is low throughout.",
+        "2,000 photographs to train on. A model this small predicts few unseen ones: D_r is low throughout.",
     ),
 )
 
@@ -24,7 +24,7 @@ def page(*records: dict[str, Any]) -> str:
     """The page from both records."""
     parts = [
         (
-            "A net of two convolutions with dropout and without BatchNorm. One switch of `jit_reference` "
+            "A model of two convolutions with dropout and without BatchNorm. One switch of `jit_reference` "
             "at a time, everything else (η too) as it was; forget records in batches of 32; mean ± "
             "standard deviation over base models. *Change*: length of the change of the weights over that "
             "of the reference; *cosine*: between the two changes. D_r, D_f and MIA in %; no retrained "

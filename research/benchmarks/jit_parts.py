@@ -149,6 +149,7 @@ def _loss(
         branches = teacher if form.given_branch else student, student
         how = {"directional": form.estimator == "jvp", "mask": mask}
         changes = torch.stack([_change(branches, batch, logits, n, **how) for n in near])
+        # noise that was clipped away altogether has length 0
         total = (changes / lengths.clamp_min(1e-7)).mean(0)
         if not hold:
             return total
@@ -168,6 +169,7 @@ def _near(
     if form.estimator != "antithetic":
         return draw(batch, sigma, seed=seed, step=number)
     one = draw(batch, sigma, seed=seed, step=number // 2)
+    # odd numbers mirror the draw of the even one before them: x - ξ, clipped to the data's range
     if number % 2 == 0:
         return one
     return replace(batch, x=torch.clamp(2 * batch.x - one.x, batch.low, batch.high))
@@ -214,6 +216,7 @@ def rows_of(store: str) -> Iterator[dict[str, Any]]:
             if name == "jit":
                 method = jit(one.model, one.split, tolerance=2.0, seed=request.seed)
                 pairs = zip(student.parameters(), method.parameters(), strict=True)
+                # the switches say something about jit only if the loop with all of them on is jit
                 assert all(torch.allclose(a, b, atol=1e-6) for a, b in pairs), "not jit"
             yield {**where, "form": name, "switches": asdict(form), "cost": cost(form),
                    "cpu_seconds": round(seconds, 1), **one.scored(student)}  # fmt: skip

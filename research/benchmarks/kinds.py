@@ -131,7 +131,7 @@ def page(record: dict[str, Any]) -> str:
             rows.append((name, which, *shares, *losses))
     return pages.page(
         "One request of each kind",
-        f"{record['date']}, `{record['command']}`: {record['forget']} records go, half of the data was never "
+        f"{record['date']}, `{record['command']}`: {record['forget']} records are forgotten, half of the data was never "
         "seen (the method and the guard have all of it here). Accuracy in % (regression: 1 - error "
         "in standard deviations) and mean loss; the target is the retrained row. One model each: no intervals.",
         table(

@@ -59,7 +59,7 @@ def main() -> None:
             cases = [models(count, draw, **settings) for _ in range(CASES)]
             found = [compare_with_retrained(values[0], values[1:]) for values in cases]
             verdicts = [one.like_retrained for one in found]
-            alike, unlike, untold = (
+            alike, unlike, inconclusive = (
                 np.mean([verdict is wanted for verdict in verdicts])
                 for wanted in (True, False, None)
             )
@@ -69,7 +69,7 @@ def main() -> None:
                 [over_records(v, f.margin) for v, f in zip(cases, found, strict=True)]
             )
             print(
-                f"{count:2} {kind:17} alike {alike:.3f} unlike {unlike:.3f} untold {untold:.3f} | "
+                f"{count:2} {kind:17} alike {alike:.3f} unlike {unlike:.3f} inconclusive {inconclusive:.3f} | "
                 f"percentile alone {beyond:.3f} rank {rank:.3f} records {refused:.3f}",
                 flush=True,
             )

@@ -106,7 +106,7 @@ def page(record: dict) -> str:
         keys = ("peak_bytes", "held_afterwards_bytes")
         shares = [f"{cell[when][key] / size:.2f}" for key in keys for when in ("before", "now")]
         rows.append((f"{name} ({cell['net']})", *sizes, *shares))
-    head = "net, container | model, MiB | largest tensor, MiB | peak before | peak now | afterwards before | afterwards now"
+    head = "model, container | model, MiB | largest tensor, MiB | peak before | peak now | afterwards before | afterwards now"
     return pages.page(
         "The memory that loading takes",
         f"{record['date']}, `{record['command']}`, one CPU thread, models in float32. Peak and afterwards: resident size "

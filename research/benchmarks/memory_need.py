@@ -74,7 +74,7 @@ def page(record: dict) -> str:
         f"{record['date']}, `{record['command']}`, one CPU thread, float32. Declared before it starts: given "
         "model, what method and guard keep next to it, activations, records.",
         table(
-            "net, method | weights | records | declared, MiB | peak, MiB | peak / declared", rows
+            "model, method | weights | records | declared, MiB | peak, MiB | peak / declared", rows
         ),
     )
 

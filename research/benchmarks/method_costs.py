@@ -2,7 +2,7 @@
 
     python -m research.benchmarks.method_costs     # research/results/method_costs.json and .md
 
-256 random images of a class go, 1,024 of the nine others stay, a quarter VGG11 that has fitted none
+256 random images of a class are forgotten, 1,024 of the nine others retained, a quarter VGG11 that has fitted none
 of them; every method with its defaults (gkt: 4 rounds of 4,000; l2ul: 2 inputs of 20 steps, 40 steps), each in two processes of its own: passes
 and seconds of the method alone, then the memory of a whole request. The peak is the operating
 system's, as in memory_need.py.
@@ -130,7 +130,7 @@ def page(record: dict[str, Any]) -> str:
     return pages.page(
         "What each method costs",
         f"{origin(record)}, one thread: {FORGET} random images of a class "
-        f"go, {RETAIN} are retained, quarter VGG11, default settings (`gkt`: 4 rounds; `l2ul`: 2 adversarial inputs of 20 steps, 40 steps). Passes in records, "
+        f"are forgotten, {RETAIN} are retained, quarter VGG11, default settings (`gkt`: 4 rounds; `l2ul`: 2 adversarial inputs of 20 steps, 40 steps). Passes in records, "
         "counted by a hook on every copy of the model; the "
         "seconds of the method alone; memory of a whole request, guard and report included (some 65 MiB of each peak are torch's own, as `baseline` shows). `retrain` by a "
         f"recipe of {EPOCHS} epochs.",

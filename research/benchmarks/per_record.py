@@ -4,7 +4,7 @@
     EFFACE_DATA=… python -m research.benchmarks.per_record STORE records   # research/results/per_record.npz and .json
 
 Each shadow run trains a model on its own random half of 8,000 images of CIFAR-10, then lets those of
-400 records go that it was trained on, by each method. So of each record about half of the shadow runs
+400 records that it was trained on are forgotten by each method. So of each record about half of the shadow runs
 trained on it and let it go, and half never saw it while the same method ran on others.
 """
 

@@ -44,6 +44,7 @@ def shadows_of(draw: Draw) -> Shadows:
     known = [split.forget, split.retain]
     x, y = (torch.cat([getattr(part, name) for part in known]) for name in ("x", "y"))
     every = type(split.forget)(x, y, tuple(i for part in known for i in part.ids))
+    # one permutation a record, so that each is in exactly half of the shadow runs
     order = np.random.default_rng(draw.seed).random((SHADOWS, len(every))).argsort(axis=0)
     halves, margins = order < SHADOWS // 2, []
     for number, chosen in enumerate(halves):
@@ -52,6 +53,7 @@ def shadows_of(draw: Draw) -> Shadows:
         parts = [evaluate(model, part).logit_margin for part in (every, split.holdout)]
         margins.append(np.concatenate(parts).astype(np.float64))
     names = tuple(f"shadow-{number}" for number in range(SHADOWS))
+    # holdout records are in no shadow run
     unseen = np.zeros((SHADOWS, len(split.holdout)), bool)
     ids = (*every.ids, *split.holdout.ids)
     return Shadows(names, ids, np.hstack([halves, unseen]), np.stack(margins), "made here")
@@ -65,7 +67,7 @@ class At:
         self.retrained = tuple(self.draw.retrained(number) for number in range(RETRAINED))
         self.shadows = shadows_of(self.draw)
 
-    def alarms(self, model: nn.Module) -> dict[str, list[str]]:
+    def flags(self, model: nn.Module) -> dict[str, list[str]]:
         """The rows that are significantly different at each tier: a row needs what its tier has."""
         evidence = collect(
             self.draw.model,
@@ -87,7 +89,7 @@ class At:
 
 
 def made(what: str) -> dict[str, Any]:
-    """Alarms of every model of one kind of run."""
+    """Flagged rows of every model of one kind of run."""
     found: list[dict[str, Any]] = []
     for seed in DRAWS[what]:
         at = At(seed)
@@ -101,7 +103,7 @@ def made(what: str) -> dict[str, Any]:
             row = {
                 "draw": seed,
                 "model": name,
-                "alarms": at.alarms(model),
+                "alarms": at.flags(model),
                 "naive": at.naive(model),
             }
             found.append({**row, "seconds": time.perf_counter() - began})

@@ -114,7 +114,7 @@ def distances(after: np.ndarray, read: np.ndarray, places: np.ndarray | slice) -
 
 
 def chosen_on_others(after: np.ndarray, read: np.ndarray) -> dict[str, float]:
-    """Distance at read-offs that had no part in the choice: by halves, and one left out."""
+    """Distance at read-offs that had no part in the choice: by halves, and leave-one-out."""
     every = np.arange(len(X))
     halves = [
         after[distances(after, read, one).argmin()][other] - read[other]
@@ -199,16 +199,17 @@ def page(record: dict[str, Any]) -> str:
         "8 values read by eye to ±0.01. RMSE in S; no change: "
         f"{record['no change']:.3f}; what reading alone would leave: {record['reading']:.4f}. Cross-validated: "
         "each half scored by the best setting of the other half; each value by the best of "
-        "the other seven. The way: settings in which all 8 move away from 0.5 or towards it as in "
+        "the other seven. Direction: settings in which all 8 move away from 0.5 or towards it as in "
         "the paper. The losses that go up, and the rate 5, came into the grid after a closed form "
         "with one number had pointed at them (docs/geometry.md).",
-        f"All settings: RMSE {whole['rmse']:.4f}, halves {whole['halves']:.4f}, one left "
+        f"All settings: RMSE {whole['rmse']:.4f}, halves {whole['halves']:.4f}, leave-one-"
         f"out {whole['one left out']:.4f}. Control: the same grid fitted to {fakes['times']} "
-        "permuted figures (the paper's changes of wx + b, dealt out to other x): at best "
+        "permuted figures (the paper's changes of wx + b, assigned to other x): at best "
         f"{fakes['least']:.4f}, median {fakes['median']:.4f}.",
         f"Within reading error: {len(near)} settings{within}.",
         table(
-            "loss, optimiser, weights | tried | RMSE | halves | one left out | the way | best", rows
+            "loss, optimiser, weights | tried | RMSE | halves | leave-one-out | direction | best",
+            rows,
         ),
         "; ".join(f"`{name}`: {text}" for name, text in LOSSES.items()) + ".",
     )

@@ -1,4 +1,4 @@
-"""Eight points with the wrong label leave, and jit gives the boundary back: step by step, as a GIF.
+"""Eight mislabelled points are forgotten, and jit restores the boundary: step by step, as a GIF.
 
 One point moves too little to be seen, so here the eight points of class 0 that lie nearest to the
 other blob are labelled with it, as a careless annotator would. jit is run as ``efface forget
@@ -55,7 +55,7 @@ class Course:
 def animate(out: Path, seeds: Sequence[int], progress: Counting = no_progress) -> dict[str, Any]:
     """Write boundary.gif of the first seed; say of every seed how near jit came."""
     before, after, met = [], [], []
-    with progress("animation", len(seeds)) as told:
+    with progress("animation", len(seeds)) as advance:
         for place, seed in enumerate(seeds):
             found = course(seed)
             if place == 0:
@@ -63,7 +63,7 @@ def animate(out: Path, seeds: Sequence[int], progress: Counting = no_progress) -
             before.append(found.areas()[0])
             after.append(found.areas()[-1])
             met.append(found.met)
-            told(f"seed {seed}")
+            advance(f"seed {seed}")
     return {
         "wrong_labels": WRONG,
         "seed_drawn": seeds[0],
@@ -109,6 +109,7 @@ def course(seed: int) -> Course:
 def _wrongly_labelled(records: Records) -> tuple[Records, list[int]]:
     """The points of class 0 that lie farthest towards the other blob, labelled with class 1."""
     towards = torch.tensor(two.CENTRES[1]) - torch.tensor(two.CENTRES[0])
+    # class 1 is out of the choice: only points of class 0 are relabelled
     along = (records.x @ towards).masked_fill(records.y == 1, -torch.inf)
     rows = along.topk(WRONG).indices
     y = records.y.clone()

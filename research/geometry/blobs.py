@@ -1,8 +1,8 @@
-"""Two Gaussian blobs, and a small net that tells them apart.
+"""Two Gaussian blobs, and a small model that separates them.
 
 Centres, standard deviation and the two points that are removed are read off figure 2 of
 https://arxiv.org/abs/2402.01401, which gives no numbers (100 to 120 points in a class, a standard
-deviation of about 1). The net is ours: two hidden layers of 32 tanh units. It is smooth, so that
+deviation of about 1). The model is ours: two hidden layers of 32 tanh units. It is smooth, so that
 its second derivatives are its own; the logits of a ReLU net are made of planes and have none.
 """
 
@@ -20,16 +20,16 @@ from torch.nn import functional
 from efface.task import logits
 from efface.types import Records
 
-# Of class 0 and of class 1; the spread is 1 each way.
+# Of class 0 and of class 1; the standard deviation is 1 each way.
 CENTRES = ((-2.0, -1.7), (2.3, 2.0))
 
 # In each class.
 POINTS = 110
 
-# The two points of class 1 that leave, one in each case; they are part of every draw.
-LEAVING = {"boundary": (0.6, 0.1), "core": (1.3, 2.1)}
+# The two points of class 1 to forget, one in each case; they are part of every draw.
+FORGOTTEN = {"boundary": (0.6, 0.1), "core": (1.3, 2.1)}
 
-# The blobs' box: three spreads around the centres.
+# The blobs' box: three standard deviations around the centres.
 LOW, HIGH = (-5.0, -4.7), (5.3, 5.0)
 
 STEPS, RATE, DECAY = 400, 0.01, 1e-3
@@ -38,10 +38,10 @@ STEPS, RATE, DECAY = 400, 0.01, 1e-3
 def blobs(seed: int) -> Records:
     """110 points a class; the last two, of class 1, are ``boundary`` and ``core``."""
     draw = np.random.default_rng(seed)
-    counts = (POINTS, POINTS - len(LEAVING))
+    counts = (POINTS, POINTS - len(FORGOTTEN))
     drawn = [draw.normal(centre, 1, (n, 2)) for centre, n in zip(CENTRES, counts, strict=True)]
-    x = np.concatenate([*drawn, list(LEAVING.values())])
-    ids = (*(str(row) for row in range(sum(counts))), *LEAVING)
+    x = np.concatenate([*drawn, list(FORGOTTEN.values())])
+    ids = (*(str(row) for row in range(sum(counts))), *FORGOTTEN)
     y = np.repeat([0, 1], POINTS)
     return Records(
         torch.tensor(x, dtype=torch.float32),
@@ -59,7 +59,8 @@ def parted(records: Records, point: str) -> tuple[Records, Records]:
 
 
 def untrained(seed: int) -> nn.Module:
-    """The net before training; the global random state is as it was before."""
+    """The model before training; the global random state is as it was before."""
+    # nn.Linear draws from the global generator, which is the caller's
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(
@@ -76,6 +77,7 @@ def trained(
     are stacked and take each step together, which changes nothing but the time.
     """
     weights, buffers = stack_module_state(list(models))
+    # functional_call reads the structure alone; these weights are not used
     form = copy.deepcopy(models[0])
     # each model's loss is the mean over its own rows, as if it were trained alone
     share = kept / kept.sum(1, keepdim=True)
@@ -114,7 +116,7 @@ def density(x: Float[Tensor, " n 2"]) -> Float[Tensor, " n 2"]:
 
 
 def sureness(model: nn.Module, x: Float[Tensor, " n 2"]) -> Float[Tensor, " n"]:
-    """The logit of class 1 over class 0: above 0 the answer is class 1."""
+    """The logit of class 1 over class 0: above 0 the prediction is class 1."""
     with torch.no_grad():
         answer = logits(model, x)
     return answer[:, 1] - answer[:, 0]
@@ -124,7 +126,7 @@ def sureness(model: nn.Module, x: Float[Tensor, " n 2"]) -> Float[Tensor, " n"]:
 class Family:
     """The models of one seed: one draw of the blobs, with each point and without it.
 
-    ``untouched``: trained on all records; ``retrained``: by the point that left, models of three
+    ``untouched``: trained on all records; ``retrained``: by the removed point, models of three
     other starts; ``same_start``: by the point, the model that starts from the weights from which
     ``untouched`` started. That is no retrained model: nobody who retrains has these weights.
     """
@@ -143,10 +145,11 @@ AGAIN = 3
 def family(seed: int) -> Family:
     """Draw the blobs and train every model of this seed."""
     records, order = blobs(seed), [seed] + [1000 * (1 + again) + seed for again in range(AGAIN)]
-    rows = [records.ids.index(point) for point in LEAVING]
+    rows = [records.ids.index(point) for point in FORGOTTEN]
     kept = torch.ones(1 + len(rows) * len(order), len(records), dtype=torch.bool)
     for place, row in enumerate(rows):
         kept[1 + place * len(order) : 1 + (place + 1) * len(order), row] = False
+    # the first start of each point is that of ``untouched``: its twin from the same weights
     starts = [untrained(start) for start in [seed, *order * len(rows)]]
     untouched, *others = trained(starts, records, kept=kept)
     parts = [others[place * len(order) : (place + 1) * len(order)] for place in range(len(rows))]
@@ -154,6 +157,6 @@ def family(seed: int) -> Family:
         seed,
         records,
         untouched,
-        retrained={point: part[1:] for point, part in zip(LEAVING, parts, strict=True)},
-        same_start={point: part[0] for point, part in zip(LEAVING, parts, strict=True)},
+        retrained={point: part[1:] for point, part in zip(FORGOTTEN, parts, strict=True)},
+        same_start={point: part[0] for point, part in zip(FORGOTTEN, parts, strict=True)},
     )

@@ -1,9 +1,9 @@
-"""One point of two blobs leaves: what that moves when the net is trained again, and by methods.
+"""One point of two blobs is forgotten: how retraining and each method move the boundary.
 
 Figure 2 of https://arxiv.org/abs/2402.01401, which gives no numbers, with the measure that it
-lacks: the area where a model's answer is not that of the retrained one, beside the area between two
-retrained models. Two starts of one recipe differ by more than one point does; so the model that
-starts from the same weights is measured too, under its own name.
+lacks: the area where a model's prediction is not that of the retrained one, next to the area
+between two retrained models. Two starts of one recipe differ by more than one point does; so the
+model that starts from the same weights is measured too, under its own name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ from research.geometry.experiment import Counting, save
 # Points of the grid each way.
 SIDE = 151
 
-# The rows that stand in the first figure, beside the untouched and the retrained model.
+# The rows that stand in the first figure, next to the untouched and the retrained model.
 PAPER = ("jit", TOY, GREEDY)
 
 # Of the plain steps the one that can be seen in a figure.
@@ -48,7 +48,7 @@ class Tally:
     drawn: Any = None
 
 
-# By the point that leaves and the name of the row.
+# By the point that is removed and the name of the row.
 Tallies = dict[str, dict[str, Tally]]
 
 
@@ -56,21 +56,22 @@ def experiment(
     out: Path, *, seeds: Sequence[int], progress: Counting = no_progress
 ) -> dict[str, Any]:
     """Write the figures, the table and the animation; give back every median with its interval."""
-    tallies: Tallies = {point: {} for point in two.LEAVING}
-    floors: dict[str, Tally] = {point: Tally() for point in two.LEAVING}
+    tallies: Tallies = {point: {} for point in two.FORGOTTEN}
+    floors: dict[str, Tally] = {point: Tally() for point in two.FORGOTTEN}
     tried, first = contenders() + searched(), None
-    with progress("boundary", len(seeds)) as told:
+    with progress("boundary", len(seeds)) as advance:
         for place, seed in enumerate(seeds):
             family = two.family(seed)
             first = first or family
+            # methods that take seconds run on the first seeds only
             here = tuple(c for c in tried if c.seeds is None or place < c.seeds)
-            for point in two.LEAVING:
+            for point in two.FORGOTTEN:
                 _one(family, point, here, tallies[point], floors[point])
-            told(f"seed {seed}")
+            advance(f"seed {seed}")
     facts = {
         "seeds": list(seeds),
         "settings": _settings(),
-        "cases": {one: _case(tallies[one], floors[one]) for one in two.LEAVING},
+        "cases": {one: _case(tallies[one], floors[one]) for one in two.FORGOTTEN},
         "tried": [asdict(contender) for contender in tried],
     }
     facts["claims"] = claims(facts)
@@ -87,7 +88,7 @@ def _settings() -> dict[str, Any]:
         "centres": two.CENTRES,
         "spread": 1,
         "points_in_each_class": two.POINTS,
-        "points": two.LEAVING,
+        "points": two.FORGOTTEN,
         "box": {"low": two.LOW, "high": two.HIGH, "grid_points_each_way": SIDE},
         "net": "2-32-32-2, tanh",
         "recipe": {**recipe, "learning_rate": two.RATE, "weight_decay": two.DECAY},
@@ -107,6 +108,7 @@ def _one(
         two.sureness(model, x).numpy() > 0 for model in (family.untouched, family.same_start[point])
     )
     against = {"targets": targets, "before": before, "same": same, "density": density}
+    # what another start alone changes: no method can be expected to come closer
     pairs = list(combinations(targets, 2))
     for name, weight in (("area", None), ("weighted", density.sum(1))):
         found = np.mean([area(one, other, weight) for one, other in pairs])
@@ -122,6 +124,7 @@ def _one(
             tally.refused.append(student)
             continue
         sure = two.sureness(student, x).numpy()
+        # figures show the first seed alone
         tally.drawn = sure if tally.drawn is None else tally.drawn
         measured = _measured(sure > 0, against)
         measured["flipped"] = float(flips(student, family, point))

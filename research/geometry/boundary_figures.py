@@ -1,6 +1,6 @@
 """The figures of the two-dimensional boundary: panels of one seed, and areas over all of them.
 
-Told apart by place, then by line and marker; grey is enough.
+Series are distinguished by place, then by line and marker, so that grey is enough.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from efface.types import Records
-from research.geometry.blobs import HIGH, LEAVING, LOW, Family
+from research.geometry.blobs import FORGOTTEN, HIGH, LOW, Family
 from research.geometry.contenders import searched
 from research.geometry.experiment import STYLE
 
@@ -34,7 +34,7 @@ def panels(
     rows: Sequence[str],
     paper: bool = True,
 ) -> Figure:
-    """A row for each point, a column for each model; the untouched and retrained first, if asked.
+    """A row for each point, a column for each model; the untouched and retrained first, if given.
 
     ``fields``: by point and row; ``again``: by point the retrained models, of which the first is
     the dashed line everywhere.
@@ -45,7 +45,7 @@ def panels(
         figure = Figure(figsize=(1.9 * ACROSS, 0.3 + 4.0 * lines), layout="constrained")
         axes = figure.subplots(2 * lines, ACROSS, sharex=True, sharey=True, squeeze=False)
         for place in range(lines * ACROSS):
-            for row, point in enumerate(LEAVING):
+            for row, point in enumerate(FORGOTTEN):
                 own = axes[2 * (place // ACROSS) + row][place % ACROSS]
                 if place >= len(names):
                     own.set_visible(False)
@@ -53,7 +53,7 @@ def panels(
                 _panel(own, names[place], point, fields[point], again[point])
                 draw_points(own, first.records, [point])
         for row, line in enumerate(axes):
-            line[0].set_ylabel(f"{list(LEAVING)[row % 2]} point leaves\n$x_2$")
+            line[0].set_ylabel(f"{list(FORGOTTEN)[row % 2]} point leaves\n$x_2$")
         for own in axes[-1]:
             own.set_xlabel("$x_1$")
         figure.suptitle(_caption(first), fontsize=8)
@@ -107,13 +107,14 @@ def coordinates(
 
 
 def shade(axes: Axes, field: Field) -> None:
-    """Grey where the answer is class 1."""
+    """Grey where the prediction is class 1."""
     filled = axes.contourf(*coordinates(np.sign(field)), levels=[0, 2], colors=[FILL])
     filled.set(zorder=-2, rasterized=True)
 
 
 def outline(axes: Axes, field: Field, style: str) -> None:
     """The boundary, where there is one in the box."""
+    # contour warns where there is no level to draw
     if (field > 0).any() and not (field > 0).all():
         wide = {"solid": 1.6, "dashed": 1.2, "dotted": 0.9}[style]
         axes.contour(
@@ -122,7 +123,7 @@ def outline(axes: Axes, field: Field, style: str) -> None:
 
 
 def draw_points(axes: Axes, records: Records, forget_ids: Sequence[str]) -> None:
-    """Circles are class 0, triangles class 1, stars leave."""
+    """Circles are class 0, triangles class 1, stars are the points to forget."""
     x, y = records.x.numpy(), records.y.numpy()
     out = np.isin(records.ids, forget_ids)
     axes.plot(*x[(y == 0) & ~out].T, "o", ms=2, mfc="none", mec=SOFT, mew=0.5, rasterized=True)
@@ -136,10 +137,10 @@ LEAST = 0.01
 
 
 def areas_figure(facts: Mapping[str, Any]) -> Figure:
-    """Every row's area to the retrained models, beside that between them, one panel a point."""
-    looked_at = {contender.name for contender in searched()}
+    """Every row's area to the retrained models, next to that between them, one panel a point."""
+    tuned = {contender.name for contender in searched()}
     rows = facts["cases"]["boundary"]["rows"] | facts["cases"]["core"]["rows"]
-    names = [name for name in rows if name not in looked_at]
+    names = [name for name in rows if name not in tuned]
     with rc_context(STYLE):
         figure = Figure(figsize=(7.6, 0.9 + 0.24 * len(names)), layout="constrained")
         both = figure.subplots(1, 2, sharey=True)

@@ -1,4 +1,4 @@
-"""The boundary table as a page: areas beside their floor, refusals word for word, the claims."""
+"""The boundary table as a page: areas next to their floor, refusals word for word, the claims."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

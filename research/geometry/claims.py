@@ -1,4 +1,4 @@
-"""What the paper says of its figure 2, held against the numbers, by rules fixed beforehand."""
+"""The paper's claims about its figure 2, tested on the numbers by rules fixed beforehand."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +23,7 @@ def claims(facts: Facts) -> list[dict[str, Any]]:
         *(_wrecks(facts, point) for point in ("boundary", "core")),
         _nothing(facts),
     ]
+    # a row that no seed could serve has no claim
     return [one for one in found if one]
 
 
@@ -72,7 +73,7 @@ def _matches(facts: Facts, name: str) -> dict[str, Any]:
 
 
 def _goes(facts: Facts, name: str) -> dict[str, Any]:
-    """Above 0: class 1 loses ground, as it does when the net is trained again."""
+    """Above 0: class 1 loses ground, as it does when the model is retrained."""
     lost = _row(facts, "boundary", name, "area_lost_by_class_1")
     if lost is None:
         return {}
@@ -90,11 +91,12 @@ def _in_hindsight(facts: Facts) -> dict[str, Any]:
     names = [c.name for c in searched() if c.name in by_seed]
     if not names or len(facts["seeds"]) < 2:  # noqa: PLR2004
         return {}
+    # the minimum of 15 medians is biased: chosen on one half of the seeds, scored on the other
     best = min(names, key=lambda name: float(np.median(by_seed[name][::2])))
     nearer = middle(by_seed[best][1::2])
     return {
         "claim": "JiT matches retraining: at least it comes nearer to it than doing nothing",
-        "measured": f"{best}: of {len(names)} settings the best on the even seeds, told on the odd",
+        "measured": f"{best}: best of {len(names)} settings on the even seeds, scored on the odd",
         "holds": None if nearer.low is None else nearer.below_0,
         "because": "its area to the retrained models less that of the untouched model is "
         + shown(nearer),
@@ -112,8 +114,9 @@ def _wrecks(facts: Facts, point: str) -> dict[str, Any]:
     return {
         "claim": "mislabelling the point greedily wrecks the model",
         "measured": f"{GREEDY}, the {point} point",
+        # intervals that do not overlap: stricter than a test of the difference
         "holds": None if away.low is None or floor.high is None else away.low > floor.high,
-        "because": f"of what the blobs draw {shown(away)} is answered otherwise than by the "
+        "because": f"of what the blobs draw {shown(away)} is predicted otherwise than by the "
         f"retrained models, which differ by {shown(floor)}; accuracy {shown(before)} -> "
         f"{shown(right)}",
     }

@@ -1,4 +1,4 @@
-"""Who is tried at one record of two numbers: every method that needs neither retain nor holdout."""
+"""The methods compared on one record of two features: all that need neither retain nor holdout."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from research.geometry.blobs import Family, blobs, parted
 # Seeds of a holdout begin here: records that no model of a family was trained on.
 UNSEEN = 7_000_000
 
-# Methods that take seconds for one record are run with so many seeds.
+# Methods that take seconds for one record are run with only this many seeds.
 SLOW = {"l2ul": 5}
 
 
@@ -45,8 +45,8 @@ TOY = "jit_paper, Adam η 0.1"
 KNOWN = "jit, with a holdout"
 GUARDED = "jit, under the guard"
 
-# Beside the defaults: jit told what a holdout tells it; the toy's setting in the paper's slides;
-# and the paper's greedy baseline, which goes on until the record is mislabelled.
+# Next to the defaults: jit with a holdout; the setting of the toy example in the paper's slides;
+# and the paper's greedy baseline, which continues until the record is misclassified.
 OWN = (
     Contender(GUARDED, "jit", guarded=True),
     Contender(KNOWN, "jit", holdout=True),
@@ -64,9 +64,9 @@ STEPS = tuple(
 
 
 def contenders() -> tuple[Contender, ...]:
-    """Each built-in method that needs no data beside the forget records, at its defaults.
+    """Each built-in method that needs no data but the forget records, at its defaults.
 
-    Then OWN and STEPS. Methods that need a class to leave are among them: they refuse, and say why.
+    Then OWN and STEPS. Methods that need a class to forget are among them: they refuse.
     """
     apart = {"retain", "holdout", "train"}
     names = [name for name, entry in BUILT_IN.items() if not entry.needs & apart]
@@ -75,7 +75,7 @@ def contenders() -> tuple[Contender, ...]:
 
 
 def searched() -> tuple[Contender, ...]:
-    """jit_paper over its noise and its step, among which the best in hindsight is looked for."""
+    """jit_paper over a grid of noise scales and steps, for the best setting in hindsight."""
     return tuple(
         Contender(
             f"jit_paper, Adam η {rate:g}, σ {sigma:g}",
@@ -106,6 +106,7 @@ def run(contender: Contender, family: Family, point: str) -> nn.Module | str:
         student = BUILT_IN[contender.method].function(family.untouched, split, **how)
     except EffaceError as error:
         return str(error)
+    # without the guard weights can be NaN; the guard then says why there is no model
     if all(bool(weight.isfinite().all()) for weight in student.parameters()):
         return student
     try:
@@ -127,7 +128,7 @@ def _stepped(family: Family, record: Records, step: float) -> nn.Module:
 
 
 def flips(student: nn.Module, family: Family, point: str) -> bool:
-    """Whether the point is no longer answered with its class."""
+    """Whether the point is no longer predicted as its class."""
     record, _ = parted(family.records, point)
     with torch.no_grad():
         return int(student(record.x).argmax()) != int(record.y)

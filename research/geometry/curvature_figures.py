@@ -23,7 +23,7 @@ TITLES = {
 }
 
 
-# Least and greatest x of a map.
+# Minimum and maximum x of a map.
 Window = tuple[Sequence[float], Sequence[float]]
 
 STYLES = {"gradient": "solid", "hessian": "dashed", "kappa": "dotted"}
@@ -77,7 +77,7 @@ def across_figure(
     *,
     seed: int,
 ) -> Figure:
-    """Each quantity along the normals of the boundary, as a share of its own greatest value."""
+    """Each quantity along the normals of the boundary, as a share of its own maximum."""
     with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 2.7), layout="constrained")
         every = figure.subplots(1, len(lines), sharey=True, squeeze=False)[0]

@@ -1,9 +1,9 @@
-"""‖∇g‖, ‖∇²g‖_F and κ over a trained net and over the sigmoid: which of them finds the boundary.
+"""‖∇g‖, ‖∇²g‖_F and κ over a trained model and the sigmoid: which of them locates the boundary.
 
 The theory says that regions of high curvature tend to lie at decision boundaries. For a
 sigmoid S(x) the three are S(1 − S), S(1 − S)|1 − 2S| and |tanh(x/2)|: the first alone is largest on
 the boundary, the second is 0 there and largest at |x| = ln(2 + √3) = 1.317, the third grows away
-from it. Here the same is looked at over nets, where nothing is known beforehand.
+from it. Here the same is measured over trained models, where no closed form is known.
 """
 
 from collections.abc import Sequence
@@ -69,6 +69,7 @@ def plane_curvature(model: nn.Module, records: Records, *, of: Scalar) -> Curvat
         columns = [times(unit.expand_as(slope).contiguous()) for unit in units]
         square = torch.stack([dot(column, column) for column in columns]).sum(0)
         trace = torch.stack([column[:, i] for i, column in enumerate(columns)]).sum(0)
+        # an exact value has no standard error
         nothing = torch.zeros_like(square)
         return dot(slope, slope).sqrt(), square, nothing, trace, nothing
 
@@ -80,7 +81,7 @@ def experiment(
 ) -> dict[str, Any]:
     """Write the maps of the first seed and the lines of the sigmoid; give back what they show."""
     found: dict[str, dict[str, list[float]]] = {}
-    with progress("curvature", len(seeds)) as told:
+    with progress("curvature", len(seeds)) as advance:
         for place, seed in enumerate(seeds):
             records = two.blobs(seed)
             kept = torch.ones(1, len(records), dtype=torch.bool)
@@ -90,7 +91,7 @@ def experiment(
                     found.setdefault(name, {}).setdefault(key, []).append(value)
             if place == 0:
                 _draw(model, records, out, seed)
-            told(f"seed {seed}")
+            advance(f"seed {seed}")
     save(sigmoid_figure(), out, "curvature_sigmoid")
     net = {
         name: {key: asdict(middle(values)) for key, values in numbers.items()}
@@ -160,6 +161,7 @@ def peak(line: Float[np.ndarray, " t"], offsets: Float[np.ndarray, " t"]) -> dic
 def near_over_far(values: Float[np.ndarray, " n"], away: Float[np.ndarray, " n"]) -> float:
     """The median near the boundary over that far off: 1 where nothing is sharp, 0 or more."""
     near, far = np.median(values[away < NEAR]), np.median(values[away > FAR])
+    # far from the boundary the curvature can underflow to 0
     return float(near / max(far, np.finfo(float).tiny))
 
 
@@ -171,6 +173,7 @@ def sigmoid() -> dict[str, Any]:
         for short, values in lines.items():
             best = float(x[int(np.argmax(values))])
             found[f"{name}: {short}"] = {
+                # p has two symmetric peaks, of which argmax takes either; ln p has one
                 "peak_at": abs(best) if name == "probability" else best,
                 "at_0": float(values[len(x) // 2]),
                 "rank": rank(values, np.abs(x)),
@@ -200,7 +203,7 @@ def table(facts: dict[str, Any]) -> str:
     ]
     columns = "rank, grid | rank, data | peak at | on over peak | near over far"
     text = pages.page(
-        "Curvature over a net and over the sigmoid",
+        "Curvature over a trained model and over the sigmoid",
         HEAD.format(n=len(facts["seeds"]), near=NEAR, far=FAR).strip(),
         pages.table(f"g: quantity | {columns}", net),
         pages.table(

@@ -10,7 +10,7 @@ from efface.errors import InputError
 from efface.task import logits
 from research.geometry import blobs as two
 
-# Points of the grid on whose edges the boundary is looked for; 0.03 apart.
+# Points of the grid on whose edges the boundary is searched; 0.03 apart.
 FINE = 301
 
 
@@ -35,14 +35,14 @@ def crossings(field: Float[np.ndarray, "up across"]) -> Float[np.ndarray, "m 2"]
 def boundary_of(model: nn.Module, *, side: int = FINE) -> Float[np.ndarray, "m 2"]:
     """Points of a model's decision boundary within the blobs' box, about 0.03 apart.
 
-    Raises InputError for a model whose answer is the same all over the box.
+    Raises InputError for a model whose prediction is the same all over the box.
     """
     field = two.sureness(model, two.grid(side)).numpy().reshape(side, side)
     found = crossings(field)
     if not len(found):
         raise InputError(
             "a model with a boundary inside the box",
-            "one that answers alike everywhere",
+            "the same prediction everywhere",
             "Train it on both blobs.",
         )
     return found

@@ -42,12 +42,12 @@ def experiment(
     out: Path, *, seeds: Sequence[int], progress: Counting = no_progress
 ) -> dict[str, Any]:
     """Draw both; the step is that of one net, made with the first of the seeds."""
-    with progress("drawings", 2) as told:
+    with progress("drawings", 2) as advance:
         save(draw_needs(BUILT_IN), out, "needs")
-        told("needs")
+        advance("needs")
         step = one_step(seeds[0])
         save(draw_step(step), out, "one_step")
-        told("one step")
+        advance("one step")
     return {
         "seeds": 1,
         "needs": matrix(BUILT_IN),
@@ -64,6 +64,7 @@ def one_step(seed: int) -> Step:
     after = jit_paper(
         before, Split(forget), sigma=SIGMA, perturbations=COPIES, learning_rate=RATE, seed=seed
     )
+    # the seed, ids and step of the method's own draw: these are the copies that it perturbed with
     noise = SIGMA * normals(forget.ids, (COPIES, 2), seed=seed, step=0)[0]
     return Step(records, forget.x[0], forget.x[0] + noise, before, after)
 
@@ -119,6 +120,7 @@ def draw_step(step: Step) -> Figure:
 
 def _boundaries(axes: Axes, step: Step) -> None:
     """Level lines of both nets at 0, and how far the first has to move to become the second."""
+    # a boundary can have several pieces in the box; arrows start on the longest
     line = max(_drawn(axes, step.before, "before", "-", 1.6), key=len)
     _drawn(axes, step.after, "after", "--", 2.2)
     at = torch.tensor(line[:: max(1, len(line) // 24)], dtype=torch.float32)

@@ -2,9 +2,9 @@
 
 The paper's figure 4 (https://arxiv.org/abs/2402.01401) compares one unlearned with one retrained
 model by a p-value of two samples. Here several retrained models say how far apart retrained models
-are, and a model is judged by that spread. The data are scikit-learn's digits, which need no
-network; the net is that of the recipe ``digits-conv`` at a quarter of its width. 10 % random
-records leave. The picture is ``entropy``.
+are, and a model is judged by that variability. The data are scikit-learn's digits, which need no
+network; the model is that of the recipe ``digits-conv`` at a quarter of its width. 10 % random
+records are forgotten. The picture is ``entropy``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from efface.types import Records, Split, no_progress
 from research.geometry.experiment import Counting, save
 from research.recipes import RECIPES, train
 
-# Models of each kind, where there are as many seeds; 8 retrained ones make the spread known.
+# Models of each kind, where there are as many seeds; 8 retrained ones estimate the variability.
 RETRAINED, ORIGINALS = 10, 3
 
 # Retrained models have seeds of their own, so far from those of the originals.
@@ -38,7 +38,7 @@ WIDTH, SHARE = 8, 0.1
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The digits: what leaves, what stays, and a third that no model sees."""
+    """The digits: forget records, retain records, and a third that no model sees."""
 
     forget: Records
     retain: Records
@@ -46,7 +46,7 @@ class Parts:
 
     @property
     def training(self) -> Records:
-        """What the original is trained on: all that stays and all that leaves."""
+        """What the original is trained on: retain and forget records."""
         x = torch.cat([self.retain.x, self.forget.x])
         y = torch.cat([self.retain.y, self.forget.y])
         low, high = self.forget.low, self.forget.high
@@ -54,7 +54,7 @@ class Parts:
 
 
 def parts(seed: int = 0) -> Parts:
-    """Every third digit is held out; of the others one in ten leaves, drawn by ``seed``."""
+    """Every third digit is held out; a tenth of the others is forgotten, drawn by ``seed``."""
     from sklearn.datasets import load_digits
 
     data: Any = load_digits()
@@ -73,7 +73,8 @@ def parts(seed: int = 0) -> Parts:
 
 
 def trained(records: Records, seed: int) -> nn.Module:
-    """The net after the recipe; the global random state is as it was before."""
+    """The model after the recipe; the global random state is as it was before."""
+    # initial weights come from the global generator, which is the caller's
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = conv_small(10, width=WIDTH)
@@ -83,24 +84,24 @@ def trained(records: Records, seed: int) -> nn.Module:
 def experiment(
     out: Path, *, seeds: Sequence[int], progress: Counting = no_progress
 ) -> dict[str, Any]:
-    """Train, let go by ``jit`` with its own settings, retrain; draw the entropies and judge them.
+    """Train, forget by ``jit`` with its defaults, retrain; draw the entropies and judge them.
 
-    Raises InputError when there is one seed: a single retrained model has no spread.
+    Raises InputError when there is one seed: a single retrained model shows no variability.
     """
     data = parts()
     originals, others = list(seeds[:ORIGINALS]), list(seeds[:RETRAINED])
     found: dict[str, list[Evaluation]] = {"before": [], "jit": [], "retrained": []}
-    with progress("entropy", len(others) + 2 * len(originals)) as told:
+    with progress("entropy", len(others) + 2 * len(originals)) as advance:
         for seed in others:
             found["retrained"].append(evaluate(trained(data.retain, APART + seed), data.forget))
-            told(f"retrained, seed {seed}")
+            advance(f"retrained, seed {seed}")
         for seed in originals:
             given = trained(data.training, seed)
             found["before"].append(evaluate(given, data.forget))
-            told(f"original, seed {seed}")
+            advance(f"original, seed {seed}")
             split = Split(data.forget, data.holdout)
             found["jit"].append(evaluate(jit(given, split, seed=seed), data.forget))
-            told(f"jit, seed {seed}")
+            advance(f"jit, seed {seed}")
     facts = judged(found)
     save(draw(found, facts), out, "entropy")
     return facts
@@ -110,6 +111,7 @@ def judged(found: Mapping[str, Sequence[Evaluation]]) -> dict[str, Any]:
     """Mean entropy, accuracy and verdict of each model; how often a retrained one passes."""
     others = entropies(found["retrained"])
     passed = [
+        # each retrained model against the others: how often the rule rejects what it must accept
         compare_with_retrained(others[one], np.delete(others, one, axis=0)).like_retrained
         for one in range(len(others))
         if len(others) > 2  # noqa: PLR2004
@@ -148,14 +150,14 @@ def _nats(model: Evaluation) -> float:
 
 def _verdict(one: Likeness) -> dict[str, Any]:
     """What decides, and the two-sample p-values that do not."""
-    spread = one.comparison
+    comparison = one.comparison
     return {
-        "like_retrained": _said(one.comparison.like_retrained),
-        "ks_mean": spread.ks_mean,
-        "ks_between_retrained": spread.floor,
-        "percentile": spread.percentile,
-        "outlier_p": spread.outlier_p,
-        "tost_p": spread.tost_p,
+        "like_retrained": _said(comparison.like_retrained),
+        "ks_mean": comparison.ks_mean,
+        "ks_between_retrained": comparison.floor,
+        "percentile": comparison.percentile,
+        "outlier_p": comparison.outlier_p,
+        "tost_p": comparison.tost_p,
         "a12": one.a12,
         "ks_p": one.ks_p,
         "wilcoxon_p": one.wilcoxon_p,
@@ -163,7 +165,7 @@ def _verdict(one: Likeness) -> dict[str, Any]:
 
 
 def _said(verdict: bool | None) -> str:
-    return {True: "like", False: "unlike", None: "not told"}[verdict]
+    return {True: "like", False: "unlike", None: "inconclusive"}[verdict]
 
 
 LANES = {
@@ -190,6 +192,7 @@ def draw(found: Mapping[str, Sequence[Evaluation]], facts: Mapping[str, Any]) ->
 
 def _lane(axes: Axes, name: str, values: np.ndarray, edges: np.ndarray) -> None:
     _, hatch, fill = LANES[name]
+    # values below the axis count in its first bar, so that the bars sum to 1
     shares = np.array([np.histogram(np.clip(row, edges[0], None), edges)[0] for row in values])
     shares = shares / values.shape[1]
     axes.stairs(shares.mean(0), edges, fill=True, facecolor=fill, edgecolor="black", hatch=hatch)
@@ -207,4 +210,4 @@ def _caption(name: str, facts: Mapping[str, Any]) -> str:
     if name == "retrained":
         return text
     verdicts = ", ".join(one["like_retrained"] for one in models)
-    return f"{text}; beside the retrained: {verdicts}"
+    return f"{text}; against the retrained: {verdicts}"

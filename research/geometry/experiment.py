@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-# ``with progress(title, total) as told``: ``told(what)`` after each of ``total`` things.
+# ``with progress(title, total) as advance``: ``advance(what)`` after each of ``total`` things.
 # ``efface.terminal.show_count`` is one; so is ``efface.types.no_progress``.
 Counting = Callable[[str, int], AbstractContextManager[Callable[[str], None]]]
 

@@ -13,7 +13,7 @@ from efface.methods import Method
 DATA = {
     "forget": "forget records",
     "forget labels": "their labels",
-    "forget_classes": "class that leaves",
+    "forget_classes": "class to forget",
     "holdout": "holdout",
     "retain": "retain records",
     "retain labels": "their labels ",
@@ -25,7 +25,7 @@ GIVEN = {"forget", "forget labels", "retain labels"}
 
 MARKS = {
     "needs": ("o", "black", "refuses without it"),
-    "reads": ("o", "white", "reads it where it is at hand, works without"),
+    "reads": ("o", "white", "reads it where it is given, works without"),
     "comes along": ("s", "0.6", "reads it; it comes with the request or the records"),
 }
 
@@ -42,11 +42,11 @@ def mark_of(entry: Method, part: str) -> str | None:
 def group_of(entry: Method) -> str:
     """Methods of one kind stand together; the first that fits."""
     if "retain" in entry.needs:
-        return "needs records that stay"
+        return "needs retain records"
     if "retain" in entry.reads:
-        return "relabels; reads records that stay"
+        return "relabels; reads retain records"
     if not entry.zero_shot:
-        return "no records that stay, but an untrained model"
+        return "no retain records, but an untrained model"
     if "forget labels" in entry.reads:
         return "zero-shot; reads the forget labels"
     return "zero-shot; no labels"
@@ -57,9 +57,9 @@ def matrix(entries: Mapping[str, Method]) -> dict[str, dict[str, dict[str, str]]
     groups = (
         "zero-shot; no labels",
         "zero-shot; reads the forget labels",
-        "no records that stay, but an untrained model",
-        "relabels; reads records that stay",
-        "needs records that stay",
+        "no retain records, but an untrained model",
+        "relabels; reads retain records",
+        "needs retain records",
     )
     found: dict[str, dict[str, dict[str, str]]] = {group: {} for group in groups}
     for name, entry in entries.items():

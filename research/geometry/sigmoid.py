@@ -1,4 +1,4 @@
-"""Forget one x of a sigmoid: what each form of equation 1 does, beside the paper's figure 3.
+"""Forget one x of a sigmoid: what each form of equation 1 does, next to the paper's figure 3.
 
 The pictures are ``sigmoid_forms`` (before and after, form by form) and ``sigmoid_why`` (what a step
 pulls at).
@@ -45,20 +45,20 @@ CURVES = (0.5, 2.0)
 def experiment(
     out: Path, *, seeds: Sequence[int], progress: Counting = no_progress
 ) -> dict[str, Any]:
-    """Forget each of 17 x from the same sigmoid by each form, and by two small nets; draw it."""
+    """Forget each of 17 x from the same sigmoid by each form, and by two small models; draw it."""
     x = np.array(POINTS)
-    with progress("sigmoid", len(FORMS) + len(NETS)) as told:
+    with progress("sigmoid", len(FORMS) + len(NETS)) as advance:
         after = {}
         for name, form in FORMS.items():
             own = seeds[:SEEDS_OF_JIT] if name == "jit" else seeds
             after[name] = np.array([forgotten(unit(), form, seed) for seed in own])
-            told(name)
+            advance(name)
         nets = {}
         for name, squashed in NETS.items():
             nets[name] = [
                 net_moves(small_net(seed, squashed=squashed), seed) for seed in seeds[:SEEDS_OF_JIT]
             ]
-            told(f"net, {name}")
+            advance(f"net, {name}")
     curves = {
         sign: [curve(form(unit(), point, seeds[0])) for point in CURVES]
         for sign, form in {"down": down, "up": up}.items()
@@ -80,7 +80,7 @@ def experiment(
 
 
 def forgotten(model: nn.Module, form: Form, seed: int) -> Float[np.ndarray, " n"]:
-    """The answer at each x after forgetting that x alone, always from the given model."""
+    """The output at each x after forgetting that x alone, always from the given model."""
     return np.array([_at(form(model, x, seed), x) for x in POINTS])
 
 
@@ -89,19 +89,20 @@ def _at(model: nn.Module, x: float) -> float:
 
 
 def curve(model: nn.Module) -> Float[np.ndarray, " m"]:
-    """The answers at 201 x from −5 to 5."""
+    """The outputs at 201 x from −5 to 5."""
     with torch.no_grad():
         return model(torch.linspace(-5, 5, 201)[:, None])[:, 0].double().numpy()
 
 
 def net_moves(model: nn.Module, seed: int) -> dict[str, np.ndarray]:
-    """Of a net that learned the sigmoid: how a small step down moves each answer, and as foretold.
+    """How a small step down moves each output of a model of the sigmoid, measured and predicted.
 
     The form is ``down`` at a smaller rate, in the unit of one: moved / rate.
     """
     x = torch.tensor(POINTS, dtype=torch.float64)
     before = np.array([_at(model, point) for point in POINTS])
     after = np.array([_at(down(model, point, seed, rate=NET_RATE), point) for point in POINTS])
+    # in double precision, since the slope of K takes second derivatives
     foretold = -0.5 * tangent_slope(copy.deepcopy(model).double(), x).numpy()
     return {"moved": (after - before) / NET_RATE, "foretold": foretold}
 
@@ -125,7 +126,7 @@ def as_the_paper(after: Float[np.ndarray, " n"]) -> int:
 
 
 def facts(after: Float[np.ndarray, "s n"]) -> dict[str, Any]:
-    """Of one form: mean and spread over the seeds at each x, and how near the paper's figure."""
+    """Mean and standard deviation of one form over seeds; distance to the paper's figure."""
     mean = after.mean(axis=0)
     return {
         "seeds": len(after),
@@ -145,6 +146,7 @@ def _net_facts(moves: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
         "moved_per_rate": _rounded(moved.mean(axis=0)),
         "foretold_per_rate": _rounded(foretold.mean(axis=0)),
         "correlation_with_foretold": float(np.corrcoef(moved.ravel(), foretold.ravel())[0, 1]),
+        # x = 0 has no side to move to
         "share_surer": float((away[:, np.array(POINTS) != 0] > 0).mean()),
     }
 

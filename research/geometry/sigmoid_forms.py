@@ -43,7 +43,7 @@ def unit() -> nn.Module:
 
 
 def small_net(seed: int, *, squashed: bool) -> nn.Module:
-    """A net of 16 tanh units that has learned the sigmoid, within 0.01 of it for |x| up to 6.
+    """A model of 16 tanh units that has learned the sigmoid, within 0.01 of it for |x| up to 6.
 
     ``squashed``: a sigmoid closes it, and what is learned is the line below. The global random
     state is as it was before.
@@ -126,9 +126,9 @@ FORMS: dict[str, Form] = {
 
 
 def answers_of_the_code(points: list[float], seed: int) -> Float[Tensor, " n"]:
-    """What ``jit_reference`` leaves of the sigmoid when these x are one batch: NaN, and why.
+    """Outputs after ``jit_reference`` forgot these x as one batch: NaN, and why.
 
-    It clamps noise to the batch's own range; of the greatest and the least x half of all draws are
+    It clamps noise to the batch's own range; of the maximum and the minimum x half of all draws are
     clamped to nothing, of a single x each is, and 0 / 0 follows.
     """
     forgotten = jit_reference(unit(), Split(records(points)), sigma=SIGMA, seed=seed)

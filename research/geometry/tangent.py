@@ -38,6 +38,7 @@ def tangent_slope(model: nn.Module, x: Float[Tensor, " n"]) -> Float[Tensor, " n
 
 
 def _norm_of(model: nn.Module):  # noqa: ANN202  # a function of one number
+    # detached: no gradient reaches the given model
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
 
     def answer(weights: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -70,6 +71,7 @@ def unit_move(x: Float[np.ndarray, " n"], *, bias: bool = True) -> Float[np.ndar
 
 def turning_point(*, bias: bool = True) -> float:
     """The x above 0 at which ``unit_move`` changes its sign: 1.093, or 1.543 without a bias."""
+    # 0 is a root as well, so the bracket begins beyond it
     found = root_scalar(lambda x: float(unit_move(np.array([x]), bias=bias)[0]), bracket=(0.1, 3))
     return float(found.root)
 

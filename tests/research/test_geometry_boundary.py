@@ -61,7 +61,7 @@ def test_the_interval_of_a_median_is_near_the_one_from_order_statistics():
 
 
 def test_two_seeds_have_no_interval():
-    """Nothing is above 0 that could not be told."""
+    """An unknown interval is not above 0."""
     found = middle([1.0, 3.0])
     assert found == Middle(2.0, None, None, 2)
     assert not found.above_0
@@ -82,9 +82,9 @@ def test_models_trained_together_are_those_trained_alone(family):
     assert two.sureness(again, x).numpy() == pytest.approx(two.sureness(alone, x).numpy(), abs=0.05)
 
 
-def test_the_points_that_leave_stand_where_the_figure_has_them(family):
+def test_the_points_to_forget_stand_where_the_figure_has_them(family):
     """In every draw, in class 1, the last two."""
-    for point, place in two.LEAVING.items():
+    for point, place in two.FORGOTTEN.items():
         record, rest = two.parted(family.records, point)
         assert record.x[0].tolist() == pytest.approx(place)
         assert record.y.tolist() == [1]

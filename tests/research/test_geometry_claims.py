@@ -23,7 +23,7 @@ def facts(**changed):
     by_seed = {c.name: [0.0] * 20 for c in searched()}
     by_seed |= dict.fromkeys(ROWS, [-0.02] * 20)
     best = searched()[4].name
-    by_seed[best] = [-0.5, 0.25] * 10  # lucky where it is chosen, unlucky where it is told
+    by_seed[best] = [-0.5, 0.25] * 10  # lucky where it is chosen, unlucky where it is evaluated
     case = {
         "rows": dict.fromkeys(ROWS, row),
         "floor": {"area": nothing, "weighted": changed.get("floor", nothing)},
@@ -62,16 +62,16 @@ def test_claims_fail_where_the_interval_does_not():
     assert {*wrecks.values(), *core.values()} == {False}
 
 
-def test_the_best_setting_in_hindsight_is_told_on_other_seeds():
+def test_the_best_setting_in_hindsight_is_evaluated_on_other_seeds():
     """Chosen on the even seeds, where it was lucky; on the odd ones it is farther than nothing."""
-    told = next(c for c in claims(facts()) if "even seeds" in c["measured"])
-    assert told["measured"].startswith(searched()[4].name)
-    assert told["holds"] is False
-    assert "25.00 % [25.00, 25.00]" in told["because"]
+    best = next(c for c in claims(facts()) if "even seeds" in c["measured"])
+    assert best["measured"].startswith(searched()[4].name)
+    assert best["holds"] is False
+    assert "25.00 % [25.00, 25.00]" in best["because"]
 
 
 def test_the_page_has_a_row_for_each_model_and_says_who_refused():
-    """Those that were only looked among are left out."""
+    """Those of the search alone are omitted."""
     some = facts()
     page = table(some | {"claims": claims(some)})
     assert page.count("\n| jit |") == 2

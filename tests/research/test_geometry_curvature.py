@@ -86,7 +86,7 @@ def test_the_distance_to_a_straight_boundary_is_that_of_a_line():
 def test_a_model_without_a_boundary_is_refused():
     """There is nothing to be far from."""
     assert refusal(distance_to_boundary, line([0.0, 0.0], 1.0), np.zeros((1, 2))) == (
-        "Wanted a model with a boundary inside the box. Got one that answers alike everywhere. "
+        "Wanted a model with a boundary inside the box. Got the same prediction everywhere. "
         "Train it on both blobs."
     )
 
@@ -99,7 +99,7 @@ def test_the_rank_is_pearsons_of_the_ranks():
     assert maps.rank(-away, away) == pytest.approx(-1)
 
 
-def test_a_peak_beside_the_boundary_is_found_where_it_is():
+def test_a_peak_off_the_boundary_is_found_where_it_is():
     """Two hills at 0.3, one each side; in the valley between them e^-1.8 of their height."""
     offsets = np.linspace(-1, 1, 201)
     line = np.exp(-20 * (np.abs(offsets) - 0.3) ** 2)

@@ -28,13 +28,13 @@ def test_the_marks_say_what_the_entry_declares(name):
     assert {mark for part, mark in marks.items() if part == "forget"} <= {"comes along"}
 
 
-def test_zero_shot_methods_have_no_black_dot_beyond_the_class_that_leaves():
+def test_zero_shot_methods_have_no_black_dot_beyond_the_class_to_forget():
     """The group's name is a promise about its rows."""
     for group, methods in matrix(BUILT_IN).items():
         needed = {p for marks in methods.values() for p, m in marks.items() if m == "needs"}
         if group.startswith("zero-shot"):
             assert needed <= {"forget_classes"}
-        if group == "needs records that stay":
+        if group == "needs retain records":
             assert all(marks["retain"] == "needs" for marks in methods.values())
 
 

@@ -1,4 +1,4 @@
-"""The entropy histogram: its parts do not mix, and its verdict is that of the spread."""
+"""The entropy histogram: its parts do not mix, and retrained models decide its verdict."""
 
 import numpy as np
 import pytest
@@ -26,8 +26,8 @@ def found():
     return {"before": [measured(25, 1)], "jit": [measured(1, 2)], "retrained": retrained}
 
 
-def test_a_third_is_held_out_and_a_tenth_of_the_rest_leaves():
-    """No digit is in two parts; the originals see what leaves, the retrained do not."""
+def test_a_third_is_held_out_and_a_tenth_of_the_rest_is_forgotten():
+    """No digit is in two parts; the originals see the forget records, the retrained do not."""
     data = parts()
     ids = [set(part.ids) for part in (data.forget, data.retain, data.holdout)]
     assert [len(one) for one in (*ids, set.union(*ids))] == [119, 1079, 599, 1797]
@@ -35,7 +35,7 @@ def test_a_third_is_held_out_and_a_tenth_of_the_rest_leaves():
     assert torch.stack(data.training.x.aminmax()).tolist() == [-1, 1]
 
 
-def test_the_verdict_is_that_of_the_spread_of_retrained_models(found):
+def test_the_verdict_is_that_of_the_variability_of_retrained_models(found):
     """Worked out again with scipy's own statistics, pair by pair, in the scores' tests."""
     facts = judged(found)
     others = np.array([model.entropy for model in found["retrained"]])

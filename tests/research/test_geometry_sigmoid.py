@@ -73,7 +73,7 @@ def test_one_step_up_gives_the_papers_figure_and_one_step_down_its_mirror():
 
 
 def test_the_closed_form_fits_read_offs_that_had_no_part_in_its_fit():
-    """One number for eight values; 0.0058 is what reading alone leaves."""
+    """One number for eight values; 0.0058 is the error of reading alone."""
     found = closed_form()
     assert found["rate"] == pytest.approx(4.9, abs=0.1)
     assert found["rmse"] < 0.004
@@ -87,7 +87,7 @@ def test_through_one_branch_alone_the_pull_has_no_side():
 
 
 def test_the_authors_code_has_no_number_for_inputs_of_one_feature():
-    """Their clamp leaves the greatest and the least of a batch without noise: 0 / 0."""
+    """Their clamp leaves the maximum and the minimum of a batch without noise: 0 / 0."""
     assert all(forms.answers_of_the_code(x, 0).isnan().all() for x in ([1.0], list(POINTS)))
 
 

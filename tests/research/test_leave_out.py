@@ -81,7 +81,7 @@ def test_an_impossible_class_adds_nothing_to_an_answer_gain():
 
 
 def test_without_any_effect_the_answer_gain_is_below_its_floor_and_both_shrink_with_models():
-    """Noise alone: half as many models on a side leave more of it."""
+    """Noise alone: half as many models on a side show more of it."""
     found = {}
     for count in (16, 64):
         rng, member = np.random.default_rng(9), halves(count, 300, 10)
