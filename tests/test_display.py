@@ -33,7 +33,6 @@ def test_a_result_shows_its_sentences_and_rows_with_every_text_escaped(tiny_net,
     names = ("<script>alert(1)</script>", *map(str, range(1, 10)))
     result = forget(tiny_net, split, settings={"steps": 2}, classes=names)
     shown = result._repr_html_()
-    assert "<script" not in shown
-    assert "Accuracy on the holdout" in shown
-    assert "Tier T1, done" in shown
+    assert not [tag for tag in ("<script", "<style") if tag in shown]
+    assert all(words in shown for words in ("Accuracy on the holdout", "Tier T1, done"))
     assert isinstance(result.model, nn.Module)
