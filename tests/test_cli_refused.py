@@ -25,14 +25,10 @@ WORDS["net"] = "--architecture tests_nets:narrow --mean 0.5 --std 0.5 --size 8"
 ON_TABLES = [row for row in ROWS if re.search(r"{(?!net})", row[1])]
 FACTORIES = """
 import time
-def raises():
-    raise KeyError("layers")
-def leaves():
-    raise SystemExit(3)
-def hangs():
-    time.sleep(60)
-def text():
-    return "no net"
+def raises(): raise KeyError("layers")
+def leaves(): raise SystemExit(3)
+def hangs(): time.sleep(60)
+def text(): return "no net"
 """
 
 
@@ -121,9 +117,7 @@ def test_what_a_table_does_not_say_is_not_guessed(in_tables, tables, capfd, row)
     refuse(in_tables, tables, capfd, row)
 
 
-def test_a_folder_that_is_both_read_and_written_is_refused_before_it_is_read(
-    efface, bad, monkeypatch
-):
+def test_a_folder_that_is_read_and_written_is_refused_unread(efface, bad, monkeypatch):
     read = "efface.cli.loading.load_model"
     monkeypatch.setattr(read, lambda *_, **__: pytest.fail("it was read"))
     assert efface("forget", "model", "--data", "data", "--ids", "ids.csv", "--out", "model/x") == 2
@@ -145,9 +139,6 @@ def test_forgetting_every_record_of_the_data_is_warned_of(efface, capfd):
     """Whoever has only the records to forget names them all; whoever has the rest does not."""
     given = ("forget", "model", "--data", "three", "--where", "id!=none", "--setting", "steps=1")
     assert efface(*given, "--out", "all") == 0
-    warning = {
-        "event": "warning",
-        "named": "every record of the data",
-        "hint": "if the model was trained on nothing else, delete it instead",
-    }
+    warning = {"event": "warning", "named": "every record of the data"}
+    warning["hint"] = "if the model was trained on nothing else, delete it instead"
     assert json.dumps(warning) in capfd.readouterr().err.splitlines()

@@ -41,8 +41,8 @@ def test_a_table_goes_from_files_to_a_new_model_and_its_report(in_tables, tables
     assert list(old) == list(new)
     assert any(not old[key].equal(new[key]) for key in old)
     manifest = read(out)
-    assert manifest["request"]["forget"] == 20
-    assert manifest["request"]["forget_records_in_retain"] == 20
+    request = manifest["request"]
+    assert request["forget"] == request["forget_records_in_retain"] == 20
     assert manifest["omitted"]["unreadable in holdout"] == []
     excluded = [row["id"] for row in lines_of(out / "exclude.csv")]
     assert excluded == (tables / f"{name}.txt").read_text().split()
@@ -87,9 +87,7 @@ def test_a_folder_that_describes_its_features_needs_no_option(in_tables, tables)
             assert (tables / out / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_a_regression_error_is_measured_by_the_standard_deviation_of_the_whole_table(
-    in_tables, tables
-):
+def test_a_regression_error_is_in_standard_deviations_of_the_whole_table(in_tables, tables):
     """Two patients do not tell what an error of 20 means; the other 219 do."""
     one, other = (tables / "diabetes.txt").read_text().split()[:2]
     words = ("forget", *given("diabetes"), "--where", f"id={one} or id={other}", "--method", "jit")
@@ -135,9 +133,7 @@ def test_row_numbers_that_stand_for_ids_are_warned_of(in_tables, tables, capfd):
     assert warning not in capfd.readouterr().err
 
 
-def test_an_unreadable_cell_fails_a_forget_record_and_omits_a_holdout_record(
-    in_tables, tables, capfd
-):
+def test_an_unreadable_cell_fails_a_forget_and_omits_a_holdout_record(in_tables, tables, capfd):
     """An unread record is an unforgotten record; a holdout does without."""
     first, second, third, *_, fine = wines(tables)["id"][:6]
     fourth, fifth, sixth = wines(tables, "test")["id"].head(3)
@@ -154,14 +150,13 @@ def test_an_unreadable_cell_fails_a_forget_record_and_omits_a_holdout_record(
     (tables / "three.txt").write_text(f"{first}\n{second}\n{third}\n")
     code, line = refused(in_tables, tables, capfd, *words, "--ids", "three.txt")
     assert code == 2
-    assert (
-        f"Got 3 unreadable: {first} (ash is empty), {second} (hue is 'red'), "
-        f"{third} (magnesium is 'inf', strength is 'mild'). Nothing was changed."
-    ) in line
+    unreadable = f"Got 3 unreadable: {first} (ash is empty), {second} (hue is 'red'), "
+    unreadable += f"{third} (magnesium is 'inf', strength is 'mild'). Nothing was changed."
+    assert unreadable in line
     words = ("forget", *words, "--where", f"id={fine}", "--holdout", "broken:test")
     assert in_tables(*words, "--out", "mended") == 0
-    manifest = read(tables / "mended")
-    assert manifest["omitted"]["unreadable in holdout"] == [fourth, fifth, sixth]
+    omitted = read(tables / "mended")["omitted"]
+    assert omitted["unreadable in holdout"] == [fourth, fifth, sixth]
 
 
 def test_classes_written_as_floats_are_a_hazard_that_names_the_cause(in_tables, tables, capfd):

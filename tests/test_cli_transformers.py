@@ -43,9 +43,9 @@ def place(tmp_path_factory):
         "named": lambda rows, z: coin(z[:, 0], big[rows]),
         "value": lambda rows, z: (z[:, 0] - y[rows] - 0.25).square().mean(),
     }
-    configs = {"three": {"num_labels": 3}, "one": {"num_labels": 1},
-               "named": {"id2label": {0: "big"}},
-               "value": {"num_labels": 1, "problem_type": "regression"}}  # fmt: skip
+    configs = {"three": {"num_labels": 3}, "one": {"num_labels": 1}}
+    configs |= {"value": {"num_labels": 1, "problem_type": "regression"}}
+    configs |= {"named": {"id2label": {0: "big"}}}
     for name, loss in losses.items():
         save_trained(folder / name, x, loss, **configs[name])
     return folder
@@ -122,12 +122,11 @@ def test_the_adapter_on_the_given_model_answers_as_the_merged_file(efface, place
     assert files == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
 
 
-@pytest.mark.parametrize(
-    ("trainable", "word"), [("adapter", "weight"), ("last-layers", "l"), ("norm", "layernorm")]
-)
-def test_only_the_trainable_weights_change_and_the_manifest_says_which(
-    efface, place, trainable, word
-):
+WHICH = [("adapter", "weight"), ("last-layers", "l"), ("norm", "layernorm")]
+
+
+@pytest.mark.parametrize(("trainable", "word"), WHICH)
+def test_only_the_trainable_weights_change_as_the_manifest_says(efface, place, trainable, word):
     """An adapter is merged: who loads the result needs no PEFT, and finds no folder of it."""
     assert request(efface, trainable, trainable) == 0
     changed = changed_tensors(place, trainable)
@@ -136,8 +135,8 @@ def test_only_the_trainable_weights_change_and_the_manifest_says_which(
     assert (trainable == "adapter") == all("layernorm" not in name for name in changed)
     assert not (place / trainable / "adapter").exists()
     manifest = read(place / trainable)
-    assert manifest["trainable"]["name"] == trainable
-    assert 0 < manifest["trainable"]["numbers"] < manifest["trainable"]["of"]
+    written = manifest["trainable"]
+    assert (written["name"], 0 < written["numbers"] < written["of"]) == (trainable, True)
     findings = [f["severity"] for f in manifest["findings"] if f["name"] == "adapter"]
     assert findings == ["note"] * (trainable == "adapter")
 
@@ -147,9 +146,8 @@ def test_an_adapter_cannot_be_kept_without_one_or_without_peft(efface, place, mo
     assert "Wanted --trainable adapter" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "peft", None)
     assert request(efface, "none", "adapter") == 7
-    assert capsys.readouterr().err == (
-        "Wanted the package peft. Got none installed. Install it: pip install 'efface[peft]'.\n"
-    )
+    missing = "Wanted the package peft. Got none installed. Install it: pip install 'efface[peft]'."
+    assert capsys.readouterr().err == f"{missing}\n"
     assert not (place / "none").exists()
 
 

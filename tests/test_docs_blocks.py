@@ -26,9 +26,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted(
-    {*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("research/results/**/*.md")}
-)
+FOLDERS = ("*.md", "docs/**/*.md", "research/results/**/*.md")
+PAGES = sorted({page for pattern in FOLDERS for page in ROOT.glob(pattern)})
 SHELL = {"console", "sh"}
 READ = {"json": json.loads, "toml": tomllib.loads, "text": str, "csv": str}
 NUMBER = re.compile(r"(?<![\w./\-])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?!\.?\w)")
@@ -75,11 +74,9 @@ def differences(expected, printed, tolerance=None):
     match = re.fullmatch(_pattern(expected), printed, re.DOTALL)
     if not match:
         return f"expected:\n{expected}\nprinted:\n{printed}"
-    far = []
-    for wanted, came in zip(NUMBER.finditer(expected), match.groups(), strict=True):
-        if not _close(wanted.group(), came, expected[wanted.end() :], tolerance):
-            far.append(f"expected {wanted.group()}, printed {came}")
-    return "; ".join(far)
+    pairs = zip(NUMBER.finditer(expected), match.groups(), strict=True)
+    far = [(w[0], c) for w, c in pairs if not _close(w[0], c, expected[w.end() :], tolerance)]
+    return "; ".join(f"expected {wanted}, printed {came}" for wanted, came in far)
 
 
 def _plain(text):
@@ -235,8 +232,7 @@ def test_a_tolerance_holds_for_all_numbers_of_the_block_right_below_it():
 
 def test_a_command_that_a_reader_could_not_run_is_refused(tmp_path):
     """``efface`` alone is not on the path after ``make demo``."""
-    with pytest.raises(AssertionError, match="could not run this"):
-        run_command("efface forget demo/model", tmp_path)
-    with pytest.raises(AssertionError):
-        run_command("make coffee", tmp_path)
+    for command in ("efface forget demo/model", "make coffee"):
+        with pytest.raises(AssertionError, match=r"could not run this|coffee"):
+            run_command(command, tmp_path)
     assert run_command("make demo  # set up and tell the story", tmp_path) == (0, "")

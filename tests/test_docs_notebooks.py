@@ -34,13 +34,8 @@ def read(path):
 
 
 # Of the two together, more than a minute; the other is run by ``make test``.
-LONGER = "forget_a_class"
-
-
-PARAMS = [
-    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem == LONGER))
-    for path in NOTEBOOKS
-]
+SLOW = {"forget_a_class": [pytest.mark.slow]}
+PARAMS = [pytest.param(p, id=p.stem, marks=SLOW.get(p.stem, [])) for p in NOTEBOOKS]
 
 
 @pytest.fixture(scope="module", params=PARAMS)
@@ -50,10 +45,9 @@ def pair(request):
     return committed, executed(committed)
 
 
-@pytest.mark.parametrize("stem", ["forget_a_class", "forget_wrong_labels"])
-def test_a_committed_notebook_was_run_once_from_top_to_bottom_without_an_error(stem):
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_committed_notebook_was_run_once_from_top_to_bottom_without_an_error(path):
     """And says nothing of the machine: times, versions and paths tell a reader nothing."""
-    (path,) = (path for path in NOTEBOOKS if path.stem == stem)
     notebook = read(path)
     cells = code_cells(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -88,11 +82,8 @@ def test_a_bar_stays_one_output_and_ends_full(pair):
 def test_a_number_that_is_another_is_noticed_and_a_verdict_is_not():
     """The comparison must be able to fail, in a table as in a line."""
     row = "<tr><td>\u25cb AUC</td><td>{}</td><td>{}</td></tr>"
-    table = [
-        row.format(*cells)
-        for cells in (("0.51", "not flagged"), ("0.51", "inconclusive"), ("0.6", "inconclusive"))
-    ]
-    first, second, third = (compared(_cell(html=page)) for page in table)
+    cells = ("0.51", "not flagged"), ("0.51", "inconclusive"), ("0.6", "inconclusive")
+    first, second, third = (compared(_cell(html=row.format(*two))) for two in cells)
     assert not differences(first, second)
     assert differences(first, third)
     assert differences(compared(_cell("17 of 20")), compared(_cell("16 of 20")))

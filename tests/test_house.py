@@ -19,6 +19,7 @@ from efface.types import Records
 from tools import house
 
 ROOT = Path(__file__).parent.parent
+PIPES = {"capture_output": True, "text": True}
 MAKEFILE = (ROOT / "Makefile").read_text()
 needs_make = pytest.mark.skipif(not shutil.which("make"), reason="NOT RUN: there is no make")
 
@@ -27,16 +28,12 @@ def make(*arguments):
     """Run make with nothing set from outside."""
     ours = {"PYTHON", "VENV", "CONSTRAINTS", "MAKEFLAGS", "MAKELEVEL"}  # of a make that runs this
     clean = {name: value for name, value in os.environ.items() if name not in ours}
-    return subprocess.run(
-        ["make", *arguments], cwd=ROOT, env=clean, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(["make", *arguments], cwd=ROOT, env=clean, check=False, **PIPES)
 
 
 def python(executable, *arguments, folder):
     """Run a Python in a folder that holds nothing of ours, and give what it printed."""
-    done = subprocess.run(
-        [executable, *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([executable, *arguments], cwd=folder, check=False, **PIPES)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -123,11 +120,8 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_library_and_the_licence_and_nothing_else(wheel):
     """A template or py.typed that is left behind is missed by users alone; research stays here."""
     packed = set(zipfile.ZipFile(wheel).namelist())
-    source = {
-        str(path.relative_to(ROOT / "src"))
-        for path in (ROOT / "src" / "efface").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
+    files = [path for path in (ROOT / "src" / "efface").rglob("*") if path.is_file()]
+    source = {str(p.relative_to(ROOT / "src")) for p in files if "__pycache__" not in p.parts}
     assert not source - packed
     assert any(name.endswith("licenses/LICENSE") for name in packed)
     assert not [name for name in packed if not name.startswith("efface")]
@@ -138,8 +132,8 @@ def test_the_wheel_works_where_this_checkout_is_not(wheel, tmp_path):
     """The import and the command line, from the installed files alone."""
     python(sys.executable, "-m", "venv", "--without-pip", "venv", folder=tmp_path)
     clean = tmp_path / "venv" / "bin" / "python"
-    site = python(clean, "-c", "import site; print(site.getsitepackages()[0])", folder=tmp_path)
-    site = Path(site.strip())
+    where = "import site; print(site.getsitepackages()[0])"
+    site = Path(python(clean, "-c", where, folder=tmp_path).strip())
     target = ("--no-deps", "--target", site, wheel)
     python(sys.executable, "-m", "pip", "install", "-q", *target, folder=tmp_path)
     ours = next(Path(p) for p in sys.path if Path(p, "torch").is_dir())
@@ -187,10 +181,8 @@ def tracked(*patterns):
     """The files under version control, so that nobody's scratch is judged."""
     if not (ROOT / ".git").exists() or not shutil.which("git"):
         pytest.skip("NOT RUN: it needs the git checkout to know which files belong to efface")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--", *patterns],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+    command = ["git", "ls-files", "-z", "--", *patterns]
+    listed = subprocess.run(command, cwd=ROOT, check=True, **PIPES).stdout
     return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
 
 
@@ -204,9 +196,8 @@ def promises(text):
 def strings(path):
     """Every string that a Python file holds, docstrings included."""
     nodes = ast.walk(ast.parse(path.read_text()))
-    return "\n\n".join(
-        n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)
-    )
+    values = [node.value for node in nodes if isinstance(node, ast.Constant)]
+    return "\n\n".join(value for value in values if isinstance(value, str))
 
 
 def test_no_page_and_no_string_promises_more_than_was_shown():
