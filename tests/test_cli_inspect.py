@@ -100,14 +100,6 @@ def test_a_run_that_was_stopped_is_resumed_to_the_same_bytes(efface, place, shar
     assert not (place / ".on.inspecting").exists()
 
 
-def test_shards_of_other_settings_are_not_resumed(efface, place, shards):
-    shards(1)
-    assert efface(*FEW, "--out", "again") == 130
-    measured = shards(None)
-    assert efface(*FEW, "--seed", "3", "--out", "again") == 0
-    assert sum(map(len, measured)) == len(load_data(place / "data:test").ids)
-
-
 def test_the_key_of_a_run_holds_all_that_the_numbers_depend_on(place, monkeypatch):
     """Model, data, settings, records, how they are read."""
     monkeypatch.chdir(place)

@@ -16,7 +16,6 @@ from jaxtyping import TypeCheckError
 
 from efface.methods import BUILT_IN
 from efface.types import Records
-from tools import house
 
 ROOT = Path(__file__).parent.parent
 PIPES = {"capture_output": True, "text": True}
@@ -222,11 +221,3 @@ def test_no_file_speaks_of_the_machine_it_was_made_on():
             found[str(path.relative_to(ROOT))] = hits
     assert not found
     assert MACHINE.search("cd " + "/home" + "/me")
-
-
-def test_the_ruler_counts_what_a_reader_reads(tmp_path):
-    """Docstrings, blanks and comments are no code; the rest is."""
-    file = tmp_path / "a.py"
-    text = '"""Map."""\n\n\ndef f(a, *, b):\n    """Two\n    lines."""\n    # why\n    return 1\n'
-    file.write_text(text)
-    assert house.lines_of(file) == {"all": 8, "code": 2, "docstring": 3, "comment": 1}

@@ -101,10 +101,10 @@ def test_the_first_part_has_request_run_results_controls_power_and_limits(report
     assert not [words for words in PROMISED.replace("\n", "").split("|") if words not in text]
 
 
-@pytest.mark.parametrize("outcome", ["done", "not met"])
-def test_no_word_promises_more_than_was_measured(report, outcome):
-    page = text_of(replace(report, outcome=outcome).to_html(MANIFEST)).lower()
-    assert not [word for word in FORBIDDEN if word in page]
+def test_no_word_promises_more_than_was_measured(report):
+    for one in (report, replace(report, outcome="not met")):
+        page = text_of(one.to_html(MANIFEST)).lower()
+        assert not [word for word in FORBIDDEN if word in page]
 
 
 def test_the_page_needs_nothing_else_and_is_the_same_each_time(report):
@@ -144,11 +144,10 @@ def test_long_lists_are_cut_and_say_so(tiny_net, digits):
     assert len(report.to_json()["records"]) == 260
 
 
-@pytest.mark.parametrize(
-    "manifest", [None, {}, {"guard": None, "versions": None, "request": [], "settings": "odd"}]
-)
-def test_what_a_manifest_lacks_is_called_not_recorded(report, manifest):
-    assert "Method not recorded" in text_of(report.to_html(manifest))
+def test_what_a_manifest_lacks_is_called_not_recorded(report):
+    odd = {"guard": None, "versions": None, "request": [], "settings": "odd"}
+    for manifest in (None, {}, odd):
+        assert "Method not recorded" in text_of(report.to_html(manifest))
 
 
 def test_a_request_that_was_not_met_says_so_first(tiny_net, parts):
@@ -169,13 +168,6 @@ def test_the_headline_follows_the_attack(report, name):
     verdict = Verdict[name.upper()]
     rows = [replace(r, verdict=verdict) if r.key == "attack.loss" else r for r in report.rows]
     assert headline(replace(report, rows=tuple(rows)))[1] == SENTENCES["attack"][name]
-
-
-def test_json_and_page_are_saved(report, tmp_path):
-    report.save(tmp_path, MANIFEST)
-    assert {path.name for path in tmp_path.iterdir()} == {"evidence.json", "report.html"}
-    assert json.loads((tmp_path / "evidence.json").read_text("utf-8")) == report.to_json()
-    assert (tmp_path / "report.html").read_text("utf-8") == report.to_html(MANIFEST)
 
 
 def test_the_appendix_says_how_to_reproduce_it(report):
