@@ -31,9 +31,37 @@ def slope(weights, record, label=None):
     return torch.outer((weights @ x).softmax(0) - wanted, x)
 
 
-def near(found, expected):
+def mean_slope(weights, x, y):
+    """The gradient of the mean cross-entropy of W x: (softmax − one-hot) xᵀ."""
+    return (torch.softmax(x @ weights.T, 1) - nn.functional.one_hot(y, len(weights))).T @ x / len(x)
+
+
+def adam_step(weights, x, y, rate):
+    """Adam's first step down that: the rate times g / (|g| + 1e-8)."""
+    g = mean_slope(weights, x, y)
+    return weights - rate * g / (g.abs() + 1e-8)
+
+
+def sgd_steps(weights, slopes, rate, *, momentum=0.9, decay=0.0):
+    """One step for each function of the weights; ``rate``: a number, or one for each step."""
+    weights, speed = weights.detach(), 0
+    for step, slope_at in enumerate(slopes):
+        speed = momentum * speed + slope_at(weights) + decay * weights
+        weights = weights - (rate[step] if isinstance(rate, list) else rate) * speed
+    return weights
+
+
+def descend_by_torch(model, x, y, optimizer, steps=2):
+    """Full batches down the cross-entropy, by torch's own optimizer."""
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+
+def near(found, expected, atol=1e-12):
     """Equal beyond rounding."""
-    torch.testing.assert_close(found.detach(), expected.detach(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.detach(), expected.detach(), rtol=0, atol=atol)
 
 
 def assert_state(result, wanted, *, rtol=0.0, atol=1e-5):

@@ -48,11 +48,7 @@ REFUSED = {(name, kind) for name in CLASSES_ONLY for kind in ("multilabel", "reg
 # Promises that a method does not make, each with the reason.
 UNKEPT = (
     ("baseline", "toy changes seed identity strength guard trainable", "it changes nothing"),
-    (
-        "retrain",
-        "buffers identity strength order guard",
-        "the steps are those of the user's recipe",
-    ),
+    ("retrain", "buffers identity strength order guard", "the steps are the user's own recipe"),
     ("retrain", "micro-batches processes", "the same"),
     ("retrain gkt", "region blank", "every weight is drawn from scratch, far from the given one"),
     ("retrain gkt", "trainable", "it trains every weight, and the request refuses anything else"),
@@ -72,8 +68,13 @@ UNKEPT = (
 
 EXCEPTIONS = {(m, p): why for ms, ps, why in UNKEPT for m in ms.split() for p in ps.split()}
 
-# Promises that a method should keep and does not, with what was measured; five at most.
-EXPECTED_FAILURES = {("unsir", "toy"): "at strength 1 .* 0.000 lost on the others, 1.0"}
+# Promises that a method should keep and does not, with the whole sentence; five at most. Of its
+# figures only what rounding may change is free: nothing is forgotten, nothing lost or gained.
+EXPECTED_FAILURES = {
+    ("unsir", "toy"): r"^wanted less confidence, at most 0\.1 lost, at most 0\.9 of the gap left; "
+    r"got at strength 1 confidence (0\.9[89]|1\.00) -> (0\.9[89]|1\.00), -?0\.00\d lost on the "
+    r"others, (0\.9[5-9]|1\.0\d) of the gap left\. Settings for 30 records: toy=\{…\}$"
+}
 
 # Strengths that the toy problem is tried at first, since the others are known to fail.
 FIRST_STRENGTHS: dict[str, tuple[float, ...]] = {

@@ -6,7 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from by_hand import Answers, assert_state, linear, near, one, same, slope
+from by_hand import (
+    Answers,
+    assert_state,
+    descend_by_torch,
+    linear,
+    near,
+    one,
+    same,
+    sgd_steps,
+    slope,
+)
 from torch import nn
 
 from efface.methods._attacks import clamp, loss_gradient, sign_step
@@ -49,37 +59,26 @@ def test_shrink_teaches_what_is_beyond_the_nearest_boundary_by_hand(epochs):
     label = int((start @ moved_by_hand(start, GOES, 0.25)).argmax())
     order = (start @ GOES.x[0]).argsort(descending=True).tolist()
     assert (order, label) == ([1, 2, 0], 0)
-    weights, speed = start.clone(), torch.zeros_like(start)
-    for _ in range(epochs):
-        speed = 0.9 * speed + slope(weights, GOES, label)
-        weights = weights - 2 * RATE * speed
+    slopes = [lambda weights: slope(weights, GOES, label)] * epochs
     settings = {"bound": 0.25, "learning_rate": RATE, "epochs": epochs, "strength": 2.0}
-    near(boundary_shrink(linear(), Split(GOES), **settings).weight, weights)
+    result = boundary_shrink(linear(), Split(GOES), **settings)
+    near(result.weight, sgd_steps(start, slopes, 2 * RATE))
 
 
-def test_shrink_without_a_step_teaches_the_runner_up_of_the_given_model():
-    """The limit of b = 0: greedy mislabelling's first step."""
-    result = boundary_shrink(linear(), Split(GOES), bound=0.0, **PLAIN)
-    start = linear().weight
-    near(result.weight, start - RATE * slope(start, GOES, 2))
-
-
-def test_a_record_that_does_not_flip_gets_the_runner_up_at_its_place_or_is_reinforced(caplog):
-    """The authors' code learns it once more; how many flipped is told."""
-    start, split = linear().weight, Split(GOES)
+@pytest.mark.parametrize(
+    ("bound", "reinforce", "flipped", "label"),
+    # b = 0 is the first step of greedy mislabelling
+    [(0.0, False, 0.0, 2), (0.02, False, 0.0, 2), (0.02, True, 0.0, 1), (0.25, True, 1.0, 0)],
+)
+def test_a_record_that_does_not_flip_gets_the_runner_up_at_its_place_or_is_reinforced(
+    bound, reinforce, flipped, label, caplog
+):
+    """The authors' code learns it once more; how many flipped is logged."""
+    settings = {"bound": bound, "reinforce_unflipped": reinforce, **PLAIN}
     with caplog.at_level(logging.INFO, "efface"):
-        results = [
-            boundary_shrink(linear(), split, bound=0.02, reinforce_unflipped=kept, **PLAIN)
-            for kept in (False, True)
-        ]
-    assert [record.facts for record in caplog.records] == [{"flipped": 0.0}] * 2
-    for result, label in zip(results, (2, 1), strict=True):
-        near(result.weight, start - RATE * slope(start, GOES, label))
-    caplog.clear()
-    with caplog.at_level(logging.INFO, "efface"):
-        flipped = boundary_shrink(linear(), split, bound=0.25, reinforce_unflipped=True, **PLAIN)
-    assert caplog.records[0].facts == {"flipped": 1.0}
-    near(flipped.weight, start - RATE * slope(start, GOES, 0))
+        result = boundary_shrink(linear(), Split(GOES), **settings)
+    assert [record.facts for record in caplog.records] == [{"flipped": flipped}]
+    near(result.weight, linear().weight - RATE * slope(linear().weight, GOES, label))
 
 
 def test_shrink_is_the_authors_loop_in_pixels(tiny_net, digits):
@@ -93,10 +92,7 @@ def test_shrink_is_the_authors_loop_in_pixels(tiny_net, digits):
     labels = tiny_net(moved * spread + black).argmax(1)
     assert 0 < int((labels == forget.y).sum()) < 24
     optimizer = torch.optim.SGD(student.parameters(), lr=0.01, momentum=0.9)
-    for _ in range(2):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(student(forget.x), labels).backward()
-        optimizer.step()
+    descend_by_torch(student, forget.x, labels, optimizer)
     settings = {"reinforce_unflipped": True, "training_mode": True, "learning_rate": 0.01}
     result = boundary_shrink(tiny_net, Split(forget), epochs=2, **settings)
     assert_state(result, student.state_dict(), rtol=1e-5, atol=1e-6)
@@ -174,14 +170,9 @@ def test_expand_is_the_authors_loop_on_a_net(tiny_net, digits):
         last.bias.copy_(torch.cat([head.bias, torch.zeros(1)]))
     wide[-1] = last
     optimizer = torch.optim.SGD(wide.parameters(), lr=0.01, momentum=0.9)
-    for _ in range(2):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(wide(forget.x), torch.full((24,), 10)).backward()
-        optimizer.step()
-    result = boundary_expand(
-        tiny_net, Split(forget), learning_rate=0.01, epochs=2, training_mode=True
-    )
-    wanted = wide.state_dict()
+    descend_by_torch(wide, forget.x, torch.full((24,), 10), optimizer)
+    settings = {"learning_rate": 0.01, "epochs": 2, "training_mode": True}
+    result, wanted = boundary_expand(tiny_net, Split(forget), **settings), wide.state_dict()
     wanted |= {name: wanted[name][:10] for name in ("7.weight", "7.bias")}
     assert_state(result, wanted, rtol=1e-5, atol=1e-6)
 

@@ -1,16 +1,16 @@
 """The head of a net, what goes into it, and nets without one."""
 
-from dataclasses import replace
-
 import pytest
 import torch
-from small_nets import Given, net, timm_vit, vit
+from refusals import refusal
+from small_nets import Given, moved, net, timm_vit, vit
 from torch import nn
 
-from efface.errors import InputError
 from efface.methods._head import embed, find_head
+from efface.methods.source_free_newton import source_free_newton
+from efface.methods.synthetic_embeddings import synthetic_embeddings
 from efface.task import multiclass, multilabel, outputs
-from efface.types import Records
+from efface.types import Records, Split
 
 ANOTHER = "Choose a method that works on the whole model; `efface methods` lists them."
 
@@ -58,61 +58,41 @@ def _tied() -> nn.Module:
     return model
 
 
-LAST, ONCE = "a linear layer as the last one with weights", "that each record goes through once"
-WITHOUT = {
-    "a convolution": (
-        [nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 2), nn.Flatten()],
-        LAST,
-        "Conv2d",
-    ),
-    "a norm": ([nn.Linear(4, 3), nn.LayerNorm(3)], LAST, "LayerNorm"),
-    "nothing": ([nn.Flatten()], LAST, "a model without weights"),
-    "tied": (
-        [_tied()],
-        "a last layer with weights of its own",
-        "one weight as 0.0.weight, 0.2.weight",
-    ),
-    "a step after it": (
-        [nn.Linear(4, 3), nn.Tanh()],
-        "a last linear layer whose outputs are the model's",
-        "another step after it",
-    ),
-    "places": (
-        [nn.Unflatten(1, (2, 2)), nn.Linear(2, 3), nn.Flatten()],
-        f"a last linear layer {ONCE}",
-        "(5, 2, 2) in it",
-    ),
-}
+class Unused(nn.Linear):
+    """A last layer that is never called: it may be used some other way, or not at all."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+        self.last = nn.Linear(3, 3)
 
 
-@pytest.mark.parametrize("kind", WITHOUT)
-def test_a_net_without_a_head_is_refused_in_words(kind):
-    """A change of another layer would not be the change of the outputs that was reckoned."""
-    layers, wanted, came = WITHOUT[kind]
+ONCE = "a last linear layer that each record goes through once"
+OWN = "a last layer with weights of its own"
+UNFLAT = [nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 2), nn.Flatten()]
+LAST = "a linear layer as the last one with weights"
+
+
+@pytest.mark.parametrize(
+    ("layers", "wanted", "came"),
+    [
+        (UNFLAT, LAST, "Conv2d"),
+        ([nn.Linear(4, 3), nn.LayerNorm(3)], LAST, "LayerNorm"),
+        ([nn.Flatten()], LAST, "a model without weights"),
+        ([_tied()], OWN, "one weight as 0.0.weight, 0.2.weight"),
+        (
+            [nn.Linear(4, 3), nn.Tanh()],
+            "a last linear layer whose outputs are the model's",
+            "another step after it",
+        ),
+        ([nn.Unflatten(1, (2, 2)), nn.Linear(2, 3), nn.Flatten()], ONCE, "(5, 2, 2) in it"),
+        ([Unused()], ONCE, "0 calls of it"),
+    ],
+)
+def test_a_net_without_a_head_is_refused_in_words(layers, wanted, came):
+    """A change of another layer would not be the change of the outputs that was computed."""
     records = Records(torch.randn(5, 4), torch.zeros(5, 3, dtype=torch.int64), task=multilabel)
-    with pytest.raises(InputError) as error:
-        embed(nn.Sequential(*layers), records)
-    assert str(error.value) == f"Wanted {wanted}. Got {came}. {ANOTHER}"
-
-
-def test_a_head_that_is_not_called_is_refused_in_words():
-    """Its weights may be used some other way, or not at all."""
-
-    class Unused(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.last = nn.Linear(4, 3), nn.Linear(3, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.first(x)
-
-    records = Records(torch.randn(5, 4), torch.arange(5) % 3)
-    with pytest.raises(InputError) as error:
-        embed(Unused(), replace(records, task=multiclass))
-    assert str(error.value) == (
-        "Wanted a last linear layer that each record goes through once. Got 0 calls of it. "
-        + ANOTHER
-    )
+    text = f"Wanted {wanted}. Got {came}. {ANOTHER}"
+    assert refusal(embed, nn.Sequential(*layers), records) == text
 
 
 def test_a_frozen_head_is_refused_in_words():
@@ -120,9 +100,20 @@ def test_a_frozen_head_is_refused_in_words():
     head = nn.Linear(3, 2)
     assert find_head(head, trainable=True) is head
     head.bias.requires_grad_(requires_grad=False)
-    with pytest.raises(InputError) as error:
-        find_head(head, trainable=True)
-    assert str(error.value) == (
+    assert refusal(find_head, head, trainable=True) == (
         "Wanted a last linear layer that may move. Got a frozen one (requires_grad is False). "
         "Choose trainable 'all' or 'last-layers'."
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        (source_free_newton, {"perturbations": 50}),
+        (synthetic_embeddings, {"samples_per_class": 20, "epochs": 1}),
+    ],
+)
+def test_a_method_of_the_head_moves_only_the_head(method, settings, tiny_net, digits):
+    """Embeddings stay: a probe on them still knows the records."""
+    result = method(tiny_net, Split(digits.take(range(20)), forget_classes=(3,)), **settings)
+    assert moved(tiny_net, result) == {"7.weight", "7.bias"}

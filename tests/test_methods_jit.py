@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from by_hand import Answers, linear_problem, same
+from by_hand import Answers, linear_problem, near, same
+from refusals import refusal
 from torch import nn
 
-from efface.errors import InputError
 from efface.methods._perturb import add_natural_noise, natural_spectrum, normals
 from efface.methods._unseen import lower_logits, progress_towards, search_sigma
 from efface.methods.jit import REGULARISER_DRAWS, Regulariser, jit, jit_loss, regulariser_for
+from efface.methods.neighbourhood import neighbourhood
 from efface.task import frozen_teacher
 from efface.types import Records, Split, record_key
 from efface.unlearn import capture_facts
@@ -53,8 +54,8 @@ def test_the_loss_is_the_formula_by_hand():
 
     for row, identity in enumerate(records.ids):
         x, terms, scales = records.x[row], [], []
-        for near in (neighbours(draw)[row] for draw in range(2)):
-            distance, length = (student(x) - teacher(near)).norm(), (x - near).norm()
+        for other in (neighbours(draw)[row] for draw in range(2)):
+            distance, length = (student(x) - teacher(other)).norm(), (x - other).norm()
             terms.append(distance / length)
             scales.append(distance * length)
         expected = sum(terms) / 2
@@ -84,34 +85,34 @@ def test_gradients_are_those_of_the_formula_with_its_scale_detached():
 def test_copies_of_a_regularised_record_are_a_mean_over_its_neighbours():
     """The tenth to twelfth neighbour: at σ times 4, 2 and 4, each with noise of its own."""
     record, step = some(1), 3
-    hold = Regulariser(1.7, every=1, copies=3, scales=(2.0, 4.0))
+    regulariser = Regulariser(1.7, every=1, copies=3, scales=(2.0, 4.0))
     teacher, student = linear(), linear()
-    free, held = (
+    free, regularised = (
         jit_loss(teacher, Split(record), sigma=0.02, regulariser=one, seed=5)(student, record, step)
-        for one in (FREE, hold)
+        for one in (FREE, regulariser)
     )
     moved = []
     for number, scale in enumerate((4.0, 2.0, 4.0), REGULARISER_DRAWS + 3 * step):
         far = add_natural_noise(record, 0.02 * scale, seed=5, step=number).x
         moved.append((student(far) - teacher(far)).square().sum())
-    near = add_natural_noise(record, 0.02, seed=5, step=0).x
-    scale = (student(record.x) - teacher(near)).norm() * (record.x - near).norm()
+    other = add_natural_noise(record, 0.02, seed=5, step=0).x
+    scale = (student(record.x) - teacher(other)).norm() * (record.x - other).norm()
     expected = free + 1.7 * sum(moved) / 3 / scale
-    assert float(held.detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
+    assert float(regularised.detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
 
 
 @pytest.mark.parametrize("records", range(1, 17))
 def test_of_few_records_each_has_about_32_neighbours_together(records):
     """With weights that sum to that of all records, over steps at each of the distances."""
-    hold = regulariser_for(records)
-    assert hold.every == 1
-    assert 17 <= records * hold.copies <= 32
-    assert records * hold.copies * hold.share == records
+    few = regulariser_for(records)
+    assert few.every == 1
+    assert 17 <= records * few.copies <= 32
+    assert records * few.copies * few.share == records
     record = replace(some(1), low=torch.tensor(-999.0), high=torch.tensor(999.0))
-    rows, sizes = record.take([0] * hold.copies), set()
+    rows, sizes = record.take([0] * few.copies), set()
     for step in range(8):
-        around = hold.neighbours(rows, 1e-3, seed=0, step=step)
-        for number, x in enumerate(around.x, REGULARISER_DRAWS + step * hold.copies):
+        around = few.neighbours(rows, 1e-3, seed=0, step=step)
+        for number, x in enumerate(around.x, REGULARISER_DRAWS + step * few.copies):
             noise = normals(record.ids, (4,), seed=0, step=number).norm()
             sizes.add(round(float((x - record.x[0]).norm() / noise) / 1.998, 3))
     assert sizes == {2.0, 4.0, 8.0, 16.0}
@@ -157,14 +158,10 @@ def test_of_two_classes_the_masked_one_is_as_far_below_the_other_as_it_was_above
 def test_a_neighbour_predicted_as_the_class_to_forget_is_not_regularised():
     """It would keep what is to go: with every neighbour in that class λ has nothing to act on."""
     teacher, student, records = linear(3), linear(3), some()
-    with torch.no_grad():
-        teacher.bias.copy_(torch.tensor([0.0, 100.0, 0.0]))
-    split = Split(records, forget_classes=(1,))
-    few, many = (
-        jit_loss(frozen_teacher(teacher), split, regulariser=one)
-        for one in (FREE, Regulariser(50.0))
-    )
-    assert torch.equal(few(student, records, 3), many(student, records, 3))
+    teacher.bias.data = torch.tensor([0.0, 100.0, 0.0]).double()
+    teacher, split = frozen_teacher(teacher), Split(records, forget_classes=(1,))
+    losses = [jit_loss(teacher, split, regulariser=one) for one in (FREE, Regulariser(50.0))]
+    assert torch.equal(*(loss(student, records, 3) for loss in losses))
 
 
 def test_a_model_that_refuses_an_empty_batch_gets_none():
@@ -183,20 +180,20 @@ def test_a_model_that_refuses_an_empty_batch_gets_none():
 
 def test_no_noise_is_refused_in_the_loss():
     """0/0 must be an error with words, not a weight."""
-    with pytest.raises(InputError) as error:
-        jit_loss(linear(), Split(some()), sigma=0.0)
-    assert str(error.value) == (
+    assert refusal(jit_loss, linear(), Split(some()), sigma=0.0) == (
         "Wanted sigma above 0 and at least 1 perturbation. Got sigma 0.0 and 1 perturbations. "
         "Without perturbations there is no neighbourhood to smooth; keep the defaults."
     )
 
 
-def test_a_class_to_forget_of_values_is_refused():
-    records = Records(torch.rand(20, 4), torch.rand(20, 2))
-    with pytest.raises(InputError) as error:
-        jit(nn.Linear(4, 2), Split(records, forget_classes=(1,)))
-    assert str(error.value) == (
-        "Wanted a multiclass task, for forget classes and wrong labels. Got regression. "
+@pytest.mark.parametrize("method", [jit, neighbourhood])
+@pytest.mark.parametrize(("forget_classes", "mislabelled"), [((0,), False), ((), True)])
+@pytest.mark.parametrize("y", [torch.ones(20, 3).long(), torch.rand(20, 3)])
+def test_a_class_to_mask_where_there_are_none_is_refused(method, forget_classes, mislabelled, y):
+    split = Split(Records(torch.ones(20, 4), y), forget_classes=forget_classes)
+    kind = "regression" if y.is_floating_point() else "multilabel"
+    assert refusal(method, nn.Linear(4, 3), split, mislabelled=mislabelled) == (
+        f"Wanted a multiclass task, for forget classes and wrong labels. Got {kind}. "
         "Name the records alone, without forget_classes and mislabelled."
     )
 
@@ -204,8 +201,7 @@ def test_a_class_to_forget_of_values_is_refused():
 def test_where_the_search_for_sigma_begins_hardly_matters(tiny_net, digits):
     """Three orders of magnitude apart, within the 9 % that the search is precise to."""
     teacher = frozen_teacher(tiny_net)
-    starts = (0.003, 0.1, 3.0)
-    found = [search_sigma(teacher, digits, 0.3, start=start, seed=0) for start in starts]
+    found = [search_sigma(teacher, digits, 0.3, start=at, seed=0) for at in (0.003, 0.1, 3.0)]
     sigmas, shares = zip(*found, strict=True)
     assert max(sigmas) / min(sigmas) < 1.15
     assert all(abs(share - 0.3) < 0.06 for share in shares)
@@ -250,30 +246,25 @@ def test_natural_noise_has_the_spectrum_of_photographs_and_deviation_1():
 
 def test_noise_on_what_is_no_image_is_white():
     """Numbers in a table have no neighbours in space."""
-    records = some(dtype=torch.float32)
-    noise = (add_natural_noise(records, 0.01, seed=0, step=0).x - records.x) / 0.01
-    inside = normals(records.ids, (4,), seed=0, step=0) * (records.high - records.low)
-    unclamped = (noise - inside).abs() < 1e-3
-    assert unclamped.float().mean() > 0.8
+    records = replace(some(), low=torch.tensor(-99.0), high=torch.tensor(99.0))
+    noise = (add_natural_noise(records, 0.01, seed=0, step=0).x - records.x) / 1.98
+    near(noise, normals(records.ids, (4,), seed=0, step=0).double())
 
 
-def test_how_far_a_run_has_come_is_logged(tiny_net, digits):
-    facts = facts_of(tiny_net, Split(digits.take(range(60))), steps=1)
-    assert {"sigma", "kept", "wanted", "progress", "changed", "weight"} <= facts.keys()
-    assert facts["progress"] < 0.95
-
-
-def test_how_many_neighbours_keep_the_prediction_follows_from_what_is_known(tiny_net, digits):
+def test_a_run_logs_its_progress_and_the_share_of_neighbours_that_it_wants(tiny_net, digits):
     """The expected accuracy, else the accuracy on the holdout, else a guess."""
     going, unseen = digits.take(range(60)), digits.take(range(300, 350))
     right = float((tiny_net(unseen.x).argmax(1) == unseen.y).double().mean())
-    for split, settings, wanted in (
-        (Split(going, forget_classes=(3,)), {}, 0.7),
-        (Split(going), {}, 0.7),
-        (Split(going, holdout=unseen), {"expected_accuracy": 0.8}, 0.8),
-        (Split(going, holdout=unseen), {}, right),
+    for parts, expected, wanted in (
+        ({"forget_classes": (3,)}, None, 0.7),
+        ({}, None, 0.7),
+        ({"holdout": unseen}, 0.8, 0.8),
+        ({"holdout": unseen}, None, right),
     ):
-        assert facts_of(tiny_net, split, steps=1, **settings)["wanted"] == pytest.approx(wanted)
+        facts = facts_of(tiny_net, Split(going, **parts), steps=1, expected_accuracy=expected)
+        assert facts["wanted"] == pytest.approx(wanted)
+        assert {"sigma", "kept", "progress", "changed", "weight"} <= facts.keys()
+        assert facts["progress"] < 0.95
 
 
 def test_a_blank_image_alone_leaves_every_weight_as_it_was():
@@ -291,12 +282,11 @@ def test_one_wrong_label_is_no_longer_predicted(tiny_net, digits):
 
 
 def test_more_strength_moves_further(tiny_net, digits):
-    split, moved = Split(digits.take(range(20))), []
-    for strength in (0.0, 0.3, 1.0):
-        student = jit(tiny_net, split, strength=strength, steps=4)
-        pairs = zip(student.parameters(), tiny_net.parameters(), strict=True)
-        moved.append(sum(float((a - b).detach().square().sum()) for a, b in pairs))
-    assert moved[0] == 0 < moved[1] < moved[2]
+    split, vector = Split(digits.take(range(20))), nn.utils.parameters_to_vector
+    models = [jit(tiny_net, split, strength=strength, steps=4) for strength in (0.0, 0.3, 1.0)]
+    given, *moved = (vector(model.parameters()).detach() for model in (tiny_net, *models))
+    nothing, less, more = (float((one - given).norm()) for one in moved)
+    assert nothing == 0 < less < more
 
 
 def test_records_that_are_predicted_as_their_neighbours_stay_as_they_are():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from by_hand import same
+from by_hand import linear_problem, near, same
 from torch import nn
 
 from efface.methods._perturb import normals
@@ -10,15 +10,6 @@ from efface.methods.jit_forms import jit_paper, jit_paper_loss
 from efface.types import Action, Records, Split
 
 SIGMA, RATE, SEED = 0.7, 0.05, 3
-
-
-def linear():
-    """A linear model f(x) = W x in float64."""
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Linear(4, 2, bias=False).double().eval()
-    with torch.no_grad():
-        model.weight.copy_(torch.randn(2, 4, generator=generator, dtype=torch.float64))
-    return model
 
 
 def one_record():
@@ -40,13 +31,13 @@ def slopes(weights, noise, *, squared):
 @pytest.mark.parametrize("perturbations", [1, 4])
 def test_one_record_takes_the_step_by_hand(perturbations, squared):
     """Both branches, no clamp, a mean over draws; the square's slope is 2 ratio times the plain."""
-    model, records = linear(), one_record()
+    model, records = linear_problem(2, 4)[0], one_record()
     settings = {"sigma": SIGMA, "perturbations": perturbations, "squared": squared, "seed": SEED}
     result = jit_paper(model, Split(records), learning_rate=RATE, **settings)
     weights = model.weight.detach()
     noise = SIGMA * normals(records.ids, (perturbations, 4), seed=SEED, step=0)[0].double()
     expected = weights - RATE * slopes(weights, noise, squared=squared)
-    torch.testing.assert_close(result.weight, expected, rtol=0, atol=1e-12)
+    near(result.weight, expected)
 
 
 def test_the_loss_is_equation_1_record_by_record(tiny_net, digits):
@@ -55,50 +46,38 @@ def test_the_loss_is_equation_1_record_by_record(tiny_net, digits):
     found = jit_paper_loss(tiny_net, batch, sigma=SIGMA, perturbations=5, seed=SEED, step=2)
     for row in range(3):
         one = batch.take([row])
-        ratios = []
-        for xi in SIGMA * normals(one.ids, (5, 1, 8, 8), seed=SEED, step=2)[0]:
-            change = tiny_net(one.x)[0] - tiny_net(one.x + xi)[0]
-            ratios.append(change.norm() / xi.norm())
+        noise = SIGMA * normals(one.ids, (5, 1, 8, 8), seed=SEED, step=2)[0]
+        ratios = [(tiny_net(one.x) - tiny_net(one.x + xi)).norm() / xi.norm() for xi in noise]
         torch.testing.assert_close(found[row], torch.stack(ratios).mean(), rtol=1e-5, atol=1e-6)
 
 
 def test_records_are_updates_one_after_the_other():
     """Not a mean over the forget set: the second record sees what the first one changed."""
-    model = linear()
+    model, seen = linear_problem(2, 4)[0], []
     records = Records(torch.zeros(3, 4).double(), torch.zeros(3, dtype=torch.int64))
-    seen = []
+    settings = {"sigma": SIGMA, "perturbations": 2, "learning_rate": RATE, "seed": SEED}
 
     def callback(student, loss):  # noqa: ARG001
         seen.append(student.weight.detach().clone())
         return Action.CONTINUE
 
-    jit_paper(
-        model,
-        Split(records),
-        sigma=SIGMA,
-        perturbations=2,
-        learning_rate=RATE,
-        seed=SEED,
-        callback=callback,
-    )
+    jit_paper(model, Split(records), **settings, callback=callback)
     assert len(seen) == 3
     before = model.weight.detach()
     for step, after in enumerate(seen):
-        matches = []
-        for name in records.ids:
-            noise = SIGMA * normals([name], (2, 4), seed=SEED, step=step)[0].double()
-            twin = before - RATE * slopes(before, noise, squared=False)
-            matches.append(torch.allclose(after, twin, rtol=0, atol=1e-12))
-        assert sum(matches) == 1
+        draws = [normals([name], (2, 4), seed=SEED, step=step)[0] for name in records.ids]
+        noise = [SIGMA * one.double() for one in draws]
+        twins = [before - RATE * slopes(before, one, squared=False) for one in noise]
+        assert sum(torch.allclose(after, twin, rtol=0, atol=1e-12) for twin in twins) == 1
         before = after
 
 
 def test_the_first_step_of_adam_is_the_rate_for_each_weight():
     """Adam's own identity; SGD's first step is the slope itself."""
-    model, records = linear(), one_record()
-    result = jit_paper(model, Split(records), adam=True, learning_rate=RATE, seed=SEED)
+    model = linear_problem(2, 4)[0]
+    result = jit_paper(model, Split(one_record()), adam=True, learning_rate=RATE, seed=SEED)
     moved = (result.weight - model.weight).abs()
-    torch.testing.assert_close(moved, torch.full_like(moved, RATE), rtol=0, atol=1e-6)
+    near(moved, torch.full_like(moved, RATE), atol=1e-6)
 
 
 @pytest.mark.parametrize("squared", [False, True])

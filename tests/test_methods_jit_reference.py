@@ -1,8 +1,11 @@
 """The authors' JiT against weights that their code made, and against loops written by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from by_hand import Answers, assert_golden, golden
+from by_hand import Answers, assert_golden, golden, linear_problem, near, same
+from small_nets import Given
 from torch import nn
 
 from efface import forget
@@ -13,7 +16,7 @@ from efface.types import Action, Records, Split
 
 def flat(model):
     """All weights in one vector."""
-    return torch.cat([weight.detach().reshape(-1) for weight in model.parameters()])
+    return nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
 @pytest.mark.parametrize("trace", ["one_batch", "three_batches", "batch_of_one"])
@@ -22,16 +25,6 @@ def test_equals_the_weights_that_the_authors_code_made(trace):
     net, inputs, settings, expected = golden(f"jit_reference.{trace}")
     split = Split(Records(inputs["forget_x"], inputs["forget_y"]))
     assert_golden(jit_reference(net, split, **settings), net, expected)
-
-
-def linear(seed=0):
-    """A linear model f(x) = W x in float64 and six records for it."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(6, 4, generator=generator, dtype=torch.float64)
-    model = nn.Linear(4, 2, bias=False).double().eval()
-    with torch.no_grad():
-        model.weight.copy_(torch.randn(2, 4, generator=generator, dtype=torch.float64))
-    return model, Records(x, torch.zeros(6, dtype=torch.int64))
 
 
 SETTINGS = {"sigma": 0.4, "perturbations": 3, "learning_rate": 0.05, "seed": 7}
@@ -57,10 +50,9 @@ def by_hand(weights, x, batch, rates):
 @pytest.mark.parametrize("batch", [6, 2], ids=["one batch", "three batches"])
 def test_equals_the_loop_by_hand(batch):
     """The sum over a batch, the growing gradient and the noise, each written out."""
-    model, records = linear()
+    model, records = linear_problem(2, 4, 6)
     result = jit_reference(model, Split(records), batch_size=batch, **SETTINGS)
-    expected = by_hand(model.weight.detach(), records.x, batch, [0.05] * (6 // batch))
-    torch.testing.assert_close(result.weight, expected, rtol=0, atol=1e-12)
+    near(result.weight, by_hand(model.weight.detach(), records.x, batch, [0.05] * (6 // batch)))
 
 
 def test_a_first_step_refused_once_is_the_run_at_half_the_rate(tiny_net, digits):
@@ -70,13 +62,12 @@ def test_a_first_step_refused_once_is_the_run_at_half_the_rate(tiny_net, digits)
     halved = jit_reference(tiny_net, split, batch_size=4, callback=once)
     plain = jit_reference(tiny_net, split, batch_size=4, learning_rate=1.5e-4)
     assert len(once.losses) == 4
-    assert torch.equal(flat(halved), flat(plain))
+    assert same(halved, plain)
 
 
 def test_a_later_step_refused_goes_on_from_the_gradients_before_it():
     """What a refused batch added must not stay in the sum; the twin halves from batch 2 on."""
-    model, records = linear()
-    seen = []
+    (model, records), seen = linear_problem(2, 4, 6), []
 
     def second(student, loss):  # noqa: ARG001
         seen.append(student.weight.detach().clone())
@@ -86,11 +77,9 @@ def test_a_later_step_refused_goes_on_from_the_gradients_before_it():
             student.weight.copy_(seen[0])
         return Action.HALVE_LR
 
-    split = Split(records)
-    result = jit_reference(model, split, batch_size=2, callback=second, **SETTINGS)
-    expected = by_hand(model.weight.detach(), records.x, 2, [0.05, 0.025, 0.025])
+    result = jit_reference(model, Split(records), batch_size=2, callback=second, **SETTINGS)
     assert len(seen) == 4
-    torch.testing.assert_close(result.weight, expected, rtol=0, atol=1e-12)
+    near(result.weight, by_hand(model.weight.detach(), records.x, 2, [0.05, 0.025, 0.025]))
 
 
 def dropping():
@@ -105,11 +94,10 @@ def test_the_mode_is_the_one_given_unless_it_is_said(digits, random_state_kept):
     """The authors never left train mode with VGG11; their ViT came in eval mode."""
     split, net = Split(digits.take(range(12))), dropping()
     with random_state_kept():  # dropout draws from the global generator
-        said = {m: flat(jit_reference(net.eval(), split, training_mode=m)) for m in (True, False)}
+        chosen = {m: flat(jit_reference(net.eval(), split, training_mode=m)) for m in (True, False)}
         given = {m: flat(jit_reference(net.train(m), split)) for m in (True, False)}
-    assert torch.equal(said[True], given[True])
-    assert torch.equal(said[False], given[False])
-    assert not torch.equal(said[True], said[False])
+    assert all(torch.equal(chosen[mode], given[mode]) for mode in (True, False))
+    assert not torch.equal(chosen[True], chosen[False])
 
 
 def test_train_mode_moves_the_buffers_and_eval_mode_does_not(digits):
@@ -147,13 +135,12 @@ def test_a_blank_image_alone_in_a_batch_turns_every_weight_that_it_reaches_into_
 def test_a_user_loses_nothing_to_a_blank_image(tiny_net, digits):
     """The guard sees the NaN, the request says that it was not met, the old model stands."""
     going = digits.take(range(3))
-    x = going.x.clone()
-    x[1] = going.low
-    split = Split(Records(x, going.y, going.ids, going.low, going.high))
-    before = {name: tensor.clone() for name, tensor in tiny_net.state_dict().items()}
+    blank = torch.zeros_like(going.x[:1]) + going.low
+    split = Split(replace(going, x=torch.cat([going.x[:1], blank, going.x[2:]])))
+    given = Given(tiny_net)
     with pytest.raises(NotMet) as error:
         forget(tiny_net, split, method="jit_reference", settings={"batch_size": 1})
     assert "halvings of the step did not help, loss not finite" in str(error.value)
     assert "The old model stands" in str(error.value)
-    assert all(torch.equal(before[name], t) for name, t in tiny_net.state_dict().items())
+    given.is_untouched()
     assert error.value.result.model is tiny_net

@@ -170,13 +170,12 @@ def test_the_name_of_a_method_of_efface_is_not_taken_by_another_module():
 
 
 def test_what_a_method_needs_and_whose_labels_it_reads_it_reads():
-    function = METHODS["ssd"].function
-    assert METHODS["ssd"].reads == {"model", "forget", "forget labels", "retain", "retain labels"}
-    assert function.method is METHODS["ssd"]
-    assert METHODS["ssd"].labels == ("forget", "retain")
+    ssd = METHODS["ssd"]
+    assert ssd.reads == {"model", "forget", "forget labels", "retain", "retain labels"}
+    assert (ssd.function.method, ssd.labels) == (ssd, ("forget", "retain"))
     assert METHODS["jit"].optional == ("holdout", "forget_classes")
     needs = ("retain", "train", "forget_classes")
-    zero_shot = [Method(function, needs=frozenset({one})).zero_shot for one in needs]
+    zero_shot = [Method(ssd.function, needs=frozenset({one})).zero_shot for one in needs]
     assert zero_shot == [False, False, True]
 
 

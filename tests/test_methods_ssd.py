@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from by_hand import Answers, assert_golden, golden, same
+from by_hand import Answers, assert_golden, assert_state, golden, mean_slope, near, same
+from refusals import refusal
 from small_nets import moved, net, trainable_names
 from torch import nn
 
-from efface.errors import InputError
 from efface.methods.ssd import (
     Batching,
     Importance,
@@ -48,50 +48,42 @@ def records(rows, labels):
     return Records(X[rows], torch.tensor(labels), ids=tuple(f"record {row}" for row in rows))
 
 
-def slope(weights, x, y):
-    """∂ CE / ∂W of one record, by hand: (softmax(Wx) − onehot(y)) xᵀ."""
-    gone = torch.softmax(weights @ x, 0) - nn.functional.one_hot(torch.tensor(y), 2)
-    return torch.outer(gone, x)
-
-
 def test_ssd_is_the_worked_example_by_hand():
     """One record goes, two stay: W[·, 0] is scaled by the ratio, W[·, 1] is nobody's business."""
     model, weights = linear(), linear().weight.detach()
     split = Split(records([0], [0]), retain=records([1, 2], [1, 1]))
     result = ssd(model, split, selection_weighting=1.5, dampening=1.0)
-    ours = slope(weights, X[0], 0) ** 2
-    theirs = (ours + slope(weights, X[1], 1) ** 2 + slope(weights, X[2], 1) ** 2) / 3
+    pairs = zip(X, torch.tensor([0, 1, 1]), strict=True)
+    each = [mean_slope(weights, x[None], y[None]) ** 2 for x, y in pairs]
+    ours, theirs = each[0], sum(each) / 3
     expected = weights.clone()
     for i, j in (ours > 1.5 * theirs).nonzero().tolist():
         expected[i, j] *= min(float(theirs[i, j] / ours[i, j]), 1.0)
     assert not torch.equal(expected, weights)
-    torch.testing.assert_close(result.weight.detach(), expected, rtol=0, atol=1e-12)
+    near(result.weight, expected)
 
 
 def test_lfssd_is_the_worked_example_by_hand_and_reads_no_label():
     """∂ ‖Wx‖² / ∂W = 2 W x xᵀ, its size and not its square; other labels change nothing."""
     model, weights = linear(), linear().weight.detach()
     split = Split(records([0], [0]), retain=records([1, 2], [1, 0]))
-    result = lfssd(model, split, selection_weighting=0.3, dampening=0.3)
+    settings = {"selection_weighting": 0.3, "dampening": 0.3}
+    result = lfssd(model, split, **settings)
     each = [(2 * torch.outer(weights @ x, x)).abs() for x in X]
     ours, theirs = each[0], sum(each) / 3
     factor = torch.where(ours > 0, 0.3 * theirs / ours, 1.0).clamp(max=1)
     expected = torch.where(ours > 0.3 * theirs, weights * factor, weights)
     assert not torch.equal(expected, weights)
-    torch.testing.assert_close(result.weight.detach(), expected, rtol=0, atol=1e-12)
+    near(result.weight, expected)
     other = Split(records([0], [1]), retain=records([1, 2], [0, 1]))
-    assert torch.equal(
-        lfssd(model, other, selection_weighting=0.3, dampening=0.3).weight, result.weight
-    )
+    assert same(lfssd(model, other, **settings), result)
 
 
 def test_assd_takes_the_percentile_that_the_counts_ask_for(tiny_net, digits):
     """α by numpy from all ratios; the weights are those of ssd against D_r with that α."""
     split = Split(digits.take(range(20)), retain=digits.take(range(20, 100)))
-    student = trainable_copy(tiny_net)
-    found = forget_and_data_importance(
-        student, split, cross_entropy, Batching(1024), with_forget=False
-    )
+    how = (split, cross_entropy, Batching(1024))
+    found = forget_and_data_importance(trainable_copy(tiny_net), *how, with_forget=False)
     both = [torch.cat([one.flatten() for one in part.weights]).double() for part in found]
     with np.errstate(all="ignore"):
         ratios = (both[0] / both[1]).float().numpy()
@@ -99,12 +91,10 @@ def test_assd_takes_the_percentile_that_the_counts_ask_for(tiny_net, digits):
     alpha = float(np.percentile(ratios, 100 - math.log(1 + 100 * 20 / 100)))
     result = assd(tiny_net, split)
     twin = ssd(tiny_net, split, selection_weighting=alpha, batch_size=1024, with_forget=False)
-    for one, other in zip(result.parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
-    moved = sum(
-        int((a != b).sum()) for a, b in zip(result.parameters(), tiny_net.parameters(), strict=True)
-    )
-    assert 0.02 < moved / len(both[0]) < 0.04  # ln 21 = 3.04 %
+    assert_state(result, twin.state_dict(), rtol=1e-5, atol=1e-7)
+    old, new = (nn.utils.parameters_to_vector(one.parameters()) for one in (tiny_net, result))
+    # ln 21 = 3.04 %
+    assert 0.02 < float((old != new).double().mean()) < 0.04
 
 
 def cross_entropy(model, batch, step=0):  # noqa: ARG001
@@ -127,9 +117,8 @@ def test_the_importance_is_that_of_a_loop_over_batches(power, size, tiny_net, di
             one.add_(weight.grad.abs() ** power / len(batches))
     for one, other in zip(found.weights, twin, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-10)
-    assert found.loss == pytest.approx(
-        float(cross_entropy(student, some).mean().detach()), rel=1e-5
-    )
+    loss = float(cross_entropy(student, some).mean().detach())
+    assert found.loss == pytest.approx(loss, rel=1e-5)
 
 
 def test_both_passes_have_batches_of_one_size(digits, tiny_net, monkeypatch):
@@ -143,10 +132,8 @@ def test_both_passes_have_batches_of_one_size(digits, tiny_net, monkeypatch):
     monkeypatch.setattr("efface.methods.ssd.importance", noting)
     split = Split(digits.take(range(5)), retain=digits.take(range(5, 42)))
     forget_and_data_importance(tiny_net, split, cross_entropy, Batching(128))
-    assert seen[0] == [5]
+    assert [sorted(set(sizes)) for sizes in seen] == [[5], [4, 5]]
     assert sum(seen[1]) == 42
-    assert max(seen[1]) <= 5
-    assert min(seen[1]) >= 4
 
 
 @pytest.mark.parametrize(
@@ -165,7 +152,7 @@ def test_selecting_nothing_or_dampening_nothing_is_the_identity(method, neutral,
 
 
 @pytest.mark.parametrize("method", [ssd, lfssd, assd])
-def test_the_guard_is_asked_once_and_a_halving_doubles_alpha(method, tiny_net, digits):
+def test_the_guard_is_called_once_and_a_halving_doubles_alpha(method, tiny_net, digits):
     """A method without steps still lets the guard refuse it: half the strength is α doubled."""
     split = Split(digits.take(range(9)), retain=digits.take(range(9, 60)))
     guard = Answers(Action.HALVE_LR, Action.CONTINUE, restore=tiny_net.state_dict())
@@ -192,9 +179,7 @@ def test_an_adapter_that_has_learned_nothing_is_refused(method, digits):
     records = digits.take(range(40))
     start = select_trainable(net(), records.take([0]), "adapter")
     split = Split(records.take(range(8)), retain=records.take(range(8, 40)))
-    with pytest.raises(InputError) as error:
-        method(start, split)
-    assert str(error.value) == (
+    assert refusal(method, start, split) == (
         "Wanted weights that are important to the forget records and not 0. Got only zeros among "
         "them, as in a new adapter. Choose trainable weights of the model itself."
     )
