@@ -28,9 +28,9 @@ def loss_gradient(model: nn.Module, batch: Records) -> tuple[Float[Tensor, " m k
     """
     with torch.enable_grad():
         x = batch.x.detach().clone().requires_grad_()
-        answer = outputs(model, replace(batch, x=x))
-        (gradient,) = torch.autograd.grad(task_of(batch).loss(answer, batch.y).sum(), x)
-    return answer.detach(), gradient
+        output = outputs(model, replace(batch, x=x))
+        (gradient,) = torch.autograd.grad(task_of(batch).loss(output, batch.y).sum(), x)
+    return output.detach(), gradient
 
 
 def sign_step(batch: Records, gradient: Inputs, size: float) -> Inputs:
@@ -43,8 +43,8 @@ def clamp(x: Inputs, around: Records, radius: float | None = None) -> Inputs:
     low, high = bounds(around)
     # the ball first: its edge may lie outside the bounds
     if radius is not None:
-        reach = radius * (high - low)
-        x = torch.clamp(x, around.x - reach, around.x + reach)
+        limit = radius * (high - low)
+        x = torch.clamp(x, around.x - limit, around.x + limit)
     return torch.clamp(x, low, high)
 
 

@@ -15,14 +15,12 @@ import inspect
 import logging
 import math
 import operator
-import types
-import typing
 import warnings
 from collections import UserDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from annotated_types import Interval
 from torch import nn
@@ -41,13 +39,9 @@ Natural = Annotated[int, Interval(ge=0)]
 Count = Annotated[int, Interval(ge=1)]
 
 # Everything that a method may read, in the words of ``Split``.
-PARTS = (
-    *("model", "forget", "forget labels", "retain", "retain labels"),
-    *("holdout", "forget_classes", "fresh", "train"),
-)
+PARTS: tuple[str, ...] = ("model", "forget", "forget labels", "retain", "retain labels")
+PARTS += ("holdout", "forget_classes", "fresh", "train")
 
-# A method that needs none of these is called zero-shot.
-DATA = frozenset({"retain", "holdout", "fresh", "train"})
 
 _EXACT = "on the command line train again without the records, with exclude.csv as the list of ids."
 
@@ -73,10 +67,10 @@ NEEDED = {part: (what, f"Give Split(forget, {_HOW[part]}") for part, what in _WH
 class Memory:
     """What a run holds at once, next to the given model; research/benchmarks/memory_need.py checks.
 
-    ``copies``: float32 states (student, gradients, momentum, average, the guard's last good state,
-    and one in passing); ``graphs``: forward passes of a micro-batch that wait for their backward
-    pass, and one for that pass itself; ``neighbours``: inputs next to the records in a step of few
-    of them; ``batch_size``: records in one step of a method without a setting of that name.
+    ``copies``, the first: float32 states (student, gradients, momentum, average, the guard's last
+    good state, and one in passing); ``graphs``: forward passes of a micro-batch that wait for their
+    backward pass, and one for that pass itself; ``neighbours``: inputs next to the records in a
+    step of few of them; ``batch_size``: records in one step of a method without such a setting.
     """
 
     copies: int = 5
@@ -143,7 +137,7 @@ class Method:
     @property
     def zero_shot(self) -> bool:
         """Whether the model and the forget records are enough."""
-        return not self.needs & DATA
+        return not self.needs & {"retain", "holdout", "fresh", "train"}
 
     @staticmethod
     def in_order(parts: frozenset[str]) -> tuple[str, ...]:
@@ -321,39 +315,32 @@ def check_value(name: str, value: Any, annotation: Any, remedy: str = "") -> Non
     kind, optional, words, limits = _constraint(annotation)
     if not words or (optional and value is None):
         return
-    if kind is bool:
-        good = isinstance(value, bool)
-    else:
-        # bool is an int in Python, and True steps are nobody's intention
-        right = isinstance(value, kind | int) and not isinstance(value, bool)
-        good = right and math.isfinite(value) and all(holds(value, end) for holds, end in limits)
-    if not good:
+    # bool is an int in Python, and True steps are nobody's intention
+    good = isinstance(value, kind | int) and isinstance(value, bool) == (kind is bool)
+    if (
+        not good
+        or not math.isfinite(value)
+        or not all(within(value, end) for within, end in limits)
+    ):
         raise InputError(f"{words} for {name}", repr(value), remedy or f"Change {name}.")
 
 
 _KINDS = {bool: "true or false", int: "an integer", float: "a number"}
-# Attributes of the constraints of ``annotated_types``.
-_LIMITS: dict[str, tuple[str, Callable[..., bool]]] = {
-    "ge": ("of at least", operator.ge),
-    "gt": ("above", operator.gt),
-    "le": ("at most", operator.le),
-    "lt": ("below", operator.lt),
-}
+# The constraints of ``annotated_types`` and the functions of ``operator`` have the same names.
+_LIMITS = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 def _constraint(annotation: Any) -> tuple[Any, bool, str, list[tuple[Callable[..., bool], Any]]]:
     """Kind; whether None is allowed too; both in words, "" for another kind; the limits."""
-    optional = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    optional = type(None) in get_args(annotation)
     if optional:
-        annotation = next(one for one in typing.get_args(annotation) if one is not type(None))
-    kind, *metadata = (
-        typing.get_args(annotation) if hasattr(annotation, "__metadata__") else (annotation,)
-    )
-    ends = [(key, getattr(one, key, None)) for one in metadata for key in _LIMITS]
-    ends = [(*_LIMITS[key], end) for key, end in ends if end is not None]
-    words = " and ".join(f"{word} {end}" for word, _, end in ends)
+        annotation = next(one for one in get_args(annotation) if one is not type(None))
+    kind, *limits = get_args(annotation) if hasattr(annotation, "__metadata__") else (annotation,)
+    ends = [(key, getattr(one, key, None)) for one in limits for key in _LIMITS]
+    ends = [(key, end) for key, end in ends if end is not None]
+    words = " and ".join(f"{_LIMITS[key]} {end}" for key, end in ends)
     words = f"{_KINDS[kind]} {words}".strip() if kind in _KINDS else ""
-    return kind, optional, words, [(holds, end) for _, holds, end in ends]
+    return kind, optional, words, [(getattr(operator, key), end) for key, end in ends]
 
 
 def nearest(word: str, known: Any) -> str:

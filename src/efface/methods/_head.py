@@ -52,7 +52,7 @@ def embed(model: nn.Module, records: Records, *, batch_size: int = 256) -> Recor
 
     def part(rows: Tensor) -> Float[Tensor, " m d"]:
         inputs.clear()
-        answer = task.outputs(teacher, records.x[rows].to(device))
+        output = task.outputs(teacher, records.x[rows].to(device))
         if len(inputs) != 1 or inputs[0].shape != (len(rows), head.in_features):
             shape = f"{tuple(inputs[0].shape)} in it" if inputs else ""
             came = shape if len(inputs) == 1 else f"{len(inputs)} calls of it"
@@ -62,7 +62,7 @@ def embed(model: nn.Module, records: Records, *, batch_size: int = 256) -> Recor
         embeddings = inputs[0].clone()
         # outputs computed from the embeddings must be the model's, or a head's change means nothing
         again = task.outputs(head, embeddings)
-        if again.shape != answer.shape or not torch.allclose(again, answer, rtol=1e-3, atol=1e-4):
+        if again.shape != output.shape or not torch.allclose(again, output, rtol=1e-3, atol=1e-4):
             wanted = "a last linear layer whose outputs are the model's"
             raise InputError(wanted, "another step after it", _REMEDY)
         return embeddings

@@ -10,8 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.types import Records, record_key
@@ -117,7 +116,7 @@ def perspective(
     corners = (inwards < 0) * far
     grid = _sampling_grid(_homographies(corners + moves * inwards, corners), height, width)
     normalised = (grid / far * 2 - 1).to(x.dtype).to(x.device)
-    return functional.grid_sample(x, normalised, padding_mode="reflection", align_corners=True)
+    return nn.functional.grid_sample(x, normalised, padding_mode="reflection", align_corners=True)
 
 
 def _homographies(
@@ -156,6 +155,6 @@ def shift_and_flip(
     mirrored = (draws[:, 2:].cpu() >= 0.5).to(x.device)  # noqa: PLR2004
     # mirroring reverses the columns that are read, before the shift is taken back
     columns = torch.where(mirrored, columns.flip(1), columns)
-    padded = functional.pad(x, (padding,) * 4)
+    padded = nn.functional.pad(x, (padding,) * 4)
     index = torch.arange(n, device=x.device)[:, None, None]
     return padded.movedim(1, -1)[index, rows[:, :, None], columns[:, None]].movedim(-1, 1)

@@ -67,9 +67,9 @@ def progress_towards(
     parts = [forget.take(rows).to(device_of(teacher)) for rows in chunks]
     labels = [p.y if mislabelled else task.predict(teacher_outputs(teacher, p)) for p in parts]
 
-    def confidence(answer: Target) -> float:
+    def confidence(outputs_at: Target) -> float:
         pairs = zip(parts, labels, strict=True)
-        losses = torch.cat([task.loss(answer(part), y) for part, y in pairs])
+        losses = torch.cat([task.loss(outputs_at(part), y) for part, y in pairs])
         return float((_log_odds(losses) if mislabelled else (-losses).exp()).mean())
 
     start = confidence(lambda part: teacher_outputs(teacher, part))
@@ -101,8 +101,8 @@ def label_mask(split: Split, *, mislabelled: bool) -> Mask:
         remedy = "Name the records alone, without forget_classes and mislabelled."
         raise InputError(wanted, kind, remedy)
 
-    def mask(answer: Tensor, batch: Records) -> Tensor:
-        masked = torch.zeros_like(answer, dtype=torch.bool)
+    def mask(output: Tensor, batch: Records) -> Tensor:
+        masked = torch.zeros_like(output, dtype=torch.bool)
         masked[:, list(split.forget_classes)] = True
         if mislabelled:
             masked.scatter_(1, batch.y[:, None], value=True)
@@ -112,7 +112,7 @@ def label_mask(split: Split, *, mislabelled: bool) -> Mask:
 
 
 def lower_logits(
-    answer: Float[Tensor, " m k"], masked: Bool[Tensor, " m k"], *, to_mean: bool = False
+    output: Float[Tensor, " m k"], masked: Bool[Tensor, " m k"], *, to_mean: bool = False
 ) -> Float[Tensor, " m k"]:
     """Outputs in which what is masked is as low as the lowest of the others.
 
@@ -120,13 +120,13 @@ def lower_logits(
     of an unseen record. If one other is left it is as far below that as it is above or below now.
     """
     others = (~masked).sum(1, keepdim=True)
-    level = answer.masked_fill(masked, torch.inf).amin(1, keepdim=True)
+    level = output.masked_fill(masked, torch.inf).amin(1, keepdim=True)
     if to_mean:
-        level = answer.masked_fill(masked, 0).sum(1, keepdim=True) / others.clamp_min(1)
+        level = output.masked_fill(masked, 0).sum(1, keepdim=True) / others.clamp_min(1)
     # at the level of the one other it would be a tie, decided by the order of classes
-    level = torch.where(others == 1, level - (answer - level).abs(), level)
+    level = torch.where(others == 1, level - (output - level).abs(), level)
     # with no other class left there is nothing to lower it to
-    return torch.where(masked & (others > 0), level, answer)
+    return torch.where(masked & (others > 0), level, output)
 
 
 # Neighbours at each σ; range of the search, in powers of 2; its precision: within 9 %.

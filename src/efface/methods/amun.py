@@ -126,13 +126,11 @@ def _climb(
     teacher: nn.Module, batch: Records, radius: float, steps: int, doublings: int
 ) -> tuple[Tensor, Tensor]:
     """Where each record has got to, and the class that is predicted there."""
-    x, y = batch.x.clone(), batch.y.clone()
-    left = torch.arange(len(batch))
+    x, y, left = batch.x.clone(), batch.y.clone(), torch.arange(len(batch))
     for step in range(steps * (doublings + 1)):
-        ball = radius * 2 ** (step // steps)
-        around = batch.take(left)
-        answer, gradient = loss_gradient(teacher, replace(around, x=x[left]))
-        y[left] = answer.argmax(1)
+        ball, around = radius * 2 ** (step // steps), batch.take(left)
+        output, gradient = loss_gradient(teacher, replace(around, x=x[left]))
+        y[left] = output.argmax(1)
         # only what has not flipped yet goes on
         rows = (y[left] == around.y).cpu().nonzero()[:, 0]
         if not len(rows):

@@ -24,10 +24,7 @@ from efface.types import Callback, Records, Split, no_callback
 
 
 @register_method(
-    reads={"forget"},
-    needs={"retain", "fresh"},
-    memory=Memory(copies=7, graphs=3),
-    runs_on_empty=True,
+    reads={"forget"}, needs={"retain", "fresh"}, memory=Memory(7, graphs=3), runs_on_empty=True
 )
 def bad_teacher(
     model: nn.Module,
@@ -70,18 +67,16 @@ def bad_teacher(
     @torch.no_grad()
     def target(batch: Records) -> Tensor:
         rows = [(batch.y == number).nonzero()[:, 0] for number in range(2)]
-        answers = [
-            task.outputs(teacher, batch.x[own])
-            for teacher, own in zip(teachers, rows, strict=True)
-            if len(own)  # some models refuse an empty batch
-        ]
+        pairs = zip(teachers, rows, strict=True)
+        # some models refuse an empty batch
+        found = [task.outputs(teacher, batch.x[own]) for teacher, own in pairs if len(own)]
         # back to the order of the batch
-        return torch.cat(answers)[torch.cat(rows).argsort()]
+        return torch.cat(found)[torch.cat(rows).argsort()]
 
     # the same temperature on both sides; the authors do not multiply by its square
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        answer = task.outputs(student, batch.x)
-        return task.divergence(target(batch) / temperature, answer / temperature)
+        output = task.outputs(student, batch.x)
+        return task.divergence(target(batch) / temperature, output / temperature)
 
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * strength)
     schedule = Schedule(epochs, batch_size, seed, callback)

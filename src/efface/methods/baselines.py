@@ -47,7 +47,6 @@ the small experiments have.
 # ruff: noqa: ARG001  # every method takes seed and callback, also where nothing is drawn
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,12 +90,12 @@ def retrain(
     Raises:
         InputError: ``retain``, ``fresh`` or ``train`` is missing.
     """
-    given: Any = split  # no part of it is missing
     # one random stream for both: the recipe may draw from the global state
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        fresh = given.fresh(seed).to(device_of(model))
-        student = given.train(fresh, given.retain, seed).eval()
+        # the decorator has refused a split without them
+        fresh = split.fresh(seed).to(device_of(model))  # type: ignore[misc]
+        student = split.train(fresh, split.retain, seed).eval()  # type: ignore[misc]
     # the recipe may leave gradients behind
     student.zero_grad(set_to_none=True)
     return student
@@ -176,9 +175,7 @@ def negative_gradient(
     optimizer = sgd(student, learning_rate * strength, momentum, weight_decay)
     schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
     # ascent: the loss has no floor, and the guard is what ends it
-    return train_epochs(
-        student, lambda f, batch, step: -task_loss(f, batch, step), forget, optimizer, schedule
-    )
+    return train_epochs(student, lambda f, b, t: -task_loss(f, b, t), forget, optimizer, schedule)
 
 
 @register_method(reads={"forget labels"}, needs={"retain labels"}, memory=Memory(graphs=3))

@@ -108,11 +108,11 @@ def _nearest_class(
         moved = clamp(sign_step(batch, loss_gradient(teacher, batch)[1], bound), batch)
         return teacher_outputs(teacher, replace(batch, x=moved)).to(forget.y.device)
 
-    answers = torch.cat(list(map_chunks(part, torch.arange(len(forget)), 128)))
-    flipped = answers.argmax(1) != forget.y
+    logits = torch.cat(list(map_chunks(part, torch.arange(len(forget)), 128)))
+    flipped = logits.argmax(1) != forget.y
     log("boundary_shrink: nearest classes found", flipped=float(flipped.double().mean()))
     # the best class but the own one, at x'
-    other = answers.scatter(1, forget.y[:, None], -torch.inf).argmax(1)
+    other = logits.scatter(1, forget.y[:, None], -torch.inf).argmax(1)
     return torch.where(flipped, other, forget.y) if keep_own else other
 
 
@@ -148,8 +148,7 @@ def boundary_expand(
         InputError: the task is not multiclass; the last layer with weights is not
             linear, or its outputs are not the model's.
     """
-    forget = without_labels(split.forget, task_of(split.forget))
-    student = trainable_copy(model)
+    forget, student = without_labels(split.forget, task_of(split.forget)), trainable_copy(model)
     embed(student, forget.take([0]))  # refuses a model without a head
     # its parameters are the student's and the row's: one optimizer moves both
     wide = Widened(student, seed=seed)
@@ -157,8 +156,8 @@ def boundary_expand(
     schedule = Schedule(epochs, batch_size, seed, wide.wrap(callback), training_mode)
 
     def loss(wide: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        answer = wide(batch)
-        return task_of(batch).loss(answer, torch.full_like(batch.y, answer.shape[1] - 1))
+        output = wide(batch)
+        return task_of(batch).loss(output, torch.full_like(batch.y, output.shape[1] - 1))
 
     train_epochs(wide, loss, forget, optimizer, schedule)
     # the row is dropped: the student never held it
@@ -178,8 +177,7 @@ class Widened(nn.Module):
 
     def __init__(self, student: nn.Module, *, seed: int) -> None:
         super().__init__()
-        weight = find_head(student).weight
-        self.student = student
+        self.student, weight = student, find_head(student).weight
         # made without values: torch's own first weights would move the global random state
         row = nn.Linear(weight.shape[1], 1, device="meta", dtype=weight.dtype)
         self.row = row.to_empty(device=weight.device)
@@ -193,8 +191,8 @@ class Widened(nn.Module):
         inputs: list[Tensor] = []
         hook = find_head(self.student).register_forward_pre_hook(lambda _, x: inputs.append(x[0]))
         with hook:  # removed at the end, also by an error
-            answer = task_of(batch).outputs(self.student, batch.x)
-        return torch.cat([answer, self.row(inputs[-1])], 1)
+            output = task_of(batch).outputs(self.student, batch.x)
+        return torch.cat([output, self.row(inputs[-1])], 1)
 
     def wrap(self, callback: Callback) -> Callback:
         """The guard's callback sees the student; where it restores that, the row is restored."""

@@ -66,10 +66,10 @@ def delete(
     place = {identity: row for row, identity in enumerate(forget.ids)}
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        answer = outputs(student, batch)
+        output = outputs(student, batch)
         # by id, since the loop shuffles the records
-        target = targets[[place[identity] for identity in batch.ids]].to(answer)
-        return multiclass.divergence(target, answer)
+        target = targets[[place[identity] for identity in batch.ids]].to(output)
+        return multiclass.divergence(target, output)
 
     optimizer = sgd(student, learning_rate * strength, momentum)
     # eval mode by default: BatchNorm keeps the statistics of the training data

@@ -22,7 +22,6 @@ prediction. Stop: the records are predicted as their neighbours.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -147,34 +146,34 @@ def jit_loss(
     the task is not multiclass.
     """
     refuse_no_noise(sigma, perturbations)
-    hold = regulariser or Regulariser()
+    regulariser = regulariser or Regulariser()
     mask = unseen.label_mask(split, mislabelled=mislabelled)
     targets = _targets(teacher, split, sigma, perturbations, seed, mislabelled)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        rows = hold.rows(batch, step)
-        held = batch.take(rows)
-        other = hold.neighbours(held, sigma, seed=seed, step=step)
+        rows = regulariser.rows(batch, step)
+        chosen = batch.take(rows)
+        other = regulariser.neighbours(chosen, sigma, seed=seed, step=step)
         # one forward pass for records and neighbours
         both = batch.take(torch.cat([torch.arange(len(batch)), rows]))
         both = replace(both, x=torch.cat([batch.x, other.x]))
-        answer, still = outputs(student, both).split([len(batch), len(held)])
-        near, wanted = targets(batch)
-        squares = torch.stack([(answer - target).square().sum(1) for target in wanted])
+        output, far = outputs(student, both).split([len(batch), len(chosen)])
+        neighbours, wanted = targets(batch)
+        squares = torch.stack([(output - target).square().sum(1) for target in wanted])
         # differentiable where student and target agree
         changes = (squares + torch.finfo(squares.dtype).eps ** 2).sqrt()
-        lengths = torch.stack([(one.x - batch.x).flatten(1).norm(dim=1) for one in near])
+        lengths = torch.stack([(one.x - batch.x).flatten(1).norm(dim=1) for one in neighbours])
         # detached: the scale of the second term must not be what it minimises
         scale = (changes.detach() * lengths).mean(0)[rows].clamp_min(1e-6)
         # some models refuse an empty batch
-        given = unseen.teacher_outputs(teacher, other) if len(rows) else still.detach()
-        moved = is_regularised(given, mask(given, held)) * (still - given).square().sum(1) / scale
+        given = unseen.teacher_outputs(teacher, other) if len(rows) else far.detach()
+        moved = is_regularised(given, mask(given, chosen)) * (far - given).square().sum(1) / scale
         # index_add needs its index on the device of the values
         rows = rows.to(moved.device)
         # at the bounds clamping may leave no noise: 0 / 0
         floor = torch.finfo(changes.dtype).eps
         ratios = torch.where(lengths > floor, changes / lengths.clamp_min(floor), 0 * changes)
-        return ratios.mean(0).index_add(0, rows, hold.share * hold.weight * moved)
+        return ratios.mean(0).index_add(0, rows, regulariser.share * regulariser.weight * moved)
 
     return loss
 
@@ -198,11 +197,9 @@ def _targets(
 
     def targets(batch: Records) -> tuple[list[Records], list[Tensor]]:
         draws = range(perturbations)
-        near = [add_natural_noise(batch, sigma, seed=seed, step=draw) for draw in draws]
-        answers = [unseen.teacher_outputs(teacher, one) for one in near]
-        masks = [mask(one, batch) for one in answers]
-        lowered = map(partial(unseen.lower_logits, to_mean=wrong), answers, masks)
-        return near, list(lowered)
+        neighbours = [add_natural_noise(batch, sigma, seed=seed, step=draw) for draw in draws]
+        given = [unseen.teacher_outputs(teacher, one) for one in neighbours]
+        return neighbours, [unseen.lower_logits(z, mask(z, batch), to_mean=wrong) for z in given]
 
     return targets
 
@@ -236,15 +233,15 @@ class Regulariser:
         chosen = [(record_key(identity) + step) % self.every == 0 for identity in batch.ids]
         return torch.nonzero(torch.tensor(chosen)).flatten().repeat_interleave(self.copies)
 
-    def neighbours(self, held: Records, sigma: float, *, seed: int, step: int) -> Records:
+    def neighbours(self, records: Records, sigma: float, *, seed: int, step: int) -> Records:
         """A neighbour of each row; the ``copies`` rows of one record follow one another."""
-        x = held.x.clone()
+        x = records.x.clone()
         for copy in range(self.copies):
             rows, draw = slice(copy, None, self.copies), step * self.copies + copy
-            own = held.take(torch.arange(len(held))[rows])
+            own = records.take(torch.arange(len(records))[rows])
             scaled, step_ = sigma * self.scales[draw % len(self.scales)], REGULARISER_DRAWS + draw
             x[rows] = add_natural_noise(own, scaled, seed=seed, step=step_).x
-        return replace(held, x=x)
+        return replace(records, x=x)
 
 
 def regulariser_for(records: int) -> Regulariser:
@@ -274,11 +271,9 @@ def count_changes(
     teacher, student = models
     sample = forget.take(range(min(len(forget), PROBES))).to(device_of(teacher))
     task, copies = task_of(sample), -(-PROBES // len(sample))
-    x = []
-    for copy in range(copies):
-        # a draw of no training step
-        how = {"seed": seed, "step": 2 * REGULARISER_DRAWS + copy}
-        x.append(add_natural_noise(sample, sigmas[copy % len(sigmas)], **how).x)
+    # draws of no training step
+    draws = [(sigmas[copy % len(sigmas)], 2 * REGULARISER_DRAWS + copy) for copy in range(copies)]
+    x = [add_natural_noise(sample, sigma, seed=seed, step=draw).x for sigma, draw in draws]
     probes = replace(sample.take(torch.arange(len(sample)).repeat(copies)), x=torch.cat(x))
     given = unseen.teacher_outputs(teacher, probes)
     predicted, staying = task.predict(given), is_regularised(given, mask(given, probes))
@@ -310,14 +305,14 @@ class Controller:
 
     def rate(self, loss: float, gradient_norm: float) -> float:
         """Polyak's step; what a refusal halved is regained step by step."""
-        share = self.share * self.regained
-        return share * loss / gradient_norm**2 if gradient_norm > 0 else 0.0
+        step = self.share * self.regained * loss
+        return step / gradient_norm**2 if gradient_norm > 0 else 0.0
 
     def __call__(self, student: nn.Module, loss: float) -> Action:
         """The guard's action first; STOP once the progress is within the tolerance."""
         action = self.callback(student, loss)
         if action is Action.HALVE_LR:
-            # a refusal means damage elsewhere: hold more, and allow less
+            # a refusal means damage elsewhere: regularise more, and allow less
             self.regulariser.reweigh(1.0)
             self.trust_region *= 0.7
             self.refused *= 2

@@ -88,22 +88,19 @@ def jit_paper(
     kind = torch.optim.Adam if adam else torch.optim.SGD
     optimizer = kind(student.parameters(), lr=learning_rate * strength)
     settings = {"sigma": sigma, "perturbations": perturbations, "squared": squared, "seed": seed}
-
-    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        return jit_paper_loss(student, batch, **settings, step=step)
-
+    loss = partial(jit_paper_loss, **settings)
     return train_epochs(student, loss, split.forget, optimizer, Schedule(1, 1, seed, callback))
 
 
 def jit_paper_loss(
     student: nn.Module,
     batch: Records,
+    step: int = 0,
     *,
     sigma: float = 0.5,
     perturbations: int = 25,
     squared: bool = False,
     seed: int = 0,
-    step: int = 0,
 ) -> Float[Tensor, " m"]:
     """Equation 1 for each record of a batch: a term for a training loop of one's own.
 
@@ -116,9 +113,9 @@ def jit_paper_loss(
     noise = sigma * normals(batch.ids, shape, seed=seed, step=step).to(batch.x).flatten(0, 1)
     around = batch.take(torch.arange(len(batch)).repeat_interleave(perturbations))
     perturbed = outputs(student, replace(around, x=around.x + noise))
-    answer = outputs(student, batch).repeat_interleave(perturbations, 0)
+    output = outputs(student, batch).repeat_interleave(perturbations, 0)
     # no epsilon: without a clamp the noise is never 0
-    ratios = (answer - perturbed).norm(dim=1) / noise.flatten(1).norm(dim=1)
+    ratios = (output - perturbed).norm(dim=1) / noise.flatten(1).norm(dim=1)
     return (ratios.square() if squared else ratios).reshape(len(batch), perturbations).mean(1)
 
 
@@ -160,14 +157,13 @@ def jit_reference(
     # never zeroed: gradients accumulate over batches, as in the authors' code
     optimizer = sgd(student, learning_rate * strength)
 
-    form = {"sigma": sigma, "perturbations": perturbations}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         # the authors' DataLoader draws it
         torch.empty((), dtype=torch.int64).random_()
         for rows in torch.arange(len(split.forget)).split(batch_size):
             batch = split.forget.take(rows).to(device_of(student))
-            loss = partial(_summed_ratios, student, batch, **form)
+            loss = partial(_summed_ratios, student, batch, sigma=sigma, perturbations=perturbations)
             if _step(student, loss, optimizer, callback) is Action.STOP:
                 break
     student.zero_grad(set_to_none=True)
@@ -202,8 +198,8 @@ def _summed_ratios(
     """The authors' loss of a batch: NaN where clamping leaves a record no noise, as theirs."""
     # of this batch and not of the data: the authors' clamp
     low, high = batch.x.min(), batch.x.max()
-    answer = outputs(student, batch)
-    total = answer.new_zeros(())
+    output = outputs(student, batch)
+    total = output.new_zeros(())
     for _ in range(perturbations):
         noise = torch.randn(batch.x.shape, dtype=batch.x.dtype).to(batch.x.device)
         perturbed = torch.clamp(batch.x + sigma * noise, low, high)
@@ -211,7 +207,7 @@ def _summed_ratios(
         with torch.no_grad():
             detached = outputs(student, replace(batch, x=perturbed))
         distance = (batch.x - perturbed).flatten(1).norm(dim=1)
-        total = total + ((answer - detached).norm(dim=1) / distance).sum()
+        total = total + ((output - detached).norm(dim=1) / distance).sum()
     return total / perturbations
 
 
@@ -248,10 +244,10 @@ def mislabel(
     other = dict(zip(forget.ids, runner_up.tolist(), strict=True))
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        answer = outputs(student, batch)
+        output = outputs(student, batch)
         target = torch.tensor([other[identity] for identity in batch.ids]).to(batch.y)
         # a record that has flipped has no gradient: plain SGD leaves it alone
-        return multiclass.loss(answer, target) * (answer.argmax(1) == batch.y)
+        return multiclass.loss(output, target) * (output.argmax(1) == batch.y)
 
     losses: list[float] = []
 

@@ -56,7 +56,7 @@ def l2ul(
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Push forget records off their labels, held by adversarial inputs and a weight penalty.
+    """Push forget records off their labels, regularised by adversarial inputs and a weight penalty.
 
     The defaults are the authors' for CIFAR-10 with a ResNet18.
 
@@ -86,11 +86,11 @@ def l2ul(
         raise InputError(wanted, str(count), "Keep the defaults, or raise adversarials.")
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     attack = {"radius": radius, "steps": attack_steps, "seed": seed}
-    near = attack_targets(frozen_teacher(model), forget, adversarials, **attack)
+    adversarial = attack_targets(frozen_teacher(model), forget, adversarials, **attack)
     penalised = _weight_penalty(student, forget, penalty)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        x, y = near.of(batch.ids, step * count, count)
+        x, y = adversarial.of(batch.ids, step * count, count)
         # one forward pass for records and adversarial inputs
         both = torch.cat([batch.x, x.to(batch.x)])
         own, others = multiclass.outputs(student, both).split([len(batch), len(x)])

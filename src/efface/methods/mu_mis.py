@@ -93,11 +93,11 @@ def mu_mis_loss(*, seed: int = 0) -> Loss:
     """
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        x, answer = _forward(student, batch)
+        x, output = _forward(student, batch)
         # step 0 draws the fixed classes of the stopping rule
-        other = other_class(batch.ids, batch.y, answer.shape[1], seed=seed, step=step + 1)
-        own = _sensitivity(answer, x, batch.y, create_graph=True)
-        return own - _sensitivity(answer, x, other, create_graph=True)
+        other = other_class(batch.ids, batch.y, output.shape[1], seed=seed, step=step + 1)
+        own = _sensitivity(output, x, batch.y, create_graph=True)
+        return own - _sensitivity(output, x, other, create_graph=True)
 
     return loss
 
@@ -110,10 +110,10 @@ def _forward(student: nn.Module, batch: Records) -> tuple[Tensor, Float[Tensor, 
 
 
 def _sensitivity(
-    answer: Float[Tensor, " m k"], x: Tensor, classes: Tensor, *, create_graph: bool
+    output: Float[Tensor, " m k"], x: Tensor, classes: Tensor, *, create_graph: bool
 ) -> Float[Tensor, " m"]:
     """‖∇_x f_k(x)‖² of each record; of the sum, since no record affects another's output."""
-    chosen = answer.gather(1, classes.to(answer.device)[:, None]).sum()
+    chosen = output.gather(1, classes.to(output.device)[:, None]).sum()
     (slope,) = torch.autograd.grad(chosen, x, create_graph=create_graph, retain_graph=True)
     return slope.flatten(1).square().sum(1)
 
@@ -125,10 +125,10 @@ def _stop_when_recovered(
 
     def part(rows: Tensor) -> float:
         batch = forget.take(rows).to(device_of(student))
-        x, answer = _forward(student, batch)
-        other = other_class(batch.ids, batch.y, answer.shape[1], seed=seed)
+        x, output = _forward(student, batch)
+        other = other_class(batch.ids, batch.y, output.shape[1], seed=seed)
         # only read, so no graph of the gradient is kept
-        return float(_sensitivity(answer, x, other, create_graph=False).sum())
+        return float(_sensitivity(output, x, other, create_graph=False).sum())
 
     def now() -> float:
         return sum(map_chunks(part, torch.arange(len(forget)), 128)) ** 0.5

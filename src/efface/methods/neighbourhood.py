@@ -83,12 +83,12 @@ def neighbourhood(
     split = replace(split, forget=with_task(split.forget))
     forget, student, teacher = split.forget, trainable_copy(model), frozen_teacher(model)
     # the identity for a class: its neighbours are of that class too
-    reach = 0.0 if split.forget_classes else distortion
-    if reach is None:
-        reach = _find_distortion(teacher, split, expected_accuracy, strength, seed)
-    told = {"mislabelled": mislabelled, "seed": seed}
-    target = _neighbour_target(teacher, split, reach, **told)
-    loss = neighbourhood_loss(teacher, split, distortion=reach, locality=locality, **told)
+    distortion = 0.0 if split.forget_classes else distortion
+    if distortion is None:
+        distortion = _find_distortion(teacher, split, expected_accuracy, strength, seed)
+    form = {"mislabelled": mislabelled, "seed": seed}
+    target = _neighbour_target(teacher, split, distortion, **form)
+    loss = neighbourhood_loss(teacher, split, distortion=distortion, locality=locality, **form)
     # an average of the weights varies less from step to step than the last of them
     averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
     # of the average, which is what is returned
@@ -127,8 +127,7 @@ def neighbourhood_loss(
     read. Raises InputError when a class goes, or labels are wrong, and the outputs are not one
     class of several.
     """
-    task = task_of(split.forget)
-    mask = _masking(split, mislabelled=mislabelled)
+    task, mask = task_of(split.forget), _masking(split, mislabelled=mislabelled)
     target = _neighbour_target(teacher, split, distortion, mislabelled=mislabelled, seed=seed)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
@@ -136,8 +135,8 @@ def neighbourhood_loss(
         # step + 1: the target's own neighbour is draw 0
         for other in _local_neighbours(batch, seed, step + 1):
             given = mask(unseen.teacher_outputs(teacher, other), batch)
-            answer = task.outputs(student, other.x)
-            total = total + 0.5 * locality * task.divergence(given, answer)
+            output = task.outputs(student, other.x)
+            total = total + 0.5 * locality * task.divergence(given, output)
         return total
 
     return loss
@@ -160,10 +159,10 @@ def _masking(split: Split, *, mislabelled: bool) -> Callable[[Tensor, Records], 
     """Masks classes and renormalises the log-probabilities; the outputs as they are without any."""
     masked = unseen.label_mask(split, mislabelled=mislabelled)
 
-    def mask(answer: Tensor, batch: Records) -> Tensor:
+    def mask(output: Tensor, batch: Records) -> Tensor:
         if not split.forget_classes and not mislabelled:
-            return answer
-        return answer.masked_fill(masked(answer, batch), -torch.inf).log_softmax(1)
+            return output
+        return output.masked_fill(masked(output, batch), -torch.inf).log_softmax(1)
 
     return mask
 
@@ -201,8 +200,7 @@ def _find_distortion(
         log("neighbourhood: distortion guessed", **facts)
         return GUESS * strength
     # strength scales the share that changes: 0 asks for no change at all
-    wanted = 1 - strength * (1 - expected)
-    low, high = 0.0, 0.8
+    wanted, low, high = 1 - strength * (1 - expected), 0.0, 0.8
     for _ in range(8):
         middle = (low + high) / 2
         kept = _kept_share(teacher, split.forget, middle, seed)

@@ -34,7 +34,6 @@ made in training and subtracts it, is another and is not this; its relabelling r
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Int
@@ -110,9 +109,7 @@ def train_on_random_labels(
 def join_unlabelled(forget: Records, retain: Records | None) -> Records:
     """All records as one set; the labels of the forget records are not looked at."""
     unlabelled = without_labels(forget, multiclass)
-    if retain is None:
-        return replace(unlabelled, ids=tuple(FORGET + one for one in forget.ids))
-    return join(unlabelled, retain)
+    return join(unlabelled, unlabelled.take([]) if retain is None else retain)
 
 
 def relabelled_loss(draw: Callable[[Sequence[str], int, int], Int[Tensor, " m"]]) -> Loss:
@@ -122,20 +119,18 @@ def relabelled_loss(draw: Callable[[Sequence[str], int, int], Int[Tensor, " m"]]
     """
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        answer = outputs(student, batch)
+        output = outputs(student, batch)
         rows = [row for row, identity in enumerate(batch.ids) if identity.startswith(FORGET)]
         ids = [batch.ids[row].removeprefix(FORGET) for row in rows]
         y = batch.y.clone()
         # the number of classes is the model's, not the largest label
-        y[rows] = draw(ids, answer.shape[1], step).to(y.device)
-        return task_of(batch).loss(answer, y)
+        y[rows] = draw(ids, output.shape[1], step).to(y.device)
+        return task_of(batch).loss(output, y)
 
     return loss
 
 
-@register_method(
-    reads={"forget labels", "retain labels"}, memory=Memory(copies=7), classes_only=True
-)
+@register_method(reads={"forget labels", "retain labels"}, memory=Memory(7), classes_only=True)
 def salun(
     model: nn.Module,
     split: Split,

@@ -32,7 +32,6 @@ record has a label of D_f. Of several as near, the earliest.
 
 import copy
 import inspect
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -90,19 +89,19 @@ def scrub(
     """
     student, teacher, task = trainable_copy(model), frozen_teacher(model), task_of(split.retain)
 
-    def divergence(answer: Tensor, x: Tensor) -> Tensor:
+    def divergence(output: Tensor, x: Tensor) -> Tensor:
         with torch.no_grad():
             given = task.outputs(teacher, x)
         # T² keeps the size of the gradients the same at any temperature
-        return task.divergence(given / temperature, answer / temperature) * temperature**2
+        return task.divergence(given / temperature, output / temperature) * temperature**2
 
     def max_loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
         return -strength * divergence(task.outputs(student, batch.x), batch.x)
 
     def min_loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        answer = task.outputs(student, batch.x)
-        own = task_weight * task.loss(answer, batch.y)
-        return own + distillation_weight * divergence(answer, batch.x)
+        output = task.outputs(student, batch.x)
+        own = task_weight * task.loss(output, batch.y)
+        return own + distillation_weight * divergence(output, batch.x)
 
     optimizer = sgd(student, learning_rate, 0.9, weight_decay)
     trainer = Trainer(student, seed=seed, callback=callback)
@@ -115,19 +114,12 @@ def scrub(
     return student
 
 
-def _with_settings_of_scrub(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    # help, checks and defaults are all read from the signature
-    function.__signature__ = inspect.signature(scrub)  # type: ignore[attr-defined]
-    return function
-
-
 @register_method(
     reads={"forget labels"},
     needs={"retain labels", "holdout"},
     memory=Memory(copies=9, graphs=3),
     runs_on_empty=True,
 )
-@_with_settings_of_scrub
 def scrub_rewind(  # noqa: D417  # the settings are those of scrub
     model: nn.Module,
     split: Split,
@@ -171,6 +163,10 @@ def scrub_rewind(  # noqa: D417  # the settings are those of scrub
     return _rewind(stored or [student], split)
 
 
+# help, checks and defaults are all read from the signature
+scrub_rewind.__signature__ = inspect.signature(scrub)  # type: ignore[attr-defined]
+
+
 def _store_students(callback: Callback, ends: list[int], stored: list[nn.Module]) -> Callback:
     """The guard's action; a copy of the student after each step that ends an epoch, or all."""
     taken = 0
@@ -195,14 +191,13 @@ def _rewind(students: list[nn.Module], split: Split) -> nn.Module:
     task = task_of(split.retain)
 
     def error(student: nn.Module, records: Records) -> float:
-        answer = predict(student, replace(records, task=task))
-        return 1 - float(task.accuracy(answer, records.y.cpu()).mean())
+        output = predict(student, replace(records, task=task))
+        return 1 - float(task.accuracy(output, records.y.cpu()).mean())
 
     unseen = split.holdout
     if task.name == "multiclass":
-        labels = set(split.forget.y.tolist())
-        rows = [row for row, label in enumerate(unseen.y.tolist()) if label in labels]
+        rows = torch.isin(unseen.y.cpu(), split.forget.y.cpu()).nonzero()[:, 0]
         # V: of the classes of the forget records, or all where there is none of them
-        unseen = unseen.take(rows) if rows else unseen
+        unseen = unseen.take(rows) if len(rows) else unseen
     wanted = error(students[-1], unseen)
     return min(students, key=lambda student: abs(error(student, split.forget) - wanted))

@@ -26,12 +26,10 @@ Departures from the paper (its repository holds none of this, so nothing was com
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd import grad
 
 from efface.methods._base import Count, Memory, NonNegative, Positive, log, register_method
 from efface.methods._head import embed, find_head
@@ -88,33 +86,31 @@ def source_free_newton(
         # the bias is the weight of a feature that is always 1
         embeddings = torch.cat([embeddings, torch.ones_like(embeddings[:, :1])], 1)
         weights = torch.cat([weights, head.bias.detach().cpu().double()[:, None]], 1)
-    loss = _head_loss(records)
-    answers = embeddings @ weights.T
-    slopes, output_hessian = output_curvature(loss, answers)
+    loss, predictions = _head_loss(records), embeddings @ weights.T
+    slopes, output_hessian = output_curvature(loss, predictions)
     directions = _main_directions(embeddings, max_directions(perturbations))
     projected = embeddings @ directions
     gradient = slopes.T @ projected / len(projected)
-    generator, begun = torch.Generator().manual_seed(seed), loss(answers).mean()
+    generator, begun = torch.Generator().manual_seed(seed), loss(predictions).mean()
     size = radius / float(projected.square().sum(1).mean().sqrt().clamp_min(EPSILON))
     forms, changes = [], []
     for _ in range(perturbations):
         # drawn for all weights, then projected: the signs and order of directions do not matter
         drawn = torch.randn(weights.shape, generator=generator, dtype=torch.float64)
         moved = size * drawn @ directions
-        change = loss(answers + projected @ moved.T).mean() - begun - (gradient * moved).sum()
+        change = loss(predictions + projected @ moved.T).mean() - begun - (gradient * moved).sum()
         forms.append(moved.T @ output_hessian @ moved)
         changes.append(change)
     moments = fit_psd(torch.stack(forms), torch.stack(changes))
-    hessian = Curvature(output_hessian, moments, damping)
     # n_f / n_r: losses are means, the step is of sums
     share = strength * len(embeddings) / (retained_records or RETAINED * len(embeddings))
     # weight decay pulls at the given weights too
     damped = gradient + damping * weights @ directions
-    step = share * hessian.solve(damped)
+    step = share * solve_kronecker(output_hessian, moments, damping, damped)
     whole = float((slopes.T @ embeddings / len(embeddings)).norm())
     facts = {"directions": len(directions.T), "share": share, "gradient": whole}
     log("newton: the step", **facts, seen=float(damped.norm()))
-    return _apply(student, step @ directions.T, float(loss(answers).mean()), callback)
+    return _apply(student, step @ directions.T, float(loss(predictions).mean()), callback)
 
 
 def _head_loss(records: Records) -> Loss:
@@ -123,26 +119,23 @@ def _head_loss(records: Records) -> Loss:
     # a task reads the dtype of its inputs off the model's weights
     identity.empty = nn.Parameter(torch.empty(0, dtype=torch.float64))
     # the task reads a model's outputs: a single sigmoid unit becomes two logits there
-    return lambda answers: task.loss(task.outputs(identity, answers), y)
+    return lambda predictions: task.loss(task.outputs(identity, predictions), y)
 
 
-@dataclass(frozen=True, eq=False)
-class Curvature:
-    """A Hessian A ⊗ S + λ I: ``outputs`` is A, ``moments`` S, ``damping`` λ."""
-
-    outputs: Float[Tensor, " k k"]
-    moments: Float[Tensor, " d d"]
-    damping: float = 0.0
-
-    def solve(self, gradient: Float[Tensor, " k d"]) -> Float[Tensor, " k d"]:
-        """H⁻¹ g; no step where there is neither curvature nor damping."""
-        # the eigenvectors of A ⊗ S are products of those of A and S: two small decompositions
-        of_outputs, left = torch.linalg.eigh(self.outputs)
-        of_moments, right = torch.linalg.eigh(self.moments)
-        bends = of_outputs[:, None] * of_moments[None] + self.damping
-        known = bends > EPSILON * bends.abs().max()
-        turned = left.T @ gradient @ right
-        return left @ torch.where(known, turned / bends.where(known, 1), 0) @ right.T
+def solve_kronecker(
+    outputs: Float[Tensor, " k k"],
+    moments: Float[Tensor, " d d"],
+    damping: float,
+    gradient: Float[Tensor, " k d"],
+) -> Float[Tensor, " k d"]:
+    """(A ⊗ S + λ I)⁻¹ g of ``outputs`` A and ``moments`` S; 0 without curvature and damping."""
+    # the eigenvectors of A ⊗ S are products of those of A and S: two small decompositions
+    of_outputs, left = torch.linalg.eigh(outputs)
+    of_moments, right = torch.linalg.eigh(moments)
+    curvature = of_outputs[:, None] * of_moments[None] + damping
+    curved = curvature > EPSILON * curvature.abs().max()
+    turned = left.T @ gradient @ right
+    return left @ torch.where(curved, turned / curvature.where(curved, 1), 0) @ right.T
 
 
 def _to_psd(symmetric: Float[Tensor, " r r"]) -> Float[Tensor, " r r"]:
@@ -164,23 +157,19 @@ def fit_psd(forms: Float[Tensor, " m r r"], changes: Float[Tensor, " m"]) -> Flo
     table = 0.5 * forms[:, rows, columns] * twice
     entries = torch.linalg.lstsq(table, changes[:, None], driver="gelsd").solution[:, 0] / twice
     best = torch.zeros(rank, rank, dtype=forms.dtype)
-    best[rows, columns] = entries
-    best[columns, rows] = entries
+    best[rows, columns] = best[columns, rows] = entries
     return _to_psd(best)
 
 
 def output_curvature(
-    loss: Loss, answers: Float[Tensor, " n k"]
+    loss: Loss, outputs: Float[Tensor, " n k"]
 ) -> tuple[Float[Tensor, " n k"], Float[Tensor, " k k"]]:
     """The gradient of each record's loss in its outputs, and the mean Hessian there, made PSD."""
-    answers = answers.detach().requires_grad_()
-    (slopes,) = grad(loss(answers).sum(), answers, create_graph=True)
-    # a loss that is linear in the outputs has no second derivative
-    rows = [
-        grad(slope, answers, retain_graph=True)[0] if slope.requires_grad else 0 * answers
-        for slope in slopes.sum(0)
-    ]
-    bends = torch.stack([row.mean(0) for row in rows])
+    z = outputs.detach().requires_grad_()
+    (slopes,) = torch.autograd.grad(loss(z).sum(), z, create_graph=True)
+    # 0 · z: a loss that is linear in the outputs has a slope without a gradient
+    sums, how = (slopes + 0 * z).sum(0), {"retain_graph": True}
+    bends = torch.stack([torch.autograd.grad(one, z, **how)[0].mean(0) for one in sums])
     return slopes.detach(), _to_psd((bends + bends.T) / 2)
 
 

@@ -109,13 +109,14 @@ def forget_and_data_importance(
     data = join(forget, retain) if with_forget else retain
     # a mean over fewer records has a larger square: both sets get the batch size of the forget set
     size = -(-len(forget) // -(-len(forget) // batching.size))
-    both = []
-    for records in (forget, data):
+
+    def importance_of(records: Records) -> Importance:
         batches = torch.arange(len(records)).split(batching.size)
         if not batching.sequential:
             batches = _random_batches(records, size, batching.seed)
-        both.append(importance(model, records, loss, batches=batches, power=power))
-    return both[0], both[1]
+        return importance(model, records, loss, batches=batches, power=power)
+
+    return importance_of(forget), importance_of(data)
 
 
 def _random_batches(records: Records, size: int, seed: int) -> Sequence[Tensor]:
@@ -135,10 +136,9 @@ def _mean_gradient(
     def part(some: Tensor) -> tuple[list[Tensor], float]:
         value = loss(model, records.take(some).to(device), 0).sum() / len(rows)
         # not backward: the student's own gradients are left alone
-        found = torch.autograd.grad(value, weights, allow_unused=True)
-        # a weight that the loss does not use has the gradient 0
-        pairs = zip(found, weights, strict=True)
-        return [torch.zeros_like(w) if g is None else g for g, w in pairs], float(value.detach())
+        # materialised: a weight that the loss does not use has the gradient 0
+        gradients = torch.autograd.grad(value, weights, materialize_grads=True)
+        return list(gradients), float(value.detach())
 
     parts = list(map_chunks(part, rows, len(rows)))
     each = zip(*(gradients for gradients, _ in parts), strict=True)
@@ -173,32 +173,23 @@ def dampen(
         came = "only zeros among them, as in a new adapter"
         raise InputError(wanted, came, "Choose trainable weights of the model itself.")
     while True:
-        selected = _scale(weights, importances, alpha, dampening)
-        log("dampening: weights selected", selection=alpha, selected=selected)
+        count = 0
+        triples = zip(weights, *(one.weights for one in importances), strict=True)
+        for weight, ours, theirs in triples:
+            selected = ours > alpha * theirs
+            # 0 / 0 is nan here and never used: such a weight is not selected
+            factor = (dampening * theirs / ours).clamp(max=1)
+            weight.data.copy_(torch.where(selected, weight * factor, weight))
+            count += int(selected.sum())
+        share = count / max(1, sum(weight.numel() for weight in weights))
+        log("dampening: weights selected", selection=alpha, selected=share)
         if callback(student, forget.loss) is not Action.HALVE_LR:
             return student
         # half the strength, as a loop halves its learning rate
         alpha *= 2
 
 
-@torch.no_grad()
-def _scale(
-    weights: list[nn.Parameter], both: tuple[Importance, Importance], alpha: float, dampening: float
-) -> float:
-    """Scale the selected weights in place; returns the fraction of weights selected."""
-    count = 0
-    for weight, ours, theirs in zip(weights, *(one.weights for one in both), strict=True):
-        selected = ours > alpha * theirs
-        # 0 / 0 is nan here and never used: such a weight is not selected
-        factor = (dampening * theirs / ours).clamp(max=1)
-        weight.copy_(torch.where(selected, weight * factor, weight))
-        count += int(selected.sum())
-    return count / max(1, sum(weight.numel() for weight in weights))
-
-
-@register_method(
-    reads={"forget labels"}, needs={"retain labels"}, memory=Memory(copies=6), one_step=True
-)
+@register_method(reads={"forget labels"}, needs={"retain labels"}, memory=Memory(6), one_step=True)
 def ssd(
     model: nn.Module,
     split: Split,
@@ -272,10 +263,9 @@ def lfssd(
     student, batching = trainable_copy(model), Batching(batch_size, seed, sequential)
     # the labels are replaced before anything can read them
     task = task_of(split.retain)
-    forget, retain = (without_labels(part, task) for part in (split.forget, split.retain))
-    unlabelled = Split(forget, retain=retain)
+    split = Split(without_labels(split.forget, task), retain=without_labels(split.retain, task))
     how = {"with_forget": with_forget, "power": 1}
-    both = forget_and_data_importance(student, unlabelled, _squared_norm, batching, **how)
+    both = forget_and_data_importance(student, split, _squared_norm, batching, **how)
     return dampen(student, both, selection_weighting, strength, dampening, callback)
 
 
@@ -283,9 +273,7 @@ def _squared_norm(model: nn.Module, batch: Records, step: int) -> Tensor:  # noq
     return outputs(model, batch).square().sum(1)
 
 
-@register_method(
-    reads={"forget labels"}, needs={"retain labels"}, memory=Memory(copies=7), one_step=True
-)
+@register_method(reads={"forget labels"}, needs={"retain labels"}, memory=Memory(7), one_step=True)
 def assd(
     model: nn.Module,
     split: Split,

@@ -73,9 +73,8 @@ def synthetic_embeddings(
     records = draw_embeddings(head, samples_per_class, forget_classes=classes, seed=seed)
 
     def loss(head: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
-        return multiclass.divergence(
-            mask_classes(given, batch.x, classes), multiclass.outputs(head, batch.x)
-        )
+        target = mask_classes(given, batch.x, classes)
+        return multiclass.divergence(target, multiclass.outputs(head, batch.x))
 
     # the guard judges the whole model
     schedule = Schedule(epochs, batch_size, seed, lambda _, loss: callback(student, loss))
@@ -86,9 +85,8 @@ def synthetic_embeddings(
 @torch.no_grad()
 def mask_classes(head: nn.Linear, x: Tensor, classes: tuple[int, ...]) -> Tensor:
     """The head's outputs, those of ``classes`` −∞."""
-    answer = multiclass.outputs(head, x)
-    answer[:, list(classes)] = -torch.inf
-    return answer
+    index = torch.tensor(classes, device=x.device)
+    return multiclass.outputs(head, x).index_fill(1, index, -torch.inf)
 
 
 @torch.no_grad()
@@ -107,10 +105,8 @@ def draw_embeddings(
         came = ", ".join(map(str, forget_classes))
         raise InputError(wanted, came, "Give Split(forget, forget_classes=(class,)).")
     generator, limit = torch.Generator().manual_seed(seed), MAX_DRAWS * samples_per_class * classes
-    found, tried = (
-        {label: head.weight.new_empty(0, head.in_features) for label in forget_classes},
-        0,
-    )
+    none, tried = head.weight.new_empty(0, head.in_features), 0
+    found = dict.fromkeys(forget_classes, none)
     # in blocks: of a rare class one draw of all would not fit into memory
     while any(len(own) < samples_per_class for own in found.values()) and tried < limit:
         x = torch.randn(min(BLOCK, limit - tried), head.in_features, generator=generator)

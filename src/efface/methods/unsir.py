@@ -24,9 +24,7 @@ from efface.training import Trainer, task_loss, with_task
 from efface.types import Callback, Split, no_callback
 
 
-@register_method(
-    needs={"retain labels", "forget_classes"}, memory=Memory(copies=6), classes_only=True
-)
+@register_method(needs={"retain labels", "forget_classes"}, memory=Memory(6), classes_only=True)
 def unsir(
     model: nn.Module,
     split: Split,
@@ -65,14 +63,12 @@ def unsir(
     Raises:
         InputError: no class goes; ``retain`` is missing; the task is not multiclass.
     """
-    student, classes = trainable_copy(model), split.forget_classes
-    retain = sample_per_class(
-        with_task(split.retain), retained_per_class, forget_classes=classes, seed=seed
-    )
+    student, teacher = trainable_copy(model), frozen_teacher(model)
+    classes, retain = split.forget_classes, with_task(split.retain)
+    retain = sample_per_class(retain, retained_per_class, forget_classes=classes, seed=seed)
     # classes take turns where several share the noise
     labels = torch.tensor([classes[number % len(classes)] for number in range(noise_records)])
     how = {"penalty": penalty, "learning_rate": noise_rate, "sign": -1.0}
-    teacher = frozen_teacher(model)
     noise = optimize_noise(teacher, retain, labels, **how, steps=noise_steps, seed=seed)
     # together in one epoch: impair alone would destroy the model
     impair = join(retain, repeat(noise, copies))

@@ -50,13 +50,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from efface.methods._attacks import optimize_noise
 from efface.methods._base import Count, Memory, Natural, NonNegative, Share, log, register_method
@@ -73,13 +72,11 @@ NOISE_RATE, PENALTY = 0.1, 0.1
 SEED_OFFSET = 1_000_003
 
 
-@register_method(
-    reads={"forget"},
-    needs={"forget_classes"},
-    memory=Memory(copies=6, neighbours=128),
-    classes_only=True,
-    runs_on_empty=True,
-)
+# Both read the form of an input, and no record.
+FORM_ONLY: dict[str, Any] = {"reads": {"forget"}, "classes_only": True, "runs_on_empty": True}
+
+
+@register_method(needs={"forget_classes"}, memory=Memory(6, neighbours=128), **FORM_ONLY)
 def emmn(
     model: nn.Module,
     split: Split,
@@ -158,12 +155,7 @@ Gate = Callable[[Float[Tensor, " m k"]], Bool[Tensor, " m"]]
 
 
 @register_method(
-    reads={"forget"},
-    needs={"forget_classes", "fresh"},
-    memory=Memory(copies=7, graphs=3, neighbours=256),
-    fresh_start=True,
-    classes_only=True,
-    runs_on_empty=True,
+    needs={"forget_classes", "fresh"}, memory=Memory(7, 3, 256), fresh_start=True, **FORM_ONLY
 )
 def gkt(
     model: nn.Module,
@@ -241,9 +233,9 @@ def gkt(
     return student.eval()
 
 
-def _divergence(given: Tensor, answer: Tensor, batch: Records) -> Tensor:
+def _divergence(given: Tensor, output: Tensor, batch: Records) -> Tensor:
     """KL(f₀ ‖ f) / K of each record."""
-    return task_of(batch).divergence(given, answer) / answer.shape[1]
+    return task_of(batch).divergence(given, output) / output.shape[1]
 
 
 def _generator_loss(teacher: nn.Module, student: nn.Module, gate: Gate) -> Loss:
@@ -277,9 +269,9 @@ def _lesson(
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:  # noqa: ARG001
         with attention_maps(student) as own:
-            answer = task_of(batch).outputs(student, batch.x)
+            output = task_of(batch).outputs(student, batch.x)
         # a record's label is its row in the lesson
-        total = _divergence(given[batch.y], answer, batch)
+        total = _divergence(given[batch.y], output, batch)
         for name, one in maps.items():
             total = total + attention * (own[name] - one[batch.y]).square().mean(1)
         return total
@@ -299,7 +291,7 @@ def attention_maps(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
     def note(name: str, _: nn.Module, __: object, output: Tensor) -> None:
         # cloned: the next layer may change the output in place
-        found[name] = functional.normalize(output.clone().square().mean(1).flatten(1))
+        found[name] = nn.functional.normalize(output.clone().square().mean(1).flatten(1))
 
     with ExitStack() as hooks:
         for name, module in model.named_modules():
