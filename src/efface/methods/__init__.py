@@ -1,4 +1,4 @@
-"""Unlearning methods: one file a paper, each registered in ``METHODS`` by its decorator.
+"""Unlearning methods: one file a family (docs/decisions/0010), registered in ``METHODS``.
 
 Shared by several: ``_base`` (the registry, and the ranges of settings), ``_perturb`` (noise and
 other perturbations), ``_attacks`` (inputs optimised against a model), ``_unseen`` (what an unseen
