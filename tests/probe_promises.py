@@ -36,13 +36,8 @@ def traces(model):
         "gradients": {k: None if w.grad is None else w.grad.clone() for k, w in weights.items()},
         "free": [w.requires_grad for w in weights.values()],
         "modes": [part.training for part in model.modules()],
-        "hooks": [[len(h) for h in hooks(part)] for part in model.modules()],
+        "hooks": [[len(v) for k, v in vars(m).items() if "_hooks" in k] for m in model.modules()],
     }
-
-
-def hooks(part):
-    """The tables of hooks of a module."""
-    return [v for k, v in sorted(vars(part).items()) if k.endswith("_hooks")]
 
 
 def same(one, other):

@@ -243,8 +243,7 @@ def test_a_leak_that_no_population_attack_sees_is_found_and_told_at_its_size():
     found = lira.u_lira(x, member, one_sd=True)
     assert roc_auc_score(member.ravel(), x.ravel()) < 0.6
     assert 0.72 < found.attack.auc < stats.norm.cdf(1 / np.sqrt(2)) + 0.01
-    assert found.attack.detected
-    assert found.attack.at(0.01).above
+    assert (found.attack.detected, found.attack.at(0.01).above) == (True, True)
     assert found.accuracy_interval[0] > 0.6
     assert lira.ruli_privacy(x, member).attack.detected
 
@@ -385,8 +384,8 @@ def test_a_perfect_separation_is_no_certainty():
     _, member = _crossed(40, p=12, t=30)
     found = pooled(np.where(member, 1.0, -1.0), member)
     assert found.attack.auc == found.accuracy == 1
-    assert 0.7 < found.attack.auc_interval[0] < 0.95
-    assert 0.6 < found.accuracy_interval[0] < 0.95
+    for low, _ in (found.attack.auc_interval, found.accuracy_interval):
+        assert 0.7 < low < 0.95
 
 
 def test_what_was_not_judged_is_not_counted():
@@ -395,5 +394,5 @@ def test_what_was_not_judged_is_not_counted():
     scores[:, 3] = np.nan
     found = pooled(scores, member)
     assert found.attack.forget_n + found.attack.unseen_n == 24 * 39
-    keep = np.arange(40) != 3
-    assert found.attack.auc == pytest.approx(pooled(scores[:, keep], member[:, keep]).attack.auc)
+    rest = np.arange(40) != 3
+    assert found.attack.auc == pytest.approx(pooled(scores[:, rest], member[:, rest]).attack.auc)

@@ -30,7 +30,6 @@ from tests.probe_promises import passes_of, same, traces, untouched
 from tests.refusals import refusal
 from tests.small_nets import twice
 
-RATES = (1e-3, 1e-2)
 NOT_RUN = "Omit this probe, and say that it was not run."
 
 
@@ -58,7 +57,7 @@ def threes(parts, digits):
     return digits.take((digits.y[:300] == 3).nonzero()[:, 0]), parts[2]
 
 
-CURVES = {"learning_rates": RATES, "epochs": 2, "batch_size": 20}
+CURVES = {"learning_rates": (1e-3, 1e-2), "epochs": 2, "batch_size": 20}
 HALF = {"bits": (8,), "shares": (0.1, 0.2)}
 RESIDUAL = {
     "flips": (lambda m, s, **_: near.residual_in_flips(m, s), {"tried": 1}),
@@ -246,23 +245,17 @@ def test_the_nearest_class_is_the_second_where_the_first_has_left(tiny_net, thre
     logits = evaluate(tiny_net, threes[0]).logits.copy()
     logits[:, 3] = -np.inf
     np.testing.assert_array_equal(found.forget.classes, logits.argmax(1))
-    assert found.forget.classes.max() > 3
-    assert (found.forget.confidence >= 1 / 9).all()
+    assert (found.forget.classes.max() > 3, found.forget.confidence.min() >= 1 / 9) == (True, True)
 
 
 def test_a_high_score_of_the_class_that_left_does_not_hide_its_neighbours(tiny_net, threes):
     """A filter that adds to the logit of the class, or takes it away, changes nothing here."""
-    nets = tiny_net, nn.Sequential(*tiny_net, Shifted())
+    pushed = copy.deepcopy(tiny_net)
+    pushed[-1].bias.data[3] -= 50
+    nets = tiny_net, pushed
     one, other = (lp.neighbouring_class(net, *threes, forget_classes=(3,)) for net in nets)
     np.testing.assert_allclose(one.forget.confidence, other.forget.confidence, rtol=1e-4)
     assert one.by_confidence == other.by_confidence
-
-
-class Shifted(nn.Module):
-    """An output filter: the logit of class 3 is pushed down."""
-
-    def forward(self, x):
-        return x - 50 * nn.functional.one_hot(torch.tensor(3), 10)
 
 
 def leaking(n, *, sure, seed):
@@ -324,8 +317,7 @@ def hidden(tiny_net):
 
 def curves(model, parts, *, on=0, **settings):
     """Two learning rates, two epochs on one part."""
-    settings = {"learning_rates": RATES, "epochs": 2, "batch_size": 20, **settings}
-    return relearning(model, parts[0], parts[on], original=1.0, **settings)
+    return relearning(model, parts[0], parts[on], original=1.0, **CURVES, **settings)
 
 
 def test_dropout_and_batchnorm_work_as_in_training_unless_switched_off(
@@ -418,15 +410,14 @@ def test_curves_that_were_made_otherwise_are_not_compared():
     assert text in refusal(anamnesis, curve(0, 1), curve(0, 1, 1, rate=1e-2))
 
 
-def test_what_cannot_be_relearned_is_refused(tiny_net, parts, digits):
+def test_what_cannot_be_relearned_is_refused(tiny_net, parts):
     """No records, or an original that knew nothing: the first step would do."""
-    assert refusal(relearning, tiny_net, digits.take([]), parts[1], original=1.0) == (
-        "Wanted forget records, and records to train on. Got 0 and 260. Give at least one of each."
-    )
-    text = "Wanted an original accuracy above 0 and up to 1, a tolerance from 0 to below 1."
-    assert text in refusal(relearning, tiny_net, parts[0], parts[1], original=0.0)
-    text = "Wanted at least one epoch, and a reading every step or more rarely."
-    assert text in refusal(relearning, tiny_net, parts[0], parts[1], original=1.0, every=0)
+    for text, forget, named in (
+        ("records to train on. Got 0 and 260. Give at least one of each.", parts[0].take([]), {}),
+        ("a tolerance from 0 to below 1. Got 0.0 and 0.05. Evaluate", parts[0], {"original": 0.0}),
+        ("Got 10 epochs, every 0. Give integers above 0.", parts[0], {"every": 0}),
+    ):
+        assert text in refusal(relearning, tiny_net, forget, parts[1], **{"original": 1.0, **named})
 
 
 @pytest.mark.parametrize("kind", RESIDUAL)
@@ -516,7 +507,6 @@ def test_flips_and_crops_are_what_they_say():
     assert near.residual_in_flips(Corner(), lit(4)).recovered.all()
     assert not near.residual_in_flips(Corner(), lit(1)).recovered.any()
     shifted = near.residual_in_crops(Corner(), lit(1), crops=60)
-    assert shifted.recovered.all()
     assert shifted.recognised == pytest.approx(1 / 9, abs=0.08)
     assert not near.residual_in_crops(Corner(), lit(3), crops=60).recovered.any()
 
@@ -589,7 +579,7 @@ def test_weights_are_rounded_to_a_symmetric_grid_of_each_output(tiny_net, bits):
     given, found = tiny_net.state_dict(), quantised(tiny_net, bits=bits).state_dict()
     for name, weight in given.items():
         if weight.ndim < 2:
-            torch.testing.assert_close(found[name], weight, rtol=0, atol=0)
+            assert found[name].equal(weight)
             continue
         for row, new in zip(weight.numpy(), found[name].numpy(), strict=True):
             scale = np.abs(row).max() / top
@@ -666,8 +656,8 @@ def test_copies_of_models_of_other_kinds(kind):
 def test_half_precision_keeps_its_dtype(tiny_net):
     """The copy can stand in the place of the model."""
     half = copy.deepcopy(tiny_net).bfloat16()
-    for copied in (quantised(half, bits=4), pruned(half, share=0.5)):
-        assert {t.dtype for t in copied.parameters()} == {torch.bfloat16}
+    copies = quantised(half, bits=4), pruned(half, share=0.5)
+    assert {t.dtype for net in copies for t in net.parameters()} == {torch.bfloat16}
 
 
 def test_what_cannot_be_changed_is_refused_in_words(tiny_net):

@@ -1,6 +1,7 @@
 """Curvature against closed forms, dense Hessians in double precision, and its own stated error."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from research.gradients import curvature_cost, dense_curvature, of_prediction, p
 from tests.curved_nets import line, tanh_net
 from tests.probe_promises import passes_of, untouched
 from tests.refusals import refusal
-from tests.small_nets import vit
+from tests.small_nets import known, vit
 
 FORMS = {
     "products": lambda model, some, **to: curvature(model, some, probes=4, **to),
@@ -74,9 +75,7 @@ def test_the_model_is_not_changed_and_gives_the_same_numbers_twice(
 ):
     few = some.take(range(3))
     found = untouched(lambda model: FORMS[form](model, few), tiny_net, random_state_kept)
-    assert (found.ratio > 0).all()
-    assert len(found.ratio) == 3
-    assert not found.floored.any()
+    assert ((found.ratio > 0) & ~found.floored).tolist() == [True] * 3
 
 
 @pytest.mark.parametrize("form", ["piecewise", "dense"])
@@ -96,7 +95,7 @@ def test_the_curvature_of_a_sigmoid_is_known_in_closed_form(form):
         np.testing.assert_allclose(found.ratio, special.expit(at), rtol=1e-5)
 
 
-def test_only_the_gradient_peaks_on_the_boundary():
+def test_only_the_gradient_peaks_on_the_boundary_where_one_record_is_not_refused():
     """‖∇²g‖ is 0 there and greatest at |x| = 1.317 = ln(2 + √3); κ grows away from it."""
     at = np.linspace(-4, 4, 8001)
     net, some = line(*at)
@@ -106,10 +105,6 @@ def test_only_the_gradient_peaks_on_the_boundary():
     assert abs(at[found.hessian_norm.argmax()]) == pytest.approx(np.log(2 + 3**0.5), abs=2e-3)
     assert (np.diff(found.ratio[4000:]) > 0).all()
     assert (np.diff(found.ratio[:4001]) < 0).all()
-
-
-def test_one_record_on_the_boundary_is_not_taken_for_a_piecewise_linear_one():
-    """Its curve is flat at one point alone."""
     for form in FORMS.values():
         assert form(*line(0.0), of=probability).ratio == pytest.approx(0)
 
@@ -118,12 +113,9 @@ def test_one_record_on_the_boundary_is_not_taken_for_a_piecewise_linear_one():
 @pytest.mark.parametrize("kind", ["tiny", "layer norm", "one output", "table", "tanh"])
 def test_exact_curvature_is_that_of_torch_in_double_precision(tiny_net, some, kind, g):
     """Reverse mode twice, log-softmax, one record at a time; from the Jacobian where that holds."""
-    if kind == "tanh":
-        net, few = tanh_net()
-    elif kind == "tiny":
-        net, few = tiny_net, some.take(range(4))
-    else:
-        net, few = model_of_kind(kind), records_of_kind(kind).take(range(4))
+    nets = {"tiny": lambda: (tiny_net, some), "tanh": tanh_net}
+    net, few = nets.get(kind, lambda: (model_of_kind(kind), records_of_kind(kind)))()
+    few = few.take(range(4))
     slope, square, trace = oracle(net, few, GS[g][1])
     assert is_piecewise_linear(net, few) == (kind not in {"layer norm", "tanh"})
     exact = [dense_curvature] + [piecewise_linear_curvature] * is_piecewise_linear(net, few)
@@ -139,10 +131,8 @@ def test_exact_curvature_is_that_of_torch_in_double_precision(tiny_net, some, ki
 
 def test_the_prediction_may_take_the_place_of_the_label(tiny_net, some):
     """As if the records were labelled by the model."""
-    with torch.no_grad():
-        predicted = tiny_net(some.x).argmax(1)
-    wrong = Records(some.x, (predicted + 1) % 10, some.ids)
-    right = Records(some.x, predicted, some.ids)
+    right = known(tiny_net, some, len(some))
+    wrong = replace(right, y=(right.y + 1) % 10)
     found = piecewise_linear_curvature(tiny_net, wrong, of=of_prediction(probability))
     expected = piecewise_linear_curvature(tiny_net, right, of=probability)
     np.testing.assert_array_equal(found.ratio, expected.ratio)
@@ -161,8 +151,7 @@ def test_a_floored_gradient_is_flagged():
 
 def test_a_jacobian_that_is_too_large_is_made_in_parts(monkeypatch, tiny_net, some):
     """The same numbers, fewer records at once."""
-    expected, sizes = piecewise_linear_curvature(tiny_net, some), []
-    original = module.in_batches
+    expected, sizes, original = piecewise_linear_curvature(tiny_net, some), [], module.in_batches
     monkeypatch.setattr(module, "JACOBIAN_NUMBERS", 10 * 64 * 4)
     monkeypatch.setattr(module, "in_batches", lambda *a: (sizes.append(a[-1]), original(*a))[1])
     found = piecewise_linear_curvature(tiny_net, some)
@@ -179,27 +168,21 @@ def test_products_find_the_sigmoid_within_their_error():
     np.testing.assert_allclose(found.ratio_error / found.ratio, (2 / 256) ** 0.5 / 2, rtol=0.4)
 
 
-@pytest.fixture(scope="module")
-def scattered():
-    """Four records of a net of tanh, 200 estimates each with 64 probes; and the exact values."""
+def test_estimates_scatter_as_their_stated_errors_say():
+    """Z scores have standard deviation 1 and mean 0, as far as 800 estimates can tell.
+
+    Four records of a net of tanh, 200 estimates each with 64 probes. Errors of a square rise with
+    it, so a low estimate is more errors off: that is the margin.
+    """
     net, some = tanh_net()
     some = some.take(range(4))
     found = curvature(net, repeat(some, 200), probes=64, batch_size=800)
-    return found, dense_curvature(net, some)
-
-
-@pytest.mark.parametrize("name", ["hessian_norm_squared", "hessian_trace", "hessian_norm", "ratio"])
-def test_estimates_scatter_as_their_stated_errors_say(scattered, name):
-    """Z scores have standard deviation 1 and mean 0, as far as 800 estimates can tell.
-
-    Errors of a square rise with it, so a low estimate is more errors off: that is the margin.
-    """
-    found, exact = scattered
-    off = getattr(found, name).reshape(200, 4) - getattr(exact, name)
-    z = off / getattr(found, f"{name}_error").reshape(200, 4)
-    assert np.sqrt((z**2).mean()) == pytest.approx(1, abs=0.2)
-    assert abs(z.mean()) < 0.25
-    assert abs(off.mean() / off.std()) < 0.2
+    exact = dense_curvature(net, some)
+    for name in ("hessian_norm_squared", "hessian_trace", "hessian_norm", "ratio"):
+        off = getattr(found, name).reshape(200, 4) - getattr(exact, name)
+        z = off / getattr(found, f"{name}_error").reshape(200, 4)
+        assert np.sqrt((z**2).mean()) == pytest.approx(1, abs=0.2), name
+        assert max(abs(z.mean()) - 0.05, abs(off.mean() / off.std())) < 0.2, name
 
 
 def test_the_square_is_unbiased_and_its_root_as_low_as_stated():
@@ -226,16 +209,15 @@ def test_a_record_draws_the_same_in_any_batch(tiny_net, some):
 
 def test_products_cost_the_passes_declared():
     """By the work of the convolutions, since hooks do not see products."""
+    images = Records(torch.ones(3, 3, 32, 32), torch.arange(3))
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net, x = resnet_small(width=2).eval(), torch.randn(3, 3, 32, 32)
-    images = Records(x, torch.arange(3))
+        net = resnet_small(width=2).eval()
     with FlopCounterMode(display=False) as one, torch.no_grad():
-        net(x)
+        net(images.x)
     with FlopCounterMode(display=False) as all_of_it:
         curvature(net, images, probes=2)
-    declared = curvature_cost(images, probes=2)
-    work = all_of_it.get_total_flops() / one.get_total_flops() * len(images)
+    declared, work = curvature_cost(images, probes=2), all_of_it.get_total_flops() * 3
+    work /= one.get_total_flops()
     assert work == pytest.approx(declared.forward + declared.backward, rel=0.02)
 
 
@@ -243,7 +225,7 @@ def test_a_jacobian_costs_the_passes_declared(tiny_net, some):
     """Hooks see all but the product that tests whether the model is piecewise linear."""
     seen = passes_of(lambda model: piecewise_linear_curvature(model, some), tiny_net)
     declared = piecewise_linear_cost(some, classes=10)
-    assert (seen.forward, seen.backward) == (declared.forward - 2 * 8, declared.backward - 8)
+    assert (seen.forward + 2 * 8, seen.backward + 8) == (declared.forward, declared.backward)
 
 
 def test_attention_and_half_precision_are_served(some):
@@ -252,8 +234,7 @@ def test_attention_and_half_precision_are_served(some):
     assert not is_piecewise_linear(vit(), few)
     exact, found = dense_curvature(vit(), few), curvature(vit(), few, probes=20)
     assert (np.abs(found.ratio - exact.ratio) < 5 * found.ratio_error).all()
-    half = copy.deepcopy(model_of_kind("table")).half()
-    some = records_of_kind("table").take(range(4))
+    half, some = model_of_kind("table").half(), records_of_kind("table").take(range(4))
     expected = piecewise_linear_curvature(copy.deepcopy(half).float(), some)
     np.testing.assert_array_equal(piecewise_linear_curvature(half, some).ratio, expected.ratio)
 

@@ -79,8 +79,7 @@ def test_the_page_opens_without_a_complaint_or_a_request(browser, found, tmp_pat
     path = tmp_path / "inspect.html"
     path.write_text(render(*found), "utf-8")
     shown, console, asked = opened(browser, path, tmp_path)
-    assert console == []
-    assert asked == []
+    assert (console, asked) == ([], [])
     assert "&lt;script&gt;x&lt;/script&gt;" in shown
     assert '<img src="x">' not in shown
 
@@ -97,8 +96,7 @@ def test_the_figures_have_a_size_and_nothing_sticks_out(browser, found, tmp_path
     assert console == []
     measured = re.search(r'data-ruler="([^"]+)"', shown)[1].replace("&quot;", '"')
     for name in ("scatter", "curve"):
-        size = re.search(rf'\["{name}",([\d.]+),([\d.]+),', measured)
-        assert float(size[1]) > 300
-        assert float(size[2]) > 100
+        width, height = re.search(rf'\["{name}",([\d.]+),([\d.]+),', measured).groups()
+        assert (float(width) > 300, float(height) > 100) == (True, True)
     wide, window = re.search(r'"wide":(\d+),"window":(\d+)', measured).groups()
     assert int(wide) <= int(window)

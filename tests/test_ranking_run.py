@@ -195,8 +195,8 @@ def test_a_notebook_shows_the_most_informative(found):
     """The count and ten rows, in plain HTML."""
     shown = found._repr_html_()
     assert shown.count("<tr>") == 11
-    first = shown.index(f">{found.ids[found.by_rank[0]]}<")
-    assert first < shown.index(f">{found.ids[found.by_rank[9]]}<")
+    first, last = (shown.index(f">{found.ids[found.by_rank[rank]]}<") for rank in (0, 9))
+    assert first < last
     assert f"{int(found.high.sum())} of 400 records" in shown
     assert repr(found).startswith("Ranking(400 records, columns: label, prediction,")
 
