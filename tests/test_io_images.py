@@ -102,17 +102,14 @@ def bomb():
     return head[:12] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + head[33:]
 
 
-UNREADABLE = {
-    "nothing": None,
+UNREADABLE = {"nothing": None, "a number": 7, "a path and no folder": "x.png", "bare mapping": {}}
+UNREADABLE |= {
+    "empty mapping": {"bytes": None, "path": None},
     "zero bytes": b"",
     "text": b"no image",
-    "a number": 7,
     "bomb": bomb(),
     "cut png": PNG[:60],
     "cut jpeg": JPEG[: len(JPEG) // 2],
-    "a path and no folder": "x.png",
-    "empty mapping": {"bytes": None, "path": None},
-    "bare mapping": {},
     "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
 }

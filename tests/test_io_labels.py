@@ -53,11 +53,9 @@ LABELS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("kind", "columns", "model", "y", "classes"),
-    [(kind, *row) for kind, rows in LABELS.items() for row in rows],
-)
-def test_columns_say_by_their_types_what_their_labels_are(kind, columns, model, y, classes):
+@pytest.mark.parametrize(("kind", "row"), [(k, row) for k, rows in LABELS.items() for row in rows])
+def test_columns_say_by_their_types_what_their_labels_are(kind, row):
+    columns, model, y, classes = row
     labels = of(columns, **model)
     expected = np.array(y, np.float32 if kind == "regression" else int)
     np.testing.assert_array_equal(labels.labels, expected, strict=True)
@@ -115,14 +113,12 @@ def test_labels_that_are_two_things_or_none_or_unknown_are_refused(columns, mess
 
 
 LISTS = [[0], [5, -2], [], None, [1, 3]]
+UNNAMED = [([0, 5, -2, 1, None, 3], "-2, 3, 5"), (LISTS, "-2, 3, 5"), ([[0], [-1]], "-1")]
 NO_CLASS = "Name all classes, or fix these labels."
 
 
 @pytest.mark.parametrize("model", [{}, {"num_classes": 3}, {"classes": ("z", "y", "x")}])
-@pytest.mark.parametrize(
-    ("cells", "came"),
-    [([0, 5, -2, 1, None, 3], "-2, 3, 5"), (LISTS, "-2, 3, 5"), ([[0], [-1]], "-1")],
-)
+@pytest.mark.parametrize(("cells", "came"), UNNAMED)
 def test_a_class_number_without_a_name_is_refused(cells, came, model):
     kind, none = datasets.ClassLabel(names=["x", "y", "z"]), "-1 or nothing for none"
     if isinstance(cells[0], list):
@@ -133,9 +129,10 @@ def test_a_class_number_without_a_name_is_refused(cells, came, model):
     assert refusal(of, datasets.Dataset(pa.table({"label": cells}), info=info), **model) == wanted
 
 
-@pytest.mark.parametrize(
-    "cells", [[0.5, None], [0.5, float("inf")], [[0, 1], None], [["a"], None], [[0.5], [None]]]
-)
+UNLABELLED = [[0.5, None], [0.5, np.inf], [[0, 1], None], [["a"], None], [[0.5], [None]]]
+
+
+@pytest.mark.parametrize("cells", UNLABELLED)
 def test_an_unlabelled_record_fails_a_request_and_is_omitted_from_a_holdout(cells):
     table = load_data(cast({"x": [1.0, 2.0], "label": cells, "id": ["a", "b"]}))
     assert table.records([0], ROWS).ids == ("a",)
