@@ -151,8 +151,9 @@ def load_model(
     classes = tuple(known.get("classes") or ())
     # one name is that of a sigmoid unit
     classes = classes if len(classes) > 1 else None
-    files, recipe = known.get("files", ((), ())), known.get("recipe_json")
-    return LoadedModel(model.eval(), parts, preprocessing, name, stored, classes, *files, recipe)
+    copied, omitted = known.get("files", ((), ()))
+    model, recipe = model.eval(), known.get("recipe_json")
+    return LoadedModel(model, parts, preprocessing, name, stored, classes, copied, omitted, recipe)
 
 
 def _module(architecture: str | nn.Module, num_classes: int | None = None) -> tuple[nn.Module, str]:
