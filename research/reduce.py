@@ -58,7 +58,7 @@ def statistics_of(
     """Accuracies, losses and the paper's attack, for any rows to forget: see the names.
 
     ``forget``: rows of train, trained on or not; ``retain`` are the trained ones that are not among
-    them. ``test_staying`` and ``test_leaving`` are of the evidence's half, the latter in
+    them. ``test_staying`` and ``test_forget`` are of the evidence's half, the latter in
     ``forget_classes``.
     ``attack``: the entropy attack on the forget records, None without any or when an entropy is not
     finite. A part without records has None.
@@ -72,7 +72,7 @@ def statistics_of(
         "retain": ("train", arrays["train.member"].astype(bool) & ~going),
         "forget": ("train", going),
         "test_staying": ("test", evidence & ~left),
-        "test_leaving": ("test", evidence & left),
+        "test_forget": ("test", evidence & left),
     }
     accuracy = {name: _mean(right(arrays, part)[rows]) for name, (part, rows) in parts.items()}
     losses = {name: _mean(loss(arrays, part)[rows]) for name, (part, rows) in parts.items()}
@@ -89,7 +89,9 @@ def statistics_of(
 def columns_of(statistics: Mapping[str, Any], *, forget_classes: bool) -> dict[str, float]:
     """The paper's D_r, D_f and attack, as ``efface.metrics.retrain_gap.columns`` names them."""
     accuracy = statistics["accuracy"]
-    forget = accuracy["test_leaving" if forget_classes else "forget"]
+    # committed records of schema 1 say test_leaving
+    whole = accuracy.get("test_forget", accuracy.get("test_leaving"))
+    forget = whole if forget_classes else accuracy["forget"]
     return {
         "retain": accuracy["test_staying"], "forget": forget, "attack": statistics["attack"],
     }  # fmt: skip

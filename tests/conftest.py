@@ -103,32 +103,18 @@ def random_state_kept():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a model, data and ids; the net is small and was shown each digit twice."""
-    from efface.io.data import load_data
-    from efface.io.models import save_trained
+    """A folder with a model, data and two ids; the net is small and was shown each digit twice."""
+    from kills import prepared
+
     from efface.nets import conv_small
-    from examples.demo import write_data
-    from research.recipes import RECIPES, description
 
     folder = tmp_path_factory.mktemp("place")
-    write_data(folder / "data")
-    table = load_data(folder / "data")
-    records = table.records(None, RECIPES["digits-conv"].preprocessing)
+    source = "def narrow(num_classes=10):\n    return conv_small(num_classes, width=8)\n"
+    (folder / "tests_nets.py").write_text(f"from efface.nets import conv_small\n{source}")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = conv_small(width=8)
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
-    for rows in np.array_split(np.tile(np.arange(len(records)), 2), 40):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(net(records.x[rows]), records.y[rows]).backward()
-        optimizer.step()
-    facts = description("digits-conv", table, seed=0, command="a test")
-    source = "def narrow(num_classes=10):\n    return conv_small(num_classes, width=8)\n"
-    (folder / "tests_nets.py").write_text(f"from efface.nets import conv_small\n{source}")
-    narrow = {"architecture": "tests_nets:narrow"}
-    save_trained(folder / "model", net.eval(), {**facts, **narrow})
-    (folder / "ids.csv").write_text("id\ndigit-0001\ndigit-0002\n")
-    return folder
+    return prepared(folder, 2, net, architecture="tests_nets:narrow")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from efface import cli
@@ -27,25 +28,24 @@ from examples.demo import write_data
 from research.recipes import RECIPES, description, fresh
 from research.train import app as train_app
 
-IDS = 12
 FILES = {"model.safetensors", "recipe.json", "manifest.json", "evidence.json", "report.html",
          "exclude.csv", "exclude.key"}  # fmt: skip
 
 
-def prepared(folder):
-    """A small model (its head alone has moved from chance), its data, and twelve ids to forget."""
+def prepared(folder, ids=12, net=None, **facts):
+    """A model that was shown each digit twice, its data, and the ids of the first to forget."""
     write_data(folder / "data")
-    table, recipe = load_data(str(folder / "data")), RECIPES["digits-conv"]
-    records = table.records(range(400), recipe.preprocessing)
-    model = fresh(recipe, 10, seed=0)
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(15):
+    table, recipe = load_data(folder / "data"), RECIPES["digits-conv"]
+    records = table.records(None, recipe.preprocessing)
+    net = net or fresh(recipe, 10, seed=0)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    for rows in np.array_split(np.tile(np.arange(len(records)), 2), 40):
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(records.x), records.y).backward()
+        torch.nn.functional.cross_entropy(net(records.x[rows]), records.y[rows]).backward()
         optimizer.step()
-    facts = description("digits-conv", table, seed=0, command="")
-    save_trained(folder / "model", model.eval(), facts)
-    (folder / "ids.csv").write_text("\n".join(["id", *table.ids[:IDS]]) + "\n")
+    facts = {**description("digits-conv", table, seed=0, command="a test"), **facts}
+    save_trained(folder / "model", net.eval(), facts)
+    (folder / "ids.csv").write_text("\n".join(["id", *table.ids[1 : ids + 1]]) + "\n")
     return folder
 
 

@@ -131,9 +131,10 @@ def test_labels_and_class_names_that_the_model_does_not_have_are_refused():
 
 def test_inputs_that_are_not_finite_are_refused_by_id_and_raw_pixels_noticed():
     """One such record would make every weight nan."""
-    nan = Records(torch.tensor([[0.0, 1], [float("nan"), 0]]), torch.tensor([0, 0]), ("a", "b"))
+    x = torch.tensor([[0.0, 1], [float("nan"), 0], [0, float("inf")]])
+    nan = Records(x, torch.tensor([0, 0, 0]), ("a", "b", "c"))
     assert refused(Fixed(), None, nan) == ["non-finite inputs"]
-    assert texts(Fixed(), None, nan)["non-finite inputs"] == "nan or inf in the records b."
+    assert texts(Fixed(), None, nan)["non-finite inputs"] == "nan or inf in the records b, c."
     pixels = Records(torch.full((9, 2), 255.0), torch.zeros(9, dtype=torch.int64))
     text = "Inputs of the records reach 255: raw pixels, not normalised?"
     assert texts(Fixed(), None, pixels)["input range"] == text

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 import torch
+from by_hand import same
 from method_promises import keeping, split_for
 from scipy import stats
 from scipy.special import rel_entr
@@ -31,15 +32,6 @@ def forget(digits):
 def unseen(digits):
     """A hundred records that the model was not trained on."""
     return digits.take(range(300, 400))
-
-
-def state_of(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same(model, state):
-    now = model.state_dict()
-    return now.keys() == state.keys() and all(now[name].equal(state[name]) for name in state)
 
 
 @torch.no_grad()
@@ -136,21 +128,28 @@ def test_a_bad_step_is_taken_back_bit_for_bit_to_the_last_good_state(
     guard = Guard(tiny_net, Split(forget), **{**WIDE, "movement": 0.1})
     student = pushed(tiny_net, 0.01)
     assert guard.callback(student, 1.0) is Action.CONTINUE
-    good = state_of(student)
+    good = copy.deepcopy(student)
     assert guard.callback(push(student, size, seed=1), loss) is Action.HALVE_LR
     assert same(student, good)
-    assert not same(student, tiny_net.state_dict())
+    assert not same(student, tiny_net)
     assert [(one.step, one.kind) for one in guard.violations] == [(2, kind)]
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("name", ["0.weight", "1.running_var"])
-def test_a_weight_or_buffer_that_is_not_finite_is_taken_back(tiny_net, forget, name):
-    """A finite loss does not show that the step it led to overflowed."""
+def test_what_is_not_finite_is_taken_back_and_as_a_result_never_interpolated(
+    tiny_net, forget, value, name
+):
+    """A finite loss does not show that a step overflowed, and this says nothing of the way there."""
     guard, student = Guard(tiny_net, Split(forget)), copy.deepcopy(tiny_net)
-    student.state_dict()[name].view(-1)[0] = math.nan
+    student.state_dict()[name].view(-1)[0] = value
+    result = copy.deepcopy(student)
     assert guard.callback(student, 1.0) is Action.HALVE_LR
-    assert same(student, tiny_net.state_dict())
+    assert same(student, tiny_net)
     assert guard.violations[0].kind == "weights"
+    with pytest.raises(NotMet, match="the method's model is outside: weights not finite"):
+        guard.settle(result)
+    assert guard.interpolation is None
 
 
 def test_drift_alone_is_a_violation(tiny_net, forget):
@@ -175,7 +174,7 @@ def test_after_so_many_halvings_the_given_model_is_back_and_the_run_has_failed(t
     assert guard.callback(student, 1.0) is Action.CONTINUE
     actions = [guard.callback(push(student, 1.0), 1.0) for _ in range(4)]
     assert actions == [Action.HALVE_LR] * 3 + [Action.STOP]
-    assert same(student, tiny_net.state_dict())
+    assert same(student, tiny_net)
     assert guard.as_json()["halvings"] == 3
     assert guard.failed.startswith("3 halvings of the step did not help, movement ")
     with pytest.raises(NotMet):
@@ -215,7 +214,7 @@ def test_a_fresh_start_has_no_trust_region_and_no_utility_until_settled(tiny_net
     limits = {"movement": 0.01, "drift": 0.01, "fresh_start": True}
     guard, student = Guard(tiny_net, Split(forget, holdout=unseen), **limits), pushed(tiny_net, 3.0)
     assert guard.callback(student, 1.0) is Action.CONTINUE
-    good = state_of(student)
+    good = copy.deepcopy(student)
     assert guard.callback(push(student, 1.0), math.nan) is Action.HALVE_LR
     assert same(student, good)
     with pytest.raises(NotMet, match="utility"):
@@ -238,7 +237,7 @@ def test_the_given_model_and_the_random_state_stay_as_they_are(
     """Laws 1 and 3 hold for the guard as for a method; gradients and modes included."""
     model = copy.deepcopy(tiny_net).to(dtype).train(training)
     records = Records(digits.x.repeat(2, 1, 1, 1).to(dtype), digits.y.repeat(2))
-    before = state_of(model)
+    before = copy.deepcopy(model)
     torch.rand(1)
     with random_state_kept():
         guard = Guard(model, Split(records.take(range(9)), holdout=records))
@@ -257,7 +256,7 @@ def test_a_student_is_evaluated_in_eval_mode_and_keeps_its_modes(tiny_net, forge
     assert guard.callback(student, 1.0) is Action.CONTINUE
     assert guard.drift(student) == 0
     assert [module.training for module in student[:3]] == [True, False, True]
-    assert same(student, tiny_net.state_dict())
+    assert same(student, tiny_net)
 
 
 def test_the_seed_draws_the_synthetic_inputs(tiny_net, forget):
@@ -284,26 +283,22 @@ def test_drift_is_no_limit_where_a_holdout_measures_what_it_estimates(
 
 def test_a_result_inside_is_returned_unchanged_in_eval_mode(tiny_net, forget):
     result = moved(tiny_net, 0.001).train()
-    before, guard = state_of(result), Guard(tiny_net, Split(forget))
+    before, guard = copy.deepcopy(result), Guard(tiny_net, Split(forget))
     settled = guard.settle(result)
     assert same(settled, before)
     assert (settled.training, guard.interpolation) == (False, None)
 
 
-def test_movement_is_that_of_one_long_vector(tiny_net, forget):
-    result = moved(tiny_net, 0.2)
-    old, new = (parameters_to_vector(m.parameters()).detach().double() for m in (tiny_net, result))
-    expected = float((new - old).norm() / old.norm())
-    assert Guard(tiny_net, Split(forget)).movement(result) == pytest.approx(expected, rel=1e-6)
-
-
 @pytest.mark.parametrize(("relative", "t"), [(0.15, 0.5), (0.35, 0.25), (0.7, 0.125)])
 def test_a_result_outside_is_interpolated_to_the_first_point_inside(tiny_net, forget, relative, t):
-    """Weights on the way back are θ₀ + t(θ₁ - θ₀); buffers are the given ones."""
+    """Weights on the way back are θ₀ + t(θ₁ - θ₀); movement is that of one long vector."""
     result = moved(tiny_net, relative)
     result[1].running_mean.add_(5)
-    far = state_of(result)
+    far = copy.deepcopy(result.state_dict())
     guard = Guard(tiny_net, Split(forget), **{**WIDE, "movement": 0.1})
+    old, new = (parameters_to_vector(m.parameters()).detach().double() for m in (tiny_net, result))
+    expected = float((new - old).norm() / old.norm())
+    assert guard.movement(result) == pytest.approx(expected, rel=1e-6)
     settled, told = guard.settle(result), guard.as_json()
     assert told["interpolation"] == t
     assert told["measured"]["movement"] == guard.movement(settled) <= 0.1
@@ -323,17 +318,6 @@ def test_a_result_whose_eighth_is_outside_is_refused_in_words(tiny_net, forget):
         "The old model stands. Lower --strength, choose another method or give a --holdout."
     )
     assert guard.as_json()["failed"] == caught.value.came
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("name", ["0.weight", "1.running_var"])
-def test_a_result_that_is_not_finite_is_never_interpolated(tiny_net, forget, value, name):
-    """What overflowed says nothing of the way there, even where a buffer alone did."""
-    result, guard = copy.deepcopy(tiny_net), Guard(tiny_net, Split(forget))
-    result.state_dict()[name].view(-1)[0] = value
-    with pytest.raises(NotMet, match="the method's model is outside: weights not finite"):
-        guard.settle(result)
-    assert guard.interpolation is None
 
 
 def test_a_result_of_another_shape_is_refused_by_the_tensor_that_differs(tiny_net, forget):

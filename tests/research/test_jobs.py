@@ -45,7 +45,7 @@ def test_a_retrained_model_never_saw_the_excluded_rows(store):
     result = make(store, training(SHORT, "digits", excluded=CLASS, forget_classes=[3], seed=1))
     assert np.array_equal(result.arrays["train.member"], result.arrays["train.y"] != 3)
     accuracy = result.statistics["accuracy"]
-    assert accuracy["forget"] == accuracy["test_leaving"] == 0
+    assert accuracy["forget"] == accuracy["test_forget"] == 0
     assert accuracy["test_staying"] > 0.9
     assert not (result.folder / "weights.safetensors").exists()
 

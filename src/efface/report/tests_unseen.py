@@ -252,7 +252,7 @@ def positive_control(ctx: Context) -> Iterator[Row]:
 @test("control.negative", "Negative control: the loss attack on unseen records", "controls", "T1")
 def negative_control(ctx: Context) -> Iterator[Row]:
     """One half of the unseen records against the other: nothing must be detected."""
-    ours, theirs = halves_by_id(ctx)
+    ours, theirs = split_unseen(ctx)
     if not len(ours) or not len(theirs):
         raise NotRun("the holdout has too few records of these classes to be split in two")
     # At 99 %: a control that fails one time in twenty would void one report in twenty.
@@ -267,7 +267,7 @@ def negative_control(ctx: Context) -> Iterator[Row]:
 @test("control.negative_central_95", "Negative control: the central 95 %", "controls", "T1")
 def negative_control_of_margins(ctx: Context) -> Iterator[Row]:
     """Logit margins of one half of the unseen records among those of the other."""
-    _, p_values, _ = unseen_quantiles(*halves_by_id(ctx))
+    _, p_values, _ = unseen_quantiles(*split_unseen(ctx))
     inside, n = central_share(p_values), int((~np.isnan(p_values)).sum())
     low, high = clopper_pearson(round(inside * n), n, level=0.99)
     # The other half is a sample too: its own error widens what passes.
@@ -276,7 +276,7 @@ def negative_control_of_margins(ctx: Context) -> Iterator[Row]:
     yield Row(None, inside, CENTRAL, (low, high), verdict, "99 % interval.")
 
 
-def halves_by_id(ctx: Context) -> list[Evaluation]:
+def split_unseen(ctx: Context) -> list[Evaluation]:
     """The unseen records in two halves by the hash of the ids: the same for any order."""
     # Neither half was seen, and neither is the one that the method and the guard had.
     ids = ctx.unseen.records.ids
