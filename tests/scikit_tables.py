@@ -43,17 +43,21 @@ def scaled(table, names):
     return {n: {"mean": float(table[n].mean()), "std": float(table[n].std()) or 1.0} for n in names}
 
 
-def trained(x, y, name, steps=400):
-    """A model that memorised these rows."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = untrained(name)
+def fitted(net, x, y, loss, steps=400):
+    """The model in eval mode, after it memorised these rows."""
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(steps):
         optimizer.zero_grad()
-        LOSSES[name](net(x), y).backward()
+        loss(net(x), y).backward()
         optimizer.step()
     return net.eval()
+
+
+def trained(x, y, name, steps):
+    """A model that memorised these rows."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return fitted(untrained(name), x, y, LOSSES[name], steps)
 
 
 def tensors(table, features):
@@ -67,11 +71,20 @@ def tensors(table, features):
     return torch.tensor(np.stack(parts, 1), dtype=torch.float32)
 
 
+def net(inputs, outputs):
+    """Two hidden layers of 64, from the text above."""
+    return _nets()["net"](inputs, outputs)
+
+
 def untrained(name):
     """The net of a table, from the text above."""
+    return _nets()[name]()
+
+
+def _nets():
     space = {}
     exec(NETS, space)  # noqa: S102  # the text above
-    return space[name]()
+    return space
 
 
 def tables_in(folder):

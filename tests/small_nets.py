@@ -8,13 +8,10 @@ import transformers
 from torch import nn
 
 from efface import Records
-from efface.methods import default_settings
 from efface.task import outputs
 from efface.trainable import TRAINABLE
 
 LESS = [name for name in TRAINABLE if name != "all"]
-QUICK = {"steps": 3, "epochs": 2, "perturbations": 2, "batch_size": 4, "copies": 2}
-QUICK["attack_steps"] = 5
 
 
 def net():
@@ -74,11 +71,6 @@ def known(model, digits, count=60):
     with torch.no_grad():
         y = outputs(model, some).argmax(1)
     return Records(some.x, y, some.ids, some.low, some.high)
-
-
-def quick(method, **settings):
-    """The settings of a method that make it fast, and those given."""
-    return {k: v for k, v in {**QUICK, **settings}.items() if k in default_settings(method)}
 
 
 def trainable_names(model):

@@ -134,30 +134,29 @@ def test_the_same_job_twice_is_one_result_and_is_not_made_again(store):
 
 def test_a_failed_job_is_a_row_and_so_is_what_needed_it_until_it_is_retried(store, folder, capfd):
     bad = Job("fake_jobs:broken", {"mended": str(folder / "mended")})
-    jobs = [bad, number(2, needs={"bad": bad}), number(1)]
+    above = number(2, needs={"bad": bad})
+    jobs = [bad, above, number(3, needs={"above": above}), number(1)]
     rows = quick(jobs, store)
-    assert [rows[job.id].state for job in jobs] == ["failed", "not run", "made"]
+    assert [rows[job.id].state for job in jobs] == ["failed", "not run", "not run", "made"]
+    planned = [row.state for row in plan(jobs, store).values()]
+    assert planned == ["failed", "not run", "not run", "done"]
+    assert counts(plan(jobs, store, retry=True)) == {"missing": 3, "done": 1}
     assert rows[bad.id].error == "ValueError: it is [red]broken[/red]"
     failure = read_failure(store, bad.id)
     assert "in broken" in failure["traceback"]
     assert failure["description"] == bad.description
-    assert [e["event"] for e in events(capfd.readouterr().err)][-3:] == ["failed", "not run", "ran"]
+    assert [e["event"] for e in events(capfd.readouterr().err)][-4:-1] == [
+        "failed",
+        "not run",
+        "not run",
+    ]
     with pytest.raises(InputError, match="Got a failure: ValueError: it is"):
         read(store, bad)
     (folder / "mended").touch()
     assert counts(quick([bad], store)) == {"failed": 1}
-    assert counts(quick(jobs, store, retry=True)) == {"made": 2, "done": 1}
+    assert counts(quick(jobs, store, retry=True)) == {"made": 3, "done": 1}
     assert read_failure(store, bad.id) is None
     assert not list((store / "failed").iterdir())
-
-
-def test_a_plan_knows_that_nothing_above_a_failed_job_can_be_made(store, folder):
-    bad = Job("fake_jobs:broken", {"mended": str(folder / "mended")})
-    above = number(2, needs={"bad": bad})
-    jobs = [bad, above, number(3, needs={"above": above})]
-    quick(jobs, store)
-    assert [row.state for row in plan(jobs, store).values()] == ["failed", "not run", "not run"]
-    assert counts(plan(jobs, store, retry=True)) == {"missing": 3}
 
 
 def test_a_terminal_gets_a_bar_and_failures_in_red(store, capsys, monkeypatch):

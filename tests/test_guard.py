@@ -85,9 +85,7 @@ def test_the_same_answer_for_everything_is_far_outside(tiny_net, digits):
 
 
 @pytest.mark.parametrize("forget_classes", [(), (3,)])
-def test_an_impression_is_of_its_own_class_and_never_of_one_that_goes(
-    tiny_net, digits, forget_classes
-):
+def test_an_impression_is_of_a_class_that_stays(tiny_net, digits, forget_classes):
     """Else a class that was to be forgotten would be held in place."""
     split = Split(digits.take([0]), forget_classes=forget_classes)
     staying = [label for label in range(10) if label not in forget_classes]
@@ -121,9 +119,7 @@ STEPS = [(0.01, loss, "loss") for loss in (math.nan, math.inf, -math.inf)]
 
 
 @pytest.mark.parametrize(("size", "loss", "kind"), [*STEPS, (1.0, 1.0, "movement")])
-def test_a_bad_step_is_taken_back_bit_for_bit_to_the_last_good_state(
-    tiny_net, forget, size, loss, kind
-):
+def test_a_bad_step_goes_back_to_the_last_good_state(tiny_net, forget, size, loss, kind):
     """After a NaN every later step is NaN too; and one wild step must not cost those before it."""
     guard = Guard(tiny_net, Split(forget), **{**WIDE, "movement": 0.1})
     student = pushed(tiny_net, 0.01)
@@ -137,10 +133,8 @@ def test_a_bad_step_is_taken_back_bit_for_bit_to_the_last_good_state(
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("name", ["0.weight", "1.running_var"])
-def test_what_is_not_finite_is_taken_back_and_as_a_result_never_interpolated(
-    tiny_net, forget, value, name
-):
-    """A finite loss does not show that a step overflowed, and this says nothing of the way there."""
+def test_what_is_not_finite_is_never_interpolated(tiny_net, forget, value, name):
+    """A finite loss does not show that a step overflowed, and this says nothing of the way."""
     guard, student = Guard(tiny_net, Split(forget)), copy.deepcopy(tiny_net)
     student.state_dict()[name].view(-1)[0] = value
     result = copy.deepcopy(student)
@@ -231,9 +225,7 @@ def test_a_holdout_of_forget_classes_alone_leaves_no_utility_to_measure(tiny_net
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("training", [False, True])
-def test_the_given_model_and_the_random_state_stay_as_they_are(
-    tiny_net, digits, dtype, training, random_state_kept
-):
+def test_the_given_model_stays(tiny_net, digits, dtype, training, random_state_kept):
     """Laws 1 and 3 hold for the guard as for a method; gradients and modes included."""
     model = copy.deepcopy(tiny_net).to(dtype).train(training)
     records = Records(digits.x.repeat(2, 1, 1, 1).to(dtype), digits.y.repeat(2))
@@ -267,9 +259,7 @@ def test_the_seed_draws_the_synthetic_inputs(tiny_net, forget):
 
 
 @pytest.mark.parametrize(("holdout", "action"), [(499, Action.HALVE_LR), (500, Action.CONTINUE)])
-def test_drift_is_no_limit_where_a_holdout_measures_what_it_estimates(
-    tiny_net, digits, forget, holdout, action
-):
+def test_drift_is_no_limit_with_a_large_holdout(tiny_net, digits, forget, holdout, action):
     """Outputs half as confident are far off in nats, and every prediction is the same."""
     student = copy.deepcopy(tiny_net)
     for weight in student[-1].parameters():

@@ -46,9 +46,7 @@ RESUMED = [("inspection", 2), slow("training", 60), slow("inspection", 100)]
 
 
 @pytest.mark.parametrize(("kind", "count"), RESUMED)
-def test_a_killed_training_or_inspection_is_resumed_and_ends_with_the_same_bytes(
-    tmp_path, kind, count
-):
+def test_what_is_killed_is_resumed_to_the_same_bytes(tmp_path, kind, count):
     found = counts("kills.py", tmp_path, count, kind)
     assert found["kills"] == count
     assert found["resumed"] >= count // 5

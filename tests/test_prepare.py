@@ -102,9 +102,7 @@ def test_the_command_line_says_what_was_chosen(efface, place, capfd):
 
 
 @pytest.mark.parametrize(("part", "taken"), [("retain", 2), ("holdout", 0)])
-def test_a_record_that_stays_goes_by_its_name_too_where_names_are_more_than_numbers(
-    digits, part, taken
-):
+def test_a_record_leaves_retain_by_its_name_too(digits, part, taken):
     """Stored again, its pixels differ; a row number and a name in another split say nothing."""
     some, again = digits.take(range(2)), digits.take(range(40))
     again = replace(again, x=again.x + 0.01)

@@ -281,9 +281,7 @@ def test_the_result_has_the_given_dtypes_and_the_report_is_of_it(kind, tiny_net,
     assert next(half.parameters()).dtype == kind
 
 
-def test_the_dtypes_of_the_file_round_the_weights_and_the_buffers_are_the_students(
-    tiny_net, digits
-):
+def test_what_is_written_has_the_dtypes_of_the_file_and_the_students_buffers(tiny_net, digits):
     """A float32 model from a bfloat16 file is evaluated by what the file can hold."""
     student, stored = copy.deepcopy(tiny_net), {"0.weight": torch.bfloat16}
     student[0].weight.data.add_(1e-4)

@@ -22,9 +22,7 @@ def test_a_pipe_gets_a_json_line_now_and_then(capsys):
 
 
 @pytest.mark.parametrize(("stopped", "bar"), [(False, "100/100"), (True, "100/300")])
-def test_a_terminal_gets_a_bar_that_is_full_unless_the_run_was_stopped(
-    capsys, monkeypatch, stopped, bar
-):
+def test_a_terminal_gets_a_bar_full_unless_stopped(capsys, monkeypatch, stopped, bar):
     """A method may end early: a bar left at a third would look like a fault, after an error not."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")

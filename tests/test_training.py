@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from by_hand import Answers
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parameters_to_vector
@@ -97,31 +98,19 @@ def test_same_seed_is_bit_equal_and_leaves_the_global_random_state_alone(random_
 
 def test_a_halved_step_is_tried_again_at_half_the_rate():
     """The guard restores the student; the loop must then do half of what it did."""
-    actions = iter([Action.HALVE_LR, Action.CONTINUE])
-
-    def callback(student, loss):  # noqa: ARG001
-        action = next(actions)
-        if action is Action.HALVE_LR:
-            student.load_state_dict(_net().state_dict())
-        return action
-
+    callback = Answers(Action.HALVE_LR, Action.CONTINUE, restore=_net().state_dict())
     halved = _descend(_net(), _records(), lr=0.2, momentum=0.9, callback=callback, **ONE_STEP)
     assert torch.equal(halved, _descend(_net(), _records(), lr=0.1, **ONE_STEP))
 
 
 def test_stop_ends_before_the_next_step_and_all_later_epochs():
-    net, losses = _net(), []
-
-    def callback(student, loss):  # noqa: ARG001
-        losses.append(loss)
-        return Action.STOP if len(losses) == 2 else Action.CONTINUE
-
+    net, callback = _net(), Answers(Action.CONTINUE, Action.STOP)
     trainer = Trainer(net, seed=0, callback=callback)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     for epoch in range(3):
         trainer.run_epoch(_loss, _records(), optimizer, batch_size=10, epoch=epoch)
     assert trainer.stopped
-    assert len(losses) == 2
+    assert len(callback.losses) == 2
 
 
 def test_no_records_is_the_identity():

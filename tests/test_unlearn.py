@@ -33,19 +33,19 @@ def parts(digits):
     return digits.take(range(12)), digits.take(range(300, 400)), digits.take(range(200))
 
 
-def test_gives_a_new_model_and_leaves_the_given_one_alone(tiny_net, digits):
-    given = Given(tiny_net)
-    result = forget(tiny_net, Split(*parts(digits)), settings=QUICK)
+def test_gives_a_new_model_and_a_manifest_and_leaves_the_given_one_alone(
+    tiny_net, digits, tmp_path
+):
+    """Twelve records are a holdout."""
+    given, split = Given(tiny_net), Split(digits.take(range(12)), digits.take(range(300, 312)))
+    result = forget(tiny_net, split, settings=QUICK)
     given.is_untouched()
     assert not result.model._forward_hooks
     old, new = (state_digest(model.state_dict()) for model in (tiny_net, result.model))
     assert result.manifest.weights == {"old": old, "new": new}
     assert new != old
-    assert repr(result) == "Result(forget: done, tier T2)"
-
-
-def test_the_manifest_comes_back_from_its_file(tiny_net, digits, tmp_path):
-    result = forget(tiny_net, Split(*parts(digits)), settings=QUICK)
+    assert result.manifest.holdout == {"auxiliary": 6, "evaluation": 6}
+    assert repr(result) == "Result(forget: done, tier T1)"
     result.save(tmp_path)
     assert Manifest.read(tmp_path).to_json() == result.manifest.to_json()
     written = json.loads((tmp_path / "manifest.json").read_text())
@@ -82,9 +82,7 @@ def test_passes_of_the_method_and_its_guard_are_counted(tiny_net, digits):
     assert guarded["forward"] > one["forward"]
 
 
-def test_without_guard_and_report_the_manifest_says_so_and_the_weights_are_the_same(
-    tiny_net, digits, tmp_path
-):
+def test_without_guard_and_report_the_weights_are_the_same(tiny_net, digits, tmp_path):
     split = Split(digits.take(range(12)))
     how = {"method": "negative_gradient", "settings": {"epochs": 1}}
     plain = forget(tiny_net, split, **how)
@@ -147,9 +145,7 @@ def test_the_holdout_is_cut_in_two_whatever_its_order(digits):
 @pytest.mark.parametrize(
     "options", [{}, {"seed": 5, "utility_budget": 0.3}, {"seed": 5, "holdout_seed": 7}]
 )
-def test_guard_and_report_have_the_seed_of_the_request_and_halves_by_a_seed_of_their_own(
-    tiny_net, digits, monkeypatch, options
-):
+def test_guard_and_report_have_their_seeds_and_halves(tiny_net, digits, monkeypatch, options):
     seen, handed = {}, {"seed": 0, "utility_budget": 0.02, "holdout_seed": 0, **options}
 
     def seeing(module, name, place):
@@ -175,9 +171,7 @@ def test_guard_and_report_have_the_seed_of_the_request_and_halves_by_a_seed_of_t
     assert [result.report.seed, again.report.seed] == [handed["seed"], 6]
 
 
-def test_a_request_that_the_guard_cannot_meet_raises_and_keeps_the_account(
-    tiny_net, digits, monkeypatch
-):
+def test_a_request_that_is_not_met_raises_with_the_account(tiny_net, digits, monkeypatch):
     def callback(self, student, loss):  # noqa: ARG001
         self.failed = "drift 9 above 1, after 8 halvings"
         return Action.STOP
@@ -224,13 +218,6 @@ def test_a_blank_image_alone_leaves_a_finite_model(tiny_net, digits, name):
     assert result.manifest.outcome == "done"
 
 
-def test_twelve_records_are_a_holdout(tiny_net, digits):
-    split = Split(digits.take(range(3)), digits.take(range(300, 312)))
-    result = forget(tiny_net, split, settings={"steps": 1})
-    assert result.manifest.holdout == {"auxiliary": 6, "evaluation": 6}
-    assert result.report.tier == "T1"
-
-
 NEED = (
     "Wanted retain for finetune: records that the model was trained on and that stay. "
     "Got {}. Give Split(forget, retain=records), on the command line --retain DATA."
@@ -272,9 +259,7 @@ REFUSED += [({}, {"method": "jit", **options}, text) for options, text in NUMBER
 
 
 @pytest.mark.parametrize(("parts", "options", "text"), REFUSED)
-def test_what_cannot_be_meant_is_refused_before_anything_starts(
-    tiny_net, digits, parts, options, text
-):
+def test_nonsense_is_refused_before_the_start(tiny_net, digits, parts, options, text):
     data, given, started = {"forget", "holdout", "retain"}, {"forget": [0], **parts}, []
     split = Split(**{k: digits.take(list(v)) if k in data else v for k, v in given.items()})
     assert text in refusal(forget, tiny_net, split, **options, started=started.append)

@@ -63,8 +63,7 @@ def forget_checkpoint(settings: dict[str, Any], needs: object, shared: Path) -> 
     data = parts["data"]
     rows = [data.ids.index(identity) for identity in settings["ids"]]
     split = Split(data.take(rows), parts.get("holdout"), parts.get("retain"))
-    # A request that was not met is a result too: the guard's account of it is what a grid compares.
-    # a request that cannot be met is a result: the grid counts it
+    # a request that cannot be met is a result: the guard's account of it is what a grid compares
     try:
         result = forget(loaded.model, split, stored=loaded.stored, **settings["request"])
     except NotMet as error:

@@ -265,14 +265,22 @@ def run(
     estimate = {"estimated_seconds": estimate_seconds(rows, store, processes)}
     counts = Counter(row.state for row in rows.values())
     terminal.event("plan", style=None, **counts, processes=processes, **estimate)
-    attempt = joblib.delayed(partial(_attempt, store=store, retry=retry))
     pool: dict[str, Any] = {"backend": backend}
     if backend == "loky":
         pool |= {"inner_max_num_threads": 1, "initializer": _start_worker}
         pool["initargs"] = (nice, os.getpid())
+    attempt = joblib.delayed(partial(_attempt, store=store, retry=retry))
+
+    def attempts(batch: list[Job]) -> Iterator[Row]:
+        with joblib.parallel_config(**pool):
+            # With one job at a time joblib would make it in this process, which must not die with
+            # it: so there are two workers, of which pre_dispatch keeps one busy.
+            how = {"pre_dispatch": processes, "batch_size": 1, "return_as": "generator_unordered"}
+            yield from joblib.Parallel(n_jobs=max(processes, 2), **how)(map(attempt, batch))
+
     try:
         with terminal.show_count("jobs", counts["missing"]) as shown:
-            for row in _rows_as_they_end(rows, store, partial(_attempts, attempt, processes, pool)):
+            for row in _rows_as_they_end(rows, store, attempts):
                 rows[row.job.id] = row
                 facts = {"id": row.job.id, "seconds": row.seconds, "error": row.error}
                 shown(row.job.kind, state=row.state, **facts)
@@ -326,16 +334,6 @@ def _rows_as_they_end(
 def _is_ready(row: Row, rows: Mapping[str, Row]) -> bool:
     needs = {rows[need.id].state for need in row.job.needs.values()}
     return row.state == "missing" and needs <= {"done", "made"}
-
-
-def _attempts(
-    attempt: Callable[..., Any], processes: int, pool: dict[str, Any], jobs: list[Job]
-) -> Iterator[Row]:
-    with joblib.parallel_config(**pool):
-        # With one job at a time joblib would make it in this process, which must not die with it:
-        # so there are two workers, of which pre_dispatch keeps one busy.
-        how = {"pre_dispatch": processes, "batch_size": 1, "return_as": "generator_unordered"}
-        yield from joblib.Parallel(n_jobs=max(processes, 2), **how)(map(attempt, jobs))
 
 
 # ---------------------------------------------------------------- in a worker

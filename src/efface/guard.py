@@ -43,6 +43,9 @@ ENOUGH = 500
 # Divergence of one input at most: a single confident error must not outweigh all others.
 CAP_NATS = 10.0
 
+# Synthetic inputs of each kind.
+COUNT = 64
+
 # How far a corner may move, in half sides; the method neighbourhood distils up to 0.5.
 FAR = 0.8
 
@@ -134,7 +137,7 @@ class Guard:
                 self._good = None  # freed first: two copies at once would raise the peak
                 self._good = {n: t.detach().clone() for n, t in student.state_dict().items()}
             return Action.CONTINUE
-        self._note(violation)
+        self.violations += [violation] if violation else []  # None: another process has it
         if self.halvings < self._allowed:
             self.halvings += 1
             # the loop halves the learning rate and takes the same records again
@@ -160,7 +163,7 @@ class Guard:
         violation = self._check(result)
         if not _in_any_process(violation):
             return result.eval()
-        self._note(violation)
+        self.violations += [violation] if violation else []
         if (violation and violation.value is None) or self._fresh_start:
             # what overflowed says nothing about the points on the way there
             raise self._not_met(f"the method's model is outside: {violation}")
@@ -232,10 +235,6 @@ class Guard:
         inside = value <= self.budgets[kind] or self._fresh_start
         return None if inside else Violation(self.steps, kind, value, self.budgets[kind])
 
-    def _note(self, violation: Violation | None) -> None:
-        if violation is not None:  # None: another process has it
-            self.violations.append(violation)
-
     def _not_met(self, reason: str) -> NotMet:
         self.failed = reason
         budgets = ", ".join(f"{name} {limit:g}" for name, limit in self.budgets.items())
@@ -273,20 +272,18 @@ class _Utility:
         return task_of(self.records).accuracy(outputs, self.records.y.cpu()).double()
 
 
-def synthetic_inputs(
-    teacher: nn.Module, split: Split, *, count: int = 64, seed: int = 0
-) -> Records:
-    """``count`` warped forget records, then ``count`` class impressions, within the data's bounds.
+def synthetic_inputs(teacher: nn.Module, split: Split, *, seed: int = 0) -> Records:
+    """64 warped forget records, then 64 class impressions, within the data's bounds.
 
     ``teacher`` is the given model, frozen. Each staying class has the same number of impressions,
     give or take one; without classes each output is driven up and down. Records that are not
     images are mixed with noise instead.
     """
     generator = torch.Generator().manual_seed(seed)
-    rows = torch.randint(len(split.forget), (count,), generator=generator)
+    rows = torch.randint(len(split.forget), (COUNT,), generator=generator)
     chosen = split.forget.take(rows).to(device_of(teacher))
     if chosen.x.ndim == IMAGE:
-        draws = torch.rand((count, 8), generator=generator, dtype=torch.float64)
+        draws = torch.rand((COUNT, 8), generator=generator, dtype=torch.float64)
         warped = perspective(chosen.x, draws, FAR)
     else:
         warped = (chosen.x + _noise(chosen, generator)) / 2

@@ -18,6 +18,9 @@ from efface.io.images import OUT_OF_SCALE, Preprocessing
 from efface.task import frozen_teacher, predict, task_of
 from efface.types import Records
 
+# How records became inputs: None for tensors, which came as such.
+Inputs = Preprocessing | FeatureSpec | None
+
 # Records from which an accuracy at chance is a reason to refuse.
 ENOUGH = 50
 
@@ -37,7 +40,7 @@ class Finding:
 
 def doctor(
     model: nn.Module,
-    preprocessing: Preprocessing | FeatureSpec | None,
+    preprocessing: Inputs,
     records: Records,
     *,
     classes: Sequence[str] | None = None,
@@ -117,9 +120,7 @@ def _check_weights(model: nn.Module) -> Iterator[Finding]:
         yield Finding("frozen", "warn", f"Frozen weights stay as they are: {abbreviate(frozen)}.")
 
 
-def _check_inputs(
-    name: str, part: Records, preprocessing: Preprocessing | FeatureSpec | None
-) -> Iterator[Finding]:
+def _check_inputs(name: str, part: Records, preprocessing: Inputs) -> Iterator[Finding]:
     """Whether the inputs look like what a model was trained on."""
     if not len(part):
         return
@@ -154,9 +155,8 @@ def _check_fit(
     if misfit := _misfit(part.y, k, kind):
         yield Finding("labels", "refuse", f"The {name} have {misfit}.")
     elif not outputs.isfinite().all():
-        yield Finding(
-            "non-finite outputs", "refuse", f"The model's outputs on the {name} are nan or inf."
-        )
+        text = f"The model's outputs on the {name} are nan or inf."
+        yield Finding("non-finite outputs", "refuse", text)
     elif kind == "multiclass":
         yield from _check_chance(outputs, part.y, name, trusted=trusted)
     elif len(part) >= ENOUGH and trusted and kind in {"multilabel", "regression"}:

@@ -29,14 +29,9 @@ def _residual(channels: int) -> Residual:
 def resnet_small(num_classes: int = 10, width: int = 16) -> nn.Sequential:
     """Nine layers with BatchNorm for (n, 3, 32, 32); about 0.4 million weights at width 16."""
     return nn.Sequential(
-        _block(3, width),
-        _block(width, 2 * width, pool=True),
-        _residual(2 * width),
-        _block(2 * width, 4 * width, pool=True),
-        _block(4 * width, 8 * width, pool=True),
-        _residual(8 * width),
-        nn.AdaptiveMaxPool2d(1),
-        nn.Flatten(),
+        *(_block(3, width), _block(width, 2 * width, pool=True), _residual(2 * width)),
+        *(_block(2 * width, 4 * width, pool=True), _block(4 * width, 8 * width, pool=True)),
+        *(_residual(8 * width), nn.AdaptiveMaxPool2d(1), nn.Flatten()),
         nn.Linear(8 * width, num_classes),
     )
 
@@ -44,10 +39,8 @@ def resnet_small(num_classes: int = 10, width: int = 16) -> nn.Sequential:
 def conv_small(num_classes: int = 10, width: int = 32) -> nn.Sequential:
     """Three convolutions with BatchNorm for (n, 1, 8, 8)."""
     return nn.Sequential(
-        _block(1, width),
-        _block(width, 2 * width, pool=True),
-        _block(2 * width, 2 * width, pool=True),
-        nn.Flatten(),
+        *(_block(1, width), _block(width, 2 * width, pool=True)),
+        *(_block(2 * width, 2 * width, pool=True), nn.Flatten()),
         nn.Linear(2 * width * 4, num_classes),
     )
 

@@ -16,22 +16,12 @@ import torch
 from torch import nn
 
 from efface.errors import InputError, abbreviate
-from efface.hazards import Finding
+from efface.hazards import Finding, Inputs
 from efface.io.data import as_records, content_digests
-from efface.io.features import FeatureSpec
-from efface.io.images import Preprocessing
 from efface.manifest import Manifest
 from efface.methods import Method
 from efface.runtime import MemoryEstimate, estimate_memory
-from efface.task import (
-    device_of,
-    frozen_teacher,
-    outputs,
-    predict,
-    require_multiclass,
-    task_of,
-    trainable_copy,
-)
+from efface.task import device_of, output_width, outputs, require_multiclass, shared_view, task_of
 from efface.types import Records, Split
 
 # records in each half of the holdout: with five, losing all has p = 0.06 in a two-sided sign test
@@ -59,9 +49,7 @@ REASONS = {
 }
 
 
-def validate_split(
-    split: Split, preprocessing: Preprocessing | FeatureSpec | None
-) -> tuple[Split, dict[str, Any]]:
+def validate_split(split: Split, preprocessing: Inputs) -> tuple[Split, dict[str, Any]]:
     """Records of every part, the forget records taken out of the others, and the counts.
 
     Raises InputError for parts that are no records, are too few, or hold an id twice.
@@ -128,11 +116,6 @@ def _without(part: Records, forget: Records, *, by_id: bool) -> Records:
     return part if len(rows) == len(part) else part.take(rows)
 
 
-def output_width(model: nn.Module, records: Records) -> int:
-    """The number of outputs per record."""
-    return predict(frozen_teacher(model), records.take([0])).shape[1]
-
-
 def refuse_misfit(model: nn.Module, split: Split, *, mislabelled: bool) -> None:
     """Refuse forget classes that the model lacks, and wrong labels where there are no classes."""
     if split.forget_classes or mislabelled:
@@ -155,19 +138,17 @@ def request_memory(
 ) -> MemoryEstimate:
     """What the request will hold at its peak, seen from the model and one record's forward pass."""
     memory = method.memory
-    probe, batch = trainable_copy(model), split.forget.take([0]).to(device_of(model))
+    # a view: the probe costs no memory of its own
+    probe, batch = shared_view(model).eval(), split.forget.take([0]).to(device_of(model))
     parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
     # a step holds at most a micro-batch of 128 records
     trained_on = len(split.forget) + ("retain" in method.reads) * len(split.retain or ())
     at_once = min(trained_on, settings.get("batch_size", memory.batch_size), 128)
-    return estimate_memory(
-        probe,
-        lambda: outputs(probe, batch),
-        # the copy that stands between the method and the given model
-        copies=memory.copies + 1,
-        records_at_once=max(at_once, memory.neighbours) * memory.graphs,
-        records=[tensor for part in parts for tensor in (part.x, part.y)],
-    )
+    at_once = max(at_once, memory.neighbours) * memory.graphs
+    # one more: the copy that stands between the method and the given model
+    how = {"copies": memory.copies + 1, "records_at_once": at_once}
+    tensors = [tensor for part in parts for tensor in (part.x, part.y)]
+    return estimate_memory(probe, lambda: outputs(probe, batch), records=tensors, **how)
 
 
 def choose_method(split: Split, *, mislabelled: bool, trainable: str) -> tuple[str, Finding]:
@@ -259,11 +240,9 @@ def _high_information(
     facts |= {"not_selected": int(low.sum()), "of": len(forget)}
     text = (
         f"{low.sum()} of {len(forget)} records were not selected, as of low information (content "
-    )
-    text += (
         f"of {tau:g} or more): the method did not see them. {ON_ALL} A model that memorised its "
+        "data knows such records too: docs/information.md."
     )
-    text += "data knows such records too: docs/information.md."
     if not noise.reached(kept):
         text += f" At no noise scale do {kept:.0%} of the copies keep the prediction."
     return forget.take(np.flatnonzero(~low).tolist()), facts, text

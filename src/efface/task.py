@@ -119,6 +119,11 @@ def outputs_in(model: nn.Module, shape: tuple[int, ...]) -> int | None:
     return None
 
 
+def output_width(model: nn.Module, records: Records) -> int:
+    """The number of outputs per record."""
+    return predict(frozen_teacher(model), records.take([0])).shape[1]
+
+
 def dtype_of(model: nn.Module) -> torch.dtype:
     """The dtype of the model's first floating-point weight; float32 for a model without any."""
     kinds = (w.dtype for w in model.parameters() if w.dtype.is_floating_point)

@@ -91,14 +91,24 @@ def untrained_model(seed: int) -> nn.Module:
 
 def fit(model: nn.Module, records: Records, seed: int) -> nn.Module:
     """Twelve epochs of Adam in a shuffled order; the model itself, in eval mode."""
-    generator = torch.Generator().manual_seed(seed)
-    # by hand and not by efface.training: the contract must not test the loop by the loop
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+
+    def loss(rows: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(model(records.x[rows]), records.y[rows])
+
+    return _train(model, optimizer, loss, len(records), seed, epochs=12, batch_size=50)
+
+
+def _train(
+    model: nn.Module, optimizer: Any, loss: Any, n: int, seed: int, *, epochs: int, batch_size: int
+) -> nn.Module:
+    # by hand and not by efface.training: the contract must not test the loop by the loop
+    generator = torch.Generator().manual_seed(seed)
     model.train()
-    for _ in range(12):
-        for rows in torch.randperm(len(records), generator=generator).split(50):
+    for _ in range(epochs):
+        for rows in torch.randperm(n, generator=generator).split(batch_size):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(records.x[rows]), records.y[rows]).backward()
+            loss(rows).backward()
             optimizer.step()
     # a gradient left behind would be taken for one that a method left
     model.zero_grad(set_to_none=True)
@@ -130,16 +140,14 @@ def fresh_from(model: nn.Module) -> Callable[[int], nn.Module]:
 
 def train_recipe(model: nn.Module, records: Records, seed: int) -> nn.Module:
     """``train(model, records, seed)``: three epochs of SGD over batches in a seeded order."""
-    task, generator = task_of(records), torch.Generator().manual_seed(seed)
+    task = task_of(records)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    model.train()
-    for _ in range(3):
-        for rows in torch.randperm(len(records), generator=generator).split(16):
-            optimizer.zero_grad()
-            batch = replace(records.take(rows), task=task)
-            task.loss(outputs(model, batch), batch.y).mean().backward()
-            optimizer.step()
-    return model.eval()
+
+    def loss(rows: Tensor) -> Tensor:
+        batch = replace(records.take(rows), task=task)
+        return task.loss(outputs(model, batch), batch.y).mean()
+
+    return _train(model, optimizer, loss, len(records), seed, epochs=3, batch_size=16)
 
 
 @dataclass(frozen=True)
@@ -531,8 +539,8 @@ def _try_toy(case: Case, strength: float) -> tuple[bool, str]:
 
     split, own = toy_split(), case.method.settings
     # only what it says that it reads
-    for part in {"retain", "holdout", "fresh", "train"} - case.method.reads:
-        split = _with(split, **{part: None})
+    unread = {"retain", "holdout", "fresh", "train"} - case.method.reads
+    split = _with(split, **dict.fromkeys(unread))
     settings = {**case.toy, **({"strength": strength} if "strength" in own else {})}
     result = case.method.function(trained_model(), split, **settings)
     # metrics refuse NaN, and a diverged strength is no error of the method
@@ -578,10 +586,6 @@ class Trap:
     __contains__ = __eq__ = __hash__ = _spring
 
 
-def _trap_call(*_: object) -> Any:
-    raise TrapSprung("the method called what it says it does not read")
-
-
 class TrappedLabels(Tensor):
     """Labels that may be carried along, but whose values may not be read."""
 
@@ -598,9 +602,7 @@ def set_traps(split: Split, reads: frozenset[str]) -> Split:
     """The split with a trap in the place of every part, and of all labels, not in ``reads``."""
     for part in set(PARTS[1:]) - reads:
         name, _, labels = part.partition(" ")
-        if part in {"fresh", "train"}:
-            split = _with(split, **{name: _trap_call})
-        elif not labels:
+        if not labels:
             split = _with(split, **{name: Trap(part)})
         elif name in reads and (given := getattr(split, name)) is not None:
             carried = replace(given, y=given.y.as_subclass(TrappedLabels))
@@ -653,9 +655,8 @@ def check_method(
     found, exceptions = getattr(method, "method", method), exceptions or {}
     if not isinstance(found, Method):
         wanted, came = "a Method, or a function with @register_method", f"{method!r}"
-        remedy = (
-            "Declare what it reads, needs and holds: @register_method(reads=…, needs=…, memory=…)."
-        )
+        remedy = "Declare what it reads, needs and holds: "
+        remedy += "@register_method(reads=…, needs=…, memory=…)."
         raise InputError(wanted, getattr(method, "__name__", came), remedy)
     if unknown := sorted(exceptions.keys() - PROMISES.keys()):
         raise InputError(f"exceptions from {', '.join(PROMISES)}", ", ".join(unknown), "Omit them.")

@@ -80,7 +80,11 @@ def select_trainable(model: nn.Module, batch: Records, trainable: str, seed: int
     view = shared_view(model)
     if trainable == "adapter":
         return _add_adapter(view, batch, seed)
-    names = set(_last_layers(view, batch) if trainable == "last-layers" else _norms(view))
+    names = _norms(view)
+    if trainable == "last-layers":
+        layers = _layers(view, batch)
+        # rounded up: at least one layer
+        names = [name for layer in layers[-math.ceil(len(layers) / SHARE) :] for name in layer]
     for name, weight in view.named_parameters():
         # what the owner froze stays frozen
         weight.requires_grad_(weight.requires_grad and name in names)
@@ -199,13 +203,6 @@ def _fork_rng(model: nn.Module) -> Any:
 def _forward(teacher: nn.Module, batch: Records) -> None:
     with _fork_rng(teacher):
         outputs(teacher, batch.to(device_of(teacher)))
-
-
-def _last_layers(model: nn.Module, batch: Records) -> list[str]:
-    layers = _layers(model, batch)
-    # rounded up: at least one layer
-    first = len(layers) - math.ceil(len(layers) / SHARE)
-    return [name for layer in layers[first:] for name in layer]
 
 
 def _norms(model: nn.Module) -> list[str]:

@@ -84,14 +84,12 @@ def descend(
     return student
 
 
-def mean_gradient(
-    student: nn.Module, loss: Loss, records: Records, *, micro_batch: int = 128
-) -> list[Tensor | None]:
+def mean_gradient(student: nn.Module, loss: Loss, records: Records) -> list[Tensor | None]:
     """The gradient of the mean loss over all records, one tensor per weight, None if frozen.
 
     Shared among processes as a step is; no gradient is left in the student.
     """
-    _backward(student, loss, records, 0, micro_batch)
+    _backward(student, loss, records, 0, 128)
     gradients = [weight.grad for weight in student.parameters()]
     student.zero_grad(set_to_none=True)
     return gradients
@@ -121,19 +119,12 @@ def train_epochs(
     In training mode dropout draws from the seed, and BatchNorm takes its statistics from whole
     steps where memory allows.
     """
+    how: dict[str, Any] = {"seed": schedule.seed, "batch_size": schedule.batch_size}
+    # a micro-batch would give BatchNorm statistics of its own
+    how["micro_batch"] = schedule.batch_size if schedule.training_mode else 128
+    steps = schedule.epochs * steps_per_epoch(records, schedule.batch_size)
     with train_mode(student, schedule.seed, enabled=schedule.training_mode):
-        descend(
-            student,
-            loss,
-            records,
-            optimizer=optimizer,
-            steps=schedule.epochs * steps_per_epoch(records, schedule.batch_size),
-            seed=schedule.seed,
-            callback=schedule.callback,
-            batch_size=schedule.batch_size,
-            # a micro-batch would give BatchNorm statistics of its own
-            micro_batch=schedule.batch_size if schedule.training_mode else 128,
-        )
+        descend(student, loss, records, optimizer, steps=steps, callback=schedule.callback, **how)
     return student.eval()
 
 
@@ -164,18 +155,9 @@ class Trainer:
         if self.stopped:
             return
         steps = steps_per_epoch(records, batch_size)
-        descend(
-            self.student,
-            loss,
-            records,
-            optimizer=optimizer,
-            first_step=epoch * steps,
-            steps=(epoch + 1) * steps,
-            seed=self._seed,
-            callback=self._observe,
-            batch_size=batch_size,
-            **options,
-        )
+        how: dict[str, Any] = {"seed": self._seed, "batch_size": batch_size, **options}
+        how |= {"first_step": epoch * steps, "steps": (epoch + 1) * steps}
+        descend(self.student, loss, records, optimizer, callback=self._observe, **how)
 
     def _observe(self, student: nn.Module, loss: float) -> Action:
         action = self._callback(student, loss)

@@ -18,18 +18,15 @@ from torch import nn
 from efface import prepare
 from efface.errors import InputError, NotMet
 from efface.guard import Guard
-from efface.hazards import Finding, doctor, refuse_hazards
-from efface.io.features import FeatureSpec
-from efface.io.images import Preprocessing
+from efface.hazards import Finding, Inputs, doctor, refuse_hazards
 from efface.io.shadows import Shadows
 from efface.manifest import Manifest, state_digest
 from efface.methods import METHODS, Method, Natural, Share, _base, check_settings, check_value
 from efface.report import Report
 from efface.runtime import MemoryEstimate, PassCounter, as_stored, nonfinite_tensors, upcast_to_fp32
+from efface.task import output_width
 from efface.trainable import check_trainable, count_trainable, merge_adapter, select_trainable
 from efface.types import Action, Callback, Progress, Split, no_callback, no_progress, split_holdout
-
-Inputs = Preprocessing | FeatureSpec | None
 
 # true of every adapter, so it is a finding of each
 KEPT_ADAPTER = (
@@ -90,7 +87,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     selection: str = prepare.ALL,
     weights: Mapping[str, float] | None = None,
     classes: tuple[str, ...] | None = None,
-    preprocessing: Preprocessing | FeatureSpec | None = None,
+    preprocessing: Inputs = None,
     utility_budget: float = 0.02,
     seed: int = 0,
     holdout_seed: int = 0,
@@ -189,7 +186,7 @@ def score(
     exact: bool = False,
     mislabelled: bool = False,
     classes: tuple[str, ...] | None = None,
-    preprocessing: Preprocessing | FeatureSpec | None = None,
+    preprocessing: Inputs = None,
     seed: int = 0,
     holdout_seed: int = 0,
 ) -> Result:
@@ -220,9 +217,9 @@ def score(
     others = {"NEW": new} | {f"retrained model {n}": m for n, m in enumerate(retrained, start=1)}
     # by the width of the outputs: models of other classes would be compared column by column
     going = request.split.forget
-    width = prepare.output_width(old, going)
+    width = output_width(old, going)
     for name, model in others.items():
-        if (came := prepare.output_width(model, going)) != width:
+        if (came := output_width(model, going)) != width:
             wanted = f"{width} outputs a record, as the old model has"
             remedy = "Give models of one task, with the same classes in the same order."
             raise InputError(wanted, f"{came} from {name}", remedy)
@@ -294,9 +291,7 @@ class _Request:
         # a step that is small against a weight of 8 or 11 bits would round away
         return upcast_to_fp32(model)
 
-    def run(
-        self, model: nn.Module, split: Split, judge: Guard | None, show: Callable[..., None]
-    ) -> nn.Module:
+    def run(self, model: nn.Module, split: Split, judge: Guard | None, show: Callable) -> nn.Module:
         """What the method makes of the model, settled by the guard. Raises NotMet."""
         manifest, counter, step = self.manifest, self.counter, 0
         judged: Callback = judge.callback if judge else no_callback
@@ -329,10 +324,10 @@ class _Request:
         tolerance = self.manifest.settings.get("tolerance", -math.inf)
         progress = self.manifest.calibration.get("progress", math.inf)
         if self.manifest.outcome == "done" and progress < tolerance:
-            text = f"The method stopped at {max(progress, 0):.0%} of the distance to its target: "
-            text += (
-                "the records may still be known. More steps, where there were too few, go further."
+            text = (
+                f"The method stopped at {max(progress, 0):.0%} of the distance to its target: the "
             )
+            text += "records may still be known. More steps, where there were too few, go further."
             self.findings += (Finding("not reached", "warn", text),)
 
     def load(
@@ -348,9 +343,7 @@ class _Request:
             raise NotMet("weights that their own dtype can hold", came, remedy)
         return new, None if merged is student else student
 
-    def result(
-        self, new: nn.Module | None, adapter: nn.Module | None = None, **about: Any
-    ) -> Result:
+    def result(self, new: nn.Module | None, adapter: Any = None, **about: Any) -> Result:
         """Collect the evidence on the evaluation half, complete the manifest."""
         manifest, evidence = self.manifest, None
         if manifest.reported:
@@ -360,10 +353,8 @@ class _Request:
             with manifest.timed("report"):
                 how: dict[str, Any] = {"seed": manifest.seed, **self.names, **about}
                 evidence = collect(self.model, new, self.evaluation, **how)
-        pair = {"old": self.model, "new": new}
-        manifest.weights = {
-            k: m if m is None else state_digest(m.state_dict()) for k, m in pair.items()
-        }
+        digests = [m if m is None else state_digest(m.state_dict()) for m in (self.model, new)]
+        manifest.weights = dict(zip(("old", "new"), digests, strict=True))
         # last: the adapter and the method add findings of their own
         manifest.findings = [asdict(finding) for finding in self.findings]
         model = self.model if new is None else new
