@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from scipy.stats import binom
+from small_nets import Given
 from torch import nn
 
 from efface import Preprocessing
@@ -53,11 +54,10 @@ def test_a_sound_model_and_its_data_give_notes_alone(tiny_net, digits):
 
 def test_model_mode_and_random_state_stay(tiny_net, digits, random_state_kept):
     net = copy.deepcopy(tiny_net).train()
-    before = copy.deepcopy(net.state_dict())
+    given = Given(net)
     with random_state_kept():
         assert ("training mode", "warn") in severities(doctor(net, DIGITS, digits))
-    assert net.training
-    assert all(tensor.equal(before[name]) for name, tensor in net.state_dict().items())
+    given.is_untouched()
 
 
 SCALES = {
@@ -89,10 +89,10 @@ def test_a_refusal_names_the_likely_causes(tiny_net, digits):
     assert caught.value.exit_code == 6
 
 
-@pytest.mark.parametrize(
-    ("n", "mislabelled", "severity"),
-    [(50, False, "refuse"), (49, False, "warn"), (50, True, "warn"), (1, False, "warn")],
-)
+FEW = [(50, False, "refuse"), (49, False, "warn"), (50, True, "warn"), (1, False, "warn")]
+
+
+@pytest.mark.parametrize(("n", "mislabelled", "severity"), FEW)
 def test_chance_on_few_or_mislabelled_records_is_a_warning(n, mislabelled, severity):
     """One record that the model gets wrong proves nothing; wrong labels prove less."""
     findings = doctor(Fixed(), None, flat([1] * n), mislabelled=mislabelled)

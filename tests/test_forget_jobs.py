@@ -25,15 +25,20 @@ def job(place, monkeypatch):
 
 
 @pytest.mark.parametrize("guard", [True, False])
-def test_a_checkpoint_forgets_as_a_job(job, tmp_path, guard):
-    described = job(guard=guard, keep_weights=True)
+def test_a_checkpoint_forgets_as_a_job_of_which_every_part_of_the_data_counts(job, tmp_path, guard):
+    data = job().settings["paths"]["data"]
+    described = job(retain=data, guard=guard, keep_weights=True)
+    assert set(job().settings["digests"]) == {"model", "data", "holdout"}
+    assert set(described.settings["digests"]) == {"model", "data", "holdout", "retain"}
     assert not run([described], tmp_path, backend="sequential")[described.id].error
     result = read(tmp_path, described)
     manifest = result.statistics["manifest"]
     assert (manifest["method"], manifest["settings"]["steps"]) == ("jit", 2)
-    assert manifest["request"]["forget"] == 2
     assert (manifest["guard"] is None) == (not guard)
-    assert result.statistics["report"]["tier"] == "T1"
+    counts = manifest["request"]
+    assert counts["forget"] == counts["forget_records_in_retain"] == 2
+    assert counts["retain"] > counts["holdout"] > 0
+    assert result.statistics["report"]["tier"] == "T2"
     assert (result.folder / "weights.safetensors").exists()
 
 
@@ -50,20 +55,6 @@ def test_changed_files_and_settings_are_other_jobs(job, place):
     finally:
         weights.write_bytes(before)
     assert job().id == first.id
-
-
-def test_every_part_of_the_data_counts_in_the_address_and_is_there_in_the_request(job, tmp_path):
-    described = job()
-    data = described.settings["paths"]["data"]
-    whole = job(retain=data)
-    assert set(described.settings["digests"]) == {"model", "data", "holdout"}
-    assert set(whole.settings["digests"]) == {"model", "data", "holdout", "retain"}
-    run([whole], tmp_path, backend="sequential")
-    statistics = read(tmp_path, whole).statistics
-    counts = statistics["manifest"]["request"]
-    assert counts["forget_records_in_retain"] == 2
-    assert counts["retain"] > counts["holdout"] > 0
-    assert statistics["report"]["tier"] == "T2"
 
 
 def test_a_job_measures_and_keeps_the_weights_in_the_dtype_of_their_file(job, place, tmp_path):

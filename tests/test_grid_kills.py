@@ -10,9 +10,10 @@ import pytest
 SCRIPT = Path(__file__).parent / "grid_kills.py"
 
 
-@pytest.mark.parametrize(
-    ("kills", "models"), [(8, ()), pytest.param(50, ("models",), marks=pytest.mark.slow)]
-)
+KILLS = [(8, ()), pytest.param(50, ("models",), marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("kills", "models"), KILLS)
 def test_killed_runs_come_to_the_store_of_an_undisturbed_one(tmp_path, kills, models):
     """The script ends with an error at the first result that is lost, changed or doubled."""
     command = [sys.executable, SCRIPT, tmp_path, str(kills), *models]

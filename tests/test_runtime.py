@@ -13,30 +13,22 @@ from refusals import refusal
 from safetensors.torch import save_file
 from torch import nn
 
+from efface import runtime
 from efface.errors import NotMet
 from efface.methods import METHODS, Method
 from efface.methods.neighbourhood import neighbourhood
 from efface.metrics.evaluation import evaluate
-from efface.runtime import (
-    MemoryEstimate,
-    as_stored,
-    estimate_memory,
-    is_out_of_memory,
-    map_chunks,
-    resolve_device,
-    upcast_to_fp32,
-)
 from efface.training import descend, task_loss
 from efface.types import Records, Split
 from efface.unlearn import forget
 
 
 def test_the_best_device_is_chosen(monkeypatch):
-    assert resolve_device("cpu") == torch.device("cpu")
+    assert runtime.resolve_device("cpu") == torch.device("cpu")
     for cuda, mps, best in ((1, 0, "cuda"), (0, 1, "mps"), (0, 0, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda here=cuda: bool(here))
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda here=mps: bool(here))
-        assert resolve_device("auto") == torch.device(best)
+        assert runtime.resolve_device("auto") == torch.device(best)
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "tpu", "", "mps:1:2", "meta"])
@@ -46,14 +38,18 @@ def test_a_device_that_is_not_here_is_refused_with_those_that_are(name, monkeypa
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     wanted = "Wanted a device that torch has here: cpu"
     remedy = "Use --device auto, or one of these."
-    assert refusal(resolve_device, name) == f"{wanted}. Got {name!r}. {remedy}"
+    assert refusal(runtime.resolve_device, name) == f"{wanted}. Got {name!r}. {remedy}"
 
 
 KINDS = ["cpu", *(pytest.param(k, marks=getattr(pytest.mark, k)) for k in ("cuda", "mps"))]
 
 
-def errors_in(result):
-    return [row.note for row in result.report.rows if row.status == "error"]
+def served(model, method, digits):
+    """What a short request makes of the model; no row of its report is an error."""
+    split = Split(digits.take(range(10)), digits.take(range(300, 400)), digits.take(range(50, 90)))
+    result = forget(model, split, method=method, settings={"steps": 4})
+    assert not [row.note for row in result.report.rows if row.status == "error"]
+    return next(result.model.parameters())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,11 +59,8 @@ def test_a_request_runs_on_each_device(kind, method, tiny_net, digits):
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not here.get(kind, True):
         pytest.skip(f"NOT RUN: torch has no {kind} device here")
-    model = copy.deepcopy(tiny_net).to(resolve_device(kind))
-    split = Split(digits.take(range(10)), digits.take(range(300, 400)))
-    result = forget(model, split, method=method, settings={"steps": 4})
-    assert next(result.model.parameters()).device.type == kind
-    assert not errors_in(result)
+    model = copy.deepcopy(tiny_net).to(runtime.resolve_device(kind))
+    assert served(model, method, digits).device.type == kind
 
 
 class WithoutDouble(torch.Tensor):
@@ -96,10 +89,7 @@ def test_a_request_needs_no_double_precision_of_the_device(method, tiny_net, dig
         setattr(model.get_submodule(place), own, bare)
     with pytest.raises(TypeError, match="no float64"):
         next(model.parameters()).double()
-    split = Split(digits.take(range(10)), digits.take(range(300, 400)), digits.take(range(50, 90)))
-    result = forget(model, split, method=method, settings={"steps": 2})
-    assert isinstance(next(result.model.parameters()), WithoutDouble)
-    assert errors_in(result) == []
+    assert isinstance(served(model, method, digits), WithoutDouble)
 
 
 class Small(nn.Module):
@@ -127,13 +117,13 @@ def trained(most, n=64, **settings):
 SECOND_PART = {"steps": 1, "n": 48, "micro_batch": 24}
 
 
-@pytest.mark.parametrize(
-    ("most", "settings", "sizes"),
-    [
-        (lambda _: 7, {"steps": 5}, [48, 24, 12, *[6] * 8]),
-        (lambda call: 1000 * (call != 2), SECOND_PART, [24, 24, 12, 12, 12, 12]),
-    ],
-)
+LIMITS = [
+    (lambda _: 7, {"steps": 5}, [48, 24, 12, *[6] * 8]),
+    (lambda call: 1000 * (call != 2), SECOND_PART, [24, 24, 12, 12, 12, 12]),
+]
+
+
+@pytest.mark.parametrize(("most", "settings", "sizes"), LIMITS)
 def test_a_step_out_of_memory_is_repeated_in_halves_with_the_same_result(most, settings, sizes):
     """The gradient of the micro-batches before must not count twice."""
     whole, halved = trained(lambda _: 1000, **settings), trained(most, **settings)
@@ -153,9 +143,9 @@ def test_other_errors_are_not_taken_for_out_of_memory():
     """A wrong shape must not be tried seven times."""
     wrong = Mock(side_effect=RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        list(map_chunks(wrong, torch.arange(8), 8))
+        list(runtime.map_chunks(wrong, torch.arange(8), 8))
     assert wrong.call_count == 1
-    assert not is_out_of_memory(ValueError("out of memory"))
+    assert not runtime.is_out_of_memory(ValueError("out of memory"))
 
 
 def test_predictions_go_on_in_halves(tiny_net, digits):
@@ -169,7 +159,7 @@ def test_predictions_go_on_in_halves(tiny_net, digits):
         return tiny_net(digits.x[rows])
 
     with torch.no_grad():
-        parts = torch.cat(list(map_chunks(part, torch.arange(400), 256)))
+        parts = torch.cat(list(runtime.map_chunks(part, torch.arange(400), 256)))
         torch.testing.assert_close(parts, tiny_net(digits.x))
     assert sizes == [256, 128, 64, 64, 64, 64, 64, 64, 16]
 
@@ -207,10 +197,10 @@ assert predict(net, records, batch_size=512).shape == (512, 3)
 def test_the_estimate_counts_models_activations_and_records():
     """A model of two matrices: every number is known by hand."""
     net = nn.Sequential(nn.Linear(8, 4, bias=False), nn.ReLU(), nn.Linear(4, 2, bias=False))
-    x, records = torch.randn(1, 8), [torch.zeros(5, 8)]
-    need = estimate_memory(net, lambda: net(x), copies=3, records_at_once=10, records=records)
+    x, how = torch.randn(1, 8), {"copies": 3, "records_at_once": 10}
+    need = runtime.estimate_memory(net, lambda: net(x), records=[torch.zeros(5, 8)], **how)
     # saved for the backward pass: the input and the ReLU's result; and the output
-    known = MemoryEstimate(4 * 4 * (8 * 4 + 4 * 2), 10 * 4 * (8 + 4 + 2), records_bytes=160)
+    known = runtime.MemoryEstimate(4 * 4 * (8 * 4 + 4 * 2), 10 * 4 * (8 + 4 + 2), records_bytes=160)
     assert need == known
     assert need.total_bytes == 640 + 560 + 160
 
@@ -287,7 +277,7 @@ def test_what_is_written_has_the_dtypes_of_the_file_and_the_students_buffers(tin
     student[0].weight.data.add_(1e-4)
     # some papers train in training mode; without its statistics that is another model
     student[1].running_mean.add_(1)
-    written = as_stored(student, tiny_net, stored)
+    written = runtime.as_stored(student, tiny_net, stored)
     assert written[1].running_mean.equal(student[1].running_mean)
     assert not written[1].running_mean.equal(tiny_net[1].running_mean)
     assert torch.equal(written[0].weight, student[0].weight.bfloat16().float())
@@ -297,7 +287,7 @@ def test_what_is_written_has_the_dtypes_of_the_file_and_the_students_buffers(tin
 
 
 def test_a_model_of_full_precision_is_not_copied_to_be_trained(tiny_net):
-    assert upcast_to_fp32(tiny_net) is tiny_net
+    assert runtime.upcast_to_fp32(tiny_net) is tiny_net
 
 
 def test_weights_that_their_dtype_cannot_hold_are_not_met(tiny_net, digits, monkeypatch):

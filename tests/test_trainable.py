@@ -62,10 +62,10 @@ class Bare(nn.Module):
         return nn.functional.linear(self.body(x.flatten(1)), self.out.weight, self.out.bias)
 
 
-@pytest.mark.parametrize(
-    ("model", "names"),
-    [(Backwards, ["scale", "head.weight", "head.bias"]), (Bare, ["out.weight", "out.bias"])],
-)
+ORDERS = [(Backwards, ["scale", "head.weight", "head.bias"]), (Bare, ["out.weight", "out.bias"])]
+
+
+@pytest.mark.parametrize(("model", "names"), ORDERS)
 def test_the_last_layers_are_those_used_last_and_not_those_registered_last(model, names, digits):
     """A net may be built in any order; attributes say nothing of the way through it."""
     view = select_trainable(model().eval(), digits.take([0]), "last-layers")

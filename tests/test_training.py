@@ -140,7 +140,7 @@ def test_a_rate_is_set_before_each_step_and_halved_with_it():
 
 
 @pytest.mark.distributed
-def test_two_processes_give_the_weights_of_one(tmp_path, capsys):
+def test_two_processes_give_the_weights_of_one(tmp_path):
     """One code path: 20 steps with uneven and with missing shares, over gloo, float64 at 1e-9.
 
     ``accelerate launch --cpu --num_processes 2`` starts one process only (it needs MPI for more),
@@ -157,7 +157,4 @@ def test_two_processes_give_the_weights_of_one(tmp_path, capsys):
     assert (two["processes"], one["processes"]) == (2, 1)
     for name in one["weights"]:
         drift = float(np.abs(np.subtract(two["weights"][name], one["weights"][name])).max())
-        with capsys.disabled():
-            sys.stdout.write(f"\n{name}: two processes and one differ by at most {drift:.1e}")
-        if name.endswith("float64"):
-            assert drift <= 1e-9
+        assert drift <= 1e-9 or not name.endswith("float64"), name

@@ -20,7 +20,6 @@ from efface.errors import Hazard
 from efface.guard import Guard
 from efface.manifest import SCHEMA, state_digest
 from efface.methods import METHODS, Method
-from efface.methods._base import _EXACT
 from efface.report import Verdict, collect
 from efface.testing import fresh_from
 from efface.types import Action, split_holdout
@@ -33,9 +32,7 @@ def parts(digits):
     return digits.take(range(12)), digits.take(range(300, 400)), digits.take(range(200))
 
 
-def test_gives_a_new_model_and_a_manifest_and_leaves_the_given_one_alone(
-    tiny_net, digits, tmp_path
-):
+def test_gives_a_new_model_with_a_manifest_and_leaves_the_old(tiny_net, digits, tmp_path):
     """Twelve records are a holdout."""
     given, split = Given(tiny_net), Split(digits.take(range(12)), digits.take(range(300, 312)))
     result = forget(tiny_net, split, settings=QUICK)
@@ -53,16 +50,16 @@ def test_gives_a_new_model_and_a_manifest_and_leaves_the_given_one_alone(
     assert {"evidence.json", "report.html"} < {path.name for path in tmp_path.iterdir()}
 
 
-@pytest.mark.parametrize(
-    ("files", "came"),
-    [
-        ({"record.json": "{}"}, "with record.json, a run of efface 0.1"),
-        ({"manifest.json": '{"schema": 1}'}, "schema 1, of another version of efface"),
-        ({"manifest.json": "[3"}, "JSONDecodeError"),
-        ({"manifest.json": "[3]"}, "AttributeError"),
-        ({}, "FileNotFoundError"),
-    ],
-)
+OTHERS = [
+    ({"record.json": "{}"}, "with record.json, a run of efface 0.1"),
+    ({"manifest.json": '{"schema": 1}'}, "schema 1, of another version of efface"),
+    ({"manifest.json": "[3"}, "JSONDecodeError"),
+    ({"manifest.json": "[3]"}, "AttributeError"),
+    ({}, "FileNotFoundError"),
+]
+
+
+@pytest.mark.parametrize(("files", "came"), OTHERS)
 def test_a_run_of_another_version_is_refused_by_name(tmp_path, files, came):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -142,9 +139,10 @@ def test_the_holdout_is_cut_in_two_whatever_its_order(digits):
     assert set(other.ids) != set(auxiliary.ids)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"seed": 5, "utility_budget": 0.3}, {"seed": 5, "holdout_seed": 7}]
-)
+SEEDS = [{}, {"seed": 5, "utility_budget": 0.3}, {"seed": 5, "holdout_seed": 7}]
+
+
+@pytest.mark.parametrize("options", SEEDS)
 def test_guard_and_report_have_their_seeds_and_halves(tiny_net, digits, monkeypatch, options):
     seen, handed = {}, {"seed": 0, "utility_budget": 0.02, "holdout_seed": 0, **options}
 
@@ -225,7 +223,15 @@ NEED = (
 FEW = "a holdout of 12 records or more, half for method and guard, half for the report. Got {}. "
 TWICE = "Wanted unique ids in {}. Got repeated: digit-0007, digit-0009. Make them distinct, "
 FRESH = {"retain": range(20, 60), "fresh": list, "train": print}
+EACH = "Wanted a weight for each of the 2 forget records. Got {}. Name each record once."
+ONES, TWO = {"digit-0000": 1.0, "digit-0001": 1.0}, {"forget": range(2)}
+NEGATIVE = "Wanted weights of 0 or more, not all 0. Got -1 to 1. Weight 0 hides a record."
 REFUSED = [
+    (TWO, {"selection": "low"}, "Wanted selection all or high-information. Got 'low'. Omit it "),
+    (TWO, {"weights": {"digit-0000": 1.0}}, EACH.format("none for 'digit-0001'")),
+    (TWO, {"weights": {**ONES, "x": 1.0}}, EACH.format("one for 'x'")),
+    (TWO, {"weights": {**ONES, "digit-0000": -1.0}}, NEGATIVE),
+    ({}, {"method": "auto", "settings": {"sigma": 0.1}}, "Wanted a setting of neighbourhood: "),
     ({"forget": []}, {}, "Wanted at least one record to forget. Got none. Name them by ids, "),
     ({"holdout": []}, {}, FEW.format(0)),
     ({"holdout": [300]}, {}, FEW.format(1)),
@@ -283,17 +289,6 @@ def test_settings_are_the_methods_own_whatever_their_names(tiny_net, digits, mon
     settings = {"method": "b", "trainable": 3}
     result = forget(tiny_net, Split(digits.take([0])), method="foreign", settings=settings)
     assert seen == settings == result.manifest.settings
-
-
-def test_retrain_on_the_command_line_says_what_to_do(efface, capfd):
-    code = efface(
-        "forget", "model", "--data", "data", "--ids", "ids.csv", "--out", "out",
-        "--method", "retrain", "--retain", "data",
-    )  # fmt: skip
-    assert code == 2
-    printed = " ".join(capfd.readouterr().err.split())
-    assert "Wanted fresh for retrain: a function that makes an untrained model." in printed
-    assert _EXACT in printed
 
 
 def test_retrain_in_python_is_exact_and_judged_without_a_trust_region(tiny_net, digits):

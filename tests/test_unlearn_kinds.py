@@ -125,15 +125,15 @@ def test_outputs_and_a_loss_of_ones_own_are_served(digits):
     assert "reconstruction" in report.row("forget.accuracy").name
 
 
-@pytest.mark.parametrize(
-    ("make", "came"),
-    [
-        (ssdlite320_mobilenet_v3_large, "boxes (object detection)"),
-        (lraspp_mobilenet_v3_large, "each pixel of shape (1, 2, 64, 64)"),
-        (lambda **_: nn.Unflatten(0, (1, 1)), "each place of shape (1, 1, 3, 64, 64)"),
-        (lambda **_: nn.Flatten(0), "(12288,) for 1 records"),
-    ],
-)
+TASKS = [
+    (ssdlite320_mobilenet_v3_large, "boxes (object detection)"),
+    (lraspp_mobilenet_v3_large, "each pixel of shape (1, 2, 64, 64)"),
+    (lambda **_: nn.Unflatten(0, (1, 1)), "each place of shape (1, 1, 3, 64, 64)"),
+    (lambda **_: nn.Flatten(0), "(12288,) for 1 records"),
+]
+
+
+@pytest.mark.parametrize(("make", "came"), TASKS)
 def test_other_tasks_are_refused_by_name_with_the_hook(make, came):
     """A box is no label; half serving it would be a report about nothing."""
     net = make(weights=None, weights_backbone=None, num_classes=2).eval()

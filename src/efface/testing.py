@@ -586,6 +586,11 @@ class Trap:
     __contains__ = __eq__ = __hash__ = _spring
 
 
+# a function, since a run-time check of types looks into anything else
+def _trap_call(*_: object) -> Any:
+    raise TrapSprung("the method called what it says it does not read")
+
+
 class TrappedLabels(Tensor):
     """Labels that may be carried along, but whose values may not be read."""
 
@@ -602,7 +607,9 @@ def set_traps(split: Split, reads: frozenset[str]) -> Split:
     """The split with a trap in the place of every part, and of all labels, not in ``reads``."""
     for part in set(PARTS[1:]) - reads:
         name, _, labels = part.partition(" ")
-        if not labels:
+        if part in {"fresh", "train"}:
+            split = _with(split, **{name: _trap_call})
+        elif not labels:
             split = _with(split, **{name: Trap(part)})
         elif name in reads and (given := getattr(split, name)) is not None:
             carried = replace(given, y=given.y.as_subclass(TrappedLabels))
