@@ -37,7 +37,7 @@ MEAN, STD = 0.3053, 0.3760
 SEEN = 300
 
 # The digit that is forgotten in the toy problem.
-FORGOTTEN = 3
+FORGET_CLASS = 3
 
 # Published steps are for large models; a method has to manage at one of these.
 STRENGTHS = (1.0, 3.0, 0.3, 10.0, 0.1, 30.0)
@@ -528,9 +528,9 @@ def the_toy_problem(case: Case) -> None:
 def toy_split() -> Split:
     """Of the digits that the model has seen one goes; those that it never saw are the holdout."""
     seen, holdout = digits().take(range(SEEN)), digits().take(range(SEEN, 400))
-    going = seen.y == FORGOTTEN
+    going = seen.y == FORGET_CLASS
     forget, retain = (seen.take(rows.nonzero()[:, 0]) for rows in (going, ~going))
-    return Split(forget, holdout, retain, (FORGOTTEN,), fresh=untrained_model, train=fit)
+    return Split(forget, holdout, retain, (FORGET_CLASS,), fresh=untrained_model, train=fit)
 
 
 def _try_toy(case: Case, strength: float) -> tuple[bool, str]:
@@ -569,7 +569,7 @@ def _score(model: nn.Module) -> tuple[float, dict[str, float]]:
 
     split = toy_split()
     parts = [evaluate(model, part) for part in (split.forget, split.holdout, split.retain)]
-    return float(np.exp(-parts[0].loss).mean()), columns(*parts, forget_classes=(FORGOTTEN,))
+    return float(np.exp(-parts[0].loss).mean()), columns(*parts, forget_classes=(FORGET_CLASS,))
 
 
 class Trap:
