@@ -189,7 +189,7 @@ def test_a_method_that_did_not_get_there_is_said_in_the_first_lines(tiny_net, di
     result = forget(tiny_net, split, method="jit", settings=short)
     reached = result.manifest.calibration["progress"]
     text = f"The method stopped at {reached:.0%} of the distance to its target: the records may "
-    text += "still be known. More steps, where there were too few, go further."
+    text += "still be known. More steps, if there were too few, go further."
     assert reached < 0.95
     assert text in result.save_report(tmp_path / "report.html").read_text()
     assert [f.text for f in result.findings if f.name == "not reached"] == [text]

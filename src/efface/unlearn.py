@@ -324,10 +324,8 @@ class _Request:
         tolerance = self.manifest.settings.get("tolerance", -math.inf)
         progress = self.manifest.calibration.get("progress", math.inf)
         if self.manifest.outcome == "done" and progress < tolerance:
-            text = (
-                f"The method stopped at {max(progress, 0):.0%} of the distance to its target: the "
-            )
-            text += "records may still be known. More steps, where there were too few, go further."
+            text = f"The method stopped at {max(progress, 0):.0%} of the distance to its target: "
+            text += "the records may still be known. More steps, if there were too few, go further."
             self.findings += (Finding("not reached", "warn", text),)
 
     def load(

@@ -90,8 +90,7 @@ def _write(out: Path, result: Result, inputs: Inputs, *, keep_adapter: bool) -> 
             with atomic_folder(scratch / "adapter") as folder:
                 # with the embeddings PEFT would ask the hub whether they were resized
                 adapter.cpu().save_pretrained(str(folder), save_embedding_layers=False)
-            hint = "removing it restores the old model"
-            terminal.event("adapter", written_apart=True, hint=hint)
+            terminal.event("adapter", written_apart=True, hint="removing it restores the old model")
         atomic_write(scratch / "exclude.csv", exclusion_table(ids, key))
         atomic_write(scratch / "exclude.key", (key.hex() + "\n").encode())
         result.save(scratch)
