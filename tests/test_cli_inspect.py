@@ -79,7 +79,7 @@ def test_the_manifest_says_how_and_who_must_not_see_the_folder(efface, place):
     assert manifest["privacy"] in page
     assert page.count('<img src="data:image/png;base64,') == 2
     ranked = [row["id"] for row in lines_of(place / "two" / "records.csv")]
-    assert ranked == ["digit-0001", "digit-0002"]
+    assert ranked == ["digit-0002", "digit-0004"]
 
 
 def test_a_run_that_was_stopped_is_resumed_to_the_same_bytes(efface, place, shards, capfd):
