@@ -236,6 +236,7 @@ LIGHTNING: dict = {
     "bytes_equal": False,
     "omitted": frozenset({"optimizer_states", "lr_schedulers", "ema_net.0.weight"}),
     "extras": frozenset({"class_weights"}),
+    "options": {**IMAGES, "weights_in": "state_dict.net"},
 }
 SHUFFLE = "torchvision.models:shufflenet_v2_x0_5"
 SMALL, TIED = "tests.containers:small", "tests.containers:Tied"

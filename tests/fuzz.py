@@ -131,7 +131,7 @@ def _features(path, work):
 
 def _weights(path, _):
     net = conv_small(width=2)
-    read = load_checkpoint(path).match_prefix(net.state_dict())
+    read = load_checkpoint(path, net.state_dict())
     shapes = {name: tensor.shape for name, tensor in read.state.items()}
     if shapes == {name: tensor.shape for name, tensor in net.state_dict().items()}:
         for portion in read.portions():

@@ -272,8 +272,8 @@ SAVE_AGAIN = (
 )
 PICKLED = f"a file of tensors and plain values. Got {{path}}, which holds {{}}. {SAVE_AGAIN}"
 ENTRIES = (
-    "a state dict at the top of {path} or under state_dict or model or model_state_dict or net. "
-    f"Got the entries {{}}. {SAVE_AGAIN}"
+    "a state dict at the top of {path} or under state_dict or model or model_state_dict or net "
+    f"or module. Got the entries {{}}. {SAVE_AGAIN}"
 )
 NOT_FINITE = "finite weights in {path}. Got nan or inf in b. Use a checkpoint from before training"
 NOT_FINITE += " diverged."

@@ -202,7 +202,8 @@ def test_an_error_about_a_hundred_thousand_tensors_names_ten(tmp_path):
     began = time.process_time()
     message = refusal(load_model, tmp_path / "many.safetensors", architecture=DIGITS)
     assert time.process_time() - began < 60
-    missing = f"{', '.join(list(build_model(DIGITS).state_dict())[:10])} and 10 more"
+    own = [n for n in build_model(DIGITS).state_dict() if not n.endswith("num_batches_tracked")]
+    missing = f"{', '.join(own[:10])} and 7 more"
     unexpected = f"{', '.join(sorted(state)[:10])} and 99990 more"
     assert message == NO_FIT.format(DIGITS, missing, unexpected, "none")
 

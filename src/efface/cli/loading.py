@@ -25,10 +25,11 @@ def read_model(path: Path, read: ReadOptions) -> LoadedModel:
     given: dict[str, Any] = asdict(read.model)
     device = resolve_device(given.pop("device"))
     loaded = load_model(path, **given)
-    hint = "they may hold the data"
     if loaded.extras:
-        terminal.event("kept", next_to_the_model=list(loaded.extras), hint=hint)
+        hint = "not unlearned: they are written back as they came, and may hold the data"
+        terminal.event("kept", next_to_the_model=abbreviate(loaded.extras), hint=hint)
     if loaded.omitted:
+        hint = "they may hold the data"
         terminal.event("omitted", of_the_checkpoint=abbreviate(loaded.omitted), hint=hint)
     return replace(loaded, model=loaded.model.to(device))
 

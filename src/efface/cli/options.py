@@ -45,6 +45,8 @@ class ModelOptions:
         size: Height and width of the images in pixels.
         feature_spec: For a model of tables: JSON file of the input columns in order, and how each
             is encoded.
+        weights_in: Of a weights file with several copies of the weights (raw and averaged) the one
+            to take, such as `state_dict.ema`.
         device: Torch device: cpu, cuda or mps; `auto` takes the best one available.
     """
 
@@ -53,6 +55,7 @@ class ModelOptions:
     std: Numbers = None
     size: int | None = None
     feature_spec: Path | None = None
+    weights_in: str | None = None
     device: str = "auto"
 
 

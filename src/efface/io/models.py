@@ -119,6 +119,7 @@ def load_model(
     std: Sequence[float] | None = None,
     size: int | None = None,
     feature_spec: str | Path | Mapping[str, Any] | FeatureSpec | None = None,
+    weights_in: str | None = None,
 ) -> LoadedModel:
     """Load a folder of efface, transformers or timm, or a weights file with its architecture named.
 
@@ -131,6 +132,8 @@ def load_model(
         size: height and width that the model takes, in pixels.
         feature_spec: how rows of a table become inputs, for a tabular model: a JSON file or its
             content (see ``FeatureSpec``); a folder may hold it as features.json.
+        weights_in: of a file with several copies of the weights (raw and averaged) the one to take,
+            by its entries and prefix, such as ``state_dict.ema``; ``.`` is the top.
 
     Raises:
         InputError: something is not named, or the weights do not fit the architecture.
@@ -138,8 +141,13 @@ def load_model(
         MissingExtra: timm or transformers is needed and not installed.
     """
     path = Path(path)
-    read = _from_folder if path.is_dir() else _from_file
-    model, parts, name, known = read(path, architecture)
+    if path.is_dir():
+        if weights_in is not None:
+            came, remedy = f"the folder {path}", "Omit it, or name the weights file."
+            raise InputError(f"a weights file that holds {weights_in!r}", came, remedy)
+        model, parts, name, known = _from_folder(path, architecture)
+    else:
+        model, parts, name, known = _from_file(path, architecture, weights_in)
     state = {name: tensor for part in parts for name, tensor in part.state.items()}
     _refuse_misfit(model, state, name)
     # a portion at a time: a large model must not be in memory twice
@@ -164,13 +172,16 @@ def _module(architecture: str | nn.Module, num_classes: int | None = None) -> tu
     return build_model(architecture, num_classes), architecture
 
 
-def _from_file(path: Path, architecture: str | nn.Module | None) -> Unfilled:
+def _from_file(
+    path: Path, architecture: str | nn.Module | None, weights_in: str | None = None
+) -> Unfilled:
     """A weights file, with its architecture named."""
-    part = load_checkpoint(path)
     if architecture is None:
+        # a file that cannot serve is refused for that first
+        load_checkpoint(path)
         raise InputError(f"the architecture of {path.name}", "none", f"Give --architecture {FORM}.")
     model, name = _module(architecture)
-    part = part.match_prefix(model.state_dict())
+    part = load_checkpoint(path, model.state_dict(), weights_in=weights_in)
     classes = num_classes_in(part.state, model)
     if isinstance(architecture, str) and classes:
         # two models at once would be twice the memory
@@ -244,13 +255,18 @@ def _refuse_misfit(model: nn.Module, state: Mapping[str, Tensor], architecture: 
     # tied weights share an address
     filled = {own[name].data_ptr() for name in state if name in own}
     missing = [n for n in own if n not in state and own[n].data_ptr() not in filled]
+    # a counter that nothing reads in eval mode; checkpoints before torch 0.4.1 have none
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in own]
     pairs = [(n, tuple(t.shape), tuple(own[n].shape)) for n, t in state.items() if n in own]
     shapes = [f"{n} {a} in the file, {b} in the model" for n, a, b in pairs if a != b]
     groups = {"missing": missing, "unexpected": unexpected, "other shapes": shapes}
     if any(groups.values()):
         came = "; ".join(f"{what}: {abbreviate(names)}" for what, names in groups.items())
-        raise InputError(f"weights that fit {architecture}", came, "Name their architecture.")
+        remedy = "Name their architecture."
+        if any(0 in in_file for _, in_file, in_model in pairs if in_file != in_model):
+            remedy = "DeepSpeed keeps them in partitions: join them with its zero_to_fp32.py."
+        raise InputError(f"weights that fit {architecture}", came, remedy)
 
 
 def _preprocessing(known: Mapping[str, Any], given: Mapping[str, Any], features: Any) -> Spec:
