@@ -26,6 +26,8 @@ ENOUGH = 50
 
 P_VALUE = 1e-3
 
+UNLESS = "unless the method runs in training mode (its setting training_mode)."
+
 INTEGERS = "write them as integers, 1 and not 1.0 (in Python y.long())"
 
 
@@ -90,10 +92,11 @@ def _check_modules(model: nn.Module) -> Iterator[Finding]:
         text = "The model was in training mode; it is used in eval mode."
         yield Finding("training mode", "warn", text)
     if any(issubclass(kind, _BatchNorm) for kind in kinds):
-        text = "BatchNorm: its statistics are kept as they are, bit for bit."
-        yield Finding("batchnorm", "note", text)
+        text = "BatchNorm: its statistics stay as they are, bit for bit, "
+        yield Finding("batchnorm", "note", f"{text}{UNLESS}")
     if any(issubclass(kind, _DropoutNd) for kind in kinds):
-        yield Finding("dropout", "note", "Dropout: it is off while the model changes.")
+        text = f"Dropout: it is off while the model changes, {UNLESS}"
+        yield Finding("dropout", "note", text)
     if any(".quantized" in kind.__module__ for kind in kinds):
         yield Finding("quantised", "refuse", "Quantised layers have no gradient.")
 

@@ -5,8 +5,8 @@ sigmoid unit is binary: two classes. The task is inferred from the labels: ``tas
 """
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import torch
 from jaxtyping import Float
@@ -57,7 +57,8 @@ def outputs(model: nn.Module, batch: Records) -> Float[Tensor, " n k"]:
 def predict(model: nn.Module, records: Records, *, batch_size: int = 256) -> Float[Tensor, " n k"]:
     """The outputs of a model in eval mode for all records, on the CPU, without gradients.
 
-    Out of memory halves the batch and continues.
+    Each of its modules is afterwards in the mode that it was in. Out of memory halves the batch and
+    continues.
     """
     task, device = task_of(records), device_of(model)
 
@@ -65,9 +66,22 @@ def predict(model: nn.Module, records: Records, *, batch_size: int = 256) -> Flo
     def part(rows: Tensor) -> Tensor:
         return task.outputs(model, records.x[rows].to(device)).cpu()
 
-    with torch.no_grad():
+    with torch.no_grad(), eval_mode(model):
         parts = list(map_chunks(part, torch.arange(len(records)), batch_size))
     return torch.cat(parts) if parts else torch.zeros(0, 1)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards each module has the flag that it had, after an error too."""
+    # flag by flag: model.train() would also switch parts that were in eval mode
+    flags = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, training in flags:
+            part.training = training
 
 
 def raw(model: nn.Module, x: Float[Tensor, " n *features"]) -> Tensor:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # ``loss(student, batch, step)``: one number per record of the batch, shape (m,)
 Loss = Callable[[nn.Module, Records, int], Float[Tensor, " m"]]
 
+# records of a step that are on the device at once
+MICRO_BATCH = 128
+
 # ``rate(loss, gradient_norm)``: the learning rate of the step that is about to be taken
 Rate = Callable[[float, float], float]
 
@@ -41,24 +44,27 @@ def descend(
     seed: int,
     callback: Callback = no_callback,
     batch_size: int = 128,
-    micro_batch: int = 128,
+    micro_batch: int | None = None,
     clip_norm: float | None = None,
     rate: Rate | None = None,
     first_step: int = 0,
 ) -> nn.Module:
     """Train ``student`` in place, steps ``first_step`` to ``steps``, on the mean of ``loss``.
 
-    Records come in a new seeded order each epoch. A step is cut into micro-batches and shared
-    among the processes that ``accelerate launch`` started; neither changes the sum. Out of memory
-    halves the micro-batch from there on, and the step is repeated. On HALVE_LR, ``callback`` has
-    restored the student, and the same records are tried again at half the learning rate. ``rate``
-    sets the learning rate of each step from its mean loss and gradient norm.
+    Records come in a new seeded order each epoch. A step is cut into micro-batches and shared among
+    the processes that ``accelerate launch`` started; neither changes the sum. A micro-batch is of
+    128 records or, in training mode, the whole step where memory allows: BatchNorm takes its
+    statistics from it. Out of memory halves it from there on, and the step is repeated. On
+    HALVE_LR, ``callback`` has restored the student, and the same records are tried again at half
+    the learning rate. ``rate`` sets the learning rate of each step from its mean loss and gradient
+    norm.
     """
     step, share = first_step, 1.0
+    micro = micro_batch or _micro_batch(student, batch_size)
     # a while loop: a refused step is tried again with the same rows
     while step < steps and len(records):
         batch = records.take(_batch_rows(step, len(records), batch_size, seed))
-        value, micro_batch = _backward(student, loss, batch, step, micro_batch)
+        value, micro = _backward(student, loss, batch, step, micro)
         # clipped after the sum over micro-batches and processes, as without them
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(student.parameters(), clip_norm)
@@ -89,10 +95,15 @@ def mean_gradient(student: nn.Module, loss: Loss, records: Records) -> list[Tens
 
     Shared among processes as a step is; no gradient is left in the student.
     """
-    _backward(student, loss, records, 0, 128)
+    _backward(student, loss, records, 0, _micro_batch(student, len(records)))
     gradients = [weight.grad for weight in student.parameters()]
     student.zero_grad(set_to_none=True)
     return gradients
+
+
+def _micro_batch(student: nn.Module, step_size: int) -> int:
+    """Records at once: the whole step in training mode, where a record depends on the others."""
+    return step_size if student.training else MICRO_BATCH
 
 
 def steps_per_epoch(records: Records, batch_size: int) -> int:
@@ -116,12 +127,9 @@ def train_epochs(
 ) -> nn.Module:
     """Train ``student`` in place for some passes over the records; returned in eval mode.
 
-    In training mode dropout draws from the seed, and BatchNorm takes its statistics from whole
-    steps where memory allows.
+    In training mode dropout draws from the seed, and BatchNorm takes its statistics from each step.
     """
     how: dict[str, Any] = {"seed": schedule.seed, "batch_size": schedule.batch_size}
-    # a micro-batch would give BatchNorm statistics of its own
-    how["micro_batch"] = schedule.batch_size if schedule.training_mode else 128
     steps = schedule.epochs * steps_per_epoch(records, schedule.batch_size)
     with train_mode(student, schedule.seed, enabled=schedule.training_mode):
         descend(student, loss, records, optimizer, steps=steps, callback=schedule.callback, **how)

@@ -10,8 +10,9 @@ f₀ predicts y' at x' already, so the fit there costs little elsewhere, and the
 towards the record. Without D_f (``with_forget`` off) it is the authors' "advonly".
 
 Departures from the authors' code (Ali-E/AMUN): eval mode with frozen buffers, where they are in
-train mode; no retained records, which they add where these are available; records as they are,
-where D_f is cropped and flipped; ``doublings`` at most, where theirs may never end.
+train mode (``training_mode``); no retained records, which they add where these are available;
+records as they are, where D_f is cropped and flipped; ``doublings`` at most, where theirs may never
+end.
 """
 
 from dataclasses import dataclass, replace
@@ -26,12 +27,12 @@ from efface.methods._base import Count, Natural, NonNegative, Positive, log, reg
 from efface.methods._records import join
 from efface.runtime import map_chunks
 from efface.task import device_of, frozen_teacher, multiclass, outputs, trainable_copy
-from efface.training import Trainer, sgd, task_loss
+from efface.training import Trainer, sgd, task_loss, train_mode
 from efface.types import Callback, Records, Split, no_callback
 
 
 @register_method(reads={"forget labels"}, classes_only=True)
-def amun(
+def amun(  # noqa: PLR0913  # each setting is declared here once
     model: nn.Module,
     split: Split,
     *,
@@ -45,6 +46,7 @@ def amun(
     decay_every: Count = 1,
     epochs: Count = 10,
     batch_size: Count = 128,
+    training_mode: bool = False,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -65,7 +67,8 @@ def amun(
         decay_every: epochs after which η is divided by 10, again and again.
         epochs: passes over the training set.
         batch_size: records in a step.
-        seed: draws the order.
+        training_mode: dropout is active and BatchNorm's statistics move, as in the source.
+        seed: draws the order, and dropout.
         callback: called after each step.
 
     Raises:
@@ -81,10 +84,11 @@ def amun(
     optimizer = sgd(student, learning_rate * strength, 0.9, weight_decay)
     decay = torch.optim.lr_scheduler.StepLR(optimizer, decay_every, gamma=0.1)
     trainer = Trainer(student, seed=seed, callback=callback)
-    for epoch in range(epochs):
-        trainer.run_epoch(task_loss, records, optimizer, batch_size=batch_size, epoch=epoch)
-        # the schedule counts epochs, also those after a STOP
-        decay.step()
+    with train_mode(student, seed, enabled=training_mode):
+        for epoch in range(epochs):
+            trainer.run_epoch(task_loss, records, optimizer, batch_size=batch_size, epoch=epoch)
+            # the schedule counts epochs, also those after a STOP
+            decay.step()
     return student
 
 

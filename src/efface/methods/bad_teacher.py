@@ -9,8 +9,8 @@ No label is read. Tasks other than classes have their own divergence in place of
 
 Departures from the authors' code (vikram2000b/bad-teaching-unlearning): a mean over records, where
 torch's default divides by the number of outputs as well (Adam does not see the difference); the
-student in eval mode, where it was left in train mode; each record goes
-through its own teacher only.
+student in eval mode, where it was left in train mode (``training_mode``); each record goes through
+its own teacher only.
 """
 
 import torch
@@ -36,6 +36,7 @@ def bad_teacher(
     epochs: Count = 1,
     temperature: Positive = 1.0,
     batch_size: Count = 256,
+    training_mode: bool = False,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -51,7 +52,8 @@ def bad_teacher(
         epochs: passes; the paper's 1.
         temperature: outputs are divided by it before they are compared; the paper's 1.
         batch_size: records in a step; the authors' 256.
-        seed: draws the bad teacher, the sample and the order.
+        training_mode: dropout is active and BatchNorm's statistics move, as in the source.
+        seed: draws the bad teacher, the sample, the order, and dropout.
         callback: called after each step.
 
     Raises:
@@ -79,5 +81,5 @@ def bad_teacher(
         return task.divergence(target(batch) / temperature, output / temperature)
 
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * strength)
-    schedule = Schedule(epochs, batch_size, seed, callback)
+    schedule = Schedule(epochs, batch_size, seed, callback, training_mode)
     return train_epochs(student, loss, records, optimizer, schedule)

@@ -10,11 +10,11 @@ until no forget record is predicted as its label: it ends where the records are 
 a retrained model forgets them (over-forgetting), since f₀ generalises to many of them.
 
 Departures from the authors' code (csm9493/L2UL): eval mode with frozen buffers, also for Ω, where
-they are in train mode; S of the A inputs of a record in each step, in turn, where 256 of all are
-taken in their order (the defaults make the same 256 to 16 records); a target is any other class,
-where a slip there makes the middle class twice as likely; Ω is of all forget records at once, and 0
-in a weight of one number, where 0 / 0 gave nan. The port to classes in the code of DELETE (ε 0.4,
-10 steps, adversarial term times 0.1, no Ω) is another loss and not here.
+they are in train mode (``training_mode``); S of the A inputs of a record in each step, in turn,
+where 256 of all are taken in their order (the defaults make the same 256 to 16 records); a target
+is any other class, where a slip there makes the middle class twice as likely; Ω is of all forget
+records at once, and 0 in a weight of one number, where 0 / 0 gave nan. The port to classes in the
+code of DELETE (ε 0.4, 10 steps, adversarial term times 0.1, no Ω) is another loss and not here.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ from efface.methods._perturb import bounds, other_class, uniforms
 from efface.methods._unseen import accuracy_of
 from efface.runtime import map_chunks
 from efface.task import device_of, frozen_teacher, multiclass, outputs, predict, trainable_copy
-from efface.training import descend, mean_gradient, sgd, stop_when
+from efface.training import descend, mean_gradient, sgd, stop_when, train_mode
 from efface.types import Callback, Records, Split, no_callback
 
 # The length of a step of the attack, in units of the data's range.
@@ -39,7 +39,7 @@ ATTACK_STEP = 0.1
 
 
 @register_method(reads={"forget labels"}, memory=Memory(copies=7, graphs=18), classes_only=True)
-def l2ul(
+def l2ul(  # noqa: PLR0913  # each setting is declared here once
     model: nn.Module,
     split: Split,
     *,
@@ -53,6 +53,7 @@ def l2ul(
     weight_decay: NonNegative = 1e-4,
     steps: Count = 2000,
     batch_size: Count = 32,
+    training_mode: bool = False,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -73,7 +74,8 @@ def l2ul(
         weight_decay: of SGD.
         steps: at most this many; it ends when no forget record is predicted as its label.
         batch_size: forget records in a step.
-        seed: draws targets, starts and the order.
+        training_mode: dropout is active and BatchNorm's statistics move, as in the source.
+        seed: draws targets, starts, the order, and dropout.
         callback: called after each step.
 
     Raises:
@@ -87,13 +89,17 @@ def l2ul(
     forget, student = replace(split.forget, task=multiclass), trainable_copy(model)
     attack = {"radius": radius, "steps": attack_steps, "seed": seed}
     adversarial = attack_targets(frozen_teacher(model), forget, adversarials, **attack)
-    penalised = _weight_penalty(student, forget, penalty)
+    penalised = _weight_penalty(student, forget, penalty, training_mode=training_mode, seed=seed)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         x, y = adversarial.of(batch.ids, step * count, count)
-        # one forward pass for records and adversarial inputs
-        both = torch.cat([batch.x, x.to(batch.x)])
-        own, others = multiclass.outputs(student, both).split([len(batch), len(x)])
+        if training_mode:
+            # each of the two with BatchNorm statistics of its own, in the order of their code
+            others = multiclass.outputs(student, x.to(batch.x))
+            own = multiclass.outputs(student, batch.x)
+        else:  # one forward pass for both
+            both = torch.cat([batch.x, x.to(batch.x)])
+            own, others = multiclass.outputs(student, both).split([len(batch), len(x)])
         towards = multiclass.loss(others, y.to(batch.y)).reshape(len(batch), count).sum(1)
         return (towards - multiclass.loss(own, batch.y)) / (1 + count) + penalised(student)
 
@@ -101,16 +107,19 @@ def l2ul(
     # the authors' over-forgetting stop, over all forget records and not those of the batch
     after = stop_when(callback, lambda student, _: accuracy_of(student, forget, forget.y) == 0)
     how = {"steps": steps, "seed": seed, "callback": after, "batch_size": batch_size}
-    return descend(student, loss, forget, optimizer, **how)
+    with train_mode(student, seed, enabled=training_mode):
+        return descend(student, loss, forget, optimizer, **how)
 
 
 def _weight_penalty(
-    student: nn.Module, forget: Records, penalty: float
+    student: nn.Module, forget: Records, penalty: float, *, training_mode: bool, seed: int
 ) -> Callable[[nn.Module], Tensor]:
     """λ/2 Σ (1 − Ω_i) (θ_i − θ₀_i)², a function of the student."""
     given = [weight.detach().clone() for weight in student.parameters()]
-    # before the first step: Ω is of the given model
-    gradients = mean_gradient(student, lambda f, batch, _: outputs(f, batch).norm(dim=1), forget)
+    # of the given model, before the first step; of a copy, whose buffers may move
+    source = trainable_copy(student)
+    with train_mode(source, seed, enabled=training_mode):
+        gradients = mean_gradient(source, lambda f, batch, _: outputs(f, batch).norm(dim=1), forget)
     free = [None if one is None else 1 - _scale_to_unit(one.abs()) for one in gradients]
 
     def penalised(student: nn.Module) -> Tensor:

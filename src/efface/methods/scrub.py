@@ -12,9 +12,9 @@ KL_T is between outputs at temperature T. Tasks other than classes have their ow
 loss. SGD with momentum 0.9, whose state is kept from phase to phase.
 
 Departures from the authors' code (meghdadk/SCRUB): eval mode, so that BatchNorm statistics of the
-forget records stay out and no dropout draws (theirs is train mode); no decay of the learning rate,
-since theirs begins after the last of 3 epochs; no term for the distance to the first weights, which
-is inert in their notebooks. Rewinding is ``scrub_rewind``.
+forget records stay out and no dropout draws (``training_mode`` is theirs); no decay of the learning
+rate, since theirs begins after the last of 3 epochs; no term for the distance to the first weights,
+which is inert in their notebooks. Rewinding is ``scrub_rewind``.
 
 ``scrub_rewind``: SCRUB with rewinding (SCRUB+R), NeurIPS 2023: https://arxiv.org/abs/2302.09880.
 
@@ -40,14 +40,14 @@ from torch import Tensor, nn
 
 from efface.methods._base import Count, Memory, Natural, NonNegative, Positive, register_method
 from efface.task import frozen_teacher, predict, task_of, trainable_copy
-from efface.training import Trainer, sgd, steps_per_epoch
+from efface.training import Trainer, sgd, steps_per_epoch, train_mode
 from efface.types import Action, Callback, Records, Split, no_callback
 
 
 @register_method(
     reads={"forget"}, needs={"retain labels"}, memory=Memory(copies=6, graphs=3), runs_on_empty=True
 )
-def scrub(
+def scrub(  # noqa: PLR0913  # each setting is declared here once
     model: nn.Module,
     split: Split,
     *,
@@ -61,6 +61,7 @@ def scrub(
     weight_decay: NonNegative = 5e-4,
     batch_size: Count = 128,
     forget_batch_size: Count = 32,
+    training_mode: bool = False,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -81,7 +82,8 @@ def scrub(
         weight_decay: of SGD.
         batch_size: retained records in a step.
         forget_batch_size: forget records in a step; the result depends on it.
-        seed: draws the order.
+        training_mode: dropout is active and BatchNorm's statistics move, as in the source.
+        seed: draws the order, and dropout.
         callback: called after each step of both phases.
 
     Raises:
@@ -107,10 +109,11 @@ def scrub(
     trainer = Trainer(student, seed=seed, callback=callback)
     forget, size = split.forget, forget_batch_size
     # one optimizer for both phases: momentum carries over, as in the source
-    for epoch in range(epochs):
-        if epoch < max_epochs:
-            trainer.run_epoch(max_loss, forget, optimizer, batch_size=size, epoch=epoch)
-        trainer.run_epoch(min_loss, split.retain, optimizer, batch_size=batch_size, epoch=epoch)
+    with train_mode(student, seed, enabled=training_mode):
+        for epoch in range(epochs):
+            if epoch < max_epochs:
+                trainer.run_epoch(max_loss, forget, optimizer, batch_size=size, epoch=epoch)
+            trainer.run_epoch(min_loss, split.retain, optimizer, batch_size=batch_size, epoch=epoch)
     return student
 
 
@@ -143,7 +146,8 @@ def scrub_rewind(  # noqa: D417  # the settings are those of scrub
         weight_decay: of SGD.
         batch_size: retained records in a step.
         forget_batch_size: forget records in a step; the result depends on it.
-        seed: draws the order.
+        training_mode: dropout is active and BatchNorm's statistics move, as in the source.
+        seed: draws the order, and dropout.
         callback: called after each step of both phases.
 
     Raises:
@@ -177,7 +181,7 @@ def _store_students(callback: Callback, ends: list[int], stored: list[nn.Module]
         # a refused step is repeated and does not count
         taken += action is Action.CONTINUE
         if (action is Action.CONTINUE and taken in ends) or action is Action.STOP:
-            stored.append(copy.deepcopy(student))
+            stored.append(copy.deepcopy(student).eval())
         return action
 
     return after

@@ -9,7 +9,8 @@ f₀ are made from noise, the student is trained on them as c (impair), and then
 
 Departures from the authors' code (vikram2000b/Fast-Machine-Unlearning): all N are used, where a
 loop over channels took the first 3 (``noise_records`` 3 is that); noise is made in eval mode,
-where BatchNorm and dropout moved; the student is in eval mode; several classes share the noise.
+where BatchNorm and dropout moved; the student is in eval mode (``training_mode`` is theirs);
+several classes share the noise.
 The defaults are those of two later comparisons; the paper's own are in docs/methods.md.
 """
 
@@ -20,12 +21,12 @@ from efface.methods._attacks import optimize_noise
 from efface.methods._base import Count, Memory, Natural, NonNegative, register_method
 from efface.methods._records import join, repeat, sample_per_class
 from efface.task import frozen_teacher, trainable_copy
-from efface.training import Trainer, task_loss, with_task
+from efface.training import Trainer, task_loss, train_mode, with_task
 from efface.types import Callback, Split, no_callback
 
 
 @register_method(needs={"retain labels", "forget_classes"}, memory=Memory(6), classes_only=True)
-def unsir(
+def unsir(  # noqa: PLR0913  # each setting is declared here once
     model: nn.Module,
     split: Split,
     *,
@@ -39,6 +40,7 @@ def unsir(
     learning_rate: NonNegative = 1e-4,
     repair_rate: NonNegative = 1.0,
     batch_size: Count = 128,
+    training_mode: bool = False,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
@@ -57,7 +59,8 @@ def unsir(
         learning_rate: of Adam, in impair.
         repair_rate: the learning rate of repair, in learning rates of impair.
         batch_size: records in a step.
-        seed: draws the noise, the samples and the order.
+        training_mode: dropout is active and BatchNorm's statistics move, as in the source.
+        seed: draws the noise, the samples, the order, and dropout.
         callback: called after each step of impair and repair.
 
     Raises:
@@ -73,8 +76,9 @@ def unsir(
     # together in one epoch: impair alone would destroy the model
     impair = join(retain, repeat(noise, copies))
     trainer = Trainer(student, seed=seed, callback=callback)
-    for records, rate in ((impair, strength), (retain, repair_rate)):
-        # a new one for each phase, as in the source
-        optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * rate)
-        trainer.run_epoch(task_loss, records, optimizer, batch_size=batch_size)
+    with train_mode(student, seed, enabled=training_mode):
+        for records, rate in ((impair, strength), (retain, repair_rate)):
+            # a new one for each phase, as in the source
+            optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate * rate)
+            trainer.run_epoch(task_loss, records, optimizer, batch_size=batch_size)
     return student
