@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
+from efface.errors import UnknownRecords
 from efface.io.data import as_records, content_digests, load_data, read_ids
 from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
@@ -138,10 +139,9 @@ LISTS = [
     ("txt", "a\n b,1 \r\n\nc", ("a", "b,1", "c")),
     ("csv", "id\na\nb\n", ("a", "b")),
     ("csv", "label,id\n3,a\n\n4,b\n", ("a", "b")),
-    ("csv", "a,3\nb,4\n", ("a", "b")),
     ("csv", '\ufeffid,keyed_hash\n"a, b",00\n', ("a, b",)),
     ("csv", "record_id\na\n", ("a",)),
-    ("csv", "a;1\nb;2\n", ("a;1", "b;2")),
+    ("csv", "id\na;1\n", ("a;1",)),
     ("csv", "id,key\n1,a\n2,b\n", ("a", "b")),
 ]
 
@@ -151,6 +151,77 @@ def test_ids_are_read_from_text_and_from_csv(tmp_path, kind, text, expected):
     path = tmp_path / f"ids.{kind}"
     path.write_text(text, encoding="utf-8")
     assert read_ids(path, "key" if "key\n" in text else None) == expected
+
+
+HEADS = [
+    (",image_id\n0,17\n1,23\n", "one without a name, image_id"),
+    (",id_of_image\n0,17", "one without a name, id_of_image"),
+    ("image_id,label\n17,3\n", "image_id, label"),
+    ("a,3\nb,4\n", "a, 3"),
+    ("r1\nr2\n", "r1"),
+    ("id,file_name\n3,a.png\n", "id, file_name"),
+    ("id,id\n3,4\n", "id, id"),
+]
+
+
+@pytest.mark.parametrize(("text", "came"), HEADS)
+def test_a_csv_whose_column_of_ids_has_no_name_or_is_one_of_two_is_refused(tmp_path, text, came):
+    (tmp_path / "ids.csv").write_text(text)
+    assert refusal(read_ids, tmp_path / "ids.csv") == (
+        f"Wanted one column 'id' in {tmp_path / 'ids.csv'}. Got the columns {came}. Rename the "
+        "column of ids to it, give --id-column where the data have that name too, or write one id "
+        "a line in a text file."
+    )
+
+
+@pytest.mark.parametrize(("text", "row"), [("id,a\n3,1\n,2\n", 2), ("a,id\n1,3\n4\n5,6", 2)])
+def test_a_row_without_an_id_is_refused(tmp_path, text, row):
+    (tmp_path / "ids.csv").write_text(text)
+    assert refusal(read_ids, tmp_path / "ids.csv") == (
+        f"Wanted an id in each row of {tmp_path / 'ids.csv'}. Got none in row {row}. "
+        "Add it, or remove the row."
+    )
+
+
+def in_folder(folder):
+    """Two images of two classes, of one file name."""
+    for name in ("dog", "cat"):
+        (folder / name).mkdir(parents=True)
+        Image.new("L", (2, 2)).save(folder / name / "1.png")
+    return folder
+
+
+def test_an_image_has_the_same_id_in_its_folder_and_in_a_table_next_to_it(tmp_path):
+    folder = in_folder(tmp_path / "images")
+    ids = ("cat/1.png", "dog/1.png")
+    assert load_data(folder).ids == ids
+    table = tmp_path / "images/t.csv"
+    spellings = (ids, [f"./{name}" for name in ids], [str(folder / name) for name in ids])
+    for paths in (*spellings, [name.replace("/", "\\") for name in ids]):
+        for column in ("image_path", "file_name"):
+            table.write_text("\n".join([f"{column},label", *(f"{path},0" for path in paths)]))
+            assert load_data(table).ids == ids
+
+
+def test_another_spelling_of_an_id_is_refused_with_the_one_of_the_data(tmp_path):
+    table = load_data(in_folder(tmp_path / "images"), id_column=None)
+    other = made({"image": [{**DIGITS[0], "path": "d/17.png"}], "label": [3]})
+    stored = load_data(other)
+    assert stored.ids == ("d/17.png",)
+    for wrong in ("17", "17.png", "x/d/17.png", "d/17.PNG", "d\\17.png"):
+        assert refusal(stored.rows_of, [wrong], kind=UnknownRecords) == (
+            f"Wanted ids that the data hold (by file name, such as 'd/17.png'). "
+            f"Got 1 unknown: {wrong}. Write ids as the data have them: 'd/17.png' and not "
+            f"{wrong!r}."
+        )
+    # of two files of one name neither is meant
+    split = "Name their split (DATA:test), or give --id-column."
+    assert refusal(table.rows_of, ["1.png"], kind=UnknownRecords).endswith(split)
+    numbers = load_data(made(columns(id=None)))
+    assert refusal(numbers.rows_of, ["d/7.png"], kind=UnknownRecords) == (
+        "Wanted ids that the data hold (by row number, such as '0'). "
+        f"Got 1 unknown: d/7.png. {split}"
+    )
 
 
 @pytest.mark.parametrize("head", ["name;id", "id;name", "id\tname", "name|record_id"])
@@ -248,6 +319,16 @@ WITHOUT_IDS = [PLAIN, (X, Y), [X, Y], (X, Y.int()), PAIRS, PAIR, ARRAYS, *KEYED,
 WITHOUT_IDS.append(DataLoader(PAIRS, batch_size=5, drop_last=True))
 WITH_ID = [(X, Y, LETTERS), (X, Y, list(LETTERS)), TRIPLE, MAPPING]
 WITH_ID += [DataLoader(items, batch_size=4) for items in (TRIPLE, MAPPING)]
+
+
+def test_only_numbers_that_nobody_gave_are_no_ids():
+    table = load_data(datasets.Dataset.from_dict({"x": [1.0, 2.0], "id": [1, 0], "label": [0, 1]}))
+    for given in (*WITH_ID, (X, Y, torch.arange(10)), Records(X, Y, LETTERS).take([2])):
+        assert not as_records(given).numbered
+    assert not table.records([0], FeatureSpec({"x": {}})).numbered
+    for given in (*WITHOUT_IDS, PLAIN.take([2])):
+        assert as_records(given).numbered
+    assert as_records(TABLE, FeatureSpec({"x": {}})).numbered
 
 
 @pytest.mark.parametrize(

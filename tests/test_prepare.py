@@ -209,3 +209,13 @@ def test_a_table_of_weights_that_is_wrong_is_refused_by_what_stands_there(tmp_pa
     said = refusal(read_record_weights, path)
     assert came in said
     assert str(path) in said
+
+
+def test_given_ids_name_the_same_records_in_retain_and_numbers_that_nobody_gave_do_not():
+    """A loader that augments gives a forget record other pixels, and the id tells."""
+    x, y = torch.rand(30, 3), torch.zeros(30, dtype=torch.int64)
+    for ids in (torch.arange(500, 530), [f"p{row}" for row in range(30)]):
+        split, counts = validate_split(Split((x[:4], y[:4], ids[:4]), retain=(x + 1, y, ids)), None)
+        assert (len(split.retain), counts["forget_records_in_retain"]) == (26, 4)
+    split, counts = validate_split(Split((x[:4], y[:4]), retain=(x + 1, y)), None)
+    assert (len(split.retain), counts["forget_records_in_retain"]) == (30, 0)

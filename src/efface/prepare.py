@@ -105,10 +105,10 @@ def _common_task(parts: dict[str, Records]) -> Any:
 def _without(part: Records, forget: Records, *, by_id: bool) -> Records:
     """The part without the forget records: by content, and by id in ``retain``.
 
-    A holdout comes from another split, where equal file names are other records; and ids that are
-    mere row numbers name other records in every data set.
+    A holdout comes from another split, where equal file names are other records; and row numbers
+    that nobody gave as ids name other records in every data set.
     """
-    named = by_id and not any(all(i.isdigit() for i in records.ids) for records in (part, forget))
+    named = by_id and not (part.numbered or forget.numbered)
     # by content too: the same image under another name would be kept in the model
     contents, ids = set(content_digests(forget)), set(forget.ids) if named else set()
     pairs = zip(part.ids, content_digests(part), strict=True)

@@ -73,7 +73,8 @@ class Records:
     multilabel, float (n,) or (n, k) for regression; ``ids``: n unique strings; ``low`` and
     ``high``: the minimum and maximum of an input, broadcastable against one record (for images the
     black and the white pixel), taken from ``x`` by default; ``task``: what the model's outputs
-    mean, inferred from ``y`` by default.
+    mean, inferred from ``y`` by default; ``numbered``: the ids are row numbers that nobody gave, so
+    that equal ids of two data sets are different records.
     """
 
     x: Float[Tensor, " n *features"]
@@ -82,10 +83,12 @@ class Records:
     low: Tensor | None = None
     high: Tensor | None = None
     task: Task | None = None
+    numbered: bool = False
 
     def __post_init__(self) -> None:
         """Number the records that have no ids, and refuse lengths that differ."""
         if not self.ids:
+            object.__setattr__(self, "numbered", True)
             object.__setattr__(self, "ids", tuple(str(row) for row in range(len(self.x))))
         if not len(self.x) == len(self.y) == len(self.ids):
             came = f"{len(self.x)} inputs, {len(self.y)} labels, {len(self.ids)} ids"

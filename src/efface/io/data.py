@@ -11,11 +11,11 @@ import hashlib
 import io
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -172,10 +172,11 @@ class DataSource:
         places = {identity: row for row, identity in enumerate(self.ids)}
         requested = list(dict.fromkeys(ids))
         if unknown := [identity for identity in requested if identity not in places]:
-            kind = repr(self.columns.id) if self.columns.id else "file name or row number"
+            kind = repr(self.columns.id) if self.columns.id else "file name"
+            kind, known = ("row number", ()) if self.ids_are_row_numbers else (kind, self.ids)
             wanted = f"ids that the data hold (by {kind}, such as {self.ids[0]!r})"
             came = f"{len(unknown)} unknown: {', '.join(unknown)}"
-            raise UnknownRecords(wanted, came, "Name their split (DATA:test), or give --id-column.")
+            raise UnknownRecords(wanted, came, _spell_as(known, unknown))
         # a 3 in a column sample_id is another record than row 3, and both are there
         if requested and self.ids_are_row_numbers and (like := self.columns.like_ids):
             wanted, came = "an id column instead of row numbers", f"{like[0]!r}, not chosen"
@@ -270,7 +271,15 @@ class DataSource:
             std = y[present].astype(np.float64).std(0, ddof=1)
             task = regression(scale=[float(value) or 1.0 for value in std])
         ids, labels = tuple(self.ids[row] for row in readable), self.labels[readable]
-        records = Records(inputs.x, torch.from_numpy(labels), ids, inputs.low, inputs.high, task)
+        records = Records(
+            inputs.x,
+            torch.from_numpy(labels),
+            ids,
+            inputs.low,
+            inputs.high,
+            task,
+            numbered=self.ids_are_row_numbers,
+        )
         return records, {identity: error for identity, error in errors.items() if error}
 
 
@@ -311,27 +320,34 @@ def load_data(
     num_classes = num_classes if classes is None else len(classes)
     columns = find_columns(dataset.features, image_column, label, id_column, num_classes)
     labels, names = read_labels(dataset, columns.label, classes, num_classes)
-    ids = _read_ids_of(dataset, columns)
+    ids = _read_ids_of(dataset, columns, root)
     return DataSource(dataset, columns, labels, names, ids, root, files)
 
 
-def _read_ids_of(dataset: "datasets.Dataset", columns: Columns) -> tuple[str, ...]:
+def _read_ids_of(
+    dataset: "datasets.Dataset", columns: Columns, root: Path | None
+) -> tuple[str, ...]:
     """From the id column, else the names of the image files, else the row numbers."""
     if columns.id is None:
-        return _file_names(dataset, columns.images) or tuple(map(str, range(len(dataset))))
+        names = _file_names(dataset, columns.images, root)
+        return names or tuple(map(str, range(len(dataset))))
     cells = dataset[columns.id][:]
     empty = [cell is None or (isinstance(cell, float) and np.isnan(cell)) for cell in cells]
     if any(empty):
         came = f"none in row {abbreviate(np.flatnonzero(empty))}"
         raise InputError(f"an id in each row of {columns.id!r}", came, "Add them.")
     ids = tuple(map(id_as_text, cells))
+    if columns.id in PATH_NAMES:
+        ids = tuple(_file_name(name, root) for name in ids)
     if repeated := [identity for identity, count in Counter(ids).items() if count > 1]:
         wanted, came = f"unique ids in {columns.id!r}", f"duplicates: {abbreviate(repeated)}"
         raise InputError(wanted, came, "Make them unique, or name another --id-column.")
     return ids
 
 
-def _file_names(dataset: "datasets.Dataset", images: Sequence[str]) -> tuple[str, ...]:
+def _file_names(
+    dataset: "datasets.Dataset", images: Sequence[str], root: Path | None
+) -> tuple[str, ...]:
     """The names that the images had as files; empty when one has none or two share one."""
     import datasets
 
@@ -343,7 +359,36 @@ def _file_names(dataset: "datasets.Dataset", images: Sequence[str]) -> tuple[str
         paths = [path for chunk in cells.chunks for path in chunk.field("path").to_pylist()]
     elif getattr(kind, "dtype", None) in {"string", "large_string"}:
         paths = cells.to_pylist()
-    return tuple(paths) if None not in paths and len(set(paths)) == len(paths) else ()
+    if None in paths:
+        return ()
+    names = tuple(_file_name(path, root) for path in paths)
+    return names if len(set(names)) == len(names) else ()
+
+
+def _file_name(path: str, root: Path | None) -> str:
+    """The one spelling of a file: its path in the folder of the data, with / between.
+
+    As far as the data know it: containers that store the images keep the last part alone.
+    """
+    name = PurePosixPath(path.replace("\\", "/"))
+    if root and name.is_relative_to(root.absolute()):
+        name = name.relative_to(root.absolute())
+    return str(name)
+
+
+def _spell_as(ids: Sequence[str], unknown: Sequence[str]) -> str:
+    """A remedy: the id of the same file where an unknown one has other folders or another end."""
+    similar: dict[str, list[str]] = defaultdict(list)
+    for identity in ids:
+        similar[_stem(identity)].append(identity)
+    for name in unknown:
+        if len(same := similar.get(_stem(name), [])) == 1:
+            return f"Write ids as the data have them: {same[0]!r} and not {name!r}."
+    return "Name their split (DATA:test), or give --id-column."
+
+
+def _stem(identity: str) -> str:
+    return re.sub(r"\.[A-Za-z0-9]{1,5}$", "", re.split(r"[\\/]", identity)[-1]).lower()
 
 
 def id_as_text(identity: Any) -> str:
@@ -364,18 +409,19 @@ def id_as_text(identity: Any) -> str:
 
 
 def read_ids(path: str | Path, id_column: str | None = None) -> tuple[str, ...]:
-    """The ids in a text file (one a line) or a CSV: its column of ids by name, else its first.
+    """The ids in a text file (one a line), or in the column of ids of a CSV.
 
-    Raises InputError when the file is not there, is not text, or holds no id.
+    The column is ``id_column`` (that of the data) where the CSV has it, else the one with a usual
+    name. Raises InputError when the file is not there, is not text, holds no id, or has no column
+    of ids or several, or a line without one.
     """
     path = Path(path)
     text = _read_text(path, "a text file or CSV of ids", "Write one id a line, UTF-8.")
     if path.suffix.lower() == ".csv":
-        names = [id_column, *ID_NAMES] if id_column else ID_NAMES
-        ids = _id_column([row for row in csv.reader(io.StringIO(text)) if any(row)], names)
+        rows = [row for row in csv.reader(io.StringIO(text)) if any(map(str.strip, row))]
+        ids = _id_column(path, rows, id_column) if rows else []
     else:
-        ids = text.splitlines()
-    ids = [identity.strip() for identity in ids if identity.strip()]
+        ids = [line.strip() for line in text.splitlines() if line.strip()]
     if not ids:
         raise InputError(f"at least one id in {path}", "none", "Write one id a line.")
     return tuple(ids)
@@ -388,15 +434,27 @@ def _read_text(path: Path, what: str, remedy: str) -> str:
         raise InputError(f"{what} at {path}", type(error).__name__, remedy) from error
 
 
-def _id_column(rows: list[list[str]], names: Sequence[str]) -> list[str]:
-    head = [cell.strip() for cell in rows[0]] if rows else []
-    column = next((head.index(name) for name in names if name in head), None)
-    if column is not None:
-        return [row[column] for row in rows[1:] if len(row) > column]
-    # with another separator the line of the column names would be the first id
-    if len(head) == 1 and set(re.split(r"[;\t|]", head[0])) & set(names):
-        raise InputError("ids in a CSV with a column of ids", repr(head[0]), USE_COMMAS)
-    return [row[0] for row in rows]
+def _id_column(path: Path, rows: list[list[str]], id_column: str | None) -> list[str]:
+    """The cells of the one column of ids, that has a name."""
+    head = [cell.strip() for cell in rows[0]]
+    names = (id_column,) if id_column in head else ID_NAMES
+    places = [place for place, name in enumerate(head) if name in names]
+    if len(places) != 1:
+        # with another separator the whole line is one name
+        if len(head) == 1 and set(re.split(r"[;\t|]", head[0])) & set(names):
+            raise InputError("ids in a CSV with a column of ids", repr(head[0]), USE_COMMAS)
+        # pandas writes its row numbers as a first column without a name
+        came = abbreviate(name or "one without a name" for name in head)
+        wanted = f"one column {id_column or 'id'!r} in {path}"
+        remedy = "Rename the column of ids to it, give --id-column where the data have that name "
+        remedy += "too, or write one id a line in a text file."
+        raise InputError(wanted, f"the columns {came}", remedy)
+    [place] = places
+    ids = [row[place].strip() if len(row) > place else "" for row in rows[1:]]
+    if "" in ids:
+        came = f"none in row {ids.index('') + 1}"
+        raise InputError(f"an id in each row of {path}", came, "Add it, or remove the row.")
+    return ids
 
 
 def read_record_weights(path: Path) -> dict[str, float]:
@@ -510,7 +568,7 @@ def _join(items: list[Any], *, batched: bool, ids: Sequence[str] = ()) -> Record
         listed = [part.tolist() if isinstance(part, Tensor) else part for part in given]
         ids = [id_as_text(i) for part in listed for i in (part if batched else [part])]
     x, y = ((torch.cat if batched else torch.stack)(column) for column in tensors)
-    return _checked(x, y, tuple(ids))
+    return _checked(x, y, tuple(ids), numbered=not given)
 
 
 def _unpack(item: Any) -> tuple[Any, Any, Any]:
@@ -534,7 +592,7 @@ def _as_tensor(value: Any) -> Tensor:
         raise InputError(wanted, type(value).__name__, remedy) from error
 
 
-def _checked(x: Tensor, y: Tensor, ids: tuple[str, ...]) -> Records:
+def _checked(x: Tensor, y: Tensor, ids: tuple[str, ...], *, numbered: bool) -> Records:
     """Records out of tensors that hold what their names say."""
     if not x.is_floating_point() or x.ndim < 2:  # noqa: PLR2004
         wanted = "normalised inputs x as the model takes them: floating point, one row a record"
@@ -544,7 +602,8 @@ def _checked(x: Tensor, y: Tensor, ids: tuple[str, ...]) -> Records:
         raise InputError("a label and, if any, an id for each input", came, "Give all of them.")
     if len(set(ids)) != len(ids):
         raise InputError("unique ids", "some that repeat", "Make them unique.")
-    return Records(x=x.detach().cpu(), y=_as_labels(y.detach().cpu()), ids=ids)
+    y = _as_labels(y.detach().cpu())
+    return Records(x=x.detach().cpu(), y=y, ids=ids, numbered=numbered)
 
 
 def _as_labels(y: Tensor) -> Tensor:
