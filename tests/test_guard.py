@@ -18,6 +18,7 @@ from torch.nn.utils import parameters_to_vector
 from efface.errors import NotMet
 from efface.guard import Guard, synthetic_inputs
 from efface.methods import METHODS
+from efface.runtime import PassCounter
 from efface.types import Action, Records, Split
 
 WIDE = {"movement": 1e9, "drift": 10.0, "utility_budget": 1.0}
@@ -266,8 +267,54 @@ def test_drift_is_no_limit_with_a_large_holdout(tiny_net, digits, forget, holdou
     rows = [row % len(digits) for row in range(holdout)]
     unseen = Records(digits.x[rows], digits.y[rows], low=digits.low, high=digits.high)
     guard = Guard(tiny_net, Split(forget, holdout=unseen), movement=10.0)
+    assert guard.drift(student) > 0.2
     assert guard.callback(student, 1.0) is action
-    assert guard.as_json()["measured"]["drift"] > 0.2
+    told = guard.as_json()
+    assert told["synthetic_inputs"] == (128 if holdout < 500 else 0)
+    assert ("drift" in told["measured"]) == (holdout < 500)
+
+
+def test_the_given_model_answers_once(tiny_net, digits):
+    """On the whole holdout, of which the sample is a part."""
+    many = Records(digits.x.repeat(2, 1, 1, 1), digits.y.repeat(2))
+    counted = PassCounter(tiny_net)
+    guard = Guard(counted.model, Split(digits.take([0]), holdout=many))
+    assert guard.callback(copy.deepcopy(tiny_net), 1.0) is Action.CONTINUE
+    guard.settle(copy.deepcopy(tiny_net))
+    assert counted.passes.total == 800
+    # a sample after the first step, all at the end
+    assert guard.passes == guard.as_json()["passes"] == 512 + 800
+
+
+@pytest.mark.parametrize(("steps", "records"), [(1, 4), (30, 4), (30, 300), (400, 300)])
+def test_the_guard_takes_a_tenth_of_the_passes_or_two_looks(
+    tiny_net, forget, unseen, steps, records
+):
+    """Whichever is more; a run of many passes is looked at in between too."""
+    spent = 0
+    split = Split(forget, holdout=unseen)
+    guard, student = Guard(tiny_net, split, spent=lambda: spent), copy.deepcopy(tiny_net)
+    looks = 2 * (128 + len(unseen))
+    for _ in range(steps):
+        spent += 2 * records
+        before = guard.passes
+        guard.callback(student, 1.0)
+        # the counter of a run counts what the guard asks, too
+        spent += guard.passes - before
+    own = spent - guard.passes
+    guard.settle(student)
+    assert looks <= guard.passes <= max(looks, own / 10)
+    assert (guard.passes > looks) == (own / 10 >= 1.5 * looks)
+
+
+def test_outputs_that_are_not_finite_are_outside_though_each_weight_is(digits):
+    """Nan is above no limit: a comparison with it would let it pass."""
+    x = digits.x.repeat(2, 1, 1, 1)
+    many, model = Records(x, torch.zeros(len(x), dtype=torch.int64)), Threshold()
+    guard, student = Guard(model, Split(many.take([0]), holdout=many)), copy.deepcopy(model)
+    student.scale = math.nan
+    assert guard.callback(student, 1.0) is Action.HALVE_LR
+    assert [str(one) for one in guard.violations] == ["outputs not finite"]
 
 
 def test_a_result_inside_is_returned_unchanged_in_eval_mode(tiny_net, forget):
@@ -322,9 +369,10 @@ class Threshold(nn.Module):
     def __init__(self):
         super().__init__()
         self.bias = nn.Parameter(torch.tensor([0.0, -9.0]))
+        self.scale = 1.0
 
     def forward(self, x):
-        first = x[:, 0, 0, 0]
+        first = self.scale * x[:, 0, 0, 0]
         return torch.stack([0 * first, first], 1) + self.bias
 
 

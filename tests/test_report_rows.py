@@ -320,11 +320,11 @@ OPTIONS += [(2, {"mislabelled": True, "views_used": ("lighting", "blur")})]
 
 @pytest.mark.parametrize(("n", "options"), OPTIONS)
 def test_the_declared_passes_are_those_that_are_made(tiny_net, altered, parts, n, options):
-    """Without probes each record once through each model, and noise inputs twice."""
+    """Without probes each record once through each model, and noise inputs, a few of them twice."""
     split = Split(*parts[:n])
     forward, backward = counted(tiny_net, altered, split, **options)
     assert (forward, backward) == (forward_passes(split, **options), 0)
-    assert "probes" not in options or forward == 2 * (30 + 100 + 270) + 4 * 256
+    assert "probes" not in options or forward == 2 * (30 + 100 + 270) + 2 * 160
 
 
 def test_the_rows_say_which_probes_were_left_out(tiny_net, altered, split):
@@ -334,10 +334,10 @@ def test_the_rows_say_which_probes_were_left_out(tiny_net, altered, split):
 
 
 def test_tables_have_no_views_to_make_or_to_pay_for(digits):
-    """30 records twice, noise, and three copies of each model."""
+    """30 records through each model, noise, and three copies of each."""
     net, split = linear(), Split(Records(digits.x[:30].flatten(1), digits.y[:30]))
-    assert counted(net, copy.deepcopy(net), split) == (60 + 4 * 256 + 2 * 30 * 4, 0)
-    assert forward_passes(split) == 60 + 4 * 256 + 2 * 30 * 4
+    assert counted(net, copy.deepcopy(net), split) == (60 + 2 * 160 + 2 * 30 * 3, 0)
+    assert forward_passes(split) == 60 + 2 * 160 + 2 * 30 * 3
     report = collect(net, copy.deepcopy(net), split)
     note = "the augmentations are those of images (n, channels, height, width)"
     assert (report.row("residual").note, report.row("synthetic.divergence").after) == (note, 0)

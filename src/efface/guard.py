@@ -1,10 +1,11 @@
 """The guard: keeps a model inside the region where it still works, and refuses what leaves it.
 
-After each step (``Guard.callback``, which is a method's callback): are loss and weights finite, is
-‖θ - θ₀‖ / ‖θ₀‖ inside the trust region, do the outputs on synthetic inputs stay near the given
-model's or, with enough holdout records, is the accuracy within the budget? On a violation the
-student goes back to its last good state. ``Guard.settle`` decides on the result of the method.
-Where the limits come from: docs/decisions/0001-guard-thresholds.md.
+After each step (``Guard.callback``, which is a method's callback): are loss and weights finite, and
+is ‖θ - θ₀‖ / ‖θ₀‖ inside the trust region? After the first step and after each that the passes
+allow: do the outputs on synthetic inputs stay near the given model's or, with enough holdout
+records, is the accuracy within the budget? On a violation the student goes back to its last good
+state. ``Guard.settle`` decides on the result of the method. Where the limits come from:
+docs/decisions/0001-guard-thresholds.md.
 
 ``synthetic_inputs`` stand for records that were never seen. Half are forget records under a strong
 perspective, which leaves little of the record itself; half are class impressions: smooth noise that
@@ -14,8 +15,9 @@ distil on those very neighbours.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -31,13 +33,14 @@ from efface.types import Action, Records, Split
 
 State = dict[str, Tensor]
 
-# Forward passes are made after steps 1, 6, 11, …: at most a tenth of the cost of the steps.
-EVERY = 5
+# The outputs are checked after the first step, at the end and, in between, as often as a tenth of
+# the method's own passes allows.
+SHARE = 0.1
 
 # Holdout records that are evaluated during a run; the result is evaluated on all of them.
 SAMPLE = 512
 
-# Holdout records that measure what drift only estimates: drift is then noted, and no limit.
+# Holdout records that measure what drift only estimates: it is no limit then, nor measured.
 ENOUGH = 500
 
 # Divergence of one input at most: a single confident error must not outweigh all others.
@@ -78,14 +81,16 @@ class Guard:
         utility_budget: accuracy that may be lost, 0 to 1. It is exceeded only when the paired drop
             is two standard errors beyond it.
         movement: limit of ‖θ - θ₀‖ / ‖θ₀‖ over all parameters.
-        drift: limit of the mean divergence from the given outputs on synthetic inputs, in nats;
-            noted and no limit where the holdout has 500 records of classes that stay.
+        drift: limit of the mean divergence from the given outputs on synthetic inputs, in nats; no
+            limit where the holdout has 500 records of classes that stay.
         halvings: halvings of the step after which the run has failed.
         fresh_start: the method starts from an untrained model: no trust region around the given
             one, and utility counts for the result alone.
         adapted: ``model`` carries an adapter (``select_trainable``), and all else is frozen:
             movement is that of the weights with the adapter merged.
         seed: draws the synthetic inputs and the sample of the holdout.
+        spent: passes of the run so far, forward and backward, the guard's own included; None: the
+            outputs are checked after every step, whatever that costs.
     """
 
     def __init__(
@@ -100,10 +105,12 @@ class Guard:
         fresh_start: bool = False,
         adapted: bool = False,
         seed: int = 0,
+        spent: Callable[[], int] | None = None,
     ) -> None:
         self.budgets = {"utility": utility_budget, "movement": movement, "drift": drift}
         self.violations: list[Violation] = []
         self.steps, self.halvings, self._allowed = 0, 0, halvings
+        self.passes, self._spent = 0, spent
         self.interpolation: float | None = None
         self.failed: str | None = None
         self._fresh_start, self._adapted = fresh_start, adapted
@@ -116,23 +123,27 @@ class Guard:
         self._size = _norm(w for w in model.parameters() if not (adapted and w.requires_grad))
         self._task = task_of(split.forget)
         self._forget_classes = split.forget_classes
-        teacher = frozen_teacher(model)
-        self._inputs = synthetic_inputs(teacher, split, seed=seed)
-        self._outputs = self._outputs_of(teacher)
-        self._holdout = _Utility(teacher, _staying(split))
-        self._sample = _Utility(teacher, _sample(self._holdout.records, seed))
+        self._teacher = frozen_teacher(model)
+        self._holdout = _Utility.of(self._teacher, _staying(split))
+        self._sample = self._holdout.sample(seed)
+        self._split, self._seed = split, seed
+        self._drift_is_limit = not fresh_start and len(self._holdout) < ENOUGH
+        if self._drift_is_limit:
+            # now: what the given model costs is no part of the run
+            self._given_outputs  # noqa: B018
+        self.passes = 0
 
     def callback(self, student: nn.Module, loss: float) -> Action:
         """Judge one step; on HALVE_LR and STOP the student has been restored, in place."""
         self.steps += 1
-        # steps 1, 6, 11, …: the first step is where a wrong learning rate shows
-        thorough = self.steps % EVERY == 1
+        # the first step is where a wrong learning rate shows
+        thorough = self.steps == 1 or _in_any_process(self._can_afford())
         violation = self._check_weights(student, loss)
         # a fresh start is at chance for a long time: its outputs count in settle alone
         if violation is None and thorough and not self._fresh_start:
             violation = self._check_outputs(student, self._sample)
         # only a state that passed all checks is one to go back to
-        if not _in_any_process(violation):
+        if not _in_any_process(violation is not None):
             if thorough:
                 self._good = None  # freed first: two copies at once would raise the peak
                 self._good = {n: t.detach().clone() for n, t in student.state_dict().items()}
@@ -161,7 +172,7 @@ class Guard:
         if wrong := sorted(name for name, _ in new ^ old):
             raise self._not_met(f"the method's model differs in the name or shape of {wrong[0]}")
         violation = self._check(result)
-        if not _in_any_process(violation):
+        if not _in_any_process(violation is not None):
             return result.eval()
         self.violations += [violation] if violation else []
         if (violation and violation.value is None) or self._fresh_start:
@@ -173,7 +184,7 @@ class Guard:
             between = {name: self._given[name].to(weight) for name, weight in far.items()}
             between = {name: old + t * (far[name] - old) for name, old in between.items()}
             _load(result, {**self._given, **between})
-            if not _in_any_process(self._check(result)):
+            if not _in_any_process(self._check(result) is not None):
                 self.interpolation = t
                 return result.eval()
         raise self._not_met(f"even an eighth of the change is outside; all of it: {violation}")
@@ -181,8 +192,10 @@ class Guard:
     def as_json(self) -> dict[str, Any]:
         """Budgets, last measurements, violations, halvings, and how the run ended."""
         facts: dict[str, Any] = {"budgets": self.budgets, "measured": self._measured}
-        facts |= {"holdout_records": len(self._holdout), "synthetic_inputs": len(self._inputs)}
-        facts |= {"steps": self.steps, "violations": [asdict(one) for one in self.violations]}
+        synthetic = 2 * COUNT * self._drift_is_limit
+        facts |= {"holdout_records": len(self._holdout), "synthetic_inputs": synthetic}
+        facts |= {"steps": self.steps, "passes": self.passes}
+        facts |= {"violations": [asdict(one) for one in self.violations]}
         ended = {"interpolation": self.interpolation, "failed": self.failed}
         return facts | {"halvings": self.halvings} | ended
 
@@ -196,8 +209,15 @@ class Guard:
 
     def drift(self, student: nn.Module) -> float:
         """Mean KL(given ‖ student) over the synthetic inputs, in nats, each at most 10."""
-        divergence = self._task.divergence(self._outputs, self._outputs_of(student))
+        divergence = self._task.divergence(self._given_outputs, self._outputs_of(student))
         return float(divergence.clamp_max(CAP_NATS).mean())
+
+    def _can_afford(self) -> bool:
+        """Whether a look at the outputs, and that of ``settle``, stay within a tenth of the run."""
+        if self._spent is None:
+            return True
+        looks = 4 * COUNT * self._drift_is_limit + len(self._sample) + len(self._holdout)
+        return self.passes + looks <= SHARE * (self._spent() - self.passes)
 
     def _check(self, result: nn.Module) -> Violation | None:
         return self._check_weights(result, 0.0) or self._check_outputs(result, self._holdout)
@@ -215,13 +235,14 @@ class Guard:
 
     def _check_outputs(self, student: nn.Module, utility: "_Utility") -> Violation | None:
         """What costs forward passes: drift, and the drop in utility where there is a holdout."""
-        violation = self._check_region("drift", self.drift(student))
-        # enough holdout records measure what drift only stands for
-        if violation and (violation.value is None or len(self._holdout) < ENOUGH):
+        if self._drift_is_limit and (violation := self._check_region("drift", self.drift(student))):
             return violation
         if len(utility) < 2:  # noqa: PLR2004  # a single pair has no standard error
             return None
+        self.passes += len(utility)
         before, drop, error = utility.drop(student)
+        if not math.isfinite(drop):
+            return Violation(self.steps, "outputs")
         self._measured.update(utility_before=before, utility_after=before - drop)
         # a drop that may be chance is not held against the method
         limit = self.budgets["utility"] + 2 * error
@@ -242,34 +263,59 @@ class Guard:
         wanted = f"a model within the guard's budgets ({budgets})"
         return NotMet(wanted, reason, f"The old model stands. {remedy}")
 
+    @cached_property
+    def _inputs(self) -> Records:
+        return synthetic_inputs(self._teacher, self._split, seed=self._seed)
+
+    @cached_property
+    def _given_outputs(self) -> Float[Tensor, " m k"]:
+        return self._outputs_of(self._teacher)
+
     def _outputs_of(self, model: nn.Module) -> Float[Tensor, " m k"]:
         """Outputs on the synthetic inputs, without the forget classes."""
+        self.passes += len(self._inputs)
         # float64: confident outputs differ in the last digits of float32
-        outputs = _predict(model, self._inputs).double()
+        outputs = predict(model, self._inputs).double()
         return outputs[:, [k for k in range(outputs.shape[1]) if k not in self._forget_classes]]
 
 
+@dataclass(frozen=True, eq=False)
 class _Utility:
-    """Accuracy on records that were never trained on, paired with the given model's."""
+    """Records that were never trained on, and the given model's accuracy on each of them."""
 
-    def __init__(self, teacher: nn.Module, records: Records | None) -> None:
-        self.records = records
-        self._before = self._accuracy(teacher)
+    records: Records | None
+    before: Float[Tensor, " n"]
+
+    @classmethod
+    def of(cls, teacher: nn.Module, records: Records | None) -> "_Utility":
+        """The given model is evaluated once, here."""
+        return cls(records, _accuracy(teacher, records))
 
     def __len__(self) -> int:
         return len(self.records or ())
 
+    def sample(self, seed: int) -> "_Utility":
+        """At most ``SAMPLE`` of them."""
+        if self.records is None or len(self) <= SAMPLE:
+            return self
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(self), generator=generator)[:SAMPLE]
+        return _Utility(self.records.take(rows), self.before[rows])
+
     def drop(self, student: nn.Module) -> tuple[float, float, float]:
         """Accuracy before, its drop, and the standard error of the drop over the pairs."""
-        lost = self._before - self._accuracy(student)
+        lost = self.before - _accuracy(student, self.records)
         error = float(lost.std()) / math.sqrt(len(lost))
-        return float(self._before.mean()), float(lost.mean()), error
+        return float(self.before.mean()), float(lost.mean()), error
 
-    def _accuracy(self, model: nn.Module) -> Float[Tensor, " n"]:
-        if self.records is None:
-            return torch.zeros(0)
-        outputs = _predict(model, self.records)
-        return task_of(self.records).accuracy(outputs, self.records.y.cpu()).double()
+
+def _accuracy(model: nn.Module, records: Records | None) -> Float[Tensor, " n"]:
+    """Accuracy on each record; nan where an output is not finite."""
+    if records is None:
+        return torch.zeros(0)
+    outputs = predict(model, records)
+    accuracy = task_of(records).accuracy(outputs, records.y.cpu()).double()
+    return accuracy.where(outputs.isfinite().all(1), math.nan)
 
 
 def synthetic_inputs(teacher: nn.Module, split: Split, *, seed: int = 0) -> Records:
@@ -354,37 +400,16 @@ def _staying(split: Split) -> Records | None:
     return split.holdout.take((~going).nonzero().flatten()) if not going.all() else None
 
 
-def _sample(records: Records | None, seed: int) -> Records | None:
-    if records is None or len(records) <= SAMPLE:
-        return records
-    generator = torch.Generator().manual_seed(seed)
-    return records.take(torch.randperm(len(records), generator=generator)[:SAMPLE])
-
-
-def _predict(model: nn.Module, records: Records) -> Tensor:
-    """Outputs in eval mode; afterwards each module is in the mode that it was in.
-
-    In training mode the guard's own passes would change the BatchNorm statistics.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        return predict(model, records)
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def _in_any_process(violation: Violation | None) -> bool:
-    """Whether any process has a violation: at a limit, rounding must not make them disagree."""
+def _in_any_process(holds: bool) -> bool:
+    """Whether it holds in any process: at a limit, rounding must not make them disagree."""
     from accelerate import PartialState
     from accelerate.utils import reduce
 
     # all processes call this, or those that did would wait for ever
     state = PartialState()
     if state.num_processes == 1:
-        return violation is not None
-    flag = torch.tensor(float(violation is not None), device=state.device)
+        return holds
+    flag = torch.tensor(float(holds), device=state.device)
     return bool(reduce(flag, reduction="sum"))
 
 

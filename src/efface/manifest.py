@@ -38,8 +38,8 @@ class Manifest:
     ``request``: numbers of records, before and after the forget records were taken out of the other
     parts; ``holdout``: records in its ``auxiliary`` part (method and guard) and in its
     ``evaluation`` part (report); ``weights``: digests of the models; ``seconds``: by phase;
-    ``passes``: records that went forward and backward while the method ran, those of the guard
-    included; ``calibration``: what the method found out; ``guard``: its limits and measurements,
+    ``passes``: records that went forward and backward in the method; those of the guard stand in
+    ``guard``; ``calibration``: what the method found out; ``guard``: its limits and measurements,
     None without a guard; ``reported``: whether evidence was collected. The command line adds
     ``command``, ``arguments``, ``omitted`` (records and files that could not be read), ``data``,
     ``digests`` and ``keyed_hashes``.

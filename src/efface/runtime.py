@@ -1,17 +1,19 @@
-"""What a run needs of the machine: a device, memory, half precision, and a count of its passes.
+"""What a run needs of the machine: a device, threads, memory, half precision, a count of passes.
 
-Device: ``resolve_device``. Memory: ``estimate_memory`` before a run, ``map_chunks`` when there is
-too little: it halves the number of records that are processed at once, and since every sum is over
-records, the result stays the same up to rounding. Precision: weights change in float32
-(``upcast_to_fp32``) and are evaluated as they will be written (``as_stored``), because a small step
-is lost next to a weight of 8 (bfloat16) or 11 (float16) bits. Passes: ``PassCounter``.
+Device: ``resolve_device``. Threads: ``choose_threads``. Memory: ``estimate_memory`` before a run,
+``map_chunks`` when there is too little: it halves the number of records that are processed at once,
+and since every sum is over records, the result stays the same up to rounding. Precision: weights
+change in float32 (``upcast_to_fp32``) and are evaluated as they will be written (``as_stored``),
+because a small step is lost next to a weight of 8 (bfloat16) or 11 (float16) bits. Passes:
+``PassCounter``.
 """
 
 import copy
 import gc
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,8 @@ from efface.errors import InputError
 
 Part = TypeVar("Part")
 HALF = {torch.float16, torch.bfloat16}
+# Multiplications of a batch below which threads cost more than they share: 10 ms of one core.
+SMALL = 1e8
 # Messages of torch's allocators; only CUDA's has an exception class of its own.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -43,6 +47,47 @@ def resolve_device(name: str) -> torch.device:
         wanted = f"a device that torch has here: {', '.join(available)}"
         raise InputError(wanted, repr(name), "Use --device auto, or one of these.")
     return device
+
+
+def choose_threads(model: nn.Module, forward: Callable[[], Any], *, records_at_once: int) -> int:
+    """Threads for a run on the CPU: the physical cores of this process, or 1 for little work.
+
+    ``forward`` is one record's forward pass. Little is a batch of fewer than ``SMALL``
+    multiplications. ``OMP_NUM_THREADS`` comes first. It depends on model and machine and on no
+    clock, since other threads round differently.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads()
+    if _multiplications(model, forward) * records_at_once < SMALL:
+        return 1
+    from joblib import cpu_count
+
+    # as this process may use them: affinity and the quota of a container count too
+    return cpu_count(only_physical_cores=True)
+
+
+def _multiplications(model: nn.Module, forward: Callable[[], Any]) -> int:
+    """Those of the weights of linear and convolutional layers in one forward pass."""
+    total = 0
+
+    def count(module: nn.Module, _: Any, output: Any) -> None:
+        nonlocal total
+        # each output number is a product with one row of the weight
+        products = cast("Tensor", module.weight)[0].numel()
+        total += sum(tensor.numel() for tensor in _tensors([output])) * products
+
+    weights = ((module, getattr(module, "weight", None)) for module in model.modules())
+    weighted = [
+        module for module, weight in weights if isinstance(weight, Tensor) and weight.ndim > 1
+    ]
+    hooks = [module.register_forward_hook(count) for module in weighted]
+    try:
+        with torch.no_grad():
+            forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -215,6 +260,11 @@ class Passes:
 
     forward: int
     backward: int
+
+    @property
+    def total(self) -> int:
+        """Their sum."""
+        return self.forward + self.backward
 
 
 class PassCounter:

@@ -155,7 +155,8 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
 
     master, judge = request.trainable_copy(trainable, started), None
     if guard:
-        how = {"fresh_start": entry.fresh_start, "adapted": adapted, "seed": seed}
+        how: dict[str, Any] = {"fresh_start": entry.fresh_start, "adapted": adapted, "seed": seed}
+        how["spent"] = lambda: request.counter.passes.total
         with manifest.timed("guard"):
             judge = Guard(master, seen, utility_budget=utility_budget, **how)
     new = adapter = failure = None
@@ -313,7 +314,9 @@ class _Request:
                 how = {"seed": manifest.seed, "callback": callback, **self.chosen}
                 student = self.method.function(model, split, **how)
         finally:
-            manifest.passes = {"forward": counter.forward, "backward": counter.backward}
+            # a stranger's student may carry no counter
+            forward = max(0, counter.forward - (judge.passes if judge else 0))
+            manifest.passes = {"forward": forward, "backward": counter.backward}
         with manifest.timed("settle"):
             return counter.detach(judge.settle(student) if judge else student).eval()
 

@@ -6,8 +6,7 @@ so a single-threshold attack finds the same with each of them; these order recor
 Shapes: n records · k classes.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -123,9 +122,7 @@ def evaluate(model: nn.Module, records: Records, *, batch_size: int = 256) -> Ev
     not changed, the train or eval flag of each of its modules included.
     """
     task, y = task_of(records), records.y.cpu()
-    # Eval mode: with BatchNorm in training mode a record would depend on its batch.
-    with as_it_is(model):
-        answers = predict(model, records, batch_size=batch_size)
+    answers = predict(model, records, batch_size=batch_size)
     # Two columns, so that metrics of no records refuse by count and not by shape.
     if not len(records):
         answers = torch.zeros(0, 2)
@@ -134,19 +131,6 @@ def evaluate(model: nn.Module, records: Records, *, batch_size: int = 256) -> Ev
         return found
     loss, accuracy = (of(answers, y).double().numpy() for of in (task.loss, task.accuracy))
     return replace(found, own_loss=loss, own_accuracy=accuracy)
-
-
-@contextmanager
-def as_it_is(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards each module has the flag that it had, after an error too."""
-    # Flag by flag: model.train() would also switch parts that were in eval mode.
-    flags = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part, training in flags:
-            part.training = training
 
 
 def lead(evaluation: Evaluation) -> Values:

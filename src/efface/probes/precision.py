@@ -39,10 +39,17 @@ def precision(
     Any metric may then be read from any of them. Deterministic. Costs ``precision_cost``.
     Raises InputError without weights to change, or for settings out of range.
     """
+    changed = copies(model, records, bits=bits, shares=shares)
+    return Copy("unchanged", evaluate(model, records)), *changed
+
+
+def copies(
+    model: nn.Module, records: Records, *, bits: Bits = BITS, shares: Shares = SHARES
+) -> tuple[Copy, ...]:
+    """``precision`` without the model itself, for those who have its evaluation."""
     made = {f"int{number}": quantised(model, bits=number) for number in bits}
     made |= {f"pruned {100 * share:.0f} %": pruned(model, share=share) for share in shares}
-    copies = {"unchanged": model, **made}
-    return tuple(Copy(name, evaluate(copied, records)) for name, copied in copies.items())
+    return tuple(Copy(name, evaluate(copied, records)) for name, copied in made.items())
 
 
 def precision_cost(records: Records, *, bits: Bits = BITS, shares: Shares = SHARES) -> Passes:

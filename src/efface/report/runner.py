@@ -12,7 +12,7 @@ from torch import nn
 from efface.io.shadows import Shadows
 from efface.metrics.evaluation import Evaluation
 from efface.report import text
-from efface.report.context import MAX_RECORDS, PARTS, SYNTHETIC, Context, NotRun, Pair
+from efface.report.context import MAX_RECORDS, PARTS, REPEATED, SYNTHETIC, Context, NotRun, Pair
 from efface.report.report import AttackCoverage, Coverage, Report, Row
 from efface.report.tests import NEEDS, TESTS, Declaration
 from efface.report.verdicts import Status, Verdict
@@ -102,25 +102,36 @@ def forward_passes(
 ) -> int:
     """Forward passes of ``collect`` on this split; no backward pass is made.
 
-    Each record once through each model, noise inputs twice, views of images, and what the probes
-    evaluate. Exact where every test of tiers T0 to T2 runs.
+    The sum of ``passes_by_use``. Exact where every test of tiers T0 to T2 runs.
+    """
+    how: dict[str, Any] = {"mislabelled": mislabelled, "views_used": views_used, "probes": probes}
+    return sum(passes_by_use(split, **how).values())
+
+
+def passes_by_use(
+    split: Split, *, mislabelled: bool = False, views_used: Sequence[str] = (), probes: bool = True
+) -> dict[str, int]:
+    """Forward passes of ``collect`` by what they are for; ``probes`` False omits the last three.
+
+    ``outputs``: each record once through each model · ``noise``: noise inputs, some of them twice ·
+    ``copies``: quantised and pruned ones · ``embeddings``: those of the linear probe · ``views``:
+    of images, the forget records through both models and unseen ones through the new one.
     """
     from efface.report.tests_forget import BITS, SHARES
 
     forget, holdout = split.forget, split.holdout
-    passes = 2 * sum(len(part) for name in PARTS if (part := getattr(split, name)))
-    # Two runs through each model, shared by all tests on noise.
-    passes += 4 * SYNTHETIC
+    each = sum(len(part) for name in PARTS if (part := getattr(split, name)))
+    passes = {"outputs": 2 * each, "noise": 2 * (SYNTHETIC + REPEATED)}
     if not probes or task_of(forget).name != "multiclass":
         return passes
     sampled, alike = min(len(forget), MAX_RECORDS), 0
-    passes += 2 * sampled * (1 + len(BITS) + len(SHARES))
+    passes["copies"] = 2 * sampled * (len(BITS) + len(SHARES))
     if holdout and not mislabelled:
-        passes += 2 * (sampled + min(len(holdout), MAX_RECORDS))
+        passes["embeddings"] = 2 * (sampled + min(len(holdout), MAX_RECORDS))
         alike = int(np.isin(holdout.y.cpu().numpy(), forget.y.cpu().numpy()).sum())
     if forget.x.ndim == 4:  # noqa: PLR2004  # images
         kinds = len([kind for kind in KINDS if kind not in views_used])
-        passes += 2 * VIEWS * kinds * (sampled + min(alike, MAX_RECORDS))
+        passes["views"] = VIEWS * kinds * (2 * sampled + min(alike, MAX_RECORDS))
     return passes
 
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.metrics.equivalence import excess_p
 from efface.metrics.evaluation import evaluate
-from efface.probes.precision import precision
+from efface.probes.precision import copies
 from efface.report import tests
-from efface.report.context import MAX_RECORDS, SYNTHETIC, Context, NotRun, Pair
+from efface.report.context import MAX_RECORDS, REPEATED, SYNTHETIC, Context, NotRun, Pair
 from efface.report.report import Row
 from efface.report.tests import SIGNIFICANCE, expected_share, mean_row, share_row, test
 from efface.report.verdicts import Verdict
@@ -117,17 +117,18 @@ def residual_knowledge(ctx: Context) -> Iterator[Row]:
     if not kinds:
         raise NotRun("the method was trained on every augmentation of this test")
     forget, unseen = ctx.sample(ctx.forget, MAX_RECORDS), None
-    correct = {kind: _correct_in_views(ctx, forget, kind) for kind in kinds}
+    correct = {kind: _correct_in_views(ctx, forget, kind, ctx.old, ctx.new) for kind in kinds}
     # Wrong labels have no unseen counterpart: no unseen record came with them.
     of_unseen: dict[str, np.ndarray] = {}
     if ctx.has_holdout and len(ctx.unseen) and not ctx.mislabelled:
         unseen = ctx.sample(ctx.unseen, MAX_RECORDS)
-        of_unseen = {kind: _correct_in_views(ctx, unseen, kind)[1] for kind in kinds}
+        of_unseen = {kind: _correct_in_views(ctx, unseen, kind, ctx.new)[0] for kind in kinds}
     for kind in kinds:
         name = f"Accuracy on the forget records in other views: {kind}"
         expected = None if unseen is None else of_unseen[kind].mean(1)
         note = f"{VIEWS} views of each of {len(forget)} records. "
-        row = _residual_row(forget, unseen, *correct[kind], expected, note)
+        before, after = correct[kind]
+        row = _residual_row(forget, unseen, before, after, expected, note)
         yield replace(row, key=f"residual.{kind}", name=name)
     # Forgotten as it is and recognised when shifted a little: suppression, not unlearning.
     before, after = (
@@ -157,11 +158,10 @@ def _residual_row(
     return share_row(before, after, reference, len(forget), note=note.strip())
 
 
-def _correct_in_views(ctx: Context, pair: Pair, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """For the old and the new model: is record i correct in view v? Each (n, v)."""
+def _correct_in_views(ctx: Context, pair: Pair, kind: str, *models: nn.Module) -> list[np.ndarray]:
+    """For each model: is record i correct in view v? Each (n, v)."""
     views = [view_of(pair.records, kind, view=v, seed=ctx.seed) for v in range(VIEWS)]
-    old, new = ([evaluate(m, records).correct for records in views] for m in (ctx.old, ctx.new))
-    return np.stack(old, 1), np.stack(new, 1)
+    return [np.stack([evaluate(m, one).correct for one in views], 1) for m in models]
 
 
 @test("precision", "Quantised and pruned copies", "forget", "T0", **PROBE)
@@ -170,13 +170,15 @@ def precision_copies(ctx: Context) -> Iterator[Row]:
     from scipy import stats
 
     pair = ctx.sample(ctx.forget, MAX_RECORDS)
-    how = {"bits": BITS, "shares": SHARES}
     try:
-        old, new = (precision(model, pair.records, **how) for model in (ctx.old, ctx.new))
+        # of the models as they are the answers are there already
+        old, new = (
+            copies(model, pair.records, bits=BITS, shares=SHARES) for model in (ctx.old, ctx.new)
+        )
     except InputError as why:
         raise NotRun(str(why)) from why
     full = pair.after.correct
-    for was, now in zip(old[1:], new[1:], strict=True):
+    for was, now in zip(old, new, strict=True):
         before, after = was.evaluation.correct, now.evaluation.correct
         gained, lost = int((~full & after).sum()), int((full & ~after).sum())
         # Rounding repairs an answer no more often than it breaks one: a sign test. That holds for
@@ -226,11 +228,11 @@ def buffers_change(ctx: Context) -> Iterator[Row]:
 @test("outputs.determinism", "Largest difference between two runs, in std", "weights", "T0")
 def outputs_determinism(ctx: Context) -> Iterator[Row]:
     """How far two runs on the same inputs are apart: about 0 unless something is drawn."""
-    before, after = (_ratio((a - b).abs().max(), a.std(0).mean()) for a, b in ctx.synthetic_outputs)
+    before, after = (_ratio(d.abs().max(), a.std(0).mean()) for a, d in ctx.synthetic_outputs)
     # Sums in another order stay far below the limit, so a nondeterministic kernel is no finding.
     random = after > SAME_OUTPUT
     verdict = Verdict.NON_DETERMINISTIC if random else Verdict.DETERMINISTIC
-    note = f"{SYNTHETIC} noise inputs. Random outputs hide what the weights hold." * random
+    note = f"{REPEATED} noise inputs. Random outputs hide what the weights hold." * random
     # An old model that is random itself makes no finding of the new one's randomness.
     p = 0.0 if random and before <= SAME_OUTPUT else None
     yield Row(before, after, before, None, verdict, note, p, "ratio")
