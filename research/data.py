@@ -83,7 +83,7 @@ def _decode(data: Mapping[str, Any], part: str, preprocessing: Preprocessing) ->
     if name == DIGITS:
         _refuse_other(data, part, _digest_of_digits(part))
         pixels, y, ids = _digits(part)
-        x = preprocessing(torch.from_numpy(pixels))
+        x = preprocessing.normalise(torch.from_numpy(pixels))
         return Records(x=x, y=torch.from_numpy(y), ids=ids).take(range(first or len(y)))
     table = _table(name, part, data["label_column"])
     _refuse_other(data, part, table.digest)

@@ -45,7 +45,7 @@ def test_an_untouched_container_comes_back_as_it_was(case, tmp_path):
             same(*contents, set(loaded.omitted))
     if case.name.startswith("transformers ViT"):
         assert loaded.classes == tuple("abcde")
-        assert (loaded.preprocessing.size, loaded.preprocessing.squash) == (SIDE, True)
+        assert loaded.preprocessing.shape == (3, SIDE, SIDE)
 
 
 @EVERY_CASE

@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -13,11 +14,12 @@ from torchvision.transforms import v2
 
 from efface.io.data import load_data
 from efface.io.images import Preprocessing, decode_image
-from efface.io.models import timm_preprocessing, transformers_preprocessing
 from tests.refusals import refusal
 
 COLOURS = np.array([[(250, 10, 20)] * 3 + [(0, 120, 240)] * 3] * 4, dtype=np.uint8)
 IMAGE = Image.fromarray(COLOURS)
+COARSE = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+PHOTO = Image.fromarray(COARSE).resize((130, 90), Image.Resampling.BICUBIC)
 
 
 def file_of(image, kind="PNG", **options):
@@ -27,8 +29,12 @@ def file_of(image, kind="PNG", **options):
 
 
 def read(raw, *, channels=3, size=None):
-    half = (0.5,) * channels
-    return decode_image(raw, Preprocessing(half, half, size), None)
+    """Pixels (c, h, w) of a file, or why there are none."""
+    image = decode_image(raw, None)
+    if isinstance(image, str):
+        return image
+    plain = Preprocessing((0.0,) * channels, (1.0,) * channels, size)
+    return plain.pixels(plain(image)).numpy()
 
 
 PNG, JPEG = file_of(IMAGE), file_of(Image.fromarray(COLOURS.repeat(8, 0).repeat(8, 1)), "JPEG")
@@ -50,10 +56,40 @@ def test_grey_becomes_three_equal_channels_and_colour_one():
     assert np.abs(read(PNG, channels=1)[0] - COLOURS @ weights).max() <= 1
 
 
-def test_16_bits_keep_their_upper_half():
-    deep = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)
-    found = read(file_of(Image.fromarray(deep)), channels=1)
-    assert found[0].tolist() == [[0, 0, 1, 128, 255]]
+U16 = np.array([[0, 255, 256, 4095, 65535]], dtype=np.uint16)
+DEEP = {"16 bits": (U16, "I;16", "PNG"), "32 bits": (U16.astype(np.int32), "I", "TIFF")}
+DEEP |= {"floats": ((U16 / 65535).astype(np.float32), "F", "TIFF")}
+
+
+@pytest.mark.parametrize(("pixels", "mode", "kind"), DEEP.values(), ids=DEEP)
+def test_which_number_is_white_is_not_guessed(pixels, mode, kind):
+    """PIL would clip 12 of 16 bits to white, and make floats in 0..1 black."""
+    assert read(file_of(Image.fromarray(pixels), kind)) == f"mode {mode}, not 8 bits a channel"
+
+
+def png_of_16_bits(colours):
+    """A colour PNG with 16 bits a channel, which PIL cannot write."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    size = colours.shape[1].to_bytes(4, "big") + colours.shape[0].to_bytes(4, "big")
+    chunks = {b"IHDR": size + b"\x10\2\0\0\0", b"IDAT": zlib.compress(rows), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+        for name, data in chunks.items()
+    )
+
+
+def test_of_16_bits_a_colour_the_upper_half_counts_as_in_every_library():
+    deep = np.stack([U16] * 3, -1)
+    assert (read(png_of_16_bits(deep)) == (deep >> 8).transpose(2, 0, 1)).all()
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("PNG", "1"), ("PNG", "P"), ("TIFF", "YCbCr")])
+def test_a_file_of_another_mode_gives_the_pixels_of_its_colours(kind, mode):
+    image = IMAGE.convert(mode)
+    expected = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    found = read(file_of(image, kind))
+    assert (found == expected).all()
+    assert found.any()
 
 
 def test_printers_colours_become_light():
@@ -116,8 +152,18 @@ UNREADABLE |= {
 
 
 @pytest.mark.parametrize("raw", UNREADABLE.values(), ids=UNREADABLE)
-def test_what_cannot_be_read_is_none_and_no_error(raw):
-    assert read(raw) is None
+def test_what_cannot_be_read_is_no_error(raw):
+    assert read(raw) == "unreadable"
+
+
+def test_a_line_of_pixels_is_not_scaled_to_gigabytes(tmp_path):
+    (tmp_path / "dog").mkdir()
+    Image.new("L", (1, 60_000)).save(tmp_path / "dog/line.png")
+    records, unreadable = load_data(tmp_path).readable(None, Preprocessing((0.5,), (0.5,), 224))
+    assert (len(records), unreadable) == (0, ("dog/line.png",))
+    assert "dog/line.png (1 by 60000 pixels)" in refusal(
+        load_data(tmp_path).records, None, Preprocessing((0.5,), (0.5,), 224)
+    )
 
 
 def test_images_that_cannot_be_read_are_refused_by_the_names_of_their_files(tmp_path):
@@ -143,14 +189,15 @@ def test_no_damage_ends_in_an_error(whole, changes):
     for place, value in changes:
         broken[place % len(broken)] = value
     found = read(bytes(broken), size=4)
-    assert found is None or found.shape == (3, 4, 4)
+    assert isinstance(found, str) or found.shape == (3, 4, 4)
 
 
 def test_preprocessing_is_the_arithmetic_of_its_docstring():
     preprocessing = Preprocessing((0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
     pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).repeat(3, 1).view(3, 1, 3)
     expected = torch.tensor([[-1, 1, -0.6], [-1, 3, -0.2], [0, 1, 0.2]]).view(3, 1, 3)
-    torch.testing.assert_close(preprocessing(pixels), expected)
+    torch.testing.assert_close(preprocessing.normalise(pixels), expected)
+    assert preprocessing.pixels(expected).equal(pixels)
     assert preprocessing.low.tolist() == [[[-1]], [[-1]], [[0]]]
     assert preprocessing.high.tolist() == [[[1]], [[3]], [[1]]]
     assert pixels[0, 0, 1] == 255
@@ -160,6 +207,11 @@ AS_MANY = "as many means as standard deviations: 1 (grey) or 3 (colour). Got mea
 AS_MANY += " those of the training, in 0..1."
 IN_RANGE = "means in 0..1 and standard deviations above 0 and up to 1. Got mean {}, std {}. Divide"
 IN_RANGE += " numbers meant for pixels of 0..255 by 255."
+CROPPED = "a size that is cropped out of resize. Got 8 of 7. Give a --resize of at least --size."
+FILTERS = (
+    "an interpolation of nearest, lanczos, bilinear, bicubic. Got 'area'. Give --interpolation"
+)
+FILTERS += ", by default bilinear."
 SPOILED = [
     (((0.5,), (0.5, 0.5)), AS_MANY),
     (((0.5,) * 2, (0.5,) * 2), AS_MANY),
@@ -167,6 +219,8 @@ SPOILED = [
     (((127.5,), (0.5,)), IN_RANGE),
     (((0.5,), (float("nan"),)), IN_RANGE),
     (((0.5,), (0.5,), 0), "a size in pixels. Got 0. Give --size, such as 224."),
+    (((0.5,), (0.5,), 8, 7), CROPPED),
+    (((0.5,), (0.5,), 8, 8, "area"), FILTERS),
 ]
 
 
@@ -175,35 +229,23 @@ def test_preprocessing_that_would_spoil_every_input_is_refused(arguments, messag
     assert refusal(Preprocessing, *arguments) == f"Wanted {message.format(*arguments)}"
 
 
-COARSE = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
-PHOTO = Image.fromarray(COARSE).resize((130, 90), Image.Resampling.BICUBIC)
+def torchvision_presets():
+    """By its settings each transform that torchvision gives with its weights for classification."""
+    weights = [
+        torchvision.models.get_model_weights(name)
+        for name in torchvision.models.list_models(module=torchvision.models)
+    ]
+    transforms = [one.transforms() for kind in weights for one in kind]
+    return {repr(vars(transform)): transform for transform in transforms}
 
 
-def inputs_of(preprocessing):
-    return preprocessing(torch.from_numpy(decode_image(file_of(PHOTO), preprocessing, None)))
-
-
-@pytest.mark.parametrize("crop", ["center", "squash"])
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_images_are_what_timm_makes_of_them(crop, interpolation):
-    timm_data = pytest.importorskip("timm.data", reason="NOT RUN: it needs timm")
-    said = {"input_size": (3, 64, 64), "crop_pct": 0.8, "crop_mode": crop}
-    said |= {"interpolation": interpolation, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
-    ours = Preprocessing(**timm_preprocessing(said))
-    theirs = timm_data.create_transform(**{**said, "is_training": False})
-    torch.testing.assert_close(inputs_of(ours), theirs(PHOTO), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", ["ViTImageProcessor", "ConvNextImageProcessor"])
-def test_images_are_nearly_what_transformers_makes_of_them(tmp_path, kind):
-    transformers = pytest.importorskip("transformers", reason="NOT RUN: it needs transformers")
-    size = {"height": 64, "width": 64} if kind.startswith("ViT") else {"shortest_edge": 64}
-    processor = getattr(transformers, kind)(size=size)
-    processor.save_pretrained(tmp_path)
-    stated = transformers_preprocessing(tmp_path)
-    stated |= {name: tuple(stated[name]) for name in ("mean", "std")}
-    ours = Preprocessing(**stated)
-    theirs = processor(PHOTO, return_tensors="pt")["pixel_values"][0]
-    apart = (inputs_of(ours) - theirs).abs() * torch.tensor(ours.std).view(-1, 1, 1) * 255
-    assert float(apart.max()) < 2.5
-    assert float(apart.mean()) < 0.6
+@pytest.mark.parametrize("preset", torchvision_presets().values(), ids=torchvision_presets())
+def test_by_hand_images_are_what_torchvision_makes_of_them(preset):
+    ours = Preprocessing(
+        tuple(preset.mean),
+        tuple(preset.std),
+        *preset.crop_size,
+        *preset.resize_size,
+        preset.interpolation.value,
+    )
+    torch.testing.assert_close(ours(PHOTO), preset(PHOTO), rtol=0, atol=1e-6)

@@ -43,6 +43,8 @@ class ModelOptions:
         mean: Mean of each channel, of pixels scaled to 0 to 1.
         std: Standard deviation of each channel, of pixels scaled to 0 to 1.
         size: Height and width of the images in pixels.
+        resize: Shorter side in pixels before the centre is cropped to `--size`.
+        interpolation: Of resizing: bilinear, bicubic, lanczos or nearest.
         feature_spec: For a model of tables: JSON file of the input columns in order, and how each
             is encoded.
         weights_in: Of a weights file with several copies of the weights (raw and averaged) the one
@@ -54,6 +56,8 @@ class ModelOptions:
     mean: Numbers = None
     std: Numbers = None
     size: int | None = None
+    resize: int | None = None
+    interpolation: str | None = None
     feature_spec: Path | None = None
     weights_in: str | None = None
     device: str = "auto"

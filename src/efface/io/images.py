@@ -1,7 +1,8 @@
 """From image files to the inputs of a model: decoding, resizing, normalisation.
 
-``Preprocessing`` is the arithmetic, as timm, transformers and torchvision do it for evaluation;
-``decode_image`` reads one file of any kind, ``read_images`` a column of them.
+``Preprocessing`` is the arithmetic by hand, as torchvision does it for evaluation, and what the
+transforms of other libraries have in common (``processors``); ``decode_image`` reads one file of
+any kind, ``read_images`` a column of them.
 """
 
 import io
@@ -9,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from efface.errors import InputError
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # at PIL's numbers
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic")
@@ -25,8 +27,10 @@ INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic")
 OUT_OF_SCALE = 20.0
 # of PIL, by the number of channels
 MODES = {1: "L", 3: "RGB"}
-# images decoded before they are normalised together
+# rows fetched from the table at once
 BATCH = 1000
+# a line of pixels becomes gigabytes when its shorter side is scaled
+LONGEST = 100
 UNREADABLE = "unreadable"
 
 
@@ -46,11 +50,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pixels become inputs: (pixel / 255 - ``mean``) / ``std``, one number a channel.
+    """How an image becomes an input: scaled, cropped, and (pixel / 255 - ``mean``) / ``std``.
 
-    ``size``: height and width in pixels; None takes images as they come, all of one size.
-    ``resize``: the shorter side before the centre of ``size`` is cropped, by default ``size``;
-    ``squash``: both sides are scaled to it; ``interpolation``: of PIL.
+    ``mean`` and ``std``: one number a channel, 1 (grey) or 3 (colour); ``size``: height and width
+    in pixels, None for images as they come, all of one size; ``resize``: the shorter side before
+    the centre of ``size`` is cropped, by default ``size``; ``interpolation``: of PIL.
     Raises InputError when the numbers do not fit together.
     """
 
@@ -59,14 +63,13 @@ class Preprocessing:
     size: int | None = None
     resize: int | None = None
     interpolation: str = "bilinear"
-    squash: bool = False
     # what error messages call the inputs
     items: ClassVar[str] = "images"
 
     def __post_init__(self) -> None:
         """Refuse what would silently spoil every input."""
         came = f"mean {self.mean}, std {self.std}"
-        if len(self.mean) not in {1, 3} or len(self.mean) != len(self.std):
+        if len(self.mean) not in MODES or len(self.mean) != len(self.std):
             wanted = "as many means as standard deviations: 1 (grey) or 3 (colour)"
             raise InputError(wanted, came, "Give those of the training, in 0..1.")
         if not all(0 < value <= 1 for value in self.std) or not all(0 <= m <= 1 for m in self.mean):
@@ -74,15 +77,43 @@ class Preprocessing:
             raise InputError(wanted, came, "Divide numbers meant for pixels of 0..255 by 255.")
         if self.size is not None and self.size < 1:
             raise InputError("a size in pixels", str(self.size), "Give --size, such as 224.")
+        if self.resize is not None and (self.size is None or self.resize < self.size):
+            wanted, came = "a size that is cropped out of resize", f"{self.size} of {self.resize}"
+            raise InputError(wanted, came, "Give a --resize of at least --size.")
         if self.interpolation not in INTERPOLATIONS:
             wanted, came = f"an interpolation of {', '.join(INTERPOLATIONS)}", self.interpolation
-            raise InputError(wanted, repr(came), "Give --mean --std --size, scaled as torchvision.")
+            raise InputError(wanted, repr(came), "Give --interpolation, by default bilinear.")
 
-    def __call__(self, pixels: Tensor) -> Tensor:
+    def __call__(self, image: "Image") -> Tensor:
+        """An image of any mode to its input, (c, h, w) float32."""
+        image = self._scale(image.convert(MODES[len(self.mean)]))
+        pixels = torch.from_numpy(np.array(image))
+        return self.normalise(pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1))  # noqa: PLR2004
+
+    def _scale(self, image: Any) -> Any:
+        """As torchvision's Resize and CenterCrop; an image that already fits is not filtered."""
+        from torchvision.transforms.v2 import functional
+
+        side = self.resize or self.size
+        if (
+            self.size is None
+            or side is None
+            or image.size == (self.size, self.size) == (side, side)
+        ):
+            return image
+        mode = functional.InterpolationMode(self.interpolation)
+        return functional.center_crop(functional.resize(image, [side], mode), [self.size])
+
+    def normalise(self, pixels: Tensor) -> Tensor:
         """(…, c, h, w) bytes 0..255 to float32 inputs."""
         mean, std = (torch.tensor(part).view(-1, 1, 1) for part in (self.mean, self.std))
         # in place: a batch of images is the largest array here
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """Inputs (…, c, h, w) back to bytes."""
+        mean, std = (torch.tensor(part).view(-1, 1, 1) for part in (self.mean, self.std))
+        return (x * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -92,12 +123,12 @@ class Preprocessing:
     @property
     def low(self) -> Tensor:
         """The black pixel, (c, 1, 1)."""
-        return self(torch.zeros(len(self.mean), 1, 1, dtype=torch.uint8))
+        return self.normalise(torch.zeros(len(self.mean), 1, 1, dtype=torch.uint8))
 
     @property
     def high(self) -> Tensor:
         """The white pixel, (c, 1, 1)."""
-        return self(torch.full((len(self.mean), 1, 1), 255, dtype=torch.uint8))
+        return self.normalise(torch.full((len(self.mean), 1, 1), 255, dtype=torch.uint8))
 
     def outside(self, x: Tensor) -> str:
         """Why ``x`` cannot be inputs of this preprocessing; empty when it can."""
@@ -110,7 +141,7 @@ class Preprocessing:
 def read_images(
     dataset: Any, column: str, rows: Sequence[int], preprocessing: Preprocessing, root: Path | None
 ) -> Inputs:
-    """The images of these rows, decoded, scaled and normalised; ``root`` as in ``decode_image``.
+    """The inputs of these rows, and why a row has none; ``root`` as in ``decode_image``.
 
     Raises InputError when they are of different sizes and no size is given.
     """
@@ -120,33 +151,43 @@ def read_images(
     if isinstance(dataset.features[column], datasets.Image):
         # undecoded, so that one damaged file does not end the run
         images = images.cast_column(column, datasets.Image(decode=False))
-    x, filled, errors = torch.empty(0), 0, []
+    shape = preprocessing.shape or (len(preprocessing.mean), 1, 1)
+    x, filled, errors = torch.zeros(0, *shape), 0, []
     for start in range(0, len(rows), BATCH):
-        raw = images[list(rows[start : start + BATCH])][column]
-        decoded = [decode_image(item, preprocessing, root) for item in raw]
-        errors += [UNREADABLE if image is None else None for image in decoded]
-        readable = [image for image in decoded if image is not None]
-        if not readable:
-            continue
-        # one allocation: joining batches at the end would take the memory twice
-        x = x if filled else torch.empty(len(rows), *readable[0].shape)
-        sizes = {tuple(x.shape[2:]): 1, **dict.fromkeys(image.shape[1:] for image in readable)}
-        if len(sizes) > 1:
-            came = " and ".join(map(str, sizes))
-            raise InputError("images of one size", came, "Give the size with --size.")
-        x[filled : filled + len(readable)] = preprocessing(torch.from_numpy(np.stack(readable)))
-        filled += len(readable)
-    side = preprocessing.size or 1
-    x = x[:filled] if filled else torch.zeros(0, len(preprocessing.mean), side, side)
-    return Inputs(x, errors, preprocessing.low, preprocessing.high)
+        for raw in images[list(rows[start : start + BATCH])][column]:
+            made = _make_input(raw, preprocessing, root)
+            errors.append(made if isinstance(made, str) else None)
+            if isinstance(made, str):
+                continue
+            # one allocation: joining batches at the end would take the memory twice
+            x = x if filled else torch.empty(len(rows), *made.shape)
+            if made.shape != x.shape[1:]:
+                came = " and ".join(str(tuple(part.shape[-2:])) for part in (x, made))
+                raise InputError("images of one size", came, "Give the size with --size.")
+            x[filled] = made
+            filled += 1
+    return Inputs(x[:filled], errors, preprocessing.low, preprocessing.high)
 
 
-def decode_image(raw: Any, preprocessing: Preprocessing, root: Path | None) -> Pixels | None:
-    """Pixels (c, h, w) in the channels and size of ``preprocessing``; None when unreadable.
+def _make_input(raw: Any, preprocessing: Preprocessing, root: Path | None) -> Tensor | str:
+    """The input of a file, or why there is none."""
+    image = decode_image(raw, root)
+    if isinstance(image, str):
+        return image
+    if preprocessing.shape and max(image.size) > LONGEST * min(image.size):
+        return f"{image.width} by {image.height} pixels"
+    try:
+        return preprocessing(image)
+    except Exception:  # noqa: BLE001  # PIL and other libraries, each with errors of its own
+        return UNREADABLE
+
+
+def decode_image(raw: Any, root: Path | None) -> "Image | str":
+    """The image of a file, upright, or why it cannot be read.
 
     ``raw``: the bytes of a file, or a mapping of ``bytes`` and ``path``; a path is followed inside
-    ``root`` only. The image is turned upright as its camera noted; of an animation the first frame
-    counts; an image that is too large to be one is not decompressed.
+    ``root`` only. The image is turned upright as its camera noted, as datasets does; of an
+    animation the first frame counts; an image that is too large to be one is not decompressed.
     """
     from PIL import Image, ImageOps
 
@@ -154,24 +195,20 @@ def decode_image(raw: Any, preprocessing: Preprocessing, root: Path | None) -> P
         raw = raw.get("bytes") or raw.get("path")
     file = io.BytesIO(raw) if isinstance(raw, bytes) else _path_inside(raw, root)
     if file is None:
-        return None
-    channels = len(preprocessing.mean)
+        return UNREADABLE
     try:
         with warnings.catch_warnings():
             # PIL warns of decompression bombs, which become errors at twice the size
             warnings.simplefilter("ignore")
             with Image.open(file) as opened:
                 opened.load()
-                # phones store the turn next to the pixels; datasets applies it too
                 image = ImageOps.exif_transpose(opened)
-                # 16 bits: the upper 8, where PIL might clip
-                if image.mode.startswith("I"):
-                    upper = (np.asarray(image) >> 8).clip(0, 255)
-                    image = Image.fromarray(upper.astype(np.uint8))
-                pixels = np.asarray(_resize(image.convert(MODES[channels]), preprocessing))
     except Exception:  # noqa: BLE001  # a decoder raises anything on a damaged file
-        return None
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return UNREADABLE
+    # which number is white is not said, and every library takes another: PIL alone makes 255 of
+    # all that is above, and 0 of what lies in 0..1
+    deep = image.mode.startswith(("I", "F"))
+    return f"mode {image.mode}, not 8 bits a channel" if deep else image
 
 
 def _path_inside(name: Any, root: Path | None) -> Path | None:
@@ -180,15 +217,3 @@ def _path_inside(name: Any, root: Path | None) -> Path | None:
         return None
     path = (root / name).resolve()
     return path if path.is_relative_to(root.resolve()) and path.is_file() else None
-
-
-def _resize(image: Any, how: Preprocessing) -> Any:
-    """As torchvision's Resize and CenterCrop; an image that already fits is not filtered."""
-    from torchvision.transforms.v2 import functional
-
-    if how.size is None or (image.size == (how.size,) * 2 and how.resize in {None, how.size}):
-        return image
-    side = how.resize or how.size
-    mode = functional.InterpolationMode(how.interpolation)
-    scaled = functional.resize(image, [side, side] if how.squash else [side], mode)
-    return functional.center_crop(scaled, [how.size])

@@ -28,7 +28,13 @@ from efface.errors import EffaceError, InputError, abbreviate, did_you_mean, imp
 from efface.io.atomic import atomic_folder, atomic_write
 from efface.io.checkpoints import Checkpoint, load_checkpoint
 from efface.io.features import FeatureSpec
-from efface.io.images import INTERPOLATIONS, Preprocessing
+from efface.io.images import Preprocessing
+from efface.io.processors import (
+    PROCESSOR,
+    preprocessing_by_hand,
+    timm_preprocessing,
+    transformers_preprocessing,
+)
 from efface.runtime import upcast_to_fp32
 from efface.task import outputs_in
 
@@ -41,10 +47,6 @@ SCHEMA = 1
 # importing and calling a factory may take so long
 LIMIT_SECONDS = 120.0
 FORM = "timm:NAME or package.module:factory, such as torchvision.models:resnet18"
-GIVE_PREPROCESSING = (
-    "Give --mean --std --size, such as --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --size "
-    "224, or --feature-spec FILE.json for a tabular model."
-)
 LOOK_UP = "Look the name up in its documentation."
 FETCH_AGAIN = "Fetch or write the folder again."
 GIVE_FILE = "Train again with this version, or give the weights file with --architecture."
@@ -118,6 +120,8 @@ def load_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     size: int | None = None,
+    resize: int | None = None,
+    interpolation: str | None = None,
     feature_spec: str | Path | Mapping[str, Any] | FeatureSpec | None = None,
     weights_in: str | None = None,
 ) -> LoadedModel:
@@ -127,9 +131,12 @@ def load_model(
         path: the folder, or a file of safetensors or of ``torch.save``.
         architecture: of a file: ``timm:NAME``, ``package.module:factory`` (such as
             ``torchvision.models:resnet18``) or a module, which is copied and not changed.
-        mean: of the pixels, 0..1, one number a channel; the folder and timm know theirs.
+        mean: of the pixels, 0..1, one number a channel; recipe.json, timm and transformers state
+            theirs.
         std: likewise.
         size: height and width that the model takes, in pixels.
+        resize: the shorter side before the centre is cropped; by default ``size``.
+        interpolation: ``nearest``, ``bilinear`` (the default), ``bicubic`` or ``lanczos``.
         feature_spec: how rows of a table become inputs, for a tabular model: a JSON file or its
             content (see ``FeatureSpec``); a folder may hold it as features.json.
         weights_in: of a file with several copies of the weights (raw and averaged) the one to take,
@@ -154,7 +161,9 @@ def load_model(
     for part in parts:
         for portion in part.portions():
             model.load_state_dict(portion, strict=False)
-    preprocessing = _preprocessing(known, {"mean": mean, "std": std, "size": size}, feature_spec)
+    by_hand = {"mean": mean, "std": std, "size": size}
+    by_hand |= {"resize": resize, "interpolation": interpolation}
+    preprocessing = _preprocessing(known, by_hand, feature_spec)
     stored = {name: tensor.dtype for name, tensor in state.items()}
     classes = tuple(known.get("classes") or ())
     # one name is that of a sigmoid unit
@@ -188,7 +197,7 @@ def _from_file(
         del model
         model = build_model(architecture, classes)
     config = getattr(model, "pretrained_cfg", None)
-    known = timm_preprocessing(config) if isinstance(config, dict) else {}
+    known = {"stated": partial(timm_preprocessing, config)} if isinstance(config, dict) else {}
     return model, (part,), name, known
 
 
@@ -279,19 +288,17 @@ def _preprocessing(known: Mapping[str, Any], given: Mapping[str, Any], features:
         if isinstance(features, str | Path):
             return FeatureSpec.read(features)
         return features if isinstance(features, FeatureSpec) else FeatureSpec(features)
-    values: dict[str, Any] = {n: known.get(n) if v is None else v for n, v in given.items()}
-    if missing := [name for name, value in values.items() if value is None]:
-        wanted = "the preprocessing that the model was trained with"
-        raise InputError(wanted, f"no {', '.join(missing)}", GIVE_PREPROCESSING)
-    try:
-        mean, std = (tuple(map(float, values[name])) for name in ("mean", "std"))
-        size = int(values["size"])
-    except (TypeError, ValueError) as error:
-        wanted, remedy = "numbers for mean, std and size", "Give them, or fix recipe.json."
-        raise InputError(wanted, f"{values}", remedy) from error
-    # a size of the user's own is scaled as torchvision does, not as the model states
-    names = ("resize", "interpolation", "squash") if given["size"] is None else ()
-    return Preprocessing(mean, std, size, **{name: known[name] for name in names if name in known})
+    flags = {name: value for name, value in given.items() if value is not None}
+    if "stated" not in known or {"mean", "std", "size"} <= set(flags):
+        return preprocessing_by_hand({**known.get("recipe_json", {}), **flags})
+    stated = known["stated"]()
+    if stated is None or not flags:
+        return stated or preprocessing_by_hand(flags)
+    # what the library does besides is then not done
+    if "size" not in flags or stated.bgr:
+        wanted = "--mean --std --size, or none of them where the model states its preprocessing"
+        raise InputError(wanted, f"{', '.join(flags)} alone", "Give all three, or omit them.")
+    return preprocessing_by_hand({"mean": stated.mean, "std": stated.std, **flags})
 
 
 # Untrained modules by name
@@ -438,7 +445,8 @@ def _timm_model(folder: Path, config: Mapping[str, Any]) -> Untrained:
     if not isinstance(name, str):
         wanted = f"an 'architecture' in {folder / CONFIG}"
         raise InputError(wanted, repr(name), "Save it again with timm's save_for_hf.")
-    known = {**timm_preprocessing(config["pretrained_cfg"]), "classes": config.get("label_names")}
+    stated = partial(timm_preprocessing, config["pretrained_cfg"])
+    known = {"stated": stated, "classes": config.get("label_names")}
     return build_model(f"timm:{name}", config.get("num_classes")), f"timm:{name}", known
 
 
@@ -461,8 +469,19 @@ def _transformers_model(folder: Path, config: Mapping[str, Any]) -> Untrained:
     classes = [name for _, name in sorted(settings.id2label.items())]
     # the default names carry no meaning and would be matched with the data's by accident
     made_up = classes == [f"LABEL_{place}" for place in range(len(classes))]
-    known = {**transformers_preprocessing(folder), "classes": None if made_up else classes}
+    stated = partial(transformers_preprocessing, _stated_processor(folder), config)
+    known = {"stated": stated, "classes": None if made_up else classes}
     return model, f"transformers:{name}", known
+
+
+def _stated_processor(folder: Path) -> dict[str, Any]:
+    """What transformers reads of an image processor: its own file, else that of all processors."""
+    everything = folder / "processor_config.json"
+    stated = read_json(everything).get("image_processor") if everything.is_file() else None
+    if isinstance(stated, dict):
+        return stated
+    path = folder / PROCESSOR
+    return read_json(path) if path.is_file() else {}
 
 
 def names_in_file(model: nn.Module) -> dict[str, str]:
@@ -484,66 +503,3 @@ def names_in_file(model: nn.Module) -> dict[str, str]:
         came = f"{type(model).__name__}, which joins {joined[0]} with others"
         raise InputError("a transformers model of the file's own tensors", came, IN_PYTHON)
     return {name: names[tensor.data_ptr()] for name, tensor in state.items()}
-
-
-# Preprocessing that a folder states
-
-
-def timm_preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """From timm's ``pretrained_cfg``; nothing where it does not say.
-
-    Raises InputError for a crop mode other than center and squash.
-    """
-    if not {"mean", "std", "input_size"} <= set(config):
-        return {}
-    size, crop = config["input_size"][-1], config.get("crop_pct") or 0.875
-    mode = config.get("crop_mode") or "center"
-    if mode not in {"center", "squash"}:
-        wanted, came = "a centre crop or squashed images", f"crop_mode {mode!r}"
-        raise InputError(wanted, came, "Give --mean --std --size.")
-    scaling = {"size": size, "resize": int(size / crop), "squash": mode == "squash"}
-    scaling["interpolation"] = config.get("interpolation") or "bicubic"
-    return {"mean": config["mean"], "std": config["std"], **scaling}
-
-
-def transformers_preprocessing(folder: Path) -> dict[str, Any]:
-    """From preprocessor_config.json; nothing without that file.
-
-    Raises InputError, with the flags to give, for what ``Preprocessing`` cannot reproduce.
-    """
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return {}
-    config = read_json(path)
-    factor = config.get("rescale_factor", 1 / 255)
-    if not config.get("do_rescale", True) or abs(factor - 1 / 255) > 1e-6:  # noqa: PLR2004
-        raise _unsupported(path, f"do_rescale {config.get('do_rescale')}, rescale_factor {factor}")
-    stated = {"mean": config.get("image_mean"), "std": config.get("image_std")}
-    stated = stated if config.get("do_normalize", True) else {"mean": [0.0] * 3, "std": [1.0] * 3}
-    resample = config.get("resample", 2)
-    interpolation = dict(enumerate(INTERPOLATIONS)).get(resample, str(resample))
-    return {**stated, "interpolation": interpolation, **_scaling(config, path)}
-
-
-def _scaling(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Both sides squashed to one size, or the shorter side scaled and the centre cropped."""
-    size, crop = config.get("size", 224), config.get("crop_size", 224)
-    size = {"height": size, "width": size} if isinstance(size, int) else dict(size)
-    crop = crop if isinstance(crop, int) else crop.get("height")
-    if "shortest_edge" in size:
-        side = size["shortest_edge"]
-        if "crop_pct" in config:
-            crops = side < 384  # noqa: PLR2004  # from 384 on ConvNextImageProcessor squashes
-            resize = int(side / (config["crop_pct"] or 0.875)) if crops else side
-            return {"size": side, "resize": resize, "squash": not crops}
-        if not config.get("do_center_crop"):
-            raise _unsupported(path, "a shortest edge without a centre crop")
-        return {"size": crop, "resize": side}
-    if size.get("height") != size.get("width") or config.get("do_center_crop"):
-        raise _unsupported(path, f"size {size}, do_center_crop {config.get('do_center_crop')}")
-    return {"size": size["height"], "squash": True}
-
-
-def _unsupported(path: Path, came: str) -> InputError:
-    remedy = "Give --mean --std --size, or pass inputs as tensors in Python."
-    return InputError(f"preprocessing that efface can do as {path.name} has it", came, remedy)

@@ -97,13 +97,12 @@ def pictures(records: Records, how: Preprocessing | FeatureSpec | None) -> list[
         return [None] * len(records)
     x = records.x.detach().cpu()
     if isinstance(how, Preprocessing):
-        mean, std = (torch.tensor(part).view(-1, 1, 1) for part in (how.mean, how.std))
-        unit = x * std + mean
+        pixels = how.pixels(x)
     else:  # unknown preprocessing: the data's own range becomes black to white
         low = x.min() if records.low is None else records.low.cpu()
         high = x.max() if records.high is None else records.high.cpu()
         unit = (x - low) / (high - low).clamp_min(1e-12)
-    pixels = unit.mul(255).round().clamp(0, 255).to(torch.uint8)
+        pixels = unit.mul(255).round().clamp(0, 255).to(torch.uint8)
     return [_data_url(image) for image in pixels.permute(0, 2, 3, 1).numpy()]
 
 
