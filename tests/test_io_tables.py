@@ -207,7 +207,7 @@ def test_a_folder_of_images_has_its_classes_from_the_folders(tmp_path, depth):
     records = table.records(None, GREY)
     assert records.y.tolist() == [0, 1, 1]
     pixels = torch.tensor([1, 0, 2], dtype=torch.uint8).view(3, 1, 1, 1)
-    assert records.x[:, :, :1, :1].equal(GREY(pixels))
+    assert records.x[:, :, :1, :1].equal(GREY.normalise(pixels))
 
 
 SPLITS = ("train/cat/1.png", "train/dog/1.png", "test/dog/2.png")
