@@ -143,9 +143,11 @@ def test_inputs_outside_black_and_white_are_a_warning(tiny_net, digits):
 def test_inputs_of_another_shape_are_refused_in_a_sentence(tiny_net, digits):
     """Not by a traceback from within a layer."""
     colour = Records(digits.x.repeat(1, 3, 1, 1), digits.y)
-    text = texts(tiny_net, None, colour)["input shape"]
-    assert text.startswith("The model does not take inputs of shape (3, 8, 8): ")
-    assert refused(tiny_net, None, colour) == ["input shape"]
+    text = texts(tiny_net, None, colour)["forward"]
+    assert text.startswith(
+        "The model fails on inputs of shape (3, 8, 8): RuntimeError in layer 0 (Conv2d): Given "
+    )
+    assert refused(tiny_net, None, colour) == ["forward"]
 
 
 def test_outputs_that_overflow_are_refused():

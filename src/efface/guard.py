@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from efface.errors import NotMet
 from efface.methods._perturb import perspective, shift_and_flip
+from efface.runtime import fork_rng, state_of, to_eval
 from efface.task import device_of, frozen_teacher, predict, task_of
 from efface.trainable import adapter_changes
 from efface.types import Action, Records, Split
@@ -116,7 +117,7 @@ class Guard:
         self._fresh_start, self._adapted = fresh_start, adapted
         self._measured: dict[str, float] = {}
         # references and no copies: the given model must not change while the guard lives
-        self._given: State = {name: t.detach() for name, t in model.state_dict().items()}
+        self._given: State = {name: t.detach() for name, t in state_of(model).items()}
         self._good: State | None = None
         self._weights = [name for name, _ in model.named_parameters()]
         # what an adapter adds is no part of the given weights
@@ -146,7 +147,7 @@ class Guard:
         if not _in_any_process(violation is not None):
             if thorough:
                 self._good = None  # freed first: two copies at once would raise the peak
-                self._good = {n: t.detach().clone() for n, t in student.state_dict().items()}
+                self._good = {n: t.detach().clone() for n, t in state_of(student).items()}
             return Action.CONTINUE
         self.violations += [violation] if violation else []  # None: another process has it
         if self.halvings < self._allowed:
@@ -166,19 +167,19 @@ class Guard:
         """
         if self.failed:
             raise self._not_met(self.failed)
-        states = (result.state_dict(), self._given)
+        states = (state_of(result), self._given)
         new, old = ({(name, tensor.shape) for name, tensor in state.items()} for state in states)
         # the file that is written has the names and shapes of the one that was read
         if wrong := sorted(name for name, _ in new ^ old):
             raise self._not_met(f"the method's model differs in the name or shape of {wrong[0]}")
         violation = self._check(result)
         if not _in_any_process(violation is not None):
-            return result.eval()
+            return to_eval(result)
         self.violations += [violation] if violation else []
         if (violation and violation.value is None) or self._fresh_start:
             # what overflowed says nothing about the points on the way there
             raise self._not_met(f"the method's model is outside: {violation}")
-        far = {name: result.state_dict()[name].clone() for name in self._weights}
+        far = {name: states[0][name].detach().clone() for name in self._weights}
         # from far to near: the largest part of the change that is still inside
         for t in (0.5, 0.25, 0.125):
             between = {name: self._given[name].to(weight) for name, weight in far.items()}
@@ -186,7 +187,7 @@ class Guard:
             _load(result, {**self._given, **between})
             if not _in_any_process(self._check(result) is not None):
                 self.interpolation = t
-                return result.eval()
+                return to_eval(result)
         raise self._not_met(f"even an eighth of the change is outside; all of it: {violation}")
 
     def as_json(self) -> dict[str, Any]:
@@ -201,7 +202,7 @@ class Guard:
 
     def movement(self, student: nn.Module) -> float:
         """‖θ - θ₀‖ / ‖θ₀‖ over the parameters; not finite when a weight is not."""
-        state = student.state_dict()
+        state = state_of(student)
         # a generator: one tensor of differences at a time, not a second model
         changes = (state[name] - self._given[name].to(state[name]) for name in self._weights)
         moved = _norm(adapter_changes(student) if self._adapted else changes)
@@ -275,7 +276,7 @@ class Guard:
         """Outputs on the synthetic inputs, without the forget classes."""
         self.passes += len(self._inputs)
         # float64: confident outputs differ in the last digits of float32
-        outputs = predict(model, self._inputs).double()
+        outputs = _predict(model, self._inputs).double()
         return outputs[:, [k for k in range(outputs.shape[1]) if k not in self._forget_classes]]
 
 
@@ -313,7 +314,7 @@ def _accuracy(model: nn.Module, records: Records | None) -> Float[Tensor, " n"]:
     """Accuracy on each record; nan where an output is not finite."""
     if records is None:
         return torch.zeros(0)
-    outputs = predict(model, records)
+    outputs = _predict(model, records)
     accuracy = task_of(records).accuracy(outputs, records.y.cpu()).double()
     return accuracy.where(outputs.isfinite().all(1), math.nan)
 
@@ -342,7 +343,7 @@ def _impressions(
 ) -> Tensor:
     """Twenty steps of a hundredth of the data's range uphill, each newly shifted and mirrored."""
     x = _noise(like, generator)
-    k = task_of(like).outputs(teacher, x[:1]).shape[1]
+    k = task_of(like).outputs(teacher, x[:2]).shape[1]
     staying = [label for label in range(k) if label not in forget_classes]
     wanted = torch.tensor([staying[i % len(staying)] for i in range(len(x))], device=x.device)
     low, high = _bounds(like)
@@ -400,6 +401,13 @@ def _staying(split: Split) -> Records | None:
     return split.holdout.take((~going).nonzero().flatten()) if not going.all() else None
 
 
+def _predict(model: nn.Module, records: Records) -> Tensor:
+    """Outputs; a model that draws random numbers draws the same for every student."""
+    with fork_rng():
+        torch.manual_seed(0)
+        return predict(model, records)
+
+
 def _in_any_process(holds: bool) -> bool:
     """Whether it holds in any process: at a limit, rounding must not make them disagree."""
     from accelerate import PartialState
@@ -422,5 +430,5 @@ def _norm(tensors: Iterable[Tensor]) -> float:
 @torch.no_grad()
 def _load(student: nn.Module, state: Mapping[str, Tensor]) -> None:
     """In place: optimizers and methods hold references to these very tensors."""
-    for name, tensor in student.state_dict().items():
+    for name, tensor in state_of(student).items():
         tensor.copy_(state[name])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from efface.errors import EffaceError, Hazard, abbreviate
+from efface.errors import Hazard, abbreviate
 from efface.io.features import FeatureSpec
 from efface.io.images import OUT_OF_SCALE, Preprocessing
 from efface.task import frozen_teacher, predict, task_of
@@ -145,11 +145,9 @@ def _check_fit(
     """Whether the model takes these inputs, has these labels, and beats chance on them."""
     try:
         outputs = predict(frozen_teacher(model), part)
-    except EffaceError:
-        raise  # what efface itself refuses has a text of its own
-    except Exception as error:  # noqa: BLE001  # a user's model may raise anything
-        text = f"The model does not take inputs of shape {tuple(part.x.shape[1:])}: "
-        yield Finding("input shape", "refuse", text + f"{error}".splitlines()[0] + ".")
+    except Hazard as error:
+        text = f"The model fails on inputs of shape {tuple(part.x.shape[1:])}: {error.came}."
+        yield Finding("forward", "refuse", text)
         return
     kind, k = task_of(part).name, outputs.shape[1]
     if classes is not None and len(classes) != k and kind in {"multiclass", "multilabel"}:

@@ -120,6 +120,9 @@ def state_digest(state: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     # sorted: the same weights under another order of modules are the same model
     for name in sorted(state):
+        # a module's extra state may be anything
+        if not isinstance(state[name], torch.Tensor):
+            continue
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         # numpy has no bfloat16: the bytes are read as integers

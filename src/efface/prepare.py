@@ -20,8 +20,16 @@ from efface.hazards import Finding, Inputs
 from efface.io.data import as_records, content_digests
 from efface.manifest import Manifest
 from efface.methods import Method
-from efface.runtime import MemoryEstimate, estimate_memory
-from efface.task import device_of, output_width, outputs, require_multiclass, shared_view, task_of
+from efface.runtime import MemoryEstimate, estimate_memory, to_eval
+from efface.task import (
+    device_of,
+    output_width,
+    outputs,
+    probe_batch,
+    require_multiclass,
+    shared_view,
+    task_of,
+)
 from efface.types import Records, Split
 
 # records in each half of the holdout: with five, losing all has p = 0.06 in a two-sided sign test
@@ -139,7 +147,7 @@ def request_memory(
     """What the request will hold at its peak, seen from the model and one record's forward pass."""
     memory = method.memory
     # a view: the probe costs no memory of its own
-    probe, batch = shared_view(model).eval(), split.forget.take([0]).to(device_of(model))
+    probe, batch = to_eval(shared_view(model)), probe_batch(split.forget).to(device_of(model))
     parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
     # a step holds at most a micro-batch of 128 records
     trained_on = len(split.forget) + ("retain" in method.reads) * len(split.retain or ())

@@ -5,27 +5,168 @@ Device: ``resolve_device``. Threads: ``choose_threads``. Memory: ``estimate_memo
 and since every sum is over records, the result stays the same up to rounding. Precision: weights
 change in float32 (``upcast_to_fp32``) and are evaluated as they will be written (``as_stored``),
 because a small step is lost next to a weight of 8 (bfloat16) or 11 (float16) bits. Passes:
-``PassCounter``.
+``PassCounter``. Models: ``check_model`` refuses those that cannot be copied and trained,
+``copy_model`` copies the others, and ``isolated`` keeps a run and its caller's torch apart.
 """
 
 import copy
+import functools
 import gc
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 
 from efface.errors import InputError
 
 Part = TypeVar("Part")
+P = ParamSpec("P")
 HALF = {torch.float16, torch.bfloat16}
 # Multiplications of a batch below which threads cost more than they share: 10 ms of one core.
 SMALL = 1e8
 # Messages of torch's allocators; only CUDA's has an exception class of its own.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+# Classes of modules that are no copy of themselves, or no modules inside, and what to give instead.
+UNSERVED = {
+    "ScriptModule": "Give the module that was scripted or traced, with the state_dict() of this.",
+    "DistributedDataParallel": "Give the module in it: model.module.",
+    "FullyShardedDataParallel": "Give the unsharded module, with its full state_dict().",
+    "FSDPModule": "Give the unsharded module, with its full state_dict().",
+    "DeepSpeedEngine": "Give the module in it: model.module.",
+}
+
+
+def check_model(model: object) -> None:
+    """Raise InputError for a model that cannot be copied and trained as it is, saying why."""
+    wanted = "a torch.nn.Module that can be copied and trained"
+    if not isinstance(model, nn.Module):
+        raise InputError(wanted, type(model).__name__, "Give the model itself.")
+    for path, module in model.named_modules():
+        # by name, also of base classes: importing them all would be slow, or fail
+        for kind in {one.__name__ for one in type(module).__mro__} & set(UNSERVED):
+            came = f"a {kind}" + (f" at {path}" if path else "")
+            raise InputError(wanted, came, UNSERVED[kind])
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    if lazy := [name for name, tensor in named.items() if is_lazy(tensor)]:
+        came = f"lazy layers without weights yet, such as {lazy[0]}"
+        raise InputError(wanted, came, "Load the trained weights, or call model(x) once before.")
+    if meta := [name for name, tensor in named.items() if tensor.is_meta]:
+        came = f"weights without values, on the meta device, such as {meta[0]}"
+        raise InputError(wanted, came, "Load the trained weights: load_state_dict(…, assign=True).")
+
+
+class _WithoutGraph(TorchFunctionMode):
+    """Copies a tensor that a forward pass left in a model without the graph that computed it.
+
+    torch refuses to copy one: the weight that ``torch.nn.utils.weight_norm`` computes, or
+    activations that a hook keeps.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), tensor.detach().clone())
+        return func(*args, **(kwargs or {}))
+
+
+# Models that take images in the layout of data loaders alone, and their copies; by identity.
+CONTIGUOUS: WeakSet[nn.Module] = WeakSet()
+
+
+def copy_model(model: nn.Module, shared: dict[int, object] | None = None) -> nn.Module:
+    """A deep copy, hooks and modes included; ``shared``: by id, what stands for a tensor in it.
+
+    Raises InputError, naming the attribute, for a model that Python cannot copy.
+    """
+    try:
+        with _WithoutGraph():
+            copied = copy.deepcopy(model, shared)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        wanted, came = "a model that copy.deepcopy copies", f"{type(error).__name__}: {error}"
+        remedy = "Remove it from the module for the run, or define __deepcopy__."
+        raise InputError(wanted, f"{came} ({_uncopied(model)})", remedy) from error
+    if model in CONTIGUOUS:
+        CONTIGUOUS.add(copied)
+    return copied
+
+
+def _uncopied(model: nn.Module) -> str:
+    """The attribute of a module that cannot be copied, by its path."""
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            # its parts have an entry of their own
+            if name in {"_modules", "_parameters", "_buffers"}:
+                continue
+            try:
+                with _WithoutGraph():
+                    copy.deepcopy(value)
+            except Exception:  # noqa: BLE001  # that is what is searched for
+                return f"{path}.{name}".lstrip(".")
+    return type(model).__name__
+
+
+def to_eval(model: nn.Module) -> nn.Module:
+    """The model itself, in eval mode, also where a ``train`` of its own returns nothing."""
+    model.eval()
+    return model
+
+
+def fork_rng() -> AbstractContextManager[None]:
+    """The global random state of every device is afterwards as it was."""
+    count = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
+    return torch.random.fork_rng(range(count))
+
+
+def isolated(function: Callable[P, Part]) -> Callable[P, Part]:
+    """Run ``function`` apart from its caller's torch, which is as it was afterwards.
+
+    Inside, gradients are on, autocast and another default device are off, compiled modules run
+    uncompiled, and draws do not move the global random state.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Part:
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(mode=False))
+            stack.enter_context(torch.enable_grad())
+            for kind in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+            if torch.get_default_device().type != "cpu":
+                stack.enter_context(torch.device("cpu"))
+            # a compiled module has no second derivative, and each batch size would compile again;
+            # nothing is compiled where the compiler was never imported
+            if "torch._dynamo" in sys.modules:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(fork_rng())
+            return function(*args, **kwargs)
+
+    return run
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Its parameters and persistent buffers themselves, tied ones under each name.
+
+    ``state_dict()`` is what hooks make of them: names that differ, values that are no tensors.
+    """
+    state: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    for path, module in model.named_modules(remove_duplicate=False):
+        omitted = module._non_persistent_buffers_set  # noqa: SLF001
+        for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
+            if name not in omitted:
+                state[f"{path}.{name}".lstrip(".")] = buffer
+    return state
 
 
 def resolve_device(name: str) -> torch.device:
@@ -155,11 +296,11 @@ def estimate_memory(
     """Estimate the peak of a run: the given model, ``copies`` more, activations and records.
 
     ``copies`` counts float32 states: student, gradients, optimizer, averages, the guard's last good
-    one. Frozen weights have no gradient, so one state is counted without them. ``forward`` is one
-    record's forward pass; what it saves for the backward pass counts ``records_at_once`` times.
+    one. Frozen weights have no gradient, so one state is counted without them. ``forward`` is a
+    forward pass; what it saves for the backward pass counts ``records_at_once`` times per record.
     """
     # by identity: tied weights are stored once
-    given = sum(t.nbytes for t in {id(t): t for t in model.state_dict().values()}.values())
+    given = sum(t.nbytes for t in {id(t): t for t in state_of(model).values()}.values())
     # at least 4 bytes: half precision is trained in float32
     sizes = {w: w.numel() * max(4, w.element_size()) for w in model.parameters()}
     frozen = sum(size for weight, size in sizes.items() if not weight.requires_grad)
@@ -169,7 +310,7 @@ def estimate_memory(
 
 
 def _saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> int:
-    """Bytes that one record's forward pass saves for the backward pass, without the weights."""
+    """Bytes that a forward pass saves for the backward pass per record, without the weights."""
     own = {w.untyped_storage().data_ptr() for w in (*model.parameters(), *model.buffers())}
     saved: dict[int, int] = {}
     # an address that is freed and used again would be counted as the same tensor
@@ -185,24 +326,32 @@ def _saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> int:
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = forward()
-    return sum(saved.values()) + output.nbytes
+    return (sum(saved.values()) + output.nbytes) // len(output)
 
 
 def upcast_to_fp32(model: nn.Module) -> nn.Module:
     """The model itself or, if a tensor is of half precision, a float32 copy."""
-    kinds = {tensor.dtype for tensor in model.state_dict().values()}
-    return copy.deepcopy(model).float() if kinds & HALF else model
+    kinds = {tensor.dtype for tensor in state_of(model).values()}
+    return copy_model(model).float() if kinds & HALF else model
 
 
 @torch.no_grad()
 def as_stored(
-    student: nn.Module, model: nn.Module, stored: Mapping[str, torch.dtype] | None = None
+    student: nn.Module,
+    model: nn.Module,
+    stored: Mapping[str, torch.dtype] | None = None,
+    given: Collection[str] = (),
 ) -> nn.Module:
-    """A clean copy of the model with the student's state, each tensor rounded as it is written."""
+    """A clean copy of the model with the student's state, each tensor rounded as it is written.
+
+    The tensors named in ``given`` stay as the model has them.
+    """
     state, stored = student.state_dict(), stored or {}
-    written = copy.deepcopy(model).eval()
+    written = to_eval(copy_model(model))
     for name, tensor in written.state_dict().items():
-        tensor.copy_(state[name].to(stored.get(name, tensor.dtype)))
+        # a module's extra state may be anything, and stays as it was
+        if isinstance(tensor, Tensor) and name not in given:
+            tensor.copy_(state[name].to(stored.get(name, tensor.dtype)))
     return written
 
 
@@ -287,7 +436,7 @@ class PassCounter:
                     return
 
         self._hook = count_forward
-        self.model = self.attach(copy.deepcopy(model))
+        self.model = self.attach(copy_model(model))
 
     def attach(self, model: nn.Module) -> nn.Module:
         """Count what goes through this model and its copies too; returns it."""

@@ -4,17 +4,20 @@ From (model, inputs) to the outputs that methods and metrics read, and their los
 sigmoid unit is binary: two classes. The task is inferred from the labels: ``task_of``.
 """
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from efface.errors import InputError
-from efface.runtime import map_chunks
+from efface.errors import EffaceError, Hazard, InputError, abbreviate
+from efface.runtime import CONTIGUOUS, HALF, copy_model, is_out_of_memory, map_chunks, to_eval
 from efface.types import Records, Task
 
 # regression values from which their own standard deviation may be the scale of an error
@@ -61,6 +64,9 @@ def predict(model: nn.Module, records: Records, *, batch_size: int = 256) -> Flo
     continues.
     """
     task, device = task_of(records), device_of(model)
+    if batch_statistics(model):
+        # no chunk of a single record, which would have no statistics
+        batch_size = next((n for n in range(batch_size, 2, -1) if len(records) % n != 1), 2)
 
     # chunk by chunk to the CPU: the outputs of a large holdout need not fit on the device
     def part(rows: Tensor) -> Tensor:
@@ -85,48 +91,144 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def raw(model: nn.Module, x: Float[Tensor, " n *features"]) -> Tensor:
-    """The outputs as one row a record: the tensor itself, first of a tuple, or a mapping's logits.
+    """The outputs as one row a record, of which there may be one in a tuple or a mapping.
 
-    Inputs are cast to the model's dtype, outputs of half precision to float32. Raises InputError
-    for the outputs of a detector, of a segmenter, or without logits, and says what to do.
+    Inputs are cast to the model's dtype, outputs of half precision to float32. Raises Hazard with
+    the model's own error and its layer, and InputError for outputs that are not one row a record,
+    such as a detector's, or where several tensors could be meant.
     """
-    if x.ndim == 4:  # noqa: PLR2004
-        # convolutions run up to twice as fast on a CPU, and no slower on a GPU
-        x = x.contiguous(memory_format=torch.channels_last)
-    answer = model(x.to(dtype_of(model)))
-    sequence = isinstance(answer, tuple | list)
-    first = answer[0] if sequence and answer else None if sequence else answer
+    try:
+        return _rows(model, x)
+    except EffaceError:
+        # squeeze() drops the batch dimension of a single record: two of them keep it
+        if len(x) == 1 and not batch_statistics(model):
+            with suppress(EffaceError):
+                return _rows(model, torch.cat([x, x]))[:1]
+        raise
+
+
+def _rows(model: nn.Module, x: Tensor) -> Tensor:
+    # convolutions run up to twice as fast on a CPU in channels_last, and no slower on a GPU
+    fast = x.ndim == 4 and model not in CONTIGUOUS  # noqa: PLR2004
+    laid = x.contiguous(memory_format=torch.channels_last) if fast else x
+    # with one channel contiguous() leaves the strides of channels_last as they are
+    layout = torch.preserve_format if fast else torch.contiguous_format
+    try:
+        # a copy: a model may work in place
+        answer = model(laid.to(dtype_of(model), copy=True, memory_format=layout))
+    except Exception as error:
+        if is_out_of_memory(error) or isinstance(error, EffaceError):
+            raise
+        if not fast:
+            raise _failed(model, x, error) from error
+    else:
+        return _read_outputs(answer, len(x))
+    # view(-1, n) after convolutions, say, needs the layout that data loaders make
+    CONTIGUOUS.add(model)
+    return _rows(model, x)
+
+
+def check_layout(model: nn.Module, records: Records) -> None:
+    """Note a model whose outputs depend on the layout of its inputs: it gets them contiguous."""
+    probe = probe_batch(records).to(device_of(model))
+    teacher = frozen_teacher(model)
+    # a model that fails on the records is refused where that is looked at
+    with suppress(EffaceError), torch.no_grad():
+        fast = outputs(teacher, probe)
+        CONTIGUOUS.add(teacher)
+        if not torch.allclose(fast, outputs(teacher, probe), rtol=1e-2, atol=1e-3):
+            CONTIGUOUS.add(model)
+
+
+# A model's error, by what its text holds, and what to do.
+REMEDIES = {
+    "more than 1 value per channel": "BatchNorm uses the statistics of the batch there: give two "
+    "records or more.",
+    "argument": "Wrap the model in a module whose forward takes the inputs alone.",
+    "size|shape|channel|dimension": "Give inputs of the shape that the model was trained on: look "
+    "at --size and at the channels of --mean --std.",
+    "": "Call model(x) on such a batch in eval mode, and mend what it raises.",
+}
+
+
+def _failed(model: nn.Module, x: Tensor, error: Exception) -> Hazard:
+    """The refusal of a model that raises: the error's own words, and the layer it came from."""
+    names = {id(module): name for name, module in model.named_modules() if name}
+    frames = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    inside = [one for one in frames if id(one) in names]
+    where = f" in layer {names[id(inside[-1])]} ({type(inside[-1]).__name__})" if inside else ""
+    first = str(error).strip().splitlines() or [""]
+    wanted = f"a model that computes outputs for inputs of shape {tuple(x.shape[1:])}"
+    came = f"{type(error).__name__}{where}: {first[0].rstrip('.')}"
+    return Hazard(wanted, came, next(r for key, r in REMEDIES.items() if re.search(key, first[0])))
+
+
+def _read_outputs(answer: Any, n: int) -> Tensor:
+    """The one tensor with a row for each of the n records; half precision as float32.
+
+    It is what the model returns, a mapping's ``logits`` or ``out``, or the only part of a tuple or
+    mapping that has such rows: of several, the first need not be the logits.
+    """
+    whole = answer._asdict() if hasattr(answer, "_asdict") else answer
+    pairs = enumerate(whole) if isinstance(whole, tuple | list) else [("", answer)]
+    parts: dict[Any, Any] = dict(whole if isinstance(whole, Mapping) else pairs)
     # torchvision's detectors return a list of mappings, those of transformers a mapping
-    if isinstance(first, dict) and {"boxes", "pred_boxes"} & set(first):
+    first = parts.get(0, parts)
+    if isinstance(first, Mapping) and {"boxes", "pred_boxes"} & set(first):
         raise _unsupported("boxes (object detection)")
-    if isinstance(answer, dict):
-        first = answer.get("logits", answer.get("out"))
-    if not isinstance(first, Tensor):
-        raise _unsupported(f"{type(first).__name__} without logits for {len(x)} records")
-    if first.ndim > 2:  # noqa: PLR2004
-        place = {3: "each place (a sequence)", 4: "each pixel"}.get(first.ndim, "each place")
-        raise _unsupported(f"an output for {place} of shape {tuple(first.shape)}")
-    if len(first) != len(x):
-        raise _unsupported(f"{tuple(first.shape)} for {len(x)} records")
-    rows = first if first.ndim == 2 else first.reshape(len(x), -1)  # noqa: PLR2004
-    return rows.float() if rows.dtype in {torch.float16, torch.bfloat16} else rows
+    tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+    named = [tensors[name] for name in ("logits", "out") if name in tensors]
+    rows = [part for part in tensors.values() if _has_rows(part, n)]
+    found = named[:1] or rows or [*tensors.values()]
+    if not found:
+        raise _unsupported(f"{type(answer).__name__} without logits for {n} records")
+    if len(found) > 1:
+        listed = abbreviate(f"{name} {tuple(part.shape)}" for name, part in tensors.items())
+        came = f"a {type(answer).__name__} of several tensors: {listed}"
+        raise _unsupported(came, "Wrap the model in a module that returns the logits alone.")
+    output = found[0]
+    if not output.is_floating_point():
+        remedy = "Return logits, as the loss takes them, and not predictions."
+        raise _unsupported(f"{output.dtype} numbers".removeprefix("torch."), remedy)
+    if not _has_rows(output, n):
+        places = {3: "each place (a sequence)", 4: "each pixel"}.get(output.ndim, "each place")
+        shape = tuple(output.shape)
+        if output.ndim > 2:  # noqa: PLR2004
+            raise _unsupported(f"an output for {places} of shape {shape}")
+        raise _unsupported(f"{shape} for {n} records")
+    output = output.reshape(n, -1)
+    return output.float() if output.dtype in HALF else output
 
 
-def _unsupported(came: str) -> InputError:
-    return InputError(
-        "a model that returns one row of numbers a record",
-        came,
-        "Segmentation, detection and sequences need outputs and a loss of your own: "
-        "Records(…, task=efface.task.custom(name, outputs, loss)), see docs/tasks.md.",
-    )
+def _has_rows(tensor: Tensor, n: int) -> bool:
+    """Whether it holds one row of numbers a record, also as (n, k, 1, 1) or (n,)."""
+    shape = tensor.shape
+    return len(shape) > 0 and shape[0] == n and shape[2:].numel() == 1
+
+
+CUSTOM = (
+    "Segmentation, detection and sequences need outputs and a loss of your own: "
+    "Records(…, task=efface.task.custom(name, outputs, loss)), see docs/tasks.md."
+)
+
+
+def _unsupported(came: str, remedy: str = CUSTOM) -> InputError:
+    return InputError("a model that returns one row of numbers a record", came, remedy)
+
+
+def batch_statistics(model: nn.Module) -> bool:
+    """Whether a BatchNorm takes its statistics from the batch: a single record has none."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return any(norm.training or norm.running_mean is None for norm in norms)
 
 
 def outputs_in(model: nn.Module, shape: tuple[int, ...]) -> int | None:
-    """How many numbers the model returns for one input of zeros; None where it fails on it.
+    """How many numbers the model returns for an input of zeros; None where it fails on it.
 
     The model and the global random state are left as they were.
     """
-    x = torch.zeros(1, *shape, device=device_of(model))
+    # two: some models cannot take a single record
+    x = torch.zeros(2, *shape, device=device_of(model))
     devices = [x.device] if x.device.type == "cuda" else []
     with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices):
         return raw(frozen_teacher(model), x).shape[1]
@@ -135,7 +237,22 @@ def outputs_in(model: nn.Module, shape: tuple[int, ...]) -> int | None:
 
 def output_width(model: nn.Module, records: Records) -> int:
     """The number of outputs per record."""
-    return predict(frozen_teacher(model), records.take([0])).shape[1]
+    return predict(frozen_teacher(model), probe_batch(records)).shape[1]
+
+
+def probe_batch(records: Records) -> Records:
+    """Two records to look at a model's outputs with: the first and the last."""
+    # not one: squeeze() would drop its batch dimension, and BatchNorm may need two
+    return records.take([0, len(records) - 1])
+
+
+def written_in_eval(model: nn.Module, records: Records) -> list[str]:
+    """Names of the buffers that a forward pass in eval mode writes, such as a counter."""
+    teacher = frozen_teacher(model)
+    before = {name: buffer.clone() for name, buffer in teacher.named_buffers()}
+    predict(teacher, records)
+    after = dict(teacher.named_buffers())
+    return [n for n, was in before.items() if not torch.equal(after[n].cpu(), was.cpu())]
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
@@ -245,26 +362,29 @@ def custom(
 
 def trainable_copy(model: nn.Module) -> nn.Module:
     """A copy in eval mode, so that buffers do not change; requires_grad as in ``model``."""
-    student = copy.deepcopy(model)
+    student = copy_model(model)
     student.zero_grad(set_to_none=True)
-    return student.eval()
+    return to_eval(student)
 
 
 def shared_view(model: nn.Module) -> nn.Module:
-    """Modules of its own over the same weights and buffers, with modes and flags as in ``model``.
+    """Modules of its own over the same weights, with modes and flags as in ``model``.
 
-    It costs no memory. Gradients and flags are its own: setting them leaves ``model`` alone.
+    It costs the memory of the buffers: a forward pass may write them. Gradients and flags are its
+    own too: setting them leaves ``model`` alone.
     """
     # deepcopy's memo: what it already holds is shared instead of copied
-    shared: dict[int, object] = {id(buffer): buffer for buffer in model.buffers()}
+    shared: dict[int, object] = {}
     for weight in model.parameters():
-        shared[id(weight)] = nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
-    return copy.deepcopy(model, shared)
+        # no gradient goes through a weight that was made in inference mode, but through its copy
+        data = weight.detach().clone() if weight.is_inference() else weight.detach()
+        shared[id(weight)] = nn.Parameter(data, requires_grad=weight.requires_grad)
+    return copy_model(model, shared)
 
 
 def frozen_teacher(model: nn.Module) -> nn.Module:
     """The model in eval mode without gradients: modules of its own over the same weights.
 
-    It changes with the given model, and it costs no memory.
+    Its weights change with those of the given model, and it costs the memory of the buffers.
     """
-    return shared_view(model).requires_grad_(requires_grad=False).eval()
+    return to_eval(shared_view(model).requires_grad_(requires_grad=False))

@@ -4,7 +4,6 @@ It belongs to the request and not to a method: a method copies the model that it
 has no gradient there stays as it is, bit for bit.
 """
 
-import copy
 import math
 import re
 import warnings
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from efface.errors import InputError, import_extra
+from efface.runtime import copy_model, to_eval
 from efface.task import device_of, frozen_teacher, outputs, shared_view
 from efface.types import Records
 
@@ -97,12 +97,12 @@ def merge_adapter(student: nn.Module, model: nn.Module) -> nn.Module:
     """The student in the given model's class, keys and flags; an adapter is merged, in a copy."""
     if has_adapter(student) and not has_adapter(model):
         # merging is in place, and the student may be written as an adapter too
-        merged: Any = copy.deepcopy(student)
+        merged: Any = copy_model(student)
         student = merged.merge_and_unload()
     given = dict(model.named_parameters())
     for name, weight in student.named_parameters():
         weight.requires_grad_(given[name].requires_grad)
-    return student.eval()
+    return to_eval(student)
 
 
 def has_adapter(model: nn.Module) -> bool:

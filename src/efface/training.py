@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from efface.runtime import free_memory, is_out_of_memory
-from efface.task import device_of, outputs, task_of
+from efface.runtime import free_memory, is_out_of_memory, to_eval
+from efface.task import batch_statistics, device_of, outputs, task_of
 from efface.types import Action, Callback, Records, no_callback
 
 if TYPE_CHECKING:
@@ -61,9 +61,11 @@ def descend(
     """
     step, share = first_step, 1.0
     micro = micro_batch or _micro_batch(student, batch_size)
+    # a single record has no statistics of its own
+    minimum = 2 if batch_statistics(student) else 1
     # a while loop: a refused step is tried again with the same rows
     while step < steps and len(records):
-        batch = records.take(_batch_rows(step, len(records), batch_size, seed))
+        batch = records.take(_batch_rows(step, len(records), batch_size, seed, minimum))
         value, micro = _backward(student, loss, batch, step, micro)
         # clipped after the sum over micro-batches and processes, as without them
         if clip_norm is not None:
@@ -133,7 +135,7 @@ def train_epochs(
     steps = schedule.epochs * steps_per_epoch(records, schedule.batch_size)
     with train_mode(student, schedule.seed, enabled=schedule.training_mode):
         descend(student, loss, records, optimizer, steps=steps, callback=schedule.callback, **how)
-    return student.eval()
+    return to_eval(student)
 
 
 class Trainer:
@@ -192,7 +194,7 @@ def train_mode(student: nn.Module, seed: int, *, enabled: bool = True) -> Iterat
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
-    student.eval()
+    to_eval(student)
 
 
 def sgd(
@@ -224,13 +226,17 @@ def with_task(records: Records) -> Records:
     return replace(records, task=task_of(records)) if len(records) else records
 
 
-def _batch_rows(step: int, total: int, batch_size: int, seed: int) -> Tensor:
-    """The rows of one step; the rows of an epoch's steps are a permutation of all rows."""
+def _batch_rows(step: int, total: int, batch_size: int, seed: int, minimum: int = 1) -> Tensor:
+    """The rows of one step; the rows of an epoch's steps are a permutation of all rows.
+
+    A step of fewer than ``minimum`` rows is filled with the next ones, or the epoch's first.
+    """
     epoch, place = divmod(step, -(-total // batch_size))
     # from seed and epoch alone, so that a run may start at any step
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(total, generator=generator)
-    return order[place * batch_size : (place + 1) * batch_size]
+    start = place * batch_size
+    return order.roll(-start)[: max(minimum, min(batch_size, total - start))]
 
 
 def _backward(

@@ -23,8 +23,18 @@ from efface.io.shadows import Shadows
 from efface.manifest import Manifest, state_digest
 from efface.methods import METHODS, Method, Natural, Share, _base, check_settings, check_value
 from efface.report import Report
-from efface.runtime import MemoryEstimate, PassCounter, as_stored, nonfinite_tensors, upcast_to_fp32
-from efface.task import output_width
+from efface.runtime import (
+    MemoryEstimate,
+    PassCounter,
+    as_stored,
+    check_model,
+    isolated,
+    nonfinite_tensors,
+    state_of,
+    to_eval,
+    upcast_to_fp32,
+)
+from efface.task import check_layout, output_width, probe_batch, shared_view, written_in_eval
 from efface.trainable import check_trainable, count_trainable, merge_adapter, select_trainable
 from efface.types import Action, Callback, Progress, Split, no_callback, no_progress, split_holdout
 
@@ -74,6 +84,7 @@ class Result:
             self.report.save(folder, self.manifest)
 
 
+@isolated
 def forget(  # noqa: PLR0913  # each option of a request is declared here once
     model: nn.Module,
     split: Split,
@@ -177,6 +188,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     return result
 
 
+@isolated
 def score(
     old: nn.Module,
     new: nn.Module,
@@ -220,6 +232,8 @@ def score(
     going = request.split.forget
     width = output_width(old, going)
     for name, model in others.items():
+        check_model(model)
+        check_layout(model, going)
         if (came := output_width(model, going)) != width:
             wanted = f"{width} outputs a record, as the old model has"
             remedy = "Give models of one task, with the same classes in the same order."
@@ -241,13 +255,18 @@ class _Request:
     def __init__(
         self, manifest: Manifest, model: nn.Module, split: Split, preprocessing: Inputs, names: Any
     ) -> None:
-        self.manifest, self.model, self.preprocessing = manifest, model, preprocessing
+        check_model(model)
+        # modules of its own: no forward pass writes a buffer of the given model, or meets its mode
+        self.manifest, self.model, self.preprocessing = manifest, shared_view(model), preprocessing
         self.names = names
         self.findings: tuple[Finding, ...] = ()
         check_value("seed", manifest.seed, Natural)
         check_value("holdout_seed", manifest.holdout_seed, Natural)
+        # for models that draw random numbers in their forward pass
+        torch.manual_seed(manifest.seed)
         self.split, manifest.request = prepare.validate_split(split, preprocessing)
-        prepare.refuse_misfit(model, self.split, mislabelled=names["mislabelled"])
+        check_layout(self.model, self.split.forget)
+        prepare.refuse_misfit(self.model, self.split, mislabelled=names["mislabelled"])
         self.auxiliary, self.evaluation = split_holdout(self.split, seed=manifest.holdout_seed)
         sizes = {"auxiliary": self.auxiliary.holdout, "evaluation": self.evaluation.holdout}
         manifest.holdout = {name: len(part or ()) for name, part in sizes.items()}
@@ -283,7 +302,7 @@ class _Request:
         """The copy that the method gets, its passes counted; no view shares a given weight."""
         # a copy, and not a view: whatever a method does in place, the given weights stand
         self.counter, split, manifest = PassCounter(self.model), self.split, self.manifest
-        batch = split.forget.take([0])
+        batch = probe_batch(split.forget)
         model = select_trainable(self.counter.model, batch, trainable, seed=manifest.seed)
         need = prepare.request_memory(self.method, model, split, manifest.settings)
         manifest.trainable, manifest.memory = count_trainable(model, trainable), need.as_json()
@@ -318,7 +337,7 @@ class _Request:
             forward = max(0, counter.forward - (judge.passes if judge else 0))
             manifest.passes = {"forward": forward, "backward": counter.backward}
         with manifest.timed("settle"):
-            return counter.detach(judge.settle(student) if judge else student).eval()
+            return to_eval(counter.detach(judge.settle(student) if judge else student))
 
     def note_outcome(self, *, adapted: bool) -> None:
         """Note what holds of every adapter, and how far a method got that says so."""
@@ -337,8 +356,10 @@ class _Request:
         """(a clean copy of the given model that holds what will be written, the adapter if any)."""
         # measured is what goes to disk: modules, flags and hooks of the student stay behind
         merged = merge_adapter(student, self.model)
-        new = as_stored(merged, self.model, stored)
-        if guarded and (broken := nonfinite_tensors(new.state_dict())):
+        # what a model counts or keeps in eval mode is no change of the method's
+        counters = written_in_eval(self.model, self.split.forget)
+        new = as_stored(merged, self.model, stored, given=counters)
+        if guarded and (broken := nonfinite_tensors(state_of(new))):
             came, first = f"nan or inf after rounding {broken[0]}", "bfloat16 or float32 first"
             remedy = f"The old model stands. Convert it to {first}, or lower --strength."
             raise NotMet("weights that their own dtype can hold", came, remedy)

@@ -35,7 +35,7 @@ from efface.io.processors import (
     timm_preprocessing,
     transformers_preprocessing,
 )
-from efface.runtime import upcast_to_fp32
+from efface.runtime import to_eval, upcast_to_fp32
 from efface.task import outputs_in
 
 Spec = Preprocessing | FeatureSpec
@@ -169,7 +169,7 @@ def load_model(
     # one name is that of a sigmoid unit
     classes = classes if len(classes) > 1 else None
     copied, omitted = known.get("files", ((), ()))
-    model, recipe = model.eval(), known.get("recipe_json")
+    model, recipe = to_eval(model), known.get("recipe_json")
     return LoadedModel(model, parts, preprocessing, name, stored, classes, copied, omitted, recipe)
 
 

@@ -29,8 +29,9 @@ def find_head(model: nn.Module, *, trainable: bool = False) -> nn.Linear:
         raise InputError("a linear layer as the last one with weights", came, _REMEDY)
     names = [one for one, w in model.named_parameters(remove_duplicate=False) if w is last.weight]
     # tied weights: a step of the head would change another layer too
-    if len(names) > 1:
-        came = f"one weight as {', '.join(names)}"
+    if len(names) != 1:
+        # weight_norm computes the weight at each pass: what is written to it is lost
+        came = f"one weight as {', '.join(names)}" if names else "a weight that is computed"
         raise InputError("a last layer with weights of its own", came, _REMEDY)
     if trainable and not all(weight.requires_grad for weight in last.parameters()):
         wanted, came = "a last linear layer that may move", "a frozen one (requires_grad is False)"

@@ -53,6 +53,7 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 from efface.methods._base import Count, Decay, Memory, NonNegative, Share, register_method
+from efface.runtime import to_eval
 from efface.task import device_of, trainable_copy
 from efface.training import Schedule, sgd, steps_per_epoch, task_loss, train_epochs, with_task
 from efface.types import Callback, Records, Split, no_callback, record_key
@@ -95,7 +96,7 @@ def retrain(
         torch.manual_seed(seed)
         # the decorator has refused a split without them
         fresh = split.fresh(seed).to(device_of(model))  # type: ignore[misc]
-        student = split.train(fresh, split.retain, seed).eval()  # type: ignore[misc]
+        student = to_eval(split.train(fresh, split.retain, seed))  # type: ignore[misc]
     # the recipe may leave gradients behind
     student.zero_grad(set_to_none=True)
     return student

@@ -49,7 +49,7 @@ from efface.methods._head import embed, find_head
 from efface.methods._records import without_labels
 from efface.methods._unseen import teacher_outputs
 from efface.runtime import map_chunks
-from efface.task import device_of, frozen_teacher, task_of, trainable_copy
+from efface.task import device_of, frozen_teacher, probe_batch, task_of, trainable_copy
 from efface.training import Schedule, sgd, task_loss, train_epochs, with_task
 from efface.types import Action, Callback, Records, Split, no_callback
 
@@ -149,7 +149,7 @@ def boundary_expand(
             linear, or its outputs are not the model's.
     """
     forget, student = without_labels(split.forget, task_of(split.forget)), trainable_copy(model)
-    embed(student, forget.take([0]))  # refuses a model without a head
+    embed(student, probe_batch(forget))  # refuses a model without a head
     # its parameters are the student's and the row's: one optimizer moves both
     wide = Widened(student, seed=seed)
     optimizer = sgd(wide, learning_rate * strength, momentum)

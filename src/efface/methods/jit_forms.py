@@ -48,6 +48,7 @@ from torch import Tensor, nn
 from efface.methods._base import Count, Memory, NonNegative, Positive, register_method
 from efface.methods._perturb import normals
 from efface.methods.jit import refuse_no_noise
+from efface.runtime import to_eval
 from efface.task import device_of, frozen_teacher, multiclass, outputs, predict, trainable_copy
 from efface.training import Schedule, sgd, steps_per_epoch, stop_when, train_epochs
 from efface.types import Action, Callback, Records, Split, no_callback
@@ -167,7 +168,7 @@ def jit_reference(
             if _step(student, loss, optimizer, callback) is Action.STOP:
                 break
     student.zero_grad(set_to_none=True)
-    return student.eval()
+    return to_eval(student)
 
 
 def _step(

@@ -30,7 +30,14 @@ from efface.methods._base import Count, Memory, NonNegative, Positive, register_
 from efface.methods._perturb import bounds, other_class, uniforms
 from efface.methods._unseen import accuracy_of
 from efface.runtime import map_chunks
-from efface.task import device_of, frozen_teacher, multiclass, outputs, predict, trainable_copy
+from efface.task import (
+    device_of,
+    frozen_teacher,
+    multiclass,
+    output_width,
+    outputs,
+    trainable_copy,
+)
 from efface.training import descend, mean_gradient, sgd, stop_when, train_mode
 from efface.types import Callback, Records, Split, no_callback
 
@@ -160,7 +167,7 @@ def attack_targets(
     Steps of length ``ATTACK_STEP``, in a ball of ``radius`` around the record and within the
     bounds; both in units of the data's range. Whether the class is reached does not matter.
     """
-    classes, device = predict(teacher, records.take([0])).shape[1], device_of(teacher)
+    classes, device = output_width(teacher, records), device_of(teacher)
     starts = [_random_start(records, classes, radius, seed, number) for number in range(count)]
     around = records.take(torch.arange(len(records)).repeat(count))
     x, y = (torch.cat([getattr(one, name) for one in starts]) for name in ("x", "y"))

@@ -30,7 +30,6 @@ the error is 1 − accuracy in the task's own sense, and V the whole holdout, as
 record has a label of D_f. Of several as near, the earliest.
 """
 
-import copy
 import inspect
 from dataclasses import replace
 from typing import Any
@@ -39,6 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.methods._base import Count, Memory, Natural, NonNegative, Positive, register_method
+from efface.runtime import copy_model, to_eval
 from efface.task import frozen_teacher, predict, task_of, trainable_copy
 from efface.training import Trainer, sgd, steps_per_epoch, train_mode
 from efface.types import Action, Callback, Records, Split, no_callback
@@ -181,7 +181,7 @@ def _store_students(callback: Callback, ends: list[int], stored: list[nn.Module]
         # a refused step is repeated and does not count
         taken += action is Action.CONTINUE
         if (action is Action.CONTINUE and taken in ends) or action is Action.STOP:
-            stored.append(copy.deepcopy(student).eval())
+            stored.append(to_eval(copy_model(student)))
         return action
 
     return after

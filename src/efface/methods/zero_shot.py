@@ -61,6 +61,7 @@ from efface.methods._attacks import optimize_noise
 from efface.methods._base import Count, Memory, Natural, NonNegative, Share, log, register_method
 from efface.methods._perturb import normals
 from efface.methods._records import join, repeat, untrained, without_labels
+from efface.runtime import to_eval
 from efface.task import device_of, frozen_teacher, shared_view, task_of, trainable_copy
 from efface.training import Loss, Trainer, descend, task_loss, train_mode
 from efface.types import Action, Callback, Records, Split, no_callback
@@ -142,8 +143,8 @@ def emmn(
 @torch.no_grad()
 def _classes(teacher: nn.Module, like: Records) -> int:
     """How many classes the model has, by its outputs for one input of zeros."""
-    # the labels of the records must not be read, and no record is passed
-    zeros: Tensor = torch.zeros(1, *like.x.shape[1:], device=device_of(teacher))
+    # the labels of the records must not be read, and no record is passed; two, for squeeze()
+    zeros: Tensor = torch.zeros(2, *like.x.shape[1:], device=device_of(teacher))
     return task_of(like).outputs(teacher, zeros).shape[1]
 
 
@@ -196,7 +197,7 @@ def gkt(
     Raises:
         InputError: no class goes; ``fresh`` is missing; the task is not multiclass.
     """
-    student, teacher = untrained(model, split, seed).eval(), frozen_teacher(model)
+    student, teacher = to_eval(untrained(model, split, seed)), frozen_teacher(model)
     like = without_labels(split.forget, task_of(split.forget))
     generator = make_generator(tuple(like.x.shape[1:]), latent=LATENT, seed=seed)
     generator.to(device_of(model))
@@ -230,7 +231,7 @@ def gkt(
                 break
     taught = sum(count > 1 for count in passed) / len(passed)
     log("gkt: ended", passed=sum(passed) / (len(passed) * batch_size), taught=taught)
-    return student.eval()
+    return to_eval(student)
 
 
 def _divergence(given: Tensor, output: Tensor, batch: Records) -> Tensor:

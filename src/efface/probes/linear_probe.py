@@ -24,7 +24,7 @@ from efface.metrics.evaluation import Evaluation, evaluate
 from efface.metrics.intervals import clopper_pearson
 from efface.metrics.membership import Attack, loss_attack
 from efface.probes.residual import NOT_RUN, need_multiclass
-from efface.runtime import Passes, nonfinite_tensors
+from efface.runtime import Passes, nonfinite_tensors, state_of
 from efface.types import Records
 
 MAX_ITERATIONS = 10_000
@@ -87,7 +87,7 @@ def linear_probe_cost(forget: Records, unseen: Records) -> Passes:
 def _embeddings(model: nn.Module, records: Records) -> np.ndarray:
     """What goes into the head, (n, d)."""
     # Named here: scikit-learn would only say that its input holds nan.
-    if broken := nonfinite_tensors(model.state_dict()):
+    if broken := nonfinite_tensors(state_of(model)):
         came, remedy = f"nan or inf in {broken[0]}", "Look at what broke it."
         raise InputError("a model with finite weights", came, remedy)
     try:

@@ -28,7 +28,8 @@ from efface.ranking import curvature as curves
 from efface.ranking import neighbours as near
 from efface.ranking.ranking import PRIVACY, Ranking
 from efface.ranking.storage import MemorySource, Source, Store, join_embeddings
-from efface.task import predict, task_of
+from efface.runtime import check_model, isolated
+from efface.task import check_layout, output_width, shared_view, task_of
 from efface.types import Records
 
 # Records, and numbers in their inputs, that are read at once.
@@ -100,6 +101,7 @@ class Settings:
         return zero_shot.STABILITY if self.expected_accuracy is None else self.expected_accuracy
 
 
+@isolated
 def inspect(
     model: nn.Module,
     records: Any,
@@ -174,8 +176,14 @@ class Run:
     preprocessing: Preprocessing | FeatureSpec | None = None
     store: Store = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse a model that cannot be copied; measure modules of its own, not the given ones."""
+        check_model(self.model)
+        object.__setattr__(self, "model", shared_view(self.model))
+
     def ranking(self, progress: Progress = no_progress) -> Ranking:
         """Measure, join, rank."""
+        check_layout(self.model, self.sample)
         findings, settings, ids = self._findings(), self.settings, self.source.ids
         parts, omitted = self._measure(progress)
         rows, named = self._join(parts, "rows"), self._join(parts, "named")
@@ -292,7 +300,7 @@ class Run:
 
     def measure_shard(self, records: Records, named: np.ndarray) -> dict[str, np.ndarray]:
         """Of all records what balls are made of; of the named ones (a mask) everything else."""
-        outputs = predict(self.model, self.sample.take([0])).shape[1]
+        outputs = output_width(self.model, self.sample)
         pairs = zip(records.ids, records.y.tolist(), strict=True)
         wrong = [name for name, y in pairs if not 0 <= y < outputs]
         if wrong:

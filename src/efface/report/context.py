@@ -171,7 +171,7 @@ class Context:
         """For each weight and buffer: its L2 norm, and that of its change. Raises NotRun."""
         kinds = {"weight": nn.Module.named_parameters, "buffer": nn.Module.named_buffers}
         old, new = (
-            {(kind, name): t.detach().cpu() for kind, of in kinds.items() for name, t in of(model)}
+            {(kind, name): _as_real(t) for kind, of in kinds.items() for name, t in of(model)}
             for model in (self.old, self.new)
         )
         if {k: t.shape for k, t in old.items()} != {k: t.shape for k, t in new.items()}:
@@ -221,6 +221,14 @@ class Context:
         numbers = np.atleast_1d(y).reshape(-1)
         shown = ", ".join(f"{number:.4g}" for number in numbers[:3])
         return f"{shown}, …" if len(numbers) > 3 else shown  # noqa: PLR2004
+
+
+def _as_real(tensor: Tensor) -> Tensor:
+    """On the CPU, as numbers that subtract: buffers may be complex or boolean."""
+    tensor = tensor.detach().cpu()
+    if tensor.is_complex():
+        return torch.view_as_real(tensor)
+    return tensor.to(torch.int8) if tensor.dtype is torch.bool else tensor
 
 
 def _finite(evaluation: Evaluation, which: str) -> Evaluation:
