@@ -235,7 +235,9 @@ SCRIPTED = "Give the module that was scripted or traced, with the state_dict() o
 LAZY = "lazy layers without weights yet, such as hidden.weight. "
 META = "weights without values, on the meta device, such as conv.weight. "
 ROWS = "Wanted a model that returns one row of numbers a record. Got "
-COMPUTES = "Wanted a model that computes outputs for inputs of shape (1, 8, 8). Got "
+FIT = "Wanted a model and data that fit each other. Got "
+FAILS = f"{FIT}The model fails on inputs of shape (1, 8, 8): "
+NOTHING = "Nothing was changed. "
 SHAPE = "look at --size and at the channels of --mean --std."
 UNCOPIED = "Wanted a model that copy.deepcopy copies. Got TypeError: cannot pickle '_thread.lock' "
 REMOVE = "Remove it from the module for the run, or define __deepcopy__."
@@ -267,15 +269,15 @@ REFUSED = {
     ),
     "more arguments": (
         Masked,
-        f"{COMPUTES}{MASK}Wrap the model in a module whose forward takes the inputs alone.",
+        f"{FAILS}{MASK}{NOTHING}Wrap the model in a module whose forward takes the inputs alone.",
     ),
     "another shape": (
         net_with(hidden=nn.Linear(99, 16)),
-        f"{COMPUTES}{SIZES}(9x64 and 99x16). {INPUTS}",
+        f"{FAILS}{SIZES}(9x64 and 99x16). {NOTHING}{INPUTS}",
     ),
     "an error of its own": (
         net_with(answer=fails),
-        f"{COMPUTES}KeyError: 'no such key'. {MEND}",
+        f"{FAILS}KeyError: 'no such key'. {NOTHING}{MEND}",
     ),
     "two heads": (
         net_with(answer=lambda z: (z, z[:, :2])),
@@ -350,9 +352,9 @@ def test_other_models_are_refused_with_the_true_reason(name, given):
 def test_a_single_record_has_no_statistics(given):
     text = refusal(forget, *given("BatchNorm without running statistics", 1), kind=Hazard)
     assert text == (
-        f"{COMPUTES}ValueError in layer 2 (BatchNorm1d): Expected more than 1 value per channel "
-        "when training, got input size torch.Size([1, 16]). BatchNorm uses the statistics of the "
-        "batch there: give two records or more."
+        f"{FAILS}ValueError in layer 2 (BatchNorm1d): Expected more than 1 value per channel "
+        "when training, got input size torch.Size([1, 16]). Nothing was changed. BatchNorm uses "
+        "the statistics of the batch there: give two records or more."
     )
 
 

@@ -33,11 +33,12 @@ INTEGERS = "write them as integers, 1 and not 1.0 (in Python y.long())"
 
 @dataclass(frozen=True)
 class Finding:
-    """One hazard: its name, how severe it is, and a sentence."""
+    """One hazard: its name, how severe it is, a sentence, and what to do where it is known."""
 
     name: str
     severity: Literal["refuse", "warn", "note"]
     text: str
+    remedy: str = ""
 
 
 def doctor(
@@ -69,17 +70,23 @@ def doctor(
         if len(part) and all(finding.severity != "refuse" for finding in inputs):
             trusted = name == "holdout" or not mislabelled
             findings += _check_fit(model, name, part, classes, trusted=trusted)
+        # a model that fails on some records fails on the others too
+        if any(finding.name == "forward" for finding in findings):
+            break
     order = ("refuse", "warn", "note").index
     return tuple(sorted(dict.fromkeys(findings), key=lambda finding: order(finding.severity)))
 
 
 def refuse_hazards(findings: Iterable[Finding]) -> None:
     """Raise Hazard, with all reasons, when one of the findings is a reason to refuse."""
+    findings = tuple(findings)
     reasons = [finding.text for finding in findings if finding.severity == "refuse"]
     if reasons:
         others = "--mean --std --size, at the order of the classes and at "
         others *= not all(INTEGERS in reason for reason in reasons)
-        remedy = f"Nothing was changed. Look at {others}the label column."
+        own = list(dict.fromkeys(one.remedy for one in findings if one.severity == "refuse"))
+        look = " ".join(own) if all(own) else f"Look at {others}the label column."
+        remedy = f"Nothing was changed. {look}"
         came = " ".join(reasons).rstrip(".")
         raise Hazard("a model and data that fit each other", came, remedy)
 
@@ -147,7 +154,7 @@ def _check_fit(
         outputs = predict(frozen_teacher(model), part)
     except Hazard as error:
         text = f"The model fails on inputs of shape {tuple(part.x.shape[1:])}: {error.came}."
-        yield Finding("forward", "refuse", text)
+        yield Finding("forward", "refuse", text, error.remedy)
         return
     kind, k = task_of(part).name, outputs.shape[1]
     if classes is not None and len(classes) != k and kind in {"multiclass", "multilabel"}:
