@@ -16,10 +16,10 @@ from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
 from efface.task import task_of
 from efface.types import Records
-from tests.io_helpers import CLASSES, DIGITS, GREY, NAMES, TARGETS, columns, png, table_of
+from tests.io_helpers import CLASSES, DIGITS, GREY, IDS, NAMES, TARGETS, columns, png, table_of
 from tests.refusals import refusal
 
-NUMBERS = datasets.Value("int64")
+NUMBERS, TEXT = datasets.Value("int64"), datasets.Value("string")
 X, Y = torch.arange(40.0).view(10, 1, 2, 2), torch.arange(10) % 3
 VALUES = X.flatten(1)
 LETTERS = tuple("abcdefghij")
@@ -52,7 +52,16 @@ UNKNOWN_NAMES = (
 REPEATED = "unique ids in 'id'. Got duplicates: a. Make them unique, or name another --id-column."
 EMPTY = "an id in each row of 'id'. Got none in row 1. Add them."
 WITH_IDS = [made(columns(slice(3), id=ids)) for ids in (["a", "b", "a"], ["b", None, "c"])]
+LABELS_2 = made(columns(target=TARGETS, label=None) | {"class": TARGETS}, target=NUMBERS)
+TYPED = made(columns(label=TARGETS, coarse=[0] * 30), label=NUMBERS)
+TWO_IDS = made(columns(record_id=IDS, file_name=IDS))
+AMBIGUOUS_TWO = [
+    (LABELS_2, {}, ONE_COLUMN.format("label", "target, class: ambiguous", "label")),
+    (TYPED, {}, ONE_COLUMN.format("label", "coarse, label: ambiguous", "label")),
+    (TWO_IDS, {}, ONE_COLUMN.format("id", "id, record_id: ambiguous", "id")),
+]
 UNFIT = [
+    *AMBIGUOUS_TWO,
     (TWO, {}, TWO_LABELS),
     (TWO, {"num_classes": 7}, TWO_LABELS),
     *((DIGIT_TABLE, {f"{kind}_column": "labl"}, LIKE_LABL) for kind in ("id", "image", "label")),
@@ -76,6 +85,9 @@ def test_images_are_one_column_and_not_guessed_between_two():
     message = ONE_COLUMN.format("image", "image, mask: ambiguous", "image")
     assert refusal(load_data(two).records, None, GREY) == f"Wanted {message}"
     assert len(load_data(two, image_column="mask").records([1], GREY)) == 1
+    named = made(columns(id=None, scan=DIGITS, image=IDS), scan=datasets.Image(), image=TEXT)
+    message = ONE_COLUMN.format("image", "scan, image: ambiguous", "image")
+    assert set(refusal(load_data(named).records, None, GREY).split()) >= {"ambiguous."}
 
 
 def test_labels_are_numbered_as_the_model_numbers_its_classes():

@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_linnerud
 from sklearn.preprocessing import MultiLabelBinarizer
 
@@ -93,6 +94,7 @@ LENGTHS = (
     "lists of names, or of 0 or 1 for each label of the model, in 'a'. Got lists of int64 of length"
 )
 NO_LABEL = "0 or 1 for each label, or lists of names, in 'a'. Got 3."
+BOTH = "both, such as 3 and cat"
 OTHER = " Name others with --label-column."
 UNKNOWN = "class names of the model: a, b. Got z. Rename them, or name another --label-column."
 REFUSED = [
@@ -103,6 +105,7 @@ REFUSED = [
     ({"a": [[0, 3], [1, 1]]}, f"{NO_LABEL}{OTHER}"),
     ({"a": [{"b": 1}]}, f"class names or numbers in 'a'. Got {{'b': Value('int64')}}.{OTHER}"),
     ({"a": [["a"], ["z"]]}, UNKNOWN),
+    ({"a": ["3", "4", "cat"]}, f"class numbers or class names in 'a'. Got {BOTH}.{OTHER}"),
 ]
 
 
@@ -110,6 +113,75 @@ REFUSED = [
 def test_labels_that_are_two_things_or_none_or_unknown_are_refused(columns, message):
     model = {"classes": ("a", "b")} if message == UNKNOWN else {}
     assert refusal(of, columns, **model) == f"Wanted {message}"
+
+
+TEXT_NUMBERS = [
+    # 2 before 10; a table may lack a class
+    (["0", "10", "2", None, " "], {"num_classes": 12}, [0, 10, 2, -1, -1], None),
+    (["1", "0"], {"classes": ("LABEL_0", "LABEL_1")}, [1, 0], ("LABEL_0", "LABEL_1")),
+    # by the model's own names, never by value or order
+    (["1", "0"], {"classes": ("1", "0")}, [0, 1], ("1", "0")),
+    ([1, 0, None], {"classes": ("1", "0")}, [0, 1, -1], ("1", "0")),
+    ([-1, 1], {"classes": ("-1", "1")}, [0, 1], ("-1", "1")),
+    ([-1, 1, 2], {"classes": ("2", "1")}, [-1, 1, 0], ("2", "1")),
+    ([2, 1], {"classes": ("1", "2")}, [1, 0], ("1", "2")),
+    ([1, 2], {"classes": ("0", "1", "2")}, [1, 2], ("0", "1", "2")),
+    (["007", "01"], {}, [0, 1], ("007", "01")),
+]
+
+
+@pytest.mark.parametrize(("cells", "model", "y", "classes"), TEXT_NUMBERS)
+def test_integers_are_class_numbers_and_names_only_where_the_model_has_them(
+    cells, model, y, classes
+):
+    labels = of({"a": cells}, **model)
+    assert (labels.labels.tolist(), labels.classes) == (y, classes)
+
+
+FROM_1 = "{}..{}, as if counted from 1. Subtract 1, or give the model's names of its classes "
+NEGATIVE = "{}. Leave cells without a label empty."
+MINUS = "-1 and 1, of which -1 may be a class or no label. Write 0 and 1, and nothing for no label."
+SHIFTED = [
+    *(([-1, 1, None], {"num_classes": k}, 1, MINUS) for k in (None, 1, 2)),
+    ([1, 2], {"num_classes": 1}, 1, FROM_1.format(1, 2)),
+    (["1", "2"], {"num_classes": 2}, 1, FROM_1.format(1, 2)),
+    ([5, 10, 1], {"num_classes": 10}, 9, FROM_1.format(1, 10)),
+    ([3, 10, None], {"num_classes": 10}, 9, FROM_1.format(3, 10)),
+    ([0, -100], {"num_classes": 10}, 9, NEGATIVE.format(-100)),
+    ([0, -2], {}, 1, NEGATIVE.format(-2)),
+]
+
+
+@pytest.mark.parametrize(("cells", "model", "last", "came"), SHIFTED)
+def test_numbers_that_count_from_elsewhere_are_refused(cells, model, last, came):
+    came += "(--classes)." if came.endswith("classes ") else ""
+    assert refusal(of, {"a": cells}, **model) == (
+        f"Wanted class numbers 0..{last} in 'a', nothing for no label. Got {came}"
+    )
+
+
+@pytest.mark.parametrize("cells", [[0, 1, 9], [-1, 0, 1, 2], [1, 2, 3], [-1, 3], [0, 10]])
+def test_numbers_that_can_be_the_models_are_taken_as_they_are(cells):
+    assert of({"a": cells}, num_classes=10).labels.tolist() == cells
+
+
+def test_folders_that_are_numbers_are_in_numeric_order(tmp_path):
+    for name in range(12):
+        (tmp_path / str(name)).mkdir()
+        Image.new("L", (2, 2)).save(tmp_path / str(name) / "a.png")
+    table = load_data(tmp_path, num_classes=12)
+    assert table.classes == tuple(map(str, range(12)))
+    assert dict(zip(table.ids, table.labels.tolist(), strict=True))["10/a.png"] == 10
+    order = ", ".join(map(str, range(12)))
+    assert table.notes == (f"The model does not name its classes; 'label' has them as {order}.",)
+
+
+def test_what_was_decided_of_the_labels_is_noted():
+    assert of({"a": ["0", "1"]}).notes == ("The text in 'a' was read as class numbers.",)
+    names = "The model does not name its classes; 'a' has them as cat, dog."
+    assert of({"a": ["dog", "cat"]}).notes == (names,)
+    for model in ({"classes": ("dog", "cat")}, {}):
+        assert of({"a": ["dog", "cat"] if model else [0, 1]}, **model).notes == ()
 
 
 LISTS = [[0], [5, -2], [], None, [1, 3]]
@@ -141,14 +213,15 @@ def test_an_unlabelled_record_fails_a_request_and_is_omitted_from_a_holdout(cell
         "Omit these records, or label them."
     )
     records, omitted = table.readable(None, ROWS)
-    assert (records.ids, omitted) == (("a",), ("b",))
+    assert (records.ids, omitted) == (("a",), {"b": "has no label"})
     assert records.y.equal(table.records([0], ROWS).y)
 
 
 def test_what_is_omitted_is_listed_in_the_order_of_the_rows():
     cells = {"x": [None, 1.0, 2.0, None, 3.0], "label": [0, None, 1, None, 0], "id": list("abcde")}
     records, omitted = load_data(cast(cells)).readable([4, 3, 2, 1, 0], ROWS)
-    assert (records.ids, omitted) == (("e", "c"), ("d", "b", "a"))
+    reasons = {"d": "has no label", "b": "has no label", "a": "x is empty"}
+    assert (records.ids, omitted, list(omitted)) == (("e", "c"), reasons, list(reasons))
     assert (records.x.flatten().tolist(), records.y.tolist()) == ([3, 2], [0, 1])
     none, omitted = load_data(cast(cells)).readable([1, 3], ROWS)
-    assert (none.x.shape, omitted) == ((0, 1), ("b", "d"))
+    assert (none.x.shape, tuple(omitted)) == ((0, 1), ("b", "d"))

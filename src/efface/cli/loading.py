@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from efface.io.data import DataSource, load_data
 from efface.io.models import LoadedModel, load_model
 from efface.io.shadows import Shadows, read_shadows
 from efface.runtime import resolve_device
-from efface.types import Split
+from efface.types import Records, Split
 from efface.unlearn import Result
 
+# of a holdout or retain, of records that cannot be used
+MOST_OMITTED = 0.1
 SUMMARY = ("before", "after", "reference")
 
 
@@ -34,10 +37,36 @@ def read_model(path: Path, read: ReadOptions) -> LoadedModel:
     return replace(loaded, model=loaded.model.to(device))
 
 
-def read_data(spec: str, read: ReadOptions, loaded: LoadedModel) -> DataSource:
-    """The data as the model reads them: its classes tell which label column is meant."""
-    classes = {"classes": loaded.classes, "num_classes": loaded.num_classes}
-    return load_data(spec, **asdict(read.columns), **classes)
+def read_data(
+    spec: str, read: ReadOptions, loaded: LoadedModel, first: DataSource | None = None
+) -> DataSource:
+    """The data as the model reads them: its classes tell which label column is meant.
+
+    ``first``: data read before; where the model names no classes, theirs count.
+    """
+    # sorted by itself, a holdout that lacks a class would number the others differently
+    names = loaded.classes or (first.classes if first and first.kind == "multiclass" else None)
+    data = load_data(spec, **asdict(read.columns), classes=names, num_classes=loaded.num_classes)
+    for note in data.notes:
+        terminal.event("labels", data=spec, note=note)
+    return data
+
+
+def omit_unreadable(name: str, data: DataSource, loaded: LoadedModel) -> tuple[Records, list[str]]:
+    """The records of a part that can be used, and the ids of the others, counted on the terminal.
+
+    Raises InputError when the others are more than a tenth: they are hardly a slip.
+    """
+    records, unreadable = data.readable(None, loaded.preprocessing)
+    if unreadable:
+        reasons = Counter(unreadable.values()).most_common(3)
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in reasons)
+        came = f"{len(unreadable)} of {len(data)} that cannot be used: {reasons}"
+        if len(unreadable) > MOST_OMITTED * len(data):
+            wanted = f"a {name} of which nine in ten records can be used"
+            raise InputError(wanted, came, f"Fix them, or give a {name} without them.")
+        terminal.event("warning", omitted_from=name, records=came)
+    return records, list(unreadable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +107,9 @@ class Inputs:
         # Forget records in these parts are taken out by the library, which compares contents.
         for name in ("holdout", "retain"):
             if spec := getattr(arguments.split, name):
-                part = read_data(spec, read, old)
+                part = read_data(spec, read, old, data)
+                parts[name], omitted[f"unreadable in {name}"] = omit_unreadable(name, part, old)
                 digests[name] = part.digest
-                parts[name], unreadable = part.readable(None, old.preprocessing)
-                omitted[f"unreadable in {name}"] = list(unreadable)
         models, split = [old, *others.values()], Split(forget, forget_classes=classes, **parts)
         return cls(arguments, models, data, split, shadows, omitted, digests)
 

@@ -12,7 +12,7 @@ import io
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -84,7 +84,7 @@ def find_columns(
     """What is given, else what the types say, else the usual names.
 
     Of several label columns the one with ``num_classes`` names is taken.
-    Raises InputError when a column is not there, or more than one could be the label.
+    Raises InputError when a column is not there, or more than one could be the label or the id.
     """
     from datasets import ClassLabel, Image
 
@@ -93,16 +93,20 @@ def find_columns(
             raise unknown_column(name, features)
     known = tuple(features)
     # types are reliable, names are a convention
-    images = [name for name in known if isinstance(features[name], Image)]
-    images = images or [name for name in IMAGE_NAMES if name in features]
+    images = [n for n in known if isinstance(features[n], Image) or n in IMAGE_NAMES]
     images = [image] if image else images or [name for name in PATH_NAMES if name in features]
     if not label:
         found = [name for name in known if isinstance(features[name], ClassLabel)]
         if len(found) > 1:
             found = [n for n in found if len(features[n].names) == num_classes] or found
-        found = found or [name for name in LABEL_NAMES if name in features]
+        # a column of that name which has no such type could be it as well
+        named = (n for n in LABEL_NAMES if n in features)
+        found += [name for name in named if not isinstance(features[name], ClassLabel)]
         label = [_only("label", found, known, "Name it with --label-column.")]
-    identity = identity or next((name for name in ID_NAMES if name in features), None)
+    if identity is None and (found := [name for name in ID_NAMES if name in features]):
+        # a file has a name besides its id
+        others = [name for name in found if name not in PATH_NAMES] or found[:1]
+        identity = _only("id", others, known, "Name it with --id-column.")
     return Columns(tuple(images), tuple(label), identity, known)
 
 
@@ -120,7 +124,8 @@ class DataSource:
     ``labels``: (n,) class ids, in the order of ``classes``, -1 for none; (n, k) of 0 and 1, -1 for
     none; or (n,) or (n, d) floats, nan for none; ``classes``: names of the classes, or of the
     labels of multilabel, if they have any; ``ids``: n distinct strings; ``files``: what it was read
-    from, nothing for a data set in memory; ``root``: the folder that no image path may leave.
+    from, nothing for a data set in memory; ``root``: the folder that no image path may leave;
+    ``notes``: how the labels were read, where it could be otherwise.
     """
 
     dataset: "datasets.Dataset"
@@ -130,6 +135,7 @@ class DataSource:
     ids: tuple[str, ...]
     root: Path | None = None
     files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -234,7 +240,7 @@ class DataSource:
 
         Raises InputError when one is unreadable or has no label: what is not read is not forgotten.
         """
-        records, unreadable = self._read(rows, preprocessing)
+        records, unreadable = self.readable(rows, preprocessing)
         if unlabelled := [i for i, reason in unreadable.items() if reason == UNLABELLED]:
             came = f"none in {', '.join(self.columns.label)} for {abbreviate(unlabelled)}"
             raise InputError("a label for each record", came, "Omit these records, or label them.")
@@ -244,13 +250,8 @@ class DataSource:
             raise InputError(f"readable {preprocessing.items}", came, FIX_OR_OMIT)
         return records
 
-    def readable(self, rows: Rows, preprocessing: Spec) -> tuple[Records, tuple[str, ...]]:
-        """As ``records``, but what is unreadable or unlabelled is omitted, its ids listed."""
-        records, unreadable = self._read(rows, preprocessing)
-        return records, tuple(unreadable)
-
-    def _read(self, rows: Rows, preprocessing: Spec) -> tuple[Records, dict[str, str]]:
-        """The readable rows, and by the id of any other what is wrong with it."""
+    def readable(self, rows: Rows, preprocessing: Spec) -> tuple[Records, dict[str, str]]:
+        """The readable and labelled rows, and by the id of any other what is wrong with it."""
         # half a label is none: all columns must be there
         y = self.labels.reshape(len(self), -1)
         known = np.isfinite(y) if self.kind == "regression" else y >= 0
@@ -321,7 +322,17 @@ def load_data(
     columns = find_columns(dataset.features, image_column, label, id_column, num_classes)
     labels, names = read_labels(dataset, columns.label, classes, num_classes)
     ids = _read_ids_of(dataset, columns, root)
-    return DataSource(dataset, columns, labels, names, ids, root, files)
+    notes = tuple(_label_notes(dataset.features[columns.label[0]], columns, names, classes))
+    return DataSource(dataset, columns, labels, names, ids, root, files, notes)
+
+
+def _label_notes(kind: Any, columns: Columns, names: Any, classes: Any) -> Iterator[str]:
+    """What was decided of the labels that neither the model nor the data say."""
+    column = repr(columns.label[0])
+    if len(columns.label) == 1 and names and classes is None:
+        yield f"The model does not name its classes; {column} has them as {', '.join(names)}."
+    if names is None and getattr(kind, "dtype", "") in {"string", "large_string"}:
+        yield f"The text in {column} was read as class numbers."
 
 
 def _read_ids_of(

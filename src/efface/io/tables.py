@@ -13,7 +13,9 @@ known by the names of files and folders, as the library ``datasets`` knows it.
 | one or several of numbers; one of lists of them | (n,) or (n, d) values, nan for none |
 
 Integers other than 0 and 1 are values where they cannot be classes: in several columns, and for a
-model with one output.
+model with one output. Integers written as text are class numbers, unless the model has such names.
+Names are numbered as the model numbers them; where it names none, in the order of the file's own
+types, else in alphabetical order. What could be two things (1 to k, -1 and 1) is refused.
 
 ``select_rows`` parses comparisons joined by and, or and parentheses, and never evaluates them:
 
@@ -48,6 +50,8 @@ IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".we
 
 # 007 is a name
 INTEGER = r"^-?(0|[1-9][0-9]*)$"
+# more are no class number
+DIGITS = 19
 # no number, in a CSV column of numbers
 BLANK = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
 # of CSV where numbers have a decimal comma
@@ -163,7 +167,7 @@ def _split_name(relative: Path) -> str:
 
 
 def _image_table(chosen: list[Path], images: list[Path], root: Path) -> datasets.Dataset:
-    """Columns image, label and file_name; the classes are the folders of all splits, sorted."""
+    """Columns image, label and file_name; the classes are the folders of all splits, in order."""
     for image in images:
         if not image.resolve().is_relative_to(root.resolve()):
             came = f"{image.relative_to(root)}, a link to {image.resolve()}"
@@ -171,7 +175,10 @@ def _image_table(chosen: list[Path], images: list[Path], root: Path) -> datasets
     if bare := [image.name for image in images if image.parent == root]:
         wanted, came = f"one folder a class in {root}", f"images without a class, such as {bare[0]}"
         raise InputError(wanted, came, "Put each image into a folder named after its class.")
-    label = datasets.ClassLabel(names=sorted({image.parent.name for image in images}))
+    names = sorted({image.parent.name for image in images})
+    # 2 before 10
+    names = sorted(names, key=int) if all(re.match(INTEGER, name) for name in names) else names
+    label = datasets.ClassLabel(names=names)
     features = {"image": datasets.Image(), "label": label, "file_name": datasets.Value("string")}
     # absolute, since relative paths of a table are taken from its own folder
     columns = {"image": [str(image.absolute()) for image in chosen]}
@@ -324,11 +331,15 @@ def read_labels(
     rows = cells[0].to_pylist()
     if isinstance(kind, datasets.Value) and _is_fractional(cells[0].type):
         return _values(columns, rows)[:, 0], None
+    if not isinstance(kind, datasets.ClassLabel):
+        rows = _named_numbers(_read_words(column, rows, classes), classes)
     y, own = _class_ids(column, kind, rows)
     # one output is a sigmoid unit or a value: integers beyond 0 and 1 decide
     one_output = num_classes == 1
-    if one_output and own is None and not np.isin(y, (-1, 0, 1)).all():
-        return _values(columns, rows)[:, 0], None
+    if own is None:
+        _refuse_ambiguous(column, y, num_classes)
+        if one_output and not np.isin(y, (-1, 0, 1)).all():
+            return _values(columns, rows)[:, 0], None
     return _renumber(y, own, classes, 2 if one_output else num_classes)
 
 
@@ -367,6 +378,51 @@ def _class_ids(column: str, kind: Any, cells: list[Any]) -> tuple[np.ndarray, Na
     if not all(cell is None or (isinstance(cell, int) and abs(cell) < 2**62) for cell in cells):
         raise InputError(f"class names or numbers in {column!r}", str(kind), OTHER_COLUMN)
     return np.array([-1 if cell is None else int(cell) for cell in cells], dtype=np.int64), names
+
+
+def _read_words(column: str, cells: list[Any], classes: Classes) -> list[Any]:
+    """Text cells as names, or as class numbers where all are integers; blank ones are None."""
+    if not all(cell is None or isinstance(cell, str) for cell in cells):
+        return cells
+    cells = [cell if cell and cell.strip() else None for cell in cells]
+    words = {cell for cell in cells if cell is not None}
+    numbers = {word for word in words if re.match(INTEGER, word) and len(word) < DIGITS}
+    if words <= set(classes or ()):
+        return cells
+    if numbers == words:
+        return [None if cell is None else int(cell) for cell in cells]
+    # one slip of the pen would make names of all numbers
+    if numbers and classes is None:
+        came = f"both, such as {min(numbers)} and {min(words - numbers)}"
+        raise InputError(f"class numbers or class names in {column!r}", came, OTHER_COLUMN)
+    return cells
+
+
+def _named_numbers(cells: list[Any], classes: Classes) -> list[Any]:
+    """Integers as the model's names where it has them as names and counts otherwise."""
+    none = (None,) if classes and "-1" in classes else (None, -1)
+    found = {str(cell) for cell in cells if cell not in none}
+    numbered = not classes or list(classes) == list(map(str, range(len(classes))))
+    if numbered or not found or not found <= set(classes):
+        return cells
+    return [None if cell in none else str(cell) for cell in cells]
+
+
+def _refuse_ambiguous(column: str, y: np.ndarray, num_classes: int | None) -> None:
+    """Class numbers that count from 1 or -1 would be another class, or no label, each."""
+    found, k = set(y.tolist()) - {-1}, num_classes
+    wanted = f"class numbers 0..{k - 1 if k and k > 1 else 1} in {column!r}, nothing for no label"
+    if found == {1} and -1 in y and k in {None, 1, 2}:
+        came = "-1 and 1, of which -1 may be a class or no label"
+        raise InputError(wanted, came, "Write 0 and 1, and nothing for no label.")
+    counts_from_1 = (
+        found == {1, 2} if k == 1 else k and found and min(found) > 0 and max(found) == k
+    )
+    if counts_from_1:
+        remedy = "Subtract 1, or give the model's names of its classes (--classes)."
+        raise InputError(wanted, f"{min(found)}..{max(found)}, as if counted from 1", remedy)
+    if k != 1 and (low := sorted(label for label in found if label < 0)):
+        raise InputError(wanted, abbreviate(low), "Leave cells without a label empty.")
 
 
 def _refuse_unnamed(column: str, cells: Iterable[Any], known: range, none: str) -> None:
