@@ -102,7 +102,7 @@ def test_a_holdout_that_does_not_fit_leaves_the_lower_tier_standing(tiny_net, al
     wrong = Records(torch.zeros(20, 3, 8, 8), torch.zeros(20, dtype=torch.int64))
     report = collect(tiny_net, altered, Split(split.forget, wrong))
     assert {"attack.loss", "holdout", "control.positive"} <= keys(report, Status.ERROR)
-    assert report.row("forget.accuracy").status is Status.NOT_FLAGGED
+    assert report.row("forget.accuracy").verdict is Verdict.NO_REFERENCE
     assert len(report.records) == 30
 
 

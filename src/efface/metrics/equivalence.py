@@ -14,7 +14,7 @@ Shapes: n records · m unseen records · s retrained models, one row each.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from scipy import stats
 from scipy.spatial.distance import pdist
 
@@ -83,33 +83,6 @@ def central_share(p_values: Values, *, level: float = 0.95) -> float:
     known = p_values[~np.isnan(p_values)]
     need_classes(len(known))
     return float((known > 1 - level).mean())
-
-
-def excess_p(
-    ours: Bool[np.ndarray, " n"],
-    theirs: Bool[np.ndarray, " m"],
-    *,
-    classes: Classes,
-    unseen_classes: OtherClasses,
-    seed: int,
-    permutations: int = 2000,
-) -> float:
-    """One-sided p that something holds more often of ours than of unseen records of their class.
-
-    Records are permuted between the sides within their class: 1/(permutations + 1) to 1, uniform or
-    larger under the null. Classes that one side lacks are omitted; 1 when none is left.
-    """
-    draw, drawn, seen = np.random.default_rng(seed), np.zeros(permutations), 0.0
-    for label in np.unique(classes):
-        own, others = ours[classes == label], theirs[unseen_classes == label]
-        if len(others):
-            # Under the null the two sides of one class are exchangeable, those of two are not.
-            both = np.concatenate([own, others]).astype(np.float64)
-            turned = draw.permuted(np.tile(both, (permutations, 1)), axis=1)[:, : len(own)]
-            drawn += turned.sum(axis=1) - len(own) * both.mean()
-            seen += own.sum() - len(own) * both.mean()
-    # The observed split is one of the permutations; the slack keeps ties ties after rounding.
-    return float((1 + (drawn >= seen - 1e-9).sum()) / (1 + permutations))
 
 
 def expected_from_unseen(classes: Classes, unseen: Others, unseen_classes: OtherClasses) -> float:

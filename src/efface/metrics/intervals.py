@@ -109,11 +109,26 @@ def auc_p(auc: float, m: Count, n: Count) -> float:
 def fall_p(gained: int, lost: int, n: int, *, allowed: float = 0.0) -> float:
     """One-sided p of a share's fall on the same n records by more than ``allowed``.
 
-    Agresti and Min's estimate, as in ``paired_change``: 0 to 1; at most uniform where the share
-    fell by ``allowed`` or less.
+    0 to 1; at most uniform where the share fell by ``allowed`` or less. The larger of the p of
+    Agresti and Min's estimate, as in ``paired_change``, and McNemar's exact one.
     """
     centre, error = _agresti_min(gained, lost, n)
-    return float(stats.norm.cdf((centre + allowed) / (error / (n + 2))))
+    # The estimate knows what is allowed, the exact test small counts.
+    exact = float(stats.binom.cdf(gained, gained + lost, 0.5))
+    return max(exact, float(stats.norm.cdf((centre + allowed) / (error / (n + 2)))))
+
+
+def mean_fall_p(changes: Array, *, allowed: float = 0.0) -> float:
+    """One-sided p of a mean's fall by more than ``allowed``, from the change of each record.
+
+    0 to 1. The larger of the p of Student's t-test and of the sign test, which a single record and
+    equal changes do not mislead.
+    """
+    up, down, n = int((changes > 0).sum()), int((changes < 0).sum()), len(changes)
+    exact = float(stats.binom.cdf(up, up + down, 0.5))
+    if n < 2 or not changes.std():  # noqa: PLR2004
+        return exact
+    return max(exact, float(stats.t.cdf((changes.mean() + allowed) / stats.sem(changes), n - 1)))
 
 
 def share_p(hits: int, n: int, reference: float, *, reference_n: Count = math.inf) -> float:
@@ -147,7 +162,8 @@ class Rate:
     ``interval``: Clopper and Pearson's, for the TPR of this threshold. The threshold is drawn too,
     from few non-members, so ``interval`` misses chance more often than its level says. ``chance``
     does not: the range of ``tpr`` if members are like non-members.
-    ``smallest``: the smallest true TPR that would lie above ``chance`` 4 times in 5.
+    ``smallest``: the smallest true TPR that would lie above ``chance`` 4 times in 5. ``p``: twice
+    the probability of so high a TPR if members are like non-members, at most 1.
     """
 
     fpr: float
@@ -155,6 +171,7 @@ class Rate:
     interval: tuple[float, float] | None = None
     chance: tuple[float, float] | None = None
     smallest: float | None = None
+    p: float | None = None
 
     @property
     def needed(self) -> int:
@@ -178,16 +195,16 @@ def rate(
     m, n = counts or (len(members), len(others))
     # Effective counts may be too few even where the values themselves are enough.
     limit = threshold(others, fpr)
-    if limit is None or _false_positives(n, fpr) < MIN_FALSE_POSITIVES:
+    if limit is None or false_positives(n, fpr) < MIN_FALSE_POSITIVES:
         return Rate(fpr)
     tpr, chance = float((members > limit).mean()), chance_range(m, n, fpr=fpr, level=level)
     interval = clopper_pearson(tpr * m, m, level=level)
-    return Rate(fpr, tpr, interval, chance, _smallest(m, chance[1]))
+    return Rate(fpr, tpr, interval, chance, _smallest(m, chance[1]), chance_p(tpr, m, n, fpr=fpr))
 
 
 def threshold(others: Array, fpr: float) -> float | None:
     """The value that at most ``fpr`` of the others exceed; None when too few may."""
-    flagged = _false_positives(len(others), fpr)
+    flagged = false_positives(len(others), fpr)
     if flagged < MIN_FALSE_POSITIVES:
         return None
     # Partition, not quantile: an interpolated threshold would let through one more.
@@ -195,7 +212,8 @@ def threshold(others: Array, fpr: float) -> float | None:
     return float(np.partition(others, place)[place])
 
 
-def _false_positives(n: Count, fpr: float) -> int:
+def false_positives(n: Count, fpr: float) -> int:
+    """How many of n non-members may be flagged at this FPR."""
     # Rounded first, since 0.29 * 100 is 28.999999999999996.
     return math.floor(round(fpr * n, 6))
 
@@ -206,12 +224,23 @@ def chance_range(m: Count, n: Count, *, fpr: float, level: float = 0.95) -> tupl
     With the threshold at the (a+1)-th highest of the others the hits are beta-binomial with
     parameters a + 1 and n - a, whatever the distribution; ties only lower them.
     """
-    # Effective counts are rounded, since the beta-binomial takes integers alone.
-    members, others = max(1, round(m)), max(1, round(n))
-    flagged, hits = _false_positives(others, fpr), np.arange(members + 1)
-    below = stats.betabinom.pmf(hits, members, flagged + 1, others - flagged).cumsum()
+    below, members = _chance_below(m, n, fpr), max(1, round(m))
     low, high = np.searchsorted(below, [(1 - level) / 2, (1 + level) / 2]).clip(0, members)
     return float(low / members), float(high / members)
+
+
+def _chance_below(m: Count, n: Count, fpr: float) -> Array:
+    """Probability of at most 0, 1, … m hits by chance."""
+    # Effective counts are rounded, since the beta-binomial takes integers alone.
+    members, others = max(1, round(m)), max(1, round(n))
+    flagged, hits = false_positives(others, fpr), np.arange(members + 1)
+    return stats.betabinom.pmf(hits, members, flagged + 1, others - flagged).cumsum()
+
+
+def chance_p(tpr: float, m: Count, n: Count, *, fpr: float) -> float:
+    """Twice the probability of so high a TPR when m members are like the n others, at most 1."""
+    below = np.append(0.0, _chance_below(m, n, fpr))
+    return float(np.clip(2 * (1 - below[round(tpr * (len(below) - 2))]), 0, 1))
 
 
 def _smallest(m: Count, most: float, power: float = 0.8) -> float:

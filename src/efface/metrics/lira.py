@@ -37,7 +37,7 @@ from scipy.special import expit, logsumexp, softmax
 from efface.errors import InputError
 from efface.metrics.equivalence import share_below
 from efface.metrics.intervals import FPRS, Rate, auc_tests, clopper_pearson, rate, threshold
-from efface.metrics.membership import Attack, signal_attack
+from efface.metrics.membership import Attack
 from efface.metrics.refusals import enough, same_shape, sound
 
 # Models that all say the same have no variance; their values must not become 0 / 0.
@@ -213,7 +213,7 @@ def tuned_a(
     ``shadow`` nor the judged one. The smallest such ``a`` when several are equal.
     """
     found = [rmia_offline(log_p, shadow, member, a, population=population) for a in grid]
-    aucs = [signal_attack(scores[known], scores[~known]).auc for scores in found]
+    aucs = [float(share_below(scores[known], scores[~known]).mean()) for scores in found]
     return grid[int(np.argmax(aucs))]
 
 

@@ -5,16 +5,23 @@ What these do not detect may still be there.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from efface.errors import InputError
+from efface.metrics import permutation
 from efface.metrics.equivalence import placements
 from efface.metrics.evaluation import Evaluation, confidence, lead, modified_entropy
-from efface.metrics.intervals import FPRS, Rate, auc_tests, rate
-from efface.metrics.refusals import need_classes
+from efface.metrics.intervals import (
+    FPRS,
+    Rate,
+    auc_interval,
+    false_positives,
+    rate,
+    smallest_auc,
+)
 
 Forget = Float[np.ndarray, " f"]
 Unseen = Float[np.ndarray, " u"]
@@ -69,7 +76,9 @@ class Attack:
     too bad. ``rates``: TPR at low FPR, see ``Rate``: at ``fpr``, 1 % and 0.1 %.
     ``unmatched``: forget records omitted because no unseen record has their class.
     ``smallest_auc``: what the sample could have shown; ``p``: of the AUC, two-sided, under the null
-    that the records are distributed as unseen ones.
+    that the records are distributed as unseen ones. ``smallest_p``: that of an AUC of 1, so an
+    attack where it is above 1 - ``level`` could not have detected anything; ``needed``: forget
+    records, of the same classes, with which it could (None: no number of them is enough).
     """
 
     auc: float
@@ -81,6 +90,9 @@ class Attack:
     unmatched: int
     smallest_auc: float
     p: float
+    smallest_p: float = 0.0
+    needed: int | None = None
+    level: float = 0.95
 
     @property
     def tpr(self) -> float | None:
@@ -93,13 +105,13 @@ class Attack:
 
     @property
     def detected(self) -> bool:
-        """Whether the interval lies above chance."""
-        return self.auc_interval[0] > 0.5  # noqa: PLR2004
+        """Whether the AUC is significantly above chance: by its interval and by its p."""
+        return self.auc_interval[0] > 0.5 and self.p <= 1 - self.level  # noqa: PLR2004
 
     @property
     def over_forgotten(self) -> bool:
-        """Whether the interval lies below chance."""
-        return self.auc_interval[1] < 0.5  # noqa: PLR2004
+        """Whether the AUC is significantly below chance: by its interval and by its p."""
+        return self.auc_interval[1] < 0.5 and self.p <= 1 - self.level  # noqa: PLR2004
 
     @property
     def significant(self) -> bool:
@@ -154,24 +166,44 @@ def signal_attack(
     Reference: the retrained model's value, an AUC of 0.5 and TPRs at their FPR. With classes each
     forget record is compared with unseen records of its own class (the AUC is the mean over forget
     records), and the thresholds of the rates are set on unseen records of these classes together.
-    Without, all are one class. Raises InputError when nothing can be compared or a value is nan.
+    Without, all are one class. p-values and what chance allows are those of permutations within the
+    classes. Raises InputError when nothing can be compared or a value is nan.
     """
     # Sorting puts nan last, so that it would pass for the surest member.
     if np.isnan(forget).any() or np.isnan(unseen).any():
         raise InputError("numbers to compare", "nan", "See whether the model's outputs are nan.")
     # Without classes all records are of one: the code below knows no second case.
     ours, theirs = classes or (np.zeros(len(side), np.int64) for side in (forget, unseen))
-    places = placements(forget, unseen, classes=ours, unseen_classes=theirs)
-    matched = ~np.isnan(places)
-    m = int(matched.sum())
-    need_classes(m)
-    auc = float(places[matched].mean())
+    pooled = permutation.pooled(forget, unseen, classes=ours, unseen_classes=theirs)
+    m, shifts = pooled.forget_n, permutation.auc_shifts(pooled)
+    auc = float(np.nanmean(placements(forget, unseen, classes=ours, unseen_classes=theirs)))
     # Kish's effective sample size: unseen classes weigh as much as among the forget records.
-    labels, weights = np.unique(ours[matched], return_counts=True)
-    n = 1 / sum((w / m) ** 2 / (theirs == c).sum() for c, w in zip(labels, weights, strict=True))
+    n = float(1 / (pooled.weights[~pooled.forget] ** 2).sum())
     # One threshold for all classes: per class there are too few records for a low FPR.
-    rivals = unseen[np.isin(theirs, ours)]
     fprs = sorted({fpr, *FPRS}, reverse=True)
-    rates = tuple(rate(forget[matched], rivals, fpr=one, level=level) for one in fprs)
-    counts = {"forget_n": m, "unseen_n": len(rivals), "unmatched": len(forget) - m}
-    return Attack(auc, fpr=fpr, rates=rates, **counts, **auc_tests(auc, m, n, level=level))
+    rates = tuple(_class_matched_rate(pooled, fpr=one, level=level) for one in fprs)
+
+    def smallest(count: int) -> float:
+        # The interval of the AUC is approximate, and wider than p where one side has few records.
+        significant = auc_interval(1.0, count, n, level=level)[0] > 0.5  # noqa: PLR2004
+        return permutation.smallest_p(ours, theirs, n=count) if significant else 1.0
+
+    least, needed = smallest(m), None
+    if least > 1 - level:
+        needed = permutation.records_needed(smallest, level=1 - level)
+    counts = m, pooled.unseen_n, len(forget) - m
+    interval, weakest = auc_interval(auc, m, n, level=level), smallest_auc(m, n, level=level)
+    power = weakest, permutation.two_sided_p(shifts), least, needed, level
+    return Attack(auc, interval, fpr, rates, *counts, *power)
+
+
+def _class_matched_rate(pooled: permutation.Pooled, *, fpr: float, level: float) -> Rate:
+    """The rate; p and chance by permutation, since the classes may be mixed unequally."""
+    sides = (pooled.values[side] for side in (pooled.forget, ~pooled.forget))
+    found = rate(*sides, fpr=fpr, level=level)
+    if found.tpr is None:
+        return found
+    shares = permutation.hit_rates(pooled, flagged=false_positives(pooled.unseen_n, fpr))
+    tails = (1 - level) / 2, (1 + level) / 2
+    low, high = np.quantile(shares, tails, method="inverted_cdf").tolist()
+    return replace(found, chance=(low, high), p=min(1.0, 2 * permutation.upper_p(shares)))

@@ -39,8 +39,9 @@ class LinearProbe(NamedTuple):
 
     ``accuracy``: share of ``scored`` forget records whose class is recovered, 0 to 1; chance 1/k;
     reference: the retrained model's value, or ``unseen_accuracy``, that of unseen records with the
-    same mixture of classes. Below the retrained model's: over-forgotten. ``membership``: forget
-    against unseen records; chance and reference 0.5.
+    same mixture of classes. Below the retrained model's: over-forgotten. ``correct``,
+    ``unseen_correct``: of which records it is, 0 or 1, of ``classes`` and ``unseen_classes``.
+    ``membership``: forget against unseen records; chance and reference 0.5.
     """
 
     accuracy: float
@@ -48,6 +49,10 @@ class LinearProbe(NamedTuple):
     unseen_accuracy: float
     membership: Attack
     scored: int
+    correct: Float[np.ndarray, " n"]
+    unseen_correct: Float[np.ndarray, " u"]
+    classes: Int64[np.ndarray, " n"]
+    unseen_classes: Int64[np.ndarray, " u"]
 
 
 def linear_probe(
@@ -72,11 +77,13 @@ def linear_probe(
         remedy = "Give unseen records of the other classes too."
         raise InputError("records of two classes or more", f"class {labels[0]} alone", remedy)
     reader = linear().fit(np.concatenate([ours[fit], theirs[fit_unseen]]), labels)
-    correct, rest = reader.predict(ours[~fit]) == y[~fit], unseen_y[~fit_unseen]
-    unseen_correct = (reader.predict(theirs[~fit_unseen]) == rest).astype(np.float64)
+    rest, unseen_rest = y[~fit], unseen_y[~fit_unseen]
+    correct = (reader.predict(ours[~fit]) == rest) * 1.0
+    unseen_correct = (reader.predict(theirs[~fit_unseen]) == unseen_rest) * 1.0
     interval = clopper_pearson(int(correct.sum()), len(correct))
-    expected = expected_from_unseen(y[~fit], unseen_correct, rest)
-    return LinearProbe(float(correct.mean()), interval, expected, membership, len(correct))
+    expected = expected_from_unseen(rest, unseen_correct, unseen_rest)
+    shares = float(correct.mean()), interval, expected, membership, len(correct)
+    return LinearProbe(*shares, correct, unseen_correct, rest, unseen_rest)
 
 
 def linear_probe_cost(forget: Records, unseen: Records) -> Passes:

@@ -30,6 +30,10 @@ class NotRun(Exception):
     """Why a test does not apply to this request; becomes the note of its row."""
 
 
+class TooFew(NotRun):
+    """Why records are too few for a test to be made at all; its row is inconclusive."""
+
+
 @dataclass(frozen=True, eq=False)
 class Pair:
     """The same records evaluated by the old and the new model, with their inputs."""

@@ -11,7 +11,7 @@ from typing import Any
 from efface.errors import InputError
 from efface.report.verdicts import Status, Verdict
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,9 @@ class Row:
     note says otherwise. ``p``: how often a model that never saw the records would be so far off,
     None where that is not known; Holm's correction decides by it. ``unit``: share, nats, logits,
     auc, distance, ratio or count. ``key`` to ``tier``: of the test's declaration where left empty.
+    ``smallest_p``: p of the most extreme result: above 5 % the test could not have failed, and the
+    row is inconclusive; ``needed``: records of its kind with which it could (None: no number is
+    known to be enough).
     """
 
     before: float | None = None
@@ -37,6 +40,8 @@ class Row:
     name: str = ""
     section: str = ""
     tier: str = ""
+    smallest_p: float | None = None
+    needed: int | None = None
 
     @property
     def status(self) -> Status:

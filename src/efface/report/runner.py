@@ -12,7 +12,16 @@ from torch import nn
 from efface.io.shadows import Shadows
 from efface.metrics.evaluation import Evaluation
 from efface.report import text
-from efface.report.context import MAX_RECORDS, PARTS, REPEATED, SYNTHETIC, Context, NotRun, Pair
+from efface.report.context import (
+    MAX_RECORDS,
+    PARTS,
+    REPEATED,
+    SYNTHETIC,
+    Context,
+    NotRun,
+    Pair,
+    TooFew,
+)
 from efface.report.report import AttackCoverage, Coverage, Report, Row
 from efface.report.tests import NEEDS, TESTS, Declaration
 from efface.report.verdicts import Status, Verdict
@@ -152,6 +161,8 @@ def _run(test: Declaration, ctx: Context, *, probes: bool) -> list[Row]:
     note = next((why for holds, why in refusals if holds), "")
     try:
         rows = [Row(verdict=Verdict.NOT_RUN, note=note)] if note else list(test.run(ctx))
+    except TooFew as why:
+        rows = [Row(verdict=Verdict.TOO_FEW_RECORDS, note=str(why))]
     except NotRun as why:
         rows = [Row(verdict=Verdict.NOT_RUN, note=str(why))]
     except Exception as error:  # noqa: BLE001  # whatever went wrong must stand in the report
@@ -162,7 +173,8 @@ def _run(test: Declaration, ctx: Context, *, probes: bool) -> list[Row]:
 def _labelled(row: Row, key: str, name: str, section: str, tier: str) -> Row:
     """The row with what it leaves empty."""
     key, name, tier = row.key or key, row.name or name, row.tier or tier
-    return replace(row, key=key, name=name, section=section, tier=tier)
+    note = " ".join(filter(None, [row.note, text.too_few(row)]))
+    return replace(row, key=key, name=name, section=section, tier=tier, note=note)
 
 
 def _crashed(error: Exception, *labels: str) -> Row:
@@ -173,7 +185,7 @@ def _before_only(row: Row) -> Row:
     """What is left of a row without a new model; the positive control is about the old one."""
     if row.status in (Status.NOT_RUN, Status.ERROR) or row.key == "control.positive":
         return row
-    silent = replace(row, after=None, interval=None, p=None)
+    silent = replace(row, after=None, interval=None, p=None, smallest_p=None, needed=None)
     if row.before is None:
         return replace(silent, verdict=Verdict.NOT_RUN, note="there is no new model")
     # Notes on utility speak of a change, and there was none.

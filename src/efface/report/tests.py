@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from efface.errors import InputError
+from efface.metrics import permutation
 from efface.metrics.equivalence import expected_from_unseen
 from efface.metrics.intervals import clopper_pearson
 from efface.report.context import Context
@@ -20,8 +21,6 @@ from efface.report.verdicts import Verdict
 
 Run = Callable[[Context], Iterator[Row]]
 SIGNIFICANCE = 0.05
-# A wider interval of a share or of an AUC tells nothing, whatever it contains.
-TOO_WIDE = 0.5
 
 # What a tier's tests need besides models and forget records; the note of rows that lack it.
 NEEDS: dict[str, tuple[set[str], str]] = {
@@ -79,32 +78,73 @@ def test(key: str, name: str, section: str, tier: str, **only: bool) -> Callable
     return register
 
 
-def compare(interval: tuple[float, float] | None, reference: float | str | None) -> Verdict:
-    """Whether the interval of a share contains its reference."""
-    if interval is None or not isinstance(reference, float):
-        return Verdict.NO_REFERENCE
-    # Not significant is not equivalent: the sample may be too small to see the difference.
-    low, high = interval
-    if low > reference:
-        return Verdict.ABOVE_REFERENCE
-    if high < reference:
-        return Verdict.BELOW_REFERENCE
-    return Verdict.TOO_FEW_RECORDS if high - low > TOO_WIDE else Verdict.NOT_SIGNIFICANT
+def judged(
+    p: float,
+    smallest_p: float,
+    needed: int | None,
+    *,
+    flagged: Verdict,
+    otherwise: Verdict = Verdict.NOT_SIGNIFICANT,
+    level: float = SIGNIFICANCE,
+) -> dict[str, Any]:
+    """The fields of a row that its p decides; inconclusive where no result would be significant."""
+    verdict = flagged if p <= level else otherwise
+    # Not significant is not equivalent: a test that could not fail must not look like a pass.
+    if p > level and smallest_p > level:
+        verdict = Verdict.TOO_FEW_RECORDS
+    needed = needed if verdict is Verdict.TOO_FEW_RECORDS else None
+    return {"verdict": verdict, "p": p, "smallest_p": smallest_p, "needed": needed}
 
 
 def share_row(
     before: Any, after: Any, reference: float | str | None = None, n: int = 0, /, **fields: Any
 ) -> Row:
-    """A share of records, or of ``n`` when it is a number already, with its exact interval.
-
-    Where no verdict is given the interval is compared with the reference.
-    """
+    """A share of records, or of ``n`` when it is a number already, with its exact interval."""
     # Means over views are rounded to whole records: views of one record are not independent.
     value, n = float(np.mean(after)), n or len(after)
     interval = clopper_pearson(round(value * n), n)
-    fields.setdefault("verdict", compare(interval, reference))
+    if reference is None:
+        fields.setdefault("verdict", Verdict.NO_REFERENCE)
     old = None if before is None else float(np.mean(before))
     return Row(old, value, reference, interval, **fields)
+
+
+def compared(
+    after: np.ndarray, unseen: np.ndarray, classes: np.ndarray, unseen_classes: np.ndarray
+) -> dict[str, Any]:
+    """``reference`` and what p decides: values (0 to 1) against unseen ones of the same classes.
+
+    Both sides are samples, so p is that of a permutation test. No reference without a class that
+    both have.
+    """
+    reference = expected_share(classes, unseen, unseen_classes)
+    if reference is None:
+        return {"reference": None, "verdict": Verdict.NO_REFERENCE}
+    pooled = permutation.pooled(after, unseen, classes=classes, unseen_classes=unseen_classes)
+    shifts = permutation.differences(pooled)
+    flagged = Verdict.ABOVE_REFERENCE if shifts[0] > 0 else Verdict.BELOW_REFERENCE
+
+    # The best possible result: all of them 1, as records that are still known would be.
+    def smallest(n: int) -> float:
+        return permutation.smallest_p(classes, unseen_classes, unseen < 1, n=n)
+
+    p, least, needed = permutation.two_sided_p(shifts), smallest(0), None
+    if least > SIGNIFICANCE:
+        needed = permutation.records_needed(smallest)
+    return {"reference": reference, **judged(p, least, needed, flagged=flagged)}
+
+
+def compared_row(
+    before: np.ndarray,
+    after: np.ndarray,
+    unseen: np.ndarray,
+    classes: np.ndarray,
+    unseen_classes: np.ndarray,
+    **fields: Any,
+) -> Row:
+    """A share of the forget records against that of unseen ones of their classes."""
+    found = compared(after, unseen, classes, unseen_classes)
+    return share_row(before, after, found.pop("reference"), len(after), **fields, **found)
 
 
 def mean_row(

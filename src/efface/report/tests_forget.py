@@ -8,13 +8,22 @@ import numpy as np
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.metrics.equivalence import excess_p
 from efface.metrics.evaluation import evaluate
+from efface.metrics.intervals import share_p
+from efface.metrics.permutation import records_needed
 from efface.probes.precision import copies
-from efface.report import tests
 from efface.report.context import MAX_RECORDS, REPEATED, SYNTHETIC, Context, NotRun, Pair
 from efface.report.report import Row
-from efface.report.tests import SIGNIFICANCE, expected_share, mean_row, share_row, test
+from efface.report.tests import (
+    SIGNIFICANCE,
+    compared,
+    compared_row,
+    expected_share,
+    judged,
+    mean_row,
+    share_row,
+    test,
+)
 from efface.report.verdicts import Verdict
 from efface.report.views import KINDS, VIEWS, view_of
 from efface.task import task_of
@@ -31,7 +40,17 @@ ACCURACY = {
 SAME_OUTPUT = 1e-4
 
 
-def still_predicted_p(hits: int, n: int) -> float:
+def never_learned_row(before: Any, after: np.ndarray, **fields: Any) -> Row:
+    """How often a class is predicted that the model should never have learned."""
+    hits, n = int(after.sum()), len(after)
+    # Against accidental predictions, not against 0: a single one would otherwise be impossible.
+    p = accidental_p(hits, n)
+    otherwise = Verdict.NOT_SIGNIFICANT if hits else Verdict.NEVER_PREDICTED
+    found = judged(p, accidental_p(n, n), 1, flagged=Verdict.ABOVE_REFERENCE, otherwise=otherwise)
+    return share_row(before, after, 0.0, **fields, **found)
+
+
+def accidental_p(hits: int, n: int) -> float:
     """One-sided p of so many predictions of a class that the model should never have learned."""
     from scipy import stats
 
@@ -42,33 +61,45 @@ def still_predicted_p(hits: int, n: int) -> float:
 def forget_accuracy(ctx: Context) -> Iterator[Row]:
     """Share of forget records that are predicted as the label they came with."""
     before, after = ctx.forget.before.correct, ctx.forget.after.correct
-    (reference, note), p = _label_reference(ctx), None
-    # Against accidental predictions, not against 0: a single one would otherwise be impossible.
-    if ctx.forget_classes and reference == 0:
-        p = still_predicted_p(int(after.sum()), len(after))
     name = "Forget records predicted as the wrong label they came with" * ctx.mislabelled
-    yield share_row(before, after, reference, note=note, p=p, name=name)
+    if whole_classes(ctx):
+        # The only reference that needs no unseen records: never learned, never predicted.
+        note = "Reference: a model that never learned the class does not predict it."
+        yield never_learned_row(before, after, note=note, name=name)
+    elif not ctx.has_holdout:
+        note = "Without unseen records it is not known what a model without them would score."
+        yield share_row(before, after, note=note, name=name)
+    elif ctx.mislabelled:
+        note = "Reference: how often unseen records of other classes get that label."
+        found = wrong_label(ctx, after) | {"note": note, "name": name, "tier": "T1"}
+        yield share_row(before, after, found.pop("reference"), **found)
+    else:
+        unseen, y = ctx.holdout.after, ctx.forget.after.y
+        note = "Reference: the new model's accuracy on unseen records of the same classes."
+        sides = unseen.correct * 1.0, y, unseen.y
+        yield compared_row(before, after, *sides, note=note, tier="T1")
 
 
-def _label_reference(ctx: Context) -> tuple[float | None, str]:
-    """What a model that never saw the records would score, as far as the tier knows, and why."""
-    # Without unseen records only whole classes have a reference: never learned, never predicted.
-    y, value = ctx.forget.after.y, None
-    if ctx.forget_classes and set(y.tolist()) <= set(ctx.forget_classes):
-        value = 0.0
-    elif ctx.has_holdout:
-        unseen = ctx.holdout.after
-        if ctx.mislabelled:
-            value = float(np.mean([(unseen.predicted[unseen.y != c] == c).mean() for c in y]))
-        else:
-            value = expected_share(y, unseen.correct, unseen.y)
-    if value is None:
-        return None, "Without unseen records it is not known what a model without them would score."
-    if ctx.mislabelled:
-        return value, "Reference: how often unseen records of other classes get that label."
-    if ctx.forget_classes:
-        return value, "Reference: a model that never learned the class does not predict it."
-    return value, "Reference: the new model's accuracy on unseen records of the same classes."
+def whole_classes(ctx: Context) -> bool:
+    """Whether every forget record is of a class that is forgotten as a whole."""
+    return bool(ctx.forget_classes) and set(ctx.forget.after.y.tolist()) <= {*ctx.forget_classes}
+
+
+def wrong_label(ctx: Context, correct: np.ndarray) -> dict[str, Any]:
+    """``reference`` and what p decides: how often other unseen records get the wrong labels."""
+    unseen = ctx.holdout.after
+    rates = [(unseen.predicted[unseen.y != c] == c).mean() for c in ctx.forget.after.y]
+    reference, n = float(np.mean(rates)), len(correct)
+
+    def of(hits: int, n: int) -> float:
+        return share_p(hits, n, reference, reference_n=len(unseen))
+
+    p, least, needed = of(int(correct.sum()), n), of(n, n), None
+    if least > SIGNIFICANCE:
+        needed = records_needed(lambda n: of(n, n))
+    above = correct.mean() > reference
+    flagged = Verdict.ABOVE_REFERENCE if above else Verdict.BELOW_REFERENCE
+    return {"reference": reference, **judged(p, least, needed, flagged=flagged)}
 
 
 @test("forget.confidence", "Confidence on the forget records", "forget", "T0", multiclass=True)
@@ -90,14 +121,18 @@ def forget_confidence(ctx: Context) -> Iterator[Row]:
 def forget_task_accuracy(ctx: Context) -> Iterator[Row]:
     """The task's own accuracy and loss on the forget records."""
     before, after = ctx.forget.before, ctx.forget.after
-    accuracy = loss = None
+    accuracy: dict[str, Any] = {"reference": None}
+    loss = None
     if ctx.has_holdout:
         unseen = ctx.holdout.after
-        accuracy, loss = float(unseen.accuracy.mean()), float(unseen.loss.mean())
+        sides = unseen.accuracy, after.groups, unseen.groups
+        accuracy, loss = (
+            compared(after.accuracy, *sides) | {"tier": "T1"},
+            float(unseen.loss.mean()),
+        )
     note = "Reference: the new model on unseen records." * ctx.has_holdout
     fields: dict[str, Any] = {"name": task_name(ctx, "Forget"), "note": note}
-    fields["verdict"] = tests.compare(tests.mean_interval(after.accuracy), accuracy)
-    yield mean_row(before.accuracy, after.accuracy, accuracy, **fields)
+    yield mean_row(before.accuracy, after.accuracy, **accuracy, **fields)
     fields = {"key": "forget.loss", "name": "Mean loss of the forget records", "unit": "nats"}
     yield mean_row(before.loss, after.loss, loss, **fields)
 
@@ -125,37 +160,34 @@ def residual_knowledge(ctx: Context) -> Iterator[Row]:
         of_unseen = {kind: _correct_in_views(ctx, unseen, kind, ctx.new)[0] for kind in kinds}
     for kind in kinds:
         name = f"Accuracy on the forget records in other views: {kind}"
-        expected = None if unseen is None else of_unseen[kind].mean(1)
         note = f"{VIEWS} views of each of {len(forget)} records. "
-        before, after = correct[kind]
-        row = _residual_row(forget, unseen, before, after, expected, note)
+        before, after = (side.mean(1) for side in correct[kind])
+        row = _residual_row(forget, unseen, before, after, of_unseen.get(kind), note)
         yield replace(row, key=f"residual.{kind}", name=name)
     # Forgotten as it is and recognised when shifted a little: suppression, not unlearning.
     before, after = (
         ~clean.correct & np.concatenate([both[side] for both in correct.values()], 1).any(1)
         for side, clean in enumerate((forget.before, forget.after))
     )
-    expected = p = None
+    expected = None
     if unseen is not None:
-        expected = ~unseen.after.correct & np.concatenate([*of_unseen.values()], 1).any(1)
-        groups = {"classes": forget.after.y, "unseen_classes": unseen.after.y}
-        p = excess_p(after, expected, **groups, seed=ctx.seed)
+        found = np.concatenate([*of_unseen.values()], 1).any(1)
+        expected = (~unseen.after.correct & found)[:, None]
     row = _residual_row(forget, unseen, before, after, expected, "")
-    name, tier = "Forget records correct only in some other view", "T0" if p is None else "T1"
-    yield replace(row, key="residual.any_view", name=name, p=p, tier=tier)
+    name = "Forget records correct only in some other view"
+    yield replace(row, key="residual.any_view", name=name)
 
 
 def _residual_row(
     forget: Pair, unseen: Pair | None, before: np.ndarray, after: np.ndarray, seen: Any, note: str
 ) -> Row:
-    """The share of ``after``; ``seen``: the same of each unseen record."""
-    reference = None
-    if unseen is not None:
-        reference = expected_share(forget.after.y, seen, unseen.after.y)
-    if reference is not None:
-        note += f"Reference: at most {MAX_RECORDS} unseen records of the same classes."
+    """The share of ``after``; ``seen`` (m, views): the same of each unseen record."""
+    if unseen is None:
+        return share_row(before, after, note=note.strip())
+    note += f"Reference: at most {MAX_RECORDS} unseen records of the same classes."
     # A mean over views counts as one answer a record.
-    return share_row(before, after, reference, len(forget), note=note.strip())
+    sides = seen.mean(1), forget.after.y, unseen.after.y
+    return compared_row(before, after, *sides, note=note, tier="T1")
 
 
 def _correct_in_views(ctx: Context, pair: Pair, kind: str, *models: nn.Module) -> list[np.ndarray]:
@@ -167,8 +199,6 @@ def _correct_in_views(ctx: Context, pair: Pair, kind: str, *models: nn.Module) -
 @test("precision", "Quantised and pruned copies", "forget", "T0", **PROBE)
 def precision_copies(ctx: Context) -> Iterator[Row]:
     """Forget records that a quantised or pruned copy of the new model recognises again."""
-    from scipy import stats
-
     pair = ctx.sample(ctx.forget, MAX_RECORDS)
     try:
         # of the models as they are the answers are there already
@@ -181,16 +211,35 @@ def precision_copies(ctx: Context) -> Iterator[Row]:
     for was, now in zip(old, new, strict=True):
         before, after = was.evaluation.correct, now.evaluation.correct
         gained, lost = int((~full & after).sum()), int((full & ~after).sum())
-        # Rounding repairs an answer no more often than it breaks one: a sign test. That holds for
-        # labels predicted above chance, so neither for wrong ones nor for a forgotten class.
-        p = float(stats.binom.sf(gained - 1, gained + lost, 0.5))
+        found = _recovery(ctx, full, after)
         note = f"Reference: the new model in full precision, on the same {len(pair)} records; "
         note += f"{gained} are correct in the copy only, {lost} in the model only."
         key = f"precision.{now.name.replace(' %', '').replace(' ', '_')}"
         fields = {"key": key, "name": f"Accuracy on the forget records of a copy: {now.name}"}
-        fields |= {"verdict": Verdict.RECOVERED if p < SIGNIFICANCE else Verdict.NOT_RECOVERED}
-        fields |= {"p": None if ctx.mislabelled or ctx.forget_classes else p, "note": note}
-        yield share_row(before, after, float(full.mean()), **fields)
+        yield share_row(before, after, float(full.mean()), note=note, **fields, **found)
+
+
+def _recovery(ctx: Context, full: np.ndarray, copied: np.ndarray) -> dict[str, Any]:
+    """Is the copy correct on more forget records than the model itself, beyond chance?"""
+    from scipy import stats
+
+    gained, lost = int((~full & copied).sum()), int((full & ~copied).sum())
+    n, wrong = len(full), int((~full).sum())
+    # Rounding repairs an answer no more often than it breaks one: McNemar's exact test.
+    p, least = float(stats.binom.sf(gained - 1, gained + lost, 0.5)), 0.5**wrong
+    # That holds for labels predicted above chance, so neither for a forgotten class nor for wrong
+    # labels: their copies are also compared with a model that never saw them.
+    if whole_classes(ctx):
+        p, least = max(p, accidental_p(int(copied.sum()), n)), max(least, accidental_p(n, n))
+    elif ctx.mislabelled and not ctx.has_holdout:
+        return {"verdict": Verdict.NO_REFERENCE}
+    elif ctx.mislabelled:
+        p = max(p, wrong_label(ctx, copied)["p"])
+    # Only what the model has wrong can be recovered.
+    share, ever = wrong / n, records_needed(lambda count: 0.5**count)
+    needed = int(np.ceil(ever / share)) if ever and share else None
+    verdicts = {"flagged": Verdict.RECOVERED, "otherwise": Verdict.NOT_RECOVERED}
+    return judged(p, least, needed, **verdicts)
 
 
 @test("weights.change", "Change of all weights, relative to their L2 norm", "weights", "T0")

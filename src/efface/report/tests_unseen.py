@@ -1,5 +1,6 @@
 """Forget records against unseen ones: attacks, controls, power, linear probe (T1, T2, T4)."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,17 +8,18 @@ import numpy as np
 
 from efface.errors import InputError
 from efface.io.shadows import Shadows
-from efface.metrics import membership
-from efface.metrics.equivalence import central_share, ks, placements, two_sided
+from efface.metrics import membership, permutation
+from efface.metrics.equivalence import central_share, placements, two_sided
 from efface.metrics.evaluation import Evaluation
-from efface.metrics.intervals import Rate, clopper_pearson, share_p, smallest_share
+from efface.metrics.intervals import clopper_pearson, false_positives, smallest_auc, smallest_share
 from efface.metrics.lira import lira_offline
 from efface.metrics.membership import Attack, loss_attack
+from efface.metrics.permutation import all_hits_p, records_needed
 from efface.probes.linear_probe import linear_probe
-from efface.report.context import MAX_RECORDS, Context, NotRun
+from efface.report.context import MAX_RECORDS, Context, NotRun, TooFew
 from efface.report.report import Row
-from efface.report.tests import SIGNIFICANCE, TOO_WIDE, compare, expected_share, share_row, test
-from efface.report.tests_forget import still_predicted_p
+from efface.report.tests import SIGNIFICANCE, compared, judged, share_row, test
+from efface.report.tests_forget import never_learned_row
 from efface.report.text import count
 from efface.report.verdicts import Verdict
 from efface.types import record_key
@@ -25,7 +27,9 @@ from efface.types import record_key
 LABELS = {"needs_class": True, "needs_correct_labels": True}
 LIRA = "Membership inference per record (LiRA"
 WHOLE_CLASS = {"needs_forget_classes": True}
-CENTRAL = 0.95
+CENTRAL, CONTROL_LEVEL = 0.95, 0.99
+NO_COMMON_CLASS = "the holdout has no record of the classes of the forget records"
+Sides = tuple[Evaluation, Evaluation]
 SIDES = "before", "after"
 # With fewer unseen records in a group no quantile is rarer than one in twenty.
 MIN_UNSEEN = 39
@@ -41,14 +45,10 @@ def loss_attack_rows(ctx: Context) -> Iterator[Row]:
     note += f" {after.unmatched} have no unseen record of their class." * bool(after.unmatched)
     note += " With wrong labels it reads the loss of the predicted class." * ctx.mislabelled
     yield auc_row(before, after, _attack_verdict(ctx, before, after), note)
-    was, now = (attack.at(attack.fpr) for attack in (before, after))
-    verdict = Verdict.SIGNIFICANTLY_DIFFERENT if ctx.mislabelled else Verdict.DETECTED
-    if not now.above:
-        verdict = Verdict.NOT_DETECTED if was.above else Verdict.INCONCLUSIVE
-    blind = "At this FPR the attack does not detect the records in the old model." * (not was.above)
-    there = f"{after.unseen_n} unseen records of these classes"
     fields = {"key": "attack.loss_tpr", "name": "Membership inference on the loss"}
-    yield _rate_row(was, now, there, verdict=verdict, note=blind, **fields)
+    flagged = Verdict.SIGNIFICANTLY_DIFFERENT if ctx.mislabelled else Verdict.DETECTED
+    there = f"{after.unseen_n} unseen records of these classes"
+    yield _rate_row(before, after, after.fpr, there, flagged, **fields)
 
 
 def _compared(attack: Attack) -> str:
@@ -58,13 +58,15 @@ def _compared(attack: Attack) -> str:
 def auc_row(before: Attack, after: Attack, verdict: Verdict, note: str, **fields: Any) -> Row:
     """The AUC of an attack on the old and on the new model."""
     numbers = before.auc, after.auc, 0.5, after.auc_interval
+    fields |= {"smallest_p": after.smallest_p}
+    fields |= {"needed": after.needed if verdict is Verdict.TOO_FEW_RECORDS else None}
     return Row(*numbers, verdict, note, after.p, "auc", **fields)
 
 
 def _loss_attack(ctx: Context, side: str) -> Attack:
     """The loss attack on the old ("before") or the new model ("after"), matched by class."""
     if not len(ctx.unseen):
-        raise NotRun("the holdout has no record of the classes of the forget records")
+        raise NotRun(NO_COMMON_CLASS)
     forget, unseen = ctx.sides(side)
     return loss_attack(forget.loss, unseen.loss, classes=(forget.groups, unseen.groups))
 
@@ -80,21 +82,33 @@ def _attack_verdict(ctx: Context, before: Attack, after: Attack) -> Verdict:
         return Verdict.SIGNIFICANTLY_DIFFERENT
     if after.significant:
         return Verdict.DETECTED if after.detected else Verdict.OVER_FORGOTTEN
+    if after.smallest_p > SIGNIFICANCE:
+        return Verdict.TOO_FEW_RECORDS
     # An attack that was blind before cannot testify to forgetting.
-    if not _detects(ctx, before):
-        return Verdict.INCONCLUSIVE
-    low, high = after.auc_interval
-    return Verdict.TOO_FEW_RECORDS if high - low > TOO_WIDE else Verdict.NOT_DETECTED
+    return Verdict.NOT_DETECTED if _detects(ctx, before) else Verdict.INCONCLUSIVE
 
 
-def _rate_row(was: Rate, now: Rate, unseen: str, *, note: str = "", **fields: Any) -> Row:
+def _rate_row(
+    before: Attack, after: Attack, fpr: float, unseen: str, flagged: Verdict, **fields: Any
+) -> Row:
     """A TPR; its reference is the FPR, and chance what unseen records would give."""
-    fields["name"] = f"{fields['name']}: TPR@{100 * now.fpr:g}%FPR"
-    if now.tpr is None or now.chance is None:
+    was, now = before.at(fpr), after.at(fpr)
+    fields["name"] = f"{fields['name']}: TPR@{100 * fpr:g}%FPR"
+    if now.tpr is None or now.chance is None or now.p is None:
         note = f"not resolvable with {unseen}; {now.needed} are needed"
-        return Row(reference=now.fpr, **fields | {"verdict": Verdict.NOT_RUN, "note": note})
-    note = f"By chance up to {100 * now.chance[1]:.1f} %. {note}".strip()
-    return Row(was.tpr, now.tpr, now.fpr, now.interval, note=note, **fields)
+        return Row(reference=fpr, **fields | {"verdict": Verdict.NOT_RUN, "note": note})
+    note = f"By chance up to {100 * now.chance[1]:.1f} %."
+    if not was.above:
+        note += " At this FPR the attack does not detect the records in the old model."
+    positives = false_positives(after.unseen_n, fpr) + 1
+
+    def smallest(n: int) -> float:
+        return all_hits_p(n, positives, after.unseen_n + 1 - positives)
+
+    otherwise = Verdict.NOT_DETECTED if was.above else Verdict.INCONCLUSIVE
+    verdicts = {"flagged": flagged, "otherwise": otherwise}
+    found = judged(now.p, smallest(after.forget_n), records_needed(smallest), **verdicts)
+    return Row(was.tpr, now.tpr, fpr, now.interval, note=note, **fields, **found)
 
 
 @test("attack.entropy", "Entropy attack (the paper's MIA; weak)", "unseen", "T2", multiclass=True)
@@ -103,16 +117,19 @@ def entropy_attack_rows(ctx: Context) -> Iterator[Row]:
     parts = ctx.retain, ctx.holdout, ctx.forget
     entropies = [[getattr(pair, side).entropy for pair in parts] for side in SIDES]
     before, after = (membership.entropy_attack(*one) for one in entropies)
-    reference = None
-    if len(ctx.unseen):
-        retain, holdout, _ = entropies[1]
-        unseen = ctx.unseen.after.entropy
-        members = membership.classified_as_members(retain, holdout, unseen) * 1.0
-        ours, theirs = ctx.sides("after")
-        reference = expected_share(ours.y, members, theirs.y)
     note = "Share classified as members; a collapsed model scores 0, so lower is not better. "
+    if not len(ctx.unseen):
+        yield share_row(before, after, None, len(ctx.forget), note=note.strip())
+        return
     note += f"Reference: unseen records {ctx.matching} under this attack."
-    yield share_row(before, after, reference, len(ctx.forget), note=note)
+    retain, holdout, forget = entropies[1]
+    sides = (
+        membership.classified_as_members(retain, holdout, values) * 1.0
+        for values in (forget, ctx.unseen.after.entropy)
+    )
+    groups = (side.y for side in ctx.sides("after"))
+    found = compared(*sides, *groups)
+    yield share_row(before, after, found.pop("reference"), len(ctx.forget), note=note, **found)
 
 
 @test("attack.lira", f"{LIRA}, offline): AUC", "unseen", "T4", **LABELS)
@@ -124,11 +141,10 @@ def lira_rows(ctx: Context) -> Iterator[Row]:
     note = f"{count(ctx.given['shadows'], 'shadow model')}. {_compared(after)} {ctx.matching}; "
     note += f"the smallest AUC detectable with 80 % power: {after.smallest_auc:.3f}."
     yield auc_row(before, after, _attack_verdict(ctx, before, after), note)
-    for was, now in zip(before.rates, after.rates, strict=True):
-        verdict = Verdict.DETECTED if now.above else Verdict.NOT_DETECTED
-        key = f"attack.lira_tpr_{100 * now.fpr:g}"
-        fields = {"verdict": verdict, "key": key, "name": f"{LIRA})"}
-        yield _rate_row(was, now, f"{after.unseen_n} unseen records", **fields)
+    for rate in after.rates:
+        fields = {"key": f"attack.lira_tpr_{100 * rate.fpr:g}", "name": f"{LIRA})"}
+        there = f"{after.unseen_n} unseen records"
+        yield _rate_row(before, after, rate.fpr, there, Verdict.DETECTED, **fields)
 
 
 def _lira(ctx: Context, given: Shadows, side: str) -> Attack:
@@ -153,20 +169,74 @@ def _lira(ctx: Context, given: Shadows, side: str) -> Attack:
 @test("unseen.central_95", "Share within the central 95 % of unseen logit margins", "unseen", "T1")
 def unseen_margins(ctx: Context) -> Iterator[Row]:
     """How many logit margins are not extreme among unseen ones, and the distance of the two."""
-    sides = [ctx.sides(side) for side in SIDES]
-    (_, before, _), (quantiles, after, among) = (unseen_quantiles(*side) for side in sides)
+    sides = [_matched(*ctx.sides(side)) for side in SIDES]
+    yield _ks_row(ctx, *sides)
+    (_, before, _), (quantiles, _, among) = (unseen_quantiles(*side) for side in sides)
     high, low = float((quantiles > 0.975).mean()), float((quantiles < 0.025).mean())  # noqa: PLR2004
     note = f"Compared with {among}; {100 * high:.1f} % are too high, {100 * low:.1f} % too low."
-    n = int((~np.isnan(after)).sum())
-    yield share_row(central_share(before), central_share(after), CENTRAL, n, note=note)
-    (before, _), (after, p) = (ks(ours.logit_margin, theirs.logit_margin) for ours, theirs in sides)
-    verdict = Verdict.SIGNIFICANTLY_DIFFERENT if p < SIGNIFICANCE else Verdict.NOT_SIGNIFICANT
-    note = f"p = {p:.2g}, {len(ctx.forget)} against {len(ctx.unseen)} unseen records "
-    note += f"{ctx.matching}; their class mixture is not matched."
-    # The mixture of classes alone moves this p, so Holm's correction must not decide by it.
+    (after, reference), found = central_margins(*sides[1])
+    n = len(sides[1][0])
+    yield share_row(central_share(before), after, reference, n, note=note, **found)
+
+
+def _ks_row(ctx: Context, before: Sides, after: Sides) -> Row:
+    distances = [permutation.ks_distances(_pooled_margins(*side)) for side in (before, after)]
+    groups = after[0].groups, after[1].groups
+
+    def smallest(n: int) -> float:
+        return permutation.smallest_p(*groups, n=n)
+
+    needed, flagged = records_needed(smallest), Verdict.SIGNIFICANTLY_DIFFERENT
+    found = judged(permutation.upper_p(distances[1]), smallest(0), needed, flagged=flagged)
+    note = (
+        f"{len(after[0])} against {len(after[1])} unseen records {ctx.matching}, weighted so that "
+    )
+    note += "their classes are mixed alike."
     name = "Kolmogorov-Smirnov distance of the logit margins to unseen ones"
-    fields = {"unit": "distance", "key": "unseen.ks", "name": name}
-    yield Row(before, after, "as unseen", verdict=verdict, note=note, **fields)
+    fields = {"unit": "distance", "key": "unseen.ks", "name": name, "note": note}
+    return Row(float(distances[0][0]), float(distances[1][0]), "as unseen", **fields, **found)
+
+
+def _pooled_margins(ours: Evaluation, theirs: Evaluation) -> permutation.Pooled:
+    groups = {"classes": ours.groups, "unseen_classes": theirs.groups}
+    return permutation.pooled(ours.logit_margin, theirs.logit_margin, **groups)
+
+
+def central_margins(
+    ours: Evaluation, theirs: Evaluation, *, level: float = SIGNIFICANCE
+) -> tuple[tuple[float, float], dict[str, Any]]:
+    """Central share of our margins and its reference, and what p decides; of the same classes."""
+    groups, _ = _groups(ours, theirs)
+    pooled = _pooled_margins(ours, theirs)
+    shares = permutation.central_shares(pooled, by_class=groups[0] is ours.groups)
+    # The most extreme result: all of them outside, in every group.
+    labels = np.unique(groups[0])
+    counts = [tuple(int((side == c).sum()) for side in groups) for c in labels]
+
+    def smallest(n: int) -> float:
+        p = 2.0
+        for m, u in counts:
+            outside = 2 * math.floor((1 - CENTRAL) / 2 * (u + 1))
+            p *= all_hits_p(m * n / len(ours), outside, u + 1 - outside) / 2
+        return min(1.0, p)
+
+    reference = float(shares.mean())
+    flagged = Verdict.ABOVE_REFERENCE if shares[0] > reference else Verdict.BELOW_REFERENCE
+    needed = records_needed(smallest, level=level)
+    p = permutation.two_sided_p(shares)
+    found = judged(p, smallest(len(ours)), needed, flagged=flagged, level=level)
+    return (float(shares[0]), reference), found
+
+
+def _matched(ours: Evaluation, theirs: Evaluation) -> Sides:
+    """The records whose class the other side has too. Raises NotRun without any."""
+    sides = (
+        ours.take(np.isin(ours.groups, theirs.groups)),
+        theirs.take(np.isin(theirs.groups, ours.groups)),
+    )
+    if not len(sides[0]):
+        raise NotRun(NO_COMMON_CLASS)
+    return sides
 
 
 def unseen_quantiles(ours: Evaluation, theirs: Evaluation) -> tuple[np.ndarray, np.ndarray, str]:
@@ -174,18 +244,23 @@ def unseen_quantiles(ours: Evaluation, theirs: Evaluation) -> tuple[np.ndarray, 
 
     By class where each class has enough unseen records, else among all of them. Raises NotRun.
     """
-    # Margins differ between classes: an easy class would look memorised among hard ones.
-    counts = [(theirs.groups == label).sum() for label in np.unique(ours.groups)]
-    groups, among = (ours.groups, theirs.groups), "unseen records of its class"
-    if min(counts, default=0) < MIN_UNSEEN:
-        if len(theirs) < MIN_UNSEEN:
-            raise NotRun(f"{MIN_UNSEEN} unseen records are needed, there are {len(theirs)}")
-        groups = np.zeros_like(ours.groups), np.zeros_like(theirs.groups)
-        among = "all unseen records (too few of each class)"
+    groups, among = _groups(ours, theirs)
     places = placements(
         ours.logit_margin, theirs.logit_margin, classes=groups[0], unseen_classes=groups[1]
     )
     return places, two_sided(places, *groups), among
+
+
+def _groups(ours: Evaluation, theirs: Evaluation) -> tuple[tuple[np.ndarray, np.ndarray], str]:
+    """Among which unseen records each margin is placed, and these in words. Raises NotRun."""
+    # Margins differ between classes: an easy class would look memorised among hard ones.
+    counts = [(theirs.groups == label).sum() for label in np.unique(ours.groups)]
+    if min(counts, default=0) >= MIN_UNSEEN:
+        return (ours.groups, theirs.groups), "unseen records of its class"
+    if len(theirs) < MIN_UNSEEN:
+        raise NotRun(f"{MIN_UNSEEN} unseen records are needed, there are {len(theirs)}")
+    groups = np.zeros_like(ours.groups), np.zeros_like(theirs.groups)
+    return groups, "all unseen records (too few of each class)"
 
 
 @test("forget_classes.accuracy", "Accuracy on forget classes", "unseen", "T1", **WHOLE_CLASS)
@@ -194,11 +269,8 @@ def forget_classes_accuracy(ctx: Context) -> Iterator[Row]:
     pair = ctx.holdout.take(np.isin(ctx.holdout.before.y, list(ctx.forget_classes)))
     if not (n := len(pair)):
         raise NotRun("the holdout has no record of the forget classes")
-    hits = int(pair.after.correct.sum())
-    fields = {} if hits else {"verdict": Verdict.NEVER_PREDICTED}
-    fields |= {"note": f"{count(n)}. Reference: a model that never learned the class."}
-    fields |= {"p": still_predicted_p(hits, n)}
-    yield share_row(pair.before.correct, pair.after.correct, 0.0, **fields)
+    note = f"{count(n)}. Reference: a model that never learned the class."
+    yield never_learned_row(pair.before.correct, pair.after.correct, note=note)
 
 
 @test("relearning", "Relearning: does a little training recover the records?", "unseen", "T1")
@@ -220,19 +292,18 @@ def linear_probe_rows(ctx: Context) -> Iterator[Row]:
         before, after = (linear_probe(m, *records, seed=ctx.seed) for m in (ctx.old, ctx.new))
     except InputError as why:
         raise NotRun(str(why)) from why
-    reference, p, n = None, None, after.scored
-    if np.isfinite(after.unseen_accuracy):
-        reference = after.unseen_accuracy
-        matched = int(np.isin(unseen.before.y, forget.before.y).sum()) // 2
-        p = share_p(round(after.accuracy * n), n, reference, reference_n=matched)
-    verdict = compare(after.interval, reference)
-    note = f"Fitted on one half, evaluated on the other ({n} records). Reference: unseen records "
-    note += "of the same classes."
-    shares = before.accuracy, after.accuracy, reference, after.interval
+    note = (
+        f"Fitted on one half, evaluated on the other ({after.scored} records). Reference: unseen "
+    )
+    note += "records of the same classes."
+    found = compared(after.correct, after.unseen_correct, after.classes, after.unseen_classes)
+    shares = before.accuracy, after.accuracy, found.pop("reference"), after.interval
     name = "Accuracy of a linear probe on the embeddings of forget records"
-    yield Row(*shares, verdict, note, p, key="probe.class", name=name)
+    yield Row(*shares, note=note, key="probe.class", name=name, **found)
     attack = after.membership
     verdict = Verdict.DETECTED if attack.significant else Verdict.NOT_DETECTED
+    if not attack.significant and attack.smallest_p > SIGNIFICANCE:
+        verdict = Verdict.TOO_FEW_RECORDS
     note = f"{_compared(attack)}, none fitted on."
     name = "Membership inference by a linear probe on the embeddings: AUC"
     yield auc_row(before.membership, attack, verdict, note, key="probe.membership", name=name)
@@ -246,34 +317,53 @@ def positive_control(ctx: Context) -> Iterator[Row]:
     verdict = Verdict.CONTROL_PASSED if _detects(ctx, attack) else Verdict.CONTROL_FAILED
     if verdict is Verdict.CONTROL_FAILED:
         note += " An attack that fails even there says nothing about the new model."
-    yield Row(attack.auc, None, reference, attack.auc_interval, verdict, note, unit="auc")
+    verdict, needed = _unless_too_few(attack, verdict)
+    numbers = attack.auc, None, reference, attack.auc_interval
+    yield Row(*numbers, verdict, note, unit="auc", needed=needed)
+
+
+def _unless_too_few(attack: Attack, verdict: Verdict) -> tuple[Verdict, int | None]:
+    """The verdict of a control, unless the attack could not have detected anything."""
+    if attack.significant or attack.smallest_p <= 1 - attack.level:
+        return verdict, None
+    return Verdict.TOO_FEW_RECORDS, attack.needed
 
 
 @test("control.negative", "Negative control: the loss attack on unseen records", "controls", "T1")
 def negative_control(ctx: Context) -> Iterator[Row]:
     """One half of the unseen records against the other: nothing must be detected."""
-    ours, theirs = split_unseen(ctx)
-    if not len(ours) or not len(theirs):
-        raise NotRun("the holdout has too few records of these classes to be split in two")
+    ours, theirs = _halves(ctx)
     # At 99 %: a control that fails one time in twenty would void one report in twenty.
     groups = ours.groups, theirs.groups
-    attack = loss_attack(ours.loss, theirs.loss, classes=groups, level=0.99)
+    attack = loss_attack(ours.loss, theirs.loss, classes=groups, level=CONTROL_LEVEL)
     verdict = Verdict.CONTROL_FAILED if attack.significant else Verdict.CONTROL_PASSED
     sizes = f"({attack.forget_n}) against the other half ({attack.unseen_n})"
     note = f"Half of the holdout {sizes}, new model; 99 % interval."
-    yield Row(None, attack.auc, 0.5, attack.auc_interval, verdict, note, unit="auc")
+    verdict, needed = _unless_too_few(attack, verdict)
+    numbers = None, attack.auc, 0.5, attack.auc_interval
+    yield Row(*numbers, verdict, note, unit="auc", needed=needed)
 
 
 @test("control.negative_central_95", "Negative control: the central 95 %", "controls", "T1")
 def negative_control_of_margins(ctx: Context) -> Iterator[Row]:
     """Logit margins of one half of the unseen records among those of the other."""
-    _, p_values, _ = unseen_quantiles(*split_unseen(ctx))
-    inside, n = central_share(p_values), int((~np.isnan(p_values)).sum())
-    low, high = clopper_pearson(round(inside * n), n, level=0.99)
-    # The other half is a sample too: its own error widens what passes.
-    passed = low - 0.02 <= CENTRAL <= high + 0.02
-    verdict = Verdict.CONTROL_PASSED if passed else Verdict.CONTROL_FAILED
-    yield Row(None, inside, CENTRAL, (low, high), verdict, "99 % interval.")
+    ours, theirs = _halves(ctx)
+    (inside, reference), found = central_margins(ours, theirs, level=1 - CONTROL_LEVEL)
+    interval = clopper_pearson(round(inside * len(ours)), len(ours), level=CONTROL_LEVEL)
+    verdict = found["verdict"]
+    if verdict is not Verdict.TOO_FEW_RECORDS:
+        passed = verdict is Verdict.NOT_SIGNIFICANT
+        verdict = Verdict.CONTROL_PASSED if passed else Verdict.CONTROL_FAILED
+    fields = {"verdict": verdict, "note": "99 % interval.", "needed": found["needed"]}
+    yield Row(None, inside, reference, interval, **fields)
+
+
+def _halves(ctx: Context) -> Sides:
+    """The halves of the unseen records, of the classes that both have. Raises TooFew."""
+    try:
+        return _matched(*split_unseen(ctx))
+    except NotRun as why:
+        raise TooFew("the holdout has too few records of these classes to be split in two") from why
 
 
 def split_unseen(ctx: Context) -> list[Evaluation]:
@@ -287,9 +377,12 @@ def split_unseen(ctx: Context) -> list[Evaluation]:
 @test("power.auc", "Power: smallest AUC detectable with 80 % power", "controls", "T1")
 def power_auc(ctx: Context) -> Iterator[Row]:
     """The leak that the sample is too small to detect."""
-    auc = _loss_attack(ctx, "after").smallest_auc
-    verdict = Verdict.TOO_FEW_RECORDS if auc >= 1 else Verdict.DESCRIPTIVE
-    yield Row(after=auc, verdict=verdict, note="A smaller leak may go undetected.", unit="auc")
+    attack, verdict, needed = _loss_attack(ctx, "after"), Verdict.DESCRIPTIVE, None
+    if attack.smallest_auc >= 1:
+        verdict = Verdict.TOO_FEW_RECORDS
+        needed = records_needed(lambda n: smallest_auc(n, attack.unseen_n), level=0.999)
+    fields = {"note": "A smaller leak may go undetected.", "unit": "auc"}
+    yield Row(after=attack.smallest_auc, verdict=verdict, needed=needed, **fields)
 
 
 @test("power.undetected_share", "Power: share that may be memorised undetected", "controls", "T1")

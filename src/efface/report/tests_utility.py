@@ -1,14 +1,15 @@
 """Utility: accuracy on the holdout (T1) and on the retain records (T2)."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from efface.metrics.accuracy import per_class_accuracy, worst_class_change
-from efface.metrics.intervals import fall_p, paired_change
+from efface.metrics.intervals import fall_p, mean_fall_p, paired_change
+from efface.metrics.permutation import records_needed
 from efface.report.context import Context, NotRun, Pair
 from efface.report.report import Row
-from efface.report.tests import mean_interval, mean_row, share_row, test
+from efface.report.tests import SIGNIFICANCE, judged, mean_interval, mean_row, share_row, test
 from efface.report.tests_forget import task_name
 from efface.report.text import count
 from efface.report.verdicts import Verdict
@@ -41,40 +42,56 @@ def retain_accuracy(ctx: Context) -> Iterator[Row]:
 
 
 def _accuracy_rows(ctx: Context, pair: Pair, key: str, name: str) -> Iterator[Row]:
-    before, after = pair.before, pair.after
-    gained, lost = _flips(pair)
+    before, after, n = pair.before, pair.after, len(pair)
     # Paired: both models answer the same records, so only those that flipped carry information.
-    change, low, high = paired_change(gained, lost, len(pair))
-    note = f"{count(len(pair))}. {_points(change, low, high)}."
-    p = fall_p(gained, lost, len(pair), allowed=ALLOWED_DROP)
-    fields = {"verdict": _drop(low, high), "note": note, "p": p, "key": f"{key}.accuracy"}
-    yield share_row(before.correct, after.correct, "unchanged", name=name, **fields)
-    was, now = (per_class_accuracy(side.predicted, side.y) for side in (before, after))
-    kept = {label: was[label] for label in was if label not in ctx.forget_classes}
-    label, change = worst_class_change(kept, now)
-    own = pair.take(before.y == label)
-    gained, lost = _flips(own)
+    gained, lost = _flips(pair)
+    note = f"{count(n)}. {_points(*paired_change(gained, lost, n))}."
+    found = _change(fall_p(gained, lost, n), fall_p(lost, gained, n), _lost_all(before.correct))
+    found |= {"p": fall_p(gained, lost, n, allowed=ALLOWED_DROP), "key": f"{key}.accuracy"}
+    yield share_row(before.correct, after.correct, "unchanged", name=name, note=note, **found)
+    labels = [label for label in np.unique(before.y).tolist() if label not in ctx.forget_classes]
+    yield _worst_class(ctx, {label: pair.take(before.y == label) for label in labels}, key)
+
+
+def _worst_class(ctx: Context, classes: dict[int, Pair], key: str) -> Row:
+    """The class whose loss is the most significant: another may lose more, but of few records."""
+    k, flips = len(classes), {label: _flips(own) for label, own in classes.items()}
     # The worst of several classes: each is allowed its share of the error (Bonferroni).
-    _, low, high = paired_change(gained, lost, len(own), level=1 - 0.05 / len(kept))
-    corrected = f"corrected for {count(len(kept), 'class')}"
-    note = f"{count(len(own))}. {_points(change, low, high)}, {corrected}."
-    p = min(1.0, len(kept) * fall_p(gained, lost, len(own), allowed=ALLOWED_CLASS_DROP))
-    verdict = Verdict.DROPPED if high < 0 else Verdict.UNCHANGED
-    name = f"The class that lost most: {ctx.class_name(label)}"
-    fields = {"key": f"{key}.worst_class", "name": name}
-    yield Row(was[label], now[label], "unchanged", None, verdict, note, p, **fields)
+    falls = {label: k * fall_p(*flips[label], len(own)) for label, own in classes.items()}
+    label = min(falls, key=lambda one: (falls[one], flips[one][0] - flips[one][1]))
+    own, (gained, lost) = classes[label], flips[label]
+    n, was, now = len(own), float(own.before.correct.mean()), float(own.after.correct.mean())
+    points = _points(*paired_change(gained, lost, n, level=1 - SIGNIFICANCE / k))
+    note = f"{count(n)}. {points}, corrected for {count(k, 'class')}."
+    most = min((_lost_all(one.before.correct, k) for one in classes.values()), key=lambda of: of[0])
+    found = _change(falls[label], 1.0, most)
+    found["p"] = min(1.0, k * fall_p(gained, lost, n, allowed=ALLOWED_CLASS_DROP))
+    name = f"The class with the most significant loss: {ctx.class_name(label)}"
+    fields = {"key": f"{key}.worst_class", "name": name, "note": note}
+    return Row(was, now, "unchanged", **fields, **found)
+
+
+def _lost_all(correct: np.ndarray, k: int = 1) -> tuple[float, int | None]:
+    """P if all correct predictions were lost, in one of k classes, and the records it takes."""
+    share, n = float(correct.mean()), len(correct)
+
+    def smallest(n: int) -> float:
+        return min(1.0, k * fall_p(0, round(share * n), n))
+
+    return smallest(n), records_needed(smallest, level=SIGNIFICANCE / 2)
+
+
+def _change(fall: float, rise: float, most: tuple[float, int | None]) -> dict[str, Any]:
+    """Verdict on two one-sided p; inconclusive where losing everything would not be significant."""
+    otherwise = Verdict.IMPROVED if 2 * rise <= SIGNIFICANCE else Verdict.UNCHANGED
+    verdicts = {"flagged": Verdict.DROPPED, "otherwise": otherwise}
+    return judged(min(1.0, 2 * fall), min(1.0, 2 * most[0]), most[1], **verdicts)
 
 
 def _flips(pair: Pair) -> tuple[int, int]:
     """How many records turned from wrong to correct, and from correct to wrong."""
     before, after = pair.before.correct, pair.after.correct
     return int((~before & after).sum()), int((before & ~after).sum())
-
-
-def _drop(low: float, high: float) -> Verdict:
-    if high < 0:
-        return Verdict.DROPPED
-    return Verdict.IMPROVED if low > 0 else Verdict.UNCHANGED
 
 
 def _points(change: float, low: float, high: float) -> str:
@@ -94,9 +111,12 @@ def retain_task_accuracy(ctx: Context) -> Iterator[Row]:
 
 
 def _task_row(ctx: Context, pair: Pair, part: str) -> Row:
-    before, after = pair.before.accuracy, pair.after.accuracy
-    change = float((after - before).mean())
-    low, high = mean_interval(after - before) or (change, change)
-    note = f"{count(len(pair))}. {_points(change, low, high)}."
-    fields = {"verdict": _drop(low, high), "note": note, "name": task_name(ctx, part)}
-    return mean_row(before, after, "unchanged", **fields)
+    before, after, n = pair.before.accuracy, pair.after.accuracy, len(pair)
+    changes = after - before
+    points = _points(float(changes.mean()), *(mean_interval(changes) or (-1.0, 1.0)))
+    # If every record became worse.
+    most = 0.5**n, records_needed(lambda n: 0.5**n, level=SIGNIFICANCE / 2)
+    found = _change(mean_fall_p(changes), mean_fall_p(-changes), most)
+    found["p"] = mean_fall_p(changes, allowed=ALLOWED_DROP)
+    note, name = f"{count(n)}. {points}.", task_name(ctx, part)
+    return mean_row(before, after, "unchanged", name=name, note=note, **found)

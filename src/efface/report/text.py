@@ -66,16 +66,36 @@ def _before_and_after(row: Row | None) -> str:
     return f"{row.name}: {before} before, {after} now{reference}."
 
 
+def too_few(row: Row) -> str:
+    """How many records a test would have needed that could not have failed; empty for others."""
+    if row.verdict is not Verdict.TOO_FEW_RECORDS:
+        return ""
+    # Utility and negative controls are about other records than those to forget.
+    other = row.section == "utility" or row.key.startswith("control.negative")
+    kind = "such record" if other else "forget record"
+    if row.needed is None:
+        return f"No number of {kind}s would be enough." * (row.smallest_p is not None)
+    needed = count(row.needed, kind)
+    if row.smallest_p is None:
+        return f"It takes {needed}."
+    return f"No result would be significant: that takes {needed}."
+
+
 def _significance(report: Report) -> str:
-    """What is significant of all rows together; empty where none has a p-value."""
+    """What is significant of all rows together; empty where none compares with unseen records."""
     holm = "significant after Holm correction (family-wise error 5 %)"
     if significant := significant_rows(report):
         first = "; ".join(f"{row.name} ({row.verdict.words})" for row in significant[:NAMED])
         more = f"; and {len(significant) - NAMED} more" * (len(significant) > NAMED)
         return f"S{holm[1:]}: {first}{more}."
-    # Silent where nothing is judged: no finding of no test is no finding.
-    if all(row.p is None for row in report.rows):
+    judged = [row for row in report.rows if row.p is not None]
+    # No finding of no test is no finding: at T0 nothing is compared with unseen records.
+    if report.tier == "T0" or not judged:
         return ""
+    # The smallest p of all rows decides first; if it could not, no row could be significant.
+    if all((row.smallest_p or 0) > 0.05 / len(judged) for row in judged):
+        forget = count(report.counts["forget"], "forget record")
+        return f"With {forget} no row could be {holm}: this report is inconclusive."
     marked = sum(row.status in (Status.FLAGGED, Status.INCONCLUSIVE) for row in report.rows)
     further = f" {count(marked, 'row')} flagged or inconclusive by themselves: read them."
     return f"No row is {holm}.{further * bool(marked)} What the tests cannot see may still exist."

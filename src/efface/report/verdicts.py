@@ -20,13 +20,14 @@ class Verdict(Enum):
     """The outcome of a test: (status, words). In JSON it is the name in lower case."""
 
     DESCRIPTIVE = Status.NOT_FLAGGED, "descriptive"
-    NO_REFERENCE = Status.NOT_FLAGGED, "no reference at this tier"
+    NO_REFERENCE = Status.INCONCLUSIVE, "inconclusive: no reference at this tier"
     NO_NEW_MODEL = Status.NOT_FLAGGED, "no new model"
     NOT_SIGNIFICANT = Status.NOT_FLAGGED, "no significant difference"
     ABOVE_REFERENCE = Status.FLAGGED, "significantly above the reference"
     BELOW_REFERENCE = Status.FLAGGED, "significantly below the reference"
     SIGNIFICANTLY_DIFFERENT = Status.FLAGGED, "significantly different from unseen"
-    TOO_FEW_RECORDS = Status.INCONCLUSIVE, "too few records"
+    # The most extreme result would not have been significant: a test that could not fail.
+    TOO_FEW_RECORDS = Status.INCONCLUSIVE, "inconclusive: too few records"
     DETECTED = Status.FLAGGED, "membership detected"
     NOT_DETECTED = Status.NOT_FLAGGED, "membership not detected"
     OVER_FORGOTTEN = Status.FLAGGED, "over-forgetting"
