@@ -160,7 +160,7 @@ def test_a_line_of_pixels_is_not_scaled_to_gigabytes(tmp_path):
     (tmp_path / "dog").mkdir()
     Image.new("L", (1, 60_000)).save(tmp_path / "dog/line.png")
     records, unreadable = load_data(tmp_path).readable(None, Preprocessing((0.5,), (0.5,), 224))
-    assert (len(records), unreadable) == (0, ("dog/line.png",))
+    assert (len(records), unreadable) == (0, {"dog/line.png": "1 by 60000 pixels"})
     assert "dog/line.png (1 by 60000 pixels)" in refusal(
         load_data(tmp_path).records, None, Preprocessing((0.5,), (0.5,), 224)
     )

@@ -18,7 +18,7 @@ from PIL import Image
 from sklearn.datasets import load_diabetes, load_wine
 from torchvision.transforms import v2
 
-from efface.errors import UnknownRecords
+from efface.errors import UnknownRecords, UnsafeFile
 from efface.io.data import load_data
 from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
@@ -482,3 +482,21 @@ def test_a_process_of_its_own_finds_the_cache_by_hf_home(tmp_path):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == "78\n", done.stderr
+
+
+def test_a_digest_speaks_of_the_bytes_that_were_read(tmp_path):
+    file = tmp_path / "t.csv"
+    for content in ("x,label\n1,0\n2,1\n", "x,label\n1,0\n9,1\n"):
+        file.write_text(content)
+        table, expected = load_data(file), load_data(file).digest
+        file.write_text("another\n")
+        assert table.digest == expected
+    images = image_folder(tmp_path / "images", ["dog/1.png", "dog/2.png"])
+    table, expected = load_data(images), load_data(images).digest
+    table.records([0], GREY)
+    (images / "dog/1.png").write_bytes(b"another")
+    assert table.digest == expected != load_data(images).digest
+    message = f"{(images / 'dog/1.png').resolve()} as it was when first read. Got other bytes in "
+    assert refusal(table.records, [0], GREY, kind=UnsafeFile) == (
+        f"Wanted {message}its place. Start again."
+    )

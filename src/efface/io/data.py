@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from efface.errors import InputError, UnknownRecords, abbreviate, did_you_mean
 from efface.io.features import AMBIGUOUS, USE_COMMAS, FeatureSpec, arrow_column, unknown_column
+from efface.io.folder import Folder
 from efface.io.images import UNREADABLE, Preprocessing, read_images
 from efface.task import MIN_VALUES, regression, require_multiclass
 from efface.types import Records
@@ -123,9 +124,9 @@ class DataSource:
 
     ``labels``: (n,) class ids, in the order of ``classes``, -1 for none; (n, k) of 0 and 1, -1 for
     none; or (n,) or (n, d) floats, nan for none; ``classes``: names of the classes, or of the
-    labels of multilabel, if they have any; ``ids``: n distinct strings; ``files``: what it was read
-    from, nothing for a data set in memory; ``root``: the folder that no image path may leave;
-    ``notes``: how the labels were read, where it could be otherwise.
+    labels of multilabel, if they have any; ``ids``: n distinct strings; ``folder``: what it was
+    read from, None for a data set in memory; ``notes``: how the labels were read, where it could be
+    otherwise.
     """
 
     dataset: "datasets.Dataset"
@@ -133,8 +134,7 @@ class DataSource:
     labels: np.ndarray
     classes: tuple[str, ...] | None
     ids: tuple[str, ...]
-    root: Path | None = None
-    files: tuple[Path, ...] = ()
+    folder: Folder | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -143,12 +143,7 @@ class DataSource:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over names and contents of the files; empty for a data set in memory."""
-        total = hashlib.sha256()
-        for path in self.files:
-            total.update(path.relative_to(self.root or path.parent).as_posix().encode())
-            with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
-        return total.hexdigest() if self.files else ""
+        return self.folder.digest() if self.folder else ""
 
     @property
     def kind(self) -> str:
@@ -262,7 +257,7 @@ class DataSource:
             inputs = preprocessing.inputs(self.dataset, labelled)
         else:
             image = self.columns.image
-            inputs = read_images(self.dataset, image, labelled, preprocessing, self.root)
+            inputs = read_images(self.dataset, image, labelled, preprocessing, self.folder)
         reasons = dict(zip(labelled, inputs.errors, strict=True))
         readable = [row for row in labelled if reasons[row] is None]
         errors = {self.ids[row]: reasons.get(row, UNLABELLED) for row in rows}
@@ -312,18 +307,18 @@ def load_data(
 
     text_columns = (id_column,) if id_column else ID_NAMES
     if isinstance(data, str | Path):
-        dataset, root, files = read_split(data, text_columns)
+        dataset, folder = read_split(data, text_columns)
     else:
-        dataset, root, files = data.with_format(None), None, ()
+        dataset, folder = data.with_format(None), None
     if not len(dataset):
         raise InputError("at least one record in the data", "none", "Check the path and the split.")
     label = [label_column] if isinstance(label_column, str) else label_column or ()
     num_classes = num_classes if classes is None else len(classes)
     columns = find_columns(dataset.features, image_column, label, id_column, num_classes)
     labels, names = read_labels(dataset, columns.label, classes, num_classes)
-    ids = _read_ids_of(dataset, columns, root)
+    ids = _read_ids_of(dataset, columns, folder.root if folder else None)
     notes = tuple(_label_notes(dataset.features[columns.label[0]], columns, names, classes))
-    return DataSource(dataset, columns, labels, names, ids, root, files, notes)
+    return DataSource(dataset, columns, labels, names, ids, folder, notes)
 
 
 def _label_notes(kind: Any, columns: Columns, names: Any, classes: Any) -> Iterator[str]:

@@ -9,7 +9,6 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from efface.errors import InputError
+from efface.io.folder import Folder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -139,9 +139,13 @@ class Preprocessing:
 
 
 def read_images(
-    dataset: Any, column: str, rows: Sequence[int], preprocessing: Preprocessing, root: Path | None
+    dataset: Any,
+    column: str,
+    rows: Sequence[int],
+    preprocessing: Preprocessing,
+    folder: Folder | None,
 ) -> Inputs:
-    """The inputs of these rows, and why a row has none; ``root`` as in ``decode_image``.
+    """The inputs of these rows, and why a row has none; ``folder`` as in ``decode_image``.
 
     Raises InputError when they are of different sizes and no size is given.
     """
@@ -155,7 +159,7 @@ def read_images(
     x, filled, errors = torch.zeros(0, *shape), 0, []
     for start in range(0, len(rows), BATCH):
         for raw in images[list(rows[start : start + BATCH])][column]:
-            made = _make_input(raw, preprocessing, root)
+            made = _make_input(raw, preprocessing, folder)
             errors.append(made if isinstance(made, str) else None)
             if isinstance(made, str):
                 continue
@@ -169,9 +173,9 @@ def read_images(
     return Inputs(x[:filled], errors, preprocessing.low, preprocessing.high)
 
 
-def _make_input(raw: Any, preprocessing: Preprocessing, root: Path | None) -> Tensor | str:
+def _make_input(raw: Any, preprocessing: Preprocessing, folder: Folder | None) -> Tensor | str:
     """The input of a file, or why there is none."""
-    image = decode_image(raw, root)
+    image = decode_image(raw, folder)
     if isinstance(image, str):
         return image
     if preprocessing.shape and max(image.size) > LONGEST * min(image.size):
@@ -182,25 +186,26 @@ def _make_input(raw: Any, preprocessing: Preprocessing, root: Path | None) -> Te
         return UNREADABLE
 
 
-def decode_image(raw: Any, root: Path | None) -> "Image | str":
+def decode_image(raw: Any, folder: Folder | None) -> "Image | str":
     """The image of a file, upright, or why it cannot be read.
 
     ``raw``: the bytes of a file, or a mapping of ``bytes`` and ``path``; a path is followed inside
-    ``root`` only. The image is turned upright as its camera noted, as datasets does; of an
+    ``folder`` only. The image is turned upright as its camera noted, as datasets does; of an
     animation the first frame counts; an image that is too large to be one is not decompressed.
     """
     from PIL import Image, ImageOps
 
     if isinstance(raw, Mapping):
         raw = raw.get("bytes") or raw.get("path")
-    file = io.BytesIO(raw) if isinstance(raw, bytes) else _path_inside(raw, root)
-    if file is None:
+    if isinstance(raw, str) and folder:
+        raw = folder.read_inside(raw)
+    if not isinstance(raw, bytes):
         return UNREADABLE
     try:
         with warnings.catch_warnings():
             # PIL warns of decompression bombs, which become errors at twice the size
             warnings.simplefilter("ignore")
-            with Image.open(file) as opened:
+            with Image.open(io.BytesIO(raw)) as opened:
                 opened.load()
                 image = ImageOps.exif_transpose(opened)
     except Exception:  # noqa: BLE001  # a decoder raises anything on a damaged file
@@ -209,11 +214,3 @@ def decode_image(raw: Any, root: Path | None) -> "Image | str":
     # all that is above, and 0 of what lies in 0..1
     deep = image.mode.startswith(("I", "F"))
     return f"mode {image.mode}, not 8 bits a channel" if deep else image
-
-
-def _path_inside(name: Any, root: Path | None) -> Path | None:
-    # a table from a stranger may name any file of this machine, also through a link
-    if not isinstance(name, str) or root is None:
-        return None
-    path = (root / name).resolve()
-    return path if path.is_relative_to(root.resolve()) and path.is_file() else None

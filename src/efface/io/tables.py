@@ -40,6 +40,7 @@ import pyarrow.parquet as pq
 
 from efface.errors import InputError, abbreviate, did_you_mean
 from efface.io.features import AMBIGUOUS, NUMBER, USE_COMMAS, arrow_column, unknown_column
+from efface.io.folder import Folder
 
 SPLIT_WORDS = {
     "train": {"train", "training"},
@@ -64,8 +65,7 @@ PART = r"\w[\w.\-]*"
 pc: Any = pyarrow.compute
 
 
-# a data set, the folder that no image path of it may leave, and its files
-SplitFiles = tuple[datasets.Dataset, Path, tuple[Path, ...]]
+SplitFiles = tuple[datasets.Dataset, Folder]
 
 Names = tuple[str, ...] | None
 Classes = Sequence[str] | None
@@ -101,15 +101,17 @@ def read_split(spec: str | Path, text_columns: Sequence[str] = ()) -> SplitFiles
         if split:
             wanted = f"a folder of which {split!r} is a split"
             raise InputError(wanted, f"the file {path}", "Omit the split.")
-        return _read_tables([path], text_columns), path.parent, (path,)
+        chosen, folder = [path], Folder(path.parent, (path,))
+        return _read_tables(chosen, folder, text_columns), folder
     files = _files_of_one_kind(path)
     if not files:
         wanted = f"files of {', '.join(READERS)}, or a folder of images a class"
         raise InputError(wanted, f"none in {path}", "Check the path.")
     chosen = _files_of_split(files, path, split)
+    folder = Folder(path, tuple(chosen))
     if files[0].suffix.lower() in READERS:
-        return _read_tables(chosen, text_columns), path, tuple(chosen)
-    return _image_table(chosen, files, path), path, tuple(chosen)
+        return _read_tables(chosen, folder, text_columns), folder
+    return _image_table(chosen, files, path), folder
 
 
 def _path_and_split(spec: str) -> tuple[Path, str | None]:
@@ -190,33 +192,37 @@ def _image_table(chosen: list[Path], images: list[Path], root: Path) -> datasets
 # Tables
 
 
-def _arrow(file: Path) -> pa.Table:
+def _arrow(content: bytes) -> pa.Table:
     """As a file with an index, or as a stream, which is what ``datasets`` writes."""
-    with pa.OSFile(str(file)) as source:
-        indexed = source.read(6) == b"ARROW1"
-        source.seek(0)
-        return (pa.ipc.open_file if indexed else pa.ipc.open_stream)(source).read_all()
+    indexed = content[:6] == b"ARROW1"
+    return (pa.ipc.open_file if indexed else pa.ipc.open_stream)(content).read_all()
 
 
-def _csv(file: Path) -> pa.Table:
+def _csv(content: bytes) -> pa.Table:
     """Every cell as text; an empty one is null."""
     parse = pv.ParseOptions(newlines_in_values=True)
     # the header alone, for the names
-    with pv.open_csv(file, parse_options=parse) as head:
+    with pv.open_csv(pa.BufferReader(content), parse_options=parse) as head:
         types = dict.fromkeys(head.schema.names, pa.string())
     convert = pv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
-    return pv.read_csv(file, parse_options=parse, convert_options=convert)
+    return pv.read_csv(pa.BufferReader(content), parse_options=parse, convert_options=convert)
 
 
-READERS = {".parquet": lambda file: pq.ParquetFile(file).read(), ".arrow": _arrow, ".csv": _csv}
+def _parquet(content: bytes) -> pa.Table:
+    return pq.ParquetFile(pa.BufferReader(content)).read()
 
 
-def _read_tables(files: Sequence[Path], text_columns: Sequence[str]) -> datasets.Dataset:
+READERS = {".parquet": _parquet, ".arrow": _arrow, ".csv": _csv}
+
+
+def _read_tables(
+    files: Sequence[Path], folder: Folder, text_columns: Sequence[str]
+) -> datasets.Dataset:
     """One table out of files of one kind.
 
     Raises InputError for a file of another kind, a damaged one, and files of other columns.
     """
-    tables = [_read_table(file) for file in files]
+    tables = [_read_table(file, folder) for file in files]
     try:
         table = pa.concat_tables(tables)
         columns: dict[str, Any] = {field.name: table[field.name] for field in table.schema}
@@ -232,13 +238,13 @@ def _read_tables(files: Sequence[Path], text_columns: Sequence[str]) -> datasets
         raise InputError(wanted, came, "Keep different tables in other folders.") from error
 
 
-def _read_table(file: Path) -> pa.Table:
+def _read_table(file: Path, folder: Folder) -> pa.Table:
     kind = file.suffix.lower()
     if kind not in READERS:
         wanted, remedy = f"a table as {', '.join(READERS)}", "Write it so (pandas, datasets)."
         raise InputError(wanted, f"the file {file}", remedy)
     try:
-        table = READERS[kind](file)
+        table = READERS[kind](folder.read(file))
         # invalid UTF-8 would fail later, without the name of the file
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -305,7 +311,7 @@ def _read_hub(spec: str) -> SplitFiles:
     # the whole cache of the hub where files lie in it: its images lie apart from its tables
     home, folders = Path(datasets.config.HF_CACHE_HOME), {file.parent for file in files}
     inside = all(folder.is_relative_to(home) for folder in folders)
-    return dataset, home if inside else next(iter(folders)), files
+    return dataset, Folder(home if inside else next(iter(folders)), files)
 
 
 # Labels
