@@ -30,7 +30,7 @@ NARROW = ("--architecture", "tests_nets:narrow", "--mean", "0.5", "--std", "0.5"
 
 
 def test_forget_writes_the_same_container_with_manifest_report_and_exclusions(efface, place):
-    assert efface(*FORGET, "--ids", "ids.csv", "--holdout", "data:test", "--out", "new") == 0
+    assert efface(*FORGET, "--ids", "ids.csv", "--holdout", "data:test", "--out", "new") == 11
     new = place / "new"
     old, changed = (load_file(f / "model.safetensors") for f in (place / "model", new))
     assert list(old) == list(changed)
@@ -48,10 +48,10 @@ def test_forget_writes_the_same_container_with_manifest_report_and_exclusions(ef
 
 def test_the_new_folder_is_a_model_for_the_next_request(efface, place, capfd):
     """A class goes by name; nearly a whole one that is not named as one is warned of."""
-    assert efface(*FORGET, "--where", "label=4 and id!=digit-0004", "--out", "second") == 0
+    assert efface(*FORGET, "--where", "label=4 and id!=digit-0004", "--out", "second") == 10
     assert '"hint": "--forget-class removes a class"' in capfd.readouterr().err
     again = ("forget", "second", "--data", "data", "--setting", "steps=1")
-    assert efface(*again, "--forget-class", "3", "--out", "third") == 0
+    assert efface(*again, "--forget-class", "3", "--out", "third") == 10
     assert (place / "third/model.safetensors").exists()
     assert read(place / "third")["request"]["forget_classes"] == [3]
 
@@ -65,7 +65,7 @@ def test_a_weights_file_comes_back_and_what_does_not_is_an_event(efface, place, 
     for name in ("w.safetensors", "w.pt"):
         given = ["forget", name, "--data", "data", "--ids", "ids.csv", "--setting", "steps=1"]
         given += ["--weights-in", "model"] if name == "w.pt" else []
-        assert efface(*given, *NARROW, "--out", f"out-{name}") == 0
+        assert efface(*given, *NARROW, "--out", f"out-{name}") == 10
         assert (place / f"out-{name}" / name).exists()
     again = torch.load(place / "out-w.pt/w.pt", weights_only=True)
     assert (again["epoch"], list(again["model"])) == (3, list(weights))
@@ -79,7 +79,7 @@ def test_forget_records_in_a_copy_of_retain_are_taken_out_and_counted(efface, pl
     table = parquet.read_table(place / DATA)
     (place / "copy").mkdir()
     parquet.write_table(table.slice(0, 100), place / "copy/train-00000-of-00001.parquet")
-    assert efface(*FORGET, "--ids", "ids.csv", "--retain", "copy", "--out", "with-copy") == 0
+    assert efface(*FORGET, "--ids", "ids.csv", "--retain", "copy", "--out", "with-copy") == 10
     assert '{"event": "retain", "forget_records_taken_out": 2}' in capfd.readouterr().err
     counts = read(place / "with-copy")["request"]
     assert (counts["forget_records_in_retain"], counts["retain"]) == (2, 98)
@@ -171,7 +171,9 @@ def test_two_processes_write_the_file_of_one(place):
     two += ["--rdzv_endpoint", "localhost:0"]
     for start, out in (([], "of-one"), (two, "of-two")):
         line = [sys.executable, *start, "-m", "efface", *FORGET, "--ids", "ids.csv", "--out", out]
-        subprocess.run(line, check=True, cwd=place, env=environment, capture_output=True)
+        done = subprocess.run(line, check=False, cwd=place, env=environment, capture_output=True)
+        # torchrun has no code but 1 for what a process ends with
+        assert done.returncode == (1 if start else 10), done.stderr
     one, other = (load_file(place / out / "model.safetensors") for out in ("of-one", "of-two"))
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, other[name], rtol=0, atol=1e-6)

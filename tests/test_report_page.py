@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from efface.errors import Outcome
 from efface.report import Status, Verdict, collect
 from efface.report.figures import MAX_BARS, MINUS, figures
 from efface.report.runner import attack_coverage
@@ -102,7 +103,7 @@ def test_the_first_part_has_request_run_results_controls_power_and_limits(report
 
 
 def test_no_word_promises_more_than_was_measured(report):
-    for one in (report, replace(report, outcome="not met")):
+    for one in (report, replace(report, outcome=Outcome.NOT_MET)):
         page = text_of(one.to_html(MANIFEST)).lower()
         assert not [word for word in FORBIDDEN if word in page]
 
@@ -152,10 +153,12 @@ def test_what_a_manifest_lacks_is_called_not_recorded(report):
 
 def test_a_request_that_was_not_met_says_so_first(tiny_net, parts):
     """With the guard's reason, and without a column for a model that does not exist."""
-    report = collect(tiny_net, None, Split(*parts[:2]), outcome="not met")
+    report = collect(tiny_net, None, Split(*parts[:2]), reason="drift 2 above 1")
     page = report.to_html({"guard": {"failed": "6 halvings of the step did not help, drift 2"}})
     text = text_of(page)
-    assert "The request was not met. There is no new model; the old one stands unchanged." in text
+    first = "Not met (tier T1): drift 2 above 1. There is no new model; the old one stands."
+    assert first == report.summary == headline(report)[0]
+    assert first in text
     assert "6 halvings of the step did not help, drift 2" in text
     assert "Prediction now" not in text
     assert report.attacks[0].why == "there is no new model"
@@ -167,7 +170,7 @@ def test_the_headline_follows_the_attack(report, name):
     """The sentence that most will read must not be kinder than the row."""
     verdict = Verdict[name.upper()]
     rows = [replace(r, verdict=verdict) if r.key == "attack.loss" else r for r in report.rows]
-    assert headline(replace(report, rows=tuple(rows)))[1] == SENTENCES["attack"][name]
+    assert headline(replace(report, rows=tuple(rows)))[2] == SENTENCES["attack"][name]
 
 
 def test_the_appendix_says_how_to_reproduce_it(report):

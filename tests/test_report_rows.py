@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from torch import nn
 
 import efface.report
-from efface.errors import InputError
+from efface.errors import InputError, Outcome
 from efface.io.shadows import Shadows
 from efface.report import Row, Status, Verdict, collect, forward_passes, jsonable
 from efface.report.context import Context
@@ -168,8 +168,8 @@ def test_a_large_holdout_is_sampled_by_id(tiny_net, altered, split):
 
 
 def test_a_request_that_was_not_met_has_the_numbers_of_the_old_model_only(tiny_net, split):
-    report = collect(tiny_net, None, split, outcome="not met")
-    assert report.outcome == "not met"
+    report = collect(tiny_net, None, split)
+    assert report.outcome is Outcome.NOT_MET
     assert all(row.after is None for row in report.rows)
     assert report.row("forget.accuracy").before == 1.0
     assert report.row("weights.change").note == "there is no new model"
@@ -214,7 +214,7 @@ def test_each_forget_record_has_its_own_entry(tiny_net, altered, split):
 
 def test_the_repr_is_short_and_an_unknown_row_is_refused(tiny_net, altered, split):
     report = collect(tiny_net, altered, Split(split.forget))
-    assert repr(report).startswith("Report(T0, done: ")
+    assert repr(report).startswith("Report(T0, changed, not judged: ")
     assert len(repr(report)) < 80
     with pytest.raises(InputError, match=r"The rows are forget\.accuracy, forget\.entropy"):
         report.row("accuracy")
@@ -242,7 +242,7 @@ def test_reports_of_every_tier_fit_the_schema_done_and_not_met(tiny_net, altered
     report = collect(tiny_net, altered, split, **more)
     assert report.tier == tier
     assert invalid(report.to_json()) == []
-    assert invalid(collect(tiny_net, None, split, outcome="not met").to_json()) == []
+    assert invalid(collect(tiny_net, None, split).to_json()) == []
 
 
 def test_other_tasks_and_broken_models_fit_the_schema_too(tiny_net, digits, parts):

@@ -207,7 +207,7 @@ def test_the_estimate_counts_models_activations_and_records():
 
 def test_the_estimate_is_given_before_the_first_step(tiny_net, digits):
     order = []
-    how = {"started": lambda need: order.append(need.total_bytes), "settings": {"steps": 2}}
+    how = {"started": lambda need, _: order.append(need.total_bytes), "settings": {"steps": 2}}
     how["progress"] = lambda *_: nullcontext(lambda *_: order.append("step"))
     forget(tiny_net, Split(digits.take(range(20))), **how)
     assert order[0] > 0

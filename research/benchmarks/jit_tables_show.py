@@ -112,7 +112,7 @@ def robustness(record: Row) -> str:
         cells = _cells(record, task, variant, guard=guard)
         closed = [share_closed(record, c) for c in cells]
         counts = (
-            len(cells), sum(collapsed(c) for c in cells), sum(c["outcome"] != "done" for c in cells),
+            len(cells), sum(collapsed(c) for c in cells), sum(c["outcome"] == "not met" for c in cells),
             sum(s >= HALF for s in closed),
         )  # fmt: skip
         first = (task, f"`{variant}`", "yes" if guard else "no")
@@ -152,7 +152,7 @@ def collapsed(cell: Row) -> bool:
 
 def share_closed(record: Row, cell: Row) -> float:
     """1 - gap / gap of nothing done; 0 for a collapsed or rolled back cell."""
-    if collapsed(cell) or cell["outcome"] != "done":
+    if collapsed(cell) or cell["outcome"] == "not met":
         return 0.0
     model = model_of(record, cell)
     return 1 - cell["gap"] / gap(model["untouched"], model["target"])
@@ -166,7 +166,7 @@ def heat_maps(record: Row) -> Figure:
         cells = _cells(record, task, variant, guard=guard)
         lost = _mean(cells, lambda c: 100 * c["lost"] if c["finite"] else np.inf)
         gaps = _mean(cells, lambda c: 100 * c["gap"] if c["finite"] else np.inf)
-        failed = _mean(cells, lambda c: 100.0 * (collapsed(c) or c["outcome"] != "done"))
+        failed = _mean(cells, lambda c: 100.0 * (collapsed(c) or c["outcome"] == "not met"))
         name = f"{variant}, {task}{', guarded' if guard else ''}"
         _map(line[0], lost, f"{name}\npoints of D_r lost", (0, 20), "Reds")
         _map(line[1], gaps, "gap to the retrained model", (0, 50), "viridis_r")

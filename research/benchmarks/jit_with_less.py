@@ -64,7 +64,7 @@ def _row(way: str, some: list[dict[str, Any]]) -> tuple[str, ...]:
     points = (mean_range([100 * row[name] for row in some]) for name in ("gap", "lost"))
     done = seconds = share = ""
     if way in WAYS:
-        done = f"{sum(row['outcome'] == 'done' for row in some)} of {len(some)}"
+        done = f"{sum(row['outcome'] != 'not met' for row in some)} of {len(some)}"
         seconds = f"{np.median([row['seconds'] for row in some]):.0f}"
         share = f"{percent(some[0]['moving']['numbers'] / some[0]['moving']['of'], 0)} %"
     return way, columns, *points, done, seconds, share

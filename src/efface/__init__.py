@@ -14,6 +14,7 @@ if typing.TYPE_CHECKING:  # what editors and type checkers see of the names belo
         InputError,
         MissingExtra,
         NotMet,
+        Outcome,
         OutputError,
         UnknownRecords,
         UnsafeFile,
@@ -36,7 +37,7 @@ if typing.TYPE_CHECKING:  # what editors and type checkers see of the names belo
 __version__ = "0.1.0"
 
 _LAZY = {
-    "errors": "Differs EffaceError Hazard InputError MissingExtra NotMet OutputError "
+    "errors": "Differs EffaceError Hazard InputError MissingExtra NotMet Outcome OutputError "
     "UnknownRecords UnsafeFile",
     "hazards": "doctor",
     "io.data": "load_data read_ids",

@@ -1,8 +1,10 @@
-"""Everything that efface raises on purpose.
+"""How a run ends: the outcomes, and everything that efface raises on purpose.
 
-Each text says what was wanted, what came and what to do. The command line exits with the code.
+``Outcome`` is what ``efface forget`` came to, with its exit code; a run that was refused or failed
+raises. Each error says what was wanted, what came and what to do, and the command line exits with
+its code.
 
-    EffaceError                      1
+    EffaceError                      1   also: the given model was changed, by its own code
     ├── InputError (ValueError)      2   an argument, a file or a table does not hold what it must
     │   └── UnknownRecords           5   a record id that the data do not hold
     ├── NotMet                       3   the guard could not meet the request; the old model stands
@@ -16,10 +18,35 @@ Each text says what was wanted, what came and what to do. The command line exits
 import difflib
 import importlib
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import Any
 
 # an error with a million ids is read by nobody
 SHOWN = 10
+
+
+class Outcome(StrEnum):
+    """What a run came to: its words, and ``exit_code``.
+
+    DONE: the weights changed and no test flags the records, though the main one could have.
+    NOT_JUDGED: they changed, and nothing judged whether it is enough (tier T0, or no report).
+    PARTLY: they changed, and it is not shown that the records are equivalent to unseen.
+    UNCHANGED: the weights are the old ones. LIKE_UNSEEN: so they are, and the holdout shows that
+    the records were equivalent to unseen before. NOT_MET: the guard refused; there is no new model.
+    """
+
+    DONE = "done"
+    NOT_JUDGED = "changed, not judged"
+    PARTLY = "partly"
+    UNCHANGED = "unchanged, did not move"
+    LIKE_UNSEEN = "unchanged, already equivalent to unseen"
+    NOT_MET = "not met"
+
+    @property
+    def exit_code(self) -> int:
+        """Of ``efface forget``: what raises has the code of its error."""
+        codes = {"DONE": 0, "NOT_JUDGED": 10, "PARTLY": 11, "UNCHANGED": 12, "LIKE_UNSEEN": 13}
+        return codes.get(self.name, NotMet.exit_code)
 
 
 class EffaceError(Exception):

@@ -159,33 +159,33 @@ class Guard:
         _load(student, self._given)
         return Action.STOP
 
-    def settle(self, result: nn.Module) -> nn.Module:
+    def settle(
+        self, result: nn.Module, written: Callable[[nn.Module], nn.Module] = lambda model: model
+    ) -> nn.Module:
         """The method's model in eval mode, moved back towards the given one if it has to be.
 
         θ₀ + t(θ₁ - θ₀) for the largest t of 1/2, 1/4, 1/8 that is inside, with the given buffers.
-        Raises NotMet when the run has failed, or when no such point is inside.
+        ``written`` makes of it the model that goes to disk, rounded and merged, whose outputs are
+        the ones that count. Raises NotMet when the run has failed, or no such point is inside.
         """
         if self.failed:
             raise self._not_met(self.failed)
-        states = (state_of(result), self._given)
-        new, old = ({(name, tensor.shape) for name, tensor in state.items()} for state in states)
-        # the file that is written has the names and shapes of the one that was read
-        if wrong := sorted(name for name, _ in new ^ old):
-            raise self._not_met(f"the method's model differs in the name or shape of {wrong[0]}")
-        violation = self._check(result)
+        self._good = None  # freed: the model that is written takes its place
+        violation = self._check(result, written)
         if not _in_any_process(violation is not None):
             return to_eval(result)
         self.violations += [violation] if violation else []
         if (violation and violation.value is None) or self._fresh_start:
             # what overflowed says nothing about the points on the way there
             raise self._not_met(f"the method's model is outside: {violation}")
-        far = {name: states[0][name].detach().clone() for name in self._weights}
+        state = state_of(result)
+        far = {name: state[name].detach().clone() for name in self._weights}
         # from far to near: the largest part of the change that is still inside
         for t in (0.5, 0.25, 0.125):
             between = {name: self._given[name].to(weight) for name, weight in far.items()}
             between = {name: old + t * (far[name] - old) for name, old in between.items()}
             _load(result, {**self._given, **between})
-            if not _in_any_process(self._check(result) is not None):
+            if not _in_any_process(self._check(result, written) is not None):
                 self.interpolation = t
                 return to_eval(result)
         raise self._not_met(f"even an eighth of the change is outside; all of it: {violation}")
@@ -220,8 +220,11 @@ class Guard:
         looks = 4 * COUNT * self._drift_is_limit + len(self._sample) + len(self._holdout)
         return self.passes + looks <= SHARE * (self._spent() - self.passes)
 
-    def _check(self, result: nn.Module) -> Violation | None:
-        return self._check_weights(result, 0.0) or self._check_outputs(result, self._holdout)
+    def _check(
+        self, result: nn.Module, written: Callable[[nn.Module], nn.Module]
+    ) -> Violation | None:
+        violation = self._check_weights(result, 0.0)
+        return violation or self._check_outputs(written(result), self._holdout)
 
     def _check_weights(self, student: nn.Module, loss: float) -> Violation | None:
         """What is cheap enough for every step."""

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from efface.errors import InputError
+from efface.errors import EffaceError, InputError, Outcome
 
 # 1: record.json of efface 0.1, whose words differ; committed results of that time keep it
 SCHEMA = 2
@@ -35,6 +35,9 @@ def versions() -> dict[str, str]:
 class Manifest:
     """The metadata of one run of ``forget`` or ``score``; the only writer of ``manifest.json``.
 
+    ``outcome``, and in words with its reason ``summary``; ``progress``: how far the forget records
+    came towards unseen ones (``metrics.equivalence.progress_to_unseen``), None where that is not
+    known; ``steps``: those that the guard let stand;
     ``request``: numbers of records, before and after the forget records were taken out of the other
     parts; ``holdout``: records in its ``auxiliary`` part (method and guard) and in its
     ``evaluation`` part (report); ``weights``: digests of the models; ``seconds``: by phase;
@@ -48,7 +51,10 @@ class Manifest:
     job: str
     seed: int
     holdout_seed: int
-    outcome: str = "done"
+    outcome: Outcome = Outcome.NOT_JUDGED
+    summary: str = ""
+    progress: float | None = None
+    steps: int | None = None
     method: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     trainable: dict[str, Any] | None = None
@@ -101,6 +107,7 @@ class Manifest:
         try:
             written = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
             if written.get("schema") == SCHEMA:
+                written["outcome"] = Outcome(written.get("outcome"))
                 return cls(**written)
         # AttributeError: JSON, but no mapping
         except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -128,6 +135,25 @@ def state_digest(state: Mapping[str, Any]) -> str:
         # numpy has no bfloat16: the bytes are read as integers
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def tensor_digests(model: Any) -> dict[str, str]:
+    """The digest of each weight and buffer, by its name; those that are not saved included."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return {name: state_digest({name: tensor}) for name, tensor in tensors}
+
+
+def changed_tensors(model: Any, before: Mapping[str, str]) -> list[str]:
+    """Names of the weights and buffers whose digests are not those from before."""
+    now = tensor_digests(model)
+    return [name for name in {**before, **now} if now.get(name) != before.get(name)]
+
+
+def refuse_changed(model: Any, before: Mapping[str, str], name: str = "the model") -> None:
+    """Raise EffaceError, naming the tensor, where a digest is not the one from before."""
+    if changed := changed_tensors(model, before):
+        remedy = "Its own code writes it, such as forward: make it a buffer, or give a copy."
+        raise EffaceError(f"{name} as it was given", f"another {changed[0]}", remedy)
 
 
 def keyed_hashes(ids: Iterable[str], key: bytes) -> list[str]:

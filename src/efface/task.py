@@ -79,15 +79,24 @@ def predict(model: nn.Module, records: Records, *, batch_size: int = 256) -> Flo
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards each module has the flag that it had, after an error too."""
+    """Eval mode inside; afterwards each module has the flag and the buffers that it had."""
     # flag by flag: model.train() would also switch parts that were in eval mode
     flags = [(part, part.training) for part in model.modules()]
+    # some models write buffers in forward, in any mode
+    buffers = [
+        (part, name, buffer, buffer.clone())
+        for part in model.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+    ]
     model.eval()
     try:
         yield
     finally:
         for part, training in flags:
             part.training = training
+        for part, name, buffer, value in buffers:
+            if getattr(part, name) is not buffer or not buffer.equal(value):
+                setattr(part, name, buffer.copy_(value))
 
 
 def raw(model: nn.Module, x: Float[Tensor, " n *features"]) -> Tensor:
@@ -250,7 +259,8 @@ def written_in_eval(model: nn.Module, records: Records) -> list[str]:
     """Names of the buffers that a forward pass in eval mode writes, such as a counter."""
     teacher = frozen_teacher(model)
     before = {name: buffer.clone() for name, buffer in teacher.named_buffers()}
-    predict(teacher, records)
+    with torch.no_grad():
+        outputs(teacher, probe_batch(records).to(device_of(teacher)))
     after = dict(teacher.named_buffers())
     return [n for n, was in before.items() if not torch.equal(after[n].cpu(), was.cpu())]
 

@@ -104,6 +104,11 @@ class Records:
         # One line: a notebook saves it next to every table, and tensors would fill pages.
         return f"Records({len(self)} of shape {tuple(self.x.shape[1:])}, labels {self.y.dtype})"
 
+    def tensors(self) -> dict[str, Tensor]:
+        """``x``, ``y``, ``low`` and ``high``, as far as they are there."""
+        named = {name: getattr(self, name) for name in ("x", "y", "low", "high")}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
     def take(self, rows: Sequence[int] | Tensor) -> "Records":
         """The records in these rows, in this order."""
         index = torch.as_tensor(rows, dtype=torch.int64)

@@ -4,6 +4,7 @@
 The command line, grids and benchmarks call these two, so they measure what a user gets.
 """
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,13 +17,20 @@ import torch
 from torch import nn
 
 from efface import prepare
-from efface.errors import InputError, NotMet
+from efface.errors import InputError, NotMet, Outcome
 from efface.guard import Guard
 from efface.hazards import Finding, Inputs, doctor, refuse_hazards
 from efface.io.shadows import Shadows
-from efface.manifest import Manifest, state_digest
+from efface.manifest import (
+    Manifest,
+    changed_tensors,
+    refuse_changed,
+    state_digest,
+    tensor_digests,
+)
 from efface.methods import METHODS, Method, Natural, Share, _base, check_settings, check_value
 from efface.report import Report
+from efface.report.text import count
 from efface.runtime import (
     MemoryEstimate,
     PassCounter,
@@ -35,7 +43,13 @@ from efface.runtime import (
     upcast_to_fp32,
 )
 from efface.task import check_layout, output_width, probe_batch, shared_view, written_in_eval
-from efface.trainable import check_trainable, count_trainable, merge_adapter, select_trainable
+from efface.trainable import (
+    check_trainable,
+    count_trainable,
+    has_adapter,
+    merge_adapter,
+    select_trainable,
+)
 from efface.types import Action, Callback, Progress, Split, no_callback, no_progress, split_holdout
 
 # true of every adapter, so it is a finding of each
@@ -45,11 +59,20 @@ KEPT_ADAPTER = (
 )
 
 
+COPY = "Change a copy and return it, efface.task.trainable_copy(model): docs/your_own_method.md."
+# of a split
+PARTS = ("forget", "holdout", "retain")
+
+Started = Callable[[MemoryEstimate, tuple[Finding, ...]], None]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What ``forget`` and ``score`` return.
 
-    ``model``: the new model, in eval mode, in the dtypes that are written; ``report``: what
+    ``outcome``: what the run came to, and ``progress``: how far the forget records came towards
+    unseen ones (0 nothing, 1 as unseen, None unknown); ``model``: the new model, in eval mode, in
+    the dtypes that are written, or the given one where there is none; ``report``: what
     changed, at the tier that the data allow, None where none was wanted; ``manifest``: settings,
     seeds, versions, digests; ``findings``: what doctor saw before; ``adapter``: with
     ``trainable="adapter"`` PEFT's model of what was merged into ``model``, on float32 weights.
@@ -61,9 +84,19 @@ class Result:
     findings: tuple[Finding, ...] = ()
     adapter: nn.Module | None = None
 
+    @property
+    def outcome(self) -> Outcome:
+        """What the run came to; its ``exit_code`` is that of ``efface forget``."""
+        return self.manifest.outcome
+
+    @property
+    def progress(self) -> float | None:
+        """How far the forget records came, see ``metrics.equivalence.progress_to_unseen``."""
+        return self.manifest.progress
+
     def __repr__(self) -> str:
         tier = f", tier {self.report.tier}" if self.report else ""
-        return f"Result({self.manifest.job}: {self.manifest.outcome}{tier})"
+        return f"Result({self.manifest.job}: {self.outcome}{tier})"
 
     def _repr_html_(self) -> str:
         """The outcome and the tests that ran: what a notebook shows."""
@@ -105,7 +138,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     stored: Mapping[str, torch.dtype] | None = None,
     guard: bool = True,
     report: bool = True,
-    started: Callable[[MemoryEstimate], None] | None = None,
+    started: Started | None = None,
     progress: Progress = no_progress,
 ) -> Result:
     """Return a model that behaves as if it had not seen ``split.forget``, with a report.
@@ -139,11 +172,13 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
         guard: False runs the method without limits, for experiments, and returns whatever it made,
             nan and inf included; the manifest says so.
         report: False collects no evidence; the manifest says so.
-        started: called with the memory needed, before the method starts.
+        started: called with the memory needed and the findings, before the method starts.
         progress: how the steps are shown: ``efface.show_progress``, or one of your own.
 
     Raises:
-        InputError: the records or the settings are not what the method takes.
+        InputError: the records or the settings are not what the method takes, or what the method
+            returned is no model to be written.
+        EffaceError: the given model was changed, by its own code.
         Hazard: the model and the data do not fit.
         MissingExtra: an adapter is wanted and PEFT is not installed.
         NotMet: the guard could not meet the request; ``error.result`` holds the report.
@@ -157,11 +192,13 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
         check_settings(method, settings)
     manifest, adapted = Manifest("forget", seed, holdout_seed), trainable == "adapter"
     names = {"classes": classes, "mislabelled": mislabelled}
-    request = _Request(manifest, model, split, preprocessing, names)
+    request = _Request(manifest, {"the model": model}, split, preprocessing, names)
     entry = request.choose(method, settings, trainable)
     request.examine()
     # after doctor: a model that the data do not fit must not choose among them
-    seen, notes = prepare.select_records(model, request.auxiliary, manifest, selection, weights)
+    seen, notes = prepare.select_records(
+        request.model, request.auxiliary, manifest, selection, weights
+    )
     request.findings += notes
 
     master, judge = request.trainable_copy(trainable, started), None
@@ -175,13 +212,12 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     try:
         with progress(f"forget {len(seen.forget)} records", manifest.settings.get("steps")) as show:
             student = request.run(master, seen, judge, show)
-        new, adapter = request.load(student, stored, guarded=guard)
+        new, adapter = request.settle(student, judge, stored)
     except NotMet as error:
-        failure, manifest.outcome = error, "not met"
+        failure = error
     manifest.guard, manifest.reported = judge.as_json() if judge else None, report
-    request.note_outcome(adapted=adapted)
-    about = {"outcome": manifest.outcome, "exact": entry.exact and not failure}
-    result = request.result(new, adapter, **about)
+    reason = failure.came if failure else request.why_unchanged(judge)
+    result = request.result(new, adapter, reason=reason, exact=entry.exact and not failure)
     if failure:
         failure.result = result
         raise failure
@@ -226,13 +262,12 @@ def score(
     """
     manifest = Manifest("score", seed, holdout_seed)
     names = {"classes": classes, "mislabelled": mislabelled}
-    request = _Request(manifest, old, split, preprocessing, names)
     others = {"NEW": new} | {f"retrained model {n}": m for n, m in enumerate(retrained, start=1)}
+    request = _Request(manifest, {"OLD": old, **others}, split, preprocessing, names)
     # by the width of the outputs: models of other classes would be compared column by column
     going = request.split.forget
-    width = output_width(old, going)
+    width = output_width(request.model, going)
     for name, model in others.items():
-        check_model(model)
         check_layout(model, going)
         if (came := output_width(model, going)) != width:
             wanted = f"{width} outputs a record, as the old model has"
@@ -253,12 +288,19 @@ class _Request:
     """A request in progress: its model, its split, the findings, and its manifest."""
 
     def __init__(
-        self, manifest: Manifest, model: nn.Module, split: Split, preprocessing: Inputs, names: Any
+        self,
+        manifest: Manifest,
+        models: Mapping[str, nn.Module],
+        split: Split,
+        preprocessing: Inputs,
+        names: Any,
     ) -> None:
-        check_model(model)
+        for model in models.values():
+            check_model(model)
+        self.given = [(name, model, tensor_digests(model)) for name, model in models.items()]
+        self.manifest, self.preprocessing, self.names = manifest, preprocessing, names
         # modules of its own: no forward pass writes a buffer of the given model, or meets its mode
-        self.manifest, self.model, self.preprocessing = manifest, shared_view(model), preprocessing
-        self.names = names
+        self.model = shared_view(self.given[0][1])
         self.findings: tuple[Finding, ...] = ()
         check_value("seed", manifest.seed, Natural)
         check_value("holdout_seed", manifest.holdout_seed, Natural)
@@ -298,7 +340,7 @@ class _Request:
         refuse_hazards(hazards)
         self.findings += hazards
 
-    def trainable_copy(self, trainable: str, started: Callable[..., Any] | None) -> nn.Module:
+    def trainable_copy(self, trainable: str, started: Started | None) -> nn.Module:
         """The copy that the method gets, its passes counted; no view shares a given weight."""
         # a copy, and not a view: whatever a method does in place, the given weights stand
         self.counter, split, manifest = PassCounter(self.model), self.split, self.manifest
@@ -307,12 +349,12 @@ class _Request:
         need = prepare.request_memory(self.method, model, split, manifest.settings)
         manifest.trainable, manifest.memory = count_trainable(model, trainable), need.as_json()
         if started:
-            started(need)
+            started(need, self.findings)
         # a step that is small against a weight of 8 or 11 bits would round away
         return upcast_to_fp32(model)
 
     def run(self, model: nn.Module, split: Split, judge: Guard | None, show: Callable) -> nn.Module:
-        """What the method makes of the model, settled by the guard. Raises NotMet."""
+        """What the method makes of the model. Raises InputError for no changed copy of it."""
         manifest, counter, step = self.manifest, self.counter, 0
         judged: Callback = judge.callback if judge else no_callback
 
@@ -323,64 +365,164 @@ class _Request:
             show(step, loss, action.value)
             return action
 
+        # copies: whatever a method does in place, the caller's tensors stand
+        own, before = _copied_records(split), tensor_digests(model)
         if fresh := split.fresh:  # what a method trains from scratch is counted too
-            split = replace(split, fresh=lambda seed: counter.attach(fresh(seed)))
+            own = replace(own, fresh=lambda seed: counter.attach(fresh(seed)))
         # the guard's preparation is not the method's
         counter.forward = counter.backward = 0
         # counted also when the guard ends the run: what was spent was spent
         try:
             with manifest.timed("method"), capture_facts(manifest.calibration):
                 how = {"seed": manifest.seed, "callback": callback, **self.chosen}
-                student = self.method.function(model, split, **how)
+                student = self.method.function(model, own, **how)
         finally:
             # a stranger's student may carry no counter
             forward = max(0, counter.forward - (judge.passes if judge else 0))
             manifest.passes = {"forward": forward, "backward": counter.backward}
-        with manifest.timed("settle"):
-            return to_eval(counter.detach(judge.settle(student) if judge else student))
+            manifest.steps = step
+        # first: a model that changes itself is not its method's fault
+        self.refuse_changed()
+        weights = {name for name, _ in model.named_parameters()}
+        changed = [f"{n}, changed in place" for n in changed_tensors(model, before) if n in weights]
+        changed += _changed_records(split, own)
+        if fault := _foreign(student, model, counter) or next(iter(changed), ""):
+            wanted = f"a changed copy of the given model from {manifest.method}, and nothing else"
+            raise InputError(wanted, fault, COPY)
+        return student
 
-    def note_outcome(self, *, adapted: bool) -> None:
-        """Note what holds of every adapter, and how far a method got that says so."""
-        if adapted:
-            self.findings += (Finding("adapter", "note", KEPT_ADAPTER),)
-        tolerance = self.manifest.settings.get("tolerance", -math.inf)
-        progress = self.manifest.calibration.get("progress", math.inf)
-        if self.manifest.outcome == "done" and progress < tolerance:
-            text = f"The method stopped at {max(progress, 0):.0%} of the distance to its target: "
-            text += "the records may still be known. More steps, if there were too few, go further."
-            self.findings += (Finding("not reached", "warn", text),)
-
-    def load(
-        self, student: nn.Module, stored: Mapping[str, torch.dtype] | None, *, guarded: bool
+    def settle(
+        self, student: nn.Module, judge: Guard | None, stored: Mapping[str, torch.dtype] | None
     ) -> tuple[nn.Module, nn.Module | None]:
-        """(a clean copy of the given model that holds what will be written, the adapter if any)."""
-        # measured is what goes to disk: modules, flags and hooks of the student stay behind
-        merged = merge_adapter(student, self.model)
+        """(the model as it will be written, the adapter if any), settled by the guard.
+
+        The model is a clean copy of the given one with the student's numbers: modules, flags and
+        hooks of the student stay behind. Raises NotMet.
+        """
         # what a model counts or keeps in eval mode is no change of the method's
         counters = written_in_eval(self.model, self.split.forget)
-        new = as_stored(merged, self.model, stored, given=counters)
-        if guarded and (broken := nonfinite_tensors(state_of(new))):
-            came, first = f"nan or inf after rounding {broken[0]}", "bfloat16 or float32 first"
-            remedy = f"The old model stands. Convert it to {first}, or lower --strength."
-            raise NotMet("weights that their own dtype can hold", came, remedy)
-        return new, None if merged is student else student
 
-    def result(self, new: nn.Module | None, adapter: Any = None, **about: Any) -> Result:
+        def written(student: nn.Module) -> nn.Module:
+            merged = merge_adapter(student, self.model)
+            new = as_stored(merged, self.model, stored, given=counters)
+            if judge and (broken := nonfinite_tensors(state_of(new))):
+                came, first = f"nan or inf after rounding {broken[0]}", "bfloat16 or float32 first"
+                remedy = f"The old model stands. Convert it to {first}, or lower --strength."
+                raise NotMet("weights that their own dtype can hold", came, remedy)
+            return new
+
+        with self.manifest.timed("settle"):
+            if judge:
+                judge.settle(student, written)
+            adapted = has_adapter(student) and not has_adapter(self.model)
+            return written(to_eval(student)), student if adapted else None
+
+    def why_unchanged(self, judge: Guard | None) -> str:
+        """Why the weights are the old ones, if they are."""
+        text = f"{self.manifest.method} took {count(self.manifest.steps or 0, 'step')}"
+        if judge and judge.violations:
+            taken_back = count(len(judge.violations), "step")
+            text += f", and the guard took back {taken_back} ({judge.violations[-1]})"
+        return f"{text}; no weight is another one"
+
+    def result(
+        self,
+        new: nn.Module | None,
+        adapter: nn.Module | None = None,
+        *,
+        reason: str = "",
+        **of: Any,
+    ) -> Result:
         """Collect the evidence on the evaluation half, complete the manifest."""
-        manifest, evidence = self.manifest, None
+        manifest, report = self.manifest, None
+        # before anything is evaluated: it is the digest of what will be written
+        digests = [m if m is None else state_digest(m.state_dict()) for m in (self.model, new)]
+        manifest.weights = dict(zip(("old", "new"), digests, strict=True))
         if manifest.reported:
             # loads scipy, scikit-learn and torchvision
             from efface.report import collect
 
             with manifest.timed("report"):
-                how: dict[str, Any] = {"seed": manifest.seed, **self.names, **about}
-                evidence = collect(self.model, new, self.evaluation, **how)
-        digests = [m if m is None else state_digest(m.state_dict()) for m in (self.model, new)]
-        manifest.weights = dict(zip(("old", "new"), digests, strict=True))
-        # last: the adapter and the method add findings of their own
+                how: dict[str, Any] = {"seed": manifest.seed, **self.names, **of}
+                report = collect(self.model, new, self.evaluation, reason=reason, **how)
+            manifest.outcome, manifest.summary = report.outcome, report.summary
+            manifest.progress = report.progress
+        else:
+            changed = Outcome.NOT_MET if new is None else Outcome.NOT_JUDGED
+            same = digests[0] == digests[1]
+            manifest.outcome = Outcome.UNCHANGED if same else changed
+            why = reason if same or new is None else "no report was wanted"
+            manifest.summary = f"{manifest.outcome.capitalize()}: {why}."
+        self.refuse_changed()
+        self.findings += tuple(self._late_findings(new, adapter))
         manifest.findings = [asdict(finding) for finding in self.findings]
-        model = self.model if new is None else new
-        return Result(model, evidence, manifest, self.findings, adapter)
+        model = self.given[0][1] if new is None else new
+        return Result(model, report, manifest, self.findings, adapter)
+
+    def refuse_changed(self) -> None:
+        """Raise EffaceError where a given model is another one than at the start."""
+        for name, model, before in self.given:
+            refuse_changed(model, before, name)
+
+    def _late_findings(self, new: nn.Module | None, adapter: nn.Module | None) -> Iterator[Finding]:
+        """What holds of every adapter, and how far a method got by its own measure."""
+        if adapter is not None:
+            yield Finding("adapter", "note", KEPT_ADAPTER)
+        tolerance = self.manifest.settings.get("tolerance", -math.inf)
+        progress = self.manifest.calibration.get("progress", math.inf)
+        # the report's own measure, where there is one, says it of every method
+        if new is not None and self.manifest.progress is None and progress < tolerance:
+            text = f"The method stopped at {max(progress, 0):.0%} of the distance to its target: "
+            text += "the records may still be known. More steps, if there were too few, go further."
+            yield Finding("not reached", "warn", text)
+
+
+def _copied_records(split: Split) -> Split:
+    """The split with records of its own memory."""
+    parts = {name: getattr(split, name) for name in PARTS}
+    copies = {
+        name: copy.deepcopy(part.tensors()) for name, part in parts.items() if part is not None
+    }
+    return replace(split, **{name: replace(parts[name], **own) for name, own in copies.items()})
+
+
+def _changed_records(split: Split, own: Split) -> list[str]:
+    """Tensors of the copy that are not those of the split any more."""
+    pairs = [(name, getattr(split, name), getattr(own, name)) for name in PARTS]
+    return [
+        f"{key} of the {name} records, changed in place"
+        for name, records, copied in pairs
+        if records is not None
+        for key, tensor in records.tensors().items()
+        if not _same(tensor, copied.tensors()[key])
+    ]
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    # nan is nobody's change
+    return one.shape == other.shape and torch.allclose(one, other, 0, 0, equal_nan=True)
+
+
+def _foreign(result: Any, model: nn.Module, counter: PassCounter) -> str:
+    """What of a method's result could not be written, or would not be; empty where all would."""
+    if not isinstance(result, nn.Module):
+        return f"a {type(result).__name__}"
+    if result is model:
+        return "the very model that it was given"
+    given, own = (_form(counter.detach(one)) for one in (model, result))
+    if differing := sorted(name for name, _ in given ^ own):
+        return f"another name, shape, class, hook or forward of {differing[0] or 'the model'}"
+    return ""
+
+
+def _form(model: nn.Module) -> set[tuple[str, Any]]:
+    """Everything about a model but its numbers, by the name of a tensor or a module."""
+    form: set[tuple[str, Any]] = {(n, tuple(tensor.shape)) for n, tensor in state_of(model).items()}
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    for name, module in model.named_modules():
+        hooks = tuple(len(getattr(module, kind)) for kind in kinds)
+        form.add((name, (type(module).__qualname__, hooks, "forward" in vars(module))))
+    return form
 
 
 @contextmanager

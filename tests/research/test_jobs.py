@@ -115,7 +115,11 @@ def test_a_wrecked_model_without_a_guard_is_a_row_of_nothing(store):
     """JSON has no nan, and an attack has nothing to read."""
     job = unlearning(base(), "fake_methods:wrecking", **WRECKED, guard=False)
     found = make(store, job).statistics
-    assert (found["finite"], found["attack"], found["outcome"]) == (False, None, "done")
+    assert (found["finite"], found["attack"], found["outcome"]) == (
+        False,
+        None,
+        "changed, not judged",
+    )
     assert set(found["accuracy"].values()) == {0.0}
     assert set(found["loss"].values()) == {None}
 

@@ -14,8 +14,9 @@ from cyclopts import App, CycloptsError
 
 from efface import __version__
 from efface.cli import commands
-from efface.errors import EffaceError, InputError
+from efface.errors import EffaceError, InputError, Outcome
 
+OUTCOMES = " · ".join(f"{outcome.exit_code} {outcome}" for outcome in Outcome)
 app = App(
     name="efface",
     version=__version__,
@@ -23,9 +24,9 @@ app = App(
     suppress_keyboard_interrupt=False,
     help="Machine unlearning for PyTorch: remove records from a trained model and report what it "
     "still knows of them.",
-    help_epilogue="Exit codes: 0 done · 2 input · 3 not met, the old model stands · "
-    "4 unsafe file · 5 unknown record · 6 doctor refuses · 7 a package is missing · "
-    "8 the result was not written · 9 a replay differs · 130, 143 stopped by a signal.",
+    help_epilogue=f"Exit codes of efface forget: {OUTCOMES}; of every command: 2 input · 4 unsafe "
+    "file · 5 unknown record · 6 doctor refuses · 7 a package is missing · 8 the result was not "
+    "written · 9 a replay differs · 130, 143 stopped by a signal · 1 anything else.",
 )
 for name in ("forget", "score", "inspect", "doctor", "methods"):
     app.command(getattr(commands, name))

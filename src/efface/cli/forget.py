@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import sys
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 from accelerate import PartialState
 
 from efface import terminal
-from efface.cli.loading import Inputs, print_summary
+from efface.cli.loading import Inputs, print_summary, print_warnings
 from efface.cli.options import Arguments, MethodOptions
-from efface.errors import InputError, NotMet
+from efface.errors import InputError, NotMet, Outcome
+from efface.hazards import Finding
 from efface.io.atomic import atomic_folder, atomic_write, claim, refuse_overlap
 from efface.io.data import read_record_weights
 from efface.manifest import exclusion_table, keyed_hashes
@@ -24,7 +26,7 @@ from efface.unlearn import Result, forget
 def run_forget(
     arguments: Arguments, options: MethodOptions, *, out: Path, keep_adapter: bool
 ) -> None:
-    """Write the new folder and print what came of it.
+    """Write the new folder, print what came of it, and exit with the code of the outcome.
 
     Raises NotMet after writing the report of a request that was not met, without a model.
     """
@@ -40,7 +42,7 @@ def run_forget(
     with claim(out) if main else nullcontext():
         inputs, failure = Inputs.read(arguments), None
         model = inputs.models[0]
-        shown = {"started": _print_memory, "progress": terminal.show_progress}
+        shown = {"started": _print_start, "progress": terminal.show_progress}
         given |= {"stored": model.stored, **shown, **inputs.context()}
         try:
             result = forget(model.model, inputs.split, **given)
@@ -55,6 +57,9 @@ def run_forget(
     # The folder with the reasons stands by now; the exit code says that it holds no model.
     if failure:
         raise failure
+    # Of the main process alone: torchrun would end it while it writes for the code of another.
+    if main and result.outcome.exit_code:
+        sys.exit(result.outcome.exit_code)
 
 
 def read_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -71,8 +76,9 @@ def read_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     return settings
 
 
-def _print_memory(need: MemoryEstimate) -> None:
-    """The memory that the run will take, before it takes it."""
+def _print_start(need: MemoryEstimate, findings: tuple[Finding, ...]) -> None:
+    """What seems wrong, and the memory that the run will take, before it takes it."""
+    print_warnings(findings)
     mib: Any = {k.removesuffix("_bytes"): round(n / 2**20) for k, n in need.as_json().items()}
     terminal.event("memory", unit="MiB", **mib)
 
@@ -83,7 +89,7 @@ def _write(out: Path, result: Result, inputs: Inputs, *, keep_adapter: bool) -> 
     ids, key = inputs.split.forget.ids, secrets.token_bytes(32)
     result.manifest.keyed_hashes = keyed_hashes(ids, key)
     with atomic_folder(out) as scratch:
-        if result.manifest.outcome == "done":
+        if result.outcome is not Outcome.NOT_MET:
             inputs.models[0].write(result.model.cpu(), scratch)
         if keep_adapter and result.adapter is not None:
             adapter: Any = result.adapter

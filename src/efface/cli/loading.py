@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from efface import terminal
 from efface.cli.options import Arguments, ReadOptions
 from efface.errors import InputError, abbreviate
+from efface.hazards import Finding
 from efface.io.data import DataSource, load_data
 from efface.io.models import LoadedModel, load_model
 from efface.io.shadows import Shadows, read_shadows
@@ -164,13 +166,26 @@ def command_line() -> str:
     return shlex.join(["efface", *sys.argv[1:]])
 
 
+def print_warnings(findings: Iterable[Finding]) -> None:
+    """One line for each finding that is a warning."""
+    for one in findings:
+        if one.severity == "warn":
+            terminal.event("warning", style="yellow", finding=one.name, text=one.text)
+
+
 def print_summary(result: Result, out: Path) -> None:
-    """Each test that ran next to its reference, and where the report is."""
+    """The outcome, the warnings once more, and each test that ran next to its reference."""
     report: Any = result.report
+    terminal.event("outcome", text=report.summary, exit_code=result.outcome.exit_code)
+    # once more: by now the first lines are far up
+    warnings = [one for one in result.findings if one.severity == "warn"]
+    print_warnings(warnings)
+    if warnings:
+        terminal.event("warnings", count=len(warnings))
     rows = [
         [row.name, *(terminal.format_number(getattr(row, k), row.unit) for k in SUMMARY)]
         for row in report.rows
         if (row.before, row.after) != (None, None)
     ]
-    title = f"{result.manifest.outcome} · tier {report.tier} · {out}/report.html"
+    title = f"{result.outcome} · tier {report.tier} · {out}/report.html"
     terminal.table(title, ["test", *SUMMARY], rows)

@@ -10,7 +10,7 @@ from typing import Any
 from efface import terminal
 from efface.cli.loading import Inputs, print_summary
 from efface.cli.options import Arguments
-from efface.errors import Differs, InputError
+from efface.errors import Differs, InputError, Outcome
 from efface.io.atomic import atomic_folder, claim, refuse_overlap
 from efface.manifest import Manifest, state_digest, versions
 from efface.unlearn import Result, score
@@ -79,9 +79,9 @@ def run_replay(run: Path, *, others: list[str]) -> None:
 
 def _arguments(run: Path, manifest: Manifest) -> Arguments:
     """The arguments of the run, with its own model as NEW where it made one."""
-    if manifest.outcome != "done":
+    if manifest.outcome is Outcome.NOT_MET:
         remedy = "Without a new model there is nothing to evaluate again."
-        raise InputError("a run that was done", f"{run}, which was {manifest.outcome}", remedy)
+        raise InputError("a run that made a model", f"{run}, which was {manifest.outcome}", remedy)
     try:
         arguments = Arguments.from_json(manifest.arguments or {})
     except (KeyError, TypeError) as error:

@@ -1,10 +1,10 @@
 """Equivalence to unseen records and to retrained models; tests of two samples.
 
 Do forget records look like records that the model never saw? Two-sided, class by class:
-``placements``, ``two_sided``, ``central_share``. Is a model one of the retrained ones?
-``compare_with_retrained`` decides by how far retrained models are from each other; ``likeness``
-adds the two-sample tests that the field reports, of which none decides: with many records their
-p-values are small for differences that any new seed makes.
+``placements``, ``two_sided``, ``central_share``; how far they came: ``progress_to_unseen``. Is a
+model one of the retrained ones? ``compare_with_retrained`` decides by how far retrained models are
+from each other; ``likeness`` adds the two-sample tests that the field reports, of which none
+decides: with many records their p-values are small for differences that any new seed makes.
 
 Energy distance here is twice the integral of the squared difference of the two distribution
 functions: 0 where they are the same, in the unit of the values; scipy's is its root.
@@ -22,6 +22,8 @@ from efface.errors import InputError
 from efface.metrics.refusals import need_at_least, need_classes, need_numbers, need_same_records
 
 LEVEL = 0.95
+# Of Cohen's d; half of what is conventionally called small.
+SMALL_EFFECT = 0.1
 
 MIN_PERMUTATIONS = 2000
 # Numbers in memory at once while permuting.
@@ -93,6 +95,27 @@ def expected_from_unseen(classes: Classes, unseen: Others, unseen_classes: Other
     means = {c: unseen[unseen_classes == c].mean() for c in np.unique(unseen_classes)}
     found = [means[c] for c in classes if c in means]
     return float(np.mean(found)) if found else float("nan")
+
+
+def progress_to_unseen(
+    before: Values, after: Values, unseen: Others, *, classes: Classes, unseen_classes: OtherClasses
+) -> float:
+    """How far the mean came from ``before`` to that of unseen records of the same classes.
+
+    (before - after) / (before - unseen). Unbounded: 0 where nothing moved, 1 as unseen (the
+    reference: a retrained model's value), above 1 over-forgotten, below 0 better known than before.
+    Records whose class has no unseen one are omitted. NaN where none is left, and where ``before``
+    is not above the unseen mean by a tenth of the unseen values' standard deviation: there is no
+    distance to cover. For log-odds or minus a loss: higher is better known.
+    """
+    known = np.isin(classes, unseen_classes)
+    reference = expected_from_unseen(classes, unseen, unseen_classes)
+    if not known.any():
+        return float("nan")
+    distance = float(before[known].mean()) - reference
+    if distance <= SMALL_EFFECT * float(unseen.std()) or distance <= 0:
+        return float("nan")
+    return float((before[known] - after[known]).mean()) / distance
 
 
 def ks(values: Values, unseen: Others) -> tuple[float, float]:

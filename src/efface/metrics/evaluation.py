@@ -119,7 +119,7 @@ def evaluate(model: nn.Module, records: Records, *, batch_size: int = 256) -> Ev
     """The model's outputs for each record: eval mode, no gradient, float32, in the records' order.
 
     Neither the batch size nor the order changes a record's numbers beyond rounding; the model is
-    not changed, the train or eval flag of each of its modules included.
+    not changed, flags and buffers included.
     """
     task, y = task_of(records), records.y.cpu()
     answers = predict(model, records, batch_size=batch_size)

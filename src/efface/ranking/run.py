@@ -20,7 +20,7 @@ from efface.hazards import Finding, doctor, refuse_hazards
 from efface.io.data import as_records
 from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
-from efface.manifest import SCHEMA, state_digest, versions
+from efface.manifest import SCHEMA, refuse_changed, state_digest, tensor_digests, versions
 from efface.methods._head import embed
 from efface.metrics.evaluation import evaluate
 from efface.ranking import content as zero_shot
@@ -175,14 +175,21 @@ class Run:
     classes: tuple[str, ...] | None = None
     preprocessing: Preprocessing | FeatureSpec | None = None
     store: Store = field(default_factory=dict)
+    given: tuple[nn.Module, dict[str, str]] = field(init=False)
 
     def __post_init__(self) -> None:
         """Refuse a model that cannot be copied; measure modules of its own, not the given ones."""
         check_model(self.model)
+        object.__setattr__(self, "given", (self.model, tensor_digests(self.model)))
         object.__setattr__(self, "model", shared_view(self.model))
 
     def ranking(self, progress: Progress = no_progress) -> Ranking:
-        """Measure, join, rank."""
+        """Measure, join, rank. Raises EffaceError where the given model was changed."""
+        ranking = self._ranking(progress)
+        refuse_changed(*self.given)
+        return ranking
+
+    def _ranking(self, progress: Progress) -> Ranking:
         check_layout(self.model, self.sample)
         findings, settings, ids = self._findings(), self.settings, self.source.ids
         parts, omitted = self._measure(progress)

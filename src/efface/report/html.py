@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from efface.display import table
+from efface.errors import Outcome
 from efface.report import text
 from efface.report.report import Report, Row, jsonable
 from efface.report.text import DASH, formatted, formatted_interval
@@ -28,7 +29,9 @@ def page(report: Report, manifest: Any = None) -> str:
     records = sorted(report.records, key=_last_margin, reverse=True)
     findings, guard = plain.get("findings") or [], plain.get("guard") or {}
     unreached = [finding["text"] for finding in findings if finding["name"] == "not reached"]
-    shown = {"headline": text.headline(report) + unreached, "done": report.outcome == "done"}
+    made = report.outcome is not Outcome.NOT_MET
+    shown = {"headline": text.headline(report) + unreached, "made": made}
+    shown["title"] = text.SENTENCES["titles"][report.outcome.name.lower()]
     shown |= {"tally": Counter(row.status for row in report.rows), "sections": _sections(report)}
     shown["reasons"] = list(guard.get("reasons") or filter(None, [guard.get("failed")]))
     shown["attacks"] = [
@@ -55,8 +58,8 @@ def environment(package: str) -> Any:
 def notebook_html(report: Report) -> str:
     """The headline, and each test that ran with its verdict."""
     rows = [_cells(row) for row in report.rows if row.status is not Status.NOT_RUN]
-    tier = f"Tier {report.tier}, {report.outcome}; {len(report.rows) - len(rows)} tests not run."
-    lines = "".join(f"<p>{escape(line)}</p>" for line in (*text.headline(report), tier))
+    last = f"{len(report.rows) - len(rows)} tests not run."
+    lines = "".join(f"<p>{escape(line)}</p>" for line in (*text.headline(report), last))
     return lines + table(["test", "before", "after", "reference", "verdict"], rows)
 
 

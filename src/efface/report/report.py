@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from efface.errors import InputError
+from efface.errors import InputError, Outcome
 from efface.report.verdicts import Status, Verdict
 
 SCHEMA = 3
@@ -82,7 +82,8 @@ class Report:
     ``rows``: every test, run or not; ``attacks``: those that the EDPB names; ``records``: one entry
     for each forget record, with its id; ``per_class`` and ``tensors``: one entry for each;
     ``arrays``: histograms for the figures; ``counts``: records and models of each kind that were
-    measured; ``outcome``: "done" or "not met".
+    measured; ``outcome``, ``reason``: why; ``progress``: how far the records came, 0 (nothing) to 1
+    (as unseen) and above (over-forgotten), None where that is not known.
     """
 
     tier: str
@@ -96,7 +97,9 @@ class Report:
     forget_classes: tuple[str, ...] = ()
     mislabelled: bool = False
     seed: int = 0
-    outcome: str = "done"
+    outcome: Outcome = Outcome.NOT_JUDGED
+    reason: str = ""
+    progress: float | None = None
 
     def __repr__(self) -> str:
         ran = sum(row.status is not Status.NOT_RUN for row in self.rows)
@@ -114,6 +117,13 @@ class Report:
         """Keys of the rows that are significant after Holm correction."""
         return tuple(row.key for row in significant_rows(self))
 
+    @property
+    def summary(self) -> str:
+        """Outcome, tier, reason and progress in a sentence or two."""
+        from efface.report.text import summary
+
+        return summary(self)
+
     def row(self, key: str) -> Row:
         """The row with this key. Raises InputError when there is none."""
         for row in self.rows:
@@ -128,7 +138,8 @@ class Report:
         # Names of verdicts, not their words: words may change without a new schema.
         verdicts = [{"verdict": r.verdict.name.lower(), "status": r.status} for r in self.rows]
         rows = [vars(row) | more for row, more in zip(self.rows, verdicts, strict=True)]
-        return jsonable({"schema": SCHEMA, **fields, "rows": rows, "significant": self.significant})
+        more = {"rows": rows, "significant": self.significant, "summary": self.summary}
+        return jsonable({"schema": SCHEMA, **fields, **more})
 
     def to_html(self, manifest: Any = None) -> str:
         """One self-contained page; what ``manifest`` lacks it calls not recorded."""

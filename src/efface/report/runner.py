@@ -22,6 +22,7 @@ from efface.report.context import (
     Pair,
     TooFew,
 )
+from efface.report.outcome import outcome_of
 from efface.report.report import AttackCoverage, Coverage, Report, Row
 from efface.report.tests import NEEDS, TESTS, Declaration
 from efface.report.verdicts import Status, Verdict
@@ -43,7 +44,7 @@ def collect(
     mislabelled: bool = False,
     classes: Sequence[str] | None = None,
     seed: int = 0,
-    outcome: str = "done",
+    reason: str = "",
     views_used: Sequence[str] = (),
     retrained: Sequence[nn.Module] = (),
     shadows: Shadows | None = None,
@@ -58,15 +59,15 @@ def collect(
 
     Args:
         old: the model before.
-        new: the model after; None when the request was not met (``outcome="not met"``): rows then
-            hold the old model's numbers only.
+        new: the model after; None when the request was not met: rows then hold the old model's
+            numbers only.
         split: forget records, and what else is there; empty parts count as absent. Its holdout is
             the half that neither the method nor the guard has seen.
         forget_classes: classes that are forgotten as a whole; those of the split by default.
         mislabelled: the labels of the forget records are wrong.
         classes: the names of the classes.
         seed: of everything drawn at random.
-        outcome: "done" or "not met".
+        reason: why there is no new model, or why it is the old one.
         views_used: kinds of views that the method was trained on, which are left out.
         retrained: models trained without the forget records, each with its own seed.
         shadows: what ``read_shadows`` returns.
@@ -102,7 +103,8 @@ def collect(
             rows.append(_crashed(error, *labels))
     gone = tuple(ctx.class_name(label) for label in ctx.forget_classes)
     request = {"forget_classes": gone, "mislabelled": mislabelled, "seed": seed}
-    found = {"attacks": attacks, "counts": ctx.given, "outcome": outcome}
+    found: dict[str, Any] = {"attacks": attacks, "counts": ctx.given}
+    found |= outcome_of(ctx, rows, made=new is not None, reason=reason)
     return Report(ctx.tier, tuple(rows), **found, **request, **details)
 
 

@@ -7,6 +7,7 @@ page says in ``report.html.jinja``.
 import tomllib
 from pathlib import Path
 
+from efface.errors import Outcome
 from efface.report.report import Report, Row, significant_rows
 from efface.report.verdicts import Status, Verdict
 
@@ -40,13 +41,24 @@ def formatted_interval(interval: tuple[float, float] | None, unit: str) -> str:
     return DASH if interval is None else " to ".join(formatted(end, unit) for end in interval)
 
 
+def summary(report: Report) -> str:
+    """Outcome, tier and reason in a sentence, and how far the records came."""
+    first = f"{report.outcome.capitalize()} (tier {report.tier}): {report.reason}."
+    if report.outcome is Outcome.NOT_MET:
+        return f"{first} There is no new model; the old one stands."
+    known = "unknown" if "holdout" in report.counts else "needs_holdout"
+    known = "known" if report.progress is not None else known
+    return f"{first} {SENTENCES['progress'][known].format(progress=report.progress)}"
+
+
 def headline(report: Report) -> list[str]:
     """The result in sentences for readers who know no statistics; each from a row or two."""
-    if report.outcome != "done":
-        return ["The request was not met. There is no new model; the old one stands unchanged."]
+    if report.outcome is Outcome.NOT_MET:
+        return [summary(report)]
     rows = {row.key: row for row in report.rows}
     attack = rows["attack.loss"].verdict if "attack.loss" in rows else Verdict.NOT_RUN
     sentences = [
+        summary(report),
         _before_and_after(rows.get("forget.accuracy")),
         SENTENCES["attack"].get(attack.name.lower(), ""),
         _before_and_after(rows.get("holdout.accuracy"))
