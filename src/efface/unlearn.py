@@ -439,7 +439,7 @@ class _Request:
         digests = [m if m is None else state_digest(m.state_dict()) for m in (self.model, new)]
         manifest.weights = dict(zip(("old", "new"), digests, strict=True))
         if manifest.reported:
-            # loads scipy, scikit-learn and torchvision
+            # loads scipy
             from efface.report import collect
 
             with manifest.timed("report"):

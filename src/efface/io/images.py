@@ -92,8 +92,6 @@ class Preprocessing:
 
     def _scale(self, image: Any) -> Any:
         """As torchvision's Resize and CenterCrop; an image that already fits is not filtered."""
-        from torchvision.transforms.v2 import functional
-
         side = self.resize or self.size
         if (
             self.size is None
@@ -101,6 +99,9 @@ class Preprocessing:
             or image.size == (self.size, self.size) == (side, side)
         ):
             return image
+        # only where something is scaled: torchvision loads all of its models
+        from torchvision.transforms.v2 import functional
+
         mode = functional.InterpolationMode(self.interpolation)
         return functional.center_crop(functional.resize(image, [side], mode), [self.size])
 

@@ -19,7 +19,7 @@ __all__ += ["significant_rows"]
 
 
 def __getattr__(name: str) -> typing.Any:
-    """The runner on first use: it loads scipy, scikit-learn and torchvision."""
+    """The runner on first use: it loads scipy."""
     if name in {"collect", "forward_passes"}:
         from efface.report import runner
 
