@@ -5,14 +5,20 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from by_hand import same
+from PIL import Image
 from refusals import refusal
+from torch.utils.data import DataLoader, Subset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import ToTensor
 
 from efface import Manifest, Records, Split, forget
-from efface.io.data import read_record_weights
+from efface.io.data import load_data, read_record_weights
+from efface.io.features import FeatureSpec
 from efface.methods import METHODS
 from efface.prepare import REASONS, choose_method, select_records, validate_split
 from efface.ranking.content import noise_stability
@@ -219,3 +225,42 @@ def test_given_ids_name_the_same_records_in_retain_and_numbers_that_nobody_gave_
         assert (len(split.retain), counts["forget_records_in_retain"]) == (26, 4)
     split, counts = validate_split(Split((x[:4], y[:4]), retain=(x + 1, y)), None)
     assert (len(split.retain), counts["forget_records_in_retain"]) == (30, 0)
+
+
+def named(*labels, **kinds):
+    """A data set with these labels as text or of another kind, one number a row."""
+    data = datasets.Dataset.from_dict(
+        {"x": [float(n) for n in range(len(labels))], "label": labels}
+    )
+    for name, kind in kinds.items():
+        data = data.cast_column(name, kind)
+    return data
+
+
+ONE_NUMBER = FeatureSpec({"x": {}})
+ORDER = "Load them with the model's classes (load_data(…, classes=…))."
+
+
+def test_names_in_a_part_are_numbered_by_the_model_and_never_by_the_names_that_it_holds():
+    split = Split(named("dog", "dog"), retain=named("cat", "dog", "emu"))
+    assert refusal(validate_split, split, ONE_NUMBER) == (
+        "Wanted the order of the classes. Got names alone in 'label'. Give classes=(…) in the "
+        "model's order, or labels as numbers or ClassLabel."
+    )
+    prepared, _ = validate_split(split, ONE_NUMBER, ("emu", "dog", "cat"))
+    assert prepared.forget.y.tolist() == [1, 1]
+    numbers, _ = validate_split(Split(named("1", "1"), retain=named("0", "1", "2")), ONE_NUMBER)
+    assert numbers.forget.y.tolist() == [1, 1]
+
+
+def test_parts_that_number_their_classes_differently_are_refused(tmp_path):
+    for name in ("train/cat", "train/dog", "test/dog"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("L", (2, 2)).save(tmp_path / name / "1.png")
+    folders = [ImageFolder(tmp_path / name, ToTensor()) for name in ("train", "test")]
+    sources = [load_data(tmp_path / name) for name in ("train", "test")]
+    loaders = DataLoader(folders[0]), DataLoader(Subset(folders[1], [0]))
+    for forget_part, retain in (folders, sources, loaders):
+        assert refusal(validate_split, Split(forget_part, retain=retain), None) == (
+            f"Wanted parts with the same classes in order. Got dog in retain, and cat, dog. {ORDER}"
+        )

@@ -7,7 +7,7 @@ sees, and how often. The report is always on all of them.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import nn
 
 from efface.errors import InputError, abbreviate
 from efface.hazards import Finding, Inputs
-from efface.io.data import as_records, content_digests
+from efface.io.data import as_records, class_names, content_digests
 from efface.manifest import Manifest
 from efface.methods import Method
 from efface.runtime import MemoryEstimate, estimate_memory, to_eval
@@ -57,15 +57,21 @@ REASONS = {
 }
 
 
-def validate_split(split: Split, preprocessing: Inputs) -> tuple[Split, dict[str, Any]]:
+def validate_split(
+    split: Split, preprocessing: Inputs, classes: Sequence[str] | None = None
+) -> tuple[Split, dict[str, Any]]:
     """Records of every part, the forget records taken out of the others, and the counts.
 
-    Raises InputError for parts that are no records, are too few, or hold an id twice.
+    ``classes``: the model's, by which names in a ``datasets.Dataset`` are numbered.
+    Raises InputError for parts that are no records, are too few, hold an id twice, or number their
+    classes differently.
     """
     if not isinstance(split, Split):
         raise InputError("a Split", type(split).__name__, "Give Split(forget=records).")
     given = {name: getattr(split, name) for name in ("forget", "holdout", "retain")}
-    parts = {k: as_records(part, preprocessing) for k, part in given.items() if part is not None}
+    given = {name: part for name, part in given.items() if part is not None}
+    _refuse_other_classes(given)
+    parts = {name: as_records(part, preprocessing, classes) for name, part in given.items()}
     if not parts.get("forget"):
         remedy = "Name them by ids, by an expression or a class."
         raise InputError("at least one record to forget", "none", remedy)
@@ -91,6 +97,17 @@ def validate_split(split: Split, preprocessing: Inputs) -> tuple[Split, dict[str
         raise InputError(f"a holdout of {2 * MIN_HALF} records or more, {halves}", came, remedy)
     holdout, retain = parts.get("holdout"), parts.get("retain")
     return replace(split, forget=forget, holdout=holdout, retain=retain), counts
+
+
+def _refuse_other_classes(parts: Mapping[str, Any]) -> None:
+    """A folder of images that lacks a class numbers the others differently."""
+    orders = {name: names for name, part in parts.items() if (names := class_names(part))}
+    for name, names in orders.items():
+        first = next(iter(orders))
+        if names != orders[first]:
+            came = f"{abbreviate(orders[first])} in {first}, and {abbreviate(names)} in {name}"
+            remedy = "Load them with the model's classes (load_data(…, classes=…))."
+            raise InputError("parts with the same classes in order", came, remedy)
 
 
 def _refuse_repeated_ids(parts: dict[str, Records]) -> None:

@@ -306,7 +306,9 @@ class _Request:
         check_value("holdout_seed", manifest.holdout_seed, Natural)
         # for models that draw random numbers in their forward pass
         torch.manual_seed(manifest.seed)
-        self.split, manifest.request = prepare.validate_split(split, preprocessing)
+        self.split, manifest.request = prepare.validate_split(
+            split, preprocessing, names["classes"]
+        )
         check_layout(self.model, self.split.forget)
         prepare.refuse_misfit(self.model, self.split, mislabelled=names["mislabelled"])
         self.auxiliary, self.evaluation = split_holdout(self.split, seed=manifest.holdout_seed)

@@ -159,6 +159,13 @@ class DataSource:
         return len(self.classes) if self.classes else int(self.labels.max(initial=-1)) + 1
 
     @property
+    def has_names_in_text(self) -> bool:
+        """Whether the labels are names, and the table itself does not number them."""
+        kind = self.dataset.features[self.columns.label[0]]
+        words = getattr(getattr(kind, "feature", kind), "dtype", "") in {"string", "large_string"}
+        return words and self.classes is not None
+
+    @property
     def ids_are_row_numbers(self) -> bool:
         """Whether nothing else names the records."""
         return self.columns.id is None and self.ids == tuple(map(str, range(len(self))))
@@ -499,20 +506,23 @@ def content_digests(records: Records) -> tuple[str, ...]:
     return tuple(hashlib.blake2b(head + row.tobytes(), digest_size=16).hexdigest() for row in flat)
 
 
-def as_records(given: Any, preprocessing: Spec | None = None) -> Records:
+def as_records(
+    given: Any, preprocessing: Spec | None = None, classes: Sequence[str] | None = None
+) -> Records:
     """Records out of Records, tensors, a Dataset or a DataLoader.
 
     Items are (x, y), (x, y, id) or a mapping; x as the model takes it. Integers y are class ids
     (n,) or multilabel (n, k) of 0 and 1, floats are values (n,) or (n, d); floats that are all 0 or
     1 could be either and are refused: give ``y.long()`` for labels. A ``datasets.Dataset`` needs
-    the ``preprocessing``. Ids that are not given are the numbers of the items.
+    the ``preprocessing`` and, where its labels are names, the model's ``classes``. Ids that are not
+    given are the numbers of the items.
     Raises InputError for anything else, and when an item does not fit the others.
     """
     if isinstance(given, Records):
         return given
     _refuse_streams(given)
     if _is_from_datasets(given, "Dataset"):
-        given = load_data(given)
+        given = _load_ordered(given, classes)
     if isinstance(given, DataSource):
         if preprocessing is None:
             remedy = "Give preprocessing=Preprocessing(mean, std, size) or FeatureSpec(columns)."
@@ -525,6 +535,25 @@ def as_records(given: Any, preprocessing: Spec | None = None) -> Records:
     if isinstance(given, torch.utils.data.Dataset):
         return _join([given[row] for row in range(len(given))], batched=False)  # type: ignore[arg-type]
     raise InputError("records", type(given).__name__, FORMS)
+
+
+def _load_ordered(given: Any, classes: Sequence[str] | None) -> DataSource:
+    """A data set in memory. Raises InputError where nothing says in which order its classes are."""
+    source = load_data(given, classes=classes)
+    # a part that lacks a class would number the others differently
+    if classes is None and source.has_names_in_text:
+        came = f"names alone in {source.columns.label[0]!r}"
+        remedy = "Give classes=(…) in the model's order, or labels as numbers or ClassLabel."
+        raise InputError("the order of the classes", came, remedy)
+    return source
+
+
+def class_names(given: Any) -> tuple[str, ...] | None:
+    """The classes that data name in their order: a DataSource, torchvision's data sets, loaders."""
+    while not isinstance(names := getattr(given, "classes", None), list | tuple):
+        if (given := getattr(given, "dataset", None)) is None:
+            return None
+    return tuple(map(str, names))
 
 
 def _is_from_datasets(value: Any, *names: str) -> bool:

@@ -148,7 +148,7 @@ def inspect(
         MissingExtra: more than 100,000 records have balls, and FAISS is not installed.
     """
     # Refused before anything is measured, as the command does from the table alone.
-    given = as_records(records, preprocessing)
+    given = as_records(records, preprocessing, classes)
     zero_shot.require_multiclass(task_of(given).name)
     sigmas = (sigma,) if isinstance(sigma, float | int) else tuple(sigma)
     settings = Settings(sigmas, expected_accuracy, copies, neighbours, threshold, curvature, seed)
