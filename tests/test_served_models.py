@@ -341,6 +341,8 @@ def test_a_good_model_is_served_and_left_alone(name, count, given, random_state_
     assert type(result.model) is type(model)
     assert list(result.model.state_dict()) == list(model.state_dict())
     assert state(result.model) != before
+    buffers = dict(result.model.named_buffers())
+    assert all(buffers[name].equal(buffer) for name, buffer in model.named_buffers())
     assert not [(row.key, row.note) for row in result.report.rows if row.status == "error"]
 
 

@@ -262,7 +262,7 @@ def written_in_eval(model: nn.Module, records: Records) -> list[str]:
     with torch.no_grad():
         outputs(teacher, probe_batch(records).to(device_of(teacher)))
     after = dict(teacher.named_buffers())
-    return [n for n, was in before.items() if not torch.equal(after[n].cpu(), was.cpu())]
+    return [name for name, was in before.items() if not torch.equal(after[name], was)]
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
@@ -377,14 +377,14 @@ def trainable_copy(model: nn.Module) -> nn.Module:
     return to_eval(student)
 
 
-def shared_view(model: nn.Module) -> nn.Module:
+def shared_view(model: nn.Module, *, buffers: bool = False) -> nn.Module:
     """Modules of its own over the same weights, with modes and flags as in ``model``.
 
-    It costs the memory of the buffers: a forward pass may write them. Gradients and flags are its
-    own too: setting them leaves ``model`` alone.
+    Gradients and flags are its own: setting them leaves ``model`` alone; so are the buffers, which
+    a forward pass may write, unless ``buffers`` shares them too.
     """
     # deepcopy's memo: what it already holds is shared instead of copied
-    shared: dict[int, object] = {}
+    shared: dict[int, object] = {id(buffer): buffer for buffer in model.buffers() if buffers}
     for weight in model.parameters():
         # no gradient goes through a weight that was made in inference mode, but through its copy
         data = weight.detach().clone() if weight.is_inference() else weight.detach()

@@ -212,8 +212,9 @@ def gkt(
 
     # the generator is in train mode in any case: it was made so
     with train_mode(student, seed, enabled=training_mode):
-        # a view of the student: it follows its weights, and has gradients of its own
-        disagreement = _generator_loss(teacher, shared_view(student), gate)
+        # a view of the student: it follows its weights and statistics, with gradients of its own
+        view = shared_view(student, buffers=True)
+        disagreement = _generator_loss(teacher, view, gate)
         for number in range(rounds):
             drawn = normals(names, (LATENT,), seed=seed, step=number)
             # a record's label is the number of its row
