@@ -23,7 +23,17 @@ from research.own_process import run_alone
 
 ROUNDS = 5
 REQUEST = ("--ids", "ids.csv", "--mislabelled")
-PARTS = ("import torch", "other imports", "load", "doctor", "method", "guard", "evidence", "page", "rest")
+PARTS = (
+    "import torch",
+    "other imports",
+    "load",
+    "doctor",
+    "method",
+    "guard",
+    "evidence",
+    "page",
+    "rest",
+)
 # What each part runs in, as module:name; the method's function is found by itself.
 PLACES = {
     "load": ["efface.cli.loading:Inputs.read"],
@@ -114,7 +124,11 @@ def measure(demo: Path, holdout: bool, before: bool) -> dict[str, Any]:
     clock.inside("import torch", importlib.import_module, "torch")
     clock.count_imports()
     clock.count_passes()
-    clock.inside("other imports", importlib.import_module, "efface.command" if before else "efface.cli.forget")
+    clock.inside(
+        "other imports",
+        importlib.import_module,
+        "efface.command" if before else "efface.cli.forget",
+    )
     from efface.cli import main
     from efface.methods import METHODS
 
@@ -168,7 +182,9 @@ def main() -> None:
     path, found = RESULTS / "request_costs.json", {}
     # without the older checkout its numbers stay as they are
     if options.source is None and path.exists():
-        found = {name: one for name, one in json.loads(path.read_text()).items() if "before" in name}
+        found = {
+            name: one for name, one in json.loads(path.read_text()).items() if "before" in name
+        }
     for before in (True, False) if options.source else (False,):
         for holdout in (False, True):
             name = f"{'before' if before else 'now'}, {'with' if holdout else 'no'} holdout"
@@ -184,12 +200,17 @@ def page(record: dict[str, Any]) -> str:
     names = [f"{when}, {what} holdout" for what in ("no", "with") for when in ("before", "now")]
     cells = {
         part: [
-            f"{record[name]['seconds'][part]:.2f} ({record[name]['passes'][part]:,})" for name in names
+            f"{record[name]['seconds'][part]:.2f} ({record[name]['passes'][part]:,})"
+            for name in names
         ]
         for part in PARTS
     }
     beside = [
-        sum(s for part, s in record[name]["seconds"].items() if part not in {"import torch", "method"})
+        sum(
+            s
+            for part, s in record[name]["seconds"].items()
+            if part not in {"import torch", "method"}
+        )
         for name in names
     ]
     rows = [(part, *cells[part]) for part in PARTS]
