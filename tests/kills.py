@@ -28,8 +28,9 @@ from examples.demo import write_data
 from research.recipes import RECIPES, description, fresh
 from research.train import app as train_app
 
-FILES = {"model.safetensors", "recipe.json", "manifest.json", "evidence.json", "report.html",
-         "exclude.csv", "exclude.key"}  # fmt: skip
+FILES = {f"model/{name}" for name in ("model.safetensors", "recipe.json")}
+FILES |= {f"evidence/{name}" for name in ("manifest.json", "evidence.json", "report.html")}
+FILES |= {"evidence/exclude.csv"}
 
 
 def prepared(folder, ids=12, net=None, **facts):
@@ -115,9 +116,9 @@ def undisturbed(command, folder):
 
 def whole(out):
     """Whether what stands at ``out`` is the whole result: loads, and is what its manifest says."""
-    assert {path.name for path in out.iterdir()} == FILES
-    digest = state_digest(load_model(out).model.state_dict())
-    return digest == Manifest.read(out).weights["new"]
+    assert set(contents(out)) == FILES
+    digest = state_digest(load_model(out / "model").model.state_dict())
+    return digest == Manifest.read(out / "evidence").weights["new"]
 
 
 def stopped(folder, *, count, number=signal.SIGKILL, seed=0):

@@ -6,12 +6,14 @@ import json
 
 def contents(folder):
     """The bytes of each file, by name."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def read(folder, name="manifest"):
-    """One of its JSON files."""
-    return json.loads((folder / f"{name}.json").read_text())
+    """One of its JSON files, of the evidence where there is some."""
+    inside = folder / "evidence"
+    return json.loads(((inside if inside.is_dir() else folder) / f"{name}.json").read_text())
 
 
 def lines_of(path):

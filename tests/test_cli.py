@@ -5,6 +5,7 @@ import hmac
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,28 +32,70 @@ NARROW = ("--architecture", "tests_nets:narrow", "--mean", "0.5", "--std", "0.5"
 
 def test_forget_writes_the_same_container_with_manifest_report_and_exclusions(efface, place):
     assert efface(*FORGET, "--ids", "ids.csv", "--holdout", "data:test", "--out", "new") == 11
-    new = place / "new"
+    new = place / "new/model"
     old, changed = (load_file(f / "model.safetensors") for f in (place / "model", new))
     assert list(old) == list(changed)
     assert all(old[k].dtype == changed[k].dtype for k in old)
     assert any(not torch.equal(old[k], changed[k]) for k in old)
     assert (new / "recipe.json").read_bytes() == (place / "model/recipe.json").read_bytes()
-    assert {"manifest.json", "evidence.json", "exclude.csv", "report.html"} <= {*contents(new)}
-    manifest, key = read(new), bytes.fromhex((new / "exclude.key").read_text())
-    for row, digest in zip(lines_of(new / "exclude.csv"), manifest["keyed_hashes"], strict=True):
+    assert {*contents(new)} == {"model.safetensors", "recipe.json"}
+    assert {*contents(new.parent / "evidence")} == EVIDENCE
+    assert "digit-0001" not in (new.parent / "evidence/manifest.json").read_text()
+    assert read(new.parent)["command"].startswith("efface forget model")
+
+
+EVIDENCE = {"manifest.json", "evidence.json", "exclude.csv", "report.html"}
+
+
+def test_hashes_can_be_matched_only_by_who_asked_for_their_key(efface, place, capfd):
+    """One key for several runs, readable by its owner, apart from the folders; else none stays."""
+    given = (*FORGET[:-1], "steps=1", "--ids", "ids.csv")
+    for out in ("keyed", "keyed-again"):
+        assert efface(*given, "--key", "a.key", "--out", out) == 0
+    assert efface(*given, "--out", "unkeyed") == 0
+    key = bytes.fromhex((place / "a.key").read_text())
+    assert (place / "a.key").stat().st_mode & 0o777 == 0o600
+    hashes = [read(place / out)["keyed_hashes"] for out in ("keyed", "keyed-again", "unkeyed")]
+    assert hashes[0] == hashes[1] != hashes[2]
+    for row, digest in zip(lines_of(place / "keyed/evidence/exclude.csv"), hashes[0], strict=True):
         assert row["keyed_hash"] == digest
         assert digest == hmac.new(key, row["id"].encode(), hashlib.sha256).hexdigest()
-    assert "digit-0001" not in (new / "manifest.json").read_text()
-    assert manifest["command"].startswith("efface forget model")
+    assert not [path for out in ("keyed", "unkeyed") for path in (place / out).rglob("*key*")]
+    capfd.readouterr()
+    for name, text in WRONG_KEYS.items():
+        assert efface(*given, "--key", name, "--out", "new") == 2
+        assert capfd.readouterr().err == f"{text}\n"
+
+
+WRONG_KEYS = {
+    "new/a.key": "Wanted a key apart from what it opens. Got new/a.key, in the folder of the "
+    "hashes. Give another --key.",
+    "ids.csv": "Wanted 64 hexadecimal digits in ids.csv. Got 25 characters. Name a new file, to "
+    "make a key.",
+}
+
+
+def test_the_new_model_is_as_readable_as_the_old_one(efface, place):
+    """A model that was private does not become public by forgetting."""
+    modes = {"model.safetensors": 0o600, "recipe.json": 0o440}
+    shutil.copytree(place / "model", place / "private")
+    for name, mode in modes.items():
+        (place / "private" / name).chmod(mode)
+    request = ("forget", "private", *FORGET[2:-1], "steps=1", *IDS)
+    assert efface(*request, "--out", "as-private") == 0
+    made = {
+        path.name: path.stat().st_mode & 0o777 for path in (place / "as-private/model").iterdir()
+    }
+    assert made == {**modes, "recipe.json": 0o640}
 
 
 def test_the_new_folder_is_a_model_for_the_next_request(efface, place, capfd):
     """A class goes by name; nearly a whole one that is not named as one is warned of."""
     assert efface(*FORGET, "--where", "label=4 and id!=digit-0004", "--out", "second") == 10
     assert '"hint": "--forget-class removes a class"' in capfd.readouterr().err
-    again = ("forget", "second", "--data", "data", "--setting", "steps=1")
+    again = ("forget", "second/model", "--data", "data", "--setting", "steps=1")
     assert efface(*again, "--forget-class", "3", "--out", "third") == 10
-    assert (place / "third/model.safetensors").exists()
+    assert (place / "third/model/model.safetensors").exists()
     assert read(place / "third")["request"]["forget_classes"] == [3]
 
 
@@ -66,8 +109,8 @@ def test_a_weights_file_comes_back_and_what_does_not_is_an_event(efface, place, 
         given = ["forget", name, "--data", "data", "--ids", "ids.csv", "--setting", "steps=1"]
         given += ["--weights-in", "model"] if name == "w.pt" else []
         assert efface(*given, *NARROW, "--out", f"out-{name}") == 10
-        assert (place / f"out-{name}" / name).exists()
-    again = torch.load(place / "out-w.pt/w.pt", weights_only=True)
+        assert (place / f"out-{name}/model" / name).exists()
+    again = torch.load(place / "out-w.pt/model/w.pt", weights_only=True)
     assert (again["epoch"], list(again["model"])) == (3, list(weights))
     omitted = {"event": "omitted", "of_the_checkpoint": "optimizer, ema"}
     omitted["hint"] = "they may hold the data"
@@ -146,9 +189,7 @@ def test_a_request_that_is_not_met_leaves_a_report_and_no_model(efface, place, m
 
     monkeypatch.setattr(Guard, "callback", callback)
     assert efface(*FORGET, *IDS, "--out", "unmet") == 3
-    names = {*contents(place / "unmet")}
-    assert "model.safetensors" not in names
-    assert {"manifest.json", "evidence.json", "report.html"} <= names
+    assert {*contents(place / "unmet")} == {f"evidence/{name}" for name in EVIDENCE}
     assert read(place / "unmet")["outcome"] == "not met"
 
 
@@ -174,7 +215,9 @@ def test_two_processes_write_the_file_of_one(place):
         done = subprocess.run(line, check=False, cwd=place, env=environment, capture_output=True)
         # torchrun has no code but 1 for what a process ends with
         assert done.returncode == (1 if start else 10), done.stderr
-    one, other = (load_file(place / out / "model.safetensors") for out in ("of-one", "of-two"))
+    one, other = (
+        load_file(place / out / "model/model.safetensors") for out in ("of-one", "of-two")
+    )
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, other[name], rtol=0, atol=1e-6)
 

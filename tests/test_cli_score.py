@@ -10,9 +10,9 @@ from pyarrow import parquet
 from run_files import contents, read, rows_of
 from safetensors.torch import load_file, save_file
 
-from efface.cli.options import Arguments
 from efface.cli.score import differences
 from efface.io.data import load_data
+from efface.io.models import load_model
 
 PAIR = ("score", "model", "other", "--data", "data", "--ids", "ids.csv")
 PARTS = ("--holdout", "data:test", "--retain", "data")
@@ -49,7 +49,8 @@ def test_any_second_model_gets_a_report_and_both_stay_as_they_are(efface, models
     before = {name: contents(models / name) for name in ("model", "other")}
     assert efface(*PAIR, *PARTS, "--retrained", "again-1", "again-2", "--out", "pair") == 0
     assert "tier T3" in capfd.readouterr().out
-    assert set(contents(models / "pair")) == {"evidence.json", "manifest.json", "report.html"}
+    names = {f"evidence/{name}" for name in ("evidence.json", "manifest.json", "report.html")}
+    assert set(contents(models / "pair")) == names
     manifest = read(models / "pair")
     digests, request = manifest["weights"], manifest["request"]
     assert manifest["arguments"]["new"] == "other"
@@ -64,7 +65,7 @@ def test_what_forget_reports_of_its_own_model_score_reports_too(efface, models):
     """The same part of the holdout, the same seeds: who asks later gets the same rows."""
     given = (*PAIR[3:], *PARTS, "--seed", "3", "--holdout-seed", "5")
     assert efface("forget", "model", *given, "--setting", "steps=2", "--out", "made") == 0
-    assert efface("score", "model", "made", *given, "--out", "later") == 0
+    assert efface("score", "model", "made/model", *given, "--out", "later") == 0
     assert read(models / "made", "evidence") == read(models / "later", "evidence")
 
 
@@ -83,10 +84,13 @@ def test_shadow_models_that_know_no_holdout_are_read_and_reported_as_not_run(eff
     assert read(models / "shadowed")["digests"]["shadow"]
 
 
-def replayed(efface, capfd, folder="scored"):
+SCORED = ("model", "other", *PAIR[3:], *PARTS, "--retrained", "again-1", "--seed", "2")
+
+
+def replayed(efface, capfd, *arguments, folder="scored"):
     """The exit code of a replay and its last line."""
     capfd.readouterr()
-    code = efface("score", "--replay", folder)
+    code = efface("score", *(arguments or SCORED), "--replay", folder)
     return code, capfd.readouterr().err.strip().splitlines()[-1]
 
 
@@ -102,13 +106,52 @@ def test_a_run_is_replayed_to_the_last_bit_and_nothing_is_written(efface, run, c
 
 def test_a_request_is_replayed_from_the_model_in_its_own_folder(efface, models, capfd):
     """Whoever has the folder of ``efface forget``, the old model and the data can check it."""
-    given = (*PAIR[3:], "--holdout", "data:test", "--setting", "steps=2", "--out", "forgotten")
-    assert efface("forget", "model", *given) == 0
-    assert replayed(efface, capfd, "forgotten")[0] == 0
-    weights = load_file(models / "forgotten/model.safetensors")
-    save_file({k: v * 1.01 for k, v in weights.items()}, models / "forgotten/model.safetensors")
-    code, line = replayed(efface, capfd, "forgotten")
+    given = ("model", *PAIR[3:], "--holdout", "data:test")
+    assert efface("forget", *given, "--setting", "steps=2", "--out", "forgotten") == 0
+    assert replayed(efface, capfd, *given, folder="forgotten")[0] == 0
+    path = models / "forgotten/model/model.safetensors"
+    save_file({k: v * 1.01 for k, v in load_file(path).items()}, path)
+    code, line = replayed(efface, capfd, *given, folder="forgotten")
     assert (code, "that differ: weights.new" in line) == (9, True)
+
+
+@pytest.mark.usefixtures("run")
+def test_a_replay_does_nothing_that_the_folder_names(efface, models, capfd, monkeypatch):
+    """The folder is a stranger's: its paths, architectures and commands are words to compare."""
+    evil = models / "evil/evidence"
+    shutil.copytree(models / "scored/evidence", evil)
+    manifest = json.loads((evil / "manifest.json").read_text())
+    arguments = manifest["arguments"]
+    arguments |= {"old": "/etc", "data": "hub:a/b", "shadow": "/dev/zero", "retrained": ["/root"]}
+    arguments["read"]["model"]["architecture"] = "os:getcwd"
+    (evil / "manifest.json").write_text(json.dumps(manifest))
+    opened = []
+
+    def noted(path, **how):
+        opened.append((str(path), how["architecture"]))
+        return load_model(path, **how)
+
+    monkeypatch.setattr("efface.cli.loading.load_model", noted)
+    assert replayed(efface, capfd, folder="evil")[0] == 9  # the page shows the arguments
+    assert opened == [("model", None), ("other", None), ("again-1", None)]
+
+
+def test_another_seed_than_the_recorded_one_is_named_first(efface, run, capfd, monkeypatch):
+    monkeypatch.setattr("efface.cli.score.Inputs.read", lambda _: pytest.fail("it was read"))
+    code, line = replayed(efface, capfd, *SCORED[:-1], "3", "--mislabelled", folder=run.name)
+    assert code == 9
+    assert (
+        "the arguments of the run. Got 2 that differ: split.mislabelled false, now true; seed 2"
+        in line
+    )
+
+
+def test_the_model_of_a_run_that_made_none_must_be_named(efface, run, capfd):
+    code, line = replayed(efface, capfd, "model", *SCORED[2:], folder=run.name)
+    assert (code, line) == (2, (
+        "Wanted NEW, or a run with its model. Got no scored/model. Name the second model of efface "
+        "score; a run that was not done made none."
+    ))  # fmt: skip
 
 
 def raise_a_billionth(report):
@@ -120,7 +163,7 @@ HOLDOUT = "Wanted the numbers of the run. Got 1 that differ: rows.holdout.accura
 
 
 VERSIONS = f'Other versions: numpy "0.1", now "{np.__version__}".'
-EVIDENCE, MANIFEST = "evidence.json", "manifest.json"
+EVIDENCE, MANIFEST = "evidence/evidence.json", "evidence/manifest.json"
 OLDER = {MANIFEST: lambda m: m["versions"].update(numpy="0.1")}
 OLDER |= {EVIDENCE: lambda e: e["counts"].update(forget=3)}
 
@@ -129,8 +172,9 @@ OLDER |= {EVIDENCE: lambda e: e["counts"].update(forget=3)}
     ("changes", "code", "texts"),
     [
         ({EVIDENCE: raise_a_billionth}, 9, (HOLDOUT, "The versions are the same")),
-        ({MANIFEST: lambda m: m.update(outcome="not met")}, 2, ("scored, which was not met.",)),
-        ({MANIFEST: lambda m: m.pop("arguments")}, 2, ("Only runs of the command line can be",)),
+        ({MANIFEST: lambda m: m.pop("arguments")}, 2, ("missing or unknown: arguments. Give the",)),
+        ({MANIFEST: lambda m: m.update(findings=7)}, 2, ("Got findings as int. Give the",)),
+        ({MANIFEST: lambda m: m.update(guard={"limits": 3})}, 9, ("Got another page",)),
         (OLDER, 9, ("counts.forget 3, now 2", VERSIONS)),
     ],
 )
@@ -146,8 +190,8 @@ def test_what_was_changed_by_hand_is_named(efface, run, capfd, changes, code, te
 
 def test_a_page_that_was_changed_by_hand_is_noticed(efface, run, capfd):
     """The page is what people read: it must be the one of these numbers."""
-    page = (run / "report.html").read_text()
-    (run / "report.html").write_text(page.replace("</title>", " </title>"))
+    page = (run / "evidence/report.html").read_text()
+    (run / "evidence/report.html").write_text(page.replace("</title>", " </title>"))
     code, line = replayed(efface, capfd)
     assert (code, "Got another page next to the same evidence.json." in line) == (9, True)
 
@@ -164,22 +208,6 @@ def test_other_data_are_named_before_anything_is_evaluated(efface, models, capfd
     assert code == 9
     assert "Wanted the models and data of the run. Got 2 that differ: digests.data" in line
     assert "digests.retain" in line
-
-
-def test_the_arguments_come_back_from_their_manifest_as_they_were(run):
-    written = read(run, "manifest")["arguments"]
-    again = Arguments.from_json(written)
-    assert (str(again.old), str(again.new), again.data) == ("model", "other", "data")
-    assert [str(path) for path in again.retrained] == ["again-1"]
-    assert again.seed == 2
-    # a manifest that is older than an option
-    older = {**written, "split": {**written["split"]}}
-    del older["split"]["mislabelled"]
-    assert Arguments.from_json(older) == again
-    numbers = {**written, "read": {**written["read"], "model": {**written["read"]["model"],
-               "mean": [0.5], "feature_spec": "spec.json"}}}  # fmt: skip
-    model = Arguments.from_json(numbers).read.model
-    assert (model.mean, model.feature_spec.name) == ((0.5,), "spec.json")
 
 
 @pytest.mark.parametrize(

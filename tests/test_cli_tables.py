@@ -36,15 +36,15 @@ def test_a_table_goes_from_files_to_a_new_model_and_its_report(in_tables, tables
     parts = ("--ids", f"{name}.txt", "--holdout", f"{name}:test", "--retain", name)
     words = ("forget", *given(name, *labels), *parts, "--setting", "steps=40")
     assert in_tables(*words, "--out", out.name) == 0
-    assert (out / "report.html").exists()
-    old, new = (load_file(p / f"{name}.safetensors") for p in (tables, out))
+    assert (out / "evidence/report.html").exists()
+    old, new = (load_file(p / f"{name}.safetensors") for p in (tables, out / "model"))
     assert list(old) == list(new)
     assert any(not old[key].equal(new[key]) for key in old)
     manifest = read(out)
     request = manifest["request"]
     assert request["forget"] == request["forget_records_in_retain"] == 20
     assert manifest["omitted"]["unreadable in holdout"] == []
-    excluded = [row["id"] for row in lines_of(out / "exclude.csv")]
+    excluded = [row["id"] for row in lines_of(out / "evidence/exclude.csv")]
     assert excluded == (tables / f"{name}.txt").read_text().split()
     rows = rows_of(out)
     assert rows["forget.accuracy"]["before"] > 0.9
@@ -84,7 +84,7 @@ def test_a_folder_that_describes_its_features_needs_no_option(in_tables, tables)
     assert in_tables(*forget, "--data", "wine", "--out", "recipe-new") == 0
     for out, other in (("described-new", "README.md"), ("recipe-new", "recipe.json")):
         for name in ("features.json", other):
-            assert (tables / out / name).read_bytes() == (folder / name).read_bytes()
+            assert (tables / out / "model" / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_a_regression_error_is_in_standard_deviations_of_the_whole_table(in_tables, tables):

@@ -78,7 +78,7 @@ def test_one_output_is_a_sigmoid_unit_or_a_regression_value(efface, place, model
     assert efface("forget", model, *TABLE, "--label-column", column, "--out", out) == 0
     accuracy = rows_of(place / out)["forget.accuracy"]["before"]
     assert least <= accuracy < 1 + (model != "value")
-    assert (place / out / "model.safetensors").is_file()
+    assert (place / out / "model/model.safetensors").is_file()
 
 
 def test_names_that_transformers_made_up_are_none(efface, place):
@@ -88,7 +88,7 @@ def test_names_that_transformers_made_up_are_none(efface, place):
     request = ("--data", f"{place}/images", "--ids", "images.csv", "--setting", "steps=2")
     assert efface("forget", "three", *request, "--out", "images-new") == 0
     assert rows_of(place / "images-new")["forget.accuracy"]["before"] >= 0.9
-    assert read(place / "images-new", "config")["id2label"]["0"] == "LABEL_0"
+    assert read(place / "images-new/model", "config")["id2label"]["0"] == "LABEL_0"
 
 
 def request(efface, out, *arguments):
@@ -99,7 +99,7 @@ def request(efface, out, *arguments):
 
 def changed_tensors(place, out):
     """Names of the tensors that differ from the old model's; the keys stay."""
-    old, new = (load_file(place / name / "model.safetensors") for name in ("three", out))
+    old, new = (load_file(place / name / "model.safetensors") for name in ("three", f"{out}/model"))
     assert list(old) == list(new)
     return {name for name in old if not old[name].equal(new[name])}
 
@@ -109,7 +109,7 @@ def test_the_adapter_on_the_given_model_answers_as_the_merged_file(efface, place
     """PEFT's own loader, the given model, and the folder: what a user of PEFT does."""
     assert request(efface, "apart", "adapter", "--keep-adapter") == 0
     kind = transformers.ViTForImageClassification
-    base, merged = (kind.from_pretrained(place / name).eval() for name in ("three", "apart"))
+    base, merged = (kind.from_pretrained(place / name).eval() for name in ("three", "apart/model"))
     x = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         old, new = base(x).logits, merged(x).logits

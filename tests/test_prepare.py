@@ -98,7 +98,7 @@ def test_the_command_line_says_what_was_chosen(efface, place, capfd):
     events = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line[:1] == "{"]
     (event,) = [one for one in events if one["event"] == "method"]
     assert event == {"event": "method", "chosen": "jit", "why": WRONG}
-    manifest = json.loads((place / "chosen" / "manifest.json").read_text())
+    manifest = json.loads((place / "chosen/evidence/manifest.json").read_text())
     assert manifest["findings"][0]["text"] == WRONG
 
 

@@ -54,7 +54,7 @@ OTHERS = [
     ({"record.json": "{}"}, "with record.json, a run of efface 0.1"),
     ({"manifest.json": '{"schema": 1}'}, "schema 1, of another version of efface"),
     ({"manifest.json": "[3"}, "JSONDecodeError"),
-    ({"manifest.json": "[3]"}, "AttributeError"),
+    ({"manifest.json": "[3]"}, "list at manifest.json"),
     ({}, "FileNotFoundError"),
 ]
 

@@ -1,14 +1,35 @@
-"""Tables in plain HTML for notebooks: of a split, and for ``efface.report`` and ``efface.ranking``.
+"""Texts of users and files where they are shown: on a terminal, in a CSV, in HTML for notebooks.
 
-Nothing here changes the page around it: no style sheet, no script, and every text is escaped.
+The tables change nothing of the page around them: no style sheet, no script, every text escaped.
 """
 
+import re
 from html import escape
 from typing import Any
+
+# what moves the cursor or turns the direction of a line, and halves of surrogate pairs
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# what a spreadsheet takes for a formula; the apostrophe, so that it can be taken off again
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")
 
 TABLE = '<table style="border-collapse:collapse">'
 CELL = 'style="text-align:left;padding:.2em .8em .2em 0"'
 DASH = "\N{EN DASH}"
+
+
+def printable(text: str) -> str:
+    """The text on one line, control characters as Python writes them in a literal."""
+    return CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def csv_cell(text: str) -> str:
+    """The text as no spreadsheet takes it for a formula: after an apostrophe where it could be."""
+    return f"'{text}" if text.startswith(FORMULAS) else text
+
+
+def from_csv_cell(cell: str) -> str:
+    """The inverse of ``csv_cell``."""
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULAS) else cell
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

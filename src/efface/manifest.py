@@ -12,16 +12,21 @@ import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
-from efface.errors import EffaceError, InputError, Outcome
+from efface.display import csv_cell
+from efface.errors import EffaceError, InputError, Outcome, abbreviate
+from efface.io.files import read_json
 
 # 1: record.json of efface 0.1, whose words differ; committed results of that time keep it
 SCHEMA = 2
 FILE = "manifest.json"
+# the folders of a run: the new model alone, and all that names records
+MODEL, EVIDENCE = "model", "evidence"
 PACKAGES = ("efface", "torch", "torchvision", "numpy", "scikit-learn", "datasets", "safetensors")
 
 
@@ -97,27 +102,35 @@ class Manifest:
         """``manifest.json`` in a folder that exists; the caller makes the folder appear whole."""
         # NaN is no JSON: to_json has None for it, and anything that slipped through must fail here
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-        (Path(folder) / FILE).write_text(text + "\n", encoding="utf-8")
+        # a path in the command may hold bytes that are no text: they are written as JSON has them
+        (Path(folder) / FILE).write_text(f"{text}\n", "utf-8", errors="backslashreplace")
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
         """The manifest of a run's folder. Raises InputError where there is none of this schema."""
         if (Path(folder) / "record.json").exists():
             raise _unreadable(f"{folder} with record.json, a run of efface 0.1")
-        try:
-            written = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
-            if written.get("schema") == SCHEMA:
-                written["outcome"] = Outcome(written.get("outcome"))
-                return cls(**written)
-        # AttributeError: JSON, but no mapping
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise _unreadable(f"{folder}: {type(error).__name__}") from error
-        raise _unreadable(f"schema {written.get('schema')}, of another version of efface")
+        written = read_json(Path(folder) / FILE, WANTED, REMEDY)
+        if written.get("schema") != SCHEMA:
+            raise _unreadable(f"schema {written.get('schema')!r:.20}, of another version of efface")
+        if other := sorted(written.keys() ^ {field.name for field in fields(cls)}):
+            raise _unreadable(f"missing or unknown: {abbreviate(other)}")
+        if written["outcome"] not in set(Outcome):
+            raise _unreadable(f"the outcome {written['outcome']!r:.40}")
+        written["outcome"] = Outcome(written["outcome"])
+        for name, kind in get_type_hints(cls).items():
+            kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+            if not isinstance(value := written[name], tuple(get_origin(k) or k for k in kinds)):
+                raise _unreadable(f"{name} as {type(value).__name__}")
+        return cls(**written)
+
+
+WANTED = f"a run with {FILE} of schema {SCHEMA}"
+REMEDY = "Give the folder that was named with --out, by a run of this version of efface."
 
 
 def _unreadable(came: str) -> InputError:
-    remedy = "Give the folder that was named with --out, by a run of this version of efface."
-    return InputError(f"a run with {FILE} of schema {SCHEMA}", came, remedy)
+    return InputError(WANTED, came, REMEDY)
 
 
 def state_digest(state: Mapping[str, Any]) -> str:
@@ -163,9 +176,9 @@ def keyed_hashes(ids: Iterable[str], key: bytes) -> list[str]:
 
 
 def exclusion_table(ids: Sequence[str], key: bytes) -> bytes:
-    """CSV for the next training run: id and keyed hash."""
+    """CSV for the next training run: id and keyed hash, an id that is a formula after a ``'``."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["id", "keyed_hash"])
-    rows.writerows(zip(ids, keyed_hashes(ids, key), strict=True))
+    rows.writerows(zip(map(csv_cell, ids), keyed_hashes(ids, key), strict=True))
     return text.getvalue().encode()

@@ -79,7 +79,9 @@ def test_the_exclusion_table_of_forget_is_an_argument_of_training(efface, train_
     """The way to the only exact answer: retraining without the records."""
     forget = ("forget", "model", "--data", "data", "--setting", "steps=2")
     assert efface(*forget, "--ids", "ids.csv", "--out", "listed") == 0
-    assert train_command(*DIGITS, "--exclude", "listed/exclude.csv", "--out", "without") == 0
+    assert (
+        train_command(*DIGITS, "--exclude", "listed/evidence/exclude.csv", "--out", "without") == 0
+    )
     assert json.loads((place / "without/recipe.json").read_text())["excluded"] == 2
 
 

@@ -26,6 +26,7 @@ def forget(
     read: options.ReadOptions = options.ReadOptions(),
     seed: options.Seed = 0,
     keep_adapter: Annotated[options.Flag, OUTPUT] = False,
+    key: Annotated[Path | None, OUTPUT] = None,
 ) -> None:
     """Unlearn records of DATA from MODEL; write the new model and its report into a new folder.
 
@@ -38,15 +39,18 @@ def forget(
     Args:
         data: Parquet, arrow or CSV, a folder of these or of images, or `hub:owner/name`;
             `DATA:test` names a split.
-        out: A folder that does not exist yet; it gets the model in the same container,
-            manifest.json, evidence.json, exclude.csv and report.html, all or nothing.
+        out: A folder that does not exist yet, written whole or not at all: `model`, the new model
+            in the same container, and apart from it `evidence`, all that names the records:
+            manifest.json, evidence.json, exclude.csv and report.html. Publish the first alone.
+        key: A file apart from OUT with the key of the ids' hashes: it is read, or made where there
+            is none. Without it a key is drawn, and forgotten: nobody can match the hashes then.
         keep_adapter: Write the adapter next to the merged model too, as PEFT's own folder
             `adapter`.
     """
     from efface.cli.forget import run_forget
 
     arguments = options.Arguments(model, None, data, records, split, read, seed)
-    run_forget(arguments, how, out=out, keep_adapter=keep_adapter)
+    run_forget(arguments, how, out=out, keep_adapter=keep_adapter, key=key)
 
 
 def score(
@@ -54,7 +58,7 @@ def score(
     new: Path | None = None,
     /,
     *,
-    # With --replay nothing else is given, so nothing can be required by the signature.
+    # A run has no --out with --replay, and its own model as NEW: the signature can require neither.
     data: Annotated[str | None, Parameter(group=options.DATA)] = None,
     out: Annotated[Path | None, OUTPUT] = None,
     records: options.RecordOptions = options.RecordOptions(),
@@ -71,38 +75,38 @@ def score(
     example:
 
     ```
-    efface score demo/model new --data demo/data --ids demo/ids.csv --out scored
+    efface score demo/model new/model --data demo/data --ids demo/ids.csv --out scored
     ```
 
     Args:
         new: Likewise, with the classes and the inputs of OLD.
         data: Records, as in `efface forget`.
-        out: A folder that does not exist yet; it gets evidence.json, manifest.json and report.html,
-            all or nothing.
+        out: A folder that does not exist yet; its folder `evidence` gets evidence.json,
+            manifest.json and report.html, all or nothing.
         retrained: Models trained without the records by OLD's recipe, each with its own seed.
         shadow: A folder of shadow models' arrays, one .npz a model: `ids`, `member`, `log_odds`.
-        replay: A folder of `efface score` or `efface forget`: evaluate it again from its manifest
-            and compare each number; no other argument is given, nothing is written.
+        replay: A folder of `efface score` or `efface forget`: evaluate OLD and DATA again, with NEW
+            or the model of that folder, and compare digests and each number. Give the arguments
+            of the run, without --out: what the folder names is not read, and nothing is written.
     """
     needed: dict[str, Any] = {"OLD": old, "NEW": new, "--data": data, "--out": out}
-    missing = [name for name, value in needed.items() if value is None]
-    if missing and replay is None:
-        wanted = "efface score OLD NEW --data DATA … --out DIR, or efface score --replay RUN"
+    # what a replay finds in the folder, or does not write
+    absent = {"NEW", "--out"} if replay else set()
+    if missing := [name for name, value in needed.items() if value is None and name not in absent]:
+        wanted = "efface score OLD NEW --data DATA … --out DIR, or efface score OLD --replay RUN"
         remedy = "Name both models, the data and a folder for the report."
         raise InputError(wanted, f"no {' and no '.join(missing)}", remedy)
     from efface.cli.score import run_replay, run_score
 
-    if replay is not None:
-        also = {"--seed": seed, "--retrained": retrained, "--shadow": shadow}
-        given = [name for name, value in (needed | also).items() if value]
-        for part in (records, split, read.columns, read.model):
-            given += options.flags(part)
-        run_replay(replay, others=given)
-        return
     # All of these are there by now, which a type checker cannot know.
     one, other, source, folder = needed.values()
-    pair = one, other, source, records, split, read, seed, retrained, shadow
-    run_score(options.Arguments(*pair), folder)
+    given = options.Arguments(one, other, source, records, split, read, seed, retrained, shadow)
+    if replay is None:
+        run_score(given, folder)
+    elif folder is None:
+        run_replay(given, replay)
+    else:
+        raise InputError("--replay without --out", f"--out {folder}", "A replay writes nothing.")
 
 
 def inspect(

@@ -1,6 +1,7 @@
 """``efface forget``: load, unlearn under the guard, write the new folder whole or not at all."""
 
 import json
+import re
 import secrets
 import sys
 from contextlib import nullcontext
@@ -15,16 +16,17 @@ from efface.cli.loading import Inputs, print_summary, print_warnings
 from efface.cli.options import Arguments, MethodOptions
 from efface.errors import InputError, NotMet, Outcome
 from efface.hazards import Finding
-from efface.io.atomic import atomic_folder, atomic_write, claim, refuse_overlap
+from efface.io.atomic import atomic_folder, atomic_write, claim, refuse_overlap, write_private
 from efface.io.data import read_record_weights
-from efface.manifest import exclusion_table, keyed_hashes
+from efface.io.files import read_text
+from efface.manifest import EVIDENCE, MODEL, exclusion_table, keyed_hashes
 from efface.runtime import MemoryEstimate, resolve_device
 from efface.trainable import check_trainable
 from efface.unlearn import Result, forget
 
 
 def run_forget(
-    arguments: Arguments, options: MethodOptions, *, out: Path, keep_adapter: bool
+    arguments: Arguments, options: MethodOptions, *, out: Path, keep_adapter: bool, key: Path | None
 ) -> None:
     """Write the new folder, print what came of it, and exit with the code of the outcome.
 
@@ -36,6 +38,7 @@ def run_forget(
     given["weights"] = read_record_weights(options.weights) if options.weights else None
     check_trainable(options.trainable, keep_adapter=keep_adapter)
     refuse_overlap(out, arguments.inputs())
+    secret = read_key(key, out)
     # Of the processes of one launch the main one alone claims, writes and prints.
     cpu = resolve_device(arguments.read.model.device).type == "cpu"
     main = PartialState(cpu=cpu).is_main_process
@@ -50,7 +53,10 @@ def run_forget(
             result, failure = error.result, error
         inputs.complete(result)
         if main:
-            _write(out, result, inputs, keep_adapter=keep_adapter)
+            if key and not key.exists():
+                # before the folder: a folder without its key could not be matched
+                write_private(key, f"{secret.hex()}\n".encode())
+            _write(out, result, inputs, secret, keep_adapter=keep_adapter)
             for why in (one.text for one in result.findings if one.name == "auto"):
                 terminal.event("method", chosen=result.manifest.method, why=why)
             print_summary(result, out)
@@ -76,6 +82,22 @@ def read_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     return settings
 
 
+def read_key(path: Path | None, out: Path) -> bytes:
+    """The key in the file, else a new one of 32 bytes. Raises InputError."""
+    if path is None or not path.exists():
+        made = secrets.token_bytes(32)
+    else:
+        wanted, remedy = f"64 hexadecimal digits in {path}", "Name a new file, to make a key."
+        text = read_text(path, wanted, remedy, 100)
+        if not re.fullmatch(r"[0-9a-f]{64}\s*", text):
+            raise InputError(wanted, f"{len(text)} characters", remedy)
+        made = bytes.fromhex(text)
+    if path and path.resolve().is_relative_to(out.resolve()):
+        came = f"{path}, in the folder of the hashes"
+        raise InputError("a key apart from what it opens", came, "Give another --key.")
+    return made
+
+
 def _print_start(need: MemoryEstimate, findings: tuple[Finding, ...]) -> None:
     """What seems wrong, and the memory that the run will take, before it takes it."""
     print_warnings(findings)
@@ -83,20 +105,23 @@ def _print_start(need: MemoryEstimate, findings: tuple[Finding, ...]) -> None:
     terminal.event("memory", unit="MiB", **mib)
 
 
-def _write(out: Path, result: Result, inputs: Inputs, *, keep_adapter: bool) -> None:
-    """The new folder, whole or absent; without a model when the request was not met."""
-    # A key of its own for every run: without it hashes of two runs cannot be matched.
-    ids, key = inputs.split.forget.ids, secrets.token_bytes(32)
+def _write(out: Path, result: Result, inputs: Inputs, key: bytes, *, keep_adapter: bool) -> None:
+    """The new folder, whole or absent; without a model when the request was not met.
+
+    The model lies apart from all that names records, and is as readable as the one it replaces.
+    """
+    ids = inputs.split.forget.ids
     result.manifest.keyed_hashes = keyed_hashes(ids, key)
     with atomic_folder(out) as scratch:
+        (evidence := scratch / EVIDENCE).mkdir()
         if result.outcome is not Outcome.NOT_MET:
-            inputs.models[0].write(result.model.cpu(), scratch)
+            (folder := scratch / MODEL).mkdir()
+            inputs.models[0].write(result.model.cpu(), folder)
         if keep_adapter and result.adapter is not None:
             adapter: Any = result.adapter
             with atomic_folder(scratch / "adapter") as folder:
                 # with the embeddings PEFT would ask the hub whether they were resized
                 adapter.cpu().save_pretrained(str(folder), save_embedding_layers=False)
             terminal.event("adapter", written_apart=True, hint="removing it restores the old model")
-        atomic_write(scratch / "exclude.csv", exclusion_table(ids, key))
-        atomic_write(scratch / "exclude.key", (key.hex() + "\n").encode())
-        result.save(scratch)
+        atomic_write(evidence / "exclude.csv", exclusion_table(ids, key))
+        result.save(evidence)

@@ -15,6 +15,7 @@ from efface.hazards import Finding
 from efface.io.data import DataSource, load_data
 from efface.io.models import LoadedModel, load_model
 from efface.io.shadows import Shadows, read_shadows
+from efface.manifest import EVIDENCE
 from efface.runtime import resolve_device
 from efface.types import Records, Split
 from efface.unlearn import Result
@@ -187,5 +188,5 @@ def print_summary(result: Result, out: Path) -> None:
         for row in report.rows
         if (row.before, row.after) != (None, None)
     ]
-    title = f"{result.outcome} · tier {report.tier} · {out}/report.html"
+    title = f"{result.outcome} · tier {report.tier} · {out}/{EVIDENCE}/report.html"
     terminal.table(title, ["test", *SUMMARY], rows)

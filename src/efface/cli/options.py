@@ -1,13 +1,11 @@
 """The options that commands share: each has its type, default and help here and nowhere else.
 
 cyclopts flattens the dataclasses into options (``@Parameter(name="*")``); their docstrings are the
-help texts. ``Arguments`` is what it takes to evaluate a run again: it goes into the manifest and
-comes back for ``--replay``. This module does not import torch, so that help comes at once.
+help texts. ``Arguments`` is what it takes to evaluate a run again: it goes into the manifest, for
+people to read. This module does not import torch, so that help comes at once.
 """
 
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -188,7 +186,6 @@ class Arguments:
     ``old`` and ``new``: the two models, ``new`` None where the run itself made it.
     """
 
-    # Relative paths stay relative: a run is replayed where it ran.
     old: Path
     new: Path | None
     data: str
@@ -207,28 +204,9 @@ class Arguments:
         compared = {f"--retrained {path}": path for path in self.retrained}
         return {**models, "--shadow": self.shadow, "--data": self.data, **parts, **compared}
 
-    @classmethod
-    def from_json(cls, written: Mapping[str, Any]) -> "Arguments":
-        """The inverse of ``dataclasses.asdict`` followed by JSON."""
-        return _from_json(cls, written)
-
 
 def flags(options: Any) -> dict[str, Any]:
     """The options that are not at their default, by their names on the command line."""
     pairs = ((f, getattr(options, f.name)) for f in fields(options))
     given = {f.name: value for f, value in pairs if value and value != f.default}
     return {f"--{name.replace('_', '-')}": value for name, value in given.items()}
-
-
-def _from_json(kind: Any, value: Any) -> Any:
-    """``value`` as the annotation ``kind`` has it: JSON knows no paths, tuples or dataclasses."""
-    if is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        # an option that is newer than the manifest takes its default; what has none is wanted
-        given = [f.name for f in fields(kind) if f.name in value or f.default is f.default_factory]
-        return kind(**{name: _from_json(hints[name], value[name]) for name in given})
-    # Of `Path | None` these are the alternatives, of `tuple[Path, ...]` the first is the item's.
-    choices = typing.get_args(kind) or (kind,)
-    if isinstance(value, list):
-        return tuple(_from_json(choices[0], item) for item in value)
-    return Path(value) if isinstance(value, str) and Path in choices else value

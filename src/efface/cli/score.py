@@ -3,20 +3,25 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from efface import terminal
 from efface.cli.loading import Inputs, print_summary
 from efface.cli.options import Arguments
-from efface.errors import Differs, InputError, Outcome
+from efface.errors import Differs, InputError
 from efface.io.atomic import atomic_folder, claim, refuse_overlap
-from efface.manifest import Manifest, state_digest, versions
+from efface.io.files import read_json, read_text
+from efface.manifest import EVIDENCE, MODEL, Manifest, state_digest, versions
+from efface.report import jsonable
 from efface.unlearn import Result, score
 
 # So many numbers that differ are named one by one.
 MAX_NAMED = 12
+# Arguments that are no paths and change the numbers.
+SETTINGS = {"seed", "split.holdout_seed", "split.mislabelled", "records.where"}
+SETTINGS |= {"records.forget_class"}
 
 
 def run_score(arguments: Arguments, out: Path) -> None:
@@ -25,7 +30,8 @@ def run_score(arguments: Arguments, out: Path) -> None:
     with claim(out):
         result = evaluate(Inputs.read(arguments))
         with atomic_folder(out) as scratch:
-            result.save(scratch)
+            (folder := scratch / EVIDENCE).mkdir()
+            result.save(folder)
     print_summary(result, out)
 
 
@@ -37,29 +43,29 @@ def evaluate(inputs: Inputs) -> Result:
     return result
 
 
-def run_replay(run: Path, *, others: list[str]) -> None:
-    """Evaluate the run again and compare; writes nothing.
+def run_replay(arguments: Arguments, run: Path) -> None:
+    """Evaluate again and compare with what ``run`` recorded; nothing is written.
 
-    Args:
-        run: a folder of ``efface score`` or ``efface forget``.
-        others: names of further arguments on the command line; there must be none.
+    Models and data are the caller's: of the folder only its numbers and its own model are read.
 
     Raises:
-        Differs: a model, the data, a number or the page is not what the run recorded.
-        InputError: the run cannot be evaluated again.
+        Differs: an argument, a model, the data, a number or the page is not what was recorded.
+        InputError: the folder is no run with a new model.
     """
-    if others:
-        remedy = "The run's manifest has the arguments: omit these."
-        raise InputError("--replay RUN alone", f"{' and '.join(others)} with it", remedy)
-    try:
-        recorded = json.loads((run / "evidence.json").read_text("utf-8"))
-        page, manifest = (run / "report.html").read_text("utf-8"), Manifest.read(run)
-    except (OSError, json.JSONDecodeError) as error:
-        wanted = "a folder of efface score or efface forget, with manifest, evidence and report"
-        remedy = "Give the folder that was named with --out."
-        raise InputError(wanted, f"{run}: {type(error).__name__}", remedy) from error
-    inputs = Inputs.read(_arguments(run, manifest))
-    # Digests come first: with other inputs the numbers would differ for a reason nobody could see.
+    evidence = run / EVIDENCE
+    wanted = "a folder of efface score or efface forget, with manifest, evidence and report"
+    remedy = "Give the folder that was named with --out."
+    recorded = read_json(evidence / "evidence.json", wanted, remedy)
+    page = read_text(evidence / "report.html", wanted, remedy)
+    manifest = Manifest.read(evidence)
+    new = arguments.new or _own_model(run, arguments)
+    # What explains other numbers comes first.
+    was, now = (
+        {name: json.loads(text) for name, text in leaves(given) if name in SETTINGS}
+        for given in (manifest.arguments, jsonable(asdict(arguments)))
+    )
+    _compare(was, now, manifest, "arguments")
+    inputs = Inputs.read(replace(arguments, new=new))
     old, new, *more = (state_digest(loaded.model.state_dict()) for loaded in inputs.models)
     was = {"weights": manifest.weights, "digests": manifest.digests}
     now = {"weights": {"old": old, "new": new, "retrained": more}, "digests": inputs.digests}
@@ -67,7 +73,11 @@ def run_replay(run: Path, *, others: list[str]) -> None:
     report: Any = evaluate(inputs).report
     again = json.loads(json.dumps(report.to_json()))
     _compare(recorded, again, manifest, "numbers")
-    if report.to_html(manifest) != page:
+    try:
+        same = report.to_html(manifest) == page
+    except Exception:  # noqa: BLE001  # a manifest of other types than those of ours
+        same = False
+    if not same:
         remedy = "It was changed by hand, or made by another version of efface or matplotlib."
         wanted, came = "the page of these numbers in", "another page next to the same"
         raise Differs(f"{wanted} report.html", f"{came} evidence.json", remedy)
@@ -77,20 +87,13 @@ def run_replay(run: Path, *, others: list[str]) -> None:
     terminal.event("replay", rows_that_ran=ran, numbers=numbers, differ=0)
 
 
-def _arguments(run: Path, manifest: Manifest) -> Arguments:
-    """The arguments of the run, with its own model as NEW where it made one."""
-    if manifest.outcome is Outcome.NOT_MET:
-        remedy = "Without a new model there is nothing to evaluate again."
-        raise InputError("a run that made a model", f"{run}, which was {manifest.outcome}", remedy)
-    try:
-        arguments = Arguments.from_json(manifest.arguments or {})
-    except (KeyError, TypeError) as error:
-        wanted, came = "a manifest with the arguments of its run", f"{run}: no {error}"
-        remedy = "Only runs of the command line can be replayed; in Python call efface.score."
-        raise InputError(wanted, came, remedy) from error
-    # `efface forget` writes its model as the old one came: a folder, or a file of the same name
-    made = run if arguments.old.is_dir() else run / arguments.old.name
-    return replace(arguments, new=arguments.new or made)
+def _own_model(run: Path, arguments: Arguments) -> Path:
+    """The model that the run made, in the container of the old one. Raises InputError."""
+    made = run / MODEL if arguments.old.is_dir() else run / MODEL / arguments.old.name
+    if not made.exists():
+        remedy = "Name the second model of efface score; a run that was not met made none."
+        raise InputError("NEW, or a run with its model", f"no {made}", remedy)
+    return made
 
 
 def _compare(recorded: Any, again: Any, manifest: Manifest, what: str) -> None:

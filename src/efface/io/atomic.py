@@ -50,6 +50,16 @@ def atomic_write(path: str | Path, content: bytes | Callable[[Path], None]) -> N
         scratch.unlink(missing_ok=True)
 
 
+def write_private(path: str | Path, content: bytes) -> None:
+    """As ``atomic_write``, a file that its owner alone may read, from the first byte on."""
+
+    def write(scratch: Path) -> None:
+        scratch.touch(0o600)
+        scratch.write_bytes(content)
+
+    atomic_write(path, write)
+
+
 @contextmanager
 def claim(out: str | Path) -> Generator[None]:
     """Reserve ``out`` for this run while the block runs; scratch of killed runs is removed.

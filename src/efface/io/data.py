@@ -23,8 +23,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from efface.display import from_csv_cell
 from efface.errors import InputError, UnknownRecords, abbreviate, did_you_mean
 from efface.io.features import AMBIGUOUS, USE_COMMAS, FeatureSpec, arrow_column, unknown_column
+from efface.io.files import read_text
 from efface.io.folder import Folder
 from efface.io.images import UNREADABLE, Preprocessing, read_images
 from efface.task import MIN_VALUES, regression, require_multiclass
@@ -429,10 +431,11 @@ def read_ids(path: str | Path, id_column: str | None = None) -> tuple[str, ...]:
     of ids or several, or a line without one.
     """
     path = Path(path)
-    text = _read_text(path, "a text file or CSV of ids", "Write one id a line, UTF-8.")
+    text = read_text(path, f"a text file or CSV of ids at {path}", "Write one id a line, UTF-8.")
     if path.suffix.lower() == ".csv":
-        rows = [row for row in csv.reader(io.StringIO(text)) if any(map(str.strip, row))]
-        ids = _id_column(path, rows, id_column) if rows else []
+        rows = [row for row in _csv_rows(path, text) if any(map(str.strip, row))]
+        # as exclude.csv has them
+        ids = list(map(from_csv_cell, _id_column(path, rows, id_column))) if rows else []
     else:
         ids = [line.strip() for line in text.splitlines() if line.strip()]
     if not ids:
@@ -440,11 +443,13 @@ def read_ids(path: str | Path, id_column: str | None = None) -> tuple[str, ...]:
     return tuple(ids)
 
 
-def _read_text(path: Path, what: str, remedy: str) -> str:
+def _csv_rows(path: Path, text: str) -> list[list[str]]:
+    """The cells of each line. Raises InputError for what the module csv does not read."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{what} at {path}", type(error).__name__, remedy) from error
+        return list(csv.reader(io.StringIO(text)))
+    # a cell of more than 128 KiB
+    except csv.Error as error:
+        raise InputError(f"a CSV file at {path}", str(error), USE_COMMAS) from error
 
 
 def _id_column(path: Path, rows: list[list[str]], id_column: str | None) -> list[str]:
@@ -476,10 +481,11 @@ def read_record_weights(path: Path) -> dict[str, float]:
     Raises InputError for a file that is not there, lacks a column, names a record twice, or has a
     weight that is no number.
     """
-    text = _read_text(path, "a CSV of weights", "Columns id and weight, UTF-8.")
+    text = read_text(path, f"a CSV of weights at {path}", "Columns id and weight, UTF-8.")
     weights: dict[str, float] = {}
-    for row in csv.DictReader(io.StringIO(text)):
-        name, cell = (row.get("id") or "").strip(), (row.get("weight") or "").strip()
+    head, *rows = [row for row in _csv_rows(path, text) if row] or [[]]
+    for row in (dict(zip(head, cells, strict=False)) for cells in rows):
+        name, cell = from_csv_cell(row.get("id", "").strip()), row.get("weight", "").strip()
         try:
             weight = float(cell)
         except ValueError:

@@ -1,6 +1,5 @@
 """How rows of a table of numbers and categories become the inputs of a model: features.json."""
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from efface.errors import InputError, abbreviate, did_you_mean
+from efface.io.files import read_json
 from efface.io.images import OUT_OF_SCALE, Inputs
 
 if TYPE_CHECKING:
@@ -56,16 +56,9 @@ class FeatureSpec:
     @classmethod
     def read(cls, path: str | Path) -> "FeatureSpec":
         """From a JSON file. Raises InputError when it is none, or names a column twice."""
-        try:
-            text = Path(path).read_text(encoding="utf-8-sig")
-            # the order of the JSON object is that of the model's inputs
-            columns = json.loads(text, object_pairs_hook=_object_of_unique_names)
-        except (OSError, ValueError, RecursionError) as error:
-            if isinstance(error, InputError):
-                raise
-            wanted = f"a JSON object of columns in {path}, each with one of {ENCODINGS}"
-            raise InputError(wanted, type(error).__name__, "Write it so.") from error
-        return cls(columns)
+        wanted = f"a JSON object of columns in {path}, each with one of {ENCODINGS}"
+        # the order of the JSON object is that of the model's inputs
+        return cls(read_json(path, wanted, "Write it so.", _object_of_unique_names))
 
     def inputs(self, dataset: "datasets.Dataset", rows: Sequence[int]) -> Inputs:
         """These rows as the model takes them, (n, d); the bounds are those of the whole table.

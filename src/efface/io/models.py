@@ -28,6 +28,7 @@ from efface.errors import EffaceError, InputError, abbreviate, did_you_mean, imp
 from efface.io.atomic import atomic_folder, atomic_write
 from efface.io.checkpoints import Checkpoint, load_checkpoint
 from efface.io.features import FeatureSpec
+from efface.io.files import copy_mode, read_json
 from efface.io.images import Preprocessing
 from efface.io.processors import (
     PROCESSOR,
@@ -48,7 +49,6 @@ SCHEMA = 1
 LIMIT_SECONDS = 120.0
 FORM = "timm:NAME or package.module:factory, such as torchvision.models:resnet18"
 LOOK_UP = "Look the name up in its documentation."
-FETCH_AGAIN = "Fetch or write the folder again."
 GIVE_FILE = "Train again with this version, or give the weights file with --architecture."
 IN_PYTHON = "In Python efface.forget(model, Split(…)) takes any module that returns logits."
 
@@ -100,12 +100,19 @@ class LoadedModel:
         return tuple(name for part in self.parts for name in part.extras)
 
     def write(self, model: nn.Module, folder: Path) -> None:
-        """Write ``model`` as the given one came: its weights, and the files next to them."""
-        state = model.state_dict()
+        """Write ``model`` as the given one came: its weights, and the files next to them.
+
+        Each file is as readable as the one it replaces; until all are written, none is by others.
+        """
+        state, mode = model.state_dict(), folder.stat().st_mode
+        folder.chmod(0o700)
         for part in self.parts:
             part.write(state, folder / part.path.name)
         for path in self.copied_files:
             atomic_write(folder / path.name, path.read_bytes())
+        for path in (*(part.path for part in self.parts), *self.copied_files):
+            copy_mode(path, folder / path.name)
+        folder.chmod(mode)
 
 
 # a module still without its weights, the files that hold them, its name, and what is known of both
@@ -392,18 +399,6 @@ def num_classes_in(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
 
 
 # Folders
-
-
-def read_json(path: Path, wanted: str = "", remedy: str = FETCH_AGAIN) -> dict[str, Any]:
-    """A JSON object. Raises InputError, that ``wanted`` says, when there is none."""
-    wanted = wanted or f"a JSON object in {path}"
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(wanted, f"{type(error).__name__} at {path.name}", remedy) from error
-    if not isinstance(value, dict):
-        raise InputError(wanted, f"{type(value).__name__} at {path.name}", remedy)
-    return value
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
