@@ -114,7 +114,7 @@ def place(tmp_path_factory):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = conv_small(width=8)
-    return prepared(folder, 2, net, architecture="tests_nets:narrow")
+    return prepared(folder, 2, net, architecture="efface.nets:conv_quarter")
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_bad_input_ends_in_its_own_sentence_and_nothing_is_written_or_run(
     efface, bad, capfd, monkeypatch, row
 ):
     """Pickles, damaged and foreign weights, a factory of the user's, requests nobody can mean."""
-    monkeypatch.setattr("efface.io.models.LIMIT_SECONDS", 0.5)
+    monkeypatch.setattr("efface.io.architectures.LIMIT_SECONDS", 0.5)
     refuse(efface, bad, capfd, row)
 
 

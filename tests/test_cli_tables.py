@@ -81,7 +81,9 @@ def test_a_folder_that_describes_its_features_needs_no_option(in_tables, tables)
     recipe = {"schema": 1, "architecture": "nets_of_tables:wine", "num_classes": 3}
     recipe["classes"] = ["barolo", "grignolino", "barbera"]
     (folder / "recipe.json").write_text(json.dumps(recipe))
-    assert in_tables(*forget, "--data", "wine", "--out", "recipe-new") == 0
+    # what a file may not name, the user may type
+    assert in_tables(*forget, "--data", "wine", "--out", "recipe-new") == 2
+    assert in_tables(*forget, *words, "--out", "recipe-new") == 0
     for out, other in (("described-new", "README.md"), ("recipe-new", "recipe.json")):
         for name in ("features.json", other):
             assert (tables / out / "model" / name).read_bytes() == (folder / name).read_bytes()

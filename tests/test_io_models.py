@@ -248,7 +248,7 @@ REFUSED |= {name: NOTHING_ELSE.format(name, came) for name, came in FAULTY.items
 @pytest.mark.parametrize("architecture", REFUSED)
 def test_an_architecture_that_is_none_is_refused_in_words(monkeypatch, architecture):
     if architecture in FAULTY:
-        monkeypatch.setattr("efface.io.models.LIMIT_SECONDS", 0.2)
+        monkeypatch.setattr("efface.io.architectures.LIMIT_SECONDS", 0.2)
     handler = signal.getsignal(signal.SIGALRM)
     assert refusal(build_model, architecture) == f"Wanted {REFUSED[architecture]}"
     assert signal.getsignal(signal.SIGALRM) is handler

@@ -45,6 +45,11 @@ def conv_small(num_classes: int = 10, width: int = 32) -> nn.Sequential:
     )
 
 
+def conv_quarter(num_classes: int = 10) -> nn.Sequential:
+    """``conv_small`` at quarter width: 4,258 weights, for tests and examples."""
+    return conv_small(num_classes, width=8)
+
+
 # Channels of torchvision's ``vgg11`` in units of its first convolution (64 there).
 VGG11 = (1, "pool", 2, "pool", 4, 4, "pool", 8, 8, "pool", 8, 8, "pool")
 

@@ -7,24 +7,28 @@ untrained module by name. No code of a folder is run, and nothing is downloaded.
 """
 
 import copy
-import importlib
-import inspect
 import json
-import re
-import signal
-import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from efface.errors import EffaceError, InputError, abbreviate, did_you_mean, import_extra
+from efface.errors import InputError, abbreviate
+from efface.io.architectures import (
+    FETCH_AGAIN,
+    FORM,
+    IN_PYTHON,
+    MOST_CLASSES,
+    build_model,
+    build_registered,
+    build_transformers,
+    check_number,
+)
 from efface.io.atomic import atomic_folder, atomic_write
 from efface.io.checkpoints import Checkpoint, load_checkpoint
 from efface.io.features import FeatureSpec
@@ -45,12 +49,7 @@ Paths = tuple[Path, ...]
 WEIGHTS, RECIPE, CONFIG = "model.safetensors", "recipe.json", "config.json"
 FEATURES = "features.json"
 SCHEMA = 1
-# importing and calling a factory may take so long
-LIMIT_SECONDS = 120.0
-FORM = "timm:NAME or package.module:factory, such as torchvision.models:resnet18"
-LOOK_UP = "Look the name up in its documentation."
 GIVE_FILE = "Train again with this version, or give the weights file with --architecture."
-IN_PYTHON = "In Python efface.forget(model, Split(…)) takes any module that returns logits."
 
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 
@@ -172,12 +171,20 @@ def load_model(
     by_hand |= {"resize": resize, "interpolation": interpolation}
     preprocessing = _preprocessing(known, by_hand, feature_spec)
     stored = {name: tensor.dtype for name, tensor in state.items()}
-    classes = tuple(known.get("classes") or ())
+    classes = _class_names(known.get("classes"))
     # one name is that of a sigmoid unit
     classes = classes if len(classes) > 1 else None
     copied, omitted = known.get("files", ((), ()))
     model, recipe = to_eval(model), known.get("recipe_json")
     return LoadedModel(model, parts, preprocessing, name, stored, classes, copied, omitted, recipe)
+
+
+def _class_names(given: Any) -> tuple[str, ...]:
+    """The names that a folder states, none where it does not. Raises InputError."""
+    names = given or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise InputError("a list of texts as names of the classes", f"{given!r:.60}", FETCH_AGAIN)
+    return tuple(names)
 
 
 def _module(architecture: str | nn.Module, num_classes: int | None = None) -> tuple[nn.Module, str]:
@@ -215,7 +222,8 @@ def _from_folder(path: Path, architecture: str | nn.Module | None) -> Unfilled:
     config = read_json(path / CONFIG)
     files = weight_files(path)
     build = _timm_model if "pretrained_cfg" in config else _transformers_model
-    model, name, known = build(path, config)
+    nbytes = sum(file.stat().st_size for file in files)
+    model, name, known = build(path, config, nbytes)
     # the model first: an unsupported architecture is refused before gigabytes are read
     parts, own = tuple(map(load_checkpoint, files)), model.state_dict()
     # transformers uses other names in its files
@@ -234,10 +242,15 @@ def _from_own_folder(path: Path, architecture: str | nn.Module | None) -> Unfill
     if features and not (path / RECIPE).exists():
         model, parts, name, _ = _from_file(path / WEIGHTS, architecture)
         return model, parts, name, {**features, "files": other_files(path, (path / WEIGHTS,))}
+    if (path / "model").is_dir() and not (path / WEIGHTS).exists():
+        raise InputError("the folder of a model", f"{path}, of a run", f"Give {path / 'model'}.")
     recipe = _read_recipe(path, needs_images=not features)
     part = load_checkpoint(path / WEIGHTS)
-    named = recipe["architecture"] if architecture is None else architecture
-    model, name = _module(named, recipe["num_classes"])
+    if architecture is None:
+        name, size = recipe["architecture"], (path / WEIGHTS).stat().st_size
+        model = build_registered(name, recipe["num_classes"], size)
+    else:
+        model, name = _module(architecture, recipe["num_classes"])
     files = ((path / RECIPE, *features.values()), ())
     return model, (part,), name, {**recipe, **features, "recipe_json": recipe, "files": files}
 
@@ -251,6 +264,7 @@ def _read_recipe(folder: Path, *, needs_images: bool) -> dict[str, Any]:
     if missing or recipe["schema"] != SCHEMA:
         came = f"no {abbreviate(missing)}" if missing else f"schema {recipe['schema']!r}"
         raise InputError(f"a recipe of schema {SCHEMA} in {folder / RECIPE}", came, GIVE_FILE)
+    check_number("num_classes", recipe["num_classes"], 1, MOST_CLASSES)
     return recipe
 
 
@@ -308,84 +322,6 @@ def _preprocessing(known: Mapping[str, Any], given: Mapping[str, Any], features:
     return preprocessing_by_hand({"mean": stated.mean, "std": stated.std, **flags})
 
 
-# Untrained modules by name
-
-
-def build_model(architecture: str, num_classes: int | None = None) -> nn.Module:
-    """An untrained model of ``timm:NAME`` or ``package.module:factory``; nothing is downloaded.
-
-    ``num_classes`` None is the model's own default. The global random state is unchanged.
-    Raises InputError for an unknown name, for a factory that raises, hangs or returns no module;
-    MissingExtra for timm.
-    """
-    with _supervise(architecture, LIMIT_SECONDS):
-        factory = _factory(architecture)
-        parameters = inspect.signature(factory).parameters.values()
-        takes = any(p.name == "num_classes" or p.kind is p.VAR_KEYWORD for p in parameters)
-        options = {} if num_classes is None or not takes else {"num_classes": num_classes}
-        # the initial weights are drawn at random, and overwritten
-        with torch.random.fork_rng(devices=[]):
-            try:
-                model = factory(**options)
-            except TypeError as error:
-                wanted = f"a factory that needs nothing but num_classes: {architecture}"
-                raise InputError(wanted, str(error), "Name a function that returns it.") from error
-        if not isinstance(model, nn.Module):
-            wanted, came = f"a torch module from {architecture}", type(model).__name__
-            raise InputError(wanted, came, "Name a function that makes one.")
-        return model
-
-
-@contextmanager
-def _supervise(architecture: str, seconds: float) -> Generator[None]:
-    """Refuse user code that raises, exits the program, or does not return in time."""
-
-    def expire(number: int, frame: object) -> NoReturn:  # noqa: ARG001
-        raise TimeoutError(f"no answer within {seconds:g} s")
-
-    # the alarm of the system may be set in the main thread only; elsewhere there is no limit
-    timed = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGALRM")
-    before = signal.signal(signal.SIGALRM, expire) if timed else None
-    if timed:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    except EffaceError:
-        raise
-    except (Exception, SystemExit) as error:
-        came = f"{type(error).__name__}: {error}".splitlines()[0]
-        wanted = f"a model from {architecture}, which must do nothing else"
-        raise InputError(wanted, came, "Fix the factory.") from error
-    finally:
-        if timed:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-
-
-def _factory(architecture: str) -> Callable[..., Any]:
-    # nothing but a name is accepted: no expression, no call with arguments
-    if architecture.startswith("timm:"):
-        timm, name = import_extra("timm"), architecture.removeprefix("timm:")
-        if not timm.is_model(name.split(".", maxsplit=1)[0]):
-            remedy = did_you_mean(name, timm.list_models(), LOOK_UP)
-            raise InputError("a model that timm knows", repr(name), remedy)
-        return partial(timm.create_model, name, pretrained=False)
-    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", architecture):
-        raise InputError(f"an architecture as {FORM}", repr(architecture), "Write a name alone.")
-    module_name, name = architecture.split(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        wanted, remedy = f"a module named {module_name}", "Install it, or put it on PYTHONPATH."
-        raise InputError(wanted, str(error), remedy) from error
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        known = [n for n, value in vars(module).items() if n[0] != "_" and callable(value)]
-        wanted, remedy = f"a function or class of {module_name}", did_you_mean(name, known, LOOK_UP)
-        raise InputError(wanted, repr(name), remedy)
-    return factory
-
-
 def num_classes_in(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
     """The number of classes of the weights, where the model was built with another number.
 
@@ -431,7 +367,7 @@ def other_files(folder: Path, weights: Paths) -> tuple[Paths, tuple[str, ...]]:
     return copied, tuple(path.name for path in others if path not in copied)
 
 
-def _timm_model(folder: Path, config: Mapping[str, Any]) -> Untrained:
+def _timm_model(folder: Path, config: Mapping[str, Any], nbytes: int) -> Untrained:
     """The untrained model of timm's config.json.
 
     Raises InputError when there is no name, MissingExtra for timm.
@@ -442,25 +378,17 @@ def _timm_model(folder: Path, config: Mapping[str, Any]) -> Untrained:
         raise InputError(wanted, repr(name), "Save it again with timm's save_for_hf.")
     stated = partial(timm_preprocessing, config["pretrained_cfg"])
     known = {"stated": stated, "classes": config.get("label_names")}
-    return build_model(f"timm:{name}", config.get("num_classes")), f"timm:{name}", known
+    model = build_registered(f"timm:{name}", config.get("num_classes"), nbytes)
+    return model, f"timm:{name}", known
 
 
-def _transformers_model(folder: Path, config: Mapping[str, Any]) -> Untrained:
+def _transformers_model(folder: Path, config: Mapping[str, Any], nbytes: int) -> Untrained:
     """The untrained model that config.json names; no code of the folder is run.
 
     Raises InputError for a model that is no image classifier, MissingExtra for transformers.
     """
-    transformers = import_extra("transformers")
-    name = str((config.get("architectures") or ["no architecture"])[0])
-    model_class = getattr(transformers, name, None)
-    if model_class is None or "ImageClassification" not in name:
-        wanted = f"an image classifier of transformers in {folder / CONFIG}"
-        raise InputError(wanted, name, IN_PYTHON)
-    # neither the network nor code in the folder
-    options = {"local_files_only": True, "trust_remote_code": False}
-    settings = transformers.AutoConfig.from_pretrained(folder, **options)
-    with torch.random.fork_rng(devices=[]):
-        model = model_class(settings).float()
+    model, name = build_transformers(config, nbytes)
+    settings = cast("Any", model).config
     classes = [name for _, name in sorted(settings.id2label.items())]
     # the default names carry no meaning and would be matched with the data's by accident
     made_up = classes == [f"LABEL_{place}" for place in range(len(classes))]
