@@ -207,7 +207,8 @@ def test_doctor_refuses_a_wrong_class_map(efface, place):
 @pytest.mark.distributed
 def test_two_processes_write_the_file_of_one(place):
     """One code path: `torchrun -m efface forget` gives the weights of one process."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(place)}
+    paths = os.pathsep.join((str(place), os.environ["PYTHONPATH"]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     two = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
     two += ["--rdzv_endpoint", "localhost:0"]
     for start, out in (([], "of-one"), (two, "of-two")):

@@ -249,9 +249,9 @@ def test_a_csv_of_ids_with_another_separator_is_refused(tmp_path, head):
 def test_a_file_without_ids_is_refused(tmp_path, name):
     path = tmp_path / name
     unreadable = f"Wanted a text file or CSV of ids at {path}. Got %s. Write one id a line, UTF-8."
-    assert refusal(read_ids, path) == unreadable % "FileNotFoundError"
+    assert refusal(read_ids, path) == unreadable % f"FileNotFoundError at {name}"
     path.write_bytes("a\nb\n".encode("utf-16"))
-    assert refusal(read_ids, path) == unreadable % "UnicodeDecodeError"
+    assert refusal(read_ids, path) == unreadable % f"UnicodeDecodeError at {name}"
     for content in (b"\n \n", b""):
         path.write_bytes(content)
         message = f"Wanted at least one id in {path}. Got none. Write one id a line."
