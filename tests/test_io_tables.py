@@ -496,7 +496,8 @@ def test_a_digest_speaks_of_the_bytes_that_were_read(tmp_path):
     table.records([0], GREY)
     (images / "dog/1.png").write_bytes(b"another")
     assert table.digest == expected != load_data(images).digest
-    message = f"{(images / 'dog/1.png').resolve()} as it was when first read. Got other bytes in "
-    assert refusal(table.records, [0], GREY, kind=UnsafeFile) == (
+    (images / "dog/2.png").write_bytes(b"another")
+    message = f"{(images / 'dog/2.png').resolve()} as it was when first read. Got other bytes in "
+    assert refusal(table.records, [1], GREY, kind=UnsafeFile) == (
         f"Wanted {message}its place. Start again."
     )

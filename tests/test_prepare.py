@@ -261,3 +261,11 @@ def test_parts_that_number_their_classes_differently_are_refused(tmp_path):
             f"Wanted parts with the same classes in order. Got cat, dog in forget, and dog in "
             f"retain. {ORDER}"
         )
+
+
+@pytest.mark.parametrize("y", [torch.tensor([2.0, 3.0]), torch.eye(2).long()])
+def test_labels_of_another_kind_in_a_part_are_refused(y):
+    assert refusal(validate_split, Split(SOME, retain=replace(SOME, y=y)), None) == (
+        "Wanted labels of one kind in all parts. Got torch.int64 of shape (2,) in forget, "
+        f"{y.dtype} of shape {tuple(y.shape)} in retain. Write classes as integers."
+    )

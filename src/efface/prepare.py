@@ -76,6 +76,7 @@ def validate_split(
         remedy = "Name them by ids, by an expression or a class."
         raise InputError("at least one record to forget", "none", remedy)
     _refuse_repeated_ids(parts)
+    _refuse_other_labels(parts)
     # before anything is taken out: the scale of values must not depend on the overlap
     task = _common_task(parts)
     parts = {name: replace(part, task=task) for name, part in parts.items()}
@@ -108,6 +109,17 @@ def _refuse_other_classes(parts: Mapping[str, Any]) -> None:
             came = f"{abbreviate(orders[first])} in {first}, and {abbreviate(names)} in {name}"
             remedy = "Load them with the model's classes (load_data(…, classes=…))."
             raise InputError("parts with the same classes in order", came, remedy)
+
+
+def _refuse_other_labels(parts: Mapping[str, Records]) -> None:
+    """Classes as 1.0 in one part would be compared with classes as 1 in another."""
+    first = parts["forget"].y
+    for name, part in parts.items():
+        floats = part.y.is_floating_point(), first.is_floating_point()
+        if part.y.shape[1:] != first.shape[1:] or len(set(floats)) > 1:
+            came = [f"{y.dtype} of shape {tuple(y.shape)}" for y in (first, part.y)]
+            came = f"{came[0]} in forget, {came[1]} in {name}"
+            raise InputError("labels of one kind in all parts", came, "Write classes as integers.")
 
 
 def _refuse_repeated_ids(parts: dict[str, Records]) -> None:

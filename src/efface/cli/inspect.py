@@ -9,6 +9,7 @@ from typing import Any
 from efface import terminal
 from efface.cli.loading import command_line, read_data, read_model
 from efface.cli.options import Arguments, InspectOptions, ReadOptions
+from efface.errors import abbreviate
 from efface.io.atomic import atomic_folder, claim, refuse_overlap
 from efface.manifest import state_digest, versions
 from efface.ranking.content import require_multiclass
@@ -29,6 +30,8 @@ def run_inspect(arguments: Arguments, options: InspectOptions, *, out: Path) -> 
         if len(store):
             terminal.event("inspect", resumed_after=f"{len(store)} whole shards of an earlier run")
         ranking = replace(run, store=store).ranking(terminal.show_count)
+        if omitted := ranking.manifest["omitted"]:
+            terminal.event("warning", omitted_as_unreadable_or_unlabelled=abbreviate(omitted))
         named = str(arguments.records)
         ranking.manifest.update(command=command_line(), named=named, data=digest)
         with atomic_folder(out) as scratch:

@@ -42,9 +42,9 @@ class Folder:
         """SHA-256 over names and contents of ``files``; those not read yet are read."""
         total = hashlib.sha256()
         for path in self.files:
-            if (known := self._known.get(path.resolve())) is None:
+            if (place := path.resolve()) not in self._known:
                 # a portion at a time: such a file may be larger than the memory
                 with path.open("rb") as file:
-                    known = hashlib.file_digest(file, "sha256").digest()
-            total.update(path.relative_to(self.root).as_posix().encode() + known)
+                    self._known[place] = hashlib.file_digest(file, "sha256").digest()
+            total.update(path.relative_to(self.root).as_posix().encode() + self._known[place])
         return total.hexdigest()
