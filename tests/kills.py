@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from efface import cli
+from efface.errors import Outcome
 from efface.io.data import load_data
 from efface.io.models import load_model, save_trained
 from efface.manifest import Manifest, state_digest
@@ -31,6 +32,8 @@ from research.train import app as train_app
 FILES = {f"model/{name}" for name in ("model.safetensors", "recipe.json")}
 FILES |= {f"evidence/{name}" for name in ("manifest.json", "evidence.json", "report.html")}
 FILES |= {"evidence/exclude.csv"}
+# of what ran to its end, whatever came of it
+ENDED = {outcome.exit_code for outcome in Outcome}
 
 
 def prepared(folder, ids=12, net=None, **facts):
@@ -110,7 +113,7 @@ def undisturbed(command, folder):
     """Seconds of a run that nobody stops, which must end well, and the files that it wrote."""
     began = time.perf_counter()
     code = ended(started(command, folder))
-    assert code == 0, f"an undisturbed run ended with {code}"
+    assert code in ENDED, f"an undisturbed run ended with {code}"
     return time.perf_counter() - began, contents(folder / "out")
 
 
@@ -137,12 +140,12 @@ def stopped(folder, *, count, number=signal.SIGKILL, seed=0):
         low, high = (0.85, 1.05) if attempt % 3 == 0 else (0, 1.0)
         child = started(request, folder)
         code = ended(child, min(seconds) * draw.uniform(low, high), number)
-        assert code in {0, -number, 128 + number}, f"attempt {attempt}: exit {code}"
-        found["ended before the signal"] += code == 0
+        assert code in {*ENDED, -number, 128 + number}, f"attempt {attempt}: exit {code}"
+        found["ended before the signal"] += code in ENDED
         if out.exists():
             assert whole(out), f"attempt {attempt}: the result is not what its manifest says"
             shutil.rmtree(out)
-        found["whole" if code == 0 else "absent"] += 1
+        found["whole" if code in ENDED else "absent"] += 1
         left = sorted(path for path in folder.iterdir() if path.name.startswith(".out"))
         found["scratch left"] += bool(left)
         assert number == signal.SIGKILL or not left, f"attempt {attempt}: {left}"
@@ -166,8 +169,8 @@ def resumed(folder, command, progress, *, count, seed=0):
         found["resumed"] += bool(list(folder.glob(progress)))
         moment = draw.uniform(0.1, 1.0) * seconds if found["kills"] < count else None
         code = ended(started(command, folder), moment)
-        assert code in {0, -signal.SIGKILL}, f"exit {code}"
-        found["kills" if code else "ended"] += 1
+        assert code in {*ENDED, -signal.SIGKILL}, f"exit {code}"
+        found["ended" if code in ENDED else "kills"] += 1
         assert not out.exists() or contents(out) == expected, "not the files of a whole run"
         seen = contents(folder)
         assert {name: seen[name] for name in old} == old, "an old file is not what it was"

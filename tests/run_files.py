@@ -3,6 +3,11 @@
 import csv
 import json
 
+from efface.errors import NotMet, Outcome
+
+# the exit codes of a request that made a new model
+MADE = {outcome.exit_code for outcome in Outcome} - {NotMet.exit_code}
+
 
 def contents(folder):
     """The bytes of each file, by name."""

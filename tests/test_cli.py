@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
-from run_files import contents, lines_of, read
+from run_files import MADE, contents, lines_of, read
 from safetensors.torch import load_file, save_file
 
 import efface as library
@@ -51,8 +51,8 @@ def test_hashes_can_be_matched_only_by_who_asked_for_their_key(efface, place, ca
     """One key for several runs, readable by its owner, apart from the folders; else none stays."""
     given = (*FORGET[:-1], "steps=1", "--ids", "ids.csv")
     for out in ("keyed", "keyed-again"):
-        assert efface(*given, "--key", "a.key", "--out", out) == 0
-    assert efface(*given, "--out", "unkeyed") == 0
+        assert efface(*given, "--key", "a.key", "--out", out) in MADE
+    assert efface(*given, "--out", "unkeyed") in MADE
     key = bytes.fromhex((place / "a.key").read_text())
     assert (place / "a.key").stat().st_mode & 0o777 == 0o600
     hashes = [read(place / out)["keyed_hashes"] for out in ("keyed", "keyed-again", "unkeyed")]
@@ -82,7 +82,7 @@ def test_the_new_model_is_as_readable_as_the_old_one(efface, place):
     for name, mode in modes.items():
         (place / "private" / name).chmod(mode)
     request = ("forget", "private", *FORGET[2:-1], "steps=1", *IDS)
-    assert efface(*request, "--out", "as-private") == 0
+    assert efface(*request, "--out", "as-private") in MADE
     made = {
         path.name: path.stat().st_mode & 0o777 for path in (place / "as-private/model").iterdir()
     }

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
+from run_files import MADE
 from safetensors.torch import load_file, save_file
 from scikit_tables import given
 
@@ -129,7 +130,7 @@ def test_an_id_that_looks_like_a_path_is_only_an_id(efface, bad):
     (bad / "dots.csv").write_text("id\n../digit\n")
     given = ("forget", "model", "--data", "dots", "--ids", "dots.csv", "--setting", "steps=1")
     old = set(state(bad))
-    assert efface(*given, "--out", "dotted") == 0
+    assert efface(*given, "--out", "dotted") in MADE
     assert all(p.is_relative_to(bad / "dotted") for p in set(state(bad)) - old)
     assert "../digit," in (bad / "dotted/evidence/exclude.csv").read_text()
 
@@ -138,7 +139,7 @@ def test_an_id_that_looks_like_a_path_is_only_an_id(efface, bad):
 def test_forgetting_every_record_of_the_data_is_warned_of(efface, capfd):
     """Whoever has only the records to forget names them all; whoever has the rest does not."""
     given = ("forget", "model", "--data", "three", "--where", "id!=none", "--setting", "steps=1")
-    assert efface(*given, "--out", "all") == 0
+    assert efface(*given, "--out", "all") in MADE
     warning = {"event": "warning", "named": "every record of the data"}
     warning["hint"] = "if the model was trained on nothing else, delete it instead"
     assert json.dumps(warning) in capfd.readouterr().err.splitlines()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pyarrow import parquet
-from run_files import contents, read, rows_of
+from run_files import MADE, contents, read, rows_of
 from safetensors.torch import load_file, save_file
 
 from efface.cli.score import differences
@@ -64,7 +64,7 @@ def test_any_second_model_gets_a_report_and_both_stay_as_they_are(efface, models
 def test_what_forget_reports_of_its_own_model_score_reports_too(efface, models):
     """The same part of the holdout, the same seeds: who asks later gets the same rows."""
     given = (*PAIR[3:], *PARTS, "--seed", "3", "--holdout-seed", "5")
-    assert efface("forget", "model", *given, "--setting", "steps=2", "--out", "made") == 0
+    assert efface("forget", "model", *given, "--setting", "steps=2", "--out", "made") in MADE
     assert efface("score", "model", "made/model", *given, "--out", "later") == 0
     assert read(models / "made", "evidence") == read(models / "later", "evidence")
 
@@ -107,7 +107,7 @@ def test_a_run_is_replayed_to_the_last_bit_and_nothing_is_written(efface, run, c
 def test_a_request_is_replayed_from_the_model_in_its_own_folder(efface, models, capfd):
     """Whoever has the folder of ``efface forget``, the old model and the data can check it."""
     given = ("model", *PAIR[3:], "--holdout", "data:test")
-    assert efface("forget", *given, "--setting", "steps=2", "--out", "forgotten") == 0
+    assert efface("forget", *given, "--setting", "steps=2", "--out", "forgotten") in MADE
     assert replayed(efface, capfd, *given, folder="forgotten")[0] == 0
     path = models / "forgotten/model/model.safetensors"
     save_file({k: v * 1.01 for k, v in load_file(path).items()}, path)
@@ -150,7 +150,7 @@ def test_the_model_of_a_run_that_made_none_must_be_named(efface, run, capfd):
     code, line = replayed(efface, capfd, "model", *SCORED[2:], folder=run.name)
     assert (code, line) == (2, (
         "Wanted NEW, or a run with its model. Got no scored/model. Name the second model of efface "
-        "score; a run that was not done made none."
+        "score; a run that was not met made none."
     ))  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import peft
 import pytest
 import torch
 from PIL import Image
-from run_files import read, rows_of
+from run_files import MADE, read, rows_of
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from torch.nn import functional
@@ -75,7 +75,7 @@ def save_trained(folder, x, loss, **settings):
 def test_one_output_is_a_sigmoid_unit_or_a_regression_value(efface, place, model, column, least):
     """The one name of a unit is not that of a class: 0 and 1 are two, as no and yes are."""
     out = f"{model}-{column}"
-    assert efface("forget", model, *TABLE, "--label-column", column, "--out", out) == 0
+    assert efface("forget", model, *TABLE, "--label-column", column, "--out", out) in MADE
     accuracy = rows_of(place / out)["forget.accuracy"]["before"]
     assert least <= accuracy < 1 + (model != "value")
     assert (place / out / "model/model.safetensors").is_file()
@@ -86,7 +86,7 @@ def test_names_that_transformers_made_up_are_none(efface, place):
     images = sorted(path.relative_to(place / "images") for path in place.glob("images/*/*.png"))
     (place / "images.csv").write_text("id\n" + "".join(f"{name}\n" for name in images[::20]))
     request = ("--data", f"{place}/images", "--ids", "images.csv", "--setting", "steps=2")
-    assert efface("forget", "three", *request, "--out", "images-new") == 0
+    assert efface("forget", "three", *request, "--out", "images-new") in MADE
     assert rows_of(place / "images-new")["forget.accuracy"]["before"] >= 0.9
     assert read(place / "images-new/model", "config")["id2label"]["0"] == "LABEL_0"
 
@@ -107,7 +107,7 @@ def changed_tensors(place, out):
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT's own loader
 def test_the_adapter_on_the_given_model_answers_as_the_merged_file(efface, place):
     """PEFT's own loader, the given model, and the folder: what a user of PEFT does."""
-    assert request(efface, "apart", "adapter", "--keep-adapter") == 0
+    assert request(efface, "apart", "adapter", "--keep-adapter") in MADE
     kind = transformers.ViTForImageClassification
     base, merged = (kind.from_pretrained(place / name).eval() for name in ("three", "apart/model"))
     x = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -128,7 +128,7 @@ WHICH = [("adapter", "weight"), ("last-layers", "l"), ("norm", "layernorm")]
 @pytest.mark.parametrize(("trainable", "word"), WHICH)
 def test_only_the_trainable_weights_change_as_the_manifest_says(efface, place, trainable, word):
     """An adapter is merged: who loads the result needs no PEFT, and finds no folder of it."""
-    assert request(efface, trainable, trainable) == 0
+    assert request(efface, trainable, trainable) in MADE
     changed = changed_tensors(place, trainable)
     assert changed
     assert all(word in name and "embeddings" not in name for name in changed)

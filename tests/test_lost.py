@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from kills import contents, prepared, whole
+from run_files import MADE
 
 from efface.cli import main
 
@@ -102,7 +103,7 @@ def test_a_full_disk_at_any_point_leaves_nothing_but_what_was_there(place, tmp_p
             (disk / "old").write_bytes(b"x" * 4000)
             code, line = forget_into(place, disk / "out", capfd)
             codes.append(code)
-            if code:
+            if code not in MADE:
                 assert (code, line.startswith("Wanted to write")) == (8, True)
                 assert line.endswith(f"No space left on device. {UNTOUCHED}")
                 assert [path.name for path in disk.iterdir()] == ["old"]
@@ -110,7 +111,8 @@ def test_a_full_disk_at_any_point_leaves_nothing_but_what_was_there(place, tmp_p
                 assert whole(disk / "out")
             assert (disk / "old").read_bytes() == b"x" * 4000
     assert codes[0] == 8
-    assert codes == sorted(codes, reverse=True)
+    whole_from = next(i for i, code in enumerate(codes) if code in MADE)
+    assert all(code in MADE for code in codes[whole_from:])
     assert contents(place) == before
 
 
@@ -130,5 +132,5 @@ def test_the_root_of_a_mounted_file_system_is_refused_before_any_work(place, tmp
             f"Wanted a replaceable folder. Got {disk}, a mount point. "
             f"Give one inside: --out {disk / 'run'}."
         ))  # fmt: skip
-        assert forget_into(place, disk / "run", capfd)[0] == 0
+        assert forget_into(place, disk / "run", capfd)[0] in MADE
         assert whole(disk / "run")

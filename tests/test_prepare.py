@@ -12,6 +12,7 @@ import torch
 from by_hand import same
 from PIL import Image
 from refusals import refusal
+from run_files import MADE
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
@@ -94,7 +95,7 @@ def test_the_command_line_says_what_was_chosen(efface, place, capfd):
         "forget", "model", "--data", "data", "--ids", "ids.csv", "--out", "chosen",
         "--method", "auto", "--mislabelled", "--setting", "steps=1",
     )  # fmt: skip
-    assert code == 0
+    assert code in MADE
     events = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line[:1] == "{"]
     (event,) = [one for one in events if one["event"] == "method"]
     assert event == {"event": "method", "chosen": "jit", "why": WRONG}

@@ -115,7 +115,7 @@ class Manifest:
             raise _unreadable(f"schema {written.get('schema')!r:.20}, of another version of efface")
         if other := sorted(written.keys() ^ {field.name for field in fields(cls)}):
             raise _unreadable(f"missing or unknown: {abbreviate(other)}")
-        if written["outcome"] not in set(Outcome):
+        if written["outcome"] not in list(Outcome):
             raise _unreadable(f"the outcome {written['outcome']!r:.40}")
         written["outcome"] = Outcome(written["outcome"])
         for name, kind in get_type_hints(cls).items():
