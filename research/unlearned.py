@@ -51,7 +51,7 @@ def unlearned(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path)
     request = {name: settings[name] for name in names}
     method, chosen = method_at(settings["method"]), settings["method_settings"]
     try:
-        result = forget(model, split, method=method, settings=chosen, report=False, **request)
+        result = forget(model, split, method=method, settings=chosen, report="off", **request)
     # a refusal is a result of the table too: the old model, with the reason
     except NotMet as error:
         result = error.result

@@ -89,6 +89,17 @@ def test_the_new_model_is_as_readable_as_the_old_one(efface, place):
     assert made == {**modes, "recipe.json": 0o640}
 
 
+def test_a_report_may_be_omitted_and_is_priced_otherwise(efface, place, capfd):
+    """Forward passes are said before they are made."""
+    assert efface(*FORGET, "--ids", "ids.csv", "--report", "off", "--out", "bare") == 10
+    assert '"event": "report"' not in capfd.readouterr().err
+    assert not {"evidence.json", "report.html"} & {*contents(place / "bare")}
+    assert read(place / "bare")["report"] == "off"
+    assert efface(*FORGET, "--ids", "ids.csv", "--report", "quick", "--out", "quick") == 10
+    assert '"event": "report", "forward_passes": ' in capfd.readouterr().err
+    assert read(place / "quick")["arguments"]["split"]["report"] == "quick"
+
+
 def test_the_new_folder_is_a_model_for_the_next_request(efface, place, capfd):
     """A class goes by name; nearly a whole one that is not named as one is warned of."""
     assert efface(*FORGET, "--where", "label=4 and id!=digit-0004", "--out", "second") == 10
@@ -159,12 +170,13 @@ def test_every_argument_of_a_request_reaches_the_library(efface, place, monkeypa
         "forget half.safetensors --data data --ids ids.csv --holdout data:test --out never "
         "--method jit --trainable last-layers --strength 0.5 --expected-accuracy 0.9 "
         "--selection high-information --weights weights.csv --utility-budget 0.1 --setting steps=3 "
-        "--seed 4 --holdout-seed 5 --mislabelled"
+        "--seed 4 --holdout-seed 5 --mislabelled --report quick"
     )
     assert efface(*command.split(), *NARROW) == 2
     expected = {"method": "jit", "trainable": "last-layers", "strength": 0.5, "seed": 4}
     expected |= {"expected_accuracy": 0.9, "selection": "high-information", "utility_budget": 0.1}
     expected |= {"weights": {"digit-0001": 1.0, "digit-0002": 0.5}, "settings": {"steps": 3}}
+    expected |= {"report": "quick"}
     expected |= {"holdout_seed": 5, "mislabelled": True, "retain": None}
     assert {name: given[name] for name in expected} == expected
     assert {*given["stored"].values()} == {torch.bfloat16}

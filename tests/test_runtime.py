@@ -12,6 +12,7 @@ import torch
 from refusals import refusal
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from efface import runtime
 from efface.errors import NotMet
@@ -207,7 +208,7 @@ def test_the_estimate_counts_models_activations_and_records():
 
 def test_the_estimate_is_given_before_the_first_step(tiny_net, digits):
     order = []
-    how = {"started": lambda need, _: order.append(need.total_bytes), "settings": {"steps": 2}}
+    how = {"started": lambda need, *_: order.append(need.total_bytes), "settings": {"steps": 2}}
     how["progress"] = lambda *_: nullcontext(lambda *_: order.append("step"))
     forget(tiny_net, Split(digits.take(range(20))), **how)
     assert order[0] > 0
@@ -306,3 +307,32 @@ def test_weights_that_their_dtype_cannot_hold_are_not_met(tiny_net, digits, monk
         "Wanted weights that their own dtype can hold. Got nan or inf after rounding 0.bias. "
         "The old model stands. Convert it to bfloat16 or float32 first, or lower --strength."
     )
+
+
+WIDE = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 36 * 36, 8))
+
+
+@pytest.mark.parametrize(
+    ("at_once", "given", "wanted"), [(1, None, 1), (64, None, 6), (64, "3", 2)]
+)
+def test_threads_are_those_that_the_work_is_worth(monkeypatch, at_once, given, wanted):
+    """A record is 3 million multiplications; OMP_NUM_THREADS is what torch has already."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr("joblib.cpu_count", lambda *, only_physical_cores: 6 * only_physical_cores)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    x = torch.zeros(1, 3, 38, 38)
+    assert runtime.choose_threads(WIDE, lambda: WIDE(x), records_at_once=at_once) == wanted
+    assert not any(module._forward_hooks for module in WIDE.modules())
+
+
+@pytest.mark.parametrize(
+    "model", [WIDE, nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.BatchNorm2d(6))]
+)
+def test_multiplications_are_those_of_torchs_own_counter(model):
+    x = torch.zeros(1, 3, 38, 38)
+    with FlopCounterMode(display=False) as counter:
+        model(x)
+    # torch counts additions too
+    assert runtime._multiplications(model, lambda: model(x)) == counter.get_total_flops() / 2

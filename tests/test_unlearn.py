@@ -20,7 +20,7 @@ from efface.errors import Hazard, Outcome
 from efface.guard import Guard
 from efface.manifest import SCHEMA, state_digest
 from efface.methods import METHODS, Method
-from efface.report import Verdict, collect
+from efface.report import Verdict, collect, forward_passes
 from efface.testing import fresh_from
 from efface.types import Action, split_holdout
 
@@ -82,12 +82,50 @@ def test_without_guard_and_report_the_weights_are_the_same(tiny_net, digits, tmp
     split = Split(digits.take(range(12)))
     how = {"method": "negative_gradient", "settings": {"epochs": 1}}
     plain = forget(tiny_net, split, **how)
-    bare = forget(tiny_net, split, **how, guard=False, report=False)
+    bare = forget(tiny_net, split, **how, guard=False, report="off")
     assert bare.manifest.weights == plain.manifest.weights
-    assert (bare.manifest.guard, bare.manifest.reported, bare.report) == (None, False, None)
+    assert (bare.manifest.guard, bare.manifest.report, bare.report) == (None, "off", None)
     assert plain.manifest.guard["steps"] > 0
-    with pytest.raises(InputError, match="Run it with report=True"):
+    with pytest.raises(InputError, match="Run it with report='full'"):
         bare.save_report(tmp_path / "page.html")
+
+
+@pytest.mark.parametrize(("report", "omitted"), [("full", 0), ("quick", 3)])
+def test_the_report_is_priced_before_the_method_starts(tiny_net, digits, report, omitted):
+    """In forward passes, and what a quick one would take; each counted by the report's own sum."""
+    prices, split = [], Split(digits.take(range(12)), digits.take(range(300, 340)))
+    how = {"settings": QUICK, "report": report, "mislabelled": True}
+    result = forget(tiny_net, split, **how, started=lambda _, price, __: prices.append(price))
+    evaluated = split_holdout(split, seed=0)[1]
+    full, quick = (
+        forward_passes(evaluated, mislabelled=True, probes=probes) for probes in (True, False)
+    )
+    assert [(one["passes"], one["quick"]) for one in prices] == [
+        (full if report == "full" else quick, quick)
+    ]
+    assert full > quick
+    assert 0 < prices[0]["seconds"] < 60
+    notes = [row.note for row in result.report.rows]
+    assert (notes.count("probes were turned off"), result.manifest.report) == (omitted, report)
+
+
+@pytest.mark.parametrize(("run", "came"), [(forget, "none"), (score, "off")])
+def test_a_report_that_there_is_not_is_refused(tiny_net, digits, run, came):
+    split, known = Split(digits.take([0])), "full, quick" + ", off" * (run is forget)
+    models = (tiny_net,) if run is forget else (tiny_net, tiny_net)
+    assert refusal(run, *models, split, report=came) == (
+        f"Wanted report out of {known}. Got {came!r}. Choose one of these."
+    )
+
+
+def test_the_callers_threads_stay(tiny_net, digits):
+    """The command sets them for its own process, a function does not."""
+    torch.set_num_threads(2)
+    try:
+        manifest = forget(tiny_net, Split(digits.take(range(4))), settings=QUICK).manifest
+        assert (manifest.threads, torch.get_num_threads()) == (2, 2)
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_forget_records_are_taken_out_of_the_data_that_stay_and_counted(tiny_net, digits):

@@ -48,7 +48,7 @@ class Manifest:
     ``evaluation`` part (report); ``weights``: digests of the models; ``seconds``: by phase;
     ``passes``: records that went forward and backward in the method; those of the guard stand in
     ``guard``; ``calibration``: what the method found out; ``guard``: its limits and measurements,
-    None without a guard; ``reported``: whether evidence was collected. The command line adds
+    None without a guard; ``report``: ``full``, ``quick`` or ``off``. The command line adds
     ``command``, ``arguments``, ``omitted`` (records and files that could not be read), ``data``,
     ``digests`` and ``keyed_hashes``.
     """
@@ -72,7 +72,7 @@ class Manifest:
     passes: dict[str, int] | None = None
     calibration: dict[str, Any] = field(default_factory=dict)
     guard: dict[str, Any] | None = None
-    reported: bool = True
+    report: str = "full"
     command: str | None = None
     arguments: dict[str, Any] | None = None
     omitted: dict[str, list[str]] = field(default_factory=dict)

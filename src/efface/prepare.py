@@ -6,6 +6,7 @@ others; ``refuse_misfit`` compares model and records; ``choose_method`` is ``aut
 sees, and how often. The report is always on all of them.
 """
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from efface.task import (
     device_of,
     output_width,
     outputs,
+    predict,
     probe_batch,
     require_multiclass,
     shared_view,
@@ -38,6 +40,8 @@ MIN_HALF = 6
 Weights = Mapping[str, float]
 AUTO = "auto"
 ALL, HIGH = "all", "high-information"
+# how much of the report is made
+FULL, QUICK, OFF = "full", "quick", "off"
 ON_ALL = "The report is on all of them."
 NOTHING_LEFT = "Nothing would be retained: delete the model, or train one from scratch."
 
@@ -168,6 +172,21 @@ def refuse_misfit(model: nn.Module, split: Split, *, mislabelled: bool) -> None:
     if len(set(split.forget_classes)) >= k:
         came = f"all {k} classes to forget"
         raise InputError("at least one retained class", came, NOTHING_LEFT)
+
+
+def check_report(report: str, *known: str) -> None:
+    """Raise InputError for a report that there is not; ``known``: all three where not given."""
+    known = known or (FULL, QUICK, OFF)
+    if report not in known:
+        wanted = f"report out of {', '.join(known)}"
+        raise InputError(wanted, repr(report), "Choose one of these.")
+
+
+def seconds_per_pass(model: nn.Module, records: Records) -> float:
+    """Seconds of one record's forward pass, from those of at most 16 together."""
+    some, began = records.take(range(min(len(records), 16))), time.perf_counter()
+    predict(model, some)
+    return (time.perf_counter() - began) / len(some)
 
 
 def request_memory(

@@ -63,7 +63,7 @@ COPY = "Change a copy and return it, efface.task.trainable_copy(model): docs/you
 # of a split
 PARTS = ("forget", "holdout", "retain")
 
-Started = Callable[[MemoryEstimate, tuple[Finding, ...]], None]
+Started = Callable[[MemoryEstimate, Mapping[str, Any], tuple[Finding, ...]], None]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -105,7 +105,7 @@ class Result:
     def save_report(self, path: str | Path) -> Path:
         """Write the report as one self-contained HTML page, and return its path."""
         if self.report is None:
-            raise InputError("a run with a report", "report=False", "Run it with report=True.")
+            raise InputError("a run with a report", "report='off'", "Run it with report='full'.")
         path = Path(path)
         path.write_text(self.report.to_html(self.manifest), encoding="utf-8")
         return path
@@ -137,7 +137,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     holdout_seed: int = 0,
     stored: Mapping[str, torch.dtype] | None = None,
     guard: bool = True,
-    report: bool = True,
+    report: str = prepare.FULL,
     started: Started | None = None,
     progress: Progress = no_progress,
 ) -> Result:
@@ -171,8 +171,11 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
             model's own; the report is on the weights as written.
         guard: False runs the method without limits, for experiments, and returns whatever it made,
             nan and inf included; the manifest says so.
-        report: False collects no evidence; the manifest says so.
-        started: called with the memory needed and the findings, before the method starts.
+        report: ``full``, ``quick`` (one pass over each record and no probes: no other views, no
+            quantised or pruned copies, no linear probe) or ``off``; the manifest says which.
+        started: called with the memory needed, what the report will cost (``passes``, about how
+            many ``seconds``, the passes of a ``quick`` one) and the findings, before the method
+            starts.
         progress: how the steps are shown: ``efface.show_progress``, or one of your own.
 
     Raises:
@@ -187,10 +190,12 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     settings = {**(settings or {}), **{k: v for k, v in named.items() if v is not None}}
     check_value("utility_budget", utility_budget, Share)
     check_trainable(trainable)
+    prepare.check_report(report)
     # a slip in a setting is refused before the data are read
     if method != prepare.AUTO:
         check_settings(method, settings)
     manifest, adapted = Manifest("forget", seed, holdout_seed), trainable == "adapter"
+    manifest.report = report
     names = {"classes": classes, "mislabelled": mislabelled}
     request = _Request(manifest, {"the model": model}, split, preprocessing, names)
     entry = request.choose(method, settings, trainable)
@@ -215,7 +220,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
         new, adapter = request.settle(student, judge, stored)
     except NotMet as error:
         failure = error
-    manifest.guard, manifest.reported = judge.as_json() if judge else None, report
+    manifest.guard = judge.as_json() if judge else None
     reason = failure.came if failure else request.why_unchanged(judge)
     result = request.result(new, adapter, reason=reason, exact=entry.exact and not failure)
     if failure:
@@ -238,6 +243,7 @@ def score(
     preprocessing: Inputs = None,
     seed: int = 0,
     holdout_seed: int = 0,
+    report: str = prepare.FULL,
 ) -> Result:
     """Report what ``new`` still knows of ``split.forget``, which ``old`` was trained on.
 
@@ -255,12 +261,14 @@ def score(
         preprocessing: how images or rows of a ``datasets.Dataset`` become inputs.
         seed: of everything drawn at random but the holdout's split.
         holdout_seed: of the holdout's split; that of ``forget`` if it made ``new``.
+        report: ``full`` or ``quick``, as for ``forget``.
 
     Raises:
         InputError: the models or the records do not fit together.
         Hazard: ``old`` and the data do not fit.
     """
-    manifest = Manifest("score", seed, holdout_seed)
+    prepare.check_report(report, prepare.FULL, prepare.QUICK)
+    manifest = Manifest("score", seed, holdout_seed, report=report)
     names = {"classes": classes, "mislabelled": mislabelled}
     others = {"NEW": new} | {f"retrained model {n}": m for n, m in enumerate(retrained, start=1)}
     request = _Request(manifest, {"OLD": old, **others}, split, preprocessing, names)
@@ -351,9 +359,25 @@ class _Request:
         need = prepare.request_memory(self.method, model, split, manifest.settings)
         manifest.trainable, manifest.memory = count_trainable(model, trainable), need.as_json()
         if started:
-            started(need, self.findings)
+            started(need, self.price(), self.findings)
         # a step that is small against a weight of 8 or 11 bits would round away
         return upcast_to_fp32(model)
+
+    def price(self) -> dict[str, Any]:
+        """What the report will cost; empty where there will be none."""
+        if self.manifest.report == prepare.OFF:
+            return {}
+        # loads scipy
+        from efface.report.runner import passes_by_use
+
+        wrong, records = self.names["mislabelled"], self.split.forget
+        full, quick = (
+            sum(passes_by_use(self.evaluation, mislabelled=wrong, probes=probes).values())
+            for probes in (True, False)
+        )
+        passes = full if self.manifest.report == prepare.FULL else quick
+        seconds = prepare.seconds_per_pass(self.model, records) * passes
+        return {"passes": passes, "seconds": seconds, "quick": quick}
 
     def run(self, model: nn.Module, split: Split, judge: Guard | None, show: Callable) -> nn.Module:
         """What the method makes of the model. Raises InputError for no changed copy of it."""
@@ -440,12 +464,13 @@ class _Request:
         # before anything is evaluated: it is the digest of what will be written
         digests = [m if m is None else state_digest(m.state_dict()) for m in (self.model, new)]
         manifest.weights = dict(zip(("old", "new"), digests, strict=True))
-        if manifest.reported:
+        if manifest.report != prepare.OFF:
             # loads scipy
             from efface.report import collect
 
             with manifest.timed("report"):
                 how: dict[str, Any] = {"seed": manifest.seed, **self.names, **of}
+                how["probes"] = manifest.report == prepare.FULL
                 report = collect(self.model, new, self.evaluation, reason=reason, **how)
             manifest.outcome, manifest.summary = report.outcome, report.summary
             manifest.progress = report.progress

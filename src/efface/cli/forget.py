@@ -4,6 +4,7 @@ import json
 import re
 import secrets
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -98,11 +99,17 @@ def read_key(path: Path | None, out: Path) -> bytes:
     return made
 
 
-def _print_start(need: MemoryEstimate, findings: tuple[Finding, ...]) -> None:
-    """What seems wrong, and the memory that the run will take, before it takes it."""
+def _print_start(
+    need: MemoryEstimate, price: Mapping[str, Any], findings: tuple[Finding, ...]
+) -> None:
+    """What seems wrong, the memory that the run will take, and the passes of its report."""
     print_warnings(findings)
     mib: Any = {k.removesuffix("_bytes"): round(n / 2**20) for k, n in need.as_json().items()}
     terminal.event("memory", unit="MiB", **mib)
+    if price:
+        passes, seconds = price["passes"], round(price["seconds"], 1)
+        hint = f"--report quick takes {price['quick']}" if price["quick"] < passes else "quick"
+        terminal.event("report", forward_passes=passes, about_seconds=seconds, hint=hint)
 
 
 def _write(out: Path, result: Result, inputs: Inputs, key: bytes, *, keep_adapter: bool) -> None:

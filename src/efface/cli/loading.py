@@ -4,9 +4,13 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from efface import terminal
 from efface.cli.options import Arguments, ReadOptions
@@ -16,7 +20,8 @@ from efface.io.data import DataSource, load_data
 from efface.io.models import LoadedModel, load_model
 from efface.io.shadows import Shadows, read_shadows
 from efface.manifest import EVIDENCE
-from efface.runtime import resolve_device
+from efface.runtime import choose_threads, resolve_device
+from efface.task import device_of, frozen_teacher, outputs
 from efface.types import Records, Split
 from efface.unlearn import Result
 
@@ -114,6 +119,7 @@ class Inputs:
                 parts[name], omitted[f"unreadable in {name}"] = omit_unreadable(name, part, old)
                 digests[name] = part.digest
         models, split = [old, *others.values()], Split(forget, forget_classes=classes, **parts)
+        set_threads(old.model, forget)
         return cls(arguments, models, data, split, shadows, omitted, digests)
 
     def context(self) -> dict[str, Any]:
@@ -122,7 +128,7 @@ class Inputs:
         # The model's classes come first: the data may hold only some of them.
         model = {"classes": old.classes or self.data.classes, "preprocessing": old.preprocessing}
         seeds = {"seed": self.arguments.seed, "holdout_seed": split.holdout_seed}
-        return {"mislabelled": split.mislabelled, **model, **seeds}
+        return {"mislabelled": split.mislabelled, "report": split.report, **model, **seeds}
 
     def complete(self, result: Result) -> None:
         """Add to the manifest what only the command knows; print the records that moved."""
@@ -135,6 +141,16 @@ class Inputs:
         manifest.omitted = {**self.omitted, "of the checkpoint": list(old.omitted)}
         manifest.data = {"digest": self.data.digest, "architecture": old.architecture}
         manifest.digests = self.digests
+
+
+def set_threads(model: nn.Module, records: Records) -> None:
+    """Threads of this process for passes of these records; the manifest says how many."""
+    teacher = frozen_teacher(model)
+    # doctor says why a model does not take its inputs
+    with suppress(Exception):
+        one, at_once = records.take([0]).to(device_of(model)), min(len(records), 128)
+        threads = choose_threads(teacher, lambda: outputs(teacher, one), records_at_once=at_once)
+        torch.set_num_threads(threads)
 
 
 def _refuse_other_inputs(old: LoadedModel, other: LoadedModel, name: str) -> None:
@@ -176,13 +192,15 @@ def print_warnings(findings: Iterable[Finding]) -> None:
 
 def print_summary(result: Result, out: Path) -> None:
     """The outcome, the warnings once more, and each test that ran next to its reference."""
-    report: Any = result.report
-    terminal.event("outcome", text=report.summary, exit_code=result.outcome.exit_code)
+    text, report = result.manifest.summary, result.report
+    terminal.event("outcome", text=text, exit_code=result.outcome.exit_code)
     # once more: by now the first lines are far up
     warnings = [one for one in result.findings if one.severity == "warn"]
     print_warnings(warnings)
     if warnings:
         terminal.event("warnings", count=len(warnings))
+    if report is None:
+        return
     rows = [
         [row.name, *(terminal.format_number(getattr(row, k), row.unit) for k in SUMMARY)]
         for row in report.rows

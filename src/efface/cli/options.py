@@ -117,12 +117,15 @@ class SplitOptions:
         holdout_seed: Seed of that split.
         retain: Training data that are not to be forgotten.
         mislabelled: The labels of the forget records are flagged as wrong.
+        report: `full`, `quick` (one pass over each record: no other views, no quantised or pruned
+            copies, no linear probe) or, for `efface forget`, `off`.
     """
 
     holdout: str | None = None
     holdout_seed: int = 0
     retain: str | None = None
     mislabelled: Flag = False
+    report: Literal["full", "quick", "off"] = "full"
 
 
 @Parameter(name="*", group=METHOD)
