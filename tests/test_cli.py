@@ -93,7 +93,7 @@ def test_a_report_may_be_omitted_and_is_priced_otherwise(efface, place, capfd):
     """Forward passes are said before they are made."""
     assert efface(*FORGET, "--ids", "ids.csv", "--report", "off", "--out", "bare") == 10
     assert '"event": "report"' not in capfd.readouterr().err
-    assert not {"evidence.json", "report.html"} & {*contents(place / "bare")}
+    assert not {"evidence/evidence.json", "evidence/report.html"} & {*contents(place / "bare")}
     assert read(place / "bare")["report"] == "off"
     assert efface(*FORGET, "--ids", "ids.csv", "--report", "quick", "--out", "quick") == 10
     assert '"event": "report", "forward_passes": ' in capfd.readouterr().err
