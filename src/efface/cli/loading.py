@@ -139,7 +139,8 @@ class Inputs:
         manifest.request["named"] = str(self.arguments.records)
         manifest.command, manifest.arguments = command_line(), asdict(self.arguments)
         manifest.omitted = {**self.omitted, "of the checkpoint": list(old.omitted)}
-        manifest.data = {"digest": self.data.digest, "architecture": old.architecture}
+        about = {"digest": self.data.digest, "architecture": old.architecture}
+        manifest.data = {**about, "labels": list(self.data.notes)}
         manifest.digests = self.digests
 
 

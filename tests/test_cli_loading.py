@@ -1,0 +1,56 @@
+"""What the command says of data before anything moves: order of classes, records not used."""
+
+import json
+
+import pytest
+from torch import nn
+
+from efface.cli.loading import omit_unreadable, read_data
+from efface.cli.options import ReadOptions
+from efface.io.data import load_data
+from efface.io.features import FeatureSpec
+from efface.io.models import LoadedModel
+from tests.refusals import refusal
+
+
+def model(classes=None):
+    """A loaded model of three classes on one number."""
+    return LoadedModel(nn.Linear(1, 3), (), FeatureSpec({"x": {}}), "linear", {}, classes)
+
+
+def table(path, labels):
+    path.write_text("x,label\n" + "".join(f"{row},{label}\n" for row, label in enumerate(labels)))
+    return str(path)
+
+
+def events(capfd):
+    return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+
+
+def test_a_holdout_is_numbered_as_the_data_where_the_model_names_no_classes(tmp_path, capfd):
+    data = read_data(table(tmp_path / "a.csv", ["dog", "cat", "fox"]), ReadOptions(), model())
+    spec = table(tmp_path / "b.csv", ["fox", "dog"])
+    part = read_data(spec, ReadOptions(), model(), data)
+    assert (data.labels.tolist(), part.labels.tolist()) == ([1, 0, 2], [2, 1])
+    note = "The model does not name its classes; 'label' has them as cat, dog, fox."
+    assert events(capfd) == [{"event": "labels", "data": str(tmp_path / "a.csv"), "note": note}]
+    named = read_data(spec, ReadOptions(), model(("fox", "dog", "cat")), data)
+    assert named.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("blank", "refused"), [(1, False), (2, False), (3, True)])
+def test_records_that_are_not_used_are_counted_and_refused_above_a_tenth(
+    tmp_path, capfd, blank, refused
+):
+    path = table(tmp_path / "a.csv", ["", "-1", "", *"012012012012012012"][3 - blank :])
+    data, n = load_data(path, num_classes=3), 18 + blank
+    came = f"{blank} of {n} that cannot be used: has no label ({blank})"
+    if refused:
+        assert refusal(omit_unreadable, "holdout", data, model()) == (
+            f"Wanted a holdout of which nine in ten records can be used. Got {came}. "
+            "Fix them, or give a holdout without them."
+        )
+        return
+    records, omitted = omit_unreadable("holdout", data, model())
+    assert (len(records), omitted) == (18, list(data.ids[:blank]))
+    assert events(capfd) == [{"event": "warning", "omitted_from": "holdout", "records": came}]
