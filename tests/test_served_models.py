@@ -360,6 +360,29 @@ def test_a_single_record_has_no_statistics(given):
     )
 
 
+OUTSIDE = {
+    "no_grad": torch.no_grad,
+    "inference mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "another default device": lambda: torch.device("meta"),
+    "a random state": lambda: torch.random.fork_rng([]),
+}
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+def test_what_the_caller_switched_on_changes_nothing(outside, given):
+    """A cell of a notebook may have left any of them on."""
+    how = {"method": "neighbourhood", "settings": {"steps": 2}, "report": False}
+    plain = forget(*given("random numbers in forward"), **how).model
+    model, split = given("random numbers in forward")
+    with OUTSIDE[outside]():
+        if outside == "a random state":
+            torch.manual_seed(7)
+        new = forget(model, split, **how).model
+        assert torch.is_grad_enabled() == (outside not in {"no_grad", "inference mode"})
+    assert state(new) == state(plain)
+
+
 class Strided(nn.Module):
     """Reads the memory of its input as data loaders lay it out, whatever the strides say."""
 

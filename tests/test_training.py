@@ -89,6 +89,25 @@ def test_every_record_is_used_once_an_epoch():
     assert sorted(used, key=int) == [str(row) for row in range(23)]
 
 
+@pytest.mark.parametrize(("n", "batch_size"), [(21, 10), (3, 1)])
+def test_where_batchnorm_takes_its_statistics_from_the_batch_no_step_is_of_one_record(
+    n, batch_size
+):
+    """The next record joins it, or the epoch's first; without BatchNorm it stays alone."""
+    for norm, smallest in ((nn.BatchNorm1d(5).double(), 2), (nn.Identity(), 1)):
+        sizes, seen = [], []
+
+        def loss(student, batch, step):
+            sizes.append(len(batch))  # noqa: B023
+            seen.extend(batch.ids)  # noqa: B023
+            return _loss(student, batch, step)
+
+        net = nn.Sequential(norm, _net()).train()
+        _descend(net, _records(n), loss, steps=-(-n // batch_size), batch_size=batch_size)
+        assert min(sizes) == smallest
+        assert len(set(seen)) == n
+
+
 def test_same_seed_is_bit_equal_and_leaves_the_global_random_state_alone(random_state_kept):
     """Law 3: a run can be repeated, and does not disturb its host."""
     with random_state_kept():

@@ -104,8 +104,9 @@ def mean_gradient(student: nn.Module, loss: Loss, records: Records) -> list[Tens
 
 
 def _micro_batch(student: nn.Module, step_size: int) -> int:
-    """Records at once: the whole step in training mode, where a record depends on the others."""
-    return step_size if student.training else MICRO_BATCH
+    """Records at once: the whole step, two at least, where a record may depend on the others."""
+    together = student.training or batch_statistics(student)
+    return max(step_size, 2) if together else MICRO_BATCH
 
 
 def steps_per_epoch(records: Records, batch_size: int) -> int:
