@@ -372,7 +372,7 @@ OUTSIDE = {
 @pytest.mark.parametrize("outside", OUTSIDE)
 def test_what_the_caller_switched_on_changes_nothing(outside, given):
     """A cell of a notebook may have left any of them on."""
-    how = {"method": "neighbourhood", "settings": {"steps": 2}, "report": False}
+    how = {"method": "neighbourhood", "settings": {"steps": 2}, "report": "off"}
     plain = forget(*given("random numbers in forward"), **how).model
     model, split = given("random numbers in forward")
     with OUTSIDE[outside]():
