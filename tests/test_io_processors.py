@@ -16,6 +16,7 @@ from tests.refusals import refusal
 timm = pytest.importorskip("timm", reason="NOT RUN: it needs timm")
 transformers = pytest.importorskip("transformers", reason="NOT RUN: it needs transformers")
 from timm.data import create_transform, resolve_data_config  # noqa: E402
+from timm.models import save_for_hf  # noqa: E402
 from transformers.models.auto import image_processing_auto, modeling_auto  # noqa: E402
 
 COARSE = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
@@ -253,3 +254,47 @@ def test_the_processor_within_the_file_of_all_processors_comes_first(tmp_path):
     theirs = transformers.AutoImageProcessor.from_pretrained(folder)
     x = theirs(images=PHOTO, return_tensors="pt")["pixel_values"][0]
     assert load_model(folder).preprocessing(PHOTO).equal(x)
+
+
+def timm_folder(path, name, **arguments):
+    """As timm writes it for the hub, and the model that timm reads out of it."""
+    with torch.random.fork_rng():
+        save_for_hf(timm.create_model(name, **arguments), path, safe_serialization=True)
+    return timm.create_model(f"local-dir:{path}", pretrained=True).eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "channels"),
+    [
+        ("test_resnet", {"in_chans": 1, "num_classes": 5}, 1),
+        ("test_vit", {"num_classes": 3, "img_size": 96, "global_pool": "avg"}, 3),
+    ],
+)
+def test_a_folder_of_timm_is_built_with_the_arguments_it_states(
+    tmp_path, name, arguments, channels
+):
+    theirs, loaded = timm_folder(tmp_path, name, **arguments), load_model(tmp_path)
+    assert loaded.preprocessing.shape[0] == channels
+    x = loaded.preprocessing(PHOTO)[None]
+    assert loaded.model(x).equal(theirs(x))
+
+
+TIMMS_OWN = (
+    "Wanted model_args of the class of the model. Got 'checkpoint_path', of timm. Where you "
+)
+TIMMS_OWN += "trust it, type it: --architecture package.module:factory."
+NO_WORD = (
+    "Wanted numbers, plain words and lists of at most 1000 as act_layer. Got '../x'. In Python "
+)
+NO_WORD += "efface.forget(model, Split(…)) takes any module that returns logits."
+NO_OBJECT = "Wanted objects as pretrained_cfg and model_args. Got dict, list. Fetch or write the "
+NO_OBJECT += "folder again."
+ARGUMENTS = [({"checkpoint_path": "x.pth"}, TIMMS_OWN), ({"act_layer": "../x"}, NO_WORD)]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [*ARGUMENTS, ([1], NO_OBJECT)])
+def test_arguments_of_timm_itself_are_refused(tmp_path, arguments, sentence):
+    timm_folder(tmp_path, "test_resnet")
+    config = json.loads((tmp_path / "config.json").read_text()) | {"model_args": arguments}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert refusal(load_model, tmp_path) == sentence

@@ -65,11 +65,13 @@ def build_model(architecture: str, num_classes: int | None = None) -> nn.Module:
         return _call(_factory(architecture), architecture, num_classes)
 
 
-def build_registered(architecture: Any, num_classes: Any, nbytes: int) -> nn.Module:
+def build_registered(
+    architecture: Any, num_classes: Any, nbytes: int, options: Mapping[str, Any] | None = None
+) -> nn.Module:
     """The untrained model that a file names, whose weights take ``nbytes`` in files.
 
-    ``num_classes`` None is the model's own default. Raises InputError for a name of no registry,
-    MissingExtra for timm.
+    ``num_classes`` None is the model's own default; ``options``: other arguments of the factory.
+    Raises InputError for a name of no registry, MissingExtra for timm.
     """
     known = {
         "efface.nets": _own_nets,
@@ -87,7 +89,35 @@ def build_registered(architecture: Any, num_classes: Any, nbytes: int) -> nn.Mod
     if num_classes is not None:
         check_number("num_classes", num_classes, 1, MOST_CLASSES)
     with _confined(architecture, nbytes):
-        return _call(_factory(architecture), architecture, num_classes)
+        factory = partial(_factory(architecture), **(options or {}))
+        return _call(factory, architecture, num_classes)
+
+
+def timm_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What timm built a model with, as its config.json says: channels, input size, pooling.
+
+    Raises InputError for an argument that timm takes itself, such as a file to unpickle.
+    """
+    timm, stated, given = import_extra("timm"), config["pretrained_cfg"], config.get("model_args")
+    if not isinstance(stated, dict) or not isinstance(given, dict | None):
+        wanted, came = (
+            "objects as pretrained_cfg and model_args",
+            f"{type(stated).__name__}, {type(given).__name__}",
+        )
+        raise InputError(wanted, came, FETCH_AGAIN)
+    given = {key: value for key, value in (given or {}).items() if key != "num_classes"}
+    functions = (timm.create_model, timm.models.build_model_with_cfg)
+    own = {name for function in functions for name in inspect.signature(function).parameters}
+    for key, value in given.items():
+        if key in own | {"features_only", "pruned"}:
+            wanted = "model_args of the class of the model"
+            raise InputError(wanted, f"{key!r:.60}, of timm", TYPE_IT)
+        _check_setting(key, value)
+    # files of before model_args say it here alone
+    size = {key: stated[key] for key in ("input_size", "fixed_input_size") if key in stated}
+    for key, value in size.items():
+        _check_setting(key, value)
+    return {**given, "pretrained_cfg_overlay": size}
 
 
 def build_transformers(config: Mapping[str, Any], nbytes: int) -> tuple[nn.Module, str]:

@@ -28,6 +28,7 @@ from efface.io.architectures import (
     build_registered,
     build_transformers,
     check_number,
+    timm_options,
 )
 from efface.io.atomic import atomic_folder, atomic_write
 from efface.io.checkpoints import Checkpoint, load_checkpoint
@@ -378,7 +379,8 @@ def _timm_model(folder: Path, config: Mapping[str, Any], nbytes: int) -> Untrain
         raise InputError(wanted, repr(name), "Save it again with timm's save_for_hf.")
     stated = partial(timm_preprocessing, config["pretrained_cfg"])
     known = {"stated": stated, "classes": config.get("label_names")}
-    model = build_registered(f"timm:{name}", config.get("num_classes"), nbytes)
+    options = timm_options(config)
+    model = build_registered(f"timm:{name}", config.get("num_classes"), nbytes, options)
     return model, f"timm:{name}", known
 
 
