@@ -150,7 +150,7 @@ def _story(
         if request.mislabelled:
             _report(model, result, Split(going, holdout, retain), folder)
     rows.append(_row(request, "retrained", retrained, parts, target, seconds))
-    return [[f"[bold]{request.name}[/bold]"], *rows]
+    return [[request.name], *rows]
 
 
 def _columns(model: nn.Module, parts: tuple[Records, ...], request: Request) -> dict[str, float]:

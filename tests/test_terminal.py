@@ -1,6 +1,8 @@
 """The steps of a run as a person sees them: on a terminal, in a notebook, in a log."""
 
 import json
+import subprocess
+import sys
 from contextlib import suppress
 
 import nbformat
@@ -8,6 +10,7 @@ import pytest
 from notebooks import executed
 
 from efface import show_progress, terminal
+from efface.display import csv_cell, from_csv_cell
 
 
 def test_a_pipe_gets_a_json_line_now_and_then(capsys):
@@ -37,6 +40,7 @@ def test_a_terminal_gets_a_bar_full_unless_stopped(capsys, monkeypatch, stopped,
 
 SOURCE = """
 from efface import show_progress, terminal
+from efface.display import csv_cell, from_csv_cell
 with show_progress("count", 300) as shown:
     for step in range(1, 201):
         shown(step, 1 / step, "go on")
@@ -56,8 +60,58 @@ def test_a_notebook_keeps_one_bar_in_its_place_and_needs_no_widget():
 
 def test_a_heading_of_one_cell_stands_over_the_rows_of_a_table(capsys):
     """The demo heads each of its requests so."""
-    rows = [["[bold]one record[/bold]"], ["jit", "1.5", "met"]]
+    rows = [["one record"], ["jit", "1.5", "met"]]
     terminal.table("both", ["name", "gap", ""], rows)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["one", "record"] in lines
     assert ["jit", "1.5", "met"] in lines
+
+
+ODD = "o[/red]x\x1b[31m\u202e\n\ud800"
+SHOWN = r"o[/red]x\x1b[31m\u202e\n\ud800"
+
+
+@pytest.mark.parametrize("tty", ["0", "1"])
+def test_names_of_users_are_shown_and_never_obeyed(capsys, monkeypatch, tty):
+    """Brackets are no markup; what turns the terminal red, or the line round, is written out."""
+    if tty == "1":
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    terminal.table(ODD, ["id", ODD], [[ODD], [ODD, "1"]])
+    terminal.event("warning", ids=ODD)
+    with show_progress(ODD, 1) as shown:
+        shown(1, 0.5, ODD)
+    out, err = capsys.readouterr()
+    assert out.count(SHOWN) == 4
+    for text in (out, err):
+        assert not {"\x1b[31m\u202e", "\u202e", "\ud800"} & {text, *text}
+        assert "\x1b[31m" not in text
+    assert SHOWN in err if tty == "1" else json.loads(err.splitlines()[0])["ids"] == ODD
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-5", "@a", "\tx", "'", "''", "'=", "'a", "a", "", "a=1"]
+)
+def test_no_cell_of_a_csv_is_a_formula_and_each_comes_back(text):
+    cell = csv_cell(text)
+    assert cell[:1] not in set("=+-@\t\r")
+    assert from_csv_cell(cell) == text
+
+
+FULL = "Wanted to print the table. Got No space left on device. What was written to files is whole."
+STREAMS = [
+    ("", 0, ""),
+    (" > /dev/full", 1, f"{FULL}\n"),
+    (" | true; exit ${PIPESTATUS[0]}", 141, ""),
+    (" >&-", 0, ""),
+    (" >&- 2>&-", 0, ""),
+    (" nothing 2> /dev/full", 2, ""),
+]
+
+
+@pytest.mark.parametrize(("stream", "code", "text"), STREAMS)
+def test_a_full_or_closed_stream_has_its_own_code(stream, code, text):
+    """`efface … | head` is no error of the run, and a full disk is said."""
+    script = f"{sys.executable} -m efface methods{stream}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, text)

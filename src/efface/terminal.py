@@ -1,7 +1,8 @@
 """Terminal output: progress bars and tables on a terminal, one JSON line per event on a pipe.
 
 ``event``, ``show_progress`` and ``show_count`` write to standard error, ``table`` to standard
-output, so that a pipe can take the table apart from the progress.
+output, so that a pipe can take the table apart from the progress. Ids, classes and paths are shown
+as they are: no brackets in them are markup, and control characters are written out.
 """
 
 import json
@@ -9,15 +10,18 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
+
+from efface.display import printable
+from efface.errors import EffaceError
 
 # Columns of a table that is not printed to a terminal.
 PIPE_WIDTH = 140
@@ -29,12 +33,12 @@ def event(name: str, *, style: str | None = None, **facts: Any) -> None:
     """One line for a person on a terminal, one JSON line for a program; ``style`` as in rich."""
     console = Console(stderr=True, highlight=False)
     if console.is_terminal:
-        text = "  ".join(f"{key} {value}" for key, value in facts.items())
-        # ids and class names come from users: brackets in them are no markup
-        console.print(f"[bold]{name}[/bold]  {escape(text)}", style=style)
+        text = printable("  ".join(f"{key} {value}" for key, value in facts.items()))
+        console.print(Text.assemble((name, "bold"), "  ", text), style=style)
     else:
-        # standard error, so that a pipe takes the table of results alone
-        sys.stderr.write(json.dumps({"event": name, **facts}) + "\n")
+        # a log that cannot be written is no reason to lose the run
+        with suppress(OSError):
+            sys.stderr.write(json.dumps({"event": name, **facts}) + "\n")
 
 
 @contextmanager
@@ -46,7 +50,7 @@ def show_progress(title: str, steps: int | None) -> Iterator[Callable[..., None]
     """
     console, last = Console(stderr=True), 0.0
     bar, draw, every_seconds = _bar(console), lambda **_: None, 0.0
-    task = bar.add_task(title, total=steps)
+    task = bar.add_task(printable(title), total=steps)
     piped = not console.is_terminal and not console.is_jupyter
     if piped:  # A log of hundreds of lines would hide the one that matters.
         draw, every_seconds = partial(event, title, steps=steps), 5.0
@@ -60,7 +64,7 @@ def show_progress(title: str, steps: int | None) -> Iterator[Callable[..., None]
 
     def shown(step: int, loss: float, note: str = "") -> None:
         nonlocal last
-        bar.update(task, completed=step, description=f"{title}  loss {loss:.4f}  {note}")
+        bar.update(task, completed=step, description=printable(f"{title}  loss {loss:.4f}  {note}"))
         if time.monotonic() - last >= every_seconds or step == steps:
             last = time.monotonic()
             draw(step=step, loss=round(loss, 6), note=note)
@@ -94,16 +98,22 @@ def show_count(title: str, total: int) -> Iterator[Callable[..., None]]:
         yield line
         return
     with _bar(console) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda what, **_: bar.update(task, advance=1, description=f"{title}  {escape(what)}")
+        task = bar.add_task(printable(title), total=total)
+
+        def advance(what: str, **_: Any) -> None:
+            bar.update(task, advance=1, description=printable(f"{title}  {what}"))
+
+        yield advance
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table on standard output, no column truncated; numbers are right-aligned.
 
     A row may have fewer cells than columns: a single cell is a heading of the rows below it.
+    Raises EffaceError where standard output takes no more, BrokenPipeError where nobody reads it.
     """
-    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    heading = Text(printable(title), "table.title")
+    shown = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     # rich breaks words to fit: neither a name of a row nor a word of the head may be broken
     longest_name = min(20, max((len(row[0]) for row in rows), default=0))
     for index, column in enumerate(columns):
@@ -111,14 +121,28 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         justify = "right" if index and NUMBERS.fullmatch(cells) else "left"
         width = max(0 if index else longest_name, *map(len, column.split()), 0)
         # folded, never cut: half an id names nothing
-        shown.add_column(column, justify=justify, overflow="fold", min_width=width)
+        shown.add_column(Text(printable(column)), justify=justify, overflow="fold", min_width=width)
     for row in rows:
-        shown.add_row(*row)
-    console = Console(highlight=False)
+        style = "bold" if len(row) == 1 else ""
+        shown.add_row(*(Text(printable(cell), style) for cell in row))
+    console = _Console(highlight=False)
     # a pipe has no width, and rich would fold everything at 80 columns
     if not console.is_terminal:
         console.width = PIPE_WIDTH
-    console.print(shown)
+    try:
+        console.print(shown)
+        console.file.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        remedy = "What was written to files is whole."
+        raise EffaceError("to print the table", f"{error.strerror}", remedy) from error
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the program with a code that says nothing."""
+        raise BrokenPipeError
 
 
 def format_number(value: float | str | None, unit: str) -> str:
@@ -129,7 +153,7 @@ def format_number(value: float | str | None, unit: str) -> str:
 
 
 def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     # a saved notebook should not change with the speed of a machine
     clock = () if console.is_jupyter else (TimeElapsedColumn(),)
     return Progress(*columns, *clock, console=console, disable=console.is_jupyter)

@@ -4,6 +4,7 @@
 work · ``loading``: from options to models and records.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from cyclopts import App, CycloptsError
 
 from efface import __version__
 from efface.cli import commands
+from efface.display import printable
 from efface.errors import EffaceError, InputError, Outcome
 
 OUTCOMES = " · ".join(f"{outcome.exit_code} {outcome}" for outcome in Outcome)
@@ -26,7 +28,8 @@ app = App(
     "still knows of them.",
     help_epilogue=f"Exit codes of efface forget: {OUTCOMES}; of every command: 2 input · 4 unsafe "
     "file · 5 unknown record · 6 doctor refuses · 7 a package is missing · 8 the result was not "
-    "written · 9 a replay differs · 130, 143 stopped by a signal · 1 anything else.",
+    "written · 9 a replay differs · 130, 143 stopped by a signal · 141 nobody reads the output · "
+    "1 anything else.",
 )
 for name in ("forget", "score", "inspect", "doctor", "methods"):
     app.command(getattr(commands, name))
@@ -56,25 +59,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def exits() -> Iterator[None]:
     """Errors in the block become one line and an exit code; SIGTERM unwinds it as Ctrl-C does."""
     before = None
+    # Closed on purpose (>&-): there is nobody to tell.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     # Scratch folders are removed on the way out. Another thread than the main one sets no handlers.
     with suppress(ValueError):
         before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     except EffaceError as error:
-        sys.stderr.write(f"{error}\n")
+        _say(str(error))
         sys.exit(error.exit_code)
     except CycloptsError:  # cyclopts has printed it
         sys.exit(2)
+    except BrokenPipeError:  # `efface … | head`: what was written to files is whole
+        # else Python says so once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:  # a name too long, a disk that went away
-        sys.stderr.write(f"Wanted files that can be read. Got {error}. Check the paths.\n")
+        _say(f"Wanted files that can be read. Got {error}. Check the paths.")
         sys.exit(2)
     except KeyboardInterrupt as stopped:
-        sys.stderr.write("Stopped. What was there before is untouched; start again.\n")
+        _say("Stopped. What was there before is untouched; start again.")
         sys.exit(128 + (stopped.args[0] if stopped.args else signal.SIGINT))
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def _say(sentence: str) -> None:
+    """On standard error, names of a stranger's without what would move the cursor."""
+    with suppress(OSError):
+        sys.stderr.write(f"{printable(sentence)}\n")
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:  # noqa: ARG001

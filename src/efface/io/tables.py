@@ -73,6 +73,9 @@ Labels = tuple[np.ndarray, Names]
 OTHER_COLUMN = "Name others with --label-column."
 REWRITE = "Write comparisons such as label=dog and age>=30; put words with spaces in quotes."
 
+# of parentheses: each takes the stack three functions deep
+MAX_DEPTH = 100
+
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 # kind, text and place in the expression
@@ -530,7 +533,7 @@ class _Parser:
     """Recursive descent over the tokens; each rule returns the mask of its rows."""
 
     def __init__(self, expression: str, dataset: datasets.Dataset) -> None:
-        self.expression, self.dataset = expression, dataset
+        self.expression, self.dataset, self.depth = expression, dataset, 0
         self.tokens = _tokenize(expression)
 
     def accept(self, word: str) -> bool:
@@ -563,8 +566,13 @@ class _Parser:
 
     def parse_one(self) -> Mask:
         if self.accept("("):
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                came = f"more than {MAX_DEPTH} parentheses in each other"
+                raise InputError("an expression of comparisons", came, REWRITE)
             mask = self.parse_any()
             self.take("a closing parenthesis", ")")
+            self.depth -= 1
             return mask
         column = self.take("a column", "quoted", "word")
         operator = self.take("one of = != >= <= > <", "operator")

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 from pyarrow import csv, parquet
 
+from efface.display import csv_cell
 from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
 from efface.ranking.ranking import Ranking
@@ -56,11 +57,16 @@ def write(folder: Path, ranking: Ranking, source: Source) -> None:
         named = ranking.classes and name in {"label", "prediction"}
         cells[name] = pa.array(np.array(ranking.classes, object)[values] if named else values)
     parquet.write_table(pa.table(cells), folder / "records.parquet", row_group_size=GROUP_ROWS)
+    # parquet holds the texts as they are, a CSV is opened by spreadsheets
+    texts = {name: part for name, part in cells.items() if pa.types.is_string(part.type)}
+    cells |= {name: pa.array(map(csv_cell, part.to_pylist())) for name, part in texts.items()}
     csv.write_csv(pa.table(cells), folder / "records.csv")
     # allow_nan=False: NaN is not JSON, and jsonable has replaced it.
     text = json.dumps(jsonable(ranking.manifest), indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "inspect.html").write_text(render(ranking, source), encoding="utf-8")
+    (folder / "manifest.json").write_text(f"{text}\n", "utf-8", errors="backslashreplace")
+    (folder / "inspect.html").write_text(
+        render(ranking, source), "utf-8", errors="backslashreplace"
+    )
 
 
 def render(ranking: Ranking, source: Source) -> str:

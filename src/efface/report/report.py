@@ -153,8 +153,10 @@ class Report:
         Plain writes: the caller makes the folder appear whole or not at all.
         """
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-        Path(folder, "evidence.json").write_text(text + "\n", encoding="utf-8")
-        Path(folder, "report.html").write_text(self.to_html(manifest), encoding="utf-8")
+        Path(folder, "evidence.json").write_text(f"{text}\n", "utf-8", errors="backslashreplace")
+        Path(folder, "report.html").write_text(
+            self.to_html(manifest), "utf-8", errors="backslashreplace"
+        )
 
 
 def significant_rows(report: Report, *, tier: str | None = None, level: float = 0.05) -> list[Row]:
