@@ -346,7 +346,14 @@ def _read_ids_of(
     if columns.id is None:
         names = _file_names(dataset, columns.images, root)
         return names or tuple(map(str, range(len(dataset))))
-    cells = dataset[columns.id][:]
+    import pyarrow as pa
+
+    # undecoded: a stranger's column of type image, audio or video would open what its cells name
+    cells = arrow_column(dataset, columns.id)
+    if pa.types.is_nested(cells.type):
+        wanted, came = f"ids as text or integers in {columns.id!r}", f"{cells.type!s:.80}"
+        raise InputError(wanted, came, "Name another --id-column.")
+    cells = cells.to_pylist()
     empty = [cell is None or (isinstance(cell, float) and np.isnan(cell)) for cell in cells]
     if any(empty):
         came = f"none in row {abbreviate(np.flatnonzero(empty))}"

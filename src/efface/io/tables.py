@@ -142,6 +142,10 @@ def _files_of_one_kind(root: Path) -> list[Path]:
         # datasets keeps the results of map in cache files next to the data: records twice
         cache = re.fullmatch(r"cache-.*\.arrow", file.name)
         if (kind in READERS or kind in IMAGES) and not hidden and not cache:
+            # a pipe would wait for a writer, a device never end
+            if file.exists() and not file.is_file():
+                wanted, came = f"files in {root}", f"{relative}, which is no regular file"
+                raise InputError(wanted, came, "Take it out of the folder.")
             kinds[kind if kind in READERS else "image"].append(file)
     if len(kinds) > 1:
         order = [*READERS, "image"]

@@ -83,7 +83,8 @@ class TableSource:
         """The cells of the columns that go into the model."""
         if not isinstance(self.preprocessing, FeatureSpec):
             return {}
-        cells = self.table.dataset[row]
+        # the columns alone: another one of images would open what its cells name
+        cells = self.table.dataset.select_columns(list(self.preprocessing.columns))[row]
         return {name: str(cells[name]) for name in self.preprocessing.columns}
 
     def _inputs(self, rows: Sequence[int], spec: FeatureSpec) -> Inputs:
