@@ -33,6 +33,7 @@ class Outcome(StrEnum):
     PARTLY: they changed, and it is not shown that the records are equivalent to unseen.
     UNCHANGED: the weights are the old ones. LIKE_UNSEEN: so they are, and the holdout shows that
     the records were equivalent to unseen before. NOT_MET: the guard refused; there is no new model.
+    DRY_RUN: nothing was tried.
     """
 
     DONE = "done"
@@ -41,11 +42,19 @@ class Outcome(StrEnum):
     UNCHANGED = "unchanged, did not move"
     LIKE_UNSEEN = "unchanged, already equivalent to unseen"
     NOT_MET = "not met"
+    DRY_RUN = "dry run"
 
     @property
     def exit_code(self) -> int:
         """Of ``efface forget``: what raises has the code of its error."""
-        codes = {"DONE": 0, "NOT_JUDGED": 10, "PARTLY": 11, "UNCHANGED": 12, "LIKE_UNSEEN": 13}
+        codes = {
+            "DONE": 0,
+            "DRY_RUN": 0,
+            "NOT_JUDGED": 10,
+            "PARTLY": 11,
+            "UNCHANGED": 12,
+            "LIKE_UNSEEN": 13,
+        }
         return codes.get(self.name, NotMet.exit_code)
 
 
@@ -88,9 +97,13 @@ class UnsafeFile(EffaceError, ValueError):
 
 
 class Hazard(EffaceError, ValueError):
-    """The model and the data do not fit each other; nothing was changed."""
+    """The model and the data do not fit each other; nothing was changed.
+
+    ``diagnosis``: all that doctor found, the accuracies included.
+    """
 
     exit_code = 6
+    diagnosis: Any = None
 
 
 class MissingExtra(EffaceError, ImportError):

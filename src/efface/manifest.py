@@ -45,12 +45,13 @@ class Manifest:
     known; ``steps``: those that the guard let stand;
     ``request``: numbers of records, before and after the forget records were taken out of the other
     parts; ``holdout``: records in its ``auxiliary`` part (method and guard) and in its
-    ``evaluation`` part (report); ``weights``: digests of the models; ``seconds``: by phase;
-    ``passes``: records that went forward and backward in the method; those of the guard stand in
-    ``guard``; ``calibration``: what the method found out; ``guard``: its limits and measurements,
-    None without a guard; ``report``: ``full``, ``quick`` or ``off``. The command line adds
-    ``command``, ``arguments``, ``omitted`` (records and files that could not be read), ``data``,
-    ``digests`` and ``keyed_hashes``.
+    ``evaluation`` part (report); ``accuracy``: of the given model, on a sample of each part;
+    ``tier``: that a dry run says the evidence can reach; ``weights``: digests of the models;
+    ``seconds``: by phase; ``passes``: records that went forward and backward in the method; those
+    of the guard stand in ``guard``; ``calibration``: what the method found out; ``guard``: its
+    limits and measurements, None without a guard; ``report``: ``full``, ``quick`` or ``off``. The
+    command line adds ``command``, ``arguments``, ``omitted`` (records and files that could not be
+    read), ``data``, ``digests`` and ``keyed_hashes``.
     """
 
     job: str
@@ -66,6 +67,8 @@ class Manifest:
     request: dict[str, Any] = field(default_factory=dict)
     holdout: dict[str, int] = field(default_factory=dict)
     findings: list[dict[str, str]] = field(default_factory=list)
+    accuracy: dict[str, Any] = field(default_factory=dict)
+    tier: str | None = None
     weights: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, int] | None = None
     seconds: dict[str, float] = field(default_factory=dict)

@@ -6,9 +6,10 @@ it (for images c h w) · *targets the shape of a label (empty for a class id).
 
 import enum
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -124,6 +125,20 @@ class Records:
 def record_key(identity: str) -> int:
     """A hash of 63 bits of the id: as a seed, a record draws the same numbers in any batch."""
     return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest()) >> 1
+
+
+def sample_rows(n: int, size: int, without: Iterable[int] = ()) -> list[int]:
+    """At most ``size`` of the rows 0..n-1, sorted, drawn by a hash; none of ``without``."""
+    left = set(without)
+    if n - len(left) <= 2 * size:
+        free = [row for row in range(n) if row not in left]
+        return sorted(sorted(free, key=lambda row: record_key(f"sample/{row}"))[:size])
+    rows: set[int] = set()
+    draws = count()
+    # twice as many are free, so this ends; a million rows are not all hashed
+    while len(rows) < size:
+        rows |= {record_key(f"sample/{next(draws)}") % n} - left
+    return sorted(rows)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

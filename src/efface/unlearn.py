@@ -19,7 +19,8 @@ from torch import nn
 from efface import prepare
 from efface.errors import InputError, NotMet, Outcome
 from efface.guard import Guard
-from efface.hazards import Finding, Inputs, doctor, refuse_hazards
+from efface.hazards import Finding, Inputs, doctor
+from efface.io.data import as_records
 from efface.io.shadows import Shadows
 from efface.manifest import (
     Manifest,
@@ -32,7 +33,6 @@ from efface.methods import METHODS, Method, Natural, Share, _base, check_setting
 from efface.report import Report
 from efface.report.text import count
 from efface.runtime import (
-    MemoryEstimate,
     PassCounter,
     as_stored,
     check_model,
@@ -63,7 +63,7 @@ COPY = "Change a copy and return it, efface.task.trainable_copy(model): docs/you
 # of a split
 PARTS = ("forget", "holdout", "retain")
 
-Started = Callable[[MemoryEstimate, Mapping[str, Any], tuple[Finding, ...]], None]
+Started = Callable[[Manifest, Mapping[str, Any], tuple[Finding, ...]], None]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,6 +136,9 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     seed: int = 0,
     holdout_seed: int = 0,
     stored: Mapping[str, torch.dtype] | None = None,
+    others: Any = None,
+    accept: Sequence[str] = (),
+    dry_run: bool = False,
     guard: bool = True,
     report: str = prepare.FULL,
     started: Started | None = None,
@@ -169,13 +172,17 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
         holdout_seed: of the holdout's split; ``score`` needs the same.
         stored: by the name of a tensor, the dtype that it will be written in, where that is not the
             model's own; the report is on the weights as written.
+        others: records of the training data that are not named, on which ``doctor`` says how right
+            the model is; ``split.retain`` where none are given. Nothing else sees them.
+        accept: names of findings that shall warn instead of refusing, see docs/findings.md.
+        dry_run: True stops before the method: the result holds the given model, the findings and
+            a manifest with the method, the memory and the tier that the evidence can reach.
         guard: False runs the method without limits, for experiments, and returns whatever it made,
             nan and inf included; the manifest says so.
         report: ``full``, ``quick`` (one pass over each record and no probes: no other views, no
             quantised or pruned copies, no linear probe) or ``off``; the manifest says which.
-        started: called with the memory needed, what the report will cost (``passes``, about how
-            many ``seconds``, the passes of a ``quick`` one) and the findings, before the method
-            starts.
+        started: called with the manifest, what the report will cost (``passes``, about how many
+            ``seconds``, the passes of a ``quick`` one) and the findings, before the method starts.
         progress: how the steps are shown: ``efface.show_progress``, or one of your own.
 
     Raises:
@@ -199,7 +206,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     names = {"classes": classes, "mislabelled": mislabelled}
     request = _Request(manifest, {"the model": model}, split, preprocessing, names)
     entry = request.choose(method, settings, trainable)
-    request.examine()
+    request.examine(others, accept)
     # after doctor: a model that the data do not fit must not choose among them
     seen, notes = prepare.select_records(
         request.model, request.auxiliary, manifest, selection, weights
@@ -207,6 +214,8 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     request.findings += notes
 
     master, judge = request.trainable_copy(trainable, started), None
+    if dry_run:
+        return request.plan(exact=entry.exact)
     if guard:
         how: dict[str, Any] = {"fresh_start": entry.fresh_start, "adapted": adapted, "seed": seed}
         how["spent"] = lambda: request.counter.passes.total
@@ -241,6 +250,8 @@ def score(
     mislabelled: bool = False,
     classes: tuple[str, ...] | None = None,
     preprocessing: Inputs = None,
+    others: Any = None,
+    accept: Sequence[str] = (),
     seed: int = 0,
     holdout_seed: int = 0,
     report: str = prepare.FULL,
@@ -259,6 +270,8 @@ def score(
         mislabelled: the labels of the forget records are flagged as wrong.
         classes: names of the classes, for the report.
         preprocessing: how images or rows of a ``datasets.Dataset`` become inputs.
+        others: as for ``forget``.
+        accept: as for ``forget``.
         seed: of everything drawn at random but the holdout's split.
         holdout_seed: of the holdout's split; that of ``forget`` if it made ``new``.
         report: ``full`` or ``quick``, as for ``forget``.
@@ -270,12 +283,12 @@ def score(
     prepare.check_report(report, prepare.FULL, prepare.QUICK)
     manifest = Manifest("score", seed, holdout_seed, report=report)
     names = {"classes": classes, "mislabelled": mislabelled}
-    others = {"NEW": new} | {f"retrained model {n}": m for n, m in enumerate(retrained, start=1)}
-    request = _Request(manifest, {"OLD": old, **others}, split, preprocessing, names)
+    compared = {"NEW": new} | {f"retrained model {n}": m for n, m in enumerate(retrained, start=1)}
+    request = _Request(manifest, {"OLD": old, **compared}, split, preprocessing, names)
     # by the width of the outputs: models of other classes would be compared column by column
     going = request.split.forget
     width = output_width(request.model, going)
-    for name, model in others.items():
+    for name, model in compared.items():
         check_layout(model, going)
         if (came := output_width(model, going)) != width:
             wanted = f"{width} outputs a record, as the old model has"
@@ -284,7 +297,7 @@ def score(
     if shadows is not None:
         # refuses arrays that lack a forget record
         shadows.of(going.ids)
-    request.examine()
+    request.examine(others, accept)
     known = {"removed_from_retain": manifest.request.get("forget_records_in_retain", 0)}
     result = request.result(new, retrained=retrained, shadows=shadows, exact=exact, **known)
     if retrained:
@@ -343,12 +356,19 @@ class _Request:
             raise InputError(wanted, repr(trainable), "Omit trainable.")
         return method
 
-    def examine(self) -> None:
+    def examine(self, others: Any, accept: Sequence[str]) -> None:
         """Note what doctor finds. Raises Hazard where it refuses."""
         records, holdout = self.split.forget, self.auxiliary.holdout
-        hazards = doctor(self.model, self.preprocessing, records, holdout=holdout, **self.names)
-        refuse_hazards(hazards)
-        self.findings += hazards
+        if others is None:
+            others = self.split.retain
+        else:
+            others = replace(as_records(others, self.preprocessing), task=records.task)
+        how: dict[str, Any] = {"holdout": holdout, "others": others, "accept": accept, **self.names}
+        with self.manifest.timed("doctor"):
+            found = doctor(self.model, self.preprocessing, records, **how)
+        self.manifest.accuracy = found.accuracy
+        found.refuse()
+        self.findings += found.findings
 
     def trainable_copy(self, trainable: str, started: Started | None) -> nn.Module:
         """The copy that the method gets, its passes counted; no view shares a given weight."""
@@ -359,9 +379,19 @@ class _Request:
         need = prepare.request_memory(self.method, model, split, manifest.settings)
         manifest.trainable, manifest.memory = count_trainable(model, trainable), need.as_json()
         if started:
-            started(need, self.price(), self.findings)
+            started(manifest, self.price(), self.findings)
         # a step that is small against a weight of 8 or 11 bits would round away
         return upcast_to_fp32(model)
+
+    def plan(self, *, exact: bool) -> Result:
+        """What a dry run has found: the method, the memory, the tier; nothing was changed."""
+        manifest, given = self.manifest, self.split
+        tiers = {"TE": exact, "T0": given.holdout is None, "T1": given.retain is None, "T2": True}
+        manifest.tier = next(tier for tier, holds in tiers.items() if holds)
+        manifest.outcome = Outcome.DRY_RUN
+        manifest.findings = [asdict(finding) for finding in self.findings]
+        self.refuse_changed()
+        return Result(self.given[0][1], None, manifest, self.findings)
 
     def price(self) -> dict[str, Any]:
         """What the report will cost; empty where there will be none."""

@@ -18,7 +18,8 @@ from efface.cli import commands
 from efface.display import printable
 from efface.errors import EffaceError, InputError, Outcome
 
-OUTCOMES = " · ".join(f"{outcome.exit_code} {outcome}" for outcome in Outcome)
+RUNS = [outcome for outcome in Outcome if outcome is not Outcome.DRY_RUN]
+OUTCOMES = " · ".join(f"{outcome.exit_code} {outcome}" for outcome in RUNS)
 app = App(
     name="efface",
     version=__version__,

@@ -19,7 +19,8 @@ def forget(
     /,
     *,
     data: options.Data,
-    out: options.Out,
+    # With --dry-run nothing is written, so a folder cannot be required by the signature.
+    out: Annotated[Path | None, OUTPUT] = None,
     records: options.RecordOptions = options.RecordOptions(),
     split: options.SplitOptions = options.SplitOptions(),
     how: options.MethodOptions = options.MethodOptions(),
@@ -27,6 +28,7 @@ def forget(
     seed: options.Seed = 0,
     keep_adapter: Annotated[options.Flag, OUTPUT] = False,
     key: Annotated[Path | None, OUTPUT] = None,
+    dry_run: Annotated[options.Flag, OUTPUT] = False,
 ) -> None:
     """Unlearn records of DATA from MODEL; write the new model and its report into a new folder.
 
@@ -46,10 +48,18 @@ def forget(
             is none. Without it a key is drawn, and forgotten: nobody can match the hashes then.
         keep_adapter: Write the adapter next to the merged model too, as PEFT's own folder
             `adapter`.
+        dry_run: Change and write nothing: print how right the model is, the findings, the method,
+            its memory and the tier that the report can reach.
     """
-    from efface.cli.forget import run_forget
+    if out is None and not dry_run:
+        remedy = "Name a folder that does not exist yet."
+        raise InputError("--out DIR, or --dry-run", "neither", remedy)
+    from efface.cli.forget import run_dry, run_forget
 
     arguments = options.Arguments(model, None, data, records, split, read, seed)
+    if out is None or dry_run:
+        run_dry(arguments, how, keep_adapter=keep_adapter)
+        return
     run_forget(arguments, how, out=out, keep_adapter=keep_adapter, key=key)
 
 

@@ -1,20 +1,44 @@
 """``efface doctor``: hazards that would make a run meaningless, before anything is changed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from efface import terminal
 from efface.cli.loading import read_data, read_model
 from efface.cli.options import ReadOptions
-from efface.hazards import doctor, refuse_hazards
+from efface.errors import Hazard
+from efface.hazards import NOUNS, Diagnosis, doctor
 
 
 def run_doctor(model: Path, data: str, read: ReadOptions) -> None:
-    """Print the findings; raises Hazard when one of them refuses."""
+    """Print what was found; raises Hazard when one of the findings refuses."""
     loaded = read_model(model, read)
     source, preprocessing = read_data(data, read, loaded), loaded.preprocessing
     records, classes = source.records(None, preprocessing), loaded.classes or source.classes
-    findings = doctor(loaded.model, preprocessing, records, classes=classes)
-    rows = [[finding.name, finding.severity, finding.text] for finding in findings]
-    terminal.table(f"{len(records)} records", ["finding", "severity", "text"], rows)
+    how = {"classes": classes, "accept": read.checks.accept}
+    found = doctor(loaded.model, preprocessing, records, **how)
+    print_diagnosis(found)
     # After the table: whoever is refused sees every finding, not the first alone.
-    refuse_hazards(findings)
+    found.refuse()
+
+
+def print_diagnosis(found: Diagnosis) -> None:
+    """The accuracy on each part and every finding with its remedy."""
+    rows = [[one.name, one.severity, f"{one.text} {one.remedy}".strip()] for one in found.findings]
+    parts = [f"{one} {NOUNS[part]}" for part, one in found.accuracy.items()]
+    title = f"right on {', '.join(parts)}" if parts else "no predictions"
+    terminal.table(title, ["finding", "severity", "text"], rows)
+
+
+@contextmanager
+def printed_when_refused() -> Iterator[None]:
+    """Print all that doctor found when it refuses."""
+    try:
+        yield
+    except Hazard as error:
+        found: Any = error.diagnosis
+        if found is not None:
+            print_diagnosis(found)
+        raise

@@ -13,15 +13,16 @@ from typing import Any
 from accelerate import PartialState
 
 from efface import terminal
+from efface.cli.doctor import print_diagnosis, printed_when_refused
 from efface.cli.loading import Inputs, print_summary, print_warnings
 from efface.cli.options import Arguments, MethodOptions
 from efface.errors import InputError, NotMet, Outcome
-from efface.hazards import Finding
+from efface.hazards import Diagnosis, Finding
 from efface.io.atomic import atomic_folder, atomic_write, claim, refuse_overlap, write_private
 from efface.io.data import read_record_weights
 from efface.io.files import read_text
-from efface.manifest import EVIDENCE, MODEL, exclusion_table, keyed_hashes
-from efface.runtime import MemoryEstimate, resolve_device
+from efface.manifest import EVIDENCE, MODEL, Manifest, exclusion_table, keyed_hashes
+from efface.runtime import resolve_device
 from efface.trainable import check_trainable
 from efface.unlearn import Result, forget
 
@@ -33,11 +34,7 @@ def run_forget(
 
     Raises NotMet after writing the report of a request that was not met, without a model.
     """
-    # What can be checked without the model comes first: a slip should cost no loading.
-    given: dict[str, Any] = asdict(options)
-    given["settings"] = read_settings(given.pop("setting"))
-    given["weights"] = read_record_weights(options.weights) if options.weights else None
-    check_trainable(options.trainable, keep_adapter=keep_adapter)
+    given = _request(options, keep_adapter=keep_adapter)
     refuse_overlap(out, arguments.inputs())
     secret = read_key(key, out)
     # Of the processes of one launch the main one alone claims, writes and prints.
@@ -49,7 +46,8 @@ def run_forget(
         shown = {"started": _print_start, "progress": terminal.show_progress}
         given |= {"stored": model.stored, **shown, **inputs.context()}
         try:
-            result = forget(model.model, inputs.split, **given)
+            with printed_when_refused():
+                result = forget(model.model, inputs.split, **given)
         except NotMet as error:
             result, failure = error.result, error
         inputs.complete(result)
@@ -67,6 +65,26 @@ def run_forget(
     # Of the main process alone: torchrun would end it while it writes for the code of another.
     if main and result.outcome.exit_code:
         sys.exit(result.outcome.exit_code)
+
+
+def run_dry(arguments: Arguments, options: MethodOptions, *, keep_adapter: bool) -> None:
+    """Print what a run would start from; nothing is changed and nothing is written."""
+    given, inputs = _request(options, keep_adapter=keep_adapter), Inputs.read(arguments)
+    model = inputs.models[0]
+    given |= {"stored": model.stored, "started": _print_plan, "dry_run": True, **inputs.context()}
+    with printed_when_refused():
+        manifest = forget(model.model, inputs.split, **given).manifest
+    terminal.event("dry run", method=manifest.method, tier=manifest.tier, written="nothing")
+
+
+def _request(options: MethodOptions, *, keep_adapter: bool) -> dict[str, Any]:
+    """The arguments of ``efface.forget``; all that can be refused without the model is."""
+    # a slip should cost no loading
+    given: dict[str, Any] = asdict(options)
+    given["settings"] = read_settings(given.pop("setting"))
+    given["weights"] = read_record_weights(options.weights) if options.weights else None
+    check_trainable(options.trainable, keep_adapter=keep_adapter)
+    return given
 
 
 def read_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -100,11 +118,26 @@ def read_key(path: Path | None, out: Path) -> bytes:
 
 
 def _print_start(
-    need: MemoryEstimate, price: Mapping[str, Any], findings: tuple[Finding, ...]
+    manifest: Manifest, price: Mapping[str, Any], findings: tuple[Finding, ...]
 ) -> None:
-    """What seems wrong, the memory that the run will take, and the passes of its report."""
+    """How right the model is, what seems wrong, and what the run will cost."""
+    terminal.event("accuracy", **{part: str(one) for part, one in manifest.accuracy.items()})
     print_warnings(findings)
-    mib: Any = {k.removesuffix("_bytes"): round(n / 2**20) for k, n in need.as_json().items()}
+    _print_costs(manifest, price)
+
+
+def _print_plan(
+    manifest: Manifest, price: Mapping[str, Any], findings: tuple[Finding, ...]
+) -> None:
+    """All that a dry run has found."""
+    print_diagnosis(Diagnosis(findings, manifest.accuracy))
+    _print_costs(manifest, price)
+
+
+def _print_costs(manifest: Manifest, price: Mapping[str, Any]) -> None:
+    """The memory that the run will take, and the passes of its report."""
+    memory: dict[str, int] = manifest.memory or {}
+    mib: Any = {k.removesuffix("_bytes"): round(n / 2**20) for k, n in memory.items()}
     terminal.event("memory", unit="MiB", **mib)
     if price:
         passes, seconds = price["passes"], round(price["seconds"], 1)

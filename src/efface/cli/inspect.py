@@ -57,7 +57,8 @@ def prepare_run(arguments: Arguments, options: InspectOptions) -> tuple[Run, str
         rows = tuple(sorted(source.requested_rows(named)[0]))
     preprocessing, classes = loaded.preprocessing, loaded.classes or source.classes
     table, settings = TableSource(source, preprocessing), Settings(**given, seed=arguments.seed)
-    return Run(loaded.model, table, settings, rows, classes, preprocessing), source.digest
+    about = (rows, classes, preprocessing, arguments.read.checks.accept)
+    return Run(loaded.model, table, settings, *about), source.digest
 
 
 def run_key(run: Run, digest: str, read: ReadOptions) -> dict[str, Any]:

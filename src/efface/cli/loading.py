@@ -15,14 +15,14 @@ from torch import nn
 from efface import terminal
 from efface.cli.options import Arguments, ReadOptions
 from efface.errors import InputError, abbreviate
-from efface.hazards import Finding
+from efface.hazards import SAMPLE, Finding
 from efface.io.data import DataSource, load_data
 from efface.io.models import LoadedModel, load_model
 from efface.io.shadows import Shadows, read_shadows
 from efface.manifest import EVIDENCE
 from efface.runtime import choose_threads, resolve_device
 from efface.task import device_of, frozen_teacher, outputs
-from efface.types import Records, Split
+from efface.types import Records, Split, sample_rows
 from efface.unlearn import Result
 
 # of a holdout or retain, of records that cannot be used
@@ -35,6 +35,7 @@ def read_model(path: Path, read: ReadOptions) -> LoadedModel:
     # The names of the options are those of the arguments, so a new option needs no line here.
     given: dict[str, Any] = asdict(read.model)
     device = resolve_device(given.pop("device"))
+    given["classes"] = _read_classes(given["classes"])
     loaded = load_model(path, **given)
     if loaded.extras:
         hint = "not unlearned: they are written back as they came, and may hold the data"
@@ -43,6 +44,22 @@ def read_model(path: Path, read: ReadOptions) -> LoadedModel:
         hint = "they may hold the data"
         terminal.event("omitted", of_the_checkpoint=abbreviate(loaded.omitted), hint=hint)
     return replace(loaded, model=loaded.model.to(device))
+
+
+def _read_classes(given: str | None) -> list[str] | None:
+    """Names separated by commas, or the lines of a file. Raises InputError for fewer than two."""
+    if given is None:
+        return None
+    try:
+        lines = Path(given).read_text("utf-8").splitlines()
+    # a list of names can be too long for a path
+    except (OSError, ValueError):
+        lines = given.split(",")
+    names = [line.strip() for line in lines if line.strip()]
+    if len(names) < 2:  # noqa: PLR2004
+        remedy = "Write a,b,c, or name a file with one name a line."
+        raise InputError("two class names or more in --classes", repr(given), remedy)
+    return names
 
 
 def read_data(
@@ -81,14 +98,16 @@ def omit_unreadable(name: str, data: DataSource, loaded: LoadedModel) -> tuple[R
 class Inputs:
     """What the arguments name, loaded.
 
-    ``models``: OLD, and where they are given NEW and the retrained ones; ``omitted``: ids of
-    unreadable records by part; ``digests``: of the data of each part.
+    ``models``: OLD, and where they are given NEW and the retrained ones; ``others``: a sample of
+    the data that are not named; ``omitted``: ids of unreadable records by part; ``digests``: of the
+    data of each part.
     """
 
     arguments: Arguments
     models: list[LoadedModel]
     data: DataSource
     split: Split
+    others: Records
     shadows: Shadows | None
     omitted: dict[str, list[str]]
     digests: dict[str, str]
@@ -110,6 +129,8 @@ class Inputs:
         rows, classes = data.requested_rows(asdict(arguments.records))
         _warn(data, rows, whole_class=bool(classes))
         forget = data.records(rows, old.preprocessing)
+        unnamed = sample_rows(len(data), SAMPLE, without=rows)
+        sample, _ = data.readable(unnamed, old.preprocessing)
         digests = {"data": data.digest} | ({"shadow": shadows.digest} if shadows else {})
         # A forget record that cannot be read is an error above, here it is omitted and counted.
         # Forget records in these parts are taken out by the library, which compares contents.
@@ -120,7 +141,7 @@ class Inputs:
                 digests[name] = part.digest
         models, split = [old, *others.values()], Split(forget, forget_classes=classes, **parts)
         set_threads(old.model, forget)
-        return cls(arguments, models, data, split, shadows, omitted, digests)
+        return cls(arguments, models, data, split, sample, shadows, omitted, digests)
 
     def context(self) -> dict[str, Any]:
         """The keywords that ``efface.forget`` and ``efface.score`` share."""
@@ -128,7 +149,9 @@ class Inputs:
         # The model's classes come first: the data may hold only some of them.
         model = {"classes": old.classes or self.data.classes, "preprocessing": old.preprocessing}
         seeds = {"seed": self.arguments.seed, "holdout_seed": split.holdout_seed}
-        return {"mislabelled": split.mislabelled, "report": split.report, **model, **seeds}
+        checks = {"others": self.others, "accept": self.arguments.read.checks.accept}
+        how = {"mislabelled": split.mislabelled, "report": split.report}
+        return {**how, **model, **seeds, **checks}
 
     def complete(self, result: Result) -> None:
         """Add to the manifest what only the command knows; print the records that moved."""

@@ -41,12 +41,14 @@ class ModelOptions:
         mean: Mean of each channel, of pixels scaled to 0 to 1.
         std: Standard deviation of each channel, of pixels scaled to 0 to 1.
         size: Height and width of the images in pixels.
-        resize: Shorter side in pixels before the centre is cropped to `--size`.
+        resize: Shorter side in pixels, before the centre of the size is cropped.
         interpolation: Of resizing: bilinear, bicubic, lanczos or nearest.
         feature_spec: For a model of tables: JSON file of the input columns in order, and how each
             is encoded.
         weights_in: Of a weights file with several copies of the weights (raw and averaged) the one
             to take, such as `state_dict.ema`.
+        classes: Names of the model's classes in the order of its outputs, separated by commas, or a
+            file with one a line; it replaces the names of the folder.
         device: Torch device: cpu, cuda or mps; `auto` takes the best one available.
     """
 
@@ -58,6 +60,7 @@ class ModelOptions:
     interpolation: str | None = None
     feature_spec: Path | None = None
     weights_in: str | None = None
+    classes: str | None = None
     device: str = "auto"
 
 
@@ -77,13 +80,27 @@ class ColumnOptions:
     label_column: Words = ()
 
 
+@Parameter(name="*", group=DATA)
+@dataclass(frozen=True)
+class CheckOptions:
+    """What of the checks before a run is accepted.
+
+    Attributes:
+        accept: Names of findings that shall warn instead of refusing, such as `chance`, see
+            `efface doctor`.
+    """
+
+    accept: Words = ()
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class ReadOptions:
-    """How models and data are read."""
+    """How models and data are read and checked."""
 
     columns: ColumnOptions = field(default_factory=ColumnOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
+    checks: CheckOptions = field(default_factory=CheckOptions)
 
 
 @Parameter(name="*", group=REQUEST)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from efface import terminal
+from efface.cli.doctor import printed_when_refused
 from efface.cli.loading import Inputs, print_summary
 from efface.cli.options import Arguments
 from efface.errors import Differs, InputError
@@ -28,7 +29,9 @@ def run_score(arguments: Arguments, out: Path) -> None:
     """Write the folder whole or not at all, print what came of it."""
     refuse_overlap(out, arguments.inputs())
     with claim(out):
-        result = evaluate(Inputs.read(arguments))
+        inputs = Inputs.read(arguments)
+        with printed_when_refused():
+            result = evaluate(inputs)
         with atomic_folder(out) as scratch:
             (folder := scratch / EVIDENCE).mkdir()
             result.save(folder)

@@ -204,13 +204,24 @@ class DataSource:
         return np.flatnonzero(self.labels == self.class_id(name)).tolist()
 
     def class_id(self, name: str) -> int:
-        """The id of a class by its name or, where there are no names, by its number."""
+        """The id of a class by its name or, where no class is called so, by its number.
+
+        Raises InputError for neither, and for a name of two classes.
+        """
         require_multiclass(self.kind)
-        known = self.classes or tuple(str(label) for label in sorted(set(self.labels.tolist())))
-        if name not in known:
+        places = [place for place, known in enumerate(self.classes or ()) if known == name]
+        if len(places) == 1:
+            return places[0]
+        if places:
+            came = f"{name!r}, the name of the classes {abbreviate(places)}"
+            remedy = f"Give its number, such as --forget-class {places[-1]}, and labels as numbers."
+            raise InputError("a class that has its name alone", came, remedy)
+        numbers = range(len(self.classes)) if self.classes else sorted(set(self.labels.tolist()))
+        if name not in map(str, numbers):
+            known = self.classes or tuple(map(str, numbers))
             remedy = did_you_mean(name, known)
             raise InputError(f"a class of {abbreviate(known)}", repr(name), remedy)
-        return known.index(name) if self.classes else int(name)
+        return int(name)
 
     def requested_rows(self, request: Mapping[str, Any]) -> tuple[list[int], tuple[int, ...]]:
         """The rows of a request, and the classes that it removes altogether.

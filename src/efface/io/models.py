@@ -131,6 +131,7 @@ def load_model(
     interpolation: str | None = None,
     feature_spec: str | Path | Mapping[str, Any] | FeatureSpec | None = None,
     weights_in: str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> LoadedModel:
     """Load a folder of efface, transformers or timm, or a weights file with its architecture named.
 
@@ -148,6 +149,7 @@ def load_model(
             content (see ``FeatureSpec``); a folder may hold it as features.json.
         weights_in: of a file with several copies of the weights (raw and averaged) the one to take,
             by its entries and prefix, such as ``state_dict.ema``; ``.`` is the top.
+        classes: names of the classes in the order of the model's outputs; the folder's otherwise.
 
     Raises:
         InputError: something is not named, or the weights do not fit the architecture.
@@ -172,7 +174,7 @@ def load_model(
     by_hand |= {"resize": resize, "interpolation": interpolation}
     preprocessing = _preprocessing(known, by_hand, feature_spec)
     stored = {name: tensor.dtype for name, tensor in state.items()}
-    classes = _class_names(known.get("classes"))
+    classes = tuple(classes or _class_names(known.get("classes")))
     # one name is that of a sigmoid unit
     classes = classes if len(classes) > 1 else None
     copied, omitted = known.get("files", ((), ()))

@@ -507,6 +507,11 @@ def _renumber(y: np.ndarray, own: Names, classes: Classes, num_classes: int | No
         wanted, came = f"the {num_classes} classes of the model", f"{len(own)}: {abbreviate(own)}"
         raise InputError(wanted, came, "Give all classes, or numbers: the model names none.")
     _refuse_unknown(own, classes)
+    # a name of two classes would be taken for the first
+    if twice := [name for name in own if list(classes).count(name) > 1]:
+        came = f"{abbreviate(twice)}, the name of more than one"
+        remedy = "Write labels as numbers, or give --classes with distinct names."
+        raise InputError("labels that name one class of the model each", came, remedy)
     # the last entry is that of -1, a row without a label
     ids = np.array([*(list(classes).index(name) for name in own), -1], dtype=np.int64)
     return ids[y], tuple(classes)

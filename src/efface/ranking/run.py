@@ -8,7 +8,7 @@ the shards, counts balls over all of them, and ranks.
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from torch import nn
 
 from efface.errors import InputError, abbreviate
-from efface.hazards import Finding, doctor, refuse_hazards
+from efface.hazards import UNCHANGEABLE, Diagnosis, Finding, doctor
 from efface.io.data import as_records
 from efface.io.features import FeatureSpec
 from efface.io.images import Preprocessing
@@ -40,9 +40,6 @@ SAMPLE = 512
 
 # Records up to which all pairs are compared; more need FAISS.
 MAX_EXACT = 100_000
-
-# Findings of ``doctor`` that matter only where a model is to change.
-IRRELEVANT = ("frozen", "no weights", "quantised")
 
 # Functions of the outputs that have a curvature.
 CURVED = {of.__name__: of for of in (curves.probability, curves.log_probability, curves.loss)}
@@ -115,6 +112,7 @@ def inspect(
     curvature: str | None = None,
     classes: tuple[str, ...] | None = None,
     preprocessing: Preprocessing | FeatureSpec | None = None,
+    accept: Sequence[str] = (),
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Ranking:
@@ -139,6 +137,7 @@ def inspect(
             rest, so omitted by default.
         classes: names of the classes.
         preprocessing: how images or rows of a ``datasets.Dataset`` become inputs.
+        accept: names of findings that shall warn instead of refusing, see docs/findings.md.
         seed: of all random draws.
         progress: how the shards are shown, such as ``efface.terminal.show_count``.
 
@@ -156,8 +155,8 @@ def inspect(
     if chosen is not None and not (chosen and chosen[0] >= 0 and chosen[-1] < len(given)):
         came = f"{chosen[0]} to {chosen[-1]}" if chosen else "none"
         raise InputError(f"rows from 0 to {len(given) - 1}", came, "Name records by position.")
-    run = Run(model, MemorySource(given), settings, chosen, classes, preprocessing)
-    return run.ranking(progress)
+    about = (chosen, classes, preprocessing, tuple(accept))
+    return Run(model, MemorySource(given), settings, *about).ranking(progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +173,7 @@ class Run:
     rows: tuple[int, ...] | None = None
     classes: tuple[str, ...] | None = None
     preprocessing: Preprocessing | FeatureSpec | None = None
+    accept: tuple[str, ...] = ()
     store: Store = field(default_factory=dict)
     given: tuple[nn.Module, dict[str, str]] = field(init=False)
 
@@ -191,7 +191,7 @@ class Run:
 
     def _ranking(self, progress: Progress) -> Ranking:
         check_layout(self.model, self.sample)
-        findings, settings, ids = self._findings(), self.settings, self.source.ids
+        found, settings, ids = self._diagnosis(), self.settings, self.source.ids
         parts, omitted = self._measure(progress)
         rows, named = self._join(parts, "rows"), self._join(parts, "named")
         if not named.any():
@@ -214,7 +214,8 @@ class Run:
             "counts": {"ranked": int(named.sum()), "among": len(rows), "in_the_data": len(ids)},
             "balls": balls,
             "omitted": [ids[row] for row in omitted],
-            "findings": [asdict(finding) for finding in findings],
+            "findings": [asdict(finding) for finding in found.findings],
+            "accuracy": {part: asdict(one) for part, one in found.accuracy.items()},
         }
         ranked = tuple(ids[row] for row in rows[named])
         about = (settings.threshold, manifest, self.classes, self.preprocessing)
@@ -267,19 +268,20 @@ class Run:
         """Whether curvature has the exact form of ReLU networks."""
         return bool(self.settings.curvature) and curves.is_piecewise_linear(self.model, self.sample)
 
-    def _findings(self) -> list[Finding]:
+    def _diagnosis(self) -> Diagnosis:
         """What would spoil every number, and a warning where calibration failed."""
-        found = doctor(self.model, self.preprocessing, self.sample, classes=self.classes)
+        how: dict[str, Any] = {"classes": self.classes, "accept": self.accept}
+        found = doctor(self.model, self.preprocessing, self.sample, **how)
         # Nothing is trained here, so a frozen or quantised model is welcome.
-        kept = [finding for finding in found if finding.name not in IRRELEVANT]
-        refuse_hazards(kept)
+        kept = [one for one in found.findings if one.name not in {*UNCHANGEABLE, "unused-weights"}]
+        replace(found, findings=tuple(kept)).refuse()
         target = self.settings.stability
         if not self.settings.sigma and not self.noise.reached(target):
             text = f"No noise scale was found at which {target:.0%} of the copies keep the "
             text += f"prediction; at the σ used, {self.noise.sigma:.3g}, "
             text += f"{self.noise.stability:.0%} do. Give --sigma, or another share."
             kept.append(Finding("sigma", "warn", text))
-        return kept
+        return replace(found, findings=tuple(kept))
 
     def _measure(self, progress: Progress) -> tuple[list[str], list[int]]:
         """Names of the shards, all of them stored now; and the rows that could not be read."""
