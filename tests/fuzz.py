@@ -1,7 +1,8 @@
 """Broken files and arguments by the thousand: each must end well or in an error with words.
 
-A child is forked for each batch, so that a crash in a C library is seen; it counts what happened
-and looks whether anything was run or written that should not have been.
+``python -m tests.fuzz N`` prints for each kind of input how many there were, and how many ended in
+a sentence, in a traceback or too late. A child is forked for each batch, so that a crash in a C
+library is seen; it looks whether anything was run, connected to or written that should not be.
 """
 
 import contextlib
@@ -11,28 +12,45 @@ import os
 import random
 import shutil
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import torch
+import transformers
+from PIL import Image
 from safetensors.torch import save_file
 
 from efface import cli
+from efface.cli.forget import read_settings
+from efface.cli.score import differences, leaves
 from efface.errors import EffaceError
 from efface.io.checkpoints import load_checkpoint
-from efface.io.data import load_data, read_ids
+from efface.io.data import load_data, read_ids, read_record_weights
 from efface.io.features import FeatureSpec
+from efface.io.files import read_json
+from efface.io.images import read_images
 from efface.io.models import load_model
+from efface.io.shadows import read_shadows
+from efface.manifest import Manifest, versions
+from efface.methods import check_settings
 from efface.nets import conv_small
 from efface.task import trainable_copy
 
 BATCH = 100
 SLOW_SECONDS = 20
 RUNS_CODE = {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect"}
+RUNS_CODE |= {"socket.getaddrinfo", "os.fork", "pickle.find_class"}
+# what stands in a JSON file where something else was meant
+ODD = [None, True, False, 0, -1, 7, 10**5, 10**9, 10**30, 0.5, -1e308, 1e309, float("nan"), "", "x"]
+ODD += ["timm:resnet18", "os:getcwd", "huggingface_hub:logout", "http://127.0.0.1:9/x", "../../x"]
+ODD += ["\ud800", "a" * 5000, "\x1b[31m", [], [[]], [1], [-1, 2], ["a", "a"], [None] * 2000, {}]
+ODD += [{"a": 1}, {"x": {"y": [1]}}, {"height": 8}, {"shortest_edge": 10**9}, [0.5] * 3]
 WORDS = """--data --ids --out --where --forget-class --holdout --setting --seed --strength --size
 --mean --device --feature-spec --features --label-column --method --selection --mislabelled
 --architecture --utility-budget --expected-accuracy
@@ -64,6 +82,29 @@ def mutated(content, draw):
     return bytes(data)
 
 
+def mutated_json(content, draw):
+    """A value of the object replaced, removed or doubled, at any depth; else broken as bytes."""
+    if draw.random() < 0.2:
+        return mutated(content, draw)
+    whole = json.loads(content)
+    for _ in range(draw.randint(1, 3)):
+        part = whole
+        while True:
+            keys = list(part) if isinstance(part, dict) else list(range(len(part)))
+            if not keys:
+                break
+            key = draw.choice(keys)
+            if isinstance(part[key], dict | list) and part[key] and draw.random() < 0.7:
+                part = part[key]
+                continue
+            if draw.random() < 0.15:
+                del part[key]
+            else:
+                part[key] = draw.choice(ODD)
+            break
+    return json.dumps(whole).encode()
+
+
 def seeds(folder):
     """The sound files that are broken, by the reader that must bear it; every kind of container."""
     net = conv_small(width=2)
@@ -77,6 +118,10 @@ def seeds(folder):
     wines = folder / "wines"
     wines.mkdir(exist_ok=True)
     tables = _tables(wines)
+    (folder / "weights.csv").write_text("id,weight\n" + "digit-0001,0.5\ndigit-0002,2\n")
+    _write_vit(folder / "vit")
+    np.savez(folder / "one.npz", ids=["a", "b"], member=[True, False], log_odds=[0.5, -1.0])
+    evidence = folder / "work/run/evidence"
     weights = [folder / name for name in ("net.safetensors", "zip.pt", "old.pt", "nested.ckpt")]
     return {
         **{path.name: (path.read_bytes(), _weights) for path in weights},
@@ -86,7 +131,65 @@ def seeds(folder):
         **{path.name: (path.read_bytes(), _numbers) for path in tables},
         **{path.name: (path.read_bytes(), _classes) for path in _tables_of_classes(folder)},
         "features.json": (json.dumps(FEATURES).encode(), _features),
+        "config.json": ((folder / "vit/config.json").read_bytes(), _vit),
+        "preprocessor_config.json": ((folder / "vit/preprocessor_config.json").read_bytes(), _vit),
+        "weights.csv": ((folder / "weights.csv").read_bytes(), lambda p, _: read_record_weights(p)),
+        "where": (b"(label=3 or ash>=2.5) and not_=1 or kind='red'", _where),
+        "settings": (b"steps=3", lambda path, _: _settings(path)),
+        "one.npz": ((folder / "one.npz").read_bytes(), _shadows),
+        "manifest.json": ((evidence / "manifest.json").read_bytes(), _manifest),
+        "evidence.json": ((evidence / "evidence.json").read_bytes(), _evidence),
     }
+
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZES |= {"intermediate_size": 64, "image_size": 8, "patch_size": 4, "num_labels": 3}
+
+
+def _write_vit(folder):
+    """A folder of transformers with a net of two layers."""
+    transformers.ViTForImageClassification(transformers.ViTConfig(**SIZES)).save_pretrained(folder)
+    processor = transformers.ViTImageProcessor(size={"height": 8, "width": 8})
+    (folder / "preprocessor_config.json").write_text(processor.to_json_string())
+
+
+def _vit(path, work):
+    for file in (work.parent / "vit").iterdir():
+        if not (path.parent / file.name).exists():
+            shutil.copy(file, path.parent)
+    loaded = load_model(path.parent)
+    pictures = [Image.fromarray(np.zeros((9, 12, 3), np.uint8))]
+    kind = datasets.Features(image=datasets.Image())
+    read = datasets.Dataset.from_dict({"image": pictures}, kind)
+    read_images(read, "image", [0], loaded.preprocessing, None)
+    assert loaded.num_classes
+
+
+def _where(path, work):
+    expression = path.read_bytes().decode("latin-1")
+    load_data(work.parent / "wines/wines.csv").rows_where(expression)
+
+
+def _settings(path):
+    text = path.read_bytes().decode("latin-1")
+    check_settings("jit", read_settings((text,)))
+
+
+def _shadows(path, work):
+    shutil.copy(work.parent / "one.npz", path.parent / "two.npz")
+    read_shadows(path.parent)
+
+
+def _manifest(path, _):
+    manifest = Manifest.read(path.parent)
+    differences(manifest.weights, {"old": "a"})
+    differences(manifest.versions, versions())
+    list(leaves(manifest.arguments))
+
+
+def _evidence(path, work):
+    recorded = read_json(path)
+    differences(recorded, read_json(work / "run/evidence/evidence.json"))
 
 
 FEATURES = {"ash": {"mean": 2.4, "std": 0.3}, "hue": {}, "kind": {"categories": ["red", "white"]}}
@@ -157,7 +260,8 @@ def one(kind, draw, scratch, folder, sources):
             return _arguments(draw, folder)
         content, reader = sources[kind]
         path = scratch / kind
-        path.write_bytes(mutated(content, draw))
+        break_ = mutated_json if kind.endswith(".json") else mutated
+        path.write_bytes(break_(content, draw))
         reader(path, folder / "work")
     except EffaceError as error:
         return "refused" if len(str(error)) > 20 else f"no words: {error!r}"
@@ -211,16 +315,19 @@ def batch(number, folder, sources, kinds):
             counts[f"{kind} {end}"] += 1
         else:
             counts["bad"] += 1
-            bad.append(f"batch {number} row {row} {kind}: {end}")
+            bad.append(f"batch {number} row {row} kind {kind}: {end}")
     shutil.rmtree(scratch, ignore_errors=True)
     return {"counts": counts, "bad": bad + [f"batch {number} ran {event}" for event in ran]}
 
 
 def all_batches(folder, total):
     """Fork a child for each batch; add up what they found, crashes and leavings included."""
-    from kills import contents, prepared
+    sys.path.insert(0, str(Path(__file__).parent))
+    from kills import contents, prepared, request, undisturbed
 
-    prepared(folder / "work")
+    work = prepared(folder / "work")
+    undisturbed(request, work)
+    (work / "out").rename(work / "run")
     sources = seeds(folder)
     before, counts, bad = contents(folder), Counter(), []
     for number in range(-(-total // BATCH)):
@@ -246,8 +353,24 @@ def all_batches(folder, total):
     return {"inputs": sum(counts.values()), "counts": dict(sorted(counts.items())), "bad": bad}
 
 
+def by_kind(found):
+    """A line for each kind: inputs, sentences, tracebacks, too slow."""
+    counts, bad = found["counts"], Counter()
+    for line in found["bad"]:
+        kind, _, end = line.partition(" kind ")[2].partition(": ")
+        bad[kind, "slow" if end == "too slow" else "traceback"] += 1
+    kinds = sorted({name.rpartition(" ")[0] for name in counts} | {kind for kind, _ in bad})
+    for kind in filter(None, kinds):
+        row = [counts.get(f"{kind} {end}", 0) for end in ("ok", "refused")]
+        row += [bad[kind, "traceback"], bad[kind, "slow"]]
+        yield f"{kind:25} {sum(row):6} {row[1]:6} {row[2]:6} {row[3]:6}"
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    target = Path(sys.argv[1])
+    *where, number = sys.argv[1:]
+    target = Path(where[0] if where else tempfile.mkdtemp())
     target.mkdir(parents=True, exist_ok=True)
-    print(json.dumps(all_batches(target, int(sys.argv[2]))))  # noqa: T201
+    found = all_batches(target, int(number))
+    print(f"{'kind':25} inputs sentences tracebacks slow", *by_kind(found), sep="\n")  # noqa: T201
+    print(json.dumps(found))  # noqa: T201

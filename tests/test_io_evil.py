@@ -202,8 +202,8 @@ def test_a_table_opens_nothing_that_its_cells_name(tmp_path, monkeypatch, place)
     assert text.startswith("Wanted ids as text or integers in 'id'. Got struct<bytes: binary")
     (tmp_path / "train.parquet").rename(tmp_path / "named.parquet")
     rows = load_data(tmp_path, id_column="x")
-    records, errors = rows._read(None, Preprocessing((0.5,), (0.5,), 8))
-    assert (len(records), len(errors), seen) == (0, 2, [])
+    records, omitted = rows.readable(None, Preprocessing((0.5,), (0.5,), 8))
+    assert (len(records), len(omitted), seen) == (0, 2, [])
 
 
 def test_a_pipe_among_the_data_is_not_opened(tmp_path):
