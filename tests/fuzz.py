@@ -46,6 +46,8 @@ BATCH = 100
 SLOW_SECONDS = 20
 RUNS_CODE = {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect"}
 RUNS_CODE |= {"socket.getaddrinfo", "os.fork", "pickle.find_class"}
+# drawn three times as often as the others
+FIRST = 2 * ["recipe.json", "config.json", "preprocessor_config.json", "manifest.json"]
 # what stands in a JSON file where something else was meant
 ODD = [None, True, False, 0, -1, 7, 10**5, 10**9, 10**30, 0.5, -1e308, 1e309, float("nan"), "", "x"]
 ODD += ["timm:resnet18", "os:getcwd", "huggingface_hub:logout", "http://127.0.0.1:9/x", "../../x"]
@@ -134,7 +136,7 @@ def seeds(folder):
         "config.json": ((folder / "vit/config.json").read_bytes(), _vit),
         "preprocessor_config.json": ((folder / "vit/preprocessor_config.json").read_bytes(), _vit),
         "weights.csv": ((folder / "weights.csv").read_bytes(), lambda p, _: read_record_weights(p)),
-        "where": (b"(label=3 or ash>=2.5) and not_=1 or kind='red'", _where),
+        "where": (b"(label=3 or ash>=2.5) and hue!=1 or kind='red'", _where),
         "settings": (b"steps=3", lambda path, _: _settings(path)),
         "one.npz": ((folder / "one.npz").read_bytes(), _shadows),
         "manifest.json": ((evidence / "manifest.json").read_bytes(), _manifest),
@@ -335,7 +337,7 @@ def all_batches(folder, total):
         if not (child := os.fork()):
             os.close(read)
             sys.stderr = sys.stdout = io.StringIO()
-            found = batch(number, folder, sources, [*sources, "arguments"])
+            found = batch(number, folder, sources, [*sources, "arguments", *FIRST])
             os.write(write, json.dumps(found).encode()[:60_000])
             os._exit(0)
         os.close(write)
