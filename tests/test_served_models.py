@@ -27,7 +27,7 @@ class Net(nn.Module):
         self.conv, self.hidden = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4 * 16, 16)
         self.head, self.answer, self.flat = nn.Linear(16, 10), answer, flat
         for name, part in parts.items():
-            setattr(self, name, part)
+            setattr(self, name, part())
 
     def forward(self, x):
         x = functional.max_pool2d(functional.relu(self.conv(x)), 2)
@@ -198,8 +198,8 @@ SERVED = {
     "weight_norm of old": net_with(part("hidden", old(nn.utils.weight_norm)), see_a_batch),
     "spectral_norm of old": net_with(part("hidden", old(nn.utils.spectral_norm)), see_a_batch),
     "a hook that keeps activations": net_with(keep_activations),
-    "a lazy layer that has seen a batch": net_with(see_a_batch, hidden=lazy()),
-    "tied weights": net_with(twins, hidden_2=nn.Linear(16, 16)),
+    "a lazy layer that has seen a batch": net_with(see_a_batch, hidden=lazy),
+    "tied weights": net_with(twins, hidden_2=lambda: nn.Linear(16, 16)),
     "buffers written in forward": Counting,
     "inputs changed in place": InPlace,
     "random numbers in forward": Noisy,
@@ -252,11 +252,11 @@ REFUSED = {
         f"{TRAINED}a ScriptModule. {SCRIPTED}",
     ),
     "scripted in part": (
-        lambda: Net(extra=scripted(nn.Linear(2, 2))),
+        lambda: Net(extra=lambda: scripted(nn.Linear(2, 2))),
         f"{TRAINED}a ScriptModule at extra. {SCRIPTED}",
     ),
     "lazy": (
-        net_with(hidden=lazy()),
+        net_with(hidden=lazy),
         f"{TRAINED}{LAZY}Load the trained weights, or call model(x) once before.",
     ),
     "on the meta device": (
@@ -272,7 +272,7 @@ REFUSED = {
         f"{FAILS}{MASK}{NOTHING}Wrap the model in a module whose forward takes the inputs alone.",
     ),
     "another shape": (
-        net_with(hidden=nn.Linear(99, 16)),
+        net_with(hidden=lambda: nn.Linear(99, 16)),
         f"{FAILS}{SIZES}(9x64 and 99x16). {NOTHING}{INPUTS}",
     ),
     "an error of its own": (
