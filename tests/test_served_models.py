@@ -3,6 +3,7 @@
 import threading
 import warnings
 from collections import namedtuple
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from efface import Records, Split, forget
 from efface.errors import EffaceError, Hazard
 from efface.manifest import state_digest
 from efface.runtime import CONTIGUOUS, check_model
-from efface.task import CUSTOM, check_layout, frozen_teacher, predict
+from efface.task import CUSTOM, check_layout, custom, frozen_teacher, predict
 
 
 class Net(nn.Module):
@@ -349,6 +350,13 @@ def test_a_good_model_is_served_and_left_alone(name, count, given, random_state_
 @pytest.mark.parametrize("name", REFUSED)
 def test_other_models_are_refused_with_the_true_reason(name, given):
     assert refusal(forget, *given(name), kind=EffaceError) == REFUSED[name][1]
+
+
+def test_outputs_of_ones_own_are_refused_in_the_same_way(given):
+    model, split = given("another shape")
+    task = custom("own", outputs=lambda model, x: model(x), loss=lambda z, y: z.sum(1) + 0 * y)
+    split = Split(replace(split.forget, task=task))
+    assert refusal(forget, model, split, kind=Hazard) == REFUSED["another shape"][1]
 
 
 def test_a_single_record_has_no_statistics(given):

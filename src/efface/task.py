@@ -123,13 +123,12 @@ def _rows(model: nn.Module, x: Tensor) -> Tensor:
     # with one channel contiguous() leaves the strides of channels_last as they are
     layout = torch.preserve_format if fast else torch.contiguous_format
     try:
-        # a copy: a model may work in place
-        answer = model(laid.to(dtype_of(model), copy=True, memory_format=layout))
-    except Exception as error:
-        if is_out_of_memory(error) or isinstance(error, EffaceError):
-            raise
+        with _refusing(model, x):
+            # a copy: a model may work in place
+            answer = model(laid.to(dtype_of(model), copy=True, memory_format=layout))
+    except Hazard:
         if not fast:
-            raise _failed(model, x, error) from error
+            raise
     else:
         return _read_outputs(answer, len(x))
     # view(-1, n) after convolutions, say, needs the layout that data loaders make
@@ -158,6 +157,17 @@ REMEDIES = {
     "at --size and at the channels of --mean --std.",
     "": "Call model(x) on such a batch in eval mode, and mend what it raises.",
 }
+
+
+@contextmanager
+def _refusing(model: nn.Module, x: Tensor) -> Iterator[None]:
+    """Raise Hazard for an error of the model's own; out of memory is none."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error) or isinstance(error, EffaceError):
+            raise
+        raise _failed(model, x, error) from error
 
 
 def _failed(model: nn.Module, x: Tensor, error: Exception) -> Hazard:
@@ -360,9 +370,14 @@ def custom(
     The divergence is half the squared distance of two outputs, a mean over k; accuracy is
     exp(-loss), so the guard's utility budget is one of that.
     """
+
+    def own_outputs(model: nn.Module, x: Tensor) -> Tensor:
+        with _refusing(model, x):
+            return outputs(model, x)
+
     return Task(
         name=name,
-        outputs=outputs,
+        outputs=own_outputs,
         loss=loss,
         divergence=lambda reference, answer: 0.5 * (reference - answer).square().mean(1),
         predict=lambda answer: answer,
