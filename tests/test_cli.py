@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 import efface as library
 from efface.cli import options
 from efface.guard import Guard
+from efface.hazards import Finding
 from efface.methods import METHODS
 from efface.ranking.run import Settings
 from efface.types import Action
@@ -260,3 +261,51 @@ def test_methods_are_listed_and_each_has_a_page(efface, capfd, arguments, code, 
     assert efface("methods", *arguments) == code
     printed = " ".join(" ".join(capfd.readouterr()).split())
     assert not [word for word in words if word not in printed]
+
+
+def test_what_seems_wrong_stands_before_the_method_and_again_at_the_end(
+    efface, place, monkeypatch, capfd
+):
+    """A run that ends in green must not have whispered it into a file."""
+    odd = Finding("odd", "warn", "The model is odd.")
+    quiet = Finding("quiet", "note", "The model has weights.")
+    monkeypatch.setattr("efface.unlearn.doctor", lambda *_, **__: (odd, quiet))
+    short = ("--method", "jit", "--setting", "step_size=0.001", "--setting", "tolerance=0.99")
+    assert efface(*FORGET, *short, *IDS, "--out", "odd") == 10
+    printed = capfd.readouterr()
+    events = [json.loads(line) for line in printed.err.splitlines()]
+    names = [event.get("finding", event["event"]) for event in events]
+    assert names.index("odd") < names.index("memory") < names.index("outcome")
+    outcome = read(place / "odd")["summary"]
+    assert events[names.index("outcome")] == {"event": "outcome", "text": outcome, "progress": None}
+    last = [
+        (event["event"], event.get("finding")) for event in events[names.index("outcome") + 1 :]
+    ]
+    assert last == [("warning", "odd"), ("warning", "not reached"), ("warnings", None)]
+    assert events[-1]["count"] == 2
+    assert printed.out.strip().startswith("changed, not judged · tier T0")
+    assert outcome in (place / "odd/report.html").read_text()
+
+
+OUTCOMES = [("baseline", "data:test", 12), ("jit", "data:test", 11), ("baseline", None, 12)]
+
+
+@pytest.mark.parametrize(("method", "holdout", "code"), OUTCOMES)
+def test_the_exit_code_is_that_of_the_outcome(efface, place, method, holdout, code):
+    out, parts = f"{method}-{holdout is None}", ("--holdout", holdout) if holdout else ()
+    settings = () if method == "baseline" else ("--setting", "steps=2")
+    given = ("forget", "model", "--data", "data", *IDS, "--method", method, *settings, *parts)
+    assert efface(*given, "--out", out) == code
+    manifest, evidence = read(place / out), read(place / out, "evidence")
+    assert manifest["outcome"] == evidence["outcome"]
+    assert manifest["progress"] == evidence["progress"]
+    assert (evidence["progress"] is None) == (holdout is None)
+    again = ("score", "model", out, "--data", "data", *IDS, *parts, "--out", f"{out}-scored")
+    assert efface(*again) == 0
+    assert read(place / f"{out}-scored")["outcome"] == manifest["outcome"]
+
+
+def test_the_help_names_every_exit_code(efface, capfd):
+    assert efface("--help") == 0
+    shown = " ".join(capfd.readouterr().out.replace("│", " ").split())
+    assert not [o for o in library.Outcome if f"{o.exit_code} {o}" not in shown]

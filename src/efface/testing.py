@@ -24,6 +24,7 @@ from docstring_parser import parse
 from torch import Tensor, nn
 
 from efface.errors import InputError
+from efface.manifest import changed_tensors, state_digest, tensor_digests
 from efface.methods import Method
 from efface.methods._base import NEEDED, PARTS
 from efface.runtime import PassCounter, Passes, nonfinite_tensors
@@ -346,12 +347,17 @@ def refuses_without_its_needs(case: Case) -> None:
 
 @promise("untouched")
 def given_model_is_untouched(case: Case) -> None:
-    """Weights, buffers, gradients, flags, hooks and mode: the old checkpoint stands (law 1)."""
+    """Weights, buffers, gradients, flags, hooks, mode and records stay as given (law 1)."""
     # in training mode, so that a change of mode shows
     model = copy.deepcopy(case.model).train()
+    parts = {name: getattr(case.split, name) for name in ("forget", "holdout", "retain")}
+    records = {name: part.tensors() for name, part in parts.items() if part is not None}
+    before = tensor_digests(model), {n: state_digest(part) for n, part in records.items()}
     case.run(model, case.split)
-    changed = _changed(case.model.state_dict(), model.state_dict())
+    changed = changed_tensors(model, before[0])
     expect(not changed, "the given weights and buffers as they were", changed)
+    changed = [name for name, part in records.items() if state_digest(part) != before[1][name]]
+    expect(not changed, "the given records as they were", changed)
     expect(all(module.training for module in model.modules()), "train mode as it was", "eval mode")
     _expect_clean(model)
 

@@ -217,7 +217,7 @@ def print_warnings(findings: Iterable[Finding]) -> None:
 def print_summary(result: Result, out: Path) -> None:
     """The outcome, the warnings once more, and each test that ran next to its reference."""
     text, report = result.manifest.summary, result.report
-    terminal.event("outcome", text=text, exit_code=result.outcome.exit_code)
+    terminal.event("outcome", text=text, progress=result.progress)
     # once more: by now the first lines are far up
     warnings = [one for one in result.findings if one.severity == "warn"]
     print_warnings(warnings)

@@ -12,6 +12,7 @@ from efface.errors import Outcome
 from efface.metrics.equivalence import progress_to_unseen
 from efface.report.context import Context
 from efface.report.report import Row
+from efface.report.text import too_few
 from efface.report.verdicts import Status, Verdict
 from efface.runtime import state_of
 
@@ -56,6 +57,8 @@ def _judge(ctx: Context, rows: Sequence[Row], reason: str) -> tuple[Outcome, str
     if main.verdict in PASSED:
         return Outcome.DONE, f"no test flags the records, and the main one could have ({main.name})"
     why = main.note if main.verdict is Verdict.NOT_RUN else main.verdict.words
+    if needed := too_few(main):
+        why += f"; {needed[0].lower()}{needed[1:].rstrip('.')}"
     return Outcome.PARTLY, f"no test flags the records, but the main one could not have ({why})"
 
 
