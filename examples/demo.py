@@ -183,8 +183,9 @@ def _row(
 def _report(model: nn.Module, result: Result, split: Split, folder: Path) -> None:
     """The report with all that the demo holds as evidence; the method saw the forget set alone."""
     report = collect(model, result.model, split, mislabelled=True)
-    result.manifest.command = "make demo"
-    replace(result, report=report).save_report(folder / "report.html")
+    came = {"outcome": report.outcome, "summary": report.summary, "progress": report.progress}
+    manifest = replace(result.manifest, command="make demo", **came)
+    replace(result, report=report, manifest=manifest).save_report(folder / "report.html")
 
 
 def _last_words(folder: Path, seconds: float) -> None:
