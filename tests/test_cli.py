@@ -284,7 +284,7 @@ def test_what_seems_wrong_stands_before_the_method_and_again_at_the_end(
     assert last == [("warning", "odd"), ("warning", "not reached"), ("warnings", None)]
     assert events[-1]["count"] == 2
     assert printed.out.strip().startswith("changed, not judged · tier T0")
-    assert outcome in (place / "odd/report.html").read_text()
+    assert outcome in (place / "odd/evidence/report.html").read_text()
 
 
 OUTCOMES = [("baseline", "data:test", 12), ("jit", "data:test", 11), ("baseline", None, 12)]
@@ -300,7 +300,17 @@ def test_the_exit_code_is_that_of_the_outcome(efface, place, method, holdout, co
     assert manifest["outcome"] == evidence["outcome"]
     assert manifest["progress"] == evidence["progress"]
     assert holdout or evidence["progress"] is None
-    again = ("score", "model", out, "--data", "data", *IDS, *parts, "--out", f"{out}-scored")
+    again = (
+        "score",
+        "model",
+        f"{out}/model",
+        "--data",
+        "data",
+        *IDS,
+        *parts,
+        "--out",
+        f"{out}-scored",
+    )
     assert efface(*again) == 0
     assert read(place / f"{out}-scored")["outcome"] == manifest["outcome"]
 
