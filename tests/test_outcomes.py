@@ -199,7 +199,7 @@ def test_what_a_method_may_not_do_is_refused_by_name(
     parts = digits.take(range(8)), digits.take(range(300, 340)), digits.take(range(8, 40))
     given, were = Given(tiny_net), [copy.deepcopy(part.tensors()) for part in parts]
     how = method(lambda model, split, **_: strange(model, split))
-    assert refusal(forget, tiny_net, Split(*parts), **how, guard=guard, report=False) == (
+    assert refusal(forget, tiny_net, Split(*parts), **how, guard=guard, report="off") == (
         "Wanted a changed copy of the given model from strange, and nothing else. Got "
         f"{came}. Change a copy and return it, efface.task.trainable_copy(model): "
         "docs/your_own_method.md."
@@ -233,13 +233,13 @@ def test_why_nothing_changed_is_said_with_the_steps_and_the_guards_violations(
         callback(student, float("nan"))
         return student
 
-    for report in (True, False):
+    for report in ("full", "off"):
         result = forget(tiny_net, Split(digits.take(range(8))), **method(still), report=report)
         why = "strange took 1 step, and the guard took back 1 step (loss not finite); no weight is"
         assert why in result.manifest.summary
         assert result.outcome is Outcome.UNCHANGED
         assert (result.manifest.steps, result.outcome.exit_code) == (1, 12)
-    bare = forget(tiny_net, Split(digits.take(range(8))), **QUICK, report=False)
+    bare = forget(tiny_net, Split(digits.take(range(8))), **QUICK, report="off")
     assert bare.manifest.summary == "Changed, not judged: no report was wanted."
     assert bare.progress is None
 
