@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import pytest
 from torch import nn
 
@@ -54,3 +55,13 @@ def test_records_that_are_not_used_are_counted_and_refused_above_a_tenth(
     records, omitted = omit_unreadable("holdout", data, model())
     assert (len(records), omitted) == (18, list(data.ids[:blank]))
     assert events(capfd) == [{"event": "warning", "omitted_from": "holdout", "records": came}]
+
+
+def test_columns_of_several_labels_are_those_of_the_data(tmp_path):
+    for name, tags in (("a", [["p", "q"], ["r"]]), ("b", [["r"], ["q"]])):
+        datasets.Dataset.from_dict({"x": [1, 2], "label": tags}).to_parquet(
+            tmp_path / f"{name}.parquet"
+        )
+    data = read_data(str(tmp_path / "a.parquet"), ReadOptions(), model())
+    part = read_data(str(tmp_path / "b.parquet"), ReadOptions(), model(), data)
+    assert part.labels.tolist() == [[0, 0, 1], [0, 1, 0]]

@@ -1,5 +1,6 @@
 """Weights are found by the model's names in any layout; of several copies none is guessed."""
 
+import json
 import time
 from functools import partial
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from efface.errors import InputError, UnsafeFile
 from efface.io.checkpoints import load_checkpoint
-from efface.io.models import load_model
+from efface.io.models import load_model, weight_files
 from tests.io_helpers import same
 from tests.refusals import refusal
 from tests.test_io_checkpoints import WHOLE
@@ -213,3 +214,16 @@ def test_a_file_of_very_many_or_endless_entries_is_settled_in_time(tmp_path, mon
     message = refusal(load, tmp_path / "many.pt", kind=UnsafeFile)
     assert message.startswith(f"Wanted {WHOLE.format(path=tmp_path / 'many.pt')}")
     assert " tensors. It is cut short, damaged" in message
+
+
+def test_a_folder_with_weights_in_one_file_and_others_in_parts_is_refused(tmp_path):
+    for name in ("model.safetensors", "part.safetensors"):
+        save_file(RAW, tmp_path / name)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(RAW, "part.safetensors")}))
+    assert refusal(weight_files, tmp_path) == (
+        f"Wanted one set of weights in {tmp_path}. Got model.safetensors, and other parts in "
+        "model.safetensors.index.json. Remove what is not meant."
+    )
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(RAW, "model.safetensors")}))
+    assert weight_files(tmp_path) == (tmp_path / "model.safetensors",)

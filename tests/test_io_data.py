@@ -116,7 +116,18 @@ def test_rows_that_are_nearly_a_whole_class_are_noticed():
     assert table.nearly_whole_classes(range(20, 30)) == ()
 
 
-@pytest.mark.parametrize("name", ["sample_id", "image-id", "User ID", "PassengerId", "uuid", "KEY"])
+INDEX = ["", "Unnamed: 0", "index", "__index_level_0__"]
+
+
+@pytest.mark.parametrize("name", [*INDEX, "sample_id"])
+def test_a_column_that_counts_the_rows_is_no_other_id(name):
+    table = made(columns(id=None, **{name: list(range(30))}), **{name: NUMBERS})
+    assert load_data(table).rows_of(["3"]) == [3]
+
+
+@pytest.mark.parametrize(
+    "name", ["sample_id", "image-id", "User ID", "PassengerId", "uuid", "KEY", *INDEX]
+)
 def test_row_numbers_are_no_ids_where_a_column_could_hold_them(name):
     table = made(columns(id=None, **{name: list(range(29, -1, -1))}), **{name: NUMBERS})
     assert refusal(load_data(table).rows_of, ["3"]) == (

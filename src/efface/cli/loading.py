@@ -70,7 +70,7 @@ def read_data(
     ``first``: data read before; where the model names no classes, theirs count.
     """
     # sorted by itself, a holdout that lacks a class would number the others differently
-    names = loaded.classes or (first.classes if first and first.kind == "multiclass" else None)
+    names = loaded.classes or (first.classes if first else None)
     data = load_data(spec, **asdict(read.columns), classes=names, num_classes=loaded.num_classes)
     for note in data.notes:
         terminal.event("labels", data=spec, note=note)

@@ -47,8 +47,12 @@ LABEL_NAMES = ("label", "labels", "fine_label", "target", "class")
 ID_NAMES = ("id", "record_id", "file_name", "filename")
 UNLABELLED = "has no label"
 
-# the end of sample_id, image-key, PassengerId and ID, and not that of paid or monkey
-LIKE_AN_ID = re.compile(r"(^|[\W_]|(?<=[a-z0-9])(?=[A-Z]))(?i:id|uid|uuid|key)$")
+# the end of sample_id, image-key, PassengerId and ID, and not that of paid or monkey; what pandas
+# makes of its index
+LIKE_AN_ID = re.compile(
+    r"(^|[\W_]|(?<=[a-z0-9])(?=[A-Z]))(?i:id|uid|uuid|key)$"
+    r"|^(Unnamed: 0|index|__index_level_0__)?$"
+)
 # the names of inputs, labels and ids in items that are mappings
 KEYS = (("pixel_values", "x", "image", "img"), ("label", "labels", "y"))
 FORMS = "Give Records, (x, y[, ids]), a Dataset, a DataLoader, or datasets with preprocessing."
@@ -188,7 +192,8 @@ class DataSource:
             came = f"{len(unknown)} unknown: {', '.join(unknown)}"
             raise UnknownRecords(wanted, came, _spell_as(known, unknown))
         # a 3 in a column sample_id is another record than row 3, and both are there
-        if requested and self.ids_are_row_numbers and (like := self.columns.like_ids):
+        like = self.columns.like_ids if requested and self.ids_are_row_numbers else ()
+        if like := [name for name in like if self.dataset[name][:] != [*range(len(self))]]:
             wanted, came = "an id column instead of row numbers", f"{like[0]!r}, not chosen"
             raise InputError(wanted, came, "Name it with --id-column, or rename it to 'id'.")
         return [places[identity] for identity in requested]

@@ -343,12 +343,17 @@ def num_classes_in(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The files that hold the weights, in the order of their names.
 
-    Raises InputError when there are none, one is missing, or the index names one elsewhere.
+    Raises InputError when there are none, one is missing, the index names one elsewhere, or there
+    is a whole file besides the parts.
     """
     names = [name for name in SINGLE if (folder / name).is_file()][:1]
     indexes = [folder / f"{name}.index.json" for name in SINGLE]
     if index := [path for path in indexes if path.is_file()]:
         names = sorted(set(read_json(index[0]).get("weight_map", {}).values()))
+        whole = index[0].name.removesuffix(".index.json")
+        if (folder / whole).is_file() and whole not in names:
+            came = f"{whole}, and other parts in {index[0].name}"
+            raise InputError(f"one set of weights in {folder}", came, "Remove what is not meant.")
     # an index from a stranger may name any file of this machine
     outside = [name for name in names if Path(name).name != name]
     missing = [name for name in names if not outside and not (folder / name).is_file()]
