@@ -17,7 +17,7 @@ from efface import Records, Split, forget
 from efface.errors import EffaceError, Hazard
 from efface.manifest import state_digest
 from efface.runtime import CONTIGUOUS, check_model
-from efface.task import CUSTOM, check_layout, custom, frozen_teacher, predict
+from efface.task import CUSTOM, check_layout, custom, frozen_teacher, outputs, predict
 
 
 class Net(nn.Module):
@@ -352,6 +352,16 @@ def test_other_models_are_refused_with_the_true_reason(name, given):
     assert refusal(forget, *given(name), kind=EffaceError) == REFUSED[name][1]
 
 
+@pytest.mark.parametrize("name", ["inputs changed in place", "squeeze"])
+def test_a_pass_leaves_its_inputs_alone(name, given):
+    """Student and teacher are given the same batch one after the other."""
+    model, split = given(name)
+    x = split.forget.x.clone()
+    first = outputs(model, split.forget)
+    assert first.equal(outputs(model, split.forget))
+    assert split.forget.x.equal(x)
+
+
 def test_outputs_of_ones_own_are_refused_in_the_same_way(given):
     model, split = given("another shape")
     task = custom("own", outputs=lambda model, x: model(x), loss=lambda z, y: z.sum(1) + 0 * y)
@@ -363,8 +373,9 @@ def test_a_single_record_has_no_statistics(given):
     text = refusal(forget, *given("BatchNorm without running statistics", 1), kind=Hazard)
     assert text == (
         f"{FAILS}ValueError in layer 2 (BatchNorm1d): Expected more than 1 value per channel "
-        "when training, got input size torch.Size([1, 16]). Nothing was changed. BatchNorm uses "
-        "the statistics of the batch there: give two records or more."
+        "when training, got input size torch.Size([1, 16]). Nothing was changed. BatchNorm "
+        "uses the statistics of the batch there, and one record has none: give more records, or "
+        "choose another method."
     )
 
 

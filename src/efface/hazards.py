@@ -432,7 +432,9 @@ class _Fit:
                 outputs = predict(frozen_teacher(self.model), records)
             except Hazard as error:
                 shape, sizes = tuple(whole.x.shape[1:]), causes.sizes_taken(self.model, records)
-                remedy = f"It takes images of {abbreviate(sizes)} pixels: --size." if sizes else ""
+                # where two records of their own size pass, the size is not the reason
+                other = sizes and shape[-1] not in sizes
+                remedy = f"It takes images of {abbreviate(sizes)} pixels: --size." if other else ""
                 text = f"The model fails on inputs of shape {shape}: {error.came}."
                 yield Finding("forward", "refuse", text, remedy or error.remedy)
                 # a model that fails on some records fails on the others too

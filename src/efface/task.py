@@ -150,8 +150,8 @@ def check_layout(model: nn.Module, records: Records) -> None:
 
 # A model's error, by what its text holds, and what to do.
 REMEDIES = {
-    "more than 1 value per channel": "BatchNorm uses the statistics of the batch there: give two "
-    "records or more.",
+    "more than 1 value per channel": "BatchNorm uses the statistics of the batch there, and one "
+    "record has none: give more records, or choose another method.",
     "argument": "Wrap the model in a module whose forward takes the inputs alone.",
     "size|shape|channel|dimension": "Give inputs of the shape that the model was trained on: look "
     "at --size and at the channels of --mean --std.",
