@@ -41,7 +41,10 @@ NETS = (
     Net("cifar20", 12, 1, 12),
 )
 
-COLUMNS = {"cifar20": ("cifar100", "img", "coarse_label")}
+COLUMNS = {
+    "cifar10": ("cifar10", "img", "label"),
+    "cifar20": ("cifar100", "img", "coarse_label"),
+}
 
 
 @cache

@@ -50,6 +50,9 @@ CAP_NATS = 10.0
 # Synthetic inputs of each kind.
 COUNT = 64
 
+# Steps uphill of a class impression, and their length in ranges of the data.
+CLIMB, STEP = 20, 0.01
+
 # How far a corner may move, in half sides; the method neighbourhood distils up to 0.5.
 FAR = 0.8
 
@@ -344,17 +347,17 @@ def synthetic_inputs(teacher: nn.Module, split: Split, *, seed: int = 0) -> Reco
 def _impressions(
     teacher: nn.Module, like: Records, forget_classes: tuple[int, ...], generator: torch.Generator
 ) -> Tensor:
-    """Twenty steps of a hundredth of the data's range uphill, each newly shifted and mirrored."""
+    """Noise after some steps uphill, each newly shifted and mirrored."""
     x = _noise(like, generator)
     k = task_of(like).outputs(teacher, x[:2]).shape[1]
     staying = [label for label in range(k) if label not in forget_classes]
     wanted = torch.tensor([staying[i % len(staying)] for i in range(len(x))], device=x.device)
     low, high = _bounds(like)
-    for _ in range(20):
+    for _ in range(CLIMB):
         # a new view each step, or the noise would fit one alignment of pixels
         draws = torch.rand((len(x), 3), generator=generator, dtype=torch.float64)
         slope = _slope(teacher, replace(like, x=x), wanted, draws)
-        x = torch.clamp(x + 0.01 * (high - low) * slope, low, high)
+        x = torch.clamp(x + STEP * (high - low) * slope, low, high)
     return x
 
 
