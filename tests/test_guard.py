@@ -91,9 +91,9 @@ def test_an_impression_is_of_a_class_that_stays(tiny_net, digits, forget_classes
     """Else a class that was to be forgotten would be held in place."""
     split = Split(digits.take([0]), forget_classes=forget_classes)
     staying = [label for label in range(10) if label not in forget_classes]
-    wanted = torch.tensor([staying[i % len(staying)] for i in range(64)])
+    wanted = torch.tensor([staying[i % len(staying)] for i in range(32)])
     with torch.no_grad():
-        log_p = tiny_net(synthetic_inputs(tiny_net, split).x[64:]).log_softmax(1)
+        log_p = tiny_net(synthetic_inputs(tiny_net, split).x[32:]).log_softmax(1)
     # one class on: what the mean would be if the impressions were of nothing
     own, other = (log_p.gather(1, y[:, None]).mean() for y in (wanted, (wanted + 1) % 10))
     assert own > other + 0.5
@@ -101,7 +101,7 @@ def test_an_impression_is_of_a_class_that_stays(tiny_net, digits, forget_classes
 
 def test_synthetic_inputs_stay_within_the_bounds_of_the_data(tiny_net, digits):
     inputs = synthetic_inputs(tiny_net, Split(digits.take(range(9)))).x
-    assert inputs.shape == (128, 1, 8, 8)
+    assert inputs.shape == (64, 1, 8, 8)
     assert digits.low - 1e-5 <= inputs.min() < inputs.max() <= digits.high + 1e-5
 
 
@@ -270,7 +270,7 @@ def test_drift_is_no_limit_with_a_large_holdout(tiny_net, digits, forget, holdou
     assert guard.drift(student) > 0.2
     assert guard.callback(student, 1.0) is action
     told = guard.as_json()
-    assert told["synthetic_inputs"] == (128 if holdout < 500 else 0)
+    assert told["synthetic_inputs"] == (64 if holdout < 500 else 0)
     assert ("drift" in told["measured"]) == (holdout < 500)
 
 
@@ -294,7 +294,7 @@ def test_the_guard_takes_a_tenth_of_the_passes_or_two_looks(
     spent = 0
     split = Split(forget, holdout=unseen)
     guard, student = Guard(tiny_net, split, spent=lambda: spent), copy.deepcopy(tiny_net)
-    looks = 2 * (128 + len(unseen))
+    looks = 2 * (64 + len(unseen))
     for _ in range(steps):
         spent += 2 * records
         before = guard.passes

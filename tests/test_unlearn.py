@@ -70,12 +70,12 @@ def test_a_run_of_another_version_is_refused_by_name(tmp_path, files, came):
 
 @pytest.mark.parametrize("guard", [True, False])
 def test_passes_of_the_method_and_of_its_guard_are_counted_apart(tiny_net, digits, guard):
-    """The guard's are two looks at its 128 inputs: eight records cost less than a tenth of them."""
+    """The guard's are two looks at its 64 inputs: eight records cost less than a tenth of them."""
     for epochs in (1, 2):
         how = {"method": "negative_gradient", "settings": {"epochs": epochs}, "guard": guard}
         manifest = forget(tiny_net, Split(digits.take(range(8))), **how).manifest
         assert manifest.passes == {"forward": 8 * epochs, "backward": 8 * epochs}
-        assert not guard or manifest.guard["passes"] == 2 * 128
+        assert not guard or manifest.guard["passes"] == 2 * 64
 
 
 def test_without_guard_and_report_the_weights_are_the_same(tiny_net, digits, tmp_path):

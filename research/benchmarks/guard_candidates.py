@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional
 
-from efface.guard import Guard, synthetic_inputs
+from efface.guard import COUNT, Guard, synthetic_inputs
 from efface.methods._perturb import perspective
 from efface.types import Split
 from research.benchmarks.guard_damage import TASKS, damaged, runs
@@ -30,7 +30,7 @@ LOST = 0.05
 
 
 def kinds(model: nn.Module, split: Split, seed: int) -> dict[str, Tensor]:
-    """64 inputs of each kind, 128 of the two that the guard has."""
+    """64 inputs of each kind, and those that the guard has."""
     generator = torch.Generator().manual_seed(seed + 1)
     rows = torch.randint(len(split.forget), (64,), generator=generator)
     some, low, high = split.forget.x[rows], split.forget.low, split.forget.high
@@ -46,9 +46,9 @@ def kinds(model: nn.Module, split: Split, seed: int) -> dict[str, Tensor]:
         "record, half noise": (some + smooth) / 2,
         "record, quarters swapped": some.roll((half, half), (2, 3)),
         "record, perspective 0.5": perspective(some, draws, 0.5),
-        "record, perspective 0.8": chosen[:64],
+        "record, perspective 0.8": chosen[:COUNT],
         "two records mixed": (some + some.roll(1, 0).flip(-1)) / 2,
-        "faint impressions": chosen[64:],
+        "faint impressions": chosen[COUNT:],
         "strong impressions": _strong(model, smooth, split),
         "perspective 0.8 and faint impressions": chosen,
     }

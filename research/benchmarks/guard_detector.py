@@ -11,6 +11,7 @@ import argparse
 import inspect
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -43,7 +44,7 @@ def drifts(
     found = {}
     for (steps, _), one in guards.items():
         divergence = one._task.divergence(one._given_outputs, one._outputs_of(student))  # noqa: SLF001
-        kinds = divergence.clamp_max(guard.CAP_NATS).split(guard.COUNT)
+        kinds = divergence.clamp_max(guard.CAP_NATS).split(COUNTS[0])
         for count in COUNTS:
             value = float(torch.cat([kind[:count] for kind in kinds]).mean())
             found[f"{count} of each, {steps} steps"] = value if abs(value) < float("inf") else None
@@ -52,11 +53,10 @@ def drifts(
 
 def guards_of(model: torch.nn.Module, split: Split, seed: int) -> dict[tuple[int, float], Guard]:
     """A guard for each way uphill, which is a constant of the module."""
-    before, found = (guard.CLIMB, guard.STEP), {}
-    for way in WAYS:
-        guard.CLIMB, guard.STEP = way
-        found[way] = Guard(model, split, seed=seed)
-    guard.CLIMB, guard.STEP = before
+    found = {}
+    for steps, length in WAYS:
+        with patch.multiple(guard, COUNT=COUNTS[0], CLIMB=steps, STEP=length):
+            found[steps, length] = Guard(model, split, seed=seed)
     return found
 
 
@@ -70,7 +70,12 @@ def measured(net: Net, folder: Path) -> list[dict[str, Any]]:
     for run in runs():
         student = damaged(model, splits[run.task], run, seed=net.seed)
         own = guards[run.task]
-        line = {"model": str(net), "method": run.method, "task": run.task, "settings": run.settings}
+        line: dict[str, Any] = {
+            "model": str(net),
+            "method": run.method,
+            "task": run.task,
+            "settings": run.settings,
+        }
         line["true_loss"] = before[run.task] - accuracy(student, tests[run.task])
         moved = own[WAYS[0]].movement(student)
         line["movement"] = moved if abs(moved) < float("inf") else None

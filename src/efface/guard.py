@@ -48,10 +48,10 @@ ENOUGH = 500
 CAP_NATS = 10.0
 
 # Synthetic inputs of each kind.
-COUNT = 64
+COUNT = 32
 
 # Steps uphill of a class impression, and their length in ranges of the data.
-CLIMB, STEP = 20, 0.01
+CLIMB, STEP = 5, 0.04
 
 # How far a corner may move, in half sides; the method neighbourhood distils up to 0.5.
 FAR = 0.8
@@ -326,7 +326,7 @@ def _accuracy(model: nn.Module, records: Records | None) -> Float[Tensor, " n"]:
 
 
 def synthetic_inputs(teacher: nn.Module, split: Split, *, seed: int = 0) -> Records:
-    """64 warped forget records, then 64 class impressions, within the data's bounds.
+    """32 warped forget records, then 32 class impressions, within the data's bounds.
 
     ``teacher`` is the given model, frozen. Each staying class has the same number of impressions,
     give or take one; without classes each output is driven up and down. Records that are not
