@@ -41,10 +41,7 @@ NETS = (
     Net("cifar20", 12, 1, 12),
 )
 
-COLUMNS = {
-    "cifar10": ("cifar10", "img", "label"),
-    "cifar20": ("cifar100", "img", "coarse_label"),
-}
+COLUMNS = {"cifar20": ("cifar100", "img", "coarse_label")}
 
 
 @cache

@@ -210,7 +210,8 @@ def page(record: dict[str, Any]) -> str:
         "What the demo's request costs",
         f"{origin(record)}. `efface forget demo/model --data demo/data --ids demo/ids.csv --mislabelled`, without and "
         "with `--holdout demo/data:test`: 20 digits with wrong labels. CPU seconds in a process with one thread, the "
-        "cheapest of its rounds; in brackets records that went forward through a model. Before: commit 67a8f45.",
+        "cheapest of its rounds; in brackets records that went forward through a model. Before: commit 67a8f45. "
+        "Torch's optimizers load its compiler at their first step; before, torchvision had loaded it among the imports.",
         table(f"part | {' | '.join(names)}", rows),
     )
 
