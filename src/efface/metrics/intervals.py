@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 # An FPR is resolvable when at least so many non-members may be flagged.
 MIN_FALSE_POSITIVES = 3
@@ -114,8 +114,8 @@ def fall_p(gained: int, lost: int, n: int, *, allowed: float = 0.0) -> float:
     """
     centre, error = _agresti_min(gained, lost, n)
     # The estimate knows what is allowed, the exact test small counts.
-    exact = float(stats.binom.cdf(gained, gained + lost, 0.5))
-    return max(exact, float(stats.norm.cdf((centre + allowed) / (error / (n + 2)))))
+    exact = float(special.bdtr(gained, gained + lost, 0.5))
+    return max(exact, float(special.ndtr((centre + allowed) / (error / (n + 2)))))
 
 
 def mean_fall_p(changes: Array, *, allowed: float = 0.0) -> float:
@@ -125,7 +125,7 @@ def mean_fall_p(changes: Array, *, allowed: float = 0.0) -> float:
     equal changes do not mislead.
     """
     up, down, n = int((changes > 0).sum()), int((changes < 0).sum()), len(changes)
-    exact = float(stats.binom.cdf(up, up + down, 0.5))
+    exact = float(special.bdtr(up, up + down, 0.5))
     if n < 2 or not changes.std():  # noqa: PLR2004
         return exact
     return max(exact, float(stats.t.cdf((changes.mean() + allowed) / stats.sem(changes), n - 1)))

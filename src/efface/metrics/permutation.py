@@ -57,6 +57,10 @@ class Pooled:
         """Records on the unseen side."""
         return len(self.values) - self.forget_n
 
+    def observed(self) -> "Pooled":
+        """The same without permutations."""
+        return replace(self, permuted=self.permuted[:0])
+
     def over(self, statistic: Statistic) -> Permuted:
         """The statistic as observed, then in every permutation; in blocks."""
         parts = np.array_split(self.permuted, max(1, self.permuted.size // BLOCK))

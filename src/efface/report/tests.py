@@ -80,20 +80,24 @@ def test(key: str, name: str, section: str, tier: str, **only: bool) -> Callable
 
 def judged(
     p: float,
-    smallest_p: float,
-    needed: int | None,
+    smallest: Callable[[int], float],
+    n: int,
     *,
     flagged: Verdict,
     otherwise: Verdict = Verdict.NOT_SIGNIFICANT,
     level: float = SIGNIFICANCE,
 ) -> dict[str, Any]:
-    """The fields of a row that its p decides; inconclusive where no result would be significant."""
-    verdict = flagged if p <= level else otherwise
+    """The fields of a row that its p decides; inconclusive where no result would be significant.
+
+    ``smallest``: p of the most extreme result of so many records; there are ``n``.
+    """
+    least = smallest(n)
     # Not significant is not equivalent: a test that could not fail must not look like a pass.
-    if p > level and smallest_p > level:
-        verdict = Verdict.TOO_FEW_RECORDS
-    needed = needed if verdict is Verdict.TOO_FEW_RECORDS else None
-    return {"verdict": verdict, "p": p, "smallest_p": smallest_p, "needed": needed}
+    otherwise = otherwise if least <= level else Verdict.TOO_FEW_RECORDS
+    verdict = flagged if p <= level else otherwise
+    few = verdict is Verdict.TOO_FEW_RECORDS
+    needed = permutation.records_needed(smallest, level=level) if few else None
+    return {"verdict": verdict, "p": p, "smallest_p": least, "needed": needed}
 
 
 def share_row(
@@ -128,10 +132,8 @@ def compared(
     def smallest(n: int) -> float:
         return permutation.smallest_p(classes, unseen_classes, unseen < 1, n=n)
 
-    p, least, needed = permutation.two_sided_p(shifts), smallest(0), None
-    if least > SIGNIFICANCE:
-        needed = permutation.records_needed(smallest)
-    return {"reference": reference, **judged(p, least, needed, flagged=flagged)}
+    decided = judged(permutation.two_sided_p(shifts), smallest, pooled.forget_n, flagged=flagged)
+    return {"reference": reference, **decided}
 
 
 def compared_row(

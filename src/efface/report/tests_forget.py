@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from efface.errors import InputError
 from efface.metrics.evaluation import evaluate
 from efface.metrics.intervals import share_p
-from efface.metrics.permutation import records_needed
 from efface.probes.precision import copies
 from efface.report.context import MAX_RECORDS, REPEATED, SYNTHETIC, Context, NotRun, Pair
 from efface.report.report import Row
 from efface.report.tests import (
-    SIGNIFICANCE,
     compared,
     compared_row,
     expected_share,
@@ -44,9 +42,10 @@ def never_learned_row(before: Any, after: np.ndarray, **fields: Any) -> Row:
     """How often a class is predicted that the model should never have learned."""
     hits, n = int(after.sum()), len(after)
     # Against accidental predictions, not against 0: a single one would otherwise be impossible.
-    p = accidental_p(hits, n)
+    p, flagged = accidental_p(hits, n), Verdict.ABOVE_REFERENCE
     otherwise = Verdict.NOT_SIGNIFICANT if hits else Verdict.NEVER_PREDICTED
-    found = judged(p, accidental_p(n, n), 1, flagged=Verdict.ABOVE_REFERENCE, otherwise=otherwise)
+    verdicts = {"flagged": flagged, "otherwise": otherwise}
+    found = judged(p, lambda many: accidental_p(many, many), n, **verdicts)
     return share_row(before, after, 0.0, **fields, **found)
 
 
@@ -91,15 +90,13 @@ def wrong_label(ctx: Context, correct: np.ndarray) -> dict[str, Any]:
     rates = [(unseen.predicted[unseen.y != c] == c).mean() for c in ctx.forget.after.y]
     reference, n = float(np.mean(rates)), len(correct)
 
-    def of(hits: int, n: int) -> float:
+    def p(hits: int, n: int) -> float:
         return share_p(hits, n, reference, reference_n=len(unseen))
 
-    p, least, needed = of(int(correct.sum()), n), of(n, n), None
-    if least > SIGNIFICANCE:
-        needed = records_needed(lambda n: of(n, n))
     above = correct.mean() > reference
     flagged = Verdict.ABOVE_REFERENCE if above else Verdict.BELOW_REFERENCE
-    return {"reference": reference, **judged(p, least, needed, flagged=flagged)}
+    decided = judged(p(int(correct.sum()), n), lambda many: p(many, many), n, flagged=flagged)
+    return {"reference": reference, **decided}
 
 
 @test("forget.confidence", "Confidence on the forget records", "forget", "T0", multiclass=True)
@@ -162,7 +159,7 @@ def residual_knowledge(ctx: Context) -> Iterator[Row]:
         name = f"Accuracy on the forget records in other views: {kind}"
         note = f"{VIEWS} views of each of {len(forget)} records. "
         before, after = (side.mean(1) for side in correct[kind])
-        row = _residual_row(forget, unseen, before, after, of_unseen.get(kind), note)
+        row = residual_row(forget, unseen, before, after, of_unseen.get(kind), note)
         yield replace(row, key=f"residual.{kind}", name=name)
     # Forgotten as it is and recognised when shifted a little: suppression, not unlearning.
     before, after = (
@@ -173,12 +170,12 @@ def residual_knowledge(ctx: Context) -> Iterator[Row]:
     if unseen is not None:
         found = np.concatenate([*of_unseen.values()], 1).any(1)
         expected = (~unseen.after.correct & found)[:, None]
-    row = _residual_row(forget, unseen, before, after, expected, "")
+    row = residual_row(forget, unseen, before, after, expected, "")
     name = "Forget records correct only in some other view"
     yield replace(row, key="residual.any_view", name=name)
 
 
-def _residual_row(
+def residual_row(
     forget: Pair, unseen: Pair | None, before: np.ndarray, after: np.ndarray, seen: Any, note: str
 ) -> Row:
     """The share of ``after``; ``seen`` (m, views): the same of each unseen record."""
@@ -211,7 +208,7 @@ def precision_copies(ctx: Context) -> Iterator[Row]:
     for was, now in zip(old, new, strict=True):
         before, after = was.evaluation.correct, now.evaluation.correct
         gained, lost = int((~full & after).sum()), int((full & ~after).sum())
-        found = _recovery(ctx, full, after)
+        found = recovery(ctx, full, after)
         note = f"Reference: the new model in full precision, on the same {len(pair)} records; "
         note += f"{gained} are correct in the copy only, {lost} in the model only."
         key = f"precision.{now.name.replace(' %', '').replace(' ', '_')}"
@@ -219,27 +216,30 @@ def precision_copies(ctx: Context) -> Iterator[Row]:
         yield share_row(before, after, float(full.mean()), note=note, **fields, **found)
 
 
-def _recovery(ctx: Context, full: np.ndarray, copied: np.ndarray) -> dict[str, Any]:
+def recovery(ctx: Context, full: np.ndarray, copied: np.ndarray) -> dict[str, Any]:
     """Is the copy correct on more forget records than the model itself, beyond chance?"""
     from scipy import stats
 
     gained, lost = int((~full & copied).sum()), int((full & ~copied).sum())
-    n, wrong = len(full), int((~full).sum())
+    n, wrong, never_learned = len(full), int((~full).sum()), whole_classes(ctx)
     # Rounding repairs an answer no more often than it breaks one: McNemar's exact test.
-    p, least = float(stats.binom.sf(gained - 1, gained + lost, 0.5)), 0.5**wrong
+    p = float(stats.binom.sf(gained - 1, gained + lost, 0.5))
     # That holds for labels predicted above chance, so neither for a forgotten class nor for wrong
     # labels: their copies are also compared with a model that never saw them.
-    if whole_classes(ctx):
-        p, least = max(p, accidental_p(int(copied.sum()), n)), max(least, accidental_p(n, n))
+    if never_learned:
+        p = max(p, accidental_p(int(copied.sum()), n))
     elif ctx.mislabelled and not ctx.has_holdout:
         return {"verdict": Verdict.NO_REFERENCE}
     elif ctx.mislabelled:
         p = max(p, wrong_label(ctx, copied)["p"])
+
     # Only what the model has wrong can be recovered.
-    share, ever = wrong / n, records_needed(lambda count: 0.5**count)
-    needed = int(np.ceil(ever / share)) if ever and share else None
+    def smallest(many: int) -> float:
+        least = 0.5 ** (many * wrong // n)
+        return max(least, accidental_p(many, many)) if never_learned else least
+
     verdicts = {"flagged": Verdict.RECOVERED, "otherwise": Verdict.NOT_RECOVERED}
-    return judged(p, least, needed, **verdicts)
+    return judged(p, smallest, n, **verdicts)
 
 
 @test("weights.change", "Change of all weights, relative to their L2 norm", "weights", "T0")

@@ -1,12 +1,11 @@
 """Utility: accuracy on the holdout (T1) and on the retain records (T2)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from efface.metrics.intervals import fall_p, mean_fall_p, paired_change
-from efface.metrics.permutation import records_needed
 from efface.report.context import Context, NotRun, Pair
 from efface.report.report import Row
 from efface.report.tests import SIGNIFICANCE, judged, mean_interval, mean_row, share_row, test
@@ -46,7 +45,8 @@ def _accuracy_rows(ctx: Context, pair: Pair, key: str, name: str) -> Iterator[Ro
     # Paired: both models answer the same records, so only those that flipped carry information.
     gained, lost = _flips(pair)
     note = f"{count(n)}. {_points(*paired_change(gained, lost, n))}."
-    found = _change(fall_p(gained, lost, n), fall_p(lost, gained, n), _lost_all(before.correct))
+    falls = fall_p(gained, lost, n), fall_p(lost, gained, n)
+    found = _change(*falls, _lost_all(before.correct), n)
     found |= {"p": fall_p(gained, lost, n, allowed=ALLOWED_DROP), "key": f"{key}.accuracy"}
     yield share_row(before.correct, after.correct, "unchanged", name=name, note=note, **found)
     labels = [label for label in np.unique(before.y).tolist() if label not in ctx.forget_classes]
@@ -63,29 +63,26 @@ def _worst_class(ctx: Context, classes: dict[int, Pair], key: str) -> Row:
     n, was, now = len(own), float(own.before.correct.mean()), float(own.after.correct.mean())
     points = _points(*paired_change(gained, lost, n, level=1 - SIGNIFICANCE / k))
     note = f"{count(n)}. {points}, corrected for {count(k, 'class')}."
-    most = min((_lost_all(one.before.correct, k) for one in classes.values()), key=lambda of: of[0])
-    found = _change(falls[label], 1.0, most)
+    # A class could have failed if the one that needs the fewest records for it could.
+    each = [(_lost_all(one.before.correct, k), len(one)) for one in classes.values()]
+    found = _change(falls[label], 1.0, *min(each, key=lambda one: one[0](one[1])))
     found["p"] = min(1.0, k * fall_p(gained, lost, n, allowed=ALLOWED_CLASS_DROP))
     name = f"The class with the most significant loss: {ctx.class_name(label)}"
     fields = {"key": f"{key}.worst_class", "name": name, "note": note}
     return Row(was, now, "unchanged", **fields, **found)
 
 
-def _lost_all(correct: np.ndarray, k: int = 1) -> tuple[float, int | None]:
-    """P if all correct predictions were lost, in one of k classes, and the records it takes."""
-    share, n = float(correct.mean()), len(correct)
-
-    def smallest(n: int) -> float:
-        return min(1.0, k * fall_p(0, round(share * n), n))
-
-    return smallest(n), records_needed(smallest, level=SIGNIFICANCE / 2)
+def _lost_all(correct: np.ndarray, k: int = 1) -> Callable[[int], float]:
+    """P of so many records if all correct predictions were lost, in one of k classes."""
+    share = float(correct.mean())
+    return lambda many: min(1.0, k * fall_p(0, round(share * many), many))
 
 
-def _change(fall: float, rise: float, most: tuple[float, int | None]) -> dict[str, Any]:
+def _change(fall: float, rise: float, smallest: Callable[[int], float], n: int) -> dict[str, Any]:
     """Verdict on two one-sided p; inconclusive where losing everything would not be significant."""
     otherwise = Verdict.IMPROVED if 2 * rise <= SIGNIFICANCE else Verdict.UNCHANGED
     verdicts = {"flagged": Verdict.DROPPED, "otherwise": otherwise}
-    return judged(min(1.0, 2 * fall), min(1.0, 2 * most[0]), most[1], **verdicts)
+    return judged(min(1.0, 2 * fall), lambda many: min(1.0, 2 * smallest(many)), n, **verdicts)
 
 
 def _flips(pair: Pair) -> tuple[int, int]:
@@ -115,8 +112,7 @@ def _task_row(ctx: Context, pair: Pair, part: str) -> Row:
     changes = after - before
     points = _points(float(changes.mean()), *(mean_interval(changes) or (-1.0, 1.0)))
     # If every record became worse.
-    most = 0.5**n, records_needed(lambda n: 0.5**n, level=SIGNIFICANCE / 2)
-    found = _change(mean_fall_p(changes), mean_fall_p(-changes), most)
+    found = _change(mean_fall_p(changes), mean_fall_p(-changes), lambda many: 0.5**many, n)
     found["p"] = mean_fall_p(changes, allowed=ALLOWED_DROP)
     note, name = f"{count(n)}. {points}.", task_name(ctx, part)
     return mean_row(before, after, "unchanged", name=name, note=note, **found)
