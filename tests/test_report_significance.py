@@ -8,9 +8,15 @@ import torch
 from scipy import stats
 from torch import nn
 
-from efface.metrics.intervals import auc_p, fall_p, share_p
-from efface.metrics.permutation import difference_p
+from efface.metrics import permutation
+from efface.metrics.equivalence import central_share, placements, two_sided
+from efface.metrics.evaluation import Evaluation
+from efface.metrics.intervals import auc_p, fall_p, mean_fall_p, share_p
 from efface.report import Report, Row, Status, Verdict, collect, significant_rows
+from efface.report.context import Context, Pair
+from efface.report.tests_forget import recovery
+from efface.report.tests_utility import holdout_accuracy
+from efface.report.text import headline
 from efface.testing import digits, fit, trained_model, untrained_model
 from efface.types import Records, Split
 
@@ -80,8 +86,182 @@ def test_what_is_more_frequent_is_judged_within_a_class():
         ours_y, theirs_y = draw.choice(2, 60, p=[0.9, 0.1]), draw.choice(2, 300)
         rate = np.array([0.6, 0.05])
         ours, theirs = draw.random(60) < rate[ours_y], draw.random(300) < rate[theirs_y]
-        p_values.append(difference_p(ours, theirs, classes=ours_y, unseen_classes=theirs_y))
+        p_values.append(
+            permutation.difference_p(ours, theirs, classes=ours_y, unseen_classes=theirs_y)
+        )
     assert np.mean(np.array(p_values) < 0.05) < 0.09
+
+
+# Permutation within classes, and whether a test could have failed.
+
+
+ONE_CLASS = {"classes": np.zeros(6, np.int64), "unseen_classes": np.zeros(40, np.int64)}
+
+
+def pooled(ours, theirs, classes=None, unseen_classes=None):
+    groups = [np.zeros(len(side), np.int64) for side in (ours, theirs)]
+    given = {"classes": classes, "unseen_classes": unseen_classes}
+    given = {n: g if v is None else v for (n, v), g in zip(given.items(), groups, strict=True)}
+    return permutation.pooled(ours, theirs, **given)
+
+
+def test_permutation_gives_the_p_of_exact_tests_of_one_class():
+    """Fisher's for shares, Mann-Whitney's for ranks, Smirnov's for distances: scipy's own."""
+    draw = np.random.default_rng(0)
+    ours, theirs = draw.random(6) < 0.9, draw.random(40) < 0.4
+    table = [[ours.sum(), 6 - ours.sum()], [theirs.sum(), 40 - theirs.sum()]]
+    exact = min(1, 2 * stats.fisher_exact(table, "greater")[1])
+    assert permutation.difference_p(ours, theirs, **ONE_CLASS) == pytest.approx(exact, abs=0.02)
+    both = pooled(ours := draw.normal(0.7, 1, 6), theirs := draw.normal(0, 1, 40))
+    exact = stats.mannwhitneyu(ours, theirs, method="exact")
+    found = permutation.auc_shifts(both)
+    assert found[0] + 0.5 == pytest.approx(exact.statistic / 240)
+    assert permutation.two_sided_p(found) == pytest.approx(exact.pvalue, abs=0.02)
+    exact = stats.ks_2samp(ours, theirs, method="exact")
+    found = permutation.ks_distances(both)
+    assert found[0] == pytest.approx(exact.statistic)
+    assert permutation.upper_p(found) == pytest.approx(exact.pvalue, abs=0.02)
+
+
+def test_the_central_share_and_the_hit_rate_are_those_counted_record_by_record():
+    """Ties and classes included; the old functions count one class at a time."""
+    draw = np.random.default_rng(1)
+    y, unseen_y = draw.integers(0, 2, 30), draw.integers(0, 2, 200)
+    ours, theirs = draw.normal(1, 1, 30).round(1), draw.normal(0, 1, 200).round(1)
+    both = pooled(ours, theirs, y, unseen_y)
+    places = placements(ours, theirs, classes=y, unseen_classes=unseen_y)
+    by_hand = central_share(two_sided(places, y, unseen_y))
+    assert permutation.central_shares(both, by_class=True)[0] == by_hand
+    limit = np.sort(theirs)[-4]
+    assert permutation.hit_rates(both, flagged=3)[0] == np.mean(ours > limit)
+
+
+@pytest.mark.parametrize(("n", "seen"), [(1, 60), (4, 12), (20, 3)])
+def test_the_level_holds_for_few_records_a_hard_class_and_three_unseen(n, seen):
+    """400 draws without a difference: at most 5 % significant, whatever the counts and classes."""
+    draw, p_values = np.random.default_rng(n), []
+    y, unseen_y = np.arange(n) % 2, np.concatenate([np.zeros(seen, int), np.ones(12, int)])
+    for _ in range(400):
+        ours, theirs = draw.random(n) < 0.2 + 0.7 * y, draw.random(seen + 12) < 0.2 + 0.7 * unseen_y
+        p_values.append(permutation.difference_p(ours, theirs, classes=y, unseen_classes=unseen_y))
+    assert np.mean(np.array(p_values) <= 0.05) <= 0.075
+
+
+def test_the_smallest_p_is_that_of_the_best_possible_result():
+    """By hand: both forget records above all three unseen ones is one of ten, and two-sided."""
+    y, unseen_y = np.zeros(2, np.int64), np.zeros(3, np.int64)
+    assert permutation.smallest_p(y, unseen_y) == pytest.approx(2 / 10)
+    # Where one unseen record can be surpassed, three of five places of it are as good: 2 * 3 / 5.
+    one_wrong = np.array([True, False, False])
+    assert permutation.smallest_p(y, unseen_y, one_wrong) == 1
+    assert permutation.smallest_p(y, unseen_y, n=5) == pytest.approx(2 / 56)
+    needed = permutation.records_needed(lambda n: permutation.smallest_p(y, unseen_y, n=n))
+    assert needed == 5
+    right = np.zeros(3, bool)
+    assert (
+        permutation.records_needed(lambda n: permutation.smallest_p(y, unseen_y, right, n=n))
+        is None
+    )
+
+
+# (forget records, unseen of their class): what the report says of an attack on memorised records.
+FEW = [(1, 40, "TOO_FEW_RECORDS", 2), (4, 2, "TOO_FEW_RECORDS", 8), (4, 40, "DETECTED", None)]
+
+
+@pytest.mark.parametrize(("n", "seen", "verdict", "needed"), FEW)
+def test_a_test_that_could_not_fail_says_so_and_how_many_records_it_takes(n, seen, verdict, needed):
+    """Both models put every forget record above every unseen one: as bad as it can be."""
+    x = torch.cat([torch.arange(n) + 100.0, torch.arange(seen) * 1.0])[:, None]
+    records = Records(torch.cat([x, -x], 1), torch.zeros(n + seen, dtype=torch.int64))
+    split = Split(records.take(range(n)), records.take(range(n, n + seen)))
+    report = collect(identity(), identity(0.01), split, probes=False)
+    row = report.row("attack.loss")
+    assert (row.verdict.name, row.needed) == (verdict, needed)
+    said = f"No result would be significant: that takes {needed} forget records."
+    assert (said in row.note) is (needed is not None)
+    assert (report.row("control.positive").verdict is Verdict.TOO_FEW_RECORDS) is bool(needed)
+
+
+def identity(scale=0.001):
+    """Two outputs from two inputs, with a weight to change."""
+    net = nn.Linear(2, 2, bias=False)
+    net.weight.data = scale * torch.eye(2)
+    return net
+
+
+def test_a_copy_that_answers_all_is_inconclusive_with_four_records_and_flagged_with_five():
+    """McNemar: one half to the fourth is 0.06, to the fifth 0.03."""
+    for n, verdict in ((4, Verdict.TOO_FEW_RECORDS), (5, Verdict.RECOVERED)):
+        ctx = Context(
+            None, None, Split(Records(torch.zeros(n, 1), torch.zeros(n, dtype=torch.int64)))
+        )
+        wrong = Evaluation(np.zeros((n, 2), np.float32), np.ones(n, np.int64), ctx.split.forget.ids)
+        vars(ctx)["forget"] = Pair(ctx.split.forget, wrong, wrong)
+        found = recovery(ctx, np.zeros(n, bool), np.ones(n, bool))
+        assert (found["verdict"], found["needed"]) == (verdict, 5 if n == 4 else None)
+
+
+@pytest.mark.parametrize("change", [lambda w: w * 0.25, lambda w: w + 1e-7])
+def test_a_rogue_that_keeps_every_answer_gets_no_all_clear_at_t0(bare, change):
+    """Nothing there compares with unseen records, so nothing may say that nothing is flagged."""
+    old, new = layers(1), layers(1)
+    new[0].weight.data = change(new[0].weight.data)
+    report = collect(old, new, bare)
+    assert "No row is" not in " ".join(headline(report))
+    row = report.row("forget.accuracy")
+    assert (row.verdict, row.status) == (Verdict.NO_REFERENCE, Status.INCONCLUSIVE)
+
+
+def test_a_control_on_a_tiny_holdout_is_inconclusive_and_not_off():
+    """Halves without a common class were a crash, and a crash was an alarm."""
+    records = digits().take(range(300, 304))
+    report = collect(trained_model(), trained_model(), Split(digits().take(range(20)), records))
+    assert report.row("control.negative").verdict is Verdict.TOO_FEW_RECORDS
+    assert not [row for row in report.rows if row.status is Status.ERROR]
+
+
+def test_with_one_record_the_headline_says_that_nothing_could_be_significant():
+    split = Split(digits().take([0]), digits().take(range(300, 400)))
+    said = headline(collect(trained_model(), layers_changed(trained_model()), split, probes=False))
+    assert said[-1].startswith(
+        "With 1 forget record no row on them could be significant after Holm"
+    )
+
+
+def layers_changed(net):
+    changed = copy.deepcopy(net)
+    changed[-1].bias.data += 0.01
+    return changed
+
+
+@pytest.mark.parametrize(("n", "verdict"), [(5, Verdict.TOO_FEW_RECORDS), (6, Verdict.DROPPED)])
+def test_a_drop_of_utility_needs_six_records_that_could_be_lost(n, verdict):
+    """McNemar: one half to the sixth is below 2.5 %; a mean over one record is no test either."""
+    right = Evaluation(
+        np.eye(2, dtype=np.float32)[np.zeros(n, int)], np.zeros(n, np.int64), tuple("abcdef"[:n])
+    )
+    lost = Evaluation(right.logits[:, ::-1].copy(), right.y, right.ids)
+    records = Records(torch.zeros(n, 1), torch.zeros(n, dtype=torch.int64))
+    ctx = Context(nn.Identity(), nn.Identity(), Split(records, records))
+    vars(ctx)["holdout"] = Pair(records, right, lost)
+    row = next(iter(holdout_accuracy(ctx)))
+    assert (row.verdict, row.needed) == (verdict, 6 if n == 5 else None)
+    assert mean_fall_p(np.array([-1.0])) == 0.5
+
+
+def test_the_class_with_the_clearest_loss_is_named_and_not_the_smallest():
+    """Two of three lost is more than a fifth of 200, and says less."""
+    y = np.repeat([0, 1], [3, 200])
+    lost = np.concatenate([np.arange(3) < 2, np.arange(200) < 40])
+    logits = np.eye(2, dtype=np.float32)
+    ids = tuple(map(str, range(203)))
+    before, after = (Evaluation(logits[c], y, ids) for c in (y, np.where(lost, 1 - y, y)))
+    records = Records(torch.zeros(203, 1), torch.from_numpy(y))
+    ctx = Context(nn.Identity(), nn.Identity(), Split(records, records), classes=("few", "many"))
+    vars(ctx)["holdout"] = Pair(records, before, after)
+    row = [*holdout_accuracy(ctx)][1]
+    assert row.name.endswith("many")
+    assert row.verdict is Verdict.DROPPED
 
 
 def test_a_forget_class_that_is_still_predicted_is_significant():

@@ -82,7 +82,7 @@ def too_few(row: Row) -> str:
     """How many records a test would have needed that could not have failed; empty for others."""
     if row.verdict is not Verdict.TOO_FEW_RECORDS:
         return ""
-    # Utility and negative controls are about other records than those to forget.
+    # Rows on utility and negative controls do not count forget records.
     other = row.section == "utility" or row.key.startswith("control.negative")
     kind = "such record" if other else "forget record"
     if row.needed is None:
@@ -104,10 +104,11 @@ def _significance(report: Report) -> str:
     # No finding of no test is no finding: at T0 nothing is compared with unseen records.
     if report.tier == "T0" or not judged:
         return ""
-    # The smallest p of all rows decides first; if it could not, no row could be significant.
-    if all((row.smallest_p or 0) > 0.05 / len(judged) for row in judged):
+    # Holm compares the smallest p with the level over the number of rows: who could be below it?
+    about = [row for row in judged if row.section in ("forget", "unseen")]
+    if all((row.smallest_p or 0) > 0.05 / len(judged) for row in about):
         forget = count(report.counts["forget"], "forget record")
-        return f"With {forget} no row could be {holm}: this report is inconclusive."
+        return f"With {forget} no row on them could be {holm}: the report is inconclusive."
     marked = sum(row.status in (Status.FLAGGED, Status.INCONCLUSIVE) for row in report.rows)
     further = f" {count(marked, 'row')} flagged or inconclusive by themselves: read them."
     return f"No row is {holm}.{further * bool(marked)} What the tests cannot see may still exist."
