@@ -192,9 +192,8 @@ def identity(scale=0.001):
 def test_a_copy_that_answers_all_is_inconclusive_with_four_records_and_flagged_with_five():
     """McNemar: one half to the fourth is 0.06, to the fifth 0.03."""
     for n, verdict in ((4, Verdict.TOO_FEW_RECORDS), (5, Verdict.RECOVERED)):
-        ctx = Context(
-            None, None, Split(Records(torch.zeros(n, 1), torch.zeros(n, dtype=torch.int64)))
-        )
+        split = Split(Records(torch.zeros(n, 1), torch.zeros(n, dtype=torch.int64)))
+        ctx = Context(nn.Identity(), nn.Identity(), split)
         wrong = Evaluation(np.zeros((n, 2), np.float32), np.ones(n, np.int64), ctx.split.forget.ids)
         vars(ctx)["forget"] = Pair(ctx.split.forget, wrong, wrong)
         found = recovery(ctx, np.zeros(n, bool), np.ones(n, bool))
