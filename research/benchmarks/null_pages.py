@@ -167,7 +167,7 @@ def counts(reports: list[list[Row]]) -> dict[str, list[int]]:
 
 
 def arrays() -> dict[str, Any]:
-    """False alarms of every row and of the page, case by case."""
+    """How often every row and the page are flagged, case by case."""
     # By the module's name: a function of __main__ would be sent with all that it names.
     one = import_module("research.benchmarks.null_pages").null_case
     every = (delayed(one)(n, *case) for case, n in product(ARRAYS, FORGET))
@@ -367,12 +367,12 @@ def level(key: str) -> float:
 
 
 def page(record: dict[str, Any]) -> str:
-    """False alarms and power in three tables."""
+    """FPR and power in three tables."""
     parts = [_arrays(record["arrays"]), _power(record["power"]), _whole(record["pages"])]
     commands = ", ".join(f"`{record[part]['command']}`" for part in ("arrays", "power", "pages"))
     head = f"{commands}. Level of a row: 5 %, one-sided ones 2.5 %, controls 1 %; of a page, after Holm correction, 5 %."
     return pages.page(
-        "False alarms of the evidence, and what each row detects",
+        "How often the evidence flags what was never seen, and what each row detects",
         head,
         *(b for p in parts for b in p),
     )
