@@ -536,7 +536,8 @@ def _archive_name(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    # a damaged or strange archive: torch says what is wrong with it
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         names = []
     if len(names) > MOST_TENSORS:
         raise damaged(path, f"{len(names)} tensors")

@@ -8,7 +8,7 @@ Shapes: s shadow models · n records.
 """
 
 import hashlib
-import zipfile
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,8 +66,11 @@ def read_shadows(folder: str | Path) -> Shadows:
     digest, members, log_odds = hashlib.sha256(), [], []
     ids: tuple[str, ...] = ()
     for path in paths:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-        own, member, values = _read(path)
+        if not path.is_file():
+            raise UnsafeFile(f"an .npz file at {path}", "no regular file", SAVE_AGAIN)
+        content = path.read_bytes()
+        digest.update(hashlib.sha256(content).digest())
+        own, member, values = _read(path, content)
         ids = ids or own
         if other := sorted(set(ids) ^ set(own)):
             came = f"{path.name}, which differs in {len(other)}: {abbreviate(other)}"
@@ -81,16 +84,16 @@ def read_shadows(folder: str | Path) -> Shadows:
     return Shadows(names, ids, np.stack(members), np.stack(log_odds), digest.hexdigest())
 
 
-def _read(path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+def _read(path: Path, content: bytes) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     """(ids, member, log_odds) of one file."""
     try:
-        # opened here, since numpy does not close a file that it cannot read
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             # allow_pickle=False: an array of objects would have to run code
             names = {name.removeprefix("train."): name for name in stored.files}
             arrays = {name: stored[names[name]] for name in NAMES if name in names}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError, TypeError) as error:
-        came = f"{type(error).__name__} in {path.name}: {str(error).splitlines()[0]}"
+    # a damaged archive fails wherever its broken bytes lead to
+    except Exception as error:
+        came = f"{type(error).__name__} in {path.name}: {(str(error) or 'damaged').splitlines()[0]}"
         raise UnsafeFile("arrays of plain numbers and texts", came, SAVE_AGAIN) from error
     form = f"arrays ids, member and log_odds of one length in {path.name}"
     if missing := [name for name in NAMES if name not in arrays]:
