@@ -308,3 +308,19 @@ def test_the_guard_judges_the_model_that_is_written(tiny_net, digits):
     guard.settle(student)
     with pytest.raises(NotMet, match="even an eighth of the change is outside; all of it: drift"):
         guard.settle(student, lambda model: as_stored(model, half).float())
+
+
+def test_a_request_hands_the_guard_what_will_be_written(tiny_net, digits, monkeypatch):
+    """A student in float32 is judged as the bfloat16 that goes to disk."""
+
+    def settle(self, result, written):  # noqa: ARG001
+        judged.append((result, written(result)))
+        return result
+
+    judged = []
+    monkeypatch.setattr(Guard, "settle", settle)
+    model = copy.deepcopy(tiny_net).bfloat16()
+    result = forget(model, Split(digits.take(range(8))), **QUICK, report="off")
+    ((student, written),) = judged
+    assert {weight.dtype for weight in student.parameters()} == {torch.float32}
+    assert not moved(written, result.model)
