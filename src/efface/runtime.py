@@ -138,8 +138,8 @@ def isolated(function: Callable[P, Part]) -> Callable[P, Part]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Part:
         with ExitStack() as stack:
+            # gradients on, after no_grad too
             stack.enter_context(torch.inference_mode(mode=False))
-            stack.enter_context(torch.enable_grad())
             for kind in ("cpu", "cuda"):
                 if torch.is_autocast_enabled(kind):
                     stack.enter_context(torch.autocast(kind, enabled=False))
