@@ -141,3 +141,15 @@ def test_useless_shadow_models_are_a_row_that_says_so(tiny_net, digits, tmp_path
     assert (found.tier, found.counts["shadows"]) == ("T4", len(members))
     assert (row.status, row.after, row.reference, row.note) == ("not run", None, None, note)
     assert collect(tiny_net, tiny_net, Split(forget), shadows=shadows).tier == "T0"
+
+
+def test_an_archive_of_a_kind_that_nobody_reads_ends_in_a_sentence(tmp_path):
+    """The module zipfile raises NotImplementedError, which is no error of a value or a file."""
+    for name in ("one", "two"):
+        np.savez(tmp_path / f"{name}.npz", ids=["a"], member=[True], log_odds=[0.5])
+    content = (tmp_path / "one.npz").read_bytes()
+    # compression method 99 of each entry, in the directory at the end
+    place = content.index(b"PK\x01\x02") + 10
+    (tmp_path / "one.npz").write_bytes(content[:place] + b"\x63" + content[place + 1 :])
+    text = refusal(read_shadows, tmp_path, kind=UnsafeFile)
+    assert "NotImplementedError in one.npz: That compression method is not supported" in text
