@@ -206,7 +206,7 @@ def test_a_request_that_is_not_met_leaves_a_report_and_no_model(efface, place, m
     assert read(place / "unmet")["outcome"] == "not met"
 
 
-def test_doctor_refuses_a_wrong_class_map(efface, place):
+def test_doctor_refuses_a_wrong_class_map(efface, place, capfd):
     """A silent error, found before anything moves: exit code 6."""
     assert efface("doctor", "model", "--data", "data") == 0
     table = parquet.read_table(place / DATA)
@@ -215,6 +215,51 @@ def test_doctor_refuses_a_wrong_class_map(efface, place):
     turned = table.set_column(2, table.field("label"), labels)
     parquet.write_table(turned, place / "turned/train.parquet")
     assert efface("doctor", "model", "--data", "turned") == 6
+    assert "with labels counted from 1" in " ".join(capfd.readouterr().err.split())
+    assert efface("doctor", "model", "--data", "turned", "--accept", "class-order") == 0
+    assert efface("doctor", "model", "--data", "turned", "--accept", "classorder") == 2
+    assert "Did you mean 'class-order'?" in capfd.readouterr().err
+
+
+def test_a_dry_run_prints_what_was_found_and_writes_nothing(efface, place, capfd):
+    before = contents(place)
+    line = ("forget", "model", "--data", "data", *IDS, "--holdout", "data:test", "--dry-run")
+    assert efface(*line, "--method", "auto") == 0
+    shown = capfd.readouterr()
+    assert "right on 2 of 2 records, " in shown.out
+    assert "of 250 other records, " in shown.out
+    assert "auto" in shown.out
+    events = {event["event"]: event for event in map(json.loads, shown.err.splitlines())}
+    expected = {"event": "dry run", "method": "neighbourhood", "tier": "T1", "written": "nothing"}
+    assert events["dry run"] == expected
+    assert {"memory", "report"} <= set(events)
+    assert contents(place) == before
+    assert efface(*FORGET, *IDS) == 2
+    assert "Wanted --out DIR, or --dry-run. Got neither." in capfd.readouterr().err
+
+
+def test_a_run_says_first_how_right_the_model_is_and_notes_it(efface, place, capfd):
+    assert efface(*FORGET, *IDS, "--report", "off", "--out", "told") == 10
+    first = json.loads(capfd.readouterr().err.splitlines()[0])
+    assert (first["event"], first["records"]) == ("accuracy", "2 of 2")
+    noted = read(place / "told/evidence")["accuracy"]
+    assert noted["records"] == {"accuracy": 1.0, "sample": 2, "of": 2}
+    right = int(first["others"].split(" of ")[0])
+    assert noted["others"]["accuracy"] == right / 250
+
+
+def test_the_order_of_the_classes_can_be_given_by_names_or_a_file(efface, place, capfd):
+    """Another order is another class of the same name; too few names are refused."""
+    names = [f"digit {k}" for k in range(10)]
+    (place / "names.txt").write_text("\n".join(names))
+    line = ("forget", "model", "--data", "data", "--dry-run", "--classes")
+    for given in (",".join(names), "names.txt"):
+        assert efface(*line, given, "--forget-class", "digit 4") == 0
+    capfd.readouterr()
+    assert efface(*line, ",".join(names[:9]), "--forget-class", "digit 4") == 6
+    assert "The model has 10 outputs, and there are 9 class names." in capfd.readouterr().err
+    assert efface(*line, "digits", "--forget-class", "digit 4") == 2
+    assert "Wanted two class names or more in --classes. Got 'digits'." in capfd.readouterr().err
 
 
 @pytest.mark.distributed

@@ -109,6 +109,23 @@ def test_a_class_is_found_by_name_and_where_none_has_one_by_number():
     assert (plain.classes, plain.num_classes, plain.rows_of_class("3")) == (None, 10, rows)
 
 
+def test_two_classes_of_one_name_go_by_their_numbers_and_text_labels_are_refused():
+    """A name would be taken for the first of them."""
+    names = ("crane", *NAMES[1:9], "crane")
+    table = load_data(made(columns(), label=NUMBERS), classes=names)
+    assert refusal(table.rows_of_class, "crane") == (
+        "Wanted a class that has its name alone. Got 'crane', the name of the classes 0, 9. "
+        "Give its number, such as --forget-class 9, and labels as numbers."
+    )
+    assert table.rows_of_class("9") == [row for row, label in enumerate(TARGETS) if label == 9]
+    assert table.rows_of_class("three") == table.rows_of_class("3")
+    words = made(columns(label=[names[t] for t in TARGETS]), label=datasets.Value("string"))
+    assert refusal(load_data, words, classes=names) == (
+        "Wanted labels that name one class of the model each. Got crane, the name of more than "
+        "one. Write labels as numbers, or give --classes with distinct names."
+    )
+
+
 def test_rows_that_are_nearly_a_whole_class_are_noticed():
     table = load_data(made(columns(label=[0] * 20 + [1] * 5 + [2] * 5)))
     assert table.nearly_whole_classes(range(19)) == ("zero",)

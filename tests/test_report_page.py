@@ -151,6 +151,18 @@ def test_what_a_manifest_lacks_is_called_not_recorded(report):
         assert "Method not recorded" in text_of(report.to_html(manifest))
 
 
+def test_how_right_the_old_model_was_and_what_seemed_wrong_stand_on_the_first_part(report):
+    checked = {"records": {"accuracy": 0.975, "sample": 40, "of": 40}}
+    checked["others"] = {"accuracy": 0.5, "sample": 250, "of": 9000}
+    found = [{"name": "class-order", "severity": "warn", "text": "Classes <3> and 8 swapped."}]
+    found += [{"name": "batchnorm", "severity": "note", "text": "Statistics stay."}]
+    page = report.to_html(MANIFEST | {"accuracy": checked, "findings": found})
+    shown = text_of(first_part(page))
+    assert "The old model is right on 97.5 % of 40 records, 50.0 % of 250 other records" in shown
+    assert "What seemed wrong before the run: Classes <3> and 8 swapped." in shown
+    assert "Statistics stay." not in shown
+
+
 def test_a_request_that_was_not_met_says_so_first(tiny_net, parts):
     """With the guard's reason, and without a column for a model that does not exist."""
     report = collect(tiny_net, None, Split(*parts[:2]), reason="drift 2 above 1")

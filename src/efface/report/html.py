@@ -6,6 +6,7 @@ from typing import Any
 
 from efface.display import table
 from efface.errors import Outcome
+from efface.hazards import NOUNS
 from efface.report import text
 from efface.report.report import Report, Row, jsonable
 from efface.report.text import DASH, formatted, formatted_interval
@@ -29,8 +30,11 @@ def page(report: Report, manifest: Any = None) -> str:
     records = sorted(report.records, key=_last_margin, reverse=True)
     findings, guard = plain.get("findings") or [], plain.get("guard") or {}
     unreached = [finding["text"] for finding in findings if finding["name"] == "not reached"]
+    warnings = [one["text"] for one in findings if one["severity"] == "warn"]
     made = report.outcome is not Outcome.NOT_MET
     shown = {"headline": text.headline(report) + unreached, "made": made}
+    # the others stand in the headline
+    shown["warnings"] = [line for line in warnings if line not in unreached]
     shown["title"] = text.SENTENCES["titles"][report.outcome.name.lower()]
     shown |= {"tally": Counter(row.status for row in report.rows), "sections": _sections(report)}
     shown["reasons"] = list(guard.get("reasons") or filter(None, [guard.get("failed")]))
@@ -39,7 +43,7 @@ def page(report: Report, manifest: Any = None) -> str:
         for attack in report.attacks
     ]
     shown |= {"records": records[:MAX_RECORDS_SHOWN], "omitted": len(records[MAX_RECORDS_SHOWN:])}
-    shown |= {"figures": figures(report), "lines": flatten(plain), "text": text}
+    shown |= {"figures": figures(report), "lines": flatten(plain), "text": text, "nouns": NOUNS}
     template = environment("efface.report").get_template("report.html.jinja")
     return template.render(report=report, manifest=plain, **shown)
 
