@@ -424,6 +424,8 @@ class _Fit:
     def check(self, parts: Mapping[str, Records]) -> Iterator[Finding]:
         """The findings of all parts; fills ``accuracy``."""
         measured = []
+        # of all parts: those that are named may be of one class
+        self.labels = {label for part in parts.values() for label in _class_ids(part)}
         for name, whole in parts.items():
             # of the whole part: the scale of values must not depend on the sample
             records = replace(whole, task=task_of(whole))
@@ -460,7 +462,7 @@ class _Fit:
         if names is not None and len(names) != k:
             text = f"The model has {k} outputs, and there are {len(names)} class names."
             yield Finding("class-map", "refuse", text)
-        text, remedy = _misfit(part.records.y.cpu(), k, kind)
+        text, remedy = _misfit(part.records.y.cpu(), k, kind, self.labels)
         if text:
             yield Finding("labels", "refuse", f"The {NOUNS[part.name]} have {text}.", remedy)
         elif not part.outputs.isfinite().all():
@@ -548,10 +550,19 @@ class _Fit:
             yield Finding("one-hot", "warn", f"{text}: classes, or several labels?")
 
 
-def _misfit(y: Tensor, k: int, kind: str) -> tuple[str, str]:
-    """(which labels the model's outputs cannot express, what to do); empty when they fit."""
+def _class_ids(part: Records) -> list[int]:
+    """The class ids of a part, none where it has no classes."""
+    one_each = part.y.ndim == 1 and not part.y.dtype.is_floating_point
+    return part.y.unique().tolist() if one_each else []
+
+
+def _misfit(y: Tensor, k: int, kind: str, seen: set[int]) -> tuple[str, str]:
+    """(which labels the model's outputs cannot express, what to do); empty when they fit.
+
+    ``seen``: the class ids of all parts.
+    """
     if kind == "multiclass":
-        return _misfit_classes(sorted(set(y.tolist())), k)
+        return _misfit_classes(sorted(set(y.tolist())), k, seen)
     width = y.shape[1] if y.ndim > 1 else 1
     if kind in {"multilabel", "regression"} and width != k:
         noun = "labels" if kind == "multilabel" else "values"
@@ -567,13 +578,13 @@ def _misfit(y: Tensor, k: int, kind: str) -> tuple[str, str]:
     return ("", "") if y.isfinite().all() else ("values that are nan or inf", "Fix these records.")
 
 
-def _misfit_classes(values: list[int], k: int) -> tuple[str, str]:
+def _misfit_classes(values: list[int], k: int, seen: set[int]) -> tuple[str, str]:
     """As ``_misfit``, of the class ids that occur."""
     outside = [label for label in values if not 0 <= label < k]
     text = f"labels outside the model's {k} outputs: {abbreviate(outside)}"
-    if set(values) <= {-1, 1} and outside:
+    if seen == {-1, 1} and outside:
         return text, "Write -1 as 0: (y + 1) // 2."
-    if outside and values[0] >= 1 and values[-1] == k:
+    if outside and min(seen) == 1 and max(seen) == k:
         return f"{text}, counted from 1, as it seems", "Count from 0: y - 1."
     return (text, "") if outside else ("", "")
 
