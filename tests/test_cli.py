@@ -215,7 +215,9 @@ def test_doctor_refuses_a_wrong_class_map(efface, place, capfd):
     turned = table.set_column(2, table.field("label"), labels)
     parquet.write_table(turned, place / "turned/train.parquet")
     assert efface("doctor", "model", "--data", "turned") == 6
-    assert "with labels counted from 1" in " ".join(capfd.readouterr().err.split())
+    assert "with the classes in another order (0 for 9, 1 for 0, 2 for 1" in " ".join(
+        capfd.readouterr().err.split()
+    )
     assert efface("doctor", "model", "--data", "turned", "--accept", "class-order") == 0
     assert efface("doctor", "model", "--data", "turned", "--accept", "classorder") == 2
     assert "Did you mean 'class-order'?" in capfd.readouterr().err
@@ -249,16 +251,19 @@ def test_a_run_says_first_how_right_the_model_is_and_notes_it(efface, place, cap
 
 
 def test_the_order_of_the_classes_can_be_given_by_names_or_a_file(efface, place, capfd):
-    """Another order is another class of the same name; too few names are refused."""
-    names = [f"digit {k}" for k in range(10)]
+    """Labels are renumbered by it; another order than the model's is found, like too many names."""
+    names = [*"0123456789"]
     (place / "names.txt").write_text("\n".join(names))
     line = ("forget", "model", "--data", "data", "--dry-run", "--classes")
     for given in (",".join(names), "names.txt"):
-        assert efface(*line, given, "--forget-class", "digit 4") == 0
-    capfd.readouterr()
-    assert efface(*line, ",".join(names[:9]), "--forget-class", "digit 4") == 6
-    assert "The model has 10 outputs, and there are 9 class names." in capfd.readouterr().err
-    assert efface(*line, "digits", "--forget-class", "digit 4") == 2
+        assert efface(*line, given, "--forget-class", "4") == 0
+    refusals = {",".join(reversed(names)): "with the classes in another order (0 for 9, 1 for 8"}
+    refusals[",".join([*names, "ten"])] = "The model has 10 outputs, and there are 11 class names."
+    for given, text in refusals.items():
+        capfd.readouterr()
+        assert efface(*line, given, "--forget-class", "4") == 6
+        assert text in " ".join(capfd.readouterr().err.split())
+    assert efface(*line, "digits", "--forget-class", "4") == 2
     assert "Wanted two class names or more in --classes. Got 'digits'." in capfd.readouterr().err
 
 
