@@ -257,7 +257,7 @@ def test_the_order_of_the_classes_can_be_given_by_names_or_a_file(efface, place,
     line = ("forget", "model", "--data", "data", "--dry-run", "--classes")
     for given in (",".join(names), "names.txt"):
         assert efface(*line, given, "--forget-class", "4") == 0
-    refusals = {",".join(reversed(names)): "with the classes in another order (9 for 0, 8 for 1"}
+    refusals = {",".join(reversed(names)): "Where this is meant: --accept class-order"}
     refusals[",".join([*names, "ten"])] = "The model has 10 outputs, and there are 11 class names."
     for given, text in refusals.items():
         capfd.readouterr()
