@@ -1,6 +1,6 @@
 """How often the evidence flags what was never seen, and what each row detects of an obvious case.
 
-    python -m research.benchmarks.null_pages arrays   # 36 cases of 300 draws: simulated outputs
+    python -m research.benchmarks.null_pages arrays   # cases of 300 draws: simulated outputs
     python -m research.benchmarks.null_pages power    # one obvious case a row, at 4, 20 and 60 forget records
     python -m research.benchmarks.null_pages pages    # whole reports on digits: a truly retrained model
 
@@ -50,6 +50,8 @@ ARRAYS = (
 DRAWS, PAGES, VIEWS, RETAIN, FEWER, JOBS = 300, 20, 4, 120, 500, 2
 FLIPPED = 0.2  # answers of a copy that differ from the model's
 OBVIOUS, POWER_DRAWS = (4, 20, 60), 100
+# True of a model trained from scratch, or of the old model: nothing that should not be flagged.
+APART = ("page", "buffers.change", "control.positive")
 # What a row flags of its own where nothing is wrong: 5 % on two sides; one side or a control less.
 LEVELS = {"attack.loss_tpr": 0.025, "holdout": 0.025, "control": 0.01}
 TESTS = (
@@ -368,14 +370,13 @@ def level(key: str) -> float:
 
 def page(record: dict[str, Any]) -> str:
     """FPR and power in three tables."""
-    parts = [_arrays(record["arrays"]), _power(record["power"]), _whole(record["pages"])]
-    commands = ", ".join(f"`{record[part]['command']}`" for part in ("arrays", "power", "pages"))
+    made = {"arrays": _arrays, "power": _power, "pages": _whole}
+    there = [name for name in made if name in record]
+    commands = ", ".join(f"`{record[name]['command']}`" for name in there)
     head = f"{commands}. Level of a row: 5 %, one-sided ones 2.5 %, controls 1 %; of a page, after Holm correction, 5 %."
-    return pages.page(
-        "How often the evidence flags what was never seen, and what each row detects",
-        head,
-        *(b for p in parts for b in p),
-    )
+    blocks = (block for name in there for block in made[name](record[name]))
+    title = "How often the evidence flags what was never seen, and what each row detects"
+    return pages.page(title, head, *blocks)
 
 
 def _arrays(record: dict[str, Any]) -> list[str]:
@@ -455,7 +456,7 @@ def _power(record: dict[str, Any]) -> list[str]:
 def _whole(record: dict[str, Any]) -> list[str]:
     lines = []
     for case in record["cases"]:
-        rows = {key: c for key, c in case["rows"].items() if key != "page"}
+        rows = {key: c for key, c in case["rows"].items() if key not in APART}
         hits, judged, few = np.sum(list(rows.values()), axis=0)
         raised = ", ".join(
             f"`{key}` {n}"
@@ -474,7 +475,8 @@ def _whole(record: dict[str, Any]) -> list[str]:
         "## Nothing to find: whole reports on digits",
         (
             f"{record['pages']} reports a case at T2, probes included: forget records drawn from 200 that the new model never saw "
-            "(four pairs of models: trained on all 500, and from scratch on the other 300), holdout from 1,000."
+            "(four pairs of models: trained on all 500, and from scratch on the other 300), holdout from 1,000. Omitted: "
+            "`buffers.change`, which is true of such a model, and `control.positive`, which is about the old one."
         ),
         table(
             "case | pages with a significant row | rows flagged | inconclusive: too few records | flagged",
@@ -493,8 +495,7 @@ def main(part: str) -> None:
     path = RESULTS / "null_pages.json"
     record = json.loads(path.read_text()) if path.is_file() else {}
     path.write_text(json.dumps({**record, part: made}) + "\n")
-    if {"arrays", "power", "pages"} <= record.keys() | {part}:
-        rebuild("null_pages")
+    rebuild("null_pages")
 
 
 if __name__ == "__main__":
