@@ -145,6 +145,14 @@ def test_configurations_of_every_age_are_read_as_transformers_reads_them(stated,
     )
 
 
+def test_two_files_that_say_the_same_are_one_preprocessing():
+    """Scores are of models with the same inputs, whatever version wrote their folders."""
+    short = {"feature_extractor_type": "ViTFeatureExtractor", "size": 64}
+    long = {"image_processor_type": "ViTImageProcessor", "size": {"height": 64, "width": 64}}
+    one, two = (transformers_preprocessing(stated, {}) for stated in (short, long))
+    assert one == two != transformers_preprocessing(long | {"resample": 3}, {})
+
+
 REFUSED = {
     "a key of another class": ({"crop_pct": 0.9}, "crop_pct, which it ignores"),
     "code of the folder": (

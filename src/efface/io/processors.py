@@ -171,7 +171,9 @@ def transformers_preprocessing(stated: Settings, config: Settings) -> LibraryPre
                 raise ValueError(f"{', '.join(made)} of an image")
             return made["pixel_values"][0].float()
 
-        return measure_transform(f"{name} {json.dumps(dict(stated))}", transform, channels)
+        # every setting, those by default too: two files may say the same in other words
+        settings = json.dumps(processor.to_dict(), sort_keys=True, default=str)
+        return measure_transform(f"{name} {settings}", transform, channels)
 
 
 def _processor_name(stated: Settings, config: Settings) -> str:
@@ -195,7 +197,7 @@ def _processor_name(stated: Settings, config: Settings) -> str:
     )
     if name not in of_type.values():
         wanted = f"an image processor of transformers' image classifiers in {PROCESSOR}"
-        raise InputError(wanted, name or "none", BY_HAND)
+        raise InputError(wanted, f"{name:.80}" or "none", BY_HAND)
     return name
 
 
@@ -221,6 +223,6 @@ def _refuse_errors(wanted: str) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        text = f"{error}".partition("\n")[0].rstrip(".")
+        text = f"{error}".partition("\n")[0][:200].rstrip(".")
         came = text if isinstance(error, ValueError) else f"{type(error).__name__} {text}"
         raise InputError(wanted, came, BY_HAND) from error
