@@ -494,7 +494,7 @@ def main(part: str) -> None:
     }
     path = RESULTS / "null_pages.json"
     record = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps({**record, part: made}) + "\n")
+    path.write_text(json.dumps({**record, part: made, "commit": made["commit"]}) + "\n")
     rebuild("null_pages")
 
 
