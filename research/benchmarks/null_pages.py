@@ -183,7 +183,7 @@ def arrays() -> dict[str, Any]:
 def null_case(n: int, classes: int, mix: str, holdout: int) -> dict[str, Any]:
     """The rows of ``DRAWS`` reports with nothing to find."""
     # Fewer than a report has: they change what p resolves, not how often a row is flagged.
-    permutation.PERMUTATIONS, reports = int(FEWER), []
+    permutation.PERMUTATIONS, reports = FEWER, []
     for seed in range(DRAWS):
         simulated = Simulated(n, classes, mix, holdout, seed)
         reports.append([*rows_of(simulated.context(), simulated)])

@@ -20,7 +20,7 @@ from efface.metrics.intervals import Count
 from efface.metrics.refusals import need_classes
 
 # p is at least 2 / (PERMUTATIONS + 1), which Holm correction of up to fifty rows can still reject.
-PERMUTATIONS = 2000
+PERMUTATIONS: int = 2000
 # So many numbers of all permutations are in memory at once.
 BLOCK = 4_000_000
 # No test asks for more records than this: "none would be enough" is then the better sentence.

@@ -11,7 +11,7 @@ from torch import nn
 from efface.errors import Outcome
 from efface.metrics.equivalence import progress_to_unseen
 from efface.report.context import Context
-from efface.report.report import Row
+from efface.report.report import Row, significant
 from efface.report.text import too_few
 from efface.report.verdicts import Status, Verdict
 from efface.runtime import state_of
@@ -23,6 +23,7 @@ MAIN, MAIN_OF_CLASSES = "attack.loss", "forget_classes.accuracy"
 PASSED = (Verdict.NOT_DETECTED, Verdict.NEVER_PREDICTED, Verdict.NOT_SIGNIFICANT)
 # An AUC whose 95 % interval is so near chance is equivalent to that of unseen records (TOST).
 MARGIN = 0.1
+NOTHING = "no test flags the records (the others corrected for their number)"
 # So many flagged rows are named.
 NAMED = 3
 
@@ -43,8 +44,8 @@ def outcome_of(ctx: Context, rows: Sequence[Row], *, made: bool, reason: str) ->
 
 def _judge(ctx: Context, rows: Sequence[Row], reason: str) -> tuple[Outcome, str]:
     found = {row.key: row for row in rows}
-    judging = [row for row in rows if row.section in JUDGING]
-    flagged = [row for row in judging if row.status in (Status.FLAGGED, Status.ERROR)]
+    key = MAIN_OF_CLASSES if ctx.forget_classes else MAIN
+    flagged = _flagged([row for row in rows if row.section in JUDGING], key)
     if _same_state(ctx.old, ctx.new):
         return _unchanged(found.get(MAIN, Row()), flagged, reason)
     if ctx.exact and found["exclusion"].verdict is Verdict.EXCLUDED:
@@ -53,13 +54,28 @@ def _judge(ctx: Context, rows: Sequence[Row], reason: str) -> tuple[Outcome, str
         return Outcome.NOT_JUDGED, "whether the change is enough requires a holdout"
     if flagged:
         return Outcome.PARTLY, f"tests flag the records: {_named(flagged)}"
-    main = found[MAIN_OF_CLASSES if ctx.forget_classes else MAIN]
+    main = found[key]
     if main.verdict in PASSED:
-        return Outcome.DONE, f"no test flags the records, and the main one could have ({main.name})"
+        return Outcome.DONE, f"{NOTHING}, and the main test could have ({main.name})"
     why = main.note if main.verdict is Verdict.NOT_RUN else main.verdict.words
     if needed := too_few(main):
         why += f"; {needed[0].lower()}{needed[1:].rstrip('.')}"
-    return Outcome.PARTLY, f"no test flags the records, but the main one could not have ({why})"
+    return Outcome.PARTLY, f"{NOTHING}, but the main test could not have ({why})"
+
+
+def _flagged(rows: Sequence[Row], main: str) -> list[Row]:
+    """The rows that count: the main test at its own level, of all others what is significant.
+
+    Without the correction one row in twenty would make a retrained model's outcome *partly*.
+    """
+    counting = significant([row for row in rows if row.key != main])
+    # What is flagged without a p is no matter of chance.
+    return [
+        row
+        for row in rows
+        if row.status in (Status.FLAGGED, Status.ERROR)
+        and (row.key == main or row.p is None or row in counting)
+    ]
 
 
 def _same_state(old: nn.Module, new: nn.Module) -> bool:

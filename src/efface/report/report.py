@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -166,7 +166,11 @@ def significant_rows(report: Report, *, tier: str | None = None, level: float = 
     chance that any row of a model that never saw the records is listed is at most ``level``, if
     each row's p is right. ``tier``: use only the rows up to it.
     """
-    rows = [row for row in report.rows if tier is None or row.tier <= tier]
+    return significant([r for r in report.rows if tier is None or r.tier <= tier], level=level)
+
+
+def significant(rows: Sequence[Row], *, level: float = 0.05) -> list[Row]:
+    """The rows among these that are significant after Holm correction, errors first."""
     # An error may hide anything, so it is listed whatever the p-values say.
     errors = [row for row in rows if row.status is Status.ERROR]
     judged = sorted(
