@@ -25,7 +25,8 @@ SCALED = {n: {"mean": float(WINE[n].mean()), "std": float(WINE[n].std(ddof=0))} 
 
 def made(columns, **kinds):
     rows = len(next(iter(columns.values())))
-    return load_data(cast({**columns, "label": [row % 2 for row in range(rows)]}, **kinds))
+    labels = {"label": [row % 2 for row in range(rows)]}
+    return load_data(cast({**columns, **labels}, **kinds), label_column="label")
 
 
 def test_numbers_and_categories_are_what_scikit_learn_makes_of_them():
@@ -90,7 +91,7 @@ def test_a_cell_that_is_no_input_is_named_with_its_record(cells, how, why):
         "Nothing was changed. Fix them, or omit their ids from the request."
     )
     records, unreadable = table.readable(None, FeatureSpec({"a": how}))
-    assert (records.ids, unreadable) == (("good",), ("bad",))
+    assert (records.ids, unreadable) == (("good",), {"bad": f"a is {why}"})
     assert table.records([0], FeatureSpec({"a": how})).ids == ("good",)
 
 
@@ -106,11 +107,11 @@ ORDER_OF = ". Give them in the model's order."
 
 
 NO_SPEC = {
-    "{": f"{NO_JSON}JSONDecodeError{ONE_OF}",
-    "[" * 100_000: f"{NO_JSON}RecursionError{ONE_OF}",
-    "absent": f"{NO_JSON}FileNotFoundError{ONE_OF}",
+    "{": f"{NO_JSON}JSONDecodeError at features.json{ONE_OF}",
+    "[" * 100_000: f"{NO_JSON}more than 50 brackets in each other{ONE_OF}",
+    "absent": f"{NO_JSON}FileNotFoundError at features.json{ONE_OF}",
     "{}": f"{NO_COLUMNS}{{}} for the features{ORDER}",
-    '["a"]': f"{NO_COLUMNS}['a'] for the features{ORDER}",
+    '["a"]': f"{NO_JSON}list at features.json{ONE_OF}",
     '{"a": 1}': f"{NO_COLUMNS}1 for 'a'{ORDER}",
     '{"a": {"mean": 1}}': f"{NO_COLUMNS}{{'mean': 1}} for 'a'{ORDER}",
     '{"a": {}, "a": {}}': "Wanted unique names. Got 'a' twice. Remove one of them.",

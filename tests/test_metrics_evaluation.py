@@ -12,6 +12,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from efface.errors import Hazard
 from efface.metrics.evaluation import Evaluation, confidence, evaluate, lead, modified_entropy
 from efface.metrics.membership import (
     confidence_attack,
@@ -53,7 +54,7 @@ def test_dropout_and_random_state_take_no_part_and_each_module_keeps_its_flag(
     with random_state_kept():
         first, second = (evaluate(net, digits.take(range(20))) for _ in range(2))
     np.testing.assert_array_equal(first.logits, second.logits)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(Hazard, match="RuntimeError in layer 1"):
         evaluate(net, Records(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)))
     assert [part.training for part in net.modules()] == [True, True, False, True, True]
     assert all(tensor.equal(before[name]) for name, tensor in net.state_dict().items())

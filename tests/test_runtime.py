@@ -208,7 +208,8 @@ def test_the_estimate_counts_models_activations_and_records():
 
 def test_the_estimate_is_given_before_the_first_step(tiny_net, digits):
     order = []
-    how = {"started": lambda need, *_: order.append(need.total_bytes), "settings": {"steps": 2}}
+    total = lambda manifest, *_: order.append(manifest.memory["total_bytes"])  # noqa: E731
+    how = {"started": total, "settings": {"steps": 2}}
     how["progress"] = lambda *_: nullcontext(lambda *_: order.append("step"))
     forget(tiny_net, Split(digits.take(range(20))), **how)
     assert order[0] > 0
@@ -300,7 +301,7 @@ def test_weights_that_their_dtype_cannot_hold_are_not_met(tiny_net, digits, monk
         return student
 
     monkeypatch.setitem(METHODS, "blown", Method(blown))
-    monkeypatch.setattr("efface.guard.Guard.settle", lambda _, result: result)
+    monkeypatch.setattr("efface.guard.Guard.settle", lambda _, result, *__: result)
     with pytest.raises(NotMet) as error:
         forget(copy.deepcopy(tiny_net).half(), Split(digits.take(range(9))), method="blown")
     assert str(error.value) == (
