@@ -23,6 +23,7 @@ from efface.report.verdicts import Verdict
 # With so many retrained models another one has a larger mean distance to them than any two of them
 # have in at most 3 of 100 draws (normal values, 1 to 30 dimensions); with 3 of them in 23.
 MIN_RETRAINED = 8
+COLUMNS = "Accuracy and entropy attack next to retraining"
 COLUMN_NAMES = {
     "retain": "D_r: accuracy on unseen records",
     "forget": "D_f: accuracy on what is forgotten",
@@ -31,7 +32,7 @@ COLUMN_NAMES = {
 Distance = Callable[[Any, Any], float]
 
 
-@test("retrained.columns", "The paper's three columns", "retrained", "T3", multiclass=True)
+@test("retrained.columns", COLUMNS, "retrained", "T3", multiclass=True)
 def retrained_columns(ctx: Context) -> Iterator[Row]:
     """The paper's three columns of old, new and retrained models, and the average gap over them."""
     if not {"holdout", "retain"} <= ctx.given.keys():

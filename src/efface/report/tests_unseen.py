@@ -112,7 +112,7 @@ def _rate_row(
     return Row(was.tpr, now.tpr, fpr, now.interval, note=note, **fields, **found)
 
 
-@test("attack.entropy", "Entropy attack (the paper's MIA; weak)", "unseen", "T2", multiclass=True)
+@test("attack.entropy", "Entropy attack (MIA of the papers; weak)", "unseen", "T2", multiclass=True)
 def entropy_attack_rows(ctx: Context) -> Iterator[Row]:
     """The paper's attack, for comparison with its tables."""
     parts = ctx.retain, ctx.holdout, ctx.forget

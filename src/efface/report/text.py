@@ -48,7 +48,8 @@ def summary(report: Report) -> str:
         return f"{first} There is no new model; the old one stands."
     known = "unknown" if "holdout" in report.counts else "needs_holdout"
     known = "known" if report.progress is not None else known
-    return f"{first} {SENTENCES['progress'][known].format(progress=report.progress)}"
+    percent = 100 * (report.progress or 0)
+    return f"{first} {SENTENCES['progress'][known].format(progress=percent)}"
 
 
 def headline(report: Report) -> list[str]:
