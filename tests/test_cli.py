@@ -171,13 +171,13 @@ def test_every_argument_of_a_request_reaches_the_library(efface, place, monkeypa
         "forget half.safetensors --data data --ids ids.csv --holdout data:test --out never "
         "--method jit --trainable last-layers --strength 0.5 --expected-accuracy 0.9 "
         "--selection high-information --weights weights.csv --utility-budget 0.1 --setting steps=3 "
-        "--seed 4 --holdout-seed 5 --mislabelled --report quick"
+        "--seed 4 --holdout-seed 5 --mislabelled --report quick --accept chance --accept units"
     )
     assert efface(*command.split(), *NARROW) == 2
     expected = {"method": "jit", "trainable": "last-layers", "strength": 0.5, "seed": 4}
     expected |= {"expected_accuracy": 0.9, "selection": "high-information", "utility_budget": 0.1}
     expected |= {"weights": {"digit-0001": 1.0, "digit-0002": 0.5}, "settings": {"steps": 3}}
-    expected |= {"report": "quick"}
+    expected |= {"report": "quick", "accept": ("chance", "units")}
     expected |= {"holdout_seed": 5, "mislabelled": True, "retain": None}
     assert {name: given[name] for name in expected} == expected
     assert {*given["stored"].values()} == {torch.bfloat16}
@@ -235,7 +235,11 @@ def test_a_dry_run_prints_what_was_found_and_writes_nothing(efface, place, capfd
     expected = {"event": "dry run", "method": "neighbourhood", "tier": "T1", "written": "nothing"}
     assert events["dry run"] == expected
     assert {"memory", "report"} <= set(events)
+    # a folder that is named as well is left alone
+    assert efface(*line, "--out", "named") == 0
     assert contents(place) == before
+    assert efface(*line, "--keep-adapter") == 2
+    assert "Wanted --trainable adapter" in capfd.readouterr().err
     assert efface(*FORGET, *IDS) == 2
     assert "Wanted --out DIR, or --dry-run. Got neither." in capfd.readouterr().err
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 from run_files import contents, lines_of, read
@@ -117,6 +118,21 @@ def test_the_key_of_a_run_holds_all_that_the_numbers_depend_on(place, monkeypatc
                {"curvature": "loss"}]  # fmt: skip
     assert key() == key()
     assert len({key(), *(key(**change) for change in changes)}) == 1 + len(changes)
+
+
+def test_a_ranking_is_refused_where_the_classes_are_turned_unless_that_is_accepted(
+    efface, place, capfd
+):
+    table = parquet.read_table(place / "data").slice(0, 100)
+    labels = pa.array((table.column("label").to_numpy() + 1) % 10)
+    (place / "turned").mkdir()
+    turned = table.set_column(2, table.field("label"), labels)
+    parquet.write_table(turned, place / "turned/train.parquet")
+    line = ("inspect", "model", "--data", "turned", *FEW[4:], "--neighbours", "0")
+    assert efface(*line, "--out", "turned-ranked") == 6
+    assert "--accept class-order" in " ".join(capfd.readouterr().err.split())
+    assert efface(*line, "--accept", "class-order", "--out", "turned-ranked") == 0
+    assert len(lines_of(place / "turned-ranked" / "records.csv")) == 100
 
 
 def test_what_a_kill_left_next_to_a_whole_folder_is_removed(efface, place, capfd):

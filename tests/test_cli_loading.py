@@ -4,13 +4,15 @@ import json
 
 import datasets
 import pytest
+import torch
 from torch import nn
 
-from efface.cli.loading import omit_unreadable, read_data
+from efface.cli.loading import omit_unreadable, read_data, set_threads
 from efface.cli.options import ReadOptions
 from efface.io.data import load_data
 from efface.io.features import FeatureSpec
 from efface.io.models import LoadedModel
+from efface.types import Records
 from tests.refusals import refusal
 
 
@@ -65,3 +67,17 @@ def test_columns_of_several_labels_are_those_of_the_data(tmp_path):
     data = read_data(str(tmp_path / "a.parquet"), ReadOptions(), model())
     part = read_data(str(tmp_path / "b.parquet"), ReadOptions(), model(), data)
     assert part.labels.tolist() == [[0, 0, 1], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(("n", "batch"), [(3, 3), (200, 128)])
+def test_threads_are_chosen_for_a_batch_of_the_records(monkeypatch, n, batch):
+    def choose(_, forward, *, records_at_once):
+        asked.append((len(forward()), records_at_once))
+        return 3
+
+    asked, told = [], []
+    monkeypatch.setattr("efface.cli.loading.choose_threads", choose)
+    monkeypatch.setattr("torch.set_num_threads", told.append)
+    records = Records(torch.zeros(n, 1), torch.zeros(n, dtype=torch.int64))
+    set_threads(nn.Linear(1, 3), records)
+    assert (asked, told) == ([(1, batch)], [3])

@@ -16,6 +16,10 @@ from efface.guard import Guard
 from efface.methods import METHODS, Method
 from efface.metrics.equivalence import progress_to_unseen
 from efface.report import collect
+from efface.report.context import Context
+from efface.report.outcome import outcome_of
+from efface.report.report import Row
+from efface.report.verdicts import Verdict
 from efface.runtime import as_stored
 from efface.task import trainable_copy
 
@@ -67,6 +71,42 @@ def test_an_outcome_is_what_is_known_to_be_true(case):
     assert ("why" in report.reason) == (outcome in (Outcome.UNCHANGED, Outcome.NOT_MET))
     written = report.to_json()
     assert (written["outcome"], written["summary"]) == (outcome, report.summary)
+
+
+def of_forget(verdict=Verdict.NOT_SIGNIFICANT, p=None, section="forget"):
+    return Row(key=f"{section} {p}", section=section, verdict=verdict, p=p)
+
+
+PASSED = Row(key="attack.loss", section="unseen", interval=(0.45, 0.55), p=0.5)
+PASSED = replace(PASSED, verdict=Verdict.NOT_DETECTED)
+DETECTED = replace(PASSED, verdict=Verdict.DETECTED, interval=(0.51, 0.58), p=0.04)
+FAR = of_forget(Verdict.BEYOND_FLOOR, section="retrained")
+SLIGHT, LIKELY = of_forget(Verdict.ABOVE_REFERENCE, 0.04), of_forget(p=0.9)
+CLASS = Row(key="forget_classes.accuracy", section="unseen", verdict=Verdict.NEVER_PREDICTED)
+# whether the weights are the old ones, the rows, the classes that are forgotten, the outcome
+RULES = {
+    "nothing to forget": (True, [PASSED], (), Outcome.LIKE_UNSEEN),
+    "unchanged and far from retraining": (True, [PASSED, FAR], (), Outcome.UNCHANGED),
+    "unchanged and just detected": (True, [DETECTED, LIKELY], (), Outcome.UNCHANGED),
+    "passed": (False, [PASSED], (), Outcome.DONE),
+    "far from retraining": (False, [PASSED, FAR], (), Outcome.PARTLY),
+    "crashed": (False, [PASSED, of_forget(Verdict.CRASHED)], (), Outcome.PARTLY),
+    "lost utility": (False, [PASSED, replace(FAR, section="utility")], (), Outcome.DONE),
+    "one test": (False, [PASSED, SLIGHT], (), Outcome.PARTLY),
+    "one of two tests": (False, [PASSED, SLIGHT, LIKELY], (), Outcome.DONE),
+    "just detected": (False, [DETECTED, LIKELY], (), Outcome.PARTLY),
+    "a class": (False, [replace(PASSED, verdict=Verdict.NOT_RUN), CLASS], (3,), Outcome.DONE),
+    "records": (False, [replace(PASSED, verdict=Verdict.NOT_RUN), CLASS], (), Outcome.PARTLY),
+}
+
+
+@pytest.mark.parametrize("case", RULES)
+def test_which_rows_decide_the_outcome(case):
+    unchanged, rows, classes, outcome = RULES[case]
+    net, split = drawn(n=20)
+    new = same(net) if unchanged else without(net, split, 20)
+    ctx = Context(net, new, split, forget_classes=classes)
+    assert outcome_of(ctx, rows, made=True, reason="")["outcome"] is outcome
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import unicodedata
 from contextlib import suppress
 
 import nbformat
@@ -10,7 +11,7 @@ import pytest
 from notebooks import executed
 
 from efface import show_progress, terminal
-from efface.display import csv_cell, from_csv_cell
+from efface.display import csv_cell, from_csv_cell, printable
 
 
 def test_a_pipe_gets_a_json_line_now_and_then(capsys):
@@ -87,6 +88,15 @@ def test_names_of_users_are_shown_and_never_obeyed(capsys, monkeypatch, tty):
         assert not {"\x1b[31m\u202e", "\u202e", "\ud800"} & {text, *text}
         assert "\x1b[31m" not in text
     assert SHOWN in err if tty == "1" else json.loads(err.splitlines()[0])["ids"] == ODD
+
+
+def test_each_character_that_ends_or_turns_a_line_is_written_out():
+    """By Unicode's own categories and directions, and not by a list of ours."""
+    turning = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    for one in map(chr, range(sys.maxunicode + 1)):
+        odd = unicodedata.category(one) in {"Cc", "Cs", "Zl", "Zp"} or one in "\u200e\u200f"
+        if odd or unicodedata.bidirectional(one) in turning:
+            assert printable(f"a{one}b").isprintable(), f"{ord(one):x}"
 
 
 @pytest.mark.parametrize(
