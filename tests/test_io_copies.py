@@ -171,6 +171,15 @@ def test_other_tensors_next_to_the_model_are_extras_and_those_within_are_refused
         assert "unexpected: second_head.weight;" in refusal(load, saved(tmp_path / "g.pt", content))
 
 
+def test_other_tensors_in_a_safetensors_file_come_back_as_they_were(tmp_path):
+    path, new = tmp_path / "f.safetensors", tmp_path / "new"
+    save_file(state(prefix="net.") | {"second_head.weight": torch.ones(3, 2)}, path)
+    loaded = load(path)
+    new.mkdir()
+    loaded.write(loaded.model, new)
+    assert (new / path.name).read_bytes() == path.read_bytes()
+
+
 def test_partitions_of_deepspeed_are_named_as_such(tmp_path):
     path = saved(tmp_path / "f.pt", {"module": {n: t.new_empty(0) for n, t in RAW.items()}})
     assert refusal(load, path).endswith(

@@ -8,12 +8,17 @@ import time
 
 import datasets
 import pytest
+import torch
 import transformers
 from pyarrow import parquet
 from refusals import refusal
 from safetensors.torch import save_file
+from torch import nn
 
+from efface.errors import InputError
+from efface.io.architectures import _confined
 from efface.io.data import load_data
+from efface.io.files import read_text
 from efface.io.images import Preprocessing
 from efface.io.models import load_model
 from efface.io.tables import select_rows
@@ -77,6 +82,21 @@ def test_a_recipe_chooses_among_registered_names_and_sizes_of_its_weights(tmp_pa
     began = time.monotonic()
     assert refusal(load_model, path) == f"Wanted {text}"
     assert time.monotonic() - began < 60
+
+
+def test_a_small_file_names_no_more_weights_than_it_has_room_for():
+    with pytest.raises(InputError) as error, _confined("many", 200):
+        nn.ParameterList([torch.zeros(1)] * 150)
+    assert str(error.value) == f"Wanted {TOO_LARGE.format('many').replace('18,824', '200')}"
+
+
+def test_a_text_above_its_limit_is_refused(tmp_path):
+    path = tmp_path / "ids.txt"
+    path.write_bytes(b"a" * 2**20)
+    assert len(read_text(path, "a list", "Cut it.", 2**20)) == 2**20
+    path.write_bytes(b"a" * (2**20 + 1))
+    came = refusal(read_text, path, "a list", "Cut it.", 2**20)
+    assert came == "Wanted a list. Got more than 1 MiB in ids.txt. Cut it."
 
 
 NO_JSON = "Got {} at recipe.json."

@@ -263,6 +263,21 @@ def test_the_class_with_the_clearest_loss_is_named_and_not_the_smallest():
     assert row.verdict is Verdict.DROPPED
 
 
+def test_the_worst_of_two_classes_is_corrected_for_their_number():
+    """All of six lost: 2 / 64 of one class is significant, twice that of two is not."""
+    y = np.repeat([0, 1], [6, 10])
+    logits, ids = np.eye(2, dtype=np.float32), tuple(map(str, range(16)))
+    before, after = (Evaluation(logits[c], y, ids) for c in (y, np.ones(16, np.int64)))
+    records = Records(torch.zeros(16, 1), torch.from_numpy(y))
+    ctx = Context(nn.Identity(), nn.Identity(), Split(records, records))
+    vars(ctx)["holdout"] = Pair(records, before, after)
+    assert [*holdout_accuracy(ctx)][1].verdict is Verdict.UNCHANGED
+
+
+def test_as_many_records_are_needed_as_reach_the_level_itself():
+    assert permutation.records_needed(lambda n: 0.5**n, level=0.125) == 3
+
+
 def test_a_forget_class_that_is_still_predicted_is_significant():
     going = digits().y == 3
     rows = [torch.nonzero(part).flatten().tolist() for part in (going[:300], ~going[:300])]

@@ -227,3 +227,17 @@ def test_records_are_forgotten_out_of_whatever_holds_them(digits, kind, form):
     other = forget(model, Split(*(Records(part.x, part.y) for part in three)), **QUICK)
     assert same(one.model, other.model)
     assert no_error(one.report)
+
+
+def test_other_values_are_judged_at_the_scale_of_the_request(monkeypatch):
+    def stop(*given, others, **_):
+        tasks.extend([given[2].task, others.task])
+        raise Hazard("a request", "enough", "Stop here.")
+
+    tasks = []
+    monkeypatch.setattr("efface.unlearn.doctor", stop)
+    x = torch.arange(20.0)[:, None]
+    with pytest.raises(Hazard):
+        forget(nn.Linear(1, 1), Split(Records(x, x[:, 0])), others=Records(x, 100 * x[:, 0]))
+    assert tasks[0] is not None
+    assert tasks[0] is tasks[1]
