@@ -12,9 +12,11 @@ from efface.metrics import permutation
 from efface.metrics.equivalence import central_share, placements, two_sided
 from efface.metrics.evaluation import Evaluation
 from efface.metrics.intervals import auc_p, fall_p, mean_fall_p, share_p
+from efface.metrics.membership import Attack
 from efface.report import Report, Row, Status, Verdict, collect, significant_rows
 from efface.report.context import Context, Pair
 from efface.report.tests_forget import recovery
+from efface.report.tests_unseen import _unless_too_few
 from efface.report.tests_utility import holdout_accuracy
 from efface.report.text import headline
 from efface.testing import digits, fit, trained_model, untrained_model
@@ -272,6 +274,17 @@ def test_the_worst_of_two_classes_is_corrected_for_their_number():
     ctx = Context(nn.Identity(), nn.Identity(), Split(records, records))
     vars(ctx)["holdout"] = Pair(records, before, after)
     assert [*holdout_accuracy(ctx)][1].verdict is Verdict.UNCHANGED
+
+
+@pytest.mark.parametrize(
+    ("least", "level", "few"), [(0.03, 0.95, 0), (0.03, 0.99, 1), (0.5, 0.95, 1)]
+)
+def test_a_control_could_have_failed_only_at_its_own_level(least, level, few):
+    numbers = 0.5, (0.4, 0.6), 0.01, (), 9, 9, 0, 0.8, 0.6
+    attack = Attack(*numbers, smallest_p=least, needed=7, level=level)
+    passed = (Verdict.CONTROL_PASSED, None)
+    found = _unless_too_few(attack, Verdict.CONTROL_PASSED)
+    assert found == ((Verdict.TOO_FEW_RECORDS, 7) if few else passed)
 
 
 def test_as_many_records_are_needed_as_reach_the_level_itself():
