@@ -233,12 +233,14 @@ from efface import load_model
 def resident(field):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
-for name in ("one", "net"):
+peaks = []
+# the least of three: pages of libraries that a busy machine took away come back in between
+for name in ("one", "net", "net", "net"):
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
     loaded = load_model(name, architecture=f"wide:{name}", mean=[0.5], std=[0.5], size=8)
-size = sum(weight.nbytes for weight in loaded.model.parameters())
-peak = resident("VmHWM") - before
+    peaks.append(resident("VmHWM") - before)
+size, peak = sum(weight.nbytes for weight in loaded.model.parameters()), min(peaks[1:])
 assert size < peak < size + 32 * 2**20, (peak, size)
 """
     path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
