@@ -171,6 +171,7 @@ def run_python(code, **options):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_a_real_allocator_that_runs_out_is_recognised():
@@ -233,18 +234,18 @@ from efface import load_model
 def resident(field):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
-peaks = []
-# the least of three: pages of libraries that a busy machine took away come back in between
-for name in ("one", "net", "net", "net"):
+for name in ("one", "net"):
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
     loaded = load_model(name, architecture=f"wide:{name}", mean=[0.5], std=[0.5], size=8)
-    peaks.append(resident("VmHWM") - before)
-size, peak = sum(weight.nbytes for weight in loaded.model.parameters()), min(peaks[1:])
-assert size < peak < size + 32 * 2**20, (peak, size)
+size = sum(weight.nbytes for weight in loaded.model.parameters())
+print((resident("VmHWM") - before) / size)
 """
     path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
-    run_python(code, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path})
+    how = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": path}}
+    # the least of three: pages of libraries that a busy machine took away come back in between
+    least = min(float(run_python(code, **how)) for _ in range(3))
+    assert 1 < least < 1.26
 
 
 def share_moved(before, after):
