@@ -44,7 +44,7 @@ def one(size: str, method: str) -> dict:
     model = (resnet_small(width=width) if width else build_model(name, 10)).eval()
     n, declared = RECORDS[size], []
     split = Split(Records(torch.randn(n, 3, side, side), torch.randint(0, 10, (n,))))
-    how["started"] = lambda need, _: declared.append(need.as_json())
+    how["started"] = lambda manifest, *_: declared.append(manifest.memory)
     forget(model, split, settings={"steps": 3}, **how)
     weights = sum(weight.numel() for weight in model.parameters())
     return {"weights": weights, "peak_bytes": resident("VmHWM") - before, **declared[0]}
