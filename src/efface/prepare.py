@@ -199,7 +199,7 @@ def request_memory(
     parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
     # a step holds at most a micro-batch of 128 records
     trained_on = len(split.forget) + ("retain" in method.reads) * len(split.retain or ())
-    at_once = min(trained_on, settings.get("batch_size", memory.batch_size), 128)
+    at_once = min(trained_on, settings.get("batch_size") or memory.batch_size, 128)
     at_once = max(at_once, memory.neighbours) * memory.graphs
     # one more: the copy that stands between the method and the given model
     how = {"copies": memory.copies + 1, "records_at_once": at_once}

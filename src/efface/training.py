@@ -3,10 +3,10 @@
 ``descend`` takes steps and ``mean_gradient`` takes none; ``train_epochs`` is "a loss and an
 optimizer for k epochs", those of a ``Schedule``; ``Trainer`` runs single epochs of several kinds
 under one callback, and ``stop_when`` ends a run early. ``train_mode`` switches dropout and
-BatchNorm on; ``task_loss`` is what the model was trained with.
+BatchNorm on; ``task_loss`` is what the model was trained with; ``Muon`` is for few, large steps.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from efface.runtime import free_memory, is_out_of_memory, to_eval
+from efface.runtime import HALF, free_memory, is_out_of_memory, to_eval
 from efface.task import batch_statistics, device_of, outputs, task_of
 from efface.types import Action, Callback, Records, no_callback
 
@@ -204,6 +204,79 @@ def sgd(
     """SGD for all weights of the student."""
     weights = student.parameters()
     return torch.optim.SGD(weights, learning_rate, momentum, weight_decay=weight_decay)
+
+
+class Muon(Optimizer):
+    """Momentum, orthogonalised: steepest descent under the spectral norm, for few and large steps.
+
+    A weight of two or more dimensions is a matrix of its first dimension by all others (so is a
+    convolution). With gradient G, M = μ M + G and U = G + μ M (Nesterov), its step is
+
+        W ← W − η · √max(1, rows / columns) · orthogonalise(U),
+
+    in which every singular value of U is near 1, whatever its size. A vector moves by
+    η / 10 · U / ‖U‖. No weight decay. Keller Jordan, https://kellerjordan.github.io/posts/muon/
+
+    ``torch.optim.Muon`` is not taken: it refuses what is not 2-D, decays weights by default, and
+    computes in bfloat16, where a change of 1e-6 of one record's gradient, which micro-batches and
+    processes make, moves the step by percents.
+
+    Args:
+        weights: those that are to move; one without a gradient stays.
+        lr: η; with ``descend(rate=…)`` or ``linear_decay`` it may change from step to step.
+        momentum: μ, 0 to 1.
+    """
+
+    def __init__(self, weights: Iterable[Tensor], lr: float, momentum: float = 0.9) -> None:
+        super().__init__(weights, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        """Move every weight that has a gradient."""
+        for group in self.param_groups:
+            for weight in (one for one in group["params"] if one.grad is not None):
+                own = self.state[weight]
+                own["momentum"] = group["momentum"] * own.get("momentum", 0) + weight.grad
+                update = weight.grad + group["momentum"] * own["momentum"]
+                if weight.ndim < 2:  # noqa: PLR2004
+                    # a tenth: biases and norms shift whole channels
+                    weight.sub_(0.1 * group["lr"] * update / (update.norm() + 1e-7))
+                    continue
+                step = orthogonalise(update.flatten(1)).reshape(weight.shape)
+                scale = max(1.0, weight.shape[0] / weight[0].numel()) ** 0.5
+                weight.sub_(group["lr"] * scale * step)
+
+
+def orthogonalise(matrix: Float[Tensor, "r c"]) -> Float[Tensor, "r c"]:
+    """U Vᵀ of the singular value decomposition, roughly: singular values of 0.7 to 1.2, not of 1.
+
+    Five Newton-Schulz iterations with Jordan's coefficients; singular values below a thousandth of
+    the Frobenius norm stay smaller. Half precision is computed in float32.
+    """
+    wide = matrix.float() if matrix.dtype in HALF else matrix
+    # the smaller of the two products; the norm bounds the largest singular value by 1
+    x = (wide.T if len(wide) > wide.shape[1] else wide) / (wide.norm() + 1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return (x.T if len(wide) > wide.shape[1] else x).to(matrix.dtype)
+
+
+def linear_decay(callback: Callback, optimizer: Optimizer, steps: int) -> Callback:
+    """The callback; each accepted step lowers the learning rate by 1 / ``steps`` of the first."""
+    left = steps
+
+    def after(student: nn.Module, loss: float) -> Action:
+        nonlocal left
+        action = callback(student, loss)
+        if action is Action.CONTINUE:
+            left -= 1
+            for group in optimizer.param_groups:
+                # a factor, so that what a refusal halved stays halved
+                group["lr"] *= left / (left + 1)
+        return action
+
+    return after
 
 
 def stop_when(callback: Callback, done: Callable[[nn.Module, float], bool]) -> Callback:

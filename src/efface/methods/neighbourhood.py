@@ -1,39 +1,100 @@
-"""Neighbourhood, after JiT's idea of information content: https://arxiv.org/abs/2402.01401.
+"""Neighbourhood: each record is distilled to an answer that lies where unseen answers lie.
 
-What a record taught the model is what the model predicts for it beyond what it predicts for its
-neighbourhood. So the target of a record is the given model's own output p at one neighbour T(x):
+What a record taught the model is what the model says of it beyond what its neighbourhood says
+(information content, https://arxiv.org/abs/2402.01401). Its neighbourhood knows how hard the record
+is, so it gives the *rank* among the records that go; how sure a model is of such a record that it
+never saw is what it says of unseen ones, so the holdout gives the *scale*:
 
-    loss(x) = KL(p(T x) ‖ q(x)) + λ · ½ Σ_i KL(p(T_i x) ‖ q(T_i x)),
+    s(x) = mean over 16 mild copies of v(f₀(copy of x)),    v* = Q((rank of s(x) − ½) / n),
+    loss(x) = KL(p* ‖ q(x)) + λ · mean over anchors a of KL(f₀(a) ‖ q(a)).
 
-q the student, T a perspective fixed for the record, T_1 another perspective and T_2 a shift and
-flip, redrawn at each step; they regularise (locality). For inputs that are not images T, T_1, T_2
-are noise; tasks other than classes have their own divergence in place of KL. For a whole class p is
-the given model's output with that class masked and the rest renormalised, and T the identity
-(masked distillation, as DELETE, CVPR 2025); where labels are wrong each record's own
-is masked. There is no paper of this form; its first settings are trials of our own (LOG.md).
+f₀ is the given model, q the student, v the log-odds of the record's label, Q the quantiles of v on
+unseen records, and p* the copies' mean answer with the log-odds v*, the other classes keeping their
+proportions. For a random sample of the training data with right labels the law of v* is that of
+unseen records, since the sample is exchangeable with them. Anchors hold the rest in place: each
+record under a wide perspective and unseen inputs, or its shifted and mirrored copies without them.
+
+- What must not be answered (a class that goes, a wrong label, the label of a whole group) is masked
+  first, in targets and anchors; v is then the log-odds of the best of what is left, on both sides.
+- Fewer than 20 records: no ranks, since the extremes of two records are no sample. v* is drawn,
+  by a hash of the id: the holdout's regression of v on s, with one of its residuals.
+- Of each class with at least 10 forget and 50 unseen records Q is the class's own.
+- Without a holdout of 50 records Q is a normal law, whose share above 0 is the expected accuracy
+  and whose standard deviation is the copies' own; without an accuracy it is the law of the copies,
+  of which the model is surer than of unseen records: it then forgets too little.
+- Multilabel: v is each label's logit, signed by its truth; regression: the error of each value. A
+  task of one's own has no law: p* is the copies' mean output.
+
+Steps are Muon's (``training.Muon``): on 500 records it needs a ninth of the passes of clipped SGD.
+Rate, steps and batch follow the number of records n and no search: ``schedule_for``. There is no
+paper of this form.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import count
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.nn.functional import logsigmoid
 
 from efface.methods import _unseen as unseen
-from efface.methods._base import Count, Decay, Memory, NonNegative, Share, log, register_method
+from efface.methods._base import Count, Memory, NonNegative, Share, log, register_method
 from efface.methods._perturb import IMAGE, add_noise, perspective, shift_and_flip, uniforms
+from efface.methods._records import sample
 from efface.task import frozen_teacher, predict, task_of, trainable_copy
-from efface.training import Loss, descend, sgd, stop_when, with_task
-from efface.types import Callback, Records, Split, no_callback
+from efface.training import Loss, Muon, descend, linear_decay, with_task
+from efface.types import Callback, Records, Split, no_callback, record_key
 
-# Distortion without an expected accuracy: in trials 91 % of neighbours kept the prediction.
-GUESS = 0.35
+# Copies that rank; draws of the copies, and of the law, begin here: no training step is one.
+COPIES, COPY_DRAWS = 16, 1_000_000
+
+# Records that are too few to rank; of a class, with its unseen records, to have its own quantiles;
+# unseen records that make a law; those of them that are asked for their copies where few go.
+FEW, CLASS, CLASS_UNSEEN, ENOUGH, SCORED = 20, 10, 50, 50, 128
+
+# Log-probability of what is masked, and of anything in a target at the least.
+FLOOR = -30.0
+
+# Anchors at a step, at the least.
+ANCHORS = 64
+
+
+@dataclass(frozen=True)
+class StepRule:
+    """How the student moves: learning rate of the first step, steps, records in a step."""
+
+    learning_rate: float
+    steps: int
+    batch_size: int
+
+
+def schedule_for(
+    records: int,
+    *,
+    learning_rate: float | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+) -> StepRule:
+    """The rule of rate, steps and batch for so many records; what is given stands.
+
+    Batch: a quarter of the records, 125 at most. Steps: 4 epochs from 500 records on, which with
+    the copies cost at most 40 forward and 20 backward passes a record; 32 steps of fewer. Rate:
+    1e-2 from 100 records on, below that 1e-2 (n / 100)^0.4, which is 1.6e-3 for one: the gradient
+    of few records points into few directions, each of which Muon takes in full.
+    """
+    batch = batch_size or min(125, -(-records // 4))
+    many = records >= 500  # noqa: PLR2004
+    taken = steps or (4 * -(-records // batch) if many else 32)
+    rate = 1e-2 * min(1.0, records / 100) ** 0.4 if learning_rate is None else learning_rate
+    return StepRule(rate, taken, batch)
 
 
 @register_method(
-    reads={"forget labels", "holdout", "forget_classes"}, memory=Memory(copies=6, graphs=4)
+    reads={"forget labels", "holdout", "forget_classes"},
+    memory=Memory(copies=5, graphs=4, neighbours=2 * ANCHORS),
 )
 def neighbourhood(
     model: nn.Module,
@@ -42,180 +103,346 @@ def neighbourhood(
     strength: NonNegative = 1.0,
     expected_accuracy: Share | None = None,
     mislabelled: bool = False,
-    distortion: NonNegative | None = None,
-    locality: NonNegative = 5.0,
-    learning_rate: NonNegative = 3e-3,
-    steps: Count = 240,
-    tolerance: NonNegative = 0.95,
-    ema_decay: Decay = 0.98,
-    batch_size: Count = 128,
+    whole_group: bool = False,
+    locality: NonNegative | None = None,
+    learning_rate: NonNegative | None = None,
+    steps: Count | None = None,
+    batch_size: Count | None = None,
     seed: int = 0,
     callback: Callback = no_callback,
 ) -> nn.Module:
-    """Distil each forget record to what the given model predicts in its neighbourhood.
+    """Distil each forget record to an answer placed among those that unseen records get.
 
-    Reads the model and the forget inputs; the labels only when ``mislabelled``; of a holdout the
-    model's accuracy on it, which says how often a neighbour should keep the prediction.
+    Reads the model, the forget records with their labels and, if there is one, the holdout: its
+    records with labels for the law of unseen answers, its inputs as anchors.
+
+    Cost, from 500 records on: 32 forward and 12 backward passes a record (16 + 4 · 4 and 4 · 3), 4
+    more forward ones without a holdout, and one forward pass of the holdout.
 
     Args:
         model: the given model; it is not changed.
         split: ``forget``, ``forget_classes`` and, if there is one, ``holdout`` are read.
-        strength: multiplies the share of neighbours that should change the prediction.
-        expected_accuracy: the model's accuracy on unseen data (0 to 1), from its model card;
-            measured on the holdout when not given.
+        strength: how far the target lies from the given answer, in log-probabilities: 0 is the
+            given model, 1 where unseen answers lie.
+        expected_accuracy: the model's accuracy on unseen data (0 to 1), from its model card; read
+            where there is no holdout of 50 records.
         mislabelled: the labels of the forget records are wrong and are masked.
-        distortion: how far T moves the corners, in half sides, or its noise over a third of the
-            data's range; found from the expected accuracy when not given, and a middling guess
-            without one or with fewer than 50 records.
-        locality: λ, weight of the term that holds the model in place on other neighbours.
-        learning_rate: η of SGD with momentum 0.9, gradients clipped to norm 1.
-        steps: at most this many.
-        tolerance: stop once this share of the distance to the target confidence is covered, or when
-            the last 40 steps added less than 2 % of it.
-        ema_decay: decay of the exponential moving average of the weights, which is returned.
+        whole_group: no record of their kind stays (all rockets, all pictures of a person): their
+            label may not be predicted either, and is masked.
+        locality: λ, weight of the anchors; 3 with unseen inputs and 5 without, when not given.
+        learning_rate: of Muon at the first step, falling in a line to 0; ``schedule_for`` when not
+            given, as steps and batch size.
+        steps: so many.
         batch_size: records in a step.
-        seed: draws the neighbours and the order.
+        seed: draws the copies, the anchors and the order.
         callback: called after each step.
 
     Raises:
-        InputError: a class goes, or labels are wrong, and the task is not multiclass.
+        InputError: a class goes, or labels are masked, and the task is not multiclass.
     """
     split = replace(split, forget=with_task(split.forget))
     forget, student, teacher = split.forget, trainable_copy(model), frozen_teacher(model)
-    # the identity for a class: its neighbours are of that class too
-    distortion = 0.0 if split.forget_classes else distortion
-    if distortion is None:
-        distortion = _find_distortion(teacher, split, expected_accuracy, strength, seed)
-    form = {"mislabelled": mislabelled, "seed": seed}
-    target = _neighbour_target(teacher, split, distortion, **form)
-    loss = neighbourhood_loss(teacher, split, distortion=distortion, locality=locality, **form)
-    # an average of the weights varies less from step to step than the last of them
-    averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
-    # of the average, which is what is returned
-    progress = unseen.progress_towards(target, teacher, averaged, forget)
-    history: list[float] = [0.0]
-    taken = count(1)
-
-    def converged(student: nn.Module, _: float) -> bool:
-        # after the guard: a refused step must not enter the average
-        averaged.update_parameters(student)
-        if next(taken) % 20:  # progress costs a pass over up to 512 records
-            return False
-        history.append(progress())
-        stalled = len(history) > 3 and history[-1] - history[-3] < 0.02  # noqa: PLR2004
-        return history[-1] >= tolerance or stalled
-
-    how = {"steps": steps, "seed": seed, "batch_size": batch_size, "clip_norm": 1.0}
-    after = stop_when(callback, converged)
-    descend(student, loss, forget, sgd(student, learning_rate, 0.9), callback=after, **how)
-    return averaged.module
+    own: dict[str, Any] = {"learning_rate": learning_rate, "steps": steps, "batch_size": batch_size}
+    rule = schedule_for(len(forget), **own)
+    facts: dict[str, Any] = {
+        "strength": strength,
+        "expected_accuracy": expected_accuracy,
+        "locality": locality,
+    }
+    facts |= {"mislabelled": mislabelled, "whole_group": whole_group, "seed": seed}
+    loss = neighbourhood_loss(teacher, split, **facts, batch_size=rule.batch_size)
+    # the step has one length whatever the gradient's: with nothing to do it would still be taken
+    if not strength or not rule.learning_rate:
+        return student
+    optimizer = Muon(student.parameters(), rule.learning_rate)
+    how: dict[str, Any] = {"steps": rule.steps, "seed": seed, "batch_size": rule.batch_size}
+    how["callback"] = linear_decay(callback, optimizer, rule.steps)
+    return descend(student, loss, forget, optimizer, **how)
 
 
 def neighbourhood_loss(
     teacher: nn.Module,
     split: Split,
     *,
-    distortion: float = GUESS,
-    locality: float = 5.0,
+    strength: float = 1.0,
+    expected_accuracy: float | None = None,
     mislabelled: bool = False,
+    whole_group: bool = False,
+    locality: float | None = None,
+    batch_size: int = 128,
     seed: int = 0,
 ) -> Loss:
     """``loss(student, batch, step)``, one number a record: for a training loop of one's own.
 
     ``teacher`` is the given model, frozen (``task.frozen_teacher`` of a copy, where the loop
-    changes the model in place); of ``split`` only ``forget_classes`` and the form of ``forget`` are
-    read. Raises InputError when a class goes, or labels are wrong, and the outputs are not one
-    class of several.
+    changes the model in place); a batch is of records of ``split.forget``, by their ids. Targets
+    are placed here, once. ``batch_size``: records in a step, which have at least 64 anchors.
+    Raises InputError when a class goes, or labels are masked, and the task is not multiclass.
     """
-    task, mask = task_of(split.forget), _masking(split, mislabelled=mislabelled)
-    target = _neighbour_target(teacher, split, distortion, mislabelled=mislabelled, seed=seed)
+    forget, task = split.forget, task_of(split.forget)
+    # records whose label is wrong, or that are all of their kind, must not get it
+    mask = _masking(split, labels=mislabelled or whole_group)
+    holdout = Unseen.of(teacher, split)
+    facts: dict[str, Any] = {"mislabelled": mislabelled, "whole_group": whole_group, "seed": seed}
+    target = place_targets(teacher, split, holdout, expected_accuracy=expected_accuracy, **facts)
+    if strength != 1:
+        given = predict(teacher, forget)
+        given = given.log_softmax(1) if task.name == "multiclass" else given
+        target = given + strength * (target - given)
+    row_of = {name: row for row, name in enumerate(forget.ids)}
+    count, weight = -(-ANCHORS // batch_size), locality
+    if weight is None:
+        weight = 5.0 if holdout is None else 3.0
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        total = task.divergence(target(batch), task.outputs(student, batch.x))
-        # step + 1: the target's own neighbour is draw 0
-        for other in _local_neighbours(batch, seed, step + 1):
-            given = mask(unseen.teacher_outputs(teacher, other), batch)
-            output = task.outputs(student, other.x)
-            total = total + 0.5 * locality * task.divergence(given, output)
-        return total
+        wide = _repeated(batch, count)
+        around = [_far(wide, seed=seed, step=2 * step)]
+        around += [_near(wide, seed=seed, step=2 * step + 1)] if holdout is None else []
+        held = [mask(unseen.teacher_outputs(teacher, one), one) for one in around]
+        if holdout is not None:
+            inputs, answer = holdout.anchors(wide, seed=seed, step=2 * step + 1)
+            around, held = [*around, inputs], [*held, answer]
+        # one forward pass for the records and their anchors
+        inputs = torch.cat([batch.x, *(one.x for one in around)])
+        output, *others = task.outputs(student, inputs).split([len(batch), *map(len, around)])
+        pairs = zip(held, others, strict=True)
+        apart = torch.stack([task.divergence(given, now) for given, now in pairs])
+        # the mean over a record's anchors, of all kinds
+        apart = apart.reshape(len(around), len(batch), count).mean((0, 2))
+        wanted = target[[row_of[name] for name in batch.ids]].to(output)
+        return task.divergence(wanted, output) + weight * apart
 
     return loss
 
 
-def _neighbour_target(
-    teacher: nn.Module, split: Split, distortion: float, *, mislabelled: bool, seed: int
-) -> unseen.Target:
-    """The given model's output at one neighbour, masked."""
-    mask = _masking(split, mislabelled=mislabelled)
-
-    def target(batch: Records) -> Tensor:
-        neighbour = _neighbour(batch, distortion, seed=seed, step=0)
-        return mask(unseen.teacher_outputs(teacher, neighbour), batch)
-
-    return target
+Mask = Callable[[Tensor, Records], Tensor]
 
 
-def _masking(split: Split, *, mislabelled: bool) -> Callable[[Tensor, Records], Tensor]:
-    """Masks classes and renormalises the log-probabilities; the outputs as they are without any."""
-    masked = unseen.label_mask(split, mislabelled=mislabelled)
+def _masking(split: Split, *, labels: bool) -> Mask:
+    """Log-probabilities without the masked classes; the outputs as they are without any."""
+    masked = unseen.label_mask(split, mislabelled=labels)
 
     def mask(output: Tensor, batch: Records) -> Tensor:
-        if not split.forget_classes and not mislabelled:
+        if not split.forget_classes and not labels:
             return output
-        return output.masked_fill(masked(output, batch), -torch.inf).log_softmax(1)
+        # a number and not -inf, which strength could not scale
+        return output.masked_fill(masked(output, batch), -torch.inf).log_softmax(1).clamp_min(FLOOR)
 
     return mask
 
 
-def _neighbour(batch: Records, distortion: float, *, seed: int, step: int) -> Records:
-    """T(x): a perspective of an image, noise on anything else."""
-    if batch.x.ndim != IMAGE:
-        return add_noise(batch, distortion / 3, seed=seed, step=step)
-    draws = uniforms(batch.ids, 8, seed=seed, step=step)
-    return replace(batch, x=perspective(batch.x, draws, distortion))
+@dataclass(frozen=True, eq=False)
+class Unseen:
+    """Unseen records with the given model's answers, on the CPU: their law, and anchors."""
+
+    records: Records
+    outputs: Float[Tensor, "m k"]
+
+    @classmethod
+    def of(cls, teacher: nn.Module, split: Split) -> "Unseen | None":
+        """Those of the holdout, asked once; None where there are fewer than 50."""
+        if split.holdout is None or len(split.holdout) < ENOUGH:
+            return None
+        # the holdout's own labels could suggest another task
+        holdout = replace(split.holdout, task=split.forget.task)
+        mask = _masking(split, labels=False)
+        return cls(holdout, mask(predict(teacher, holdout), holdout))
+
+    def anchors(self, batch: Records, *, seed: int, step: int) -> tuple[Records, Tensor]:
+        """An unseen input for each record, drawn by its id, and the given model's answer to it."""
+        draws = uniforms(batch.ids, 1, seed=seed, step=step)[:, 0]
+        rows = (draws * len(self.records)).long()
+        inputs = self.records.x[rows.to(self.records.x.device)].to(batch.x)
+        return replace(batch, x=inputs), self.outputs[rows].to(batch.x)
 
 
-def _local_neighbours(batch: Records, seed: int, step: int) -> tuple[Records, Records]:
-    """T_1(x) and T_2(x): a wider perspective, and training's own shift and flip."""
-    if batch.x.ndim != IMAGE:
-        first = add_noise(batch, 0.5 / 3, seed=seed, step=2 * step)
-        return first, add_noise(batch, 0.5 / 6, seed=seed, step=2 * step + 1)
-    # 8 numbers for the perspective, 3 for shift and flip
-    draws = uniforms(batch.ids, 11, seed=seed, step=step)
-    padding = max(1, batch.x.shape[-1] // 8)
-    first = replace(batch, x=perspective(batch.x, draws[:, :8], 0.5))
-    return first, replace(batch, x=shift_and_flip(batch.x, draws[:, 8:], padding))
+@dataclass(frozen=True, eq=False)
+class Law:
+    """Values of unseen records: ``value`` and ``group`` (m, c); ``score``, what copies say."""
+
+    value: np.ndarray
+    group: np.ndarray
+    score: np.ndarray | None = None
+
+    def of(self, group: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Values, and scores, of one group; of all for -1."""
+        here = self.group == group if group >= 0 else np.ones_like(self.group, bool)
+        return self.value[here], None if self.score is None else self.score[here]
 
 
-def _find_distortion(
-    teacher: nn.Module, split: Split, expected: float | None, strength: float, seed: int
-) -> float:
-    """The distortion at which neighbours keep the prediction as often as unseen data are right.
+def place_targets(
+    teacher: nn.Module,
+    split: Split,
+    holdout: Unseen | None,
+    *,
+    mislabelled: bool = False,
+    whole_group: bool = False,
+    expected_accuracy: float | None = None,
+    seed: int = 0,
+) -> Float[Tensor, "n k"]:
+    """The output that each forget record is distilled to, on the CPU."""
+    forget, kind = split.forget, task_of(split.forget).name
+    hidden = bool(split.forget_classes) or mislabelled or whole_group
+    # copies of a class that goes are of it too: what is left of the record's own answer ranks
+    copies = (
+        _copies(teacher, forget, seed) if mislabelled or not hidden else [predict(teacher, forget)]
+    )
+    # the mean of log-probabilities: one confident copy must not outvote the others
+    logs = [one.log_softmax(1) if kind == "multiclass" else one for one in copies]
+    base, y = torch.stack(logs).mean(0), forget.y.cpu()
+    if kind not in {"multiclass", "multilabel", "regression"}:
+        return base
+    if hidden:
+        base = _masking(split, labels=mislabelled or whole_group)(base, replace(forget, y=y))
+        # the best of what is left, as of the unseen records
+        y, copies = base.argmax(1), [base]
+    values = np.stack([_values(kind, one, y) for one in copies])
+    score, group = values.mean(0), _groups(kind, y)
+    if holdout is not None:
+        law = _holdout_law(teacher, split, holdout, hidden=hidden, seed=seed)
+    else:
+        law = _assumed_law(kind, values, group, expected_accuracy, hidden=hidden)
+    if kind == "multiclass":
+        group = np.full_like(group, -1) if hidden else _own_quantiles(group, law)
+    if len(forget) >= FEW:
+        keys = np.array([record_key(name) for name in forget.ids])
+        placed = _by_rank(score, group, law, np.broadcast_to(keys[:, None], score.shape))
+    else:
+        draws = uniforms(forget.ids, score.shape[1], seed=seed, step=COPY_DRAWS - 1).numpy()
+        placed = _by_draw(score, group, law, draws)
+    log(
+        "neighbourhood: targets placed", placed=float(placed.mean()), unseen=float(law.value.mean())
+    )
+    return _placed(kind, base, y, torch.as_tensor(placed))
 
-    Bisection over [0, 0.8]; 50 records are the fewest for which that share means something.
+
+def _copies(teacher: nn.Module, records: Records, seed: int) -> list[Tensor]:
+    """The given model's outputs for 16 mild copies."""
+    draws = range(COPY_DRAWS, COPY_DRAWS + COPIES)
+    return [predict(teacher, _near(records, seed=seed, step=draw)) for draw in draws]
+
+
+def _values(kind: str, output: Float[Tensor, "n k"], y: Tensor) -> np.ndarray:
+    """What is placed, (n, c): log-odds of the label, signed logits, or errors."""
+    output = output.double()
+    if kind == "multiclass":
+        own = output.gather(1, y[:, None])
+        others = output.scatter(1, y[:, None], -torch.inf).logsumexp(1, keepdim=True)
+        # a logit of -inf must not make a mean infinite
+        return (own - others).clamp(-100, 100).numpy()
+    if kind == "multilabel":
+        return ((2 * y - 1) * output).numpy()
+    return (output - y.reshape(output.shape)).numpy()
+
+
+def _placed(kind: str, base: Float[Tensor, "n k"], y: Tensor, value: Tensor) -> Tensor:
+    """The output whose value is ``value``; of classes the others keep their proportions."""
+    if kind == "multilabel":
+        return ((2 * y - 1) * value).to(base)
+    if kind == "regression":
+        return (y.reshape(base.shape) + value).to(base)
+    others = base.double().scatter(1, y[:, None], -torch.inf).log_softmax(1)
+    target = (others + logsigmoid(-value)).scatter(1, y[:, None], logsigmoid(value))
+    return target.clamp_min(FLOOR).to(base)
+
+
+def _groups(kind: str, y: Tensor) -> np.ndarray:
+    """(n, c): among which values one is ranked: of its class, truth or column."""
+    if kind == "regression":
+        columns = y.reshape(len(y), -1)
+        return np.broadcast_to(np.arange(columns.shape[1]), columns.shape)
+    return y.reshape(len(y), -1).long().numpy()
+
+
+def _own_quantiles(group: np.ndarray, law: Law) -> np.ndarray:
+    """The class, where it has enough records on both sides; -1 elsewhere: ranked together."""
+    classes = [one for one in np.unique(group) if (group == one).sum() >= CLASS]
+    classes = [one for one in classes if (law.group == one).sum() >= CLASS_UNSEEN]
+    return np.where(np.isin(group, classes), group, -1)
+
+
+def _holdout_law(
+    teacher: nn.Module, split: Split, holdout: Unseen, *, hidden: bool, seed: int
+) -> Law:
+    """Values of the holdout; with scores where too few records go to rank them."""
+    records, output, kind = holdout.records, holdout.outputs, task_of(split.forget).name
+    y = records.y.cpu()
+    if hidden:
+        staying = ~torch.isin(y, torch.tensor(split.forget_classes, dtype=y.dtype))
+        output = output[staying] if staying.any() else output
+        y = output.argmax(1)
+    elif len(split.forget) < FEW:
+        some = sample(records, SCORED, seed=seed)
+        y, output = some.y.cpu(), predict(teacher, some)
+        score = np.mean([_values(kind, one, y) for one in _copies(teacher, some, seed)], 0)
+        return Law(_values(kind, output, y), _groups(kind, y), score)
+    return Law(_values(kind, output, y), _groups(kind, y))
+
+
+def _assumed_law(
+    kind: str, values: np.ndarray, group: np.ndarray, accuracy: float | None, *, hidden: bool
+) -> Law:
+    """Without a holdout: a normal law by the expected accuracy, or what the copies say.
+
+    ``values``: (copies, n, c). Normal: P(v > 0) is the accuracy and σ that of the copies. v > 0 is
+    a probability above a half, which few right answers lack. Of a best answer it is |v|.
     """
-    expected = unseen.unseen_accuracy(teacher, split, expected)
-    if expected is None or len(split.forget) < 50:  # noqa: PLR2004
-        facts = {"distortion": GUESS * strength, "guessed": True, "expected_accuracy": expected}
-        log("neighbourhood: distortion guessed", **facts)
-        return GUESS * strength
-    # strength scales the share that changes: 0 asks for no change at all
-    wanted, low, high = 1 - strength * (1 - expected), 0.0, 0.8
-    for _ in range(8):
-        middle = (low + high) / 2
-        kept = _kept_share(teacher, split.forget, middle, seed)
-        # a stronger distortion keeps fewer predictions
-        low, high = (middle, high) if kept > wanted else (low, middle)
-    facts = {"distortion": low, "guessed": False, "expected_accuracy": expected, "kept": wanted}
-    log("neighbourhood: distortion found", **facts)
-    return low
+    if kind == "multiclass" and accuracy is not None:
+        # an accuracy of 1 has no normal law
+        mean = float(torch.special.ndtri(torch.tensor(min(max(accuracy, 0.01), 0.999))))
+        grid = torch.special.ndtri((torch.arange(1000) + 0.5).double() / 1000).numpy()
+        normal = values.std() * (mean + grid)[:, None]
+        return Law(abs(normal) if hidden else normal, np.full(normal.shape, -1))
+    c = values.shape[2]
+    # a copy given the mean of its record's copies
+    score = np.broadcast_to(values.mean(0), values.shape).reshape(-1, c)
+    return Law(values.reshape(-1, c), np.tile(group, (len(values), 1)), score)
 
 
-def _kept_share(teacher: nn.Module, forget: Records, distortion: float, seed: int) -> float:
-    """Share of neighbours with the record's own prediction, over at least 500 neighbours."""
-    sample = forget.take(range(min(len(forget), 1000)))
-    copies = -(-500 // len(sample))
-    own = task_of(sample).predict(predict(teacher, sample))
-    steps = range(1_000_000, 1_000_000 + copies)  # draws of no training step
-    neighbours = [_neighbour(sample, distortion, seed=seed, step=step) for step in steps]
-    return sum(unseen.accuracy_of(teacher, one, own) for one in neighbours) / copies
+def _by_rank(score: np.ndarray, group: np.ndarray, law: Law, keys: np.ndarray) -> np.ndarray:
+    """The value at each rank: the i-th of n gets the quantile (i - 0.5) / n of the law."""
+    placed = np.empty_like(score)
+    for one in np.unique(group):
+        here = group == one
+        # equal scores in an order of the ids, which no order of the records changes
+        ranks = np.lexsort((keys[here], score[here])).argsort()
+        placed[here] = np.quantile(law.of(one)[0], (ranks + 0.5) / here.sum())
+    return placed
+
+
+def _by_draw(score: np.ndarray, group: np.ndarray, law: Law, draws: np.ndarray) -> np.ndarray:
+    """A draw given the score, by the law's regression and its residuals; of the law without."""
+    placed = np.empty_like(score)
+    for one in np.unique(group):
+        here, (value, scores) = group == one, law.of(one)
+        if scores is None:
+            placed[here] = np.quantile(value, draws[here])
+            continue
+        spread = scores.var()
+        slope = ((scores - scores.mean()) * (value - value.mean())).mean() / spread if spread else 0
+        residual = value - value.mean() - slope * (scores - scores.mean())
+        expected = value.mean() + slope * (score[here] - scores.mean())
+        placed[here] = expected + np.quantile(residual, draws[here])
+    return placed
+
+
+def _far(batch: Records, *, seed: int, step: int) -> Records:
+    """A wide perspective of an image, strong noise on anything else."""
+    if batch.x.ndim != IMAGE:
+        return add_noise(batch, 0.5 / 3, seed=seed, step=step)
+    return replace(batch, x=perspective(batch.x, uniforms(batch.ids, 8, seed=seed, step=step), 0.5))
+
+
+def _near(batch: Records, *, seed: int, step: int) -> Records:
+    """Training's own shift and flip of an image, noise on anything else."""
+    if batch.x.ndim != IMAGE:
+        return add_noise(batch, 0.5 / 6, seed=seed, step=step)
+    draws, padding = uniforms(batch.ids, 3, seed=seed, step=step), max(1, batch.x.shape[-1] // 8)
+    return replace(batch, x=shift_and_flip(batch.x, draws, padding))
+
+
+def _repeated(batch: Records, count: int) -> Records:
+    """Each record ``count`` times in a row, with ids of its own, by which it draws."""
+    wide = batch.take(torch.arange(len(batch)).repeat_interleave(count))
+    turns = [f"{name} {turn}" for name in batch.ids for turn in range(count)]
+    return replace(wide, ids=tuple(turns))
