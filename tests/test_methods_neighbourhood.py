@@ -1,10 +1,26 @@
-"""Neighbourhood: what the target is, and that the student comes to answer it."""
+"""Neighbourhood: where its targets lie, what is masked, and what follows from the law it is given."""
 
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from efface.methods.neighbourhood import _masking, neighbourhood
-from efface.task import multiclass, multilabel, regression
+from efface import forget
+from efface.errors import InputError
+from efface.methods.neighbourhood import (
+    Law,
+    Unseen,
+    _by_draw,
+    _by_rank,
+    _masking,
+    _placed,
+    _values,
+    neighbourhood,
+    neighbourhood_loss,
+    place_targets,
+    schedule_for,
+)
+from efface.task import frozen_teacher, multiclass, multilabel, predict, regression
 from efface.types import Records, Split
 
 
@@ -34,18 +50,196 @@ def test_masking_renormalises_the_rest():
     """Masked distillation: the leaving class gets nothing, the others keep their ratios."""
     output = torch.tensor([[0.7, 0.2, 0.1]]).log()
     batch = Records(torch.zeros(1, 1), torch.tensor([1]))
-    for forget_classes, mislabelled, expected in (
+    for forget_classes, labels, expected in (
         ((0,), False, [0.0, 2 / 3, 1 / 3]),
         ((), True, [7 / 8, 0.0, 1 / 8]),
         ((), False, [0.7, 0.2, 0.1]),
     ):
-        mask = _masking(Split(batch, forget_classes=forget_classes), mislabelled=mislabelled)
+        mask = _masking(Split(batch, forget_classes=forget_classes), labels=labels)
         torch.testing.assert_close(mask(output, batch).exp(), torch.tensor([expected]))
+
+
+def test_a_value_is_placed_where_it_is_read_and_the_others_keep_their_proportions():
+    """Log-odds by their definition, ln p - ln(1 - p); a placed output has the value it was given."""
+    base = torch.randn(6, 4, generator=torch.Generator().manual_seed(1)).double()
+    y, wanted = torch.tensor([0, 1, 2, 3, 0, 1]), torch.linspace(-8, 8, 6).double()[:, None]
+    p = base.softmax(1).gather(1, y[:, None])
+    np.testing.assert_allclose(_values("multiclass", base, y), (p / (1 - p)).log(), atol=1e-9)
+    placed = _placed("multiclass", base, y, wanted)
+    np.testing.assert_allclose(_values("multiclass", placed, y), wanted, atol=1e-6)
+    for row, label in enumerate(y.tolist()):
+        others = [one for one in range(4) if one != label]
+        before, after = (logits[row, others].softmax(0) for logits in (base, placed))
+        torch.testing.assert_close(before, after)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
+def test_labels_and_errors_are_placed_where_they_are_read(kind):
+    base, wanted = torch.zeros(3, 2).double(), torch.arange(6.0).reshape(3, 2).double() - 2
+    y = torch.tensor([[0, 1], [1, 1], [0, 0]])
+    y = y if kind == "multilabel" else y.double() * 3
+    placed = _placed(kind, base, y, wanted)
+    np.testing.assert_allclose(_values(kind, placed, y), wanted)
+
+
+def _brute_force(score, group, value, value_group, own):
+    """By sorting each group by hand and reading its quantiles one by one."""
+    placed = [0.0] * len(score)
+    for one in set(group):
+        rows = sorted(
+            (row for row in range(len(score)) if group[row] == one), key=lambda r: score[r]
+        )
+        pool = sorted(
+            v for v, g in zip(value, value_group, strict=True) if g == one or one not in own
+        )
+        for rank, row in enumerate(rows):
+            place = (rank + 0.5) / len(rows) * (len(pool) - 1)
+            low = int(place)
+            high = min(low + 1, len(pool) - 1)
+            placed[row] = pool[low] + (place - low) * (pool[high] - pool[low])
+    return placed
+
+
+def test_quantiles_are_those_of_a_brute_force_twin():
+    """Two classes with laws of their own, and one (-1) that takes that of all."""
+    generator = np.random.default_rng(0)
+    score, group = generator.normal(size=(60, 1)), generator.integers(-1, 2, (60, 1))
+    value, own = generator.normal(size=(90, 1)), generator.integers(0, 3, (90, 1))
+    placed = _by_rank(score, group, Law(value, own), np.arange(60)[:, None])
+    expected = _brute_force(*(a[:, 0].tolist() for a in (score, group, value, own)), own={0, 1})
+    np.testing.assert_allclose(placed[:, 0], expected)
+
+
+def test_equal_scores_are_ranked_by_their_keys_and_not_by_their_rows():
+    score, group, keys = np.zeros((5, 1)), np.full((5, 1), -1), np.array([[3], [1], [4], [0], [2]])
+    law = Law(np.arange(5.0)[:, None], np.zeros((5, 1), int))
+    placed = _by_rank(score, group, law, keys)
+    assert (placed[:, 0].argsort() == keys[:, 0].argsort()).all()
+
+
+def test_a_draw_given_the_score_is_the_regression_and_one_of_its_residuals():
+    """By hand: v = 1 + 2 s exactly, so nothing is drawn; then residuals of -1 and 1 about it."""
+    score, none = np.array([[0.0], [1.0], [2.0], [3.0]]), np.full((4, 1), -1)
+    exact = Law(1 + 2 * score, np.zeros((4, 1), int), score)
+    draws = np.array([[0.1], [0.9], [0.0], [1.0]])
+    np.testing.assert_allclose(_by_draw(score, none, exact, draws), 1 + 2 * score)
+    scores = np.repeat(score, 2, 0)
+    noisy = Law(1 + 2 * scores + np.tile([[-1.0], [1.0]], (4, 1)), np.zeros((8, 1), int), scores)
+    placed = _by_draw(score, none, noisy, draws) - (1 + 2 * score)
+    assert placed[2, 0] == pytest.approx(-1)
+    assert placed[3, 0] == pytest.approx(1)
+    unscored = _by_draw(score, none, Law(noisy.value, noisy.group), draws)
+    assert unscored[2, 0] == noisy.value.min()
+
+
+def _targets(model, split, **how):
+    teacher = frozen_teacher(model)
+    return place_targets(teacher, split, Unseen.of(teacher, split), **how)
+
+
+def test_the_law_of_the_targets_is_that_of_unseen_records(tiny_net, digits):
+    """100 of the digits that the net has seen, by the 100 that it has not: at each quantile."""
+    split = Split(digits.take(range(100)), digits.take(range(300, 400)))
+    target = _values("multiclass", _targets(tiny_net, split), split.forget.y)
+    unseen = _values("multiclass", predict(tiny_net, split.holdout), split.holdout.y)
+    known = _values("multiclass", predict(tiny_net, split.forget), split.forget.y)
+    places = np.linspace(0.05, 0.95, 19)
+    # the spacing of 100 values is the error of a quantile
+    spacing = np.diff(np.sort(unseen[:, 0])[4:-4]).max()
+    apart = [np.quantile(one, places) - np.quantile(unseen, places) for one in (target, known)]
+    assert abs(apart[0]).max() <= spacing < abs(apart[1]).max()
+
+
+def test_wrong_labels_and_groups_are_placed_at_the_best_of_what_is_left(tiny_net, digits):
+    """As sure of it as the net is of unseen records, which it answers with their best."""
+    split = Split(digits.take(range(60)), digits.take(range(300, 400)))
+    unseen = predict(tiny_net, split.holdout)
+    wanted = np.median(_values("multiclass", unseen, unseen.argmax(1)))
+    for fact in ("mislabelled", "whole_group"):
+        target = _targets(tiny_net, split, **{fact: True})
+        assert not bool((target.argmax(1) == split.forget.y).any())
+        assert float(target.gather(1, split.forget.y[:, None]).max()) < -20
+        placed = np.median(_values("multiclass", target, target.argmax(1)))
+        assert placed == pytest.approx(wanted, abs=0.3)
+
+
+def test_without_a_holdout_the_expected_accuracy_places_and_without_it_too_little_is_asked(
+    tiny_net, digits
+):
+    """The share above 0 is the accuracy; without one the targets are surer than unseen answers."""
+    split = Split(digits.take(range(100)))
+    shares = {}
+    for accuracy in (0.9, 0.6, None):
+        target = _targets(tiny_net, split, expected_accuracy=accuracy)
+        shares[accuracy] = (_values("multiclass", target, split.forget.y) > 0).mean()
+    assert shares[0.9] == pytest.approx(0.9, abs=0.01)
+    assert shares[0.6] == pytest.approx(0.6, abs=0.01)
+    right = predict(tiny_net, digits.take(range(300, 400))).argmax(1) == digits.y[300:400]
+    assert shares[None] > float(right.float().mean()) - 0.05
+
+
+def test_a_record_draws_its_own_target_among_few(tiny_net, digits):
+    """Of three records each target is the same next to others as alone."""
+    holdout = digits.take(range(300, 400))
+    three = _targets(tiny_net, Split(digits.take(range(3)), holdout))
+    for row in range(3):
+        alone = _targets(tiny_net, Split(digits.take([row]), holdout))
+        torch.testing.assert_close(three[row : row + 1], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_the_schedule_follows_the_number_of_records():
+    rules = {n: schedule_for(n) for n in (1, 5, 20, 93, 100, 500, 1005, 10_000)}
+    steps = {n: (rule.steps, rule.batch_size) for n, rule in rules.items()}
+    assert steps[1] == (32, 1)
+    assert steps[93] == (32, 24)
+    assert steps[500] == (16, 125)
+    assert steps[10_000] == (320, 125)
+    assert 1e-3 < rules[1].learning_rate < 2e-3 < rules[5].learning_rate < 1e-2
+    assert {rules[n].learning_rate for n in (20, 100, 10_000)} == {1e-2}
+    given = schedule_for(500, steps=7, batch_size=9, learning_rate=0.0)
+    assert (given.steps, given.batch_size, given.learning_rate) == (7, 9, 0.0)
+
+
+def test_500_records_cost_at_most_40_forward_and_20_backward_passes_each(tiny_net, digits):
+    """All passes but the evidence's, the guard's included, and one forward pass of the holdout."""
+    forget_set = Records(torch.cat([digits.x, digits.x[:100] + 0.01]), digits.y.repeat(2)[:500])
+    holdout = digits.take(range(300, 400))
+    holdout = Records(holdout.x + 0.02, holdout.y)
+    for given in (holdout, None):
+        split = Split(forget_set, given)
+        found = forget(tiny_net, split, report="off", settings={"learning_rate": 1e-5}).manifest
+        passes = found.passes["forward"] - (50 if given else 0)
+        assert passes / 500 <= 36
+        assert (passes + found.guard["passes"]) / 500 <= 41.5
+        assert found.passes["backward"] / 500 <= 20
 
 
 def test_a_wrong_label_is_no_longer_answered(tiny_net, digits):
     """Told that the labels are wrong, the student stops to give them."""
     wrong = digits.take(range(20))
-    student = neighbourhood(tiny_net, Split(wrong), mislabelled=True, steps=400, seed=0)
+    student = neighbourhood(tiny_net, Split(wrong), mislabelled=True, seed=0)
     probabilities = student(wrong.x).softmax(1).detach()
     assert float(probabilities.gather(1, wrong.y[:, None]).mean()) < 0.2
+
+
+def test_with_nothing_to_do_no_step_is_taken(tiny_net, digits):
+    """Muon's step has a length of its own: strength 0 must not take it."""
+    student = neighbourhood(tiny_net, Split(digits.take(range(30))), strength=0.0)
+    for old, new in zip(tiny_net.parameters(), student.parameters(), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_the_loss_is_the_distance_to_the_target_and_the_anchors(tiny_net, digits):
+    """Of the given model itself no anchor moves: what is left is the divergence to the target."""
+    split = Split(digits.take(range(30)), digits.take(range(300, 400)))
+    teacher = frozen_teacher(tiny_net)
+    target, batch = _targets(tiny_net, split), split.forget.take([3, 1, 8])
+    found = neighbourhood_loss(teacher, split)(teacher, batch, 0)
+    expected = multiclass.divergence(target[[3, 1, 8]], teacher(batch.x))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_whole_group_of_a_task_without_classes_is_refused(tiny_net, digits):
+    values = Records(digits.x[:30], torch.randn(30, 10, generator=torch.Generator().manual_seed(0)))
+    with pytest.raises(InputError, match="Wanted a multiclass task"):
+        forget(tiny_net, Split(values), whole_group=True)

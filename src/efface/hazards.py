@@ -178,6 +178,11 @@ FINDINGS = {
         "warn", "The method stopped before its own target.", "Give more steps or strength."
     ),
     "selection": Kind("warn", "The method saw only the selected records.", "Omit --selection."),
+    "whole-group": Kind(
+        "note",
+        "Whether records of their kind stay decides if their label may be predicted.",
+        "Give --whole-group where none stays.",
+    ),
     "weights": Kind("warn", "By the weights the method did not see some.", "Omit --weights."),
     "sigma": Kind("warn", "No noise scale keeps that share of predictions.", "Give --sigma."),
     "log-probabilities": Kind("note", "The outputs are logarithms: right as they are.", ""),

@@ -174,6 +174,26 @@ def refuse_misfit(model: nn.Module, split: Split, *, mislabelled: bool) -> None:
         raise InputError("at least one retained class", came, NOTHING_LEFT)
 
 
+def assumed_of_their_kind(
+    split: Split, method: Method, *, settings: Mapping[str, Any], whole_group: bool
+) -> tuple[Finding, ...]:
+    """What was assumed of other records of their kind, where that decides what a method does.
+
+    Raises InputError for a whole group where the task is not multiclass.
+    """
+    kind, known = task_of(split.forget).name, "whole_group" in method.settings
+    if whole_group:
+        require_multiclass(kind)
+    if whole_group and not known:
+        text = f"{method.name} treats a whole group of records like any others."
+        return (Finding("whole-group", "warn", text, "Choose neighbourhood."),)
+    said = whole_group or split.forget_classes or settings.get("mislabelled")
+    if not known or said or kind != "multiclass":
+        return ()
+    text = "It was assumed that records of their kind stay, so that their label may be predicted."
+    return (Finding("whole-group", "note", text),)
+
+
 def check_report(report: str, *known: str) -> None:
     """Raise InputError for a report that there is not; ``known``: all three where not given."""
     known = known or (FULL, QUICK, OFF)

@@ -128,6 +128,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     expected_accuracy: float | None = None,
     trainable: str = "all",
     mislabelled: bool = False,
+    whole_group: bool = False,
     selection: str = prepare.ALL,
     weights: Mapping[str, float] | None = None,
     classes: tuple[str, ...] | None = None,
@@ -162,6 +163,8 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
         trainable: which weights may change: ``all``, ``last-layers``, ``norm`` or ``adapter``, see
             ``efface.trainable``; the others stay as they are, bit for bit.
         mislabelled: the labels of the forget records are flagged as wrong.
+        whole_group: no record of their kind stays (all rockets, all pictures of a person), so that
+            their label may not be predicted either; without it a finding says what was assumed.
         selection: ``all``, or ``high-information``: the method sees only the forget records that
             the model seems to have memorised; the report is on all of them, and says so.
         weights: by id, how often the method sees each forget record, 1 being all the same.
@@ -205,7 +208,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     manifest.report = report
     names = {"classes": classes, "mislabelled": mislabelled}
     request = _Request(manifest, {"the model": model}, split, preprocessing, names)
-    entry = request.choose(method, settings, trainable)
+    entry = request.choose(method, settings, trainable, whole_group=whole_group)
     request.examine(others, accept)
     # after doctor: a model that the data do not fit must not choose among them
     seen, notes = prepare.select_records(
@@ -337,7 +340,9 @@ class _Request:
         manifest.holdout = {name: len(part or ()) for name, part in sizes.items()}
         manifest.threads = torch.get_num_threads()
 
-    def choose(self, name: str, settings: dict[str, Any], trainable: str) -> Method:
+    def choose(
+        self, name: str, settings: dict[str, Any], trainable: str, *, whole_group: bool
+    ) -> Method:
         """The method, its settings noted; refuses what it cannot work with."""
         wrong = self.names["mislabelled"]
         if name == prepare.AUTO:
@@ -346,8 +351,11 @@ class _Request:
         self.method = method = METHODS[name]
         self.chosen = check_settings(name, settings)
         # what the request says of the labels is not said again as a setting
-        if wrong and "mislabelled" in method.settings:
-            self.chosen["mislabelled"] = True
+        facts = {"mislabelled": wrong, "whole_group": whole_group}
+        told = [fact for fact, holds in facts.items() if holds and fact in method.settings]
+        self.chosen |= dict.fromkeys(told, True)
+        how = {"settings": self.chosen, "whole_group": whole_group}
+        self.findings += prepare.assumed_of_their_kind(self.split, method, **how)
         self.manifest.method = name
         self.manifest.settings = {**_base.default_settings(name), **self.chosen}
         _base.refuse_without(self.split, name, *method.in_order(method.needs))

@@ -56,8 +56,7 @@ def run_forget(
                 # before the folder: a folder without its key could not be matched
                 write_private(key, f"{secret.hex()}\n".encode())
             _write(out, result, inputs, secret, keep_adapter=keep_adapter)
-            for why in (one.text for one in result.findings if one.name == "auto"):
-                terminal.event("method", chosen=result.manifest.method, why=why)
+            _print_choices(result)
             print_summary(result, out)
     # The folder with the reasons stands by now; the exit code says that it holds no model.
     if failure:
@@ -124,6 +123,15 @@ def _print_start(
     terminal.event("accuracy", **{part: str(one) for part, one in manifest.accuracy.items()})
     print_warnings(findings)
     _print_costs(manifest, price)
+
+
+def _print_choices(result: Result) -> None:
+    """Which method was chosen and why, and what was assumed of the request."""
+    notes = {one.name: one for one in result.findings if one.severity == "note"}
+    if why := notes.get("auto"):
+        terminal.event("method", chosen=result.manifest.method, why=why.text)
+    if assumed := notes.get("whole-group"):
+        terminal.event("assumed", text=assumed.text, hint=assumed.remedy)
 
 
 def _print_plan(

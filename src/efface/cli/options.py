@@ -157,6 +157,8 @@ class MethodOptions:
             merged).
         strength: How strongly the method unlearns; 1 is its default.
         expected_accuracy: Accuracy on unseen data (0 to 1), from the model card.
+        whole_group: No record of their kind stays (all rockets, all pictures of a person): their
+            label may not be predicted either.
         selection: `all`, or `high-information`: the method sees only the forget records that the
             model memorised most; the report is on all of them.
         weights: CSV with columns `id` and `weight`, one line a forget record: how often the method
@@ -169,6 +171,7 @@ class MethodOptions:
     trainable: str = "all"
     strength: float | None = None
     expected_accuracy: float | None = None
+    whole_group: Flag = False
     selection: str = "all"
     weights: Path | None = None
     setting: Annotated[tuple[str, ...], Parameter(negative=())] = ()

@@ -22,17 +22,19 @@ prediction. Stop: the records are predicted as their neighbours.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from efface.errors import InputError
 from efface.methods import _unseen as unseen
 from efface.methods._base import Count, Memory, NonNegative, Positive, Share, log, register_method
 from efface.methods._perturb import add_natural_noise
 from efface.task import device_of, frozen_teacher, outputs, task_of, trainable_copy
-from efface.training import Loss, descend, sgd, with_task
+from efface.training import Loss, Muon, descend, linear_decay, sgd, with_task
 from efface.types import Action, Callback, Records, Split, no_callback, record_key
 
 # Share of neighbours that keep the prediction where nothing is known.
@@ -52,7 +54,7 @@ FEW = 16
     reads={"forget labels", "holdout", "forget_classes"},
     memory=Memory(copies=4, graphs=3, neighbours=32),
 )
-def jit(
+def jit(  # noqa: PLR0913  # each setting is declared here once
     model: nn.Module,
     split: Split,
     *,
@@ -65,6 +67,7 @@ def jit(
     step_size: NonNegative = 0.1,
     steps: Count = 32,
     tolerance: NonNegative = 0.95,
+    muon: NonNegative | None = None,
     batch_size: Count = 128,
     seed: int = 0,
     callback: Callback = no_callback,
@@ -88,6 +91,8 @@ def jit(
             remove it (3 / steps) and 0.15.
         steps: at most this many.
         tolerance: stop once this share of the distance to the neighbours' confidence is covered.
+        muon: learning rate of Muon's first step, in place of Polyak's step and scaled by the
+            strength; it falls in a line to 0 at the last of the steps.
         batch_size: records in a step.
         seed: draws the perturbations and the order.
         callback: called after each step.
@@ -119,10 +124,15 @@ def jit(
     controller = Controller(callback, regulariser, share, region, *state)
     form = {"perturbations": perturbations, "mislabelled": mislabelled, "seed": seed}
     loss = jit_loss(teacher, split, sigma=found, **form, regulariser=regulariser)
-    how = {"callback": controller, "rate": controller.rate, "batch_size": batch_size}
+    # the controller sets the learning rate of each step
+    optimizer: Optimizer = sgd(student, 1.0)
+    how: dict[str, Any] = {"callback": controller, "rate": controller.rate}
+    if muon is not None:
+        optimizer = Muon(student.parameters(), strength * muon)
+        how = {"callback": linear_decay(controller, optimizer, steps)}
+    how |= {"steps": steps, "seed": seed, "batch_size": batch_size}
     if progress() < tolerance:  # else the records are predicted as their neighbours already
-        # the controller sets the learning rate of each step
-        descend(student, loss, forget, sgd(student, 1.0), steps=steps, seed=seed, **how)
+        descend(student, loss, forget, optimizer, **how)
     log("jit: ended", progress=progress(), changed=changed(), weight=regulariser.weight)
     return student
 

@@ -1,7 +1,7 @@
-"""Neighbourhood: each record is distilled to an answer that lies where unseen answers lie.
+"""Neighbourhood: answers placed where unseen ones lie, after JiT: https://arxiv.org/abs/2402.01401.
 
 What a record taught the model is what the model says of it beyond what its neighbourhood says
-(information content, https://arxiv.org/abs/2402.01401). Its neighbourhood knows how hard the record
+(information content). Its neighbourhood knows how hard the record
 is, so it gives the *rank* among the records that go; how sure a model is of such a record that it
 never saw is what it says of unseen ones, so the holdout gives the *scale*:
 
@@ -32,6 +32,7 @@ paper of this form.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,12 @@ FEW, CLASS, CLASS_UNSEEN, ENOUGH, SCORED = 20, 10, 50, 50, 128
 # Log-probability of what is masked, and of anything in a target at the least.
 FLOOR = -30.0
 
-# Anchors at a step, at the least.
-ANCHORS = 64
+# Anchors of each kind at a step, at the least.
+ANCHORS = 32
+
+# Share of copies that keep the prediction where no accuracy is known; how far below the accuracy it
+# may lie, for copies that are too strong to rank by; copies that are asked for it.
+GUESS, TOO_STRONG, PROBES = 0.9, 0.1, 256
 
 
 @dataclass(frozen=True)
@@ -82,13 +87,13 @@ def schedule_for(
 
     Batch: a quarter of the records, 125 at most. Steps: 4 epochs from 500 records on, which with
     the copies cost at most 40 forward and 20 backward passes a record; 32 steps of fewer. Rate:
-    1e-2 from 100 records on, below that 1e-2 (n / 100)^0.4, which is 1.6e-3 for one: the gradient
+    1e-2 from 20 records on, below that 1e-2 (n / 20)^0.6, which is 1.7e-3 for one: the gradient
     of few records points into few directions, each of which Muon takes in full.
     """
     batch = batch_size or min(125, -(-records // 4))
     many = records >= 500  # noqa: PLR2004
     taken = steps or (4 * -(-records // batch) if many else 32)
-    rate = 1e-2 * min(1.0, records / 100) ** 0.4 if learning_rate is None else learning_rate
+    rate = 1e-2 * min(1.0, records / FEW) ** 0.6 if learning_rate is None else learning_rate
     return StepRule(rate, taken, batch)
 
 
@@ -196,8 +201,9 @@ def neighbourhood_loss(
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         wide = _repeated(batch, count)
-        around = [_far(wide, seed=seed, step=2 * step)]
-        around += [_near(wide, seed=seed, step=2 * step + 1)] if holdout is None else []
+        around = [_distorted(wide, 0.5, seed=seed, step=2 * step)]
+        if holdout is None:
+            around += [_near(wide, seed, 2 * step + 1)]
         held = [mask(unseen.teacher_outputs(teacher, one), one) for one in around]
         if holdout is not None:
             inputs, answer = holdout.anchors(wide, seed=seed, step=2 * step + 1)
@@ -248,6 +254,12 @@ class Unseen:
         mask = _masking(split, labels=False)
         return cls(holdout, mask(predict(teacher, holdout), holdout))
 
+    @property
+    def accuracy(self) -> float:
+        """Of the given model on them, 0 to 1."""
+        right = task_of(self.records).accuracy(self.outputs, self.records.y.cpu())
+        return float(right.double().mean())
+
     def anchors(self, batch: Records, *, seed: int, step: int) -> tuple[Records, Tensor]:
         """An unseen input for each record, drawn by its id, and the given model's answer to it."""
         draws = uniforms(batch.ids, 1, seed=seed, step=step)[:, 0]
@@ -284,9 +296,10 @@ def place_targets(
     forget, kind = split.forget, task_of(split.forget).name
     hidden = bool(split.forget_classes) or mislabelled or whole_group
     # copies of a class that goes are of it too: what is left of the record's own answer ranks
-    copies = (
-        _copies(teacher, forget, seed) if mislabelled or not hidden else [predict(teacher, forget)]
-    )
+    copies, mild = [predict(teacher, forget)], None
+    if mislabelled or not hidden:
+        mild = mild_copies(teacher, split, holdout.accuracy if holdout else expected_accuracy, seed)
+        copies = _outputs(teacher, forget, mild)
     # the mean of log-probabilities: one confident copy must not outvote the others
     logs = [one.log_softmax(1) if kind == "multiclass" else one for one in copies]
     base, y = torch.stack(logs).mean(0), forget.y.cpu()
@@ -299,7 +312,9 @@ def place_targets(
     values = np.stack([_values(kind, one, y) for one in copies])
     score, group = values.mean(0), _groups(kind, y)
     if holdout is not None:
-        law = _holdout_law(teacher, split, holdout, hidden=hidden, seed=seed)
+        law = _holdout_law(split, holdout, hidden=hidden)
+        if len(forget) < FEW and not hidden:
+            law = _scored_law(teacher, split, mild, seed)
     else:
         law = _assumed_law(kind, values, group, expected_accuracy, hidden=hidden)
     if kind == "multiclass":
@@ -316,10 +331,49 @@ def place_targets(
     return _placed(kind, base, y, torch.as_tensor(placed))
 
 
-def _copies(teacher: nn.Module, records: Records, seed: int) -> list[Tensor]:
-    """The given model's outputs for 16 mild copies."""
-    draws = range(COPY_DRAWS, COPY_DRAWS + COPIES)
-    return [predict(teacher, _near(records, seed=seed, step=draw)) for draw in draws]
+# One copy of each record; the number says which.
+Copies = Callable[[Records, int], Records]
+
+
+def _outputs(teacher: nn.Module, records: Records, copies: Copies) -> list[Tensor]:
+    """The given model's outputs for 16 copies of each record."""
+    return [predict(teacher, copies(records, draw)) for draw in range(COPIES)]
+
+
+def mild_copies(teacher: nn.Module, split: Split, accuracy: float | None, seed: int) -> Copies:
+    """The copies that rank: they keep the prediction about as often as unseen records are right.
+
+    Shifted and mirrored, or shifted, whichever is the first that is not too strong (a mirrored
+    digit is another sign) and not too mild (a net that was trained with them knows them by heart);
+    else, and of what is no image, a perspective, or noise, found by bisection.
+    """
+    wanted, asked = GUESS if accuracy is None else accuracy, split.forget
+    if len(asked) < FEW and split.holdout is not None and len(split.holdout) >= ENOUGH:
+        # what one record's copies are predicted as says little of copies
+        asked = _some_unseen(split, seed)
+    asked = asked.take(range(min(len(asked), PROBES)))
+    own, turns = task_of(asked).predict(predict(teacher, asked)), -(-PROBES // len(asked))
+
+    def kept(copies: Copies) -> float:
+        # none of the copies that rank
+        drawn = (copies(asked, COPIES + turn) for turn in range(turns))
+        return sum(unseen.accuracy_of(teacher, one, own) for one in drawn) / turns
+
+    def distorted(distortion: float) -> Copies:
+        return lambda batch, draw: _distorted(batch, distortion, seed=seed, step=COPY_DRAWS + draw)
+
+    for mirrored in (True, False) if asked.x.ndim == IMAGE else ():
+        shifted = partial(_shifted, seed=seed, mirrored=mirrored)
+        if wanted - TOO_STRONG <= (share := kept(shifted)) <= (1 + wanted) / 2:
+            log("neighbourhood: copies shifted", mirrored=mirrored, kept=share)
+            return shifted
+    low, high = 0.0, 0.8
+    for _ in range(5):
+        middle = (low + high) / 2
+        # a stronger distortion keeps fewer predictions
+        low, high = (middle, high) if kept(distorted(middle)) > wanted else (low, middle)
+    log("neighbourhood: copies distorted", distortion=high)
+    return distorted(high)
 
 
 def _values(kind: str, output: Float[Tensor, "n k"], y: Tensor) -> np.ndarray:
@@ -361,22 +415,27 @@ def _own_quantiles(group: np.ndarray, law: Law) -> np.ndarray:
     return np.where(np.isin(group, classes), group, -1)
 
 
-def _holdout_law(
-    teacher: nn.Module, split: Split, holdout: Unseen, *, hidden: bool, seed: int
-) -> Law:
-    """Values of the holdout; with scores where too few records go to rank them."""
+def _holdout_law(split: Split, holdout: Unseen, *, hidden: bool) -> Law:
+    """Values of the holdout: of its labels, or of its best answers among the classes that stay."""
     records, output, kind = holdout.records, holdout.outputs, task_of(split.forget).name
     y = records.y.cpu()
     if hidden:
         staying = ~torch.isin(y, torch.tensor(split.forget_classes, dtype=y.dtype))
         output = output[staying] if staying.any() else output
         y = output.argmax(1)
-    elif len(split.forget) < FEW:
-        some = sample(records, SCORED, seed=seed)
-        y, output = some.y.cpu(), predict(teacher, some)
-        score = np.mean([_values(kind, one, y) for one in _copies(teacher, some, seed)], 0)
-        return Law(_values(kind, output, y), _groups(kind, y), score)
     return Law(_values(kind, output, y), _groups(kind, y))
+
+
+def _scored_law(teacher: nn.Module, split: Split, copies: "Copies", seed: int) -> Law:
+    """Values and scores of some of the holdout, for records that are too few to rank."""
+    kind, some = task_of(split.forget).name, _some_unseen(split, seed)
+    y = some.y.cpu()
+    scores = [_values(kind, one, y) for one in _outputs(teacher, some, copies)]
+    return Law(_values(kind, predict(teacher, some), y), _groups(kind, y), np.mean(scores, 0))
+
+
+def _some_unseen(split: Split, seed: int) -> Records:
+    return replace(sample(split.holdout, SCORED, seed=seed), task=split.forget.task)
 
 
 def _assumed_law(
@@ -402,7 +461,7 @@ def _assumed_law(
 def _by_rank(score: np.ndarray, group: np.ndarray, law: Law, keys: np.ndarray) -> np.ndarray:
     """The value at each rank: the i-th of n gets the quantile (i - 0.5) / n of the law."""
     placed = np.empty_like(score)
-    for one in np.unique(group):
+    for one in np.unique(group).tolist():
         here = group == one
         # equal scores in an order of the ids, which no order of the records changes
         ranks = np.lexsort((keys[here], score[here])).argsort()
@@ -413,7 +472,7 @@ def _by_rank(score: np.ndarray, group: np.ndarray, law: Law, keys: np.ndarray) -
 def _by_draw(score: np.ndarray, group: np.ndarray, law: Law, draws: np.ndarray) -> np.ndarray:
     """A draw given the score, by the law's regression and its residuals; of the law without."""
     placed = np.empty_like(score)
-    for one in np.unique(group):
+    for one in np.unique(group).tolist():
         here, (value, scores) = group == one, law.of(one)
         if scores is None:
             placed[here] = np.quantile(value, draws[here])
@@ -426,19 +485,28 @@ def _by_draw(score: np.ndarray, group: np.ndarray, law: Law, draws: np.ndarray) 
     return placed
 
 
-def _far(batch: Records, *, seed: int, step: int) -> Records:
-    """A wide perspective of an image, strong noise on anything else."""
+def _distorted(batch: Records, distortion: float, *, seed: int, step: int) -> Records:
+    """A perspective of an image, noise of a third of it on anything else."""
     if batch.x.ndim != IMAGE:
-        return add_noise(batch, 0.5 / 3, seed=seed, step=step)
-    return replace(batch, x=perspective(batch.x, uniforms(batch.ids, 8, seed=seed, step=step), 0.5))
+        return add_noise(batch, distortion / 3, seed=seed, step=step)
+    draws = uniforms(batch.ids, 8, seed=seed, step=step)
+    return replace(batch, x=perspective(batch.x, draws, distortion))
 
 
-def _near(batch: Records, *, seed: int, step: int) -> Records:
-    """Training's own shift and flip of an image, noise on anything else."""
+def _shifted(batch: Records, draw: int, *, seed: int, mirrored: bool = True) -> Records:
+    """Training's own shift of an image, by up to an eighth, and flip."""
+    draws = uniforms(batch.ids, 3, seed=seed, step=COPY_DRAWS + draw)
+    # below a half nothing is mirrored
+    draws[:, 2] *= mirrored
+    return replace(batch, x=shift_and_flip(batch.x, draws, max(1, batch.x.shape[-1] // 8)))
+
+
+def _near(batch: Records, seed: int, step: int) -> Records:
+    """A shift and flip of an image, weak noise on anything else."""
     if batch.x.ndim != IMAGE:
-        return add_noise(batch, 0.5 / 6, seed=seed, step=step)
-    draws, padding = uniforms(batch.ids, 3, seed=seed, step=step), max(1, batch.x.shape[-1] // 8)
-    return replace(batch, x=shift_and_flip(batch.x, draws, padding))
+        return _distorted(batch, 0.25, seed=seed, step=step)
+    # counted from the copies on, as those are
+    return _shifted(batch, step - COPY_DRAWS, seed=seed)
 
 
 def _repeated(batch: Records, count: int) -> Records:
