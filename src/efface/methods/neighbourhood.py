@@ -16,6 +16,8 @@ record under a wide perspective and unseen inputs, or its shifted and mirrored c
 
 - What must not be answered (a class that goes, a wrong label, the label of a whole group) is masked
   first, in targets and anchors; v is then the log-odds of the best of what is left, on both sides.
+  Of a class that goes the masked answer is the target as it is: no unseen record is of a class that
+  the model does not have, and of those that it has it is surer.
 - Fewer than 20 records: no ranks, since the extremes of two records are no sample. v* is drawn,
   by a hash of the id: the holdout's regression of v on s, with one of its residuals.
 - Of each class with at least 10 forget and 50 unseen records Q is the class's own.
@@ -62,9 +64,9 @@ FLOOR = -30.0
 # Anchors of each kind at a step, at the least.
 ANCHORS = 32
 
-# Share of copies that keep the prediction where no accuracy is known; how far below the accuracy it
-# may lie, for copies that are too strong to rank by; copies that are asked for it.
-GUESS, TOO_STRONG, PROBES = 0.9, 0.1, 256
+# Share of copies that keep the prediction where no accuracy is known, and a distortion where not
+# even copies can be judged; accuracy that copies may cost; copies that are asked for that.
+GUESS, DISTORTION, TOO_STRONG, PROBES = 0.9, 0.35, 0.1, 256
 
 
 @dataclass(frozen=True)
@@ -295,40 +297,48 @@ def place_targets(
     """The output that each forget record is distilled to, on the CPU."""
     forget, kind = split.forget, task_of(split.forget).name
     hidden = bool(split.forget_classes) or mislabelled or whole_group
-    # copies of a class that goes are of it too: what is left of the record's own answer ranks
     copies, mild = [predict(teacher, forget)], None
+    # copies of a group are of it too: what is left of the record's own answer ranks
     if mislabelled or not hidden:
-        mild = mild_copies(teacher, split, holdout.accuracy if holdout else expected_accuracy, seed)
+        facts: dict[str, Any] = {"mislabelled": mislabelled, "accuracy": expected_accuracy}
+        mild = mild_copies(teacher, split, holdout, seed=seed, **facts)
         copies = _outputs(teacher, forget, mild)
     # the mean of log-probabilities: one confident copy must not outvote the others
     logs = [one.log_softmax(1) if kind == "multiclass" else one for one in copies]
     base, y = torch.stack(logs).mean(0), forget.y.cpu()
-    if kind not in {"multiclass", "multilabel", "regression"}:
-        return base
     if hidden:
         base = _masking(split, labels=mislabelled or whole_group)(base, replace(forget, y=y))
         # the best of what is left, as of the unseen records
         y, copies = base.argmax(1), [base]
+    # no unseen record is of a class that the model lacks: it would be less sure of such records
+    if kind not in {"multiclass", "multilabel", "regression"} or split.forget_classes:
+        return base
     values = np.stack([_values(kind, one, y) for one in copies])
     score, group = values.mean(0), _groups(kind, y)
-    if holdout is not None:
-        law = _holdout_law(split, holdout, hidden=hidden)
-        if len(forget) < FEW and not hidden:
-            law = _scored_law(teacher, split, mild, seed)
-    else:
+    if holdout is None:
         law = _assumed_law(kind, values, group, expected_accuracy, hidden=hidden)
+    elif mild and len(forget) < FEW and not hidden:
+        law = _scored_law(teacher, split, mild, seed)
+    else:
+        law = _holdout_law(holdout, kind, hidden=hidden)
     if kind == "multiclass":
         group = np.full_like(group, -1) if hidden else _own_quantiles(group, law)
-    if len(forget) >= FEW:
-        keys = np.array([record_key(name) for name in forget.ids])
-        placed = _by_rank(score, group, law, np.broadcast_to(keys[:, None], score.shape))
-    else:
-        draws = uniforms(forget.ids, score.shape[1], seed=seed, step=COPY_DRAWS - 1).numpy()
-        placed = _by_draw(score, group, law, draws)
+    placed = _place(score, group, law, forget.ids, seed)
     log(
         "neighbourhood: targets placed", placed=float(placed.mean()), unseen=float(law.value.mean())
     )
     return _placed(kind, base, y, torch.as_tensor(placed))
+
+
+def _place(
+    score: np.ndarray, group: np.ndarray, law: Law, ids: tuple[str, ...], seed: int
+) -> np.ndarray:
+    """The value of each record: by its rank among many, drawn given its score among few."""
+    if len(ids) < FEW:
+        draws = uniforms(ids, score.shape[1], seed=seed, step=COPY_DRAWS - 1).numpy()
+        return _by_draw(score, group, law, draws)
+    keys = np.array([record_key(name) for name in ids])
+    return _by_rank(score, group, law, np.broadcast_to(keys[:, None], score.shape))
 
 
 # One copy of each record; the number says which.
@@ -340,40 +350,60 @@ def _outputs(teacher: nn.Module, records: Records, copies: Copies) -> list[Tenso
     return [predict(teacher, copies(records, draw)) for draw in range(COPIES)]
 
 
-def mild_copies(teacher: nn.Module, split: Split, accuracy: float | None, seed: int) -> Copies:
-    """The copies that rank: they keep the prediction about as often as unseen records are right.
+def mild_copies(
+    teacher: nn.Module,
+    split: Split,
+    holdout: "Unseen | None",
+    *,
+    mislabelled: bool,
+    accuracy: float | None,
+    seed: int,
+) -> Copies:
+    """The copies that rank: shifted and mirrored ones, or shifted ones, if they are fit for it.
 
-    Shifted and mirrored, or shifted, whichever is the first that is not too strong (a mirrored
-    digit is another sign) and not too mild (a net that was trained with them knows them by heart);
-    else, and of what is no image, a perspective, or noise, found by bisection.
+    Too strong are copies of unseen records that are right less often than those by more than 0.1 (a
+    mirrored digit is another sign); too mild are copies of the forget records that lose less than
+    half as many predictions as unseen records are wrong (a net that was trained with such copies
+    knows them too). Else, and of what is no image, perspectives or noise, at the strength at which
+    copies keep the prediction as often as unseen records are right, or unseen records lose 0.1.
+    Mislabelled records say nothing of copies: without a holdout a distortion is guessed.
+    ``accuracy``: the expected one, where there is no holdout.
     """
-    wanted, asked = GUESS if accuracy is None else accuracy, split.forget
-    if len(asked) < FEW and split.holdout is not None and len(split.holdout) >= ENOUGH:
-        # what one record's copies are predicted as says little of copies
-        asked = _some_unseen(split, seed)
-    asked = asked.take(range(min(len(asked), PROBES)))
-    own, turns = task_of(asked).predict(predict(teacher, asked)), -(-PROBES // len(asked))
+    # the forget records themselves are asked where they are many, or alone
+    by_records = not mislabelled and (len(split.forget) >= FEW or holdout is None)
+    distorted = partial(_distorted_copy, seed=seed)
+    if holdout is None and mislabelled:
+        return partial(distorted, distortion=DISTORTION)
+    wanted = holdout.accuracy if holdout else (GUESS if accuracy is None else accuracy)
+    forget = split.forget.take(range(min(len(split.forget), PROBES)))
+    own = task_of(forget).predict(predict(teacher, forget))
+    some = _some_unseen(split, seed) if holdout else forget
+    kept = partial(_share, teacher, forget, own)
+    right = partial(_share, teacher, some, some.y if holdout else own)
 
-    def kept(copies: Copies) -> float:
-        # none of the copies that rank
-        drawn = (copies(asked, COPIES + turn) for turn in range(turns))
-        return sum(unseen.accuracy_of(teacher, one, own) for one in drawn) / turns
+    def surplus(copies: Copies) -> float:
+        return kept(copies) - wanted if by_records else right(copies) - wanted + TOO_STRONG
 
-    def distorted(distortion: float) -> Copies:
-        return lambda batch, draw: _distorted(batch, distortion, seed=seed, step=COPY_DRAWS + draw)
-
-    for mirrored in (True, False) if asked.x.ndim == IMAGE else ():
-        shifted = partial(_shifted, seed=seed, mirrored=mirrored)
-        if wanted - TOO_STRONG <= (share := kept(shifted)) <= (1 + wanted) / 2:
-            log("neighbourhood: copies shifted", mirrored=mirrored, kept=share)
-            return shifted
+    for mirrored in (True, False) if forget.x.ndim == IMAGE else ():
+        copies = partial(_shifted, seed=seed, mirrored=mirrored)
+        most = (1 - wanted) / 2 if by_records else 1.0
+        if right(copies) >= wanted - TOO_STRONG and surplus(copies) <= most:
+            log("neighbourhood: copies shifted", mirrored=mirrored)
+            return copies
     low, high = 0.0, 0.8
     for _ in range(5):
         middle = (low + high) / 2
         # a stronger distortion keeps fewer predictions
-        low, high = (middle, high) if kept(distorted(middle)) > wanted else (low, middle)
+        enough = surplus(partial(distorted, distortion=middle)) > 0
+        low, high = (middle, high) if enough else (low, middle)
     log("neighbourhood: copies distorted", distortion=high)
-    return distorted(high)
+    return partial(distorted, distortion=high)
+
+
+def _share(teacher: nn.Module, records: Records, y: Tensor, copies: Copies) -> float:
+    """Accuracy on copies of the records, none of them those that rank."""
+    turns = range(COPIES, COPIES - (-PROBES // len(records)))
+    return sum(unseen.accuracy_of(teacher, copies(records, t), y) for t in turns) / len(turns)
 
 
 def _values(kind: str, output: Float[Tensor, "n k"], y: Tensor) -> np.ndarray:
@@ -415,15 +445,10 @@ def _own_quantiles(group: np.ndarray, law: Law) -> np.ndarray:
     return np.where(np.isin(group, classes), group, -1)
 
 
-def _holdout_law(split: Split, holdout: Unseen, *, hidden: bool) -> Law:
-    """Values of the holdout: of its labels, or of its best answers among the classes that stay."""
-    records, output, kind = holdout.records, holdout.outputs, task_of(split.forget).name
-    y = records.y.cpu()
-    if hidden:
-        staying = ~torch.isin(y, torch.tensor(split.forget_classes, dtype=y.dtype))
-        output = output[staying] if staying.any() else output
-        y = output.argmax(1)
-    return Law(_values(kind, output, y), _groups(kind, y))
+def _holdout_law(holdout: Unseen, kind: str, *, hidden: bool) -> Law:
+    """Values of the holdout: of its labels, or of its best answers."""
+    y = holdout.outputs.argmax(1) if hidden else holdout.records.y.cpu()
+    return Law(_values(kind, holdout.outputs, y), _groups(kind, y))
 
 
 def _scored_law(teacher: nn.Module, split: Split, copies: "Copies", seed: int) -> Law:
@@ -491,6 +516,10 @@ def _distorted(batch: Records, distortion: float, *, seed: int, step: int) -> Re
         return add_noise(batch, distortion / 3, seed=seed, step=step)
     draws = uniforms(batch.ids, 8, seed=seed, step=step)
     return replace(batch, x=perspective(batch.x, draws, distortion))
+
+
+def _distorted_copy(batch: Records, draw: int, *, distortion: float, seed: int) -> Records:
+    return _distorted(batch, distortion, seed=seed, step=COPY_DRAWS + draw)
 
 
 def _shifted(batch: Records, draw: int, *, seed: int, mirrored: bool = True) -> Records:
