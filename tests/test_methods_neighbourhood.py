@@ -1,4 +1,4 @@
-"""Neighbourhood: where its targets lie, what is masked, and what follows from the law it is given."""
+"""Neighbourhood: where its targets lie, what is masked, and what follows from its law."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_masking_renormalises_the_rest():
 
 
 def test_a_value_is_placed_where_it_is_read_and_the_others_keep_their_proportions():
-    """Log-odds by their definition, ln p - ln(1 - p); a placed output has the value it was given."""
+    """Log-odds by their definition, ln p - ln(1 - p); a placed output has the value given."""
     base = torch.randn(6, 4, generator=torch.Generator().manual_seed(1)).double()
     y, wanted = torch.tensor([0, 1, 2, 3, 0, 1]), torch.linspace(-8, 8, 6).double()[:, None]
     p = base.softmax(1).gather(1, y[:, None])
@@ -150,17 +150,23 @@ def test_the_law_of_the_targets_is_that_of_unseen_records(tiny_net, digits):
     assert abs(apart[0]).max() <= spacing < abs(apart[1]).max()
 
 
-def test_wrong_labels_and_groups_are_placed_at_the_best_of_what_is_left(tiny_net, digits):
-    """As sure of it as the net is of unseen records, which it answers with their best."""
+def test_a_wrong_label_leaves_the_best_of_the_others_as_sure_as_unseen_answers(tiny_net, digits):
     split = Split(digits.take(range(60)), digits.take(range(300, 400)))
-    unseen = predict(tiny_net, split.holdout)
-    wanted = np.median(_values("multiclass", unseen, unseen.argmax(1)))
-    for fact in ("mislabelled", "whole_group"):
-        target = _targets(tiny_net, split, **{fact: True})
-        assert not bool((target.argmax(1) == split.forget.y).any())
-        assert float(target.gather(1, split.forget.y[:, None]).max()) < -20
-        placed = np.median(_values("multiclass", target, target.argmax(1)))
-        assert placed == pytest.approx(wanted, abs=0.3)
+    unseen, target = predict(tiny_net, split.holdout), _targets(tiny_net, split, mislabelled=True)
+    assert float(target.gather(1, split.forget.y[:, None]).max()) < -20
+    medians = [np.median(_values("multiclass", one, one.argmax(1))) for one in (unseen, target)]
+    assert medians[1] == pytest.approx(medians[0], abs=0.3)
+
+
+def test_a_class_or_a_group_leaves_the_given_answer_without_it(tiny_net, digits):
+    """Masked distillation: a kind that the model lacks is no unseen record of those it has."""
+    threes = digits.take([row for row in range(300) if digits.y[row] == 3])
+    holdout = digits.take(range(300, 400))
+    expected = predict(tiny_net, threes)
+    expected[:, 3] = -torch.inf
+    for facts, going in (({}, (3,)), ({"whole_group": True}, ())):
+        target = _targets(tiny_net, Split(threes, holdout, forget_classes=going), **facts)
+        torch.testing.assert_close(target.softmax(1), expected.softmax(1))
 
 
 def test_without_a_holdout_the_expected_accuracy_places_and_without_it_too_little_is_asked(
@@ -201,23 +207,23 @@ def test_the_schedule_follows_the_number_of_records():
 
 
 def test_500_records_cost_at_most_40_forward_and_20_backward_passes_each(tiny_net, digits):
-    """All passes but the evidence's, the guard's included, and one forward pass of the holdout."""
-    forget_set = Records(torch.cat([digits.x, digits.x[:100] + 0.01]), digits.y.repeat(2)[:500])
-    holdout = digits.take(range(300, 400))
-    holdout = Records(holdout.x + 0.02, holdout.y)
-    for given in (holdout, None):
-        split = Split(forget_set, given)
-        found = forget(tiny_net, split, report="off", settings={"learning_rate": 1e-5}).manifest
-        passes = found.passes["forward"] - (50 if given else 0)
-        assert passes / 500 <= 36
-        assert (passes + found.guard["passes"]) / 500 <= 41.5
+    """All passes but the evidence's, the guard's too, next to one forward pass of the holdout.
+
+    Anchors that are no unseen records take 4 more.
+    """
+    several = Records(torch.cat([digits.x, digits.x[:100] + 0.01]), digits.y.repeat(2)[:500])
+    holdout = Records(digits.x[300:400] + 0.02, digits.y[300:400])
+    for given, most in ((holdout, 40), (None, 44)):
+        found = forget(tiny_net, Split(several, given), report="off").manifest
+        own = found.passes["forward"] + found.guard["passes"] - (50 if given else 0)
+        assert own / 500 <= most
         assert found.passes["backward"] / 500 <= 20
 
 
 def test_a_wrong_label_is_no_longer_answered(tiny_net, digits):
     """Told that the labels are wrong, the student stops to give them."""
     wrong = digits.take(range(20))
-    student = neighbourhood(tiny_net, Split(wrong), mislabelled=True, seed=0)
+    student = neighbourhood(tiny_net, Split(wrong), mislabelled=True, steps=200, seed=0)
     probabilities = student(wrong.x).softmax(1).detach()
     assert float(probabilities.gather(1, wrong.y[:, None]).mean()) < 0.2
 

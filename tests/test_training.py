@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parameters_to_vector
 
-from efface.training import Trainer, descend
+from efface.training import Muon, Trainer, descend, linear_decay, orthogonalise
 from efface.types import Action, Records
 
 
@@ -177,3 +177,85 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
     for name in one["weights"]:
         drift = float(np.abs(np.subtract(two["weights"][name], one["weights"][name])).max())
         assert drift <= 1e-9 or not name.endswith("float64"), name
+
+
+def _matrix(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 40), (40, 8), (64, 64)])
+def test_the_singular_values_of_a_step_are_near_one(shape):
+    """Whatever those of the gradient are, but for values that are next to nothing."""
+    u, _, v = torch.linalg.svd(_matrix(*shape), full_matrices=False)
+    gradient = u @ torch.diag(torch.logspace(0, -1.5, min(shape))) @ v
+    values = torch.linalg.svdvals(orthogonalise(gradient))
+    assert 0.6 < float(values.min()) <= float(values.max()) < 1.25
+
+
+def _steps(optimizer, weight, gradients):
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        optimizer.step()
+    return weight.detach()
+
+
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8)])
+def test_muon_is_torchs_own_within_the_error_of_bfloat16(shape):
+    """A second implementation, of matrices; ours takes convolutions as matrices, and vectors."""
+    given, gradients = _matrix(*shape), [_matrix(*shape, seed=one) for one in (1, 2, 3)]
+    ours, theirs, conv = (nn.Parameter(given.clone()) for _ in range(3))
+    conv = nn.Parameter(given.reshape(shape[0], -1, 2, 2).clone())
+    how = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
+    expected = _steps(torch.optim.Muon([theirs], **how), theirs, gradients) - given
+    moved = _steps(Muon([ours], 0.1), ours, gradients) - given
+    assert float((moved - expected).norm() / expected.norm()) < 0.03
+    views = [one.reshape(conv.shape) for one in gradients]
+    torch.testing.assert_close(
+        _steps(Muon([conv], 0.1), conv, views).reshape(shape), moved + given, atol=1e-6, rtol=0
+    )
+
+
+def test_a_vector_moves_by_a_tenth_of_the_rate_and_a_frozen_weight_stays():
+    vector, frozen = nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(2, 2))
+    moved = _steps(Muon([vector, frozen], 0.1), vector, [_matrix(5)]) - 1
+    assert float(moved.norm()) == pytest.approx(0.01, rel=1e-5)
+    assert torch.equal(frozen.detach(), torch.ones(2, 2))
+
+
+def test_a_change_of_a_millionth_moves_a_step_on_one_record_by_next_to_nothing():
+    """What micro-batches and processes change; torch's own moves by a percent and more."""
+    gradient = _matrix(64, 1) @ _matrix(1, 64, seed=1)
+    changed = gradient * (1 + 1e-6 * _matrix(64, 64, seed=2))
+
+    def apart(make):
+        pair = (nn.Parameter(torch.zeros(64, 64)) for _ in range(2))
+        first, second = (
+            _steps(make(w), w, [g]) for w, g in zip(pair, (gradient, changed), strict=True)
+        )
+        return float((first - second).norm() / first.norm())
+
+    assert apart(lambda w: Muon([w], 0.1)) < 5e-3
+    assert apart(lambda w: torch.optim.Muon([w], lr=0.1, weight_decay=0.0)) > 1e-2
+
+
+def test_the_rate_falls_in_a_line_and_a_halving_stays():
+    """Of 4 steps at 8: 8, 6, then 4 is refused, and from half of it 2 and 1."""
+    weight, rates = nn.Parameter(torch.zeros(1)), []
+    optimizer = torch.optim.SGD([weight], lr=8.0)
+    answers = iter([Action.CONTINUE, Action.CONTINUE, Action.HALVE_LR, Action.CONTINUE])
+
+    def callback(student, loss):  # noqa: ARG001
+        rates.append(optimizer.param_groups[0]["lr"])
+        return next(answers, Action.CONTINUE)
+
+    net = nn.ParameterList([weight])
+    descend(
+        net,
+        lambda student, batch, step: student[0] * batch.x[:, 0],  # noqa: ARG005
+        Records(torch.ones(1, 1), torch.tensor([0])),
+        optimizer,
+        steps=4,
+        seed=0,
+        callback=linear_decay(callback, optimizer, 4),
+    )
+    assert rates == [8.0, 6.0, 4.0, 2.0, 1.0]

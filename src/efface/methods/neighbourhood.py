@@ -16,8 +16,8 @@ record under a wide perspective and unseen inputs, or its shifted and mirrored c
 
 - What must not be answered (a class that goes, a wrong label, the label of a whole group) is masked
   first, in targets and anchors; v is then the log-odds of the best of what is left, on both sides.
-  Of a class that goes the masked answer is the target as it is: no unseen record is of a class that
-  the model does not have, and of those that it has it is surer.
+  Of a class or a group that goes the masked answer is the target as it is: unseen records are of
+  kinds that the model has, and of one that it lacks it would be less sure.
 - Fewer than 20 records: no ranks, since the extremes of two records are no sample. v* is drawn,
   by a hash of the id: the holdout's regression of v on s, with one of its residuals.
 - Of each class with at least 10 forget and 50 unseen records Q is the class's own.
@@ -65,8 +65,8 @@ FLOOR = -30.0
 ANCHORS = 32
 
 # Share of copies that keep the prediction where no accuracy is known, and a distortion where not
-# even copies can be judged; accuracy that copies may cost; copies that are asked for that.
-GUESS, DISTORTION, TOO_STRONG, PROBES = 0.9, 0.35, 0.1, 256
+# even copies can be judged; share of the accuracy that copies must keep; copies asked for that.
+GUESS, DISTORTION, FIT, PROBES = 0.95, 0.35, 0.75, 128
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,11 @@ def schedule_for(
 ) -> StepRule:
     """The rule of rate, steps and batch for so many records; what is given stands.
 
-    Batch: a quarter of the records, 125 at most. Steps: 4 epochs from 500 records on, which with
-    the copies cost at most 40 forward and 20 backward passes a record; 32 steps of fewer. Rate:
-    1e-2 from 20 records on, below that 1e-2 (n / 20)^0.6, which is 1.7e-3 for one: the gradient
-    of few records points into few directions, each of which Muon takes in full.
+    Batch: a quarter of the records, 125 at most. Steps: 4 epochs from 500 records on, which
+    with the copies cost at most 40 forward and 20 backward passes a record; 32 of fewer, at which
+    16 leave some unlearned, and more lower the log-odds of unseen records too. Rate: 1e-2
+    from 20 records on, below that 1e-2 (n / 20)^0.6, which is 1.7e-3 for one: the gradient of few
+    records points into few directions, each of which Muon takes in full.
     """
     batch = batch_size or min(125, -(-records // 4))
     many = records >= 500  # noqa: PLR2004
@@ -123,8 +124,9 @@ def neighbourhood(
     Reads the model, the forget records with their labels and, if there is one, the holdout: its
     records with labels for the law of unseen answers, its inputs as anchors.
 
-    Cost, from 500 records on: 32 forward and 12 backward passes a record (16 + 4 · 4 and 4 · 3), 4
-    more forward ones without a holdout, and one forward pass of the holdout.
+    Cost, from 500 records on: 36 forward and 12 backward passes a record (16 copies, 4 · 4 and 4 · 3
+    in steps, the rest to choose the copies), 4 more forward ones without a holdout, and one forward
+    pass of the holdout; the guard's are a tenth of these.
 
     Args:
         model: the given model; it is not changed.
@@ -310,8 +312,10 @@ def place_targets(
         base = _masking(split, labels=mislabelled or whole_group)(base, replace(forget, y=y))
         # the best of what is left, as of the unseen records
         y, copies = base.argmax(1), [base]
-    # no unseen record is of a class that the model lacks: it would be less sure of such records
-    if kind not in {"multiclass", "multilabel", "regression"} or split.forget_classes:
+    if kind not in {"multiclass", "multilabel", "regression"}:
+        return base
+    # unseen records are of kinds that the model has: of one that it lacks it would be less sure
+    if split.forget_classes or whole_group:
         return base
     values = np.stack([_values(kind, one, y) for one in copies])
     score, group = values.mean(0), _groups(kind, y)
@@ -361,11 +365,11 @@ def mild_copies(
 ) -> Copies:
     """The copies that rank: shifted and mirrored ones, or shifted ones, if they are fit for it.
 
-    Too strong are copies of unseen records that are right less often than those by more than 0.1 (a
+    Too strong are copies of unseen records that are right less than 3/4 as often as those (a
     mirrored digit is another sign); too mild are copies of the forget records that lose less than
     half as many predictions as unseen records are wrong (a net that was trained with such copies
     knows them too). Else, and of what is no image, perspectives or noise, at the strength at which
-    copies keep the prediction as often as unseen records are right, or unseen records lose 0.1.
+    copies keep the prediction as often as unseen records are right, or unseen ones lose a quarter.
     Mislabelled records say nothing of copies: without a holdout a distortion is guessed.
     ``accuracy``: the expected one, where there is no holdout.
     """
@@ -382,12 +386,12 @@ def mild_copies(
     right = partial(_share, teacher, some, some.y if holdout else own)
 
     def surplus(copies: Copies) -> float:
-        return kept(copies) - wanted if by_records else right(copies) - wanted + TOO_STRONG
+        return kept(copies) - wanted if by_records else right(copies) - FIT * wanted
 
     for mirrored in (True, False) if forget.x.ndim == IMAGE else ():
         copies = partial(_shifted, seed=seed, mirrored=mirrored)
         most = (1 - wanted) / 2 if by_records else 1.0
-        if right(copies) >= wanted - TOO_STRONG and surplus(copies) <= most:
+        if right(copies) >= FIT * wanted and surplus(copies) <= most:
             log("neighbourhood: copies shifted", mirrored=mirrored)
             return copies
     low, high = 0.0, 0.8
@@ -396,8 +400,8 @@ def mild_copies(
         # a stronger distortion keeps fewer predictions
         enough = surplus(partial(distorted, distortion=middle)) > 0
         low, high = (middle, high) if enough else (low, middle)
-    log("neighbourhood: copies distorted", distortion=high)
-    return partial(distorted, distortion=high)
+    log("neighbourhood: copies distorted", distortion=low)
+    return partial(distorted, distortion=low)
 
 
 def _share(teacher: nn.Module, records: Records, y: Tensor, copies: Copies) -> float:
