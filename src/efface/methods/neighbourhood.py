@@ -124,9 +124,9 @@ def neighbourhood(
     Reads the model, the forget records with their labels and, if there is one, the holdout: its
     records with labels for the law of unseen answers, its inputs as anchors.
 
-    Cost, from 500 records on: 36 forward and 12 backward passes a record (16 copies, 4 · 4 and 4 · 3
-    in steps, the rest to choose the copies), 4 more forward ones without a holdout, and one forward
-    pass of the holdout; the guard's are a tenth of these.
+    Cost, from 500 records on: 36 forward and 12 backward passes a record (16 copies, 4 · 4 and
+    4 · 3 in steps, the rest to choose the copies), 4 more forward ones without a holdout, and one
+    forward pass of the holdout; the guard's are a tenth of these.
 
     Args:
         model: the given model; it is not changed.
