@@ -310,3 +310,19 @@ def test_of_wrong_labels_the_progress_is_measured_in_log_odds():
     )
     assert odds == pytest.approx(0.5)
     assert confidence > 0.98
+
+
+def test_with_muon_the_rate_is_given_and_falls(tiny_net, digits):
+    """In place of Polyak's; scaled by the strength, and 0 is the given model."""
+    split = Split(digits.take(range(20)))
+    for still in ({"muon": 0.0}, {"muon": 0.01, "strength": 0.0}):
+        assert same(jit(tiny_net, split, **still), tiny_net)
+    large, small = (jit(tiny_net, split, muon=0.01, steps=4, strength=s) for s in (1.0, 0.1))
+    moved = [
+        sum(
+            float((a - b).norm())
+            for a, b in zip(one.parameters(), tiny_net.parameters(), strict=True)
+        )
+        for one in (large, small)
+    ]
+    assert moved[0] > 3 * moved[1] > 0

@@ -44,7 +44,7 @@ ARCHITECTURE = "research.benchmarks.efficientnet_lite:lite0"
 # (pixel - 127) / 128, as the model was trained; 128 px instead of its 224 to save time.
 MEAN, STD, SIZE = 127 / 255, 128 / 255, 128
 
-SETTINGS = {"batch_size": 32, "steps": 80, "ema_decay": 0.9}
+SETTINGS = {"batch_size": 32, "steps": 80}
 SEED, SAMPLE = 0, 1000
 BEFORE, WITHOUT, OUT = RUNS / "lite0-83.pth", RUNS / "lite0-83-without.pth", RUNS / "out"
 

@@ -40,7 +40,7 @@ NOISE = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
 # Short runs, ended by nothing but their steps: the rate alone goes from harmless to ruinous.
 FIXED = {
     "jit": {"perturbations": 3, "steps": 15, "batch_size": 32, "tolerance": 2.0},
-    "neighbourhood": {"steps": 15, "batch_size": 32, "ema_decay": 0.8, "tolerance": 9.0},
+    "neighbourhood": {"steps": 15, "batch_size": 32},
     "ascent": {"steps": 15, "batch_size": 32},
     "relabel": {"steps": 15, "batch_size": 32},
 }

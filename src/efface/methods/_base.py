@@ -279,7 +279,6 @@ def find_method(name: str) -> Method:
 # Settings of efface 0.1 and their names now.
 RENAMED = {
     "records_per_step": "batch_size",
-    "averaging": "ema_decay",
     "settled": "tolerance",
     "trust": "trust_region",
     "held_weight": "distillation_weight",
