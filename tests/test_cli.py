@@ -171,14 +171,15 @@ def test_every_argument_of_a_request_reaches_the_library(efface, place, monkeypa
         "forget half.safetensors --data data --ids ids.csv --holdout data:test --out never "
         "--method jit --trainable last-layers --strength 0.5 --expected-accuracy 0.9 "
         "--selection high-information --weights weights.csv --utility-budget 0.1 --setting steps=3 "
-        "--seed 4 --holdout-seed 5 --mislabelled --report quick --accept chance --accept units"
+        "--seed 4 --holdout-seed 5 --mislabelled --whole-group --report quick "
+        "--accept chance --accept units"
     )
     assert efface(*command.split(), *NARROW) == 2
     expected = {"method": "jit", "trainable": "last-layers", "strength": 0.5, "seed": 4}
     expected |= {"expected_accuracy": 0.9, "selection": "high-information", "utility_budget": 0.1}
     expected |= {"weights": {"digit-0001": 1.0, "digit-0002": 0.5}, "settings": {"steps": 3}}
     expected |= {"report": "quick", "accept": ("chance", "units")}
-    expected |= {"holdout_seed": 5, "mislabelled": True, "retain": None}
+    expected |= {"holdout_seed": 5, "mislabelled": True, "retain": None, "whole_group": True}
     assert {name: given[name] for name in expected} == expected
     assert {*given["stored"].values()} == {torch.bfloat16}
     assert given["holdout"] > 0

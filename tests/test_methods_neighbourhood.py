@@ -7,6 +7,8 @@ from torch import nn
 
 from efface import forget
 from efface.errors import InputError
+from efface.io.data import load_data
+from efface.io.models import load_model
 from efface.methods.neighbourhood import (
     Law,
     Unseen,
@@ -20,8 +22,11 @@ from efface.methods.neighbourhood import (
     place_targets,
     schedule_for,
 )
+from efface.metrics.retrain_gap import gap
 from efface.task import frozen_teacher, multiclass, multilabel, predict, regression
-from efface.types import Records, Split
+from efface.types import Records, Split, split_holdout
+from examples import demo
+from research.recipes import RECIPES, fresh, train
 
 
 def test_the_divergence_is_torchs_own():
@@ -249,3 +254,24 @@ def test_a_whole_group_of_a_task_without_classes_is_refused(tiny_net, digits):
     values = Records(digits.x[:30], torch.randn(30, 10, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(InputError, match="Wanted a multiclass task"):
         forget(tiny_net, Split(values), whole_group=True)
+
+
+@pytest.mark.slow
+def test_the_demos_three_requests_end_near_where_retraining_ends(tmp_path):
+    """With a holdout, the gap to two retrained models is at most their own and two points."""
+    model = load_model(demo.write_demo(tmp_path) / "model").model
+    recipe, data = RECIPES[demo.RECIPE], str(tmp_path / "data")
+    training, unseen = (
+        load_data(data + part).records(None, recipe.preprocessing) for part in ("", ":test")
+    )
+    for request in demo._requests(training):
+        rows = [row for row in range(len(training)) if row not in set(request.rows)]
+        going, retain = training.take(request.rows), training.take(rows)
+        # the half that the method does not see
+        split = Split(going, unseen, forget_classes=request.forget_classes)
+        parts = (going, split_holdout(split, seed=0)[1].holdout, retain)
+        retrained = [train(fresh(recipe, 10, seed=s), retain, recipe, seed=s) for s in (1, 2)]
+        goals = [demo._columns(one, parts, request) for one in retrained]
+        student = forget(model, split, mislabelled=request.mislabelled, report="off").model
+        found = demo._columns(student, parts, request)
+        assert np.mean([gap(found, goal) for goal in goals]) <= gap(*goals) + 0.02, request.name

@@ -21,6 +21,7 @@ from efface.guard import Guard
 from efface.manifest import SCHEMA, state_digest
 from efface.methods import METHODS, Method
 from efface.report import Verdict, collect, forward_passes
+from efface.task import predict
 from efface.testing import fresh_from
 from efface.types import Action, split_holdout
 
@@ -392,3 +393,35 @@ def test_neither_forget_nor_score_is_fooled(memorised, monkeypatch):
     again = score(net, result.model, split)
     for report in (result.report, again.report):
         assert report.row("attack.loss").verdict is Verdict.DETECTED
+
+
+@pytest.mark.parametrize(
+    ("facts", "going", "said"),
+    [
+        ({}, (), ["assumed"]),
+        ({"whole_group": True}, (), []),
+        ({"mislabelled": True}, (), []),
+        ({}, (3,), []),
+        ({"whole_group": True, "method": "jit"}, (), ["treats"]),
+    ],
+)
+def test_what_is_assumed_of_records_of_their_kind_is_said(tiny_net, digits, facts, going, said):
+    """Whether a label may still be predicted is a fact of the request that data do not tell."""
+    split = Split(digits.take(range(20)), forget_classes=going)
+    findings = forget(tiny_net, split, dry_run=True, **facts).findings
+    texts = [one.text for one in findings if one.name == "whole-group"]
+    assert [word in text for word, text in zip(said, texts, strict=True)] == [True] * len(said)
+
+
+def test_a_whole_group_loses_its_label(tiny_net, digits):
+    """Told that nothing of their kind stays, no record is predicted as what it is."""
+    split = Split(digits.take([row for row in range(300) if digits.y[row] == 3]))
+    how = {"report": "off", "guard": False}
+    alone = forget(tiny_net, split, whole_group=True, **how)
+    assert alone.manifest.settings["whole_group"] is True
+    shares = [
+        float((predict(model, split.forget).argmax(1) == split.forget.y).float().mean())
+        for model in (alone.model, forget(tiny_net, split, **how).model)
+    ]
+    assert shares[0] < 0.2
+    assert shares[1] > 0.6
