@@ -139,7 +139,7 @@ def test_a_draw_given_the_score_is_the_regression_and_one_of_its_residuals():
 
 def _targets(model, split, **how):
     teacher = frozen_teacher(model)
-    return place_targets(teacher, split, Unseen.of(teacher, split), **how)
+    return place_targets(teacher, split, Unseen.of(teacher, split), **how).outputs
 
 
 def test_the_law_of_the_targets_is_that_of_unseen_records(tiny_net, digits):
@@ -187,6 +187,21 @@ def test_without_a_holdout_the_expected_accuracy_places_and_without_it_too_littl
     assert shares[0.6] == pytest.approx(0.6, abs=0.01)
     right = predict(tiny_net, digits.take(range(300, 400))).argmax(1) == digits.y[300:400]
     assert shares[None] > float(right.float().mean()) - 0.05
+
+
+def test_one_record_ends_at_the_log_odds_that_it_drew(tiny_net, digits):
+    """On its way there, and not past it, where KL would leave it: too bad stands out as well."""
+    holdout = digits.take(range(300, 400))
+    for row in range(4):
+        split = Split(digits.take([row]), holdout)
+        given, wanted = predict(tiny_net, split.forget), _targets(tiny_net, split)
+        found = predict(neighbourhood(tiny_net, split), split.forget)
+        before, goal, after = (
+            float(_values("multiclass", one, split.forget.y)[0, 0])
+            for one in (given, wanted, found)
+        )
+        assert abs(after - goal) < abs(before - goal)
+        assert min(before, goal) - 0.5 < after < max(before, goal) + 0.5
 
 
 def test_a_record_draws_its_own_target_among_few(tiny_net, digits):
@@ -241,12 +256,15 @@ def test_with_nothing_to_do_no_step_is_taken(tiny_net, digits):
 
 
 def test_the_loss_is_the_distance_to_the_target_and_the_anchors(tiny_net, digits):
-    """Of the given model itself no anchor moves: what is left is the divergence to the target."""
-    split = Split(digits.take(range(30)), digits.take(range(300, 400)))
+    """Of the given model itself no anchor moves: what is left is the way to the target."""
+    split = Split(digits.take(range(10)), digits.take(range(300, 400)))
     teacher = frozen_teacher(tiny_net)
     target, batch = _targets(tiny_net, split), split.forget.take([3, 1, 8])
     found = neighbourhood_loss(teacher, split)(teacher, batch, 0)
     expected = multiclass.divergence(target[[3, 1, 8]], teacher(batch.x))
+    now, wanted = (_values("multiclass", z, batch.y) for z in (teacher(batch.x), target[[3, 1, 8]]))
+    law = _values("multiclass", predict(tiny_net, split.holdout), split.holdout.y)
+    expected = expected + torch.as_tensor(((now - wanted) / law.std()) ** 2)[:, 0].float() / 2
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 

@@ -1,9 +1,9 @@
 """Neighbourhood: answers placed where unseen ones lie, after JiT: https://arxiv.org/abs/2402.01401.
 
 What a record taught the model is what the model says of it beyond what its neighbourhood says
-(information content). Its neighbourhood knows how hard the record
-is, so it gives the *rank* among the records that go; how sure a model is of such a record that it
-never saw is what it says of unseen ones, so the holdout gives the *scale*:
+(information content). Its neighbourhood knows how hard the record is, so it gives the *rank* among
+the records that go; how sure the model is of such a record that it never saw is what it says of
+unseen ones, so the holdout gives the *scale*:
 
     s(x) = mean over 16 mild copies of v(f₀(copy of x)),    v* = Q((rank of s(x) − ½) / n),
     loss(x) = KL(p* ‖ q(x)) + λ · mean over anchors a of KL(f₀(a) ‖ q(a)).
@@ -19,7 +19,9 @@ record under a wide perspective and unseen inputs, or its shifted and mirrored c
   Of a class or a group that goes the masked answer is the target as it is: unseen records are of
   kinds that the model has, and of one that it lacks it would be less sure.
 - Fewer than 20 records: no ranks, since the extremes of two records are no sample. v* is drawn,
-  by a hash of the id: the holdout's regression of v on s, with one of its residuals.
+  by a hash of the id: the holdout's regression of v on s, with one of its residuals. The loss has
+  ½ ((v(q(x)) - v*) / σ)² too, σ the standard deviation of v on unseen records: to KL a label of
+  probability 1e-2 and one of 1e-10 are the same, and to an attacker per record they are not.
 - Of each class with at least 10 forget and 50 unseen records Q is the class's own.
 - Without a holdout of 50 records Q is a normal law, whose share above 0 is the expected accuracy
   and whose standard deviation is the copies' own; without an accuracy it is the law of the copies,
@@ -197,7 +199,7 @@ def neighbourhood_loss(
     if strength != 1:
         given = predict(teacher, forget)
         given = given.log_softmax(1) if task.name == "multiclass" else given
-        target = given + strength * (target - given)
+        target = replace(target, outputs=given + strength * (target.outputs - given))
     row_of = {name: row for row, name in enumerate(forget.ids)}
     count, weight = -(-ANCHORS // batch_size), locality
     if weight is None:
@@ -219,8 +221,13 @@ def neighbourhood_loss(
         apart = torch.stack([task.divergence(given, now) for given, now in pairs])
         # the mean over a record's anchors, of all kinds
         apart = apart.reshape(len(around), len(batch), count).mean((0, 2))
-        wanted = target[[row_of[name] for name in batch.ids]].to(output)
-        return task.divergence(wanted, output) + weight * apart
+        rows = [row_of[name] for name in batch.ids]
+        wanted, labels = target.outputs[rows].to(output), target.labels
+        own = task.divergence(wanted, output)
+        if labels is not None:
+            y = labels[rows].to(output.device)
+            own = own + 0.5 * ((log_odds(output, y) - log_odds(wanted, y)) / target.scale) ** 2
+        return own + weight * apart
 
     return loss
 
@@ -286,6 +293,19 @@ class Law:
         return self.value[here], None if self.score is None else self.score[here]
 
 
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """The outputs (n, k) that the forget records are distilled to, on the CPU.
+
+    ``labels`` (n,): the classes whose log-odds are to be met, of few records, else None; ``scale``:
+    the standard deviation of such log-odds on unseen records.
+    """
+
+    outputs: Float[Tensor, "n k"]
+    labels: Tensor | None = None
+    scale: float = 1.0
+
+
 def place_targets(
     teacher: nn.Module,
     split: Split,
@@ -295,8 +315,8 @@ def place_targets(
     whole_group: bool = False,
     expected_accuracy: float | None = None,
     seed: int = 0,
-) -> Float[Tensor, "n k"]:
-    """The output that each forget record is distilled to, on the CPU."""
+) -> Targets:
+    """What each forget record is distilled to."""
     forget, kind = split.forget, task_of(split.forget).name
     hidden = bool(split.forget_classes) or mislabelled or whole_group
     copies, mild = [predict(teacher, forget)], None
@@ -313,10 +333,10 @@ def place_targets(
         # the best of what is left, as of the unseen records
         y, copies = base.argmax(1), [base]
     if kind not in {"multiclass", "multilabel", "regression"}:
-        return base
+        return Targets(base)
     # unseen records are of kinds that the model has: of one that it lacks it would be less sure
     if split.forget_classes or whole_group:
-        return base
+        return Targets(base)
     values = np.stack([_values(kind, one, y) for one in copies])
     score, group = values.mean(0), _groups(kind, y)
     if holdout is None:
@@ -331,7 +351,10 @@ def place_targets(
     log(
         "neighbourhood: targets placed", placed=float(placed.mean()), unseen=float(law.value.mean())
     )
-    return _placed(kind, base, y, torch.as_tensor(placed))
+    outputs = _placed(kind, base, y, torch.as_tensor(placed))
+    exact = kind == "multiclass" and len(forget) < FEW
+    # of a model that answers all alike there is no standard deviation
+    return Targets(outputs, y if exact else None, float(law.value.std()) or 1.0)
 
 
 def _place(
@@ -414,13 +437,17 @@ def _values(kind: str, output: Float[Tensor, "n k"], y: Tensor) -> np.ndarray:
     """What is placed, (n, c): log-odds of the label, signed logits, or errors."""
     output = output.double()
     if kind == "multiclass":
-        own = output.gather(1, y[:, None])
-        others = output.scatter(1, y[:, None], -torch.inf).logsumexp(1, keepdim=True)
         # a logit of -inf must not make a mean infinite
-        return (own - others).clamp(-100, 100).numpy()
+        return log_odds(output, y)[:, None].clamp(-100, 100).numpy()
     if kind == "multilabel":
         return ((2 * y - 1) * output).numpy()
     return (output - y.reshape(output.shape)).numpy()
+
+
+def log_odds(output: Float[Tensor, "n k"], y: Tensor) -> Float[Tensor, " n"]:
+    """Ln p - ln(1 - p) of the classes ``y``, from logits or log-probabilities."""
+    others = output.scatter(1, y[:, None], -torch.inf).logsumexp(1)
+    return output.gather(1, y[:, None])[:, 0] - others
 
 
 def _placed(kind: str, base: Float[Tensor, "n k"], y: Tensor, value: Tensor) -> Tensor:
