@@ -190,7 +190,7 @@ def test_without_a_holdout_the_expected_accuracy_places_and_without_it_too_littl
 
 
 def test_one_record_ends_at_the_log_odds_that_it_drew(tiny_net, digits):
-    """On its way there, and not past it, where KL would leave it: too bad stands out as well."""
+    """On its way there, and not past it, where KL would leave it: too bad is seen as well."""
     holdout = digits.take(range(300, 400))
     for row in range(4):
         split = Split(digits.take([row]), holdout)
