@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from efface.errors import abbreviate
-from efface.io.features import FeatureSpec
+from efface.io.features import FeatureSpec, Spec
 from efface.io.images import OUT_OF_SCALE, Preprocessing
 from efface.task import device_of, dtype_of, frozen_teacher, predict
 from efface.types import Records
@@ -238,9 +238,7 @@ def other_outputs(model: nn.Module, part: Records, right: int) -> Cause | None:
 # Inputs
 
 
-def other_inputs(
-    model: nn.Module, part: Records, preprocessing: Preprocessing | FeatureSpec | None
-) -> Cause | None:
+def other_inputs(model: nn.Module, part: Records, preprocessing: Spec | None) -> Cause | None:
     """The scale, colours or size under which the model beats chance, where it does not as given."""
     best, tried = None, list(_alternatives(part.x, preprocessing))
     share = int(part.y.bincount().max()) / len(part)
@@ -257,7 +255,7 @@ def other_inputs(
 
 
 def _alternatives(
-    x: Tensor, preprocessing: Preprocessing | FeatureSpec | None
+    x: Tensor, preprocessing: Spec | None
 ) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
     """Ways in which inputs are commonly misread: (in words, the change)."""
     if isinstance(preprocessing, FeatureSpec) or not x.is_floating_point():

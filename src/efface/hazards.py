@@ -17,14 +17,12 @@ from torch.nn.modules.dropout import _DropoutNd
 from efface import causes
 from efface.causes import P_VALUE, binomial_tail
 from efface.errors import Hazard, InputError, abbreviate, did_you_mean
-from efface.io.features import FeatureSpec
-from efface.io.images import OUT_OF_SCALE, Preprocessing
+from efface.io.features import Spec
+from efface.io.images import OUT_OF_SCALE
 from efface.runtime import HALF, fork_rng, to_eval
 from efface.task import device_of, dtype_of, frozen_teacher, predict, shared_view, task_of
 from efface.types import Records, sample_rows
 
-# How records became inputs: None for tensors, which came as such.
-Inputs = Preprocessing | FeatureSpec | None
 Severity = Literal["refuse", "warn", "note"]
 
 # records of each part that the model is asked about
@@ -248,7 +246,7 @@ class Diagnosis:
 
 def doctor(
     model: nn.Module,
-    preprocessing: Inputs,
+    preprocessing: Spec | None,
     records: Records,
     *,
     classes: Sequence[str] | None = None,
@@ -352,7 +350,7 @@ def _check_names(classes: Sequence[str] | None) -> Iterator[Finding]:
         yield Finding("class-names", "warn", f"The classes {numbers} are both called {name}.")
 
 
-def _check_inputs(name: str, part: Records, preprocessing: Inputs) -> Iterator[Finding]:
+def _check_inputs(name: str, part: Records, preprocessing: Spec | None) -> Iterator[Finding]:
     """Whether the inputs look like what a model was trained on."""
     broken = (~part.x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if broken:
@@ -412,7 +410,7 @@ class _Fit:
     def __init__(
         self,
         model: nn.Module,
-        preprocessing: Inputs,
+        preprocessing: Spec | None,
         classes: Sequence[str] | None,
         *,
         mislabelled: bool,

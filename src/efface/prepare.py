@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from efface.errors import InputError, abbreviate
-from efface.hazards import Finding, Inputs
+from efface.hazards import Finding
 from efface.io.data import as_records, class_names, content_digests
+from efface.io.features import Spec
 from efface.manifest import Manifest
 from efface.methods import Method
 from efface.runtime import MemoryEstimate, estimate_memory, to_eval
@@ -32,7 +33,7 @@ from efface.task import (
     shared_view,
     task_of,
 )
-from efface.types import Records, Split
+from efface.types import PARTS, Records, Split
 
 # records in each half of the holdout: with five, losing all has p = 0.06 in a two-sided sign test
 MIN_HALF = 6
@@ -62,7 +63,7 @@ REASONS = {
 
 
 def validate_split(
-    split: Split, preprocessing: Inputs, classes: Sequence[str] | None = None
+    split: Split, preprocessing: Spec | None, classes: Sequence[str] | None = None
 ) -> tuple[Split, dict[str, Any]]:
     """Records of every part, the forget records taken out of the others, and the counts.
 
@@ -72,7 +73,7 @@ def validate_split(
     """
     if not isinstance(split, Split):
         raise InputError("a Split", type(split).__name__, "Give Split(forget=records).")
-    given = {name: getattr(split, name) for name in ("forget", "holdout", "retain")}
+    given = {name: getattr(split, name) for name in PARTS}
     given = {name: part for name, part in given.items() if part is not None}
     _refuse_other_classes(given)
     parts = {name: as_records(part, preprocessing, classes) for name, part in given.items()}

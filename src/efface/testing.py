@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from efface.errors import InputError
 from efface.manifest import changed_tensors, state_digest, tensor_digests
 from efface.methods import Method
-from efface.methods._base import NEEDED, PARTS
+from efface.methods._base import NEEDED, READABLE
 from efface.runtime import PassCounter, Passes, nonfinite_tensors
 from efface.task import outputs, predict, task_of
 from efface.types import Action, Records, Split
@@ -275,7 +275,7 @@ def promise(name: str) -> Callable[[Promise], Promise]:
 def reads_parts_of_a_split(case: Case) -> None:
     """What it reads and needs is named in the words of a split, or it would never be trapped."""
     reads, needs = case.method.reads, case.method.needs
-    expect(reads <= set(PARTS), f"parts out of {', '.join(PARTS)}", sorted(reads))
+    expect(reads <= set(READABLE), f"parts out of {', '.join(READABLE)}", sorted(reads))
     expect(needs <= reads, "to read what it needs", sorted(needs))
     expect(needs <= NEEDED.keys(), f"needs out of {', '.join(NEEDED)}", sorted(needs))
     # "forget labels" without "forget" would be trapped by the inputs
@@ -611,7 +611,7 @@ class TrappedLabels(Tensor):
 
 def set_traps(split: Split, reads: frozenset[str]) -> Split:
     """The split with a trap in the place of every part, and of all labels, not in ``reads``."""
-    for part in set(PARTS[1:]) - reads:
+    for part in set(READABLE[1:]) - reads:
         name, _, labels = part.partition(" ")
         if part in {"fresh", "train"}:
             split = _with(split, **{name: _trap_call})

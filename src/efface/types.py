@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 
+# The parts of a split that are records.
+PARTS = ("forget", "holdout", "retain")
+
 
 class Action(enum.Enum):
     """What the guard answers after a step."""

@@ -19,8 +19,9 @@ from torch import nn
 from efface import prepare
 from efface.errors import InputError, NotMet, Outcome
 from efface.guard import Guard
-from efface.hazards import Finding, Inputs, doctor
+from efface.hazards import Finding, doctor
 from efface.io.data import as_records
+from efface.io.features import Spec
 from efface.io.shadows import Shadows
 from efface.manifest import (
     Manifest,
@@ -50,7 +51,16 @@ from efface.trainable import (
     merge_adapter,
     select_trainable,
 )
-from efface.types import Action, Callback, Progress, Split, no_callback, no_progress, split_holdout
+from efface.types import (
+    PARTS,
+    Action,
+    Callback,
+    Progress,
+    Split,
+    no_callback,
+    no_progress,
+    split_holdout,
+)
 
 # true of every adapter, so it is a finding of each
 KEPT_ADAPTER = (
@@ -60,8 +70,6 @@ KEPT_ADAPTER = (
 
 
 COPY = "Change a copy and return it, efface.task.trainable_copy(model): docs/your_own_method.md."
-# of a split
-PARTS = ("forget", "holdout", "retain")
 
 Started = Callable[[Manifest, Mapping[str, Any], tuple[Finding, ...]], None]
 
@@ -131,7 +139,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     selection: str = prepare.ALL,
     weights: Mapping[str, float] | None = None,
     classes: tuple[str, ...] | None = None,
-    preprocessing: Inputs = None,
+    preprocessing: Spec | None = None,
     utility_budget: float = 0.02,
     seed: int = 0,
     holdout_seed: int = 0,
@@ -249,7 +257,7 @@ def score(
     exact: bool = False,
     mislabelled: bool = False,
     classes: tuple[str, ...] | None = None,
-    preprocessing: Inputs = None,
+    preprocessing: Spec | None = None,
     others: Any = None,
     accept: Sequence[str] = (),
     seed: int = 0,
@@ -313,7 +321,7 @@ class _Request:
         manifest: Manifest,
         models: Mapping[str, nn.Module],
         split: Split,
-        preprocessing: Inputs,
+        preprocessing: Spec | None,
         names: Any,
     ) -> None:
         for model in models.values():

@@ -32,9 +32,8 @@ from efface.io.architectures import (
 )
 from efface.io.atomic import atomic_folder, atomic_write
 from efface.io.checkpoints import Checkpoint, load_checkpoint
-from efface.io.features import FeatureSpec
+from efface.io.features import FeatureSpec, Spec
 from efface.io.files import copy_mode, read_json
-from efface.io.images import Preprocessing
 from efface.io.processors import (
     PROCESSOR,
     preprocessing_by_hand,
@@ -44,7 +43,6 @@ from efface.io.processors import (
 from efface.runtime import to_eval, upcast_to_fp32
 from efface.task import outputs_in
 
-Spec = Preprocessing | FeatureSpec
 Paths = tuple[Path, ...]
 
 WEIGHTS, RECIPE, CONFIG = "model.safetensors", "recipe.json", "config.json"

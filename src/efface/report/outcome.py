@@ -12,7 +12,7 @@ from efface.errors import Outcome
 from efface.metrics.equivalence import progress_to_unseen
 from efface.report.context import Context
 from efface.report.report import Row, significant
-from efface.report.text import too_few
+from efface.report.text import list_rows, too_few
 from efface.report.verdicts import Status, Verdict
 from efface.runtime import state_of
 
@@ -24,8 +24,6 @@ PASSED = (Verdict.NOT_DETECTED, Verdict.NEVER_PREDICTED, Verdict.NOT_SIGNIFICANT
 # An AUC whose 95 % interval is so near chance is equivalent to that of unseen records (TOST).
 MARGIN = 0.1
 NOTHING = "no test flags the records (the others corrected for their number)"
-# So many flagged rows are named.
-NAMED = 3
 
 
 def outcome_of(ctx: Context, rows: Sequence[Row], *, made: bool, reason: str) -> dict[str, Any]:
@@ -53,7 +51,7 @@ def _judge(ctx: Context, rows: Sequence[Row], reason: str) -> tuple[Outcome, str
     if "holdout" not in ctx.given:
         return Outcome.NOT_JUDGED, "whether the change is enough requires a holdout"
     if flagged:
-        return Outcome.PARTLY, f"tests flag the records: {_named(flagged)}"
+        return Outcome.PARTLY, f"tests flag the records: {list_rows(flagged)}"
     main = found[key]
     if main.verdict in PASSED:
         return Outcome.DONE, f"{NOTHING}, and the main test could have ({main.name})"
@@ -93,11 +91,6 @@ def _unchanged(main: Row, flagged: Sequence[Row], reason: str) -> tuple[Outcome,
         text = f"the AUC of the membership attack is {low:.2f} to {high:.2f}, chance is 0.5"
         return Outcome.LIKE_UNSEEN, text
     return Outcome.UNCHANGED, reason or "the two models have the same weights"
-
-
-def _named(rows: Sequence[Row]) -> str:
-    first = "; ".join(f"{row.name} ({row.verdict.words})" for row in rows[:NAMED])
-    return first + f"; and {len(rows) - NAMED} more" * (len(rows) > NAMED)
 
 
 def _progress(ctx: Context) -> float | None:

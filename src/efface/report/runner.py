@@ -14,7 +14,6 @@ from efface.metrics.evaluation import Evaluation
 from efface.report import text
 from efface.report.context import (
     MAX_RECORDS,
-    PARTS,
     REPEATED,
     SYNTHETIC,
     Context,
@@ -28,7 +27,7 @@ from efface.report.tests import NEEDS, TESTS, Declaration
 from efface.report.verdicts import Status, Verdict
 from efface.report.views import KINDS, VIEWS
 from efface.task import task_of
-from efface.types import Split
+from efface.types import PARTS, Split
 
 Table = Callable[[Context, list[str]], Any]
 # So few are drawn one by one in a figure: a histogram of them shows its bins.

@@ -5,6 +5,7 @@ page says in ``report.html.jinja``.
 """
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from efface.errors import Outcome
@@ -15,7 +16,7 @@ SENTENCES = tomllib.loads((Path(__file__).parent / "text.toml").read_text("utf-8
 TIERS, SECTIONS, UNKNOWN = (SENTENCES[table] for table in ("tiers", "sections", "unknown"))
 MARKS = dict(zip(Status, "■▲◇○\N{EN DASH}", strict=True))
 DASH = MARKS[Status.NOT_RUN]
-# So many significant rows stand in the headline; the page lists them all.
+# So many rows stand in a sentence; the page lists them all.
 NAMED = 3
 
 
@@ -94,13 +95,17 @@ def too_few(row: Row) -> str:
     return f"No result would be significant: that takes {needed}."
 
 
+def list_rows(rows: Sequence[Row]) -> str:
+    """The first rows with their verdicts, and how many more there are."""
+    first = "; ".join(f"{row.name} ({row.verdict.words})" for row in rows[:NAMED])
+    return first + f"; and {len(rows) - NAMED} more" * (len(rows) > NAMED)
+
+
 def _significance(report: Report) -> str:
     """What is significant of all rows together; empty where none compares with unseen records."""
     holm = "significant after Holm correction (family-wise error 5 %)"
     if significant := significant_rows(report):
-        first = "; ".join(f"{row.name} ({row.verdict.words})" for row in significant[:NAMED])
-        more = f"; and {len(significant) - NAMED} more" * (len(significant) > NAMED)
-        return f"S{holm[1:]}: {first}{more}."
+        return f"S{holm[1:]}: {list_rows(significant)}."
     judged = [row for row in report.rows if row.p is not None]
     # No finding of no test is no finding: at T0 nothing is compared with unseen records.
     if report.tier == "T0" or not judged:
