@@ -78,6 +78,13 @@ def test_a_request_runs_what_was_chosen_and_its_report_says_why(tiny_net, digits
     assert "of 24 such records, each alone, jit left none predicted as its label" in page
 
 
+def test_the_manifest_of_a_dry_run_has_what_was_found(tiny_net, digits):
+    result = forget(tiny_net, Split(digits.take(range(6))), method="auto", dry_run=True)
+    found = [(one["name"], one["text"]) for one in result.manifest.findings]
+    assert found[0] == ("auto", result.findings[0].text)
+    assert found == [(one.name, one.text) for one in result.findings]
+
+
 def test_with_the_recipe_given_the_request_trains_again(tiny_net, digits):
     def train(model, records, seed):
         for _ in range(4):

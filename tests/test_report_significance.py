@@ -16,7 +16,7 @@ from efface.metrics.membership import Attack
 from efface.report import Report, Row, Status, Verdict, collect, significant_rows
 from efface.report.context import Context, Pair
 from efface.report.tests_forget import recovery
-from efface.report.tests_unseen import _unless_too_few
+from efface.report.tests_unseen import _unless_too_few, central_margins, negative_control_of_margins
 from efface.report.tests_utility import holdout_accuracy
 from efface.report.text import headline
 from efface.testing import digits, fit, trained_model, untrained_model
@@ -202,6 +202,25 @@ def test_a_copy_that_answers_all_is_inconclusive_with_four_records_and_flagged_w
         assert (found["verdict"], found["needed"]) == (verdict, 5 if n == 4 else None)
 
 
+def evaluation(logits, y):
+    """Outputs and labels as an evaluation, records numbered."""
+    ids = tuple(map(str, range(len(y))))
+    return Evaluation(logits.astype(np.float32), np.asarray(y, np.int64), ids)
+
+
+@pytest.mark.parametrize(
+    ("often", "verdict"), [(36, Verdict.NOT_RECOVERED), (0, Verdict.RECOVERED)]
+)
+def test_a_copy_recovers_wrong_labels_that_unseen_records_do_not_get_as_often(often, verdict):
+    """All six come back, 1 in 64 by chance; where most unseen records get that label, so what."""
+    unseen = evaluation(np.eye(2)[[0] * often + [1] * (40 - often)], [1] * 40)
+    wrong = evaluation(np.eye(2)[[1] * 6], [0] * 6)
+    records = Records(torch.zeros(6, 1), torch.zeros(6, dtype=torch.int64))
+    ctx = Context(nn.Identity(), nn.Identity(), Split(records, records), mislabelled=True)
+    vars(ctx).update(forget=Pair(records, wrong, wrong), holdout=Pair(records, unseen, unseen))
+    assert recovery(ctx, np.zeros(6, bool), np.ones(6, bool))["verdict"] is verdict
+
+
 @pytest.mark.parametrize("change", [lambda w: w * 0.25, lambda w: w + 1e-7])
 def test_a_rogue_that_keeps_every_answer_gets_no_all_clear_at_t0(bare, change):
     """Nothing there compares with unseen records, so nothing may say that nothing is flagged."""
@@ -229,6 +248,16 @@ def test_with_one_record_the_headline_says_that_nothing_could_be_significant():
     )
 
 
+@pytest.mark.parametrize(
+    ("rows", "last"), [(1, "No row is significant"), (2, "With 5 forget records no row on them")]
+)
+def test_whether_a_row_could_be_significant_is_said_after_holms_correction(rows, last):
+    """A smallest p of 3 % is below 5 % of one row, and not below half of it."""
+    row = Row(key="attack.loss", section="unseen", p=0.5, smallest_p=0.03)
+    report = Report("T1", (row, Row(p=0.9, section="utility"))[:rows], counts={"forget": 5})
+    assert headline(report)[-1].startswith(last)
+
+
 def layers_changed(net):
     changed = copy.deepcopy(net)
     changed[-1].bias.data += 0.01
@@ -248,6 +277,18 @@ def test_a_drop_of_utility_needs_six_records_that_could_be_lost(n, verdict):
     row = next(iter(holdout_accuracy(ctx)))
     assert (row.verdict, row.needed) == (verdict, 6 if n == 5 else None)
     assert mean_fall_p(np.array([-1.0])) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("was", "verdict"), [(10, Verdict.IMPROVED), (20, Verdict.UNCHANGED), (30, Verdict.DROPPED)]
+)
+def test_accuracy_improves_where_wrong_records_became_right_and_not_the_other_way(was, verdict):
+    """Of 40 records 20 are correct now, and 10, 20 or 30 were."""
+    before, after = (evaluation(np.eye(2)[[0] * n + [1] * (40 - n)], [0] * 40) for n in (was, 20))
+    records = Records(torch.zeros(40, 1), torch.zeros(40, dtype=torch.int64))
+    ctx = Context(nn.Identity(), nn.Identity(), Split(records, records))
+    vars(ctx)["holdout"] = Pair(records, before, after)
+    assert next(iter(holdout_accuracy(ctx))).verdict is verdict
 
 
 def test_the_class_with_the_clearest_loss_is_named_and_not_the_smallest():
@@ -285,6 +326,19 @@ def test_a_control_could_have_failed_only_at_its_own_level(least, level, few):
     passed = (Verdict.CONTROL_PASSED, None)
     found = _unless_too_few(attack, Verdict.CONTROL_PASSED)
     assert found == ((Verdict.TOO_FEW_RECORDS, 7) if few else passed)
+
+
+def test_the_control_of_the_central_share_fails_at_99_percent_and_not_at_95(monkeypatch):
+    """The same margins, whose p is 3 %, are significant where forget records have them."""
+    draw = np.random.default_rng(0)
+    margins = np.append(draw.normal(0, 1, 34), np.full(6, 9.0)), draw.normal(0, 1, 80)
+    sides = [evaluation(np.stack([m, 0 * m], 1), np.zeros(len(m), int)) for m in margins]
+    monkeypatch.setattr("efface.report.tests_unseen._halves", lambda _: sides)
+    ctx = Context(nn.Identity(), nn.Identity(), Split(digits().take([0])))
+    assert next(iter(negative_control_of_margins(ctx))).verdict is Verdict.CONTROL_PASSED
+    found = central_margins(*sides)[1]
+    assert 0.01 < found["p"] < 0.05
+    assert found["verdict"] is Verdict.BELOW_REFERENCE
 
 
 def test_as_many_records_are_needed_as_reach_the_level_itself():
