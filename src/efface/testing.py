@@ -24,12 +24,12 @@ from docstring_parser import parse
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.manifest import changed_tensors, state_digest, tensor_digests
+from efface.manifest import changed_tensors, tensor_digests
 from efface.methods import Method
 from efface.methods._base import NEEDED, READABLE
 from efface.runtime import PassCounter, Passes, nonfinite_tensors
 from efface.task import outputs, predict, task_of
-from efface.types import Action, Records, Split
+from efface.types import PARTS, Action, Records, Split
 
 # Of the pixels of all digits, in 0..1.
 MEAN, STD = 0.3053, 0.3760
@@ -349,14 +349,13 @@ def refuses_without_its_needs(case: Case) -> None:
 def given_model_is_untouched(case: Case) -> None:
     """Weights, buffers, gradients, flags, hooks, mode and records stay as given (law 1)."""
     # in training mode, so that a change of mode shows
-    model = copy.deepcopy(case.model).train()
-    parts = {name: getattr(case.split, name) for name in ("forget", "holdout", "retain")}
-    records = {name: part.tensors() for name, part in parts.items() if part is not None}
-    before = tensor_digests(model), {n: state_digest(part) for n, part in records.items()}
-    case.run(model, case.split)
-    changed = changed_tensors(model, before[0])
+    model, split = copy.deepcopy(case.model).train(), case.split
+    given = [part for name in PARTS if (part := getattr(split, name)) is not None]
+    copies, before = [part.clone() for part in given], tensor_digests(model)
+    case.run(model, split)
+    changed = changed_tensors(model, before)
     expect(not changed, "the given weights and buffers as they were", changed)
-    changed = [name for name, part in records.items() if state_digest(part) != before[1][name]]
+    changed = [one for part, own in zip(given, copies, strict=True) for one in part.differing(own)]
     expect(not changed, "the given records as they were", changed)
     expect(all(module.training for module in model.modules()), "train mode as it was", "eval mode")
     _expect_clean(model)

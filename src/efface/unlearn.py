@@ -4,7 +4,6 @@
 The command line, grids and benchmarks call these two, so they measure what a user gets.
 """
 
-import copy
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -430,7 +429,9 @@ class _Request:
             return action
 
         # copies: whatever a method does in place, the caller's tensors stand
-        own, before = _copied_records(split), tensor_digests(model)
+        given = {name: part for name in PARTS if (part := getattr(split, name)) is not None}
+        copies = {name: part.clone() for name, part in given.items()}
+        own, before = replace(split, **copies), tensor_digests(model)
         if fresh := split.fresh:  # what a method trains from scratch is counted too
             own = replace(own, fresh=lambda seed: counter.attach(fresh(seed)))
         # the guard's preparation is not the method's
@@ -449,7 +450,11 @@ class _Request:
         self.refuse_changed()
         weights = {name for name, _ in model.named_parameters()}
         changed = [f"{n}, changed in place" for n in changed_tensors(model, before) if n in weights]
-        changed += _changed_records(split, own)
+        changed += [
+            f"{key} of the {name} records, changed in place"
+            for name, part in given.items()
+            for key in part.differing(copies[name])
+        ]
         if fault := _foreign(student, model, counter) or next(iter(changed), ""):
             wanted = f"a changed copy of the given model from {manifest.method}, and nothing else"
             raise InputError(wanted, fault, COPY)
@@ -540,32 +545,6 @@ class _Request:
             text = f"The method stopped at {max(progress, 0):.0%} of the distance to its target: "
             text += "the records may still be known. More steps, if there were too few, go further."
             yield Finding("not reached", "warn", text)
-
-
-def _copied_records(split: Split) -> Split:
-    """The split with records of its own memory."""
-    parts = {name: getattr(split, name) for name in PARTS}
-    copies = {
-        name: copy.deepcopy(part.tensors()) for name, part in parts.items() if part is not None
-    }
-    return replace(split, **{name: replace(parts[name], **own) for name, own in copies.items()})
-
-
-def _changed_records(split: Split, own: Split) -> list[str]:
-    """Tensors of the copy that are not those of the split any more."""
-    pairs = [(name, getattr(split, name), getattr(own, name)) for name in PARTS]
-    return [
-        f"{key} of the {name} records, changed in place"
-        for name, records, copied in pairs
-        if records is not None
-        for key, tensor in records.tensors().items()
-        if not _same(tensor, copied.tensors()[key])
-    ]
-
-
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    # nan is nobody's change
-    return one.shape == other.shape and torch.allclose(one, other, 0, 0, equal_nan=True)
 
 
 def _foreign(result: Any, model: nn.Module, counter: PassCounter) -> str:
