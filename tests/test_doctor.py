@@ -419,7 +419,7 @@ def test_outputs_that_differ_when_asked_twice_are_a_warning(random_state_kept):
     records = Records(torch.rand(40, 2) * 4, torch.zeros(40, dtype=torch.int64))
     with random_state_kept():
         text = texts(net, None, records)["random-outputs"]
-    assert text.startswith("Asked twice, the same 32 records get outputs that differ by up to ")
+    assert text.startswith("In a second pass the same 32 records get outputs that differ by up to ")
     assert texts(net, None, records)["random-outputs"] == text
 
 

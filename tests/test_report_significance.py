@@ -23,10 +23,10 @@ from efface.testing import digits, fit, trained_model, untrained_model
 from efface.types import Records, Split
 
 
-def significant(*p_values, tier="T1", **options):
+def significant(*p_values):
     """Keys of the significant rows of a report with one row for each p."""
-    rows = [Row(p=p, key=f"row{n}", tier=tier) for n, p in enumerate(p_values)]
-    return [row.key for row in significant_rows(Report(tier, tuple(rows)), **options)]
+    rows = [Row(p=p, key=f"row{n}", tier="T1") for n, p in enumerate(p_values)]
+    return [row.key for row in significant_rows(rows)]
 
 
 def test_holms_rule_by_hand():
@@ -45,8 +45,7 @@ def test_an_error_is_listed_whatever_the_p_values_say():
 
 
 def test_rows_of_a_higher_tier_are_omitted_when_a_lower_one_is_wanted():
-    report = Report("T2", (Row(p=0.001, key="row", tier="T2"),))
-    assert significant_rows(report, tier="T1") == []
+    assert significant_rows([Row(p=0.001, key="row", tier="T2")], tier="T1") == []
 
 
 def test_under_the_null_one_report_in_twenty_has_a_significant_row():
@@ -104,7 +103,7 @@ def pooled(ours, theirs, classes=None, unseen_classes=None):
     groups = [np.zeros(len(side), np.int64) for side in (ours, theirs)]
     given = {"classes": classes, "unseen_classes": unseen_classes}
     given = {n: g if v is None else v for (n, v), g in zip(given.items(), groups, strict=True)}
-    return permutation.pooled(ours, theirs, **given)
+    return permutation.pool(ours, theirs, **given)
 
 
 def test_permutation_gives_the_p_of_exact_tests_of_one_class():

@@ -31,10 +31,10 @@ from torch import nn
 
 import efface.report.tests_utility  # noqa: F401  # declares its tests
 from efface import task as tasks
-from efface.grid import Job, Outcome, read, run
+from efface.grid import Job, JobOutput, read, run
 from efface.io.shadows import Shadows
 from efface.metrics.evaluation import Evaluation
-from efface.report import Report, Row, Status, Verdict, collect, significant_rows, tests_unseen
+from efface.report import Row, Status, Verdict, collect, significant_rows, tests_unseen
 from efface.report import tests_forget as of_forget
 from efface.report import tests_retrained as of_retrained
 from efface.report.context import Context, Pair
@@ -234,11 +234,7 @@ def counts(reports: list[list[Row]]) -> dict[str, list[int]]:
     for rows in reports:
         assert not [row for row in rows if row.status is Status.ERROR], rows
         judged = [row for row in rows if row.status is not Status.NOT_RUN]
-        page = Row(
-            verdict=Verdict.DETECTED
-            if significant_rows(Report("T2", tuple(rows)))
-            else Verdict.NOT_DETECTED
-        )
+        page = Row(verdict=Verdict.DETECTED if significant_rows(rows) else Verdict.NOT_DETECTED)
         for row in (*judged, replace(page, key="page")):
             if row.verdict in (Verdict.DESCRIPTIVE, Verdict.NO_REFERENCE):
                 continue
@@ -247,7 +243,7 @@ def counts(reports: list[list[Row]]) -> dict[str, list[int]]:
     return dict(found)
 
 
-def drawn(settings: Mapping[str, Any], needs: Any, shared: Path) -> Outcome:  # noqa: ARG001
+def drawn(settings: Mapping[str, Any], needs: Any, shared: Path) -> JobOutput:  # noqa: ARG001
     """The rows of many reports on simulated outputs: nothing to find, or one obvious case."""
     given, reports = {k: v for k, v in settings.items() if k not in ("case", "draws")}, []
     change = OBVIOUS_CASES[settings["case"]][0] if "case" in settings else Simulated.context
@@ -262,7 +258,7 @@ def drawn(settings: Mapping[str, Any], needs: Any, shared: Path) -> Outcome:  # 
             rows = [row for row in rows if row.key not in RELEARNED]
             rows += suppressed_rows(ctx, simulated)
         reports.append(rows)
-    return Outcome({**settings, "rows": counts(reports)})
+    return JobOutput({**settings, "rows": counts(reports)})
 
 
 def ks_distance(values: np.ndarray, unseen: np.ndarray) -> tuple[float, float]:

@@ -77,7 +77,9 @@ class At:
             shadows=self.shadows,
             seed=7,
         )
-        return {tier: [row.key for row in significant_rows(evidence, tier=tier)] for tier in TIERS}
+        return {
+            tier: [row.key for row in significant_rows(evidence.rows, tier=tier)] for tier in TIERS
+        }
 
     def naive(self, model: nn.Module) -> dict[str, float]:
         """What a naive reader sees: the paper's three columns."""

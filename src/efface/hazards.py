@@ -25,7 +25,7 @@ from efface.types import Records, sample_rows
 
 Severity = Literal["refuse", "warn", "note"]
 
-# records of each part that the model is asked about
+# records of each part that the model predicts
 SAMPLE = 250
 # of them for other scales and sizes of the inputs, which are tried where the model is at chance
 FEW_INPUTS = 100
@@ -163,7 +163,7 @@ FINDINGS = {
     ),
     "random-outputs": Kind(
         "warn",
-        "The same record gets other outputs when asked twice: dropout or noise is on in eval mode.",
+        "The same record gets other outputs in a second pass: dropout or noise is on in eval mode.",
         "Switch it off in eval mode (nn.Dropout does); else each number of the report is one draw.",
     ),
     "batch-dependent": Kind(
@@ -343,7 +343,7 @@ def _check_weights(model: nn.Module) -> Iterator[Finding]:
 
 
 def _check_names(classes: Sequence[str] | None) -> Iterator[Finding]:
-    """Whether a class can be told by its name."""
+    """Whether each class has a name of its own."""
     names = list(classes or ())
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         numbers = " and ".join(str(place) for place, one in enumerate(names) if one == name)
@@ -609,7 +609,7 @@ def _check_constant(part: _Part) -> Iterator[Finding]:
 
 
 def check_behaviour(model: nn.Module, records: Records) -> Iterator[Finding]:
-    """Whether outputs have a gradient, are the same when asked twice, and alone or with others."""
+    """Whether outputs have a gradient, are the same in a second pass, and alone or with others."""
     few = records.take(range(min(FEW, len(records))))
     yield from _check_gradient(model, few.take([0, min(1, len(few) - 1)]))
     view, rows = frozen_teacher(model), few
@@ -620,7 +620,7 @@ def check_behaviour(model: nn.Module, records: Records) -> Iterator[Finding]:
     slack = HALF_ROUNDING if dtype_of(model) in HALF else ROUNDING
     if (moved := ((first - second).abs() / scale).max()) > slack:
         changed = int((first.argmax(1) != second.argmax(1)).sum())
-        text = f"Asked twice, the same {len(rows)} records get outputs that differ by up to "
+        text = f"In a second pass the same {len(rows)} records get outputs that differ by up to "
         text += f"{moved:.2g} standard deviations"
         text += f", and {changed} other predictions." if first.shape[1] > 1 else "."
         yield Finding("random-outputs", "warn", text)

@@ -174,7 +174,7 @@ def signal_attack(
         raise InputError("numbers to compare", "nan", "See whether the model's outputs are nan.")
     # Without classes all records are of one: the code below knows no second case.
     ours, theirs = classes or (np.zeros(len(side), np.int64) for side in (forget, unseen))
-    pooled = permutation.pooled(forget, unseen, classes=ours, unseen_classes=theirs)
+    pooled = permutation.pool(forget, unseen, classes=ours, unseen_classes=theirs)
     m, shifts = pooled.forget_n, permutation.auc_shifts(pooled)
     auc = float(np.nanmean(placements(forget, unseen, classes=ours, unseen_classes=theirs)))
     # Kish's effective sample size: unseen classes weigh as much as among the forget records.

@@ -11,7 +11,7 @@ from torch import nn
 from efface.errors import Outcome
 from efface.metrics.equivalence import progress_to_unseen
 from efface.report.context import Context
-from efface.report.report import Row, significant
+from efface.report.report import Row, significant_rows
 from efface.report.text import list_rows, too_few
 from efface.report.verdicts import Status, Verdict
 from efface.runtime import state_of
@@ -66,7 +66,7 @@ def _flagged(rows: Sequence[Row], main: str) -> list[Row]:
 
     Without the correction one row in twenty would make a retrained model's outcome *partly*.
     """
-    counting = significant([row for row in rows if row.key != main])
+    counting = significant_rows([row for row in rows if row.key != main])
     # What is flagged without a p is no matter of chance.
     return [
         row

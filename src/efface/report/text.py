@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from efface.errors import Outcome
-from efface.report.report import Report, Row, significant_rows
+from efface.report.report import LEVEL, Report, Row, significant_rows
 from efface.report.verdicts import Status, Verdict
 
 SENTENCES = tomllib.loads((Path(__file__).parent / "text.toml").read_text("utf-8"))
@@ -104,7 +104,7 @@ def list_rows(rows: Sequence[Row]) -> str:
 def _significance(report: Report) -> str:
     """What is significant of all rows together; empty where none compares with unseen records."""
     holm = "significant after Holm correction (family-wise error 5 %)"
-    if significant := significant_rows(report):
+    if significant := significant_rows(report.rows):
         return f"S{holm[1:]}: {list_rows(significant)}."
     judged = [row for row in report.rows if row.p is not None]
     # No finding of no test is no finding: at T0 nothing is compared with unseen records.
@@ -112,7 +112,7 @@ def _significance(report: Report) -> str:
         return ""
     # Holm compares the smallest p with the level over the number of rows: who could be below it?
     about = [row for row in judged if row.section in ("forget", "unseen")]
-    if all((row.smallest_p or 0) > 0.05 / len(judged) for row in about):
+    if all((row.smallest_p or 0) > LEVEL / len(judged) for row in about):
         forget = count(report.counts["forget"], "forget record")
         return f"With {forget} no row on them could be {holm}: the report is inconclusive."
     marked = sum(row.status in (Status.FLAGGED, Status.INCONCLUSIVE) for row in report.rows)
