@@ -5,9 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+from bumps import drawn, weighted
 from scipy import stats
 from torch import nn
 
+from efface.errors import Outcome
 from efface.metrics import permutation
 from efface.metrics.equivalence import central_share, placements, two_sided
 from efface.metrics.evaluation import Evaluation
@@ -255,6 +257,26 @@ def test_whether_a_row_could_be_significant_is_said_after_holms_correction(rows,
     row = Row(key="attack.loss", section="unseen", p=0.5, smallest_p=0.03)
     report = Report("T1", (row, Row(p=0.9, section="utility"))[:rows], counts={"forget": 5})
     assert headline(report)[-1].startswith(last)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "first"),
+    [(Outcome.PARTLY, "1 of the tests above"), (Outcome.UNCHANGED, "Loss (membership detected)")],
+)
+def test_the_outcome_partly_has_named_what_flags_the_records_and_nothing_else(outcome, first):
+    row = {"p": 0.001, "verdict": Verdict.DETECTED}
+    rows = Row(key="a", name="Loss", section="unseen", **row), Row(key="b", name="Lost", **row)
+    said = headline(Report("T1", rows, outcome=outcome))[-1]
+    assert said.endswith(f"(family-wise error 5 %): {first}; Lost (membership detected).")
+
+
+def test_a_headline_names_no_flagged_row_twice():
+    net, split = drawn()
+    report = collect(net, weighted(net, range(50), 0.5), split, probes=False)
+    said = " ".join(headline(report))
+    rows = map(report.row, report.significant)
+    times = [said.count(f"{row.name} ({row.verdict.words})") for row in rows]
+    assert (report.outcome, sorted(times)) == (Outcome.PARTLY, [0, 1, 1, 1]), "three are named"
 
 
 def layers_changed(net):

@@ -12,12 +12,10 @@ from efface.errors import Outcome
 from efface.metrics.equivalence import progress_to_unseen
 from efface.report.context import Context
 from efface.report.report import Row, significant_rows
-from efface.report.text import list_rows, too_few
+from efface.report.text import JUDGING, list_rows, too_few
 from efface.report.verdicts import Status, Verdict
 from efface.runtime import state_of
 
-# Sections whose rows compare the forget records with what a model without them would predict.
-JUDGING = ("forget", "unseen", "retrained")
 # The test that must have passed, and could have failed: of records, and of whole classes.
 MAIN, MAIN_OF_CLASSES = "attack.loss", "forget_classes.accuracy"
 PASSED = (Verdict.NOT_DETECTED, Verdict.NEVER_PREDICTED, Verdict.NOT_SIGNIFICANT)

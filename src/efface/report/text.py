@@ -18,6 +18,8 @@ MARKS = dict(zip(Status, "■▲◇○\N{EN DASH}", strict=True))
 DASH = MARKS[Status.NOT_RUN]
 # So many rows stand in a sentence; the page lists them all.
 NAMED = 3
+# Sections whose rows compare the forget records with what a model without them would predict.
+JUDGING = ("forget", "unseen", "retrained")
 
 
 def count(n: int, thing: str = "record") -> str:
@@ -105,7 +107,12 @@ def _significance(report: Report) -> str:
     """What is significant of all rows together; empty where none compares with unseen records."""
     holm = "significant after Holm correction (family-wise error 5 %)"
     if significant := significant_rows(report.rows):
-        return f"S{holm[1:]}: {list_rows(significant)}."
+        partly, marks = report.outcome is Outcome.PARTLY, (Status.FLAGGED, Status.ERROR)
+        # The outcome partly has named those that flag the records.
+        above = [r for r in significant if partly and r.section in JUDGING and r.status in marks]
+        others = list_rows([row for row in significant if row not in above])
+        named = [f"{len(above)} of the tests above"] * bool(above) + [others] * bool(others)
+        return f"S{holm[1:]}: {'; '.join(named)}."
     judged = [row for row in report.rows if row.p is not None]
     # No finding of no test is no finding: at T0 nothing is compared with unseen records.
     if report.tier == "T0" or not judged:
