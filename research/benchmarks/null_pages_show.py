@@ -172,7 +172,7 @@ def _power(record: dict[str, Any]) -> list[str]:
     return [
         "## Each test on the obvious case that it detects best",
         (
-            f"Flagged in % of {record['draws']} draws (in brackets: inconclusive); ten classes, holdout of 420; forgotten class: one of two. "
+            f"Flagged in % of {record['draws']} draws (in brackets: inconclusive); ten classes, holdout of 240, or of 420 where there are further models; forgotten class: one of two. "
             "Of a test with several rows the one that detects most."
         ),
         table(f"row | case | {head}", tests),
