@@ -22,13 +22,7 @@ from efface.hazards import Finding, doctor
 from efface.io.data import as_records
 from efface.io.features import Spec
 from efface.io.shadows import Shadows
-from efface.manifest import (
-    Manifest,
-    changed_tensors,
-    refuse_changed,
-    state_digest,
-    tensor_digests,
-)
+from efface.manifest import Manifest, changed_tensors, refuse_changed, state_digest, tensor_digests
 from efface.methods import METHODS, Method, Natural, Share, _base, check_settings, check_value
 from efface.report import Report
 from efface.report.text import count
@@ -392,9 +386,11 @@ class _Request:
 
     def plan(self, *, exact: bool) -> Result:
         """What a dry run has found: the method, the memory, the tier; nothing was changed."""
-        manifest, given = self.manifest, self.split
-        tiers = {"TE": exact, "T0": given.holdout is None, "T1": given.retain is None, "T2": True}
-        manifest.tier = next(tier for tier, holds in tiers.items() if holds)
+        # loads scipy
+        from efface.report.context import Context
+
+        manifest = self.manifest
+        manifest.tier = Context(self.model, self.model, self.evaluation, exact=exact).tier
         manifest.outcome = Outcome.DRY_RUN
         manifest.findings = [asdict(finding) for finding in self.findings]
         self.refuse_changed()

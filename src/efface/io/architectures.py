@@ -101,11 +101,8 @@ def timm_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     timm, stated, given = import_extra("timm"), config["pretrained_cfg"], config.get("model_args")
     if not isinstance(stated, dict) or not isinstance(given, dict | None):
-        wanted, came = (
-            "objects as pretrained_cfg and model_args",
-            f"{type(stated).__name__}, {type(given).__name__}",
-        )
-        raise InputError(wanted, came, FETCH_AGAIN)
+        came = f"{type(stated).__name__}, {type(given).__name__}"
+        raise InputError("objects as pretrained_cfg and model_args", came, FETCH_AGAIN)
     given = {key: value for key, value in (given or {}).items() if key != "num_classes"}
     functions = (timm.create_model, timm.models.build_model_with_cfg)
     own = {name for function in functions for name in inspect.signature(function).parameters}

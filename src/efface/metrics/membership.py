@@ -14,14 +14,7 @@ from efface.errors import InputError
 from efface.metrics import permutation
 from efface.metrics.equivalence import placements
 from efface.metrics.evaluation import Evaluation, confidence, lead, modified_entropy
-from efface.metrics.intervals import (
-    FPRS,
-    Rate,
-    auc_interval,
-    false_positives,
-    rate,
-    smallest_auc,
-)
+from efface.metrics.intervals import FPRS, Rate, auc_interval, false_positives, rate, smallest_auc
 
 Forget = Float[np.ndarray, " f"]
 Unseen = Float[np.ndarray, " u"]

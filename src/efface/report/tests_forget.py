@@ -122,11 +122,8 @@ def forget_task_accuracy(ctx: Context) -> Iterator[Row]:
     loss = None
     if ctx.has_holdout:
         unseen = ctx.holdout.after
-        sides = unseen.accuracy, after.groups, unseen.groups
-        accuracy, loss = (
-            compare(after.accuracy, *sides) | {"tier": "T1"},
-            float(unseen.loss.mean()),
-        )
+        sides, loss = (unseen.accuracy, after.groups, unseen.groups), float(unseen.loss.mean())
+        accuracy = compare(after.accuracy, *sides) | {"tier": "T1"}
     note = "Reference: the new model on unseen records." * ctx.has_holdout
     fields: dict[str, Any] = {"name": task_name(ctx, "Forget"), "note": note}
     yield mean_row(before.accuracy, after.accuracy, **accuracy, **fields)

@@ -189,10 +189,8 @@ def unseen_distance(ctx: Context) -> Iterator[Row]:
 
     p, flagged = permutation.upper_p(distances[1]), Verdict.SIGNIFICANTLY_DIFFERENT
     found = judge(p, smallest, len(after[0]), flagged=flagged)
-    note = (
-        f"{len(after[0])} against {len(after[1])} unseen records {ctx.matching}, weighted so that "
-    )
-    note += "their classes are mixed alike."
+    note = f"{len(after[0])} against {len(after[1])} unseen records {ctx.matching}, "
+    note += "weighted so that their classes are mixed alike."
     name = "Kolmogorov-Smirnov distance of the logit margins to unseen ones"
     fields = {"unit": "distance", "name": name, "note": note}
     yield Row(float(distances[0][0]), float(distances[1][0]), "as unseen", **fields, **found)
@@ -292,10 +290,8 @@ def linear_probe_rows(ctx: Context) -> Iterator[Row]:
         before, after = (linear_probe(m, *records, seed=ctx.seed) for m in (ctx.old, ctx.new))
     except InputError as why:
         raise NotRun(str(why)) from why
-    note = (
-        f"Fitted on one half, evaluated on the other ({after.scored} records). Reference: unseen "
-    )
-    note += "records of the same classes."
+    note = f"Fitted on one half, evaluated on the other ({after.scored} records). "
+    note += "Reference: unseen records of the same classes."
     found = compare(after.correct, after.unseen_correct, after.classes, after.unseen_classes)
     shares = before.accuracy, after.accuracy, found.pop("reference"), after.interval
     name = "Accuracy of a linear probe on the embeddings of forget records"
