@@ -277,3 +277,21 @@ def test_labels_of_another_kind_in_a_part_are_refused(y):
         "Wanted labels of one kind in all parts. Got torch.int64 of shape (2,) in forget, "
         f"{y.dtype} of shape {tuple(y.shape)} in retain. Write classes as integers."
     )
+
+
+@pytest.mark.parametrize("given", [(True,), ("3",), 3, (3.0,)])
+def test_forget_classes_that_are_no_class_numbers_are_refused(given):
+    text = "Wanted forget_classes as class numbers in a tuple. Got "
+    split = Split(forget=SOME)
+    # past the check of types, which users do not have
+    object.__setattr__(split, "forget_classes", given)
+    assert refusal(validate_split, split, None).startswith(f"{text}{given!r}.")
+    object.__setattr__(split, "forget_classes", (np.int64(1),))
+    split, counts = validate_split(split, None)
+    assert [type(one) for one in (*split.forget_classes, *counts["forget_classes"])] == [int, int]
+
+
+def test_a_value_that_is_nan_is_refused_by_its_record():
+    values = Records(torch.zeros(2, 3), torch.tensor([1.5, float("nan")]), ("a", "b"))
+    text = "Wanted finite values in forget. Got nan or inf in b. Fix these records, or omit them."
+    assert refusal(validate_split, Split(forget=values), None) == text

@@ -31,6 +31,8 @@ MANY = 5
 SUM_ERROR, HALF_SUM_ERROR = 1e-3, 2e-2
 # numbers of a sigmoid between 0 and 1 from which they cannot be logits by accident
 ENOUGH_NUMBERS = 20
+# how near to 0 and 1 the extremes of trained sigmoids are
+NEAR = 0.1
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SIZES = (8, 16, 28, 32, 64, 96, 128, 160, 224, 256, 299, 384)
@@ -199,7 +201,7 @@ def probabilities(outputs: Float[Tensor, " n k"], kind: str, *, half: bool) -> s
     """``probabilities`` or ``log-probabilities`` where the outputs are such, else empty.
 
     Of a softmax: rows from 0 to 1 that sum to 1, or whose exponentials do. Of sigmoids: twenty
-    numbers or more, all from 0 to 1.
+    numbers or more, all from 0 to 1; of one a class, which untrained logits can be too, near both.
     """
     inside = bool(((outputs >= 0) & (outputs <= 1)).all())
     if kind == "multiclass" and not _is_sigmoid(outputs):
@@ -207,9 +209,10 @@ def probabilities(outputs: Float[Tensor, " n k"], kind: str, *, half: bool) -> s
         # 2 or more: with one output the sum says nothing
         if inside and ((outputs.sum(1) - 1).abs() < error).all():
             return "probabilities"
-        logs = (outputs <= 0).all() and ((outputs.exp().sum(1) - 1).abs() < error).all()
-        return "log-probabilities" if logs else ""
-    numbers = outputs[:, 1:] if kind == "multiclass" else outputs
+        if (outputs <= 0).all() and ((outputs.exp().sum(1) - 1).abs() < error).all():
+            return "log-probabilities"
+        inside = inside and bool(outputs.amin() < NEAR and outputs.amax() > 1 - NEAR)
+    numbers = outputs[:, 1:] if kind == "multiclass" and _is_sigmoid(outputs) else outputs
     # a trained model whose every logit is positive and below 1 knows nothing
     sure = numbers.numel() >= ENOUGH_NUMBERS and kind in {"multiclass", "multilabel"}
     return "probabilities" if inside and sure and numbers.unique().numel() > 1 else ""

@@ -17,6 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from efface import causes
 from efface.causes import P_VALUE, binomial_tail
 from efface.errors import Hazard, InputError, abbreviate, did_you_mean
+from efface.io.data import content_digests
 from efface.io.features import Spec
 from efface.io.images import OUT_OF_SCALE
 from efface.runtime import HALF, fork_rng, to_eval
@@ -139,6 +140,13 @@ FINDINGS = {
         "refuse or warn",
         "The model is no better than chance, and nothing that was tried explains it.",
         CHECK_INPUTS,
+        accept=True,
+    ),
+    "holdout-known": Kind(
+        "refuse or warn",
+        "Records of the holdout are among the others of the training data too (refused where they "
+        "are most of either): what was trained on is no measure of unseen.",
+        "Give a holdout that the model was not trained on.",
         accept=True,
     ),
     "not-known": Kind(
@@ -284,6 +292,8 @@ def doctor(
             fit = _Fit(model, preprocessing, classes, mislabelled=mislabelled)
             findings += fit.check(parts)
             accuracy = fit.accuracy
+    if {"others", "holdout"} <= parts.keys():
+        findings += _check_holdout(parts["holdout"], parts["others"])
     order = ("refuse", "warn", "note").index
     findings = [replace(f, severity="warn") if f.name in accept else f for f in findings]
     findings = sorted(dict.fromkeys(findings), key=lambda finding: order(finding.severity))
@@ -371,6 +381,17 @@ def _check_inputs(name: str, part: Records, preprocessing: Spec | None) -> Itera
         yield Finding("constant-inputs", "warn", text)
 
 
+def _check_holdout(holdout: Records, others: Records) -> Iterator[Finding]:
+    """Whether records of the holdout are among those that were trained on."""
+    unseen, known = content_digests(holdout), content_digests(others)
+    both = {*unseen} & {*known}
+    if shared := sum(one in both for one in unseen):
+        most = 2 * shared > len(unseen) or 2 * sum(one in both for one in known) > len(known)
+        text = f"{shared} of {len(unseen)} holdout records are among {len(known)} others of the "
+        text += "training data: known records, and not unseen ones."
+        yield Finding("holdout-known", "refuse" if most else "warn", text)
+
+
 @dataclass(frozen=True)
 class _Part:
     """A sample of a part of the data with the model's outputs on it."""
@@ -441,7 +462,8 @@ class _Fit:
                 return
             trusted = name != "records" or not self.mislabelled
             part = _Part(name, records, outputs, len(whole), trusted)
-            broken = list(self._misfit(part))
+            # labels of the whole part: one that is wrong need not be in the sample
+            broken = list(self._misfit(part, whole.y.cpu()))
             yield from broken
             if not broken:
                 task = task_of(records)
@@ -453,14 +475,14 @@ class _Fit:
             yield from check_behaviour(self.model, most.records)
             yield from self._check_accuracy(measured)
 
-    def _misfit(self, part: _Part) -> Iterator[Finding]:
+    def _misfit(self, part: _Part, y: Tensor) -> Iterator[Finding]:
         """Whether outputs and labels can belong together at all."""
         (_, k), kind = part.outputs.shape, task_of(part.records).name
         names = self.classes if kind in {"multiclass", "multilabel"} else None
         if names is not None and len(names) != k:
             text = f"The model has {k} outputs, and there are {len(names)} class names."
             yield Finding("class-map", "refuse", text)
-        text, remedy = _misfit(part.records.y.cpu(), k, kind, self.labels)
+        text, remedy = _misfit(y, k, kind, self.labels)
         if text:
             yield Finding("labels", "refuse", f"The {NOUNS[part.name]} have {text}.", remedy)
         elif not part.outputs.isfinite().all():
@@ -473,7 +495,8 @@ class _Fit:
         named = causes.probabilities(outputs, kind, half=dtype_of(self.model) in HALF)
         if named == "probabilities":
             text = f"All {outputs.numel()} outputs are from 0 to 1"
-            text += " and each row sums to 1" * (kind == "multiclass" and outputs.shape[1] > 1)
+            softmax = ((outputs.sum(1) - 1).abs() < causes.HALF_SUM_ERROR).all()
+            text += " and each row sums to 1" * bool(softmax and outputs.shape[1] > 1)
             yield Finding(named, "refuse", f"{text}: probabilities, and not logits.")
         elif named:
             yield Finding(named, "note", "The outputs are log-probabilities: right as they are.")

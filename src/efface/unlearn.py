@@ -359,7 +359,8 @@ class _Request:
 
     def examine(self, others: Any, accept: Sequence[str]) -> None:
         """Note what doctor finds. Raises Hazard where it refuses."""
-        records, holdout = self.split.forget, self.auxiliary.holdout
+        # both halves of the holdout: a record that cannot be read would crash rows of the report
+        records, holdout = self.split.forget, self.split.holdout
         if others is None:
             others = self.split.retain
         else:
