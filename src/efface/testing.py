@@ -568,7 +568,7 @@ def _toy_references() -> list[tuple[float, dict[str, float]]]:
 
 
 def _score(model: nn.Module) -> tuple[float, dict[str, float]]:
-    """Mean confidence in the digit that goes, and the paper's columns."""
+    """Mean confidence in the digit that goes, and accuracies and entropy attack."""
     from efface.metrics.evaluation import evaluate
     from efface.metrics.retrain_gap import columns
 

@@ -25,7 +25,7 @@ Pair = tuple[Int64[np.ndarray, " f"], Int64[np.ndarray, " u"]] | None
 def entropy_attack(
     retain: Float[np.ndarray, " r"], holdout: Float[np.ndarray, " h"], forget: Forget
 ) -> float:
-    """The paper's attack (column MIA): share of forget records classified as members.
+    """Entropy attack (MIA in published tables): share of forget records classified as members.
 
     Range 0 to 1. Weak and easily fooled: it is one threshold that ignores the label, so a collapsed
     model scores 0. No chance level of its own: a record never seen scores the attack's FPR.
@@ -42,7 +42,7 @@ def classified_as_members(
     holdout: Float[np.ndarray, " h"],
     values: Float[np.ndarray, " n"],
 ) -> Bool[np.ndarray, " n"]:
-    """The paper's attacker at work: a balanced logistic regression on the entropy alone.
+    """The entropy attack at work: a balanced logistic regression on the entropy alone.
 
     It learns retain (True) from holdout (False), then judges ``values``. The authors' code asks for
     scikit-learn's multinomial form, since removed; for two classes it differs in the weight of the

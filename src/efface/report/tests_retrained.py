@@ -35,7 +35,7 @@ Distance = Callable[[Any, Any], float]
 
 @test("retrained.columns", COLUMNS, "retrained", "T3", multiclass=True)
 def retrained_columns(ctx: Context) -> Iterator[Row]:
-    """The paper's three columns of old, new and retrained models, and the average gap over them."""
+    """Accuracies and entropy attack of old, new and retrained models, and the average gap."""
     if not {"holdout", "retain"} <= ctx.given.keys():
         raise NotRun("needs a holdout and retain records")
     forgotten = np.isin(ctx.holdout.before.y, list(ctx.forget_classes))

@@ -114,7 +114,7 @@ def _rate_row(
 
 @test("attack.entropy", "Entropy attack (MIA of the papers; weak)", "unseen", "T2", multiclass=True)
 def entropy_attack_rows(ctx: Context) -> Iterator[Row]:
-    """The paper's attack, for comparison with its tables."""
+    """The entropy attack, for comparison with published tables."""
     parts = ctx.retain, ctx.holdout, ctx.forget
     entropies = [[getattr(pair, side).entropy for pair in parts] for side in SIDES]
     before, note = membership.entropy_attack(*entropies[0]), ENTROPY_NOTE
@@ -263,7 +263,7 @@ def _groups(ours: Evaluation, theirs: Evaluation) -> tuple[tuple[np.ndarray, np.
 
 @test("forget_classes.accuracy", "Accuracy on forget classes", "unseen", "T1", **WHOLE_CLASS)
 def forget_classes_accuracy(ctx: Context) -> Iterator[Row]:
-    """The paper's D_f for class requests."""
+    """D_f of published tables: accuracy on unseen records of the forget classes."""
     pair = ctx.holdout.take(np.isin(ctx.holdout.before.y, list(ctx.forget_classes)))
     if not (n := len(pair)):
         raise NotRun("the holdout has no record of the forget classes")
