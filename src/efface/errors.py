@@ -26,7 +26,7 @@ SHOWN = 10
 
 
 class Outcome(StrEnum):
-    """What a run came to: its words, and ``exit_code``.
+    """What a run came to: its words, ``exit_code``, and whether it ``has_new_model``.
 
     DONE: the weights changed and no test flags the records, though the main one could have.
     NOT_JUDGED: they changed, and nothing judged whether it is enough (tier T0, or no report).
@@ -51,6 +51,11 @@ class Outcome(StrEnum):
         one = str.__new__(cls, words)
         one._value_, one.exit_code = words, exit_code
         return one
+
+    @property
+    def has_new_model(self) -> bool:
+        """Whether the weights are other ones; without that, none are written."""
+        return self in (Outcome.DONE, Outcome.NOT_JUDGED, Outcome.PARTLY)
 
 
 class EffaceError(Exception):

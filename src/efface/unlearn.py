@@ -25,7 +25,7 @@ from efface.io.shadows import Shadows
 from efface.manifest import Manifest, changed_tensors, refuse_changed, state_digest, tensor_digests
 from efface.methods import METHODS, Method, Natural, Share, _base, check_settings, check_value
 from efface.report import Report
-from efface.report.text import count
+from efface.report.text import OLD_STANDS, count
 from efface.runtime import (
     PassCounter,
     as_stored,
@@ -519,7 +519,8 @@ class _Request:
             same = digests[0] == digests[1]
             manifest.outcome = Outcome.UNCHANGED if same else changed
             why = reason if same or new is None else "no report was wanted"
-            manifest.summary = f"{manifest.outcome.capitalize()}: {why}."
+            stands = OLD_STANDS * (not manifest.outcome.has_new_model)
+            manifest.summary = f"{manifest.outcome.capitalize()}: {why}.{stands}"
         self.refuse_changed()
         self.findings += tuple(self._late_findings(new, adapter))
         manifest.findings = [asdict(finding) for finding in self.findings]

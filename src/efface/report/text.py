@@ -16,6 +16,8 @@ SENTENCES = tomllib.loads((Path(__file__).parent / "text.toml").read_text("utf-8
 TIERS, SECTIONS, UNKNOWN = (SENTENCES[table] for table in ("tiers", "sections", "unknown"))
 MARKS = dict(zip(Status, "■▲◇○\N{EN DASH}", strict=True))
 DASH = MARKS[Status.NOT_RUN]
+# Of each run that made no other weights.
+OLD_STANDS = " There is no new model; the old one stands."
 # So many rows stand in a sentence; the page lists them all.
 NAMED = 3
 # Sections whose rows compare the forget records with what a model without them would predict.
@@ -47,8 +49,9 @@ def formatted_interval(interval: tuple[float, float] | None, unit: str) -> str:
 def summary(report: Report) -> str:
     """Outcome, tier and reason in a sentence, and how far the records came."""
     first = f"{report.outcome.capitalize()} (tier {report.tier}): {report.reason}."
+    first += OLD_STANDS * (not report.outcome.has_new_model)
     if report.outcome is Outcome.NOT_MET:
-        return f"{first} There is no new model; the old one stands."
+        return first
     known = "unknown" if "holdout" in report.counts else "needs_holdout"
     known = "known" if report.progress is not None else known
     percent = 100 * (report.progress or 0)
