@@ -150,7 +150,7 @@ def test_the_model_of_a_run_that_made_none_must_be_named(efface, run, capfd):
     code, line = replayed(efface, capfd, "model", *SCORED[2:], folder=run.name)
     assert (code, line) == (2, (
         "Wanted NEW, or a run with its model. Got no scored/model. Name the second model of efface "
-        "score; a run that was not met made none."
+        "score; a run that changed nothing made none."
     ))  # fmt: skip
 
 
