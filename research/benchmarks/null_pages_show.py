@@ -54,6 +54,12 @@ def page(record: dict[str, Any]) -> str:
     )
     head = f"{commands}. Level of a row: 5 %, one-sided ones 2.5 %, controls 1 %; of a page, after Holm correction, 5 %."
     blocks = (block for name in there for block in made[name](record[name]))
+    # a reader must not take what was not measured for what holds
+    if "requests" not in record:
+        head += (
+            " Not measured yet: how often rows are flagged where nothing is to find with wrong labels, in other tasks, by LiRA, "
+            "and by distances to retrained models (`python -m research.benchmarks.null_pages requests STORE`)."
+        )
     title = "How often the evidence flags what was never seen, and what each row detects"
     return pages.page(title, head, *blocks)
 
