@@ -66,7 +66,7 @@ REQUESTS: tuple[dict[str, Any], ...] = (
     {"kind": "regression"},
     FURTHER,
 )
-DRAWS, POWER_DRAWS, PAGES = 300, 25, 20
+DRAWS, POWER_DRAWS, PAGES = 300, 300, 20
 VIEWS, RETAIN, DIMENSIONS = 4, 120, 8
 MODELS = of_retrained.MIN_RETRAINED  # retrained ones, which serve as shadow models too
 KINDS = {"multilabel": tasks.multilabel, "regression": tasks.regression(scale=1.0)}
