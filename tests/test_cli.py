@@ -22,6 +22,7 @@ import efface as library
 from efface.cli import options
 from efface.guard import Guard
 from efface.hazards import Diagnosis, Finding
+from efface.manifest import exclusion_table, keyed_hashes
 from efface.methods import METHODS
 from efface.ranking.run import Settings
 from efface.types import Action
@@ -66,6 +67,11 @@ def test_hashes_can_be_matched_only_by_who_asked_for_their_key(efface, place, ca
     for name, text in WRONG_KEYS.items():
         assert efface(*given, "--key", name, "--out", "new") == 2
         assert capfd.readouterr().err == f"{text}\n"
+
+
+def test_an_id_that_is_a_formula_has_the_hash_of_the_id_itself():
+    [digest] = keyed_hashes(["=1+1"], b"key")
+    assert exclusion_table(["=1+1"], b"key") == f"id,keyed_hash\n'=1+1,{digest}\n".encode()
 
 
 WRONG_KEYS = {

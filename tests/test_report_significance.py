@@ -135,8 +135,10 @@ def test_the_central_share_and_the_hit_rate_are_those_counted_record_by_record()
     places = placements(ours, theirs, classes=y, unseen_classes=unseen_y)
     by_hand = central_share(two_sided(places, y, unseen_y))
     assert permutation.central_shares(both, by_class=True)[0] == by_hand
-    limit = np.sort(theirs)[-4]
-    assert permutation.hit_rates(both, flagged=3)[0] == np.mean(ours > limit)
+    # all but so many of the highest: one more or fewer is another share
+    for flagged in range(12):
+        limit = np.sort(theirs)[-1 - flagged]
+        assert permutation.hit_rates(both, flagged=flagged)[0] == np.mean(ours > limit)
 
 
 @pytest.mark.parametrize(("n", "seen"), [(1, 60), (4, 12), (20, 3)])
@@ -325,6 +327,8 @@ def test_the_class_with_the_clearest_loss_is_named_and_not_the_smallest():
     row = [*holdout_accuracy(ctx)][1]
     assert row.name.endswith("many")
     assert row.verdict is Verdict.DROPPED
+    # a fifth is what a class may lose between two seeds, so Holm's correction does not list it
+    assert row.p > 0.5
 
 
 def test_the_worst_of_two_classes_is_corrected_for_their_number():
