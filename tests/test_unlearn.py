@@ -207,17 +207,6 @@ def test_guard_and_report_have_their_seeds_and_halves(tiny_net, digits, monkeypa
     assert [result.report.seed, again.report.seed] == [handed["seed"], 6]
 
 
-def test_doctor_sees_the_half_of_the_holdout_that_the_method_has(tiny_net, digits, monkeypatch):
-    def seeing(*given, holdout, **how):
-        seen.append(holdout.ids)
-        return doctor(*given, holdout=holdout, **how)
-
-    seen, doctor, split = [], efface.unlearn.doctor, Split(*parts(digits)[:2])
-    monkeypatch.setattr(efface.unlearn, "doctor", seeing)
-    forget(tiny_net, split, dry_run=True)
-    assert seen == [split_holdout(split, seed=0)[0].holdout.ids]
-
-
 def test_a_request_that_is_not_met_raises_with_the_account(tiny_net, digits, monkeypatch):
     def callback(self, student, loss):  # noqa: ARG001
         self.failed = "drift 9 above 1, after 8 halvings"
