@@ -21,7 +21,13 @@ from efface import Manifest, Records, Split, forget
 from efface.io.data import load_data, read_record_weights
 from efface.io.features import FeatureSpec
 from efface.methods import METHODS
-from efface.prepare import REASONS, choose_method, select_records, validate_split
+from efface.prepare import (
+    REASONS,
+    choose_method,
+    request_memory,
+    select_records,
+    validate_split,
+)
 from efface.ranking.content import noise_stability
 from efface.testing import fresh_from, train_recipe
 
@@ -83,6 +89,17 @@ def test_the_manifest_of_a_dry_run_has_what_was_found(tiny_net, digits):
     found = [(one["name"], one["text"]) for one in result.manifest.findings]
     assert found[0] == ("auto", result.findings[0].text)
     assert found == [(one.name, one.text) for one in result.findings]
+
+
+@pytest.mark.parametrize(("method", "more"), [("scrub", True), ("jit", False)])
+def test_the_memory_counts_the_retain_records_of_a_method_that_reads_them(
+    tiny_net, digits, method, more
+):
+    splits = (Split(digits.take(range(4)), retain=digits.take(range(4, n))) for n in (8, 108))
+    few, many = (
+        request_memory(METHODS[method], tiny_net, split, {}).activations_bytes for split in splits
+    )
+    assert (many > few) is more
 
 
 def test_with_the_recipe_given_the_request_trains_again(tiny_net, digits):

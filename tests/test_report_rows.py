@@ -18,7 +18,7 @@ from efface.report import Row, Status, Verdict, collect, forward_passes, jsonabl
 from efface.report.context import Context
 from efface.report.tests import TESTS
 from efface.report.tests import test as declare
-from efface.report.tests_unseen import linear_probe_rows
+from efface.report.tests_unseen import linear_probe_rows, split_unseen
 from efface.report.text import SECTIONS, SENTENCES, TIERS
 from efface.report.views import KINDS, VIEWS, synthetic, view_of
 from efface.runtime import PassCounter
@@ -148,6 +148,12 @@ def test_the_linear_probe_has_the_seed_of_the_report(tiny_net, altered, split, m
     monkeypatch.setattr("efface.report.tests_unseen.linear_probe", probe)
     list(linear_probe_rows(Context(tiny_net, altered, split, seed=7)))
     assert seeds == [{"seed": 7}] * 2
+
+
+def test_the_halves_of_the_negative_control_are_drawn_by_the_seed(tiny_net, split):
+    contexts = (Context(tiny_net, tiny_net, split, seed=seed) for seed in (0, 1))
+    one, other = (split_unseen(ctx)[0].ids for ctx in contexts)
+    assert one != other
 
 
 def test_the_order_of_the_records_changes_no_row(tiny_net, altered, split):

@@ -19,7 +19,7 @@ from efface.report import Report, Row, Status, Verdict, collect, significant_row
 from efface.report.context import Context, Pair
 from efface.report.tests_forget import recovery
 from efface.report.tests_unseen import _unless_too_few, central_margins, negative_control_of_margins
-from efface.report.tests_utility import holdout_accuracy
+from efface.report.tests_utility import holdout_accuracy, retain_accuracy
 from efface.report.text import headline
 from efface.testing import digits, fit, trained_model, untrained_model
 from efface.types import Records, Split
@@ -135,6 +135,9 @@ def test_the_central_share_and_the_hit_rate_are_those_counted_record_by_record()
     places = placements(ours, theirs, classes=y, unseen_classes=unseen_y)
     by_hand = central_share(two_sided(places, y, unseen_y))
     assert permutation.central_shares(both, by_class=True)[0] == by_hand
+    # Of 39 unseen records the two extremes are one in twenty.
+    few = pooled(np.array([9.0, -9.0]), theirs[:39], *(np.zeros(n, int) for n in (2, 39)))
+    assert permutation.central_shares(few, by_class=True)[0] == 0
     # all but so many of the highest: one more or fewer is another share
     for flagged in range(12):
         limit = np.sort(theirs)[-1 - flagged]
@@ -329,6 +332,17 @@ def test_the_class_with_the_clearest_loss_is_named_and_not_the_smallest():
     assert row.verdict is Verdict.DROPPED
     # a fifth is what a class may lose between two seeds, so Holm's correction does not list it
     assert row.p > 0.5
+
+
+def test_negative_flips_are_the_records_correct_before_and_wrong_now():
+    y, rows = np.zeros(20, np.int64), np.arange(20)
+    logits, ids = np.eye(2, dtype=np.float32), tuple(map(str, range(20)))
+    wrong = rows == 0, (rows > 0) & (rows < 4)
+    records = Records(torch.zeros(20, 1), torch.from_numpy(y))
+    ctx = Context(nn.Identity(), nn.Identity(), Split(records, records, records))
+    vars(ctx)["retain"] = Pair(records, *(Evaluation(logits[w * 1], y, ids) for w in wrong))
+    row = [*retain_accuracy(ctx)][2]
+    assert (row.key, row.after) == ("retain.negative_flips", 3 / 20)
 
 
 def test_the_worst_of_two_classes_is_corrected_for_their_number():
