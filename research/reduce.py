@@ -55,7 +55,7 @@ def _each(measured: Evaluation) -> dict[str, Float[np.ndarray, " n"]]:
 def statistics_of(
     arrays: Arrays, *, forget: Sequence[int] | None = None, forget_classes: Sequence[int] = ()
 ) -> dict[str, Any]:
-    """Accuracies, losses and the paper's attack, for any rows to forget: see the names.
+    """Accuracies, losses and the entropy attack, for any rows to forget: see the names.
 
     ``forget``: rows of train, trained on or not; ``retain`` are the trained ones that are not among
     them. ``test_staying`` and ``test_forget`` are of the evidence's half, the latter in

@@ -59,7 +59,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "memory_load": ("memory_load:page", ("memory_load",)),
     "memory_need": ("memory_need:page", ("memory_need",)),
     "method_costs": ("method_costs:page", ("method_costs",)),
-    "null_pages": ("null_pages:page", ("null_pages",)),
+    "null_pages": ("null_pages_show:page", ("null_pages",)),
     "per_record": ("per_record:page", ("per_record", "per_record.npz")),
     "public_architectures": ("public_architectures:page", ("public_architectures",)),
     "rogues": ("rogues:page", ("rogues",)),

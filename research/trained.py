@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from efface.errors import InputError
-from efface.grid import Outcome
+from efface.grid import JobOutput
 from efface.types import Records
 from research.data import load_part
 from research.recipes import Recipe, fresh, train
 from research.reduce import arrays_of, rows_by, statistics_of
 
 
-def trained(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path) -> Outcome:  # noqa: ARG001
+def trained(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path) -> JobOutput:  # noqa: ARG001
     """Train from fresh weights; a retrained model is one with ``excluded`` rows."""
     recipe, (records, test) = recipe_of(settings), parts_of(settings, shared)
     y = records.y.numpy()
@@ -37,7 +37,7 @@ def trained(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path) -
     found = statistics_of(arrays, forget=excluded, forget_classes=classes)
     # weights are large: only what another job starts from keeps them
     weights = model.state_dict() if settings["keep_weights"] else None
-    return Outcome({**found, "training_seconds": seconds}, arrays, weights)
+    return JobOutput({**found, "training_seconds": seconds}, arrays, weights)
 
 
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from efface.errors import NotMet
-from efface.grid import Outcome
+from efface.grid import JobOutput
 from efface.methods import METHODS, register_method
 from efface.types import Records, Split
 from efface.unlearn import forget
@@ -22,7 +22,7 @@ from research.trained import members, model_of, parts_of, recipe_of
 KEPT = ("outcome", "seconds", "passes", "calibration", "trainable", "guard")
 
 
-def unlearned(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path) -> Outcome:
+def unlearned(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path) -> JobOutput:
     """Change the base model by a method, under the guard or without it, and measure.
 
     What the guard refuses is measured as the base model: ``outcome`` says so.
@@ -59,7 +59,7 @@ def unlearned(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path)
     found = statistics_of(arrays, forget=rows, forget_classes=settings["forget_classes"])
     facts = {name: getattr(result.manifest, name) for name in KEPT}
     weights = result.model.state_dict() if settings["keep_weights"] else None
-    return Outcome({**found, **facts}, arrays, weights)
+    return JobOutput({**found, **facts}, arrays, weights)
 
 
 def method_at(address: str) -> str:

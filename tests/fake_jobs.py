@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from fake_helper import doubled
 
-from efface.grid import Outcome, read
+from efface.grid import JobOutput, read
 
 
 def number(settings, needs, shared):  # noqa: ARG001
@@ -17,14 +17,14 @@ def number(settings, needs, shared):  # noqa: ARG001
     time.sleep(settings.get("seconds", 0.0))
     needed = [read(folder.parent, folder.name).statistics["total"] for folder in needs.values()]
     n = settings["n"]
-    return Outcome({"total": doubled(n) + sum(needed)}, {"n": np.full(3, n / 3, np.float16)})
+    return JobOutput({"total": doubled(n) + sum(needed)}, {"n": np.full(3, n / 3, np.float16)})
 
 
 def broken(settings, needs, shared):  # noqa: ARG001
     """Fail, until a file says that it is mended."""
     if not Path(settings["mended"]).exists():
         raise ValueError("it is [red]broken[/red]")
-    return Outcome({"total": 1})
+    return JobOutput({"total": 1})
 
 
 def deadly(settings, needs, shared):  # noqa: ARG001
@@ -35,4 +35,4 @@ def deadly(settings, needs, shared):  # noqa: ARG001
 
 def surroundings(settings, needs, shared):  # noqa: ARG001
     """How a worker runs."""
-    return Outcome({"nice": os.nice(0), "threads": os.environ["OMP_NUM_THREADS"]})
+    return JobOutput({"nice": os.nice(0), "threads": os.environ["OMP_NUM_THREADS"]})

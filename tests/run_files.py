@@ -3,10 +3,10 @@
 import csv
 import json
 
-from efface.errors import NotMet, Outcome
+from efface.errors import Outcome
 
 # the exit codes of a request that made a new model
-MADE = {outcome.exit_code for outcome in Outcome} - {NotMet.exit_code}
+MADE = {outcome.exit_code for outcome in Outcome if outcome.has_new_model}
 
 
 def contents(folder):

@@ -22,6 +22,7 @@ import efface as library
 from efface.cli import options
 from efface.guard import Guard
 from efface.hazards import Diagnosis, Finding
+from efface.manifest import exclusion_table, keyed_hashes
 from efface.methods import METHODS
 from efface.ranking.run import Settings
 from efface.types import Action
@@ -66,6 +67,11 @@ def test_hashes_can_be_matched_only_by_who_asked_for_their_key(efface, place, ca
     for name, text in WRONG_KEYS.items():
         assert efface(*given, "--key", name, "--out", "new") == 2
         assert capfd.readouterr().err == f"{text}\n"
+
+
+def test_an_id_that_is_a_formula_has_the_hash_of_the_id_itself():
+    [digest] = keyed_hashes(["=1+1"], b"key")
+    assert exclusion_table(["=1+1"], b"key") == f"id,keyed_hash\n'=1+1,{digest}\n".encode()
 
 
 WRONG_KEYS = {
@@ -355,19 +361,24 @@ def test_the_exit_code_is_that_of_the_outcome(efface, place, method, holdout, co
     assert manifest["outcome"] == evidence["outcome"]
     assert manifest["progress"] == evidence["progress"]
     assert holdout or evidence["progress"] is None
-    again = (
-        "score",
-        "model",
-        f"{out}/model",
-        "--data",
-        "data",
-        *IDS,
-        *parts,
-        "--out",
-        f"{out}-scored",
-    )
+    assert (place / out / "model").exists() is (code == 11)
+    new = f"{out}/model" if code == 11 else "model"
+    again = ("score", "model", new, "--data", "data", *IDS, *parts, "--out", f"{out}-scored")
     assert efface(*again) == 0
     assert read(place / f"{out}-scored")["outcome"] == manifest["outcome"]
+
+
+def test_a_model_that_did_not_change_is_not_written_and_the_first_sentence_says_so(
+    efface, place, capfd
+):
+    """Nobody deploys the old model for the new one; without a report too."""
+    given = ("forget", "model", "--data", "data", *IDS, "--method", "baseline", "--report")
+    for out, lacking in (("quick", set()), ("off", {"evidence.json", "report.html"})):
+        assert efface(*given, out, "--out", out) == 12
+        assert {*contents(place / out)} == {f"evidence/{name}" for name in EVIDENCE - lacking}
+        said = "There is no new model; the old one stands."
+        assert said in read(place / out)["summary"]
+        assert said in capfd.readouterr().err
 
 
 def test_the_help_names_every_exit_code(efface, capfd):

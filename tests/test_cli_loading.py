@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from efface.cli.loading import omit_unreadable, read_data, set_threads
-from efface.cli.options import ReadOptions
+from efface.cli.loading import Inputs, omit_unreadable, read_data, set_threads
+from efface.cli.options import Arguments, ReadOptions, RecordOptions, SplitOptions
 from efface.io.data import load_data
 from efface.io.features import FeatureSpec
 from efface.io.models import LoadedModel
@@ -39,6 +39,13 @@ def test_a_holdout_is_numbered_as_the_data_where_the_model_names_no_classes(tmp_
     assert events(capfd) == [{"event": "labels", "data": str(tmp_path / "a.csv"), "note": note}]
     named = read_data(spec, ReadOptions(), model(("fox", "dog", "cat")), data)
     assert named.labels.tolist() == [0, 1]
+
+
+def test_the_others_are_the_records_that_are_not_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("efface.cli.loading.read_model", lambda *_: model())
+    data, named = table(tmp_path / "a.csv", "012012"), RecordOptions(forget_class="1")
+    inputs = Inputs.read(Arguments(tmp_path, None, data, named, SplitOptions(), ReadOptions(), 0))
+    assert (inputs.split.forget.ids, inputs.others.ids) == (("1", "4"), ("0", "2", "3", "5"))
 
 
 @pytest.mark.parametrize(("blank", "refused"), [(1, False), (2, False), (3, True)])

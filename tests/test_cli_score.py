@@ -115,6 +115,14 @@ def test_a_request_is_replayed_from_the_model_in_its_own_folder(efface, models, 
     assert (code, "that differ: weights.new" in line) == (9, True)
 
 
+def test_a_request_on_a_weights_file_is_replayed_from_the_file_in_its_folder(efface, models, capfd):
+    shutil.copy(models / "model/model.safetensors", models / "w.safetensors")
+    shape = ("--architecture", "tests_nets:narrow", "--mean", "0.5", "--std", "0.5", "--size", "8")
+    given = ("w.safetensors", *PAIR[3:], *shape, "--report", "quick")
+    assert efface("forget", *given, "--setting", "steps=1", "--out", "of-a-file") in MADE
+    assert replayed(efface, capfd, *given, folder="of-a-file")[0] == 0
+
+
 @pytest.mark.usefixtures("run")
 def test_a_replay_does_nothing_that_the_folder_names(efface, models, capfd, monkeypatch):
     """The folder is a stranger's: its paths, architectures and commands are words to compare."""
@@ -150,7 +158,7 @@ def test_the_model_of_a_run_that_made_none_must_be_named(efface, run, capfd):
     code, line = replayed(efface, capfd, "model", *SCORED[2:], folder=run.name)
     assert (code, line) == (2, (
         "Wanted NEW, or a run with its model. Got no scored/model. Name the second model of efface "
-        "score; a run that was not met made none."
+        "score; a run that changed nothing made none."
     ))  # fmt: skip
 
 

@@ -56,7 +56,8 @@ def test_the_numbers_of_the_report_are_those_of_the_table(in_tables, tables):
     chosen = wines(tables).iloc[[3, 50]]
     one, other = chosen["id"]
     words = ("forget", *WINE, "--where", f"id={one} or id={other}", "--method", "jit", *STEPS)
-    assert in_tables(*words, "--out", "two") in MADE
+    # jit takes no step for these two, so there is no new model
+    assert in_tables(*words, "--out", "two") == 12
     x = tensors(chosen, read(tables, "wine"))
     net = untrained("wine")
     net.load_state_dict(load_file(tables / "wine.safetensors"))

@@ -120,6 +120,9 @@ def test_the_adapter_on_the_given_model_answers_as_the_merged_file(efface, place
     assert (new - old).abs().max() > 1e-3
     files = {path.name for path in (place / "apart" / "adapter").iterdir()}
     assert files == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+    given = ("forget", "three", *TABLE[:-2], "--label-column", "label", "--method", "baseline")
+    assert efface(*given, "--trainable", "adapter", "--keep-adapter", "--out", "still") == 12
+    assert [path.name for path in (place / "still").iterdir()] == ["evidence"]
 
 
 WHICH = [("adapter", "weight"), ("last-layers", "l"), ("norm", "layernorm")]

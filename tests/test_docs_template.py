@@ -87,12 +87,14 @@ def test_broken_promises_are_all_said_at_once():
     """Who writes a method wants the list, not the first fault."""
 
     def careless(model, split, *, seed=0, callback=no_callback):  # noqa: ARG001
-        len(split.holdout)
+        split.forget.x.add_(1)
+        len(split.holdout or ())
         return model
 
     with pytest.raises(BrokenPromise) as broken:
-        check_method(Method(careless), exceptions={"toy": "it does nothing"})
+        check_method(Method(careless, frozenset({"forget"})), exceptions={"toy": "it does nothing"})
     lines = ["careless breaks ", "strength: wanted strength=1.0; got None"]
+    lines += ["untouched: wanted the given records as they were; got ['x']"]
     lines += ["reads: TrapSprung: the method touched holdout: leave it alone, or name it in reads"]
     assert not [line for line in lines if line not in str(broken.value)]
 

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from efface import Preprocessing
 from efface.errors import Hazard
-from efface.hazards import FINDINGS, Diagnosis, Finding, doctor
-from efface.types import Records
+from efface.hazards import FINDINGS, SAMPLE, Diagnosis, Finding, doctor
+from efface.types import Records, sample_rows
 
 ROOT = Path(__file__).parent.parent
 DIGITS = Preprocessing((0.3053,), (0.3760,), 8)
@@ -184,7 +184,8 @@ def test_the_accuracy_of_each_part_is_that_of_a_sample():
         "others": ("250 of 250", 4000),
         "holdout": ("60 of 60", 60),
     }
-    assert found.findings == ()
+    # 4000 records of ten different ones
+    assert severities(found) == {("holdout-known", "refuse")}
 
 
 def test_a_holdout_at_chance_is_refused_and_the_worst_comes_first():
@@ -306,6 +307,31 @@ def test_probabilities_are_refused_and_log_probabilities_are_right(case):
     assert severities(found) == ({(case.split()[-1], severity)} if severity else set())
 
 
+def test_sigmoids_of_a_class_each_are_no_logits():
+    model = Shown(10, lambda x: (2 * x - 4).sigmoid()).eval()
+    assert texts(model, None, known(40)) == {
+        "probabilities": "All 400 outputs are from 0 to 1: probabilities, and not logits."
+    }
+
+
+def test_a_holdout_that_was_trained_on_is_no_measure_of_unseen(tiny_net, digits):
+    holdout, parts = digits.take(range(300, 400)), {}
+    for name, rows in {"refuse": range(300, 400), "warn": range(200, 302), "": range(300)}.items():
+        parts[name] = severities(
+            doctor(tiny_net, None, digits, holdout=holdout, others=digits.take(rows))
+        )
+    assert parts[""] == {("batchnorm", "note")}
+    assert parts["warn"] - parts[""] == {("holdout-known", "warn")}
+    assert parts["refuse"] - parts[""] == {("holdout-known", "refuse")}
+
+
+def test_a_wrong_label_outside_the_sample_is_found(tiny_net, digits):
+    y = digits.y.repeat(2)
+    y[0 if 0 not in sample_rows(800, SAMPLE) else 1] = -1
+    twice = Records(digits.x.repeat(2, 1, 1, 1), y)
+    assert refused(tiny_net, None, twice) == ["labels"]
+
+
 @pytest.mark.parametrize(("n", "reasons"), [(40, ["probabilities"]), (9, [])])
 @pytest.mark.parametrize("width", [1, 2])
 def test_sigmoids_are_recognised_by_many_numbers_between_0_and_1(n, reasons, width):
@@ -419,7 +445,7 @@ def test_outputs_that_differ_when_asked_twice_are_a_warning(random_state_kept):
     records = Records(torch.rand(40, 2) * 4, torch.zeros(40, dtype=torch.int64))
     with random_state_kept():
         text = texts(net, None, records)["random-outputs"]
-    assert text.startswith("Asked twice, the same 32 records get outputs that differ by up to ")
+    assert text.startswith("In a second pass the same 32 records get outputs that differ by up to ")
     assert texts(net, None, records)["random-outputs"] == text
 
 
@@ -467,7 +493,7 @@ def test_what_is_accepted_warns_and_what_cannot_be_is_refused_with_the_list():
     with pytest.raises(Hazard, match="Where this is meant: --accept probabilities"):
         doctor(net, None, records).refuse()
     known = "findings to accept out of probabilities, one-hot, output-part, class-order, "
-    known += "preprocessing, units, chance. Got "
+    known += "preprocessing, units, chance, holdout-known. Got "
     for name, remedy in {"chanse": "Did you mean 'chance'?", "labels": "cannot be right"}.items():
         text = refusal(doctor, net, None, records, accept=[name])
         assert text.startswith(f"Wanted {known}{name!r}.")

@@ -234,7 +234,8 @@ def test_two_runners_on_one_store_share_the_work(store):
     assert all("made" in each and set(each) <= {"made", "done"} for each in states)
 
 
-def test_workers_stand_back_and_have_one_thread_each(store):
-    run([Job("fake_jobs:surroundings")], store, processes=1)
+@pytest.mark.parametrize(("given", "nice"), [({}, 10), ({"nice": 3}, 3)])
+def test_workers_stand_back_and_have_one_thread_each(store, given, nice):
+    run([Job("fake_jobs:surroundings")], store, processes=1, **given)
     found = results(store)[0].statistics
-    assert found == {"nice": min(os.nice(0) + 10, 19), "threads": "1"}
+    assert found == {"nice": min(os.nice(0) + nice, 19), "threads": "1"}

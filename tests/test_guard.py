@@ -105,6 +105,25 @@ def test_synthetic_inputs_stay_within_the_bounds_of_the_data(tiny_net, digits):
     assert digits.low - 1e-5 <= inputs.min() < inputs.max() <= digits.high + 1e-5
 
 
+@pytest.mark.parametrize("size", [1, 5, 8, 64])
+@pytest.mark.parametrize("outputs", [1, 10])
+def test_micro_batches_change_no_input_and_none_is_larger(
+    monkeypatch, tiny_net, digits, size, outputs
+):
+    """At 224 px one graph of all impressions takes a gigabyte."""
+    seen, net, records = [], copy.deepcopy(tiny_net), digits.take(range(12))
+    if outputs == 1:  # driven up and down in turns
+        net[-1] = nn.Linear(net[-1].in_features, 1)
+        records = Records(records.x, records.y.float())
+    whole = synthetic_inputs(net, Split(records)).x
+    net.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    monkeypatch.setattr("efface.guard.MICRO_BATCH", size)
+    inputs = Guard(net, Split(records))._inputs.x
+    # two inputs show how many outputs there are
+    assert max(seen) <= max(size, 2)
+    torch.testing.assert_close(inputs, whole, atol=1e-5, rtol=1e-5)
+
+
 def test_records_that_are_not_images_are_supervised_too(random_state_kept):
     """Tables have no perspective; half a record and half noise takes its place."""
     with torch.random.fork_rng():

@@ -180,12 +180,13 @@ def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_what_killed_runs_left_is_removed_by_the_next(tmp_path):
-    (tmp_path / ".out.12345678.writing").mkdir()
+@pytest.mark.parametrize("out", ["out", "out[1]"])
+def test_what_killed_runs_left_is_removed_by_the_next(tmp_path, out):
+    (tmp_path / f".{out}.12345678.writing").mkdir()
     (tmp_path / ".other.12345678.writing").mkdir()
-    with claim(tmp_path / "out"), atomic_folder(tmp_path / "out") as scratch:
+    with claim(tmp_path / out), atomic_folder(tmp_path / out) as scratch:
         (scratch / "x").write_text("1")
-    assert names(tmp_path) == [".other.12345678.writing", "out"]
+    assert names(tmp_path) == [".other.12345678.writing", out]
 
 
 def test_a_run_whose_folder_has_a_longer_name_keeps_what_it_writes(tmp_path):

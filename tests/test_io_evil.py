@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import datasets
 import pytest
@@ -88,6 +89,12 @@ def test_a_small_file_names_no_more_weights_than_it_has_room_for():
     with pytest.raises(InputError) as error, _confined("many", 200):
         nn.ParameterList([torch.zeros(1)] * 150)
     assert str(error.value) == f"Wanted {TOO_LARGE.format('many').replace('18,824', '200')}"
+
+
+def test_weights_that_another_thread_makes_meanwhile_are_not_counted():
+    with ThreadPoolExecutor(1) as pool, _confined("few", 200):
+        made = pool.submit(nn.ParameterList, [torch.zeros(1)] * 150).result()
+    assert len(made) == 150
 
 
 def test_a_text_above_its_limit_is_refused(tmp_path):

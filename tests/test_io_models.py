@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import pytest
@@ -253,6 +254,20 @@ def test_an_architecture_that_is_none_is_refused_in_words(monkeypatch, architect
     assert refusal(build_model, architecture) == f"Wanted {REFUSED[architecture]}"
     assert signal.getsignal(signal.SIGALRM) is handler
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("name", ["raises", "leaves", "slow"])
+def test_in_another_thread_there_is_no_time_limit_and_the_same_sentence(nets, monkeypatch, name):
+    """The alarm of the system is the main thread's alone."""
+    nets.slow = lambda: (time.sleep(0.2), nn.Linear(2, 3))[1]
+    monkeypatch.setattr("efface.io.architectures.LIMIT_SECONDS", 0.05)
+    address = f"nets_of_a_user:{name}"
+    with ThreadPoolExecutor(1) as pool:
+        if name == "slow":
+            assert pool.submit(build_model, address).result().out_features == 3
+        else:
+            text = NOTHING_ELSE.format(address, FAULTY[address])
+            assert refusal(pool.submit(build_model, address).result) == f"Wanted {text}"
 
 
 def test_a_factory_that_takes_no_classes_is_called_without():

@@ -205,6 +205,9 @@ def test_what_timm_cannot_use_is_refused(why, keys):
 def test_grey_models_and_those_of_blue_green_red_are_recognised():
     grey = timm_preprocessing(TIMM | {"input_size": [1, 32, 32], "mean": [0.5], "std": [0.25]})
     assert (grey.shape, grey.mean, grey.std) == ((1, 32, 32), (0.5,), (0.25,))
+    stated = OLD | {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5]}
+    stated |= {"image_std": [0.25]}
+    assert transformers_preprocessing(stated, {"num_channels": 1}).mean == (0.5,)
     stated = {"image_processor_type": "MobileViTImageProcessor"}
     swapped, red = transformers_preprocessing(stated, {}), Image.new("RGB", (256, 256), (255, 0, 0))
     assert swapped(red)[:, 128, 128].tolist() == [0, 0, 1]

@@ -187,6 +187,14 @@ def test_the_digest_follows_the_content(tmp_path, digits_table):
     assert other.digest != first
 
 
+def test_the_digest_follows_the_names_of_the_files(tmp_path):
+    """A name says the class: the same bytes in another folder are other data."""
+    layouts = ["cat/1.png", "dog/2.png"], ["cat/1.png", "emu/2.png"]
+    places = enumerate(layouts)
+    one, other = (load_data(image_folder(tmp_path / str(n), layout)) for n, layout in places)
+    assert one.digest != other.digest
+
+
 def test_cifar_is_read_as_torchvision_would_transform_it(efface_data):
     table = load_data(efface_data / "cifar10:test")
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

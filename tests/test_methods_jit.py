@@ -194,7 +194,7 @@ def test_a_class_to_mask_where_there_are_none_is_refused(method, forget_classes,
     kind = "regression" if y.is_floating_point() else "multilabel"
     assert refusal(method, nn.Linear(4, 3), split, mislabelled=mislabelled) == (
         f"Wanted a multiclass task, for forget classes and wrong labels. Got {kind}. "
-        "Name the records alone, without forget_classes and mislabelled."
+        "Name the records alone, by ids or an expression."
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from by_hand import assert_state, same
+from method_promises import CASES
 from small_nets import Given
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
@@ -169,6 +170,14 @@ def test_in_training_mode_the_stored_epochs_of_scrub_rewind_are_compared_in_eval
     result = rewound(model, replace(split, holdout=split.retain), **settings)
     epochs = (METHODS["scrub"].function(model, split, **settings, epochs=n) for n in (1, 2, 3))
     assert any(same(result, one) for one in epochs)
+
+
+@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if "training_mode" in m.settings])
+def test_every_method_with_a_training_mode_moves_the_statistics_in_it(name):
+    """That they stay outside of it is a promise of each method."""
+    before, after = CASES[name].model, CASES[name].result(training_mode=True)
+    given = dict(before.named_buffers())
+    assert all(not buffer.equal(given[n]) for n, buffer in after.named_buffers())
 
 
 def test_a_step_in_training_mode_is_not_cut_into_micro_batches(problem):

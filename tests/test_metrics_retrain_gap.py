@@ -37,6 +37,14 @@ def test_columns_read_the_forget_records_or_the_holdout_of_the_forget_classes():
     assert found == {**shares, "attack": attack}
 
 
+def test_the_attack_is_against_the_whole_holdout_where_classes_are_forgotten_too():
+    """It is surer of unseen records than of others here; of the class that stays it is not."""
+    scale = np.where(HOLDOUT.y, 20, 1)[:, None].astype(np.float32)
+    holdout = Evaluation(logits=HOLDOUT.logits * scale, y=HOLDOUT.y, ids=HOLDOUT.ids)
+    found = rg.columns(FORGET, holdout, RETAIN, forget_classes=(1, 2, 3))
+    assert found["attack"] == entropy_attack(RETAIN.entropy, holdout.entropy, FORGET.entropy)
+
+
 def test_the_gap_is_the_mean_distance_and_the_floor_that_of_all_pairs():
     """Below the target counts as much as above it; three retrained models make three pairs."""
     target = {"retain": 0.6, "forget": 0.5, "attack": 0.4}

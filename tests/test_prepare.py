@@ -21,7 +21,13 @@ from efface import Manifest, Records, Split, forget
 from efface.io.data import load_data, read_record_weights
 from efface.io.features import FeatureSpec
 from efface.methods import METHODS
-from efface.prepare import REASONS, choose_method, select_records, validate_split
+from efface.prepare import (
+    REASONS,
+    choose_method,
+    request_memory,
+    select_records,
+    validate_split,
+)
 from efface.ranking.content import noise_stability
 from efface.testing import fresh_from, train_recipe
 
@@ -76,6 +82,24 @@ def test_a_request_runs_what_was_chosen_and_its_report_says_why(tiny_net, digits
     assert all(finding.name != "auto" for finding in named.findings)
     page = result.save_report(tmp_path / "report.html").read_text()
     assert "of 24 such records, each alone, jit left none predicted as its label" in page
+
+
+def test_the_manifest_of_a_dry_run_has_what_was_found(tiny_net, digits):
+    result = forget(tiny_net, Split(digits.take(range(6))), method="auto", dry_run=True)
+    found = [(one["name"], one["text"]) for one in result.manifest.findings]
+    assert found[0] == ("auto", result.findings[0].text)
+    assert found == [(one.name, one.text) for one in result.findings]
+
+
+@pytest.mark.parametrize(("method", "more"), [("scrub", True), ("jit", False)])
+def test_the_memory_counts_the_retain_records_of_a_method_that_reads_them(
+    tiny_net, digits, method, more
+):
+    splits = (Split(digits.take(range(4)), retain=digits.take(range(4, n))) for n in (8, 108))
+    few, many = (
+        request_memory(METHODS[method], tiny_net, split, {}).activations_bytes for split in splits
+    )
+    assert (many > few) is more
 
 
 def test_with_the_recipe_given_the_request_trains_again(tiny_net, digits):
@@ -270,3 +294,21 @@ def test_labels_of_another_kind_in_a_part_are_refused(y):
         "Wanted labels of one kind in all parts. Got torch.int64 of shape (2,) in forget, "
         f"{y.dtype} of shape {tuple(y.shape)} in retain. Write classes as integers."
     )
+
+
+@pytest.mark.parametrize("given", [(True,), ("3",), 3, (3.0,)])
+def test_forget_classes_that_are_no_class_numbers_are_refused(given):
+    text = "Wanted forget_classes as class numbers in a tuple. Got "
+    split = Split(forget=SOME)
+    # past the check of types, which users do not have
+    object.__setattr__(split, "forget_classes", given)
+    assert refusal(validate_split, split, None).startswith(f"{text}{given!r}.")
+    object.__setattr__(split, "forget_classes", (np.int64(1),))
+    split, counts = validate_split(split, None)
+    assert [type(one) for one in (*split.forget_classes, *counts["forget_classes"])] == [int, int]
+
+
+def test_a_value_that_is_nan_is_refused_by_its_record():
+    values = Records(torch.zeros(2, 3), torch.tensor([1.5, float("nan")]), ("a", "b"))
+    text = "Wanted finite values in forget. Got nan or inf in b. Fix these records, or omit them."
+    assert refusal(validate_split, Split(forget=values), None) == text

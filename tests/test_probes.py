@@ -352,6 +352,12 @@ def test_the_curve_is_that_of_a_loop_written_by_hand(hidden, parts):
     assert shares[-1] > shares[0]
 
 
+def test_records_are_back_at_a_share_of_what_the_original_knew(hidden, parts):
+    how = {"learning_rates": (1e-3,), "epochs": 1}
+    (found,) = relearning(hidden, parts[0], parts[0], original=0.8, tolerance=0.25, **how)
+    assert found.wanted == pytest.approx(0.6)
+
+
 def test_records_that_were_hidden_come_back_from_the_retained_ones_alone(hidden, tiny_net, parts):
     """The head was replaced: at first nothing is known, and training elsewhere brings it back."""
     original = float(evaluate(tiny_net, parts[0]).correct.mean())

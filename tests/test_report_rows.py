@@ -13,10 +13,12 @@ from torch import nn
 import efface.report
 from efface.errors import InputError, Outcome
 from efface.io.shadows import Shadows
+from efface.probes.linear_probe import linear_probe
 from efface.report import Row, Status, Verdict, collect, forward_passes, jsonable
 from efface.report.context import Context
 from efface.report.tests import TESTS
 from efface.report.tests import test as declare
+from efface.report.tests_unseen import linear_probe_rows, split_unseen
 from efface.report.text import SECTIONS, SENTENCES, TIERS
 from efface.report.views import KINDS, VIEWS, synthetic, view_of
 from efface.runtime import PassCounter
@@ -135,6 +137,23 @@ def test_the_same_call_gives_the_same_report(tiny_net, altered, split, random_st
     assert first == second
     assert student.training
     assert all(tensor.equal(before[name]) for name, tensor in student.state_dict().items())
+
+
+def test_the_linear_probe_has_the_seed_of_the_report(tiny_net, altered, split, monkeypatch):
+    def probe(*given, **how):
+        seeds.append(how)
+        return linear_probe(*given, **how)
+
+    seeds = []
+    monkeypatch.setattr("efface.report.tests_unseen.linear_probe", probe)
+    list(linear_probe_rows(Context(tiny_net, altered, split, seed=7)))
+    assert seeds == [{"seed": 7}] * 2
+
+
+def test_the_halves_of_the_negative_control_are_drawn_by_the_seed(tiny_net, split):
+    contexts = (Context(tiny_net, tiny_net, split, seed=seed) for seed in (0, 1))
+    one, other = (split_unseen(ctx)[0].ids for ctx in contexts)
+    assert one != other
 
 
 def test_the_order_of_the_records_changes_no_row(tiny_net, altered, split):

@@ -207,6 +207,12 @@ def test_the_estimate_counts_models_activations_and_records():
     assert need.total_bytes == 640 + 560 + 160
 
 
+def test_half_precision_is_estimated_as_it_is_trained_in_float32():
+    net, x = nn.Linear(8, 4, bias=False).bfloat16(), torch.randn(1, 8).bfloat16()
+    how = {"copies": 3, "records_at_once": 1, "records": []}
+    assert runtime.estimate_memory(net, lambda: net(x), **how).models_bytes == (2 + 3 * 4) * 8 * 4
+
+
 def test_the_estimate_is_given_before_the_first_step(tiny_net, digits):
     order = []
     total = lambda manifest, *_: order.append(manifest.memory["total_bytes"])  # noqa: E731

@@ -100,6 +100,21 @@ def test_each_character_that_ends_or_turns_a_line_is_written_out():
 
 
 @pytest.mark.parametrize(
+    "one", [*"\u00ad\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2066\u2069\ufeff\U000e0041"]
+)
+def test_what_has_no_width_or_turns_a_line_is_written_out(one):
+    """Two ids that differ in it alone would look the same."""
+    assert printable(f"a{one}b") == f"a{one!a}b".replace("'", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["Müller-Lüdenscheidt", "9\u00a0%", "\u0645\u0631\u064a\u0645", "e\u0301", "\U0001f600"]
+)
+def test_letters_of_any_script_stand_as_they_are(text):
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize(
     "text", ["=1+1", "+1", "-5", "@a", "\tx", "'", "''", "'=", "'a", "a", "", "a=1"]
 )
 def test_no_cell_of_a_csv_is_a_formula_and_each_comes_back(text):

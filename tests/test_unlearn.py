@@ -250,7 +250,8 @@ def test_a_blank_image_alone_leaves_a_finite_model(tiny_net, digits, name):
     """In the authors' code one blank image in a batch of one turns every weight into nan."""
     blank = Records(torch.zeros(1, 1, 8, 8), digits.y[:1])
     split = split_for(name, blank, digits.take(range(20, 60)), model=tiny_net)
-    result = forget(tiny_net, split, method=name)
+    # the promise's split has one set of records for both parts
+    result = forget(tiny_net, split, method=name, accept=["holdout-known"])
     assert all(bool(weight.isfinite().all()) for weight in result.model.state_dict().values())
     assert result.outcome is not Outcome.NOT_MET
 

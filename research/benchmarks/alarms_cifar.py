@@ -61,7 +61,7 @@ def main(store: str) -> None:
             old, student, split, retrained=[one for one in them if one is not student], seed=7
         )
         flagged = {
-            tier: [row.key for row in significant_rows(evidence, tier=tier)] for tier in TIERS
+            tier: [row.key for row in significant_rows(evidence.rows, tier=tier)] for tier in TIERS
         }
         least = sorted((row.p, row.key) for row in evidence.rows if row.p is not None)[:3]
         found.append({"model": name, "alarms": flagged, "least": least})

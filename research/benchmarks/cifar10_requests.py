@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from efface.errors import Outcome
 from efface.io.data import load_data, read_ids
 from efface.io.models import load_model
+from efface.manifest import EVIDENCE, MODEL, state_digest
 from efface.manifest import FILE as MANIFEST
-from efface.manifest import state_digest
 from efface.metrics.accuracy import accuracy
 from efface.metrics.evaluation import evaluate
 from efface.metrics.membership import loss_attack
@@ -62,14 +63,14 @@ def data() -> str:
     return f"{os.environ['EFFACE_DATA']}/cifar10"
 
 
-# Exit code of a request that could not be met: a row of the table, not an error.
-NOT_MET = 3
+# Exit codes of a request that ran, whatever came of it: a row of the table, not an error.
+ENDED = {outcome.exit_code for outcome in Outcome}
 
 
-def call(module: str, *arguments: str, may_fail: bool = False) -> None:
+def call(module: str, *arguments: str) -> None:
     """``python -m module``, as a user runs it."""
     done = subprocess.run([sys.executable, "-m", module, *arguments], check=False)
-    if done.returncode and not (may_fail and done.returncode == NOT_MET):
+    if done.returncode not in ENDED:
         sys.exit(done.returncode)
 
 
@@ -90,7 +91,7 @@ def forget() -> None:
             if not out.exists():
                 given = ("--data", data(), "--holdout", f"{data()}:test", "--retain", data())
                 settings = (*given, "--method", method, "--out", str(out))
-                call("efface", "forget", "models/base", *request.naming, *settings, may_fail=True)
+                call("efface", "forget", "models/base", *request.naming, *settings)
 
 
 def score() -> None:
@@ -126,15 +127,15 @@ def _scored(
     for name, folder in folders.items():
         kept = RESULTS / "records" / f"{request.name}-{name.replace(' ', '-')}.json"
         kept.parent.mkdir(parents=True, exist_ok=True)
-        source = folder / (MANIFEST if name in METHODS else "recipe.json")
+        source = folder / EVIDENCE / MANIFEST if name in METHODS else folder / "recipe.json"
         shutil.copyfile(source, kept)
         facts = json.loads(source.read_text())
         line: dict[str, Any] = {"request": request.name, "model": name}
         if name in METHODS:
             line |= {"outcome": facts["outcome"], "seconds": facts["seconds"]}
             line |= {"reason": facts["guard"]["failed"], "settings": facts["settings"]}
-        if facts.get("outcome") != "not met":
-            model = load_model(folder).model
+        if name not in METHODS or Outcome(facts["outcome"]).has_new_model:
+            model = load_model(folder / MODEL if name in METHODS else folder).model
             line |= scores(model, parts, forget_classes=forget_classes)
         found[name] = line
     target = found["retrained"]["columns"]

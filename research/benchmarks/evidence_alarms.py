@@ -26,7 +26,7 @@ def main() -> None:
         net, split = bumps["drawn"](seed)
         evidence = collect(net, bumps["weighted"](net, range(50), 0), split)
         alarmed += Counter(
-            tier for tier in ("T0", "T1", "T2") if significant_rows(evidence, tier=tier)
+            tier for tier in ("T0", "T1", "T2") if significant_rows(evidence.rows, tier=tier)
         )
         for row in evidence.rows:
             if row.status is not Status.NOT_RUN and row.verdict is not Verdict.DESCRIPTIVE:

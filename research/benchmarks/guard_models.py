@@ -41,7 +41,10 @@ NETS = (
     Net("cifar20", 12, 1, 12),
 )
 
-COLUMNS = {"cifar20": ("cifar100", "img", "coarse_label")}
+COLUMNS = {
+    "cifar10": ("cifar10", "img", "label"),
+    "cifar20": ("cifar100", "img", "coarse_label"),
+}
 
 
 @cache
@@ -93,9 +96,11 @@ def trained(net: Net, folder: Path) -> nn.Module:
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
     else:
-        train(model, learn, replace(recipe, epochs=net.epochs), seed=net.seed)
         folder.mkdir(parents=True, exist_ok=True)
+        state = folder / f"{net}.state"  # of a training that was stopped
+        train(model, learn, replace(recipe, epochs=net.epochs), seed=net.seed, state=state)
         torch.save(model.state_dict(), path)
+        state.unlink()
     return model.eval()
 
 

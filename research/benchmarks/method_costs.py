@@ -108,7 +108,7 @@ def taken(method: str) -> dict[str, Any]:
     del model
     before, declared = reset_peak(), []
     model = net()
-    how = {"method": method, "started": lambda need, *_: declared.append(need.as_json())}
+    how = {"method": method, "started": lambda manifest, *_: declared.append(manifest.memory)}
     try:
         forget(model, request(method, model), **how, settings=FEWER.get(method, {}))
         outcome = "done"

@@ -27,7 +27,7 @@ from efface.report import collect, significant_rows
 from research import pages
 from research.benchmarks.rogues_models import ROGUES, Draw, drawn, fit_from_scratch
 from research.pages import percent, table
-from research.tables import RESULTS, about, read_record
+from research.tables import MADE_AT, RESULTS, about, read_record
 
 # what a tier adds: T1 a holdout, T2 retain records, T3 retrained models, T4 shadow models
 TIERS = ("T0", "T1", "T2", "T3", "T4")
@@ -77,7 +77,9 @@ class At:
             shadows=self.shadows,
             seed=7,
         )
-        return {tier: [row.key for row in significant_rows(evidence, tier=tier)] for tier in TIERS}
+        return {
+            tier: [row.key for row in significant_rows(evidence.rows, tier=tier)] for tier in TIERS
+        }
 
     def naive(self, model: nn.Module) -> dict[str, float]:
         """What a naive reader sees: the paper's three columns."""
@@ -135,6 +137,20 @@ def page(record: dict[str, Any]) -> str:
         "## False positives",
         table(f"retrained models | {tiers}", counts),
         _photographs() + f"Rows that were flagged on digits: {raised or 'none'}.",
+        _of_before(record),
+    )
+
+
+def _of_before(record: dict[str, Any]) -> str:
+    """Which parts are of rows that have changed since: those that do not name their commit."""
+    parts = {**record, "CIFAR-10": read_record("alarms_cifar")}
+    if not (old := [name for name, part in parts.items() if "commit" not in part]):
+        return ""
+    return (
+        f"**Of before**: {', '.join(old)}. These are the rows of {MADE_AT} under its names ([today's](../../CHANGELOG.md)), "
+        "decided before forget and unseen records were permuted within classes "
+        "([decision 0011](../../docs/decisions/0011-a-test-that-could-not-fail.md)): which rows are named and how often a "
+        "retrained model is flagged may differ today. False positives and power of today's rows: [null pages](null_pages.md)."
     )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from efface.errors import abbreviate
-from efface.io.features import FeatureSpec
+from efface.io.features import FeatureSpec, Spec
 from efface.io.images import OUT_OF_SCALE, Preprocessing
 from efface.task import device_of, dtype_of, frozen_teacher, predict
 from efface.types import Records
@@ -31,6 +31,8 @@ MANY = 5
 SUM_ERROR, HALF_SUM_ERROR = 1e-3, 2e-2
 # numbers of a sigmoid between 0 and 1 from which they cannot be logits by accident
 ENOUGH_NUMBERS = 20
+# how near to 0 and 1 the extremes of trained sigmoids are
+NEAR = 0.1
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SIZES = (8, 16, 28, 32, 64, 96, 128, 160, 224, 256, 299, 384)
@@ -199,7 +201,7 @@ def probabilities(outputs: Float[Tensor, " n k"], kind: str, *, half: bool) -> s
     """``probabilities`` or ``log-probabilities`` where the outputs are such, else empty.
 
     Of a softmax: rows from 0 to 1 that sum to 1, or whose exponentials do. Of sigmoids: twenty
-    numbers or more, all from 0 to 1.
+    numbers or more, all from 0 to 1; of one a class, which untrained logits can be too, near both.
     """
     inside = bool(((outputs >= 0) & (outputs <= 1)).all())
     if kind == "multiclass" and not _is_sigmoid(outputs):
@@ -207,9 +209,10 @@ def probabilities(outputs: Float[Tensor, " n k"], kind: str, *, half: bool) -> s
         # 2 or more: with one output the sum says nothing
         if inside and ((outputs.sum(1) - 1).abs() < error).all():
             return "probabilities"
-        logs = (outputs <= 0).all() and ((outputs.exp().sum(1) - 1).abs() < error).all()
-        return "log-probabilities" if logs else ""
-    numbers = outputs[:, 1:] if kind == "multiclass" else outputs
+        if (outputs <= 0).all() and ((outputs.exp().sum(1) - 1).abs() < error).all():
+            return "log-probabilities"
+        inside = inside and bool(outputs.amin() < NEAR and outputs.amax() > 1 - NEAR)
+    numbers = outputs[:, 1:] if kind == "multiclass" and _is_sigmoid(outputs) else outputs
     # a trained model whose every logit is positive and below 1 knows nothing
     sure = numbers.numel() >= ENOUGH_NUMBERS and kind in {"multiclass", "multilabel"}
     return "probabilities" if inside and sure and numbers.unique().numel() > 1 else ""
@@ -238,9 +241,7 @@ def other_outputs(model: nn.Module, part: Records, right: int) -> Cause | None:
 # Inputs
 
 
-def other_inputs(
-    model: nn.Module, part: Records, preprocessing: Preprocessing | FeatureSpec | None
-) -> Cause | None:
+def other_inputs(model: nn.Module, part: Records, preprocessing: Spec | None) -> Cause | None:
     """The scale, colours or size under which the model beats chance, where it does not as given."""
     best, tried = None, list(_alternatives(part.x, preprocessing))
     share = int(part.y.bincount().max()) / len(part)
@@ -257,7 +258,7 @@ def other_inputs(
 
 
 def _alternatives(
-    x: Tensor, preprocessing: Preprocessing | FeatureSpec | None
+    x: Tensor, preprocessing: Spec | None
 ) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
     """Ways in which inputs are commonly misread: (in words, the change)."""
     if isinstance(preprocessing, FeatureSpec) or not x.is_floating_point():

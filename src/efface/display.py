@@ -3,12 +3,13 @@
 The tables change nothing of the page around them: no style sheet, no script, every text escaped.
 """
 
-import re
+import unicodedata
 from html import escape
 from typing import Any
 
-# what moves the cursor or turns the direction of a line, and halves of surrogate pairs
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Unicode's categories of what moves the cursor, turns or ends a line, or has no width, so that two
+# names look alike; and of halves of surrogate pairs
+CONTROLS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 # what a spreadsheet takes for a formula; the apostrophe, so that it can be taken off again
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")
 
@@ -19,7 +20,10 @@ DASH = "\N{EN DASH}"
 
 def printable(text: str) -> str:
     """The text on one line, control characters as Python writes them in a literal."""
-    return CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return "".join(
+        one.encode("unicode_escape").decode() if unicodedata.category(one) in CONTROLS else one
+        for one in text
+    )
 
 
 def csv_cell(text: str) -> str:

@@ -26,7 +26,7 @@ SHOWN = 10
 
 
 class Outcome(StrEnum):
-    """What a run came to: its words, and ``exit_code``.
+    """What a run came to: its words, ``exit_code``, and whether it ``has_new_model``.
 
     DONE: the weights changed and no test flags the records, though the main one could have.
     NOT_JUDGED: they changed, and nothing judged whether it is enough (tier T0, or no report).
@@ -36,26 +36,26 @@ class Outcome(StrEnum):
     DRY_RUN: nothing was tried.
     """
 
-    DONE = "done"
-    NOT_JUDGED = "changed, not judged"
-    PARTLY = "partly"
-    UNCHANGED = "unchanged, did not move"
-    LIKE_UNSEEN = "unchanged, already equivalent to unseen"
-    NOT_MET = "not met"
-    DRY_RUN = "dry run"
+    exit_code: int
+
+    DONE = "done", 0
+    NOT_JUDGED = "changed, not judged", 10
+    PARTLY = "partly", 11
+    UNCHANGED = "unchanged, did not move", 12
+    LIKE_UNSEEN = "unchanged, already equivalent to unseen", 13
+    NOT_MET = "not met", 3
+    DRY_RUN = "dry run", 0
+
+    def __new__(cls, words: str, exit_code: int = 0) -> "Outcome":  # noqa: PYI034  # beartype
+        """The words are the value; what raises has the code of its error."""
+        one = str.__new__(cls, words)
+        one._value_, one.exit_code = words, exit_code
+        return one
 
     @property
-    def exit_code(self) -> int:
-        """Of ``efface forget``: what raises has the code of its error."""
-        codes = {
-            "DONE": 0,
-            "DRY_RUN": 0,
-            "NOT_JUDGED": 10,
-            "PARTLY": 11,
-            "UNCHANGED": 12,
-            "LIKE_UNSEEN": 13,
-        }
-        return codes.get(self.name, NotMet.exit_code)
+    def has_new_model(self) -> bool:
+        """Whether the weights are other ones; without that, none are written."""
+        return self in (Outcome.DONE, Outcome.NOT_JUDGED, Outcome.PARTLY)
 
 
 class EffaceError(Exception):
@@ -86,7 +86,7 @@ class NotMet(EffaceError):
     ``result``: the evidence on the old model and the record of the attempt, when there was one.
     """
 
-    exit_code = 3
+    exit_code = Outcome.NOT_MET.exit_code
     result: Any = None
 
 

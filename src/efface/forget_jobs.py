@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from efface.errors import NotMet
-from efface.grid import Job, Outcome
+from efface.grid import Job, JobOutput
 from efface.io.data import load_data
 from efface.io.models import load_model
 from efface.types import Split
@@ -51,7 +51,7 @@ def forget_job(
     return Job("efface.forget_jobs:forget_checkpoint", settings, kind=kind)
 
 
-def forget_checkpoint(settings: dict[str, Any], needs: object, shared: Path) -> Outcome:  # noqa: ARG001
+def forget_checkpoint(settings: dict[str, Any], needs: object, shared: Path) -> JobOutput:  # noqa: ARG001
     """Load what ``forget_job`` described, forget, and return the report's rows and the manifest."""
     paths = settings["paths"]
     loaded = load_model(paths["model"], **settings["load"])
@@ -70,4 +70,4 @@ def forget_checkpoint(settings: dict[str, Any], needs: object, shared: Path) -> 
         result = error.result
     weights = result.model.state_dict() if settings["keep_weights"] else None
     report = result.report.to_json() if result.report else None
-    return Outcome({"manifest": result.manifest.to_json(), "report": report}, weights=weights)
+    return JobOutput({"manifest": result.manifest.to_json(), "report": report}, weights=weights)

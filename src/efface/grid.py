@@ -6,8 +6,8 @@ address of its result in a *store*, a folder: the same description is the same r
 setting or a changed line of code is another one.
 
 ``run(jobs, store)`` makes what the store does not hold: what is needed first, several at a time.
-``read(store, job)`` gives a result. Any function ``name(settings, needs, shared) -> Outcome`` of a
-module can be a job; ``efface.forget_jobs`` has the one that makes one's own checkpoint forget.
+``read(store, job)`` gives a result. Any function ``name(settings, needs, shared) -> JobOutput`` of
+a module can be a job; ``efface.forget_jobs`` has the one that makes one's own checkpoint forget.
 
 In a store: ``ID/result.json``, ``ID/arrays.safetensors`` and, where asked for, weights, all of them
 there or none; ``failed/ID.json`` says how a job failed, until it succeeds; ``shared/`` is for what
@@ -58,7 +58,7 @@ BLOCKED = "a job that it needs has failed"
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class JobOutput:
     """What a job's function returns.
 
     ``statistics``: JSON; ``arrays``: by name, written as they are; ``weights``: a state dict, only
@@ -74,7 +74,7 @@ class Outcome:
 class Job:
     """One run, described; ``id`` is the digest of the description.
 
-    ``function``: ``package.module:name`` of ``name(settings, needs, shared) -> Outcome``, where
+    ``function``: ``package.module:name`` of ``name(settings, needs, shared) -> JobOutput``, where
     ``needs`` maps each needed job's name to the folder of its result and ``shared`` is a folder for
     what jobs have in common. ``kind``: jobs of one kind take about as long; only the estimate reads
     it. Raises InputError for an unknown function and for settings that JSON cannot hold.

@@ -16,7 +16,7 @@ distil on those very neighbours.
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -27,10 +27,10 @@ from torch.nn import functional
 
 from efface.errors import NotMet
 from efface.methods._perturb import perspective, shift_and_flip
-from efface.runtime import fork_rng, state_of, to_eval
+from efface.runtime import fork_rng, map_chunks, state_of, to_eval
 from efface.task import device_of, frozen_teacher, predict, task_of
 from efface.trainable import adapter_changes
-from efface.types import Action, Records, Split
+from efface.types import Action, Records, Split, Task
 
 State = dict[str, Tensor]
 
@@ -53,6 +53,9 @@ CAP_NATS = 10.0
 
 # Synthetic inputs of each kind.
 COUNT = 32
+
+# Synthetic inputs at once: at 224 px the graph of all impressions takes a gigabyte.
+MICRO_BATCH = 8
 
 # Steps uphill of a class impression, and their length in ranges of the data.
 CLIMB, STEP = 5, 0.04
@@ -286,7 +289,7 @@ class Guard:
         """Outputs on the synthetic inputs, without the forget classes."""
         self.passes += len(self._inputs)
         # float64: confident outputs differ in the last digits of float32
-        outputs = _predict(model, self._inputs).double()
+        outputs = _predict(model, self._inputs, batch_size=MICRO_BATCH).double()
         return outputs[:, [k for k in range(outputs.shape[1]) if k not in self._forget_classes]]
 
 
@@ -352,36 +355,43 @@ def _impressions(
     teacher: nn.Module, like: Records, forget_classes: tuple[int, ...], generator: torch.Generator
 ) -> Tensor:
     """Noise after some steps uphill, each newly shifted and mirrored."""
-    x = _noise(like, generator)
-    k = task_of(like).outputs(teacher, x[:2]).shape[1]
+    noise = _noise(like, generator)
+    # a new view each step, or the noise would fit one alignment of pixels
+    draws = torch.rand((CLIMB, len(noise), 3), generator=generator, dtype=torch.float64)
+    # of all records: a few might not show what their labels mean
+    task = task_of(like)
+    k = task.outputs(teacher, noise[:2]).shape[1]
     staying = [label for label in range(k) if label not in forget_classes]
-    wanted = torch.tensor([staying[i % len(staying)] for i in range(len(x))], device=x.device)
+    wanted = torch.tensor([staying[i % len(staying)] for i in range(len(noise))])
+    # without classes the outputs are driven up and down in turns
+    signs = 1 - 2 * (torch.arange(len(noise)) // k % 2 * (task.name != "multiclass"))
     low, high = _bounds(like)
-    for _ in range(CLIMB):
-        # a new view each step, or the noise would fit one alignment of pixels
-        draws = torch.rand((len(x), 3), generator=generator, dtype=torch.float64)
-        slope = _slope(teacher, replace(like, x=x), wanted, draws)
-        x = torch.clamp(x + STEP * (high - low) * slope, low, high)
-    return x
+
+    def climbed(rows: Tensor) -> Tensor:
+        x, y, sign = (tensor[rows].to(like.x.device) for tensor in (noise, wanted, signs))
+        for step in draws:
+            slope = _slope(teacher, task, x, y, sign, step[rows])
+            x = torch.clamp(x + STEP * (high - low) * slope, low, high)
+        return x
+
+    # a graph at a time: each input climbs by itself
+    return torch.cat(list(map_chunks(climbed, torch.arange(len(noise)), MICRO_BATCH)))
 
 
-def _slope(teacher: nn.Module, like: Records, wanted: Tensor, draws: Tensor) -> Tensor:
+def _slope(
+    teacher: nn.Module, task: Task, x: Tensor, wanted: Tensor, signs: Tensor, draws: Tensor
+) -> Tensor:
     """Gradient of each input's objective, scaled to unit standard deviation.
 
-    The objective is the log-probability of the wanted class; without classes it is one output,
-    upwards and downwards in turns.
+    The objective is the log-probability of the wanted class or, without classes, the wanted output;
+    times its sign.
     """
-    task = task_of(like)
     with torch.enable_grad():
-        x = like.x.detach().requires_grad_()
+        x = x.detach().requires_grad_()
         shifted = shift_and_flip(x, draws, max(1, x.shape[-1] // 8)) if x.ndim == IMAGE else x
         outputs = task.outputs(teacher, shifted)
-        if task.name == "multiclass":
-            objective = outputs.log_softmax(1).gather(1, wanted[:, None]).sum()
-        else:
-            turns = torch.arange(len(outputs), device=outputs.device) // outputs.shape[1] % 2
-            objective = ((1 - 2 * turns) * outputs.gather(1, wanted[:, None])[:, 0]).sum()
-        (slope,) = torch.autograd.grad(objective, x)
+        outputs = outputs.log_softmax(1) if task.name == "multiclass" else outputs
+        (slope,) = torch.autograd.grad((signs * outputs.gather(1, wanted[:, None])[:, 0]).sum(), x)
     # steps of the same size on every input, however flat the model is there
     deviation = slope.flatten(1).std(1).clamp_min(1e-12)
     return slope / deviation.reshape(-1, *[1] * (x.ndim - 1))
@@ -411,11 +421,11 @@ def _staying(split: Split) -> Records | None:
     return split.holdout.take((~going).nonzero().flatten()) if not going.all() else None
 
 
-def _predict(model: nn.Module, records: Records) -> Tensor:
+def _predict(model: nn.Module, records: Records, **how: int) -> Tensor:
     """Outputs; a model that draws random numbers draws the same for every student."""
     with fork_rng():
         torch.manual_seed(0)
-        return predict(model, records)
+        return predict(model, records, **how)
 
 
 def _in_any_process(holds: bool) -> bool:

@@ -17,17 +17,16 @@ from torch.nn.modules.dropout import _DropoutNd
 from efface import causes
 from efface.causes import P_VALUE, binomial_tail
 from efface.errors import Hazard, InputError, abbreviate, did_you_mean
-from efface.io.features import FeatureSpec
-from efface.io.images import OUT_OF_SCALE, Preprocessing
+from efface.io.data import content_digests
+from efface.io.features import Spec
+from efface.io.images import OUT_OF_SCALE
 from efface.runtime import HALF, fork_rng, to_eval
 from efface.task import device_of, dtype_of, frozen_teacher, predict, shared_view, task_of
 from efface.types import Records, sample_rows
 
-# How records became inputs: None for tensors, which came as such.
-Inputs = Preprocessing | FeatureSpec | None
 Severity = Literal["refuse", "warn", "note"]
 
-# records of each part that the model is asked about
+# records of each part that the model predicts
 SAMPLE = 250
 # of them for other scales and sizes of the inputs, which are tried where the model is at chance
 FEW_INPUTS = 100
@@ -143,6 +142,13 @@ FINDINGS = {
         CHECK_INPUTS,
         accept=True,
     ),
+    "holdout-known": Kind(
+        "refuse or warn",
+        "Records of the holdout are among the others of the training data too (refused where they "
+        "are most of either): what was trained on is no measure of unseen.",
+        "Give a holdout that the model was not trained on.",
+        accept=True,
+    ),
     "not-known": Kind(
         "warn",
         "The model is wrong on the records named and right on others: their labels are wrong, or "
@@ -165,7 +171,7 @@ FINDINGS = {
     ),
     "random-outputs": Kind(
         "warn",
-        "The same record gets other outputs when asked twice: dropout or noise is on in eval mode.",
+        "The same record gets other outputs in a second pass: dropout or noise is on in eval mode.",
         "Switch it off in eval mode (nn.Dropout does); else each number of the report is one draw.",
     ),
     "batch-dependent": Kind(
@@ -253,7 +259,7 @@ class Diagnosis:
 
 def doctor(
     model: nn.Module,
-    preprocessing: Inputs,
+    preprocessing: Spec | None,
     records: Records,
     *,
     classes: Sequence[str] | None = None,
@@ -291,6 +297,8 @@ def doctor(
             fit = _Fit(model, preprocessing, classes, mislabelled=mislabelled)
             findings += fit.check(parts)
             accuracy = fit.accuracy
+    if {"others", "holdout"} <= parts.keys():
+        findings += _check_holdout(parts["holdout"], parts["others"])
     order = ("refuse", "warn", "note").index
     findings = [replace(f, severity="warn") if f.name in accept else f for f in findings]
     findings = sorted(dict.fromkeys(findings), key=lambda finding: order(finding.severity))
@@ -350,14 +358,14 @@ def _check_weights(model: nn.Module) -> Iterator[Finding]:
 
 
 def _check_names(classes: Sequence[str] | None) -> Iterator[Finding]:
-    """Whether a class can be told by its name."""
+    """Whether each class has a name of its own."""
     names = list(classes or ())
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         numbers = " and ".join(str(place) for place, one in enumerate(names) if one == name)
         yield Finding("class-names", "warn", f"The classes {numbers} are both called {name}.")
 
 
-def _check_inputs(name: str, part: Records, preprocessing: Inputs) -> Iterator[Finding]:
+def _check_inputs(name: str, part: Records, preprocessing: Spec | None) -> Iterator[Finding]:
     """Whether the inputs look like what a model was trained on."""
     broken = (~part.x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if broken:
@@ -376,6 +384,17 @@ def _check_inputs(name: str, part: Records, preprocessing: Inputs) -> Iterator[F
         ids = abbreviate([part.ids[row] for row in flat.nonzero().flatten().tolist()])
         text = f"{int(flat.sum())} of {len(part)} {NOUNS[name]} are of one colour: {ids}."
         yield Finding("constant-inputs", "warn", text)
+
+
+def _check_holdout(holdout: Records, others: Records) -> Iterator[Finding]:
+    """Whether records of the holdout are among those that were trained on."""
+    unseen, known = content_digests(holdout), content_digests(others)
+    both = {*unseen} & {*known}
+    if shared := sum(one in both for one in unseen):
+        most = 2 * shared > len(unseen) or 2 * sum(one in both for one in known) > len(known)
+        text = f"{shared} of {len(unseen)} holdout records are among {len(known)} others of the "
+        text += "training data: known records, and not unseen ones."
+        yield Finding("holdout-known", "refuse" if most else "warn", text)
 
 
 @dataclass(frozen=True)
@@ -417,7 +436,7 @@ class _Fit:
     def __init__(
         self,
         model: nn.Module,
-        preprocessing: Inputs,
+        preprocessing: Spec | None,
         classes: Sequence[str] | None,
         *,
         mislabelled: bool,
@@ -448,7 +467,8 @@ class _Fit:
                 return
             trusted = name != "records" or not self.mislabelled
             part = _Part(name, records, outputs, len(whole), trusted)
-            broken = list(self._misfit(part))
+            # labels of the whole part: one that is wrong need not be in the sample
+            broken = list(self._misfit(part, whole.y.cpu()))
             yield from broken
             if not broken:
                 task = task_of(records)
@@ -460,14 +480,14 @@ class _Fit:
             yield from check_behaviour(self.model, most.records)
             yield from self._check_accuracy(measured)
 
-    def _misfit(self, part: _Part) -> Iterator[Finding]:
+    def _misfit(self, part: _Part, y: Tensor) -> Iterator[Finding]:
         """Whether outputs and labels can belong together at all."""
         (_, k), kind = part.outputs.shape, task_of(part.records).name
         names = self.classes if kind in {"multiclass", "multilabel"} else None
         if names is not None and len(names) != k:
             text = f"The model has {k} outputs, and there are {len(names)} class names."
             yield Finding("class-map", "refuse", text)
-        text, remedy = _misfit(part.records.y.cpu(), k, kind, self.labels)
+        text, remedy = _misfit(y, k, kind, self.labels)
         if text:
             yield Finding("labels", "refuse", f"The {NOUNS[part.name]} have {text}.", remedy)
         elif not part.outputs.isfinite().all():
@@ -480,7 +500,8 @@ class _Fit:
         named = causes.probabilities(outputs, kind, half=dtype_of(self.model) in HALF)
         if named == "probabilities":
             text = f"All {outputs.numel()} outputs are from 0 to 1"
-            text += " and each row sums to 1" * (kind == "multiclass" and outputs.shape[1] > 1)
+            softmax = ((outputs.sum(1) - 1).abs() < causes.HALF_SUM_ERROR).all()
+            text += " and each row sums to 1" * bool(softmax and outputs.shape[1] > 1)
             yield Finding(named, "refuse", f"{text}: probabilities, and not logits.")
         elif named:
             yield Finding(named, "note", "The outputs are log-probabilities: right as they are.")
@@ -616,7 +637,7 @@ def _check_constant(part: _Part) -> Iterator[Finding]:
 
 
 def check_behaviour(model: nn.Module, records: Records) -> Iterator[Finding]:
-    """Whether outputs have a gradient, are the same when asked twice, and alone or with others."""
+    """Whether outputs have a gradient, are the same in a second pass, and alone or with others."""
     few = records.take(range(min(FEW, len(records))))
     yield from _check_gradient(model, few.take([0, min(1, len(few) - 1)]))
     view, rows = frozen_teacher(model), few
@@ -627,7 +648,7 @@ def check_behaviour(model: nn.Module, records: Records) -> Iterator[Finding]:
     slack = HALF_ROUNDING if dtype_of(model) in HALF else ROUNDING
     if (moved := ((first - second).abs() / scale).max()) > slack:
         changed = int((first.argmax(1) != second.argmax(1)).sum())
-        text = f"Asked twice, the same {len(rows)} records get outputs that differ by up to "
+        text = f"In a second pass the same {len(rows)} records get outputs that differ by up to "
         text += f"{moved:.2g} standard deviations"
         text += f", and {changed} other predictions." if first.shape[1] > 1 else "."
         yield Finding("random-outputs", "warn", text)

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from efface.errors import InputError, abbreviate
-from efface.hazards import Finding, Inputs
+from efface.hazards import Finding
 from efface.io.data import as_records, class_names, content_digests
+from efface.io.features import Spec
 from efface.manifest import Manifest
 from efface.methods import Method
 from efface.runtime import MemoryEstimate, estimate_memory, to_eval
@@ -32,7 +33,7 @@ from efface.task import (
     shared_view,
     task_of,
 )
-from efface.types import Records, Split
+from efface.types import PARTS, Records, Split
 
 # records in each half of the holdout: with five, losing all has p = 0.06 in a two-sided sign test
 MIN_HALF = 6
@@ -62,17 +63,18 @@ REASONS = {
 
 
 def validate_split(
-    split: Split, preprocessing: Inputs, classes: Sequence[str] | None = None
+    split: Split, preprocessing: Spec | None, classes: Sequence[str] | None = None
 ) -> tuple[Split, dict[str, Any]]:
     """Records of every part, the forget records taken out of the others, and the counts.
 
     ``classes``: the model's, by which names in a ``datasets.Dataset`` are numbered.
-    Raises InputError for parts that are no records, are too few, hold an id twice, or number their
-    classes differently.
+    Raises InputError for parts that are no records, are too few, hold an id twice or nan as a
+    value, or number their classes differently, and for forget classes that are no numbers.
     """
     if not isinstance(split, Split):
         raise InputError("a Split", type(split).__name__, "Give Split(forget=records).")
-    given = {name: getattr(split, name) for name in ("forget", "holdout", "retain")}
+    split = replace(split, forget_classes=_class_numbers(split.forget_classes))
+    given = {name: getattr(split, name) for name in PARTS}
     given = {name: part for name, part in given.items() if part is not None}
     _refuse_other_classes(given)
     parts = {name: as_records(part, preprocessing, classes) for name, part in given.items()}
@@ -104,6 +106,15 @@ def validate_split(
     return replace(split, forget=forget, holdout=holdout, retain=retain), counts
 
 
+def _class_numbers(given: Any) -> tuple[int, ...]:
+    """The classes as integers. Raises InputError for anything else, True and False included."""
+    listed = given if isinstance(given, tuple | list | range | set) else [str(given)]
+    if any(not isinstance(one, int | np.integer) or isinstance(one, bool) for one in listed):
+        remedy = "Write forget_classes=(3,)."
+        raise InputError("forget_classes as class numbers in a tuple", repr(given), remedy)
+    return tuple(map(int, listed))
+
+
 def _refuse_other_classes(parts: Mapping[str, Any]) -> None:
     """A folder of images that lacks a class numbers the others differently."""
     orders = {name: names for name, part in parts.items() if (names := class_names(part))}
@@ -124,6 +135,10 @@ def _refuse_other_labels(parts: Mapping[str, Records]) -> None:
             came = [f"{y.dtype} of shape {tuple(y.shape)}" for y in (first, part.y)]
             came = f"{came[0]} in forget, {came[1]} in {name}"
             raise InputError("labels of one kind in all parts", came, "Write classes as integers.")
+        if not part.y.isfinite().all():
+            finite = zip(part.ids, part.y.isfinite(), strict=True)
+            came = f"nan or inf in {abbreviate(key for key, one in finite if not one.all())}"
+            raise InputError(f"finite values in {name}", came, "Fix these records, or omit them.")
 
 
 def _refuse_repeated_ids(parts: dict[str, Records]) -> None:

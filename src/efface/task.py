@@ -17,7 +17,15 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from efface.errors import EffaceError, Hazard, InputError, abbreviate
-from efface.runtime import CONTIGUOUS, HALF, copy_model, is_out_of_memory, map_chunks, to_eval
+from efface.runtime import (
+    CONTIGUOUS,
+    HALF,
+    copy_model,
+    fork_rng,
+    is_out_of_memory,
+    map_chunks,
+    to_eval,
+)
 from efface.types import Records, Task
 
 # regression values from which their own standard deviation may be the scale of an error
@@ -248,8 +256,7 @@ def outputs_in(model: nn.Module, shape: tuple[int, ...]) -> int | None:
     """
     # two: some models cannot take a single record
     x = torch.zeros(2, *shape, device=device_of(model))
-    devices = [x.device] if x.device.type == "cuda" else []
-    with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices):
+    with suppress(Exception), torch.no_grad(), fork_rng():
         return raw(frozen_teacher(model), x).shape[1]
     return None
 

@@ -24,12 +24,12 @@ from docstring_parser import parse
 from torch import Tensor, nn
 
 from efface.errors import InputError
-from efface.manifest import changed_tensors, state_digest, tensor_digests
+from efface.manifest import changed_tensors, tensor_digests
 from efface.methods import Method
-from efface.methods._base import NEEDED, PARTS
+from efface.methods._base import NEEDED, READABLE
 from efface.runtime import PassCounter, Passes, nonfinite_tensors
 from efface.task import outputs, predict, task_of
-from efface.types import Action, Records, Split
+from efface.types import PARTS, Action, Records, Split
 
 # Of the pixels of all digits, in 0..1.
 MEAN, STD = 0.3053, 0.3760
@@ -275,7 +275,7 @@ def promise(name: str) -> Callable[[Promise], Promise]:
 def reads_parts_of_a_split(case: Case) -> None:
     """What it reads and needs is named in the words of a split, or it would never be trapped."""
     reads, needs = case.method.reads, case.method.needs
-    expect(reads <= set(PARTS), f"parts out of {', '.join(PARTS)}", sorted(reads))
+    expect(reads <= set(READABLE), f"parts out of {', '.join(READABLE)}", sorted(reads))
     expect(needs <= reads, "to read what it needs", sorted(needs))
     expect(needs <= NEEDED.keys(), f"needs out of {', '.join(NEEDED)}", sorted(needs))
     # "forget labels" without "forget" would be trapped by the inputs
@@ -349,14 +349,13 @@ def refuses_without_its_needs(case: Case) -> None:
 def given_model_is_untouched(case: Case) -> None:
     """Weights, buffers, gradients, flags, hooks, mode and records stay as given (law 1)."""
     # in training mode, so that a change of mode shows
-    model = copy.deepcopy(case.model).train()
-    parts = {name: getattr(case.split, name) for name in ("forget", "holdout", "retain")}
-    records = {name: part.tensors() for name, part in parts.items() if part is not None}
-    before = tensor_digests(model), {n: state_digest(part) for n, part in records.items()}
-    case.run(model, case.split)
-    changed = changed_tensors(model, before[0])
+    model, split = copy.deepcopy(case.model).train(), case.split
+    given = [part for name in PARTS if (part := getattr(split, name)) is not None]
+    copies, before = [part.clone() for part in given], tensor_digests(model)
+    case.run(model, split)
+    changed = changed_tensors(model, before)
     expect(not changed, "the given weights and buffers as they were", changed)
-    changed = [name for name, part in records.items() if state_digest(part) != before[1][name]]
+    changed = [one for part, own in zip(given, copies, strict=True) for one in part.differing(own)]
     expect(not changed, "the given records as they were", changed)
     expect(all(module.training for module in model.modules()), "train mode as it was", "eval mode")
     _expect_clean(model)
@@ -569,7 +568,7 @@ def _toy_references() -> list[tuple[float, dict[str, float]]]:
 
 
 def _score(model: nn.Module) -> tuple[float, dict[str, float]]:
-    """Mean confidence in the digit that goes, and the paper's columns."""
+    """Mean confidence in the digit that goes, and accuracies and entropy attack."""
     from efface.metrics.evaluation import evaluate
     from efface.metrics.retrain_gap import columns
 
@@ -611,7 +610,7 @@ class TrappedLabels(Tensor):
 
 def set_traps(split: Split, reads: frozenset[str]) -> Split:
     """The split with a trap in the place of every part, and of all labels, not in ``reads``."""
-    for part in set(PARTS[1:]) - reads:
+    for part in set(READABLE[1:]) - reads:
         name, _, labels = part.partition(" ")
         if part in {"fresh", "train"}:
             split = _with(split, **{name: _trap_call})

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from efface.errors import InputError, import_extra
-from efface.runtime import copy_model, to_eval
+from efface.runtime import copy_model, fork_rng, to_eval
 from efface.task import device_of, frozen_teacher, outputs, shared_view
 from efface.types import Records
 
@@ -194,14 +194,9 @@ def _tied(model: nn.Module) -> set[str]:
     return {name for name, weight in names.items() if count[weight] > 1}
 
 
-def _fork_rng(model: nn.Module) -> Any:
-    device = device_of(model)
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
-
-
 @torch.no_grad()
 def _forward(teacher: nn.Module, batch: Records) -> None:
-    with _fork_rng(teacher):
+    with fork_rng():
         outputs(teacher, batch.to(device_of(teacher)))
 
 
@@ -229,7 +224,7 @@ def _add_adapter(view: nn.Module, batch: Records, seed: int) -> nn.Module:
     # a pattern, since each name of a list also stands for every name that ends with it
     pattern, peft = "|".join(re.escape(name) for name in free), import_extra("peft")
     config = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=pattern)
-    with _fork_rng(view), warnings.catch_warnings():
+    with fork_rng(), warnings.catch_warnings():
         # PEFT imports a deprecated name of transformers: the user can do nothing about it
         warnings.simplefilter("ignore", FutureWarning)
         # PEFT draws from the global state

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from efface.errors import InputError
 
+# The parts of a split that are records.
+PARTS = ("forget", "holdout", "retain")
+
 
 class Action(enum.Enum):
     """What the guard answers after a step."""
@@ -109,6 +112,20 @@ class Records:
         """``x``, ``y``, ``low`` and ``high``, as far as they are there."""
         named = {name: getattr(self, name) for name in ("x", "y", "low", "high")}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def clone(self) -> "Records":
+        """The same records in memory of their own."""
+        return replace(self, **{k: t.detach().clone() for k, t in self.tensors().items()})
+
+    def differing(self, other: "Records") -> list[str]:
+        """Names of the tensors that are not those of ``other``; nan is nobody's change."""
+        own = self.tensors().items()
+        pairs = [(name, tensor, getattr(other, name)) for name, tensor in own]
+        return [
+            name
+            for name, one, two in pairs
+            if one.shape != two.shape or not torch.allclose(one, two, 0, 0, equal_nan=True)
+        ]
 
     def take(self, rows: Sequence[int] | Tensor) -> "Records":
         """The records in these rows, in this order."""

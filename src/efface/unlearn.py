@@ -4,7 +4,6 @@
 The command line, grids and benchmarks call these two, so they measure what a user gets.
 """
 
-import copy
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,19 +18,14 @@ from torch import nn
 from efface import prepare
 from efface.errors import InputError, NotMet, Outcome
 from efface.guard import Guard
-from efface.hazards import Finding, Inputs, doctor
+from efface.hazards import Finding, doctor
 from efface.io.data import as_records
+from efface.io.features import Spec
 from efface.io.shadows import Shadows
-from efface.manifest import (
-    Manifest,
-    changed_tensors,
-    refuse_changed,
-    state_digest,
-    tensor_digests,
-)
+from efface.manifest import Manifest, changed_tensors, refuse_changed, state_digest, tensor_digests
 from efface.methods import METHODS, Method, Natural, Share, _base, check_settings, check_value
 from efface.report import Report
-from efface.report.text import count
+from efface.report.text import OLD_STANDS, count
 from efface.runtime import (
     PassCounter,
     as_stored,
@@ -50,7 +44,16 @@ from efface.trainable import (
     merge_adapter,
     select_trainable,
 )
-from efface.types import Action, Callback, Progress, Split, no_callback, no_progress, split_holdout
+from efface.types import (
+    PARTS,
+    Action,
+    Callback,
+    Progress,
+    Split,
+    no_callback,
+    no_progress,
+    split_holdout,
+)
 
 # true of every adapter, so it is a finding of each
 KEPT_ADAPTER = (
@@ -60,8 +63,6 @@ KEPT_ADAPTER = (
 
 
 COPY = "Change a copy and return it, efface.task.trainable_copy(model): docs/your_own_method.md."
-# of a split
-PARTS = ("forget", "holdout", "retain")
 
 Started = Callable[[Manifest, Mapping[str, Any], tuple[Finding, ...]], None]
 
@@ -132,7 +133,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     selection: str = prepare.ALL,
     weights: Mapping[str, float] | None = None,
     classes: tuple[str, ...] | None = None,
-    preprocessing: Inputs = None,
+    preprocessing: Spec | None = None,
     utility_budget: float = 0.02,
     seed: int = 0,
     holdout_seed: int = 0,
@@ -252,7 +253,7 @@ def score(
     exact: bool = False,
     mislabelled: bool = False,
     classes: tuple[str, ...] | None = None,
-    preprocessing: Inputs = None,
+    preprocessing: Spec | None = None,
     others: Any = None,
     accept: Sequence[str] = (),
     seed: int = 0,
@@ -316,7 +317,7 @@ class _Request:
         manifest: Manifest,
         models: Mapping[str, nn.Module],
         split: Split,
-        preprocessing: Inputs,
+        preprocessing: Spec | None,
         names: Any,
     ) -> None:
         for model in models.values():
@@ -366,7 +367,8 @@ class _Request:
 
     def examine(self, others: Any, accept: Sequence[str]) -> None:
         """Note what doctor finds. Raises Hazard where it refuses."""
-        records, holdout = self.split.forget, self.auxiliary.holdout
+        # both halves of the holdout: a record that cannot be read would crash rows of the report
+        records, holdout = self.split.forget, self.split.holdout
         if others is None:
             others = self.split.retain
         else:
@@ -393,9 +395,11 @@ class _Request:
 
     def plan(self, *, exact: bool) -> Result:
         """What a dry run has found: the method, the memory, the tier; nothing was changed."""
-        manifest, given = self.manifest, self.split
-        tiers = {"TE": exact, "T0": given.holdout is None, "T1": given.retain is None, "T2": True}
-        manifest.tier = next(tier for tier, holds in tiers.items() if holds)
+        # loads scipy
+        from efface.report.context import Context
+
+        manifest = self.manifest
+        manifest.tier = Context(self.model, self.model, self.evaluation, exact=exact).tier
         manifest.outcome = Outcome.DRY_RUN
         manifest.findings = [asdict(finding) for finding in self.findings]
         self.refuse_changed()
@@ -430,7 +434,9 @@ class _Request:
             return action
 
         # copies: whatever a method does in place, the caller's tensors stand
-        own, before = _copied_records(split), tensor_digests(model)
+        given = {name: part for name in PARTS if (part := getattr(split, name)) is not None}
+        copies = {name: part.clone() for name, part in given.items()}
+        own, before = replace(split, **copies), tensor_digests(model)
         if fresh := split.fresh:  # what a method trains from scratch is counted too
             own = replace(own, fresh=lambda seed: counter.attach(fresh(seed)))
         # the guard's preparation is not the method's
@@ -449,7 +455,11 @@ class _Request:
         self.refuse_changed()
         weights = {name for name, _ in model.named_parameters()}
         changed = [f"{n}, changed in place" for n in changed_tensors(model, before) if n in weights]
-        changed += _changed_records(split, own)
+        changed += [
+            f"{key} of the {name} records, changed in place"
+            for name, part in given.items()
+            for key in part.differing(copies[name])
+        ]
         if fault := _foreign(student, model, counter) or next(iter(changed), ""):
             wanted = f"a changed copy of the given model from {manifest.method}, and nothing else"
             raise InputError(wanted, fault, COPY)
@@ -517,7 +527,8 @@ class _Request:
             same = digests[0] == digests[1]
             manifest.outcome = Outcome.UNCHANGED if same else changed
             why = reason if same or new is None else "no report was wanted"
-            manifest.summary = f"{manifest.outcome.capitalize()}: {why}."
+            stands = OLD_STANDS * (not manifest.outcome.has_new_model)
+            manifest.summary = f"{manifest.outcome.capitalize()}: {why}.{stands}"
         self.refuse_changed()
         self.findings += tuple(self._late_findings(new, adapter))
         manifest.findings = [asdict(finding) for finding in self.findings]
@@ -540,32 +551,6 @@ class _Request:
             text = f"The method stopped at {max(progress, 0):.0%} of the distance to its target: "
             text += "the records may still be known. More steps, if there were too few, go further."
             yield Finding("not reached", "warn", text)
-
-
-def _copied_records(split: Split) -> Split:
-    """The split with records of its own memory."""
-    parts = {name: getattr(split, name) for name in PARTS}
-    copies = {
-        name: copy.deepcopy(part.tensors()) for name, part in parts.items() if part is not None
-    }
-    return replace(split, **{name: replace(parts[name], **own) for name, own in copies.items()})
-
-
-def _changed_records(split: Split, own: Split) -> list[str]:
-    """Tensors of the copy that are not those of the split any more."""
-    pairs = [(name, getattr(split, name), getattr(own, name)) for name in PARTS]
-    return [
-        f"{key} of the {name} records, changed in place"
-        for name, records, copied in pairs
-        if records is not None
-        for key, tensor in records.tensors().items()
-        if not _same(tensor, copied.tensors()[key])
-    ]
-
-
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    # nan is nobody's change
-    return one.shape == other.shape and torch.allclose(one, other, 0, 0, equal_nan=True)
 
 
 def _foreign(result: Any, model: nn.Module, counter: PassCounter) -> str:

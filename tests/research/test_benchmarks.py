@@ -12,6 +12,7 @@ from research.benchmarks import (
     defects,
     every_method,
     guard_damage,
+    guard_detector,
     jit_differences,
     jit_tables,
     method_costs,
@@ -59,3 +60,16 @@ def test_jobs_of_digits_are_described_without_running_them():
     jobs = [half("digits", 0), whole("digits", 0), without("digits", [3, 1], 0)]
     assert len({job.id for job in jobs}) == len(jobs)
     assert jobs[2].settings["excluded"] == {"rows": [1, 3]}
+
+
+def test_the_guards_detector_makes_again_only_the_line_at_which_it_was_stopped(
+    tmp_path, monkeypatch
+):
+    net, made = guard_detector.NETS[0], [*guard_damage.runs()][:2]
+    (tmp_path / f"{net}-{guard_detector.commit()}.jsonl").write_text('{"n": 0}\n{"n": 1}\n{"n"')
+    monkeypatch.setattr(guard_detector, "runs", lambda: made)
+    assert [*guard_detector.measured(net, tmp_path)] == [{"n": 0}, {"n": 1}]
+    monkeypatch.setattr(guard_detector, "trained", lambda *_: pytest.fail("a run is left"))
+    made *= 2
+    with pytest.raises(pytest.fail.Exception, match="a run is left"):
+        [*guard_detector.measured(net, tmp_path)]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from efface.methods import BUILT_IN
-from efface.methods._base import PARTS
+from efface.methods._base import READABLE
 from research.geometry import drawings
 from research.geometry.drawings import boundary_moves, facts, one_step
 from research.geometry.needs import DATA, MARKS, draw_needs, group_of, mark_of, matrix
@@ -16,7 +16,7 @@ def test_every_method_stands_in_one_group_and_every_part_in_one_column():
     """A method or a part that is declared later must not be lost."""
     found = [name for methods in matrix(BUILT_IN).values() for name in methods]
     assert sorted(found) == sorted(BUILT_IN)
-    assert {*DATA, "model"} == set(PARTS)
+    assert {*DATA, "model"} == set(READABLE)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

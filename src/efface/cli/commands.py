@@ -44,6 +44,7 @@ def forget(
         out: A folder that does not exist yet, written whole or not at all: `model`, the new model
             in the same container, and apart from it `evidence`, all that names the records:
             manifest.json, evidence.json, exclude.csv and report.html. Publish the first alone.
+            Where the weights did not change there is no `model`.
         key: A file apart from OUT with the key of the ids' hashes: it is read, or made where there
             is none. Without it a key is drawn, and forgotten: nobody can match the hashes then.
         keep_adapter: Write the adapter next to the merged model too, as PEFT's own folder

@@ -16,7 +16,7 @@ from efface import terminal
 from efface.cli.doctor import print_diagnosis, printed_when_refused
 from efface.cli.loading import Inputs, print_summary, print_warnings
 from efface.cli.options import Arguments, MethodOptions
-from efface.errors import InputError, NotMet, Outcome
+from efface.errors import InputError, NotMet
 from efface.hazards import Diagnosis, Finding
 from efface.io.atomic import atomic_folder, atomic_write, claim, refuse_overlap, write_private
 from efface.io.data import read_record_weights
@@ -154,7 +154,9 @@ def _print_costs(manifest: Manifest, price: Mapping[str, Any]) -> None:
 
 
 def _write(out: Path, result: Result, inputs: Inputs, key: bytes, *, keep_adapter: bool) -> None:
-    """The new folder, whole or absent; without a model when the request was not met.
+    """The new folder, whole or absent; without a model where there are no other weights.
+
+    A script that does not look at exit codes must not deploy the old model as the new one.
 
     The model lies apart from all that names records, and is as readable as the one it replaces.
     """
@@ -162,10 +164,10 @@ def _write(out: Path, result: Result, inputs: Inputs, key: bytes, *, keep_adapte
     result.manifest.keyed_hashes = keyed_hashes(ids, key)
     with atomic_folder(out) as scratch:
         (evidence := scratch / EVIDENCE).mkdir()
-        if result.outcome is not Outcome.NOT_MET:
+        if result.outcome.has_new_model:
             (folder := scratch / MODEL).mkdir()
             inputs.models[0].write(result.model.cpu(), folder)
-        if keep_adapter and result.adapter is not None:
+        if keep_adapter and result.adapter is not None and result.outcome.has_new_model:
             adapter: Any = result.adapter
             with atomic_folder(scratch / "adapter") as folder:
                 # with the embeddings PEFT would ask the hub whether they were resized

@@ -94,7 +94,7 @@ def _own_model(run: Path, arguments: Arguments) -> Path:
     """The model that the run made, in the container of the old one. Raises InputError."""
     made = run / MODEL if arguments.old.is_dir() else run / MODEL / arguments.old.name
     if not made.exists():
-        remedy = "Name the second model of efface score; a run that was not met made none."
+        remedy = "Name the second model of efface score; a run that changed nothing made none."
         raise InputError("NEW, or a run with its model", f"no {made}", remedy)
     return made
 

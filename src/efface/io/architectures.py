@@ -51,15 +51,16 @@ NOT_SHAPE |= {"id2label", "label2id"}
 FORBIDDEN = re.compile(
     r"socket\.(connect|sendto|get)|subprocess|os\.(system|exec|posix_spawn|fork)|pickle"
 )
-_building: ContextVar[bool] = ContextVar("building", default=False)
+# what the thread at hand builds of a file, if anything
+_building: ContextVar[object] = ContextVar("building", default=None)
 
 
 def build_model(architecture: str, num_classes: int | None = None) -> nn.Module:
     """An untrained model of ``timm:NAME`` or ``package.module:factory``; nothing is downloaded.
 
     ``num_classes`` None is the model's own default. The global random state is unchanged.
-    Raises InputError for an unknown name, for a factory that raises, hangs or returns no module;
-    MissingExtra for timm.
+    Raises InputError for an unknown name, for a factory that raises, returns no module or, in the
+    main thread, does not return in two minutes; MissingExtra for timm.
     """
     with _supervise(architecture, LIMIT_SECONDS):
         return _call(_factory(architecture), architecture, num_classes)
@@ -100,11 +101,8 @@ def timm_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     timm, stated, given = import_extra("timm"), config["pretrained_cfg"], config.get("model_args")
     if not isinstance(stated, dict) or not isinstance(given, dict | None):
-        wanted, came = (
-            "objects as pretrained_cfg and model_args",
-            f"{type(stated).__name__}, {type(given).__name__}",
-        )
-        raise InputError(wanted, came, FETCH_AGAIN)
+        came = f"{type(stated).__name__}, {type(given).__name__}"
+        raise InputError("objects as pretrained_cfg and model_args", came, FETCH_AGAIN)
     given = {key: value for key, value in (given or {}).items() if key != "num_classes"}
     functions = (timm.create_model, timm.models.build_model_with_cfg)
     own = {name for function in functions for name in inspect.signature(function).parameters}
@@ -264,10 +262,13 @@ def _factory(architecture: str) -> Callable[..., Any]:
 def _confined(architecture: str, nbytes: int) -> Generator[None]:
     """Refuse to build what reaches out of the process, or what a file of ``nbytes`` cannot fill."""
     _install_watch()
-    elements = tensors = 0
+    elements, tensors, this = 0, 0, object()
 
     def count(_: nn.Module, __: str, tensor: nn.Parameter) -> None:
         nonlocal elements, tensors
+        # torch calls it for the modules of every thread
+        if _building.get() is not this:
+            return
         elements, tensors = elements + tensor.numel(), tensors + 1
         # a weight has a byte or more
         if elements > nbytes or tensors > 100 + nbytes // ENTRY_BYTES:
@@ -275,7 +276,7 @@ def _confined(architecture: str, nbytes: int) -> Generator[None]:
             raise InputError(f"{architecture} of the size of its weights", came, FETCH_AGAIN)
 
     handle = register_module_parameter_registration_hook(count)
-    token = _building.set(True)
+    token = _building.set(this)
     try:
         with _supervise(architecture, LIMIT_SECONDS, FETCH_AGAIN):
             yield

@@ -140,9 +140,7 @@ class Checkpoint:
         # the meta tensors of safetensors hold no numbers: where the model is narrower than the file
         # (float64), the file's own bits are read again, so that unchanged weights keep them
         wider = [name for name, old in self.state.items() if not is_lossless(old, state[name])]
-        again = (
-            [*(self.names[name] for name in wider), *self.extras] if self.header is not None else []
-        )
+        again = [*(self.names[name] for name in wider), *self.extras] if self.header else []
         stored = {name: t for portion in self._read(again) for name, t in portion.items()}
         pairs = zip(old.items(), self.state, strict=True)
         new = {k: cast_like(stored.get(k, tensor), state[name]) for (k, tensor), name in pairs}
@@ -392,11 +390,8 @@ def _refuse_unusual_tensors(path: Path, tensors: State) -> None:
     for name, tensor in tensors.items():
         # in this order: a sparse tensor has no storage to ask for
         if kind := next((kind for kind, holds in kinds.items() if holds(tensor)), None):
-            wanted, remedy = (
-                f"dense weights in {path}",
-                "Save the dense weights that it stands for.",
-            )
-            raise InputError(wanted, f"{name}, which is {kind}", remedy)
+            remedy = "Save the dense weights that it stands for."
+            raise InputError(f"dense weights in {path}", f"{name}, which is {kind}", remedy)
 
 
 def may_hold_records(name: Any, value: Any) -> bool:

@@ -25,10 +25,17 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from efface.display import from_csv_cell
 from efface.errors import InputError, UnknownRecords, abbreviate, did_you_mean
-from efface.io.features import AMBIGUOUS, USE_COMMAS, FeatureSpec, arrow_column, unknown_column
+from efface.io.features import (
+    AMBIGUOUS,
+    USE_COMMAS,
+    FeatureSpec,
+    Spec,
+    arrow_column,
+    unknown_column,
+)
 from efface.io.files import read_text
 from efface.io.folder import Folder
-from efface.io.images import UNREADABLE, Preprocessing, read_images
+from efface.io.images import UNREADABLE, read_images
 from efface.task import MIN_VALUES, regression, require_multiclass
 from efface.types import Records
 
@@ -36,7 +43,6 @@ from efface.types import Records
 if TYPE_CHECKING:
     import datasets
 
-Spec = Preprocessing | FeatureSpec
 # None for all
 Rows = Sequence[int] | None
 Name = str | None

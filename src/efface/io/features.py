@@ -13,7 +13,7 @@ from torch import Tensor
 
 from efface.errors import InputError, abbreviate, did_you_mean
 from efface.io.files import read_json
-from efface.io.images import OUT_OF_SCALE, Inputs
+from efface.io.images import OUT_OF_SCALE, Inputs, Preprocessing
 
 if TYPE_CHECKING:
     import datasets
@@ -105,6 +105,10 @@ class FeatureSpec:
                 return f"reach {largest:.0f} in {name!r}: mean and std of other data?"
             place += len(_ranges(encoding))
         return ""
+
+
+# How records become inputs: of images, or of rows of a table.
+Spec = Preprocessing | FeatureSpec
 
 
 def _ranges(encoding: Mapping[str, Any]) -> list[tuple[float, float]]:

@@ -32,9 +32,8 @@ from efface.io.architectures import (
 )
 from efface.io.atomic import atomic_folder, atomic_write
 from efface.io.checkpoints import Checkpoint, load_checkpoint
-from efface.io.features import FeatureSpec
+from efface.io.features import FeatureSpec, Spec
 from efface.io.files import copy_mode, read_json
-from efface.io.images import Preprocessing
 from efface.io.processors import (
     PROCESSOR,
     preprocessing_by_hand,
@@ -44,7 +43,6 @@ from efface.io.processors import (
 from efface.runtime import to_eval, upcast_to_fp32
 from efface.task import outputs_in
 
-Spec = Preprocessing | FeatureSpec
 Paths = tuple[Path, ...]
 
 WEIGHTS, RECIPE, CONFIG = "model.safetensors", "recipe.json", "config.json"
@@ -305,14 +303,14 @@ def _refuse_misfit(model: nn.Module, state: Mapping[str, Tensor], architecture: 
 def _preprocessing(known: Mapping[str, Any], given: Mapping[str, Any], features: Any) -> Spec:
     """What the user gives, else what the model states: a feature spec, or how to read images."""
     features = known.get("features") if features is None else features
+    flags = {name: value for name, value in given.items() if value is not None}
     if features is not None:
-        if flags := [name for name, value in given.items() if value is not None]:
+        if flags:
             wanted = "features of a table, or the preprocessing of images"
             raise InputError(wanted, f"features and {', '.join(flags)}", "Omit one of them.")
         if isinstance(features, str | Path):
             return FeatureSpec.read(features)
         return features if isinstance(features, FeatureSpec) else FeatureSpec(features)
-    flags = {name: value for name, value in given.items() if value is not None}
     if "stated" not in known or {"mean", "std", "size"} <= set(flags):
         return preprocessing_by_hand({**known.get("recipe_json", {}), **flags})
     stated = known["stated"]()

@@ -9,7 +9,6 @@ needs, a setting out of its range, labels of another kind. With no record to for
 copy of the model (``runs_on_empty=True``: it runs all the same).
 """
 
-import difflib
 import functools
 import inspect
 import logging
@@ -25,7 +24,7 @@ from typing import Annotated, Any, TypeVar, get_args
 from annotated_types import Interval
 from torch import nn
 
-from efface.errors import InputError
+from efface.errors import InputError, did_you_mean
 from efface.task import task_of, trainable_copy
 from efface.types import Split
 
@@ -39,8 +38,8 @@ Natural = Annotated[int, Interval(ge=0)]
 Count = Annotated[int, Interval(ge=1)]
 
 # Everything that a method may read, in the words of ``Split``.
-PARTS: tuple[str, ...] = ("model", "forget", "forget labels", "retain", "retain labels")
-PARTS += ("holdout", "forget_classes", "fresh", "train")
+READABLE: tuple[str, ...] = ("model", "forget", "forget labels", "retain", "retain labels")
+READABLE += ("holdout", "forget_classes", "fresh", "train")
 
 
 _EXACT = "on the command line train again without the records, with exclude.csv as the list of ids."
@@ -101,7 +100,7 @@ class Setting:
 class Method:
     """A method and what it may touch; anything else raises in the contract when touched.
 
-    ``reads``: names out of ``PARTS``; ``needs``: those of them without which it refuses, besides
+    ``reads``: names out of ``READABLE``; ``needs``: those of them without which it refuses, besides
     model and forget records; ``classes_only``: it gives records another class, and refuses outputs
     of tasks that are not multiclass; ``fresh_start``: it starts from an untrained model, so the
     guard's limits on movement do not hold; ``one_step``: it changes the weights once and calls the
@@ -141,8 +140,8 @@ class Method:
 
     @staticmethod
     def in_order(parts: frozenset[str]) -> tuple[str, ...]:
-        """These parts in the order of ``PARTS``."""
-        return tuple(part for part in PARTS if part in parts)
+        """These parts in the order of ``READABLE``."""
+        return tuple(part for part in READABLE if part in parts)
 
     @property
     def optional(self) -> tuple[str, ...]:
@@ -272,7 +271,7 @@ def find_method(name: str) -> Method:
     """The method of this name. Raises InputError with the nearest name that there is."""
     if name not in METHODS:
         wanted = f"a method out of {', '.join(METHODS)}"
-        raise InputError(wanted, repr(name), nearest(name, METHODS))
+        raise InputError(wanted, repr(name), did_you_mean(name, METHODS))
     return METHODS[name]
 
 
@@ -298,7 +297,7 @@ def check_settings(method: str, settings: dict[str, Any]) -> dict[str, Any]:
         if name not in known:
             wanted = f"a setting of {method}: {', '.join(known)}"
             now = RENAMED.get(name)
-            remedy = f"It is called {now} now." if now in known else nearest(name, known)
+            remedy = f"It is called {now} now." if now in known else did_you_mean(name, known)
             raise InputError(wanted, repr(name), remedy)
         known[name].check(value)
     return chosen
@@ -340,13 +339,6 @@ def _constraint(annotation: Any) -> tuple[Any, bool, str, list[tuple[Callable[..
     words = " and ".join(f"{_LIMITS[key]} {end}" for key, end in ends)
     words = f"{_KINDS[kind]} {words}".strip() if kind in _KINDS else ""
     return kind, optional, words, [(getattr(operator, key), end) for key, end in ends]
-
-
-def nearest(word: str, known: Any) -> str:
-    """A question with the nearest known word, or a plain remedy."""
-    # one suggestion: a list of all stands in the sentence before it
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"Did you mean {close[0]!r}?" if close else "Choose one of these."
 
 
 def refuse_without(split: Split, method: str, *parts: str) -> None:

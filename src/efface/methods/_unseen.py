@@ -12,10 +12,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from efface.errors import InputError
 from efface.methods._perturb import add_natural_noise
 from efface.runtime import map_chunks
-from efface.task import device_of, outputs, predict, task_of
+from efface.task import device_of, outputs, predict, require_multiclass, task_of
 from efface.types import Records, Split
 
 # The outputs that a batch's records are distilled to.
@@ -95,15 +94,13 @@ def label_mask(split: Split, *, mislabelled: bool) -> Mask:
 
     Raises InputError where something is masked and the task is not multiclass.
     """
-    kind = task_of(split.forget).name
-    if (split.forget_classes or mislabelled) and kind != "multiclass":
-        wanted = "a multiclass task, for forget classes and wrong labels"
-        remedy = "Name the records alone, without forget_classes and mislabelled."
-        raise InputError(wanted, kind, remedy)
+    forgotten = list(split.forget_classes)
+    if forgotten or mislabelled:
+        require_multiclass(task_of(split.forget).name)
 
     def mask(output: Tensor, batch: Records) -> Tensor:
         masked = torch.zeros_like(output, dtype=torch.bool)
-        masked[:, list(split.forget_classes)] = True
+        masked[:, forgotten] = True
         if mislabelled:
             masked.scatter_(1, batch.y[:, None], value=True)
         return masked

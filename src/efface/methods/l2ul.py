@@ -30,14 +30,7 @@ from efface.methods._base import Count, Memory, NonNegative, Positive, register_
 from efface.methods._perturb import bounds, other_class, uniforms
 from efface.methods._unseen import accuracy_of
 from efface.runtime import map_chunks
-from efface.task import (
-    device_of,
-    frozen_teacher,
-    multiclass,
-    output_width,
-    outputs,
-    trainable_copy,
-)
+from efface.task import device_of, frozen_teacher, multiclass, output_width, outputs, trainable_copy
 from efface.training import descend, mean_gradient, sgd, stop_when, train_mode
 from efface.types import Callback, Records, Split, no_callback
 

@@ -14,14 +14,7 @@ from efface.errors import InputError
 from efface.metrics import permutation
 from efface.metrics.equivalence import placements
 from efface.metrics.evaluation import Evaluation, confidence, lead, modified_entropy
-from efface.metrics.intervals import (
-    FPRS,
-    Rate,
-    auc_interval,
-    false_positives,
-    rate,
-    smallest_auc,
-)
+from efface.metrics.intervals import FPRS, Rate, auc_interval, false_positives, rate, smallest_auc
 
 Forget = Float[np.ndarray, " f"]
 Unseen = Float[np.ndarray, " u"]
@@ -32,7 +25,7 @@ Pair = tuple[Int64[np.ndarray, " f"], Int64[np.ndarray, " u"]] | None
 def entropy_attack(
     retain: Float[np.ndarray, " r"], holdout: Float[np.ndarray, " h"], forget: Forget
 ) -> float:
-    """The paper's attack (column MIA): share of forget records classified as members.
+    """Entropy attack (MIA in published tables): share of forget records classified as members.
 
     Range 0 to 1. Weak and easily fooled: it is one threshold that ignores the label, so a collapsed
     model scores 0. No chance level of its own: a record never seen scores the attack's FPR.
@@ -49,7 +42,7 @@ def classified_as_members(
     holdout: Float[np.ndarray, " h"],
     values: Float[np.ndarray, " n"],
 ) -> Bool[np.ndarray, " n"]:
-    """The paper's attacker at work: a balanced logistic regression on the entropy alone.
+    """The entropy attack at work: a balanced logistic regression on the entropy alone.
 
     It learns retain (True) from holdout (False), then judges ``values``. The authors' code asks for
     scikit-learn's multinomial form, since removed; for two classes it differs in the weight of the
@@ -174,7 +167,7 @@ def signal_attack(
         raise InputError("numbers to compare", "nan", "See whether the model's outputs are nan.")
     # Without classes all records are of one: the code below knows no second case.
     ours, theirs = classes or (np.zeros(len(side), np.int64) for side in (forget, unseen))
-    pooled = permutation.pooled(forget, unseen, classes=ours, unseen_classes=theirs)
+    pooled = permutation.pool(forget, unseen, classes=ours, unseen_classes=theirs)
     m, shifts = pooled.forget_n, permutation.auc_shifts(pooled)
     auc = float(np.nanmean(placements(forget, unseen, classes=ours, unseen_classes=theirs)))
     # Kish's effective sample size: unseen classes weigh as much as among the forget records.

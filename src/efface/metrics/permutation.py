@@ -68,7 +68,7 @@ class Pooled:
         return np.concatenate(found).astype(np.float64)
 
 
-def pooled(
+def pool(
     ours: Shaped[np.ndarray, " f"],
     theirs: Shaped[np.ndarray, " u"],
     *,
@@ -208,7 +208,7 @@ def difference_p(
     0 to 1; at most uniform under the null. Records of classes that one side lacks are omitted;
     raises InputError when none is left.
     """
-    both = pooled(ours, theirs, classes=classes, unseen_classes=unseen_classes)
+    both = pool(ours, theirs, classes=classes, unseen_classes=unseen_classes)
     return two_sided_p(differences(both))
 
 

@@ -26,7 +26,7 @@ from efface.metrics.evaluation import Evaluation
 from efface.metrics.membership import entropy_attack
 from efface.metrics.refusals import need_at_least, need_same_records
 
-# The paper's D_r, D_f and MIA, as shares 0 to 1.
+# Accuracies and entropy attack; in published tables D_r, D_f and MIA. Shares, 0 to 1.
 COLUMNS = ("retain", "forget", "attack")
 
 # The challenge's constants: largest epsilon, delta, width of a bucket, search grid, models.
@@ -43,7 +43,7 @@ Rates = tuple[np.ndarray, np.ndarray]
 def columns(
     forget: Evaluation, holdout: Evaluation, retain: Evaluation, *, forget_classes: Classes = ()
 ) -> dict[str, float]:
-    """The paper's three columns of one model, each 0 to 1; reference: the retrained model's.
+    """Retain and forget accuracy and entropy attack, 0 to 1; reference: the retrained model's.
 
     A class is forgotten (``forget_classes``): ``retain`` is the accuracy on the holdout of the
     other classes, ``forget`` that on the holdout of the forgotten ones. Random records: ``retain``
@@ -123,7 +123,7 @@ class AgainstFloor(NamedTuple):
 def against_floor(
     values: Columns, retrained: Sequence[Columns], *, aggregate: Aggregate = gap
 ) -> AgainstFloor:
-    """An aggregate over any columns (the paper's three, or all that were measured) and its floor.
+    """An aggregate over any columns (of ``columns``, or all that were measured) and its floor.
 
     ``aggregate``: ``gap`` (lower is nearer) or ``tug_of_war`` (higher is nearer). Range and unit
     are those of the aggregate; the reference is ``floor``. For one number such as NoMUS give one

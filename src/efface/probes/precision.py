@@ -7,8 +7,10 @@ norms stay as they are, as in weight-only quantisation.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,9 +49,10 @@ def copies(
     model: nn.Module, records: Records, *, bits: Bits = BITS, shares: Shares = SHARES
 ) -> tuple[Copy, ...]:
     """``precision`` without the model itself, for those who have its evaluation."""
-    made = {f"int{number}": quantised(model, bits=number) for number in bits}
-    made |= {f"pruned {100 * share:.0f} %": pruned(model, share=share) for share in shares}
-    return tuple(Copy(name, evaluate(copied, records)) for name, copied in made.items())
+    # one at a time: together they would hold more than the run itself
+    made = [(f"int{number}", partial(quantised, bits=number)) for number in bits]
+    made += [(f"pruned {100 * share:.0f} %", partial(pruned, share=share)) for share in shares]
+    return tuple(Copy(name, evaluate(change(model), records)) for name, change in made)
 
 
 def precision_cost(records: Records, *, bits: Bits = BITS, shares: Shares = SHARES) -> Passes:
@@ -84,12 +87,19 @@ def pruned(model: nn.Module, *, share: float) -> nn.Module:
     weights = _weights(student)
     with torch.no_grad():
         # Over all layers at once: per layer, thin layers would lose what thick ones can spare.
-        sizes = torch.cat([weight.abs().float().flatten() for weight in weights])
-        kept = torch.ones_like(sizes)
-        # topk, not a quantile threshold: ties at 0 would prune more than the share.
-        kept[sizes.topk(round(share * len(sizes)), largest=False).indices] = 0
-        for weight, mask in zip(weights, kept.split([w.numel() for w in weights]), strict=True):
-            weight.mul_(mask.reshape(weight.shape).to(weight.dtype))
+        sizes = np.concatenate([weight.abs().float().cpu().numpy().ravel() for weight in weights])
+        count = round(share * len(sizes))
+        # In place: an order of all weights would be twice the model's memory.
+        sizes.partition(max(0, count - 1))
+        threshold = float(sizes[count - 1]) if count else -1.0
+        ties = count - int((sizes[:count] < threshold).sum())
+        for weight in weights:
+            size = weight.abs().float()
+            # Of weights at the threshold the first: all of them may be more than the share.
+            equal = (size == threshold).flatten().nonzero()[:ties, 0]
+            ties -= len(equal)
+            smaller = (size < threshold).flatten().index_fill_(0, equal, True)  # noqa: FBT003
+            weight.masked_fill_(smaller.view(weight.shape), 0)
     return student
 
 

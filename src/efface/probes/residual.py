@@ -36,7 +36,7 @@ Around = Callable[[nn.Module, Records], Iterator[Bool[Tensor, " m"]]]
 
 
 def need_multiclass(records: Records) -> None:
-    """Raises InputError without records, or or unless the task is multiclass."""
+    """Raises InputError without records, or unless the task is multiclass."""
     if not len(records):
         raise InputError("at least one record", "none", "Give the records to be probed.")
     kind = task_of(records).name

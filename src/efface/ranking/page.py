@@ -18,7 +18,7 @@ from PIL import Image
 from pyarrow import csv, parquet
 
 from efface.display import csv_cell
-from efface.io.features import FeatureSpec
+from efface.io.features import Spec
 from efface.io.images import Preprocessing
 from efface.ranking.ranking import Ranking
 from efface.ranking.storage import Source
@@ -97,7 +97,7 @@ def _cards(ranking: Ranking, source: Source, places: np.ndarray) -> list[dict[st
     ]
 
 
-def pictures(records: Records, how: Preprocessing | FeatureSpec | None) -> list[str | None]:
+def pictures(records: Records, how: Spec | None) -> list[str | None]:
     """A PNG of each record as a data URL, None where records are not images."""
     if records.x.ndim != 4 or records.x.shape[1] not in {1, 3}:  # noqa: PLR2004  # (n, c, h, w)
         return [None] * len(records)

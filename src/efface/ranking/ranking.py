@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from efface.display import table
-from efface.io.features import FeatureSpec
-from efface.io.images import Preprocessing
+from efface.io.features import Spec
 from efface.ranking.content import TAU
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -50,7 +49,7 @@ class Ranking:
     threshold: float = TAU
     manifest: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
-    preprocessing: Preprocessing | FeatureSpec | None = None
+    preprocessing: Spec | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

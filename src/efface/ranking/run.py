@@ -18,8 +18,7 @@ from torch import nn
 from efface.errors import InputError, abbreviate
 from efface.hazards import UNCHANGEABLE, Diagnosis, Finding, doctor
 from efface.io.data import as_records
-from efface.io.features import FeatureSpec
-from efface.io.images import Preprocessing
+from efface.io.features import Spec
 from efface.manifest import SCHEMA, refuse_changed, state_digest, tensor_digests, versions
 from efface.methods._head import embed
 from efface.metrics.evaluation import evaluate
@@ -111,7 +110,7 @@ def inspect(
     threshold: float = zero_shot.TAU,
     curvature: str | None = None,
     classes: tuple[str, ...] | None = None,
-    preprocessing: Preprocessing | FeatureSpec | None = None,
+    preprocessing: Spec | None = None,
     accept: Sequence[str] = (),
     seed: int = 0,
     progress: Progress = no_progress,
@@ -172,7 +171,7 @@ class Run:
     settings: Settings
     rows: tuple[int, ...] | None = None
     classes: tuple[str, ...] | None = None
-    preprocessing: Preprocessing | FeatureSpec | None = None
+    preprocessing: Spec | None = None
     accept: tuple[str, ...] = ()
     store: Store = field(default_factory=dict)
     given: tuple[nn.Module, dict[str, str]] = field(init=False)

@@ -20,8 +20,8 @@ from torch import Tensor
 from efface.errors import InputError
 from efface.io.atomic import atomic_write
 from efface.io.data import DataSource
-from efface.io.features import FeatureSpec
-from efface.io.images import Inputs, Preprocessing
+from efface.io.features import FeatureSpec, Spec
+from efface.io.images import Inputs
 from efface.types import Records
 
 # Rows of a table parsed at once to find the bounds of its columns.
@@ -57,7 +57,7 @@ class TableSource:
     """Records of a table whose files are read a shard at a time; methods as ``MemorySource``."""
 
     table: DataSource
-    preprocessing: Preprocessing | FeatureSpec
+    preprocessing: Spec
 
     @property
     def ids(self) -> Sequence[str]:

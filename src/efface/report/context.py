@@ -14,9 +14,8 @@ from efface.io.shadows import Shadows
 from efface.metrics.evaluation import Evaluation, evaluate
 from efface.report.views import synthetic
 from efface.task import predict, task_of
-from efface.types import Records, Split, record_key
+from efface.types import PARTS, Records, Split, record_key
 
-PARTS = ("forget", "holdout", "retain")
 # At most so many forget and so many unseen records go through each probe: an interval of a share
 # of 500 is at most 9 points wide, and more only costs time.
 MAX_RECORDS = 500

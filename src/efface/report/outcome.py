@@ -11,21 +11,17 @@ from torch import nn
 from efface.errors import Outcome
 from efface.metrics.equivalence import progress_to_unseen
 from efface.report.context import Context
-from efface.report.report import Row, significant
-from efface.report.text import too_few
+from efface.report.report import Row, significant_rows
+from efface.report.text import JUDGING, list_rows, too_few
 from efface.report.verdicts import Status, Verdict
 from efface.runtime import state_of
 
-# Sections whose rows compare the forget records with what a model without them would predict.
-JUDGING = ("forget", "unseen", "retrained")
 # The test that must have passed, and could have failed: of records, and of whole classes.
 MAIN, MAIN_OF_CLASSES = "attack.loss", "forget_classes.accuracy"
 PASSED = (Verdict.NOT_DETECTED, Verdict.NEVER_PREDICTED, Verdict.NOT_SIGNIFICANT)
 # An AUC whose 95 % interval is so near chance is equivalent to that of unseen records (TOST).
 MARGIN = 0.1
 NOTHING = "no test flags the records (the others corrected for their number)"
-# So many flagged rows are named.
-NAMED = 3
 
 
 def outcome_of(ctx: Context, rows: Sequence[Row], *, made: bool, reason: str) -> dict[str, Any]:
@@ -53,7 +49,7 @@ def _judge(ctx: Context, rows: Sequence[Row], reason: str) -> tuple[Outcome, str
     if "holdout" not in ctx.given:
         return Outcome.NOT_JUDGED, "whether the change is enough requires a holdout"
     if flagged:
-        return Outcome.PARTLY, f"tests flag the records: {_named(flagged)}"
+        return Outcome.PARTLY, f"tests flag the records: {list_rows(flagged)}"
     main = found[key]
     if main.verdict in PASSED:
         return Outcome.DONE, f"{NOTHING}, and the main test could have ({main.name})"
@@ -68,7 +64,7 @@ def _flagged(rows: Sequence[Row], main: str) -> list[Row]:
 
     Without the correction one row in twenty would make a retrained model's outcome *partly*.
     """
-    counting = significant([row for row in rows if row.key != main])
+    counting = significant_rows([row for row in rows if row.key != main])
     # What is flagged without a p is no matter of chance.
     return [
         row
@@ -93,11 +89,6 @@ def _unchanged(main: Row, flagged: Sequence[Row], reason: str) -> tuple[Outcome,
         text = f"the AUC of the membership attack is {low:.2f} to {high:.2f}, chance is 0.5"
         return Outcome.LIKE_UNSEEN, text
     return Outcome.UNCHANGED, reason or "the two models have the same weights"
-
-
-def _named(rows: Sequence[Row]) -> str:
-    first = "; ".join(f"{row.name} ({row.verdict.words})" for row in rows[:NAMED])
-    return first + f"; and {len(rows) - NAMED} more" * (len(rows) > NAMED)
 
 
 def _progress(ctx: Context) -> float | None:

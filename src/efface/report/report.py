@@ -12,6 +12,8 @@ from efface.errors import InputError, Outcome
 from efface.report.verdicts import Status, Verdict
 
 SCHEMA = 3
+# Family-wise error of a page.
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Report:
     @property
     def significant(self) -> tuple[str, ...]:
         """Keys of the rows that are significant after Holm correction."""
-        return tuple(row.key for row in significant_rows(self))
+        return tuple(row.key for row in significant_rows(self.rows))
 
     @property
     def summary(self) -> str:
@@ -159,28 +161,24 @@ class Report:
         )
 
 
-def significant_rows(report: Report, *, tier: str | None = None, level: float = 0.05) -> list[Row]:
+def significant_rows(rows: Sequence[Row], *, tier: str | None = None) -> list[Row]:
     """Rows that are significant after Holm correction (1979): errors first, then by p; often none.
 
     A page of twenty rows with 95 % intervals has one off by chance most of the time; here the
-    chance that any row of a model that never saw the records is listed is at most ``level``, if
-    each row's p is right. ``tier``: use only the rows up to it.
+    chance that any row of a model that never saw the records is listed is at most 5 %, if each
+    row's p is right. ``tier``: use only the rows up to it.
     """
-    return significant([r for r in report.rows if tier is None or r.tier <= tier], level=level)
-
-
-def significant(rows: Sequence[Row], *, level: float = 0.05) -> list[Row]:
-    """The rows among these that are significant after Holm correction, errors first."""
+    rows = [row for row in rows if tier is None or row.tier <= tier]
     # An error may hide anything, so it is listed whatever the p-values say.
     errors = [row for row in rows if row.status is Status.ERROR]
     judged = sorted(
         (row.p, row.key, row) for row in rows if row.p is not None and row not in errors
     )
-    # Holm: the smallest p against level / n, the next against level / (n - 1); the first that fails
+    # Holm: the smallest p against 0.05 / n, the next against 0.05 / (n - 1); the first that fails
     # ends it, whatever comes after.
     rejected = []
     for rank, (p, _, row) in enumerate(judged):
-        if p > level / (len(judged) - rank):
+        if p > LEVEL / (len(judged) - rank):
             break
         rejected.append(row)
     return errors + rejected

@@ -12,27 +12,20 @@ from torch import nn
 from efface.io.shadows import Shadows
 from efface.metrics.evaluation import Evaluation
 from efface.report import text
-from efface.report.context import (
-    MAX_RECORDS,
-    PARTS,
-    REPEATED,
-    SYNTHETIC,
-    Context,
-    NotRun,
-    Pair,
-    TooFew,
-)
+from efface.report.context import MAX_RECORDS, REPEATED, SYNTHETIC, Context, NotRun, Pair, TooFew
 from efface.report.outcome import outcome_of
 from efface.report.report import AttackCoverage, Coverage, Report, Row
 from efface.report.tests import NEEDS, TESTS, Declaration
 from efface.report.verdicts import Status, Verdict
 from efface.report.views import KINDS, VIEWS
 from efface.task import task_of
-from efface.types import Split
+from efface.types import PARTS, Split
 
 Table = Callable[[Context, list[str]], Any]
 # So few are drawn one by one in a figure: a histogram of them shows its bins.
 FEW_RECORDS = 30
+# Bars of a histogram.
+BINS = 30
 
 
 def collect(
@@ -290,12 +283,12 @@ def _arrays(ctx: Context, sides: list[str]) -> dict[str, Any]:
     return {name: _histogram(each) for name, each in values.items()} | {"kind": ctx.kind}
 
 
-def _histogram(values: dict[str, np.ndarray], bins: int = 30) -> dict[str, Any]:
+def _histogram(values: dict[str, np.ndarray]) -> dict[str, Any]:
     """Counts between shared edges; the values themselves where there are few."""
     every = np.concatenate([*values.values()])
     low, high = float(every.min()), float(every.max())
     # Shared edges make the lanes comparable; equal values would give bins of width 0.
-    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
 
     def each(of: Callable[[np.ndarray], Any]) -> dict[str, Any]:
         return {name: of(some) for name, some in values.items()}

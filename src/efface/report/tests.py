@@ -78,7 +78,7 @@ def test(key: str, name: str, section: str, tier: str, **only: bool) -> Callable
     return register
 
 
-def judged(
+def judge(
     p: float,
     smallest: Callable[[int], float],
     n: int,
@@ -113,7 +113,7 @@ def share_row(
     return Row(old, value, reference, interval, **fields)
 
 
-def compared(
+def compare(
     after: np.ndarray, unseen: np.ndarray, classes: np.ndarray, unseen_classes: np.ndarray
 ) -> dict[str, Any]:
     """``reference`` and what p decides: values (0 to 1) against unseen ones of the same classes.
@@ -124,7 +124,7 @@ def compared(
     reference = expected_share(classes, unseen, unseen_classes)
     if reference is None:
         return {"reference": None, "verdict": Verdict.NO_REFERENCE}
-    pooled = permutation.pooled(after, unseen, classes=classes, unseen_classes=unseen_classes)
+    pooled = permutation.pool(after, unseen, classes=classes, unseen_classes=unseen_classes)
     shifts = permutation.differences(pooled)
     flagged = Verdict.ABOVE_REFERENCE if shifts[0] > 0 else Verdict.BELOW_REFERENCE
 
@@ -132,11 +132,11 @@ def compared(
     def smallest(n: int) -> float:
         return permutation.smallest_p(classes, unseen_classes, unseen < 1, n=n)
 
-    decided = judged(permutation.two_sided_p(shifts), smallest, pooled.forget_n, flagged=flagged)
+    decided = judge(permutation.two_sided_p(shifts), smallest, pooled.forget_n, flagged=flagged)
     return {"reference": reference, **decided}
 
 
-def compared_row(
+def compare_row(
     before: np.ndarray,
     after: np.ndarray,
     unseen: np.ndarray,
@@ -145,7 +145,7 @@ def compared_row(
     **fields: Any,
 ) -> Row:
     """A share of the forget records against that of unseen ones of their classes."""
-    found = compared(after, unseen, classes, unseen_classes)
+    found = compare(after, unseen, classes, unseen_classes)
     return share_row(before, after, found.pop("reference"), len(after), **fields, **found)
 
 

@@ -14,10 +14,10 @@ from efface.probes.precision import copies
 from efface.report.context import MAX_RECORDS, REPEATED, SYNTHETIC, Context, NotRun, Pair
 from efface.report.report import Row
 from efface.report.tests import (
-    compared,
-    compared_row,
+    compare,
+    compare_row,
     expected_share,
-    judged,
+    judge,
     mean_row,
     share_row,
     test,
@@ -45,7 +45,7 @@ def never_learned_row(before: Any, after: np.ndarray, **fields: Any) -> Row:
     p, flagged = accidental_p(hits, n), Verdict.ABOVE_REFERENCE
     otherwise = Verdict.NOT_SIGNIFICANT if hits else Verdict.NEVER_PREDICTED
     verdicts = {"flagged": flagged, "otherwise": otherwise}
-    found = judged(p, lambda many: accidental_p(many, many), n, **verdicts)
+    found = judge(p, lambda many: accidental_p(many, many), n, **verdicts)
     return share_row(before, after, 0.0, **fields, **found)
 
 
@@ -76,7 +76,7 @@ def forget_accuracy(ctx: Context) -> Iterator[Row]:
         unseen, y = ctx.holdout.after, ctx.forget.after.y
         note = "Reference: the new model's accuracy on unseen records of the same classes."
         sides = unseen.correct * 1.0, y, unseen.y
-        yield compared_row(before, after, *sides, note=note, tier="T1")
+        yield compare_row(before, after, *sides, note=note, tier="T1")
 
 
 def whole_classes(ctx: Context) -> bool:
@@ -95,7 +95,7 @@ def wrong_label(ctx: Context, correct: np.ndarray) -> dict[str, Any]:
 
     above = correct.mean() > reference
     flagged = Verdict.ABOVE_REFERENCE if above else Verdict.BELOW_REFERENCE
-    decided = judged(p(int(correct.sum()), n), lambda many: p(many, many), n, flagged=flagged)
+    decided = judge(p(int(correct.sum()), n), lambda many: p(many, many), n, flagged=flagged)
     return {"reference": reference, **decided}
 
 
@@ -122,11 +122,8 @@ def forget_task_accuracy(ctx: Context) -> Iterator[Row]:
     loss = None
     if ctx.has_holdout:
         unseen = ctx.holdout.after
-        sides = unseen.accuracy, after.groups, unseen.groups
-        accuracy, loss = (
-            compared(after.accuracy, *sides) | {"tier": "T1"},
-            float(unseen.loss.mean()),
-        )
+        sides, loss = (unseen.accuracy, after.groups, unseen.groups), float(unseen.loss.mean())
+        accuracy = compare(after.accuracy, *sides) | {"tier": "T1"}
     note = "Reference: the new model on unseen records." * ctx.has_holdout
     fields: dict[str, Any] = {"name": task_name(ctx, "Forget"), "note": note}
     yield mean_row(before.accuracy, after.accuracy, **accuracy, **fields)
@@ -184,7 +181,7 @@ def residual_row(
     note += f"Reference: at most {MAX_RECORDS} unseen records of the same classes."
     # A mean over views counts as one answer a record.
     sides = seen.mean(1), forget.after.y, unseen.after.y
-    return compared_row(before, after, *sides, note=note, tier="T1")
+    return compare_row(before, after, *sides, note=note, tier="T1")
 
 
 def _correct_in_views(ctx: Context, pair: Pair, kind: str, *models: nn.Module) -> list[np.ndarray]:
@@ -239,7 +236,7 @@ def recovery(ctx: Context, full: np.ndarray, copied: np.ndarray) -> dict[str, An
         return max(least, accidental_p(many, many)) if never_learned else least
 
     verdicts = {"flagged": Verdict.RECOVERED, "otherwise": Verdict.NOT_RECOVERED}
-    return judged(p, smallest, n, **verdicts)
+    return judge(p, smallest, n, **verdicts)
 
 
 @test("weights.change", "Change of all weights, relative to their L2 norm", "weights", "T0")

@@ -14,11 +14,12 @@ from torch import nn
 from efface.metrics.equivalence import ks, outlier_p
 from efface.metrics.evaluation import Evaluation
 from efface.metrics.retrain_gap import columns, gap
-from efface.report.context import PARTS, Context, NotRun
+from efface.report.context import Context, NotRun
 from efface.report.report import Row
 from efface.report.tests import test
 from efface.report.text import count
 from efface.report.verdicts import Verdict
+from efface.types import PARTS
 
 # With so many retrained models another one has a larger mean distance to them than any two of them
 # have in at most 3 of 100 draws (normal values, 1 to 30 dimensions); with 3 of them in 23.
@@ -34,7 +35,7 @@ Distance = Callable[[Any, Any], float]
 
 @test("retrained.columns", COLUMNS, "retrained", "T3", multiclass=True)
 def retrained_columns(ctx: Context) -> Iterator[Row]:
-    """The paper's three columns of old, new and retrained models, and the average gap over them."""
+    """Accuracies and entropy attack of old, new and retrained models, and the average gap."""
     if not {"holdout", "retain"} <= ctx.given.keys():
         raise NotRun("needs a holdout and retain records")
     forgotten = np.isin(ctx.holdout.before.y, list(ctx.forget_classes))

@@ -18,7 +18,7 @@ from efface.metrics.permutation import all_hits_p, records_needed
 from efface.probes.linear_probe import linear_probe
 from efface.report.context import MAX_RECORDS, Context, NotRun, TooFew
 from efface.report.report import Row
-from efface.report.tests import SIGNIFICANCE, compared, judged, share_row, test
+from efface.report.tests import SIGNIFICANCE, compare, judge, share_row, test
 from efface.report.tests_forget import never_learned_row
 from efface.report.text import count
 from efface.report.verdicts import Verdict
@@ -42,7 +42,7 @@ MIN_SHADOWS = 4
 def loss_attack_rows(ctx: Context) -> Iterator[Row]:
     """The loss attack before and after: AUC, and TPR at 1 % FPR."""
     before, after = (_loss_attack(ctx, side) for side in SIDES)
-    note = f"A weak attack: one threshold for all. {_compared(after)} {ctx.matching}."
+    note = f"A weak attack: one threshold for all. {_counts(after)} {ctx.matching}."
     note += f" {after.unmatched} have no unseen record of their class." * bool(after.unmatched)
     note += " With wrong labels it reads the loss of the predicted class." * ctx.mislabelled
     yield auc_row(before, after, _attack_verdict(ctx, before, after), note)
@@ -52,7 +52,7 @@ def loss_attack_rows(ctx: Context) -> Iterator[Row]:
     yield _rate_row(before, after, after.fpr, there, flagged, **fields)
 
 
-def _compared(attack: Attack) -> str:
+def _counts(attack: Attack) -> str:
     return f"{attack.forget_n} forget against {attack.unseen_n} unseen records"
 
 
@@ -108,13 +108,13 @@ def _rate_row(
 
     otherwise = Verdict.NOT_DETECTED if was.above else Verdict.INCONCLUSIVE
     verdicts = {"flagged": flagged, "otherwise": otherwise}
-    found = judged(now.p, smallest, after.forget_n, **verdicts)
+    found = judge(now.p, smallest, after.forget_n, **verdicts)
     return Row(was.tpr, now.tpr, fpr, now.interval, note=note, **fields, **found)
 
 
 @test("attack.entropy", "Entropy attack (MIA of the papers; weak)", "unseen", "T2", multiclass=True)
 def entropy_attack_rows(ctx: Context) -> Iterator[Row]:
-    """The paper's attack, for comparison with its tables."""
+    """The entropy attack, for comparison with published tables."""
     parts = ctx.retain, ctx.holdout, ctx.forget
     entropies = [[getattr(pair, side).entropy for pair in parts] for side in SIDES]
     before, note = membership.entropy_attack(*entropies[0]), ENTROPY_NOTE
@@ -125,7 +125,7 @@ def entropy_attack_rows(ctx: Context) -> Iterator[Row]:
     found = {"reference": None}
     if len(theirs):
         note += f" Reference: unseen records {ctx.matching} under this attack."
-        found = compared(ours, theirs, *(side.y for side in ctx.sides("after")))
+        found = compare(ours, theirs, *(side.y for side in ctx.sides("after")))
     yield share_row(before, ours, found.pop("reference"), note=note, **found)
 
 
@@ -135,7 +135,7 @@ def lira_rows(ctx: Context) -> Iterator[Row]:
     if not ctx.shadows or not ctx.has_holdout or not len(ctx.unseen):
         raise NotRun("needs unseen records of the classes of the forget records")
     before, after = (_lira(ctx, ctx.shadows, side) for side in SIDES)
-    note = f"{count(ctx.given['shadows'], 'shadow model')}. {_compared(after)} {ctx.matching}; "
+    note = f"{count(ctx.given['shadows'], 'shadow model')}. {_counts(after)} {ctx.matching}; "
     note += f"the smallest AUC detectable with 80 % power: {after.smallest_auc:.3f}."
     yield auc_row(before, after, _attack_verdict(ctx, before, after), note)
     for rate in after.rates:
@@ -188,11 +188,9 @@ def unseen_distance(ctx: Context) -> Iterator[Row]:
         return permutation.smallest_p(*groups, n=n)
 
     p, flagged = permutation.upper_p(distances[1]), Verdict.SIGNIFICANTLY_DIFFERENT
-    found = judged(p, smallest, len(after[0]), flagged=flagged)
-    note = (
-        f"{len(after[0])} against {len(after[1])} unseen records {ctx.matching}, weighted so that "
-    )
-    note += "their classes are mixed alike."
+    found = judge(p, smallest, len(after[0]), flagged=flagged)
+    note = f"{len(after[0])} against {len(after[1])} unseen records {ctx.matching}, "
+    note += "weighted so that their classes are mixed alike."
     name = "Kolmogorov-Smirnov distance of the logit margins to unseen ones"
     fields = {"unit": "distance", "name": name, "note": note}
     yield Row(float(distances[0][0]), float(distances[1][0]), "as unseen", **fields, **found)
@@ -200,7 +198,7 @@ def unseen_distance(ctx: Context) -> Iterator[Row]:
 
 def _pooled_margins(ours: Evaluation, theirs: Evaluation) -> permutation.Pooled:
     groups = {"classes": ours.groups, "unseen_classes": theirs.groups}
-    return permutation.pooled(ours.logit_margin, theirs.logit_margin, **groups)
+    return permutation.pool(ours.logit_margin, theirs.logit_margin, **groups)
 
 
 def central_margins(
@@ -224,7 +222,7 @@ def central_margins(
     reference = float(shares.mean())
     flagged = Verdict.ABOVE_REFERENCE if shares[0] > reference else Verdict.BELOW_REFERENCE
     p = permutation.two_sided_p(shares)
-    found = judged(p, smallest, len(ours), flagged=flagged, level=level)
+    found = judge(p, smallest, len(ours), flagged=flagged, level=level)
     return (float(shares[0]), reference), found
 
 
@@ -265,7 +263,7 @@ def _groups(ours: Evaluation, theirs: Evaluation) -> tuple[tuple[np.ndarray, np.
 
 @test("forget_classes.accuracy", "Accuracy on forget classes", "unseen", "T1", **WHOLE_CLASS)
 def forget_classes_accuracy(ctx: Context) -> Iterator[Row]:
-    """The paper's D_f for class requests."""
+    """D_f of published tables: accuracy on unseen records of the forget classes."""
     pair = ctx.holdout.take(np.isin(ctx.holdout.before.y, list(ctx.forget_classes)))
     if not (n := len(pair)):
         raise NotRun("the holdout has no record of the forget classes")
@@ -292,11 +290,9 @@ def linear_probe_rows(ctx: Context) -> Iterator[Row]:
         before, after = (linear_probe(m, *records, seed=ctx.seed) for m in (ctx.old, ctx.new))
     except InputError as why:
         raise NotRun(str(why)) from why
-    note = (
-        f"Fitted on one half, evaluated on the other ({after.scored} records). Reference: unseen "
-    )
-    note += "records of the same classes."
-    found = compared(after.correct, after.unseen_correct, after.classes, after.unseen_classes)
+    note = f"Fitted on one half, evaluated on the other ({after.scored} records). "
+    note += "Reference: unseen records of the same classes."
+    found = compare(after.correct, after.unseen_correct, after.classes, after.unseen_classes)
     shares = before.accuracy, after.accuracy, found.pop("reference"), after.interval
     name = "Accuracy of a linear probe on the embeddings of forget records"
     yield Row(*shares, note=note, key="probe.class", name=name, **found)
@@ -304,7 +300,7 @@ def linear_probe_rows(ctx: Context) -> Iterator[Row]:
     verdict = Verdict.DETECTED if attack.significant else Verdict.NOT_DETECTED
     if not attack.significant and attack.smallest_p > SIGNIFICANCE:
         verdict = Verdict.TOO_FEW_RECORDS
-    note = f"{_compared(attack)}, none fitted on."
+    note = f"{_counts(attack)}, none fitted on."
     name = "Membership inference by a linear probe on the embeddings: AUC"
     yield auc_row(before.membership, attack, verdict, note, key="probe.membership", name=name)
 

@@ -8,7 +8,7 @@ import numpy as np
 from efface.metrics.intervals import fall_p, mean_fall_p, paired_change
 from efface.report.context import Context, NotRun, Pair
 from efface.report.report import Row
-from efface.report.tests import SIGNIFICANCE, judged, mean_interval, mean_row, share_row, test
+from efface.report.tests import SIGNIFICANCE, judge, mean_interval, mean_row, share_row, test
 from efface.report.tests_forget import task_name
 from efface.report.text import count
 from efface.report.verdicts import Verdict
@@ -82,7 +82,7 @@ def _change(fall: float, rise: float, smallest: Callable[[int], float], n: int) 
     """Verdict on two one-sided p; inconclusive where losing everything would not be significant."""
     otherwise = Verdict.IMPROVED if 2 * rise <= SIGNIFICANCE else Verdict.UNCHANGED
     verdicts = {"flagged": Verdict.DROPPED, "otherwise": otherwise}
-    return judged(min(1.0, 2 * fall), lambda many: min(1.0, 2 * smallest(many)), n, **verdicts)
+    return judge(min(1.0, 2 * fall), lambda many: min(1.0, 2 * smallest(many)), n, **verdicts)
 
 
 def _flips(pair: Pair) -> tuple[int, int]:

@@ -5,18 +5,23 @@ page says in ``report.html.jinja``.
 """
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from efface.errors import Outcome
-from efface.report.report import Report, Row, significant_rows
+from efface.report.report import LEVEL, Report, Row, significant_rows
 from efface.report.verdicts import Status, Verdict
 
 SENTENCES = tomllib.loads((Path(__file__).parent / "text.toml").read_text("utf-8"))
 TIERS, SECTIONS, UNKNOWN = (SENTENCES[table] for table in ("tiers", "sections", "unknown"))
 MARKS = dict(zip(Status, "■▲◇○\N{EN DASH}", strict=True))
 DASH = MARKS[Status.NOT_RUN]
-# So many significant rows stand in the headline; the page lists them all.
+# Of each run that made no other weights.
+OLD_STANDS = " There is no new model; the old one stands."
+# So many rows stand in a sentence; the page lists them all.
 NAMED = 3
+# Sections whose rows compare the forget records with what a model without them would predict.
+JUDGING = ("forget", "unseen", "retrained")
 
 
 def count(n: int, thing: str = "record") -> str:
@@ -44,8 +49,9 @@ def formatted_interval(interval: tuple[float, float] | None, unit: str) -> str:
 def summary(report: Report) -> str:
     """Outcome, tier and reason in a sentence, and how far the records came."""
     first = f"{report.outcome.capitalize()} (tier {report.tier}): {report.reason}."
+    first += OLD_STANDS * (not report.outcome.has_new_model)
     if report.outcome is Outcome.NOT_MET:
-        return f"{first} There is no new model; the old one stands."
+        return first
     known = "unknown" if "holdout" in report.counts else "needs_holdout"
     known = "known" if report.progress is not None else known
     percent = 100 * (report.progress or 0)
@@ -94,20 +100,29 @@ def too_few(row: Row) -> str:
     return f"No result would be significant: that takes {needed}."
 
 
+def list_rows(rows: Sequence[Row]) -> str:
+    """The first rows with their verdicts, and how many more there are."""
+    first = "; ".join(f"{row.name} ({row.verdict.words})" for row in rows[:NAMED])
+    return first + f"; and {len(rows) - NAMED} more" * (len(rows) > NAMED)
+
+
 def _significance(report: Report) -> str:
     """What is significant of all rows together; empty where none compares with unseen records."""
     holm = "significant after Holm correction (family-wise error 5 %)"
-    if significant := significant_rows(report):
-        first = "; ".join(f"{row.name} ({row.verdict.words})" for row in significant[:NAMED])
-        more = f"; and {len(significant) - NAMED} more" * (len(significant) > NAMED)
-        return f"S{holm[1:]}: {first}{more}."
+    if significant := significant_rows(report.rows):
+        partly, marks = report.outcome is Outcome.PARTLY, (Status.FLAGGED, Status.ERROR)
+        # The outcome partly has named those that flag the records.
+        above = [r for r in significant if partly and r.section in JUDGING and r.status in marks]
+        others = list_rows([row for row in significant if row not in above])
+        named = [f"{len(above)} of the tests above"] * bool(above) + [others] * bool(others)
+        return f"S{holm[1:]}: {'; '.join(named)}."
     judged = [row for row in report.rows if row.p is not None]
     # No finding of no test is no finding: at T0 nothing is compared with unseen records.
     if report.tier == "T0" or not judged:
         return ""
     # Holm compares the smallest p with the level over the number of rows: who could be below it?
     about = [row for row in judged if row.section in ("forget", "unseen")]
-    if all((row.smallest_p or 0) > 0.05 / len(judged) for row in about):
+    if all((row.smallest_p or 0) > LEVEL / len(judged) for row in about):
         forget = count(report.counts["forget"], "forget record")
         return f"With {forget} no row on them could be {holm}: the report is inconclusive."
     marked = sum(row.status in (Status.FLAGGED, Status.INCONCLUSIVE) for row in report.rows)

@@ -51,12 +51,12 @@ def _lighting(records: Records, draws: Tensor) -> Tensor:
     return torch.minimum(torch.maximum(middle + (records.x - middle) * contrast + shift, low), high)
 
 
-def _blur(x: Tensor, radius: float, reach: int = 2) -> Tensor:
+def _blur(x: Tensor, radius: float) -> Tensor:
     """Gaussian over 5 by 5 pixels, reflected at the border."""
-    places = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
+    places = torch.arange(-2, 3, dtype=x.dtype, device=x.device)
     weights = (-0.5 * (places / radius).square()).exp()
     kernel = torch.outer(weights, weights) / weights.sum().square()
-    padded = functional.pad(x, [reach] * 4, mode="reflect")
+    padded = functional.pad(x, [2] * 4, mode="reflect")
     channels = x.shape[1]
     each = kernel.expand(channels, 1, *kernel.shape)
     return functional.conv2d(padded, each, groups=channels)
