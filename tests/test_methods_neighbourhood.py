@@ -15,12 +15,12 @@ from efface.methods.neighbourhood import (
     _by_draw,
     _by_rank,
     _masking,
-    _placed,
     _values,
     neighbourhood,
     neighbourhood_loss,
     place_targets,
     schedule_for,
+    set_values,
 )
 from efface.metrics.retrain_gap import gap
 from efface.task import frozen_teacher, multiclass, multilabel, predict, regression
@@ -70,7 +70,7 @@ def test_a_value_is_placed_where_it_is_read_and_the_others_keep_their_proportion
     y, wanted = torch.tensor([0, 1, 2, 3, 0, 1]), torch.linspace(-8, 8, 6).double()[:, None]
     p = base.softmax(1).gather(1, y[:, None])
     np.testing.assert_allclose(_values("multiclass", base, y), (p / (1 - p)).log(), atol=1e-9)
-    placed = _placed("multiclass", base, y, wanted)
+    placed = set_values("multiclass", base, y, wanted)
     np.testing.assert_allclose(_values("multiclass", placed, y), wanted, atol=1e-6)
     for row, label in enumerate(y.tolist()):
         others = [one for one in range(4) if one != label]
@@ -83,7 +83,7 @@ def test_labels_and_errors_are_placed_where_they_are_read(kind):
     base, wanted = torch.zeros(3, 2).double(), torch.arange(6.0).reshape(3, 2).double() - 2
     y = torch.tensor([[0, 1], [1, 1], [0, 0]])
     y = y if kind == "multilabel" else y.double() * 3
-    placed = _placed(kind, base, y, wanted)
+    placed = set_values(kind, base, y, wanted)
     np.testing.assert_allclose(_values(kind, placed, y), wanted)
 
 

@@ -181,13 +181,15 @@ def neighbourhood_loss(
     whole_group: bool = False,
     locality: float | None = None,
     batch_size: int = 128,
+    targets: "Targets | None" = None,
     seed: int = 0,
 ) -> Loss:
     """``loss(student, batch, step)``, one number a record: for a training loop of one's own.
 
     ``teacher`` is the given model, frozen (``task.frozen_teacher`` of a copy, where the loop
-    changes the model in place); a batch is of records of ``split.forget``, by their ids. Targets
-    are placed here, once. ``batch_size``: records in a step, which have at least 64 anchors.
+    changes the model in place); a batch is of records of ``split.forget``, by their ids.
+    ``batch_size``: records in a step, which have at least 64 anchors; ``targets``: those of
+    ``place_targets``, which is called here when they are not given.
     Raises InputError when a class goes, or labels are masked, and the task is not multiclass.
     """
     forget, task = split.forget, task_of(split.forget)
@@ -195,7 +197,8 @@ def neighbourhood_loss(
     mask = _masking(split, labels=mislabelled or whole_group)
     holdout = Unseen.of(teacher, split)
     facts: dict[str, Any] = {"mislabelled": mislabelled, "whole_group": whole_group, "seed": seed}
-    target = place_targets(teacher, split, holdout, expected_accuracy=expected_accuracy, **facts)
+    facts["expected_accuracy"] = expected_accuracy
+    target = targets or place_targets(teacher, split, holdout, **facts)
     if strength != 1:
         given = predict(teacher, forget)
         given = given.log_softmax(1) if task.name == "multiclass" else given
@@ -222,10 +225,10 @@ def neighbourhood_loss(
         # the mean over a record's anchors, of all kinds
         apart = apart.reshape(len(around), len(batch), count).mean((0, 2))
         rows = [row_of[name] for name in batch.ids]
-        wanted, labels = target.outputs[rows].to(output), target.labels
+        wanted = target.outputs[rows].to(output)
         own = task.divergence(wanted, output)
-        if labels is not None:
-            y = labels[rows].to(output.device)
+        if target.exact:
+            y = target.labels[rows].to(output.device)
             own = own + 0.5 * ((log_odds(output, y) - log_odds(wanted, y)) / target.scale) ** 2
         return own + weight * apart
 
@@ -297,12 +300,15 @@ class Law:
 class Targets:
     """The outputs (n, k) that the forget records are distilled to, on the CPU.
 
-    ``labels`` (n,): the classes whose log-odds are to be met, of few records, else None; ``scale``:
-    the standard deviation of such log-odds on unseen records.
+    ``base`` (n, k): the copies' mean answer, masked, with its own values; ``labels`` (n, …): whose
+    values are placed; ``exact``: their log-odds are to be met, of few records; ``scale``: the
+    standard deviation of such log-odds on unseen records.
     """
 
     outputs: Float[Tensor, "n k"]
-    labels: Tensor | None = None
+    base: Float[Tensor, "n k"]
+    labels: Tensor
+    exact: bool = False
     scale: float = 1.0
 
 
@@ -333,10 +339,10 @@ def place_targets(
         # the best of what is left, as of the unseen records
         y, copies = base.argmax(1), [base]
     if kind not in {"multiclass", "multilabel", "regression"}:
-        return Targets(base)
+        return Targets(base, base, y)
     # unseen records are of kinds that the model has: of one that it lacks it would be less sure
     if split.forget_classes or whole_group:
-        return Targets(base)
+        return Targets(base, base, y)
     values = np.stack([_values(kind, one, y) for one in copies])
     score, group = values.mean(0), _groups(kind, y)
     if holdout is None:
@@ -351,10 +357,10 @@ def place_targets(
     log(
         "neighbourhood: targets placed", placed=float(placed.mean()), unseen=float(law.value.mean())
     )
-    outputs = _placed(kind, base, y, torch.as_tensor(placed))
+    outputs = set_values(kind, base, y, torch.as_tensor(placed))
     exact = kind == "multiclass" and len(forget) < FEW
     # of a model that answers all alike there is no standard deviation
-    return Targets(outputs, y if exact else None, float(law.value.std()) or 1.0)
+    return Targets(outputs, base, y, exact, float(law.value.std()) or 1.0)
 
 
 def _place(
@@ -450,7 +456,7 @@ def log_odds(output: Float[Tensor, "n k"], y: Tensor) -> Float[Tensor, " n"]:
     return output.gather(1, y[:, None])[:, 0] - others
 
 
-def _placed(kind: str, base: Float[Tensor, "n k"], y: Tensor, value: Tensor) -> Tensor:
+def set_values(kind: str, base: Float[Tensor, "n k"], y: Tensor, value: Tensor) -> Tensor:
     """The output whose value is ``value``; of classes the others keep their proportions."""
     if kind == "multilabel":
         return ((2 * y - 1) * value).to(base)

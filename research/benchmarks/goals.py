@@ -1,0 +1,284 @@
+"""The default next to retraining: its goals, what each of its parts is worth, and methods of others.
+
+    EFFACE_DATA=… python -m research.benchmarks.goals STORE cells     # goes on where stopped; whole bases first
+    EFFACE_DATA=… python -m research.benchmarks.goals STORE records   # research/results/goals.json and .md
+
+10,000 images of CIFAR-10 and, for a sub-class, of CIFAR-100 under its 20 coarse labels. Three base
+models of each kind of request, one request and three retrained models each; no rule of the method was
+chosen on one of them. What a user calls, ``efface.forget``, makes each cell; of the ablation and of
+the other methods without the guard, which would take back what a part does.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.stats import ks_2samp
+
+from efface.grid import Job, is_done, read, run
+from efface.io.data import load_data
+from efface.methods import METHODS
+from efface.metrics.retrain_gap import gap
+from research import pages
+from research.benchmarks.every_method import LONG, SCALED
+from research.benchmarks.jit_requests import FIRST
+from research.jobs import training, unlearning
+from research.pages import interval, mean_range, origin, percent, table
+from research.reduce import columns_of, right, rows_by, statistics_of
+from research.tables import write_record
+
+PROCESSES = int(os.environ.get("PROCESSES", "0")) or None
+
+# seeds, classes and draws that no trial of the method has had
+BASES, RETRAINED = (50, 51, 52), 3
+CLASSES, SUB_CLASSES = (9, 4, 7), ("clock", "tulip", "tank")
+KINDS = ("random", "class", "whole group", "wrong labels")
+OURS = "neighbourhood"
+
+# Parts that are swapped for another; where a class or a group goes targets are the masked answers.
+OPTIMIZERS = {
+    "SGD in place of Muon": {"optimizer": "sgd"},
+    "SGD, 9 times the steps": {"optimizer": "sgd", "longer": 9},
+}
+ANCHORS = {
+    "anchors: perspectives and shifts": {"anchors": "perspectives"},
+    "anchors: none": {"anchors": "none"},
+}
+TARGETS = {
+    "ranked by own log-odds": {"score": "own"},
+    "targets: copies' answers, masked": {"target": "own"},
+    "targets: all at the median": {"target": "median"},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """A request to a base model, and the models retrained for it; ``facts`` are settings."""
+
+    kind: str
+    name: str
+    seed: int
+    base: Job
+    retrained: tuple[Job, ...]
+    forget: dict[str, Any]
+    forget_classes: tuple[int, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def made(self, method: str, **how: Any) -> Job:
+        """The job of a method, with what it knows of the request's facts."""
+        known = METHODS[method].settings if method in METHODS else self.facts
+        told = {name: value for name, value in self.facts.items() if name in known}
+        own: dict[str, Any] = {"forget": self.forget, "forget_classes": self.forget_classes}
+        return unlearning(self.base, method, **own, seed=self.seed, **told, **how)
+
+    def variants(self, store: str) -> dict[str, Job]:
+        """Every cell by the name of its row; the base must be trained, its card is quoted."""
+        found = {OURS: self.made(OURS, holdout=True)}
+        card = round(_unseen(read(store, self.base).arrays, self.forget_classes, evidence=False), 3)
+        found["no holdout, accuracy known"] = self.made(OURS, expected_accuracy=card)
+        found["no holdout, no accuracy"] = self.made(OURS)
+        parts = OPTIMIZERS | ANCHORS
+        parts |= TARGETS if self.kind in {"random", "wrong labels"} else {}
+        address = "research.benchmarks.goals_parts:swapped"
+        for name, settings in parts.items():
+            found[name] = self.made(address, holdout=True, guard=False, **settings)
+        for name in peers(self.kind):
+            settings = dict(SCALED.get(name, {}))
+            if name == "source_free_newton":
+                y = read(store, self.base).arrays["train.y"]
+                settings = {"retained_records": FIRST - len(rows_by(self.forget, y))}
+            how = {part: part in METHODS[name].reads for part in ("holdout", "retain")}
+            found[f"`{name}`"] = self.made(name, guard=False, **how, **settings)
+        return found
+
+
+def peers(kind: str) -> list[str]:
+    """Methods that need nothing that stays, and fine-tuning as the one that has it."""
+    free = [name for name, entry in METHODS.items() if "retain" not in entry.reads | entry.needs]
+    fit = [n for n in free if kind == "class" or "forget_classes" not in METHODS[n].needs]
+    return [n for n in fit if n not in {OURS, "baseline", *LONG}] + ["finetune"]
+
+
+def goals(place: int) -> Iterator[Goal]:
+    """The four requests of one base family."""
+    seed, vgg = BASES[place], "cifar10-vgg-quarter"
+    base = training(vgg, "cifar10", first=FIRST, seed=seed, keep_weights=True)
+    rule: dict[str, Any] = {"random": 500, "seed": seed}
+    yield Goal(
+        "random", f"500, seed {seed}", seed, base, _without(seed, vgg, "cifar10", rule), rule
+    )
+    rule, gone = {"class": CLASSES[place]}, (CLASSES[place],)
+    kept = _without(seed, vgg, "cifar10", rule, forget_classes=gone)
+    yield Goal("class", str(gone[0]), seed, base, kept, rule, gone)
+    coarse: dict[str, Any] = {"label_column": "coarse_label"}
+    vgg20, name = "cifar20-vgg-quarter", SUB_CLASSES[place]
+    fine = load_data(f"{os.environ['EFFACE_DATA']}/cifar100:train", label_column="fine_label")
+    is_it = np.asarray(fine.labels[:FIRST]) == (fine.classes or ()).index(name)
+    rule = {"rows": np.flatnonzero(is_it).tolist()}
+    base20 = training(vgg20, "cifar100", first=FIRST, seed=seed, keep_weights=True, **coarse)
+    kept = _without(seed, vgg20, "cifar100", rule, **coarse)
+    yield Goal("whole group", name, seed, base20, kept, rule, (), {"whole_group": True})
+    labels = wrong_labels(seed)
+    rule = {"rows": sorted(labels)}
+    taught = training(vgg, "cifar10", first=FIRST, seed=seed, labels=labels, keep_weights=True)
+    kept = _without(seed, vgg, "cifar10", rule, labels=labels)
+    name = f"100, seed {seed}"
+    yield Goal("wrong labels", name, seed, taught, kept, rule, (), {"mislabelled": True})
+
+
+def _without(seed: int, recipe: str, data: str, rule: Any, **how: Any) -> tuple[Job, ...]:
+    seeds = range(1000 + 10 * seed, 1000 + 10 * seed + RETRAINED)
+    return tuple(training(recipe, data, first=FIRST, seed=s, excluded=rule, **how) for s in seeds)
+
+
+def wrong_labels(seed: int) -> dict[int, int]:
+    """A wrong label for each of 100 rows, both drawn from the seed."""
+    labels = load_data(f"{os.environ['EFFACE_DATA']}/cifar10:train").labels
+    draw = np.random.default_rng(seed)
+    rows, moved = draw.choice(FIRST, 100, replace=False).tolist(), draw.integers(1, 10, 100)
+    return {row: int(labels[row] + by) % 10 for row, by in zip(rows, moved.tolist(), strict=True)}
+
+
+def _unseen(arrays: Any, forget_classes: tuple[int, ...], *, evidence: bool = True) -> float:
+    """Accuracy on the test records of one half whose class stays."""
+    here = arrays["test.evidence"].astype(bool) == evidence
+    return float(right(arrays, "test")[here & ~np.isin(arrays["test.y"], forget_classes)].mean())
+
+
+def measured(goal: Goal, store: str, job: Job) -> dict[str, Any]:
+    """A row: the columns, what they come to, and how far laws of answers lie apart."""
+    found, base = read(store, job), read(store, goal.base).arrays
+    retrained = [read(store, one) for one in goal.retrained]
+    whole, rows = bool(goal.forget_classes), rows_by(goal.forget, base["train.y"])
+    theirs = [columns_of(one.statistics, forget_classes=whole) for one in retrained]
+    untouched = statistics_of(base, forget=rows, forget_classes=goal.forget_classes)
+    own = columns_of(found.statistics, forget_classes=whole)
+    fit = found.statistics["finite"] and None not in own.values()
+    here = base["test.evidence"].astype(bool) & ~np.isin(base["test.y"], goal.forget_classes)
+
+    def apart(one: Any, other: Any, name: str = "log_odds") -> float:
+        part = name.startswith("test.")
+        keep, key = (here, name) if part else (rows, f"train.{name}")
+        return float(ks_2samp(one[key][keep], other[key][keep]).statistic)
+
+    pairs = [(a.arrays, b.arrays) for i, a in enumerate(retrained) for b in retrained[:i]]
+    names = {"label": "log_odds", "entropy": "entropy", "unseen": "test.log_odds"}
+    with_own = [(found.arrays, one.arrays) for one in retrained]
+    facts, n = found.statistics, len(rows)
+    return {
+        "columns": own,
+        "gap": gap(own, _mean(theirs)) if fit else None,
+        "untouched": gap(columns_of(untouched, forget_classes=whole), _mean(theirs)),
+        "floor": float(np.mean([gap(c, _mean([o for o in theirs if o is not c])) for c in theirs])),
+        "retain": facts["accuracy"]["retain"],
+        "unseen": [_unseen(x, goal.forget_classes) for x in (base, found.arrays)],
+        "ks": {
+            key: float(np.mean([apart(a, b, name) for a, b in compared])) if fit else None
+            for key, name in names.items()
+            # unseen answers before and after, the others to those of retrained models
+            for compared in [[(base, found.arrays)] if key == "unseen" else with_own]
+        },
+        "ks_retrained": {k: float(np.mean([apart(*p, v) for p in pairs])) for k, v in names.items()},
+        "passes": {
+            **{key: count / n for key, count in facts["passes"].items()},
+            "guard": (facts["guard"] or {}).get("passes", 0) / n,
+        },
+        "seconds": facts["seconds"]["method"] + facts["seconds"].get("guard", 0),
+        "outcome": str(facts["outcome"]),
+    }  # fmt: skip
+
+
+def _mean(columns: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([one[name] for one in columns])) for name in columns[0]}
+
+
+def main(store: str, what: str) -> None:
+    """Make cells, a whole base at a time, or write the record of those that are there."""
+    if what == "cells":
+        for place in range(len(BASES)):
+            found = list(goals(place))
+            run([j for g in found for j in (g.base, *g.retrained)], store, processes=PROCESSES)
+            jobs = [job for g in found for job in g.variants(store).values()]
+            run(jobs, store, processes=PROCESSES)
+        return
+    cells = [
+        {"kind": goal.kind, "request": goal.name, "seed": goal.seed, "variant": name, "id": job.id}
+        | measured(goal, store, job)
+        for place in range(len(BASES))
+        for goal in goals(place)
+        if all(is_done(store, one.id) for one in (goal.base, *goal.retrained))
+        for name, job in goal.variants(store).items()
+        if is_done(store, job.id)
+    ]
+    write_record("goals", "goals STORE cells and records", {"cells": cells}, indent=None)
+
+
+HEAD = (
+    "method | requests | gap, pp | retain, % | unseen accuracy, change | KS of forget log-odds | of entropy "
+    "| of unseen log-odds | passes a record: forward, backward, guard | seconds"
+)
+
+
+def page(record: dict[str, Any]) -> str:
+    """A table for each kind of request."""
+    parts: list[str] = []
+    for kind in KINDS:
+        here = [cell for cell in record["cells"] if cell["kind"] == kind]
+        names = list(dict.fromkeys(cell["variant"] for cell in here))
+        if here:
+            parts += [f"## {kind.capitalize()}", _floor([c for c in here if c["variant"] == OURS])]
+            groups = ([c for c in here if c["variant"] == name] for name in names)
+            parts.append(table(HEAD, ([n, *_row(g)] for n, g in zip(names, groups, strict=True))))
+    return pages.page(
+        "The default next to retraining",
+        f"{origin(record)}. Mean (minimum to maximum) over requests, each of its own base model; no rule was chosen on one of them. "
+        "Gap: mean absolute difference of unseen accuracy, forget accuracy and entropy attack to the mean of three retrained models. "
+        "KS: distance of two distributions, of forget records to retrained models, of unseen ones to the given model. The first three "
+        "rows are requests as users make them, under the guard; the others have none. `finetune` has all records that stay.",
+        *parts,
+    )
+
+
+def _floor(cells: list[dict[str, Any]]) -> str:
+    """What retraining and doing nothing come to."""
+    ks = {name: _range([c["ks_retrained"][name] for c in cells]) for name in cells[0]["ks"]}
+    floor, nothing = (_points([c[name] for c in cells]) for name in ("floor", "untouched"))
+    return (
+        f"One retrained model to the others: gap {floor}, KS {ks['label']}, entropy {ks['entropy']}, "
+        f"unseen {ks['unseen']}. Nothing done: gap {nothing}."
+    )
+
+
+def _row(cells: list[dict[str, Any]]) -> list[str]:
+    fit = [c for c in cells if c["gap"] is not None]
+    refused = sum(c["outcome"] == "not met" for c in cells)
+    count = f"{len(cells)}" + f", {refused} refused" * bool(refused)
+    if not fit:
+        return [count, "not finite", *["–"] * 7]
+    change = [c["unseen"][1] - c["unseen"][0] for c in fit]
+    spent = [[c["passes"].get(name, 0) for c in fit] for name in ("forward", "backward", "guard")]
+    return [
+        count,
+        _points([c["gap"] for c in fit]),
+        percent(float(np.mean([c["retain"] for c in fit]))),
+        f"{100 * np.mean(change):+.1f}",
+        *(_range([c["ks"][name] for c in fit]) for name in ("label", "entropy", "unseen")),
+        ", ".join(f"{np.mean(one):.0f}" for one in spent),
+        f"{np.mean([c['seconds'] for c in fit]):.1f}",
+    ]
+
+
+def _points(values: list[float]) -> str:
+    """Mean and range in percentage points."""
+    return mean_range([100 * one for one in values])
+
+
+def _range(values: list[float]) -> str:
+    return interval(float(np.mean(values)), min(values), max(values), ".2f")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
