@@ -47,7 +47,7 @@ def swapped(
     ``optimizer``: or ``sgd``, with momentum and clipped; ``longer``: so many times the steps;
     ``target``: or ``own``, the copies' masked answer as it is, or ``median``, that of the targets
     for all; ``score``: or ``own``, the log-odds without copies; ``anchors``: or ``perspectives``,
-    those of a split without a holdout, or ``none``.
+    those of a split without a holdout (with means of two records), or ``none``.
     """
     split = replace(split, forget=with_task(split.forget))
     student, teacher, rule = (
@@ -59,7 +59,7 @@ def swapped(
     placed = place_targets(teacher, split, Unseen.of(teacher, split), **facts)
     facts["targets"] = moved(teacher, split.forget, placed, target, score)
     seen = replace(split, holdout=None) if anchors == "perspectives" else split
-    locality = 0.0 if anchors == "none" else None
+    locality = 0.0 if anchors == "none" else 3.0
     loss = neighbourhood_loss(teacher, seen, locality=locality, batch_size=rule.batch_size, **facts)
     muon, steps = optimizer == "muon", longer * rule.steps
     mover = Muon(student.parameters(), rule.learning_rate) if muon else sgd(student, SGD_RATE, 0.9)

@@ -12,7 +12,7 @@ f₀ is the given model, q the student, v the log-odds of the record's label, Q 
 unseen records, and p* the copies' mean answer with the log-odds v*, the other classes keeping their
 proportions. For a random sample of the training data with right labels the law of v* is that of
 unseen records, since the sample is exchangeable with them. Anchors hold the rest in place: each
-record under a wide perspective and unseen inputs, or its shifted and mirrored copies without them.
+record under a wide perspective and unseen inputs, or means of two of the records without them.
 
 - What must not be answered (a class that goes, a wrong label, the label of a whole group) is masked
   first, in targets and anchors; v is then the log-odds of the best of what is left, on both sides.
@@ -25,7 +25,8 @@ record under a wide perspective and unseen inputs, or its shifted and mirrored c
 - Of each class with at least 10 forget and 50 unseen records Q is the class's own.
 - Without a holdout of 50 records Q is a normal law, whose share above 0 is the expected accuracy
   and whose standard deviation is the copies' own; without an accuracy it is the law of the copies,
-  of which the model is surer than of unseen records: it then forgets too little.
+  of which the model is surer than of unseen records: it then forgets too little. Wrong labels take
+  the law of each masked copy's best answer: no accuracy says how sure the model is of those.
 - Multilabel: v is each label's logit, signed by its truth; regression: the error of each value. A
   task of one's own has no law: p* is the copies' mean output.
 
@@ -66,9 +67,9 @@ FLOOR = -30.0
 # Anchors of each kind at a step, at the least.
 ANCHORS = 32
 
-# Share of copies that keep the prediction where no accuracy is known, and a distortion where not
-# even copies can be judged; share of the accuracy that copies must keep; copies asked for that.
-GUESS, DISTORTION, FIT, PROBES = 0.95, 0.35, 0.75, 128
+# Share of copies that keep the prediction where no accuracy is known; share of the accuracy that
+# copies must keep; copies asked for that; distortions tried where the labels are wrong.
+GUESS, FIT, PROBES, DISTORTIONS = 0.95, 0.75, 128, (0.1, 0.2, 0.35, 0.5)
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def neighbourhood(
     expected_accuracy: Share | None = None,
     mislabelled: bool = False,
     whole_group: bool = False,
-    locality: NonNegative | None = None,
+    locality: NonNegative = 3.0,
     learning_rate: NonNegative | None = None,
     steps: Count | None = None,
     batch_size: Count | None = None,
@@ -127,7 +128,7 @@ def neighbourhood(
     records with labels for the law of unseen answers, its inputs as anchors.
 
     Cost, from 500 records on: 36 forward and 12 backward passes a record (16 copies, 4 · 4 and
-    4 · 3 in steps, the rest to choose the copies), 4 more forward ones without a holdout, and one
+    4 · 3 in steps, the rest to choose the copies, and 1 for the means without a holdout), and one
     forward pass of the holdout; the guard's are a tenth of these.
 
     Args:
@@ -140,7 +141,7 @@ def neighbourhood(
         mislabelled: the labels of the forget records are wrong and are masked.
         whole_group: no record of their kind stays (all rockets, all pictures of a person): their
             label may not be predicted either, and is masked.
-        locality: λ, weight of the anchors; 3 with unseen inputs and 5 without, when not given.
+        locality: λ, weight of the anchors.
         learning_rate: of Muon at the first step, falling in a line to 0; ``schedule_for`` when not
             given, as steps and batch size.
         steps: so many.
@@ -179,7 +180,7 @@ def neighbourhood_loss(
     expected_accuracy: float | None = None,
     mislabelled: bool = False,
     whole_group: bool = False,
-    locality: float | None = None,
+    locality: float = 3.0,
     batch_size: int = 128,
     targets: "Targets | None" = None,
     seed: int = 0,
@@ -204,18 +205,14 @@ def neighbourhood_loss(
         given = given.log_softmax(1) if task.name == "multiclass" else given
         target = replace(target, outputs=given + strength * (target.outputs - given))
     row_of = {name: row for row, name in enumerate(forget.ids)}
-    count, weight = -(-ANCHORS // batch_size), locality
-    if weight is None:
-        weight = 5.0 if holdout is None else 3.0
+    anchors, count = holdout or Unseen.mixed(teacher, forget, mask), -(-ANCHORS // batch_size)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
         wide = _repeated(batch, count)
         around = [_distorted(wide, 0.5, seed=seed, step=2 * step)]
-        if holdout is None:
-            around += [_near(wide, seed, 2 * step + 1)]
         held = [mask(unseen.teacher_outputs(teacher, one), one) for one in around]
-        if holdout is not None:
-            inputs, answer = holdout.anchors(wide, seed=seed, step=2 * step + 1)
+        if anchors:
+            inputs, answer = anchors.anchors(wide, seed=seed, step=2 * step + 1)
             around, held = [*around, inputs], [*held, answer]
         # one forward pass for the records and their anchors
         inputs = torch.cat([batch.x, *(one.x for one in around)])
@@ -230,7 +227,7 @@ def neighbourhood_loss(
         if target.exact:
             y = target.labels[rows].to(output.device)
             own = own + 0.5 * ((log_odds(output, y) - log_odds(wanted, y)) / target.scale) ** 2
-        return own + weight * apart
+        return own + locality * apart
 
     return loss
 
@@ -253,7 +250,7 @@ def _masking(split: Split, *, labels: bool) -> Mask:
 
 @dataclass(frozen=True, eq=False)
 class Unseen:
-    """Unseen records with the given model's answers, on the CPU: their law, and anchors."""
+    """Records with the given model's answers, on the CPU: the law of unseen ones, and anchors."""
 
     records: Records
     outputs: Float[Tensor, "m k"]
@@ -268,6 +265,26 @@ class Unseen:
         mask = _masking(split, labels=False)
         return cls(holdout, mask(predict(teacher, holdout), holdout))
 
+    @classmethod
+    def mixed(cls, teacher: nn.Module, forget: Records, mask: "Mask") -> "Unseen | None":
+        """Means of two records that go, which nobody trained on; None of one record alone.
+
+        Copies of one record would hold the very answer that is to change.
+        """
+        n = len(forget)
+        if n < 2:  # noqa: PLR2004
+            return None
+        # neighbours in an order of the ids, which no order of the records changes
+        order = torch.tensor(np.argsort([record_key(name) for name in forget.ids]))
+        turns = [1 + turn % (n - 1) for turn in range(-(-2 * ANCHORS // n))]
+        one, other = order.repeat(len(turns)), torch.cat([order.roll(-turn) for turn in turns])
+        first, second = forget.take(one), forget.take(other)
+        mixture = replace(first, x=(first.x + second.x) / 2)
+        answer = predict(teacher, mixture)
+        for part in (first, second):
+            answer = mask(answer, replace(part, y=part.y.cpu()))
+        return cls(mixture, answer)
+
     @property
     def accuracy(self) -> float:
         """Of the given model on them, 0 to 1."""
@@ -275,7 +292,7 @@ class Unseen:
         return float(right.double().mean())
 
     def anchors(self, batch: Records, *, seed: int, step: int) -> tuple[Records, Tensor]:
-        """An unseen input for each record, drawn by its id, and the given model's answer to it."""
+        """One of these inputs for each record, drawn by its id, and the given model's answer."""
         draws = uniforms(batch.ids, 1, seed=seed, step=step)[:, 0]
         rows = (draws * len(self.records)).long()
         inputs = self.records.x[rows.to(self.records.x.device)].to(batch.x)
@@ -335,18 +352,19 @@ def place_targets(
     logs = [one.log_softmax(1) if kind == "multiclass" else one for one in copies]
     base, y = torch.stack(logs).mean(0), forget.y.cpu()
     if hidden:
-        base = _masking(split, labels=mislabelled or whole_group)(base, replace(forget, y=y))
+        mask = _masking(split, labels=mislabelled or whole_group)
+        base, *copies = [mask(one, replace(forget, y=y)) for one in (base, *copies)]
         # the best of what is left, as of the unseen records
-        y, copies = base.argmax(1), [base]
+        y = base.argmax(1)
     if kind not in {"multiclass", "multilabel", "regression"}:
         return Targets(base, base, y)
     # unseen records are of kinds that the model has: of one that it lacks it would be less sure
     if split.forget_classes or whole_group:
         return Targets(base, base, y)
-    values = np.stack([_values(kind, one, y) for one in copies])
+    values = np.stack([_values(kind, one, y) for one in ([base] if hidden else copies)])
     score, group = values.mean(0), _groups(kind, y)
     if holdout is None:
-        law = _assumed_law(kind, values, group, expected_accuracy, hidden=hidden)
+        law = _assumed_law(kind, copies, None if hidden else y, group, expected_accuracy)
     elif mild and len(forget) < FEW and not hidden:
         law = _scored_law(teacher, split, mild, seed)
     else:
@@ -399,16 +417,18 @@ def mild_copies(
     half as many predictions as unseen records are wrong (a net that was trained with such copies
     knows them too). Else, and of what is no image, perspectives or noise, at the strength at which
     copies keep the prediction as often as unseen records are right, or unseen ones lose a quarter.
-    Mislabelled records say nothing of copies: without a holdout a distortion is guessed.
+    Of mislabelled records without a holdout: ``_surest`` of these and some perspectives.
     ``accuracy``: the expected one, where there is no holdout.
     """
     # the forget records themselves are asked where they are many, or alone
     by_records = not mislabelled and (len(split.forget) >= FEW or holdout is None)
-    distorted = partial(_distorted_copy, seed=seed)
-    if holdout is None and mislabelled:
-        return partial(distorted, distortion=DISTORTION)
-    wanted = holdout.accuracy if holdout else (GUESS if accuracy is None else accuracy)
+    distorted, image = partial(_distorted_copy, seed=seed), split.forget.x.ndim == IMAGE
     forget = split.forget.take(range(min(len(split.forget), PROBES)))
+    shifts = [partial(_shifted, seed=seed, mirrored=one) for one in (True, False) if image]
+    if holdout is None and mislabelled:
+        strengths = [partial(distorted, distortion=one) for one in DISTORTIONS]
+        return _surest(teacher, forget, [*shifts, *strengths])
+    wanted = holdout.accuracy if holdout else (GUESS if accuracy is None else accuracy)
     own = task_of(forget).predict(predict(teacher, forget))
     some = _some_unseen(split, seed) if holdout else forget
     kept = partial(_share, teacher, forget, own)
@@ -417,11 +437,10 @@ def mild_copies(
     def surplus(copies: Copies) -> float:
         return kept(copies) - wanted if by_records else right(copies) - FIT * wanted
 
-    for mirrored in (True, False) if forget.x.ndim == IMAGE else ():
-        copies = partial(_shifted, seed=seed, mirrored=mirrored)
+    for copies in shifts:
         most = (1 - wanted) / 2 if by_records else 1.0
         if right(copies) >= FIT * wanted and surplus(copies) <= most:
-            log("neighbourhood: copies shifted", mirrored=mirrored)
+            log("neighbourhood: copies shifted", mirrored=copies.keywords["mirrored"])
             return copies
     low, high = 0.0, 0.8
     for _ in range(5):
@@ -431,6 +450,25 @@ def mild_copies(
         low, high = (middle, high) if enough else (low, middle)
     log("neighbourhood: copies distorted", distortion=low)
     return partial(distorted, distortion=low)
+
+
+def _surest(teacher: nn.Module, wrong: Records, tried: list[Copies]) -> Copies:
+    """Of the copies that mostly lose their wrong label those of whose other answers f₀ is surest.
+
+    Copies that keep it are known too; of stranger ones the model is less sure than of unseen ones.
+    """
+    mask = _masking(Split(wrong), labels=True)
+
+    def likeness(copies: Copies) -> tuple[bool, float]:
+        output = predict(teacher, copies(wrong, COPIES))
+        keep = (output.argmax(1) == wrong.y.cpu()).float().mean()
+        best = mask(output, replace(wrong, y=wrong.y.cpu()))
+        sure = _values("multiclass", best, best.argmax(1)).mean()
+        return bool(keep <= 0.5), float(sure)  # noqa: PLR2004
+
+    found = max(tried, key=likeness)
+    log("neighbourhood: copies of wrong labels", place=tried.index(found))
+    return found
 
 
 def _share(teacher: nn.Module, records: Records, y: Tensor, copies: Copies) -> float:
@@ -501,23 +539,25 @@ def _some_unseen(split: Split, seed: int) -> Records:
 
 
 def _assumed_law(
-    kind: str, values: np.ndarray, group: np.ndarray, accuracy: float | None, *, hidden: bool
+    kind: str, copies: list[Tensor], y: Tensor | None, group: np.ndarray, accuracy: float | None
 ) -> Law:
     """Without a holdout: a normal law by the expected accuracy, or what the copies say.
 
-    ``values``: (copies, n, c). Normal: P(v > 0) is the accuracy and σ that of the copies. v > 0 is
-    a probability above a half, which few right answers lack. Of a best answer it is |v|.
+    Normal: P(v > 0) is the accuracy and σ that of the copies. v > 0 is a probability above a half,
+    which few right answers lack. Without labels ``y``: the law of each copy's best answer.
     """
-    if kind == "multiclass" and accuracy is not None:
+    labels = [one.argmax(1) if y is None else y for one in copies]
+    found = np.stack([_values(kind, *one) for one in zip(copies, labels, strict=True)])
+    if kind == "multiclass" and accuracy is not None and y is not None:
         # an accuracy of 1 has no normal law
         mean = float(torch.special.ndtri(torch.tensor(min(max(accuracy, 0.01), 0.999))))
         grid = torch.special.ndtri((torch.arange(1000) + 0.5).double() / 1000).numpy()
-        normal = values.std() * (mean + grid)[:, None]
-        return Law(abs(normal) if hidden else normal, np.full(normal.shape, -1))
-    c = values.shape[2]
+        normal = found.std() * (mean + grid)[:, None]
+        return Law(normal, np.full(normal.shape, -1))
+    c = found.shape[2]
     # a copy given the mean of its record's copies
-    score = np.broadcast_to(values.mean(0), values.shape).reshape(-1, c)
-    return Law(values.reshape(-1, c), np.tile(group, (len(values), 1)), score)
+    score = np.broadcast_to(found.mean(0), found.shape).reshape(-1, c)
+    return Law(found.reshape(-1, c), np.tile(group, (len(found), 1)), score)
 
 
 def _by_rank(score: np.ndarray, group: np.ndarray, law: Law, keys: np.ndarray) -> np.ndarray:
@@ -565,14 +605,6 @@ def _shifted(batch: Records, draw: int, *, seed: int, mirrored: bool = True) -> 
     # below a half nothing is mirrored
     draws[:, 2] *= mirrored
     return replace(batch, x=shift_and_flip(batch.x, draws, max(1, batch.x.shape[-1] // 8)))
-
-
-def _near(batch: Records, seed: int, step: int) -> Records:
-    """A shift and flip of an image, weak noise on anything else."""
-    if batch.x.ndim != IMAGE:
-        return _distorted(batch, 0.25, seed=seed, step=step)
-    # counted from the copies on, as those are
-    return _shifted(batch, step - COPY_DRAWS, seed=seed)
 
 
 def _repeated(batch: Records, count: int) -> Records:
