@@ -249,11 +249,12 @@ def test_the_schedule_follows_the_number_of_records():
     rules = {n: schedule_for(n) for n in (1, 5, 20, 93, 100, 500, 1005, 10_000)}
     steps = {n: (rule.steps, rule.batch_size) for n, rule in rules.items()}
     assert steps[1] == (32, 1)
-    assert steps[93] == (32, 24)
+    assert steps[20] == (32, 5)
+    assert steps[93] == (64, 24)
     assert steps[500] == (16, 125)
     assert steps[10_000] == (320, 125)
     assert 1e-3 < rules[1].learning_rate < 2e-3 < rules[5].learning_rate < 1e-2
-    assert {rules[n].learning_rate for n in (20, 100, 10_000)} == {1e-2}
+    assert [rules[n].learning_rate for n in (20, 93, 500, 10_000)] == [1e-2, 5e-3, 1e-2, 1e-2]
     given = schedule_for(500, steps=7, batch_size=9, learning_rate=0.0)
     assert (given.steps, given.batch_size, given.learning_rate) == (7, 9, 0.0)
 

@@ -59,7 +59,7 @@ def swapped(
     placed = place_targets(teacher, split, Unseen.of(teacher, split), **facts)
     facts["targets"] = moved(teacher, split.forget, placed, target, score)
     seen = replace(split, holdout=None) if anchors == "perspectives" else split
-    locality = 0.0 if anchors == "none" else 3.0
+    locality = 0.0 if anchors == "none" else None
     loss = neighbourhood_loss(teacher, seen, locality=locality, batch_size=rule.batch_size, **facts)
     muon, steps = optimizer == "muon", longer * rule.steps
     mover = Muon(student.parameters(), rule.learning_rate) if muon else sgd(student, SGD_RATE, 0.9)

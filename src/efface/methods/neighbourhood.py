@@ -90,17 +90,21 @@ def schedule_for(
 ) -> StepRule:
     """The rule of rate, steps and batch for so many records; what is given stands.
 
-    Batch: a quarter of the records, 125 at most. Steps: 4 epochs from 500 records on, which
-    with the copies cost at most 40 forward and 20 backward passes a record; 32 of fewer, at which
-    16 leave some unlearned, and more lower the log-odds of unseen records too. Rate: 1e-2
-    from 20 records on, below that 1e-2 (n / 20)^0.6, which is 1.7e-3 for one: the gradient of few
-    records points into few directions, each of which Muon takes in full.
+    Batch: a quarter of the records, 125 at most. Rate 1e-2 and 4 epochs from 500 records on, which
+    with the copies cost at most 40 forward and 20 backward passes a record; from 50 on 64 steps at
+    half the rate, which cost them more passes, and all others less accuracy, than 32 at 1e-2. Below
+    50 records 32 steps at 1e-2, below 20 at 1e-2 (n / 20)^0.6, which is 1.7e-3 for one: the
+    gradient of few records points into few directions, each of which Muon takes in full.
     """
     batch = batch_size or min(125, -(-records // 4))
-    many = records >= 500  # noqa: PLR2004
-    taken = steps or (4 * -(-records // batch) if many else 32)
-    rate = 1e-2 * min(1.0, records / FEW) ** 0.6 if learning_rate is None else learning_rate
-    return StepRule(rate, taken, batch)
+    if records < 50:  # noqa: PLR2004
+        rule = StepRule(1e-2 * min(1.0, records / FEW) ** 0.6, 32, batch)
+    elif records < 500:  # noqa: PLR2004
+        rule = StepRule(5e-3, 64, batch)
+    else:
+        rule = StepRule(1e-2, 4 * -(-records // batch), batch)
+    rate = rule.learning_rate if learning_rate is None else learning_rate
+    return replace(rule, learning_rate=rate, steps=steps or rule.steps)
 
 
 @register_method(
@@ -115,7 +119,7 @@ def neighbourhood(
     expected_accuracy: Share | None = None,
     mislabelled: bool = False,
     whole_group: bool = False,
-    locality: NonNegative = 3.0,
+    locality: NonNegative | None = None,
     learning_rate: NonNegative | None = None,
     steps: Count | None = None,
     batch_size: Count | None = None,
@@ -141,7 +145,8 @@ def neighbourhood(
         mislabelled: the labels of the forget records are wrong and are masked.
         whole_group: no record of their kind stays (all rockets, all pictures of a person): their
             label may not be predicted either, and is masked.
-        locality: λ, weight of the anchors.
+        locality: λ, weight of the anchors; 3, and 12 for wrong labels without a holdout,
+            where the guard limits drift, when not given.
         learning_rate: of Muon at the first step, falling in a line to 0; ``schedule_for`` when not
             given, as steps and batch size.
         steps: so many.
@@ -180,7 +185,7 @@ def neighbourhood_loss(
     expected_accuracy: float | None = None,
     mislabelled: bool = False,
     whole_group: bool = False,
-    locality: float = 3.0,
+    locality: float | None = None,
     batch_size: int = 128,
     targets: "Targets | None" = None,
     seed: int = 0,
@@ -205,6 +210,8 @@ def neighbourhood_loss(
         given = given.log_softmax(1) if task.name == "multiclass" else given
         target = replace(target, outputs=given + strength * (target.outputs - given))
     row_of = {name: row for row, name in enumerate(forget.ids)}
+    if locality is None:
+        locality = 12.0 if mislabelled and holdout is None else 3.0
     anchors, count = holdout or Unseen.mixed(teacher, forget, mask), -(-ANCHORS // batch_size)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
