@@ -44,7 +44,7 @@ OPTIMIZERS = {
     "SGD, 9 times the steps": {"optimizer": "sgd", "longer": 9},
 }
 ANCHORS = {
-    "anchors: perspectives and shifts": {"anchors": "perspectives"},
+    "anchors: perspectives and means of two": {"anchors": "perspectives"},
     "anchors: none": {"anchors": "none"},
 }
 TARGETS = {
