@@ -28,6 +28,7 @@ MADE_AT = "67a8f45"  # the commit of records that do not say their own
 
 # The function that makes a page, as ``module:name``, and its records.
 PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ceilings": ("ceilings:page", ("ceilings",)),
     "containers": ("containers:page", ("containers",)),
     "curvature_estimates": ("curvature_estimates:page", ("curvature_estimates",)),
     "defects": ("defects:page", ("defects",)),
@@ -74,6 +75,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 # The function that draws a page's figure from the same records, and the salt of its SVG's ids.
 FIGURES = {
+    "ceilings": ("ceilings:figure", "efface"),
     "every_method": ("every_method_show:figure", "efface"),
     "gkt_curve": ("gkt_curve:figure", "efface"),
     "information": ("information_show:figure", "information"),
