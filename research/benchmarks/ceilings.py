@@ -57,7 +57,7 @@ def ceiling(odds: np.ndarray, member: np.ndarray, score: Score) -> dict[str, Any
     half, new, chosen = np.arange(odds.shape[1]) % 2 == 1, odds.copy(), []
     for scored in (half, ~half):
         aucs = {w: u_lira(x[:, ~scored], member[:, ~scored]).attack.auc for w, x in every.items()}
-        # nearest to 1/2: below it a record stands out by being too unlikely
+        # nearest to 1/2: below it a record is found by being too unlikely
         chosen.append(min(aucs, key=lambda weights: abs(aucs[weights] - 0.5)))
         new[:, scored] = every[chosen[-1]][:, scored]
     return {"weights": chosen, **measured(u_lira(new, member))}
