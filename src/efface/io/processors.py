@@ -120,8 +120,8 @@ def preprocessing_by_hand(values: Settings) -> Preprocessing:
         mean, std = (tuple(map(float, values[name])) for name in ("mean", "std"))
         sides = {name: index(values[name]) for name in ("size", "resize") if name in values}
     except (TypeError, ValueError, OverflowError) as error:
-        wanted, remedy = "numbers for mean and std, integers for size", "Give them, or fix recipe.json."
-        raise InputError(wanted, f"{values}", remedy) from error
+        wanted = "numbers for mean and std, integers for size"
+        raise InputError(wanted, f"{values}", "Give them, or fix recipe.json.") from error
     return Preprocessing(mean, std, **sides, interpolation=values.get("interpolation", "bilinear"))
 
 
