@@ -373,8 +373,9 @@ def test_a_model_that_did_not_change_is_not_written_and_the_first_sentence_says_
 ):
     """Nobody deploys the old model for the new one; without a report too."""
     given = ("forget", "model", "--data", "data", *IDS, "--method", "baseline", "--report")
-    for out, lacking in (("quick", set()), ("off", {"evidence.json", "report.html"})):
-        assert efface(*given, out, "--out", out) == 12
+    for report, lacking in (("quick", set()), ("off", {"evidence.json", "report.html"})):
+        out = f"unchanged {report}"
+        assert efface(*given, report, "--out", out) == 12
         assert {*contents(place / out)} == {f"evidence/{name}" for name in EVIDENCE - lacking}
         said = "There is no new model; the old one stands."
         assert said in read(place / out)["summary"]

@@ -10,7 +10,11 @@ from PIL import Image
 
 from efface.io.images import Preprocessing
 from efface.io.models import load_model
-from efface.io.processors import timm_preprocessing, transformers_preprocessing
+from efface.io.processors import (
+    preprocessing_by_hand,
+    timm_preprocessing,
+    transformers_preprocessing,
+)
 from tests.refusals import refusal
 
 timm = pytest.importorskip("timm", reason="NOT RUN: it needs timm")
@@ -309,3 +313,11 @@ def test_arguments_of_timm_itself_are_refused(tmp_path, arguments, sentence):
     config = json.loads((tmp_path / "config.json").read_text()) | {"model_args": arguments}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert refusal(load_model, tmp_path) == sentence
+
+
+@pytest.mark.parametrize("size", [float("inf"), float("nan"), 28.5, "28", [28]])
+def test_a_size_that_is_no_integer_is_refused(size):
+    wanted = "Wanted numbers for mean and std, integers for size. Got {"
+    assert refusal(preprocessing_by_hand, {"mean": [0], "std": [1], "size": size}).startswith(
+        wanted
+    )

@@ -659,6 +659,12 @@ def test_copies_of_models_of_other_kinds(kind):
         assert tied[1] is tied[2]
 
 
+def test_of_equal_weights_no_more_than_the_share_is_pruned():
+    layer = nn.Linear(5, 4)
+    nn.init.constant_(layer.weight, -2.0)
+    assert pruned(layer, share=0.3).weight.count_nonzero() == 14
+
+
 def test_half_precision_keeps_its_dtype(tiny_net):
     """The copy can stand in the place of the model."""
     half = copy.deepcopy(tiny_net).bfloat16()

@@ -10,7 +10,7 @@ record gives it the log-odds
 Q the quantiles of the log-odds of the targets that this run's model never saw, z(s) the normal score
 of the record among the forget records. a = 1, b = 0 ranks; a = 0, b = 1 draws; a = b = 0 gives all
 the unseen median. The never-seen records keep what the untouched model has, as if utility cost
-nothing. a and b are the best of a grid on one half of the runs and are scored on the other half, so
+nothing. a and b are the best of a grid on one half of the targets and are scored on the other half, so
 the figure is what a well-tuned method of this kind reaches, not a bound on every conceivable one.
 """
 
@@ -57,7 +57,7 @@ def ceiling(odds: np.ndarray, member: np.ndarray, score: Score) -> dict[str, Any
     half, new, chosen = np.arange(odds.shape[1]) % 2 == 1, odds.copy(), []
     for scored in (half, ~half):
         aucs = {w: u_lira(x[:, ~scored], member[:, ~scored]).attack.auc for w, x in every.items()}
-        # nearest to 1/2: below it a record stands out by being too unlikely
+        # nearest to 1/2: below it a record is found by being too unlikely
         chosen.append(min(aucs, key=lambda weights: abs(aucs[weights] - 0.5)))
         new[:, scored] = every[chosen[-1]][:, scored]
     return {"weights": chosen, **measured(u_lira(new, member))}

@@ -18,7 +18,6 @@ OF_ROWS = {
     "retrained.retain": "describes, as do `retrained.forget` and `retrained.attack`; `retrained.gap` judges them",
     "synthetic.agreement": "describes: there is no reference without unseen records",
 }
-MANY_REPAIRED = ("829c185", "fd74728")  # commits whose simulated copies repair too much
 SHOWN = 0.5  # a row that flags a case less often is not for it
 # True of a model trained from scratch, or of the old model: nothing that should not be flagged.
 APART = ("page", "buffers.change", "control.positive")
@@ -54,12 +53,6 @@ def page(record: dict[str, Any]) -> str:
     )
     head = f"{commands}. Level of a row: 5 %, one-sided ones 2.5 %, controls 1 %; of a page, after Holm correction, 5 %."
     blocks = (block for name in there for block in made[name](record[name]))
-    # a reader must not take what was not measured for what holds
-    if "requests" not in record:
-        head += (
-            " Not measured yet: how often rows are flagged where nothing is to find with wrong labels, in other tasks, by LiRA, "
-            "and by distances to retrained models (`python -m research.benchmarks.null_pages requests STORE`)."
-        )
     title = "How often the evidence flags what was never seen, and what each row detects"
     return pages.page(title, head, *blocks)
 
@@ -81,9 +74,6 @@ def _arrays(record: dict[str, Any]) -> list[str]:
             "interval (family-wise 95 %) lies above the level."
         ),
         _null_table(record["cases"]),
-        "`precision`: at this commit the simulated copy changed 20 % of the right and of the wrong answers alike, so with 60 records "
-        "of which fewer than one in three are answered correctly (40 classes) it repaired more than it broke: there was something to find. Since mended "
-        "in the simulation; this part was not made again." * (record["commit"] in MANY_REPAIRED),
     ]
 
 

@@ -27,7 +27,7 @@ from efface.report import collect, significant_rows
 from research import pages
 from research.benchmarks.rogues_models import ROGUES, Draw, drawn, fit_from_scratch
 from research.pages import percent, table
-from research.tables import MADE_AT, RESULTS, about, read_record
+from research.tables import RESULTS, about, read_record
 
 # what a tier adds: T1 a holdout, T2 retain records, T3 retrained models, T4 shadow models
 TIERS = ("T0", "T1", "T2", "T3", "T4")
@@ -137,20 +137,6 @@ def page(record: dict[str, Any]) -> str:
         "## False positives",
         table(f"retrained models | {tiers}", counts),
         _photographs() + f"Rows that were flagged on digits: {raised or 'none'}.",
-        _of_before(record),
-    )
-
-
-def _of_before(record: dict[str, Any]) -> str:
-    """Which parts are of rows that have changed since: those that do not name their commit."""
-    parts = {**record, "CIFAR-10": read_record("alarms_cifar")}
-    if not (old := [name for name, part in parts.items() if "commit" not in part]):
-        return ""
-    return (
-        f"**Of before**: {', '.join(old)}. These are the rows of {MADE_AT} under its names ([today's](../../CHANGELOG.md)), "
-        "decided before forget and unseen records were permuted within classes "
-        "([decision 0011](../../docs/decisions/0011-a-test-that-could-not-fail.md)): which rows are named and how often a "
-        "retrained model is flagged may differ today. False positives and power of today's rows: [null pages](null_pages.md)."
     )
 
 
@@ -192,19 +178,13 @@ def _flagged(label: str, found: list[dict[str, Any]]) -> list[str]:
     return [f"{len(found)}, {label}", *shares]
 
 
-def _raised(record: dict[str, Any]) -> str:
-    found = record.get("retrained", {"models": []})["models"]
-    keys = Counter(key for one in found for key in one["alarms"]["T4"])
-    return ", ".join(f"`{key}` {n}" for key, n in keys.most_common())
-
-
 def main(what: str) -> None:
     """Make one part of the record."""
     torch.set_num_threads(1)
     found = made(what)  # long: what others wrote meanwhile is read again
     path = RESULTS / "rogues.json"
     record = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps({**record, what: found}, indent=1) + "\n")
+    path.write_text(json.dumps({**record, what: found, "commit": found["commit"]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

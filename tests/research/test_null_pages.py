@@ -5,7 +5,7 @@ import pytest
 from efface.metrics.intervals import clopper_pearson
 from efface.report.tests import TESTS
 from research.benchmarks.null_pages import KINDS, REASONS, REQUEST, drawn, ks_distance
-from research.benchmarks.null_pages_show import APART, MANY_REPAIRED, OF_ROWS, best, level
+from research.benchmarks.null_pages_show import APART, OF_ROWS, best, level
 from research.tables import read_record
 
 RECORD = read_record("null_pages")
@@ -30,15 +30,10 @@ def test_no_row_of_a_whole_report_is_without_a_line():
     assert {*REASONS} <= {test.key for test in TESTS}
 
 
-PARTS = [part for part in ("arrays", "requests") if part in RECORD]
-
-
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["arrays", "requests"])
 def test_no_row_and_no_page_is_flagged_more_often_than_its_level(part):
     """Each case's interval is at a level that all cases and rows share."""
     cases, apart = RECORD[part]["cases"], {*APART} - {"page"}
-    # of these records copies repair more than they break
-    apart |= {"precision"} if RECORD[part]["commit"] in MANY_REPAIRED else set()
     for case in cases:
         for key, (hits, judged, _) in case["rows"].items():
             low, _ = clopper_pearson(hits, judged, level=1 - 0.05 / len(cases) / len(case["rows"]))

@@ -51,7 +51,7 @@ NOT_SHAPE |= {"id2label", "label2id"}
 FORBIDDEN = re.compile(
     r"socket\.(connect|sendto|get)|subprocess|os\.(system|exec|posix_spawn|fork)|pickle"
 )
-# what the thread at hand builds of a file, if anything
+# what this thread builds of a file, if anything
 _building: ContextVar[object] = ContextVar("building", default=None)
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any
 
 import torch
@@ -117,10 +118,10 @@ def preprocessing_by_hand(values: Settings) -> Preprocessing:
         raise InputError(wanted, f"no {', '.join(missing)}", GIVE_PREPROCESSING)
     try:
         mean, std = (tuple(map(float, values[name])) for name in ("mean", "std"))
-        sides = {name: int(values[name]) for name in ("size", "resize") if name in values}
-    except (TypeError, ValueError) as error:
-        wanted, remedy = "numbers for mean, std and size", "Give them, or fix recipe.json."
-        raise InputError(wanted, f"{values}", remedy) from error
+        sides = {name: index(values[name]) for name in ("size", "resize") if name in values}
+    except (TypeError, ValueError, OverflowError) as error:
+        wanted = "numbers for mean and std, integers for size"
+        raise InputError(wanted, f"{values}", "Give them, or fix recipe.json.") from error
     return Preprocessing(mean, std, **sides, interpolation=values.get("interpolation", "bilinear"))
 
 
