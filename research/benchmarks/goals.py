@@ -1,6 +1,6 @@
 """The default next to retraining: its goals, what each of its parts is worth, and methods of others.
 
-    EFFACE_DATA=… python -m research.benchmarks.goals STORE cells     # goes on where stopped; whole bases first
+    EFFACE_DATA=… python -m research.benchmarks.goals STORE cells     # goes on where stopped; ours first
     EFFACE_DATA=… python -m research.benchmarks.goals STORE records   # research/results/goals.json and .md
 
 10,000 images of CIFAR-10 and, for a sub-class, of CIFAR-100 under its 20 coarse labels. Three base
@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ ANCHORS = {
     "anchors: perspectives and means of two": {"anchors": "perspectives"},
     "anchors: none": {"anchors": "none"},
 }
+DISTANCE = {"distance: KL alone": {"squares": 0.0}}
 TARGETS = {
     "ranked by own log-odds": {"score": "own"},
     "targets: copies' answers, masked": {"target": "own"},
@@ -80,7 +82,7 @@ class Goal:
         card = round(_unseen(read(store, self.base).arrays, self.forget_classes, evidence=False), 3)
         found["no holdout, accuracy known"] = self.made(OURS, expected_accuracy=card)
         found["no holdout, no accuracy"] = self.made(OURS)
-        parts = OPTIMIZERS | ANCHORS
+        parts = OPTIMIZERS | ANCHORS | DISTANCE
         parts |= TARGETS if self.kind in {"random", "wrong labels"} else {}
         address = "research.benchmarks.goals_parts:swapped"
         for name, settings in parts.items():
@@ -198,11 +200,12 @@ def _mean(columns: list[dict[str, float]]) -> dict[str, float]:
 def main(store: str, what: str) -> None:
     """Make cells, a whole base at a time, or write the record of those that are there."""
     if what == "cells":
-        for place in range(len(BASES)):
+        # ours and its parts first, of all bases
+        for ours, place in product((True, False), range(len(BASES))):
             found = list(goals(place))
             run([j for g in found for j in (g.base, *g.retrained)], store, processes=PROCESSES)
-            jobs = [job for g in found for job in g.variants(store).values()]
-            run(jobs, store, processes=PROCESSES)
+            named = [one for g in found for one in g.variants(store).items()]
+            run([j for n, j in named if n.startswith("`") != ours], store, processes=PROCESSES)
         return
     cells = [
         {"kind": goal.kind, "request": goal.name, "seed": goal.seed, "variant": name, "id": job.id}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.methods.neighbourhood import (
+    SQUARES,
     Targets,
     Unseen,
     log_odds,
@@ -37,6 +38,7 @@ def swapped(
     target: str = "rank",
     score: str = "copies",
     anchors: str = "unseen",
+    squares: float = SQUARES,
     mislabelled: bool = False,
     whole_group: bool = False,
     seed: int = 0,
@@ -47,20 +49,18 @@ def swapped(
     ``optimizer``: or ``sgd``, with momentum and clipped; ``longer``: so many times the steps;
     ``target``: or ``own``, the copies' masked answer as it is, or ``median``, that of the targets
     for all; ``score``: or ``own``, the log-odds without copies; ``anchors``: or ``perspectives``,
-    those of a split without a holdout (with means of two records), or ``none``.
+    those of a split without a holdout (with means of two records), or ``none``; ``squares``: weight
+    of squared log-odds next to KL.
     """
     split = replace(split, forget=with_task(split.forget))
-    student, teacher, rule = (
-        trainable_copy(model),
-        frozen_teacher(model),
-        schedule_for(len(split.forget)),
-    )
+    student, teacher = trainable_copy(model), frozen_teacher(model)
+    rule = schedule_for(len(split.forget), holdout=True)
     facts: dict[str, Any] = {"mislabelled": mislabelled, "whole_group": whole_group, "seed": seed}
     placed = place_targets(teacher, split, Unseen.of(teacher, split), **facts)
     facts["targets"] = moved(teacher, split.forget, placed, target, score)
     seen = replace(split, holdout=None) if anchors == "perspectives" else split
-    locality = 0.0 if anchors == "none" else None
-    loss = neighbourhood_loss(teacher, seen, locality=locality, batch_size=rule.batch_size, **facts)
+    facts |= {"locality": 0.0 if anchors == "none" else 3.0, "squares": squares}
+    loss = neighbourhood_loss(teacher, seen, batch_size=rule.batch_size, **facts)
     muon, steps = optimizer == "muon", longer * rule.steps
     mover = Muon(student.parameters(), rule.learning_rate) if muon else sgd(student, SGD_RATE, 0.9)
     how: dict[str, Any] = {"steps": steps, "seed": seed, "batch_size": rule.batch_size}

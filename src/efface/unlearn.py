@@ -223,6 +223,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     if guard:
         how: dict[str, Any] = {"fresh_start": entry.fresh_start, "adapted": adapted, "seed": seed}
         how["spent"] = lambda: request.counter.passes.total
+        how["labels_go"] = mislabelled or whole_group
         with manifest.timed("guard"):
             judge = Guard(master, seen, utility_budget=utility_budget, **how)
     new = adapter = failure = None

@@ -6,22 +6,24 @@ the records that go; how sure the model is of such a record that it never saw is
 unseen ones, so the holdout gives the *scale*:
 
     s(x) = mean over 16 mild copies of v(f₀(copy of x)),    v* = Q((rank of s(x) − ½) / n),
-    loss(x) = KL(p* ‖ q(x)) + λ · mean over anchors a of KL(f₀(a) ‖ q(a)).
+    loss(x) = D(p*, q(x)) + λ · D(f₀(a), q(a)) of an anchor a,
+    D(p, q) = KL(p ‖ q) + 5 ((v_y(p) − v_y(q))² + mean over classes c of (v_c(p) − v_c(q))²) / σ².
 
-f₀ is the given model, q the student, v the log-odds of the record's label, Q the quantiles of v on
-unseen records, and p* the copies' mean answer with the log-odds v*, the other classes keeping their
-proportions. For a random sample of the training data with right labels the law of v* is that of
-unseen records, since the sample is exchangeable with them. Anchors hold the rest in place: each
-record under a wide perspective and unseen inputs, or means of two of the records without them.
+f₀ is the given model, q the student, v_c the log-odds of class c and v those of the label y, Q the
+quantiles of v on unseen records, σ its standard deviation there, and p* the copies' mean answer
+with the log-odds v*, the other classes keeping their proportions. For a random sample of the
+training data with right labels the law of v* is that of unseen records, since the sample is
+exchangeable with them. Anchors hold the rest in place: unseen inputs or, without them, the records
+under a wide perspective and means of two; there y is the best class. The squares in D are there
+because to KL a label of probability 1e-2 and one of 1e-10 are the same, and to an attacker per
+record they are not; nor does KL keep the log-odds of unseen records as they were.
 
 - What must not be answered (a class that goes, a wrong label, the label of a whole group) is masked
   first, in targets and anchors; v is then the log-odds of the best of what is left, on both sides.
-  Of a class or a group that goes the masked answer is the target as it is: unseen records are of
-  kinds that the model has, and of one that it lacks it would be less sure.
+  Of a class or a group that goes the masked answer is the target as it is, by KL alone: unseen
+  records are of kinds that the model has, and of one that it lacks it would be less sure.
 - Fewer than 20 records: no ranks, since the extremes of two records are no sample. v* is drawn,
-  by a hash of the id: the holdout's regression of v on s, with one of its residuals. The loss has
-  ½ ((v(q(x)) - v*) / σ)² too, σ the standard deviation of v on unseen records: to KL a label of
-  probability 1e-2 and one of 1e-10 are the same, and to an attacker per record they are not.
+  by a hash of the id: the holdout's regression of v on s, with one of its residuals.
 - Of each class with at least 10 forget and 50 unseen records Q is the class's own.
 - Without a holdout of 50 records Q is a normal law, whose share above 0 is the expected accuracy
   and whose standard deviation is the copies' own; without an accuracy it is the law of the copies,
@@ -35,6 +37,7 @@ Rate, steps and batch follow the number of records n and no search: ``schedule_f
 paper of this form.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -52,7 +55,7 @@ from efface.methods._perturb import IMAGE, add_noise, perspective, shift_and_fli
 from efface.methods._records import sample
 from efface.task import frozen_teacher, predict, task_of, trainable_copy
 from efface.training import Loss, Muon, descend, linear_decay, with_task
-from efface.types import Callback, Records, Split, no_callback, record_key
+from efface.types import Callback, Records, Split, Task, no_callback, record_key
 
 # Copies that rank; draws of the copies, and of the law, begin here: no training step is one.
 COPIES, COPY_DRAWS = 16, 1_000_000
@@ -62,10 +65,16 @@ COPIES, COPY_DRAWS = 16, 1_000_000
 FEW, CLASS, CLASS_UNSEEN, ENOUGH, SCORED = 20, 10, 50, 50, 128
 
 # Log-probability of what is masked, and of anything in a target at the least.
-FLOOR = -30.0
+FLOOR = -60.0
 
 # Anchors of each kind at a step, at the least.
 ANCHORS = 32
+
+# Weight of squared log-odds next to KL.
+SQUARES = 10.0
+
+# Forget records at most whose surroundings are anchors.
+POOL = 1000
 
 # Share of copies that keep the prediction where no accuracy is known; share of the accuracy that
 # copies must keep; copies asked for that; distortions tried where the labels are wrong.
@@ -84,25 +93,22 @@ class StepRule:
 def schedule_for(
     records: int,
     *,
+    holdout: bool,
     learning_rate: float | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
 ) -> StepRule:
     """The rule of rate, steps and batch for so many records; what is given stands.
 
-    Batch: a quarter of the records, 125 at most. Rate 1e-2 and 4 epochs from 500 records on, which
-    with the copies cost at most 40 forward and 20 backward passes a record; from 50 on 64 steps at
-    half the rate, which cost them more passes, and all others less accuracy, than 32 at 1e-2. Below
-    50 records 32 steps at 1e-2, below 20 at 1e-2 (n / 20)^0.6, which is 1.7e-3 for one: the
-    gradient of few records points into few directions, each of which Muon takes in full.
+    Batch: a quarter of the records, 50 at most up to 500 of them and then growing by their square
+    root. Steps: 8 epochs, and 64 at least, below 20 records 32. Rate: 5e-3, 3e-3 without a holdout,
+    whose inputs hold the model in place better than those made of the records; times (n / 20)^0.6
+    below 20 records, since the gradient of few points into few directions, each of which Muon takes
+    in full.
     """
-    batch = batch_size or min(125, -(-records // 4))
-    if records < 50:  # noqa: PLR2004
-        rule = StepRule(1e-2 * min(1.0, records / FEW) ** 0.6, 32, batch)
-    elif records < 500:  # noqa: PLR2004
-        rule = StepRule(5e-3, 64, batch)
-    else:
-        rule = StepRule(1e-2, 4 * -(-records // batch), batch)
+    batch = batch_size or min(-(-records // 4), math.ceil(50 * max(1.0, records / 500) ** 0.5))
+    rate = (5e-3 if holdout else 3e-3) * min(1.0, records / FEW) ** 0.6
+    rule = StepRule(rate, max(64 if records >= FEW else 32, -(-8 * records // batch)), batch)
     rate = rule.learning_rate if learning_rate is None else learning_rate
     return replace(rule, learning_rate=rate, steps=steps or rule.steps)
 
@@ -119,7 +125,7 @@ def neighbourhood(
     expected_accuracy: Share | None = None,
     mislabelled: bool = False,
     whole_group: bool = False,
-    locality: NonNegative | None = None,
+    locality: NonNegative = 3.0,
     learning_rate: NonNegative | None = None,
     steps: Count | None = None,
     batch_size: Count | None = None,
@@ -131,8 +137,8 @@ def neighbourhood(
     Reads the model, the forget records with their labels and, if there is one, the holdout: its
     records with labels for the law of unseen answers, its inputs as anchors.
 
-    Cost, from 500 records on: 36 forward and 12 backward passes a record (16 copies, 4 · 4 and
-    4 · 3 in steps, the rest to choose the copies, and 1 for the means without a holdout), and one
+    Cost, from 500 records on: 32 forward and 16 backward passes a record (16 copies, 8 · 2 in
+    steps), some 128 to choose the copies, 2 more a record for anchors without a holdout, and one
     forward pass of the holdout; the guard's are a tenth of these.
 
     Args:
@@ -145,8 +151,7 @@ def neighbourhood(
         mislabelled: the labels of the forget records are wrong and are masked.
         whole_group: no record of their kind stays (all rockets, all pictures of a person): their
             label may not be predicted either, and is masked.
-        locality: λ, weight of the anchors; 3, and 12 for wrong labels without a holdout,
-            where the guard limits drift, when not given.
+        locality: λ, weight of the anchors.
         learning_rate: of Muon at the first step, falling in a line to 0; ``schedule_for`` when not
             given, as steps and batch size.
         steps: so many.
@@ -160,7 +165,8 @@ def neighbourhood(
     split = replace(split, forget=with_task(split.forget))
     forget, student, teacher = split.forget, trainable_copy(model), frozen_teacher(model)
     own: dict[str, Any] = {"learning_rate": learning_rate, "steps": steps, "batch_size": batch_size}
-    rule = schedule_for(len(forget), **own)
+    known = split.holdout is not None and len(split.holdout) >= ENOUGH
+    rule = schedule_for(len(forget), holdout=known, **own)
     facts: dict[str, Any] = {
         "strength": strength,
         "expected_accuracy": expected_accuracy,
@@ -185,17 +191,19 @@ def neighbourhood_loss(
     expected_accuracy: float | None = None,
     mislabelled: bool = False,
     whole_group: bool = False,
-    locality: float | None = None,
+    locality: float = 3.0,
     batch_size: int = 128,
     targets: "Targets | None" = None,
+    squares: float = SQUARES,
     seed: int = 0,
 ) -> Loss:
     """``loss(student, batch, step)``, one number a record: for a training loop of one's own.
 
     ``teacher`` is the given model, frozen (``task.frozen_teacher`` of a copy, where the loop
     changes the model in place); a batch is of records of ``split.forget``, by their ids.
-    ``batch_size``: records in a step, which have at least 64 anchors; ``targets``: those of
-    ``place_targets``, which is called here when they are not given.
+    ``batch_size``: records in a step, which have at least 32 anchors; ``targets``: those of
+    ``place_targets``, which is called here when they are not given; ``squares``: weight of squared
+    log-odds next to KL.
     Raises InputError when a class goes, or labels are masked, and the task is not multiclass.
     """
     forget, task = split.forget, task_of(split.forget)
@@ -210,33 +218,59 @@ def neighbourhood_loss(
         given = given.log_softmax(1) if task.name == "multiclass" else given
         target = replace(target, outputs=given + strength * (target.outputs - given))
     row_of = {name: row for row, name in enumerate(forget.ids)}
-    if locality is None:
-        locality = 12.0 if mislabelled and holdout is None else 3.0
-    anchors, count = holdout or Unseen.mixed(teacher, forget, mask), -(-ANCHORS // batch_size)
+    anchors, count = holdout or Unseen.around(teacher, split, mask), -(-ANCHORS // batch_size)
+    apart = partial(distance, task, target.scale, squares)
 
     def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        wide = _repeated(batch, count)
-        around = [_distorted(wide, 0.5, seed=seed, step=2 * step)]
-        held = [mask(unseen.teacher_outputs(teacher, one), one) for one in around]
-        if anchors:
-            inputs, answer = anchors.anchors(wide, seed=seed, step=2 * step + 1)
-            around, held = [*around, inputs], [*held, answer]
+        inputs, held = anchors.anchors(_repeated(batch, count), seed=seed, step=step)
         # one forward pass for the records and their anchors
-        inputs = torch.cat([batch.x, *(one.x for one in around)])
-        output, *others = task.outputs(student, inputs).split([len(batch), *map(len, around)])
-        pairs = zip(held, others, strict=True)
-        apart = torch.stack([task.divergence(given, now) for given, now in pairs])
-        # the mean over a record's anchors, of all kinds
-        apart = apart.reshape(len(around), len(batch), count).mean((0, 2))
+        output = task.outputs(student, torch.cat([batch.x, inputs]))
         rows = [row_of[name] for name in batch.ids]
+        output, around = output[: len(batch)], output[len(batch) :]
         wanted = target.outputs[rows].to(output)
-        own = task.divergence(wanted, output)
-        if target.exact:
-            y = target.labels[rows].to(output.device)
-            own = own + 0.5 * ((log_odds(output, y) - log_odds(wanted, y)) / target.scale) ** 2
-        return own + locality * apart
+        if target.placed:
+            own = apart(wanted, output, target.labels[rows].to(output.device))
+        else:
+            own = task.divergence(wanted, output)
+        # the mean over a record's anchors
+        return own + locality * apart(held, around, None).reshape(len(batch), count).mean(1)
 
     return loss
+
+
+def distance(
+    task: Task, scale: float, squares: float, given: Tensor, now: Tensor, y: Tensor | None
+) -> Tensor:
+    """How far outputs are from given ones, a number a record: the task's divergence and log-odds.
+
+    The module's D, of outputs (n, k); ``scale`` is its σ. ``y``: labels; without them the given
+    answer's best class. Masked classes are the divergence's alone. Of several labels each logit
+    counts; other tasks have the divergence alone.
+    """
+    apart = task.divergence(given, now)
+    if task.name == "multilabel":
+        return apart + squares * ((given - now) / scale).square().mean(1)
+    if task.name != "multiclass":
+        return apart
+    given = given.log_softmax(1)
+    stays = given > FLOOR + 0.5
+    # a number and not -inf, whose gradient is nan
+    before, after = (_all_odds(one.masked_fill(~stays, -1e4)) for one in (given, now))
+    off = ((before - after).where(stays, 0) / scale).square()
+    y = given.argmax(1) if y is None else y
+    own, others = off.gather(1, y[:, None])[:, 0], off.sum(1) / stays.sum(1)
+    return apart + squares / 2 * (own + others)
+
+
+def _all_odds(output: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """Log-odds of every class."""
+    logs = output.log_softmax(1)
+    best = logs.argmax(1, keepdim=True)
+    # all others are below a half
+    rest = torch.log1p(-logs.exp().scatter(1, best, 0).clamp_max(0.75))
+    return logs - rest.scatter(
+        1, best, logs.scatter(1, best, -torch.inf).logsumexp(1, keepdim=True)
+    )
 
 
 Mask = Callable[[Tensor, Records], Tensor]
@@ -249,8 +283,10 @@ def _masking(split: Split, *, labels: bool) -> Mask:
     def mask(output: Tensor, batch: Records) -> Tensor:
         if not split.forget_classes and not labels:
             return output
+        gone = masked(output, batch)
+        left = output.masked_fill(gone, -torch.inf).log_softmax(1).clamp_min(FLOOR + 1)
         # a number and not -inf, which strength could not scale
-        return output.masked_fill(masked(output, batch), -torch.inf).log_softmax(1).clamp_min(FLOOR)
+        return left.masked_fill(gone, FLOOR)
 
     return mask
 
@@ -273,24 +309,30 @@ class Unseen:
         return cls(holdout, mask(predict(teacher, holdout), holdout))
 
     @classmethod
-    def mixed(cls, teacher: nn.Module, forget: Records, mask: "Mask") -> "Unseen | None":
-        """Means of two records that go, which nobody trained on; None of one record alone.
+    def around(cls, teacher: nn.Module, split: Split, mask: "Mask") -> "Unseen":
+        """Inputs that nobody trained on: the forget records under a wide perspective, means of two.
 
-        Copies of one record would hold the very answer that is to change.
+        Copies of one record alone would hold the very answer that is to change.
         """
+        # in an order of the ids, which no order of the records changes
+        order = np.argsort([record_key(name) for name in split.forget.ids])
+        forget = split.forget.take(order[:POOL].tolist())
         n = len(forget)
-        if n < 2:  # noqa: PLR2004
-            return None
-        # neighbours in an order of the ids, which no order of the records changes
-        order = torch.tensor(np.argsort([record_key(name) for name in forget.ids]))
-        turns = [1 + turn % (n - 1) for turn in range(-(-2 * ANCHORS // n))]
-        one, other = order.repeat(len(turns)), torch.cat([order.roll(-turn) for turn in turns])
-        first, second = forget.take(one), forget.take(other)
-        mixture = replace(first, x=(first.x + second.x) / 2)
-        answer = predict(teacher, mixture)
-        for part in (first, second):
-            answer = mask(answer, replace(part, y=part.y.cpu()))
-        return cls(mixture, answer)
+        turns = range(-(-2 * ANCHORS // n))
+        wide = [_distorted(forget, 0.5, seed=0, step=turn) for turn in turns]
+        parts: list[tuple[Records, tuple[Records, ...]]] = [(one, (one,)) for one in wide]
+        # a record alone has no other
+        for turn in turns if n > 1 else ():
+            other = forget.take(torch.arange(n).roll(-1 - turn % (n - 1)))
+            parts.append((replace(forget, x=(forget.x + other.x) / 2), (forget, other)))
+        answers = []
+        for inputs, sources in parts:
+            answer = predict(teacher, inputs)
+            for source in sources:
+                answer = mask(answer, replace(source, y=source.y.cpu()))
+            answers.append(answer)
+        x = torch.cat([inputs.x for inputs, _ in parts])
+        return cls(Records(x, torch.zeros(len(x)), task=forget.task), torch.cat(answers))
 
     @property
     def accuracy(self) -> float:
@@ -298,12 +340,12 @@ class Unseen:
         right = task_of(self.records).accuracy(self.outputs, self.records.y.cpu())
         return float(right.double().mean())
 
-    def anchors(self, batch: Records, *, seed: int, step: int) -> tuple[Records, Tensor]:
+    def anchors(self, batch: Records, *, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """One of these inputs for each record, drawn by its id, and the given model's answer."""
         draws = uniforms(batch.ids, 1, seed=seed, step=step)[:, 0]
         rows = (draws * len(self.records)).long()
         inputs = self.records.x[rows.to(self.records.x.device)].to(batch.x)
-        return replace(batch, x=inputs), self.outputs[rows].to(batch.x)
+        return inputs, self.outputs[rows].to(batch.x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,15 +367,15 @@ class Targets:
     """The outputs (n, k) that the forget records are distilled to, on the CPU.
 
     ``base`` (n, k): the copies' mean answer, masked, with its own values; ``labels`` (n, …): whose
-    values are placed; ``exact``: their log-odds are to be met, of few records; ``scale``: the
-    standard deviation of such log-odds on unseen records.
+    values are placed; ``scale``: the standard deviation of such values on unseen records;
+    ``placed``: by a law, so that log-odds are to be met.
     """
 
     outputs: Float[Tensor, "n k"]
     base: Float[Tensor, "n k"]
     labels: Tensor
-    exact: bool = False
     scale: float = 1.0
+    placed: bool = True
 
 
 def place_targets(
@@ -367,7 +409,8 @@ def place_targets(
         return Targets(base, base, y)
     # unseen records are of kinds that the model has: of one that it lacks it would be less sure
     if split.forget_classes or whole_group:
-        return Targets(base, base, y)
+        law = _holdout_law(holdout, kind, hidden=False).value if holdout else log_odds(base, y)
+        return Targets(base, base, y, float(law.std()) or 1.0, placed=False)
     values = np.stack([_values(kind, one, y) for one in ([base] if hidden else copies)])
     score, group = values.mean(0), _groups(kind, y)
     if holdout is None:
@@ -383,9 +426,8 @@ def place_targets(
         "neighbourhood: targets placed", placed=float(placed.mean()), unseen=float(law.value.mean())
     )
     outputs = set_values(kind, base, y, torch.as_tensor(placed))
-    exact = kind == "multiclass" and len(forget) < FEW
     # of a model that answers all alike there is no standard deviation
-    return Targets(outputs, base, y, exact, float(law.value.std()) or 1.0)
+    return Targets(outputs, base, y, float(law.value.std()) or 1.0)
 
 
 def _place(
