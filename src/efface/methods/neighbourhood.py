@@ -40,7 +40,7 @@ paper of this form.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,8 @@ from efface.methods._base import Count, Memory, NonNegative, Share, log, registe
 from efface.methods._perturb import IMAGE, add_noise, perspective, shift_and_flip, uniforms
 from efface.methods._records import sample
 from efface.task import frozen_teacher, predict, task_of, trainable_copy
-from efface.training import Loss, Muon, descend, linear_decay, with_task
-from efface.types import Callback, Records, Split, Task, no_callback, record_key
+from efface.training import Muon, descend, linear_decay, with_task
+from efface.types import Action, Callback, Records, Split, Task, no_callback, record_key
 
 # Copies that rank; draws of the copies, and of the law, begin here: no training step is one.
 COPIES, COPY_DRAWS = 16, 1_000_000
@@ -69,6 +69,10 @@ FLOOR = -60.0
 
 # Anchors of each kind at a step, at the least.
 ANCHORS = 32
+
+# More than this share of D being left, the steps are taken again at twice the rate; turns at most;
+# records that are asked.
+LEFT, TURNS, ASKED = 0.1, 3, 512
 
 # Weight of squared log-odds next to KL.
 SQUARES = 10.0
@@ -137,9 +141,10 @@ def neighbourhood(
     Reads the model, the forget records with their labels and, if there is one, the holdout: its
     records with labels for the law of unseen answers, its inputs as anchors.
 
-    Cost, from 500 records on: 32 forward and 16 backward passes a record (16 copies, 8 · 2 in
+    Cost, from 500 records on: 33 forward and 16 backward passes a record (16 copies, 8 · 2 in
     steps), some 128 to choose the copies, 2 more a record for anchors without a holdout, and one
-    forward pass of the holdout; the guard's are a tenth of these.
+    forward pass of the holdout; the guard's are a tenth of these. Steps that leave more than a
+    tenth of the distance to the targets are taken again, twice at most, at twice the rate.
 
     Args:
         model: the given model; it is not changed.
@@ -153,7 +158,7 @@ def neighbourhood(
             label may not be predicted either, and is masked.
         locality: λ, weight of the anchors.
         learning_rate: of Muon at the first step, falling in a line to 0; ``schedule_for`` when not
-            given, as steps and batch size.
+            given, as steps and batch size, and twice that where too much is left.
         steps: so many.
         batch_size: records in a step.
         seed: draws the copies, the anchors and the order.
@@ -177,10 +182,25 @@ def neighbourhood(
     # the step has one length whatever the gradient's: with nothing to do it would still be taken
     if not strength or not rule.learning_rate:
         return student
-    optimizer = Muon(student.parameters(), rule.learning_rate)
-    how: dict[str, Any] = {"steps": rule.steps, "seed": seed, "batch_size": rule.batch_size}
-    how["callback"] = linear_decay(callback, optimizer, rule.steps)
-    return descend(student, loss, forget, optimizer, **how)
+    how: dict[str, Any] = {"steps": rule.steps, "batch_size": rule.batch_size}
+    refused = False
+
+    def watched(student: nn.Module, value: float) -> Action:
+        nonlocal refused
+        action = callback(student, value)
+        refused = refused or action is not Action.CONTINUE
+        return action
+
+    first = loss.apart(student)
+    for turn in range(1 if learning_rate else TURNS):
+        optimizer = Muon(student.parameters(), 2**turn * rule.learning_rate)
+        how["callback"] = linear_decay(watched, optimizer, rule.steps)
+        student = descend(student, loss, forget, optimizer, seed=seed + turn, **how)
+        left = loss.apart(student) / first
+        log("neighbourhood: steps ended", left=left)
+        if refused or left <= LEFT:
+            break
+    return student
 
 
 def neighbourhood_loss(
@@ -196,7 +216,7 @@ def neighbourhood_loss(
     targets: "Targets | None" = None,
     squares: float = SQUARES,
     seed: int = 0,
-) -> Loss:
+) -> "NeighbourhoodLoss":
     """``loss(student, batch, step)``, one number a record: for a training loop of one's own.
 
     ``teacher`` is the given model, frozen (``task.frozen_teacher`` of a copy, where the loop
@@ -217,25 +237,52 @@ def neighbourhood_loss(
         given = predict(teacher, forget)
         given = given.log_softmax(1) if task.name == "multiclass" else given
         target = replace(target, outputs=given + strength * (target.outputs - given))
-    row_of = {name: row for row, name in enumerate(forget.ids)}
     anchors, count = holdout or Unseen.around(teacher, split, mask), -(-ANCHORS // batch_size)
-    apart = partial(distance, task, target.scale, squares)
+    return NeighbourhoodLoss(forget, target, anchors, count, locality, squares, seed)
 
-    def loss(student: nn.Module, batch: Records, step: int) -> Tensor:
-        inputs, held = anchors.anchors(_repeated(batch, count), seed=seed, step=step)
+
+@dataclass(frozen=True, eq=False)
+class NeighbourhoodLoss:
+    """D of a record to its target, and λ times that of its ``count`` anchors to their answers."""
+
+    forget: Records
+    target: "Targets"
+    anchors: "Unseen"
+    count: int
+    locality: float
+    squares: float
+    seed: int
+
+    def __call__(self, student: nn.Module, batch: Records, step: int) -> Tensor:
+        """The loss of each record of a batch; ``step`` draws its anchors."""
+        wide = _repeated(batch, self.count)
+        inputs, held = self.anchors.anchors(wide, seed=self.seed, step=step)
         # one forward pass for the records and their anchors
-        output = task.outputs(student, torch.cat([batch.x, inputs]))
-        rows = [row_of[name] for name in batch.ids]
+        output = self._task.outputs(student, torch.cat([batch.x, inputs]))
         output, around = output[: len(batch)], output[len(batch) :]
-        wanted = target.outputs[rows].to(output)
-        if target.placed:
-            own = apart(wanted, output, target.labels[rows].to(output.device))
-        else:
-            own = task.divergence(wanted, output)
-        # the mean over a record's anchors
-        return own + locality * apart(held, around, None).reshape(len(batch), count).mean(1)
+        how = self._task, self.target.scale, self.squares
+        apart = distance(*how, held, around, None).reshape(len(batch), self.count).mean(1)
+        return self._own(output, [self._row_of[name] for name in batch.ids]) + self.locality * apart
 
-    return loss
+    def apart(self, student: nn.Module) -> float:
+        """Mean of D to the targets, of at most 512 of the records."""
+        rows = range(min(len(self.forget), ASKED))
+        return float(self._own(predict(student, self.forget.take(rows)), list(rows)).mean())
+
+    def _own(self, output: Tensor, rows: list[int]) -> Tensor:
+        wanted = self.target.outputs[rows].to(output)
+        if not self.target.placed:
+            return self._task.divergence(wanted, output)
+        y = self.target.labels[rows].to(output.device)
+        return distance(self._task, self.target.scale, self.squares, wanted, output, y)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.forget.ids)}
+
+    @property
+    def _task(self) -> Task:
+        return task_of(self.forget)
 
 
 def distance(
