@@ -65,7 +65,6 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "rogues": ("rogues:page", ("rogues",)),
     "request_costs": ("request_costs:page", ("request_costs",)),
     "score_speed": ("score_speed:page", ("score_speed",)),
-    "targeted": ("targeted:page", ("information/targeted",)),
     "trainable": ("trainable:page", ("trainable",)),
     "cifar10/table": ("cifar10_requests:page", ("cifar10/table",)),
     "geometry/boundary": ("geometry.boundary_table:table", ("geometry/boundary",)),
@@ -82,7 +81,6 @@ FIGURES = {
     "jit_one_record": ("jit_one_record_show:figure", "efface"),
     "jit_parts": ("jit_parts_show:figure", "efface"),
     "jit_robustness": ("jit_tables_show:heat_maps", "jit"),
-    "targeted": ("targeted:figure", "targeted"),
 }
 
 
