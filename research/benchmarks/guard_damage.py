@@ -1,4 +1,4 @@
-"""Unguarded runs: ``jit`` far beyond what is sensible, and three plain kinds of damage."""
+"""Unguarded runs: the two methods far beyond what is sensible, and three plain kinds of damage."""
 
 import itertools
 from collections.abc import Iterator
@@ -30,6 +30,7 @@ TASKS = ("class", "random", "single")
 KNOBS = {"jit": "strength"}
 RATES: dict[str, tuple[float, ...]] = {
     "jit": (0.3, 1.0, 3.0, 10.0, 30.0),
+    "neighbourhood": (1e-3, 5e-3, 2e-2, 5e-2, 0.2),
     "ascent": (1e-3, 4e-3, 1e-2, 2e-2, 8e-2),
     "relabel": (1e-3, 3e-3, 6e-3, 1.2e-2, 4e-2),
 }
@@ -39,6 +40,7 @@ NOISE = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
 # Short runs, ended by nothing but their steps: the rate alone goes from harmless to ruinous.
 FIXED = {
     "jit": {"perturbations": 3, "steps": 15, "batch_size": 32, "tolerance": 2.0},
+    "neighbourhood": {"steps": 15, "batch_size": 32},
     "ascent": {"steps": 15, "batch_size": 32},
     "relabel": {"steps": 15, "batch_size": 32},
 }
