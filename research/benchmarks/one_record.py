@@ -2,9 +2,9 @@
 
     EFFACE_DATA=… python -m research.benchmarks.one_record STORE     # research/results/one_record.json and .md
 
-The shadow models of per_record.py, each trained on its own random half of 8,000 images (``run`` of
-its ``base``). A request is one of its 400 targets and a model that was trained on it; the models
-whose half lacks the record say what an unseen one gets.
+A request is one of the 400 targets of per_record.py and one of its first 15 shadow models, trained
+again with their weights kept, that was trained on it. What an unseen record gets is the committed
+log-odds of the target in those of the 32 shadow models whose random half lacks it.
 """
 
 import sys
@@ -21,26 +21,30 @@ from efface.grid import read, run
 from efface.metrics.evaluation import evaluate
 from efface.types import Records, Split
 from research import pages
-from research.benchmarks.per_record import SHADOW_RUNS, TARGETS, base, chosen, targets
+from research.benchmarks.per_record import FIRST, base, targets
 from research.pages import origin, percent, table
 from research.reduce import evidence_half, right
-from research.tables import write_record
+from research.tables import read_record, write_record
 from research.timed import timed_forget
 from research.trained import model_of, parts_of
 
 # the draws of requests and of left-out models
-SEED, REQUESTS, DRAWS = 800, 30, 1000
+SEED, REQUESTS, BASES, DRAWS = 800, 30, 15, 1000
 RANGE = (0.05, 0.95)
 KNOWN = {"holdout": "holdout", "accuracy": "no holdout, accuracy known"}
 
 Cell = dict[str, Any]
 
 
-def drawn() -> list[tuple[int, int]]:
-    """(target, shadow run) of each request: other targets, each with a run that was trained on it."""
-    draw, member = np.random.default_rng(SEED), chosen()
-    places = draw.choice(TARGETS, REQUESTS, replace=False).tolist()
-    return [(one, int(draw.choice(np.flatnonzero(member[:, one])))) for one in places]
+def drawn(member: np.ndarray) -> list[tuple[int, int]]:
+    """(target, shadow run) of each request: other targets, each with a base that was trained on it.
+
+    ``member`` (shadow runs, targets): trained on.
+    """
+    draw = np.random.default_rng(SEED)
+    known = np.flatnonzero(member[:BASES].any(0))
+    places = draw.choice(known, REQUESTS, replace=False).tolist()
+    return [(one, int(draw.choice(np.flatnonzero(member[:BASES, one])))) for one in places]
 
 
 def place(value: float, unseen: Sequence[float]) -> float:
@@ -74,20 +78,19 @@ def left_out(unseen: Sequence[Sequence[float]]) -> dict[str, float]:
 
 def cells(store: str) -> list[Cell]:
     """Every request with a holdout, and without one."""
-    results = [read(store, base(one)) for one in range(SHADOW_RUNS)]
     records, test = parts_of(base(0).settings, Path(store, "shared"))
-    odds = np.array([one.arrays["train.log_odds"][targets()] for one in results]).astype(float)
-    member = chosen()
+    shadows = read_record("per_record.npz")
+    odds, member = shadows["baseline"].astype(float), shadows["unlearned"]
     evidence = test.take(np.flatnonzero(evidence_half(test)).tolist())
 
     @cache
     def given(run_: int) -> tuple[nn.Module, Any]:
-        model = model_of(base(run_).settings, results[run_].folder)
+        model = model_of(base(run_).settings, read(store, base(run_)).folder)
         return model, evaluate(model, evidence)
 
     found = []
-    for number, (target, run_) in enumerate(drawn()):
-        (model, before), arrays = given(run_), results[run_].arrays
+    for number, (target, run_) in enumerate(drawn(member)):
+        (model, before), arrays = given(run_), read(store, base(run_)).arrays
         # a model card's accuracy is not of the records that judge it
         card = float(right(arrays, "test")[~arrays["test.evidence"].astype(bool)].mean())
         record = records.take([targets()[target]])
@@ -119,7 +122,7 @@ def log_odds(model: nn.Module, record: Records) -> float:
 
 def main(store: str) -> None:
     """Train what is missing, make every request, write the record."""
-    run([base(one) for one in range(SHADOW_RUNS)], store, processes=1)
+    run([base(one) for one in range(BASES)], store, processes=1)
     found = cells(store)
     write_record("one_record", "one_record STORE", {"seed": SEED, "cells": found}, indent=None)
 
@@ -144,8 +147,8 @@ def page(record: dict[str, Any]) -> str:
     return pages.page(
         "One record at a time",
         f"{origin(record)}. `efface.forget` with its defaults on {len(one)} single records of CIFAR-10 (seed {record['seed']}), each on a quarter VGG11 "
-        f"that was trained on it and on 3,999 others. Its unseen log-odds are those in the {min(counts)} to {max(counts)} models of "
-        f"{SHADOW_RUNS} whose random half lacks it (mean {np.mean(counts):.0f}). Place: the rank of its log-odds among "
+        f"that was trained on it and on {FIRST // 2 - 1:,} others. Its unseen log-odds are those in the {min(counts)} to {max(counts)} shadow models of "
+        f"[per_record](per_record.md) whose random half lacks it (mean {np.mean(counts):.0f}). Place: the rank of its log-odds among "
         "those, 0 to 1. The last row leaves one of these models out and places it among the others: a range of so few covers less "
         f"than 90 %; its KS is of one drawn model a record, mean of {DRAWS:,} draws (95 % of them are below {other['ks_high']:.2f}). Unseen accuracy "
         "and changed answers: on the evaluation half of the test images, which neither method nor guard sees. Without a holdout the "
