@@ -301,11 +301,11 @@ def distance(
         return apart
     given = given.log_softmax(1)
     stays = given > FLOOR + 0.5
-    # a number and not -inf, whose gradient is nan
-    before, after = (_all_odds(one.masked_fill(~stays, -1e4)) for one in (given, now))
-    off = ((before - after).where(stays, 0) / scale).square()
+    # of a class alone there is nothing to place
+    stays = stays & (stays.sum(1, keepdim=True) > 1)
+    off = ((_all_odds(given) - _all_odds(now)).where(stays, 0) / scale).square()
     y = given.argmax(1) if y is None else y
-    own, others = off.gather(1, y[:, None])[:, 0], off.sum(1) / stays.sum(1)
+    own, others = off.gather(1, y[:, None])[:, 0], off.sum(1) / stays.sum(1).clamp_min(1)
     return apart + squares / 2 * (own + others)
 
 
@@ -598,7 +598,8 @@ def set_values(kind: str, base: Float[Tensor, "n k"], y: Tensor, value: Tensor) 
         return (y.reshape(base.shape) + value).to(base)
     others = base.double().scatter(1, y[:, None], -torch.inf).log_softmax(1)
     target = (others + logsigmoid(-value)).scatter(1, y[:, None], logsigmoid(value))
-    return target.clamp_min(FLOOR).to(base)
+    # what is masked stays masked
+    return target.clamp_min(FLOOR + 1).masked_fill(base <= FLOOR, FLOOR).to(base)
 
 
 def _groups(kind: str, y: Tensor) -> np.ndarray:
