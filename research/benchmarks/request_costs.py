@@ -193,19 +193,10 @@ def page(record: dict[str, Any]) -> str:
     from research.pages import origin, table
 
     names = [f"{when}, {what} holdout" for what in ("no", "with") for when in ("before", "now")]
-    cells = {
-        part: [
-            f"{record[name]['seconds'][part]:.2f} ({record[name]['passes'][part]:,})"
-            for name in names
-        ]
-        for part in PARTS
-    }
-    beside = [
-        sum(s for part, s in record[name]["seconds"].items() if part not in NEEDED)
-        for name in names
-    ]
+    cells = {part: [_cell(record[name], part) for name in names] for part in PARTS}
+    besides = (_beside(record[name]["seconds"]) for name in names)
     rows = [(part, *cells[part]) for part in PARTS]
-    rows += [("**all but torch and the method**", *(f"**{one:.2f}**" for one in beside))]
+    rows += [("**all but torch and the method**", *besides)]
     return pages.page(
         "What the demo's request costs",
         f"{origin(record)}. `efface forget demo/model --data demo/data --ids demo/ids.csv --mislabelled`, without and "
@@ -214,6 +205,19 @@ def page(record: dict[str, Any]) -> str:
         "Torch's optimizers load its compiler at their first step; before, torchvision had loaded it among the imports.",
         table(f"part | {' | '.join(names)}", rows),
     )
+
+
+def _cell(found: dict[str, Any], part: str) -> str:
+    """Seconds and passes; a dash for a part that is no longer what was measured."""
+    if part not in found["seconds"]:
+        return "–"
+    return f"{found['seconds'][part]:.2f} ({found['passes'][part]:,})"
+
+
+def _beside(seconds: dict[str, float]) -> str:
+    if {*PARTS} - {*seconds}:
+        return "–"
+    return f"**{sum(s for part, s in seconds.items() if part not in NEEDED):.2f}**"
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def page(record: Row) -> str:
         rows += [_line("nothing done", "", nothing)]
         for pair in itertools.product(WAYS, TRAINABLE):
             some = [r for r in here if (r.get("method"), r.get("trainable")) == pair]
-            rows.append(_line(f"`{pair[0]}`", f"`{pair[1]}`", some))
+            rows += [_line(f"`{pair[0]}`", f"`{pair[1]}`", some)] if some else []
         head = "method | trainable | D_r / D_f / MIA | gap | lost D_r | seconds | weights"
         title = "A class" if name == "class" else f"{GOING} random records"
         parts += [f"## {title}", table(head, rows)]

@@ -63,7 +63,7 @@ MICRO_BATCH = 8
 # Steps uphill of a class impression, and their length in ranges of the data.
 CLIMB, STEP = 5, 0.04
 
-# How far a corner may move, in half sides; the method neighbourhood distils up to 0.5.
+# How far a corner may move, in half sides; anchors of the method neighbourhood move up to 0.5.
 FAR = 0.8
 
 # Dimensions of a batch of images (n, c, h, w).
