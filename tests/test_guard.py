@@ -344,7 +344,7 @@ def test_a_result_inside_is_returned_unchanged_in_eval_mode(tiny_net, forget):
     assert (settled.training, guard.interpolation) == (False, None)
 
 
-@pytest.mark.parametrize(("relative", "t"), [(0.15, 0.5), (0.35, 0.25), (0.7, 0.125)])
+@pytest.mark.parametrize(("relative", "t"), [(0.15, 0.625), (0.35, 0.25), (0.7, 0.125)])
 def test_a_result_outside_is_interpolated_to_the_first_point_inside(tiny_net, forget, relative, t):
     """Weights on the way back are θ₀ + t(θ₁ - θ₀); movement is that of one long vector."""
     result = moved(tiny_net, relative)

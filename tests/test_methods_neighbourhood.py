@@ -1,5 +1,6 @@
 """Neighbourhood: where its targets lie, what is masked, and what follows from its law."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +13,16 @@ from efface.errors import InputError
 from efface.io.data import load_data
 from efface.io.models import load_model
 from efface.methods.neighbourhood import (
+    FLOOR,
     Law,
+    NeighbourhoodLoss,
     Unseen,
     _by_draw,
     _by_rank,
     _masking,
     _values,
+    distance,
+    log_odds,
     neighbourhood,
     neighbourhood_loss,
     place_targets,
@@ -26,7 +31,7 @@ from efface.methods.neighbourhood import (
 )
 from efface.metrics.retrain_gap import gap
 from efface.task import frozen_teacher, multiclass, multilabel, predict, regression
-from efface.types import Records, Split, split_holdout
+from efface.types import Action, Records, Split, split_holdout
 from examples import demo
 from research.recipes import RECIPES, fresh, train
 
@@ -204,21 +209,23 @@ def test_wrong_labels_without_a_holdout_take_the_law_of_their_masked_copies(tiny
     assert medians[1] == pytest.approx(medians[0], abs=0.7)
 
 
-def test_without_a_holdout_the_means_of_two_records_are_anchors(tiny_net, digits):
-    """In an order of the ids; neither label of a mean is held; one record alone has none."""
+def test_without_a_holdout_anchors_are_warped_records_and_means_of_two(tiny_net, digits):
+    """In an order of the ids; no label of a source is held; a record alone has no mean."""
     forget = digits.take(range(30))
     mask = _masking(Split(forget), labels=True)
-    found = Unseen.mixed(tiny_net, forget, mask)
+    found = Unseen.around(tiny_net, Split(forget), mask)
     halves = (forget.x[:, None] + forget.x[None]) / 2
-    rows = [int((halves - x).abs().flatten(2).amax(2).argmin()) for x in found.records.x]
-    pairs = [divmod(row, 30) for row in rows]
+    means = [(halves - x).abs().flatten(2).amax(2) for x in found.records.x[90:]]
+    assert all(float(off.min()) < 1e-6 for off in means)
+    pairs = [divmod(int(off.argmin()), 30) for off in means]
     assert len(pairs) == 90
     assert all(one != other for one, other in pairs)
-    for (one, other), answer in zip(pairs, found.outputs, strict=True):
-        assert answer[[int(forget.y[one]), int(forget.y[other])]].max() < -20
-    back = Unseen.mixed(tiny_net, forget.take(range(29, -1, -1)), mask)
+    for (one, other), answer in zip(pairs, found.outputs[90:], strict=True):
+        assert answer[[int(forget.y[one]), int(forget.y[other])]].max() == FLOOR
+    assert (found.outputs[:90] == FLOOR).sum() == 90
+    back = Unseen.around(tiny_net, Split(forget.take(range(29, -1, -1))), mask)
     torch.testing.assert_close(back.records.x, found.records.x)
-    assert Unseen.mixed(tiny_net, forget.take([0]), mask) is None
+    assert len(Unseen.around(tiny_net, Split(forget.take([0])), mask).records) == 64
 
 
 def test_one_record_ends_at_the_log_odds_that_it_drew(tiny_net, digits):
@@ -246,21 +253,44 @@ def test_a_record_draws_its_own_target_among_few(tiny_net, digits):
 
 
 def test_the_schedule_follows_the_number_of_records():
-    rules = {n: schedule_for(n) for n in (1, 5, 20, 93, 100, 500, 1005, 10_000)}
+    rules = {n: schedule_for(n, holdout=True) for n in (1, 5, 20, 93, 500, 2000, 10_000)}
     steps = {n: (rule.steps, rule.batch_size) for n, rule in rules.items()}
-    assert steps[1] == (32, 1)
-    assert steps[20] == (32, 5)
-    assert steps[93] == (64, 24)
-    assert steps[500] == (16, 125)
-    assert steps[10_000] == (320, 125)
-    assert 1e-3 < rules[1].learning_rate < 2e-3 < rules[5].learning_rate < 1e-2
-    assert [rules[n].learning_rate for n in (20, 93, 500, 10_000)] == [1e-2, 5e-3, 1e-2, 1e-2]
-    given = schedule_for(500, steps=7, batch_size=9, learning_rate=0.0)
+    expected = {1: (32, 1), 5: (32, 2), 20: (64, 5), 93: (64, 24), 500: (80, 50)}
+    assert steps == expected | {2000: (160, 100), 10_000: (358, 224)}
+    rates = {n: rule.learning_rate for n, rule in rules.items()}
+    assert rates[1] < rates[5] < rates[20] == rates[10_000] == 5e-3
+    assert rates[1] == pytest.approx(5e-3 * 20**-0.6)
+    assert schedule_for(500, holdout=False).learning_rate == 3e-3
+    given = schedule_for(500, holdout=True, steps=7, batch_size=9, learning_rate=0.0)
     assert (given.steps, given.batch_size, given.learning_rate) == (7, 9, 0.0)
 
 
-def test_500_records_cost_at_most_40_forward_and_20_backward_passes_each(tiny_net, digits):
+def test_steps_that_leave_too_much_are_taken_again_at_twice_the_rate(tiny_net, digits, monkeypatch):
+    """Until little is left, three times at most; at a given rate, or once refused, never."""
+    rates, split = [], Split(digits.take(range(30)))
+
+    def idle(student, *_loss_and_records, callback, **_how):
+        rates.append(_loss_and_records[2].param_groups[0]["lr"])
+        callback(student, 1.0)
+        return student
+
+    monkeypatch.setattr(sys.modules["efface.methods.neighbourhood"], "descend", idle)
+    neighbourhood(tiny_net, split)
+    assert rates == pytest.approx([3e-3, 6e-3, 1.2e-2])
+    neighbourhood(tiny_net, split, learning_rate=1e-3)
+    neighbourhood(tiny_net, split, callback=lambda *_: Action.HALVE_LR)
+    assert rates[3:] == pytest.approx([1e-3, 3e-3])
+    monkeypatch.setattr(NeighbourhoodLoss, "apart", lambda *_: 0.09 ** (len(rates) - 5))
+    neighbourhood(tiny_net, split)
+    assert len(rates) == 6
+
+
+def test_500_records_cost_at_most_40_forward_and_20_backward_passes_each(
+    tiny_net, digits, monkeypatch
+):
     """All passes but the evidence's, the guard's too, next to one forward pass of the holdout."""
+    # this net needs its steps again
+    monkeypatch.setattr(sys.modules["efface.methods.neighbourhood"], "TURNS", 1)
     several = Records(torch.cat([digits.x, digits.x[:100] + 0.01]), digits.y.repeat(2)[:500])
     holdout = Records(digits.x[300:400] + 0.02, digits.y[300:400])
     for given in (holdout, None):
@@ -273,7 +303,7 @@ def test_500_records_cost_at_most_40_forward_and_20_backward_passes_each(tiny_ne
 def test_a_wrong_label_is_no_longer_answered(tiny_net, digits):
     """Told that the labels are wrong, the student stops to give them."""
     wrong = digits.take(range(20))
-    student = neighbourhood(tiny_net, Split(wrong), mislabelled=True, steps=200, seed=0)
+    student = neighbourhood(tiny_net, Split(wrong), mislabelled=True)
     probabilities = student(wrong.x).softmax(1).detach()
     assert float(probabilities.gather(1, wrong.y[:, None]).mean()) < 0.2
 
@@ -291,11 +321,34 @@ def test_the_loss_is_the_distance_to_the_target_and_the_anchors(tiny_net, digits
     teacher = frozen_teacher(tiny_net)
     target, batch = _targets(tiny_net, split), split.forget.take([3, 1, 8])
     found = neighbourhood_loss(teacher, split)(teacher, batch, 0)
-    expected = multiclass.divergence(target[[3, 1, 8]], teacher(batch.x))
-    now, wanted = (_values("multiclass", z, batch.y) for z in (teacher(batch.x), target[[3, 1, 8]]))
-    law = _values("multiclass", predict(tiny_net, split.holdout), split.holdout.y)
-    expected = expected + torch.as_tensor(((now - wanted) / law.std()) ** 2)[:, 0].float() / 2
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    target, now = target[[3, 1, 8]], teacher(batch.x)
+    scale = _values("multiclass", predict(tiny_net, split.holdout), split.holdout.y).std()
+    off = torch.stack([
+        log_odds(target.double(), y) - log_odds(now.double(), y)
+        for y in (*torch.arange(10)[:, None].expand(10, 3), batch.y)
+    ])  # fmt: skip
+    off = (off / scale).square()
+    expected = multiclass.divergence(target, now) + 5 * (off[10] + off[:10].mean(0))
+    torch.testing.assert_close(found.double(), expected.double(), atol=1e-3, rtol=1e-3)
+
+
+def test_a_masked_class_has_no_square_and_its_mass_counts_in_the_others():
+    given = torch.tensor([[2.0, 0.0, -1.0, 0.5]])
+    masked = given.log_softmax(1).index_fill(1, torch.tensor([3]), -torch.inf).log_softmax(1)
+    masked = masked.clamp_min(FLOOR)
+    without = multiclass.divergence(masked, given)
+    squares = distance(multiclass, 2.0, 10.0, masked, given, torch.tensor([0])) - without
+    off = [
+        log_odds(masked, torch.tensor([c])) - log_odds(given, torch.tensor([c])) for c in range(3)
+    ]
+    off = torch.stack(off).square()[:, 0] / 4
+    torch.testing.assert_close(squares, 5 * (off[0] + off.mean())[None])
+    # one class is left: nothing to place
+    alone = torch.tensor([[0.0, FLOOR]])
+    two = torch.tensor([[1.0, 2.0]])
+    torch.testing.assert_close(
+        distance(multiclass, 2.0, 10.0, alone, two, None), multiclass.divergence(alone, two)
+    )
 
 
 def test_a_whole_group_of_a_task_without_classes_is_refused(tiny_net, digits):

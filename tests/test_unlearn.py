@@ -200,7 +200,8 @@ def test_guard_and_report_have_their_seeds_and_halves(tiny_net, digits, monkeypa
     expected = [set(one.holdout.ids) for one in split_holdout(split, seed=holdout_seed)]
     assert [seen["Guard"][0], seen["collect"][0]] == expected
     assert callable(seen["Guard"][1].pop("spent"))
-    assert seen["Guard"][1] == {"fresh_start": False, "adapted": False, **handed}
+    facts = dict.fromkeys(("fresh_start", "adapted", "labels_go"), False)
+    assert seen["Guard"][1] == facts | handed
     assert result.manifest.holdout == {"auxiliary": 50, "evaluation": 50}
     assert result.manifest.guard["budgets"]["utility"] == handed["utility_budget"]
     again = score(tiny_net, result.model, split, seed=6, holdout_seed=holdout_seed)

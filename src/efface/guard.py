@@ -180,7 +180,7 @@ class Guard:
     ) -> nn.Module:
         """The method's model in eval mode, moved back towards the given one if it has to be.
 
-        θ₀ + t(θ₁ - θ₀) for the largest t of 1/2, 1/4, 1/8 that is inside, with the given buffers.
+        θ₀ + t(θ₁ - θ₀) for the largest t of 7/8, 6/8, … 1/8 that is inside, with the given buffers.
         ``written`` makes of it the model that goes to disk, rounded and merged, whose outputs are
         the ones that count. Raises NotMet when the run has failed, or no such point is inside.
         """
@@ -197,7 +197,7 @@ class Guard:
         state = state_of(result)
         far = {name: state[name].detach().clone() for name in self._weights}
         # from far to near: the largest part of the change that is still inside
-        for t in (0.5, 0.25, 0.125):
+        for t in (eighths / 8 for eighths in range(7, 0, -1)):
             between = {name: self._given[name].to(weight) for name, weight in far.items()}
             between = {name: old + t * (far[name] - old) for name, old in between.items()}
             _load(result, {**self._given, **between})
