@@ -425,3 +425,29 @@ def test_what_the_guard_reports_is_plain_json(tiny_net, forget):
     told = json.loads(json.dumps(guard.as_json(), allow_nan=False))
     assert told["violations"] == [{"step": 1, "kind": "loss", "value": None, "limit": None}]
     assert set(told["measured"]) == {"movement", "drift"}
+
+
+def test_a_label_that_goes_is_no_drift_on_inputs_made_of_its_records(tiny_net, digits):
+    """Only there: an impression of that class that loses it counts as before."""
+    split = Split(digits.take([row for row in range(300) if digits.y[row] == 3]))
+    plain, told = Guard(tiny_net, split), Guard(tiny_net, split, labels_go=True)
+    student = biased(tiny_net, 3, -50.0)
+    halves = [
+        one._task.divergence(one._given_outputs, one._outputs_of(student)).split(32)
+        for one in (plain, told)
+    ]
+    assert float(halves[0][0].max()) > 1
+    assert float(halves[1][0].abs().max()) < 1e-6
+    torch.testing.assert_close(halves[0][1], halves[1][1])
+
+
+def test_drift_may_be_twice_its_limit_on_the_way_and_not_at_the_end(tiny_net, forget):
+    student = pushed(tiny_net, 0.5)
+    value = Guard(tiny_net, Split(forget)).drift(student)
+    limits = {**WIDE, "drift": value / 1.5}
+    guard = Guard(tiny_net, Split(forget), **limits)
+    assert guard.callback(student, 1.0) is Action.CONTINUE
+    guard.settle(student)
+    assert guard.interpolation is not None
+    guard = Guard(tiny_net, Split(forget), **{**WIDE, "drift": value / 2.5})
+    assert guard.callback(pushed(tiny_net, 0.5), 1.0) is Action.HALVE_LR
