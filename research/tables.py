@@ -61,6 +61,10 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "method_costs": ("method_costs:page", ("method_costs",)),
     "null_pages": ("null_pages_show:page", ("null_pages",)),
     "per_record": ("per_record:page", ("per_record", "per_record.npz")),
+    "per_record_default": (
+        "per_record_default:page",
+        ("per_record_default", "per_record_default.npz"),
+    ),
     "public_architectures": ("public_architectures:page", ("public_architectures",)),
     "rogues": ("rogues:page", ("rogues",)),
     "request_costs": ("request_costs:page", ("request_costs",)),

@@ -117,15 +117,18 @@ def main() -> None:
 def page(record: dict[str, Any]) -> str:
     """The tables from the record."""
     known = {name: row for name, row in record["ceilings"].items() if "imagined" not in name}
-    rows = ([name, *_score(row), *_attack(row)] for name, row in known.items())
+    rows = ([name, *_score(row), *attacked(row)] for name, row in known.items())
     errors = (
         [
             f"{rho}",
-            *(_attack(record["ceilings"][f"imagined {own} {rho}"])[0] for own in ("own", "shared")),
+            *(
+                attacked(record["ceilings"][f"imagined {own} {rho}"])[0]
+                for own in ("own", "shared")
+            ),
         ]
         for rho in CORRELATIONS
     )
-    made = ([f"`{name}`", *_attack(row)] for name, row in record["methods"].items())
+    made = ([f"`{name}`", *attacked(row)] for name, row in record["methods"].items())
     return pages.page(
         "What an attacker per record would see of the best use of what a method knows",
         f"{origin(record)}, on the log-odds of [per_record](per_record.md): U-LiRA of 400 records in 32 shadow runs, chance and "
@@ -150,7 +153,8 @@ def _score(row: dict[str, Any]) -> list[str]:
     return [f"{row['rank']:.2f}" if "rank" in row else "–", "; ".join(weights) or "–"]
 
 
-def _attack(row: dict[str, Any]) -> list[str]:
+def attacked(row: dict[str, Any]) -> list[str]:
+    """AUC with its interval and TPR, as cells of a table."""
     found = interval(row["auc"], *row["interval"])
     return [found, "not resolvable" if row["tpr"] is None else f"{percent(row['tpr'])} %"]
 
