@@ -70,9 +70,9 @@ FLOOR = -60.0
 # Anchors of each kind at a step, at the least.
 ANCHORS = 32
 
-# More than this share of the way to the targets being left, the steps are taken again at twice the
-# rate; turns at most; records that are asked.
-LEFT, TURNS, ASKED = 0.15, 3, 64
+# More than this share of the way to the targets being left, and more than this probability, the
+# steps are taken again at twice the rate; turns at most; records that are asked.
+LEFT, NEAR, TURNS, ASKED = 0.15, 0.03, 3, 64
 
 # Weight of squared log-odds next to KL.
 SQUARES = 10.0
@@ -144,8 +144,8 @@ def neighbourhood(
     Cost, from 500 records on: 32 forward and 16 backward passes a record (16 copies, 8 · 2 in
     steps), some 500 to choose the copies, 1 more a record at most for anchors without a holdout, or
     one forward pass of the holdout; the guard's are a tenth of these. Steps that leave the labels'
-    probabilities more than 15 % of the way from their targets are taken again, twice at most, each
-    time at twice the rate.
+    probabilities more than 15 % of the way, and 0.03, from their targets are taken again, twice at
+    most, each time at twice the rate.
 
     Args:
         model: the given model; it is not changed.
@@ -197,9 +197,9 @@ def neighbourhood(
         optimizer = Muon(student.parameters(), 2**turn * rule.learning_rate)
         how["callback"] = linear_decay(watched, optimizer, rule.steps)
         student = descend(student, loss, forget, optimizer, seed=seed + turn, **how)
-        left = loss.apart(student) / (first or 1.0)
+        left = loss.apart(student)
         log("neighbourhood: steps ended", left=left)
-        if refused or left <= LEFT:
+        if refused or left <= max(LEFT * first, NEAR):
             break
     return student
 
