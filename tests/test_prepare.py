@@ -41,16 +41,17 @@ RECIPE = {"retain": SOME, "fresh": lambda _: None, "train": lambda m, *_: m}
 CLASS_0 = {"forget_classes": (0,)}
 MANY = replace(SOME, y=torch.ones(2, 4, dtype=torch.int64))
 ALL = "retain, fresh and train"
-SINGLE, LABELS = ("neighbourhood", "records"), ("jit", "wrong labels")
+SINGLE, LABELS = ("neighbourhood", "records"), ("neighbourhood", "wrong labels")
+OTHER = ("neighbourhood", "another task")
 EXACT = ("retrain", "the recipe")
-WRONG = f"auto chose jit: {REASONS['wrong labels']}{MORE.format(ALL)}"
+WRONG = f"auto chose neighbourhood: {REASONS['wrong labels']}{MORE.format(ALL)}"
 BAD = {"mislabelled": True}
 EMPTY = {**RECIPE, "retain": SOME.take([])}
 CHOICES = {  # split, options, (method, reason), what was lacking
     "records": (Split(SOME), {}, SINGLE, ALL),
-    "values": (Split(Records(torch.zeros(12, 3), torch.arange(12.0))), {}, SINGLE, ALL),
-    "multilabel": (Split(MANY), {}, ("jit", "several labels"), ALL),
-    "a class": (Split(SOME, **CLASS_0), {}, ("jit", "a class"), ALL),
+    "values": (Split(Records(torch.zeros(12, 3), torch.arange(12.0))), {}, OTHER, ALL),
+    "multilabel": (Split(MANY), {}, OTHER, ALL),
+    "a class": (Split(SOME, **CLASS_0), {}, ("neighbourhood", "a class"), ALL),
     "wrong labels": (Split(SOME), BAD, LABELS, ALL),
     "wrong labels of a class": (Split(SOME, **CLASS_0), BAD, LABELS, ALL),
     "all": (Split(SOME, **RECIPE), {}, EXACT, None),
@@ -75,13 +76,15 @@ def test_each_choice_says_why_and_what_more_would_have_changed(case):
 
 def test_a_request_runs_what_was_chosen_and_its_report_says_why(tiny_net, digits, tmp_path):
     split, how = Split(digits.take(range(6))), {"mislabelled": True, "settings": {"steps": 2}}
-    result, named = (forget(tiny_net, split, method=name, **how) for name in ("auto", "jit"))
-    assert result.manifest.method == "jit"
+    result, named = (
+        forget(tiny_net, split, method=name, **how) for name in ("auto", "neighbourhood")
+    )
+    assert result.manifest.method == "neighbourhood"
     assert result.manifest.weights == named.manifest.weights
     assert result.manifest.findings[0]["text"] == WRONG
     assert all(finding.name != "auto" for finding in named.findings)
     page = result.save_report(tmp_path / "report.html").read_text()
-    assert "of 24 such records, each alone, jit left none predicted as its label" in page
+    assert "neighbourhood reduced the gap to retraining from" in page
 
 
 def test_the_manifest_of_a_dry_run_has_what_was_found(tiny_net, digits):
@@ -122,7 +125,7 @@ def test_the_command_line_says_what_was_chosen(efface, place, capfd):
     assert code in MADE
     events = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line[:1] == "{"]
     (event,) = [one for one in events if one["event"] == "method"]
-    assert event == {"event": "method", "chosen": "jit", "why": WRONG}
+    assert event == {"event": "method", "chosen": "neighbourhood", "why": WRONG}
     manifest = json.loads((place / "chosen/evidence/manifest.json").read_text())
     assert manifest["findings"][0]["text"] == WRONG
 
