@@ -139,7 +139,7 @@ def build(name: str) -> str:
     text = _function(address)(*records)
     about = [r for r in records if "command" in r]
     commands = " and ".join(dict.fromkeys(f"`{record['command']}`" for record in about))
-    commits = ", ".join(dict.fromkeys(record.get("commit", MADE_AT) for record in records))
+    commits = ", ".join(dict.fromkeys(one.get("commit", MADE_AT) for one in about or records))
     line = f"Records made at commit {commits}{' by ' * bool(about)}{commands}; table rebuilt by "
     line += f"`python -m research.tables {name}`.\n"
     # After the title, where there is one: what follows is the page as its records always made it.
