@@ -1,6 +1,7 @@
 """How deep the default reaches: training, rounding, pruning, embeddings and other views against it.
 
-    EFFACE_DATA=… python -m research.benchmarks.depth STORE     # research/results/depth.json, .md and .svg
+    EFFACE_DATA=… python -m research.benchmarks.depth STORE cells     # goes on where stopped
+    EFFACE_DATA=… python -m research.benchmarks.depth STORE records   # research/results/depth.json, .md and .svg
 
 Two requests to one base model of goals.py, next to two models retrained from fresh weights, nothing
 done, and methods of others that need nothing that stays, as published. Each model is attacked in the
@@ -16,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from efface.grid import Job, read, run
+from efface.grid import Job, is_done, read, run
 from research import pages
 from research.benchmarks.depth_attacks import BATCH, DRAWS, EPOCHS, RATE, SEED, VIEWS
 from research.benchmarks.every_method import COLLAPSE
@@ -25,7 +26,11 @@ from research.jobs import training
 from research.pages import origin, table
 from research.tables import write_record
 
-PEERS = ("jit", "delete", "boundary_shrink", "source_free_newton")
+# Of each kind of request the best that do not collapse as published (every_method).
+PEERS = {
+    "random": ("jit", "boundary_shrink", "source_free_newton"),
+    "class": ("jit", "boundary_shrink", "delete"),
+}
 RETRAINED = ("retrained", "retrained, other seed")
 NOTHING = "nothing done"
 
@@ -33,7 +38,7 @@ NOTHING = "nothing done"
 def requests() -> Iterator[tuple[Goal, dict[str, Job]]]:
     """The random request and the class of the first base, with the models that are attacked."""
     for goal in goals(0):
-        if goal.kind not in {"random", "class"}:
+        if goal.kind not in PEERS:
             continue
         how: dict[str, Any] = {"first": FIRST, "excluded": goal.forget, "keep_weights": True}
         how["forget_classes"] = goal.forget_classes
@@ -44,10 +49,8 @@ def requests() -> Iterator[tuple[Goal, dict[str, Job]]]:
             for name, seed in zip(RETRAINED, seeds, strict=True)
         }
         models |= {NOTHING: goal.base, OURS: goal.made(OURS, holdout=True, keep_weights=True)}
-        for name in PEERS:
+        for name in PEERS[goal.kind]:
             known = {"retained_records": FIRST - 500} if name == "source_free_newton" else {}
-            if known and goal.kind == "class":
-                continue  # loses a quarter of the accuracy on a class (every_method)
             seen: dict[str, Any] = {"holdout": name == "jit", "guard": False, "keep_weights": True}
             models[f"`{name}`"] = goal.made(name, **seen, **known)
         yield goal, models
@@ -60,17 +63,22 @@ def attack_on(goal: Goal, model: Job) -> Job:
     return Job("research.benchmarks.depth_attacks:attacked", settings, needs=needs, kind="attacked")
 
 
-def main(store: str) -> None:
-    """Make the models, attack them, write the record."""
+def main(store: str, what: str) -> None:
+    """Make the models and attack them, or write the record of the requests that are done."""
     parts = []
     for goal, models in requests():
-        run([*models.values(), *(attack_on(goal, m) for m in models.values())], store, processes=1)
-        found = {name: read(store, attack_on(goal, m)).statistics for name, m in models.items()}
-        ids = {name: job.id for name, job in models.items()}
-        about = {"kind": goal.kind, "request": goal.name, "base_seed": goal.seed, "ids": ids}
-        parts.append({**about, "models": found})
-    settings = {"rate": RATE, "epochs": EPOCHS, "batch": BATCH, "draws": DRAWS, "seed": SEED}
-    write_record("depth", "depth STORE", {"settings": settings, "requests": parts}, indent=None)
+        attacks = {name: attack_on(goal, model) for name, model in models.items()}
+        if what == "cells":
+            run([*models.values(), *attacks.values()], store, processes=1)
+        elif all(is_done(store, attack.id) for attack in attacks.values()):
+            found = {name: read(store, attack).statistics for name, attack in attacks.items()}
+            ids = {name: job.id for name, job in models.items()}
+            about = {"kind": goal.kind, "request": goal.name, "base_seed": goal.seed, "ids": ids}
+            parts.append({**about, "models": found})
+    if what == "records":
+        settings = {"rate": RATE, "epochs": EPOCHS, "batch": BATCH, "draws": DRAWS, "seed": SEED}
+        found = {"settings": settings, "requests": parts}
+        write_record("depth", "depth STORE cells and records", found, indent=None)
 
 
 def scalars(found: dict[str, Any]) -> dict[str, float]:
