@@ -32,7 +32,6 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "containers": ("containers:page", ("containers",)),
     "curvature_estimates": ("curvature_estimates:page", ("curvature_estimates",)),
     "defects": ("defects:page", ("defects",)),
-    "depth": ("depth:page", ("depth",)),
     "every_method": ("every_method_show:page", ("every_method",)),
     "foreign_checkpoint": ("foreign_checkpoint:page", ("foreign_checkpoint",)),
     "gkt_curve": ("gkt_curve:page", ("gkt_curve",)),
@@ -71,7 +70,6 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "request_costs": ("request_costs:page", ("request_costs",)),
     "score_speed": ("score_speed:page", ("score_speed",)),
     "trainable": ("trainable:page", ("trainable",)),
-    "transfer": ("transfer:page", ("transfer",)),
     "cifar10/table": ("cifar10_requests:page", ("cifar10/table",)),
     "geometry/boundary": ("geometry.boundary_table:table", ("geometry/boundary",)),
     "geometry/curvature": ("geometry.curvature_maps:table", ("geometry/curvature",)),
@@ -81,7 +79,6 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
 # The function that draws a page's figure from the same records, and the salt of its SVG's ids.
 FIGURES = {
     "ceilings": ("ceilings:figure", "efface"),
-    "depth": ("depth:figure", "efface"),
     "every_method": ("every_method_show:figure", "efface"),
     "gkt_curve": ("gkt_curve:figure", "efface"),
     "information": ("information_show:figure", "information"),

@@ -1,12 +1,9 @@
 """Attacks on the default: what they measure, and when ours is called worse than others."""
 
-import numpy as np
-
 from efface.nets import conv_quarter
 from efface.types import Records
-from research.benchmarks.depth import OURS, RETRAINED, collapsed, page, verdict
+from research.benchmarks.depth import NOTHING, OURS, RETRAINED, collapsed, figure, page, verdict
 from research.benchmarks.depth_attacks import VIEWS, relearned, seen, viewed
-from research.tables import read_record
 
 FIRST, SECOND = RETRAINED
 
@@ -48,14 +45,25 @@ def test_relearning_reads_a_half_that_is_not_trained_on(digits, tiny_net):
     assert [len(one) for one in seen(tiny_net, digits.take(range(4)), VIEWS[1])] == [4]
 
 
-def test_the_page_names_what_fails():
-    record = read_record("depth")
-    for part in record["requests"]:
-        for found in part["models"].values():
-            found["dent"] = [0.5, 0.4, 0.6]
-        part["models"][OURS]["dent"] = [0.9, 0.8, 1.0]
-        text = page(record).split(f"## {part['kind'].capitalize()}")[1].split("| attack")[0]
-        assert "own log-odds less those of views, AUC" in text
-    assert np.isfinite(
-        [v for part in record["requests"] for m in part["models"].values() for v in m["probe"]]
-    ).all()
+def attacked(value):
+    """What the job says of a model on which every attack finds the same."""
+    both = {"accuracy": [value, 0.5], "log_odds": [value, 0.0]}
+    found = {name: [value, value, value] for name in ("probe", "outputs", "dent")}
+    found |= {"views": dict.fromkeys(VIEWS, both), "copies": {"int8": both, "pruned 50 %": both}}
+    return found | {
+        "unseen_accuracy": 0.6,
+        "relearning": {"at": [0, 4], "these": [value, 1.0], "other": [value, value]},
+    }
+
+
+def test_the_page_names_what_fails_and_the_figure_shows_a_row_a_request():
+    models = {FIRST: 0.6, SECOND: 0.62, NOTHING: 1.0, OURS: 0.7, "`jit`": 0.9}
+    models = {name: attacked(value) for name, value in models.items()}
+    models[OURS]["dent"] = [0.2, 0.1, 0.3]
+    part = {"kind": "random", "request": "500", "base_seed": 51, "models": models}
+    record = {"command": "depth STORE", "date": "2026-11-30", "requests": [part]}
+    record["settings"] = {"rate": 1e-4, "epochs": 10, "batch": 64, "draws": 4}
+    text = page(record)
+    assert "in 18 of 19. Worse: own log-odds less those of views, AUC." in text
+    assert "| int8: forget accuracy | 0.600 | 0.620 | 1.000 | 0.700 | 0.900 | no worse |" in text
+    assert len(figure(record).axes) == 3
