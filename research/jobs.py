@@ -56,6 +56,16 @@ def training(
     return Job("research.trained:trained", settings, kind=kind)
 
 
+def seen_by(method: str) -> dict[str, bool]:
+    """Whether a comparison gives a method the holdout and the records that stay: what it reads.
+
+    ``neighbourhood`` is compared without records that stay: it is a method for those who lack them.
+    """
+    reads = METHODS[method].reads
+    retain = "retain" in reads and method != "neighbourhood"
+    return {"holdout": "holdout" in reads, "retain": retain}
+
+
 def unlearning(
     base: Job,
     method: str,
