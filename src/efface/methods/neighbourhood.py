@@ -188,7 +188,7 @@ def neighbourhood(
     facts |= {"mislabelled": mislabelled, "whole_group": whole_group, "seed": seed}
     loss = neighbourhood_loss(teacher, split, **facts, batch_size=rule.batch_size)
     # the step has one length whatever the gradient's: with nothing to do it would still be taken
-    if not strength or not rule.learning_rate or not (first := loss.apart(student)):
+    if not strength or not rule.learning_rate:
         return student
     how: dict[str, Any] = {"steps": rule.steps, "batch_size": rule.batch_size}
     refused = False
@@ -199,6 +199,7 @@ def neighbourhood(
         refused = refused or action is not Action.CONTINUE
         return action
 
+    first = loss.apart(student)
     for turn in range(1 if learning_rate else TURNS):
         optimizer = Muon(student.parameters(), 2**turn * rule.learning_rate)
         how["callback"] = linear_decay(watched, optimizer, rule.steps)
