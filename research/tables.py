@@ -66,7 +66,6 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("per_record_default", "per_record_default.npz"),
     ),
     "public_architectures": ("public_architectures:page", ("public_architectures",)),
-    "references": ("references:page", ("references",)),
     "rogues": ("rogues:page", ("rogues",)),
     "request_costs": ("request_costs:page", ("request_costs",)),
     "score_speed": ("score_speed:page", ("score_speed",)),
