@@ -56,6 +56,16 @@ def training(
     return Job("research.trained:trained", settings, kind=kind)
 
 
+def seen_by(method: str) -> dict[str, bool]:
+    """Whether a comparison gives a method the holdout and the records that stay: what it reads.
+
+    ``neighbourhood`` is compared without records that stay: it is a method for those who lack them.
+    """
+    reads = METHODS[method].reads
+    retain = "retain" in reads and method != "neighbourhood"
+    return {"holdout": "holdout" in reads, "retain": retain}
+
+
 def unlearning(
     base: Job,
     method: str,
@@ -64,6 +74,7 @@ def unlearning(
     forget_classes: Sequence[int] = (),
     holdout: bool = False,
     retain: bool = False,
+    reference: Job | None = None,
     guard: bool = True,
     trainable: str = "all",
     utility_budget: float = 0.02,
@@ -80,6 +91,7 @@ def unlearning(
         forget_classes: classes that go altogether.
         holdout: method and guard see the first half of the test records.
         retain: the method may see the trained records that stay.
+        reference: a ``training`` job with ``keep_weights``: the method may see its model.
         guard: under the guard, or without it.
         trainable: which weights may move, as in ``efface.forget``.
         utility_budget: the guard's.
@@ -102,4 +114,5 @@ def unlearning(
         "keep_weights": keep_weights,
     }
     kind = f"{method} from {base.kind.removeprefix('trained ')}"
-    return Job("research.unlearned:unlearned", settings, needs={"base": base}, kind=kind)
+    needs = {"base": base} | ({"reference": reference} if reference else {})
+    return Job("research.unlearned:unlearned", settings, needs=needs, kind=kind)

@@ -28,7 +28,7 @@ def unlearned(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path)
     What the guard refuses is measured as the base model: ``outcome`` says so.
     ``passes`` are the records that went through a model on the way, those of a guard included.
     """
-    base = json.loads((needs["base"] / "result.json").read_text())["description"]["settings"]
+    base, other = _settings(needs["base"]), needs.get("reference")
     records, test = parts_of(base, shared)
     y, model = records.y.numpy(), model_of(base, needs["base"])
     member, rows = members(base, y), rows_by(settings["forget"], y)
@@ -46,6 +46,7 @@ def unlearned(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path)
         # An untrained model and the recipe are known, and tell of no record.
         fresh=lambda seed: fresh(recipe, base["num_classes"], seed=seed),
         train=by_recipe,
+        reference=model_of(_settings(other), other) if other else None,
     )
     names = ("trainable", "utility_budget", "seed", "guard")
     request = {name: settings[name] for name in names}
@@ -60,6 +61,11 @@ def unlearned(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path)
     facts = {name: getattr(result.manifest, name) for name in KEPT}
     weights = result.model.state_dict() if settings["keep_weights"] else None
     return JobOutput({**found, **facts}, arrays, weights)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """Those that a job's result was described by."""
+    return json.loads((folder / "result.json").read_text())["description"]["settings"]
 
 
 def method_at(address: str) -> str:

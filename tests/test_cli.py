@@ -165,20 +165,21 @@ def test_every_argument_of_a_request_reaches_the_library(efface, place, monkeypa
 
     def stop(_model, split, **arguments):
         given.update(arguments, holdout=len(split.holdout), retain=split.retain)
+        given.update(reference=split.reference)
         raise library.InputError("a request", "enough", "Stop here.")
 
     given = {}
     monkeypatch.setattr("efface.cli.forget.forget", stop)
     (place / "weights.csv").write_text("id,weight\ndigit-0001,1\ndigit-0002,0.5\n")
     weights = load_file(place / "model/model.safetensors")
-    half = {name: tensor.bfloat16() for name, tensor in weights.items()}
+    first, half = next(iter(weights)), {name: tensor.bfloat16() for name, tensor in weights.items()}
     save_file(half, place / "half.safetensors")
     command = (
         "forget half.safetensors --data data --ids ids.csv --holdout data:test --out never "
         "--method jit --trainable last-layers --strength 0.5 --expected-accuracy 0.9 "
         "--selection high-information --weights weights.csv --utility-budget 0.1 --setting steps=3 "
         "--seed 4 --holdout-seed 5 --mislabelled --whole-group --report quick "
-        "--accept chance --accept units"
+        "--accept chance --accept units --reference model"
     )
     assert efface(*command.split(), *NARROW) == 2
     expected = {"method": "jit", "trainable": "last-layers", "strength": 0.5, "seed": 4}
@@ -189,6 +190,8 @@ def test_every_argument_of_a_request_reaches_the_library(efface, place, monkeypa
     assert {name: given[name] for name in expected} == expected
     assert {*given["stored"].values()} == {torch.bfloat16}
     assert given["holdout"] > 0
+    # a folder that states its architecture is no file of MODEL's
+    assert torch.equal(given["reference"].state_dict()[first], weights[first])
     assert not (place / "never").exists()
 
 

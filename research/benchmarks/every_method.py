@@ -21,6 +21,7 @@ from typing import Any
 from efface.grid import Job, is_done, read, run
 from efface.methods import METHODS
 from research.benchmarks.jit_requests import FIRST, TASKS, Request, requests
+from research.jobs import seen_by
 from research.tables import write_record
 
 # 0 or unset: as many as the grid chooses
@@ -60,9 +61,9 @@ class Row:
     @property
     def job(self) -> Job:
         """The method sees of the split what it says that it sees, and no guard stands over it."""
-        reads = METHODS[self.method].reads
-        seen = {part: part in reads for part in ("holdout", "retain")}
-        return self.request.unlearned(self.method, **seen, guard=False, **self.settings)
+        return self.request.unlearned(
+            self.method, **seen_by(self.method), guard=False, **self.settings
+        )
 
 
 def applicable(task: str) -> list[str]:
@@ -129,7 +130,7 @@ def collapsed(task: str, name: str, store: str) -> bool:
 
 def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:
     """The strengths of one method, each chosen from what the last ones came to."""
-    factor, at_most = EXPENSIVE if "retain" in METHODS[name].reads else CHEAP
+    factor, at_most = EXPENSIVE if seen_by(name)["retain"] else CHEAP
     up = False
     knob, first = KNOBS.get(name, ("strength", 1.0))
     request, value, gaps = requests(task, tuning=True)[0], first, []
@@ -140,7 +141,7 @@ def _search(task: str, name: str) -> Generator[Row, dict[str, Any], None]:
         bearable = result["finite"] and result["lost"] <= BEARABLE
         if place == 0:
             up = bearable
-            if up and "retain" in METHODS[name].reads:
+            if up and seen_by(name)["retain"]:
                 return
         if (up and not bearable) or (not up and bearable):
             return

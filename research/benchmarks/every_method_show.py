@@ -9,6 +9,7 @@ from efface.methods import BUILT_IN
 from efface.metrics.retrain_gap import gap
 from research import pages
 from research.benchmarks.every_method import BEARABLE
+from research.jobs import seen_by
 from research.pages import origin, percent, table, triple
 from research.reduce import columns_of
 
@@ -43,7 +44,8 @@ def line(name: str, cell: Row) -> tuple[str, ...]:
 def _sees(name: str, task: str) -> str:
     """What it got next to the model and the forget records, of what it reads."""
     entry = BUILT_IN[name]
-    given = {"retain", "holdout", "fresh", "train", *["forget_classes"] * (task == "class")}
+    given = {"fresh", "train", *["forget_classes"] * (task == "class")}
+    given |= {part for part, seen in seen_by(name).items() if seen}
     return ", ".join(entry.in_order(frozenset(given & entry.reads)))
 
 

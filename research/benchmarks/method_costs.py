@@ -33,6 +33,7 @@ def request(method: str, model: Any) -> Any:
     from efface import Records, Split
     from efface.methods import METHODS
     from efface.nets import vgg_quarter
+    from research.jobs import seen_by
     from research.recipes import RECIPES, train
 
     generator = torch.Generator().manual_seed(1)
@@ -61,7 +62,8 @@ def request(method: str, model: Any) -> Any:
         "fresh": fresh,
         "train": by_recipe,
     }
-    own = {name: part for name, part in parts.items() if name in METHODS[method].reads}
+    reads = METHODS[method].reads - {k for k, seen in seen_by(method).items() if not seen}
+    own = {name: part for name, part in parts.items() if name in reads}
     forget = images(torch.zeros(FORGET, dtype=torch.int64), "goes")
     return Split(forget, forget_classes=(0,), **own)
 

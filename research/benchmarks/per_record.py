@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from efface.grid import Job, read, run
-from efface.methods import METHODS
 from efface.metrics.lira import ruli_efficacy, ruli_privacy, u_lira
 from research import pages
-from research.jobs import training, unlearning
+from research.jobs import seen_by, training, unlearning
 from research.pages import interval, origin, percent, table
 from research.reduce import columns_of, statistics_of
 from research.tables import RESULTS, write_record
@@ -56,7 +55,7 @@ def after(shadow_run: int, name: str) -> Job:
     """The model after the targets that it was trained on were unlearned, without a guard."""
     method, settings = ATTACKED[name]
     rows = sorted(set(targets()) & set(trained_on(shadow_run)))
-    how: dict[str, Any] = {part: part in METHODS[method].reads for part in ("holdout", "retain")}
+    how: dict[str, Any] = {**seen_by(method)}
     how |= {"forget": {"rows": rows}, "guard": False, "seed": 700 + shadow_run, **settings}
     return unlearning(base(shadow_run), method, **how)
 

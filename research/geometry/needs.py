@@ -19,6 +19,7 @@ DATA = {
     "retain labels": "their labels ",
     "fresh": "untrained model",
     "train": "training recipe",
+    "reference": "reference model",
 }
 # What comes with the records; whether a method would refuse without it is not declared.
 GIVEN = {"forget", "forget labels", "retain labels"}
@@ -43,7 +44,8 @@ def group_of(entry: Method) -> str:
     """Methods of one kind stand together; the first that fits."""
     if "retain" in entry.needs:
         return "needs retain records"
-    if "retain" in entry.reads:
+    # what holds the rest in place is no need of it
+    if "retain" in entry.reads and entry.classes_only:
         return "relabels; reads retain records"
     if not entry.zero_shot:
         return "no retain records, but an untrained model"

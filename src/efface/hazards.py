@@ -189,6 +189,15 @@ FINDINGS = {
         "Whether records of their kind stay decides if their label may be predicted.",
         "Give --whole-group where none stays.",
     ),
+    "reference-seen": Kind(
+        "warn or note",
+        "The reference model's log-odds of the labels are higher than on unseen records of the "
+        "same classes: it seems to have seen them (or, without a holdout, was not checked).",
+        "Give a model that was trained without them.",
+    ),
+    "reference-unread": Kind(
+        "warn", "The method reads no reference model.", "Choose neighbourhood, or omit it."
+    ),
     "weights": Kind("warn", "By the weights the method did not see some.", "Omit --weights."),
     "sigma": Kind("warn", "No noise scale keeps that share of predictions.", "Give --sigma."),
     "log-probabilities": Kind("note", "The outputs are logarithms: right as they are.", ""),

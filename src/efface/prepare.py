@@ -22,7 +22,7 @@ from efface.io.data import as_records, class_names, content_digests
 from efface.io.features import Spec
 from efface.manifest import Manifest
 from efface.methods import Method
-from efface.runtime import MemoryEstimate, estimate_memory, to_eval
+from efface.runtime import MemoryEstimate, estimate_memory, state_of, to_eval
 from efface.task import (
     device_of,
     output_width,
@@ -41,6 +41,8 @@ MIN_HALF = 6
 Weights = Mapping[str, float]
 AUTO = "auto"
 ALL, HIGH = "all", "high-information"
+# p-value below which a reference model is taken for one that saw the records
+SEEN = 0.01
 # how much of the report is made
 FULL, QUICK, OFF = "full", "quick", "off"
 ON_ALL = "The report is on all of them."
@@ -211,6 +213,66 @@ def assumed_of_their_kind(
     return (Finding("whole-group", "note", text),)
 
 
+def check_reference(
+    model: nn.Module, split: Split, method: Method, *, mislabelled: bool
+) -> tuple[Finding, ...]:
+    """Whether the reference model, if there is one, looks as if it had seen the forget records.
+
+    Raises InputError where its outputs are not as many as the model's, or not finite.
+    """
+    if split.reference is None:
+        return ()
+    if "reference" not in method.reads:
+        text = f"{method.name} reads no reference model: it counted for nothing."
+        return (Finding("reference-unread", "warn", text),)
+    # loads scipy: most requests do without
+    from efface.metrics.evaluation import evaluate
+
+    parts = [part for part in (split.forget, split.holdout) if part is not None]
+    asked = [evaluate(split.reference, part) for part in parts]
+    k, width = output_width(model, split.forget), asked[0].logits.shape[1]
+    if width != k:
+        remedy = "Give a model of the same task, with the same classes in the same order."
+        raise InputError(f"a reference model of {k} outputs, as the model has", f"{width}", remedy)
+    if not all(np.isfinite(one.logits).all() for one in asked):
+        remedy = "Give another checkpoint, or omit the reference."
+        raise InputError("a reference model with finite outputs", "nan or inf", remedy)
+    found = _above_unseen(*asked, mislabelled=mislabelled) if len(asked) > 1 else None
+    if found is None:
+        text = "Whether the reference model saw the records was not checked: of their classes "
+        return (Finding("reference-seen", "note", f"{text}there are no unseen records."),)
+    text = "The reference model looks as if it had seen the records: its log-odds of their labels "
+    text += f"are {found[0]:.1f} above those of unseen records of the same classes."
+    return (Finding("reference-seen", "warn", text),) if found[1] < SEEN else ()
+
+
+def _above_unseen(forget: Any, unseen: Any, *, mislabelled: bool) -> tuple[float, float] | None:
+    """(how far log-odds of forget records lie above unseen ones, p-value of Mann-Whitney's test).
+
+    Each less the mean of its class's unseen records; None where no class has any. Of two
+    ``Evaluation``.
+    """
+    from scipy.stats import mannwhitneyu
+
+    groups = [one.groups for one in (forget, unseen)]
+    if mislabelled:
+        # a model that never saw a wrong label gives it no more than its best wrong answer
+        others = unseen.logits.copy()
+        np.put_along_axis(others, unseen.y[:, None], -np.inf, 1)
+        unseen = unseen.labelled(others.argmax(1))
+        groups = [np.zeros_like(one) for one in groups]
+    classes = np.intersect1d(*groups)
+    if not len(classes):
+        return None
+    values = [one.logit_margin.copy() for one in (forget, unseen)]
+    for one in classes:
+        level = unseen.logit_margin[groups[1] == one].mean()
+        for value, group in zip(values, groups, strict=True):
+            value[group == one] -= level
+    pair = [v[np.isin(group, classes)] for v, group in zip(values, groups, strict=True)]
+    return float(pair[0].mean()), float(mannwhitneyu(*pair, alternative="greater").pvalue)
+
+
 def check_report(report: str, *known: str) -> None:
     """Raise InputError for a report that there is not; ``known``: all three where not given."""
     known = known or (FULL, QUICK, OFF)
@@ -241,7 +303,11 @@ def request_memory(
     # one more: the copy that stands between the method and the given model
     how = {"copies": memory.copies + 1, "records_at_once": at_once}
     tensors = [tensor for part in parts for tensor in (part.x, part.y)]
-    return estimate_memory(probe, lambda: outputs(probe, batch), records=tensors, **how)
+    found = estimate_memory(probe, lambda: outputs(probe, batch), records=tensors, **how)
+    if split.reference is None:
+        return found
+    further = sum(tensor.nbytes for tensor in state_of(split.reference).values())
+    return replace(found, models_bytes=found.models_bytes + further)
 
 
 def choose_method(split: Split, *, mislabelled: bool, trainable: str) -> tuple[str, Finding]:

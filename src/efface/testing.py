@@ -591,6 +591,10 @@ class Trap:
     __contains__ = __eq__ = __hash__ = _spring
 
 
+class TrappedModel(Trap, nn.Module):
+    """A trap that a run-time check of types takes for a model, without a look into it."""
+
+
 # a function, since a run-time check of types looks into anything else
 def _trap_call(*_: object) -> Any:
     raise TrapSprung("the method called what it says it does not read")
@@ -614,6 +618,8 @@ def set_traps(split: Split, reads: frozenset[str]) -> Split:
         name, _, labels = part.partition(" ")
         if part in {"fresh", "train"}:
             split = _with(split, **{name: _trap_call})
+        elif part == "reference":
+            split = _with(split, reference=TrappedModel(part))
         elif not labels:
             split = _with(split, **{name: Trap(part)})
         elif name in reads and (given := getattr(split, name)) is not None:

@@ -165,7 +165,7 @@ class Split:
     ``forget``: the records to unlearn; ``holdout``: never trained on; ``retain``: trained on, and
     stays; ``forget_classes``: classes to be unlearned whole, a fact of the request and not of the
     data; ``fresh(seed)`` makes an untrained model; ``train(model, records, seed)`` is the user's
-    recipe.
+    recipe; ``reference``: a model that never saw the forget records, of any architecture.
     """
 
     forget: Any
@@ -174,6 +174,7 @@ class Split:
     forget_classes: tuple[int, ...] = ()
     fresh: Callable[[int], nn.Module] | None = None
     train: Callable[[nn.Module, Records, int], nn.Module] | None = None
+    reference: nn.Module | None = None
 
     def __repr__(self) -> str:
         given = {name: part for name, part in vars(self).items() if part is not None}

@@ -36,7 +36,15 @@ from efface.runtime import (
     to_eval,
     upcast_to_fp32,
 )
-from efface.task import check_layout, output_width, probe_batch, shared_view, written_in_eval
+from efface.task import (
+    check_layout,
+    device_of,
+    frozen_teacher,
+    output_width,
+    probe_batch,
+    shared_view,
+    written_in_eval,
+)
 from efface.trainable import (
     check_trainable,
     count_trainable,
@@ -155,7 +163,8 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
         split: the forget set and other parts; records as ``Records``, tensors (x, y), a torch
             Dataset or DataLoader, or a ``datasets.Dataset``. The holdout, of 12 records or
             more, is split once by a seeded hash: method and guard see the first half, the report
-            the second.
+            the second. A reference model is looked at in eval mode; where it seems to have seen
+            the records a finding says so.
         method: a name in ``efface.METHODS``, or ``auto``: the one that suits what is given; the
             first finding says which and why.
         settings: of the method, by name; ``efface methods NAME`` lists them.
@@ -211,6 +220,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     request = _Request(manifest, {"the model": model}, split, preprocessing, names)
     entry = request.choose(method, settings, trainable, whole_group=whole_group)
     request.examine(others, accept)
+    request.examine_reference()
     # after doctor: a model that the data do not fit must not choose among them
     seen, notes = prepare.select_records(
         request.model, request.auxiliary, manifest, selection, weights
@@ -336,11 +346,28 @@ class _Request:
             split, preprocessing, names["classes"]
         )
         check_layout(self.model, self.split.forget)
+        self.take_reference()
         prepare.refuse_misfit(self.model, self.split, mislabelled=names["mislabelled"])
         self.auxiliary, self.evaluation = split_holdout(self.split, seed=manifest.holdout_seed)
         sizes = {"auxiliary": self.auxiliary.holdout, "evaluation": self.evaluation.holdout}
         manifest.holdout = {name: len(part or ()) for name, part in sizes.items()}
         manifest.threads = torch.get_num_threads()
+
+    def take_reference(self) -> None:
+        """A frozen view of the reference model, if there is one, on the model's device."""
+        if (reference := self.split.reference) is None:
+            return
+        check_model(reference)
+        self.given.append(("the reference model", reference, tensor_digests(reference)))
+        view = frozen_teacher(reference).to(device_of(self.model))
+        check_layout(view, self.split.forget)
+        self.split = replace(self.split, reference=view)
+
+    def examine_reference(self) -> None:
+        """Note what speaks against the reference model. Raises InputError where it does not fit."""
+        how = {"mislabelled": self.names["mislabelled"]}
+        with self.manifest.timed("reference"):
+            self.findings += prepare.check_reference(self.model, self.auxiliary, self.method, **how)
 
     def choose(
         self, name: str, settings: dict[str, Any], trainable: str, *, whole_group: bool
@@ -440,6 +467,8 @@ class _Request:
         own, before = replace(split, **copies), tensor_digests(model)
         if fresh := split.fresh:  # what a method trains from scratch is counted too
             own = replace(own, fresh=lambda seed: counter.attach(fresh(seed)))
+        if split.reference is not None:
+            own = replace(own, reference=counter.attach(split.reference))
         # the guard's preparation is not the method's
         counter.forward = counter.backward = 0
         # counted also when the guard ends the run: what was spent was spent
@@ -513,6 +542,8 @@ class _Request:
         # before anything is evaluated: it is the digest of what will be written
         digests = [m if m is None else state_digest(m.state_dict()) for m in (self.model, new)]
         manifest.weights = dict(zip(("old", "new"), digests, strict=True))
+        if (reference := self.split.reference) is not None:
+            manifest.weights["reference"] = state_digest(reference.state_dict())
         if manifest.report != prepare.OFF:
             # loads scipy
             from efface.report import collect

@@ -24,6 +24,7 @@ def forget(
     records: options.RecordOptions = options.RecordOptions(),
     split: options.SplitOptions = options.SplitOptions(),
     how: options.MethodOptions = options.MethodOptions(),
+    reference: Annotated[Path | None, REQUEST] = None,
     read: options.ReadOptions = options.ReadOptions(),
     seed: options.Seed = 0,
     keep_adapter: Annotated[options.Flag, OUTPUT] = False,
@@ -45,6 +46,9 @@ def forget(
             in the same container, and apart from it `evidence`, all that names the records:
             manifest.json, evidence.json, exclude.csv and report.html. Publish the first alone.
             Where the weights did not change there is no `model`.
+        reference: A model that never saw the records, such as last month's checkpoint, of any
+            architecture that its folder states; of a weights file it is that of MODEL. Its classes
+            and inputs are those of MODEL. Read by `neighbourhood`.
         key: A file apart from OUT with the key of the ids' hashes: it is read, or made where there
             is none. Without it a key is drawn, and forgotten: nobody can match the hashes then.
         keep_adapter: Write the adapter next to the merged model too, as PEFT's own folder
@@ -57,7 +61,8 @@ def forget(
         raise InputError("--out DIR, or --dry-run", "neither", remedy)
     from efface.cli.forget import run_dry, run_forget
 
-    arguments = options.Arguments(model, None, data, records, split, read, seed)
+    given = {"reference": reference}
+    arguments = options.Arguments(model, None, data, records, split, read, seed, **given)
     if out is None or dry_run:
         run_dry(arguments, how, keep_adapter=keep_adapter)
         return

@@ -17,7 +17,7 @@ from efface.cli.options import Arguments, ReadOptions
 from efface.errors import InputError, abbreviate
 from efface.hazards import SAMPLE, Finding
 from efface.io.data import DataSource, load_data
-from efface.io.models import LoadedModel, load_model
+from efface.io.models import CONFIG, RECIPE, LoadedModel, load_model
 from efface.io.shadows import Shadows, read_shadows
 from efface.manifest import EVIDENCE
 from efface.runtime import choose_threads, resolve_device
@@ -124,6 +124,10 @@ class Inputs:
         # Before the data, which may take minutes to read.
         for name, other in others.items():
             _refuse_other_inputs(old, other, name)
+        if arguments.reference:
+            reference = read_model(arguments.reference, _as_stated(arguments.reference, read))
+            _refuse_other_inputs(old, reference, "the reference model")
+            parts["reference"] = reference.model
         shadows = read_shadows(arguments.shadow) if arguments.shadow else None
         data = read_data(arguments.data, read, old)
         rows, classes = data.requested_rows(asdict(arguments.records))
@@ -185,8 +189,15 @@ def _refuse_other_inputs(old: LoadedModel, other: LoadedModel, name: str) -> Non
         wanted, came = "models with the same classes in order", "whose classes are not those"
     else:
         return
-    remedy = "Give models of one task; in Python efface.score takes any two modules."
+    remedy = "Give models of one task; in Python any two modules will do."
     raise InputError(wanted, f"{name}, {came} of OLD", remedy)
+
+
+def _as_stated(path: Path, read: ReadOptions) -> ReadOptions:
+    """Without what is said of MODEL's own file, where the folder states its architecture."""
+    stated = any((path / name).exists() for name in (RECIPE, CONFIG))
+    own = replace(read.model, architecture=None, weights_in=None)
+    return replace(read, model=own) if stated else read
 
 
 def _warn(data: DataSource, rows: list[int], *, whole_class: bool) -> None:

@@ -218,14 +218,16 @@ class Arguments:
     seed: int
     retrained: tuple[Path, ...] = ()
     shadow: Path | None = None
+    reference: Path | None = None
 
     def inputs(self) -> dict[str, str | Path | None]:
         """Every path that is read, by the name of its argument."""
         # The one model of forget is MODEL in its help, the first of two is OLD.
         models = {"OLD": self.old, "NEW": self.new} if self.new else {"MODEL": self.old}
+        further = {"--reference": self.reference, "--shadow": self.shadow}
         parts = {"--holdout": self.split.holdout, "--retain": self.split.retain}
         compared = {f"--retrained {path}": path for path in self.retrained}
-        return {**models, "--shadow": self.shadow, "--data": self.data, **parts, **compared}
+        return {**models, **further, "--data": self.data, **parts, **compared}
 
 
 def flags(options: Any) -> dict[str, Any]:

@@ -39,7 +39,7 @@ Count = Annotated[int, Interval(ge=1)]
 
 # Everything that a method may read, in the words of ``Split``.
 READABLE: tuple[str, ...] = ("model", "forget", "forget labels", "retain", "retain labels")
-READABLE += ("holdout", "forget_classes", "fresh", "train")
+READABLE += ("holdout", "forget_classes", "fresh", "train", "reference")
 
 
 _EXACT = "on the command line train again without the records, with exclude.csv as the list of ids."
@@ -50,6 +50,7 @@ _WHAT = {
     "forget_classes": "the classes to forget as a whole",
     "fresh": "a function that makes an untrained model",
     "train": "the recipe that the model was trained by",
+    "reference": "a model that never saw the records",
 }
 _HOW = {
     "retain": "retain=records), on the command line --retain DATA.",
@@ -57,6 +58,7 @@ _HOW = {
     "forget_classes": "forget_classes=(class,)), on the command line --forget-class NAME.",
     "fresh": f"fresh=function of a seed); {_EXACT}",
     "train": f"train=function of a model, records and a seed); {_EXACT}",
+    "reference": "reference=model), on the command line --reference MODEL.",
 }
 # Of each part that may be needed: what it is, and how it is given.
 NEEDED = {part: (what, f"Give Split(forget, {_HOW[part]}") for part, what in _WHAT.items()}

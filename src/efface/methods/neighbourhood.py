@@ -14,7 +14,8 @@ quantiles of v on unseen records, σ its standard deviation there, and p* the co
 with the log-odds v*, the other classes keeping their proportions. For a random sample of the
 training data with right labels the law of v* is that of unseen records, since the sample is
 exchangeable with them. Anchors hold the rest in place: unseen inputs or, without them, the records
-under a wide perspective and means of two; there y is the best class. The squares in D are there
+under a wide perspective and means of two; where records that stay are given, they are every second
+one. There y is the best class. The squares in D are there
 because to KL a label of probability 1e-2 and one of 1e-10 are the same, and to an attacker per
 record they are not; nor does KL keep the log-odds of unseen records as they were.
 
@@ -24,6 +25,9 @@ record they are not; nor does KL keep the log-odds of unseen records as they wer
   records are of kinds that the model has, and of one that it lacks it would be less sure.
 - Fewer than 20 records: no ranks, since the extremes of two records are no sample. v* is drawn,
   by a hash of the id: the holdout's regression of v on s, with one of its residuals.
+- A reference model, which never saw the records, takes the place of the copies: s is its v(x), p*
+  has its proportions, and what is masked is masked in its answer. Without a holdout its answer is
+  the target as it is.
 - Of each class with at least 10 forget and 50 unseen records Q is the class's own.
 - Without a holdout of 50 records Q is a normal law, whose share above 0 is the expected accuracy
   and whose standard deviation is the copies' own; without an accuracy it is the law of the copies,
@@ -77,7 +81,7 @@ LEFT, NEAR, TURNS, ASKED = 0.15, 0.03, 3, 64
 # Weight of squared log-odds next to KL.
 SQUARES = 10.0
 
-# Forget records at most whose surroundings are anchors.
+# Forget records at most whose surroundings are anchors; records that stay, unless many go.
 POOL = 1000
 
 # Share of copies that keep the prediction where no accuracy is known; share of the accuracy that
@@ -118,7 +122,7 @@ def schedule_for(
 
 
 @register_method(
-    reads={"forget labels", "holdout", "forget_classes"},
+    reads={"forget labels", "holdout", "forget_classes", "retain", "reference"},
     memory=Memory(copies=5, graphs=4, neighbours=2 * ANCHORS),
 )
 def neighbourhood(
@@ -138,18 +142,21 @@ def neighbourhood(
 ) -> nn.Module:
     """Distil each forget record to an answer placed among those that unseen records get.
 
-    Reads the model, the forget records with their labels and, if there is one, the holdout: its
-    records with labels for the law of unseen answers, its inputs as anchors.
+    Reads the model, the forget records with their labels and, where they are given, the holdout
+    (its records with labels for the law of unseen answers, its inputs as anchors), inputs of
+    records that stay as anchors, and a reference model that never saw the forget records.
 
     Cost, from 500 records on: 32 forward and 16 backward passes a record (16 copies, 8 · 2 in
     steps), some 500 to choose the copies, 1 more a record at most for anchors without a holdout, or
     one forward pass of the holdout; the guard's are a tenth of these. Steps that leave the labels'
     probabilities more than 15 % of the way, and 0.03, from their targets are taken again, twice at
-    most, each time at twice the rate.
+    most, each time at twice the rate. Of a reference model one pass a record takes
+    the place of the copies'.
 
     Args:
         model: the given model; it is not changed.
-        split: ``forget``, ``forget_classes`` and, if there is one, ``holdout`` are read.
+        split: ``forget``, ``forget_classes`` and, where they are given, ``holdout``, ``retain``
+            and ``reference`` are read.
         strength: how far the target lies from the given answer, in log-probabilities: 0 is the
             given model, 1 where unseen answers lie.
         expected_accuracy: the model's accuracy on unseen data (0 to 1), from its model card; read
@@ -239,6 +246,7 @@ def neighbourhood_loss(
         given = given.log_softmax(1) if task.name == "multiclass" else given
         target = replace(target, outputs=given + strength * (target.outputs - given))
     anchors, count = holdout or Unseen.around(teacher, split, mask), -(-ANCHORS // batch_size)
+    anchors = anchors.with_retained(teacher, split)
     return NeighbourhoodLoss(forget, target, anchors, count, locality, squares, seed)
 
 
@@ -349,10 +357,14 @@ def _masking(split: Split, *, labels: bool) -> Mask:
 
 @dataclass(frozen=True, eq=False)
 class Unseen:
-    """Records with the given model's answers, on the CPU: the law of unseen ones, and anchors."""
+    """Records with the given model's answers, on the CPU: the law of unseen ones, and anchors.
+
+    ``retained``: so many of the first are records that stay; half of the anchors come from these.
+    """
 
     records: Records
     outputs: Float[Tensor, "m k"]
+    retained: int = 0
 
     @classmethod
     def of(cls, teacher: nn.Module, split: Split) -> "Unseen | None":
@@ -370,10 +382,7 @@ class Unseen:
 
         Copies of one record alone would hold the very answer that is to change.
         """
-        # in an order of the ids, which no order of the records changes
-        order = np.argsort([record_key(name) for name in split.forget.ids])
-        some = min(POOL, max(ANCHORS, -(-len(order) // 3)))
-        forget = split.forget.take(order[:some].tolist())
+        forget = _by_ids(split.forget, min(POOL, max(ANCHORS, -(-len(split.forget) // 3))))
         n = len(forget)
         turns = range(-(-2 * ANCHORS // n))
         wide = [_distorted(forget, 0.5, seed=0, step=turn) for turn in turns]
@@ -391,6 +400,17 @@ class Unseen:
         x = torch.cat([inputs.x for inputs, _ in parts])
         return cls(Records(x, torch.zeros(len(x)), task=forget.task), torch.cat(answers))
 
+    def with_retained(self, teacher: nn.Module, split: Split) -> "Unseen":
+        """These, after a sample of the records that stay, where there are some."""
+        if split.retain is None or not len(split.retain):
+            return self
+        some = _by_ids(split.retain, max(POOL, 2 * len(split.forget)))
+        some = replace(some, task=split.forget.task)
+        answers = _masking(split, labels=False)(predict(teacher, some), some)
+        x = torch.cat([some.x, self.records.x.to(some.x)])
+        records = Records(x, torch.zeros(len(x)), task=split.forget.task)
+        return Unseen(records, torch.cat([answers, self.outputs]), len(some))
+
     @property
     def accuracy(self) -> float:
         """Of the given model on them, 0 to 1."""
@@ -401,6 +421,11 @@ class Unseen:
         """One of these inputs for each record, drawn by its id, and the given model's answer."""
         draws = uniforms(batch.ids, 1, seed=seed, step=step)[:, 0]
         rows = (draws * len(self.records)).long()
+        if first := self.retained:
+            # the first half of the draws are of these, the second of the others
+            place, rest = 2 * draws % 1, len(self.records) - first
+            others = first + (place * rest).long()
+            rows = torch.where(2 * draws < 1, (place * first).long(), others)
         inputs = self.records.x[rows.to(self.records.x.device)].to(batch.x)
         return inputs, self.outputs[rows].to(batch.x)
 
@@ -423,9 +448,9 @@ class Law:
 class Targets:
     """The outputs (n, k) that the forget records are distilled to, on the CPU.
 
-    ``base`` (n, k): the copies' mean answer, masked, with its own values; ``labels`` (n, …): whose
-    values are placed; ``scale``: the standard deviation of such values on unseen records;
-    ``placed``: by a law, so that log-odds are to be met.
+    ``base`` (n, k): the copies' mean answer or that of the reference model, masked, with its own
+    values; ``labels`` (n, …): whose values are placed; ``scale``: the standard deviation of such
+    values on unseen records; ``placed``: by a law, so that log-odds are to be met.
     """
 
     outputs: Float[Tensor, "n k"]
@@ -448,12 +473,9 @@ def place_targets(
     """What each forget record is distilled to."""
     forget, kind = split.forget, task_of(split.forget).name
     hidden = bool(split.forget_classes) or mislabelled or whole_group
-    copies, mild = [predict(teacher, forget)], None
-    # copies of a group are of it too: what is left of the record's own answer ranks
-    if mislabelled or not hidden:
-        facts: dict[str, Any] = {"mislabelled": mislabelled, "accuracy": expected_accuracy}
-        mild = mild_copies(teacher, split, holdout, seed=seed, **facts)
-        copies = _outputs(teacher, forget, mild)
+    facts: dict[str, Any] = {"mislabelled": mislabelled, "accuracy": expected_accuracy}
+    ask = _what_ranks(teacher, split, holdout, hidden=hidden, seed=seed, **facts)
+    copies = ask(forget)
     # the mean of log-probabilities: one confident copy must not outvote the others
     logs = [one.log_softmax(1) if kind == "multiclass" else one for one in copies]
     base, y = torch.stack(logs).mean(0), forget.y.cpu()
@@ -470,12 +492,15 @@ def place_targets(
         return Targets(base, base, y, float(law.std()) or 1.0, placed=False)
     values = np.stack([_values(kind, one, y) for one in ([base] if hidden else copies)])
     score, group = values.mean(0), _groups(kind, y)
+    if holdout is None and split.reference is not None:
+        # nothing says how the given model's scale differs from its own
+        return Targets(base, base, y, float(score.std()) or 1.0)
     if holdout is None:
         law = _assumed_law(kind, copies, None if hidden else y, group, expected_accuracy)
-    elif mild and len(forget) < FEW and not hidden:
-        law = _scored_law(teacher, split, mild, seed)
-    else:
+    elif hidden or len(forget) >= FEW:
         law = _holdout_law(holdout, kind, hidden=hidden)
+    else:
+        law = _scored_law(teacher, split, ask, seed)
     if kind == "multiclass":
         group = np.full_like(group, -1) if hidden else _own_quantiles(group, law)
     placed = _place(score, group, law, forget.ids, seed)
@@ -498,8 +523,21 @@ def _place(
     return _by_rank(score, group, law, np.broadcast_to(keys[:, None], score.shape))
 
 
-# One copy of each record; the number says which.
+# One copy of each record; the number says which. And the answers of which a record's score is made.
 Copies = Callable[[Records, int], Records]
+Ask = Callable[[Records], list[Tensor]]
+
+
+def _what_ranks(
+    teacher: nn.Module, split: Split, holdout: "Unseen | None", *, hidden: bool, **how: Any
+) -> Ask:
+    """The reference model's answer; else those to mild copies, or to the records themselves."""
+    if split.reference is not None:
+        teacher = split.reference
+    # copies of a group are of it too: what is left of the record's own answer ranks
+    elif how["mislabelled"] or not hidden:
+        return partial(_outputs, teacher, copies=mild_copies(teacher, split, holdout, **how))
+    return lambda records: [predict(teacher, records)]
 
 
 def _outputs(teacher: nn.Module, records: Records, copies: Copies) -> list[Tensor]:
@@ -633,12 +671,18 @@ def _holdout_law(holdout: Unseen, kind: str, *, hidden: bool) -> Law:
     return Law(_values(kind, holdout.outputs, y), _groups(kind, y))
 
 
-def _scored_law(teacher: nn.Module, split: Split, copies: "Copies", seed: int) -> Law:
+def _scored_law(teacher: nn.Module, split: Split, ask: Ask, seed: int) -> Law:
     """Values and scores of some of the holdout, for records that are too few to rank."""
     kind, some = task_of(split.forget).name, _some_unseen(split, seed)
     y = some.y.cpu()
-    scores = [_values(kind, one, y) for one in _outputs(teacher, some, copies)]
+    scores = [_values(kind, one, y) for one in ask(some)]
     return Law(_values(kind, predict(teacher, some), y), _groups(kind, y), np.mean(scores, 0))
+
+
+def _by_ids(records: Records, count: int) -> Records:
+    """At most so many, in an order of the ids, which no order of the records changes."""
+    order = np.argsort([record_key(name) for name in records.ids])
+    return records.take(order[:count].tolist())
 
 
 def _some_unseen(split: Split, seed: int) -> Records:
