@@ -415,6 +415,14 @@ def test_what_is_assumed_of_records_of_their_kind_is_said(tiny_net, digits, fact
     assert [word in text for word, text in zip(said, texts, strict=True)] == [True] * len(said)
 
 
+@pytest.mark.parametrize("fact", ["mislabelled", "whole_group"])
+def test_the_guard_is_told_that_labels_go(tiny_net, digits, monkeypatch, fact):
+    told, guard = [], efface.unlearn.Guard
+    monkeypatch.setattr(efface.unlearn, "Guard", lambda *a, **k: told.append(k) or guard(*a, **k))
+    forget(tiny_net, Split(digits.take(range(4))), report="off", settings=QUICK, **{fact: True})
+    assert told[0]["labels_go"] is True
+
+
 def test_a_whole_group_loses_its_label(tiny_net, digits):
     """Told that nothing of their kind stays, no record is predicted as what it is."""
     split = Split(digits.take([row for row in range(300) if digits.y[row] == 3]))
