@@ -70,6 +70,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "request_costs": ("request_costs:page", ("request_costs",)),
     "score_speed": ("score_speed:page", ("score_speed",)),
     "trainable": ("trainable:page", ("trainable",)),
+    "transfer": ("transfer:page", ("transfer",)),
     "cifar10/table": ("cifar10_requests:page", ("cifar10/table",)),
     "geometry/boundary": ("geometry.boundary_table:table", ("geometry/boundary",)),
     "geometry/curvature": ("geometry.curvature_maps:table", ("geometry/curvature",)),
