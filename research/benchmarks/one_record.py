@@ -8,7 +8,7 @@ log-odds of the target in those of the 32 shadow models whose random half lacks 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -78,8 +78,8 @@ def left_out(unseen: Sequence[Sequence[float]]) -> dict[str, float]:
     return {"inside": float(share), "ks": float(np.mean(found)), "ks_high": high}
 
 
-def cells(store: str) -> list[Cell]:
-    """Every request with a holdout, and the first without one."""
+def cells(store: str) -> Iterator[Cell]:
+    """Every request with a holdout, then the first ones without."""
     records, test = parts_of(base(0).settings, Path(store, "shared"))
     shadows = read_record("per_record.npz")
     odds, member = shadows["baseline"].astype(float), shadows["unlearned"]
@@ -90,33 +90,22 @@ def cells(store: str) -> list[Cell]:
         model = model_of(base(run_).settings, read(store, base(run_)).folder)
         return model, evaluate(model, evidence)
 
-    found = []
-    for number, (target, run_) in enumerate(drawn(member)):
+    requests = drawn(member)
+    parts = [("holdout", one) for one in requests]
+    for known, (target, run_) in parts + [("accuracy", one) for one in requests[:WITHOUT]]:
         (model, before), arrays = given(run_), read(store, base(run_)).arrays
         # a model card's accuracy is not of the records that judge it
         card = float(right(arrays, "test")[~arrays["test.evidence"].astype(bool)].mean())
-        record = records.take([targets()[target]])
-        about: Cell = {
-            "row": targets()[target],
-            "shadow_run": run_,
-            "given": log_odds(model, record),
-        }
-        about |= {"unseen": odds[~member[:, target], target].tolist()}
-        for known in KNOWN:
-            holdout = known == "holdout"
-            if not holdout and number >= WITHOUT:
-                continue
-            extra = {} if holdout else {"expected_accuracy": round(card, 3)}
-            split = Split(record, holdout=test if holdout else None)
-            new, facts = timed_forget(model, split, **extra)
-            after = evaluate(new, evidence)
-            facts |= {"found": log_odds(new, record), "known": known}
-            facts["utility"] = float(after.accuracy.mean() - before.accuracy.mean())
-            facts["changed"] = float((after.predicted != before.predicted).mean())
-            found.append(about | facts)
-            sys.stderr.write(f"{number} {known} {about['given']:.1f} {facts['found']:.1f} ")
-            sys.stderr.write(f"{place(facts['found'], about['unseen']):.2f} {facts['seconds']}\n")
-    return found
+        record, row = records.take([targets()[target]]), targets()[target]
+        split = Split(record, holdout=test if known == "holdout" else None)
+        extra = {} if known == "holdout" else {"expected_accuracy": round(card, 3)}
+        new, facts = timed_forget(model, split, **extra)
+        after = evaluate(new, evidence)
+        cell: Cell = {"row": row, "shadow_run": run_, "known": known, **facts}
+        cell |= {"given": log_odds(model, record), "found": log_odds(new, record)}
+        cell["utility"] = float(after.accuracy.mean() - before.accuracy.mean())
+        cell["changed"] = float((after.predicted != before.predicted).mean())
+        yield cell | {"unseen": odds[~member[:, target], target].tolist()}
 
 
 def log_odds(model: nn.Module, record: Records) -> float:
@@ -127,8 +116,15 @@ def log_odds(model: nn.Module, record: Records) -> float:
 def main(store: str) -> None:
     """Train what is missing, make every request, write the record."""
     run([base(one) for one in range(BASES)], store, processes=1)
-    found = cells(store)
-    write_record("one_record", "one_record STORE", {"seed": SEED, "cells": found}, indent=None)
+    found: list[Cell] = []
+    for cell in cells(store):
+        found.append(cell)
+        # what is measured is kept if this is stopped
+        if len(found) >= REQUESTS:
+            record = {"seed": SEED, "cells": found}
+            write_record("one_record", "one_record STORE", record, indent=None)
+        where = place(cell["found"], cell["unseen"])
+        sys.stderr.write(f"{cell['known']} {cell['found']:.1f} at {where:.2f} {cell['seconds']}\n")
 
 
 HEAD = (
@@ -139,11 +135,12 @@ HEAD = (
 
 def page(record: dict[str, Any]) -> str:
     """The table from the record."""
-    groups = {title: [c for c in record["cells"] if c["known"] == k] for k, title in KNOWN.items()}
+    made = record["cells"]
+    groups = {title: [c for c in made if c["known"] == key] for key, title in KNOWN.items()}
     one = next(iter(groups.values()))
     unseen = [cell["unseen"] for cell in one]
     other, counts = left_out(unseen), [len(row) for row in unseen]
-    rows = [_row(name, cells) for name, cells in groups.items()]
+    rows = [_row(name, cells) for name, cells in groups.items() if cells]
     start = [(cell["given"], cell["unseen"]) for cell in one]
     rows.append(["given model", f"{len(one)}", *_places(start), "–", "–", "–", "–"])
     reference = [percent(other["inside"], 0) + " %", f"{other['ks']:.2f}", "0.50"]

@@ -159,7 +159,7 @@ def neighbourhood(
             label may not be predicted either, and is masked.
         locality: λ, weight of the anchors.
         learning_rate: of Muon at the first step, falling in a line to 0; ``schedule_for`` when not
-            given, as steps and batch size, and twice that where too much is left.
+            given, as steps and batch size; with a rate or steps given they are not taken again.
         steps: so many.
         batch_size: records in a step.
         seed: draws the copies, the anchors and the order.
@@ -193,7 +193,7 @@ def neighbourhood(
         return action
 
     first = loss.apart(student)
-    for turn in range(1 if learning_rate else TURNS):
+    for turn in range(1 if learning_rate or steps else TURNS):
         optimizer = Muon(student.parameters(), 2**turn * rule.learning_rate)
         how["callback"] = linear_decay(watched, optimizer, rule.steps)
         student = descend(student, loss, forget, optimizer, seed=seed + turn, **how)
