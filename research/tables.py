@@ -61,6 +61,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "method_costs": ("method_costs:page", ("method_costs",)),
     "null_pages": ("null_pages_show:page", ("null_pages",)),
     "goals": ("goals:page", ("goals",)),
+    "one_record": ("one_record:page", ("one_record",)),
     "per_record": ("per_record:page", ("per_record", "per_record.npz")),
     "per_record_default": (
         "per_record_default:page",
@@ -71,6 +72,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "request_costs": ("request_costs:page", ("request_costs",)),
     "score_speed": ("score_speed:page", ("score_speed",)),
     "trainable": ("trainable:page", ("trainable",)),
+    "transfer": ("transfer:page", ("transfer",)),
     "cifar10/table": ("cifar10_requests:page", ("cifar10/table",)),
     "geometry/boundary": ("geometry.boundary_table:table", ("geometry/boundary",)),
     "geometry/curvature": ("geometry.curvature_maps:table", ("geometry/curvature",)),

@@ -24,7 +24,7 @@ from research.trained import model_of, parts_of
 RATE, EPOCHS, BATCH, EVERY = 1e-4, 10, 64, 4
 
 # Unseen records at most, but for the probe of embeddings and the accuracy.
-UNSEEN = 2000
+UNSEEN = 500
 
 # Draws of a view; the method's own draws are other steps of another seed.
 DRAWS, SEED = 4, 77

@@ -3,7 +3,7 @@
     EFFACE_DATA=… python -m research.benchmarks.in_a_row STORE     # research/results/in_a_row.json, .md and .svg
 
 100 records of the first base of goals.py (10,000 images of CIFAR-10; its store, where it is trained)
-go in requests of one and of ten. The union of all requests is unlearned again at some of them.
+go in requests of one and of ten. The union of all requests is unlearned from the given model at some of them.
 """
 
 import sys

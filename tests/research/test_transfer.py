@@ -51,6 +51,7 @@ def cell(gap):
     found = {
         "family": CASES[0].family,
         "kind": "random",
+        "seed": 0,
         "floor": 0.01,
         "ks_floor": 0.05,
         "ks_unseen_floor": 0.02,
@@ -65,6 +66,7 @@ def test_the_page_says_which_rows_miss_the_goal_and_what_was_refused():
         {"command": "transfer STORE", "date": "2026-11-30", "cells": [cell(0.02), cell(0.022)]}
     )
     assert "1 of 2 rows" in text
+    assert f"not made (model, request, seed): {CASES[0].family}, random, 1; " in text
     assert f"{CASES[0].family}, random, {KNOWN}: 19.0" in text
     assert "20.0 (20.0 to 20.0), 2 refused" in text
-    assert f"| {OURS} | 2.1 (2.0 to 2.2) | 100.0 | -1.0 | 0.10 (0.05) | 0.05 (0.02) | 1.0 |" in text
+    assert f"| {OURS} | 2.1 (2.0 to 2.2) | 100.0 | -1.0 | 0.10 (0.05) | 0.05 (0.02) |" in text
