@@ -61,6 +61,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "memory_need": ("memory_need:page", ("memory_need",)),
     "method_costs": ("method_costs:page", ("method_costs",)),
     "null_pages": ("null_pages_show:page", ("null_pages",)),
+    "one_record": ("one_record:page", ("one_record",)),
     "per_record": ("per_record:page", ("per_record", "per_record.npz")),
     "per_record_default": (
         "per_record_default:page",
