@@ -32,6 +32,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "containers": ("containers:page", ("containers",)),
     "curvature_estimates": ("curvature_estimates:page", ("curvature_estimates",)),
     "defects": ("defects:page", ("defects",)),
+    "depth": ("depth:page", ("depth",)),
     "every_method": ("every_method_show:page", ("every_method",)),
     "foreign_checkpoint": ("foreign_checkpoint:page", ("foreign_checkpoint",)),
     "gkt_curve": ("gkt_curve:page", ("gkt_curve",)),
@@ -82,6 +83,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
 # The function that draws a page's figure from the same records, and the salt of its SVG's ids.
 FIGURES = {
     "ceilings": ("ceilings:figure", "efface"),
+    "depth": ("depth:figure", "efface"),
     "every_method": ("every_method_show:figure", "efface"),
     "gkt_curve": ("gkt_curve:figure", "efface"),
     "information": ("information_show:figure", "information"),

@@ -186,7 +186,7 @@ def figure(record: dict[str, Any]) -> Figure:
         short = ["as it is", "mirrored", "shifted", "persp. 0.3", "persp. 0.6"]
         row[1].set_xticks(range(len(VIEWS)), short, fontsize=8)
         row[2].set(ylabel="forget accuracy, %", title="smaller copies")
-        labels = list(models[OURS]["copies"])
+        labels = [name.replace(" ", "\n", 1) for name in models[OURS]["copies"]]
         row[2].set_xticks(range(len(labels)), labels, fontsize=8)
     axes[0][0].legend(fontsize=7)
     return chart
