@@ -31,6 +31,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "ceilings": ("ceilings:page", ("ceilings",)),
     "containers": ("containers:page", ("containers",)),
     "curvature_estimates": ("curvature_estimates:page", ("curvature_estimates",)),
+    "cost_growth": ("cost_growth:page", ("cost_growth",)),
     "defects": ("defects:page", ("defects",)),
     "depth": ("depth:page", ("depth",)),
     "every_method": ("every_method_show:page", ("every_method",)),
@@ -83,6 +84,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
 # The function that draws a page's figure from the same records, and the salt of its SVG's ids.
 FIGURES = {
     "ceilings": ("ceilings:figure", "efface"),
+    "cost_growth": ("cost_growth:figure", "efface"),
     "depth": ("depth:figure", "efface"),
     "every_method": ("every_method_show:figure", "efface"),
     "gkt_curve": ("gkt_curve:figure", "efface"),

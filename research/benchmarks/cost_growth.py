@@ -82,10 +82,10 @@ def page(record: dict[str, Any]) -> str:
         "Cost of the default as the number of records grows",
         f"{origin(record)}, one process of one thread: random records (seed {record['seed']}) of the 10,000 that a quarter VGG11 was trained on, 10,000 test "
         "images as the holdout, of which method and guard see one half. CPU seconds of the method, with what the guard does at its steps, and of the "
-        "whole request without a report. Passes of the method and of the guard in records; one forward pass of its 5,000 unseen records and the 128 or more of its "
+        "whole request without a report. Passes of the method and of the guard in records; one forward pass of its 5,000 unseen records and its "
         "search for copies are among them. Memory: the operating system's peak, less what was resident with model and records in memory, and what was declared beforehand "
-        "for the whole, of which records are a part. The base had 10,000 records, so "
-        f"{record['rows'][-1]['records']:,} stand for 10,000. Two processes divide the records of a step and give the weights of one up to rounding, which a test "
+        "for the whole, of which records are a part. "
+        "Two processes divide the records of a step and give the weights of one up to rounding, which a test "
         "checks (`tests/test_training.py`); their seconds are not measured.",
         table(
             "records | forward a record | backward a record | guard a record | CPU s: method | CPU s: request | CPU ms a record | peak above records, MiB | declared, MiB | of it records",
