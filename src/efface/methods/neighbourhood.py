@@ -15,9 +15,9 @@ with the log-odds v*, the other classes keeping their proportions. For a random 
 training data with right labels the law of v* is that of unseen records, since the sample is
 exchangeable with them. Anchors hold the rest in place: unseen inputs or, without them, the records
 under a wide perspective and means of two; where records that stay are given, they are every second
-one. There y is the best class. The squares in D are there
-because to KL a label of probability 1e-2 and one of 1e-10 are the same, and to an attacker per
-record they are not; nor does KL keep the log-odds of unseen records as they were.
+one. There y is the best class. The squares in D are there because to KL a label of probability 1e-2
+and one of 1e-10 are the same, and to an attacker per record they are not; nor does KL keep the
+log-odds of unseen records as they were.
 
 - What must not be answered (a class that goes, a wrong label, the label of a whole group) is masked
   first, in targets and anchors; v is then the log-odds of the best of what is left, on both sides.
