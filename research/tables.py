@@ -63,6 +63,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "method_costs": ("method_costs:page", ("method_costs",)),
     "null_pages": ("null_pages_show:page", ("null_pages",)),
     "goals": ("goals:page", ("goals",)),
+    "in_a_row": ("in_a_row:page", ("in_a_row",)),
     "one_record": ("one_record:page", ("one_record",)),
     "per_record": ("per_record:page", ("per_record", "per_record.npz")),
     "per_record_default": (
@@ -85,6 +86,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
 FIGURES = {
     "ceilings": ("ceilings:figure", "efface"),
     "cost_growth": ("cost_growth:figure", "efface"),
+    "in_a_row": ("in_a_row:figure", "efface"),
     "depth": ("depth:figure", "efface"),
     "every_method": ("every_method_show:figure", "efface"),
     "gkt_curve": ("gkt_curve:figure", "efface"),
