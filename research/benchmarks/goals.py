@@ -27,7 +27,7 @@ from research import pages
 from research.benchmarks.every_method import LONG, SCALED
 from research.benchmarks.jit_requests import FIRST
 from research.jobs import training, unlearning
-from research.pages import interval, mean_range, origin, percent, table
+from research.pages import mean_range, origin, percent, points, table
 from research.reduce import columns_of, right, rows_by, statistics_of
 from research.tables import write_record
 
@@ -259,8 +259,10 @@ def page(record: dict[str, Any]) -> str:
 
 def _floor(cells: list[dict[str, Any]]) -> str:
     """What retraining and doing nothing come to."""
-    ks = {name: _range([c["ks_retrained"][name] for c in cells]) for name in cells[0]["ks"]}
-    floor, nothing = (_points([c[name] for c in cells]) for name in ("floor", "untouched"))
+    ks = {
+        name: mean_range([c["ks_retrained"][name] for c in cells], ".2f") for name in cells[0]["ks"]
+    }
+    floor, nothing = (points([c[name] for c in cells]) for name in ("floor", "untouched"))
     return (
         f"One retrained model to the others: gap {floor}, KS {ks['label']}, entropy {ks['entropy']}, "
         f"unseen {ks['unseen']}. Nothing done: gap {nothing}."
@@ -277,22 +279,16 @@ def _row(cells: list[dict[str, Any]]) -> list[str]:
     spent = [[c["passes"].get(name, 0) for c in fit] for name in ("forward", "backward", "guard")]
     return [
         count,
-        _points([c["gap"] for c in fit]),
+        points([c["gap"] for c in fit]),
         percent(float(np.mean([c["retain"] for c in fit]))),
         f"{100 * np.mean(change):+.1f}",
-        *(_range([c["ks"][name] for c in fit]) for name in ("label", "entropy", "unseen")),
+        *(
+            mean_range([c["ks"][name] for c in fit], ".2f")
+            for name in ("label", "entropy", "unseen")
+        ),
         ", ".join(f"{np.mean(one):.0f}" for one in spent),
         f"{np.mean([c['seconds'] for c in fit]):.1f}",
     ]
-
-
-def _points(values: list[float]) -> str:
-    """Mean and range in percentage points."""
-    return mean_range([100 * one for one in values])
-
-
-def _range(values: list[float]) -> str:
-    return interval(float(np.mean(values)), min(values), max(values), ".2f")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from research import pages
 from research.benchmarks.goals import OURS, Goal, goals, measured
 from research.benchmarks.jit_requests import FIRST
 from research.jobs import training
-from research.pages import interval, mean_range, origin, table
+from research.pages import mean_range, origin, points, table
 from research.reduce import right, rows_by
 from research.tables import write_record
 from research.trained import model_of, parts_of
@@ -137,8 +137,11 @@ def page(record: dict[str, Any]) -> str:
     for data in dict.fromkeys(cell["data"] for cell in record["cells"]):
         here = [cell for cell in record["cells"] if cell["data"] == data]
         first = [cell for cell in here if cell["images"] is None and cell["holdout"]]
-        floor, untouched = (_points([cell[k] for cell in first]) for k in ("floor", "untouched"))
-        ks = {k: _range([cell["ks_retrained"][k] for cell in first]) for k in ("label", "unseen")}
+        floor, untouched = (points([cell[k] for cell in first]) for k in ("floor", "untouched"))
+        ks = {
+            k: mean_range([cell["ks_retrained"][k] for cell in first], ".2f")
+            for k in ("label", "unseen")
+        }
         parts.append(f"## {data.capitalize()}")
         parts.append(
             f"One retrained model to the others: gap {floor}, KS {ks['label']}, unseen "
@@ -161,21 +164,12 @@ def _row(cells: list[dict[str, Any]]) -> list[str]:
     images = cells[0]["images"]
     return [
         f"a reference model of {images:,} images" if images else "copies",
-        _points([c["accuracy"] for c in cells]),
-        _range([c["rank"] for c in cells]),
-        _points([c["gap"] for c in cells]),
-        *(_range([c["ks"][name] for c in cells]) for name in ("label", "unseen")),
-        _points([c["unseen"][1] - c["unseen"][0] for c in cells]),
+        points([c["accuracy"] for c in cells]),
+        mean_range([c["rank"] for c in cells], ".2f"),
+        points([c["gap"] for c in cells]),
+        *(mean_range([c["ks"][name] for c in cells], ".2f") for name in ("label", "unseen")),
+        points([c["unseen"][1] - c["unseen"][0] for c in cells]),
     ]
-
-
-def _points(values: list[float]) -> str:
-    """Mean and range in percentage points."""
-    return mean_range([100 * one for one in values])
-
-
-def _range(values: list[float]) -> str:
-    return interval(float(np.mean(values)), min(values), max(values), ".2f")
 
 
 if __name__ == "__main__":

@@ -58,8 +58,9 @@ REASONS = {
     "a class": "a class is to be forgotten, and on three such requests with a holdout "
     "neighbourhood reduced the gap to retraining from 39.6 points to 3.0 "
     "(research/results/goals.md)",
-    "another task": "the task is not multiclass, and of the methods that were measured on such "
-    "requests, one each, neighbourhood came closest to retraining (research/results/kinds.md)",
+    "another task": "the task is not multiclass, and on two of the three such requests that were "
+    "measured neighbourhood came closer to the retrained model's loss than jit "
+    "(research/results/kinds.md)",
     "records": "single records are to be forgotten, and on three requests of 500 with a holdout "
     "neighbourhood reduced the gap to retraining from 26.7 points to 2.6 "
     "(research/results/goals.md)",

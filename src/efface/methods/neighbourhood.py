@@ -36,9 +36,9 @@ log-odds of unseen records as they were.
 - Multilabel: v is each label's logit, signed by its truth; regression: the error of each value. A
   task of one's own has no law: p* is the copies' mean output.
 
-Steps are Muon's (``training.Muon``): on 500 records it needs a ninth of the passes of clipped SGD.
-Rate, steps and batch follow the number of records n and no search: ``schedule_for``. There is no
-paper of this form.
+Steps are Muon's (``training.Muon``): as many of clipped SGD leave 500 records 20 points from
+retraining, where these leave 2.6 (research/results/goals.md). Rate, steps and batch follow the
+number of records n and no search: ``schedule_for``. There is no paper of this form.
 """
 
 import math
