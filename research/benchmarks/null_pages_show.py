@@ -151,7 +151,7 @@ def _sizes(record: dict[str, Any], name: str, key: str) -> list[list[int]]:
 
 def _power(record: dict[str, Any]) -> list[str]:
     tests = []
-    for test in TESTS:
+    for test in sorted(TESTS, key=lambda one: one.key):  # not in the order of imports
         for kind in KINDS if test.multiclass is False else ("multiclass",):
             if found := best(record, test, kind):
                 key, name, sizes = found
