@@ -4,18 +4,20 @@
     EFFACE_DATA=… python -m research.benchmarks.per_record_default STORE records   # research/results/per_record_default.json and .npz
 
 The shadow runs of per_record.py, whose committed ones were trained by an earlier version and are
-others to the last digit: of these the untouched models and the default alone, with a holdout and
-without (it then knows the accuracy), under the guard, as a user calls it.
+others to the last digit: of these the untouched models, the retrained ones, and the default alone:
+with a holdout, without (it then knows the accuracy), and with the retrained model as its reference;
+under the guard, as a user calls it.
 """
 
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.stats import ks_2samp
 
 from efface.grid import Job, read, run
-from efface.metrics.lira import ruli_privacy, u_lira
+from efface.metrics.lira import ruli_efficacy, ruli_privacy, u_lira
 from research import pages
 from research.benchmarks.ceilings import attacked, ceiling, measured, reference_models
 from research.benchmarks.per_record import (
@@ -28,7 +30,7 @@ from research.benchmarks.per_record import (
     targets,
     trained_on,
 )
-from research.jobs import unlearning
+from research.jobs import training, unlearning
 from research.pages import interval, origin, percent, table
 from research.reduce import right
 from research.tables import RESULTS, write_record
@@ -38,14 +40,31 @@ ACCURACY = 0.52
 HOW: dict[str, dict[str, Any]] = {
     "neighbourhood": {"holdout": True},
     "neighbourhood, no holdout": {"expected_accuracy": ACCURACY},
+    "neighbourhood, reference model": {"holdout": True},
 }
+NAMES = ("untouched", "retrained", *HOW)
+
+
+def retrained(shadow_run: int) -> Job:
+    """The model without any target, of another seed: what is aimed at, and the reference model."""
+    rows = {"rows": sorted(set(trained_on(shadow_run)) - set(targets()))}
+    how: dict[str, Any] = {"trained_on": rows, "seed": 800 + shadow_run, "keep_weights": True}
+    return training("cifar10-vgg-quarter", "cifar10", first=FIRST, **how)
 
 
 def after(shadow_run: int, name: str) -> Job:
     """The model after the targets that it was trained on went."""
     rows = sorted(set(targets()) & set(trained_on(shadow_run)))
-    how: dict[str, Any] = {"forget": {"rows": rows}, "seed": 700 + shadow_run}
-    return unlearning(base(shadow_run), "neighbourhood", **how, **HOW[name])
+    how: dict[str, Any] = {"forget": {"rows": rows}, "seed": 700 + shadow_run, **HOW[name]}
+    if name.endswith("reference model"):
+        how["reference"] = retrained(shadow_run)
+    return unlearning(base(shadow_run), "neighbourhood", **how)
+
+
+def cells(name: str) -> list[Job]:
+    """Those of a row of the table."""
+    made = {"untouched": base, "retrained": retrained}.get(name) or partial(after, name=name)
+    return [made(shadow_run) for shadow_run in range(SHADOW_RUNS)]
 
 
 def as_records(store: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -53,15 +72,13 @@ def as_records(store: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     bases = [read(store, base(shadow_run)).arrays for shadow_run in range(SHADOW_RUNS)]
     arrays: dict[str, np.ndarray] = {"unlearned": chosen()}
     methods: dict[str, Any] = {}
-    for name in ("untouched", *HOW):
-        found = [
-            read(store, after(shadow_run, name)) for shadow_run in range(SHADOW_RUNS) if name in HOW
-        ]
-        each = [one.arrays for one in found] or bases
+    for name in NAMES:
+        found = [read(store, cell) for cell in cells(name)]
+        each = [one.arrays for one in found]
         arrays[name] = np.array([one["train.log_odds"][targets()] for one in each])
         methods[name] = {
             "runs": [cost(*pair) for pair in zip(bases, each, strict=True)],
-            "outcomes": sorted({str(one.statistics["outcome"]) for one in found}),
+            "outcomes": sorted({str(o.statistics["outcome"]) for o in found if name in HOW}),
         }
     return {"records": FIRST, "targets": TARGETS, "accuracy": ACCURACY, "methods": methods}, arrays
 
@@ -87,12 +104,12 @@ def page(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     scores = {"nothing": noise, "own log-odds": odds}
     scores["1 reference model"] = reference_models(odds, member, 1)
     best = ((name, *attacked(ceiling(odds, member, one))) for name, one in scores.items())
-    head = "method | U-LiRA AUC | TPR at 1 % FPR | RULI privacy | retain, % | unseen accuracy, change | KS of unseen log-odds"
+    head = "method | U-LiRA AUC | TPR at 1 % FPR | RULI privacy | RULI efficacy | retain, % | unseen accuracy, change | KS of unseen log-odds"
     return pages.page(
         "What an attacker per record sees of the default",
         f"{origin(about)}. {len(odds)} shadow runs: a quarter VGG11 trained on a random half of {about['records']:,} CIFAR-10 images, then those of "
         f"{about['targets']} targets that it was trained on (about half) go, by `efface.forget` as a user calls it, under the guard; without a "
-        f"holdout it is told an accuracy of {percent(about['accuracy'])} %. AUC: chance and reference 0.5, 95 % interval over targets and shadow runs. "
+        f"holdout it is told an accuracy of {percent(about['accuracy'])} %. The reference model is the retrained one: the same images but the targets, from fresh weights. AUC: chance and reference 0.5, 95 % interval over targets and shadow runs. "
         "Utility: mean over runs, against the untouched model on the half of the test set that the method does not see.",
         table(head, (row(name, about, arrays, member) for name in about["methods"])),
         "## The best use of what is known, simulated on these untouched runs ([how](ceilings.md))",
@@ -103,12 +120,16 @@ def page(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
 def row(name: str, about: dict[str, Any], arrays: dict[str, np.ndarray], member: Any) -> list[str]:
     """A method's attack and utility."""
     odds, runs = arrays[name].astype(np.float64), about["methods"][name]["runs"]
-    privacy = ruli_privacy(odds, member).attack
+    ruli = [ruli_privacy(odds, member).attack]
+    if name != "retrained":
+        theirs = arrays["retrained"].astype(np.float64)
+        ruli.append(ruli_efficacy(odds, member, theirs, out=member).attack)
     mean = {key: float(np.mean([one[key] for one in runs])) for key in runs[0]}
     return [
         f"`{name}`" if name in HOW else name,
         *attacked(measured(u_lira(odds, member))),
-        interval(privacy.auc, *privacy.auc_interval),
+        *[interval(one.auc, *one.auc_interval) for one in ruli],
+        *["–"] * (2 - len(ruli)),
         percent(mean["retain"]),
         f"{100 * mean['change']:+.2f}",
         f"{mean['ks']:.3f}",
@@ -118,8 +139,8 @@ def row(name: str, about: dict[str, Any], arrays: dict[str, np.ndarray], member:
 def main(store: str, what: str) -> None:
     """Make the cells, whole shadow runs at a time, or their record."""
     if what == "cells":
-        for name in HOW:
-            run([after(one, name) for one in range(SHADOW_RUNS)], store, processes=PROCESSES)
+        for name in NAMES:
+            run(cells(name), store, processes=PROCESSES)
         return
     about, arrays = as_records(store)
     np.savez_compressed(RESULTS / "per_record_default.npz", **arrays)  # type: ignore[arg-type]
