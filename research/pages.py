@@ -39,6 +39,11 @@ def interval(value: float, low: float, high: float, form: str = ".3f") -> str:
     return f"{value:{form}} ({low:{form}} to {high:{form}})"
 
 
-def mean_range(values: Sequence[float]) -> str:
+def mean_range(values: Sequence[float], form: str = ".1f") -> str:
     """Mean, minimum and maximum."""
-    return interval(float(np.mean(values)), min(values), max(values), form=".1f")
+    return interval(float(np.mean(values)), min(values), max(values), form=form)
+
+
+def points(values: Sequence[float]) -> str:
+    """Mean and range of shares, in percentage points."""
+    return mean_range([100 * one for one in values])
