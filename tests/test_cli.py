@@ -316,7 +316,7 @@ def test_a_stopped_command_says_that_nothing_was_lost(efface, monkeypatch, capfd
 
 SSD = "2308.07707|needs retain|selection_weighting 10.0 a number|the paper's α"
 SSD += "|seed 0 an integer of at least 0 draws who"
-PAGES = [((), 0, ("zero-shot", "needs", "may use", "labels of", *METHODS))]
+PAGES = [((), 0, ("needs", "year", "passes", "--train-command", *METHODS))]
 PAGES += [(("ssd",), 0, SSD.split("|")), (("sdd",), 2, ("Did you mean 'ssd'?",))]
 
 
