@@ -6,7 +6,7 @@ The command line, grids and benchmarks call these two, so they measure what a us
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -129,8 +129,14 @@ class Result:
 @isolated
 def forget(  # noqa: PLR0913  # each option of a request is declared here once
     model: nn.Module,
-    split: Split,
+    data: Any,
     *,
+    ids: Iterable[Any] | None = None,
+    where: str | None = None,
+    indices: Iterable[int] | None = None,
+    forget_class: str | int | None = None,
+    holdout: Any = None,
+    retain: Any = None,
     method: str = "neighbourhood",
     settings: Mapping[str, Any] | None = None,
     strength: float | None = None,
@@ -154,17 +160,28 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     started: Started | None = None,
     progress: Progress = no_progress,
 ) -> Result:
-    """Return a model that behaves as if it had not seen ``split.forget``, with a report.
+    """Return a model that behaves as if it had not seen the named records, with a report.
+
+        result = forget(model, train_set, indices=[3, 17], holdout=test_set)
 
     Args:
         model: maps (n, *features) to one row of outputs per record: multiclass or multilabel
             logits, or regression values; it is not changed. Weights of half precision are updated
             in a float32 copy and come back in their own dtype.
-        split: the forget set and other parts; records as ``Records``, tensors (x, y), a torch
-            Dataset or DataLoader, or a ``datasets.Dataset``. The holdout, of 12 records or
-            more, is split once by a seeded hash: method and guard see the first half, the report
-            the second. A reference model is looked at in eval mode; where it seems to have seen
-            the records a finding says so.
+        data: the training data, of which one of ``ids``, ``where``, ``indices`` and
+            ``forget_class`` names the records to forget: ``Records``, tensors or arrays (x, y), a
+            torch Dataset or DataLoader, a ``datasets.Dataset``, a DataFrame, or what ``load_data``
+            returned. Items are (x, y), (x, y, id) or mappings. Or a ``Split`` of such parts, which
+            may also hold a reference model; where that seems to have seen the records a finding
+            says so.
+        ids: of the records, as the data have them; where they have none, the numbers of the items.
+        where: an expression on columns or keys, such as ``"label=dog and age>=30"``.
+        indices: row numbers, from 0.
+        forget_class: a class by its name or number: all of its records, and the class itself.
+        holdout: data never trained on, in the same forms, 12 records or more. They are split once
+            by a seeded hash: method and guard see the first half, the report the second.
+        retain: training data that stay, in the same forms; ``data`` itself is taken, since the
+            records to forget are taken out of it.
         method: a name in ``efface.METHODS``, or ``auto``: the one that suits what is given; the
             first finding says which and why.
         settings: of the method, by name; ``efface methods NAME`` lists them.
@@ -179,14 +196,15 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
             the model seems to have memorised; the report is on all of them, and says so.
         weights: by id, how often the method sees each forget record, 1 being all the same.
         classes: names of the classes, for the report.
-        preprocessing: how images or rows of a ``datasets.Dataset`` become inputs.
+        preprocessing: how images or rows of a table become inputs.
         utility_budget: accuracy that may be lost on the guard's half of the holdout, 0 to 1.
         seed: of everything drawn at random but the holdout's split.
         holdout_seed: of the holdout's split; ``score`` needs the same.
         stored: by the name of a tensor, the dtype that it will be written in, where that is not the
             model's own; the report is on the weights as written.
         others: records of the training data that are not named, on which ``doctor`` says how right
-            the model is; ``split.retain`` where none are given. Nothing else sees them.
+            the model is; by default a sample of ``data``, of a ``Split`` its retain. Nothing else
+            sees them.
         accept: names of findings that shall warn instead of refusing, see docs/findings.md.
         dry_run: True stops before the method: the result holds the given model, the findings and
             a manifest with the method, the memory and the tier that the evidence can reach.
@@ -217,9 +235,17 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     manifest, adapted = Manifest("forget", seed, holdout_seed), trainable == "adapter"
     manifest.report = report
     names = {"classes": classes, "mislabelled": mislabelled}
+    split, unnamed, note = prepare.name_records(
+        data,
+        {"ids": ids, "where": where, "indices": indices, "forget_class": forget_class},
+        {"holdout": holdout, "retain": retain},
+        preprocessing,
+        classes,
+    )
     request = _Request(manifest, {"the model": model}, split, preprocessing, names)
+    manifest.request |= note
     entry = request.choose(method, settings, trainable, whole_group=whole_group)
-    request.examine(others, accept)
+    request.examine(unnamed if others is None else others, accept)
     request.examine_reference()
     # after doctor: a model that the data do not fit must not choose among them
     seen, notes = prepare.select_records(
@@ -254,11 +280,17 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
 
 
 @isolated
-def score(
+def score(  # noqa: PLR0913
     old: nn.Module,
     new: nn.Module,
-    split: Split,
+    data: Any,
     *,
+    ids: Iterable[Any] | None = None,
+    where: str | None = None,
+    indices: Iterable[int] | None = None,
+    forget_class: str | int | None = None,
+    holdout: Any = None,
+    retain: Any = None,
     retrained: Sequence[nn.Module] = (),
     shadows: Shadows | None = None,
     exact: bool = False,
@@ -271,20 +303,26 @@ def score(
     holdout_seed: int = 0,
     report: str = prepare.FULL,
 ) -> Result:
-    """Report what ``new`` still knows of ``split.forget``, which ``old`` was trained on.
+    """Report what ``new`` still knows of the named records, which ``old`` was trained on.
 
     Args:
         old: the model before; like all others it is not changed.
         new: the model after, of any origin, with as many outputs.
-        split: as for ``forget``. Only the second half of the holdout is used, by a seeded hash:
-            the first is left to the method and the guard that may have made ``new``.
+        data: as for ``forget``, and so are ``ids``, ``where``, ``indices``, ``forget_class``.
+        ids: as for ``forget``.
+        where: as for ``forget``.
+        indices: as for ``forget``.
+        forget_class: as for ``forget``.
+        holdout: as for ``forget``. Only its second half is used, by a seeded hash: the first is
+            left to the method and the guard that may have made ``new``.
+        retain: as for ``forget``.
         retrained: models trained without the forget records, by the recipe of ``old``, each with
             its own seed; two or more give the retrain-to-retrain variability.
         shadows: arrays of shadow models, see ``efface.io.shadows.read_shadows``.
         exact: ``new`` was itself trained from scratch without the forget records.
         mislabelled: the labels of the forget records are flagged as wrong.
         classes: names of the classes, for the report.
-        preprocessing: how images or rows of a ``datasets.Dataset`` become inputs.
+        preprocessing: how images or rows of a table become inputs.
         others: as for ``forget``.
         accept: as for ``forget``.
         seed: of everything drawn at random but the holdout's split.
@@ -298,8 +336,16 @@ def score(
     prepare.check_report(report, prepare.FULL, prepare.QUICK)
     manifest = Manifest("score", seed, holdout_seed, report=report)
     names = {"classes": classes, "mislabelled": mislabelled}
+    split, unnamed, note = prepare.name_records(
+        data,
+        {"ids": ids, "where": where, "indices": indices, "forget_class": forget_class},
+        {"holdout": holdout, "retain": retain},
+        preprocessing,
+        classes,
+    )
     compared = {"NEW": new} | {f"retrained model {n}": m for n, m in enumerate(retrained, start=1)}
     request = _Request(manifest, {"OLD": old, **compared}, split, preprocessing, names)
+    manifest.request |= note
     # by the width of the outputs: models of other classes would be compared column by column
     going = request.split.forget
     width = output_width(request.model, going)
@@ -312,7 +358,7 @@ def score(
     if shadows is not None:
         # refuses arrays that lack a forget record
         shadows.of(going.ids)
-    request.examine(others, accept)
+    request.examine(unnamed if others is None else others, accept)
     known = {"removed_from_retain": manifest.request.get("forget_records_in_retain", 0)}
     result = request.result(new, retrained=retrained, shadows=shadows, exact=exact, **known)
     if retrained:

@@ -117,6 +117,35 @@ def read_split(spec: str | Path, text_columns: Sequence[str] = ()) -> SplitFiles
     return _image_table(chosen, files, path), folder
 
 
+def in_memory(given: Any) -> datasets.Dataset:
+    """A ``datasets.Dataset``, without its format; a DataFrame of pandas or polars, an arrow table.
+
+    An index of pandas that was given stays as a column. Raises InputError for anything else, and
+    for columns of values of several types.
+    """
+    if isinstance(given, datasets.Dataset):
+        return given.with_format(None)
+    try:
+        if hasattr(given, "to_arrow"):
+            given = given.to_arrow()
+        elif not isinstance(given, pa.Table):
+            given = pa.Table.from_pandas(given)
+    except (pa.ArrowException, AttributeError, ValueError, TypeError) as error:
+        wanted, came = "a table of plain values", str(error).splitlines()[0][:200]
+        raise InputError(wanted, came, "Give numbers, texts and paths, or a Dataset.") from error
+    names = given.column_names
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError("unique column names", f"{repeated[0]!r} twice", "Rename one of them.")
+    # without metadata: that of pandas would call an index a column of its own
+    return datasets.Dataset(pa.table({name: _plain(given[name]) for name in names}))
+
+
+def _plain(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Categories of pandas as their words."""
+    kind = cells.type
+    return cells.cast(kind.value_type) if pa.types.is_dictionary(kind) else cells
+
+
 def _path_and_split(spec: str) -> tuple[Path, str | None]:
     if Path(spec).exists():
         return Path(spec), None
@@ -236,9 +265,8 @@ def _read_tables(
         for name, cells in columns.items():
             if files[0].suffix.lower() == ".csv":
                 columns[name] = _infer_type(cells, fractions=name not in text_columns)
-            elif pa.types.is_dictionary(cells.type):
-                # categories of pandas: the words
-                columns[name] = cells.cast(cells.type.value_type)
+            else:
+                columns[name] = _plain(cells)
         return datasets.Dataset(pa.table(columns, metadata=table.schema.metadata))
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         wanted, came = "files of one split with the same columns", str(error).splitlines()[0][:200]
