@@ -233,7 +233,7 @@ def test_three_lines_give_what_a_split_gives(tiny_net, digits):
     data = TensorDataset(known.x, known.y)
     named = {"indices": range(12), "holdout": unseen, "retain": data}
     one = forget(tiny_net, data, settings={"steps": 2}, report="quick", **named)
-    split = Split((known.x[:12], known.y[:12]), unseen, (known.x[12:], known.y[12:]))
+    split = Split((known.x[:12], known.y[:12]), unseen, Records(known.x, known.y))
     two = forget(tiny_net, split, settings={"steps": 2}, report="quick")
     assert one.manifest.weights == two.manifest.weights
     assert one.manifest.request["named"] == "12 indices"
