@@ -18,7 +18,7 @@ from torch import nn
 from efface import prepare
 from efface.errors import InputError, NotMet, Outcome
 from efface.guard import Guard
-from efface.hazards import Finding, doctor
+from efface.hazards import SAMPLE, Finding, doctor
 from efface.io.data import as_records
 from efface.io.features import Spec
 from efface.io.shadows import Shadows
@@ -35,6 +35,7 @@ from efface.runtime import (
     state_of,
     to_eval,
     upcast_to_fp32,
+    watch_passes,
 )
 from efface.task import (
     check_layout,
@@ -69,6 +70,8 @@ KEPT_ADAPTER = (
     "the base. The merged model is the one to hand on."
 )
 
+
+LOG = logging.getLogger(__name__)
 
 COPY = "Change a copy and return it, efface.task.trainable_copy(model): docs/your_own_method.md."
 
@@ -214,7 +217,8 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
             quantised or pruned copies, no linear probe) or ``off``; the manifest says which.
         started: called with the manifest, what the report will cost (``passes``, about how many
             ``seconds``, the passes of a ``quick`` one) and the findings, before the method starts.
-        progress: how the steps are shown: ``efface.show_progress``, or one of your own.
+        progress: how the stages doctor, method and evidence are shown: ``efface.show_progress``, or
+            one of your own.
 
     Raises:
         InputError: the records or the settings are not what the method takes, or what the method
@@ -242,7 +246,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
         preprocessing,
         classes,
     )
-    request = _Request(manifest, {"the model": model}, split, preprocessing, names)
+    request = _Request(manifest, {"the model": model}, split, preprocessing, names, progress)
     manifest.request |= note
     entry = request.choose(method, settings, trainable, whole_group=whole_group)
     request.examine(unnamed if others is None else others, accept)
@@ -251,7 +255,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     seen, notes = prepare.select_records(
         request.model, request.auxiliary, manifest, selection, weights
     )
-    request.findings += notes
+    request.note(*notes)
 
     master, judge = request.trainable_copy(trainable, started), None
     if dry_run:
@@ -265,7 +269,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     new = adapter = failure = None
     # a request that cannot be met has a report too: the error carries it
     try:
-        with progress(f"forget {len(seen.forget)} records", manifest.settings.get("steps")) as show:
+        with progress("method", manifest.settings.get("steps")) as show:
             student = request.run(master, seen, judge, show)
         new, adapter = request.settle(student, judge, stored)
     except NotMet as error:
@@ -302,6 +306,7 @@ def score(  # noqa: PLR0913
     seed: int = 0,
     holdout_seed: int = 0,
     report: str = prepare.FULL,
+    progress: Progress = no_progress,
 ) -> Result:
     """Report what ``new`` still knows of the named records, which ``old`` was trained on.
 
@@ -328,6 +333,7 @@ def score(  # noqa: PLR0913
         seed: of everything drawn at random but the holdout's split.
         holdout_seed: of the holdout's split; that of ``forget`` if it made ``new``.
         report: ``full`` or ``quick``, as for ``forget``.
+        progress: as for ``forget``.
 
     Raises:
         InputError: the models or the records do not fit together.
@@ -344,7 +350,7 @@ def score(  # noqa: PLR0913
         classes,
     )
     compared = {"NEW": new} | {f"retrained model {n}": m for n, m in enumerate(retrained, start=1)}
-    request = _Request(manifest, {"OLD": old, **compared}, split, preprocessing, names)
+    request = _Request(manifest, {"OLD": old, **compared}, split, preprocessing, names, progress)
     manifest.request |= note
     # by the width of the outputs: models of other classes would be compared column by column
     going = request.split.forget
@@ -376,11 +382,13 @@ class _Request:
         split: Split,
         preprocessing: Spec | None,
         names: Any,
+        progress: Progress,
     ) -> None:
         for model in models.values():
             check_model(model)
         self.given = [(name, model, tensor_digests(model)) for name, model in models.items()]
         self.manifest, self.preprocessing, self.names = manifest, preprocessing, names
+        self.progress = progress
         # modules of its own: no forward pass writes a buffer of the given model, or meets its mode
         self.model = shared_view(self.given[0][1])
         self.findings: tuple[Finding, ...] = ()
@@ -413,7 +421,20 @@ class _Request:
         """Note what speaks against the reference model. Raises InputError where it does not fit."""
         how = {"mislabelled": self.names["mislabelled"]}
         with self.manifest.timed("reference"):
-            self.findings += prepare.check_reference(self.model, self.auxiliary, self.method, **how)
+            self.note(*prepare.check_reference(self.model, self.auxiliary, self.method, **how))
+
+    def note(self, *findings: Finding) -> None:
+        """Add findings; warnings are logged as they come."""
+        for one in findings:
+            if one.severity == "warn":
+                LOG.warning("%s", one.text, extra={"facts": {"finding": one.name}})
+        self.findings += findings
+
+    @contextmanager
+    def watched(self, stage: str, passes: int, *models: nn.Module) -> Iterator[None]:
+        """Show a stage by the records that go through the models, some ``passes`` in all."""
+        with self.progress(stage, passes) as show, watch_passes(models, show):
+            yield
 
     def choose(
         self, name: str, settings: dict[str, Any], trainable: str, *, whole_group: bool
@@ -422,7 +443,7 @@ class _Request:
         wrong = self.names["mislabelled"]
         if name == prepare.AUTO:
             name, why = prepare.choose_method(self.split, mislabelled=wrong, trainable=trainable)
-            self.findings += (why,)
+            self.note(why)
         self.method = method = METHODS[name]
         self.chosen = check_settings(name, settings)
         # what the request says of the labels is not said again as a setting
@@ -430,7 +451,7 @@ class _Request:
         told = [fact for fact, holds in facts.items() if holds and fact in method.settings]
         self.chosen |= dict.fromkeys(told, True)
         how = {"settings": self.chosen, "whole_group": whole_group}
-        self.findings += prepare.assumed_of_their_kind(self.split, method, **how)
+        self.note(*prepare.assumed_of_their_kind(self.split, method, **how))
         self.manifest.method = name
         self.manifest.settings = {**_base.default_settings(name), **self.chosen}
         _base.refuse_without(self.split, name, *method.in_order(method.needs))
@@ -448,11 +469,14 @@ class _Request:
         else:
             others = replace(as_records(others, self.preprocessing), task=records.task)
         how: dict[str, Any] = {"holdout": holdout, "others": others, "accept": accept, **self.names}
-        with self.manifest.timed("doctor"):
+        sample = [min(len(part), SAMPLE) for part in (records, others, holdout) if part]
+        # each part once and once more, and what a few records are looked at for
+        about = 2 * sum(sample) + 48
+        with self.manifest.timed("doctor"), self.watched("doctor", about, self.model):
             found = doctor(self.model, self.preprocessing, records, **how)
         self.manifest.accuracy = found.accuracy
         found.refuse()
-        self.findings += found.findings
+        self.note(*found.findings)
 
     def trainable_copy(self, trainable: str, started: Started | None) -> nn.Module:
         """The copy that the method gets, its passes counted; no view shares a given weight."""
@@ -479,21 +503,22 @@ class _Request:
         self.refuse_changed()
         return Result(self.given[0][1], None, manifest, self.findings)
 
+    def evidence_passes(self, report: str = "") -> int:
+        """Forward passes of the report that is wanted, or of another one."""
+        # loads scipy
+        from efface.report.runner import forward_passes
+
+        probes = (report or self.manifest.report) == prepare.FULL
+        wrong = self.names["mislabelled"]
+        return forward_passes(self.evaluation, mislabelled=wrong, probes=probes)
+
     def price(self) -> dict[str, Any]:
         """What the report will cost; empty where there will be none."""
         if self.manifest.report == prepare.OFF:
             return {}
-        # loads scipy
-        from efface.report.runner import passes_by_use
-
-        wrong, records = self.names["mislabelled"], self.split.forget
-        full, quick = (
-            sum(passes_by_use(self.evaluation, mislabelled=wrong, probes=probes).values())
-            for probes in (True, False)
-        )
-        passes = full if self.manifest.report == prepare.FULL else quick
-        seconds = prepare.seconds_per_pass(self.model, records) * passes
-        return {"passes": passes, "seconds": seconds, "quick": quick}
+        passes = self.evidence_passes()
+        seconds = prepare.seconds_per_pass(self.model, self.split.forget) * passes
+        return {"passes": passes, "seconds": seconds, "quick": self.evidence_passes(prepare.QUICK)}
 
     def run(self, model: nn.Module, split: Split, judge: Guard | None, show: Callable) -> nn.Module:
         """What the method makes of the model. Raises InputError for no changed copy of it."""
@@ -597,7 +622,9 @@ class _Request:
             with manifest.timed("report"):
                 how: dict[str, Any] = {"seed": manifest.seed, **self.names, **of}
                 how["probes"] = manifest.report == prepare.FULL
-                report = collect(self.model, new, self.evaluation, reason=reason, **how)
+                models = [m for m in (self.model, new, *of.get("retrained", ())) if m is not None]
+                with self.watched("evidence", self.evidence_passes(), *models):
+                    report = collect(self.model, new, self.evaluation, reason=reason, **how)
             manifest.outcome, manifest.summary = report.outcome, report.summary
             manifest.progress = report.progress
         else:
@@ -608,7 +635,7 @@ class _Request:
             stands = OLD_STANDS * (not manifest.outcome.has_new_model)
             manifest.summary = f"{manifest.outcome.capitalize()}: {why}.{stands}"
         self.refuse_changed()
-        self.findings += tuple(self._late_findings(new, adapter))
+        self.note(*self._late_findings(new, adapter))
         manifest.findings = [asdict(finding) for finding in self.findings]
         model = self.given[0][1] if new is None else new
         return Result(model, report, manifest, self.findings, adapter)

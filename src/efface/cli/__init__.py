@@ -1,7 +1,8 @@
 """The command line: parse, call the library, end with the exit code of the error.
 
-``commands``: signatures and help · ``options``: what commands share · one module a command for its
-work · ``loading``: from options to models and records.
+``commands``: signatures and help · ``options``: what commands share · ``config``: options from a
+file · one module a command for its work · ``loading``: from options to models and records ·
+``summary``: what came of a run.
 """
 
 import os
@@ -9,12 +10,14 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from efface import __version__
 from efface.cli import commands
+from efface.cli.config import read_config
+from efface.cli.options import DisplayOptions
 from efface.display import printable
 from efface.errors import EffaceError, InputError, Outcome
 
@@ -34,6 +37,7 @@ app = App(
 )
 for name in ("forget", "score", "inspect", "doctor", "methods"):
     app.command(getattr(commands, name))
+app.register_install_completion_command()
 
 # Commands of efface 0.1 and what runs them now, in a clone of the repository.
 MOVED = {"train": "python -m research.train", "geometry": "python -m research.geometry"}
@@ -53,7 +57,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if new := RENAMED.get(old):
                 raise InputError(new, f"{old}, its old name", f"Write {new}.")
         # The exit codes are ours, so cyclopts raises instead of exiting.
-        app(tokens, exit_on_error=False)
+        app.meta(tokens, exit_on_error=False)
+
+
+@app.meta.default
+def _run(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    display: DisplayOptions = DisplayOptions(),
+) -> None:
+    if display.quiet and display.verbose:
+        raise InputError("--quiet or --verbose", "both", "Omit one of them.")
+    # rich is loaded here: help comes at once
+    from efface import terminal
+
+    how = {"quiet": display.quiet, "verbose": display.verbose, "as_json": display.json}
+    with terminal.configured(**how):
+        try:
+            app.config = read_config(display.config, app) if display.config else None
+            app(tokens, exit_on_error=False)
+        except BaseException as error:
+            # an exit says its code itself, and has no sentence
+            code = error.code if isinstance(error, SystemExit) else exit_code(error)
+            said = {} if isinstance(error, SystemExit) else {"error": str(error)}
+            terminal.document(exit_code=code, **said)
+            raise
+
+
+def exit_code(error: BaseException) -> int:
+    """What a command ends with after this error."""
+    if isinstance(error, EffaceError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
+    return 2 if isinstance(error, CycloptsError | OSError) else 1
 
 
 @contextmanager

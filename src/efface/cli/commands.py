@@ -16,7 +16,6 @@ OUTPUT, REQUEST = Parameter(group=options.OUTPUT), Parameter(group=options.REQUE
 
 def forget(
     model: options.Model,
-    /,
     *,
     data: options.Data,
     # With --dry-run nothing is written, so a folder cannot be required by the signature.
@@ -54,7 +53,7 @@ def forget(
         keep_adapter: Write the adapter next to the merged model too, as PEFT's own folder
             `adapter`.
         dry_run: Change and write nothing: print how right the model is, the findings, the method,
-            its memory and the tier that the report can reach.
+            its cost in seconds and memory, and the tier that the report can reach.
     """
     if out is None and not dry_run:
         remedy = "Name a folder that does not exist yet."
@@ -64,7 +63,7 @@ def forget(
     given = {"reference": reference}
     arguments = options.Arguments(model, None, data, records, split, read, seed, **given)
     if out is None or dry_run:
-        run_dry(arguments, how, keep_adapter=keep_adapter)
+        run_dry(arguments, how, out=out, keep_adapter=keep_adapter)
         return
     run_forget(arguments, how, out=out, keep_adapter=keep_adapter, key=key)
 
@@ -72,7 +71,6 @@ def forget(
 def score(
     old: options.Model | None = None,
     new: Path | None = None,
-    /,
     *,
     # A run has no --out with --replay, and its own model as NEW: the signature can require neither.
     data: Annotated[str | None, Parameter(group=options.DATA)] = None,
@@ -127,7 +125,6 @@ def score(
 
 def inspect(
     model: options.Model,
-    /,
     *,
     data: options.Data,
     out: options.Out,
@@ -160,7 +157,6 @@ def inspect(
 
 def doctor(
     model: options.Model,
-    /,
     *,
     data: options.Data,
     read: options.ReadOptions = options.ReadOptions(),

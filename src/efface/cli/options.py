@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 # The panels of a help page, in this order.
-REQUEST, METHOD, DATA, MODEL, OUTPUT = map(
-    Group.create_ordered, ("Request", "Method", "Data", "Model", "Output")
+REQUEST, METHOD, DATA, MODEL, OUTPUT, EVERY = map(
+    Group.create_ordered, ("Request", "Method", "Data", "Model", "Output", "Every command")
 )
 # Several words after one option (`--mean 0.5 0.4`), and no `--empty-mean` in the help.
-_SEVERAL = Parameter(consume_multiple=True, negative=())
+_SEVERAL = Parameter(consume_multiple=True, negative=(), show_default=False)
 # A flag that is off by default needs no `--no-…`.
-Flag = Annotated[bool, Parameter(negative=())]
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 Numbers = Annotated[tuple[float, ...] | None, _SEVERAL]
 Words = Annotated[tuple[str, ...], _SEVERAL]
 Paths = Annotated[tuple[Path, ...], _SEVERAL]
@@ -134,6 +134,7 @@ class SplitOptions:
         holdout_seed: Seed of that split.
         retain: Training data that are not to be forgotten.
         mislabelled: The labels of the forget records are flagged as wrong.
+        note: A text for the manifest and the report, such as the number of a case.
         report: `full`, `quick` (one pass over each record: no other views, no quantised or pruned
             copies, no linear probe) or, for `efface forget`, `off`.
     """
@@ -142,6 +143,7 @@ class SplitOptions:
     holdout_seed: int = 0
     retain: str | None = None
     mislabelled: Flag = False
+    note: Annotated[str, Parameter(show_default=False)] = ""
     report: Literal["full", "quick", "off"] = "full"
 
 
@@ -174,7 +176,7 @@ class MethodOptions:
     whole_group: Flag = False
     selection: str = "all"
     weights: Path | None = None
-    setting: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    setting: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = ()
     utility_budget: float = 0.02
 
 
@@ -200,6 +202,25 @@ class InspectOptions:
     neighbours: int = 20
     threshold: float | None = None
     curvature: Literal["probability", "log_probability", "loss"] | None = None
+
+
+@Parameter(name="*", group=EVERY)
+@dataclass(frozen=True)
+class DisplayOptions:
+    """What every command takes, before or after its own options.
+
+    Attributes:
+        config: TOML file with options, a table a command: `[forget]`, `data = "…"`. What is typed
+            comes first.
+        json: One JSON document on standard output in place of text and tables.
+        quiet: Warnings and errors only.
+        verbose: Every row of a report and what each phase took too.
+    """
+
+    config: Path | None = None
+    json: Flag = False
+    quiet: Flag = False
+    verbose: Flag = False
 
 
 @dataclass(frozen=True)

@@ -264,12 +264,19 @@ class DataSource:
         whole = [k for k, count in counts.items() if count >= max(10, share * totals[k])]
         return tuple(self.classes[k] if self.classes else str(k) for k in sorted(whole))
 
-    def records(self, rows: Sequence[int] | None, preprocessing: Spec | None) -> Records:
+    def records(
+        self,
+        rows: Sequence[int] | None,
+        preprocessing: Spec | None,
+        read: Callable[[int], Any] = lambda _: None,
+    ) -> Records:
         """These rows (None: all) as the model takes them; no ``preprocessing`` where ``items`` are.
+
+        ``read`` is called with how many more were read.
 
         Raises InputError when one is unreadable or has no label: what is not read is not forgotten.
         """
-        records, unreadable = self.readable(rows, preprocessing)
+        records, unreadable = self.readable(rows, preprocessing, read)
         if unlabelled := [i for i, reason in unreadable.items() if reason == UNLABELLED]:
             came = f"none in {', '.join(self.columns.label)} for {abbreviate(unlabelled)}"
             raise InputError("a label for each record", came, "Omit these records, or label them.")
@@ -281,7 +288,10 @@ class DataSource:
         return records
 
     def readable(
-        self, rows: Sequence[int] | None, preprocessing: Spec | None
+        self,
+        rows: Sequence[int] | None,
+        preprocessing: Spec | None,
+        read: Callable[[int], Any] = lambda _: None,
     ) -> tuple[Records, dict[str, str]]:
         """The readable and labelled rows, and by the id of any other what is wrong with it."""
         # half a label is none: all columns must be there
@@ -294,9 +304,10 @@ class DataSource:
             inputs = self._inputs(labelled)
         elif isinstance(preprocessing, FeatureSpec):
             inputs = preprocessing.inputs(self.dataset, labelled)
+            read(len(labelled))
         else:
             image = self.columns.image
-            inputs = read_images(self.dataset, image, labelled, preprocessing, self.folder)
+            inputs = read_images(self.dataset, image, labelled, preprocessing, self.folder, read)
         reasons = dict(zip(labelled, inputs.errors, strict=True))
         readable = [row for row in labelled if reasons[row] is None]
         errors = {self.ids[row]: reasons.get(row, UNLABELLED) for row in rows}
