@@ -215,8 +215,9 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
             nan and inf included; the manifest says so.
         report: ``full``, ``quick`` (one pass over each record and no probes: no other views, no
             quantised or pruned copies, no linear probe) or ``off``; the manifest says which.
-        started: called with the manifest, what the report will cost (``passes``, about how many
-            ``seconds``, the passes of a ``quick`` one) and the findings, before the method starts.
+        started: called with the manifest, what the run will cost (about how many ``seconds``, by
+            stage; ``passes`` of the report, and of a ``quick`` one) and the findings, before the
+            method starts.
         progress: how the stages doctor, method and evidence are shown: ``efface.show_progress``, or
             one of your own.
 
@@ -513,12 +514,19 @@ class _Request:
         return forward_passes(self.evaluation, mislabelled=wrong, probes=probes)
 
     def price(self) -> dict[str, Any]:
-        """What the report will cost; empty where there will be none."""
-        if self.manifest.report == prepare.OFF:
-            return {}
-        passes = self.evidence_passes()
-        seconds = prepare.seconds_per_pass(self.model, self.split.forget) * passes
-        return {"passes": passes, "seconds": seconds, "quick": self.evidence_passes(prepare.QUICK)}
+        """About how many ``seconds`` method and evidence take, and the passes of the report."""
+        each = prepare.seconds_per_pass(self.model, self.split.forget)
+        found: dict[str, Any] = {"seconds": {}}
+        if (passes := self.method.passes) is not None:
+            # a backward pass takes twice as long as a forward one, and they come in pairs
+            found["seconds"]["method"] = 1.5 * each * passes * len(self.split.forget)
+        if self.manifest.report != prepare.OFF:
+            found |= {
+                "passes": self.evidence_passes(),
+                "quick": self.evidence_passes(prepare.QUICK),
+            }
+            found["seconds"]["evidence"] = each * found["passes"]
+        return found
 
     def run(self, model: nn.Module, split: Split, judge: Guard | None, show: Callable) -> nn.Module:
         """What the method makes of the model. Raises InputError for no changed copy of it."""

@@ -223,14 +223,10 @@ def _warn(data: DataSource, rows: list[int], *, whole_class: bool) -> None:
     """Warn of what the request may not have meant."""
     if data.ids_are_row_numbers:
         hint = "they name other records when the rows move; --id-column names a column"
-        terminal.event(
-            "warning", level=logging.WARNING, ids="row numbers, counted from 0", hint=hint
-        )
+        terminal.warn(ids="row numbers, counted from 0", hint=hint)
     if not whole_class and len(rows) == len(data) > 1:
         hint = "if the model was trained on nothing else, delete it instead"
-        terminal.event(
-            "warning", level=logging.WARNING, named="every record of the data", hint=hint
-        )
+        terminal.warn(named="every record of the data", hint=hint)
     if not whole_class and (nearly := data.nearly_whole_classes(rows)):
         hint = "--forget-class removes a class"
         terminal.warn(nearly_all_of=", ".join(nearly), hint=hint)
