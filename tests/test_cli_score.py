@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pyarrow import parquet
-from run_files import MADE, contents, read, rows_of
+from run_files import MADE, contents, events, read, rows_of
 from safetensors.torch import load_file, save_file
 
 from efface.cli.score import differences
@@ -98,7 +98,7 @@ def test_a_run_is_replayed_to_the_last_bit_and_nothing_is_written(efface, run, c
     before = contents(run)
     assert rows_of(run)["retrained.gap"]["reference"] is None  # of one retrained model
     code, line = replayed(efface, capfd)
-    event = json.loads(line)
+    (event,) = events(line)
     assert (code, event["event"], event["differ"]) == (0, "replay", 0)
     assert event["numbers"] > 200
     assert contents(run) == before

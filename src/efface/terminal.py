@@ -8,6 +8,7 @@ them are markup, and control characters are written out.
 
 import json
 import logging
+import math
 import re
 import sys
 import time
@@ -130,52 +131,67 @@ def show_progress(title: str, steps: int | None) -> Iterator[Callable[..., None]
     if not shows(logging.INFO):
         yield lambda *_, **__: None
         return
-    console, began = Console(stderr=True), time.monotonic()
-    bar, draw, every_seconds, last = _bar(console), lambda **_: None, 0.0, began
-    task = bar.add_task(printable(title), total=steps)
-    piped = not console.is_terminal and not console.is_jupyter
-    if piped:  # A log of hundreds of lines would hide the one that matters.
-        draw, every_seconds = partial(event, title), EVERY_SECONDS
-    elif console.is_jupyter:
-        from IPython.display import DisplayHandle
-
-        # rich's own way needs a widget, which is gone from the page once the notebook is saved.
-        handle = DisplayHandle()
-        handle.display(bar)
-        draw, every_seconds = lambda **_: handle.update(bar), 0.2
-    facts: dict[str, Any] = {"step": 0, "steps": steps}
-
-    def line() -> None:
-        """The facts with the seconds so far, and those that are left at this speed."""
-        seconds, step, of = time.monotonic() - began, facts["step"], facts["steps"]
-        left = {"left": round(seconds / step * (of - step), 1)} if of and 0 < step < of else {}
-        draw(**facts, seconds=round(seconds, 1), **left)
-
-    def shown(
-        step: int, loss: float | None = None, note: str = "", *, steps: int | None = None
-    ) -> None:
-        nonlocal last
-        facts.update(step=step, **({"steps": steps} if steps else {}))
-        facts.update({"loss": round(loss, 6)} if loss is not None else {})
-        facts.update({"note": note} if note else {})
-        words = [title, *([] if loss is None else [f"loss {loss:.4f}"]), note]
-        # a stage may turn out longer than was thought
-        total = facts["steps"] and max(facts["steps"], step)
-        text = printable("  ".join(filter(None, words)))
-        bar.update(task, completed=step, total=total, description=text)
-        if time.monotonic() - last >= every_seconds:
-            last = time.monotonic()
-            line()
-
+    console = Console(stderr=True)
+    stage = _Stage(title, steps, console)
     # Entered on a pipe, rich's bar would leave an empty line among the JSON lines.
-    with nullcontext() if piped else _drawn(bar):
-        yield shown
+    with nullcontext() if stage.piped else _drawn(stage.bar):
+        yield stage.shown
         # A method may stop by itself: a bar left at a third would look like a fault. After an
         # exception this line is not reached, and the bar stays where it was.
-        bar.update(task, total=bar.tasks[0].completed)
-        if not console.is_terminal:
-            facts["steps"] = facts["step"]
-            line()
+        stage.end()
+
+
+class _Stage:
+    """A stage on its way: a bar, or a line now and then."""
+
+    def __init__(self, title: str, steps: int | None, console: Console) -> None:
+        self.title, self.console, self.bar = title, console, _bar(console)
+        self.task = self.bar.add_task(printable(title), total=steps)
+        self.piped = not console.is_terminal and not console.is_jupyter
+        self.facts: dict[str, Any] = {"step": 0, "steps": steps}
+        self.began = self.last = time.monotonic()
+        # of a notebook, once there is something to show
+        self.handle: Any = None
+        # on a terminal the bar draws itself
+        self.every = math.inf if console.is_terminal else EVERY_SECONDS if self.piped else 0.2
+
+    def shown(
+        self, step: int, loss: float | None = None, note: str = "", *, steps: int | None = None
+    ) -> None:
+        """Where the stage is; ``steps`` as soon as their number is known."""
+        new = {"steps": steps, "loss": None if loss is None else round(loss, 6), "note": note}
+        self.facts |= {"step": step, **{k: one for k, one in new.items() if one not in (None, "")}}
+        words = [self.title, "" if loss is None else f"loss {loss:.4f}", note]
+        text = printable("  ".join(filter(None, words)))
+        # a stage may turn out longer than was thought
+        total = self.facts["steps"] and max(self.facts["steps"], step)
+        self.bar.update(self.task, completed=step, total=total, description=text)
+        if time.monotonic() - self.last >= self.every:
+            self.last = time.monotonic()
+            self.draw()
+
+    def end(self) -> None:
+        """The stage is done, whatever number of steps was thought."""
+        self.facts["steps"] = self.facts["step"]
+        self.bar.update(self.task, total=self.facts["step"])
+        if not self.console.is_terminal:
+            self.draw()
+
+    def draw(self) -> None:
+        """A line with the seconds so far and those left at this speed; in a notebook the bar."""
+        seconds, step, of = time.monotonic() - self.began, self.facts["step"], self.facts["steps"]
+        if self.piped:
+            left = {"left": round(seconds / step * (of - step), 1)} if of and 0 < step < of else {}
+            event(self.title, **self.facts, seconds=round(seconds, 1), **left)
+        elif self.handle:
+            self.handle.update(self.bar)
+        # the method alone: three bars would hide the result below them
+        elif "loss" in self.facts:
+            from IPython.display import DisplayHandle
+
+            # rich's own way needs a widget, which is gone from the page once the notebook is saved.
+            self.handle = DisplayHandle()
+            self.handle.display(self.bar)
 
 
 @contextmanager

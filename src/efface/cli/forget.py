@@ -150,7 +150,7 @@ def _print_choices(result: Result) -> None:
     """Which method was chosen and why, and what was assumed of the request."""
     notes = {one.name: one for one in result.findings if one.severity == "note"}
     if why := notes.get("auto"):
-        terminal.event("method", chosen=result.manifest.method, why=why.text)
+        terminal.event("chosen", method=result.manifest.method, why=why.text)
     if assumed := notes.get("whole-group"):
         terminal.event("assumed", text=assumed.text, hint=assumed.remedy)
 
