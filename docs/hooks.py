@@ -30,7 +30,9 @@ LIST = re.compile(r"^((?! *(?:[-*]|\d+\.) |#|$).*\n)(?=(?:[-*]|\d+\.) )", re.MUL
 
 def on_files(files, config):
     """Add README, the results and the notebooks."""
-    results = (str(p.relative_to(ROOT)) for p in RESULTS.rglob("*.*") if p.suffix in {".md", ".svg"})
+    results = (
+        str(p.relative_to(ROOT)) for p in RESULTS.rglob("*.*") if p.suffix in {".md", ".svg"}
+    )
     for origin, target in ({p: p for p in results} | FURTHER).items():
         files.append(File.generated(config, target, abs_src_path=str(ROOT / origin)))
     for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
@@ -40,7 +42,7 @@ def on_files(files, config):
     return files
 
 
-def on_page_markdown(markdown, page, config, files):
+def on_page_markdown(markdown, page, files, **_):
     """Links by the site's own paths, and lists as Python-Markdown wants them."""
     here = Path(page.file.abs_src_path or ROOT / "docs" / page.file.src_uri).parent
     homes = {f.abs_src_path or str(ROOT / "docs" / f.src_uri): f.src_uri for f in files}
@@ -62,7 +64,7 @@ def on_page_markdown(markdown, page, config, files):
     return made
 
 
-def on_post_page(output, page, config):
+def on_post_page(output, **_):
     """The theme's search has no name for who hears the page."""
     return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
 
@@ -91,7 +93,10 @@ def methods():
     # at shorter settings than the defaults
     seconds |= {name: f"{seconds[name]} ²" for name in ("gkt", "l2ul")}
     pages = dict(SECTION.findall((ROOT / "docs" / "methods.md").read_text()))
-    lines = ["| method | for | paper | needs besides | passes | seconds |", "|---|---|---|---|--:|--:|"]
+    lines = [
+        "| method | for | paper | needs besides | passes | seconds |",
+        "|---|---|---|---|--:|--:|",
+    ]
     for name, method in METHODS.items():
         needs = ", ".join(method.in_order(method.needs)) or "–"
         passes = "–" if method.passes is None else f"{method.passes:,}"
@@ -137,10 +142,8 @@ def decision():
         ),
         ([], ["little changes", gap("random", nothing), "find a holdout, or retrain"]),
     ]
-    parts = [
-        '<svg class="decision" role="img" viewBox="0 0 448 500" xmlns="http://www.w3.org/2000/svg">'
-        "<title>Which method: what to answer, and the gap to retraining before and after</title>"
-    ]
+    title = "Which method: what to answer, and the gap to retraining before and after"
+    parts = [f'<svg class="decision" role="img" viewBox="0 0 448 500"><title>{title}</title>']
     for row, (question, answer) in enumerate(steps):
         top = 4 + 100 * row
         if question:
@@ -158,4 +161,6 @@ def _box(x, y, width, lines, kind):
     words = "".join(
         f'<text x="{x + 10}" y="{first + 16 * at}">{line}</text>' for at, line in enumerate(lines)
     )
-    return f'<g class="{kind}"><rect x="{x}" y="{y}" width="{width}" height="76" rx="6"/>{words}</g>'
+    return (
+        f'<g class="{kind}"><rect x="{x}" y="{y}" width="{width}" height="76" rx="6"/>{words}</g>'
+    )
