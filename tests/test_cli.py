@@ -45,7 +45,7 @@ def test_forget_writes_the_same_container_with_manifest_report_and_exclusions(ef
     assert read(new.parent)["command"].startswith("efface forget model")
 
 
-EVIDENCE = {"manifest.json", "evidence.json", "exclude.csv", "report.html"}
+EVIDENCE = {"manifest.json", "evidence.json", "records.csv", "exclude.csv", "report.html"}
 
 
 def test_hashes_can_be_matched_only_by_who_asked_for_their_key(efface, place, capfd):
@@ -376,7 +376,10 @@ def test_a_model_that_did_not_change_is_not_written_and_the_first_sentence_says_
 ):
     """Nobody deploys the old model for the new one; without a report too."""
     given = ("forget", "model", "--data", "data", *IDS, "--method", "baseline", "--report")
-    for report, lacking in (("quick", set()), ("off", {"evidence.json", "report.html"})):
+    for report, lacking in (
+        ("quick", set()),
+        ("off", {"evidence.json", "records.csv", "report.html"}),
+    ):
         out = f"unchanged {report}"
         assert efface(*given, report, "--out", out) == 12
         assert {*contents(place / out)} == {f"evidence/{name}" for name in EVIDENCE - lacking}

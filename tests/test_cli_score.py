@@ -49,7 +49,8 @@ def test_any_second_model_gets_a_report_and_both_stay_as_they_are(efface, models
     before = {name: contents(models / name) for name in ("model", "other")}
     assert efface(*PAIR, *PARTS, "--retrained", "again-1", "again-2", "--out", "pair") == 0
     assert "tier T3" in capfd.readouterr().out
-    names = {f"evidence/{name}" for name in ("evidence.json", "manifest.json", "report.html")}
+    files = ("evidence.json", "manifest.json", "records.csv", "report.html")
+    names = {f"evidence/{name}" for name in files}
     assert set(contents(models / "pair")) == names
     manifest = read(models / "pair")
     digests, request = manifest["weights"], manifest["request"]

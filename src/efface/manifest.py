@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import UnionType
@@ -39,10 +40,16 @@ def versions() -> dict[str, str]:
     return {**packages, "python": platform.python_version(), "processor": platform.machine()}
 
 
+def now() -> str:
+    """The time in UTC as ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 @dataclass
 class Manifest:
     """The metadata of one run of ``forget`` or ``score``; the only writer of ``manifest.json``.
 
+    ``date``: when the run began, ISO 8601 in UTC;
     ``outcome``, and in words with its reason ``summary``; ``progress``: how far the forget records
     came towards unseen ones (``metrics.equivalence.progress_to_unseen``), None where that is not
     known; ``steps``: those that the guard let stand;
@@ -89,6 +96,7 @@ class Manifest:
     keyed_hashes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=versions)
     threads: int | None = None
+    date: str = field(default_factory=now)
     schema: int = SCHEMA
 
     @contextmanager

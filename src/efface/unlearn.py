@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from efface import prepare
 from efface.errors import InputError, NotMet, Outcome
 from efface.guard import Guard
 from efface.hazards import SAMPLE, Finding, doctor
+from efface.io.atomic import atomic_folder
 from efface.io.data import as_records
 from efface.io.features import Spec
 from efface.io.shadows import Shadows
@@ -63,6 +64,10 @@ from efface.types import (
     no_progress,
     split_holdout,
 )
+
+# a type checker, and beartype in the tests, read the whole name
+if TYPE_CHECKING:
+    import pandas  # noqa: ICN001
 
 # true of every adapter, so it is a finding of each
 KEPT_ADAPTER = (
@@ -110,23 +115,44 @@ class Result:
         tier = f", tier {self.report.tier}" if self.report else ""
         return f"Result({self.manifest.job}: {self.outcome}{tier})"
 
+    def __str__(self) -> str:
+        """The report's sentences, or the outcome in one where no report was wanted."""
+        return str(self.report or self.manifest.summary)
+
     def _repr_html_(self) -> str:
         """The outcome and the tests that ran: what a notebook shows."""
         return self.report._repr_html_() if self.report else repr(self)
 
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per test, see ``Report.to_frame``. Raises InputError without a report."""
+        return self._report().to_frame()
+
     def save_report(self, path: str | Path) -> Path:
         """Write the report as one self-contained HTML page, and return its path."""
-        if self.report is None:
-            raise InputError("a run with a report", "report='off'", "Run it with report='full'.")
-        path = Path(path)
-        path.write_text(self.report.to_html(self.manifest), encoding="utf-8")
+        path, text = Path(path), self._report().to_html(self.manifest)
+        path.write_text(text, encoding="utf-8")
         return path
 
-    def save(self, folder: Path) -> None:
-        """``manifest.json``, ``evidence.json`` and ``report.html`` in a folder that exists."""
-        self.manifest.write(folder)
-        if self.report:
-            self.report.save(folder, self.manifest)
+    def save(self, folder: str | Path) -> Path:
+        """Write the evidence into a folder that is new or empty, whole or not at all; return it.
+
+        ``manifest.json``, and where there is a report ``report.html``, ``evidence.json`` and
+        ``records.csv``. They name the forget records: keep them apart from the model.
+
+        Raises:
+            InputError: the folder holds something.
+            OutputError: it cannot be written.
+        """
+        with atomic_folder(folder) as scratch:
+            self.manifest.write(scratch)
+            if self.report:
+                self.report.save(scratch, self.manifest)
+        return Path(folder)
+
+    def _report(self) -> Report:
+        if self.report is None:
+            raise InputError("a run with a report", "report='off'", "Run it with report='full'.")
+        return self.report
 
 
 @isolated

@@ -43,8 +43,8 @@ def forget(
             `DATA:test` names a split.
         out: A folder that does not exist yet, written whole or not at all: `model`, the new model
             in the same container, and apart from it `evidence`, all that names the records:
-            manifest.json, evidence.json, exclude.csv and report.html. Publish the first alone.
-            Where the weights did not change there is no `model`.
+            manifest.json, evidence.json, records.csv, exclude.csv and report.html. Publish the
+            first alone. Where the weights did not change there is no `model`.
         reference: A model that never saw the records, such as last month's checkpoint, of any
             architecture that its folder states; of a weights file it is that of MODEL. Its classes
             and inputs are those of MODEL. Read by `neighbourhood`.
@@ -96,7 +96,7 @@ def score(
         new: Likewise, with the classes and the inputs of OLD.
         data: Records, as in `efface forget`.
         out: A folder that does not exist yet; its folder `evidence` gets evidence.json,
-            manifest.json and report.html, all or nothing.
+            manifest.json, records.csv and report.html, all or nothing.
         retrained: Models trained without the records by OLD's recipe, each with its own seed.
         shadow: A folder of shadow models' arrays, one .npz a model: `ids`, `member`, `log_odds`.
         replay: A folder of `efface score` or `efface forget`: evaluate OLD and DATA again, with NEW

@@ -165,7 +165,7 @@ def _write(out: Path, result: Result, inputs: Inputs, key: bytes, *, keep_adapte
     ids = inputs.split.forget.ids
     result.manifest.keyed_hashes = keyed_hashes(ids, key)
     with atomic_folder(out) as scratch:
-        (evidence := scratch / EVIDENCE).mkdir()
+        evidence = result.save(scratch / EVIDENCE)
         if result.outcome.has_new_model:
             (folder := scratch / MODEL).mkdir()
             inputs.models[0].write(result.model.cpu(), folder)
@@ -176,4 +176,3 @@ def _write(out: Path, result: Result, inputs: Inputs, key: bytes, *, keep_adapte
                 adapter.cpu().save_pretrained(str(folder), save_embedding_layers=False)
             terminal.event("adapter", written_apart=True, hint="removing it restores the old model")
         atomic_write(evidence / "exclude.csv", exclusion_table(ids, key))
-        result.save(evidence)

@@ -37,7 +37,8 @@ class ModelOptions:
     """How to build a model and what its inputs are.
 
     Attributes:
-        architecture: `timm:NAME` or `package.module:factory`, for a weights file.
+        architecture: `timm:NAME`, `package.module:factory` or `path/to/file.py:factory`, for a
+            weights file.
         mean: Mean of each channel, of pixels scaled to 0 to 1.
         std: Standard deviation of each channel, of pixels scaled to 0 to 1.
         size: Height and width of the images in pixels.

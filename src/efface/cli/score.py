@@ -34,8 +34,7 @@ def run_score(arguments: Arguments, out: Path) -> None:
         with printed_when_refused():
             result = evaluate(inputs)
         with atomic_folder(out) as scratch:
-            (folder := scratch / EVIDENCE).mkdir()
-            result.save(folder)
+            result.save(scratch / EVIDENCE)
     print_summary(result, out)
 
 
