@@ -70,15 +70,17 @@ def _run(
     # rich is loaded here: help comes at once
     from efface import terminal
 
-    how = {"quiet": display.quiet, "verbose": display.verbose, "as_json": display.json}
-    with terminal.configured(**how):
+    # of the processes of one launch (torchrun) the first alone speaks
+    first = os.environ.get("RANK", "0") == "0"
+    how = {"quiet": display.quiet or not first, "as_json": display.json and first}
+    with terminal.configured(**how, verbose=display.verbose):
         try:
             app.config = read_config(display.config, app) if display.config else None
             app(tokens, exit_on_error=False)
         except BaseException as error:
-            # an exit says its code itself, and has no sentence
             code = error.code if isinstance(error, SystemExit) else exit_code(error)
-            said = {} if isinstance(error, SystemExit) else {"error": str(error)}
+            # what ends a run on purpose has no sentence
+            said = {"error": str(error)} if isinstance(error, Exception) else {}
             terminal.document(exit_code=code, **said)
             raise
 

@@ -30,8 +30,7 @@ WHAT = {
     "model": "the new model, to be used in place of the old one",
     "report.html": "the report, to be read first",
     "exclude.csv": "the records, to be left out of the next training run",
-    "evidence.json": "every number of the report",
-    "manifest.json": "settings, seeds, versions, digests",
+    "evidence": "every number and setting; it names the records, so keep it apart from the model",
 }
 
 
@@ -127,11 +126,11 @@ def _cells(row: Row) -> list[str]:
 def _files(result: Result, out: Path) -> dict[str, str]:
     """The files of the run by what they are, those that it wrote."""
     made = result.manifest.job == "forget" and result.outcome.has_new_model
+    evidence = f"{out}/{EVIDENCE}"
     files = {"model": f"{out}/{MODEL}"} if made else {}
-    written = ["report.html"] if result.report else []
-    written += ["exclude.csv"] if result.manifest.job == "forget" else []
-    written += ["evidence.json"] if result.report else []
-    return files | {name: f"{out}/{EVIDENCE}/{name}" for name in (*written, "manifest.json")}
+    files |= {"report.html": f"{evidence}/report.html"} if result.report else {}
+    files |= {"exclude.csv": f"{evidence}/exclude.csv"} if result.manifest.job == "forget" else {}
+    return files | {"evidence": evidence}
 
 
 def next_command(result: Result, out: Path) -> tuple[str, str] | None:

@@ -62,20 +62,20 @@ def summary(report: Report) -> str:
 def headline(report: Report) -> list[str]:
     """The result in sentences for readers who know no statistics; each from a row or two."""
     said = sentences(report)
-    return [*said["outcome"], *said["forgotten"], *said["cost"]]
+    return [one for name, texts in said.items() if name != "not known" for one in texts]
 
 
 def sentences(report: Report) -> dict[str, list[str]]:
     """The result for readers who know no statistics.
 
-    ``outcome``, what was ``forgotten``, its ``cost`` in utility, what is ``not known``.
+    ``outcome``, what was ``forgotten``, its ``cost`` in utility, what the ``tests`` say together,
+    what is ``not known``.
     """
     rows = {row.key: row for row in report.rows}
     attack = rows["attack.loss"].verdict if "attack.loss" in rows else Verdict.NOT_RUN
     forgotten = [
         _before_and_after(rows.get("forget.accuracy")),
         SENTENCES["attack"].get(attack.name.lower(), ""),
-        _significance(report),
     ]
     cost = _before_and_after(rows.get("holdout.accuracy"))
     # Without a new model nothing was forgotten, and nothing lost.
@@ -84,6 +84,7 @@ def sentences(report: Report) -> dict[str, list[str]]:
         "outcome": [summary(report)],
         "forgotten": [sentence for sentence in forgotten if sentence and made],
         "cost": [cost or SENTENCES["cost"]["unknown"]] * made,
+        "tests": [sentence for sentence in [_significance(report)] if sentence and made],
         "not known": unknown(report),
     }
 
