@@ -1,6 +1,7 @@
 """The page: says what was done and what is known, hides nothing, needs nothing else."""
 
 import copy
+import csv
 import html
 import json
 import os
@@ -146,16 +147,23 @@ def test_the_page_needs_nothing_else_and_is_the_same_each_time(report):
     assert page == report.to_html(MANIFEST)
 
 
-def test_ids_and_class_names_are_text_and_nothing_else(tiny_net, digits):
+def test_ids_and_class_names_are_text_and_nothing_else(tiny_net, digits, tmp_path):
     """An id comes from the data: it must not become part of the page, nor of a formula."""
-    few = digits.take(range(3))
-    nasty = ("<script>alert(1)</script>", "$\\frac{", "日本 & 'x'")
+    few = digits.take(range(4))
+    nasty = ("<script>alert(1)</script>", "$\\frac{", "日本 & 'x'", "=1+1")
     split = Split(Records(few.x, few.y, nasty), digits.take(range(300, 400)))
     names = ["$x_{$", "<b>bold</b>", "三", *map(str, range(3, 10))]
     report = collect(tiny_net, tiny_net, split, classes=names)
     page = report.to_html({"method": "<i>m</i>", "command": "</code><script>"})
     assert not [tag for tag in ("<script", "<b>bold", "<i>m") if tag in page]
     assert all(identity in text_of(page) for identity in nasty)
+    report.save(tmp_path)
+    with (tmp_path / "records.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [*nasty[:3], "'=1+1"]
+    assert [row.keys() for row in rows] == [one.keys() for one in report.records]
+    margins = [one["logit_margin_after"] for one in report.records]
+    assert [float(row["logit_margin_after"]) for row in rows] == margins
 
 
 def test_long_lists_are_cut_and_say_so(tiny_net, digits):
@@ -279,6 +287,7 @@ def test_what_is_not_known_shrinks_with_what_is_given(tiny_net, parts):
     report = collect(tiny_net, altered, Split(*parts), retrained=[altered])
     assert sum("requires" in line for line in bare) == 4
     assert "a second one" in " ".join(unknown(report))
+    assert report.arrays["entropy"]["n"]["forget_retrained"] == 40
     assert len(unknown(report)) < len(bare)
     assert all(line in text_of(report.to_html()) for line in unknown(report))
 
