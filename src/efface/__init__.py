@@ -26,6 +26,7 @@ if typing.TYPE_CHECKING:  # what editors and type checkers see of the names belo
     from efface.io.models import load_model
     from efface.manifest import Manifest
     from efface.methods import METHODS, register_method
+    from efface.publishing import add_to_model_card, log_to_mlflow
     from efface.ranking.ranking import Ranking
     from efface.ranking.run import inspect
     from efface.report import Report
@@ -46,6 +47,7 @@ _LAZY = {
     "io.images": "Preprocessing",
     "manifest": "Manifest",
     "methods": "METHODS register_method",
+    "publishing": "add_to_model_card log_to_mlflow",
     "ranking.ranking": "Ranking",
     "ranking.run": "inspect",
     "report": "Report",

@@ -96,7 +96,7 @@ def name_records(
     rows = open_rows(data, preprocessing, classes)
     chosen, gone = _chosen(rows, way, value)
     # ids stay out of the manifest
-    how = f"{len(chosen)} {way}" if way in {"ids", "indices"} else f"{way} {value}"
+    how = f"{len(chosen)} by {way}" if way in {"ids", "indices"} else f"{way} {value}"
     if not chosen:
         remedy = "Name some that the data hold."
         raise InputError("at least one record to forget", f"{how}, of {rows.size} records", remedy)
