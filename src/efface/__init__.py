@@ -7,6 +7,7 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:  # what editors and type checkers see of the names below
+    from efface.comparison.run import Comparison, compare
     from efface.errors import (
         Differs,
         EffaceError,
@@ -38,6 +39,7 @@ if typing.TYPE_CHECKING:  # what editors and type checkers see of the names belo
 __version__ = "0.1.0"
 
 _LAZY = {
+    "comparison.run": "Comparison compare",
     "errors": "Differs EffaceError Hazard InputError MissingExtra NotMet Outcome OutputError "
     "UnknownRecords UnsafeFile",
     "hazards": "doctor",
