@@ -83,7 +83,7 @@ def test_a_training_that_goes_wrong_says_how_and_writes_nothing(
     assert (place / ".wrong.retraining").exists() == (mode == "overwrites")
 
 
-def test_a_command_is_split_into_words_and_read_by_no_shell(retrain, efface, place, capfd):
+def test_a_command_is_split_into_words_and_read_by_no_shell(efface, place, capfd):
     """What a shell would take for two commands is one, with a word that ends in a semicolon."""
     assert efface(*RUN, "--train-command", "train {out}", "--out", "none") == 2
     assert "Wanted {exclude} in --train-command." in capfd.readouterr().err.splitlines()[-1]
@@ -92,6 +92,7 @@ def test_a_command_is_split_into_words_and_read_by_no_shell(retrain, efface, pla
     touch = "touch canary; {exclude} {out}"
     assert efface(*RUN, "--train-command", touch, "--out", "none") == 4  # an empty file is no model
     assert [path.name for path in place.glob("canary*")] == ["canary;"]
+    shutil.rmtree(place / ".none.retraining")
 
 
 def test_a_command_in_a_file_or_a_variable_is_refused():

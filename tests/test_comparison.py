@@ -9,7 +9,7 @@ import torch
 from refusals import refusal
 from run_files import contents, read
 
-from efface import Records, Split, compare, forget
+from efface import Hazard, Records, Split, compare, forget
 from efface.calibration import calibration_distance, distance_to_unseen
 from efface.comparison.run import Comparison, mean_interval
 from efface.methods import METHODS, Method
@@ -46,6 +46,15 @@ def test_a_cell_has_the_numbers_of_a_single_run(tiny_net, split, tmp_path, guard
     assert found.cells[0]["outcome"].startswith("unchanged")
 
 
+def test_records_are_named_as_for_a_single_run(tiny_net, digits, tmp_path):
+    named = {"indices": range(40), "holdout": digits.take(range(300, 400))}
+    data = digits.take(range(300))
+    how = HOW | {"methods": ("negative_gradient",), "seeds": (3,)}
+    found = compare(tiny_net, data, **named, out=tmp_path, **how)
+    single = forget(tiny_net, data, **named, **METHOD, seed=3, report="quick")
+    assert found.cells[0]["distance"] == distance_to_unseen(single.report.rows)
+
+
 def test_with_retrained_models_the_gap_is_what_score_says(tiny_net, digits, split, tmp_path):
     from efface import score
 
@@ -65,7 +74,8 @@ def test_a_comparison_goes_on_where_it_was_and_makes_what_changed(
     before, ran = contents(tmp_path / "cells"), []
 
     def counted(*given, **how):
-        ran.append((how["method"], how["seed"]))
+        if "dry_run" not in how:
+            ran.append((how["method"], how["seed"]))
         return forget(*given, **how)
 
     monkeypatch.setattr("efface.comparison.run.forget", counted)
@@ -109,12 +119,12 @@ def test_a_strength_is_searched_on_the_calibration_half_alone(tiny_net, split, t
 def test_the_step_that_is_kept_is_the_nearest_on_the_calibration_half(tiny_net, split):
     """Its weights are those of a run that ends there."""
     steep = {"method": "negative_gradient", "guard": False, "report": "off"}
-    settings = [{"epochs": epochs, "learning_rate": 3e-3} for epochs in range(1, 7)]
+    settings = [{"epochs": epochs, "learning_rate": 0.1} for epochs in range(1, 8)]
     ends = [forget(tiny_net, split, settings=one, **steep).model for one in settings]
     auxiliary, _ = split_holdout(split, seed=0)
     distances = [calibration_distance(tiny_net, end, auxiliary, seed=0) for end in ends]
     best = distances.index(min(distances))
-    assert 0 < best < 5  # else the first or the last one would do as well
+    assert 0 < best < 6  # else the first or the last one would do as well
     kept = forget(tiny_net, split, settings=settings[-1], keep_best=1, **steep)
     facts = kept.manifest.calibration
     assert (facts["kept_step"], facts["calibration_distance"]) == (best + 1, distances[best])
@@ -131,6 +141,11 @@ def test_what_a_run_would_refuse_is_refused_before_the_first_one(tiny_net, split
     assert "2 to 12 strengths" in refused(search_strength=13)
     assert "settings of the methods compared" in refused(settings={"jit": {}})
     assert "methods and seeds" in refused(seeds=())
+    with pytest.raises(TypeError, match="utilty_budget"):
+        compare(tiny_net, split, out=tmp_path / "no", **HOW, utilty_budget=0.1)
+    shuffled = Records(split.forget.x, (split.forget.y + 1) % 10, split.forget.ids)
+    with pytest.raises(Hazard):
+        compare(tiny_net, replace(split, forget=shuffled), out=tmp_path / "no", **HOW)
     assert refusal(forget, tiny_net, Split(split.forget), **METHOD, keep_best=1).startswith(
         "Wanted a holdout to choose"
     )

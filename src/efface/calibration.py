@@ -40,15 +40,20 @@ def distance_to_unseen(rows: Iterable[Row]) -> float | None:
     return sum(known + utility) / len(known + utility) if known else None
 
 
+def need_holdout(split: Split) -> None:
+    """Raise InputError where there are no unseen records to choose on."""
+    if split.holdout is None:
+        remedy = "Give a holdout, or choose the step and the strength yourself."
+        raise InputError("a holdout to choose a step or a strength on", "none", remedy)
+
+
 def calibration_distance(old: nn.Module, new: nn.Module, auxiliary: Split, **about: Any) -> float:
     """``distance_to_unseen`` of a quick report on the calibration half; inf where there is none.
 
     ``about``: what ``collect`` takes besides, such as ``mislabelled`` and ``classes``. The global
     random state stays as it is. Raises InputError without a holdout.
     """
-    if auxiliary.holdout is None:
-        remedy = "Give a holdout, or choose the step and the strength yourself."
-        raise InputError("a holdout to choose a step or a strength on", "none", remedy)
+    need_holdout(auxiliary)
     # loads scipy
     from efface.report import collect
 

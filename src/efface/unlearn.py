@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from efface import prepare
-from efface.calibration import BestStep, calibration_distance
+from efface.calibration import BestStep, calibration_distance, need_holdout
 from efface.errors import InputError, NotMet, Outcome
 from efface.guard import Guard
 from efface.hazards import Finding, doctor
@@ -273,8 +273,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     # a slip in a setting is refused before the data are read
     if method != prepare.AUTO:
         check_settings(method, settings)
-    manifest, adapted = Manifest("forget", seed, holdout_seed), trainable == "adapter"
-    manifest.report = report
+    manifest = Manifest("forget", seed, holdout_seed, report=report)
     names = {"classes": classes, "mislabelled": mislabelled}
     split, unnamed, note = prepare.name_records(
         data,
@@ -298,8 +297,8 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     if dry_run:
         return request.plan(exact=entry.exact)
     if guard:
-        how: dict[str, Any] = {"fresh_start": entry.fresh_start, "adapted": adapted, "seed": seed}
-        how["spent"] = lambda: request.counter.passes.total
+        how: dict[str, Any] = {"fresh_start": entry.fresh_start, "seed": seed}
+        how |= {"adapted": trainable == "adapter", "spent": lambda: request.counter.passes.total}
         how["labels_go"] = mislabelled or whole_group
         with manifest.timed("guard"):
             judge = Guard(master, seen, utility_budget=utility_budget, **how)
@@ -546,7 +545,10 @@ class _Request:
     ) -> nn.Module:
         """What the method makes of the model. Raises InputError for no changed copy of it."""
         manifest, counter, step = self.manifest, self.counter, 0
-        best = BestStep(keep_best, self.calibration_distance) if keep_best else None
+        best = None
+        if keep_best:
+            need_holdout(self.auxiliary)
+            best = BestStep(keep_best, self.calibration_distance)
         judged: Callback = judge.callback if judge else no_callback
 
         def callback(student: nn.Module, loss: float) -> Action:

@@ -95,15 +95,11 @@ def page(found: Comparison) -> str:
 
 def sentences(found: Comparison) -> list[str]:
     """What the table comes to, for readers who do not read tables."""
-    failed = [cell for cell in found.cells if cell["error"]]
-    made = [cell for cell in found.cells if cell["outcome"]]
-    done = sum(cell["outcome"] == "done" for cell in made)
-    runs = f"{count(len(found.by_name), 'method')}, {count(len(found.cells), 'run')}"
-    lines = [
-        f"{runs}: in {done} of them no test flags the records, though the main one could have."
-    ]
-    if failed:
-        lines.append(f"{count(len(failed), 'run')} failed; the last table says why.")
+    outcomes = Counter(cell["outcome"] or "failed" for cell in found.cells)
+    came = ", ".join(f"{n} {words}" for words, n in outcomes.most_common())
+    lines = [f"{count(len(found.by_name), 'method')}, {count(len(found.cells), 'run')}: {came}."]
+    if outcomes["failed"]:
+        lines.append("Why runs failed stands in the last table.")
     summary = [row for row in found.summary() if row.get(found.measure)]
     if not summary:
         text = "Nothing orders the methods: there is no holdout, so it is not known what a model "

@@ -19,10 +19,11 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
+from joblib.externals.loky import get_reusable_executor
 from torch import nn
 
 from efface import prepare, terminal
-from efface.calibration import UTILITY, calibration_distance, distance_to_unseen
+from efface.calibration import UTILITY, calibration_distance, distance_to_unseen, need_holdout
 from efface.display import table as html_table
 from efface.errors import InputError, NotMet, Outcome
 from efface.grid import canonical, source_digest
@@ -192,7 +193,7 @@ class Comparison:
 
 def compare(
     model: nn.Module,
-    split: Split,
+    data: Any,
     *,
     methods: Sequence[str],
     out: str | Path,
@@ -208,7 +209,7 @@ def compare(
 
     Args:
         model: as for ``efface.forget``; it is not changed.
-        split: as for ``efface.forget``.
+        data: as for ``efface.forget``, and so are the names of the records in ``request``.
         methods: names in ``efface.METHODS``.
         out: a folder of cells, ``compare.html`` and ``cells.csv``, made where there is none. Cells
             that are there are read, not made again.
@@ -230,9 +231,11 @@ def compare(
         Cell(method, seed, on, dict(settings.get(method, {})))
         for method, on, seed in product(dict.fromkeys(methods), guard, dict.fromkeys(seeds))
     ]
+    split = _named(data, request)
     _refuse(cells, split, settings, search_strength, request)
     study = _Study.of(model, split, request, tuple(retrained), Path(out), tuple(methods))
     trials: list[dict[str, Any]] = []
+    study.rehearse(cells)
     if search_strength:
         trials = study.run(_trials(cells, search_strength), processes, trial=True)
         best = _best_strengths(trials)
@@ -248,6 +251,19 @@ def compare(
     return found
 
 
+def _named(data: Any, request: dict[str, Any]) -> Split:
+    """The split of the request, whose names of records are taken out of ``request``."""
+    records, parts = (
+        {name: request.pop(name, None) for name in names}
+        for names in (("ids", "where", "indices", "forget_class"), ("holdout", "retain"))
+    )
+    how = request.get("preprocessing"), request.get("classes")
+    split, unnamed, _ = prepare.name_records(data, records, parts, *how)
+    if request.get("others") is None:
+        request["others"] = unnamed
+    return split
+
+
 def _refuse(
     cells: Sequence[Cell],
     split: Split,
@@ -260,12 +276,8 @@ def _refuse(
         raise InputError("methods and seeds to compare", "none", "Name one of each at least.")
     if other := settings.keys() - {cell.method for cell in cells}:
         raise InputError("settings of the methods compared", min(other), "Name it in methods too.")
-    if search and not 2 <= search <= MOST_STRENGTHS:  # noqa: PLR2004
-        wanted = f"2 to {MOST_STRENGTHS} strengths to search among"
-        raise InputError(wanted, f"{search}", "Omit it for the default strength.")
-    if search and split.holdout is None:
-        remedy = "Give a holdout, or name a strength."
-        raise InputError("a holdout to search on", "a split without it", remedy)
+    if search:
+        _refuse_search(search, split, request)
     if request.get("report") == prepare.OFF:
         raise InputError("report full or quick", "off", "A comparison needs numbers.")
     for cell in cells:
@@ -280,6 +292,16 @@ def _refuse(
             what, remedy = NEEDED[missing[0]]
             wanted = f"{missing[0]} for {cell.method}: {what}"
             raise InputError(wanted, "a split without it", f"{remedy} Or omit the method.")
+
+
+def _refuse_search(count: int, split: Split, request: Mapping[str, Any]) -> None:
+    """Raise InputError for a search that cannot be made."""
+    if not 2 <= count <= MOST_STRENGTHS:  # noqa: PLR2004
+        wanted = f"2 to {MOST_STRENGTHS} strengths to search among"
+        raise InputError(wanted, f"{count}", "Omit it for the default strength.")
+    if "strength" in request:
+        raise InputError("a strength, or a search for one", "both", "Omit one of them.")
+    need_holdout(split)
 
 
 def _given(split: Split, part: str) -> bool:
@@ -355,6 +377,13 @@ class _Study:
         }
         return cls(model, split, request, retrained, out, digest, sources, threads)
 
+    def rehearse(self, cells: Sequence[Cell]) -> None:
+        """Raise what each cell would: of the model, the data and the request, before any runs."""
+        if all((self.folder(cell, trial=False) / CELL).exists() for cell in cells):
+            return
+        how: dict[str, Any] = {**self.request, "dry_run": True, "method": cells[0].method}
+        forget(self.model, self.split, settings=dict(cells[0].settings), **how)
+
     def run(
         self, cells: Sequence[Cell], processes: int, *, trial: bool = False
     ) -> list[dict[str, Any]]:
@@ -365,7 +394,7 @@ class _Study:
         with terminal.show_count(title, len(missing)) as shown:
             for place, error in self._attempts(missing, processes, trial=trial):
                 cell = missing[place]
-                shown(f"{cell.name} seed {cell.seed}", error=error)
+                shown(f"{cell.name} seed {cell.seed}", **{"error": error} if error else {})
                 if error:
                     failures[id(cell)] = error
         return [self._read(cell, failures.get(id(cell), ""), trial=trial) for cell in cells]
@@ -379,12 +408,17 @@ class _Study:
             )
             return
         # each worker gets model and records once, and not with every cell
-        with joblib.parallel_config("loky", initializer=_start, initargs=(self,)):
-            how = {"batch_size": 1, "return_as": "generator_unordered"}
+        pool: dict[str, Any] = {"initializer": _start, "initargs": (self,)}
+        with joblib.parallel_config("loky", **pool):
+            how: dict[str, Any] = {"batch_size": 1, "return_as": "generator_unordered"}
             jobs = (
                 joblib.delayed(_attempt)(place, cell, trial) for place, cell in enumerate(cells)
             )
-            yield from joblib.Parallel(n_jobs=processes, **how)(jobs)
+            try:
+                yield from joblib.Parallel(n_jobs=processes, **how)(jobs)
+            finally:
+                # they would hold the records for minutes
+                get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
     def folder(self, cell: Cell, *, trial: bool) -> Path:
         """The place of a cell: its name for people, and the digest of all that it depends on."""
