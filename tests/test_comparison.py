@@ -143,9 +143,10 @@ def test_what_a_run_would_refuse_is_refused_before_the_first_one(tiny_net, split
     assert "methods and seeds" in refused(seeds=())
     with pytest.raises(TypeError, match="utilty_budget"):
         compare(tiny_net, split, out=tmp_path / "no", **HOW, utilty_budget=0.1)
-    shuffled = Records(split.forget.x, (split.forget.y + 1) % 10, split.forget.ids)
+    parts = {name: getattr(split, name) for name in ("forget", "holdout")}
+    wrong = {name: replace(part, y=(part.y + 1) % 10) for name, part in parts.items()}
     with pytest.raises(Hazard):
-        compare(tiny_net, replace(split, forget=shuffled), out=tmp_path / "no", **HOW)
+        compare(tiny_net, replace(split, **wrong), out=tmp_path / "no", **HOW)
     assert refusal(forget, tiny_net, Split(split.forget), **METHOD, keep_best=1).startswith(
         "Wanted a holdout to choose"
     )
