@@ -15,9 +15,14 @@ ROOT = Path(__file__).parents[1]
 MIB = 2**20
 
 
-def run_alone(benchmark: str, *words: str, **environment: str) -> Any:
-    """The JSON that ``python -m research.benchmarks.BENCHMARK WORDS`` prints last."""
-    command = [sys.executable, "-m", f"research.benchmarks.{benchmark}", *words]
+def run_alone(benchmark: str, *words: str, processes: int = 1, **environment: str) -> Any:
+    """The JSON that ``python -m research.benchmarks.BENCHMARK WORDS`` prints last.
+
+    ``processes``: as many, which torchrun starts; one of them prints.
+    """
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", f"{processes}"]
+    command = [sys.executable, *(launcher if processes > 1 else [])]
+    command += ["-m", f"research.benchmarks.{benchmark}", *words]
     done = subprocess.run(  # noqa: S603  # our own module
         command, cwd=ROOT, env={**os.environ, **environment},
         capture_output=True, text=True, check=False,

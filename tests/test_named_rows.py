@@ -194,7 +194,7 @@ REFUSED = [
     (Split(PAIRS), {"ids": [1], "holdout": PAIRS}, SPLIT_ALONE),
     *((PAIRS, {"indices": given}, NUMBERS.format(came)) for came, given in NO_NUMBERS.items()),
     (PAIRS, {"ids": "a.csv"}, A_LIST),
-    (PAIRS, {"indices": []}, NONE.format("0 indices")),
+    (PAIRS, {"indices": []}, NONE.format("0 by indices")),
     (PAIRS, {"where": "label=7"}, NONE.format("where label=7")),
     ("train.csv", {"ids": ["a"]}, "records. Got 'train.csv'. Give load_data('train.csv')."),
     (SOME, ROW, WHOLE.format(2)),
@@ -236,7 +236,7 @@ def test_three_lines_give_what_a_split_gives(tiny_net, digits):
     split = Split((known.x[:12], known.y[:12]), unseen, Records(known.x, known.y))
     two = forget(tiny_net, split, settings={"steps": 2}, report="quick")
     assert one.manifest.weights == two.manifest.weights
-    assert one.manifest.request["named"] == "12 indices"
+    assert one.manifest.request["named"] == "12 by indices"
     again = score(tiny_net, one.model, data, report="quick", **named)
     assert again.outcome == one.outcome
 

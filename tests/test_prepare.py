@@ -105,6 +105,13 @@ def test_the_memory_counts_the_retain_records_of_a_method_that_reads_them(
     assert (many > few) is more
 
 
+def test_the_memory_counts_the_halves_of_the_holdout_next_to_it(tiny_net, digits):
+    going, holdout = digits.take(range(4)), digits.take(range(4, 24))
+    found = request_memory(METHODS["jit"], tiny_net, Split(going, holdout=holdout), {})
+    one = digits.x[0].nbytes + digits.y[0].nbytes
+    assert found.records_bytes == (4 + 2 * 20) * one
+
+
 def test_with_the_recipe_given_the_request_trains_again(tiny_net, digits):
     def train(model, records, seed):
         for _ in range(4):

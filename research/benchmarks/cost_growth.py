@@ -3,12 +3,13 @@
     EFFACE_DATA=… python -m research.benchmarks.cost_growth STORE     # research/results/cost_growth.json, .md and .svg
 
 Random records of the first base of goals.py (10,000 images of CIFAR-10; its store, where it is
-trained), each request in a process of its own: the operating system's peak of resident memory, less
-what it was with the model and the records in memory.
+trained), each request in a process of its own, and in two that share it: the operating system's peak
+of resident memory, less what it was with the model and the records in memory.
 """
 
 import gc
 import json
+import os
 import sys
 from typing import Any
 
@@ -22,6 +23,7 @@ from research.tables import write_record
 
 # nearly all of the 10,000 that the model was trained on: some must stay
 SEED, COUNTS = 1000, (1, 10, 100, 1000, 9000)
+SHARED = (100, 1000, 9000)
 PASSES = ("forward", "backward", "guard")
 
 
@@ -29,6 +31,7 @@ def one(store: str, count: int) -> dict[str, Any]:
     """One request in this process."""
     import numpy as np
     import torch
+    from accelerate import PartialState
 
     from efface import Records, Split
     from efface.nets import resnet_small
@@ -37,6 +40,7 @@ def one(store: str, count: int) -> dict[str, Any]:
     from research.timed import timed_forget
 
     torch.set_num_threads(1)
+    processes = PartialState(cpu=True).num_processes
     # everything that the first request imports or allocates for good is in memory after this one
     tiny = Split(Records(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])))
     timed_forget(resnet_small(width=2).eval(), tiny, settings={"steps": 2})
@@ -54,14 +58,20 @@ def one(store: str, count: int) -> dict[str, Any]:
 
     _, facts = timed_forget(model, split, started=started)
     peak = resident("VmHWM") - before
-    return {"records": count, "declared": declared[0], "peak": peak, **facts}
+    return {
+        "records": count,
+        "processes": processes,
+        "declared": declared[0],
+        "peak": peak,
+        **facts,
+    }
 
 
 def main(store: str) -> None:
     """Every number of records, each in its own process."""
     found = []
-    for count in COUNTS:
-        found.append(run_alone("cost_growth", store, str(count)))
+    for processes, count in [(1, count) for count in COUNTS] + [(2, count) for count in SHARED]:
+        found.append(run_alone("cost_growth", store, str(count), processes=processes))
         sys.stderr.write(f"{found[-1]}\n")
         # what is measured is kept if this is stopped
         write_record("cost_growth", "cost_growth STORE", {"seed": SEED, "rows": found})
@@ -77,7 +87,16 @@ def page(record: dict[str, Any]) -> str:
         need = row["declared"]
         parts = (row["peak"], need["total_bytes"], need["records_bytes"])
         memory = (f"{part / MIB:,.0f}" for part in parts)
-        rows.append([f"{n:,}", *each, *spent, f"{1000 * seconds['request'] / n:,.1f}", *memory])
+        rows.append(
+            [
+                f"{n:,}",
+                f"{row['processes']}",
+                *each,
+                *spent,
+                f"{1000 * seconds['request'] / n:,.1f}",
+                *memory,
+            ]
+        )
     return pages.page(
         "Cost of the default as the number of records grows",
         f"{origin(record)}, one process of one thread: random records (seed {record['seed']}) of the 10,000 that a quarter VGG11 was trained on, 10,000 test "
@@ -86,9 +105,9 @@ def page(record: dict[str, Any]) -> str:
         "search for copies are among them. Memory: the operating system's peak, less what was resident with model and records in memory, and what was declared beforehand "
         "for the whole, of which records are a part. "
         "Two processes divide the records of a step and give the weights of one up to rounding, which a test "
-        "checks (`tests/test_training.py`); their seconds are not measured.",
+        "checks (`tests/test_training.py`); seconds and memory are then those of the first process.",
         table(
-            "records | forward a record | backward a record | guard a record | CPU s: method | CPU s: request | CPU ms a record | peak above records, MiB | declared, MiB | of it records",
+            "records | processes | forward a record | backward a record | guard a record | CPU s: method | CPU s: request | CPU ms a record | peak above records, MiB | declared, MiB | of it records",
             rows,
         ),
         "![Seconds, passes and memory over the number of records](cost_growth.svg)",
@@ -98,7 +117,7 @@ def page(record: dict[str, Any]) -> str:
 def figure(record: dict[str, Any]) -> Figure:
     """Seconds, passes a record and memory, each over the number of records."""
     chart, (seconds, passes, memory) = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
-    rows = record["rows"]
+    rows = [row for row in record["rows"] if row["processes"] == 1]
     counts = [row["records"] for row in rows]
     for name, label in (("request", "whole request"), ("method", "method")):
         seconds.plot(counts, [row["seconds"][name] for row in rows], "o-", label=label)
@@ -117,6 +136,8 @@ def figure(record: dict[str, Any]) -> Figure:
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:  # noqa: PLR2004
-        print(json.dumps(one(sys.argv[1], int(sys.argv[2]))))
+        facts = one(sys.argv[1], int(sys.argv[2]))
+        if os.environ.get("RANK", "0") == "0":
+            print(json.dumps(facts))
     else:
         main(sys.argv[1])

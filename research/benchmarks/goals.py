@@ -277,7 +277,9 @@ def page(record: dict[str, Any]) -> str:
         f"{origin(record)}. Mean (minimum to maximum) over requests, each of its own base model; no rule was chosen on one of them but this: that steps are not taken again within 0.03 of the targets came after the cell of seed 52 without holdout and accuracy, which it moved from 28.7 to 26.9, and no other cell. "
         "Gap: mean absolute difference of unseen accuracy, forget accuracy and entropy attack to the mean of three retrained models. "
         "KS: distance of two distributions, of forget records to retrained models, of unseen ones to the given model. The first three "
-        "rows are requests as users make them, under the guard; the others have none. `finetune` has all records that stay.",
+        "rows are requests as users make them, under the guard; the others have none. `finetune` has all records that stay. "
+        "Methods of others: as published, and at the strength or steps that a search on other models and requests preferred to that "
+        "([search](every_method.md); of random records for wrong labels). `l2ul` as published takes minutes: one request.",
         *parts,
     )
 

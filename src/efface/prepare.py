@@ -96,7 +96,7 @@ def name_records(
     rows = open_rows(data, preprocessing, classes)
     chosen, gone = _chosen(rows, way, value)
     # ids stay out of the manifest
-    how = f"{len(chosen)} {way}" if way in {"ids", "indices"} else f"{way} {value}"
+    how = f"{len(chosen)} by {way}" if way in {"ids", "indices"} else f"{way} {value}"
     if not chosen:
         remedy = "Name some that the data hold."
         raise InputError("at least one record to forget", f"{how}, of {rows.size} records", remedy)
@@ -372,7 +372,9 @@ def request_memory(
     memory = method.memory
     # a view: the probe costs no memory of its own
     probe, batch = to_eval(shared_view(model)), probe_batch(split.forget).to(device_of(model))
-    parts = [part for part in (split.forget, split.holdout, split.retain) if part is not None]
+    # the holdout twice: its halves, for the method and for the report, are copies
+    given = (split.forget, split.holdout, split.holdout, split.retain)
+    parts = [part for part in given if part is not None]
     # a step holds at most a micro-batch of 128 records
     trained_on = len(split.forget) + ("retain" in method.reads) * len(split.retain or ())
     at_once = min(trained_on, settings.get("batch_size") or memory.batch_size, 128)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from efface import prepare
+from efface.calibration import BestStep, calibration_distance, need_holdout
 from efface.errors import InputError, NotMet, Outcome
 from efface.guard import Guard
 from efface.hazards import SAMPLE, Finding, doctor
@@ -24,7 +25,16 @@ from efface.io.data import as_records
 from efface.io.features import Spec
 from efface.io.shadows import Shadows
 from efface.manifest import Manifest, changed_tensors, refuse_changed, state_digest, tensor_digests
-from efface.methods import METHODS, Method, Natural, Share, _base, check_settings, check_value
+from efface.methods import (
+    METHODS,
+    Count,
+    Method,
+    Natural,
+    Share,
+    _base,
+    check_settings,
+    check_value,
+)
 from efface.report import Report
 from efface.report.text import OLD_STANDS, count
 from efface.runtime import (
@@ -185,6 +195,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     accept: Sequence[str] = (),
     dry_run: bool = False,
     guard: bool = True,
+    keep_best: int | None = None,
     report: str = prepare.FULL,
     started: Started | None = None,
     progress: Progress = no_progress,
@@ -239,6 +250,9 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
             a manifest with the method, the memory and the tier that the evidence can reach.
         guard: False runs the method without limits, for experiments, and returns whatever it made,
             nan and inf included; the manifest says so.
+        keep_best: after so many steps each, and at the end, the student is compared with unseen
+            records of the guard's half of the holdout, and the nearest is kept; the manifest's
+            ``calibration`` says which step that was. None: the last one.
         report: ``full``, ``quick`` (one pass over each record and no probes: no other views, no
             quantised or pruned copies, no linear probe) or ``off``; the manifest says which.
         started: called with the manifest, what the run will cost (about how many ``seconds``, by
@@ -258,13 +272,13 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     named = {"strength": strength, "expected_accuracy": expected_accuracy}
     settings = {**(settings or {}), **{k: v for k, v in named.items() if v is not None}}
     check_value("utility_budget", utility_budget, Share)
+    check_value("keep_best", keep_best, Count | None)
     check_trainable(trainable)
     prepare.check_report(report)
     # a slip in a setting is refused before the data are read
     if method != prepare.AUTO:
         check_settings(method, settings)
-    manifest, adapted = Manifest("forget", seed, holdout_seed), trainable == "adapter"
-    manifest.report = report
+    manifest = Manifest("forget", seed, holdout_seed, report=report)
     names = {"classes": classes, "mislabelled": mislabelled}
     split, unnamed, note = prepare.name_records(
         data,
@@ -288,8 +302,8 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     if dry_run:
         return request.plan(exact=entry.exact)
     if guard:
-        how: dict[str, Any] = {"fresh_start": entry.fresh_start, "adapted": adapted, "seed": seed}
-        how["spent"] = lambda: request.counter.passes.total
+        how: dict[str, Any] = {"fresh_start": entry.fresh_start, "seed": seed}
+        how |= {"adapted": trainable == "adapter", "spent": lambda: request.counter.passes.total}
         how["labels_go"] = mislabelled or whole_group
         with manifest.timed("guard"):
             judge = Guard(master, seen, utility_budget=utility_budget, **how)
@@ -297,7 +311,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     # a request that cannot be met has a report too: the error carries it
     try:
         with progress("method", manifest.settings.get("steps")) as show:
-            student = request.run(master, seen, judge, show)
+            student = request.run(master, seen, judge, show, keep_best)
         new, adapter = request.settle(student, judge, stored)
     except NotMet as error:
         failure = error
@@ -554,15 +568,28 @@ class _Request:
             found["seconds"]["evidence"] = each * found["passes"]
         return found
 
-    def run(self, model: nn.Module, split: Split, judge: Guard | None, show: Callable) -> nn.Module:
+    def run(
+        self,
+        model: nn.Module,
+        split: Split,
+        judge: Guard | None,
+        show: Callable,
+        keep_best: int | None,
+    ) -> nn.Module:
         """What the method makes of the model. Raises InputError for no changed copy of it."""
         manifest, counter, step = self.manifest, self.counter, 0
+        best = None
+        if keep_best:
+            need_holdout(self.auxiliary)
+            best = BestStep(keep_best, self.calibration_distance)
         judged: Callback = judge.callback if judge else no_callback
 
         def callback(student: nn.Module, loss: float) -> Action:
             nonlocal step
             action = judged(student, loss)
             step += action is Action.CONTINUE
+            if best and action is Action.CONTINUE:
+                best.look(student, step)
             show(step, loss, action.value)
             return action
 
@@ -598,7 +625,18 @@ class _Request:
         if fault := _foreign(student, model, counter) or next(iter(changed), ""):
             wanted = f"a changed copy of the given model from {manifest.method}, and nothing else"
             raise InputError(wanted, fault, COPY)
+        if best:
+            manifest.calibration |= best.restore(student, step)
         return student
+
+    def calibration_distance(self, student: nn.Module) -> float:
+        """Of a student to unseen records, on the half that method and guard see."""
+        passes = self.counter.forward
+        names = {"seed": self.manifest.seed, **self.names}
+        distance = calibration_distance(self.model, student, self.auxiliary, **names)
+        # what is spent on choosing must not buy the guard more looks: the steps stay the same
+        self.counter.forward = passes
+        return distance
 
     def settle(
         self, student: nn.Module, judge: Guard | None, stored: Mapping[str, torch.dtype] | None

@@ -25,8 +25,6 @@ MODULES = [module.name for module in FOUND if not module.name.endswith("__main__
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_imports(name):
-    if name.endswith(".efficientnet_lite"):
-        pytest.importorskip("efficientnet_lite_pytorch")
     import_module(name)
 
 

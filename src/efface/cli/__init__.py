@@ -35,7 +35,7 @@ app = App(
     "written · 9 a replay differs · 130, 143 stopped by a signal · 141 nobody reads the output · "
     "1 anything else.",
 )
-for name in ("forget", "score", "inspect", "doctor", "methods"):
+for name in ("forget", "score", "compare", "inspect", "doctor", "methods"):
     app.command(getattr(commands, name))
 app.register_install_completion_command()
 

@@ -55,7 +55,7 @@ def run_forget(
             if key and not key.exists():
                 # before the folder: a folder without its key could not be matched
                 write_private(key, f"{secret.hex()}\n".encode())
-            _write(out, result, inputs, secret, keep_adapter=keep_adapter)
+            write_run(out, result, inputs, secret, keep_adapter=keep_adapter)
             _print_choices(result)
             print_summary(result, out)
     # The folder with the reasons stands by now; the exit code says that it holds no model.
@@ -155,7 +155,7 @@ def _print_choices(result: Result) -> None:
         terminal.event("assumed", text=assumed.text, hint=assumed.remedy)
 
 
-def _write(out: Path, result: Result, inputs: Inputs, key: bytes, *, keep_adapter: bool) -> None:
+def write_run(out: Path, result: Result, inputs: Inputs, key: bytes, *, keep_adapter: bool) -> None:
     """The new folder, whole or absent; without a model where there are no other weights.
 
     A script that does not look at exit codes must not deploy the old model as the new one.

@@ -131,10 +131,10 @@ class Inputs:
         others = {name: read_model(path, read) for name, path in paths.items()}
         # Before the data, which may take minutes to read.
         for name, other in others.items():
-            _refuse_other_inputs(old, other, name)
+            refuse_other_inputs(old, other, name)
         if arguments.reference:
             reference = read_model(arguments.reference, _as_stated(arguments.reference, read))
-            _refuse_other_inputs(old, reference, "the reference model")
+            refuse_other_inputs(old, reference, "the reference model")
             parts["reference"] = reference.model
         shadows = read_shadows(arguments.shadow) if arguments.shadow else None
         data = read_data(arguments.data, read, old)
@@ -200,8 +200,8 @@ def set_threads(model: nn.Module, records: Records) -> None:
         torch.set_num_threads(threads)
 
 
-def _refuse_other_inputs(old: LoadedModel, other: LoadedModel, name: str) -> None:
-    """The same inputs go into all models; classes in another order would be misread."""
+def refuse_other_inputs(old: LoadedModel, other: LoadedModel, name: str) -> None:
+    """Raise InputError: all models get the same inputs, and classes in another order differ."""
     if other.preprocessing != old.preprocessing:
         wanted, came = "models with the same preprocessing", "whose preprocessing is not that"
     elif old.classes and other.classes and old.classes != other.classes:

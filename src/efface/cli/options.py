@@ -24,6 +24,16 @@ Words = Annotated[tuple[str, ...], _SEVERAL]
 Paths = Annotated[tuple[Path, ...], _SEVERAL]
 Data = Annotated[str, Parameter(group=DATA)]
 Out = Annotated[Path, Parameter(group=OUTPUT)]
+
+
+def _typed_alone(kind: type, tokens: Any) -> str:  # noqa: ARG001
+    """A command is run because somebody typed it, never because a file or a variable holds it."""
+    if any(token.source not in {"", "cli"} for token in tokens):
+        raise ValueError("only on the command line itself")
+    return tokens[0].value
+
+
+Command = Annotated[str | None, Parameter(group=METHOD, converter=_typed_alone)]
 Seed = Annotated[int, Parameter(group=METHOD, help="Seed of all random draws.")]
 MODEL_HELP = (
     "A folder with recipe.json or of transformers or timm, or a weights file with --architecture."
@@ -168,6 +178,8 @@ class MethodOptions:
             sees it.
         setting: Any other setting of the method, as NAME=VALUE.
         utility_budget: Accuracy that may be lost on the holdout, 0 to 1.
+        keep_best: After so many steps each the model is compared with unseen records of the
+            holdout's part for method and guard, and the nearest is kept.
     """
 
     method: str = "neighbourhood"
@@ -179,6 +191,41 @@ class MethodOptions:
     weights: Path | None = None
     setting: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = ()
     utility_budget: float = 0.02
+    keep_best: int | None = None
+
+
+@Parameter(name="*", group=METHOD)
+@dataclass(frozen=True)
+class CompareOptions:
+    """Arguments of ``efface.compare`` by their own names.
+
+    Attributes:
+        methods: Names of methods, see `efface methods`.
+        seeds: Seeds of the methods; the holdout is split by `--holdout-seed`, the same for all.
+        guard: Whether the guard limits the runs: `on`, `off`, or `both` next to each other.
+        search_strength: Strengths of 0.1 to 10 to try for each method, 2 to 12, on the part of the
+            holdout that method and guard see; 0 takes the default.
+        keep_best: After so many steps each the model is compared with unseen records of that part,
+            and the nearest is kept.
+        setting: A setting of a method, as METHOD.NAME=VALUE.
+        trainable: As in `efface forget`.
+        expected_accuracy: As in `efface forget`.
+        whole_group: As in `efface forget`.
+        utility_budget: As in `efface forget`.
+        processes: Runs at a time.
+    """
+
+    methods: Words
+    seeds: Annotated[tuple[int, ...], _SEVERAL] = (0, 1, 2)
+    guard: Literal["on", "off", "both"] = "on"
+    search_strength: int = 0
+    keep_best: int | None = None
+    setting: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    trainable: str = "all"
+    expected_accuracy: float | None = None
+    whole_group: Flag = False
+    utility_budget: float = 0.02
+    processes: int = 1
 
 
 @Parameter(name="*", group=METHOD)

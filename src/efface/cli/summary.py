@@ -69,7 +69,7 @@ def print_plan(result: Result, price: Mapping[str, Any], out: Path | None) -> No
     """What a run would do and cost, and what could be said afterwards; nothing was changed."""
     manifest, tier = result.manifest, str(result.manifest.tier)
     seconds = {**manifest.seconds, **price["seconds"]}
-    command = _retyped({"--dry-run": "", "--out": str(out or "new")}).replace(" --dry-run ''", "")
+    command = _retyped({"--out": str(out or "new")})
     memory = round((manifest.memory or {})["total_bytes"] / 2**20)
     facts = {"outcome": result.outcome, "method": manifest.method, "tier": tier}
     facts |= {"settings": manifest.settings, "memory": manifest.memory, "seconds": seconds}
@@ -157,14 +157,15 @@ def next_command(result: Result, out: Path) -> tuple[str, str] | None:
 
 
 def _retyped(changes: Mapping[str, str]) -> str:
-    """The command that was typed, with these options."""
+    """The command that was typed, with these options and without --dry-run."""
     left = iter(sys.argv[1:])
     kept = []
     for token in left:
         name = token.partition("=")[0]
-        if name not in changes:
+        if name not in {*changes, "--dry-run"}:
             kept.append(token)
-        elif name == token:
+        # a value of its own goes with the option
+        elif name == token and name in changes:
             next(left, None)
     return shlex.join(["efface", *kept, *(part for pair in changes.items() for part in pair)])
 
