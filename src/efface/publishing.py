@@ -4,7 +4,6 @@ Both take the folder that ``efface forget … --out`` wrote, and the user alone 
 with the model says how many records were unlearned and what the tests said, and names none.
 """
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +56,7 @@ def add_to_model_card(run: str | Path) -> Path:
         summary=" ".join(manifest.summary.split()),
         method=manifest.method,
         versions=", ".join(packages),
-        # of the run, and not of this call
-        date=time.strftime("%Y-%m-%d", time.gmtime((Path(run) / EVIDENCE / FILE).stat().st_mtime)),
+        date=manifest.date[:10],
         holdout=unseen if holdout else "no holdout: nothing tells the records from unseen ones",
         digest=manifest.weights["new"],
     )
