@@ -107,7 +107,10 @@ HEAD = (
 def page(record: dict[str, Any]) -> str:
     """A row for each model, request and way; bases of one request together."""
     rows, missed = [], []
-    kinds_ = dict.fromkeys((cell["family"], cell["kind"]) for cell in record["cells"])
+    # requests to one family together, whenever they were made
+    families = list(dict.fromkeys(cell["family"] for cell in record["cells"]))
+    found_ = dict.fromkeys((cell["family"], cell["kind"]) for cell in record["cells"])
+    kinds_ = sorted(found_, key=lambda one: families.index(one[0]))
     for family_, kind in kinds_:
         here = [c for c in record["cells"] if (c["family"], c["kind"]) == (family_, kind)]
         floor = float(np.mean([c["floor"] for c in here]))
