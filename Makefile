@@ -11,12 +11,13 @@ GOT = $(or $(shell $(PYTHON) --version 2>&1 | tail -n 1),nothing)
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 ALONE = OMP_NUM_THREADS=1 # one torch thread a process: busy processes of two threads starve each other
 
-.PHONY: help demo test check test-slow test-newest
+.PHONY: help demo test check docs test-slow test-newest
 
 help:
 	@echo "make demo         set up, then a complete example on real digits, offline, with a report"
 	@echo "make test         set up, then all quick tests, on all cores"
 	@echo "make check        set up, then lint, format, types, import arrows and words"
+	@echo "make docs         set up, then the documentation as a site: site/index.html, offline"
 	@echo "make test-slow    set up, then the tests that take minutes"
 	@echo "make test-newest  the newest versions of all packages in $(VENV)-newest: check and test, for a report"
 	@echo
@@ -37,12 +38,15 @@ check: $(VENV)/.test
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.house words
 
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
 test-slow: $(VENV)/.test
 	$(ALONE) $(BIN)/python -m pytest -m slow
 
 test-newest:
 	$(MAKE) VENV=$(VENV)-newest CONSTRAINTS= $(VENV)-newest/.test
-	$(VENV)-newest/bin/python -m pip install --upgrade --quiet -e '.[test]'
+	$(VENV)-newest/bin/python -m pip install --upgrade --quiet -e '.[test,docs]'
 	$(VENV)-newest/bin/python -m tools.house versions
 	-$(MAKE) VENV=$(VENV)-newest CONSTRAINTS= check
 	-$(MAKE) VENV=$(VENV)-newest CONSTRAINTS= test
@@ -63,5 +67,5 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing efface and what its tests need into $(VENV): about 6 GB on Linux with the"
 	@echo "CUDA build of torch, about 1 GB elsewhere; after make demo about 0.1 GB more."
-	$(PIP_INSTALL) $(CONSTRAINTS) -e '.[test]'
+	$(PIP_INSTALL) $(CONSTRAINTS) -e '.[test,docs]'
 	@touch $@ $(VENV)/.core

@@ -12,7 +12,7 @@ from efface import Split, load_data, load_model, read_ids, score
 def main(folder: Path) -> None:
     """Print every test that flags something, and write the page."""
     old = load_model(folder / "model")
-    new = load_model(folder / "new_model")
+    new = load_model(folder / "new_model/model")
     data, unseen = load_data(folder / "data"), load_data(f"{folder / 'data'}:test")
     rows = set(data.rows_of(read_ids(folder / "ids.csv")))
     stays = [row for row in range(len(data)) if row not in rows]

@@ -21,10 +21,11 @@ def main(folder: Path) -> None:
     # Raises NotMet, with the report in error.result, where no model within the budgets was found.
     result = forget(loaded.model, split, mislabelled=True, stored=loaded.stored)
     out = folder / "new_model"
-    out.mkdir(exist_ok=True)
-    loaded.write(result.model, out)
-    result.save(out)
-    print(f"{result}; the report is {out / 'report.html'}")
+    (out / "model").mkdir(parents=True, exist_ok=True)
+    loaded.write(result.model, out / "model")
+    # apart from the model: it names the records
+    evidence = result.save(out / "evidence")
+    print(f"{result}\nThe report: {evidence / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -25,12 +25,13 @@ def timed_forget(
 
     @contextmanager
     def clock(title: str, steps: int | None) -> Iterator[Callable[..., None]]:  # noqa: ARG001
-        # the progress display is open while the method runs, and no longer
+        # the display of a stage is open while it runs, and no longer
         start = time.process_time()
         try:
-            yield lambda *_: None
+            yield lambda *_, **__: None
         finally:
-            seconds["method"] = time.process_time() - start
+            if title == "method":
+                seconds[title] = time.process_time() - start
 
     began = time.process_time()
     try:

@@ -32,7 +32,7 @@ from research.train import app as train_app
 
 FILES = {f"model/{name}" for name in ("model.safetensors", "recipe.json")}
 FILES |= {f"evidence/{name}" for name in ("manifest.json", "evidence.json", "report.html")}
-FILES |= {"evidence/exclude.csv"}
+FILES |= {"evidence/exclude.csv", "evidence/records.csv"}
 # of what ran to its end, whatever came of it
 ENDED = {outcome.exit_code for outcome in Outcome}
 

@@ -26,6 +26,12 @@ def lines_of(path):
     return list(csv.DictReader(path.read_text("utf-8").splitlines()))
 
 
+def events(text):
+    """The JSON lines among those on standard error, without their times."""
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return [{key: value for key, value in line.items() if key != "time"} for line in lines]
+
+
 def rows_of(folder):
     """The rows of the report by their keys; none of them crashed."""
     rows = read(folder, "evidence")["rows"]

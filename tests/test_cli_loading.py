@@ -1,7 +1,5 @@
 """What the command says of data before anything moves: order of classes, records not used."""
 
-import json
-
 import datasets
 import pytest
 import torch
@@ -14,6 +12,7 @@ from efface.io.features import FeatureSpec
 from efface.io.models import LoadedModel
 from efface.types import Records
 from tests.refusals import refusal
+from tests.run_files import events
 
 
 def model(classes=None):
@@ -26,17 +25,14 @@ def table(path, labels):
     return str(path)
 
 
-def events(capfd):
-    return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-
-
 def test_a_holdout_is_numbered_as_the_data_where_the_model_names_no_classes(tmp_path, capfd):
     data = read_data(table(tmp_path / "a.csv", ["dog", "cat", "fox"]), ReadOptions(), model())
     spec = table(tmp_path / "b.csv", ["fox", "dog"])
     part = read_data(spec, ReadOptions(), model(), data)
     assert (data.labels.tolist(), part.labels.tolist()) == ([1, 0, 2], [2, 1])
     note = "The model does not name its classes; 'label' has them as cat, dog, fox."
-    assert events(capfd) == [{"event": "labels", "data": str(tmp_path / "a.csv"), "note": note}]
+    expected = {"event": "labels", "data": str(tmp_path / "a.csv"), "note": note}
+    assert events(capfd.readouterr().err) == [expected]
     named = read_data(spec, ReadOptions(), model(("fox", "dog", "cat")), data)
     assert named.labels.tolist() == [0, 1]
 
@@ -63,7 +59,8 @@ def test_records_that_are_not_used_are_counted_and_refused_above_a_tenth(
         return
     records, omitted = omit_unreadable("holdout", data, model())
     assert (len(records), omitted) == (18, list(data.ids[:blank]))
-    assert events(capfd) == [{"event": "warning", "omitted_from": "holdout", "records": came}]
+    expected = {"event": "warning", "omitted_from": "holdout", "records": came}
+    assert events(capfd.readouterr().err) == [expected]
 
 
 def test_columns_of_several_labels_are_those_of_the_data(tmp_path):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
-from run_files import MADE
+from run_files import MADE, events
 from safetensors.torch import load_file, save_file
 from scikit_tables import given
 
@@ -142,4 +142,4 @@ def test_forgetting_every_record_of_the_data_is_warned_of(efface, capfd):
     assert efface(*given, "--out", "all") in MADE
     warning = {"event": "warning", "named": "every record of the data"}
     warning["hint"] = "if the model was trained on nothing else, delete it instead"
-    assert json.dumps(warning) in capfd.readouterr().err.splitlines()
+    assert warning in events(capfd.readouterr().err)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pyarrow import parquet
-from run_files import MADE, contents, read, rows_of
+from run_files import MADE, contents, events, read, rows_of
 from safetensors.torch import load_file, save_file
 
 from efface.cli.score import differences
@@ -49,7 +49,8 @@ def test_any_second_model_gets_a_report_and_both_stay_as_they_are(efface, models
     before = {name: contents(models / name) for name in ("model", "other")}
     assert efface(*PAIR, *PARTS, "--retrained", "again-1", "again-2", "--out", "pair") == 0
     assert "tier T3" in capfd.readouterr().out
-    names = {f"evidence/{name}" for name in ("evidence.json", "manifest.json", "report.html")}
+    files = ("evidence.json", "manifest.json", "records.csv", "report.html")
+    names = {f"evidence/{name}" for name in files}
     assert set(contents(models / "pair")) == names
     manifest = read(models / "pair")
     digests, request = manifest["weights"], manifest["request"]
@@ -98,7 +99,7 @@ def test_a_run_is_replayed_to_the_last_bit_and_nothing_is_written(efface, run, c
     before = contents(run)
     assert rows_of(run)["retrained.gap"]["reference"] is None  # of one retrained model
     code, line = replayed(efface, capfd)
-    event = json.loads(line)
+    (event,) = events(line)
     assert (code, event["event"], event["differ"]) == (0, "replay", 0)
     assert event["numbers"] > 200
     assert contents(run) == before

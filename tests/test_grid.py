@@ -1,6 +1,5 @@
 """The grid: a job's address is all that its result depends on; what is missing is made once."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from refusals import refusal
+from run_files import events
 
 from efface.errors import InputError
 from efface.grid import Job, estimate_seconds, plan, read, read_failure, results, run, source_files
@@ -40,10 +40,6 @@ def number(n=1, *, needs=None, kind="", **settings):
 
 def counts(rows):
     return dict(Counter(row.state for row in rows.values()))
-
-
-def events(text):
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_each_ingredient_changes_the_address():

@@ -441,7 +441,7 @@ def test_a_table_in_memory_needs_its_preprocessing():
     )
 
 
-FORMS = "Give Records, (x, y[, ids]), a Dataset, a DataLoader, or datasets with preprocessing."
+FORMS = "Give Records, (x, y[, ids]), a Dataset, a DataLoader, or a table with preprocessing."
 ONE_SPLIT = "one split. Got the splits train, test. Give one: data['train']."
 AMBIGUOUS = (
     "labels y as integers, or values. Got 0 and 1 as floats: ambiguous. Give y.long() (multilabel, "
@@ -454,7 +454,8 @@ LABELS_Y = (
 OTHERS = " Other tasks need task.custom(…)."
 LENGTHS = "a label and, if any, an id for each input. Got 10 inputs, "
 KEYS = (
-    "one of pixel_values, x, image, img and one of label, labels, y in each item. Got the keys a. "
+    "an input in each item, as one of pixel_values, image, images, img, x, input, inputs, features."
+    " Got the keys a. Let the items be (x, y) or (x, y, id)."
 )
 TENSORS = "inputs and labels as tensors. Got Image. Transform them (ToTensor, Normalize)."
 ITEMS = "items (x, y) or (x, y, id). Got "
@@ -465,7 +466,7 @@ RAGGED_X = Items(lambda row: (X[row, :, :, : 1 + row % 2], 0))
 RAGGED_Y = Items(lambda row: (X[row], Y[: 1 + row % 2]))
 REFUSED = [
     (7, f"records. Got int. {FORMS}"),
-    ("train.parquet", f"records. Got str. {FORMS}"),
+    ("a.parquet", "records. Got 'a.parquet'. Give load_data('a.parquet')."),
     (datasets.DatasetDict(SPLITS), ONE_SPLIT),
     (datasets.IterableDatasetDict(SPLITS), ONE_SPLIT),
     (DataLoader(PAIRS, batch_size=3, drop_last=True), DROPPED),
@@ -481,7 +482,7 @@ REFUSED = [
     ((X, Y, ["a"] * 10), "unique ids. Got some that repeat. Make them unique."),
     ((X,), f"{ITEMS}tuple. {FORMS}"),
     (Items(lambda row: X[row]), f"{ITEMS}Tensor. {FORMS}"),
-    (Items(lambda row: {"a": row}), f"{KEYS}{FORMS}"),
+    (Items(lambda row: {"a": row}), KEYS),
     (RAGGED_X, "inputs of one shape. Got (1, 2, 1), (1, 2, 2). Resize them."),
     (Items(lambda _: (Image.new("L", (2, 2)), 0)), TENSORS),
     (Items(PAIR.item, rows=0), f"at least one record. Got none. {FORMS}"),

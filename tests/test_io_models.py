@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 
 import efface
 from efface.errors import MissingExtra
+from efface.io.architectures import build_registered
 from efface.io.images import Preprocessing
 from efface.io.models import build_model, load_model, save_trained
 from efface.testing import untrained_model
@@ -143,8 +145,8 @@ def test_tied_weights_may_stand_under_one_name(tmp_path):
 NO_FIT = "Wanted weights that fit {}. Got missing: {}; unexpected: {}; other shapes: {}."
 NO_FIT += " Name their architecture."
 NO_NAME = (
-    "Wanted the architecture of net.safetensors. Got none. Give --architecture timm:NAME or "
-    "package.module:factory, such as torchvision.models:resnet18."
+    "Wanted the architecture of net.safetensors. Got none. Give --architecture timm:NAME, "
+    "file.py:factory or package.module:factory, such as torchvision.models:resnet18."
 )
 NO_PREPROCESSING = (
     "Wanted the preprocessing that the model was trained with. Got no {}. "
@@ -214,7 +216,8 @@ def test_building_a_net_leaves_the_random_state_alone(random_state_kept):
 
 
 NO_FORM = (
-    "an architecture as timm:NAME or package.module:factory, such as torchvision.models:resnet18"
+    "an architecture as timm:NAME, file.py:factory or package.module:factory, such as "
+    "torchvision.models:resnet18"
 )
 NO_FUNCTION = "a function or class of {}. Got {!r}. {}"
 ZOO, LOOK_UP = "torchvision.models", "Look the name up in its documentation."
@@ -223,7 +226,7 @@ REFUSED = {
     "resnet18": f"{NO_FORM}. Got 'resnet18'. Write a name alone.",
     "os:system('x')": f"{NO_FORM}. Got \"os:system('x')\". Write a name alone.",
     "no_such_package:net": "a module named no_such_package. Got No module named 'no_such_package'."
-    " Install it, or put it on PYTHONPATH.",
+    " Install it, or name its file.py:factory.",
     "torchvision.models:resnet118": NO_FUNCTION.format(
         ZOO, "resnet118", "Did you mean 'resnet18'?"
     ),
@@ -237,6 +240,53 @@ REFUSED = {
     "timm:vit_tiny_patch16_2244": "a model that timm knows. Got 'vit_tiny_patch16_2244'. Did you"
     " mean 'vit_tiny_patch16_224'?",
 }
+OWN_NET = """
+import {sibling}
+from torch import nn
+
+def net(num_classes=3):
+    return nn.Linear({sibling}.WIDTH, num_classes)
+"""
+
+
+@pytest.mark.parametrize(("folder", "form"), [(".", "{}"), (".", "{}.py"), ("else where", "{}.py")])
+def test_a_net_of_ones_own_lies_in_the_working_directory_or_in_a_named_file(
+    tmp_path, monkeypatch, folder, form
+):
+    """The command ``efface``, unlike ``python -m``, has no working directory on its path."""
+    name = f"net_{len(folder)}_{len(form)}"
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / f"{name}.py").write_text(OWN_NET.format(sibling=f"{name}_sizes"))
+    (tmp_path / folder / f"{name}_sizes.py").write_text("WIDTH = 5")
+    monkeypatch.chdir(tmp_path)
+    paths = [path for path in sys.path if path and Path(path) != tmp_path]
+    monkeypatch.setattr(sys, "path", [*paths])
+    typed = f"{form.format(f'{folder}/{name}' if '.py' in form else name)}:net"
+    for _ in range(2):
+        assert build_model(typed, 4).weight.shape == (4, 5)
+    assert sys.path == paths
+
+
+def test_a_file_that_is_not_there_or_has_the_name_of_another_module_is_refused(tmp_path):
+    assert refusal(build_model, f"{tmp_path}/no.py:net") == (
+        f"Wanted a Python file that makes the model. Got {tmp_path}/no.py, not there. Check it."
+    )
+    for name in ("torch", "sys", "my-net"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit")
+        assert refusal(build_model, f"{tmp_path}/{name}.py:net") == (
+            f"Wanted a file of a name that no other module has. Got {name}.py. Rename it: "
+            "my_model.py."
+        )
+
+
+def test_a_file_may_not_name_a_file_to_be_imported(tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    for name in ("evil:net", "evil.py:net", f"{tmp_path}/evil.py:net"):
+        text = refusal(build_registered, name, 3, 10**6)
+        assert text.startswith("Wanted an architecture as efface.nets:NAME, ")
+
+
 NOTHING_ELSE = "a model from {}, which must do nothing else. Got {}. Fix the factory."
 FAULTY = {
     "nets_of_a_user:raises": "KeyError: 'layers'",

@@ -250,7 +250,8 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path):
 
 NO_DATA = {
     "a/d.csv:test": "a folder of which 'test' is a split. Got the file {}/a/d.csv. Omit the split.",
-    "b": "files of .parquet, .arrow, .csv, or a folder of images a class. Got none in {}/b."
+    "b": "files of .parquet, .arrow, .csv, .jsonl, .tar, .npz, or a folder of images a class. "
+    "Got none in {}/b."
     " Check the path.",
     "c": "one folder a class in {}/c. Got images without a class, such as 1.png. Put each image"
     " into a folder named after its class.",
@@ -338,7 +339,8 @@ PARSE, ARROW = f"{CSV}CSV parse error: Row #2: ", "a valid .arrow file at {path}
 ONE_COLUMN = "a CSV file with commas at {path}. Got "
 NO_RECORD = "at least one record in the data. Got none. Check the path and the split."
 TWICE = "unique column names in {path}. Got 'id' twice. Rename one of them."
-NO_TABLE = "a table as .parquet, .arrow, .csv. Got the file {path}. Write it so (pandas, datasets)."
+NO_TABLE = "a table as .parquet, .arrow, .csv, .jsonl, .tar, .npz. Got the file {path}. "
+NO_TABLE += "Write it so (pandas, datasets)."
 # where pyarrow says what came, the beginning and the end of the sentence
 BROKEN = [
     ("csv", b"", f"{CSV}Empty CSV file", COMMAS),

@@ -13,7 +13,7 @@ from refusals import refusal
 from torch import nn
 
 import efface.methods
-from efface.methods import METHODS, Method, check_settings, check_value, register_method
+from efface.methods import BUILT_IN, METHODS, Method, check_settings, check_value, register_method
 from efface.methods._base import Count, NonNegative, PositiveShare, Share
 from efface.types import Action, Records, Split
 
@@ -41,6 +41,20 @@ def test_every_setting_has_a_default_that_survives_json_and_is_explained(name):
         assert json.loads(json.dumps(parameters[key].default)) == parameters[key].default, key
     explained = parse(inspect.getdoc(METHODS[name].function)).params
     assert {one.arg_name for one in explained} == {*parameters}
+
+
+def test_what_a_method_costs_is_what_was_counted_and_each_says_what_it_is_for():
+    """Of the two that were counted at fewer rounds the most that they can take is declared."""
+    rows = json.loads(
+        Path(__file__).parents[1].joinpath("research/results/method_costs.json").read_text()
+    )["rows"]
+    counted = {row["method"]: round(sum(row["counted"]) / 256) for row in rows}
+    # counted at fewer rounds, a training of one's own, and a method that came after the record
+    elsewhere = {"gkt", "l2ul", "retrain", "neighbourhood"}
+    declared = {name: METHODS[name].passes for name in counted.keys() - elsewhere}
+    assert declared == {name: counted[name] for name in declared}
+    assert all(0 < len(method.purpose) < 80 for method in BUILT_IN.values())
+    assert [n for n, m in BUILT_IN.items() if m.runs_from == "Python"] == ["gkt", "bad_teacher"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from by_hand import same
 from PIL import Image
 from refusals import refusal
-from run_files import MADE
+from run_files import MADE, events
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
@@ -130,9 +130,8 @@ def test_the_command_line_says_what_was_chosen(efface, place, capfd):
         "--method", "auto", "--mislabelled", "--setting", "steps=1",
     )  # fmt: skip
     assert code in MADE
-    events = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line[:1] == "{"]
-    (event,) = [one for one in events if one["event"] == "method"]
-    assert event == {"event": "method", "chosen": "neighbourhood", "why": WRONG}
+    (event,) = [one for one in events(capfd.readouterr().err) if one["event"] == "chosen"]
+    assert event == {"event": "chosen", "method": "neighbourhood", "why": WRONG}
     manifest = json.loads((place / "chosen/evidence/manifest.json").read_text())
     assert manifest["findings"][0]["text"] == WRONG
 

@@ -1,9 +1,12 @@
 """The page: says what was done and what is known, hides nothing, needs nothing else."""
 
 import copy
+import csv
 import html
 import json
+import os
 import re
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -12,23 +15,30 @@ import torch
 from efface.errors import Outcome
 from efface.report import Status, Verdict, collect
 from efface.report.figures import MAX_BARS, MINUS, figures
+from efface.report.html import linked
 from efface.report.runner import attack_coverage
 from efface.report.tests import TESTS
 from efface.report.text import SENTENCES, formatted, headline, unknown
 from efface.types import Records, Split
-from tests.browsers import RULER, opened
+from tests.browsers import FLAGS, RULER, opened
 
 MANIFEST = {"schema": 2, "versions": {"efface": "9.9.9"}, "method": "neighbourhood", "seed": 5}
 MANIFEST |= {"settings": {"strength": 0.7}, "guard": {"failed": None, "drift": float("nan")}}
 MANIFEST |= {"seconds": {"method": 1.25}, "command": "efface forget MODEL --data DATA"}
+MANIFEST |= {"date": "2026-11-30T18:02:11+00:00", "note": "DSR-7", "weights": {"old": "a" * 64}}
+MANIFEST |= {"arguments": {"old": "my/model", "data": "my/data"}, "data": {"digest": "d" * 64}}
+MANIFEST |= {"request": {"named": "--ids ids.csv"}}
 FORBIDDEN = ("certified", "verified", "guaranteed", "erased", "compliant")
 ATTACKS = ["membership inference", "attribute inference", "exfiltration", "regurgitation"]
 ATTACKS += ["model inversion", "reconstruction"]
-PROMISED = """efface 9.9.9|neighbourhood, strength 0.7|1.2 s|What tier T2 can show|
-Opinion 28/2024 of the European Data Protection Board|What is not known|(black box)|(white box)|
-The method is approximate. Nothing here is a promise|assumes an honest operator|Keep exclude.csv|
-not after further fine-tuning, merging or quantisation|The old model still knows the records"""
-FIGURES = ["logit_margin", "entropy", "classes", "tensors"]
+PROMISED = """efface 9.9.9|neighbourhood, strength 0.7|method 1.2|What tier T2 can show|
+Date 2026-11-30 18:02:11 UTC|Case DSR-7|my/model: aaaaaaaaaaaaaaaa|my/data: dddddddddddddddd|
+Records asked for --ids ids.csv|Records found 40|Who may publish what|(black box)|(white box)|
+Opinion 28/2024 of the European Data Protection Board|What is not known|The old model: every copy|
+The method is approximate. Nothing here is a promise|assumes an honest operator|
+What must still be deleted elsewhere|exclude.csv, the list for the next training run: nobody|
+not after further fine-tuning, merging or quantisation"""
+FIGURES = ["logit_margin", "entropy", "tensors", "classes"]
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +106,23 @@ def test_the_first_part_has_request_run_results_controls_power_and_limits(report
     ends = " to ".join(f"{end:.3g}" for end in attack.interval)
     result = f"{attack.verdict.words} : {attack.name}, {attack.after:.3g} ({ends}), reference 0.5"
     assert result in text.replace(" ,", ",")
-    for row in map(report.row, ("control.positive", "control.negative")):
-        assert f"{row.verdict.words} : {row.name}" in text
-    assert f"{power.name}: {power.after:.3g}" in text
+    for name in ("positive", "negative"):
+        words = report.row(f"control.{name}").verdict.words
+        assert f"{name.capitalize()} control : {words}" in text
+    assert f"{power.name} : {power.after:.3g}" in text
     assert not [words for words in PROMISED.replace("\n", "").split("|") if words not in text]
+
+
+def test_every_finding_links_to_its_row(report):
+    """Each link of the page has its target; a name of a row in a sentence is a link."""
+    page = report.to_html(MANIFEST)
+    links = set(re.findall(r'href="#([^"]+)"', page))
+    assert links <= set(re.findall(r' id="([^"]+)"', page))
+    marks = (Status.FLAGGED, Status.INCONCLUSIVE)
+    behind = {row.key for row in report.rows if row.status in marks}
+    behind |= {*report.attacks[0].rows, *report.attacks[0].controls, "holdout.accuracy"}
+    assert {f"row-{key}" for key in behind} <= links
+    assert linked("<i> a row b", {"a row": "x", "a": "y"}) == '&lt;i&gt; <a href="#x">a row</a> b'
 
 
 def test_no_word_promises_more_than_was_measured(report):
@@ -124,23 +147,30 @@ def test_the_page_needs_nothing_else_and_is_the_same_each_time(report):
     assert page == report.to_html(MANIFEST)
 
 
-def test_ids_and_class_names_are_text_and_nothing_else(tiny_net, digits):
+def test_ids_and_class_names_are_text_and_nothing_else(tiny_net, digits, tmp_path):
     """An id comes from the data: it must not become part of the page, nor of a formula."""
-    few = digits.take(range(3))
-    nasty = ("<script>alert(1)</script>", "$\\frac{", "日本 & 'x'")
+    few = digits.take(range(4))
+    nasty = ("<script>alert(1)</script>", "$\\frac{", "日本 & 'x'", "=1+1")
     split = Split(Records(few.x, few.y, nasty), digits.take(range(300, 400)))
     names = ["$x_{$", "<b>bold</b>", "三", *map(str, range(3, 10))]
     report = collect(tiny_net, tiny_net, split, classes=names)
     page = report.to_html({"method": "<i>m</i>", "command": "</code><script>"})
     assert not [tag for tag in ("<script", "<b>bold", "<i>m") if tag in page]
     assert all(identity in text_of(page) for identity in nasty)
+    report.save(tmp_path)
+    with (tmp_path / "records.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [*nasty[:3], "'=1+1"]
+    assert [row.keys() for row in rows] == [one.keys() for one in report.records]
+    margins = [one["logit_margin_after"] for one in report.records]
+    assert [float(row["logit_margin_after"]) for row in rows] == margins
 
 
 def test_long_lists_are_cut_and_say_so(tiny_net, digits):
     report = collect(tiny_net, tiny_net, Split(digits.take(range(260))))
     page = report.to_html({"keyed_hashes": [f"h{row}" for row in range(50)]})
     assert page.count('<td class="id">') == 200
-    assert "60 more records are omitted here; evidence.json holds all." in text_of(page)
+    assert "60 more records are omitted here; records.csv holds all." in text_of(page)
     assert "h9, and 40 more" in text_of(page)
     assert len(report.to_json()["records"]) == 260
 
@@ -235,9 +265,10 @@ def test_a_crashed_attack_is_an_error_row_and_an_error_on_both_parts_of_the_page
     first, _, appendix = report.to_html().partition("Appendix: for auditing")
     row, why = report.row("attack.loss"), "ZeroDivisionError: by hand"
     assert (row.verdict, row.note, report.attacks[0].status) == (Verdict.CRASHED, why, Status.ERROR)
-    assert '<tr class="error"><th scope="row">Membership inference</th>' in first
-    assert f"crashed : {row.name}. {why}" in text_of(first)
-    assert f'<tr class="error"><th scope="row">{row.name}<span class="note">{why}' in appendix
+    assert '<tr class="error"><th scope="row">Membership inference ' in first
+    assert f"crashed : {row.name} ({why})" in text_of(first)
+    anchor = '<tr id="row-attack.loss" class="error">'
+    assert f'{anchor}<th scope="row">{row.name}<span class="note">{why}' in appendix
     assert "■ error" in first
 
 
@@ -256,6 +287,7 @@ def test_what_is_not_known_shrinks_with_what_is_given(tiny_net, parts):
     report = collect(tiny_net, altered, Split(*parts), retrained=[altered])
     assert sum("requires" in line for line in bare) == 4
     assert "a second one" in " ".join(unknown(report))
+    assert report.arrays["entropy"]["n"]["forget_retrained"] == 40
     assert len(unknown(report)) < len(bare)
     assert all(line in text_of(report.to_html()) for line in unknown(report))
 
@@ -353,6 +385,16 @@ def test_a_bad_page_would_be_noticed(browser, tmp_path):
     _, console, urls = opened(browser, path, tmp_path)
     assert any("nothing is not defined" in line for line in console)
     assert "http://picture.invalid/a.png" in urls
+
+
+def test_the_page_prints_on_four_sheets_with_numbers(browser, page, tmp_path):
+    """Forty records, every row of tier T2; the whole appendix is left to the screen."""
+    printed, own = tmp_path / "page.pdf", f"--user-data-dir={tmp_path / 'profile'}"
+    command = [browser, *FLAGS, own, f"--print-to-pdf={printed}", page.as_uri()]
+    how = {"env": {**os.environ, "HOME": str(tmp_path)}, "capture_output": True, "timeout": 120}
+    subprocess.run(command, check=True, **how)
+    assert 1 < len(re.findall(rb"/Type\s*/Page\b", printed.read_bytes())) <= 4
+    assert "counter(page)" in page.read_text("utf-8")
 
 
 @pytest.mark.parametrize("width", [500, 1200])

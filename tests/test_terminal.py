@@ -9,20 +9,23 @@ from contextlib import suppress
 import nbformat
 import pytest
 from notebooks import executed
+from run_files import events
 
 from efface import show_progress, terminal
 from efface.display import csv_cell, from_csv_cell, printable
 
 
-def test_a_pipe_gets_a_json_line_now_and_then(capsys):
-    """A log of hundreds of lines hides the one that matters."""
-    with show_progress("count", 300) as shown:
-        for step in range(1, 301):
-            shown(step, 0.5, "go on")
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [line["step"] for line in lines] == [1, 300]
-    last = {"event": "count", "step": 300, "steps": 300, "loss": 0.5, "note": "go on"}
-    assert lines[-1] == last
+def test_a_pipe_gets_a_json_line_now_and_then(capsys, monkeypatch):
+    """A log of hundreds of lines hides the one that matters; a slow stage says what is left."""
+    now = iter(range(0, 3000, 2))
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(now))
+    with show_progress("count", None) as shown:
+        for step in range(1, 5):
+            shown(step, 0.5, "go on", steps=8)
+    slow, last = events(capsys.readouterr().err)
+    same = {"event": "count", "loss": 0.5, "note": "go on"}
+    assert slow == same | {"step": 3, "steps": 8, "seconds": 10, "left": 16.7}
+    assert last == same | {"step": 4, "steps": 4, "seconds": 14}
 
 
 @pytest.mark.parametrize(("stopped", "bar"), [(False, "100/100"), (True, "100/300")])
@@ -123,7 +126,8 @@ def test_no_cell_of_a_csv_is_a_formula_and_each_comes_back(text):
     assert from_csv_cell(cell) == text
 
 
-FULL = "Wanted to print the table. Got No space left on device. What was written to files is whole."
+FULL = "Wanted to print the result. Got No space left on device. "
+FULL += "What was written to files is whole."
 STREAMS = [
     ("", 0, ""),
     (" > /dev/full", 1, f"{FULL}\n"),

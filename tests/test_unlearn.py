@@ -21,6 +21,7 @@ from efface.guard import Guard
 from efface.manifest import SCHEMA, state_digest
 from efface.methods import METHODS, Method
 from efface.report import Verdict, collect, forward_passes
+from efface.report.text import headline
 from efface.task import predict
 from efface.testing import fresh_from
 from efface.types import Action, split_holdout
@@ -48,7 +49,15 @@ def test_gives_a_new_model_with_a_manifest_and_leaves_the_old(tiny_net, digits, 
     assert Manifest.read(tmp_path).to_json() == result.manifest.to_json()
     written = json.loads((tmp_path / "manifest.json").read_text())
     assert (written["schema"], written["settings"]["steps"]) == (SCHEMA, 3)
-    assert {"evidence.json", "report.html"} < {path.name for path in tmp_path.iterdir()}
+    written = {"evidence.json", "manifest.json", "records.csv", "report.html"}
+    assert {path.name for path in tmp_path.iterdir()} == written
+    assert "Got" in refusal(result.save, tmp_path)
+    assert result.save(tmp_path / "new/folder").exists()
+    assert str(result).splitlines() == headline(result.report)
+    frame = result.to_frame()
+    assert frame.index.tolist() == [row.key for row in result.report.rows]
+    row = result.report.row("holdout.accuracy")
+    assert tuple(frame.loc[row.key, ["after", "low", "high"]]) == (row.after, *row.interval)
 
 
 OTHERS = [
@@ -87,8 +96,10 @@ def test_without_guard_and_report_the_weights_are_the_same(tiny_net, digits, tmp
     assert bare.manifest.weights == plain.manifest.weights
     assert (bare.manifest.guard, bare.manifest.report, bare.report) == (None, "off", None)
     assert plain.manifest.guard["steps"] > 0
-    with pytest.raises(InputError, match="Run it with report='full'"):
-        bare.save_report(tmp_path / "page.html")
+    assert str(bare) == bare.manifest.summary
+    for unmade in (bare.to_frame, lambda: bare.save_report(tmp_path / "page.html")):
+        with pytest.raises(InputError, match="Run it with report='full'"):
+            unmade()
 
 
 @pytest.mark.parametrize(("report", "omitted"), [("full", 0), ("quick", 3)])

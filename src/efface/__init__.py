@@ -7,6 +7,7 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:  # what editors and type checkers see of the names below
+    from efface.comparison.run import Comparison, compare
     from efface.errors import (
         Differs,
         EffaceError,
@@ -26,6 +27,7 @@ if typing.TYPE_CHECKING:  # what editors and type checkers see of the names belo
     from efface.io.models import load_model
     from efface.manifest import Manifest
     from efface.methods import METHODS, register_method
+    from efface.publishing import add_to_model_card, log_to_mlflow
     from efface.ranking.ranking import Ranking
     from efface.ranking.run import inspect
     from efface.report import Report
@@ -37,6 +39,7 @@ if typing.TYPE_CHECKING:  # what editors and type checkers see of the names belo
 __version__ = "0.1.0"
 
 _LAZY = {
+    "comparison.run": "Comparison compare",
     "errors": "Differs EffaceError Hazard InputError MissingExtra NotMet Outcome OutputError "
     "UnknownRecords UnsafeFile",
     "hazards": "doctor",
@@ -46,6 +49,7 @@ _LAZY = {
     "io.images": "Preprocessing",
     "manifest": "Manifest",
     "methods": "METHODS register_method",
+    "publishing": "add_to_model_card log_to_mlflow",
     "ranking.ranking": "Ranking",
     "ranking.run": "inspect",
     "report": "Report",

@@ -18,6 +18,7 @@ import ast
 import hashlib
 import importlib
 import json
+import logging
 import os
 import re
 import sys
@@ -264,7 +265,7 @@ def run(
     rows, began = plan(jobs, store, retry=retry), time.perf_counter()
     estimate = {"estimated_seconds": estimate_seconds(rows, store, processes)}
     counts = Counter(row.state for row in rows.values())
-    terminal.event("plan", style=None, **counts, processes=processes, **estimate)
+    terminal.event("plan", **counts, processes=processes, **estimate)
     pool: dict[str, Any] = {"backend": backend}
     if backend == "loky":
         pool |= {"inner_max_num_threads": 1, "initializer": _start_worker}
@@ -293,10 +294,10 @@ def run(
             rows[identity] = Row(row.job, "not run", error=BLOCKED)
         if rows[identity].error:
             facts = {"id": identity, "kind": row.job.kind, "error": rows[identity].error}
-            terminal.event(rows[identity].state, style="red", **facts)
+            terminal.event(rows[identity].state, level=logging.ERROR, **facts)
     counts = Counter(row.state for row in rows.values())
     seconds = round(time.perf_counter() - began, 1)
-    terminal.event("ran", style=None, **counts, seconds=seconds, **estimate)
+    terminal.event("ran", **counts, seconds=seconds, **estimate)
     return rows
 
 

@@ -8,11 +8,13 @@ import hashlib
 import hmac
 import io
 import json
+import logging
 import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import UnionType
@@ -21,6 +23,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from efface.display import csv_cell
 from efface.errors import EffaceError, InputError, Outcome, abbreviate
 from efface.io.files import read_json
+
+LOG = logging.getLogger(__name__)
 
 # 1: record.json of efface 0.1, whose words differ; committed results of that time keep it
 SCHEMA = 2
@@ -36,10 +40,16 @@ def versions() -> dict[str, str]:
     return {**packages, "python": platform.python_version(), "processor": platform.machine()}
 
 
+def now() -> str:
+    """The time in UTC as ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 @dataclass
 class Manifest:
     """The metadata of one run of ``forget`` or ``score``; the only writer of ``manifest.json``.
 
+    ``date``: when the run began, ISO 8601 in UTC;
     ``outcome``, and in words with its reason ``summary``; ``progress``: how far the forget records
     came towards unseen ones (``metrics.equivalence.progress_to_unseen``), None where that is not
     known; ``steps``: those that the guard let stand;
@@ -49,9 +59,10 @@ class Manifest:
     ``tier``: that a dry run says the evidence can reach; ``weights``: digests of the models;
     ``seconds``: by phase; ``passes``: records that went forward and backward in the method; those
     of the guard stand in ``guard``; ``calibration``: what the method found out; ``guard``: its
-    limits and measurements, None without a guard; ``report``: ``full``, ``quick`` or ``off``. The
-    command line adds ``command``, ``arguments``, ``omitted`` (records and files that could not be
-    read), ``data``, ``digests`` and ``keyed_hashes``.
+    limits and measurements, None without a guard; ``report``: ``full``, ``quick`` or ``off``;
+    ``note``: the caller's own, such as the number of a case. The command line adds ``command``,
+    ``arguments``, ``omitted`` (records and files that could not be read), ``data``, ``digests`` and
+    ``keyed_hashes``.
     """
 
     job: str
@@ -76,6 +87,7 @@ class Manifest:
     calibration: dict[str, Any] = field(default_factory=dict)
     guard: dict[str, Any] | None = None
     report: str = "full"
+    note: str = ""
     command: str | None = None
     arguments: dict[str, Any] | None = None
     omitted: dict[str, list[str]] = field(default_factory=dict)
@@ -84,6 +96,7 @@ class Manifest:
     keyed_hashes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=versions)
     threads: int | None = None
+    date: str = field(default_factory=now)
     schema: int = SCHEMA
 
     @contextmanager
@@ -94,6 +107,7 @@ class Manifest:
             yield
         finally:
             self.seconds[phase] = time.perf_counter() - began
+            LOG.debug("%s took %.2f s", phase, self.seconds[phase])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; numbers that are not finite become None."""

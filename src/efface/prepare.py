@@ -1,15 +1,17 @@
 """Everything before the method: validating the split, choosing the method, selecting records.
 
-``validate_split`` turns the parts of a split into records and takes the forget records out of the
-others; ``refuse_misfit`` compares model and records; ``choose_method`` is ``auto``;
-``select_records`` is the selection and the weights of a request: which forget records the method
-sees, and how often. The report is always on all of them.
+``name_records`` makes a split of a data set and of what names its rows; ``validate_split`` turns
+the parts of a split into records and takes the forget records out of the others; ``refuse_misfit``
+compares model and records; ``choose_method`` is ``auto``; ``select_records`` is the selection and
+the weights of a request: which forget records the method sees, and how often. The report is always
+on all of them.
 """
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,8 @@ import torch
 from torch import nn
 
 from efface.errors import InputError, abbreviate
-from efface.hazards import Finding
-from efface.io.data import as_records, class_names, content_digests
+from efface.hazards import SAMPLE, Finding
+from efface.io.data import Rows, as_records, class_names, content_digests, id_as_text, open_rows
 from efface.io.features import Spec
 from efface.manifest import Manifest
 from efface.methods import Method
@@ -33,7 +35,7 @@ from efface.task import (
     shared_view,
     task_of,
 )
-from efface.types import PARTS, Records, Split
+from efface.types import PARTS, Records, Split, sample_rows
 
 # records in each half of the holdout: with five, losing all has p = 0.06 in a two-sided sign test
 MIN_HALF = 6
@@ -65,6 +67,80 @@ REASONS = {
     "neighbourhood reduced the gap to retraining from 26.7 points to 2.6 "
     "(research/results/goals.md)",
 }
+
+
+def name_records(
+    data: Any,
+    named: Mapping[str, Any],
+    parts: Mapping[str, Any],
+    preprocessing: Spec | None,
+    classes: Sequence[str] | None,
+) -> tuple[Split, Records | None, dict[str, str]]:
+    """(the split of a request, a sample of the rows that it does not name, how it was named).
+
+    ``named``: by ``ids``, ``where``, ``indices`` or ``forget_class``, of which one is not None;
+    ``parts``: holdout and retain. A ``Split`` names its records itself: it is returned as it is.
+    Raises InputError, and UnknownRecords for ids that the data do not hold.
+    """
+    given = {name: value for name, value in named.items() if value is not None}
+    listed = ", ".join(f"{name}=" for name in named)
+    if isinstance(data, Split):
+        if extra := [*given, *(name for name, part in parts.items() if part is not None)]:
+            remedy = "Say it in the Split, or give the data set."
+            raise InputError("a Split alone", f"{', '.join(extra)} as well", remedy)
+        return data, None, {}
+    if len(given) != 1:
+        remedy = "Give one; Split(forget=records) names all of its records."
+        raise InputError(f"one of {listed} with the data", " and ".join(given) or "none", remedy)
+    [(way, value)] = given.items()
+    rows = open_rows(data, preprocessing, classes)
+    chosen, gone = _chosen(rows, way, value)
+    # ids stay out of the manifest
+    how = f"{len(chosen)} by {way}" if way in {"ids", "indices"} else f"{way} {value}"
+    if not chosen:
+        remedy = "Name some that the data hold."
+        raise InputError("at least one record to forget", f"{how}, of {rows.size} records", remedy)
+    if parts["retain"] is data:
+        # by row: a transform that draws makes another input of a record each time
+        rest = sorted(set(range(rows.size)) - set(chosen))
+        parts = {**parts, "retain": rows.read(rest) if rest else None}
+    # as on the command line: on what is not named doctor sees how right the model is
+    unnamed = sample_rows(rows.size, SAMPLE, without=chosen)
+    others = rows.read(unnamed) if unnamed else None
+    return Split(rows.read(chosen), forget_classes=gone, **parts), others, {"named": how}
+
+
+def _chosen(rows: Rows, way: str, value: Any) -> tuple[list[int], tuple[int, ...]]:
+    """(the rows, the class that goes as a whole)."""
+    if way == "indices":
+        return _row_numbers(value, rows.size), ()
+    if way == "ids":
+        # a slip in the ids costs no pass over the data
+        ids = _id_texts(value)
+        return rows.source().rows_of(ids), ()
+    source = rows.source()
+    if way == "where":
+        return source.rows_where(value), ()
+    return source.rows_of_class(str(value)), (source.class_id(str(value)),)
+
+
+def _row_numbers(given: Any, size: int) -> list[int]:
+    """Each once. Raises InputError for anything but row numbers, masks of True and False too."""
+    listed = given.tolist() if hasattr(given, "tolist") else given
+    listed = list(listed) if isinstance(listed, Iterable) and not isinstance(listed, str) else None
+    if listed is None or any(type(row) is not int or not 0 <= row < size for row in listed):
+        remedy = "Write indices=[3, 17]; of a mask give mask.nonzero()."
+        came = f"{given!r:.60}" if listed is None else f"{abbreviate(map(repr, listed))}"
+        raise InputError(f"row numbers 0..{size - 1} as indices", came, remedy)
+    return list(dict.fromkeys(listed))
+
+
+def _id_texts(given: Any) -> list[str]:
+    """The ids as texts. Raises InputError for a single text, which could be a path."""
+    if isinstance(given, str | Path) or not isinstance(given, Iterable):
+        remedy = f"Write ids=[{given!r:.60}], or of a file ids=read_ids({given!r:.60})."
+        raise InputError("ids as a list", f"{given!r:.60}", remedy)
+    return [id_as_text(one) for one in (given.tolist() if hasattr(given, "tolist") else given)]
 
 
 def validate_split(

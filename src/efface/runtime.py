@@ -15,7 +15,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ParamSpec, TypeVar, cast
 from weakref import WeakSet
@@ -456,6 +456,24 @@ class PassCounter:
     def passes(self) -> Passes:
         """What was counted so far."""
         return Passes(self.forward, self.backward)
+
+
+@contextmanager
+def watch_passes(models: Iterable[nn.Module], seen: Callable[[int], Any]) -> Iterator[None]:
+    """Call ``seen`` with the records that went forward through these models and their copies."""
+    total = 0
+
+    def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:  # noqa: ARG001
+        nonlocal total
+        total += len(next(_tensors([*args, *kwargs.values()]), ()))
+        seen(total)
+
+    handles = [model.register_forward_hook(hook, with_kwargs=True) for model in models]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

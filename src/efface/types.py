@@ -40,15 +40,17 @@ def no_callback(student: nn.Module, loss: float) -> Action:  # noqa: ARG001
     return Action.CONTINUE
 
 
-# ``with progress(title, steps) as show``: ``show(step, loss, note)`` after each step; ``steps`` is
-# their maximum, None if unknown. ``efface.show_progress`` is one.
-Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int, float, str], None]]]
+# ``with progress(stage, steps) as show``, stages being doctor, method and evidence:
+# ``show(step, loss, note)`` after each step, doctor and evidence without a loss; ``steps`` is their
+# maximum, None if unknown, and may be said later: ``show(…, steps=n)``. ``efface.show_progress`` is
+# one.
+Progress = Callable[[str, int | None], AbstractContextManager[Callable[..., None]]]
 
 
 @contextmanager
 def no_progress(title: str, steps: int | None) -> Iterator[Callable[..., None]]:  # noqa: ARG001
     """Show nothing: the default of the library."""
-    yield lambda *_: None
+    yield lambda *_, **__: None
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,35 @@ The command line, grids and benchmarks call these two, so they measure what a us
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from efface import prepare
+from efface.calibration import BestStep, calibration_distance, need_holdout
 from efface.errors import InputError, NotMet, Outcome
 from efface.guard import Guard
-from efface.hazards import Finding, doctor
+from efface.hazards import SAMPLE, Finding, doctor
+from efface.io.atomic import atomic_folder
 from efface.io.data import as_records
 from efface.io.features import Spec
 from efface.io.shadows import Shadows
 from efface.manifest import Manifest, changed_tensors, refuse_changed, state_digest, tensor_digests
-from efface.methods import METHODS, Method, Natural, Share, _base, check_settings, check_value
+from efface.methods import (
+    METHODS,
+    Count,
+    Method,
+    Natural,
+    Share,
+    _base,
+    check_settings,
+    check_value,
+)
 from efface.report import Report
 from efface.report.text import OLD_STANDS, count
 from efface.runtime import (
@@ -35,6 +46,7 @@ from efface.runtime import (
     state_of,
     to_eval,
     upcast_to_fp32,
+    watch_passes,
 )
 from efface.task import (
     check_layout,
@@ -63,12 +75,18 @@ from efface.types import (
     split_holdout,
 )
 
+# a type checker, and beartype in the tests, read the whole name
+if TYPE_CHECKING:
+    import pandas  # noqa: ICN001
+
 # true of every adapter, so it is a finding of each
 KEPT_ADAPTER = (
     "Whoever takes a separate adapter off again has the old model back: the records are still in "
     "the base. The merged model is the one to hand on."
 )
 
+
+LOG = logging.getLogger(__name__)
 
 COPY = "Change a copy and return it, efface.task.trainable_copy(model): docs/your_own_method.md."
 
@@ -107,30 +125,57 @@ class Result:
         tier = f", tier {self.report.tier}" if self.report else ""
         return f"Result({self.manifest.job}: {self.outcome}{tier})"
 
+    def __str__(self) -> str:
+        """The report's sentences, or the outcome in one where no report was wanted."""
+        return str(self.report or self.manifest.summary)
+
     def _repr_html_(self) -> str:
         """The outcome and the tests that ran: what a notebook shows."""
         return self.report._repr_html_() if self.report else repr(self)
 
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per test, see ``Report.to_frame``. Raises InputError without a report."""
+        return self._report().to_frame()
+
     def save_report(self, path: str | Path) -> Path:
         """Write the report as one self-contained HTML page, and return its path."""
-        if self.report is None:
-            raise InputError("a run with a report", "report='off'", "Run it with report='full'.")
-        path = Path(path)
-        path.write_text(self.report.to_html(self.manifest), encoding="utf-8")
+        path, text = Path(path), self._report().to_html(self.manifest)
+        path.write_text(text, encoding="utf-8")
         return path
 
-    def save(self, folder: Path) -> None:
-        """``manifest.json``, ``evidence.json`` and ``report.html`` in a folder that exists."""
-        self.manifest.write(folder)
-        if self.report:
-            self.report.save(folder, self.manifest)
+    def save(self, folder: str | Path) -> Path:
+        """Write the evidence into a folder that is new or empty, whole or not at all; return it.
+
+        ``manifest.json``, and where there is a report ``report.html``, ``evidence.json`` and
+        ``records.csv``. They name the forget records: keep them apart from the model.
+
+        Raises:
+            InputError: the folder holds something.
+            OutputError: it cannot be written.
+        """
+        with atomic_folder(folder) as scratch:
+            self.manifest.write(scratch)
+            if self.report:
+                self.report.save(scratch, self.manifest)
+        return Path(folder)
+
+    def _report(self) -> Report:
+        if self.report is None:
+            raise InputError("a run with a report", "report='off'", "Run it with report='full'.")
+        return self.report
 
 
 @isolated
 def forget(  # noqa: PLR0913  # each option of a request is declared here once
     model: nn.Module,
-    split: Split,
+    data: Any,
     *,
+    ids: Iterable[Any] | None = None,
+    where: str | None = None,
+    indices: Iterable[int] | None = None,
+    forget_class: str | int | None = None,
+    holdout: Any = None,
+    retain: Any = None,
     method: str = "neighbourhood",
     settings: Mapping[str, Any] | None = None,
     strength: float | None = None,
@@ -150,21 +195,33 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     accept: Sequence[str] = (),
     dry_run: bool = False,
     guard: bool = True,
+    keep_best: int | None = None,
     report: str = prepare.FULL,
     started: Started | None = None,
     progress: Progress = no_progress,
 ) -> Result:
-    """Return a model that behaves as if it had not seen ``split.forget``, with a report.
+    """Return a model that behaves as if it had not seen the named records, with a report.
+
+        result = forget(model, train_set, indices=[3, 17], holdout=test_set)
 
     Args:
         model: maps (n, *features) to one row of outputs per record: multiclass or multilabel
             logits, or regression values; it is not changed. Weights of half precision are updated
             in a float32 copy and come back in their own dtype.
-        split: the forget set and other parts; records as ``Records``, tensors (x, y), a torch
-            Dataset or DataLoader, or a ``datasets.Dataset``. The holdout, of 12 records or
-            more, is split once by a seeded hash: method and guard see the first half, the report
-            the second. A reference model is looked at in eval mode; where it seems to have seen
-            the records a finding says so.
+        data: the training data, of which one of ``ids``, ``where``, ``indices`` and
+            ``forget_class`` names the records to forget: ``Records``, tensors or arrays (x, y), a
+            torch Dataset or DataLoader, a ``datasets.Dataset``, a DataFrame, or what ``load_data``
+            returned. Items are (x, y), (x, y, id) or mappings. Or a ``Split`` of such parts, which
+            may also hold a reference model; where that seems to have seen the records a finding
+            says so.
+        ids: of the records, as the data have them; where they have none, the numbers of the items.
+        where: an expression on columns or keys, such as ``"label=dog and age>=30"``.
+        indices: row numbers, from 0.
+        forget_class: a class by its name or number: all of its records, and the class itself.
+        holdout: data never trained on, in the same forms, 12 records or more. They are split once
+            by a seeded hash: method and guard see the first half, the report the second.
+        retain: training data that stay, in the same forms; ``data`` itself is taken, since the
+            records to forget are taken out of it.
         method: a name in ``efface.METHODS``, or ``auto``: the one that suits what is given; the
             first finding says which and why.
         settings: of the method, by name; ``efface methods NAME`` lists them.
@@ -179,24 +236,30 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
             the model seems to have memorised; the report is on all of them, and says so.
         weights: by id, how often the method sees each forget record, 1 being all the same.
         classes: names of the classes, for the report.
-        preprocessing: how images or rows of a ``datasets.Dataset`` become inputs.
+        preprocessing: how images or rows of a table become inputs.
         utility_budget: accuracy that may be lost on the guard's half of the holdout, 0 to 1.
         seed: of everything drawn at random but the holdout's split.
         holdout_seed: of the holdout's split; ``score`` needs the same.
         stored: by the name of a tensor, the dtype that it will be written in, where that is not the
             model's own; the report is on the weights as written.
         others: records of the training data that are not named, on which ``doctor`` says how right
-            the model is; ``split.retain`` where none are given. Nothing else sees them.
+            the model is; by default a sample of ``data``, of a ``Split`` its retain. Nothing else
+            sees them.
         accept: names of findings that shall warn instead of refusing, see docs/findings.md.
         dry_run: True stops before the method: the result holds the given model, the findings and
             a manifest with the method, the memory and the tier that the evidence can reach.
         guard: False runs the method without limits, for experiments, and returns whatever it made,
             nan and inf included; the manifest says so.
+        keep_best: after so many steps each, and at the end, the student is compared with unseen
+            records of the guard's half of the holdout, and the nearest is kept; the manifest's
+            ``calibration`` says which step that was. None: the last one.
         report: ``full``, ``quick`` (one pass over each record and no probes: no other views, no
             quantised or pruned copies, no linear probe) or ``off``; the manifest says which.
-        started: called with the manifest, what the report will cost (``passes``, about how many
-            ``seconds``, the passes of a ``quick`` one) and the findings, before the method starts.
-        progress: how the steps are shown: ``efface.show_progress``, or one of your own.
+        started: called with the manifest, what the run will cost (about how many ``seconds``, by
+            stage; ``passes`` of the report, and of a ``quick`` one) and the findings, before the
+            method starts.
+        progress: how the stages doctor, method and evidence are shown: ``efface.show_progress``, or
+            one of your own.
 
     Raises:
         InputError: the records or the settings are not what the method takes, or what the method
@@ -209,38 +272,46 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     named = {"strength": strength, "expected_accuracy": expected_accuracy}
     settings = {**(settings or {}), **{k: v for k, v in named.items() if v is not None}}
     check_value("utility_budget", utility_budget, Share)
+    check_value("keep_best", keep_best, Count | None)
     check_trainable(trainable)
     prepare.check_report(report)
     # a slip in a setting is refused before the data are read
     if method != prepare.AUTO:
         check_settings(method, settings)
-    manifest, adapted = Manifest("forget", seed, holdout_seed), trainable == "adapter"
-    manifest.report = report
+    manifest = Manifest("forget", seed, holdout_seed, report=report)
     names = {"classes": classes, "mislabelled": mislabelled}
-    request = _Request(manifest, {"the model": model}, split, preprocessing, names)
+    split, unnamed, note = prepare.name_records(
+        data,
+        {"ids": ids, "where": where, "indices": indices, "forget_class": forget_class},
+        {"holdout": holdout, "retain": retain},
+        preprocessing,
+        classes,
+    )
+    request = _Request(manifest, {"the model": model}, split, preprocessing, names, progress)
+    manifest.request |= note
     entry = request.choose(method, settings, trainable, whole_group=whole_group)
-    request.examine(others, accept)
+    request.examine(unnamed if others is None else others, accept)
     request.examine_reference()
     # after doctor: a model that the data do not fit must not choose among them
     seen, notes = prepare.select_records(
         request.model, request.auxiliary, manifest, selection, weights
     )
-    request.findings += notes
+    request.note(*notes)
 
     master, judge = request.trainable_copy(trainable, started), None
     if dry_run:
         return request.plan(exact=entry.exact)
     if guard:
-        how: dict[str, Any] = {"fresh_start": entry.fresh_start, "adapted": adapted, "seed": seed}
-        how["spent"] = lambda: request.counter.passes.total
+        how: dict[str, Any] = {"fresh_start": entry.fresh_start, "seed": seed}
+        how |= {"adapted": trainable == "adapter", "spent": lambda: request.counter.passes.total}
         how["labels_go"] = mislabelled or whole_group
         with manifest.timed("guard"):
             judge = Guard(master, seen, utility_budget=utility_budget, **how)
     new = adapter = failure = None
     # a request that cannot be met has a report too: the error carries it
     try:
-        with progress(f"forget {len(seen.forget)} records", manifest.settings.get("steps")) as show:
-            student = request.run(master, seen, judge, show)
+        with progress("method", manifest.settings.get("steps")) as show:
+            student = request.run(master, seen, judge, show, keep_best)
         new, adapter = request.settle(student, judge, stored)
     except NotMet as error:
         failure = error
@@ -254,11 +325,17 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
 
 
 @isolated
-def score(
+def score(  # noqa: PLR0913
     old: nn.Module,
     new: nn.Module,
-    split: Split,
+    data: Any,
     *,
+    ids: Iterable[Any] | None = None,
+    where: str | None = None,
+    indices: Iterable[int] | None = None,
+    forget_class: str | int | None = None,
+    holdout: Any = None,
+    retain: Any = None,
     retrained: Sequence[nn.Module] = (),
     shadows: Shadows | None = None,
     exact: bool = False,
@@ -270,26 +347,34 @@ def score(
     seed: int = 0,
     holdout_seed: int = 0,
     report: str = prepare.FULL,
+    progress: Progress = no_progress,
 ) -> Result:
-    """Report what ``new`` still knows of ``split.forget``, which ``old`` was trained on.
+    """Report what ``new`` still knows of the named records, which ``old`` was trained on.
 
     Args:
         old: the model before; like all others it is not changed.
         new: the model after, of any origin, with as many outputs.
-        split: as for ``forget``. Only the second half of the holdout is used, by a seeded hash:
-            the first is left to the method and the guard that may have made ``new``.
+        data: as for ``forget``, and so are ``ids``, ``where``, ``indices``, ``forget_class``.
+        ids: as for ``forget``.
+        where: as for ``forget``.
+        indices: as for ``forget``.
+        forget_class: as for ``forget``.
+        holdout: as for ``forget``. Only its second half is used, by a seeded hash: the first is
+            left to the method and the guard that may have made ``new``.
+        retain: as for ``forget``.
         retrained: models trained without the forget records, by the recipe of ``old``, each with
             its own seed; two or more give the retrain-to-retrain variability.
         shadows: arrays of shadow models, see ``efface.io.shadows.read_shadows``.
         exact: ``new`` was itself trained from scratch without the forget records.
         mislabelled: the labels of the forget records are flagged as wrong.
         classes: names of the classes, for the report.
-        preprocessing: how images or rows of a ``datasets.Dataset`` become inputs.
+        preprocessing: how images or rows of a table become inputs.
         others: as for ``forget``.
         accept: as for ``forget``.
         seed: of everything drawn at random but the holdout's split.
         holdout_seed: of the holdout's split; that of ``forget`` if it made ``new``.
         report: ``full`` or ``quick``, as for ``forget``.
+        progress: as for ``forget``.
 
     Raises:
         InputError: the models or the records do not fit together.
@@ -298,8 +383,16 @@ def score(
     prepare.check_report(report, prepare.FULL, prepare.QUICK)
     manifest = Manifest("score", seed, holdout_seed, report=report)
     names = {"classes": classes, "mislabelled": mislabelled}
+    split, unnamed, note = prepare.name_records(
+        data,
+        {"ids": ids, "where": where, "indices": indices, "forget_class": forget_class},
+        {"holdout": holdout, "retain": retain},
+        preprocessing,
+        classes,
+    )
     compared = {"NEW": new} | {f"retrained model {n}": m for n, m in enumerate(retrained, start=1)}
-    request = _Request(manifest, {"OLD": old, **compared}, split, preprocessing, names)
+    request = _Request(manifest, {"OLD": old, **compared}, split, preprocessing, names, progress)
+    manifest.request |= note
     # by the width of the outputs: models of other classes would be compared column by column
     going = request.split.forget
     width = output_width(request.model, going)
@@ -312,7 +405,7 @@ def score(
     if shadows is not None:
         # refuses arrays that lack a forget record
         shadows.of(going.ids)
-    request.examine(others, accept)
+    request.examine(unnamed if others is None else others, accept)
     known = {"removed_from_retain": manifest.request.get("forget_records_in_retain", 0)}
     result = request.result(new, retrained=retrained, shadows=shadows, exact=exact, **known)
     if retrained:
@@ -330,11 +423,13 @@ class _Request:
         split: Split,
         preprocessing: Spec | None,
         names: Any,
+        progress: Progress,
     ) -> None:
         for model in models.values():
             check_model(model)
         self.given = [(name, model, tensor_digests(model)) for name, model in models.items()]
         self.manifest, self.preprocessing, self.names = manifest, preprocessing, names
+        self.progress = progress
         # modules of its own: no forward pass writes a buffer of the given model, or meets its mode
         self.model = shared_view(self.given[0][1])
         self.findings: tuple[Finding, ...] = ()
@@ -367,7 +462,20 @@ class _Request:
         """Note what speaks against the reference model. Raises InputError where it does not fit."""
         how = {"mislabelled": self.names["mislabelled"]}
         with self.manifest.timed("reference"):
-            self.findings += prepare.check_reference(self.model, self.auxiliary, self.method, **how)
+            self.note(*prepare.check_reference(self.model, self.auxiliary, self.method, **how))
+
+    def note(self, *findings: Finding) -> None:
+        """Add findings; warnings are logged as they come."""
+        for one in findings:
+            if one.severity == "warn":
+                LOG.warning("%s", one.text, extra={"facts": {"finding": one.name}})
+        self.findings += findings
+
+    @contextmanager
+    def watched(self, stage: str, passes: int, *models: nn.Module) -> Iterator[None]:
+        """Show a stage by the records that go through the models, some ``passes`` in all."""
+        with self.progress(stage, passes) as show, watch_passes(models, show):
+            yield
 
     def choose(
         self, name: str, settings: dict[str, Any], trainable: str, *, whole_group: bool
@@ -376,7 +484,7 @@ class _Request:
         wrong = self.names["mislabelled"]
         if name == prepare.AUTO:
             name, why = prepare.choose_method(self.split, mislabelled=wrong, trainable=trainable)
-            self.findings += (why,)
+            self.note(why)
         self.method = method = METHODS[name]
         self.chosen = check_settings(name, settings)
         # what the request says of the labels is not said again as a setting
@@ -384,7 +492,7 @@ class _Request:
         told = [fact for fact, holds in facts.items() if holds and fact in method.settings]
         self.chosen |= dict.fromkeys(told, True)
         how = {"settings": self.chosen, "whole_group": whole_group}
-        self.findings += prepare.assumed_of_their_kind(self.split, method, **how)
+        self.note(*prepare.assumed_of_their_kind(self.split, method, **how))
         self.manifest.method = name
         self.manifest.settings = {**_base.default_settings(name), **self.chosen}
         _base.refuse_without(self.split, name, *method.in_order(method.needs))
@@ -402,11 +510,14 @@ class _Request:
         else:
             others = replace(as_records(others, self.preprocessing), task=records.task)
         how: dict[str, Any] = {"holdout": holdout, "others": others, "accept": accept, **self.names}
-        with self.manifest.timed("doctor"):
+        sample = [min(len(part), SAMPLE) for part in (records, others, holdout) if part]
+        # each part once and once more, and what a few records are looked at for
+        about = 2 * sum(sample) + 48
+        with self.manifest.timed("doctor"), self.watched("doctor", about, self.model):
             found = doctor(self.model, self.preprocessing, records, **how)
         self.manifest.accuracy = found.accuracy
         found.refuse()
-        self.findings += found.findings
+        self.note(*found.findings)
 
     def trainable_copy(self, trainable: str, started: Started | None) -> nn.Module:
         """The copy that the method gets, its passes counted; no view shares a given weight."""
@@ -433,31 +544,52 @@ class _Request:
         self.refuse_changed()
         return Result(self.given[0][1], None, manifest, self.findings)
 
-    def price(self) -> dict[str, Any]:
-        """What the report will cost; empty where there will be none."""
-        if self.manifest.report == prepare.OFF:
-            return {}
+    def evidence_passes(self, report: str = "") -> int:
+        """Forward passes of the report that is wanted, or of another one."""
         # loads scipy
-        from efface.report.runner import passes_by_use
+        from efface.report.runner import forward_passes
 
-        wrong, records = self.names["mislabelled"], self.split.forget
-        full, quick = (
-            sum(passes_by_use(self.evaluation, mislabelled=wrong, probes=probes).values())
-            for probes in (True, False)
-        )
-        passes = full if self.manifest.report == prepare.FULL else quick
-        seconds = prepare.seconds_per_pass(self.model, records) * passes
-        return {"passes": passes, "seconds": seconds, "quick": quick}
+        probes = (report or self.manifest.report) == prepare.FULL
+        wrong = self.names["mislabelled"]
+        return forward_passes(self.evaluation, mislabelled=wrong, probes=probes)
 
-    def run(self, model: nn.Module, split: Split, judge: Guard | None, show: Callable) -> nn.Module:
+    def price(self) -> dict[str, Any]:
+        """About how many ``seconds`` method and evidence take, and the passes of the report."""
+        each = prepare.seconds_per_pass(self.model, self.split.forget)
+        found: dict[str, Any] = {"seconds": {}}
+        if (passes := self.method.passes) is not None:
+            # a backward pass takes twice as long as a forward one, and they come in pairs
+            found["seconds"]["method"] = 1.5 * each * passes * len(self.split.forget)
+        if self.manifest.report != prepare.OFF:
+            found |= {
+                "passes": self.evidence_passes(),
+                "quick": self.evidence_passes(prepare.QUICK),
+            }
+            found["seconds"]["evidence"] = each * found["passes"]
+        return found
+
+    def run(
+        self,
+        model: nn.Module,
+        split: Split,
+        judge: Guard | None,
+        show: Callable,
+        keep_best: int | None,
+    ) -> nn.Module:
         """What the method makes of the model. Raises InputError for no changed copy of it."""
         manifest, counter, step = self.manifest, self.counter, 0
+        best = None
+        if keep_best:
+            need_holdout(self.auxiliary)
+            best = BestStep(keep_best, self.calibration_distance)
         judged: Callback = judge.callback if judge else no_callback
 
         def callback(student: nn.Module, loss: float) -> Action:
             nonlocal step
             action = judged(student, loss)
             step += action is Action.CONTINUE
+            if best and action is Action.CONTINUE:
+                best.look(student, step)
             show(step, loss, action.value)
             return action
 
@@ -493,7 +625,18 @@ class _Request:
         if fault := _foreign(student, model, counter) or next(iter(changed), ""):
             wanted = f"a changed copy of the given model from {manifest.method}, and nothing else"
             raise InputError(wanted, fault, COPY)
+        if best:
+            manifest.calibration |= best.restore(student, step)
         return student
+
+    def calibration_distance(self, student: nn.Module) -> float:
+        """Of a student to unseen records, on the half that method and guard see."""
+        passes = self.counter.forward
+        names = {"seed": self.manifest.seed, **self.names}
+        distance = calibration_distance(self.model, student, self.auxiliary, **names)
+        # what is spent on choosing must not buy the guard more looks: the steps stay the same
+        self.counter.forward = passes
+        return distance
 
     def settle(
         self, student: nn.Module, judge: Guard | None, stored: Mapping[str, torch.dtype] | None
@@ -551,7 +694,9 @@ class _Request:
             with manifest.timed("report"):
                 how: dict[str, Any] = {"seed": manifest.seed, **self.names, **of}
                 how["probes"] = manifest.report == prepare.FULL
-                report = collect(self.model, new, self.evaluation, reason=reason, **how)
+                models = [m for m in (self.model, new, *of.get("retrained", ())) if m is not None]
+                with self.watched("evidence", self.evidence_passes(), *models):
+                    report = collect(self.model, new, self.evaluation, reason=reason, **how)
             manifest.outcome, manifest.summary = report.outcome, report.summary
             manifest.progress = report.progress
         else:
@@ -562,7 +707,7 @@ class _Request:
             stands = OLD_STANDS * (not manifest.outcome.has_new_model)
             manifest.summary = f"{manifest.outcome.capitalize()}: {why}.{stands}"
         self.refuse_changed()
-        self.findings += tuple(self._late_findings(new, adapter))
+        self.note(*self._late_findings(new, adapter))
         manifest.findings = [asdict(finding) for finding in self.findings]
         model = self.given[0][1] if new is None else new
         return Result(model, report, manifest, self.findings, adapter)

@@ -1,7 +1,8 @@
 """The command line: parse, call the library, end with the exit code of the error.
 
-``commands``: signatures and help · ``options``: what commands share · one module a command for its
-work · ``loading``: from options to models and records.
+``commands``: signatures and help · ``options``: what commands share · ``config``: options from a
+file · one module a command for its work · ``loading``: from options to models and records ·
+``summary``: what came of a run.
 """
 
 import os
@@ -9,12 +10,14 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from efface import __version__
 from efface.cli import commands
+from efface.cli.config import read_config
+from efface.cli.options import DisplayOptions
 from efface.display import printable
 from efface.errors import EffaceError, InputError, Outcome
 
@@ -32,8 +35,9 @@ app = App(
     "written · 9 a replay differs · 130, 143 stopped by a signal · 141 nobody reads the output · "
     "1 anything else.",
 )
-for name in ("forget", "score", "inspect", "doctor", "methods"):
+for name in ("forget", "score", "compare", "inspect", "doctor", "methods"):
     app.command(getattr(commands, name))
+app.register_install_completion_command()
 
 # Commands of efface 0.1 and what runs them now, in a clone of the repository.
 MOVED = {"train": "python -m research.train", "geometry": "python -m research.geometry"}
@@ -53,7 +57,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if new := RENAMED.get(old):
                 raise InputError(new, f"{old}, its old name", f"Write {new}.")
         # The exit codes are ours, so cyclopts raises instead of exiting.
-        app(tokens, exit_on_error=False)
+        app.meta(tokens, exit_on_error=False)
+
+
+@app.meta.default
+def _run(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    display: DisplayOptions = DisplayOptions(),
+) -> None:
+    if display.quiet and display.verbose:
+        raise InputError("--quiet or --verbose", "both", "Omit one of them.")
+    # rich is loaded here: help comes at once
+    from efface import terminal
+
+    # of the processes of one launch (torchrun) the first alone speaks
+    first = os.environ.get("RANK", "0") == "0"
+    how = {"quiet": display.quiet or not first, "as_json": display.json and first}
+    with terminal.configured(**how, verbose=display.verbose):
+        try:
+            app.config = read_config(display.config, app) if display.config else None
+            app(tokens, exit_on_error=False)
+        except BaseException as error:
+            code = error.code if isinstance(error, SystemExit) else exit_code(error)
+            # what ends a run on purpose has no sentence
+            said = {"error": str(error)} if isinstance(error, Exception) else {}
+            terminal.document(exit_code=code, **said)
+            raise
+
+
+def exit_code(error: BaseException) -> int:
+    """What a command ends with after this error."""
+    if isinstance(error, EffaceError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
+    return 2 if isinstance(error, CycloptsError | OSError) else 1
 
 
 @contextmanager

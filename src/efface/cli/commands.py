@@ -16,7 +16,6 @@ OUTPUT, REQUEST = Parameter(group=options.OUTPUT), Parameter(group=options.REQUE
 
 def forget(
     model: options.Model,
-    /,
     *,
     data: options.Data,
     # With --dry-run nothing is written, so a folder cannot be required by the signature.
@@ -25,6 +24,7 @@ def forget(
     split: options.SplitOptions = options.SplitOptions(),
     how: options.MethodOptions = options.MethodOptions(),
     reference: Annotated[Path | None, REQUEST] = None,
+    train_command: options.Command = None,
     read: options.ReadOptions = options.ReadOptions(),
     seed: options.Seed = 0,
     keep_adapter: Annotated[options.Flag, OUTPUT] = False,
@@ -44,27 +44,44 @@ def forget(
             `DATA:test` names a split.
         out: A folder that does not exist yet, written whole or not at all: `model`, the new model
             in the same container, and apart from it `evidence`, all that names the records:
-            manifest.json, evidence.json, exclude.csv and report.html. Publish the first alone.
-            Where the weights did not change there is no `model`.
+            manifest.json, evidence.json, records.csv, exclude.csv and report.html. Publish the
+            first alone. Where the weights did not change there is no `model`.
         reference: A model that never saw the records, such as last month's checkpoint, of any
             architecture that its folder states; of a weights file it is that of MODEL. Its classes
             and inputs are those of MODEL. Read by `neighbourhood`.
+        train_command: With `--method retrain`, your own training, run without a shell: `{exclude}`
+            stands for a CSV of the ids that it must omit, `{out}` for the path where it must write
+            the new model, in a form that MODEL may have, `{seed}` for the seed.
         key: A file apart from OUT with the key of the ids' hashes: it is read, or made where there
             is none. Without it a key is drawn, and forgotten: nobody can match the hashes then.
         keep_adapter: Write the adapter next to the merged model too, as PEFT's own folder
             `adapter`.
         dry_run: Change and write nothing: print how right the model is, the findings, the method,
-            its memory and the tier that the report can reach.
+            its cost in seconds and memory, and the tier that the report can reach.
     """
     if out is None and not dry_run:
         remedy = "Name a folder that does not exist yet."
         raise InputError("--out DIR, or --dry-run", "neither", remedy)
+    if (how.method == "retrain") != (train_command is not None):
+        wanted = "--method retrain together with --train-command"
+        remedy = "For example --train-command 'python train.py --exclude {exclude} --out {out}'."
+        came = "no command" if train_command is None else f"--method {how.method}"
+        raise InputError(wanted, came, remedy)
+    if train_command is not None and (dry_run or out is None):
+        remedy = "It would not be run: omit --dry-run."
+        raise InputError("--train-command with --out DIR", "--dry-run", remedy)
+    if train_command is not None and out is not None:
+        from efface.cli.retrain import run_retrain
+
+        given = options.Arguments(model, None, data, records, split, read, seed)
+        run_retrain(given, train_command, out=out, key=key)
+        return
     from efface.cli.forget import run_dry, run_forget
 
     given = {"reference": reference}
     arguments = options.Arguments(model, None, data, records, split, read, seed, **given)
     if out is None or dry_run:
-        run_dry(arguments, how, keep_adapter=keep_adapter)
+        run_dry(arguments, how, out=out, keep_adapter=keep_adapter)
         return
     run_forget(arguments, how, out=out, keep_adapter=keep_adapter, key=key)
 
@@ -72,7 +89,6 @@ def forget(
 def score(
     old: options.Model | None = None,
     new: Path | None = None,
-    /,
     *,
     # A run has no --out with --replay, and its own model as NEW: the signature can require neither.
     data: Annotated[str | None, Parameter(group=options.DATA)] = None,
@@ -98,7 +114,7 @@ def score(
         new: Likewise, with the classes and the inputs of OLD.
         data: Records, as in `efface forget`.
         out: A folder that does not exist yet; its folder `evidence` gets evidence.json,
-            manifest.json and report.html, all or nothing.
+            manifest.json, records.csv and report.html, all or nothing.
         retrained: Models trained without the records by OLD's recipe, each with its own seed.
         shadow: A folder of shadow models' arrays, one .npz a model: `ids`, `member`, `log_odds`.
         replay: A folder of `efface score` or `efface forget`: evaluate OLD and DATA again, with NEW
@@ -125,9 +141,44 @@ def score(
         raise InputError("--replay without --out", f"--out {folder}", "A replay writes nothing.")
 
 
-def inspect(
+def compare(
     model: options.Model,
     /,
+    *,
+    data: options.Data,
+    out: options.Out,
+    how: options.CompareOptions,
+    records: options.RecordOptions = options.RecordOptions(),
+    split: options.SplitOptions = options.SplitOptions(),
+    reference: Annotated[Path | None, REQUEST] = None,
+    retrained: Annotated[options.Paths, REQUEST] = (),
+    read: options.ReadOptions = options.ReadOptions(),
+) -> None:
+    """Run several methods and seeds on one request, and show what each came to and cost.
+
+    Name the records in one way: --ids, --where or --forget-class. A comparison that was stopped
+    goes on by the same command. For example:
+
+    ```
+    efface compare demo/model --data demo/data --ids demo/ids.csv --methods jit delete --out table
+    ```
+
+    Args:
+        data: Records, as in `efface forget`.
+        out: A folder: compare.html and cells.csv, and in `cells` the evidence of each run, which
+            names records. Runs that are there are read, not made again.
+        reference: As in `efface forget`.
+        retrained: As in `efface score`: methods are then ordered by the average gap to them.
+    """
+    from efface.cli.compare import run_compare
+
+    given: dict[str, Any] = {"reference": reference, "retrained": retrained}
+    arguments = options.Arguments(model, None, data, records, split, read, 0, **given)
+    run_compare(arguments, how, out=out)
+
+
+def inspect(
+    model: options.Model,
     *,
     data: options.Data,
     out: options.Out,
@@ -160,7 +211,6 @@ def inspect(
 
 def doctor(
     model: options.Model,
-    /,
     *,
     data: options.Data,
     read: options.ReadOptions = options.ReadOptions(),

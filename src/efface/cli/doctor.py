@@ -10,6 +10,7 @@ from efface.cli.loading import read_data, read_model
 from efface.cli.options import ReadOptions
 from efface.errors import Hazard
 from efface.hazards import NOUNS, Diagnosis, doctor
+from efface.report import jsonable
 
 
 def run_doctor(model: Path, data: str, read: ReadOptions) -> None:
@@ -28,6 +29,7 @@ def print_diagnosis(found: Diagnosis) -> None:
     """The accuracy on each part and every finding with its remedy."""
     rows = [[one.name, one.severity, f"{one.text} {one.remedy}".strip()] for one in found.findings]
     parts = [f"{one} {NOUNS[part]}" for part, one in found.accuracy.items()]
+    terminal.document(**jsonable({"accuracy": found.accuracy, "findings": found.findings}))
     title = f"right on {', '.join(parts)}" if parts else "no predictions"
     terminal.table(title, ["finding", "severity", "text"], rows)
 

@@ -13,11 +13,12 @@ from typing import Any
 from accelerate import PartialState
 
 from efface import terminal
-from efface.cli.doctor import print_diagnosis, printed_when_refused
-from efface.cli.loading import Inputs, print_summary, print_warnings
+from efface.cli.doctor import printed_when_refused
+from efface.cli.loading import Inputs
 from efface.cli.options import Arguments, MethodOptions
+from efface.cli.summary import print_plan, print_summary
 from efface.errors import InputError, NotMet
-from efface.hazards import Diagnosis, Finding
+from efface.hazards import Finding
 from efface.io.atomic import atomic_folder, atomic_write, claim, refuse_overlap, write_private
 from efface.io.data import read_record_weights
 from efface.io.files import read_text
@@ -43,8 +44,7 @@ def run_forget(
     with claim(out) if main else nullcontext():
         inputs, failure = Inputs.read(arguments), None
         model = inputs.models[0]
-        shown = {"started": _print_start, "progress": terminal.show_progress}
-        given |= {"stored": model.stored, **shown, **inputs.context()}
+        given |= {"stored": model.stored, "started": _print_start, **inputs.context()}
         try:
             with printed_when_refused():
                 result = forget(model.model, inputs.split, **given)
@@ -55,7 +55,7 @@ def run_forget(
             if key and not key.exists():
                 # before the folder: a folder without its key could not be matched
                 write_private(key, f"{secret.hex()}\n".encode())
-            _write(out, result, inputs, secret, keep_adapter=keep_adapter)
+            write_run(out, result, inputs, secret, keep_adapter=keep_adapter)
             _print_choices(result)
             print_summary(result, out)
     # The folder with the reasons stands by now; the exit code says that it holds no model.
@@ -66,14 +66,22 @@ def run_forget(
         sys.exit(result.outcome.exit_code)
 
 
-def run_dry(arguments: Arguments, options: MethodOptions, *, keep_adapter: bool) -> None:
-    """Print what a run would start from; nothing is changed and nothing is written."""
+def run_dry(
+    arguments: Arguments, options: MethodOptions, *, out: Path | None, keep_adapter: bool
+) -> None:
+    """Print what a run would start from and cost; nothing is changed and nothing is written."""
     given, inputs = _request(options, keep_adapter=keep_adapter), Inputs.read(arguments)
+    price: dict[str, Any] = {}
+
+    def started(_: Manifest, costs: Mapping[str, Any], __: tuple[Finding, ...]) -> None:
+        price.update(costs)
+
     model = inputs.models[0]
-    given |= {"stored": model.stored, "started": _print_plan, "dry_run": True, **inputs.context()}
+    given |= {"stored": model.stored, "started": started, "dry_run": True, **inputs.context()}
     with printed_when_refused():
-        manifest = forget(model.model, inputs.split, **given).manifest
-    terminal.event("dry run", method=manifest.method, tier=manifest.tier, written="nothing")
+        result = forget(model.model, inputs.split, **given)
+    inputs.complete(result)
+    print_plan(result, price, out)
 
 
 def _request(options: MethodOptions, *, keep_adapter: bool) -> dict[str, Any]:
@@ -117,43 +125,37 @@ def read_key(path: Path | None, out: Path) -> bytes:
 
 
 def _print_start(
-    manifest: Manifest, price: Mapping[str, Any], findings: tuple[Finding, ...]
+    manifest: Manifest,
+    price: Mapping[str, Any],
+    findings: tuple[Finding, ...],  # noqa: ARG001  # warnings are logged as they come
 ) -> None:
-    """How right the model is, what seems wrong, and what the run will cost."""
-    terminal.event("accuracy", **{part: str(one) for part, one in manifest.accuracy.items()})
-    print_warnings(findings)
-    _print_costs(manifest, price)
+    """How right the model is, and what the run will cost."""
+    accuracy: dict[str, Any] = {part: str(one) for part, one in manifest.accuracy.items()}
+    terminal.event("accuracy", **accuracy)
+    terminal.event("plan", method=manifest.method, **_costs(manifest, price))
+
+
+def _costs(manifest: Manifest, price: Mapping[str, Any]) -> dict[str, Any]:
+    """The memory that a run will take, and the seconds and passes of method and evidence."""
+    facts: dict[str, Any] = {"memory_mib": round((manifest.memory or {})["total_bytes"] / 2**20)}
+    facts |= {f"{k}_about_seconds": round(each, 1) for k, each in price["seconds"].items()}
+    if passes := price.get("passes"):
+        facts["evidence_passes"] = passes
+        if price["quick"] < passes:
+            facts["hint"] = f"--report quick takes {price['quick']} passes"
+    return facts
 
 
 def _print_choices(result: Result) -> None:
     """Which method was chosen and why, and what was assumed of the request."""
     notes = {one.name: one for one in result.findings if one.severity == "note"}
     if why := notes.get("auto"):
-        terminal.event("method", chosen=result.manifest.method, why=why.text)
+        terminal.event("chosen", method=result.manifest.method, why=why.text)
     if assumed := notes.get("whole-group"):
         terminal.event("assumed", text=assumed.text, hint=assumed.remedy)
 
 
-def _print_plan(
-    manifest: Manifest, price: Mapping[str, Any], findings: tuple[Finding, ...]
-) -> None:
-    """All that a dry run has found."""
-    print_diagnosis(Diagnosis(findings, manifest.accuracy))
-    _print_costs(manifest, price)
-
-
-def _print_costs(manifest: Manifest, price: Mapping[str, Any]) -> None:
-    """The memory that the run will take, and the passes of its report."""
-    memory: dict[str, int] = manifest.memory or {}
-    mib: Any = {k.removesuffix("_bytes"): round(n / 2**20) for k, n in memory.items()}
-    terminal.event("memory", unit="MiB", **mib)
-    if price:
-        passes, seconds = price["passes"], round(price["seconds"], 1)
-        hint = f"--report quick takes {price['quick']}" if price["quick"] < passes else "quick"
-        terminal.event("report", forward_passes=passes, about_seconds=seconds, hint=hint)
-
-
-def _write(out: Path, result: Result, inputs: Inputs, key: bytes, *, keep_adapter: bool) -> None:
+def write_run(out: Path, result: Result, inputs: Inputs, key: bytes, *, keep_adapter: bool) -> None:
     """The new folder, whole or absent; without a model where there are no other weights.
 
     A script that does not look at exit codes must not deploy the old model as the new one.
@@ -163,7 +165,7 @@ def _write(out: Path, result: Result, inputs: Inputs, key: bytes, *, keep_adapte
     ids = inputs.split.forget.ids
     result.manifest.keyed_hashes = keyed_hashes(ids, key)
     with atomic_folder(out) as scratch:
-        (evidence := scratch / EVIDENCE).mkdir()
+        evidence = result.save(scratch / EVIDENCE)
         if result.outcome.has_new_model:
             (folder := scratch / MODEL).mkdir()
             inputs.models[0].write(result.model.cpu(), folder)
@@ -174,4 +176,3 @@ def _write(out: Path, result: Result, inputs: Inputs, key: bytes, *, keep_adapte
                 adapter.cpu().save_pretrained(str(folder), save_embedding_layers=False)
             terminal.event("adapter", written_apart=True, hint="removing it restores the old model")
         atomic_write(evidence / "exclude.csv", exclusion_table(ids, key))
-        result.save(evidence)

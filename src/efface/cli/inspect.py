@@ -31,7 +31,7 @@ def run_inspect(arguments: Arguments, options: InspectOptions, *, out: Path) -> 
             terminal.event("inspect", resumed_after=f"{len(store)} whole shards of an earlier run")
         ranking = replace(run, store=store).ranking(terminal.show_count)
         if omitted := ranking.manifest["omitted"]:
-            terminal.event("warning", omitted_as_unreadable_or_unlabelled=abbreviate(omitted))
+            terminal.warn(omitted_as_unreadable_or_unlabelled=abbreviate(omitted))
         named = str(arguments.records)
         ranking.manifest.update(command=command_line(), named=named, data=digest)
         with atomic_folder(out) as scratch:

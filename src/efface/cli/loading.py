@@ -1,9 +1,10 @@
-"""From arguments to models and records, and from a result to its manifest and summary."""
+"""From arguments to models and records, and from a result to its manifest."""
 
 import shlex
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,11 +16,10 @@ from torch import nn
 from efface import terminal
 from efface.cli.options import Arguments, ReadOptions
 from efface.errors import InputError, abbreviate
-from efface.hazards import SAMPLE, Finding
+from efface.hazards import SAMPLE
 from efface.io.data import DataSource, load_data
 from efface.io.models import CONFIG, RECIPE, LoadedModel, load_model
 from efface.io.shadows import Shadows, read_shadows
-from efface.manifest import EVIDENCE
 from efface.runtime import choose_threads, resolve_device
 from efface.task import device_of, frozen_teacher, outputs
 from efface.types import Records, Split, sample_rows
@@ -27,7 +27,6 @@ from efface.unlearn import Result
 
 # of a holdout or retain, of records that cannot be used
 MOST_OMITTED = 0.1
-SUMMARY = ("before", "after", "reference")
 
 
 def read_model(path: Path, read: ReadOptions) -> LoadedModel:
@@ -77,12 +76,14 @@ def read_data(
     return data
 
 
-def omit_unreadable(name: str, data: DataSource, loaded: LoadedModel) -> tuple[Records, list[str]]:
+def omit_unreadable(
+    name: str, data: DataSource, loaded: LoadedModel, read: Callable[[int], Any] = lambda _: None
+) -> tuple[Records, list[str]]:
     """The records of a part that can be used, and the ids of the others, counted on the terminal.
 
     Raises InputError when the others are more than a tenth: they are hardly a slip.
     """
-    records, unreadable = data.readable(None, loaded.preprocessing)
+    records, unreadable = data.readable(None, loaded.preprocessing, read)
     if unreadable:
         reasons = Counter(unreadable.values()).most_common(3)
         reasons = ", ".join(f"{reason} ({count})" for reason, count in reasons)
@@ -90,7 +91,7 @@ def omit_unreadable(name: str, data: DataSource, loaded: LoadedModel) -> tuple[R
         if len(unreadable) > MOST_OMITTED * len(data):
             wanted = f"a {name} of which nine in ten records can be used"
             raise InputError(wanted, came, f"Fix them, or give a {name} without them.")
-        terminal.event("warning", omitted_from=name, records=came)
+        terminal.warn(omitted_from=name, records=came)
     return records, list(unreadable)
 
 
@@ -100,7 +101,7 @@ class Inputs:
 
     ``models``: OLD, and where they are given NEW and the retrained ones; ``others``: a sample of
     the data that are not named; ``omitted``: ids of unreadable records by part; ``digests``: of the
-    data of each part.
+    data of each part; ``seconds``: that loading took.
     """
 
     arguments: Arguments
@@ -111,10 +112,17 @@ class Inputs:
     shadows: Shadows | None
     omitted: dict[str, list[str]]
     digests: dict[str, str]
+    seconds: float
 
     @classmethod
     def read(cls, arguments: Arguments) -> "Inputs":
         """Load it all; refuses what does not fit together. Raises InputError."""
+        with terminal.show_progress("load", None) as shown:
+            return cls._read(arguments, shown)
+
+    @classmethod
+    def _read(cls, arguments: Arguments, shown: Callable[..., None]) -> "Inputs":
+        began = time.perf_counter()
         read, parts, omitted = arguments.read, {}, {}
         old = read_model(arguments.old, read)
         # NEW comes first: `models` has the order of the digests in the manifest.
@@ -123,29 +131,37 @@ class Inputs:
         others = {name: read_model(path, read) for name, path in paths.items()}
         # Before the data, which may take minutes to read.
         for name, other in others.items():
-            _refuse_other_inputs(old, other, name)
+            refuse_other_inputs(old, other, name)
         if arguments.reference:
             reference = read_model(arguments.reference, _as_stated(arguments.reference, read))
-            _refuse_other_inputs(old, reference, "the reference model")
+            refuse_other_inputs(old, reference, "the reference model")
             parts["reference"] = reference.model
         shadows = read_shadows(arguments.shadow) if arguments.shadow else None
         data = read_data(arguments.data, read, old)
         rows, classes = data.requested_rows(asdict(arguments.records))
         _warn(data, rows, whole_class=bool(classes))
-        forget = data.records(rows, old.preprocessing)
         unnamed = sample_rows(len(data), SAMPLE, without=rows)
-        sample, _ = data.readable(unnamed, old.preprocessing)
+        given = {name: getattr(arguments.split, name) for name in ("holdout", "retain")}
+        sources = {name: read_data(spec, read, old, data) for name, spec in given.items() if spec}
+        total, done = sum(map(len, (rows, unnamed, *sources.values()))), 0
+
+        def count(records: int) -> None:
+            nonlocal done
+            done += records
+            shown(done, steps=total)
+
+        forget = data.records(rows, old.preprocessing, count)
+        sample, _ = data.readable(unnamed, old.preprocessing, count)
         digests = {"data": data.digest} | ({"shadow": shadows.digest} if shadows else {})
         # A forget record that cannot be read is an error above, here it is omitted and counted.
         # Forget records in these parts are taken out by the library, which compares contents.
-        for name in ("holdout", "retain"):
-            if spec := getattr(arguments.split, name):
-                part = read_data(spec, read, old, data)
-                parts[name], omitted[f"unreadable in {name}"] = omit_unreadable(name, part, old)
-                digests[name] = part.digest
+        for name, part in sources.items():
+            parts[name], unreadable = omit_unreadable(name, part, old, count)
+            omitted[f"unreadable in {name}"], digests[name] = unreadable, part.digest
         models, split = [old, *others.values()], Split(forget, forget_classes=classes, **parts)
         set_threads(old.model, forget)
-        return cls(arguments, models, data, split, sample, shadows, omitted, digests)
+        seconds = time.perf_counter() - began
+        return cls(arguments, models, data, split, sample, shadows, omitted, digests, seconds)
 
     def context(self) -> dict[str, Any]:
         """The keywords that ``efface.forget`` and ``efface.score`` share."""
@@ -154,15 +170,18 @@ class Inputs:
         model = {"classes": old.classes or self.data.classes, "preprocessing": old.preprocessing}
         seeds = {"seed": self.arguments.seed, "holdout_seed": split.holdout_seed}
         checks = {"others": self.others, "accept": self.arguments.read.checks.accept}
-        how = {"mislabelled": split.mislabelled, "report": split.report}
+        how: dict[str, Any] = {"mislabelled": split.mislabelled, "report": split.report}
+        how["progress"] = terminal.show_progress
         return {**how, **model, **seeds, **checks}
 
     def complete(self, result: Result) -> None:
         """Add to the manifest what only the command knows; print the records that moved."""
         manifest, old = result.manifest, self.models[0]
         for name in ("holdout", "retain"):
-            if (count := manifest.request.get(f"forget_records_in_{name}")) is not None:
+            if count := manifest.request.get(f"forget_records_in_{name}"):
                 terminal.event(name, forget_records_taken_out=count)
+        manifest.note = self.arguments.split.note
+        manifest.seconds = {"load": self.seconds, **manifest.seconds}
         manifest.request["named"] = str(self.arguments.records)
         manifest.command, manifest.arguments = command_line(), asdict(self.arguments)
         manifest.omitted = {**self.omitted, "of the checkpoint": list(old.omitted)}
@@ -181,8 +200,8 @@ def set_threads(model: nn.Module, records: Records) -> None:
         torch.set_num_threads(threads)
 
 
-def _refuse_other_inputs(old: LoadedModel, other: LoadedModel, name: str) -> None:
-    """The same inputs go into all models; classes in another order would be misread."""
+def refuse_other_inputs(old: LoadedModel, other: LoadedModel, name: str) -> None:
+    """Raise InputError: all models get the same inputs, and classes in another order differ."""
     if other.preprocessing != old.preprocessing:
         wanted, came = "models with the same preprocessing", "whose preprocessing is not that"
     elif old.classes and other.classes and old.classes != other.classes:
@@ -204,42 +223,15 @@ def _warn(data: DataSource, rows: list[int], *, whole_class: bool) -> None:
     """Warn of what the request may not have meant."""
     if data.ids_are_row_numbers:
         hint = "they name other records when the rows move; --id-column names a column"
-        terminal.event("warning", ids="row numbers, counted from 0", hint=hint)
+        terminal.warn(ids="row numbers, counted from 0", hint=hint)
     if not whole_class and len(rows) == len(data) > 1:
         hint = "if the model was trained on nothing else, delete it instead"
-        terminal.event("warning", named="every record of the data", hint=hint)
+        terminal.warn(named="every record of the data", hint=hint)
     if not whole_class and (nearly := data.nearly_whole_classes(rows)):
         hint = "--forget-class removes a class"
-        terminal.event("warning", nearly_all_of=", ".join(nearly), hint=hint)
+        terminal.warn(nearly_all_of=", ".join(nearly), hint=hint)
 
 
 def command_line() -> str:
     """The command as it was typed."""
     return shlex.join(["efface", *sys.argv[1:]])
-
-
-def print_warnings(findings: Iterable[Finding]) -> None:
-    """One line for each finding that is a warning."""
-    for one in findings:
-        if one.severity == "warn":
-            terminal.event("warning", style="yellow", finding=one.name, text=one.text)
-
-
-def print_summary(result: Result, out: Path) -> None:
-    """The outcome, the warnings once more, and each test that ran next to its reference."""
-    text, report = result.manifest.summary, result.report
-    terminal.event("outcome", text=text, progress=result.progress)
-    # once more: by now the first lines are far up
-    warnings = [one for one in result.findings if one.severity == "warn"]
-    print_warnings(warnings)
-    if warnings:
-        terminal.event("warnings", count=len(warnings))
-    if report is None:
-        return
-    rows = [
-        [row.name, *(terminal.format_number(getattr(row, k), row.unit) for k in SUMMARY)]
-        for row in report.rows
-        if (row.before, row.after) != (None, None)
-    ]
-    title = f"{result.outcome} · tier {report.tier} · {out}/{EVIDENCE}/report.html"
-    terminal.table(title, ["test", *SUMMARY], rows)

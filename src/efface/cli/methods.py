@@ -7,7 +7,9 @@ from docstring_parser import parse
 from efface.methods import METHODS, Method, find_method
 from efface.terminal import table
 
-COLUMNS = ["method", "zero-shot", "needs", "may use", "labels of"]
+COLUMNS = ["method", "for", "year", "needs", "passes", "runs from"]
+TITLE = "methods (passes a forget record: {}; efface methods NAME shows the settings of one)"
+COUNTED = "counted for 256 records of a class, 1,024 retained"
 
 
 def run_methods(name: str | None = None) -> None:
@@ -16,14 +18,15 @@ def run_methods(name: str | None = None) -> None:
     Raises InputError with the nearest name for an unknown method.
     """
     if name is None:
-        rows = [[one, *_facts(method)] for one, method in METHODS.items()]
-        table("methods (efface methods NAME shows the settings of one)", COLUMNS, rows)
+        rows = [[one, *_facts(method).values()] for one, method in METHODS.items()]
+        table(TITLE.format(COUNTED), COLUMNS, rows)
         return
     method = find_method(name)
     # a method of somebody else may have no docstring
     documented = {"does": method.function, "is": inspect.getmodule(method.function)}
     facts = {k: (inspect.getdoc(v) or "").partition("\n")[0] for k, v in documented.items()}
-    facts |= zip(COLUMNS[1:], _facts(method), strict=True)
+    facts |= _facts(method) | {"zero-shot": "yes" if method.zero_shot else "no"}
+    facts |= {"may use": ", ".join(method.optional), "labels of": ", ".join(method.labels)}
     table(name, ["", ""], [[key, text] for key, text in facts.items()])
     # The help of a setting is its line in the docstring: nothing is written a second time.
     params = parse(inspect.getdoc(method.function) or "").params
@@ -34,7 +37,10 @@ def run_methods(name: str | None = None) -> None:
     table("settings", ["", "default", "range", ""], rows)
 
 
-def _facts(method: Method) -> list[str]:
-    """The table's row of a method, without its name."""
-    words = (method.in_order(method.needs), method.optional, method.labels)
-    return ["yes" if method.zero_shot else "no", *map(", ".join, words)]
+def _facts(method: Method) -> dict[str, str]:
+    """The table's row of a method by column, without its name."""
+    needs = ", ".join(method.in_order(method.needs))
+    # no number is known of a method of somebody else, nor of a training of one's own
+    passes = "" if method.passes is None else f"{method.passes:,}"
+    words = (method.purpose, str(method.year or ""), needs, passes)
+    return dict(zip(COLUMNS[1:], (*words, method.runs_from), strict=True))

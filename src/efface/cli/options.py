@@ -12,18 +12,28 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 # The panels of a help page, in this order.
-REQUEST, METHOD, DATA, MODEL, OUTPUT = map(
-    Group.create_ordered, ("Request", "Method", "Data", "Model", "Output")
+REQUEST, METHOD, DATA, MODEL, OUTPUT, EVERY = map(
+    Group.create_ordered, ("Request", "Method", "Data", "Model", "Output", "Every command")
 )
 # Several words after one option (`--mean 0.5 0.4`), and no `--empty-mean` in the help.
-_SEVERAL = Parameter(consume_multiple=True, negative=())
+_SEVERAL = Parameter(consume_multiple=True, negative=(), show_default=False)
 # A flag that is off by default needs no `--no-…`.
-Flag = Annotated[bool, Parameter(negative=())]
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 Numbers = Annotated[tuple[float, ...] | None, _SEVERAL]
 Words = Annotated[tuple[str, ...], _SEVERAL]
 Paths = Annotated[tuple[Path, ...], _SEVERAL]
 Data = Annotated[str, Parameter(group=DATA)]
 Out = Annotated[Path, Parameter(group=OUTPUT)]
+
+
+def _typed_alone(kind: type, tokens: Any) -> str:  # noqa: ARG001
+    """A command is run because somebody typed it, never because a file or a variable holds it."""
+    if any(token.source not in {"", "cli"} for token in tokens):
+        raise ValueError("only on the command line itself")
+    return tokens[0].value
+
+
+Command = Annotated[str | None, Parameter(group=METHOD, converter=_typed_alone)]
 Seed = Annotated[int, Parameter(group=METHOD, help="Seed of all random draws.")]
 MODEL_HELP = (
     "A folder with recipe.json or of transformers or timm, or a weights file with --architecture."
@@ -37,7 +47,8 @@ class ModelOptions:
     """How to build a model and what its inputs are.
 
     Attributes:
-        architecture: `timm:NAME` or `package.module:factory`, for a weights file.
+        architecture: `timm:NAME`, `package.module:factory` or `path/to/file.py:factory`, for a
+            weights file.
         mean: Mean of each channel, of pixels scaled to 0 to 1.
         std: Standard deviation of each channel, of pixels scaled to 0 to 1.
         size: Height and width of the images in pixels.
@@ -134,6 +145,7 @@ class SplitOptions:
         holdout_seed: Seed of that split.
         retain: Training data that are not to be forgotten.
         mislabelled: The labels of the forget records are flagged as wrong.
+        note: A text for the manifest and the report, such as the number of a case.
         report: `full`, `quick` (one pass over each record: no other views, no quantised or pruned
             copies, no linear probe) or, for `efface forget`, `off`.
     """
@@ -142,6 +154,7 @@ class SplitOptions:
     holdout_seed: int = 0
     retain: str | None = None
     mislabelled: Flag = False
+    note: Annotated[str, Parameter(show_default=False)] = ""
     report: Literal["full", "quick", "off"] = "full"
 
 
@@ -165,6 +178,8 @@ class MethodOptions:
             sees it.
         setting: Any other setting of the method, as NAME=VALUE.
         utility_budget: Accuracy that may be lost on the holdout, 0 to 1.
+        keep_best: After so many steps each the model is compared with unseen records of the
+            holdout's part for method and guard, and the nearest is kept.
     """
 
     method: str = "neighbourhood"
@@ -174,8 +189,43 @@ class MethodOptions:
     whole_group: Flag = False
     selection: str = "all"
     weights: Path | None = None
-    setting: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    setting: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = ()
     utility_budget: float = 0.02
+    keep_best: int | None = None
+
+
+@Parameter(name="*", group=METHOD)
+@dataclass(frozen=True)
+class CompareOptions:
+    """Arguments of ``efface.compare`` by their own names.
+
+    Attributes:
+        methods: Names of methods, see `efface methods`.
+        seeds: Seeds of the methods; the holdout is split by `--holdout-seed`, the same for all.
+        guard: Whether the guard limits the runs: `on`, `off`, or `both` next to each other.
+        search_strength: Strengths of 0.1 to 10 to try for each method, 2 to 12, on the part of the
+            holdout that method and guard see; 0 takes the default.
+        keep_best: After so many steps each the model is compared with unseen records of that part,
+            and the nearest is kept.
+        setting: A setting of a method, as METHOD.NAME=VALUE.
+        trainable: As in `efface forget`.
+        expected_accuracy: As in `efface forget`.
+        whole_group: As in `efface forget`.
+        utility_budget: As in `efface forget`.
+        processes: Runs at a time.
+    """
+
+    methods: Words
+    seeds: Annotated[tuple[int, ...], _SEVERAL] = (0, 1, 2)
+    guard: Literal["on", "off", "both"] = "on"
+    search_strength: int = 0
+    keep_best: int | None = None
+    setting: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    trainable: str = "all"
+    expected_accuracy: float | None = None
+    whole_group: Flag = False
+    utility_budget: float = 0.02
+    processes: int = 1
 
 
 @Parameter(name="*", group=METHOD)
@@ -200,6 +250,25 @@ class InspectOptions:
     neighbours: int = 20
     threshold: float | None = None
     curvature: Literal["probability", "log_probability", "loss"] | None = None
+
+
+@Parameter(name="*", group=EVERY)
+@dataclass(frozen=True)
+class DisplayOptions:
+    """What every command takes, before or after its own options.
+
+    Attributes:
+        config: TOML file with options, a table a command: `[forget]`, `data = "…"`. What is typed
+            comes first.
+        json: One JSON document on standard output in place of text and tables.
+        quiet: Warnings and errors only.
+        verbose: Every row of a report and what each phase took too.
+    """
+
+    config: Path | None = None
+    json: Flag = False
+    quiet: Flag = False
+    verbose: Flag = False
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import Any
 
 from efface import terminal
 from efface.cli.doctor import printed_when_refused
-from efface.cli.loading import Inputs, print_summary
+from efface.cli.loading import Inputs
 from efface.cli.options import Arguments
+from efface.cli.summary import print_summary
 from efface.errors import Differs, InputError
 from efface.io.atomic import atomic_folder, claim, refuse_overlap
 from efface.io.files import read_json, read_text
@@ -33,8 +34,7 @@ def run_score(arguments: Arguments, out: Path) -> None:
         with printed_when_refused():
             result = evaluate(inputs)
         with atomic_folder(out) as scratch:
-            (folder := scratch / EVIDENCE).mkdir()
-            result.save(folder)
+            result.save(scratch / EVIDENCE)
     print_summary(result, out)
 
 
@@ -87,6 +87,7 @@ def run_replay(arguments: Arguments, run: Path) -> None:
     ran = sum(row["status"] != "not run" for row in again["rows"])
     # numbers are what is neither a quoted text nor a truth
     numbers = sum(text[0] not in '"tf' for _, text in leaves(again))
+    terminal.document(rows_that_ran=ran, numbers=numbers, differ=0)
     terminal.event("replay", rows_that_ran=ran, numbers=numbers, differ=0)
 
 

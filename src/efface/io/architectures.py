@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -27,7 +28,7 @@ from efface.errors import EffaceError, InputError, did_you_mean, import_extra
 
 # importing and calling a factory may take so long
 LIMIT_SECONDS = 120.0
-FORM = "timm:NAME or package.module:factory, such as torchvision.models:resnet18"
+FORM = "timm:NAME, file.py:factory or package.module:factory, such as torchvision.models:resnet18"
 REGISTERED = "efface.nets:NAME, torchvision.models:NAME or timm:NAME"
 FETCH_AGAIN = "Fetch or write the folder again."
 LOOK_UP = "Look the name up in its documentation."
@@ -56,14 +57,17 @@ _building: ContextVar[object] = ContextVar("building", default=None)
 
 
 def build_model(architecture: str, num_classes: int | None = None) -> nn.Module:
-    """An untrained model of ``timm:NAME`` or ``package.module:factory``; nothing is downloaded.
+    """An untrained model of a name that the user typed; nothing is downloaded.
 
-    ``num_classes`` None is the model's own default. The global random state is unchanged.
+    ``architecture``: ``timm:NAME``; ``package.module:factory``, of a module that is installed or
+    lies in the working directory; or ``path/to/file.py:factory``. ``num_classes`` None is the
+    model's own default. The global random state is unchanged.
     Raises InputError for an unknown name, for a factory that raises, returns no module or, in the
     main thread, does not return in two minutes; MissingExtra for timm.
     """
-    with _supervise(architecture, LIMIT_SECONDS):
-        return _call(_factory(architecture), architecture, num_classes)
+    # what is typed may be imported from anywhere, what a file names may not
+    with _supervise(architecture, LIMIT_SECONDS), _importing(architecture) as name:
+        return _call(_factory(name), architecture, num_classes)
 
 
 def build_registered(
@@ -234,6 +238,38 @@ def _supervise(
             signal.signal(signal.SIGALRM, before)
 
 
+@contextmanager
+def _importing(architecture: str) -> Generator[str]:
+    """``module:factory`` of what was typed, importable from its file, or the working directory.
+
+    Raises InputError for a file that is not there, or that has the name of another module.
+    """
+    path, colon, name = architecture.rpartition(":")
+    # as `python -m efface` does by itself, and the command `efface` does not
+    folder, place = str(Path.cwd()), len(sys.path)
+    if colon and path.endswith(".py"):
+        file = Path(path).absolute()
+        if not file.is_file():
+            raise InputError(
+                "a Python file that makes the model", f"{path}, not there", "Check it."
+            )
+        known = sys.modules.get(file.stem)
+        other = known is not None and getattr(known, "__file__", None) != str(file)
+        if other or not file.stem.isidentifier():
+            wanted, remedy = "a file of a name that no other module has", "Rename it: my_model.py."
+            raise InputError(wanted, file.name, remedy)
+        folder, place, architecture = str(file.parent), 0, f"{file.stem}:{name}"
+    added = place == 0 or folder not in sys.path
+    if added:
+        sys.path.insert(place, folder)
+    importlib.invalidate_caches()
+    try:
+        yield architecture
+    finally:
+        if added:
+            sys.path.remove(folder)
+
+
 def _factory(architecture: str) -> Callable[..., Any]:
     # nothing but a name is accepted: no expression, no call with arguments
     if architecture.startswith("timm:"):
@@ -248,7 +284,7 @@ def _factory(architecture: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        wanted, remedy = f"a module named {module_name}", "Install it, or put it on PYTHONPATH."
+        wanted, remedy = f"a module named {module_name}", "Install it, or name its file.py:factory."
         raise InputError(wanted, str(error), remedy) from error
     factory = getattr(module, name, None)
     if not callable(factory):

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from efface.errors import InputError, OutputError, UnsafeFile, abbreviate, did_you_mean
 from efface.io.atomic import atomic_write
+from efface.io.foreign import refuse_foreign
 from efface.runtime import cast_like, is_lossless, nonfinite_tensors, tie_like
 
 # entries that may hold the weights, where the model is not known
@@ -192,34 +193,44 @@ def load_checkpoint(
     path = Path(path)
     if not path.is_file():
         raise InputError("a weights file", f"{path}, which is not there", "Check the path.")
-    with path.open("rb") as file:
-        head = file.read(HEADER_LENGTH + 1)
-    metadata = header = archive = None
-    # the name of a file says nothing: weights from a stranger may be a disguised pickle
-    if head[HEADER_LENGTH:] == b"{":
-        content, metadata, header = _read_outlines(path)
-    elif head[:2] == b"PK":
-        archive = _archive_name(path)
-        content = read_torch(path)
-    elif head[:1] == b"\x80":
-        # what torch wrote before it wrote zip archives
-        content = read_torch(path)
-    else:
-        raise damaged(path, "an empty file" if not head else f"a file that begins with {head!r}")
+    try:
+        content, container = _read_container(path)
+    except UnsafeFile:
+        # a model of another library is named for what it is
+        refuse_foreign(path)
+        raise
     copy = _choose_copy(path, content, model_state or {}, weights_in)
     content, omitted, extras = _without_records(content, copy)
     weights = _entry(content, copy.place)
-    if header is None:
+    if container["header"] is None:
         _refuse_unusual_tensors(path, {n: weights[n] for n in (*copy.names.values(), *extras)})
     own = {name: model_name for model_name, name in copy.names.items()}
     state = {own[name]: tensor for name, tensor in weights.items() if name in own}
-    container = {"metadata": metadata, "header": header, "archive": archive}
     found = {"place": copy.place, "omitted": omitted, "extras": extras}
     checkpoint = Checkpoint(path, state, copy.names, content, **found, **container)
     if broken := [name for part in checkpoint.portions() for name in nonfinite_tensors(part)]:
         remedy = "Use a checkpoint from before training diverged."
         raise UnsafeFile(f"finite weights in {path}", f"nan or inf in {abbreviate(broken)}", remedy)
     return checkpoint
+
+
+def _read_container(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(what the file holds, ``metadata``, ``header`` and ``archive`` of a Checkpoint)."""
+    with path.open("rb") as file:
+        head = file.read(HEADER_LENGTH + 1)
+    kind: dict[str, Any] = dict.fromkeys(("metadata", "header", "archive"))
+    # the name of a file says nothing: weights from a stranger may be a disguised pickle
+    if head[HEADER_LENGTH:] == b"{":
+        content, kind["metadata"], kind["header"] = _read_outlines(path)
+    elif head[:2] == b"PK":
+        kind["archive"] = _archive_name(path)
+        content = read_torch(path)
+    elif head[:1] == b"\x80":
+        # what torch wrote before it wrote zip archives
+        content = read_torch(path)
+    else:
+        raise damaged(path, "an empty file" if not head else f"a file that begins with {head!r}")
+    return content, kind
 
 
 # The weights in a container

@@ -1,9 +1,9 @@
 """A data set with labels and ids: rows by id, class or expression, records for a model.
 
-``load_data`` opens files, or a ``datasets.Dataset`` in memory, and ``as_records`` takes what else a
-Python user holds: tensors, a torch Dataset, a DataLoader. Columns are found by their type and the
-usual names, or given; between two candidates nothing is guessed. ``read_ids`` and
-``read_record_weights`` read the lists that go with a request.
+``load_data`` opens files, or a table in memory, and ``as_records`` takes what else a Python user
+holds: tensors, arrays, a torch Dataset, a DataLoader; in ``open_rows`` rows of all these are named
+alike. Columns are found by their type and the usual names, or given; between two candidates nothing
+is guessed. ``read_ids`` and ``read_record_weights`` read the lists that go with a request.
 """
 
 import csv
@@ -12,9 +12,9 @@ import io
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from efface.io.features import (
 )
 from efface.io.files import read_text
 from efface.io.folder import Folder
-from efface.io.images import UNREADABLE, read_images
+from efface.io.images import UNREADABLE, Inputs, read_images
 from efface.task import MIN_VALUES, regression, require_multiclass
 from efface.types import Records
 
@@ -43,8 +43,6 @@ from efface.types import Records
 if TYPE_CHECKING:
     import datasets
 
-# None for all
-Rows = Sequence[int] | None
 Name = str | None
 
 IMAGE_NAMES = ("image", "img")
@@ -60,8 +58,12 @@ LIKE_AN_ID = re.compile(
     r"|^(Unnamed: 0|index|__index_level_0__)?$"
 )
 # the names of inputs, labels and ids in items that are mappings
-KEYS = (("pixel_values", "x", "image", "img"), ("label", "labels", "y"))
-FORMS = "Give Records, (x, y[, ids]), a Dataset, a DataLoader, or datasets with preprocessing."
+INPUT_KEYS = ("pixel_values", "image", "images", "img", "x", "input", "inputs", "features")
+LABEL_KEYS = ("label", "labels", "y", "target", "targets", "class")
+ID_KEYS = (*ID_NAMES, "ids")
+FORMS = "Give Records, (x, y[, ids]), a Dataset, a DataLoader, or a table with preprocessing."
+AS_TUPLES = "Let the items be (x, y) or (x, y, id)."
+GIVE_PREPROCESSING = "Give preprocessing=Preprocessing(mean, std, size) or FeatureSpec(columns)."
 FIX_OR_OMIT = "Nothing was changed. Fix them, or omit their ids from the request."
 
 
@@ -138,7 +140,7 @@ class DataSource:
     none; or (n,) or (n, d) floats, nan for none; ``classes``: names of the classes, or of the
     labels of multilabel, if they have any; ``ids``: n distinct strings; ``folder``: what it was
     read from, None for a data set in memory; ``notes``: how the labels were read, where it could be
-    otherwise.
+    otherwise; ``items``: the same rows where they give inputs themselves (a transform), else None.
     """
 
     dataset: "datasets.Dataset"
@@ -148,6 +150,7 @@ class DataSource:
     ids: tuple[str, ...]
     folder: Folder | None = None
     notes: tuple[str, ...] = ()
+    items: Any = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -261,22 +264,35 @@ class DataSource:
         whole = [k for k, count in counts.items() if count >= max(10, share * totals[k])]
         return tuple(self.classes[k] if self.classes else str(k) for k in sorted(whole))
 
-    def records(self, rows: Rows, preprocessing: Spec) -> Records:
-        """These rows (None: all) as the model takes them.
+    def records(
+        self,
+        rows: Sequence[int] | None,
+        preprocessing: Spec | None,
+        read: Callable[[int], Any] = lambda _: None,
+    ) -> Records:
+        """These rows (None: all) as the model takes them; no ``preprocessing`` where ``items`` are.
+
+        ``read`` is called with how many more were read.
 
         Raises InputError when one is unreadable or has no label: what is not read is not forgotten.
         """
-        records, unreadable = self.readable(rows, preprocessing)
+        records, unreadable = self.readable(rows, preprocessing, read)
         if unlabelled := [i for i, reason in unreadable.items() if reason == UNLABELLED]:
             came = f"none in {', '.join(self.columns.label)} for {abbreviate(unlabelled)}"
             raise InputError("a label for each record", came, "Omit these records, or label them.")
         if unreadable:
             bad = [i if why == UNREADABLE else f"{i} ({why})" for i, why in unreadable.items()]
             came = f"{len(bad)} unreadable: {', '.join(bad)}"
-            raise InputError(f"readable {preprocessing.items}", came, FIX_OR_OMIT)
+            items = preprocessing.items if preprocessing else "items"
+            raise InputError(f"readable {items}", came, FIX_OR_OMIT)
         return records
 
-    def readable(self, rows: Rows, preprocessing: Spec) -> tuple[Records, dict[str, str]]:
+    def readable(
+        self,
+        rows: Sequence[int] | None,
+        preprocessing: Spec | None,
+        read: Callable[[int], Any] = lambda _: None,
+    ) -> tuple[Records, dict[str, str]]:
         """The readable and labelled rows, and by the id of any other what is wrong with it."""
         # half a label is none: all columns must be there
         y = self.labels.reshape(len(self), -1)
@@ -284,11 +300,14 @@ class DataSource:
         present = np.array(known.all(axis=1))
         rows = list(range(len(self)) if rows is None else rows)
         labelled = [row for row in rows if present[row]]
-        if isinstance(preprocessing, FeatureSpec):
+        if preprocessing is None:
+            inputs = self._inputs(labelled)
+        elif isinstance(preprocessing, FeatureSpec):
             inputs = preprocessing.inputs(self.dataset, labelled)
+            read(len(labelled))
         else:
             image = self.columns.image
-            inputs = read_images(self.dataset, image, labelled, preprocessing, self.folder)
+            inputs = read_images(self.dataset, image, labelled, preprocessing, self.folder, read)
         reasons = dict(zip(labelled, inputs.errors, strict=True))
         readable = [row for row in labelled if reasons[row] is None]
         errors = {self.ids[row]: reasons.get(row, UNLABELLED) for row in rows}
@@ -309,9 +328,17 @@ class DataSource:
         )
         return records, {identity: error for identity, error in errors.items() if error}
 
+    def _inputs(self, rows: Sequence[int]) -> Inputs:
+        """What the items hold themselves."""
+        if self.items is None:
+            raise InputError("the preprocessing of images or rows", "none", GIVE_PREPROCESSING)
+        x = _stack([_input_of(self.items[row]) for row in rows], "inputs", "Resize them.")
+        _refuse_raw(x)
+        return Inputs(x, [None] * len(x), x.min(), x.max())
+
 
 def load_data(
-    data: "str | Path | datasets.Dataset",
+    data: Any,
     *,
     id_column: str | None = None,
     image_column: str | None = None,
@@ -323,7 +350,8 @@ def load_data(
 
     Args:
         data: a table as parquet, arrow or CSV, a folder of them, a folder with one folder of images
-            a class, or ``hub:owner/name``; without a split it is train. Or a ``datasets.Dataset``.
+            a class, or ``hub:owner/name``; without a split it is train. Or a table in memory: a
+            ``datasets.Dataset``, a DataFrame of pandas or polars, an arrow table.
         id_column: else ``id``, ``record_id`` or ``file_name``, the image's file name, the row.
         image_column: of images or their paths; else the one of type image, or named so.
         label_column: one, or several of multilabel or regression; else the one of type class label,
@@ -334,13 +362,13 @@ def load_data(
     Raises:
         InputError: no such data or column, ids that are not unique, labels of no kind.
     """
-    from efface.io.tables import read_labels, read_split
+    from efface.io.tables import in_memory, read_labels, read_split
 
     text_columns = (id_column,) if id_column else ID_NAMES
     if isinstance(data, str | Path):
         dataset, folder = read_split(data, text_columns)
     else:
-        dataset, folder = data.with_format(None), None
+        dataset, folder = in_memory(data), None
     if not len(dataset):
         raise InputError("at least one record in the data", "none", "Check the path and the split.")
     label = [label_column] if isinstance(label_column, str) else label_column or ()
@@ -349,7 +377,8 @@ def load_data(
     labels, names = read_labels(dataset, columns.label, classes, num_classes)
     ids = _read_ids_of(dataset, columns, folder.root if folder else None)
     notes = tuple(_label_notes(dataset.features[columns.label[0]], columns, names, classes))
-    return DataSource(dataset, columns, labels, names, ids, folder, notes)
+    items = None if folder else _items_with_inputs(data)
+    return DataSource(dataset, columns, labels, names, ids, folder, notes, items)
 
 
 def _label_notes(kind: Any, columns: Columns, names: Any, classes: Any) -> Iterator[str]:
@@ -544,32 +573,125 @@ def content_digests(records: Records) -> tuple[str, ...]:
 def as_records(
     given: Any, preprocessing: Spec | None = None, classes: Sequence[str] | None = None
 ) -> Records:
-    """Records out of Records, tensors, a Dataset or a DataLoader.
+    """Records out of Records, tensors, arrays, items, a Dataset, a DataLoader, or a table.
 
-    Items are (x, y), (x, y, id) or a mapping; x as the model takes it. Integers y are class ids
-    (n,) or multilabel (n, k) of 0 and 1, floats are values (n,) or (n, d); floats that are all 0 or
-    1 could be either and are refused: give ``y.long()`` for labels. A ``datasets.Dataset`` needs
-    the ``preprocessing`` and, where its labels are names, the model's ``classes``. Ids that are not
-    given are the numbers of the items.
+    Items are (x, y), (x, y, id) or a mapping with a usual name of each; x as the model takes it.
+    Integers y are class ids (n,) or multilabel (n, k) of 0 and 1, floats are values (n,) or (n, d);
+    floats that are all 0 or 1 could be either and are refused: give ``y.long()`` for labels. A
+    table (``datasets.Dataset``, DataFrame) needs the ``preprocessing``, unless its own transform
+    gives inputs, and, where its labels are names, the model's ``classes``. Ids that are not given
+    are the numbers of the items.
     Raises InputError for anything else, and when an item does not fit the others.
     """
     if isinstance(given, Records):
         return given
-    _refuse_streams(given)
-    if _is_from_datasets(given, "Dataset"):
-        given = _load_ordered(given, classes)
-    if isinstance(given, DataSource):
-        if preprocessing is None:
-            remedy = "Give preprocessing=Preprocessing(mean, std, size) or FeatureSpec(columns)."
-            raise InputError("the preprocessing of images or rows", "none", remedy)
-        return given.records(None, preprocessing)
-    if isinstance(given, tuple | list) and given and isinstance(given[0], Tensor):
-        return _join([given], batched=True)
     if isinstance(given, DataLoader):
+        _refuse_streams(given)
         return _from_loader(given)
-    if isinstance(given, torch.utils.data.Dataset):
-        return _join([given[row] for row in range(len(given))], batched=False)  # type: ignore[arg-type]
-    raise InputError("records", type(given).__name__, FORMS)
+    rows = open_rows(given, preprocessing, classes)
+    return rows.read(range(rows.size))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Records of any form by their row, read when they are wanted.
+
+    ``size``: how many there are; ``read(rows)``: those as Records; ``source()``: the data that name
+    rows by id, class or expression, which may take a pass over all items.
+    """
+
+    size: int
+    read: Callable[[Sequence[int]], Records]
+    source: Callable[[], DataSource]
+
+
+def open_rows(given: Any, preprocessing: Spec | None, classes: Sequence[str] | None) -> Rows:
+    """The rows of anything that ``as_records`` takes; of a DataLoader those of its data set.
+
+    Raises InputError for anything else, and for a loader that leaves out some of its data set.
+    """
+    _refuse_streams(given)
+    names = classes or class_names(given)
+    arrays = isinstance(given, tuple | list) and given and hasattr(given[0], "__array__")
+    if arrays or isinstance(given, Mapping):
+        given = _join([given], batched=True)
+    if isinstance(given, Records):
+        ids = None if given.numbered else given.ids
+        items = [(None, y, ids and ids[row]) for row, y in enumerate(given.y)]
+        return Rows(len(given), given.take, lambda: _scan(items, names))
+    if is_table(given):
+        source = given if isinstance(given, DataSource) else _load_ordered(given, classes)
+        return Rows(len(source), lambda rows: source.records(rows, preprocessing), lambda: source)
+    if isinstance(given, str | Path):
+        raise InputError("records", f"{given!r:.80}", f"Give load_data({str(given)!r:.80}).")
+    items, read = given, partial(_read_items, given)
+    if isinstance(given, DataLoader):
+        items, read = given.dataset, partial(_read_collated, given)
+        _refuse_partial(given)
+    if not (hasattr(items, "__getitem__") and hasattr(items, "__len__")):
+        raise InputError("records", type(given).__name__, FORMS)
+    return Rows(len(items), read, lambda: _scan(items, names))
+
+
+def _refuse_partial(loader: DataLoader) -> None:
+    """A row that the loader leaves out, for validation perhaps, must not be named."""
+    with torch.random.fork_rng(devices=[]):
+        drawn, size = len(set(_sampled_rows(loader))), len(loader.dataset)  # type: ignore[arg-type]
+    if drawn < size:
+        remedy = "Give the data set itself, or a Subset of it."
+        came = f"{drawn} of {size}, by its sampler or drop_last"
+        raise InputError("a loader of its whole data set, to name rows", came, remedy)
+
+
+def is_table(given: Any) -> bool:
+    """Whether rows have columns: of ``load_data``, datasets, pandas, polars, arrow."""
+    kinds = {
+        "datasets": "Dataset",
+        "pandas": "DataFrame",
+        "polars": "DataFrame",
+        "pyarrow": "Table",
+    }
+    return isinstance(given, DataSource) or any(_is_of(p, given, k) for p, k in kinds.items())
+
+
+def _items_with_inputs(given: Any) -> Any:
+    """The data set itself where its items give inputs: by a transform of its own, or as arrays."""
+    if not _is_of("datasets", given, "Dataset"):
+        return None
+    if given.format["type"] == "custom":
+        return given
+    # by type and not by value: to look at a cell that is an image would open what it names
+    lists = ("Sequence", "List", "LargeList", "Array2D", "Array3D", "Array4D", "Array5D")
+    kinds = {name: type(kind).__name__ for name, kind in given.features.items()}
+    found = [name for name in INPUT_KEYS if kinds.get(name) in lists]
+    return given.select_columns(found).with_format("torch") if found else None
+
+
+def _scan(items: Any, names: Sequence[str] | None) -> DataSource:
+    """All of the items but their inputs, as data of which rows can be named.
+
+    Raises InputError where no table can be made of them.
+    """
+    import datasets
+
+    rows, label, identity = [], "label", None
+    for item in (items[row] for row in range(len(items))):
+        _, y, name = _unpack(item)
+        row = {"label": y} | ({} if name is None else {"id": name})
+        if isinstance(item, Mapping):
+            x, label, identity = _keys_of(item)
+            row = {k: v for k, v in item.items() if k == label or (k != x and not np.ndim(v))}
+        rows.append({k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()})
+    try:
+        table = datasets.Dataset.from_list(rows)
+        # names of classes stand for their numbers in expressions
+        known = range(len(names or ()))
+        if names and rows and all(type(y := row[label]) is int and y in known for row in rows):
+            table = table.cast_column(label, datasets.ClassLabel(names=list(names)))
+    except (ValueError, TypeError, KeyError) as error:
+        came = str(error).splitlines()[0][:200]
+        raise InputError("items with values of one type for each key", came, AS_TUPLES) from error
+    return load_data(table, label_column=label, id_column=identity, classes=names)
 
 
 def _load_ordered(given: Any, classes: Sequence[str] | None) -> DataSource:
@@ -588,23 +710,24 @@ def class_names(given: Any) -> tuple[str, ...] | None:
     while not isinstance(names := getattr(given, "classes", None), list | tuple):
         if (given := getattr(given, "dataset", None)) is None:
             return None
-    return tuple(map(str, names))
+    # what renumbers the classes leaves them without names
+    return None if getattr(given, "target_transform", None) else tuple(map(str, names))
 
 
-def _is_from_datasets(value: Any, *names: str) -> bool:
-    # whoever holds an object of datasets has imported it; nobody else should pay for its import
-    datasets = sys.modules.get("datasets")
-    return datasets is not None and isinstance(value, tuple(getattr(datasets, n) for n in names))
+def _is_of(package: str, value: Any, *names: str) -> bool:
+    # whoever holds an object of a package has imported it; nobody else should pay for its import
+    module = sys.modules.get(package)
+    return module is not None and isinstance(value, tuple(getattr(module, n) for n in names))
 
 
 def _refuse_streams(given: Any) -> None:
     """A record of a stream cannot be named again, and a dictionary holds more than one split."""
-    if _is_from_datasets(given, "DatasetDict", "IterableDatasetDict"):
+    if _is_of("datasets", given, "DatasetDict", "IterableDatasetDict"):
         came = f"the splits {', '.join(map(str, given))}"
         raise InputError("one split", came, f"Give one: data[{next(iter(given), 'train')!r}].")
     # a record of a stream cannot be named again, before and after
     data = given.dataset if isinstance(given, DataLoader) else given
-    if isinstance(data, IterableDataset) or _is_from_datasets(data, "IterableDataset"):
+    if isinstance(data, IterableDataset) or _is_of("datasets", data, "IterableDataset"):
         remedy = "Cache it (datasets.Dataset.from_generator), or give tensors (x, y, ids)."
         raise InputError("records with random access", f"a stream, {type(data).__name__}", remedy)
 
@@ -616,57 +739,117 @@ def _from_loader(loader: DataLoader) -> Records:
         if loader.batch_sampler is None:
             return _join(list(loader), batched=loader.batch_size is not None)
         # the sampler gives row numbers, which name the same records tomorrow, in any order
-        batches = [list(rows) for rows in loader.batch_sampler]
-        if loader.drop_last and sum(map(len, batches)) < len(list(loader.sampler)):
+        rows = _sampled_rows(loader)
+        if loader.drop_last and len(rows) < len(list(loader.sampler)):
             raise InputError("all records of a loader", "drop_last=True", "Give drop_last=False.")
-        parts = [loader.collate_fn([loader.dataset[row] for row in rows]) for rows in batches]
-    return _join(parts, batched=True, ids=[str(row) for batch in batches for row in batch])
+        return _read_collated(loader, rows)
+
+
+def _sampled_rows(loader: DataLoader) -> list[int]:
+    if loader.batch_sampler is None:
+        return list(loader.sampler)
+    return [row for batch in loader.batch_sampler for row in batch]
+
+
+def _read_collated(loader: DataLoader, rows: Sequence[int]) -> Records:
+    """These rows of the loader's data set, put together as the loader does it."""
+    size, ids = loader.batch_size, [str(row) for row in rows]
+    if loader.batch_sampler is None and size is None:
+        parts = [loader.collate_fn(loader.dataset[row]) for row in rows]
+        return _join(parts, batched=False, ids=ids)
+    batches = [rows[start : start + (size or 1)] for start in range(0, len(rows), size or 1)]
+    parts = [loader.collate_fn([loader.dataset[row] for row in batch]) for batch in batches]
+    return _join(parts, batched=True, ids=ids)
+
+
+def _read_items(items: Any, rows: Sequence[int]) -> Records:
+    return _join([items[row] for row in rows], batched=False, ids=[str(row) for row in rows])
 
 
 def _join(items: list[Any], *, batched: bool, ids: Sequence[str] = ()) -> Records:
-    """Join (x, y), (x, y, id) and mappings, each of one record or of a batch."""
+    """Join (x, y), (x, y, id) and mappings, each of one record or of a batch.
+
+    ``ids``: their numbers, where they have none of their own.
+    """
     parts = [_unpack(item) for item in items]
     if not parts:
         raise InputError("at least one record", "none", FORMS)
-    tensors = [[_as_tensor(part[place]) for part in parts] for place in (0, 1)]
-    wanted = ("inputs of one shape", "Resize them."), ("labels of one shape", "Give as many each.")
-    for column, (what, remedy) in zip(tensors, wanted, strict=True):
-        shapes = list(dict.fromkeys(tuple(t.shape) for t in column))
-        if len({shape[batched:] for shape in shapes}) > 1:
-            raise InputError(what, abbreviate(shapes), remedy)
+    x = _stack([part[0] for part in parts], "inputs", "Resize them.", batched=batched)
+    y = _stack([part[1] for part in parts], "labels", "Give as many each.", batched=batched)
     if given := [part[2] for part in parts if part[2] is not None]:
-        listed = [part.tolist() if isinstance(part, Tensor) else part for part in given]
+        listed = [part.tolist() if hasattr(part, "tolist") else part for part in given]
         ids = [id_as_text(i) for part in listed for i in (part if batched else [part])]
-    x, y = ((torch.cat if batched else torch.stack)(column) for column in tensors)
     return _checked(x, y, tuple(ids), numbered=not given)
+
+
+def _stack(values: list[Any], what: str, remedy: str, *, batched: bool = False) -> Tensor:
+    """One tensor of all. Raises InputError where they are none, or of other shapes."""
+    column = [_as_tensor(value) for value in values]
+    shapes = list(dict.fromkeys(tuple(t.shape) for t in column))
+    if len({shape[batched:] for shape in shapes}) > 1:
+        raise InputError(f"{what} of one shape", abbreviate(shapes), remedy)
+    return (torch.cat if batched else torch.stack)(column)
 
 
 def _unpack(item: Any) -> tuple[Any, Any, Any]:
     """Input, label and id (None where there is none) of an item."""
     if isinstance(item, Mapping):
-        keys = [next((k for k in names if k in item), None) for names in (*KEYS, ID_NAMES)]
-        if keys[0] is None or keys[1] is None:
-            wanted = " and ".join(f"one of {', '.join(names)}" for names in KEYS) + " in each item"
-            raise InputError(wanted, f"the keys {', '.join(map(str, item))}", FORMS)
-        return item[keys[0]], item[keys[1]], item.get(keys[2])
+        x, y, identity = _keys_of(item)
+        return item[x], item[y], None if identity is None else item[identity]
     if isinstance(item, tuple | list) and len(item) in {2, 3}:
         return item[0], item[1], item[2] if len(item) > 2 else None  # noqa: PLR2004
     raise InputError("items (x, y) or (x, y, id)", type(item).__name__, FORMS)
 
 
+def _input_of(item: Any) -> Any:
+    """The input of an item that need not hold a label."""
+    return item[_key_of(item, INPUT_KEYS, "an input")] if isinstance(item, Mapping) else item[0]
+
+
+def _keys_of(item: Mapping[str, Any]) -> tuple[str, str, str | None]:
+    """The names of input, label and id in an item. Raises InputError for none, or for two."""
+    # a file has a name besides its id
+    names = [k for k in ID_KEYS if k in item and k not in PATH_NAMES] or [
+        k for k in ID_KEYS if k in item
+    ]
+    identity = _key_of(item, names, "an id") if names else None
+    x, y = _key_of(item, INPUT_KEYS, "an input"), _key_of(item, LABEL_KEYS, "a label")
+    return x, y, identity
+
+
+def _key_of(item: Mapping[str, Any], names: Sequence[str], what: str) -> str:
+    found = [name for name in names if name in item]
+    # the picture next to its tensor
+    found = [name for name in found if not hasattr(item[name], "convert")] or found
+    if len(found) == 1:
+        return found[0]
+    came = f"both {' and '.join(found)}" if found else f"the keys {', '.join(map(str, item))}"
+    raise InputError(f"{what} in each item, as one of {', '.join(names)}", came, AS_TUPLES)
+
+
 def _as_tensor(value: Any) -> Tensor:
     try:
-        return torch.as_tensor(value)
+        if isinstance(value, Tensor):
+            return value
+        # a copy of what must not be written to: pandas and maps of files give such arrays
+        value = np.require(value, requirements="W") if hasattr(value, "__array__") else value
+        tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         wanted, remedy = "inputs and labels as tensors", "Transform them (ToTensor, Normalize)."
         raise InputError(wanted, type(value).__name__, remedy) from error
+    # of numpy it is the default, and of hardly any model
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+
+def _refuse_raw(x: Tensor) -> None:
+    if not x.is_floating_point() or x.ndim < 2:  # noqa: PLR2004
+        wanted = "normalised inputs x as the model takes them: floating point, one row a record"
+        raise InputError(wanted, f"{x.dtype} of shape {tuple(x.shape)}", "Normalise images first.")
 
 
 def _checked(x: Tensor, y: Tensor, ids: tuple[str, ...], *, numbered: bool) -> Records:
     """Records out of tensors that hold what their names say."""
-    if not x.is_floating_point() or x.ndim < 2:  # noqa: PLR2004
-        wanted = "normalised inputs x as the model takes them: floating point, one row a record"
-        raise InputError(wanted, f"{x.dtype} of shape {tuple(x.shape)}", "Normalise images first.")
+    _refuse_raw(x)
     if len(x) != len(y) or len(ids) not in {0, len(x)}:
         came = f"{len(x)} inputs, {len(y)} labels, {len(ids)} ids"
         raise InputError("a label and, if any, an id for each input", came, "Give all of them.")

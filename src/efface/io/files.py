@@ -51,7 +51,7 @@ def read_json(
     wanted, remedy = wanted or f"a JSON object in {path}", remedy or "Fetch or write it again."
     text = read_text(path, wanted, remedy, JSON_LIMIT)
     try:
-        if _depth(text) > MAX_DEPTH:
+        if depth(text) > MAX_DEPTH:
             raise InputError(wanted, f"more than {MAX_DEPTH} brackets in each other", remedy)
         value = json.loads(text, object_pairs_hook=pairs)
         # half of a surrogate pair is a text that no file can hold
@@ -65,7 +65,7 @@ def read_json(
     return value
 
 
-def _depth(text: str) -> int:
+def depth(text: str) -> int:
     """How many brackets stand open at once outside of quoted texts."""
     bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", text)
     steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", bare))

@@ -7,7 +7,7 @@ any kind, ``read_images`` a column of them.
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -145,8 +145,11 @@ def read_images(
     rows: Sequence[int],
     preprocessing: Preprocessing,
     folder: Folder | None,
+    read: Callable[[int], Any] = lambda _: None,
 ) -> Inputs:
     """The inputs of these rows, and why a row has none; ``folder`` as in ``decode_image``.
+
+    ``read`` is called with how many more were read.
 
     Raises InputError when they are of different sizes and no size is given.
     """
@@ -160,6 +163,7 @@ def read_images(
     x, filled, errors = torch.zeros(0, *shape), 0, []
     for start in range(0, len(rows), BATCH):
         for raw in images[list(rows[start : start + BATCH])][column]:
+            read(1)
             made = _make_input(raw, preprocessing, folder)
             errors.append(made if isinstance(made, str) else None)
             if isinstance(made, str):

@@ -34,6 +34,7 @@ from efface.io.atomic import atomic_folder, atomic_write
 from efface.io.checkpoints import Checkpoint, load_checkpoint
 from efface.io.features import FeatureSpec, Spec
 from efface.io.files import copy_mode, read_json
+from efface.io.foreign import refuse_folder
 from efface.io.processors import (
     PROCESSOR,
     preprocessing_by_hand,
@@ -136,7 +137,8 @@ def load_model(
     Args:
         path: the folder, or a file of safetensors or of ``torch.save``.
         architecture: of a file: ``timm:NAME``, ``package.module:factory`` (such as
-            ``torchvision.models:resnet18``) or a module, which is copied and not changed.
+            ``torchvision.models:resnet18``), ``path/to/file.py:factory``, or a module, which is
+            copied and not changed.
         mean: of the pixels, 0..1, one number a channel; recipe.json, timm and transformers state
             theirs.
         std: likewise.
@@ -245,6 +247,8 @@ def _from_own_folder(path: Path, architecture: str | nn.Module | None) -> Unfill
         return model, parts, name, {**features, "files": other_files(path, (path / WEIGHTS,))}
     if (path / "model").is_dir() and not (path / WEIGHTS).exists():
         raise InputError("the folder of a model", f"{path}, of a run", f"Give {path / 'model'}.")
+    if not any((path / name).exists() for name in (RECIPE, WEIGHTS)):
+        refuse_folder(path)
     recipe = _read_recipe(path, needs_images=not features)
     part = load_checkpoint(path / WEIGHTS)
     if architecture is None:

@@ -1,8 +1,9 @@
 """Tables with pyarrow and datasets: files to a data set, columns to labels, ``--where`` to rows.
 
-``read_split`` reads parquet, arrow (IPC, as a file or as a stream) and CSV by pyarrow, so that
-nothing is cached outside the folder; other folders hold one folder of images a class. A split is
-known by the names of files and folders, as the library ``datasets`` knows it.
+``read_split`` reads parquet, arrow (IPC, as a file or as a stream), CSV, JSON lines, tar archives
+of webdataset and numpy's .npz without a cache outside the folder; other folders hold one folder of
+images a class, or images and a metadata table that names them. A split is known by the names of
+files and folders, as the library ``datasets`` knows it.
 
 ``read_labels`` makes of label columns:
 
@@ -38,7 +39,8 @@ import pyarrow.compute
 import pyarrow.csv as pv
 import pyarrow.parquet as pq
 
-from efface.errors import InputError, abbreviate, did_you_mean
+from efface.errors import InputError, UnsafeFile, abbreviate, did_you_mean
+from efface.io.containers import IMAGES, read_jsonl, read_npz, read_tar
 from efface.io.features import AMBIGUOUS, NUMBER, USE_COMMAS, arrow_column, unknown_column
 from efface.io.folder import Folder
 
@@ -47,7 +49,9 @@ SPLIT_WORDS = {
     "validation": {"validation", "valid", "val", "dev"},
     "test": {"test", "testing", "eval", "evaluation"},
 }
-IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+# of datasets' image folders: what names the images next to it
+METADATA = re.compile(r"metadata\.(csv|jsonl|parquet)")
+NAMED_FILE = "file_name"
 
 # 007 is a name
 INTEGER = r"^-?(0|[1-9][0-9]*)$"
@@ -101,11 +105,12 @@ def read_split(spec: str | Path, text_columns: Sequence[str] = ()) -> SplitFiles
         return _read_hub(str(spec))
     path, split = _path_and_split(str(spec))
     if path.is_file():
-        if split:
+        # an archive of arrays may hold several splits
+        if split and path.suffix.lower() != ".npz":
             wanted = f"a folder of which {split!r} is a split"
             raise InputError(wanted, f"the file {path}", "Omit the split.")
         chosen, folder = [path], Folder(path.parent, (path,))
-        return _read_tables(chosen, folder, text_columns), folder
+        return _read_tables(chosen, folder, text_columns, split), folder
     files = _files_of_one_kind(path)
     if not files:
         wanted = f"files of {', '.join(READERS)}, or a folder of images a class"
@@ -115,6 +120,35 @@ def read_split(spec: str | Path, text_columns: Sequence[str] = ()) -> SplitFiles
     if files[0].suffix.lower() in READERS:
         return _read_tables(chosen, folder, text_columns), folder
     return _image_table(chosen, files, path), folder
+
+
+def in_memory(given: Any) -> datasets.Dataset:
+    """A ``datasets.Dataset``, without its format; a DataFrame of pandas or polars, an arrow table.
+
+    An index of pandas that was given stays as a column. Raises InputError for anything else, and
+    for columns of values of several types.
+    """
+    if isinstance(given, datasets.Dataset):
+        return given.with_format(None)
+    try:
+        if hasattr(given, "to_arrow"):
+            given = given.to_arrow()
+        elif not isinstance(given, pa.Table):
+            given = pa.Table.from_pandas(given)
+    except (pa.ArrowException, AttributeError, ValueError, TypeError) as error:
+        wanted, came = "a table of plain values", str(error).splitlines()[0][:200]
+        raise InputError(wanted, came, "Give numbers, texts and paths, or a Dataset.") from error
+    names = given.column_names
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError("unique column names", f"{repeated[0]!r} twice", "Rename one of them.")
+    # without metadata: that of pandas would call an index a column of its own
+    return datasets.Dataset(pa.table({name: _plain(given[name]) for name in names}))
+
+
+def _plain(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Categories of pandas as their words."""
+    kind = cells.type
+    return cells.cast(kind.value_type) if pa.types.is_dictionary(kind) else cells
 
 
 def _path_and_split(spec: str) -> tuple[Path, str | None]:
@@ -147,6 +181,10 @@ def _files_of_one_kind(root: Path) -> list[Path]:
                 wanted, came = f"files in {root}", f"{relative}, which is no regular file"
                 raise InputError(wanted, came, "Take it out of the folder.")
             kinds[kind if kind in READERS else "image"].append(file)
+    tables = [kind for kind in kinds if kind != "image"]
+    if len(tables) == 1 and all(METADATA.fullmatch(file.name) for file in kinds[tables[0]]):
+        # the images are those that it names
+        return kinds[tables[0]]
     if len(kinds) > 1:
         order = [*READERS, "image"]
         first, second, *_ = (kinds[kind][0] for kind in sorted(kinds, key=order.index))
@@ -219,43 +257,50 @@ def _parquet(content: bytes) -> pa.Table:
     return pq.ParquetFile(pa.BufferReader(content)).read()
 
 
-READERS = {".parquet": _parquet, ".arrow": _arrow, ".csv": _csv}
+READERS: dict[str, Any] = {".parquet": _parquet, ".arrow": _arrow, ".csv": _csv}
+READERS |= {".jsonl": read_jsonl, ".tar": read_tar, ".npz": read_npz}
 
 
 def _read_tables(
-    files: Sequence[Path], folder: Folder, text_columns: Sequence[str]
+    files: Sequence[Path], folder: Folder, text_columns: Sequence[str], split: str | None = None
 ) -> datasets.Dataset:
     """One table out of files of one kind.
 
     Raises InputError for a file of another kind, a damaged one, and files of other columns.
     """
-    tables = [_read_table(file, folder) for file in files]
+    tables = [_read_table(file, folder, split) for file in files]
     try:
         table = pa.concat_tables(tables)
         columns: dict[str, Any] = {field.name: table[field.name] for field in table.schema}
         for name, cells in columns.items():
             if files[0].suffix.lower() == ".csv":
                 columns[name] = _infer_type(cells, fractions=name not in text_columns)
-            elif pa.types.is_dictionary(cells.type):
-                # categories of pandas: the words
-                columns[name] = cells.cast(cells.type.value_type)
+            else:
+                columns[name] = _plain(cells)
         return datasets.Dataset(pa.table(columns, metadata=table.schema.metadata))
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         wanted, came = "files of one split with the same columns", str(error).splitlines()[0][:200]
         raise InputError(wanted, came, "Keep different tables in other folders.") from error
 
 
-def _read_table(file: Path, folder: Folder) -> pa.Table:
+def _read_table(file: Path, folder: Folder, split: str | None) -> pa.Table:
     kind = file.suffix.lower()
     if kind not in READERS:
         wanted, remedy = f"a table as {', '.join(READERS)}", "Write it so (pandas, datasets)."
         raise InputError(wanted, f"the file {file}", remedy)
     try:
-        table = READERS[kind](folder.read(file))
+        content = folder.read(file)
+        npz = kind == ".npz"
+        table = read_npz(content, split, SPLIT_WORDS) if npz else READERS[kind](content)
         # invalid UTF-8 would fail later, without the name of the file
         table.validate(full=True)
+    except UnsafeFile:
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
-        wanted, came = f"a valid {kind} file at {file}", str(error).splitlines()[0][:200]
+        wanted, came = (
+            f"a valid {kind} file at {file}",
+            (str(error) or "none").splitlines()[0][:200],
+        )
         remedy = USE_COMMAS if kind == ".csv" else "Fetch or write it again."
         raise InputError(wanted, came, remedy) from error
     names = table.column_names
@@ -264,6 +309,11 @@ def _read_table(file: Path, folder: Folder) -> pa.Table:
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         wanted = f"unique column names in {file}"
         raise InputError(wanted, f"{repeated[0]!r} twice", "Rename one of them.")
+    if METADATA.fullmatch(file.name) and NAMED_FILE in names and file.parent != folder.root:
+        # datasets has such names from the folder of the table, we from that of the data
+        prefix = pa.scalar(f"{file.parent.relative_to(folder.root).as_posix()}/")
+        inside = pc.binary_join_element_wise(prefix, table[NAMED_FILE].cast(pa.string()), "")
+        table = table.set_column(names.index(NAMED_FILE), NAMED_FILE, inside)
     return table
 
 

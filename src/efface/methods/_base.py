@@ -42,7 +42,7 @@ READABLE: tuple[str, ...] = ("model", "forget", "forget labels", "retain", "reta
 READABLE += ("holdout", "forget_classes", "fresh", "train", "reference")
 
 
-_EXACT = "on the command line train again without the records, with exclude.csv as the list of ids."
+_EXACT = "on the command line --method retrain --train-command 'YOUR COMMAND'."
 
 _WHAT = {
     "retain": "records that the model was trained on and that stay",
@@ -107,7 +107,11 @@ class Method:
     of tasks that are not multiclass; ``fresh_start``: it starts from an untrained model, so the
     guard's limits on movement do not hold; ``one_step``: it changes the weights once and calls the
     callback once; ``exact``: it trains from scratch without the forget records;
-    ``runs_on_empty``: it also runs where there is no record to forget.
+    ``runs_on_empty``: it also runs where there is no record to forget. For who chooses among them:
+    ``purpose``: what it is for, in a few words; ``year``: of its paper's publication; ``passes``:
+    forward and backward passes for each forget record at its defaults, as counted in
+    research/results/method_costs.md (256 records of a class go, 1,024 stay), at most where it may
+    stop early.
     """
 
     function: Callable[..., nn.Module]
@@ -120,6 +124,9 @@ class Method:
     one_step: bool = False
     exact: bool = False
     runs_on_empty: bool = False
+    purpose: str = ""
+    year: int | None = None
+    passes: int | None = None
 
     @property
     def name(self) -> str:
@@ -139,6 +146,13 @@ class Method:
     def zero_shot(self) -> bool:
         """Whether the model and the forget records are enough."""
         return not self.needs & {"retain", "holdout", "fresh", "train"}
+
+    @property
+    def runs_from(self) -> str:
+        """Where it can be called from: what needs a function cannot be named on a command line."""
+        if self.exact:
+            return "--train-command"
+        return "Python" if self.needs & {"fresh", "train"} else "command line"
 
     @staticmethod
     def in_order(parts: frozenset[str]) -> tuple[str, ...]:

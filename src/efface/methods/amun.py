@@ -31,7 +31,13 @@ from efface.training import Trainer, sgd, task_loss, train_mode
 from efface.types import Callback, Records, Split, no_callback
 
 
-@register_method(reads={"forget labels"}, classes_only=True)
+@register_method(
+    reads={"forget labels"},
+    classes_only=True,
+    purpose="random records with right labels, left nearly right",
+    year=2025,
+    passes=539,
+)
 def amun(  # noqa: PLR0913  # each setting is declared here once
     model: nn.Module,
     split: Split,

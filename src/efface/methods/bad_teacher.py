@@ -24,7 +24,13 @@ from efface.types import Callback, Records, Split, no_callback
 
 
 @register_method(
-    reads={"forget"}, needs={"retain", "fresh"}, memory=Memory(7, graphs=3), runs_on_empty=True
+    reads={"forget"},
+    needs={"retain", "fresh"},
+    memory=Memory(7, graphs=3),
+    runs_on_empty=True,
+    purpose="retain records without labels, and an untrained model",
+    year=2023,
+    passes=7,
 )
 def bad_teacher(
     model: nn.Module,

@@ -59,7 +59,11 @@ from efface.training import Schedule, sgd, steps_per_epoch, task_loss, train_epo
 from efface.types import Callback, Records, Split, no_callback, record_key
 
 
-@register_method(memory=Memory(copies=1, graphs=0))
+@register_method(
+    memory=Memory(copies=1, graphs=0),
+    purpose="the model as it is: the first row of every table",
+    passes=0,
+)
 def baseline(
     model: nn.Module, split: Split, *, seed: int = 0, callback: Callback = no_callback
 ) -> nn.Module:
@@ -74,7 +78,12 @@ def baseline(
     return trainable_copy(model)
 
 
-@register_method(needs={"retain labels", "fresh", "train"}, fresh_start=True, exact=True)
+@register_method(
+    needs={"retain labels", "fresh", "train"},
+    fresh_start=True,
+    exact=True,
+    purpose="whenever you can afford it: the only exact method",
+)
 def retrain(
     model: nn.Module, split: Split, *, seed: int = 0, callback: Callback = no_callback
 ) -> nn.Module:
@@ -102,7 +111,11 @@ def retrain(
     return student
 
 
-@register_method(needs={"retain labels"})
+@register_method(
+    needs={"retain labels"},
+    purpose="the baseline that any method with retain records must beat",
+    passes=40,
+)
 def finetune(
     model: nn.Module,
     split: Split,
@@ -142,7 +155,12 @@ def finetune(
     return train_epochs(student, task_loss, with_task(split.retain), optimizer, schedule)
 
 
-@register_method(reads={"forget labels"})
+@register_method(
+    reads={"forget labels"},
+    purpose="to show what ascent costs without a regulariser",
+    year=2024,
+    passes=20,
+)
 def negative_gradient(
     model: nn.Module,
     split: Split,
@@ -179,7 +197,14 @@ def negative_gradient(
     return train_epochs(student, lambda f, b, t: -task_loss(f, b, t), forget, optimizer, schedule)
 
 
-@register_method(reads={"forget labels"}, needs={"retain labels"}, memory=Memory(graphs=3))
+@register_method(
+    reads={"forget labels"},
+    needs={"retain labels"},
+    memory=Memory(graphs=3),
+    purpose="the baseline with ascent on the forget records",
+    year=2023,
+    passes=160,
+)
 def neggrad_plus(
     model: nn.Module,
     split: Split,

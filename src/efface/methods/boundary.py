@@ -54,7 +54,13 @@ from efface.training import Schedule, sgd, task_loss, train_epochs, with_task
 from efface.types import Action, Callback, Records, Split, no_callback
 
 
-@register_method(reads={"forget labels"}, classes_only=True)
+@register_method(
+    reads={"forget labels"},
+    classes_only=True,
+    purpose="a class, with its labelled records alone",
+    year=2023,
+    passes=23,
+)
 def boundary_shrink(
     model: nn.Module,
     split: Split,
@@ -116,7 +122,13 @@ def _nearest_class(
     return torch.where(flipped, other, forget.y) if keep_own else other
 
 
-@register_method(reads={"forget"}, classes_only=True)
+@register_method(
+    reads={"forget"},
+    classes_only=True,
+    purpose="a class, with its records and no labels",
+    year=2023,
+    passes=20,
+)
 def boundary_expand(
     model: nn.Module,
     split: Split,

@@ -26,7 +26,13 @@ from efface.types import Callback, Records, Split, no_callback
 MASKED = -1e10
 
 
-@register_method(reads={"forget labels"}, classes_only=True)
+@register_method(
+    reads={"forget labels"},
+    classes_only=True,
+    purpose="a class, with its labelled records alone; close to retraining there",
+    year=2025,
+    passes=41,
+)
 def delete(
     model: nn.Module,
     split: Split,

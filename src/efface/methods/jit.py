@@ -53,6 +53,9 @@ FEW = 16
 @register_method(
     reads={"forget labels", "holdout", "forget_classes"},
     memory=Memory(copies=4, graphs=3, neighbours=32),
+    purpose="a class or wrong labels, with nothing but the model and the records",
+    year=2025,
+    passes=56,
 )
 def jit(  # noqa: PLR0913  # each setting is declared here once
     model: nn.Module,

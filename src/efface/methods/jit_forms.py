@@ -54,7 +54,13 @@ from efface.training import Schedule, sgd, steps_per_epoch, stop_when, train_epo
 from efface.types import Action, Callback, Records, Split, no_callback
 
 
-@register_method(reads={"forget"}, memory=Memory(copies=6, graphs=27, batch_size=1))
+@register_method(
+    reads={"forget"},
+    memory=Memory(copies=6, graphs=27, batch_size=1),
+    purpose="to compare with the JiT paper's equation as printed",
+    year=2025,
+    passes=52,
+)
 def jit_paper(
     model: nn.Module,
     split: Split,
@@ -120,7 +126,12 @@ def jit_paper_loss(
     return (ratios.square() if squared else ratios).reshape(len(batch), perturbations).mean(1)
 
 
-@register_method(reads={"forget"})
+@register_method(
+    reads={"forget"},
+    purpose="to compare with numbers from the JiT authors' code",
+    year=2025,
+    passes=27,
+)
 def jit_reference(
     model: nn.Module,
     split: Split,
@@ -212,7 +223,14 @@ def _summed_ratios(
     return total / perturbations
 
 
-@register_method(reads={"forget labels"}, memory=Memory(copies=4), classes_only=True)
+@register_method(
+    reads={"forget labels"},
+    memory=Memory(copies=4),
+    classes_only=True,
+    purpose="to show that a flipped prediction is not forgetting",
+    year=2025,
+    passes=5,
+)
 def mislabel(
     model: nn.Module,
     split: Split,

@@ -16,7 +16,13 @@ from efface.training import Schedule, sgd, steps_per_epoch, task_loss, train_epo
 from efface.types import Callback, Records, Split, no_callback
 
 
-@register_method(needs={"retain labels"}, memory=Memory(copies=6))
+@register_method(
+    needs={"retain labels"},
+    memory=Memory(copies=6),
+    purpose="the baseline with a sparser model",
+    year=2023,
+    passes=80,
+)
 def l1_sparse(
     model: nn.Module,
     split: Split,

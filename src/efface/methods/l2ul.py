@@ -38,7 +38,14 @@ from efface.types import Callback, Records, Split, no_callback
 ATTACK_STEP = 0.1
 
 
-@register_method(reads={"forget labels"}, memory=Memory(copies=7, graphs=18), classes_only=True)
+@register_method(
+    reads={"forget labels"},
+    memory=Memory(copies=7, graphs=18),
+    classes_only=True,
+    purpose="few records whose labels must not be predicted again, and time",
+    year=2024,
+    passes=90000,
+)
 def l2ul(  # noqa: PLR0913  # each setting is declared here once
     model: nn.Module,
     split: Split,

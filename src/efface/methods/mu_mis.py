@@ -37,7 +37,14 @@ from efface.types import Action, Callback, Records, Split, no_callback
 ONCE_ONLY = ("is not implemented", "differentiate twice", "modified by an inplace operation")
 
 
-@register_method(reads={"forget labels"}, memory=Memory(copies=4, graphs=6), classes_only=True)
+@register_method(
+    reads={"forget labels"},
+    memory=Memory(copies=4, graphs=6),
+    classes_only=True,
+    purpose="a class, with its labelled records alone, in few passes",
+    year=2026,
+    passes=4,
+)
 def mu_mis(
     model: nn.Module,
     split: Split,

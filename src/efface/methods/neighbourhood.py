@@ -124,6 +124,8 @@ def schedule_for(
 @register_method(
     reads={"forget labels", "holdout", "forget_classes", "retain", "reference"},
     memory=Memory(copies=5, graphs=4, neighbours=2 * ANCHORS),
+    purpose="any request; answers placed where those to unseen records lie",
+    passes=45,
 )
 def neighbourhood(
     model: nn.Module,

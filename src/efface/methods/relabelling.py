@@ -47,7 +47,13 @@ from efface.training import Loss, Schedule, mean_gradient, sgd, task_loss, train
 from efface.types import Callback, Records, Split, no_callback
 
 
-@register_method(reads={"forget", "retain labels"}, classes_only=True)
+@register_method(
+    reads={"forget", "retain labels"},
+    classes_only=True,
+    purpose="the baseline with random labels; classes only",
+    year=2024,
+    passes=100,
+)
 def random_labels(
     model: nn.Module,
     split: Split,
@@ -130,7 +136,14 @@ def relabelled_loss(draw: Callable[[Sequence[str], int, int], Int[Tensor, " m"]]
     return loss
 
 
-@register_method(reads={"forget labels", "retain labels"}, memory=Memory(7), classes_only=True)
+@register_method(
+    reads={"forget labels", "retain labels"},
+    memory=Memory(7),
+    classes_only=True,
+    purpose="random labels in the salient weights alone; classes only",
+    year=2024,
+    passes=102,
+)
 def salun(
     model: nn.Module,
     split: Split,
@@ -201,7 +214,13 @@ def _salient(student: nn.Module, forget: Records, keep: float) -> dict[nn.Parame
 
 
 @register_method(
-    reads={"forget labels"}, needs={"retain labels"}, memory=Memory(copies=6), classes_only=True
+    reads={"forget labels"},
+    needs={"retain labels"},
+    memory=Memory(copies=6),
+    classes_only=True,
+    purpose="relabelled records among the retained ones; classes only",
+    year=2021,
+    passes=30,
 )
 def amnesiac(
     model: nn.Module,

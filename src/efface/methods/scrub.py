@@ -45,7 +45,13 @@ from efface.types import Action, Callback, Records, Split, no_callback
 
 
 @register_method(
-    reads={"forget"}, needs={"retain labels"}, memory=Memory(copies=6, graphs=3), runs_on_empty=True
+    reads={"forget"},
+    needs={"retain labels"},
+    memory=Memory(copies=6, graphs=3),
+    runs_on_empty=True,
+    purpose="retain records, and time for some epochs",
+    year=2023,
+    passes=42,
 )
 def scrub(  # noqa: PLR0913  # each setting is declared here once
     model: nn.Module,
@@ -122,6 +128,9 @@ def scrub(  # noqa: PLR0913  # each setting is declared here once
     needs={"retain labels", "holdout"},
     memory=Memory(copies=9, graphs=3),
     runs_on_empty=True,
+    purpose="random records, no more forgotten than unseen ones",
+    year=2023,
+    passes=45,
 )
 def scrub_rewind(  # noqa: D417  # the settings are those of scrub
     model: nn.Module,

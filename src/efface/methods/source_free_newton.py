@@ -46,7 +46,14 @@ RETAINED = 9
 EPSILON = 1e-12
 
 
-@register_method(reads={"forget labels"}, memory=Memory(copies=3, graphs=1), one_step=True)
+@register_method(
+    reads={"forget labels"},
+    memory=Memory(copies=3, graphs=1),
+    one_step=True,
+    purpose="a linear head on embeddings that never saw the records",
+    year=2025,
+    passes=1,
+)
 def source_free_newton(
     model: nn.Module,
     split: Split,

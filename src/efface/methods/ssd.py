@@ -189,7 +189,15 @@ def dampen(
         alpha *= 2
 
 
-@register_method(reads={"forget labels"}, needs={"retain labels"}, memory=Memory(6), one_step=True)
+@register_method(
+    reads={"forget labels"},
+    needs={"retain labels"},
+    memory=Memory(6),
+    one_step=True,
+    purpose="labelled retain records and no time to train",
+    year=2024,
+    passes=12,
+)
 def ssd(
     model: nn.Module,
     split: Split,
@@ -227,7 +235,15 @@ def ssd(
     return dampen(student, both, selection_weighting, strength, dampening, callback)
 
 
-@register_method(reads={"forget"}, needs={"retain"}, memory=Memory(copies=6), one_step=True)
+@register_method(
+    reads={"forget"},
+    needs={"retain"},
+    memory=Memory(copies=6),
+    one_step=True,
+    purpose="as ssd, without labels",
+    year=2024,
+    passes=12,
+)
 def lfssd(
     model: nn.Module,
     split: Split,
@@ -273,7 +289,15 @@ def _squared_norm(model: nn.Module, batch: Records, step: int) -> Tensor:  # noq
     return outputs(model, batch).square().sum(1)
 
 
-@register_method(reads={"forget labels"}, needs={"retain labels"}, memory=Memory(7), one_step=True)
+@register_method(
+    reads={"forget labels"},
+    needs={"retain labels"},
+    memory=Memory(7),
+    one_step=True,
+    purpose="as ssd, where no selection weighting is known; wrong labels",
+    year=2024,
+    passes=10,
+)
 def assd(
     model: nn.Module,
     split: Split,

@@ -34,7 +34,13 @@ from efface.types import Callback, Records, Split, no_callback
 BLOCK, MAX_DRAWS = 10_000, 20
 
 
-@register_method(needs={"forget_classes"}, memory=Memory(graphs=1))
+@register_method(
+    needs={"forget_classes"},
+    memory=Memory(graphs=1),
+    purpose="a class, without any record of any class",
+    year=2026,
+    passes=0,
+)
 def synthetic_embeddings(
     model: nn.Module,
     split: Split,

@@ -25,7 +25,14 @@ from efface.training import Trainer, task_loss, train_mode, with_task
 from efface.types import Callback, Split, no_callback
 
 
-@register_method(needs={"retain labels", "forget_classes"}, memory=Memory(6), classes_only=True)
+@register_method(
+    needs={"retain labels", "forget_classes"},
+    memory=Memory(6),
+    classes_only=True,
+    purpose="a class whose records are gone, with labelled retain records",
+    year=2023,
+    passes=42,
+)
 def unsir(  # noqa: PLR0913  # each setting is declared here once
     model: nn.Module,
     split: Split,

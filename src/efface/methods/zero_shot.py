@@ -77,7 +77,14 @@ SEED_OFFSET = 1_000_003
 FORM_ONLY: dict[str, Any] = {"reads": {"forget"}, "classes_only": True, "runs_on_empty": True}
 
 
-@register_method(needs={"forget_classes"}, memory=Memory(6, neighbours=128), **FORM_ONLY)
+@register_method(
+    needs={"forget_classes"},
+    memory=Memory(6, neighbours=128),
+    **FORM_ONLY,
+    purpose="a class, without any record and without an untrained model",
+    year=2023,
+    passes=82,
+)
 def emmn(
     model: nn.Module,
     split: Split,
@@ -156,7 +163,13 @@ Gate = Callable[[Float[Tensor, " m k"]], Bool[Tensor, " m"]]
 
 
 @register_method(
-    needs={"forget_classes", "fresh"}, memory=Memory(7, 3, 256), fresh_start=True, **FORM_ONLY
+    needs={"forget_classes", "fresh"},
+    memory=Memory(7, 3, 256),
+    fresh_start=True,
+    **FORM_ONLY,
+    purpose="a class, without any record but with an untrained model",
+    year=2023,
+    passes=100000,
 )
 def gkt(
     model: nn.Module,

@@ -19,6 +19,7 @@ LANES = {
     "forget_before": ("forget before", "old", "////"),
     "forget_after": ("forget after", "new", ""),
     "unseen": ("unseen", "soft", "||||"),
+    "forget_retrained": ("retrained", "ink", "...."),
 }
 AXES = {"logit_margin": "logit margin of the label", "entropy": "entropy of the output in nats"}
 # More bars than this are unreadable at the width of the page.

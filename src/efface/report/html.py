@@ -1,7 +1,10 @@
 """The page, one self-contained HTML file, and the view in a notebook."""
 
+import re
 from collections import Counter
+from collections.abc import Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from efface.display import table
@@ -15,6 +18,7 @@ from efface.report.verdicts import Status
 # What is longer buries the page; the JSON files hold all of it.
 MAX_RECORDS_SHOWN = 200
 MAX_LIST = 10
+MARKED = (Status.ERROR, Status.FLAGGED, Status.INCONCLUSIVE)
 LISTED = ("rows", "controls", "power")
 
 
@@ -31,11 +35,16 @@ def page(report: Report, manifest: Any = None) -> str:
     findings, guard = plain.get("findings") or [], plain.get("guard") or {}
     unreached = [finding["text"] for finding in findings if finding["name"] == "not reached"]
     warnings = [one["text"] for one in findings if one["severity"] == "warn"]
-    made = report.outcome is not Outcome.NOT_MET
-    shown = {"headline": text.headline(report) + unreached, "made": made}
+    shown: dict[str, Any] = {"headline": text.headline(report) + unreached, "guard": guard}
+    shown |= {"outcome": report.outcome.name.lower(), "changed": report.outcome.has_new_model}
+    shown["made"] = report.outcome is not Outcome.NOT_MET
     # the others stand in the headline
     shown["warnings"] = [line for line in warnings if line not in unreached]
-    shown["title"] = text.SENTENCES["titles"][report.outcome.name.lower()]
+    shown["keys"] = {row.name: f"row-{row.key}" for row in report.rows} | {"read them": "flagged"}
+    if "attack.loss" in rows:
+        shown["keys"]["membership inference attack"] = "row-attack.loss"
+    shown["marked"] = [row for row in report.rows if row.status in MARKED]
+    shown["dropped"] = (plain.get("omitted") or {}).get("of the checkpoint")
     shown |= {"tally": Counter(row.status for row in report.rows), "sections": _sections(report)}
     shown["reasons"] = list(guard.get("reasons") or filter(None, [guard.get("failed")]))
     shown["attacks"] = [
@@ -54,9 +63,23 @@ def environment(package: str) -> Any:
 
     # A run without a manifest has no keys at all: undefined ones print as not recorded.
     how = {"undefined": ChainableUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    made = Environment(loader=PackageLoader(package, "."), autoescape=True, **how)
-    made.filters |= {"formatted": formatted, "interval": formatted_interval, "sentence": _sentence}
+    made: Any = Environment(loader=PackageLoader(package, "."), autoescape=True, **how)
+    made.filters |= {"formatted": formatted, "interval": formatted_interval}
+    made.filters |= {"sentence": _sentence, "linked": linked}
+    made.globals["style"] = (Path(__file__).parent / "page.css").read_text("utf-8")
     return made
+
+
+def linked(line: str, anchors: Mapping[str, str]) -> Any:
+    """The sentence as HTML, where each phrase that has an anchor is a link to it."""
+    from markupsafe import Markup
+
+    # the longest first: a name may begin with another one
+    phrases = sorted(anchors, key=len, reverse=True)
+    parts = re.split(f"({'|'.join(map(re.escape, phrases))})", line)
+    link = Markup('<a href="#{}">{}</a>')
+    # every second part is a phrase
+    return Markup("").join(link.format(anchors[p], p) if n % 2 else p for n, p in enumerate(parts))
 
 
 def notebook_html(report: Report) -> str:

@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from efface.display import csv_cell
 from efface.errors import InputError, Outcome
 from efface.report.verdicts import Status, Verdict
+
+# a type checker, and beartype in the tests, read the whole name
+if TYPE_CHECKING:
+    import pandas  # noqa: ICN001
 
 SCHEMA = 3
 # Family-wise error of a page.
@@ -143,6 +148,24 @@ class Report:
         more = {"rows": rows, "significant": self.significant, "summary": self.summary}
         return jsonable({"schema": SCHEMA, **fields, **more})
 
+    def __str__(self) -> str:
+        """The sentences that the page begins with."""
+        from efface.report.text import headline
+
+        return "\n".join(headline(self))
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per test, indexed by its key; ``low`` and ``high`` are the ends of its interval.
+
+        Verdicts are those of ``evidence.json``; what a test has no value for is None or NaN.
+        """
+        import pandas as pd
+
+        rows = self.to_json()["rows"]
+        ends = [dict(zip(("low", "high"), row.pop("interval") or (), strict=False)) for row in rows]
+        parts = [row | end for row, end in zip(rows, ends, strict=True)]
+        return pd.DataFrame(parts, columns=[*rows[0], "low", "high"]).set_index("key")
+
     def to_html(self, manifest: Any = None) -> str:
         """One self-contained page; what ``manifest`` lacks it calls not recorded."""
         from efface.report.html import page
@@ -150,8 +173,9 @@ class Report:
         return page(self, manifest)
 
     def save(self, folder: str | Path, manifest: Any = None) -> None:
-        """Write ``evidence.json`` and ``report.html`` into an existing folder.
+        """Write ``evidence.json``, ``report.html`` and ``records.csv`` into an existing folder.
 
+        ``records.csv``: one line per forget record; a text that is a formula after a ``'``.
         Plain writes: the caller makes the folder appear whole or not at all.
         """
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
@@ -159,6 +183,10 @@ class Report:
         Path(folder, "report.html").write_text(
             self.to_html(manifest), "utf-8", errors="backslashreplace"
         )
+        import pandas as pd
+
+        cells = pd.DataFrame(self.records).map(lambda v: csv_cell(v) if isinstance(v, str) else v)
+        cells.to_csv(Path(folder, "records.csv"), index=False, errors="backslashreplace")
 
 
 def significant_rows(rows: Sequence[Row], *, tier: str | None = None) -> list[Row]:

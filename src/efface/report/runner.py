@@ -273,13 +273,22 @@ def _per_class(ctx: Context, sides: list[str]) -> list[dict[str, Any]]:
 
 
 def _arrays(ctx: Context, sides: list[str]) -> dict[str, Any]:
-    """Histograms of logit margin and entropy: forget before and after, and unseen records."""
-    evaluations = {f"forget_{side}": getattr(ctx.forget, side) for side in sides}
+    """Histograms of logit margin and entropy of the forget records, and of unseen records.
+
+    The former before, after, and under all retrained models together.
+    """
+    evaluations: dict[str, tuple[Evaluation, ...]]
+    evaluations = {f"forget_{side}": (getattr(ctx.forget, side),) for side in sides}
+    if ctx.retrained:
+        evaluations["forget_retrained"] = ctx.retrained_evaluations["forget"]
     if ctx.has_holdout and len(ctx.unseen):
-        evaluations["unseen"] = ctx.unseen.after
+        evaluations["unseen"] = (ctx.unseen.after,)
     names = ["logit_margin", "entropy"] if ctx.multiclass else ["logit_margin"]
-    views = {key: ctx.attack_view(one) for key, one in evaluations.items()}
-    values = {name: {key: getattr(v, name) for key, v in views.items()} for name in names}
+    views = {key: [ctx.attack_view(one) for one in of] for key, of in evaluations.items()}
+    values = {
+        name: {key: np.concatenate([getattr(v, name) for v in of]) for key, of in views.items()}
+        for name in names
+    }
     return {name: _histogram(each) for name, each in values.items()} | {"kind": ctx.kind}
 
 

@@ -7,6 +7,7 @@ page says in ``report.html.jinja``.
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from efface.errors import Outcome
 from efface.report.report import LEVEL, Report, Row, significant_rows
@@ -60,19 +61,56 @@ def summary(report: Report) -> str:
 
 def headline(report: Report) -> list[str]:
     """The result in sentences for readers who know no statistics; each from a row or two."""
-    if report.outcome is Outcome.NOT_MET:
-        return [summary(report)]
+    said = sentences(report)
+    return [one for name, texts in said.items() if name != "not known" for one in texts]
+
+
+def sentences(report: Report) -> dict[str, list[str]]:
+    """The result for readers who know no statistics.
+
+    ``outcome``, what was ``forgotten``, its ``cost`` in utility, what the ``tests`` say together,
+    what is ``not known``.
+    """
     rows = {row.key: row for row in report.rows}
     attack = rows["attack.loss"].verdict if "attack.loss" in rows else Verdict.NOT_RUN
-    sentences = [
-        summary(report),
+    forgotten = [
         _before_and_after(rows.get("forget.accuracy")),
         SENTENCES["attack"].get(attack.name.lower(), ""),
-        _before_and_after(rows.get("holdout.accuracy"))
-        or "The effect on utility is unknown: measuring it requires a holdout.",
-        _significance(report),
     ]
-    return [sentence for sentence in sentences if sentence]
+    cost = _before_and_after(rows.get("holdout.accuracy"))
+    # Without a new model nothing was forgotten, and nothing lost.
+    made = report.outcome is not Outcome.NOT_MET
+    return {
+        "outcome": [summary(report)],
+        "forgotten": [sentence for sentence in forgotten if sentence and made],
+        "cost": [cost or SENTENCES["cost"]["unknown"]] * made,
+        "tests": [sentence for sentence in [_significance(report)] if sentence and made],
+        "not known": unknown(report),
+    }
+
+
+# Rows that always stand among the chosen: the records, the main attack with both its controls,
+# what is never shown apart, and utility.
+MAIN_ROWS = ("forget.accuracy", "forget_classes.accuracy", "attack.loss", "holdout.accuracy")
+CONTROLS = ("control.positive", "control.negative")
+
+
+def chosen_rows(report: Report, most: int = 10) -> list[Row]:
+    """At most so many of the rows that ran, in the report's order.
+
+    The main ones, then errors, then what is significant, flagged, inconclusive, judged, described.
+    """
+    ran = [row for row in report.rows if (row.before, row.after) != (None, None)]
+    ran += [row for row in report.rows if row.status is Status.ERROR and row not in ran]
+    significant, severity = report.significant, list(Status)
+
+    def rank(row: Row) -> tuple[Any, ...]:
+        described = row.verdict in (Verdict.DESCRIPTIVE, Verdict.NO_REFERENCE)
+        others = row.key not in MAIN_ROWS + CONTROLS, row.key not in significant
+        return *others, described, severity.index(row.status)
+
+    chosen = sorted(ran, key=rank)[:most]
+    return [row for row in report.rows if row in chosen]
 
 
 def _before_and_after(row: Row | None) -> str:

@@ -1,0 +1,58 @@
+"""``efface compare``: several methods and seeds on one request, in a folder that is resumable."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from efface import terminal
+from efface.cli.doctor import printed_when_refused
+from efface.cli.forget import read_settings
+from efface.cli.loading import Inputs
+from efface.cli.options import Arguments, CompareOptions
+from efface.comparison.run import CELLS, PAGE, TABLE, compare
+from efface.errors import InputError
+from efface.io.atomic import refuse_nonempty, refuse_overlap
+from efface.trainable import check_trainable
+
+GUARDS = {"on": (True,), "off": (False,), "both": (True, False)}
+
+
+def run_compare(arguments: Arguments, options: CompareOptions, *, out: Path) -> None:
+    """Make the cells that are not there, write the page, print the table; exit 1 if any failed."""
+    given: dict[str, Any] = asdict(options)
+    given["guard"] = GUARDS[options.guard]
+    given["settings"] = _settings(given.pop("setting"))
+    check_trainable(options.trainable)
+    refuse_overlap(out, arguments.inputs())
+    # the folder of a comparison may be there, that of anything else may not
+    if not (out / CELLS).is_dir():
+        refuse_nonempty(out)
+    inputs = Inputs.read(arguments)
+    model, context = inputs.models[0], inputs.context()
+    # the seeds of the methods are the comparison's own
+    context.pop("seed")
+    given |= {"stored": model.stored, "retrained": [one.model for one in inputs.models[1:]]}
+    with printed_when_refused():
+        found = compare(model.model, inputs.split, out=out, **given, **context)
+    terminal.table(f"{out / PAGE}", *found.table())
+    failed = [cell for cell in found.cells if cell["error"]]
+    for cell in failed:
+        terminal.event(
+            "failed", style="red", run=cell["name"], seed=cell["seed"], error=cell["error"]
+        )
+    terminal.event("compared", page=f"{out / PAGE}", cells=f"{out / TABLE}", failed=len(failed))
+    if failed:
+        sys.exit(1)
+
+
+def _settings(pairs: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """METHOD.NAME=VALUE pairs by method. Raises InputError."""
+    settings: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        method, dot, rest = pair.partition(".")
+        if not dot or "=" in method:
+            remedy = "For example --setting jit.steps=100."
+            raise InputError("--setting METHOD.NAME=VALUE", repr(pair), remedy)
+        settings.setdefault(method, {}).update(read_settings((rest,)))
+    return settings

@@ -1,0 +1,146 @@
+"""``efface forget --method retrain``: the user's own training command, and its result evaluated.
+
+The command is run because it was typed: no file names it, and no shell reads it unless it calls one
+itself. It gets the ids to exclude and a path for the new model, nothing else.
+"""
+
+import hashlib
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from efface import prepare, terminal
+from efface.cli.doctor import printed_when_refused
+from efface.cli.forget import read_key, write_run
+from efface.cli.loading import Inputs, read_model, refuse_other_inputs
+from efface.cli.options import Arguments
+from efface.cli.summary import print_summary
+from efface.errors import EffaceError, InputError
+from efface.io.atomic import claim, refuse_overlap, write_private
+from efface.manifest import exclusion_table
+from efface.unlearn import score
+
+EXAMPLE = "For example --train-command 'python train.py --exclude {exclude} --out {out}'."
+# Of the command's output, for the error.
+LAST_LINES = 8
+# What a training gets to end by itself when this run is stopped.
+SECONDS_TO_END = 10
+
+
+def run_retrain(arguments: Arguments, command: str, *, out: Path, key: Path | None) -> None:
+    """Train, evaluate what came as retrained, write the new folder as ``run_forget`` does."""
+    words = _words(command)
+    prepare.check_report(arguments.split.report, prepare.FULL, prepare.QUICK)
+    refuse_overlap(out, arguments.inputs())
+    secret = read_key(key, out)
+    with claim(out), _workplace(out, arguments.old.name) as new:
+        inputs = Inputs.read(arguments)
+        given = _digests(arguments.old)
+        exclude = new.parent / "exclude.csv"
+        write_private(exclude, exclusion_table(inputs.split.forget.ids, secrets.token_bytes(32)))
+        filled = {"{exclude}": str(exclude), "{out}": str(new), "{seed}": str(arguments.seed)}
+        seconds = _train([_fill(word, filled) for word in words])
+        if not new.exists():
+            remedy = "The command must write its model to the path that {out} stands for."
+            raise InputError("a model from the training command", "nothing at {out}", remedy)
+        if _digests(arguments.old) != given:
+            remedy = "Restore it, and let the command write to {out} alone."
+            raise EffaceError(f"{arguments.old} as it was", "files that the command wrote", remedy)
+        old, loaded = inputs.models[0], read_model(new, arguments.read)
+        refuse_other_inputs(old, loaded, "the retrained model")
+        with printed_when_refused():
+            result = score(old.model, loaded.model, inputs.split, exact=True, **inputs.context())
+        inputs.complete(result)
+        manifest = result.manifest
+        manifest.job, manifest.method = "forget", "retrain"
+        manifest.seconds["method"] = seconds
+        if key and not key.exists():
+            write_private(key, f"{secret.hex()}\n".encode())
+        # in its own container: its files belong to its weights
+        made = replace(inputs, models=[loaded])
+        write_run(out, result, made, secret, keep_adapter=False)
+    print_summary(result, out)
+    if result.outcome.exit_code:
+        sys.exit(result.outcome.exit_code)
+
+
+def _words(command: str) -> list[str]:
+    """The command as a list, as a shell would cut it. Raises InputError."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise InputError("a command in --train-command", f"{error}", EXAMPLE) from error
+    for name in ("{exclude}", "{out}"):
+        if not any(name in word for word in words):
+            raise InputError(f"{name} in --train-command", repr(command), EXAMPLE)
+    return words
+
+
+def _fill(word: str, values: dict[str, str]) -> str:
+    """No ``format``: a command may hold braces of its own."""
+    for name, value in values.items():
+        word = word.replace(name, value)
+    return word
+
+
+@contextmanager
+def _workplace(out: Path, name: str) -> Iterator[Path]:
+    """Where the command writes: next to OUT, and kept where the run fails after a training."""
+    folder = out.absolute().with_name(f".{out.name}.retraining")
+    if folder.exists():
+        remedy = f"Evaluate its model with efface score, or remove {folder}."
+        raise InputError("no earlier training", f"one at {folder}", remedy)
+    folder.mkdir(mode=0o700)
+    new, ended = folder / name, False
+    try:
+        yield new
+        ended = True
+    finally:
+        # hours of training are not thrown away for a full disk
+        if ended or not new.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            hint = "efface score evaluates it; remove the folder when it is no longer needed"
+            terminal.event("kept", retrained=f"{new}", hint=hint)
+
+
+def _train(words: list[str]) -> float:
+    """Run the command and show its output; returns the seconds. Raises InputError."""
+    began, last = time.perf_counter(), deque[str](maxlen=LAST_LINES)
+    how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    try:
+        process = subprocess.Popen(words, text=True, errors="replace", **how)  # noqa: S603  # typed
+    except OSError as error:
+        came = f"{words[0]!r}: {error.strerror}"
+        raise InputError("a training command that can be run", came, EXAMPLE) from error
+    with process:
+        try:
+            for line in process.stdout or ():
+                last.append(line.rstrip())
+                terminal.event("training", text=line.rstrip())
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            try:
+                process.wait(SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+    if code:
+        came = f"exit code {code}, after {' | '.join(filter(None, last)) or 'no output'}"
+        raise InputError("a training command that ends well", came, "Nothing was written.")
+    return time.perf_counter() - began
+
+
+def _digests(model: Path) -> dict[str, str]:
+    """SHA-256 of each file of the given model."""
+    files = [model] if model.is_file() else sorted(p for p in model.rglob("*") if p.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,0 +1,201 @@
+"""What came of a run, for a person or as JSON: sentences, rows, files, the next command."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from efface import terminal
+from efface.cli.doctor import print_diagnosis
+from efface.errors import Outcome
+from efface.hazards import Diagnosis
+from efface.manifest import EVIDENCE, MODEL, Manifest
+from efface.methods import METHODS
+from efface.report import jsonable
+from efface.report.report import Row
+from efface.report.text import MARKS, TIERS, chosen_rows, count, formatted, sentences
+from efface.report.verdicts import Status
+from efface.unlearn import Result
+
+# rows of the report on a terminal; --verbose shows all
+ROWS = 10
+# seconds of a phase that is worth a word
+SHOWN = 0.05
+# progress so far from 1 asks for another strength
+NEAR = 0.1
+COLORS = {"error": "red", "flagged": "red", "inconclusive": "yellow"}
+WHAT = {
+    "model": "the new model, to be used in place of the old one",
+    "report.html": "the report, to be read first",
+    "exclude.csv": "the records, to be left out of the next training run",
+    "evidence": "every number and setting; it names the records, so keep it apart from the model",
+}
+
+
+def print_summary(result: Result, out: Path) -> None:
+    """The report's sentences, its rows, the warnings, where things are and what to do next."""
+    manifest, report = result.manifest, result.report
+    said = sentences(report) if report else {"outcome": [manifest.summary]}
+    said.setdefault("forgotten", []).insert(0, _named(manifest))
+    said.setdefault("cost", []).append(spent(manifest))
+    files, then = _files(result, out), next_command(result, out)
+    _document(result, said, files, then)
+    level = logging.INFO if result.outcome is Outcome.DONE else logging.WARNING
+    # to a person who sees the lines below it would be said twice
+    if not (sys.stdout.isatty() and terminal.shows(logging.INFO)):
+        terminal.event("outcome", level=level, text=manifest.summary, progress=result.progress)
+    terminal.lines([(name.capitalize(), text) for name, texts in said.items() for text in texts])
+    if report:
+        every = terminal.shows(logging.DEBUG)
+        rows = chosen_rows(report, len(report.rows) if every else ROWS)
+        ran = chosen_rows(report, len(report.rows))
+        hidden = [row for row in ran if row not in rows]
+        title = f"{len(rows)} of {count(len(ran), 'row')}"
+        if alarming := sum(row.status in (Status.FLAGGED, Status.ERROR) for row in hidden):
+            title += f", {alarming} of the others flagged"
+        columns = ["test", "before", "after", "reference", "result"]
+        results = {_mark(Status(name)): color for name, color in COLORS.items()}
+        terminal.table(title, columns, [_cells(row) for row in rows], results)
+    # once more: by now the first lines are far up
+    warnings = [("Warnings", one.text) for one in result.findings if one.severity == "warn"]
+    terminal.lines([*warnings, *(("Files", f"{path}  {WHAT[key]}") for key, path in files.items())])
+    if then:
+        _print_next(*then)
+
+
+def print_plan(result: Result, price: Mapping[str, Any], out: Path | None) -> None:
+    """What a run would do and cost, and what could be said afterwards; nothing was changed."""
+    manifest, tier = result.manifest, str(result.manifest.tier)
+    seconds = {**manifest.seconds, **price["seconds"]}
+    command = _retyped({"--out": str(out or "new")})
+    memory = round((manifest.memory or {})["total_bytes"] / 2**20)
+    facts = {"outcome": result.outcome, "method": manifest.method, "tier": tier}
+    facts |= {"settings": manifest.settings, "memory": manifest.memory, "seconds": seconds}
+    facts |= {"accuracy": manifest.accuracy, "findings": manifest.findings, "next": command}
+    terminal.document(**jsonable(facts))
+    print_diagnosis(Diagnosis(result.findings, manifest.accuracy))
+    said = [
+        ("Request", _named(manifest)),
+        ("Method", f"{manifest.method}, which may change {_weights(manifest)}"),
+        ("Cost", f"about {sum(seconds.values()):.0f} seconds ({_phases(seconds)}), {memory} MiB"),
+        ("Evidence", f"tier {tier}: {TIERS[tier]}"),
+        ("Written", "nothing"),
+    ]
+    terminal.lines(said)
+    _print_next("The run itself", command)
+
+
+def _print_next(why: str, line: str) -> None:
+    terminal.lines([("Next", f"{why}:")])
+    terminal.command(line)
+
+
+def spent(manifest: Manifest) -> str:
+    """The seconds of a run by phase, and the steps of its method."""
+    each = manifest.seconds
+    steps = f"{count(manifest.steps, 'step')} of {manifest.method}, " if manifest.steps else ""
+    return f"{steps}{sum(each.values()):.1f} seconds ({_phases(each)})."
+
+
+def _weights(manifest: Manifest) -> str:
+    found = manifest.trainable or {}
+    return f"{found['numbers']:,} of {found['of']:,} weights ({found['name']})"
+
+
+def _phases(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {each:.1f}" for name, each in seconds.items() if each >= SHOWN)
+
+
+def _named(manifest: Manifest) -> str:
+    records = count(manifest.request["forget"])
+    note = f" · {manifest.note}" if manifest.note else ""
+    return f"{records}, named by {manifest.request['named']}{note}."
+
+
+def _mark(status: Status) -> str:
+    return f"{MARKS[status]} {status}"
+
+
+def _cells(row: Row) -> list[str]:
+    numbers = (formatted(value, row.unit) for value in (row.before, row.after, row.reference))
+    return [row.name, *numbers, _mark(row.status)]
+
+
+def _files(result: Result, out: Path) -> dict[str, str]:
+    """The files of the run by what they are, those that it wrote."""
+    made = result.manifest.job == "forget" and result.outcome.has_new_model
+    evidence = f"{out}/{EVIDENCE}"
+    files = {"model": f"{out}/{MODEL}"} if made else {}
+    files |= {"report.html": f"{evidence}/report.html"} if result.report else {}
+    files |= {"exclude.csv": f"{evidence}/exclude.csv"} if result.manifest.job == "forget" else {}
+    return files | {"evidence": evidence}
+
+
+def next_command(result: Result, out: Path) -> tuple[str, str] | None:
+    """Why, and what to type next; None where nothing is left to do on a command line."""
+    outcome, manifest = result.outcome, result.manifest
+    progress = 1 if result.progress is None else result.progress
+    again = {"--out": str(out.with_name(f"{out.name}-2"))}
+    if manifest.job == "score" or outcome is Outcome.DONE:
+        text = "Anybody can evaluate it again, and compare each number"
+        return text, _replay(out, manifest.job)
+    if outcome is Outcome.LIKE_UNSEEN:
+        return None
+    if outcome is Outcome.NOT_JUDGED and "holdout" not in manifest.request:
+        text = "Whether that is enough shows with records that were never trained on"
+        return text, _retyped({**again, "--holdout": "UNSEEN"})
+    if outcome is Outcome.NOT_JUDGED:
+        return "Whether that is enough shows with a report", _retyped({**again, "--report": "full"})
+    has_strength = "strength" in METHODS[str(manifest.method)].settings
+    if outcome is Outcome.PARTLY and has_strength and abs(progress - 1) > NEAR:
+        strength, far = ("1.5", "short of") if progress < 1 else ("0.7", "beyond")
+        text = f"The records went {far} unseen ones; to try another strength"
+        return text, _retyped({**again, "--strength": strength})
+    return "Other methods, with what each needs", "efface methods"
+
+
+def _retyped(changes: Mapping[str, str]) -> str:
+    """The command that was typed, with these options and without --dry-run."""
+    left = iter(sys.argv[1:])
+    kept = []
+    for token in left:
+        name = token.partition("=")[0]
+        if name not in {*changes, "--dry-run"}:
+            kept.append(token)
+        # a value of its own goes with the option
+        elif name == token and name in changes:
+            next(left, None)
+    return shlex.join(["efface", *kept, *(part for pair in changes.items() for part in pair)])
+
+
+def _replay(out: Path, job: str) -> str:
+    """The evaluation again: of what was typed, what ``efface score`` takes."""
+    command = _retyped({"--out": "", "--replay": str(out)}).replace(" --out ''", "")
+    return command.replace("efface forget ", "efface score ", 1) if job == "forget" else command
+
+
+def _document(
+    result: Result, said: Mapping[str, Any], files: Mapping[str, str], then: tuple[str, str] | None
+) -> None:
+    manifest, report = result.manifest, result.report
+    keys = ("key", "name", "before", "after", "reference", "unit", "p", "status", "note")
+    rows = [{key: getattr(row, key) for key in keys} for row in report.rows] if report else []
+    facts = {
+        "outcome": result.outcome,
+        "exit_code": result.outcome.exit_code if manifest.job == "forget" else 0,
+        "summary": manifest.summary,
+        "progress": result.progress,
+        "tier": report.tier if report else None,
+        "method": manifest.method,
+        "note": manifest.note,
+        "request": manifest.request,
+        "sentences": said,
+        "seconds": manifest.seconds,
+        "findings": manifest.findings,
+        "rows": rows,
+        "files": files,
+        "next": then and then[1],
+    }
+    terminal.document(**jsonable(facts))

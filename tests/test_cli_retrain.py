@@ -1,0 +1,103 @@
+"""``efface forget --method retrain``: the command that was typed trains, its model is evaluated."""
+
+import shutil
+import sys
+
+import pytest
+from cyclopts import Token
+from run_files import contents, lines_of, read, rows_of
+from safetensors.torch import load_file
+
+from efface.cli.options import _typed_alone
+
+# What a user has: a training that reads the list, and writes a folder like the given one.
+SOURCE = """
+import csv, shutil, sys
+from safetensors.torch import load_file, save_file
+mode, exclude, out = sys.argv[1:]
+print("one\\ntwo", len(list(csv.DictReader(open(exclude)))))
+if mode == "fails": sys.exit("no GPU")
+weights = load_file("model/model.safetensors")
+target = "model" if mode == "overwrites" else out
+if mode == "nothing": sys.exit(0)
+shutil.copytree("model", out)
+save_file({name: 0.9 * tensor for name, tensor in weights.items()}, target + "/model.safetensors")
+"""
+RUN = ("forget", "model", "--data", "data", "--ids", "ids.csv", "--method", "retrain")
+
+
+@pytest.fixture
+def retrain(efface, place):
+    """Run it with the script in one of its modes; gives back the exit code."""
+    (place / "own_training.py").write_text(SOURCE)
+    before = contents(place / "model")
+
+    def run(mode, out, *more):
+        command = f"{sys.executable} own_training.py {mode} {{exclude}} {{out}}"
+        return efface(*RUN, "--train-command", command, "--out", out, *more)
+
+    yield run
+    for name, content in before.items():
+        (place / "model" / name).write_bytes(content)
+    for left in place.glob(".*.retraining"):
+        shutil.rmtree(left)
+
+
+def test_what_a_training_command_made_is_written_and_reported_as_retrained(retrain, place, capfd):
+    """The list that it got is the one in the folder; the given model stays as it was."""
+    before = contents(place / "model")
+    assert retrain("trains", "exact", "--holdout", "data:test") == 0
+    made, given = (load_file(place / f / "model.safetensors") for f in ("exact/model", "model"))
+    assert all(made[name].equal(0.9 * tensor) for name, tensor in given.items())
+    manifest = read(place / "exact")
+    assert (manifest["job"], manifest["method"], manifest["outcome"]) == (
+        "forget",
+        "retrain",
+        "done",
+    )
+    assert manifest["seconds"]["method"] > 0
+    assert read(place / "exact", "evidence")["tier"] == "TE"
+    assert rows_of(place / "exact")["exclusion"]["after"] == 0
+    asked = [row["id"] for row in lines_of(place / "ids.csv")]
+    assert [row["id"] for row in lines_of(place / "exact/evidence/exclude.csv")] == asked
+    assert f"two {len(asked)}" in capfd.readouterr().err
+    assert contents(place / "model") == before
+    assert not list(place.glob(".exact*"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "words"),
+    [
+        ("fails", 2, "exit code 1, after one | two 2 | no GPU. Nothing was written."),
+        ("nothing", 2, "Got nothing at {out}."),
+        ("overwrites", 1, "Got files that the command wrote. Restore it"),
+    ],
+)
+def test_a_training_that_goes_wrong_says_how_and_writes_nothing(
+    retrain, place, capfd, mode, code, words
+):
+    assert retrain(mode, "wrong") == code
+    assert words in capfd.readouterr().err.splitlines()[-1]
+    assert not (place / "wrong").exists()
+    # a training is kept where there is one
+    assert (place / ".wrong.retraining").exists() == (mode == "overwrites")
+
+
+def test_a_command_is_split_into_words_and_read_by_no_shell(efface, place, capfd):
+    """What a shell would take for two commands is one, with a word that ends in a semicolon."""
+    assert efface(*RUN, "--train-command", "train {out}", "--out", "none") == 2
+    assert "Wanted {exclude} in --train-command." in capfd.readouterr().err.splitlines()[-1]
+    assert efface(*RUN, "--train-command", "missing {exclude} {out}", "--out", "none") == 2
+    assert "Wanted a training command that can be run." in capfd.readouterr().err.splitlines()[-1]
+    touch = "touch canary; {exclude} {out}"
+    assert efface(*RUN, "--train-command", touch, "--out", "none") == 4  # an empty file is no model
+    assert [path.name for path in place.glob("canary*")] == ["canary;"]
+    shutil.rmtree(place / ".none.retraining")
+
+
+def test_a_command_in_a_file_or_a_variable_is_refused():
+    """Nothing is run because a file names it."""
+    assert _typed_alone(str, [Token(value="train", source="cli")]) == "train"
+    for source in ("efface.toml", "env"):
+        with pytest.raises(ValueError, match="command line itself"):
+            _typed_alone(str, [Token(value="train", source=source)])
