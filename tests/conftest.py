@@ -54,15 +54,26 @@ def tiny_net():
     """A convolutional net with BatchNorm, in eval mode, that has learned the first 300 digits.
 
     The last 100 digits were never seen in training. One net serves all tests: copy it before you
-    change it; the end of the session looks whether anybody did not.
+    change it or its mode; a test that did not fails.
     """
     from efface.testing import trained_model
 
-    net = trained_model()
+    return trained_model()
+
+
+@pytest.fixture(autouse=True)
+def _tiny_net_kept(request):
+    """The test that changes the shared net fails, and no test after it."""
+    if "tiny_net" not in request.fixturenames:
+        yield
+        return
+    net = request.getfixturevalue("tiny_net")
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    yield net
+    yield
     changed = [name for name, tensor in net.state_dict().items() if not before[name].equal(tensor)]
-    assert not changed, f"a test changed the shared net: {changed}"
+    changed += ["train mode"] * net.training
+    net.eval().load_state_dict(before)
+    assert not changed, f"the test changed the shared net: {changed}"
 
 
 @pytest.fixture(scope="session")

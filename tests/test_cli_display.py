@@ -1,5 +1,6 @@
 """What a person, a script and cron see of a command: sentences, JSON, a file of options, bars."""
 
+import copy
 import json
 import logging
 import shlex
@@ -169,8 +170,8 @@ def test_a_terminal_has_a_bar_for_each_stage(efface, capfd, monkeypatch):
 
 def test_the_library_logs_warnings_and_phases_under_its_name(tiny_net, digits, caplog):
     with caplog.at_level(logging.DEBUG, "efface"):
-        tiny_net.train()
-        forget(tiny_net, Split(digits.take(range(12))), settings={"steps": 1}, report="off")
+        training = copy.deepcopy(tiny_net).train()
+        forget(training, Split(digits.take(range(12))), settings={"steps": 1}, report="off")
     warned = [one for one in caplog.records if one.levelno == logging.WARNING]
     assert "training-mode" in [one.facts["finding"] for one in warned]
     assert [one for one in caplog.records if one.getMessage().startswith("method took")]
