@@ -155,6 +155,8 @@ def test_a_broken_tar_ends_in_a_sentence(tmp_path):
         whole.replace(b"0000644", b"\xff\xff\xff\xff\xff\xff\xff"),
     ]
     cases.append(tar_of(tmp_path / "b.tar", {"a.cls": b"1"}).read_bytes())
+    field = {"b.json": b'{"image": {"bytes": null, "path": "c.png"}}'}
+    cases.append(tar_of(tmp_path / "b.tar", samples([0]) | field).read_bytes())
     cases.append(tar_of(tmp_path / "b.tar", {"a.png": b"", "a.json": b"[" * 10**5}).read_bytes())
     cases.append(tar_of(tmp_path / "b.tar", {"a.png": b"", "a.cls": b"\xff"}).read_bytes())
     for content in cases:
@@ -184,7 +186,31 @@ def test_arrays_of_images_are_images_and_names_tell_the_split(tmp_path, form, co
     path = npz(tmp_path / "data.npz", compressed, **arrays)
     the_digits(path, range(20))
     the_digits(f"{path}:test", range(20, 30))
-    assert "no split 'validation', but train, test" in refusal(load_data, f"{path}:val")
+
+
+def test_a_split_that_no_array_has_is_refused(tmp_path):
+    """Of a slip in its name too: the training rows would stand in its place."""
+    train = npz(tmp_path / "data.npz", x_train=BYTES, y_train=TARGETS)
+    for word, split in {"test": "test", "tset": "tset", "val": "validation"}.items():
+        said = f"Wanted a split '{split}' of the arrays. Got train. Name one, such as DATA:train."
+        assert refusal(load_data, f"{train}:{word}") == said
+    test = npz(tmp_path / "other.npz", x_test=BYTES, y_test=TARGETS)
+    assert "Wanted a split 'train' of the arrays. Got test." in refusal(load_data, test)
+    the_digits(test.rename(tmp_path / "test.npz"))
+    bare = npz(tmp_path / "bare.npz", x=BYTES, y=TARGETS)
+    assert "Wanted a split 'test' of the arrays. Got train." in refusal(load_data, f"{bare}:test")
+    the_digits(f"{bare}:train")
+
+
+def test_two_arrays_of_one_role_are_refused(tmp_path):
+    for twice in ({"data": BYTES, "images": BYTES}, {"x": BYTES, "target": TARGETS}):
+        text = refusal(load_data, npz(tmp_path / "a.npz", **twice, labels=TARGETS))
+        assert text.startswith("Wanted one array of each role in a split. Got two of ")
+
+
+def test_a_column_whose_name_has_a_split_in_it_is_no_split(tmp_path):
+    path = npz(tmp_path / "a.npz", x=BYTES, y=TARGETS, test_score=range(30))
+    assert the_digits(path).rows_where("test_score=7") == [7]
 
 
 def test_arrays_without_a_split_are_what_the_file_is(tmp_path):
@@ -240,9 +266,29 @@ def test_an_npz_that_promises_more_than_it_holds_takes_no_memory(tmp_path):
         path.write_bytes(content)
         assert said in refusal(load_data, path)
     arrays = {"x": np.zeros((2, 3, 3), np.float32), "y": [0, 1]}
-    assert "inputs of float32 and shape (2, 3, 3)" in refusal(load_data, npz(path, **arrays))
+    text = refusal(load_data, npz(path, **arrays))
+    assert "Got float32 of shape (2, 3, 3). Of inputs as the model takes them, in Python: " in text
     assert "of several lengths" in refusal(load_data, npz(path, x=BYTES, y=TARGETS[1:]))
     assert "no array of inputs" in refusal(load_data, npz(path, z=BYTES, y=TARGETS))
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_damaged_stream_of_an_npz_ends_in_a_sentence(tmp_path, kind):
+    path, file = tmp_path / "a.npz", io.BytesIO()
+    np.save(file, np.random.default_rng(0).integers(0, 256, (9, 9, 9), np.uint8))
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        archive.writestr("x.npy", file.getvalue())
+    content = bytearray(path.read_bytes())
+    # past the header of the entry
+    content[40:60] = b"\xff" * 20
+    path.write_bytes(content)
+    assert refusal(load_data, path).startswith("Wanted a valid .npz file at ")
+
+
+def test_an_object_in_a_json_is_no_image(tmp_path):
+    more = {"json": b'{"camera": {"bytes": null, "path": "other.png"}}'}
+    source = the_digits(tar_of(tmp_path / "a.tar", samples(range(3), **more)), range(3))
+    assert source.columns.images == ("image",)
 
 
 ODD_LINES = {

@@ -14,13 +14,17 @@ written to the disk; of a tar archive only regular files of images and texts are
 | x, images, data: bytes (n, h, w), (n, h, w, c) or (n, c, h, w) | image |
 | the same: numbers (n, d) | x0, x1, … |
 | y, labels, targets; id, ids; other arrays of n values | label; id; their names |
+
+A split of an .npz is what has inputs of its own: test_score without x_test is a column.
 """
 
 import io
 import json
+import lzma
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -30,7 +34,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from efface.errors import UnsafeFile
+from efface.errors import InputError, UnsafeFile
 from efface.io.files import MAX_DEPTH, depth
 
 # endings of images, also outside of containers
@@ -43,6 +47,11 @@ ROLES |= {"id": "id", "ids": "id"}
 # zip stores zeros in a thousandth of their size
 MOST_RATIO, SMALL = 100, 64 * 2**20
 CHANNELS = (1, 3)
+# what zipfile raises of a damaged archive, and each decompressor of a damaged stream
+DAMAGED = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError)
+DAMAGED += (zlib.error, lzma.LZMAError)
+IN_PYTHON = "Of inputs as the model takes them, in Python: data = np.load(FILE); "
+IN_PYTHON += "forget(model, (data['x'], data['y']), …)."
 
 
 def read_jsonl(content: bytes) -> pa.Table:
@@ -59,6 +68,7 @@ def read_tar(content: bytes) -> pa.Table:
     """
     rows: dict[str, dict[str, Any]] = {}
     images: set[str] = set()
+    others: set[str] = set()
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             for member in archive:
@@ -68,7 +78,9 @@ def read_tar(content: bytes) -> pa.Table:
                     continue
                 file = archive.extractfile(member)
                 cells = _cells(match[2].lower(), member.name, file.read() if file else b"")
-                images |= {name for name, value in cells.items() if isinstance(value, Mapping)}
+                # an object in a .json is no image: its path would be read from the folder
+                is_image = PurePosixPath(member.name).suffix.lower() in IMAGES
+                (images if is_image else others).update(cells)
                 row = rows.setdefault(match[1], {})
                 if twice := sorted(row.keys() & cells.keys()):
                     raise ValueError(f"{twice[0]!r} twice in the sample {match[1]}")
@@ -77,6 +89,8 @@ def read_tar(content: bytes) -> pa.Table:
         raise ValueError(str(error) or type(error).__name__) from error
     if not images:
         raise ValueError("no image in it")
+    if both := sorted(images & others):
+        raise ValueError(f"{both[0]!r} as an image and as a field of a .json")
     return _table(_columns(rows.values()), images)
 
 
@@ -101,22 +115,33 @@ def _cells(end: str, name: str, content: bytes) -> dict[str, Any]:
     return {TEXTS[end]: content.decode().strip()} if end in TEXTS else {}
 
 
-def read_npz(content: bytes, split: str | None, words: Mapping[str, set[str]]) -> pa.Table:
-    """The arrays of one split, side by side; ``words``: by the name of a split its spellings.
+def read_npz(
+    content: bytes, split: str | None, own: str, words: Mapping[str, set[str]]
+) -> pa.Table:
+    """The arrays of one split, side by side.
 
-    Raises UnsafeFile for pickled objects, ValueError for what is no such archive.
+    ``split``: the one wanted, None for ``own``, which the name of the file says; ``words``: by the
+    name of a split its spellings. Raises UnsafeFile for pickled objects, InputError for a split
+    that is not there, two arrays of one role and inputs of no known form, ValueError for what is
+    no such archive.
     """
-    arrays: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in _arrays(content):
-        parts = re.split(r"[_.-]", name.lower())
-        own = next((s for s, known in words.items() if known & set(parts)), "train")
-        plain = "_".join(part for part in parts if part not in words.get(own, ()))
-        arrays.setdefault(own, {})[ROLES.get(plain, plain)] = array
-    wanted = next((s for s, known in words.items() if split in known), split) or "train"
+    arrays = [(name, *_split_and_role(name, words), array) for name, array in _arrays(content)]
+    with_inputs = {one for _, one, role, _ in arrays if role == "x"}
     # without names of splits the whole file is what its own name says
-    named = arrays[wanted] if wanted in arrays else next(iter(arrays.values()), {})
-    if len(arrays) > 1 and wanted not in arrays:
-        raise ValueError(f"no split {wanted!r}, but {', '.join(arrays)}")
+    unnamed = "train" if with_inputs - {None} else own
+    splits: dict[str, dict[str, np.ndarray]] = {}
+    for name, one, role, array in arrays:
+        if one is not None and one not in with_inputs:
+            one, role = None, name.lower()  # noqa: PLW2901
+        if role in (found := splits.setdefault(one or unnamed, {})):
+            came = f"two of {'inputs' if role == 'x' else role!r}, the second {name!r}"
+            raise InputError("one array of each role in a split", came, "Take one of them out.")
+        found[role] = array
+    wanted = next((s for s, known in words.items() if split in known), split) or own
+    if splits and wanted not in splits:
+        remedy = f"Name one, such as DATA:{next(iter(splits))}."
+        raise InputError(f"a split {wanted!r} of the arrays", ", ".join(splits), remedy)
+    named = splits.get(wanted, {})
     if "x" not in named:
         raise ValueError(f"no array of inputs (x, images, data), but {', '.join(named) or 'none'}")
     columns: dict[str, list[Any]] = {}
@@ -127,6 +152,14 @@ def read_npz(content: bytes, split: str | None, words: Mapping[str, set[str]]) -
     return _table(columns, {"image"} & columns.keys())
 
 
+def _split_and_role(name: str, words: Mapping[str, set[str]]) -> tuple[str | None, str]:
+    """Of the name of an array the split in it, None without one, and what is left of it."""
+    parts = re.split(r"[_.-]", name.lower())
+    split = next((s for s, known in words.items() if known & set(parts)), None)
+    plain = "_".join(part for part in parts if part not in words.get(split or "", ()))
+    return split, ROLES.get(plain, plain)
+
+
 def _arrays(content: bytes) -> Iterable[tuple[str, np.ndarray]]:
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
@@ -135,7 +168,7 @@ def _arrays(content: bytes) -> Iterable[tuple[str, np.ndarray]]:
                 raise ValueError(f"{entry.filename} of {entry.file_size} bytes once unpacked")
             data = io.BytesIO(archive.read(entry))
             yield entry.filename.removesuffix(".npy"), _array(entry.filename, data)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except DAMAGED as error:
         raise ValueError(str(error) or type(error).__name__) from error
 
 
@@ -159,7 +192,7 @@ def _squeezed(array: np.ndarray) -> np.ndarray:
 
 
 def _inputs(x: np.ndarray) -> dict[str, list[Any]]:
-    """Images as PNG, or a column for each number of a row."""
+    """Images as PNG, or a column for each number of a row. Raises InputError for others."""
     if x.ndim == 2 and x.dtype.kind in "iufb":  # noqa: PLR2004
         return {f"x{place}": x[:, place].tolist() for place in range(x.shape[1])}
     # channels first
@@ -168,8 +201,8 @@ def _inputs(x: np.ndarray) -> dict[str, list[Any]]:
     if x.ndim == 4 and x.shape[3] == 1:  # noqa: PLR2004
         x = x[..., 0]
     if x.dtype != np.uint8 or x.ndim not in {3, 4} or x.shape[3:] not in {(), (3,)}:
-        remedy = "bytes (n, h, w), (n, h, w, 3) or rows (n, d); in Python give (x, y[, ids])"
-        raise ValueError(f"inputs of {x.dtype} and shape {x.shape}: images are {remedy}")
+        wanted = "inputs as images in bytes (n, h, w), (n, h, w, 3), (n, 3, h, w), or rows (n, d)"
+        raise InputError(wanted, f"{x.dtype} of shape {x.shape}", IN_PYTHON)
     return {"image": [{"bytes": _png(image), "path": None} for image in x]}
 
 

@@ -290,11 +290,14 @@ def _read_table(file: Path, folder: Folder, split: str | None) -> pa.Table:
         raise InputError(wanted, f"the file {file}", remedy)
     try:
         content = folder.read(file)
-        npz = kind == ".npz"
-        table = read_npz(content, split, SPLIT_WORDS) if npz else READERS[kind](content)
+        if kind == ".npz":
+            own = _split_name(file.relative_to(folder.root))
+            table = read_npz(content, split, own, SPLIT_WORDS)
+        else:
+            table = READERS[kind](content)
         # invalid UTF-8 would fail later, without the name of the file
         table.validate(full=True)
-    except UnsafeFile:
+    except (InputError, UnsafeFile):
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         wanted, came = (
