@@ -149,7 +149,7 @@ def test_row_numbers_are_no_ids_where_a_column_could_hold_them(name):
     table = made(columns(id=None, **{name: list(range(29, -1, -1))}), **{name: NUMBERS})
     assert refusal(load_data(table).rows_of, ["3"]) == (
         f"Wanted an id column instead of row numbers. Got {name!r}, not chosen. "
-        "Name it with --id-column, or rename it to 'id'."
+        "Name it with --id-column, in Python load_data(…, id_column=…), or rename it to 'id'."
     )
     assert load_data(table).rows_of([]) == []
     named = load_data(table, id_column=name)

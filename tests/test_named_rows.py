@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler, T
 from efface import FeatureSpec, Records, Split, forget, load_data, score
 from efface.errors import UnknownRecords
 from efface.io.data import as_records
-from efface.prepare import name_records
+from efface.prepare import name_records, validate_split
 
 N = 40
 X = torch.randn(N, 5, generator=torch.Generator().manual_seed(0))
@@ -152,17 +152,76 @@ def test_the_data_itself_as_retain_is_all_rows_but_those_that_are_named():
     drawn = Items(lambda row: (torch.rand(5), int(Y[row])))
     split = named(drawn, indices=range(5), retain=drawn)[0]
     assert split.retain.ids == tuple(map(str, range(5, N)))
-    assert named(drawn, indices=range(N), retain=drawn)[0].retain is None
+    assert "besides those to forget" in refusal(named, drawn, indices=range(N), retain=drawn)
+
+
+def test_of_one_data_set_rows_are_told_apart_under_loaders_and_subsets():
+    drawn = Items(lambda row: (torch.rand(5), int(Y[row])))
+    loader, even = DataLoader(drawn, batch_size=7), Subset(drawn, range(0, N, 2))
+    rest, listed = list(range(5, N)), {"indices": range(5)}
+    assert named(loader, retain=drawn, **listed)[0].retain.ids == tuple(map(str, rest))
+    assert named(drawn, retain=loader, **listed)[0].retain.ids == tuple(map(str, rest))
+    assert named(drawn, retain=even, **listed)[0].retain.y.tolist() == Y[6:N:2].tolist()
+    assert len(named(even, retain=drawn, **listed)[0].retain) == N - 5
+    some = DataLoader(drawn, sampler=SubsetRandomSampler([1, 2, 9]))
+    assert named(drawn, retain=some, **listed)[0].retain.ids == ("9",)
+    split = Split(Subset(drawn, range(5)), holdout=drawn, retain=loader)
+    counts = validate_split(split, None)[1]
+    assert (counts["holdout"], counts["retain"]) == (N - 5, N - 5)
+    table = datasets.Dataset.from_pandas(FRAME).with_transform(
+        lambda batch: {"x": [torch.rand(5) for _ in batch["label"]]}
+    )
+    assert len(named(load_data(table), retain=table, **listed)[0].retain) == N - 5
+
+
+def test_a_row_without_a_label_that_nobody_named_refuses_nothing():
+    frame = FRAME.assign(label=FRAME.label.where(FRAME.index != 30).astype("Int64"))
+    split, others, _ = named(frame, ids=["p07"], retain=frame, **WITHIN)
+    assert (len(split.retain), len(others), "p30" in others.ids) == (N - 2, N - 2, False)
+    assert "p30" in refusal(named, frame, ids=["p30"], **WITHIN)
+
+
+def test_an_integer_is_a_class_number_and_a_text_a_name():
+    data = Items(lambda row: (X[row], int(Y[row])), classes=["2", "1", "0"])
+    for name, number in {"2": 0, 2: 2, np.int64(2): 2}.items():
+        split = named(data, forget_class=name)[0]
+        assert (split.forget_classes, set(split.forget.y.tolist())) == ((number,), {number})
+
+
+def test_items_may_hold_lists_of_several_lengths():
+    ragged = Items(lambda row: keyed(row) | {"boxes": [[1, 2], [3]][: row % 3]})
+    the_same(named(ragged, ids=["p07"])[0], [7], IDS)
+
+
+def test_a_loader_keeps_its_generator_as_it_was():
+    own = torch.Generator().manual_seed(3)
+    loader = DataLoader(PAIRS, batch_size=6, shuffle=True, generator=own)
+    before = own.get_state()
+    named(loader, indices=[1])
+    as_records(loader)
+    assert own.get_state().equal(before)
 
 
 def test_an_index_of_pandas_may_hold_the_ids():
     indexed = FRAME.set_index("id")
     the_same(named(indexed, ids=["p07"], **WITHIN)[0], [7], IDS)
-    indexed.index.name = "patient_id"
-    text = refusal(named, indexed, ids=["p07"], kind=UnknownRecords, **WITHIN)
-    assert "(by row number, such as '0')" in text
-    found = load_data(indexed, id_column="patient_id")
-    the_same(named(found, ids=["p07"], **WITHIN)[0], [7], IDS)
+    indexed.index.name = "nr"
+    the_same(named(indexed, ids=["p07"], **WITHIN)[0], [7], IDS)
+    # a column that holds the ids counts more
+    the_same(named(FRAME.iloc[10:], ids=["p12"], **WITHIN)[0], [12], IDS)
+
+
+def test_a_part_of_a_frame_keeps_the_numbers_of_the_whole():
+    bare = FRAME.drop(columns="id")
+    for part in (bare.iloc[10:], bare[bare.age > 25], bare.sample(frac=0.9, random_state=0)):
+        the_same(named(part, ids=[12], **WITHIN)[0], [12])
+        assert "unknown: 99" in refusal(named, part, ids=[99], kind=UnknownRecords, **WITHIN)
+    two = pd.concat([bare.iloc[:20], bare.iloc[:20]])
+    levels = bare.set_index([pd.Index(AGES, name="nr"), pd.Index(IDS, name="b")])
+    for frame, column in ((two, "__index_level_0__"), (levels, "nr")):
+        text = refusal(named, frame, ids=[12], **WITHIN)
+        assert text.startswith(f"Wanted an id column instead of row numbers. Got '{column}'")
+        the_same(named(frame, indices=[12], **WITHIN)[0], [12])
 
 
 BOTH = Items(lambda row: {"x": X[row], "input": X[row], "label": 0})
@@ -194,6 +253,7 @@ REFUSED = [
     (Split(PAIRS), {"ids": [1], "holdout": PAIRS}, SPLIT_ALONE),
     *((PAIRS, {"indices": given}, NUMBERS.format(came)) for came, given in NO_NUMBERS.items()),
     (PAIRS, {"ids": "a.csv"}, A_LIST),
+    (PAIRS, {"ids": b"abc"}, A_LIST.replace("'a.csv'", "b'abc'")),
     (PAIRS, {"indices": []}, NONE.format("0 by indices")),
     (PAIRS, {"where": "label=7"}, NONE.format("where label=7")),
     ("train.csv", {"ids": ["a"]}, "records. Got 'train.csv'. Give load_data('train.csv')."),

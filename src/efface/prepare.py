@@ -17,10 +17,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from efface.errors import InputError, abbreviate
 from efface.hazards import SAMPLE, Finding
-from efface.io.data import Rows, as_records, class_names, content_digests, id_as_text, open_rows
+from efface.io.data import (
+    Rows,
+    as_records,
+    class_names,
+    content_digests,
+    exclude_rows,
+    id_as_text,
+    open_rows,
+)
 from efface.io.features import Spec
 from efface.manifest import Manifest
 from efface.methods import Method
@@ -100,13 +109,13 @@ def name_records(
     if not chosen:
         remedy = "Name some that the data hold."
         raise InputError("at least one record to forget", f"{how}, of {rows.size} records", remedy)
-    if parts["retain"] is data:
-        # by row: a transform that draws makes another input of a record each time
-        rest = sorted(set(range(rows.size)) - set(chosen))
-        parts = {**parts, "retain": rows.read(rest) if rest else None}
+    parts = {
+        name: exclude_rows(part, data, chosen, preprocessing, classes)
+        for name, part in parts.items()
+    }
     # as on the command line: on what is not named doctor sees how right the model is
     unnamed = sample_rows(rows.size, SAMPLE, without=chosen)
-    others = rows.read(unnamed) if unnamed else None
+    others = (rows.usable(unnamed) if unnamed else None) or None
     return Split(rows.read(chosen), forget_classes=gone, **parts), others, {"named": how}
 
 
@@ -121,7 +130,9 @@ def _chosen(rows: Rows, way: str, value: Any) -> tuple[list[int], tuple[int, ...
     source = rows.source()
     if way == "where":
         return source.rows_where(value), ()
-    return source.rows_of_class(str(value)), (source.class_id(str(value)),)
+    is_number = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    name = int(value) if is_number else str(value)
+    return source.rows_of_class(name), (source.class_id(name),)
 
 
 def _row_numbers(given: Any, size: int) -> list[int]:
@@ -136,8 +147,8 @@ def _row_numbers(given: Any, size: int) -> list[int]:
 
 
 def _id_texts(given: Any) -> list[str]:
-    """The ids as texts. Raises InputError for a single text, which could be a path."""
-    if isinstance(given, str | Path) or not isinstance(given, Iterable):
+    """The ids as texts. Raises InputError for a single one, which could be a path."""
+    if isinstance(given, str | bytes | bytearray | Path) or not isinstance(given, Iterable):
         remedy = f"Write ids=[{given!r:.60}], or of a file ids=read_ids({given!r:.60})."
         raise InputError("ids as a list", f"{given!r:.60}", remedy)
     return [id_as_text(one) for one in (given.tolist() if hasattr(given, "tolist") else given)]
@@ -158,6 +169,9 @@ def validate_split(
     given = {name: getattr(split, name) for name in PARTS}
     given = {name: part for name, part in given.items() if part is not None}
     _refuse_other_classes(given)
+    if isinstance(whole := given.get("forget"), Dataset | DataLoader):
+        for name in given.keys() - {"forget"}:
+            given[name] = exclude_rows(given[name], whole, None, preprocessing, classes)
     parts = {name: as_records(part, preprocessing, classes) for name, part in given.items()}
     if not parts.get("forget"):
         remedy = "Name them by ids, by an expression or a class."

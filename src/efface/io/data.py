@@ -13,7 +13,7 @@ import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from efface.display import from_csv_cell
 from efface.errors import InputError, UnknownRecords, abbreviate, did_you_mean
@@ -57,6 +57,7 @@ LIKE_AN_ID = re.compile(
     r"(^|[\W_]|(?<=[a-z0-9])(?=[A-Z]))(?i:id|uid|uuid|key)$"
     r"|^(Unnamed: 0|index|__index_level_0__)?$"
 )
+UNNAMED_INDEX = "__index_level_0__"
 # the names of inputs, labels and ids in items that are mappings
 INPUT_KEYS = ("pixel_values", "image", "images", "img", "x", "input", "inputs", "features")
 LABEL_KEYS = ("label", "labels", "y", "target", "targets", "class")
@@ -72,13 +73,15 @@ class Columns:
     """Names of columns.
 
     ``images``: those that could hold the image, one where it is clear; ``label``: one, or several
-    of multilabel or regression; ``id`` None: records have no column of their own for it.
+    of multilabel or regression; ``id`` None: records have no column of their own for it; ``index``:
+    those that were an index of pandas, where nothing else names the records.
     """
 
     images: tuple[str, ...]
     label: tuple[str, ...]
     id: str | None
     known: tuple[str, ...]
+    index: tuple[str, ...] = ()
 
     @property
     def image(self) -> str:
@@ -90,7 +93,8 @@ class Columns:
     def like_ids(self) -> tuple[str, ...]:
         """Columns that by their names could hold ids, though they were not chosen."""
         used = {self.id, *self.images, *self.label}
-        return tuple(name for name in self.known if LIKE_AN_ID.search(name) and name not in used)
+        like = (n for n in self.known if n in self.index or LIKE_AN_ID.search(n))
+        return tuple(name for name in like if name not in used)
 
 
 def find_columns(
@@ -185,6 +189,14 @@ class DataSource:
         """Whether nothing else names the records."""
         return self.columns.id is None and self.ids == tuple(map(str, range(len(self))))
 
+    @property
+    def numbered(self) -> bool:
+        """Whether equal ids of two data sets may be different records: nobody gave these."""
+        # the numbers that pandas gave a table, of which this is a part
+        if self.columns.id in self.columns.index and self.columns.id == UNNAMED_INDEX:
+            return "int" in getattr(self.dataset.features[UNNAMED_INDEX], "dtype", "")
+        return self.ids_are_row_numbers
+
     def rows_of(self, ids: Iterable[str]) -> list[int]:
         """The rows of these ids, in their order, each once.
 
@@ -204,7 +216,8 @@ class DataSource:
         like = self.columns.like_ids if requested and self.ids_are_row_numbers else ()
         if like := [name for name in like if self.dataset[name][:] != [*range(len(self))]]:
             wanted, came = "an id column instead of row numbers", f"{like[0]!r}, not chosen"
-            raise InputError(wanted, came, "Name it with --id-column, or rename it to 'id'.")
+            remedy = "Name it with --id-column, in Python load_data(…, id_column=…), "
+            raise InputError(wanted, came, f"{remedy}or rename it to 'id'.")
         return [places[identity] for identity in requested]
 
     def rows_where(self, expression: str) -> list[int]:
@@ -213,14 +226,15 @@ class DataSource:
 
         return np.flatnonzero(select_rows(expression, self.dataset)).tolist()
 
-    def rows_of_class(self, name: str) -> list[int]:
+    def rows_of_class(self, name: str | int) -> list[int]:
         """The rows with this label. Raises InputError where records have no one class."""
         return np.flatnonzero(self.labels == self.class_id(name)).tolist()
 
-    def class_id(self, name: str) -> int:
+    def class_id(self, name: str | int) -> int:
         """The id of a class by its name or, where no class is called so, by its number.
 
-        Raises InputError for neither, and for a name of two classes.
+        An integer is a number, whatever the names. Raises InputError for neither, and for a name
+        of two classes.
         """
         require_multiclass(self.kind)
         places = [place for place, known in enumerate(self.classes or ()) if known == name]
@@ -231,9 +245,9 @@ class DataSource:
             remedy = f"Give its number, such as --forget-class {places[-1]}, and labels as numbers."
             raise InputError("a class that has its name alone", came, remedy)
         numbers = range(len(self.classes)) if self.classes else sorted(set(self.labels.tolist()))
-        if name not in map(str, numbers):
+        if str(name) not in map(str, numbers):
             known = self.classes or tuple(map(str, numbers))
-            remedy = did_you_mean(name, known)
+            remedy = did_you_mean(str(name), known)
             raise InputError(f"a class of {abbreviate(known)}", repr(name), remedy)
         return int(name)
 
@@ -324,7 +338,7 @@ class DataSource:
             inputs.low,
             inputs.high,
             task,
-            numbered=self.ids_are_row_numbers,
+            numbered=self.numbered,
         )
         return records, {identity: error for identity, error in errors.items() if error}
 
@@ -365,16 +379,20 @@ def load_data(
     from efface.io.tables import in_memory, read_labels, read_split
 
     text_columns = (id_column,) if id_column else ID_NAMES
+    index: tuple[str, ...] = ()
     if isinstance(data, str | Path):
         dataset, folder = read_split(data, text_columns)
     else:
-        dataset, folder = in_memory(data), None
+        (dataset, index), folder = in_memory(data), None
     if not len(dataset):
         raise InputError("at least one record in the data", "none", "Check the path and the split.")
     label = [label_column] if isinstance(label_column, str) else label_column or ()
     num_classes = num_classes if classes is None else len(classes)
     columns = find_columns(dataset.features, image_column, label, id_column, num_classes)
     labels, names = read_labels(dataset, columns.label, classes, num_classes)
+    # no index names files, and tables in memory have no folder
+    if index and columns.id is None and not _file_names(dataset, columns.images, None):
+        columns = replace(columns, id=_unique(dataset, index), index=index)
     ids = _read_ids_of(dataset, columns, folder.root if folder else None)
     notes = tuple(_label_notes(dataset.features[columns.label[0]], columns, names, classes))
     items = None if folder else _items_with_inputs(data)
@@ -416,6 +434,14 @@ def _read_ids_of(
         wanted, came = f"unique ids in {columns.id!r}", f"duplicates: {abbreviate(repeated)}"
         raise InputError(wanted, came, "Make them unique, or name another --id-column.")
     return ids
+
+
+def _unique(dataset: "datasets.Dataset", index: Sequence[str]) -> str | None:
+    """The one column of an index of pandas, None where it does not tell the rows apart."""
+    if len(index) > 1:
+        return None
+    cells = arrow_column(dataset, index[0])
+    return index[0] if len(cells.unique()) == len(cells) and not cells.null_count else None
 
 
 def _file_names(
@@ -587,7 +613,7 @@ def as_records(
         return given
     if isinstance(given, DataLoader):
         _refuse_streams(given)
-        return _from_loader(given)
+        return _read_collated(given, _loader_rows(given))
     rows = open_rows(given, preprocessing, classes)
     return rows.read(range(rows.size))
 
@@ -597,12 +623,14 @@ class Rows:
     """Records of any form by their row, read when they are wanted.
 
     ``size``: how many there are; ``read(rows)``: those as Records; ``source()``: the data that name
-    rows by id, class or expression, which may take a pass over all items.
+    rows by id, class or expression, which may take a pass over all items; ``usable(rows)``: of a
+    table those that can be read and have a label, else those.
     """
 
     size: int
     read: Callable[[Sequence[int]], Records]
     source: Callable[[], DataSource]
+    usable: Callable[[Sequence[int]], Records]
 
 
 def open_rows(given: Any, preprocessing: Spec | None, classes: Sequence[str] | None) -> Rows:
@@ -618,10 +646,15 @@ def open_rows(given: Any, preprocessing: Spec | None, classes: Sequence[str] | N
     if isinstance(given, Records):
         ids = None if given.numbered else given.ids
         items = [(None, y, ids and ids[row]) for row, y in enumerate(given.y)]
-        return Rows(len(given), given.take, lambda: _scan(items, names))
+        return Rows(len(given), given.take, lambda: _scan(items, names), given.take)
     if is_table(given):
         source = given if isinstance(given, DataSource) else _load_ordered(given, classes)
-        return Rows(len(source), lambda rows: source.records(rows, preprocessing), lambda: source)
+        return Rows(
+            len(source),
+            lambda rows: source.records(rows, preprocessing),
+            lambda: source,
+            lambda rows: source.readable(rows, preprocessing)[0],
+        )
     if isinstance(given, str | Path):
         raise InputError("records", f"{given!r:.80}", f"Give load_data({str(given)!r:.80}).")
     items, read = given, partial(_read_items, given)
@@ -630,13 +663,61 @@ def open_rows(given: Any, preprocessing: Spec | None, classes: Sequence[str] | N
         _refuse_partial(given)
     if not (hasattr(items, "__getitem__") and hasattr(items, "__len__")):
         raise InputError("records", type(given).__name__, FORMS)
-    return Rows(len(items), read, lambda: _scan(items, names))
+    return Rows(len(items), read, lambda: _scan(items, names), read)
+
+
+def exclude_rows(
+    part: Any,
+    data: Any,
+    rows: Iterable[int] | None,
+    preprocessing: Spec | None,
+    classes: Sequence[str] | None,
+) -> Any:
+    """The records of ``part`` but these rows of ``data`` (None: all), if both are of one data set.
+
+    Else ``part`` as it is. By row: a transform that draws makes another input of a record each
+    time. Raises InputError where nothing is left.
+    """
+    if part is None or _base(part) is not _base(data):
+        return part
+    own = _base_rows(data, preprocessing, classes)
+    gone = set(own.values() if rows is None else map(own.__getitem__, rows))
+    pairs = _base_rows(part, preprocessing, classes).items()
+    kept = [row for row, number in pairs if number not in gone]
+    if not kept:
+        wanted, remedy = "records besides those to forget in retain and holdout", "Give others."
+        raise InputError(wanted, "none", remedy)
+    if isinstance(part, DataLoader):
+        return _read_collated(part, kept)
+    return open_rows(part, preprocessing, classes).usable(kept)
+
+
+def _base(given: Any) -> Any:
+    """The data set under loaders, subsets and names of columns."""
+    while True:
+        if isinstance(given, DataLoader | Subset):
+            given = given.dataset
+        elif isinstance(given, DataSource) and given.items is not None:
+            given = given.items
+        else:
+            return given
+
+
+def _base_rows(
+    given: Any, preprocessing: Spec | None, classes: Sequence[str] | None
+) -> dict[int, int]:
+    """By the rows that ``given`` holds, as ``Rows`` counts them, those of ``_base(given)``."""
+    if not isinstance(given, DataLoader | Subset):
+        return {row: row for row in range(open_rows(given, preprocessing, classes).size)}
+    below = list(_base_rows(given.dataset, preprocessing, classes).values())
+    if isinstance(given, DataLoader):
+        return {row: below[row] for row in _loader_rows(given)}
+    return {row: below[int(number)] for row, number in enumerate(given.indices)}
 
 
 def _refuse_partial(loader: DataLoader) -> None:
     """A row that the loader leaves out, for validation perhaps, must not be named."""
-    with torch.random.fork_rng(devices=[]):
-        drawn, size = len(set(_sampled_rows(loader))), len(loader.dataset)  # type: ignore[arg-type]
+    drawn, size = len(set(_sampled_rows(loader))), len(loader.dataset)  # type: ignore[arg-type]
     if drawn < size:
         remedy = "Give the data set itself, or a Subset of it."
         came = f"{drawn} of {size}, by its sampler or drop_last"
@@ -680,7 +761,7 @@ def _scan(items: Any, names: Sequence[str] | None) -> DataSource:
         row = {"label": y} | ({} if name is None else {"id": name})
         if isinstance(item, Mapping):
             x, label, identity = _keys_of(item)
-            row = {k: v for k, v in item.items() if k == label or (k != x and not np.ndim(v))}
+            row = {k: v for k, v in item.items() if k == label or (k != x and not _is_array(v))}
         rows.append({k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()})
     try:
         table = datasets.Dataset.from_list(rows)
@@ -692,6 +773,11 @@ def _scan(items: Any, names: Sequence[str] | None) -> DataSource:
         came = str(error).splitlines()[0][:200]
         raise InputError("items with values of one type for each key", came, AS_TUPLES) from error
     return load_data(table, label_column=label, id_column=identity, classes=names)
+
+
+def _is_array(value: Any) -> bool:
+    # not numpy's ndim, which refuses rows of several lengths
+    return isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0
 
 
 def _load_ordered(given: Any, classes: Sequence[str] | None) -> DataSource:
@@ -732,23 +818,31 @@ def _refuse_streams(given: Any) -> None:
         raise InputError("records with random access", f"a stream, {type(data).__name__}", remedy)
 
 
-def _from_loader(loader: DataLoader) -> Records:
-    """Every item that the loader's sampler names, numbered as its data set numbers it."""
-    # a sampler draws from the global generator
-    with torch.random.fork_rng(devices=[]):
-        if loader.batch_sampler is None:
-            return _join(list(loader), batched=loader.batch_size is not None)
-        # the sampler gives row numbers, which name the same records tomorrow, in any order
-        rows = _sampled_rows(loader)
-        if loader.drop_last and len(rows) < len(list(loader.sampler)):
-            raise InputError("all records of a loader", "drop_last=True", "Give drop_last=False.")
-        return _read_collated(loader, rows)
+def _loader_rows(loader: DataLoader) -> list[int]:
+    """The rows of its data set, which name the same records tomorrow, in any order.
+
+    Raises InputError for a loader that drops its last ones.
+    """
+    rows = _sampled_rows(loader)
+    if loader.drop_last and len(rows) < len(loader.sampler):  # type: ignore[arg-type]
+        raise InputError("all records of a loader", "drop_last=True", "Give drop_last=False.")
+    return rows
 
 
 def _sampled_rows(loader: DataLoader) -> list[int]:
-    if loader.batch_sampler is None:
-        return list(loader.sampler)
-    return [row for batch in loader.batch_sampler for row in batch]
+    """What the sampler gives, without a draw from the user's generators."""
+    samplers = (loader, loader.sampler, loader.batch_sampler)
+    drawn_from = (getattr(one, "generator", None) for one in samplers)
+    states = [(one, one.get_state()) for one in drawn_from if isinstance(one, torch.Generator)]
+    try:
+        # and from the global one
+        with torch.random.fork_rng(devices=[]):
+            if loader.batch_sampler is None:
+                return list(loader.sampler)
+            return [row for batch in loader.batch_sampler for row in batch]
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
 
 
 def _read_collated(loader: DataLoader, rows: Sequence[int]) -> Records:

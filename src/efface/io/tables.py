@@ -34,6 +34,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv as pv
@@ -122,19 +123,23 @@ def read_split(spec: str | Path, text_columns: Sequence[str] = ()) -> SplitFiles
     return _image_table(chosen, files, path), folder
 
 
-def in_memory(given: Any) -> datasets.Dataset:
+def in_memory(given: Any) -> tuple[datasets.Dataset, tuple[str, ...]]:
     """A ``datasets.Dataset``, without its format; a DataFrame of pandas or polars, an arrow table.
 
-    An index of pandas that was given stays as a column. Raises InputError for anything else, and
+    Next to it the columns that were an index of pandas. Raises InputError for anything else, and
     for columns of values of several types.
     """
+    index: tuple[str, ...] = ()
     if isinstance(given, datasets.Dataset):
-        return given.with_format(None)
+        return given.with_format(None), index
     try:
         if hasattr(given, "to_arrow"):
             given = given.to_arrow()
         elif not isinstance(given, pa.Table):
-            given = pa.Table.from_pandas(given)
+            # 0 to n - 1 is what a table without ids has; a part of one has numbers of the whole
+            plain, width = pd.RangeIndex(len(given)).equals(given.index), len(given.columns)
+            given = pa.Table.from_pandas(given, preserve_index=not plain)
+            index = tuple(given.column_names[width:])
     except (pa.ArrowException, AttributeError, ValueError, TypeError) as error:
         wanted, came = "a table of plain values", str(error).splitlines()[0][:200]
         raise InputError(wanted, came, "Give numbers, texts and paths, or a Dataset.") from error
@@ -142,7 +147,7 @@ def in_memory(given: Any) -> datasets.Dataset:
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise InputError("unique column names", f"{repeated[0]!r} twice", "Rename one of them.")
     # without metadata: that of pandas would call an index a column of its own
-    return datasets.Dataset(pa.table({name: _plain(given[name]) for name in names}))
+    return datasets.Dataset(pa.table({name: _plain(given[name]) for name in names})), index
 
 
 def _plain(cells: pa.ChunkedArray) -> pa.ChunkedArray:
