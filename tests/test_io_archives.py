@@ -64,6 +64,16 @@ def test_images_and_their_metadata_are_one_data_set(tmp_path):
         (folder / f"metadata.{name}").unlink()
 
 
+def test_the_digest_covers_the_images_that_a_table_names(tmp_path):
+    folder = folder_of_images(tmp_path / "one")
+    (folder / "metadata.jsonl").write_text(lines([0, 1]))
+    digest = load_data(folder).digest
+    (folder / "d29.png").write_bytes(b"not named")
+    assert load_data(folder).digest == digest
+    (folder / "d01.png").write_bytes(DIGITS[2]["bytes"])
+    assert load_data(folder).digest != digest
+
+
 def test_each_split_may_have_its_own_metadata_next_to_its_images(tmp_path):
     for split, rows in {"train": range(20), "test": range(20, 30)}.items():
         (folder_of_images(tmp_path / split) / "metadata.jsonl").write_text(lines(rows))

@@ -164,6 +164,32 @@ def test_row_numbers_are_ids_where_no_column_could_hold_them(name):
     assert load_data(labels, label_column="class_id").rows_of(["3"]) == [3]
 
 
+def test_unknown_ids_that_stand_in_another_column_are_said_to():
+    patients = [f"p{row // 2}" for row in range(30)]
+    table = load_data(made(columns(patient=patients, key=[f"k{row}" for row in range(30)])))
+    text = refusal(table.rows_of, ["k3", "k4"], kind=UnknownRecords)
+    assert text.endswith(
+        "All 2 stand in the column 'key': give --id-column key, in Python load_data(…, "
+        "id_column='key')."
+    )
+    text = refusal(table.rows_of, ["p3"], kind=UnknownRecords)
+    assert text.endswith(
+        """It stands in the column 'patient': name records by --where "patient=p3"."""
+    )
+
+
+def test_a_table_without_a_label_names_the_columns_that_could_be_one():
+    table = made({"id": IDS, "site": ["n", "s"] * 15, "note": IDS})
+    assert refusal(load_data, table).endswith("Name it with --label-column. Of few values: site.")
+
+
+def test_an_expression_that_is_true_of_nothing_says_so():
+    request = {"ids": None, "where": "id='d*'"}
+    text = refusal(load_data(made(columns())).requested_rows, request)
+    assert text.startswith("Wanted an expression that is true of a record. Got none of 30 by id=")
+    assert "there are no patterns" in text
+
+
 class Items(Dataset):
     def __init__(self, item, rows=10):
         self.item, self.rows = item, rows

@@ -33,8 +33,8 @@ from efface.testing import fresh_from, train_recipe
 
 # what else would have made the choice exact
 MORE = (
-    "; with {} it would have chosen retrain, which is exact (on a command line: python -m "
-    "research.train RECIPE --exclude ids.csv)."
+    "; with {} it would have chosen retrain, which is exact (on the command line "
+    "--method retrain --train-command 'YOUR COMMAND')."
 )
 SOME = Records(torch.zeros(2, 3), torch.tensor([0, 1]))
 RECIPE = {"retain": SOME, "fresh": lambda _: None, "train": lambda m, *_: m}

@@ -18,6 +18,7 @@ import efface.unlearn
 from efface import InputError, Manifest, NotMet, Records, Split, forget, score
 from efface.errors import Hazard, Outcome
 from efface.guard import Guard
+from efface.io.data import read_ids
 from efface.manifest import SCHEMA, state_digest
 from efface.methods import METHODS, Method
 from efface.report import Verdict, collect, forward_passes
@@ -49,8 +50,9 @@ def test_gives_a_new_model_with_a_manifest_and_leaves_the_old(tiny_net, digits, 
     assert Manifest.read(tmp_path).to_json() == result.manifest.to_json()
     written = json.loads((tmp_path / "manifest.json").read_text())
     assert (written["schema"], written["settings"]["steps"]) == (SCHEMA, 3)
-    written = {"evidence.json", "manifest.json", "records.csv", "report.html"}
+    written = {"evidence.json", "exclude.csv", "manifest.json", "records.csv", "report.html"}
     assert {path.name for path in tmp_path.iterdir()} == written
+    assert read_ids(tmp_path / "exclude.csv") == split.forget.ids
     assert "Got" in refusal(result.save, tmp_path)
     assert result.save(tmp_path / "new/folder").exists()
     assert str(result).splitlines() == headline(result.report)

@@ -192,10 +192,11 @@ def keyed_hashes(ids: Iterable[str], key: bytes) -> list[str]:
     return [hmac.new(key, identity.encode(), hashlib.sha256).hexdigest() for identity in ids]
 
 
-def exclusion_table(ids: Sequence[str], key: bytes) -> bytes:
-    """CSV for the next training run: id and keyed hash, an id that is a formula after a ``'``."""
+def exclusion_table(ids: Sequence[str], key: bytes | None = None) -> bytes:
+    """CSV for the next training run: id and, with a key, keyed hash; a formula after a ``'``."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["id", "keyed_hash"])
-    rows.writerows(zip(map(csv_cell, ids), keyed_hashes(ids, key), strict=True))
+    rows.writerow(["id", "keyed_hash"] if key else ["id"])
+    columns = [map(csv_cell, ids), keyed_hashes(ids, key)] if key else [map(csv_cell, ids)]
+    rows.writerows(zip(*columns, strict=True))
     return text.getvalue().encode()

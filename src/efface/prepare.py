@@ -32,7 +32,7 @@ from efface.io.data import (
 )
 from efface.io.features import Spec
 from efface.manifest import Manifest
-from efface.methods import Method
+from efface.methods import Method, _base
 from efface.runtime import MemoryEstimate, estimate_memory, state_of, to_eval
 from efface.task import (
     device_of,
@@ -425,8 +425,7 @@ def choose_method(split: Split, *, mislabelled: bool, trainable: str) -> tuple[s
     text = f"{AUTO} chose {method}: {REASONS[case]}"
     if lacking:
         listed = " and ".join(filter(None, [", ".join(lacking[:-1]), lacking[-1]]))
-        text += f"; with {listed} it would have chosen retrain, which is exact (on a command line: "
-        text += "python -m research.train RECIPE --exclude ids.csv)"
+        text += f"; with {listed} it would have chosen retrain, which is exact ({_base.EXACT})"
     return method, Finding(AUTO, "note", f"{text}.")
 
 

@@ -20,11 +20,18 @@ from efface.calibration import BestStep, calibration_distance, need_holdout
 from efface.errors import InputError, NotMet, Outcome
 from efface.guard import Guard
 from efface.hazards import SAMPLE, Finding, doctor
-from efface.io.atomic import atomic_folder
+from efface.io.atomic import atomic_folder, atomic_write
 from efface.io.data import as_records
 from efface.io.features import Spec
 from efface.io.shadows import Shadows
-from efface.manifest import Manifest, changed_tensors, refuse_changed, state_digest, tensor_digests
+from efface.manifest import (
+    Manifest,
+    changed_tensors,
+    exclusion_table,
+    refuse_changed,
+    state_digest,
+    tensor_digests,
+)
 from efface.methods import (
     METHODS,
     Count,
@@ -102,7 +109,8 @@ class Result:
     the dtypes that are written, or the given one where there is none; ``report``: what
     changed, at the tier that the data allow, None where none was wanted; ``manifest``: settings,
     seeds, versions, digests; ``findings``: what doctor saw before; ``adapter``: with
-    ``trainable="adapter"`` PEFT's model of what was merged into ``model``, on float32 weights.
+    ``trainable="adapter"`` PEFT's model of what was merged into ``model``, on float32 weights;
+    ``ids``: of the forget records.
     """
 
     model: nn.Module
@@ -110,6 +118,7 @@ class Result:
     manifest: Manifest
     findings: tuple[Finding, ...] = ()
     adapter: nn.Module | None = None
+    ids: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -143,11 +152,13 @@ class Result:
         path.write_text(text, encoding="utf-8")
         return path
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, key: bytes | None = None) -> Path:
         """Write the evidence into a folder that is new or empty, whole or not at all; return it.
 
-        ``manifest.json``, and where there is a report ``report.html``, ``evidence.json`` and
-        ``records.csv``. They name the forget records: keep them apart from the model.
+        ``manifest.json``; where there is a report ``report.html``, ``evidence.json`` and
+        ``records.csv``; of ``forget`` ``exclude.csv``, the ids that the next training run must
+        omit, with a ``key`` hashed by it as well. They name the forget records: keep them apart
+        from the model, which is saved as any other (``torch.save(result.model.state_dict(), …)``).
 
         Raises:
             InputError: the folder holds something.
@@ -157,6 +168,8 @@ class Result:
             self.manifest.write(scratch)
             if self.report:
                 self.report.save(scratch, self.manifest)
+            if self.manifest.job == "forget" and self.ids:
+                atomic_write(scratch / "exclude.csv", exclusion_table(self.ids, key))
         return Path(folder)
 
     def _report(self) -> Report:
@@ -710,7 +723,7 @@ class _Request:
         self.note(*self._late_findings(new, adapter))
         manifest.findings = [asdict(finding) for finding in self.findings]
         model = self.given[0][1] if new is None else new
-        return Result(model, report, manifest, self.findings, adapter)
+        return Result(model, report, manifest, self.findings, adapter, self.split.forget.ids)
 
     def refuse_changed(self) -> None:
         """Raise EffaceError where a given model is another one than at the start."""

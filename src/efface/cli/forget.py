@@ -19,10 +19,10 @@ from efface.cli.options import Arguments, MethodOptions
 from efface.cli.summary import print_plan, print_summary
 from efface.errors import InputError, NotMet
 from efface.hazards import Finding
-from efface.io.atomic import atomic_folder, atomic_write, claim, refuse_overlap, write_private
+from efface.io.atomic import atomic_folder, claim, refuse_overlap, write_private
 from efface.io.data import read_record_weights
 from efface.io.files import read_text
-from efface.manifest import EVIDENCE, MODEL, Manifest, exclusion_table, keyed_hashes
+from efface.manifest import EVIDENCE, MODEL, Manifest, keyed_hashes
 from efface.runtime import resolve_device
 from efface.trainable import check_trainable
 from efface.unlearn import Result, forget
@@ -165,7 +165,7 @@ def write_run(out: Path, result: Result, inputs: Inputs, key: bytes, *, keep_ada
     ids = inputs.split.forget.ids
     result.manifest.keyed_hashes = keyed_hashes(ids, key)
     with atomic_folder(out) as scratch:
-        evidence = result.save(scratch / EVIDENCE)
+        result.save(scratch / EVIDENCE, key)
         if result.outcome.has_new_model:
             (folder := scratch / MODEL).mkdir()
             inputs.models[0].write(result.model.cpu(), folder)
@@ -175,4 +175,3 @@ def write_run(out: Path, result: Result, inputs: Inputs, key: bytes, *, keep_ada
                 # with the embeddings PEFT would ask the hub whether they were resized
                 adapter.cpu().save_pretrained(str(folder), save_embedding_layers=False)
             terminal.event("adapter", written_apart=True, hint="removing it restores the old model")
-        atomic_write(evidence / "exclude.csv", exclusion_table(ids, key))

@@ -65,6 +65,11 @@ ID_KEYS = (*ID_NAMES, "ids")
 FORMS = "Give Records, (x, y[, ids]), a Dataset, a DataLoader, or a table with preprocessing."
 AS_TUPLES = "Let the items be (x, y) or (x, y, id)."
 GIVE_PREPROCESSING = "Give preprocessing=Preprocessing(mean, std, size) or FeatureSpec(columns)."
+NO_MATCH = "A value is a whole cell, upper and lower case count, and there are no patterns: write "
+NO_MATCH += "the ids that match one into a file for --ids."
+WORDS_OR_INTEGERS = {"string", "large_string", "int64"}
+# more are hardly classes
+MOST_VALUES = 20
 FIX_OR_OMIT = "Nothing was changed. Fix them, or omit their ids from the request."
 
 
@@ -98,7 +103,11 @@ class Columns:
 
 
 def find_columns(
-    features: Any, image: Name, label: Sequence[str], identity: Name, num_classes: int | None
+    dataset: "datasets.Dataset",
+    image: Name,
+    label: Sequence[str],
+    identity: Name,
+    num_classes: int | None,
 ) -> Columns:
     """What is given, else what the types say, else the usual names.
 
@@ -107,6 +116,7 @@ def find_columns(
     """
     from datasets import ClassLabel, Image
 
+    features: Any = dataset.features
     for name in (image, *label, identity):
         if name is not None and name not in features:
             raise unknown_column(name, features)
@@ -121,12 +131,25 @@ def find_columns(
         # a column of that name which has no such type could be it as well
         named = (n for n in LABEL_NAMES if n in features)
         found += [name for name in named if not isinstance(features[name], ClassLabel)]
-        label = [_only("label", found, known, "Name it with --label-column.")]
+        few = "" if found else _with_few_values(dataset)
+        label = [_only("label", found, known, f"Name it with --label-column.{few}")]
     if identity is None and (found := [name for name in ID_NAMES if name in features]):
         # a file has a name besides its id
         others = [name for name in found if name not in PATH_NAMES] or found[:1]
         identity = _only("id", others, known, "Name it with --id-column.")
     return Columns(tuple(images), tuple(label), identity, known)
+
+
+def _with_few_values(dataset: "datasets.Dataset") -> str:
+    """A hint: the columns that could be labels."""
+    counts = {}
+    for name, kind in dataset.features.items():
+        if getattr(kind, "dtype", "") in {"bool"} | WORDS_OR_INTEGERS:
+            counts[name] = len(arrow_column(dataset, name).drop_null().unique())
+    few = [
+        name for name, count in counts.items() if 1 < count <= min(MOST_VALUES, len(dataset) // 2)
+    ]
+    return f" Of few values: {abbreviate(few)}." if few else ""
 
 
 def _only(what: str, found: Sequence[str], known: Sequence[str], remedy: str) -> str:
@@ -161,8 +184,14 @@ class DataSource:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over names and contents of the files; empty for a data set in memory."""
-        return self.folder.digest() if self.folder else ""
+        """SHA-256 over names and contents of the files; empty for a data set in memory.
+
+        Images that a table names are among them.
+        """
+        if not self.folder:
+            return ""
+        images = (_paths(self.dataset, name, stored=False) for name in self.columns.images)
+        return self.folder.digest(path for paths in images for path in paths if path)
 
     @property
     def kind(self) -> str:
@@ -211,7 +240,7 @@ class DataSource:
             kind, known = ("row number", ()) if self.ids_are_row_numbers else (kind, self.ids)
             wanted = f"ids that the data hold (by {kind}, such as {self.ids[0]!r})"
             came = f"{len(unknown)} unknown: {', '.join(unknown)}"
-            raise UnknownRecords(wanted, came, _spell_as(known, unknown))
+            raise UnknownRecords(wanted, came, self._found_in(unknown) or _spell_as(known, unknown))
         # a 3 in a column sample_id is another record than row 3, and both are there
         like = self.columns.like_ids if requested and self.ids_are_row_numbers else ()
         if like := [name for name in like if self.dataset[name][:] != [*range(len(self))]]:
@@ -219,6 +248,21 @@ class DataSource:
             remedy = "Name it with --id-column, in Python load_data(…, id_column=…), "
             raise InputError(wanted, came, f"{remedy}or rename it to 'id'.")
         return [places[identity] for identity in requested]
+
+    def _found_in(self, names: Sequence[str]) -> str:
+        """A remedy: the one column in which all of these stand; empty where there is none."""
+        found = {}
+        for name in {*self.columns.known} - {self.columns.id, *self.columns.label}:
+            if getattr(self.dataset.features[name], "dtype", "") in WORDS_OR_INTEGERS:
+                values = set(map(str, arrow_column(self.dataset, name).to_pylist()))
+                found |= {name: len(values)} if values.issuperset(names) else {}
+        if len(found) != 1:
+            return ""
+        [(name, count)] = found.items()
+        where = f'name records by --where "{name}={names[0]}"'
+        column = f"give --id-column {name}, in Python load_data(…, id_column={name!r})"
+        each = f"All {len(names)} stand" if len(names) > 1 else "It stands"
+        return f"{each} in the column {name!r}: {column if count == len(self) else where}."
 
     def rows_where(self, expression: str) -> list[int]:
         """The rows of which an expression such as ``label=dog and age>=30`` is true."""
@@ -266,7 +310,13 @@ class DataSource:
         if way == "ids":
             return self.rows_of(read_ids(value, self.columns.id)), ()
         if way == "where":
-            return self.rows_where(value), ()
+            if rows := self.rows_where(value):
+                return rows, ()
+            wanted, came = (
+                "an expression that is true of a record",
+                f"none of {len(self)} by {value}",
+            )
+            raise InputError(wanted, came, NO_MATCH)
         return self.rows_of_class(value), (self.class_id(value),)
 
     def nearly_whole_classes(self, rows: Sequence[int], share: float = 0.95) -> tuple[str, ...]:
@@ -388,7 +438,7 @@ def load_data(
         raise InputError("at least one record in the data", "none", "Check the path and the split.")
     label = [label_column] if isinstance(label_column, str) else label_column or ()
     num_classes = num_classes if classes is None else len(classes)
-    columns = find_columns(dataset.features, image_column, label, id_column, num_classes)
+    columns = find_columns(dataset, image_column, label, id_column, num_classes)
     labels, names = read_labels(dataset, columns.label, classes, num_classes)
     # no index names files, and tables in memory have no folder
     if index and columns.id is None and not _file_names(dataset, columns.images, None):
@@ -448,20 +498,28 @@ def _file_names(
     dataset: "datasets.Dataset", images: Sequence[str], root: Path | None
 ) -> tuple[str, ...]:
     """The names that the images had as files; empty when one has none or two share one."""
-    import datasets
-
     if len(images) != 1:
         return ()
-    kind, cells = dataset.features[images[0]], arrow_column(dataset, images[0])
-    paths: list[Any] = [None]
+    paths = _paths(dataset, images[0])
+    names = tuple(_file_name(path, root) for path in paths if path is not None)
+    return names if len(set(names)) == len(dataset) else ()
+
+
+def _paths(dataset: "datasets.Dataset", image: str, *, stored: bool = True) -> list[str | None]:
+    """The paths in a column of images; empty where it is of another type.
+
+    Without ``stored`` None for an image that the table itself holds.
+    """
+    import datasets
+
+    kind, cells = dataset.features[image], arrow_column(dataset, image)
     if isinstance(kind, datasets.Image):
-        paths = [path for chunk in cells.chunks for path in chunk.field("path").to_pylist()]
-    elif getattr(kind, "dtype", None) in {"string", "large_string"}:
-        paths = cells.to_pylist()
-    if None in paths:
-        return ()
-    names = tuple(_file_name(path, root) for path in paths)
-    return names if len(set(names)) == len(names) else ()
+        paths = [path for part in cells.chunks for path in part.field("path").to_pylist()]
+        if stored:
+            return paths
+        held = [one for part in cells.chunks for one in part.field("bytes").is_valid().to_pylist()]
+        return [None if here else path for path, here in zip(paths, held, strict=True)]
+    return cells.to_pylist() if getattr(kind, "dtype", None) in {"string", "large_string"} else []
 
 
 def _file_name(path: str, root: Path | None) -> str:

@@ -1,6 +1,7 @@
 """The files of a data set: none outside its folder is read, and each is digested as it was read."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from efface.errors import UnsafeFile
@@ -28,23 +29,30 @@ class Folder:
 
     def read_inside(self, name: str) -> bytes | None:
         """A file that the data name; None when it is not there, or not inside the folder."""
+        try:
+            path = self._inside(name)
+            return self.read(path) if path else None
+        except OSError:
+            return None
+
+    def _inside(self, name: str) -> Path | None:
         # a table from a stranger may name any file of this machine, also through a link
         try:
             path = (self.root / name).resolve()
-            inside = path.is_relative_to(self.root.resolve()) and path.is_file()
-            return self.read(path) if inside else None
-        except (OSError, ValueError) as error:
-            if isinstance(error, UnsafeFile):
-                raise
+            return path if path.is_relative_to(self.root.resolve()) and path.is_file() else None
+        except (OSError, ValueError):
             return None
 
-    def digest(self) -> str:
-        """SHA-256 over names and contents of ``files``; those not read yet are read."""
-        total = hashlib.sha256()
-        for path in self.files:
-            if (place := path.resolve()) not in self._known:
+    def digest(self, names: Iterable[str] = ()) -> str:
+        """SHA-256 over names and contents of ``files``, and of those that the data name."""
+        total, root = hashlib.sha256(), self.root.resolve()
+        files = {path.resolve(): path.relative_to(self.root) for path in self.files}
+        for place in filter(None, map(self._inside, names)):
+            files.setdefault(place, place.relative_to(root))
+        for place, path in files.items():
+            if place not in self._known:
                 # a portion at a time: such a file may be larger than the memory
-                with path.open("rb") as file:
+                with place.open("rb") as file:
                     self._known[place] = hashlib.file_digest(file, "sha256").digest()
-            total.update(path.relative_to(self.root).as_posix().encode() + self._known[place])
+            total.update(path.as_posix().encode() + self._known[place])
         return total.hexdigest()

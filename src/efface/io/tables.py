@@ -23,7 +23,8 @@ types, else in alphabetical order. What could be two things (1 to k, -1 and 1) i
     any = all ("or" all)*        all = one ("and" one)*
     one = "(" any ")" | column ("=" | "!=" | ">=" | "<=" | ">" | "<") value
 
-A value is a word or a text in quotes. An empty cell is neither equal nor unequal to anything.
+A value is a word or a text in quotes, and the whole cell. An empty cell is neither equal nor
+unequal to anything.
 """
 
 import re

@@ -42,7 +42,7 @@ READABLE: tuple[str, ...] = ("model", "forget", "forget labels", "retain", "reta
 READABLE += ("holdout", "forget_classes", "fresh", "train", "reference")
 
 
-_EXACT = "on the command line --method retrain --train-command 'YOUR COMMAND'."
+EXACT = "on the command line --method retrain --train-command 'YOUR COMMAND'"
 
 _WHAT = {
     "retain": "records that the model was trained on and that stay",
@@ -56,8 +56,8 @@ _HOW = {
     "retain": "retain=records), on the command line --retain DATA.",
     "holdout": "holdout=records), on the command line --holdout DATA.",
     "forget_classes": "forget_classes=(class,)), on the command line --forget-class NAME.",
-    "fresh": f"fresh=function of a seed); {_EXACT}",
-    "train": f"train=function of a model, records and a seed); {_EXACT}",
+    "fresh": f"fresh=function of a seed); {EXACT}.",
+    "train": f"train=function of a model, records and a seed); {EXACT}.",
     "reference": "reference=model), on the command line --reference MODEL.",
 }
 # Of each part that may be needed: what it is, and how it is given.
