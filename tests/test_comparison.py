@@ -1,8 +1,11 @@
 """Methods compared on one request: the numbers of single runs, resumed, chosen without evidence."""
 
+import importlib
 import json
 import re
+import shutil
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,9 +14,12 @@ from run_files import contents, read
 
 from efface import Hazard, Records, Split, compare, forget
 from efface.calibration import calibration_distance, distance_to_unseen
-from efface.comparison.run import Comparison, mean_interval
+from efface.comparison.result import Comparison, mean_interval
+from efface.comparison.run import _describe, _refuse_request
 from efface.methods import METHODS, Method
+from efface.nets import conv_small
 from efface.report import Row
+from efface.task import multiclass
 from efface.types import split_holdout
 
 METHOD = {"method": "negative_gradient", "settings": {"epochs": 4, "learning_rate": 1e-3}}
@@ -86,6 +92,76 @@ def test_a_comparison_goes_on_where_it_was_and_makes_what_changed(
     fewer = replace(split, forget=split.forget.take(range(39)))
     compare(tiny_net, fewer, out=tmp_path, seeds=(0,), **HOW)
     assert len(ran) == 4
+    # stopped between two cells
+    shutil.rmtree(tmp_path / first.cells[1]["folder"])
+    assert compare(tiny_net, split, out=tmp_path, seeds=(0,), **HOW).cells[0] == first.cells[0]
+    assert ran[4:] == [("negative_gradient", 0)]
+
+
+class Custom(torch.nn.Module):
+    """One with a function of its own between net and outputs."""
+
+    def __init__(self, net, last):
+        super().__init__()
+        self.net, self.last = net, last
+
+    def forward(self, x):
+        return self.last(self.net(x))
+
+
+def recipe(model, records, seed, scale=1.0):  # noqa: ARG001
+    return model
+
+
+def closure(scale):
+    return lambda model, records, seed: recipe(model, records, seed, scale)
+
+
+def task(divisor):
+    """Of one name, whatever it divides by."""
+    return replace(
+        multiclass, name="own", loss=lambda logits, y: multiclass.loss(logits, y) / divisor
+    )
+
+
+def same(value):
+    return value
+
+
+def negated(value):
+    return -value
+
+
+def pairs(net, digits):
+    """Two of each, that no tensor and no name tells apart."""
+    yield partial(recipe, scale=1.0), partial(recipe, scale=5.0)
+    yield closure(1.0), closure(5.0)
+    yield Custom(net, same), Custom(net, negated)
+    yield [replace(digits, task=task(divisor)) for divisor in (1, 2)]
+
+
+def test_another_recipe_model_or_task_is_another_cell(tiny_net, digits):
+    twice = zip(pairs(tiny_net, digits), pairs(tiny_net, digits), strict=True)
+    for (one, other), (again, _) in twice:
+        assert _describe(one) == _describe(again) != _describe(other)
+
+
+def test_a_recipe_of_an_edited_module_is_another_one(tmp_path, monkeypatch):
+    """Its own file, and one that it imports."""
+    monkeypatch.syspath_prepend(tmp_path)
+    helper = tmp_path / "own_helper.py"
+    helper.write_text("scale = 1.0\n")
+    (tmp_path / "own_recipe.py").write_text("import own_helper\ndef train(): pass\n")
+    train = importlib.import_module("own_recipe").train
+    before = _describe(train)
+    assert _describe(train) == before
+    helper.write_text("scale = 50.0\n")
+    assert _describe(train) != before
+
+
+def test_a_recipe_that_cannot_be_described_is_no_cell_that_is_there():
+    drawn = (number for number in (1, 2))
+    assert _describe(partial(recipe, scale=drawn)) != _describe(partial(recipe, scale=drawn))
 
 
 def test_a_method_that_fails_is_a_row_and_the_others_stand(tiny_net, split, tmp_path, monkeypatch):
@@ -98,6 +174,11 @@ def test_a_method_that_fails_is_a_row_and_the_others_stand(tiny_net, split, tmp_
     assert [cell["error"] for cell in found.cells] == ["RuntimeError: seed 0 is cursed", ""]
     assert "seed 0 is cursed" in (tmp_path / "compare.html").read_text()
     assert "1 failed" in str(found)
+    found = compare(tiny_net, split, out=tmp_path / "new", **how | {"methods": ("broken",)})
+    assert [cell["error"] for cell in found.cells] == [
+        f"RuntimeError: seed {n} is cursed" for n in range(3)
+    ]
+    assert "seed 2 is cursed" in (tmp_path / "new/compare.html").read_text()
 
 
 def test_a_strength_is_searched_on_the_calibration_half_alone(tiny_net, split, tmp_path):
@@ -132,15 +213,30 @@ def test_the_step_that_is_kept_is_the_nearest_on_the_calibration_half(tiny_net, 
     assert all(state[name].equal(t) for name, t in ends[best].state_dict().items())
 
 
-def test_what_a_run_would_refuse_is_refused_before_the_first_one(tiny_net, split, tmp_path):
-    def refused(**how):
-        return refusal(compare, tiny_net, split, **{"out": tmp_path / "no", **HOW, **how})
+def test_what_a_run_would_refuse_is_refused_before_the_first_one(tiny_net, digits, split, tmp_path):
+    def refused(data=split, **how):
+        return refusal(compare, tiny_net, data, **{"out": tmp_path / "no", **HOW, **how})
 
     assert "Did you mean 'delete'?" in refused(methods=("baseline", "delet"), settings={})
     assert "retain for finetune" in refused(methods=("baseline", "finetune"), settings={})
     assert "2 to 12 strengths" in refused(search_strength=13)
     assert "settings of the methods compared" in refused(settings={"jit": {}})
     assert "methods and seeds" in refused(seeds=())
+    # the shape checks of the tests are stricter than what a user runs
+    single = refusal(_refuse_request, {"guard": False}, {})
+    assert single == "Wanted guard as a list. Got False. Write guard=(False,)."
+    assert "methods as a list. Got 'jit'." in refused(methods="jit", settings={})
+    assert refused(seed=7).endswith("Got seed=. Give seeds.")
+    assert "Got method=." in refused(method="jit")
+    assert "Got dry_run=." in refused(dry_run=True)
+    # what the first method has, and the second has not
+    named = {"methods": ("jit", "baseline"), "settings": {}, "expected_accuracy": 0.9}
+    assert "a setting of baseline" in refused(**named)
+    many = digits.take(range(40))
+    many = Split(replace(many, y=torch.nn.functional.one_hot(many.y)))
+    two = {"methods": ("baseline", "random_labels"), "settings": {}}
+    assert "a multiclass task for random_labels" in refused(data=many, accept=("chance",), **two)
+    assert "Got 3 from retrained model 1." in refused(retrained=[conv_small(3)])
     with pytest.raises(TypeError, match="utilty_budget"):
         compare(tiny_net, split, out=tmp_path / "no", **HOW, utilty_budget=0.1)
     parts = {name: getattr(split, name) for name in ("forget", "holdout")}
@@ -198,3 +294,29 @@ def test_the_command_makes_the_page_with_the_numbers_of_forget(efface, place, ca
         assert (place / "table" / link).exists()
     assert efface("compare", *given, *quick, *words, "--out", "table") == 0
     assert efface("compare", *given, *quick, *words, "--out", "model") == 2
+
+
+def test_a_script_gets_the_cells_and_what_went_wrong(efface, place, capfd, monkeypatch):
+    """With --quiet too: a mail at night says what failed."""
+    given = ("compare", "model", "--data", "data", "--ids", "ids.csv", "--report", "quick")
+    given += ("--methods", "baseline", "--seeds", "0", "--json", "--quiet", "--out")
+    assert efface(*given, "for-a-script") == 0
+    found = json.loads(capfd.readouterr().out)
+    assert (found["page"], found["failed"]) == ("for-a-script/compare.html", 0)
+    assert (place / "for-a-script" / found["cells"][0]["folder"] / "evidence.json").exists()
+    broken = Method(lambda *_, **__: 1 / 0, frozenset({"model", "forget"}))
+    monkeypatch.setitem(METHODS, "baseline", broken)
+    (place / "stopped/trials").mkdir(parents=True)
+    (place / "stopped/trials/one").touch()
+    assert efface(*given, "stopped") == 1
+    printed = capfd.readouterr()
+    found = json.loads(printed.out)
+    assert (found["exit_code"], found["failed"]) == (1, 1)
+    assert found["cells"][0]["error"] == "ZeroDivisionError: division by zero"
+    assert "ZeroDivisionError" in printed.err
+
+
+def test_the_model_of_a_comparison_may_stand_in_a_file(efface, place):
+    (place / "table.toml").write_text('[compare]\nmodel = "model"\nmethods = ["baseline"]\n')
+    given = ("--data", "data", "--ids", "ids.csv", "--report", "quick", "--seeds", "0")
+    assert efface("compare", "--config", "table.toml", *given, "--out", "by-file") == 0

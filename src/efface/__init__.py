@@ -7,7 +7,8 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:  # what editors and type checkers see of the names below
-    from efface.comparison.run import Comparison, compare
+    from efface.comparison.result import Comparison
+    from efface.comparison.run import compare
     from efface.errors import (
         Differs,
         EffaceError,
@@ -39,7 +40,8 @@ if typing.TYPE_CHECKING:  # what editors and type checkers see of the names belo
 __version__ = "0.1.0"
 
 _LAZY = {
-    "comparison.run": "Comparison compare",
+    "comparison.result": "Comparison",
+    "comparison.run": "compare",
     "errors": "Differs EffaceError Hazard InputError MissingExtra NotMet Outcome OutputError "
     "UnknownRecords UnsafeFile",
     "hazards": "doctor",

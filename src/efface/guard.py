@@ -37,6 +37,8 @@ State = dict[str, Tensor]
 # The outputs are checked after the first step, at the end and, in between, as often as a tenth of
 # the method's own passes allows.
 SHARE = 0.1
+# accuracy that may be lost on the holdout, where a request names no other
+UTILITY_BUDGET = 0.02
 
 # Drift in a run may be so many times its limit for the result: rates fall, and with them drift.
 LENIENCE = 2.0
@@ -114,7 +116,7 @@ class Guard:
         model: nn.Module,
         split: Split,
         *,
-        utility_budget: float = 0.02,
+        utility_budget: float = UTILITY_BUDGET,
         movement: float = 0.5,
         drift: float = 0.2,
         halvings: int = 8,

@@ -18,7 +18,7 @@ from torch import nn
 from efface import prepare
 from efface.calibration import BestStep, calibration_distance, need_holdout
 from efface.errors import InputError, NotMet, Outcome
-from efface.guard import Guard
+from efface.guard import UTILITY_BUDGET, Guard
 from efface.hazards import SAMPLE, Finding, doctor
 from efface.io.atomic import atomic_folder, atomic_write
 from efface.io.data import as_records
@@ -76,6 +76,7 @@ from efface.types import (
     Action,
     Callback,
     Progress,
+    Records,
     Split,
     no_callback,
     no_progress,
@@ -200,7 +201,7 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
     weights: Mapping[str, float] | None = None,
     classes: tuple[str, ...] | None = None,
     preprocessing: Spec | None = None,
-    utility_budget: float = 0.02,
+    utility_budget: float = UTILITY_BUDGET,
     seed: int = 0,
     holdout_seed: int = 0,
     stored: Mapping[str, torch.dtype] | None = None,
@@ -406,15 +407,8 @@ def score(  # noqa: PLR0913
     compared = {"NEW": new} | {f"retrained model {n}": m for n, m in enumerate(retrained, start=1)}
     request = _Request(manifest, {"OLD": old, **compared}, split, preprocessing, names, progress)
     manifest.request |= note
-    # by the width of the outputs: models of other classes would be compared column by column
     going = request.split.forget
-    width = output_width(request.model, going)
-    for name, model in compared.items():
-        check_layout(model, going)
-        if (came := output_width(model, going)) != width:
-            wanted = f"{width} outputs a record, as the old model has"
-            remedy = "Give models of one task, with the same classes in the same order."
-            raise InputError(wanted, f"{came} from {name}", remedy)
+    refuse_other_widths(request.model, compared, going)
     if shadows is not None:
         # refuses arrays that lack a forget record
         shadows.of(going.ids)
@@ -424,6 +418,17 @@ def score(  # noqa: PLR0913
     if retrained:
         manifest.weights["retrained"] = [state_digest(model.state_dict()) for model in retrained]
     return result
+
+
+def refuse_other_widths(old: nn.Module, others: Mapping[str, nn.Module], records: Records) -> None:
+    """Raise InputError for a model with other outputs: they would be compared column by column."""
+    width = output_width(old, records)
+    for name, model in others.items():
+        check_layout(model, records)
+        if (came := output_width(model, records)) != width:
+            wanted = f"{width} outputs a record, as the old model has"
+            remedy = "Give models of one task, with the same classes in the same order."
+            raise InputError(wanted, f"{came} from {name}", remedy)
 
 
 class _Request:

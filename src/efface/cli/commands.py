@@ -143,7 +143,6 @@ def score(
 
 def compare(
     model: options.Model,
-    /,
     *,
     data: options.Data,
     out: options.Out,

@@ -1,5 +1,6 @@
 """``efface compare``: several methods and seeds on one request, in a folder that is resumable."""
 
+import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +11,10 @@ from efface.cli.doctor import printed_when_refused
 from efface.cli.forget import read_settings
 from efface.cli.loading import Inputs
 from efface.cli.options import Arguments, CompareOptions
-from efface.comparison.run import CELLS, PAGE, TABLE, compare
+from efface.comparison.run import CELLS, PAGE, TABLE, TRIALS, compare
 from efface.errors import InputError
 from efface.io.atomic import refuse_nonempty, refuse_overlap
+from efface.report import jsonable
 from efface.trainable import check_trainable
 
 GUARDS = {"on": (True,), "off": (False,), "both": (True, False)}
@@ -26,7 +28,7 @@ def run_compare(arguments: Arguments, options: CompareOptions, *, out: Path) -> 
     check_trainable(options.trainable)
     refuse_overlap(out, arguments.inputs())
     # the folder of a comparison may be there, that of anything else may not
-    if not (out / CELLS).is_dir():
+    if not any((out / name).is_dir() for name in (CELLS, TRIALS)):
         refuse_nonempty(out)
     inputs = Inputs.read(arguments)
     model, context = inputs.models[0], inputs.context()
@@ -38,10 +40,11 @@ def run_compare(arguments: Arguments, options: CompareOptions, *, out: Path) -> 
     terminal.table(f"{out / PAGE}", *found.table())
     failed = [cell for cell in found.cells if cell["error"]]
     for cell in failed:
-        terminal.event(
-            "failed", style="red", run=cell["name"], seed=cell["seed"], error=cell["error"]
-        )
-    terminal.event("compared", page=f"{out / PAGE}", cells=f"{out / TABLE}", failed=len(failed))
+        facts = {"run": cell["name"], "seed": cell["seed"], "error": cell["error"]}
+        terminal.event("failed", level=logging.ERROR, **facts)
+    files = {"page": f"{out / PAGE}", "table": f"{out / TABLE}"}
+    terminal.event("compared", **files, failed=len(failed))
+    terminal.document(**files, failed=len(failed), cells=jsonable(found.cells))
     if failed:
         sys.exit(1)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from efface.comparison.run import GAP, Comparison
+from efface.comparison.result import GAP, Comparison
 from efface.manifest import versions
 from efface.report.figures import INKS, blank, svg_of
 from efface.report.html import environment
@@ -31,7 +31,7 @@ RETRAINED = {"gap": GAP, "forget.accuracy": "retrained.forget"}
 def table(found: Comparison) -> tuple[list[str], list[list[str]]]:
     """Columns and rows as text: the given model, each method, the retrained models."""
     summary, shown = found.summary(), columns(found)
-    rows = [["as given", *(_before(found, key) for key in shown), ""]]
+    rows = [["as given", *(_number(_before(found, key), COLUMNS[key][1]) for key in shown), ""]]
     for row in summary:
         cells = [interval(row.get(key), COLUMNS[key][1]) for key in shown]
         outcomes = ", ".join(f"{n} {words}" for words, n in row["outcomes"].items())
@@ -70,12 +70,11 @@ def _number(value: float | None, unit: str) -> str:
     return f"{value:.1f}" if unit == "seconds" else f"{value:.3f}"
 
 
-def _before(found: Comparison, key: str) -> str:
+def _before(found: Comparison, key: str) -> float | None:
     """What the given model has in a column."""
-    row = found.before.get(GAP if key == "gap" else key, {})
     if key == "distance":
-        return _number(found.given_distance, "share")
-    return _number(row.get("before"), COLUMNS[key][1])
+        return found.given_distance
+    return found.before.get(GAP if key == "gap" else key, {}).get("before")
 
 
 def _retrained(found: Comparison, key: str) -> str:
@@ -108,7 +107,7 @@ def sentences(found: Comparison) -> list[str]:
     lines.append(f"Nearest: {first['name']}, {word} {interval(first[found.measure], 'share')}.")
     if front := found.front:
         lines.append(
-            f"Not beaten in both that and time, and within the utility budget: {', '.join(front)}."
+            f"Pareto-optimal in that and time, and within the utility budget: {', '.join(front)}."
         )
     if over := [row["name"] for row in summary if found.too_expensive(row)]:
         budget = f"{100 * found.utility_budget:g} points"
@@ -126,7 +125,7 @@ def figure(found: Comparison) -> str:
     for row in rows:
         _point(axes, row, found, on_front=row["name"] in front)
     floor = found.before.get(GAP, {}).get("reference") if found.measure == "gap" else None
-    given = _given(found)
+    given = _before(found, found.measure)
     for value, label in ((given, "as given"), (floor, "retrained, with another seed")):
         if isinstance(value, float):
             axes.axhline(100 * value, color=INKS["soft"], lw=0.8, ls="--")
@@ -142,12 +141,6 @@ def figure(found: Comparison) -> str:
     axes.set_xlabel("seconds of method and guard")
     axes.set_ylabel(f"{AXES[found.measure]}, points", color=INKS["ink"], fontsize=9.5)
     return svg_of(drawn, "pareto", f"{AXES[found.measure]} against seconds")
-
-
-def _given(found: Comparison) -> float | None:
-    if found.measure == "gap":
-        return found.before.get(GAP, {}).get("before")
-    return found.given_distance
 
 
 def _point(axes: Any, row: Mapping[str, Any], found: Comparison, *, on_front: bool) -> None:

@@ -8,12 +8,13 @@ stopped goes on where it was, and what was changed is made again.
 import hashlib
 import json
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from itertools import product
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import joblib
@@ -23,26 +24,23 @@ from joblib.externals.loky import get_reusable_executor
 from torch import nn
 
 from efface import prepare, terminal
-from efface.calibration import UTILITY, calibration_distance, distance_to_unseen, need_holdout
-from efface.display import table as html_table
-from efface.errors import InputError, NotMet, Outcome
+from efface.calibration import calibration_distance, distance_to_unseen, need_holdout
+from efface.comparison.result import GAP, Comparison
+from efface.errors import InputError, NotMet
 from efface.grid import canonical, source_digest
+from efface.guard import UTILITY_BUDGET
 from efface.io.atomic import atomic_folder, atomic_write, claim
 from efface.io.data import as_records
 from efface.manifest import state_digest, versions
-from efface.methods import METHODS, Natural, check_settings, check_value, find_method
-from efface.report import Row, jsonable
-from efface.types import PARTS, Records, Split, split_holdout
-from efface.unlearn import forget, score
+from efface.methods import METHODS, Natural, check_settings, check_value
+from efface.report import jsonable
+from efface.types import PARTS, Records, Split, Task, split_holdout
+from efface.unlearn import forget, refuse_other_widths, score
 
-CELL, CELLS, PAGE, TABLE = "cell.json", "cells", "compare.html", "cells.csv"
+CELL, CELLS, TRIALS = "cell.json", "cells", "trials"
+PAGE, TABLE = "compare.html", "cells.csv"
 # Strengths of a search: from a tenth to ten times the default, in equal ratios.
 WEAKEST, STRONGEST, MOST_STRENGTHS = 0.1, 10.0, 12
-LEVEL = 0.95
-GAP = "retrained.gap"
-# Rows of a cell's report that the table shows; a request of classes has the second, others the
-# first, as far as the data allow.
-SHOWN = ("forget.accuracy", "forget_classes.accuracy", "attack.loss", UTILITY, GAP)
 
 
 @dataclass(frozen=True)
@@ -58,137 +56,6 @@ class Cell:
     def name(self) -> str:
         """What the table calls its row: cells that differ in the seed alone share it."""
         return self.method + " without guard" * (not self.guard)
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """What ``compare`` returns: ``cells``, one mapping a run, and what the model was before.
-
-    Of a cell: ``method``, ``seed``, ``guard``, ``settings``, ``outcome`` (None where it failed,
-    with the ``error``), ``seconds`` and ``passes`` of method and guard, ``rows`` (the report's, by
-    key), ``distance`` (``calibration.distance_to_unseen`` on the evaluation half), ``gap`` (average
-    gap to the retrained models), ``folder``. ``trials``: the same of the search for a strength.
-    """
-
-    cells: list[dict[str, Any]]
-    trials: list[dict[str, Any]] = field(default_factory=list)
-    utility_budget: float = 0.02
-
-    def __str__(self) -> str:
-        columns, rows = self.table()
-        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (columns, *rows)
-        ]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        """The table: what a notebook shows."""
-        return html_table(*self.table())
-
-    @cached_property
-    def by_name(self) -> dict[str, list[dict[str, Any]]]:
-        """The cells that made a report, by the name of their row."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for cell in self.cells:
-            found.setdefault(cell["name"], []).append(cell)
-        return found
-
-    @property
-    def measure(self) -> str:
-        """What methods are ordered by: ``gap``, else ``distance``; empty where there is neither."""
-        known = (m for m in ("gap", "distance") if any(c.get(m) is not None for c in self.cells))
-        return next(known, "")
-
-    def summary(self) -> list[dict[str, Any]]:
-        """A row for each method: means over its seeds with 95 % intervals; the nearest first."""
-        rows = [self._summarised(name, cells) for name, cells in self.by_name.items()]
-        none = math.inf
-        return sorted(rows, key=lambda r: r[self.measure][0] if r.get(self.measure) else none)
-
-    def _summarised(self, name: str, cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        ran = [cell for cell in cells if cell["outcome"]]
-        outcomes = Counter(cell["outcome"] or "failed" for cell in cells)
-        row = {"name": name, "cells": cells, "outcomes": dict(outcomes)}
-        # a request that was not met has no new model, and nothing to take a mean of
-        made = [cell for cell in ran if cell["outcome"] != Outcome.NOT_MET]
-        values = {key: [c["rows"][key]["after"] for c in made if key in c["rows"]] for key in SHOWN}
-        values |= {m: [cell[m] for cell in made] for m in ("gap", "distance")}
-        values["utility"] = [
-            c["rows"][UTILITY]["after"] - c["rows"][UTILITY]["before"]
-            for c in made
-            if UTILITY in c["rows"] and c["rows"][UTILITY]["after"] is not None
-        ]
-        values |= {m: [cell[m] for cell in ran] for m in ("seconds", "passes")}
-        known = {k: [float(v) for v in found if v is not None] for k, found in values.items()}
-        others = ("utility", "seconds", "passes")
-        return row | {k: mean_interval(v, share=k not in others) for k, v in known.items() if v}
-
-    @property
-    def before(self) -> dict[str, Any]:
-        """The rows of the given model, by key: values and references; empty where no cell ran."""
-        ran = [cell for cell in self.cells if cell["outcome"]]
-        # the rows of a request that was not met lack those on retrained models
-        ran.sort(key=lambda cell: cell["outcome"] == Outcome.NOT_MET)
-        return ran[0]["rows"] if ran else {}
-
-    @property
-    def given_distance(self) -> float | None:
-        """``distance_to_unseen`` of the given model, by the same rows."""
-        rows = [
-            Row(row["before"], row["before"], row["reference"], key=key)
-            for key, row in self.before.items()
-        ]
-        return distance_to_unseen(rows)
-
-    @property
-    def front(self) -> tuple[str, ...]:
-        """Names of the rows that no other one beats in both the measure and the seconds.
-
-        Those that lost more utility than the budget allows do not count.
-        """
-        points = [
-            (row[self.measure][0], row["seconds"][0], row["name"])
-            for row in self.summary()
-            if row.get(self.measure) and not self.too_expensive(row)
-        ]
-        return tuple(
-            name
-            for far, long, name in points
-            if not any(f <= far and s <= long and (f, s) != (far, long) for f, s, _ in points)
-        )
-
-    def too_expensive(self, row: Mapping[str, Any]) -> bool:
-        """Whether the mean loss of utility is above the budget."""
-        # shares of few records hit the budget exactly, but for the last digit
-        return bool(row.get("utility")) and row["utility"][0] < -self.utility_budget - 1e-9
-
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """Columns and rows of the table in words, the given and the retrained model included."""
-        from efface.comparison.page import table
-
-        return table(self)
-
-    def to_frame(self) -> Any:
-        """A pandas data frame, one row a cell."""
-        import pandas as pd
-
-        plain = ("name", "method", "seed", "guard", "outcome", "gap", "distance")
-        plain += ("seconds", "passes", "folder", "error")
-        rows = [
-            {key: cell.get(key) for key in plain}
-            | {key: cell["rows"].get(key, {}).get("after") for key in SHOWN}
-            | {"settings": json.dumps(cell["settings"])}
-            for cell in self.cells
-        ]
-        return pd.DataFrame(rows)
-
-    def to_html(self) -> str:
-        """One self-contained page: the table, the figure, each cell with a link to its report."""
-        from efface.comparison.page import page
-
-        return page(self)
 
 
 def compare(
@@ -212,7 +79,8 @@ def compare(
         data: as for ``efface.forget``, and so are the names of the records in ``request``.
         methods: names in ``efface.METHODS``.
         out: a folder of cells, ``compare.html`` and ``cells.csv``, made where there is none. Cells
-            that are there are read, not made again.
+            that are there are read, not made again; those of a recipe, a task or a model that
+            cannot be pickled are.
         seeds: of the methods; the holdout is split by ``holdout_seed``, the same for all.
         guard: ``(True,)``, ``(False,)``, or both.
         settings: by the name of a method.
@@ -227,15 +95,20 @@ def compare(
         InputError: a method, a setting or a part that it needs is not there; before anything runs.
     """
     settings = dict(settings or {})
+    _refuse_request({"methods": methods, "seeds": seeds, "guard": guard}, request)
     cells = [
         Cell(method, seed, on, dict(settings.get(method, {})))
         for method, on, seed in product(dict.fromkeys(methods), guard, dict.fromkeys(seeds))
     ]
+    _refuse_cells(cells, settings, request)
     split = _named(data, request)
-    _refuse(cells, split, settings, search_strength, request)
+    if search_strength:
+        _refuse_search(search_strength, split, request)
     study = _Study.of(model, split, request, tuple(retrained), Path(out), tuple(methods))
     trials: list[dict[str, Any]] = []
     study.rehearse(cells)
+    # first: a cell that fails would take an empty folder with it
+    study.out.mkdir(parents=True, exist_ok=True)
     if search_strength:
         trials = study.run(_trials(cells, search_strength), processes, trial=True)
         best = _best_strengths(trials)
@@ -245,7 +118,8 @@ def compare(
             else one
             for one in cells
         ]
-    found = Comparison(study.run(cells, processes), trials, request.get("utility_budget", 0.02))
+    budget = request.get("utility_budget", UTILITY_BUDGET)
+    found = Comparison(study.run(cells, processes), trials, budget)
     atomic_write(Path(out, TABLE), found.to_frame().to_csv(index=False).encode())
     atomic_write(Path(out, PAGE), found.to_html().encode())
     return found
@@ -264,34 +138,31 @@ def _named(data: Any, request: dict[str, Any]) -> Split:
     return split
 
 
-def _refuse(
-    cells: Sequence[Cell],
-    split: Split,
-    settings: Mapping[str, Any],
-    search: int,
-    request: Mapping[str, Any],
+def _refuse_request(listed: Mapping[str, Any], request: Mapping[str, Any]) -> None:
+    """Raise InputError for a single value where several are wanted, and for a single run's own."""
+    for name, value in listed.items():
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise InputError(f"{name} as a list", repr(value), f"Write {name}=({value!r},).")
+    instead = {"method": "methods", "seed": "seeds", "dry_run": "forget for a dry run"}
+    if own := [name for name in instead if name in request]:
+        remedy = f"Give {instead[own[0]]}."
+        raise InputError("what all cells of a comparison share", f"{own[0]}=", remedy)
+    if request.get("report") == prepare.OFF:
+        raise InputError("report full or quick", "off", "A comparison needs numbers.")
+
+
+def _refuse_cells(
+    cells: Sequence[Cell], settings: Mapping[str, Any], request: Mapping[str, Any]
 ) -> None:
-    """Raise InputError for what a run would refuse, before the first of them starts."""
+    """Raise InputError for a slip in a method, a seed or a setting, before data are read."""
     if not cells:
         raise InputError("methods and seeds to compare", "none", "Name one of each at least.")
     if other := settings.keys() - {cell.method for cell in cells}:
         raise InputError("settings of the methods compared", min(other), "Name it in methods too.")
-    if search:
-        _refuse_search(search, split, request)
-    if request.get("report") == prepare.OFF:
-        raise InputError("report full or quick", "off", "A comparison needs numbers.")
+    shared = {name: request.get(name) for name in ("strength", "expected_accuracy")}
     for cell in cells:
-        check_settings(cell.method, dict(cell.settings))
+        check_settings(cell.method, {**cell.settings, **shared})
         check_value("seed", cell.seed, Natural)
-        method = find_method(cell.method)
-        # before anything is loaded or run: the tenth method must not fail after hours
-        missing = [part for part in method.in_order(method.needs) if not _given(split, part)]
-        if missing:
-            from efface.methods._base import NEEDED
-
-            what, remedy = NEEDED[missing[0]]
-            wanted = f"{missing[0]} for {cell.method}: {what}"
-            raise InputError(wanted, "a split without it", f"{remedy} Or omit the method.")
 
 
 def _refuse_search(count: int, split: Split, request: Mapping[str, Any]) -> None:
@@ -302,11 +173,6 @@ def _refuse_search(count: int, split: Split, request: Mapping[str, Any]) -> None
     if "strength" in request:
         raise InputError("a strength, or a search for one", "both", "Omit one of them.")
     need_holdout(split)
-
-
-def _given(split: Split, part: str) -> bool:
-    value = getattr(split, part)
-    return value is not None and value != ()
 
 
 def _trials(cells: Sequence[Cell], count: int) -> list[Cell]:
@@ -366,7 +232,10 @@ class _Study:
         rest = {name: part for name, part in vars(split).items() if name not in records}
         about = {"model": model, "retrained": retrained, **records, **rest, **request}
         about["versions"], threads = versions(), torch.get_num_threads()
-        text = canonical(_described(about | {"threads": threads}))
+        # how it is shown changes no number
+        for name in ("progress", "started"):
+            about.pop(name, None)
+        text = canonical(_describe(about | {"threads": threads}))
         digest = hashlib.sha256(text.encode()).hexdigest()
         # methods are found by a look at their folder, which no import statement shows; described
         # once, so that a file that is edited meanwhile moves no cell
@@ -379,10 +248,18 @@ class _Study:
 
     def rehearse(self, cells: Sequence[Cell]) -> None:
         """Raise what each cell would: of the model, the data and the request, before any runs."""
-        if all((self.folder(cell, trial=False) / CELL).exists() for cell in cells):
+        missing = [one for one in cells if not (self.folder(one, trial=False) / CELL).exists()]
+        if not missing:
             return
-        how: dict[str, Any] = {**self.request, "dry_run": True, "method": cells[0].method}
-        forget(self.model, self.split, settings=dict(cells[0].settings), **how)
+        how = self.request.get("preprocessing"), self.request.get("classes")
+        split, _ = prepare.validate_split(self.split, *how)
+        for method, cell in {cell.method: cell for cell in missing}.items():
+            settings = dict(cell.settings)
+            METHODS[method].refuse(split, settings)
+            dry: dict[str, Any] = {**self.request, "dry_run": True, "settings": settings}
+            forget(self.model, self.split, method=method, **dry)
+        models = {f"retrained model {n}": one for n, one in enumerate(self.retrained, start=1)}
+        refuse_other_widths(self.model, models, split.forget)
 
     def run(
         self, cells: Sequence[Cell], processes: int, *, trial: bool = False
@@ -425,7 +302,7 @@ class _Study:
         text = canonical({**asdict(cell), "request": self.digest} | self.sources[cell.method])
         address = hashlib.sha256(text.encode()).hexdigest()[:12]
         words = [cell.method, "unguarded" * (not cell.guard), f"seed{cell.seed}", address]
-        return self.out / ("trials" if trial else CELLS) / "-".join(filter(None, words))
+        return self.out / (TRIALS if trial else CELLS) / "-".join(filter(None, words))
 
     def attempt(self, cell: Cell, *, trial: bool) -> str:
         """Make a cell; returns what went wrong, empty where nothing did."""
@@ -518,35 +395,45 @@ def _attempt(place: int, cell: Cell, trial: bool) -> tuple[int, str]:
     return place, _STUDY.attempt(cell, trial=trial)  # type: ignore[union-attr]  # _start ran first
 
 
-def _described(value: Any) -> Any:
-    """What a cell depends on, as JSON: tensors and models by their digests."""
+def _describe(value: Any) -> Any:
+    """What a cell depends on, as JSON: tensors by their digest, code with all that it holds."""
     if isinstance(value, Records):
         tensors = state_digest(value.tensors())
-        return [tensors, list(value.ids), value.task.name if value.task else None]
+        return [tensors, list(value.ids), _describe(value.task)]
     if isinstance(value, nn.Module):
-        return [type(value).__qualname__, state_digest(value.state_dict())]
+        apart = ("_parameters", "_modules")
+        parts = {
+            name: [type(one), {key: held for key, held in vars(one).items() if key not in apart}]
+            for name, one in value.named_modules()
+        }
+        kinds = {type(one) for one in value.modules()}
+        return [state_digest(value.state_dict()), _code_digest(parts, *kinds)]
     if isinstance(value, Mapping):
-        return {str(key): _described(part) for key, part in value.items()}
+        return {str(key): _describe(part) for key, part in value.items()}
     if isinstance(value, tuple | list):
-        return [_described(part) for part in value]
-    if callable(value):
-        return f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '')}"
-    return jsonable(value)
+        return [_describe(part) for part in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return jsonable(value)
+    return _code_digest(value, *vars(value).values() if isinstance(value, Task) else ())
 
 
-def mean_interval(
-    values: Sequence[float], *, share: bool = False
-) -> tuple[float, float | None, float | None]:
-    """Mean over seeds, and its 95 % interval by Student's t; None for one seed.
+def _code_digest(value: Any, *further: Any) -> str:
+    """Of a function or an object: its code, what it holds, and the files that they are from.
 
-    It says how much the method's own randomness moves the number, not how few the records are.
-    ``share``: the interval is cut to 0 to 1 , where its values lie.
+    ``further``: functions and classes that it holds, whose files count too.
     """
-    from scipy import stats
+    # slow to import
+    from datasets.fingerprint import Hasher
 
-    mean, n = float(np.mean(values)), len(values)
-    if n < 2:  # noqa: PLR2004
-        return mean, None, None
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
-    low, high = mean - half, mean + half
-    return (mean, max(low, 0.0), min(high, 1.0)) if share else (mean, low, high)
+    # what a notebook or a script defines is hashed as code; of what it imports the files count
+    named = [value, getattr(value, "func", None), *further, *vars(sys.modules["__main__"]).values()]
+    homes = {
+        one.__name__ if isinstance(one, ModuleType) else getattr(one, "__module__", None)
+        for one in named
+    }
+    files = source_digest(f"{home}:" for home in homes if isinstance(home, str))
+    try:
+        return f"{Hasher.hash(value)} {files}"
+    except Exception:  # noqa: BLE001  # whatever a stranger's object does when it is pickled
+        # nothing to compare with: it is made again
+        return uuid.uuid4().hex
