@@ -12,6 +12,7 @@ import torch
 from run_files import contents, events, read
 from torch import nn
 
+from efface.cli import app, options
 from efface.cli.summary import next_command
 from efface.errors import Outcome
 from efface.manifest import Manifest
@@ -47,12 +48,14 @@ def test_a_person_reads_sentences_then_ten_rows_then_what_to_do(efface, place, c
     assert shown.splitlines()[-1].startswith("  efface ")
 
 
+FURTHER = "efface forget m --data d --method jit --setting steps=2 --out new-2"
+REPLAY = "efface score m --data d --where a=1 --mislabelled --seed 3 --replay new"
 NEXT = [
-    ("forget", Outcome.PARTLY, 0.5, "efface forget m --data d --out new-2 --strength 1.5"),
-    ("forget", Outcome.PARTLY, 1.5, "efface forget m --data d --out new-2 --strength 0.7"),
+    ("forget", Outcome.PARTLY, 0.5, f"{FURTHER} --strength 1.5"),
+    ("forget", Outcome.PARTLY, 1.5, f"{FURTHER} --strength 0.7"),
     ("forget", Outcome.PARTLY, 1.0, "efface methods"),
-    ("forget", Outcome.NOT_JUDGED, None, "efface forget m --data d --out new-2 --holdout UNSEEN"),
-    ("forget", Outcome.DONE, 1.0, "efface score m --data d --replay new"),
+    ("forget", Outcome.NOT_JUDGED, None, f"{FURTHER} --holdout UNSEEN"),
+    ("forget", Outcome.DONE, 1.0, REPLAY),
     ("forget", Outcome.LIKE_UNSEEN, None, None),
     ("forget", Outcome.NOT_MET, None, "efface methods"),
 ]
@@ -61,10 +64,15 @@ NEXT = [
 @pytest.mark.parametrize(("job", "outcome", "progress", "line"), NEXT)
 def test_the_next_command_is_one_that_can_be_typed(monkeypatch, job, outcome, progress, line):
     """What was typed, with what the outcome asks for; none of it is folded."""
-    monkeypatch.setattr("sys.argv", shlex.split(f"efface {job} m --data d --out=new"))
+    typed = f"efface {job} m --data d --method jit --setting steps=2 --out=new"
+    monkeypatch.setattr("sys.argv", shlex.split(typed))
+    parts = options.RecordOptions(where="a=1"), options.SplitOptions(mislabelled=True)
+    given = options.Arguments(Path("m"), None, "d", *parts, options.ReadOptions(), 3)
     manifest = Manifest(job, 0, 0, outcome, progress=progress, method="neighbourhood")
-    then = next_command(Result(nn.Identity(), None, manifest), Path("new"))
+    then = next_command(Result(nn.Identity(), None, manifest), Path("new"), given)
     assert (then and then[1]) == line
+    if then:
+        app.parse_args(shlex.split(line)[1:], exit_on_error=False)
 
 
 def test_a_script_gets_one_document_of_a_result_and_of_an_error(efface, place, capfd):
@@ -76,8 +84,9 @@ def test_a_script_gets_one_document_of_a_result_and_of_an_error(efface, place, c
     assert found["rows"][0].keys() >= {"key", "before", "after", "reference", "status"}
     assert {"load", "doctor", "method", "report"} <= found["seconds"].keys()
     assert found["next"].endswith("--out as-json-2 --holdout UNSEEN")
-    for line, code in ((("--out", "as-json"), 8), (("--out", "x", "--strength", "-1"), 2)):
-        assert efface(*FORGET, "--json", *line) in {code, 2}
+    wrong = [("--out as-json", 2), ("--out /proc/none/x", 8), ("--out x --strength -1", 2)]
+    for line, code in [*wrong, ("--out x --target all", 2)]:
+        assert efface(*FORGET, "--json", *line.split()) == code
         printed = capfd.readouterr()
         failed = json.loads(printed.out)
         assert failed["exit_code"] > 0
@@ -90,6 +99,10 @@ def test_a_script_gets_one_document_of_a_result_and_of_an_error(efface, place, c
     assert {"load", "doctor", "method", "evidence"} <= plan["seconds"].keys()
     assert efface("doctor", "model", "--data", "data", "--json") == 0
     assert document(capfd)["accuracy"]["records"]["sample"] == 250
+    assert efface("train", "--json") == 2
+    assert "research.train" in document(capfd)["error"]
+    assert efface("forget", "--help", "--json") == 0
+    assert "--forget-class" in document(capfd)["help"]
     assert efface("methods", "--json") == 0
     assert document(capfd)["tables"][0]["columns"][0] == "method"
     assert not [path for path in contents(place) if path.startswith("x/")]

@@ -1,26 +1,29 @@
 """``efface forget --method retrain``: the command that was typed trains, its model is evaluated."""
 
+import shlex
 import shutil
 import sys
 
 import pytest
 from cyclopts import Token
-from run_files import contents, lines_of, read, rows_of
+from run_files import MADE, contents, lines_of, read, rows_of
 from safetensors.torch import load_file
 
 from efface.cli.options import _typed_alone
 
 # What a user has: a training that reads the list, and writes a folder like the given one.
 SOURCE = """
-import csv, shutil, sys
+import csv, os, shutil, sys
 from safetensors.torch import load_file, save_file
 mode, exclude, out = sys.argv[1:]
 print("one\\ntwo", len(list(csv.DictReader(open(exclude)))))
 if mode == "fails": sys.exit("no GPU")
-weights = load_file("model/model.safetensors")
-target = "model" if mode == "overwrites" else out
+given = os.path.join(os.path.dirname(__file__), "model")
+weights = load_file(given + "/model.safetensors")
+target = given if mode == "overwrites" else out
 if mode == "nothing": sys.exit(0)
-shutil.copytree("model", out)
+shutil.copytree(given, out)
+if mode == "half": sys.exit("no disk")
 save_file({name: 0.9 * tensor for name, tensor in weights.items()}, target + "/model.safetensors")
 """
 RUN = ("forget", "model", "--data", "data", "--ids", "ids.csv", "--method", "retrain")
@@ -69,6 +72,7 @@ def test_what_a_training_command_made_is_written_and_reported_as_retrained(retra
     ("mode", "code", "words"),
     [
         ("fails", 2, "exit code 1, after one | two 2 | no GPU. Nothing was written."),
+        ("half", 2, "no disk. What it wrote is kept: "),
         ("nothing", 2, "Got nothing at {out}."),
         ("overwrites", 1, "Got files that the command wrote. Restore it"),
     ],
@@ -77,10 +81,43 @@ def test_a_training_that_goes_wrong_says_how_and_writes_nothing(
     retrain, place, capfd, mode, code, words
 ):
     assert retrain(mode, "wrong") == code
-    assert words in capfd.readouterr().err.splitlines()[-1]
+    shown = capfd.readouterr().err
+    assert words in shown.splitlines()[-1]
     assert not (place / "wrong").exists()
-    # a training is kept where there is one
-    assert (place / ".wrong.retraining").exists() == (mode == "overwrites")
+    # a training is kept where there is one, and what names records is not kept in silence
+    kept = mode in {"overwrites", "half"}
+    assert (place / ".wrong.retraining").exists() == kept
+    assert ("its exclude.csv names the records" in shown) == kept
+
+
+def test_a_retrained_model_is_replayed_by_the_command_that_is_printed(retrain, efface, capfd):
+    assert retrain("trains", "to-replay", "--holdout", "data:test", "--report", "quick") == 0
+    line = capfd.readouterr().out.splitlines()[-1]
+    assert efface(*shlex.split(line)[1:]) == 0
+
+
+@pytest.mark.usefixtures("retrain")
+def test_a_model_that_is_the_working_directory_leaves_what_lies_around_it(
+    efface, place, monkeypatch
+):
+    (place / "exclude.csv").write_text("mine")
+    monkeypatch.chdir(place / "model")
+    command = f"{sys.executable} ../own_training.py trains {{exclude}} {{out}}"
+    given = ("forget", ".", "--data", "../data", "--ids", "../ids.csv", "--report", "quick")
+    assert efface(*given, *RUN[-2:], "--train-command", command, "--out", "../of-here") in MADE
+    assert (place / "of-here/model/model.safetensors").exists()
+    assert (place / "exclude.csv").read_text() == "mine"
+    assert not list(place.glob(".of-here*"))
+
+
+SPARE = ["--setting nonsense=3", "--strength 0", "--selection xyz", "--utility-budget 0"]
+SPARE += ["--keep-adapter", "--reference model", "--keep-best 2"]
+
+
+@pytest.mark.parametrize("words", SPARE)
+def test_an_option_that_a_training_of_ones_own_would_not_see_is_refused(retrain, capfd, words):
+    assert retrain("trains", "never", *words.split()) == 2
+    assert f"Got {words.split()[0]}. Say it in your command" in capfd.readouterr().err
 
 
 def test_a_command_is_split_into_words_and_read_by_no_shell(efface, place, capfd):

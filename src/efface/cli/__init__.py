@@ -5,11 +5,12 @@ file · one module a command for its work · ``loading``: from options to models
 ``summary``: what came of a run.
 """
 
+import io
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
@@ -26,8 +27,6 @@ OUTCOMES = " · ".join(f"{outcome.exit_code} {outcome}" for outcome in RUNS)
 app = App(
     name="efface",
     version=__version__,
-    # Ctrl-C must reach `exits`, which says that nothing was lost.
-    suppress_keyboard_interrupt=False,
     help="Machine unlearning for PyTorch: remove records from a trained model and report what it "
     "still knows of them.",
     help_epilogue=f"Exit codes of efface forget: {OUTCOMES}; of every command: 2 input · 4 unsafe "
@@ -38,6 +37,8 @@ app = App(
 for name in ("forget", "score", "compare", "inspect", "doctor", "methods"):
     app.command(getattr(commands, name))
 app.register_install_completion_command()
+# Ctrl-C must reach `exits`, which says that nothing was lost; the commands are run by both.
+app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False
 
 # Commands of efface 0.1 and what runs them now, in a clone of the repository.
 MOVED = {"train": "python -m research.train", "geometry": "python -m research.geometry"}
@@ -49,15 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; end with the exit code of the error, if there was one."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     with exits():
-        if tokens and tokens[0] in MOVED:
-            remedy = "Run it with the same arguments in a clone of the repository."
-            raise InputError(MOVED[tokens[0]], f"efface {tokens[0]}, which moved there", remedy)
-        # cyclopts would suggest the nearest option, which is not the one that was renamed.
-        for old in (token.partition("=")[0] for token in tokens):
-            if new := RENAMED.get(old):
-                raise InputError(new, f"{old}, its old name", f"Write {new}.")
+        if "--json" in tokens and {"--help", "-h"} & {*tokens}:
+            _print_help_as_json([word for word in tokens if word != "--json"])
+            return
         # The exit codes are ours, so cyclopts raises instead of exiting.
         app.meta(tokens, exit_on_error=False)
+
+
+def _print_help_as_json(tokens: list[str]) -> None:
+    from efface import terminal
+
+    # cyclopts ends the program after a help page
+    with redirect_stdout(io.StringIO()) as page, suppress(SystemExit):
+        app.meta(tokens, exit_on_error=False)
+    with terminal.configured(as_json=True):
+        terminal.document(help=page.getvalue())
 
 
 @app.meta.default
@@ -75,6 +82,7 @@ def _run(
     how = {"quiet": display.quiet or not first, "as_json": display.json and first}
     with terminal.configured(**how, verbose=display.verbose):
         try:
+            _refuse_old_names(tokens)
             app.config = read_config(display.config, app) if display.config else None
             app(tokens, exit_on_error=False)
         except BaseException as error:
@@ -83,6 +91,17 @@ def _run(
             said = {"error": str(error)} if isinstance(error, Exception) else {}
             terminal.document(exit_code=code, **said)
             raise
+
+
+def _refuse_old_names(tokens: Sequence[str]) -> None:
+    """Raise InputError with the new name of a command or an option of efface 0.1."""
+    if tokens and tokens[0] in MOVED:
+        remedy = "Run it with the same arguments in a clone of the repository."
+        raise InputError(MOVED[tokens[0]], f"efface {tokens[0]}, which moved there", remedy)
+    # cyclopts would suggest the nearest option, which is not the one that was renamed.
+    for old in (token.partition("=")[0] for token in tokens):
+        if new := RENAMED.get(old):
+            raise InputError(new, f"{old}, its old name", f"Write {new}.")
 
 
 def exit_code(error: BaseException) -> int:

@@ -71,6 +71,11 @@ def forget(
         remedy = "It would not be run: omit --dry-run."
         raise InputError("--train-command with --out DIR", "--dry-run", remedy)
     if train_command is not None and out is not None:
+        spare = [name for name in options.flags(how) if name != "--method"]
+        spare += ["--keep-adapter"] * keep_adapter + ["--reference"] * bool(reference)
+        if spare:
+            remedy = "Say it in your command: efface runs that and no method of its own."
+            raise InputError("no option of a method with --train-command", spare[0], remedy)
         from efface.cli.retrain import run_retrain
 
         given = options.Arguments(model, None, data, records, split, read, seed)

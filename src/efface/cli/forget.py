@@ -52,12 +52,10 @@ def run_forget(
             result, failure = error.result, error
         inputs.complete(result)
         if main:
-            if key and not key.exists():
-                # before the folder: a folder without its key could not be matched
-                write_private(key, f"{secret.hex()}\n".encode())
+            write_key(key, secret)
             write_run(out, result, inputs, secret, keep_adapter=keep_adapter)
             _print_choices(result)
-            print_summary(result, out)
+            print_summary(result, out, arguments)
     # The folder with the reasons stands by now; the exit code says that it holds no model.
     if failure:
         raise failure
@@ -122,6 +120,12 @@ def read_key(path: Path | None, out: Path) -> bytes:
         came = f"{path}, in the folder of the hashes"
         raise InputError("a key apart from what it opens", came, "Give another --key.")
     return made
+
+
+def write_key(path: Path | None, key: bytes) -> None:
+    """Where a new one is to be kept; before the folder, which could not be matched without it."""
+    if path and not path.exists():
+        write_private(path, f"{key.hex()}\n".encode())
 
 
 def _print_start(

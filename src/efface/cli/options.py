@@ -298,9 +298,23 @@ class Arguments:
         compared = {f"--retrained {path}": path for path in self.retrained}
         return {**models, **further, "--data": self.data, **parts, **compared}
 
+    def to_score(self) -> list[str]:
+        """The words after ``efface score`` that evaluate the run again, but for the folder."""
+        given: dict[str, Any] = {"--data": self.data}
+        read = (self.read.columns, self.read.model, self.read.checks)
+        for options in (self.records, self.split, *read):
+            given |= flags(options)
+        own = {"--seed": self.seed, "--retrained": self.retrained, "--shadow": self.shadow}
+        given |= {name: value for name, value in own.items() if value}
+        words = [self.old, self.new] if self.new else [self.old]
+        for name, value in given.items():
+            several = value if isinstance(value, tuple) else () if value is True else (value,)
+            words += [name, *several]
+        return [str(word) for word in words]
+
 
 def flags(options: Any) -> dict[str, Any]:
     """The options that are not at their default, by their names on the command line."""
     pairs = ((f, getattr(options, f.name)) for f in fields(options))
-    given = {f.name: value for f, value in pairs if value and value != f.default}
+    given = {f.name: value for f, value in pairs if value != f.default}
     return {f"--{name.replace('_', '-')}": value for name, value in given.items()}

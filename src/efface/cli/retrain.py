@@ -5,6 +5,7 @@ itself. It gets the ids to exclude and a path for the new model, nothing else.
 """
 
 import hashlib
+import logging
 import secrets
 import shlex
 import shutil
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from efface import prepare, terminal
 from efface.cli.doctor import printed_when_refused
-from efface.cli.forget import read_key, write_run
+from efface.cli.forget import read_key, write_key, write_run
 from efface.cli.loading import Inputs, read_model, refuse_other_inputs
 from efface.cli.options import Arguments
 from efface.cli.summary import print_summary
@@ -41,13 +42,15 @@ def run_retrain(arguments: Arguments, command: str, *, out: Path, key: Path | No
     prepare.check_report(arguments.split.report, prepare.FULL, prepare.QUICK)
     refuse_overlap(out, arguments.inputs())
     secret = read_key(key, out)
-    with claim(out), _workplace(out, arguments.old.name) as new:
+    # MODEL may be "." or "..": a folder has a name of its own there
+    name = arguments.old.name if arguments.old.is_file() else "new"
+    with claim(out), _workplace(out, name) as new:
         inputs = Inputs.read(arguments)
         given = _digests(arguments.old)
         exclude = new.parent / "exclude.csv"
         write_private(exclude, exclusion_table(inputs.split.forget.ids, secrets.token_bytes(32)))
         filled = {"{exclude}": str(exclude), "{out}": str(new), "{seed}": str(arguments.seed)}
-        seconds = _train([_fill(word, filled) for word in words])
+        seconds = _train([_fill(word, filled) for word in words], new)
         if not new.exists():
             remedy = "The command must write its model to the path that {out} stands for."
             raise InputError("a model from the training command", "nothing at {out}", remedy)
@@ -62,12 +65,11 @@ def run_retrain(arguments: Arguments, command: str, *, out: Path, key: Path | No
         manifest = result.manifest
         manifest.job, manifest.method = "forget", "retrain"
         manifest.seconds["method"] = seconds
-        if key and not key.exists():
-            write_private(key, f"{secret.hex()}\n".encode())
+        write_key(key, secret)
         # in its own container: its files belong to its weights
         made = replace(inputs, models=[loaded])
         write_run(out, result, made, secret, keep_adapter=False)
-    print_summary(result, out)
+    print_summary(result, out, arguments)
     if result.outcome.exit_code:
         sys.exit(result.outcome.exit_code)
 
@@ -108,12 +110,16 @@ def _workplace(out: Path, name: str) -> Iterator[Path]:
         if ended or not new.exists():
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            hint = "efface score evaluates it; remove the folder when it is no longer needed"
-            terminal.event("kept", retrained=f"{new}", hint=hint)
+            hint = "efface score evaluates a model; remove the folder when it is no longer needed: "
+            hint += "its exclude.csv names the records"
+            terminal.event("kept", level=logging.WARNING, retrained=f"{new}", hint=hint)
 
 
-def _train(words: list[str]) -> float:
-    """Run the command and show its output; returns the seconds. Raises InputError."""
+def _train(words: list[str], new: Path) -> float:
+    """Run the command and show its output; returns the seconds. Raises InputError.
+
+    ``new``: where the command writes.
+    """
     began, last = time.perf_counter(), deque[str](maxlen=LAST_LINES)
     how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
@@ -136,11 +142,15 @@ def _train(words: list[str]) -> float:
             raise
     if code:
         came = f"exit code {code}, after {' | '.join(filter(None, last)) or 'no output'}"
-        raise InputError("a training command that ends well", came, "Nothing was written.")
+        remedy = f"What it wrote is kept: {new}." if new.exists() else "Nothing was written."
+        raise InputError("a training command that ends well", came, remedy)
     return time.perf_counter() - began
 
 
 def _digests(model: Path) -> dict[str, str]:
     """SHA-256 of each file of the given model."""
-    files = [model] if model.is_file() else sorted(p for p in model.rglob("*") if p.is_file())
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    found = {}
+    for path in [model] if model.is_file() else sorted(p for p in model.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found

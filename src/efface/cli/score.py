@@ -16,6 +16,7 @@ from efface.errors import Differs, InputError
 from efface.io.atomic import atomic_folder, claim, refuse_overlap
 from efface.io.files import read_json, read_text
 from efface.manifest import EVIDENCE, MODEL, Manifest, state_digest, versions
+from efface.methods import METHODS
 from efface.report import jsonable
 from efface.unlearn import Result, score
 
@@ -35,13 +36,19 @@ def run_score(arguments: Arguments, out: Path) -> None:
             result = evaluate(inputs)
         with atomic_folder(out) as scratch:
             result.save(scratch / EVIDENCE)
-    print_summary(result, out)
+    print_summary(result, out, arguments)
 
 
-def evaluate(inputs: Inputs) -> Result:
-    """The report that the arguments ask for, and its manifest."""
+def evaluate(inputs: Inputs, *, exact: bool = False) -> Result:
+    """The report that the arguments ask for, and its manifest; ``exact`` as in ``score``."""
     (old, new, *more), shadows = (one.model for one in inputs.models), inputs.shadows
-    result = score(old, new, inputs.split, retrained=more, shadows=shadows, **inputs.context())
+    how: dict[str, Any] = {
+        "retrained": more,
+        "shadows": shadows,
+        "exact": exact,
+        **inputs.context(),
+    }
+    result = score(old, new, inputs.split, **how)
     inputs.complete(result)
     return result
 
@@ -73,7 +80,9 @@ def run_replay(arguments: Arguments, run: Path) -> None:
     was = {"weights": manifest.weights, "digests": manifest.digests}
     now = {"weights": {"old": old, "new": new, "retrained": more}, "digests": inputs.digests}
     _compare(was, now, manifest, "models and data")
-    report: Any = evaluate(inputs).report
+    method = METHODS.get(str(manifest.method))
+    exact = manifest.job == "forget" and method is not None and method.exact
+    report: Any = evaluate(inputs, exact=exact).report
     again = json.loads(json.dumps(report.to_json()))
     _compare(recorded, again, manifest, "numbers")
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from efface import terminal
 from efface.cli.doctor import print_diagnosis
+from efface.cli.options import Arguments
 from efface.errors import Outcome
 from efface.hazards import Diagnosis
 from efface.manifest import EVIDENCE, MODEL, Manifest
@@ -34,13 +35,13 @@ WHAT = {
 }
 
 
-def print_summary(result: Result, out: Path) -> None:
+def print_summary(result: Result, out: Path, arguments: Arguments) -> None:
     """The report's sentences, its rows, the warnings, where things are and what to do next."""
     manifest, report = result.manifest, result.report
     said = sentences(report) if report else {"outcome": [manifest.summary]}
     said.setdefault("forgotten", []).insert(0, _named(manifest))
     said.setdefault("cost", []).append(spent(manifest))
-    files, then = _files(result, out), next_command(result, out)
+    files, then = _files(result, out), next_command(result, out, arguments)
     _document(result, said, files, then)
     level = logging.INFO if result.outcome is Outcome.DONE else logging.WARNING
     # to a person who sees the lines below it would be said twice
@@ -69,7 +70,7 @@ def print_plan(result: Result, price: Mapping[str, Any], out: Path | None) -> No
     """What a run would do and cost, and what could be said afterwards; nothing was changed."""
     manifest, tier = result.manifest, str(result.manifest.tier)
     seconds = {**manifest.seconds, **price["seconds"]}
-    command = _retyped({"--out": str(out or "new")})
+    command = _retype({"--out": str(out or "new")})
     memory = round((manifest.memory or {})["total_bytes"] / 2**20)
     facts = {"outcome": result.outcome, "method": manifest.method, "tier": tier}
     facts |= {"settings": manifest.settings, "memory": manifest.memory, "seconds": seconds}
@@ -133,30 +134,32 @@ def _files(result: Result, out: Path) -> dict[str, str]:
     return files | {"evidence": evidence}
 
 
-def next_command(result: Result, out: Path) -> tuple[str, str] | None:
+def next_command(result: Result, out: Path, arguments: Arguments) -> tuple[str, str] | None:
     """Why, and what to type next; None where nothing is left to do on a command line."""
     outcome, manifest = result.outcome, result.manifest
     progress = 1 if result.progress is None else result.progress
     again = {"--out": str(out.with_name(f"{out.name}-2"))}
     if manifest.job == "score" or outcome is Outcome.DONE:
         text = "Anybody can evaluate it again, and compare each number"
-        return text, _replay(out, manifest.job)
+        # what was typed may have options of forget alone, or stand in a file
+        words = ["efface", "score", *arguments.to_score(), "--replay", str(out)]
+        return text, shlex.join(words)
     if outcome is Outcome.LIKE_UNSEEN:
         return None
     if outcome is Outcome.NOT_JUDGED and "holdout" not in manifest.request:
         text = "Whether that is enough shows with records that were never trained on"
-        return text, _retyped({**again, "--holdout": "UNSEEN"})
+        return text, _retype({**again, "--holdout": "UNSEEN"})
     if outcome is Outcome.NOT_JUDGED:
-        return "Whether that is enough shows with a report", _retyped({**again, "--report": "full"})
+        return "Whether that is enough shows with a report", _retype({**again, "--report": "full"})
     has_strength = "strength" in METHODS[str(manifest.method)].settings
     if outcome is Outcome.PARTLY and has_strength and abs(progress - 1) > NEAR:
         strength, far = ("1.5", "short of") if progress < 1 else ("0.7", "beyond")
         text = f"The records went {far} unseen ones; to try another strength"
-        return text, _retyped({**again, "--strength": strength})
+        return text, _retype({**again, "--strength": strength})
     return "Other methods, with what each needs", "efface methods"
 
 
-def _retyped(changes: Mapping[str, str]) -> str:
+def _retype(changes: Mapping[str, str]) -> str:
     """The command that was typed, with these options and without --dry-run."""
     left = iter(sys.argv[1:])
     kept = []
@@ -168,12 +171,6 @@ def _retyped(changes: Mapping[str, str]) -> str:
         elif name == token and name in changes:
             next(left, None)
     return shlex.join(["efface", *kept, *(part for pair in changes.items() for part in pair)])
-
-
-def _replay(out: Path, job: str) -> str:
-    """The evaluation again: of what was typed, what ``efface score`` takes."""
-    command = _retyped({"--out": "", "--replay": str(out)}).replace(" --out ''", "")
-    return command.replace("efface forget ", "efface score ", 1) if job == "forget" else command
 
 
 def _document(
