@@ -181,23 +181,23 @@ def test_a_method_that_fails_is_a_row_and_the_others_stand(tiny_net, split, tmp_
     assert "seed 2 is cursed" in (tmp_path / "new/compare.html").read_text()
 
 
-def test_a_strength_is_searched_on_the_calibration_half_alone(tiny_net, split, tmp_path):
-    """Other labels on the half that the report uses change no trial, on this half they do."""
+def test_a_strength_is_searched_on_the_auxiliary_part_alone(tiny_net, split, tmp_path):
+    """Other labels in the part that the report uses change no trial, in this part they do."""
     how = HOW | {"methods": ("negative_gradient",), "search_strength": 3, "seeds": (0, 1)}
     found = compare(tiny_net, split, out=tmp_path / "as it is", **how)
     distances = [trial["calibration_distance"] for trial in found.trials]
     best = [0.1, 1.0, 10.0][distances.index(min(distances))]
     assert [cell["settings"]["strength"] for cell in found.cells] == [best, best]
-    halves = [{*half.holdout.ids} for half in split_holdout(split, seed=0)]
-    for half, same in ((1, True), (0, False)):
-        wrong = torch.tensor([one in halves[half] for one in split.holdout.ids])
+    parts = [{*part.holdout.ids} for part in split_holdout(split, seed=0)]
+    for part, same in ((1, True), (0, False)):
+        wrong = torch.tensor([one in parts[part] for one in split.holdout.ids])
         y = torch.where(wrong, (split.holdout.y + 1) % 10, split.holdout.y)
         other = replace(split, holdout=Records(split.holdout.x, y, split.holdout.ids))
-        again = compare(tiny_net, other, out=tmp_path / f"{half}", accept=("chance",), **how)
+        again = compare(tiny_net, other, out=tmp_path / f"{part}", accept=("chance",), **how)
         assert ([t["calibration_distance"] for t in again.trials] == distances) == same
 
 
-def test_the_step_that_is_kept_is_the_nearest_on_the_calibration_half(tiny_net, split):
+def test_the_step_that_is_kept_is_the_nearest_on_the_auxiliary_part(tiny_net, split):
     """Its weights are those of a run that ends there."""
     steep = {"method": "negative_gradient", "guard": False, "report": "off"}
     settings = [{"epochs": epochs, "learning_rate": 0.1} for epochs in range(1, 8)]

@@ -1,6 +1,6 @@
-"""Choosing on the calibration half: how far a model is from one that never saw the records.
+"""Choosing on the auxiliary part: how far a model is from one that never saw the records.
 
-The calibration half of the holdout is the one that method and guard may see; whatever is chosen on
+The auxiliary part of the holdout is the one that method and guard may see; whatever is chosen on
 it, a step (``BestStep``) or a strength, is evaluated on the other half.
 """
 
@@ -48,7 +48,7 @@ def need_holdout(split: Split) -> None:
 
 
 def calibration_distance(old: nn.Module, new: nn.Module, auxiliary: Split, **about: Any) -> float:
-    """``distance_to_unseen`` of a quick report on the calibration half; inf where there is none.
+    """``distance_to_unseen`` of a quick report on the auxiliary part; inf where there is none.
 
     ``about``: what ``collect`` takes besides, such as ``mislabelled`` and ``classes``. The global
     random state stays as it is. Raises InputError without a holdout.
@@ -65,7 +65,7 @@ def calibration_distance(old: nn.Module, new: nn.Module, auxiliary: Split, **abo
 
 
 class BestStep:
-    """Keeps the state of the step with the smallest distance on the calibration half.
+    """Keeps the state of the step with the smallest distance on the auxiliary part.
 
     ``every``: steps between two looks; ``distance``: of a student, see ``calibration_distance``.
     """

@@ -2,8 +2,8 @@
 
 ``event``, ``show_progress`` and ``show_count`` write to standard error; ``table``, ``lines`` and
 ``document`` to standard output, so that a pipe can take the result apart from the progress.
-``configured`` says how much is shown. Ids, classes and paths are shown as they are: no brackets in
-them are markup, and control characters are written out.
+``configure_display`` says how much is shown. Ids, classes and paths are shown as they are: no
+brackets in them are markup, and control characters are written out.
 """
 
 import json
@@ -67,7 +67,7 @@ _shown = _Shown(logging.INFO)
 
 
 @contextmanager
-def configured(
+def configure_display(
     *, quiet: bool = False, verbose: bool = False, as_json: bool = False
 ) -> Iterator[None]:
     """Show warnings alone (``quiet``) or details too (``verbose``), and what ``efface`` logs.
@@ -134,7 +134,7 @@ def show_progress(title: str, steps: int | None) -> Iterator[Callable[..., None]
     console = Console(stderr=True)
     stage = _Stage(title, steps, console)
     # Entered on a pipe, rich's bar would leave an empty line among the JSON lines.
-    with nullcontext() if stage.piped else _drawn(stage.bar):
+    with nullcontext() if stage.piped else _draw_bar(stage.bar):
         yield stage.shown
         # A method may stop by itself: a bar left at a third would look like a fault. After an
         # exception this line is not reached, and the bar stays where it was.
@@ -195,7 +195,7 @@ class _Stage:
 
 
 @contextmanager
-def _drawn(bar: Progress) -> Iterator[Progress]:
+def _draw_bar(bar: Progress) -> Iterator[Progress]:
     """The bar on the terminal, below the events of that time."""
     before, _shown.console = _shown.console, bar.console
     try:
@@ -223,7 +223,7 @@ def show_count(title: str, total: int) -> Iterator[Callable[..., None]]:
     if not console.is_terminal:
         yield line
         return
-    with _drawn(_bar(console)) as bar:
+    with _draw_bar(_bar(console)) as bar:
         task = bar.add_task(printable(title), total=total)
 
         def advance(what: str, **_: Any) -> None:

@@ -63,7 +63,7 @@ def _print_help_as_json(tokens: list[str]) -> None:
     # cyclopts ends the program after a help page
     with redirect_stdout(io.StringIO()) as page, suppress(SystemExit):
         app.meta(tokens, exit_on_error=False)
-    with terminal.configured(as_json=True):
+    with terminal.configure_display(as_json=True):
         terminal.document(help=page.getvalue())
 
 
@@ -80,7 +80,7 @@ def _run(
     # of the processes of one launch (torchrun) the first alone speaks
     first = os.environ.get("RANK", "0") == "0"
     how = {"quiet": display.quiet or not first, "as_json": display.json and first}
-    with terminal.configured(**how, verbose=display.verbose):
+    with terminal.configure_display(**how, verbose=display.verbose):
         try:
             _refuse_old_names(tokens)
             app.config = read_config(display.config, app) if display.config else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from efface import terminal
-from efface.cli.doctor import printed_when_refused
+from efface.cli.doctor import print_when_refused
 from efface.cli.forget import read_settings
 from efface.cli.loading import Inputs
 from efface.cli.options import Arguments, CompareOptions
@@ -35,7 +35,7 @@ def run_compare(arguments: Arguments, options: CompareOptions, *, out: Path) -> 
     # the seeds of the methods are the comparison's own
     context.pop("seed")
     given |= {"stored": model.stored, "retrained": [one.model for one in inputs.models[1:]]}
-    with printed_when_refused():
+    with print_when_refused():
         found = compare(model.model, inputs.split, out=out, **given, **context)
     terminal.table(f"{out / PAGE}", *found.table())
     failed = [cell for cell in found.cells if cell["error"]]

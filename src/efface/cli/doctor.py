@@ -35,7 +35,7 @@ def print_diagnosis(found: Diagnosis) -> None:
 
 
 @contextmanager
-def printed_when_refused() -> Iterator[None]:
+def print_when_refused() -> Iterator[None]:
     """Print all that doctor found when it refuses."""
     try:
         yield

@@ -13,7 +13,7 @@ from typing import Any
 from accelerate import PartialState
 
 from efface import terminal
-from efface.cli.doctor import printed_when_refused
+from efface.cli.doctor import print_when_refused
 from efface.cli.loading import Inputs
 from efface.cli.options import Arguments, MethodOptions
 from efface.cli.summary import print_plan, print_summary
@@ -46,7 +46,7 @@ def run_forget(
         model = inputs.models[0]
         given |= {"stored": model.stored, "started": _print_start, **inputs.context()}
         try:
-            with printed_when_refused():
+            with print_when_refused():
                 result = forget(model.model, inputs.split, **given)
         except NotMet as error:
             result, failure = error.result, error
@@ -76,7 +76,7 @@ def run_dry(
 
     model = inputs.models[0]
     given |= {"stored": model.stored, "started": started, "dry_run": True, **inputs.context()}
-    with printed_when_refused():
+    with print_when_refused():
         result = forget(model.model, inputs.split, **given)
     inputs.complete(result)
     print_plan(result, price, out)

@@ -117,11 +117,11 @@ class Inputs:
     @classmethod
     def read(cls, arguments: Arguments) -> "Inputs":
         """Load it all; refuses what does not fit together. Raises InputError."""
-        with terminal.show_progress("load", None) as shown:
-            return cls._read(arguments, shown)
+        with terminal.show_progress("load", None) as advance:
+            return cls._read(arguments, advance)
 
     @classmethod
-    def _read(cls, arguments: Arguments, shown: Callable[..., None]) -> "Inputs":
+    def _read(cls, arguments: Arguments, advance: Callable[..., None]) -> "Inputs":
         began = time.perf_counter()
         read, parts, omitted = arguments.read, {}, {}
         old = read_model(arguments.old, read)
@@ -148,7 +148,7 @@ class Inputs:
         def count(records: int) -> None:
             nonlocal done
             done += records
-            shown(done, steps=total)
+            advance(done, steps=total)
 
         forget = data.records(rows, old.preprocessing, count)
         sample, _ = data.readable(unnamed, old.preprocessing, count)

@@ -18,14 +18,14 @@ def run_methods(name: str | None = None) -> None:
     Raises InputError with the nearest name for an unknown method.
     """
     if name is None:
-        rows = [[one, *_facts(method).values()] for one, method in METHODS.items()]
+        rows = [[one, *_describe(method).values()] for one, method in METHODS.items()]
         table(TITLE.format(COUNTED), COLUMNS, rows)
         return
     method = find_method(name)
     # a method of somebody else may have no docstring
     documented = {"does": method.function, "is": inspect.getmodule(method.function)}
     facts = {k: (inspect.getdoc(v) or "").partition("\n")[0] for k, v in documented.items()}
-    facts |= _facts(method) | {"zero-shot": "yes" if method.zero_shot else "no"}
+    facts |= _describe(method) | {"zero-shot": "yes" if method.zero_shot else "no"}
     facts |= {"may use": ", ".join(method.optional), "labels of": ", ".join(method.labels)}
     table(name, ["", ""], [[key, text] for key, text in facts.items()])
     # The help of a setting is its line in the docstring: nothing is written a second time.
@@ -37,7 +37,7 @@ def run_methods(name: str | None = None) -> None:
     table("settings", ["", "default", "range", ""], rows)
 
 
-def _facts(method: Method) -> dict[str, str]:
+def _describe(method: Method) -> dict[str, str]:
     """The table's row of a method by column, without its name."""
     needs = ", ".join(method.in_order(method.needs))
     # no number is known of a method of somebody else, nor of a training of one's own

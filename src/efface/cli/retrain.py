@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from efface import prepare, terminal
-from efface.cli.doctor import printed_when_refused
+from efface.cli.doctor import print_when_refused
 from efface.cli.forget import read_key, write_key, write_run
 from efface.cli.loading import Inputs, read_model, refuse_other_inputs
 from efface.cli.options import Arguments
@@ -59,7 +59,7 @@ def run_retrain(arguments: Arguments, command: str, *, out: Path, key: Path | No
             raise EffaceError(f"{arguments.old} as it was", "files that the command wrote", remedy)
         old, loaded = inputs.models[0], read_model(new, arguments.read)
         refuse_other_inputs(old, loaded, "the retrained model")
-        with printed_when_refused():
+        with print_when_refused():
             result = score(old.model, loaded.model, inputs.split, exact=True, **inputs.context())
         inputs.complete(result)
         manifest = result.manifest

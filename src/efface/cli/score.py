@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from efface import terminal
-from efface.cli.doctor import printed_when_refused
+from efface.cli.doctor import print_when_refused
 from efface.cli.loading import Inputs
 from efface.cli.options import Arguments
 from efface.cli.summary import print_summary
@@ -32,7 +32,7 @@ def run_score(arguments: Arguments, out: Path) -> None:
     refuse_overlap(out, arguments.inputs())
     with claim(out):
         inputs = Inputs.read(arguments)
-        with printed_when_refused():
+        with print_when_refused():
             result = evaluate(inputs)
         with atomic_folder(out) as scratch:
             result.save(scratch / EVIDENCE)

@@ -39,8 +39,8 @@ def print_summary(result: Result, out: Path, arguments: Arguments) -> None:
     """The report's sentences, its rows, the warnings, where things are and what to do next."""
     manifest, report = result.manifest, result.report
     said = sentences(report) if report else {"outcome": [manifest.summary]}
-    said.setdefault("forgotten", []).insert(0, _named(manifest))
-    said.setdefault("cost", []).append(spent(manifest))
+    said.setdefault("forgotten", []).insert(0, _request_sentence(manifest))
+    said.setdefault("cost", []).append(cost_sentence(manifest))
     files, then = _files(result, out), next_command(result, out, arguments)
     _document(result, said, files, then)
     level = logging.INFO if result.outcome is Outcome.DONE else logging.WARNING
@@ -78,7 +78,7 @@ def print_plan(result: Result, price: Mapping[str, Any], out: Path | None) -> No
     terminal.document(**jsonable(facts))
     print_diagnosis(Diagnosis(result.findings, manifest.accuracy))
     said = [
-        ("Request", _named(manifest)),
+        ("Request", _request_sentence(manifest)),
         ("Method", f"{manifest.method}, which may change {_weights(manifest)}"),
         ("Cost", f"about {sum(seconds.values()):.0f} seconds ({_phases(seconds)}), {memory} MiB"),
         ("Evidence", f"tier {tier}: {TIERS[tier]}"),
@@ -93,7 +93,7 @@ def _print_next(why: str, line: str) -> None:
     terminal.command(line)
 
 
-def spent(manifest: Manifest) -> str:
+def cost_sentence(manifest: Manifest) -> str:
     """The seconds of a run by phase, and the steps of its method."""
     each = manifest.seconds
     steps = f"{count(manifest.steps, 'step')} of {manifest.method}, " if manifest.steps else ""
@@ -109,7 +109,7 @@ def _phases(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {each:.1f}" for name, each in seconds.items() if each >= SHOWN)
 
 
-def _named(manifest: Manifest) -> str:
+def _request_sentence(manifest: Manifest) -> str:
     records = count(manifest.request["forget"])
     note = f" · {manifest.note}" if manifest.note else ""
     return f"{records}, named by {manifest.request['named']}{note}."

@@ -29,7 +29,7 @@ class Comparison:
 
     Of a cell: ``method``, ``seed``, ``guard``, ``settings``, ``outcome`` (None where it failed,
     with the ``error``), ``seconds`` and ``passes`` of method and guard, ``rows`` (the report's, by
-    key), ``distance`` (``calibration.distance_to_unseen`` on the evaluation half), ``gap`` (average
+    key), ``distance`` (``calibration.distance_to_unseen`` on the evaluation part), ``gap`` (average
     gap to the retrained models), ``folder``. ``trials``: the same of the search for a strength.
     """
 

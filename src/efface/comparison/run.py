@@ -85,7 +85,7 @@ def compare(
         guard: ``(True,)``, ``(False,)``, or both.
         settings: by the name of a method.
         search_strength: so many strengths of 0.1 to 10 are tried for each method that has one, 2 to
-            12, with the first seed; the nearest to unseen records on the calibration half of the
+            12, with the first seed; the nearest to unseen records on the auxiliary part of the
             holdout is taken. 0: the default strength.
         retrained: models trained without the forget records, which give the average gap.
         processes: cells at a time, on this machine; their seconds are longer then.
@@ -101,7 +101,7 @@ def compare(
         for method, on, seed in product(dict.fromkeys(methods), guard, dict.fromkeys(seeds))
     ]
     _refuse_cells(cells, settings, request)
-    split = _named(data, request)
+    split = _request_split(data, request)
     if search_strength:
         _refuse_search(search_strength, split, request)
     study = _Study.of(model, split, request, tuple(retrained), Path(out), tuple(methods))
@@ -125,7 +125,7 @@ def compare(
     return found
 
 
-def _named(data: Any, request: dict[str, Any]) -> Split:
+def _request_split(data: Any, request: dict[str, Any]) -> Split:
     """The split of the request, whose names of records are taken out of ``request``."""
     records, parts = (
         {name: request.pop(name, None) for name in names}
@@ -188,7 +188,7 @@ def _trials(cells: Sequence[Cell], count: int) -> list[Cell]:
 
 
 def _best_strengths(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """By the name of a row the strength with the smallest distance on the calibration half."""
+    """By the name of a row the strength with the smallest distance on the auxiliary part."""
     best: dict[str, tuple[float, float]] = {}
     for trial in trials:
         distance = trial["calibration_distance"]
@@ -268,10 +268,10 @@ class _Study:
         missing = [cell for cell in cells if not (self.folder(cell, trial=trial) / CELL).exists()]
         failures: dict[int, str] = {}
         title = "strengths" if trial else "cells"
-        with terminal.show_count(title, len(missing)) as shown:
+        with terminal.show_count(title, len(missing)) as advance:
             for place, error in self._attempts(missing, processes, trial=trial):
                 cell = missing[place]
-                shown(f"{cell.name} seed {cell.seed}", **{"error": error} if error else {})
+                advance(f"{cell.name} seed {cell.seed}", **{"error": error} if error else {})
                 if error:
                     failures[id(cell)] = error
         return [self._read(cell, failures.get(id(cell), ""), trial=trial) for cell in cells]
