@@ -13,8 +13,10 @@ from run_files import contents, events, read
 from torch import nn
 
 from efface.cli import app, options
-from efface.cli.summary import next_command
+from efface.cli.doctor import print_diagnosis
+from efface.cli.summary import _cells, next_command
 from efface.errors import Outcome
+from efface.hazards import Diagnosis
 from efface.manifest import Manifest
 from efface.report import Report, Row, Verdict
 from efface.report.text import chosen_rows
@@ -48,23 +50,24 @@ def test_a_person_reads_sentences_then_ten_rows_then_what_to_do(efface, place, c
     assert shown.splitlines()[-1].startswith("  efface ")
 
 
-FURTHER = "efface forget m --data d --method jit --setting steps=2 --out new-2"
+FURTHER = "efface forget m --data d --method jit --setting steps=2 --whole-group --out new-2"
 REPLAY = "efface score m --data d --where a=1 --mislabelled --seed 3 --replay new"
+RETRAIN = "--method retrain --train-command 'python train.py --exclude {exclude} --out {out}'"
 NEXT = [
     ("forget", Outcome.PARTLY, 0.5, f"{FURTHER} --strength 1.5"),
     ("forget", Outcome.PARTLY, 1.5, f"{FURTHER} --strength 0.7"),
-    ("forget", Outcome.PARTLY, 1.0, "efface methods"),
+    ("forget", Outcome.PARTLY, 1.0, f"efface forget m --data d --out new-2 {RETRAIN}"),
     ("forget", Outcome.NOT_JUDGED, None, f"{FURTHER} --holdout UNSEEN"),
     ("forget", Outcome.DONE, 1.0, REPLAY),
     ("forget", Outcome.LIKE_UNSEEN, None, None),
-    ("forget", Outcome.NOT_MET, None, "efface methods"),
+    ("forget", Outcome.NOT_MET, None, f"efface forget m --data d --out new-2 {RETRAIN}"),
 ]
 
 
 @pytest.mark.parametrize(("job", "outcome", "progress", "line"), NEXT)
 def test_the_next_command_is_one_that_can_be_typed(monkeypatch, job, outcome, progress, line):
     """What was typed, with what the outcome asks for; none of it is folded."""
-    typed = f"efface {job} m --data d --method jit --setting steps=2 --out=new"
+    typed = f"efface {job} m --data d --method jit --setting steps=2 --whole-group --out=new"
     monkeypatch.setattr("sys.argv", shlex.split(typed))
     parts = options.RecordOptions(where="a=1"), options.SplitOptions(mislabelled=True)
     given = options.Arguments(Path("m"), None, "d", *parts, options.ReadOptions(), 3)
@@ -73,6 +76,17 @@ def test_the_next_command_is_one_that_can_be_typed(monkeypatch, job, outcome, pr
     assert (then and then[1]) == line
     if then:
         app.parse_args(shlex.split(line)[1:], exit_on_error=False)
+
+
+def test_a_loss_that_could_be_chance_is_not_said_to_be_nothing():
+    row = Row(1.0, 0.95, "unchanged", verdict=Verdict.UNCHANGED, name="Accuracy on the holdout")
+    assert _cells(row)[-1] == "○ not significant"
+    assert _cells(replace(row, after=1.0))[-1] == "○ not flagged"
+
+
+def test_doctor_says_that_it_found_nothing(capsys):
+    print_diagnosis(Diagnosis((), {}))
+    assert "nothing found" in capsys.readouterr().out
 
 
 def test_a_script_gets_one_document_of_a_result_and_of_an_error(efface, place, capfd):

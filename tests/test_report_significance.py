@@ -20,7 +20,7 @@ from efface.report.context import Context, Pair
 from efface.report.tests_forget import recovery
 from efface.report.tests_unseen import _unless_too_few, central_margins, negative_control_of_margins
 from efface.report.tests_utility import holdout_accuracy, retain_accuracy
-from efface.report.text import headline
+from efface.report.text import headline, outcome_sentence
 from efface.testing import digits, fit, trained_model, untrained_model
 from efface.types import Records, Split
 
@@ -273,6 +273,61 @@ def test_the_outcome_partly_has_named_what_flags_the_records_and_nothing_else(ou
     rows = Row(key="a", name="Loss", section="unseen", **row), Row(key="b", name="Lost", **row)
     said = headline(Report("T1", rows, outcome=outcome))[-1]
     assert said.endswith(f"(family-wise error 5 %): {first}; Lost (membership detected).")
+
+
+TESTED = {"key": "attack.loss", "section": "unseen", "p": 0.5, "smallest_p": 0.0}
+FEW = {"verdict": Verdict.TOO_FEW_RECORDS, **TESTED}
+FOUND = {**TESTED, "p": 1e-4, "verdict": Verdict.DETECTED}
+COUNTS = {"forget": 15, "holdout": 85}
+
+
+def made(row, *others, **facts):
+    facts = {"outcome": Outcome.PARTLY, "counts": COUNTS, **facts}
+    return Report("T1", (Row(**row), *others), **facts)
+
+
+def test_partly_has_the_reason_that_holds():
+    """Two opposite ones in one sentence leave the reader to choose."""
+    found, untested = (outcome_sentence(made(row)) for row in (FOUND, FEW))
+    assert "a test still tells" in found
+    assert "could not have" not in found
+    assert "a test still tells" not in untested
+    assert (
+        "the main test could not have. Give more records that were never trained on (it had 85)"
+        in (untested)
+    )
+
+
+def test_what_is_flagged_and_what_is_inconclusive_are_counted_apart():
+    drop = Row(p=0.04, verdict=Verdict.DROPPED, section="utility")
+    said = " ".join(headline(made(FEW, drop, drop)))
+    assert "Rows by themselves: 2 flagged, 1 inconclusive; read them." in said
+
+
+@pytest.mark.parametrize(("unseen", "why"), [(0, "there are no unseen"), (9, "already before")])
+def test_why_the_progress_is_unknown_is_the_reason_that_holds(unseen, why):
+    classes = [{"forget_n": 15, "holdout_n": unseen}, {"forget_n": 0, "holdout_n": 76}]
+    said = made(FEW, per_class=classes).summary
+    assert f"How far the records came is unknown: {why}" in said
+
+
+def test_how_many_records_are_surer_and_how_many_may_be_overlooked_is_said():
+    margins = [(1.0, 2.0), (1.0, 1.0), (3.0, -1.0)]
+    names = ("logit_margin_before", "logit_margin_after")
+    records = [{**dict(zip(names, pair, strict=True)), "entropy_after": 0.1} for pair in margins]
+    power = Row(after=0.181, key="power.undetected_share", section="controls")
+    said = " ".join(headline(made(FEW, power, records=records)))
+    assert "1 of 3 records now have a larger logit margin than before" in said
+    assert "With 15 records, up to 18.1\u00a0% of them (2 to 3) could still be recognised" in said
+    assert "could still be" not in " ".join(headline(made(FOUND, power))), "moot: a test flags them"
+
+
+def test_the_accuracy_of_the_headline_says_of_which_records_it_is():
+    row = Row(1.0, 0.95, key="holdout.accuracy", name="Accuracy on the holdout", section="utility")
+    said = headline(made(FEW, row))
+    assert any(
+        "now. That is on the report's part of the holdout, 85 records." in one for one in said
+    )
 
 
 def test_a_headline_names_no_flagged_row_twice():

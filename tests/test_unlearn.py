@@ -23,7 +23,7 @@ from efface.manifest import SCHEMA, state_digest
 from efface.methods import METHODS, Method
 from efface.report import Verdict, collect, forward_passes
 from efface.report.text import headline
-from efface.task import predict
+from efface.task import predict, trainable_copy
 from efface.testing import fresh_from
 from efface.types import Action, split_holdout
 
@@ -121,6 +121,38 @@ def test_the_report_is_priced_before_the_method_starts(tiny_net, digits, report,
     assert all(0 < prices[0]["seconds"][stage] < 60 for stage in ("method", "evidence"))
     notes = [row.note for row in result.report.rows]
     assert (notes.count("probes were turned off"), result.manifest.report) == (omitted, report)
+
+
+@pytest.mark.parametrize("n", [2, 40])
+def test_the_price_of_few_records_is_that_of_their_steps(tiny_net, digits, n):
+    """64 steps with 32 anchors each: passes a record grow as the records become fewer."""
+    split = Split(digits.take(range(n)), digits.take(range(300, 400)))
+    seen, _ = split_holdout(split, seed=0)
+    spent = sum(forget(tiny_net, split, report="off").manifest.passes.values())
+    assert 0.4 < METHODS["neighbourhood"].count_passes(seen, {}) / spent < 1.6
+
+
+def never_three(model, split, *, seed=0, callback):  # noqa: ARG001
+    """A copy that predicts no 3 any more: a tenth of the holdout is lost."""
+    student = trainable_copy(model)
+    with torch.no_grad():
+        student[-1].bias[3] -= 100
+    callback(student, 0.0)
+    return student
+
+
+@pytest.mark.parametrize(("budget", "warns"), [(0.06, True), (0.5, False)])
+def test_a_loss_above_the_budget_on_the_reports_half_is_a_warning(
+    tiny_net, digits, monkeypatch, budget, warns
+):
+    """The guard allows for chance on its own half; what was lost on the other is said."""
+    method = Method(never_three, frozenset({"model", "forget"}), fresh_start=True)
+    monkeypatch.setitem(METHODS, "never_three", method)
+    split = Split(digits.take(range(20)), digits.take(range(300, 400)))
+    result = forget(tiny_net, split, method="never_three", utility_budget=budget)
+    texts = [one.text for one in result.findings if one.name == "utility-budget"]
+    assert len(texts) == warns
+    assert all("more than the 6 that" in text and "50 records" in text for text in texts)
 
 
 @pytest.mark.parametrize(("run", "came"), [(forget, "none"), (score, "off")])
@@ -414,7 +446,7 @@ def test_neither_forget_nor_score_is_fooled(memorised, monkeypatch):
     ("facts", "going", "said"),
     [
         ({}, (), ["assumed"]),
-        ({"whole_group": True}, (), []),
+        ({"whole_group": True}, (), ["have 10 labels"]),
         ({"mislabelled": True}, (), []),
         ({}, (3,), []),
         ({"whole_group": True, "method": "jit"}, (), ["treats"]),
@@ -428,7 +460,7 @@ def test_what_is_assumed_of_records_of_their_kind_is_said(tiny_net, digits, fact
     assert [word in text for word, text in zip(said, texts, strict=True)] == [True] * len(said)
 
 
-def test_what_is_assumed_names_whether_the_records_have_one_label(tiny_net, digits):
+def test_what_is_assumed_says_whether_the_records_share_their_label(tiny_net, digits):
     threes = digits.take((digits.y == 3).nonzero().flatten()[:5].tolist())
     for records, said in (
         (threes, "All 5 have the same label"),

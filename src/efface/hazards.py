@@ -185,9 +185,16 @@ FINDINGS = {
     ),
     "selection": Kind("warn", "The method saw only the selected records.", "Omit --selection."),
     "whole-group": Kind(
-        "note",
+        "warn or note",
         "Whether records of their kind stay decides if their label may be predicted.",
-        "Give --whole-group where none stays.",
+        "Give --whole-group only if the label itself may not be predicted: never for a clinic or a "
+        "customer, whose labels other records have too.",
+    ),
+    "utility-budget": Kind(
+        "warn",
+        "On the report's part of the holdout more accuracy was lost than the budget allows on the "
+        "guard's part.",
+        "Lower --strength, or give a larger holdout.",
     ),
     "reference-seen": Kind(
         "warn or note",

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from efface.errors import InputError, abbreviate
-from efface.hazards import SAMPLE, Finding
+from efface.hazards import FINDINGS, SAMPLE, Finding
 from efface.io.data import (
     Rows,
     as_records,
@@ -297,15 +297,19 @@ def assumed_of_their_kind(
     if whole_group and not known:
         text = f"{method.name} treats a whole group of records like any others."
         return (Finding("whole-group", "warn", text, "Choose neighbourhood."),)
+    n, labels = len(split.forget), len(split.forget.y.unique())
+    if whole_group and labels > 1:
+        text = f"The records have {labels} labels, none of which may be predicted for them: other "
+        text += "records may lose these labels too."
+        return (Finding("whole-group", "warn", text, FINDINGS["whole-group"].remedy),)
     said = whole_group or split.forget_classes or settings.get("mislabelled")
     if not known or said or kind != "multiclass":
         return ()
     text = "It was assumed that records of their kind stay, so that their label may be predicted."
-    n, labels = len(split.forget), len(split.forget.y.unique())
     if n > 1:
-        one = f"All {n} have the same label, as a whole group has."
+        one = f"All {n} have the same label."
         text += f" {one if labels == 1 else f'They have {labels} labels: no single group.'}"
-    return (Finding("whole-group", "note", text),)
+    return (Finding("whole-group", "note", text, FINDINGS["whole-group"].remedy),)
 
 
 def check_reference(

@@ -19,7 +19,7 @@ from efface import prepare
 from efface.calibration import BestStep, calibration_distance, need_holdout
 from efface.errors import InputError, NotMet, Outcome
 from efface.guard import UTILITY_BUDGET, Guard
-from efface.hazards import SAMPLE, Finding, doctor
+from efface.hazards import FINDINGS, SAMPLE, Finding, doctor
 from efface.io.atomic import atomic_folder, atomic_write
 from efface.io.data import as_records
 from efface.io.features import Spec
@@ -244,8 +244,9 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
         trainable: which weights may change: ``all``, ``last-layers``, ``norm`` or ``adapter``, see
             ``efface.trainable``; the others stay as they are, bit for bit.
         mislabelled: the labels of the forget records are flagged as wrong.
-        whole_group: no record of their kind stays (all rockets, all pictures of a person), so that
-            their label may not be predicted either; without it a finding says what was assumed.
+        whole_group: their label itself may not be predicted either, since no record of their kind
+            stays (all rockets, all pictures of a person): not a clinic or a customer, whose labels
+            other records have too; without it a finding says what was assumed.
         selection: ``all``, or ``high-information``: the method sees only the forget records that
             the model seems to have memorised; the report is on all of them, and says so.
         weights: by id, how often the method sees each forget record, 1 being all the same.
@@ -575,9 +576,10 @@ class _Request:
         """About how many ``seconds`` method and evidence take, and the passes of the report."""
         each = prepare.seconds_per_pass(self.model, self.split.forget)
         found: dict[str, Any] = {"seconds": {}}
-        if (passes := self.method.passes) is not None:
+        passes = self.method.count_passes(self.auxiliary, self.manifest.settings)
+        if passes is not None:
             # a backward pass takes twice as long as a forward one, and they come in pairs
-            found["seconds"]["method"] = 1.5 * each * passes * len(self.split.forget)
+            found["seconds"]["method"] = 1.5 * each * passes
         if self.manifest.report != prepare.OFF:
             found |= {
                 "passes": self.evidence_passes(),
@@ -725,7 +727,7 @@ class _Request:
             stands = OLD_STANDS * (not manifest.outcome.has_new_model)
             manifest.summary = f"{manifest.outcome.capitalize()}: {why}.{stands}"
         self.refuse_changed()
-        self.note(*self._late_findings(new, adapter))
+        self.note(*self._late_findings(new, adapter, report))
         manifest.findings = [asdict(finding) for finding in self.findings]
         model = self.given[0][1] if new is None else new
         return Result(model, report, manifest, self.findings, adapter, self.split.forget.ids)
@@ -735,10 +737,20 @@ class _Request:
         for name, model, before in self.given:
             refuse_changed(model, before, name)
 
-    def _late_findings(self, new: nn.Module | None, adapter: nn.Module | None) -> Iterator[Finding]:
-        """What holds of every adapter, and how far a method got by its own measure."""
+    def _late_findings(
+        self, new: nn.Module | None, adapter: nn.Module | None, report: Report | None
+    ) -> Iterator[Finding]:
+        """What holds of every adapter, what was lost, how far a method got by its own measure."""
         if adapter is not None:
             yield Finding("adapter", "note", KEPT_ADAPTER)
+        budget = (self.manifest.guard or {"budgets": {}})["budgets"].get("utility", math.inf)
+        for row in report.rows if report else ():
+            loss = (row.before or 0) - (row.after or 0)
+            if row.key == "holdout.accuracy" and row.after is not None and loss > budget:
+                text = f"On the report's part of the holdout {100 * loss:.1f} points of accuracy "
+                text += f"were lost, more than the {100 * budget:g} that the utility budget allows "
+                text += f"on the guard's ({row.verdict.words}, {row.note.partition('.')[0]})."
+                yield Finding("utility-budget", "warn", text, FINDINGS["utility-budget"].remedy)
         tolerance = self.manifest.settings.get("tolerance", -math.inf)
         progress = self.manifest.calibration.get("progress", math.inf)
         # the report's own measure, where there is one, says it of every method

@@ -31,7 +31,7 @@ def print_diagnosis(found: Diagnosis) -> None:
     parts = [f"{one} {NOUNS[part]}" for part, one in found.accuracy.items()]
     terminal.document(**jsonable({"accuracy": found.accuracy, "findings": found.findings}))
     title = f"right on {', '.join(parts)}" if parts else "no predictions"
-    terminal.table(title, ["finding", "severity", "text"], rows)
+    terminal.table(title, ["finding", "severity", "text"], rows or [["nothing found"]])
 
 
 @contextmanager

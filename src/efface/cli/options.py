@@ -170,8 +170,9 @@ class MethodOptions:
             merged).
         strength: How strongly the method unlearns; 1 is its default.
         expected_accuracy: Accuracy on unseen data (0 to 1), from the model card.
-        whole_group: No record of their kind stays (all rockets, all pictures of a person): their
-            label may not be predicted either.
+        whole_group: Their label itself may not be predicted either, since no record of their kind
+            stays (all rockets, all pictures of a person): not a clinic or a customer, whose labels
+            other records have too.
         selection: `all`, or `high-information`: the method sees only the forget records that the
             model memorised most; the report is on all of them.
         weights: CSV with columns `id` and `weight`, one line a forget record: how often the method

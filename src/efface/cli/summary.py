@@ -3,13 +3,14 @@
 import logging
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from efface import terminal
 from efface.cli.doctor import print_diagnosis
-from efface.cli.options import Arguments
+from efface.cli.options import Arguments, MethodOptions
 from efface.errors import Outcome
 from efface.hazards import Diagnosis
 from efface.manifest import EVIDENCE, MODEL, Manifest
@@ -17,7 +18,7 @@ from efface.methods import METHODS
 from efface.report import jsonable
 from efface.report.report import Row
 from efface.report.text import MARKS, TIERS, chosen_rows, count, formatted, sentences
-from efface.report.verdicts import Status
+from efface.report.verdicts import Status, Verdict
 from efface.unlearn import Result
 
 # rows of the report on a terminal; --verbose shows all
@@ -27,6 +28,11 @@ SHOWN = 0.05
 # progress so far from 1 asks for another strength
 NEAR = 0.1
 COLORS = {"error": "red", "flagged": "red", "inconclusive": "yellow"}
+# what retraining and an evaluation do not take, and options without a value
+OF_METHOD = {f"--{field.name.replace('_', '-')}" for field in fields(MethodOptions)}
+OF_METHOD |= {"--keep-adapter", "--reference"}
+FLAGS = {"--dry-run", "--whole-group", "--keep-adapter"}
+TRAIN = "python train.py --exclude {exclude} --out {out}"
 WHAT = {
     "model": "the new model, to be used in place of the old one",
     "report.html": "the report, to be read first",
@@ -121,7 +127,10 @@ def _mark(status: Status) -> str:
 
 def _cells(row: Row) -> list[str]:
     numbers = (formatted(value, row.unit) for value in (row.before, row.after, row.reference))
-    return [row.name, *numbers, _mark(row.status)]
+    # a loss that could be chance is not nothing
+    fell = row.verdict is Verdict.UNCHANGED and (row.after or 0) < (row.before or 0)
+    mark = f"{MARKS[row.status]} not significant" if fell else _mark(row.status)
+    return [row.name, *numbers, mark]
 
 
 def _files(result: Result, out: Path) -> dict[str, str]:
@@ -144,7 +153,8 @@ def next_command(result: Result, out: Path, arguments: Arguments) -> tuple[str, 
         # what was typed may have options of forget alone, or stand in a file
         words = ["efface", "score", *arguments.to_score(), "--replay", str(out)]
         return text, shlex.join(words)
-    if outcome is Outcome.LIKE_UNSEEN:
+    # what follows of a retrained model is no command
+    if outcome is Outcome.LIKE_UNSEEN or manifest.method == "retrain":
         return None
     if outcome is Outcome.NOT_JUDGED and "holdout" not in manifest.request:
         text = "Whether that is enough shows with records that were never trained on"
@@ -156,19 +166,21 @@ def next_command(result: Result, out: Path, arguments: Arguments) -> tuple[str, 
         strength, far = ("1.5", "short of") if progress < 1 else ("0.7", "beyond")
         text = f"The records went {far} unseen ones; to try another strength"
         return text, _retype({**again, "--strength": strength})
-    return "Other methods, with what each needs", "efface methods"
+    exact = {**again, "--method": "retrain", "--train-command": TRAIN}
+    text = "Only retraining without the records is exact; by your own training command"
+    return text, _retype(exact, OF_METHOD)
 
 
-def _retype(changes: Mapping[str, str]) -> str:
-    """The command that was typed, with these options and without --dry-run."""
+def _retype(changes: Mapping[str, str], without: Collection[str] = ()) -> str:
+    """The command that was typed, with these options, without others and without --dry-run."""
     left = iter(sys.argv[1:])
     kept = []
     for token in left:
         name = token.partition("=")[0]
-        if name not in {*changes, "--dry-run"}:
+        if name not in {*changes, *without, "--dry-run"}:
             kept.append(token)
         # a value of its own goes with the option
-        elif name == token and name in changes:
+        elif name == token and name not in FLAGS:
             next(left, None)
     return shlex.join(["efface", *kept, *(part for pair in changes.items() for part in pair)])
 

@@ -111,7 +111,8 @@ class Method:
     ``purpose``: what it is for, in a few words; ``year``: of its paper's publication; ``passes``:
     forward and backward passes for each forget record at its defaults, as counted in
     research/results/method_costs.md (256 records of a class go, 1,024 stay), at most where it may
-    stop early.
+    stop early; ``schedule``: those of all records of a split with these settings, for a method
+    whose cost does not grow in proportion to them.
     """
 
     function: Callable[..., nn.Module]
@@ -127,6 +128,13 @@ class Method:
     purpose: str = ""
     year: int | None = None
     passes: int | None = None
+    schedule: Callable[[Split, dict[str, Any]], int] | None = None
+
+    def count_passes(self, split: Split, settings: dict[str, Any]) -> int | None:
+        """About how many forward and backward passes a run takes; None where that is not known."""
+        if self.schedule:
+            return self.schedule(split, settings)
+        return None if self.passes is None else self.passes * len(split.forget)
 
     @property
     def name(self) -> str:

@@ -121,11 +121,26 @@ def schedule_for(
     return replace(rule, learning_rate=rate, steps=steps or rule.steps)
 
 
+def count_passes(split: Split, settings: dict[str, Any]) -> int:
+    """Forward and backward passes of a run whose steps are not taken again."""
+    n, holdout = len(split.forget), len(split.holdout or ())
+    known = holdout >= ENOUGH
+    own = {name: settings.get(name) for name in ("learning_rate", "steps", "batch_size")}
+    rule = schedule_for(n, holdout=known, **own)
+    batch = min(rule.batch_size, n)
+    in_a_step = batch * (1 + -(-ANCHORS // rule.batch_size))
+    # each inputs' copies, or one pass through a reference; where few go those of unseen ones too
+    ranked = n + SCORED * (known and n < FEW)
+    copies = ranked if split.reference is not None else COPIES * ranked + 8 * PROBES
+    return 2 * rule.steps * in_a_step + copies + (holdout if known else n)
+
+
 @register_method(
     reads={"forget labels", "holdout", "forget_classes", "retain", "reference"},
     memory=Memory(copies=5, graphs=4, neighbours=2 * ANCHORS),
     purpose="any request; answers placed where those to unseen records lie",
     passes=45,
+    schedule=count_passes,
 )
 def neighbourhood(
     model: nn.Module,
@@ -164,8 +179,8 @@ def neighbourhood(
         expected_accuracy: the model's accuracy on unseen data (0 to 1), from its model card; read
             where there is no holdout of 50 records.
         mislabelled: the labels of the forget records are wrong and are masked.
-        whole_group: no record of their kind stays (all rockets, all pictures of a person): their
-            label may not be predicted either, and is masked.
+        whole_group: the label itself may not be predicted either, since no record of their kind
+            stays (all rockets, all pictures of a person), and is masked.
         locality: λ, weight of the anchors.
         learning_rate: of Muon at the first step, falling in a line to 0; ``schedule_for`` when not
             given, as steps and batch size; with a rate or steps given they are not taken again.

@@ -11,17 +11,15 @@ from torch import nn
 from efface.errors import Outcome
 from efface.metrics.equivalence import progress_to_unseen
 from efface.report.context import Context
-from efface.report.report import Row, significant_rows
-from efface.report.text import JUDGING, list_rows, too_few
-from efface.report.verdicts import Status, Verdict
+from efface.report.report import Row
+from efface.report.text import MAIN, MAIN_OF_CLASSES, flagging_rows, list_rows, too_few
+from efface.report.verdicts import Verdict
 from efface.runtime import state_of
 
-# The test that must have passed, and could have failed: of records, and of whole classes.
-MAIN, MAIN_OF_CLASSES = "attack.loss", "forget_classes.accuracy"
 PASSED = (Verdict.NOT_DETECTED, Verdict.NEVER_PREDICTED, Verdict.NOT_SIGNIFICANT)
 # An AUC whose 95 % interval is so near chance is equivalent to that of unseen records (TOST).
 MARGIN = 0.1
-NOTHING = "no test flags the records (the others corrected for their number)"
+NOTHING = "corrected for their number, no test flags the records"
 
 
 def outcome_of(ctx: Context, rows: Sequence[Row], *, made: bool, reason: str) -> dict[str, Any]:
@@ -41,7 +39,7 @@ def outcome_of(ctx: Context, rows: Sequence[Row], *, made: bool, reason: str) ->
 def _judge(ctx: Context, rows: Sequence[Row], reason: str) -> tuple[Outcome, str]:
     found = {row.key: row for row in rows}
     key = MAIN_OF_CLASSES if ctx.forget_classes else MAIN
-    flagged = _flagged([row for row in rows if row.section in JUDGING], key)
+    flagged = flagging_rows(rows, ctx.forget_classes)
     if _same_state(ctx.old, ctx.new):
         return _unchanged(found.get(MAIN, Row()), flagged, reason)
     if ctx.exact and found["exclusion"].verdict is Verdict.EXCLUDED:
@@ -57,21 +55,6 @@ def _judge(ctx: Context, rows: Sequence[Row], reason: str) -> tuple[Outcome, str
     if needed := too_few(main):
         why += f"; {needed[0].lower()}{needed[1:].rstrip('.')}"
     return Outcome.PARTLY, f"{NOTHING}, but the main test could not have ({why})"
-
-
-def _flagged(rows: Sequence[Row], main: str) -> list[Row]:
-    """The rows that count: the main test at its own level, of all others what is significant.
-
-    Without the correction one row in twenty would make a retrained model's outcome *partly*.
-    """
-    counting = significant_rows([row for row in rows if row.key != main])
-    # What is flagged without a p is no matter of chance.
-    return [
-        row
-        for row in rows
-        if row.status in (Status.FLAGGED, Status.ERROR)
-        and (row.key == main or row.p is None or row in counting)
-    ]
 
 
 def _same_state(old: nn.Module, new: nn.Module) -> bool:

@@ -4,6 +4,7 @@ A verdict's words stand in ``verdicts.py``, a test's title and note in its decla
 page says in ``report.html.jinja``.
 """
 
+import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,10 +54,26 @@ def summary(report: Report) -> str:
     first += OLD_STANDS * (not report.outcome.has_new_model)
     if report.outcome is Outcome.NOT_MET:
         return first
-    known = "unknown" if "holdout" in report.counts else "needs_holdout"
-    known = "known" if report.progress is not None else known
+    known = "known" if report.progress is not None else _why_progress_unknown(report)
     percent = 100 * (report.progress or 0)
     return f"{first} {SENTENCES['progress'][known].format(progress=percent)}"
+
+
+def _why_progress_unknown(report: Report) -> str:
+    if "holdout" not in report.counts:
+        return "needs_holdout"
+    # a wrong label is compared with unseen records of other classes; tasks without any have no rows
+    both = [one.get("forget_n") and one.get("holdout_n") for one in report.per_class]
+    alike = report.mislabelled or report.forget_classes or not both or any(both)
+    return "not_known_before" if alike else "no_class"
+
+
+def outcome_sentence(report: Report) -> str:
+    """The outcome for readers who know no statistics; of *partly* by why."""
+    case = report.outcome.name.lower()
+    if report.outcome is Outcome.PARTLY and not flagging_rows(report.rows, report.forget_classes):
+        case = "partly_untested"
+    return SENTENCES["outcomes"][case].format(holdout=report.counts.get("holdout", 0))
 
 
 def headline(report: Report) -> list[str]:
@@ -75,16 +92,20 @@ def sentences(report: Report) -> dict[str, list[str]]:
     attack = rows["attack.loss"].verdict if "attack.loss" in rows else Verdict.NOT_RUN
     forgotten = [
         _before_and_after(rows.get("forget.accuracy")),
+        _more_confident(report),
         SENTENCES["attack"].get(attack.name.lower(), ""),
     ]
-    cost = _before_and_after(rows.get("holdout.accuracy"))
+    if cost := _before_and_after(rows.get("holdout.accuracy")):
+        # of whole classes it is on some of them
+        records = f", {count(report.counts.get('holdout', 0))}" * (not report.forget_classes)
+        cost = f"{cost} {SENTENCES['cost']['part'].format(records=records)}"
     # Without a new model nothing was forgotten, and nothing lost.
     made = report.outcome is not Outcome.NOT_MET
     return {
         "outcome": [summary(report)],
         "forgotten": [sentence for sentence in forgotten if sentence and made],
         "cost": [cost or SENTENCES["cost"]["unknown"]] * made,
-        "tests": [sentence for sentence in [_significance(report)] if sentence and made],
+        "tests": [one for one in (_undetected(report), _significance(report)) if one and made],
         "not known": unknown(report),
     }
 
@@ -121,6 +142,27 @@ def _before_and_after(row: Row | None) -> str:
     if isinstance(row.reference, float):
         reference = f" (reference: {formatted(row.reference, row.unit)})"
     return f"{row.name}: {before} before, {after} now{reference}."
+
+
+def _more_confident(report: Report) -> str:
+    """How many records the new model is surer of than the old one was; empty where of none."""
+    # tasks without classes have a loss there
+    margins = [record for record in report.records if "entropy_after" in record]
+    some = sum(one["logit_margin_after"] > one["logit_margin_before"] for one in margins)
+    sentence = SENTENCES["records"]["more_confident"]
+    return sentence.format(some=some, all=count(len(margins))) if some else ""
+
+
+def _undetected(report: Report) -> str:
+    """The share that may be memorised where no test flags the records; empty where one does."""
+    row = next((row for row in report.rows if row.key == "power.undetected_share"), Row())
+    if row.after is None or flagging_rows(report.rows, report.forget_classes):
+        return ""
+    n, least = report.counts["forget"], math.floor(row.after * report.counts["forget"])
+    many = f"{least} to {least + 1}" if least < n else f"{n}"
+    return SENTENCES["records"]["undetected"].format(
+        all=count(n), share=formatted(row.after), many=many
+    )
 
 
 def too_few(row: Row) -> str:
@@ -163,9 +205,31 @@ def _significance(report: Report) -> str:
     if all((row.smallest_p or 0) > LEVEL / len(judged) for row in about):
         forget = count(report.counts["forget"], "forget record")
         return f"With {forget} no row on them could be {holm}: the report is inconclusive."
-    marked = sum(row.status in (Status.FLAGGED, Status.INCONCLUSIVE) for row in report.rows)
-    further = f" {count(marked, 'row')} flagged or inconclusive by themselves: read them."
+    of = {mark: sum(row.status is mark for row in report.rows) for mark in Status}
+    marked = [f"{of[mark]} {mark}" for mark in (Status.FLAGGED, Status.INCONCLUSIVE) if of[mark]]
+    further = f" Rows by themselves: {', '.join(marked)}; read them."
     return f"No row is {holm}.{further * bool(marked)} What the tests cannot see may still exist."
+
+
+# The test that must have passed, and could have failed: of records, and of whole classes.
+MAIN, MAIN_OF_CLASSES = "attack.loss", "forget_classes.accuracy"
+
+
+def flagging_rows(rows: Sequence[Row], forget_classes: Sequence[Any]) -> list[Row]:
+    """The rows that count: the main test at its own level, of all others what is significant.
+
+    Without the correction one row in twenty would make a retrained model's outcome *partly*.
+    """
+    main = MAIN_OF_CLASSES if forget_classes else MAIN
+    judging = [row for row in rows if row.section in JUDGING]
+    counting = significant_rows([row for row in judging if row.key != main])
+    # What is flagged without a p is no matter of chance.
+    return [
+        row
+        for row in judging
+        if row.status in (Status.FLAGGED, Status.ERROR)
+        and (row.key == main or row.p is None or row in counting)
+    ]
 
 
 def unknown(report: Report) -> list[str]:
