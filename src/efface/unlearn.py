@@ -228,14 +228,16 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
             returned. Items are (x, y), (x, y, id) or mappings. Or a ``Split`` of such parts, which
             may also hold a reference model; where that seems to have seen the records a finding
             says so.
-        ids: of the records, as the data have them; where they have none, the numbers of the items.
+        ids: of the records, as the data have them (of pandas the index, if it is not 0 to n - 1);
+            where they have none, the numbers of the items.
         where: an expression on columns or keys, such as ``"label=dog and age>=30"``.
         indices: row numbers, from 0.
-        forget_class: a class by its name or number: all of its records, and the class itself.
+        forget_class: a class by its name (a text) or its number (an integer): all of its records,
+            and the class itself.
         holdout: data never trained on, in the same forms, 12 records or more. They are split once
             by a seeded hash: method and guard see the first half, the report the second.
-        retain: training data that stay, in the same forms; ``data`` itself is taken, since the
-            records to forget are taken out of it.
+        retain: training data that stay, in the same forms; ``data`` itself, a loader or a subset
+            of it will do: the records to forget are taken out.
         method: a name in ``efface.METHODS``, or ``auto``: the one that suits what is given; the
             first finding says which and why.
         settings: of the method, by name; ``efface methods NAME`` lists them.
