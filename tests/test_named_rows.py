@@ -174,10 +174,11 @@ def test_of_one_data_set_rows_are_told_apart_under_loaders_and_subsets():
     assert len(named(load_data(table), retain=table, **listed)[0].retain) == N - 5
 
 
-def test_a_row_without_a_label_that_nobody_named_refuses_nothing():
+def test_a_row_without_a_label_that_nobody_named_refuses_nothing(caplog):
     frame = FRAME.assign(label=FRAME.label.where(FRAME.index != 30).astype("Int64"))
     split, others, _ = named(frame, ids=["p07"], retain=frame, **WITHIN)
     assert (len(split.retain), len(others), "p30" in others.ids) == (N - 2, N - 2, False)
+    assert "1 of 39 records that stay cannot be used" in caplog.text
     assert "p30" in refusal(named, frame, ids=["p30"], **WITHIN)
 
 

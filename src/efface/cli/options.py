@@ -121,8 +121,8 @@ class RecordOptions:
 
     Attributes:
         ids: File with one id a line, or a CSV with a column `id`.
-        where: Expression on columns, for example `label=dog and source!=web`: = != >= <= > < with
-            and, or, parentheses; texts with spaces in quotes.
+        where: Expression on columns with = != >= <= > <, and, or, parentheses, for example
+            `label=dog and source!=web`; texts with spaces in quotes.
         forget_class: A class, with all its records.
     """
 

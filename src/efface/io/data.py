@@ -9,6 +9,7 @@ is guessed. ``read_ids`` and ``read_record_weights`` read the lists that go with
 import csv
 import hashlib
 import io
+import logging
 import re
 import sys
 from collections import Counter, defaultdict
@@ -42,6 +43,8 @@ from efface.types import Records
 # datasets, pyarrow and pandas are loaded when a table is: they take longer than torch
 if TYPE_CHECKING:
     import datasets
+
+LOG = logging.getLogger(__name__)
 
 Name = str | None
 
@@ -747,7 +750,11 @@ def exclude_rows(
         raise InputError(wanted, "none", remedy)
     if isinstance(part, DataLoader):
         return _read_collated(part, kept)
-    return open_rows(part, preprocessing, classes).usable(kept)
+    records = open_rows(part, preprocessing, classes).usable(kept)
+    if len(records) < len(kept):
+        omitted = len(kept) - len(records)
+        LOG.warning("%d of %d records that stay cannot be used: omitted.", omitted, len(kept))
+    return records
 
 
 def _base(given: Any) -> Any:
