@@ -308,7 +308,9 @@ class DataSource:
         if len(given) != 1:
             flags = {name: f"--{name.replace('_', '-')}" for name in request}
             came = " and ".join(flags[name] for name in given) or "none"
-            raise InputError(f"one of {', '.join(flags.values())}", came, "Give one.")
+            join = " To join them list all ids in one file, or write --where with 'or'."
+            remedy = "Give one." + join * bool(given)
+            raise InputError(f"one of {', '.join(flags.values())}", came, remedy)
         [(way, value)] = given.items()
         if way == "ids":
             return self.rows_of(read_ids(value, self.columns.id)), ()
