@@ -19,7 +19,7 @@ from efface.runtime import state_of
 PASSED = (Verdict.NOT_DETECTED, Verdict.NEVER_PREDICTED, Verdict.NOT_SIGNIFICANT)
 # An AUC whose 95 % interval is so near chance is equivalent to that of unseen records (TOST).
 MARGIN = 0.1
-NOTHING = "corrected for their number, no test flags the records"
+NOTHING = "no test flags the records after correction for their number"
 
 
 def outcome_of(ctx: Context, rows: Sequence[Row], *, made: bool, reason: str) -> dict[str, Any]:
