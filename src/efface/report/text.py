@@ -92,8 +92,8 @@ def sentences(report: Report) -> dict[str, list[str]]:
     attack = rows["attack.loss"].verdict if "attack.loss" in rows else Verdict.NOT_RUN
     forgotten = [
         _before_and_after(rows.get("forget.accuracy")),
-        _more_confident(report),
         SENTENCES["attack"].get(attack.name.lower(), ""),
+        _more_confident(report),
     ]
     if cost := _before_and_after(rows.get("holdout.accuracy")):
         # of whole classes it is on some of them
