@@ -213,7 +213,7 @@ def assumed_of_their_kind(
     text = "It was assumed that records of their kind stay, so that their label may be predicted."
     n, labels = len(split.forget), len(split.forget.y.unique())
     if n > 1:
-        one = f"All {n} have one label, as a whole group has."
+        one = f"All {n} have the same label, as a whole group has."
         text += f" {one if labels == 1 else f'They have {labels} labels: no single group.'}"
     return (Finding("whole-group", "note", text),)
 
