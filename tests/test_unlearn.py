@@ -417,7 +417,8 @@ def test_what_is_assumed_of_records_of_their_kind_is_said(tiny_net, digits, fact
 
 def test_what_is_assumed_names_whether_the_records_have_the_same_label(tiny_net, digits):
     threes = digits.take((digits.y == 3).nonzero().flatten()[:5].tolist())
-    for records, said in ((threes, "All 5 have the same label"), (digits.take(range(20)), "10 labels")):
+    cases = (threes, "All 5 have the same label"), (digits.take(range(20)), "10 labels")
+    for records, said in cases:
         findings = forget(tiny_net, Split(records), dry_run=True).findings
         assert said in next(one.text for one in findings if one.name == "whole-group")
 
