@@ -31,7 +31,8 @@ log-odds of unseen records as they were.
 - Of each class with at least 10 forget and 50 unseen records Q is the class's own.
 - Without a holdout of 50 records Q is a normal law, whose share above 0 is the expected accuracy
   and whose standard deviation is the copies' own; without an accuracy it is the law of the copies,
-  of which the model is surer than of unseen records: it then forgets too little. Wrong labels take
+  of which the model is mostly surer than of unseen records: it then forgets too little, and where
+  it is not, as of digits, too much. Wrong labels take
   the law of each masked copy's best answer: no accuracy says how sure the model is of those.
 - Multilabel: v is each label's logit, signed by its truth; regression: the error of each value. A
   task of one's own has no law: p* is the copies' mean output.
@@ -165,7 +166,8 @@ def neighbourhood(
 
     Cost, from 500 records on: 32 forward and 16 backward passes a record (16 copies, 8 · 2 in
     steps), some 500 to choose the copies, 1 more a record at most for anchors without a holdout, or
-    one forward pass of the holdout; the guard's are a tenth of these. Steps that leave the labels'
+    one forward pass of the holdout; the guard's are a tenth of these, and one pass of the holdout.
+    Steps that leave the labels'
     probabilities more than 15 % of the way, and 0.03, from their targets are taken again, twice at
     most, each time at twice the rate. Of a reference model one pass a record takes
     the place of the copies'.
