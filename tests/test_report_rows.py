@@ -414,7 +414,10 @@ def test_synthetic_inputs_lie_within_the_bounds_of_each_channel(random_state_kep
 
 
 def test_the_order_of_rows_is_not_that_of_imports():
-    from efface.report import runner
+    # all that declare tests: sections with rows of two of them are what could be mixed up
+    from efface.report import runner, tests_forget, tests_retrained, tests_unseen, tests_utility
 
+    declaring = {m.__name__ for m in (tests_forget, tests_retrained, tests_unseen, tests_utility)}
+    assert declaring <= {one.run.__module__ for one in TESTS}
     turned = sorted(TESTS, key=lambda one: one.run.__module__, reverse=True)
     assert runner._in_order(turned) == runner._in_order(TESTS) != turned
