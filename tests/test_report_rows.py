@@ -411,13 +411,3 @@ def test_synthetic_inputs_lie_within_the_bounds_of_each_channel(random_state_kep
     assert bool((found.x >= low).all() & (found.x <= high).all())
     assert found.x.equal(again.x)
     assert found.x.std((0, 2, 3)).min() > 0.1
-
-
-def test_the_order_of_rows_is_not_that_of_imports():
-    # all that declare tests: sections with rows of two of them are what could be mixed up
-    from efface.report import runner, tests_forget, tests_retrained, tests_unseen, tests_utility
-
-    declaring = {m.__name__ for m in (tests_forget, tests_retrained, tests_unseen, tests_utility)}
-    assert declaring <= {one.run.__module__ for one in TESTS}
-    turned = sorted(TESTS, key=lambda one: one.run.__module__, reverse=True)
-    assert runner._in_order(turned) == runner._in_order(TESTS) != turned
