@@ -411,10 +411,3 @@ def test_synthetic_inputs_lie_within_the_bounds_of_each_channel(random_state_kep
     assert bool((found.x >= low).all() & (found.x <= high).all())
     assert found.x.equal(again.x)
     assert found.x.std((0, 2, 3)).min() > 0.1
-
-
-def test_the_order_of_rows_is_not_that_of_imports():
-    from efface.report import runner
-
-    turned = sorted(TESTS, key=lambda one: one.run.__module__, reverse=True)
-    assert runner._in_order(turned) == runner._in_order(TESTS) != turned

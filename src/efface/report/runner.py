@@ -77,7 +77,9 @@ def collect(
     models = tuple(retrained), shadows, exact, removed_from_retain
     about = forget_classes, mislabelled, names, seed, tuple(views_used), *models
     ctx = Context(old, old if new is None else new, split, *about)
-    rows = [row for test in _in_order(TESTS) for row in _run(test, ctx, probes=probes)]
+    # By section, so that the order of the rows does not depend on which module came in first.
+    tests = sorted(TESTS, key=lambda test: list(text.SECTIONS).index(test.section))
+    rows = [row for test in tests for row in _run(test, ctx, probes=probes)]
     # No number of a new model may appear where there is none.
     sides, makers = ["before", "after"], TABLES | {"tensors": lambda ctx, _: ctx.tensor_changes}
     if new is None:
@@ -97,12 +99,6 @@ def collect(
     found: dict[str, Any] = {"attacks": attacks, "counts": ctx.given}
     found |= outcome_of(ctx, rows, made=new is not None, reason=reason)
     return Report(ctx.tier, tuple(rows), **found, **request, **details)
-
-
-def _in_order(tests: Sequence[Declaration]) -> list[Declaration]:
-    """By section and module: the order of the rows is not that in which modules came in."""
-    sections = list(text.SECTIONS)
-    return sorted(tests, key=lambda test: (sections.index(test.section), test.run.__module__))
 
 
 def forward_passes(
