@@ -33,8 +33,8 @@ FACES = Recipe("efface.nets:vgg_quarter", 36, 0.025, CIFAR_MEAN, CIFAR_STD, 32, 
 FINE_TUNED = Recipe(
     "research.benchmarks.efficientnet_lite:lite0", 4, 0.02, (MEAN,) * 3, (STD,) * 3, 96, 32
 )
-# training images from the first row; people from the first: 4,809 and 1,022 pictures
-PICTURES, MANY, FEW = 5_000, 40, 8
+# people from the first: 4,809 and 1,022 pictures
+MANY, FEW = 40, 8
 
 
 def family(name: str, shared: Path) -> tuple[Records, Records, Fit]:
@@ -48,13 +48,13 @@ def family(name: str, shared: Path) -> tuple[Records, Records, Fit]:
     if name == VIT:
         records, _, test = trainable.digits()
         return records, test, lambda some, seed: trainable.trained(some, seed=seed)
-    data, first, recipe, classes = {
-        DIGITS: ("digits", None, RECIPES["digits-conv"], 10),
-        PHOTOS: ("cifar10", PICTURES, RECIPES["cifar10-resnet"], 10),
-        PEOPLE: ("pubfig83", None, FACES, MANY),
-        LITE: ("pubfig83", None, FINE_TUNED, FEW),
+    data, recipe, classes = {
+        DIGITS: ("digits", RECIPES["digits-conv"], 10),
+        PHOTOS: ("cifar10", RECIPES["cifar10-resnet"], 10),
+        PEOPLE: ("pubfig83", FACES, MANY),
+        LITE: ("pubfig83", FINE_TUNED, FEW),
     }[name]
-    held = data_set(data, first=first)
+    held = data_set(data)
     records, test = (
         load_part(held, part, recipe.preprocessing, shared=shared) for part in ("train", "test")
     )

@@ -24,7 +24,8 @@ log-odds of unseen records as they were.
   Of a class or a group that goes the masked answer is the target as it is, by KL alone: unseen
   records are of kinds that the model has, and of one that it lacks it would be less sure.
 - Fewer than 20 records: no ranks, since the extremes of two records are no sample. v* is drawn,
-  by a hash of the id: the holdout's regression of v on s, with one of its residuals.
+  by a hash of the id: the holdout's regression of v on s, with one of its residuals. A record of
+  which the model would come to be surer keeps its answer: few have no law that must be kept.
 - A reference model, which never saw the records, takes the place of the copies: s is its v(x), p*
   has its proportions, and what is masked is masked in its answer. Without a holdout its answer is
   the target as it is.
@@ -78,6 +79,9 @@ ANCHORS = 32
 # More than this share of the way to the targets being left, and more than this probability, the
 # steps are taken again at twice the rate; turns at most; records that are asked.
 LEFT, NEAR, TURNS, ASKED = 0.15, 0.03, 3, 64
+
+# Outputs that differ by less are the same.
+SAME = 1e-4
 
 # Weight of squared log-odds next to KL.
 SQUARES = 10.0
@@ -207,7 +211,8 @@ def neighbourhood(
     facts |= {"mislabelled": mislabelled, "whole_group": whole_group, "seed": seed}
     loss = neighbourhood_loss(teacher, split, **facts, batch_size=rule.batch_size)
     # the step has one length whatever the gradient's: with nothing to do it would still be taken
-    if not strength or not rule.learning_rate:
+    far = (loss.target.outputs - _given(teacher, forget)).abs().max()
+    if far < SAME or not rule.learning_rate:
         return student
     how: dict[str, Any] = {"steps": rule.steps, "batch_size": rule.batch_size}
     refused = False
@@ -253,7 +258,7 @@ def neighbourhood_loss(
     log-odds next to KL.
     Raises InputError when a class goes, or labels are masked, and the task is not multiclass.
     """
-    forget, task = split.forget, task_of(split.forget)
+    forget = split.forget
     # records whose label is wrong, or that are all of their kind, must not get it
     mask = _masking(split, labels=mislabelled or whole_group)
     holdout = Unseen.of(teacher, split)
@@ -261,8 +266,7 @@ def neighbourhood_loss(
     facts["expected_accuracy"] = expected_accuracy
     target = targets or place_targets(teacher, split, holdout, **facts)
     if strength != 1:
-        given = predict(teacher, forget)
-        given = given.log_softmax(1) if task.name == "multiclass" else given
+        given = _given(teacher, forget)
         target = replace(target, outputs=given + strength * (target.outputs - given))
     anchors, count = holdout or Unseen.around(teacher, split, mask), -(-ANCHORS // batch_size)
     anchors = anchors.with_retained(teacher, split)
@@ -527,6 +531,8 @@ def place_targets(
         "neighbourhood: targets placed", placed=float(placed.mean()), unseen=float(law.value.mean())
     )
     outputs = set_values(kind, base, y, torch.as_tensor(placed))
+    few = len(forget) < FEW and not hidden
+    outputs = _never_surer(kind, outputs, _given(teacher, forget), y) if few else outputs
     # of a model that answers all alike there is no standard deviation
     return Targets(outputs, base, y, float(law.value.std()) or 1.0)
 
@@ -696,6 +702,20 @@ def _scored_law(teacher: nn.Module, split: Split, ask: Ask, seed: int) -> Law:
     y = some.y.cpu()
     scores = [_values(kind, one, y) for one in ask(some)]
     return Law(_values(kind, predict(teacher, some), y), _groups(kind, y), np.mean(scores, 0))
+
+
+def _given(teacher: nn.Module, records: Records) -> Tensor:
+    """The given model's outputs in the form of targets: of classes log-probabilities."""
+    output, task = predict(teacher, records), task_of(records)
+    return output.log_softmax(1) if task.name == "multiclass" else output
+
+
+def _never_surer(kind: str, placed: Tensor, given: Tensor, y: Tensor) -> Tensor:
+    """The target, or the given answer where that knows the record, or the value, less well."""
+    wanted, own = (torch.as_tensor(_values(kind, one, y)) for one in (placed, given))
+    if kind == "regression":
+        wanted, own = -wanted.abs(), -own.abs()
+    return torch.where(wanted.to(given.device) > own.to(given.device), given, placed.to(given))
 
 
 def _by_ids(records: Records, count: int) -> Records:
