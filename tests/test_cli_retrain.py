@@ -60,12 +60,47 @@ def test_what_a_training_command_made_is_written_and_reported_as_retrained(retra
     )
     assert manifest["seconds"]["method"] > 0
     assert read(place / "exact", "evidence")["tier"] == "TE"
-    assert rows_of(place / "exact")["exclusion"]["after"] == 0
+    row = rows_of(place / "exact")["exclusion"]
+    assert (row["after"], row["verdict"]) == (None, "stated")
     asked = [row["id"] for row in lines_of(place / "ids.csv")]
     assert [row["id"] for row in lines_of(place / "exact/evidence/exclude.csv")] == asked
     assert f"two {len(asked)}" in capfd.readouterr().err
     assert contents(place / "model") == before
     assert not list(place.glob(".exact*"))
+
+
+def test_that_a_command_omits_the_records_is_its_own_statement(retrain, place, capfd):
+    """Whatever --retain holds: nobody saw what the command read."""
+    given = ("--holdout", "data:test", "--retain", "data", "--report", "quick")
+    assert retrain("trains", "stated", *given) == 0
+    shown = capfd.readouterr().out
+    stated = "without the records as stated by your training command, not checked"
+    assert stated in read(place / "stated")["summary"]
+    assert "Whether your training command left the records out" in shown
+    assert (
+        "found in the training data"
+        not in shown
+        + (place / "stated/evidence/report.html").read_text().partition('id="engineers"')[2]
+    )
+
+
+def test_a_training_gets_the_ids_as_plain_lines_too_and_a_dry_run_shows_its_command(
+    efface, place, capfd
+):
+    ids = [row["id"] for row in lines_of(place / "ids.csv")]
+    copy = (
+        "import shutil as s, sys; s.copy(sys.argv[1], 'seen.txt'); s.copytree('model', sys.argv[2])"
+    )
+    command = shlex.join([sys.executable, "-c", copy, "{ids}", "{out}"])
+    run = (*RUN, "--train-command", command, "--out", "lines", "--report", "quick")
+    assert efface(*run, "--dry-run") == 0
+    line = next(line for line in capfd.readouterr().out.splitlines() if sys.executable in line)
+    folder = place / ".lines.retraining"
+    assert shlex.split(line)[-2:] == [str(folder / "ids.txt"), str(folder / "new")]
+    assert not (place / "seen.txt").exists()
+    assert not (place / "lines").exists()
+    efface(*run)
+    assert (place / "seen.txt").read_text().splitlines() == ids
 
 
 @pytest.mark.parametrize(
@@ -87,7 +122,7 @@ def test_a_training_that_goes_wrong_says_how_and_writes_nothing(
     # a training is kept where there is one, and what names records is not kept in silence
     kept = mode in {"overwrites", "half"}
     assert (place / ".wrong.retraining").exists() == kept
-    assert ("its exclude.csv names the records" in shown) == kept
+    assert ("exclude.csv and ids.txt name the records" in shown) == kept
 
 
 def test_a_retrained_model_is_replayed_by_the_command_that_is_printed(retrain, efface, capfd):
@@ -123,7 +158,9 @@ def test_an_option_that_a_training_of_ones_own_would_not_see_is_refused(retrain,
 def test_a_command_is_split_into_words_and_read_by_no_shell(efface, place, capfd):
     """What a shell would take for two commands is one, with a word that ends in a semicolon."""
     assert efface(*RUN, "--train-command", "train {out}", "--out", "none") == 2
-    assert "Wanted {exclude} in --train-command." in capfd.readouterr().err.splitlines()[-1]
+    assert (
+        "Wanted {exclude} or {ids} in --train-command." in capfd.readouterr().err.splitlines()[-1]
+    )
     assert efface(*RUN, "--train-command", "missing {exclude} {out}", "--out", "none") == 2
     assert "Wanted a training command that can be run." in capfd.readouterr().err.splitlines()[-1]
     touch = "touch canary; {exclude} {out}"

@@ -18,7 +18,8 @@ from efface.metrics.equivalence import progress_to_unseen
 from efface.report import collect
 from efface.report.context import Context
 from efface.report.outcome import outcome_of
-from efface.report.report import Row
+from efface.report.report import Report, Row
+from efface.report.text import outcome_sentence
 from efface.report.verdicts import Verdict
 from efface.runtime import as_stored
 from efface.task import trainable_copy
@@ -107,6 +108,41 @@ def test_which_rows_decide_the_outcome(case):
     new = same(net) if unchanged else without(net, split, 20)
     ctx = Context(net, new, split, forget_classes=classes)
     assert outcome_of(ctx, rows, made=True, reason="")["outcome"] is outcome
+
+
+OUT, LEFT, STATED = (
+    Row(key="exclusion", section="exclusion", verdict=verdict)
+    for verdict in (Verdict.EXCLUDED, Verdict.NOT_EXCLUDED, Verdict.STATED)
+)
+FEW = replace(PASSED, verdict=Verdict.TOO_FEW_RECORDS, smallest_p=0.1, needed=9)
+# the rows, the outcome, of its reason, of the sentence in bold
+RETRAINED = {
+    "checked": ([OUT, PASSED], Outcome.DONE, "; no test flags", "the tests do not tell"),
+    "checked, few": ([OUT, FEW], Outcome.DONE, "could not have shown", "could have shown"),
+    "checked, flagged": ([OUT, DETECTED], Outcome.DONE, "all the same", "all the same"),
+    "stated": ([STATED, PASSED], Outcome.DONE, "not checked; no test", "the tests do not tell"),
+    "stated, few": ([STATED, FEW], Outcome.DONE, "could not have shown", "could have shown"),
+    "stated, flagged": ([STATED, DETECTED], Outcome.PARTLY, "flag the records", "leaves them out"),
+    "left": ([LEFT, PASSED], Outcome.PARTLY, "on some of the records", "found in its training"),
+    "crashed": ([replace(OUT, verdict=Verdict.CRASHED), PASSED], Outcome.DONE, "no test", "do not"),
+}
+
+
+@pytest.mark.parametrize("case", RETRAINED)
+def test_a_retrained_model_is_done_by_what_is_known_and_says_what_is_not(case):
+    """And a row in error stands in the first sentence and in the bold one."""
+    rows, outcome, reason, bold = RETRAINED[case]
+    net, split = drawn(n=20)
+    found = outcome_of(
+        Context(net, without(net, split, 20), split, exact=True), rows, made=True, reason=""
+    )
+    assert found["outcome"] is outcome
+    assert reason in found["reason"]
+    utility = Row(name="Utility", section="utility", verdict=Verdict.CRASHED)
+    report = Report("TE", (*rows, utility), outcome=outcome, reason=found["reason"])
+    assert bold in outcome_sentence(report)
+    for sentence in (outcome_sentence(report), report.summary):
+        assert "Utility (crashed)" in sentence
 
 
 @pytest.mark.parametrize(

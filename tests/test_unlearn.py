@@ -183,13 +183,12 @@ def test_forget_records_are_taken_out_of_the_data_that_stay_and_counted(tiny_net
         assert result.manifest.request["retain"] == result.report.counts["retain"] == 188
 
 
-def test_a_model_said_to_be_exact_is_one_only_if_no_forget_record_stayed(tiny_net, digits):
+def test_a_model_said_to_be_exact_is_stated_to_be_whatever_retain_holds(tiny_net, digits):
     going, holdout, retain = parts(digits)
-    for kept, shared in ((retain, 12), (retain.take(range(12, 200)), 0)):
+    for kept in (retain, retain.take(range(12, 200)), None):
         result = score(tiny_net, tiny_net, Split(going, holdout, kept), exact=True)
         row = result.report.row("exclusion")
-        assert (row.after, row.verdict is Verdict.EXCLUDED) == (shared, not shared)
-        assert result.report.tier == "TE"
+        assert (row.after, row.verdict, result.report.tier) == (None, Verdict.STATED, "TE")
 
 
 def test_where_the_labels_are_wrong_those_of_the_holdout_show_a_turned_class_map(tiny_net, digits):

@@ -382,7 +382,8 @@ def score(  # noqa: PLR0913
         retrained: models trained without the forget records, by the recipe of ``old``, each with
             its own seed; two or more give the retrain-to-retrain variability.
         shadows: arrays of shadow models, see ``efface.io.shadows.read_shadows``.
-        exact: ``new`` was itself trained from scratch without the forget records.
+        exact: ``new`` was itself trained from scratch without the forget records: stated by you,
+            not checked.
         mislabelled: the labels of the forget records are flagged as wrong.
         classes: names of the classes, for the report.
         preprocessing: how images or rows of a table become inputs.
@@ -416,8 +417,9 @@ def score(  # noqa: PLR0913
         # refuses arrays that lack a forget record
         shadows.of(going.ids)
     request.examine(unnamed if others is None else others, accept)
-    known = {"removed_from_retain": manifest.request.get("forget_records_in_retain", 0)}
-    result = request.result(new, retrained=retrained, shadows=shadows, exact=exact, **known)
+    # what it was trained on is not seen here
+    known = {"exact": exact, "stated": exact}
+    result = request.result(new, retrained=retrained, shadows=shadows, **known)
     if retrained:
         manifest.weights["retrained"] = [state_digest(model.state_dict()) for model in retrained]
     return result

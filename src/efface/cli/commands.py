@@ -50,14 +50,17 @@ def forget(
             architecture that its folder states; of a weights file it is that of MODEL. Its classes
             and inputs are those of MODEL. Read by `neighbourhood`.
         train_command: With `--method retrain`, your own training, run without a shell: `{exclude}`
-            stands for a CSV of the ids that it must omit, `{out}` for the path where it must write
-            the new model, in a form that MODEL may have, `{seed}` for the seed.
+            stands for a CSV with the column `id` of the records that it must omit (its other column
+            is a hash), `{ids}` for a text file of the same ids, one a line; `{out}` for the path
+            where it must write the new model, in a form that MODEL may have, `{seed}` for the seed.
+            That it omits them is what it states: docs/methods.md#retrain has a check.
         key: A file apart from OUT with the key of the ids' hashes: it is read, or made where there
             is none. Without it a key is drawn, and forgotten: nobody can match the hashes then.
         keep_adapter: Write the adapter next to the merged model too, as PEFT's own folder
             `adapter`.
         dry_run: Change and write nothing: print how right the model is, the findings, the method,
-            its cost in seconds and memory, and the tier that the report can reach.
+            its cost in seconds and memory, and the tier that the report can reach; of a training
+            command the command as it would be run.
     """
     if out is None and not dry_run:
         remedy = "Name a folder that does not exist yet."
@@ -67,19 +70,19 @@ def forget(
         remedy = "For example --train-command 'python train.py --exclude {exclude} --out {out}'."
         came = "no command" if train_command is None else f"--method {how.method}"
         raise InputError(wanted, came, remedy)
-    if train_command is not None and (dry_run or out is None):
-        remedy = "It would not be run: omit --dry-run."
-        raise InputError("--train-command with --out DIR", "--dry-run", remedy)
-    if train_command is not None and out is not None:
+    if train_command is not None:
         spare = [name for name in options.flags(how) if name != "--method"]
         spare += ["--keep-adapter"] * keep_adapter + ["--reference"] * bool(reference)
         if spare:
             remedy = "Say it in your command: efface runs that and no method of its own."
             raise InputError("no option of a method with --train-command", spare[0], remedy)
-        from efface.cli.retrain import run_retrain
+        from efface.cli import retrain
 
-        given = options.Arguments(model, None, data, records, split, read, seed)
-        run_retrain(given, train_command, out=out, key=key)
+        own = options.Arguments(model, None, data, records, split, read, seed)
+        if out is None or dry_run:
+            retrain.run_dry(own, train_command, out=out)
+        else:
+            retrain.run_retrain(own, train_command, out=out, key=key)
         return
     from efface.cli.forget import run_dry, run_forget
 

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from efface import prepare, terminal
 from efface.cli.doctor import print_when_refused
@@ -24,9 +25,10 @@ from efface.cli.forget import read_key, write_key, write_run
 from efface.cli.loading import Inputs, read_model, refuse_other_inputs
 from efface.cli.options import Arguments
 from efface.cli.summary import print_summary
-from efface.errors import EffaceError, InputError
+from efface.errors import EffaceError, InputError, Outcome
 from efface.io.atomic import claim, refuse_overlap, write_private
 from efface.manifest import exclusion_table
+from efface.report.text import TIERS, count
 from efface.unlearn import score
 
 EXAMPLE = "For example --train-command 'python train.py --exclude {exclude} --out {out}'."
@@ -41,16 +43,15 @@ def run_retrain(arguments: Arguments, command: str, *, out: Path, key: Path | No
     words = _words(command)
     prepare.check_report(arguments.split.report, prepare.FULL, prepare.QUICK)
     refuse_overlap(out, arguments.inputs())
-    secret = read_key(key, out)
-    # MODEL may be "." or "..": a folder has a name of its own there
-    name = arguments.old.name if arguments.old.is_file() else "new"
-    with claim(out), _workplace(out, name) as new:
+    secret, new = read_key(key, out), _place(out, arguments)
+    with claim(out), _workplace(new):
         inputs = Inputs.read(arguments)
-        given = _digests(arguments.old)
-        exclude = new.parent / "exclude.csv"
-        write_private(exclude, exclusion_table(inputs.split.forget.ids, secrets.token_bytes(32)))
-        filled = {"{exclude}": str(exclude), "{out}": str(new), "{seed}": str(arguments.seed)}
-        seconds = _train([_fill(word, filled) for word in words], new)
+        given, ids = _digests(arguments.old), inputs.split.forget.ids
+        _refuse_lines(words, ids)
+        table = exclusion_table(ids, secrets.token_bytes(32))
+        write_private(new.with_name("exclude.csv"), table)
+        write_private(new.with_name("ids.txt"), "".join(f"{one}\n" for one in ids).encode())
+        seconds = _train(_fill(words, new, arguments.seed), new)
         if not new.exists():
             remedy = "The command must write its model to the path that {out} stands for."
             raise InputError("a model from the training command", "nothing at {out}", remedy)
@@ -74,36 +75,67 @@ def run_retrain(arguments: Arguments, command: str, *, out: Path, key: Path | No
         sys.exit(result.outcome.exit_code)
 
 
+def run_dry(arguments: Arguments, command: str, *, out: Path | None) -> None:
+    """Print the command as it would be run; models and data are read, nothing else is done."""
+    words, inputs = _words(command), Inputs.read(arguments)
+    ids = inputs.split.forget.ids
+    _refuse_lines(words, ids)
+    filled = _fill(words, _place(out or Path("new"), arguments), arguments.seed)
+    line = shlex.join(filled)
+    terminal.document(outcome=Outcome.DRY_RUN, method="retrain", tier="TE", command=filled)
+    terminal.lines([("Request", f"{count(len(ids))} to omit"), ("Method", "retrain, by running:")])
+    terminal.command(line)
+    said = [("Cost", "that of your training"), ("Evidence", f"tier TE: {TIERS['TE']}")]
+    terminal.lines([*said, ("Written", "nothing")])
+
+
 def _words(command: str) -> list[str]:
     """The command as a list, as a shell would cut it. Raises InputError."""
     try:
         words = shlex.split(command)
     except ValueError as error:
         raise InputError("a command in --train-command", f"{error}", EXAMPLE) from error
-    for name in ("{exclude}", "{out}"):
-        if not any(name in word for word in words):
-            raise InputError(f"{name} in --train-command", repr(command), EXAMPLE)
+    for names in (("{exclude}", "{ids}"), ("{out}",)):
+        if not any(name in word for name in names for word in words):
+            raise InputError(f"{' or '.join(names)} in --train-command", repr(command), EXAMPLE)
     return words
 
 
-def _fill(word: str, values: dict[str, str]) -> str:
-    """No ``format``: a command may hold braces of its own."""
+def _refuse_lines(words: list[str], ids: Sequence[str]) -> None:
+    """Raise InputError for an id that would be two lines."""
+    broken = [one for one in ids if len(one.splitlines()) > 1]
+    if broken and any("{ids}" in word for word in words):
+        raise InputError("ids of one line for {ids}", repr(broken[0]), "Let it read {exclude}.")
+
+
+def _fill(words: list[str], new: Path, seed: int) -> list[str]:
+    """The words with the paths and the seed in them."""
+    places = {"{exclude}": new.with_name("exclude.csv"), "{ids}": new.with_name("ids.txt")}
+    values: dict[str, Any] = {**places, "{out}": new, "{seed}": seed}
+    # no ``format``: a command may hold braces of its own
     for name, value in values.items():
-        word = word.replace(name, value)
-    return word
+        words = [word.replace(name, str(value)) for word in words]
+    return words
+
+
+def _place(out: Path, arguments: Arguments) -> Path:
+    """Where the command writes its model: in a folder of its own next to OUT."""
+    # MODEL may be "." or "..": a folder has a name of its own there
+    name = arguments.old.name if arguments.old.is_file() else "new"
+    return out.absolute().with_name(f".{out.name}.retraining") / name
 
 
 @contextmanager
-def _workplace(out: Path, name: str) -> Iterator[Path]:
-    """Where the command writes: next to OUT, and kept where the run fails after a training."""
-    folder = out.absolute().with_name(f".{out.name}.retraining")
+def _workplace(new: Path) -> Iterator[None]:
+    """The folder where the command writes: kept where the run fails after a training."""
+    folder = new.parent
     if folder.exists():
         remedy = f"Evaluate its model with efface score, or remove {folder}."
         raise InputError("no earlier training", f"one at {folder}", remedy)
     folder.mkdir(mode=0o700)
-    new, ended = folder / name, False
+    ended = False
     try:
-        yield new
+        yield
         ended = True
     finally:
         # hours of training are not thrown away for a full disk
@@ -111,7 +143,7 @@ def _workplace(out: Path, name: str) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
         else:
             hint = "efface score evaluates a model; remove the folder when it is no longer needed: "
-            hint += "its exclude.csv names the records"
+            hint += "its exclude.csv and ids.txt name the records"
             terminal.event("kept", level=logging.WARNING, retrained=f"{new}", hint=hint)
 
 

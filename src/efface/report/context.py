@@ -66,7 +66,7 @@ class Context:
     retrained: tuple[nn.Module, ...] = ()
     shadows: Shadows | None = None
     exact: bool = False
-    removed_from_retain: int = 0
+    stated: bool = False
 
     @cached_property
     def given(self) -> dict[str, int]:

@@ -12,11 +12,18 @@ from efface.errors import Outcome
 from efface.metrics.equivalence import progress_to_unseen
 from efface.report.context import Context
 from efface.report.report import Row
-from efface.report.text import MAIN, MAIN_OF_CLASSES, flagging_rows, list_rows, too_few
+from efface.report.text import (
+    EXCLUSIONS,
+    MAIN,
+    MAIN_OF_CLASSES,
+    PASSED,
+    flagging_rows,
+    list_rows,
+    too_few,
+)
 from efface.report.verdicts import Verdict
 from efface.runtime import state_of
 
-PASSED = (Verdict.NOT_DETECTED, Verdict.NEVER_PREDICTED, Verdict.NOT_SIGNIFICANT)
 # An AUC whose 95 % interval is so near chance is equivalent to that of unseen records (TOST).
 MARGIN = 0.1
 NOTHING = "no test flags the records after correction for their number"
@@ -42,8 +49,10 @@ def _judge(ctx: Context, rows: Sequence[Row], reason: str) -> tuple[Outcome, str
     flagged = flagging_rows(rows, ctx.forget_classes)
     if _same_state(ctx.old, ctx.new):
         return _unchanged(found.get(MAIN, Row()), flagged, reason)
-    if ctx.exact and found["exclusion"].verdict is Verdict.EXCLUDED:
-        return Outcome.DONE, "retrained from scratch, and none of the records is in its data"
+    exclusion = found["exclusion"].verdict if ctx.exact else Verdict.NOT_RUN
+    # A test speaks against what is stated, and not against what was checked.
+    if exclusion in EXCLUSIONS and not (exclusion is Verdict.STATED and flagged):
+        return _judge_retrained(exclusion, found[key], flagged)
     if "holdout" not in ctx.given:
         return Outcome.NOT_JUDGED, "whether the change is enough requires a holdout"
     if flagged:
@@ -51,10 +60,30 @@ def _judge(ctx: Context, rows: Sequence[Row], reason: str) -> tuple[Outcome, str
     main = found[key]
     if main.verdict in PASSED:
         return Outcome.DONE, f"{NOTHING}, and the main test could have ({main.name})"
+    return Outcome.PARTLY, f"{NOTHING}, but the main test could not have ({_why_untested(main)})"
+
+
+def _judge_retrained(exclusion: Verdict, main: Row, flagged: Sequence[Row]) -> tuple[Outcome, str]:
+    """By what is known of its data, and whether a test could have shown otherwise."""
+    if exclusion is Verdict.NOT_EXCLUDED:
+        return Outcome.PARTLY, "retrained from scratch, but on some of the records"
+    text = "retrained from scratch, and none of the records is in its data"
+    if exclusion is Verdict.STATED:
+        text = f"retrained from scratch, without the records as {exclusion.words}"
+    tests = f"the main test could not have shown otherwise ({_why_untested(main)})"
+    if flagged:
+        tests = f"tests flag them all the same: {list_rows(flagged)}"
+    elif main.verdict in PASSED:
+        tests = NOTHING
+    return Outcome.DONE, f"{text}; {tests}"
+
+
+def _why_untested(main: Row) -> str:
+    """Why the main test could not have flagged the records."""
     why = main.note if main.verdict is Verdict.NOT_RUN else main.verdict.words
     if needed := too_few(main):
         why += f"; {needed[0].lower()}{needed[1:].rstrip('.')}"
-    return Outcome.PARTLY, f"{NOTHING}, but the main test could not have ({why})"
+    return why
 
 
 def _same_state(old: nn.Module, new: nn.Module) -> bool:

@@ -42,7 +42,7 @@ def collect(
     retrained: Sequence[nn.Module] = (),
     shadows: Shadows | None = None,
     exact: bool = False,
-    removed_from_retain: int = 0,
+    stated: bool = False,
     probes: bool = True,
 ) -> Report:
     """Test what ``new`` still reveals of ``split.forget``, which ``old`` was trained on.
@@ -65,7 +65,7 @@ def collect(
         retrained: models trained without the forget records, each with its own seed.
         shadows: what ``read_shadows`` returns.
         exact: ``new`` was itself retrained from scratch without the forget records.
-        removed_from_retain: how many forget records stood among the retain records before.
+        stated: that it was is what its maker says; ``retain`` need not be what it was trained on.
         probes: run also what goes beyond one pass over each record, see ``forward_passes``.
     """
     # The declarations register themselves; imported here, since they pull in scipy and sklearn.
@@ -74,7 +74,7 @@ def collect(
     # Tests ask what is there by None alone; an empty part is no part.
     split = replace(split, holdout=split.holdout or None, retain=split.retain or None)
     forget_classes, names = tuple(forget_classes or split.forget_classes), tuple(classes or ())
-    models = tuple(retrained), shadows, exact, removed_from_retain
+    models = tuple(retrained), shadows, exact, stated
     about = forget_classes, mislabelled, names, seed, tuple(views_used), *models
     ctx = Context(old, old if new is None else new, split, *about)
     # By section, so that the order of the rows does not depend on which module came in first.

@@ -17,7 +17,7 @@ from efface.metrics.retrain_gap import columns, gap
 from efface.report.context import Context, NotRun
 from efface.report.report import Row
 from efface.report.tests import test
-from efface.report.text import count
+from efface.report.text import UNKNOWN, count
 from efface.report.verdicts import Verdict
 from efface.types import PARTS
 
@@ -129,9 +129,13 @@ def exclusion(ctx: Context) -> Iterator[Row]:
     # Only a model retrained from scratch claims it; others say nothing of what they trained on.
     if not ctx.exact:
         return
-    forget, retain, shared = ctx.split.forget, ctx.split.retain, ctx.removed_from_retain
+    # A number would be one of the given records, not of those that the command read.
+    if ctx.stated:
+        yield Row(verdict=Verdict.STATED, note=UNKNOWN["exclusion"], unit="count")
+        return
+    forget, retain, shared = ctx.split.forget, ctx.split.retain, 0
     if retain is not None:
-        shared += len({*content_digests(forget)} & {*content_digests(retain)})
+        shared = len({*content_digests(forget)} & {*content_digests(retain)})
     trained_on = "records that are not given" if retain is None else count(len(retain))
     note = f"Trained from scratch on {trained_on}, according to whoever ran it. Matched by "
     note += "content: a near-duplicate is not found."

@@ -50,7 +50,8 @@ def formatted_interval(interval: tuple[float, float] | None, unit: str) -> str:
 
 def summary(report: Report) -> str:
     """Outcome, tier and reason in a sentence, and how far the records came."""
-    first = f"{report.outcome.capitalize()} (tier {report.tier}): {report.reason}."
+    first = f"{report.outcome.capitalize()} (tier {report.tier}): {report.reason}"
+    first += f"{_errors(report, first)}."
     first += OLD_STANDS * (not report.outcome.has_new_model)
     if report.outcome is Outcome.NOT_MET:
         return first
@@ -69,11 +70,27 @@ def _why_progress_unknown(report: Report) -> str:
 
 
 def outcome_sentence(report: Report) -> str:
-    """The outcome for readers who know no statistics; of *partly* by why."""
+    """The outcome for readers who know no statistics; of *partly* and of retraining by why."""
+    rows = {row.key: row for row in report.rows}
+    flagged = flagging_rows(report.rows, report.forget_classes)
+    verdict = rows.get("exclusion", Row()).verdict
+    exclusion = verdict.name.lower() * (verdict in EXCLUSIONS)
     case = report.outcome.name.lower()
-    if report.outcome is Outcome.PARTLY and not flagging_rows(report.rows, report.forget_classes):
-        case = "partly_untested"
-    return SENTENCES["outcomes"][case].format(holdout=report.counts.get("holdout", 0))
+    if report.outcome is Outcome.PARTLY and (exclusion or not flagged):
+        case = f"partly_{exclusion or 'untested'}"
+    sentence = SENTENCES["outcomes"][case].format(holdout=report.counts.get("holdout", 0))
+    if report.outcome is Outcome.DONE and exclusion:
+        main = rows.get(MAIN_OF_CLASSES if report.forget_classes else MAIN, Row())
+        tested = "flagged" if flagged else "passed" if main.verdict in PASSED else "untested"
+        sentence = SENTENCES["retrained"][exclusion] + SENTENCES["retrained"][tested]
+    errors = _errors(report)
+    return f"{sentence.rstrip('.')}{errors}." if errors else sentence
+
+
+def _errors(report: Report, said: str = "") -> str:
+    """The rows that ended in an error and are not ``said`` already, to end a sentence."""
+    errors = [row for row in report.rows if row.status is Status.ERROR and row.name not in said]
+    return f"; errors: {list_rows(errors)}" * bool(errors)
 
 
 def headline(report: Report) -> list[str]:
@@ -213,6 +230,9 @@ def _significance(report: Report) -> str:
 
 # The test that must have passed, and could have failed: of records, and of whole classes.
 MAIN, MAIN_OF_CLASSES = "attack.loss", "forget_classes.accuracy"
+PASSED = (Verdict.NOT_DETECTED, Verdict.NEVER_PREDICTED, Verdict.NOT_SIGNIFICANT)
+# What is known of the training data of a model that was retrained.
+EXCLUSIONS = (Verdict.EXCLUDED, Verdict.NOT_EXCLUDED, Verdict.STATED)
 
 
 def flagging_rows(rows: Sequence[Row], forget_classes: Sequence[Any]) -> list[Row]:
@@ -238,4 +258,5 @@ def unknown(report: Report) -> list[str]:
     missing |= {"holdout", "retain", "retrained"} - report.counts.keys()
     missing -= {"retrained"} if report.tier == "TE" else set()
     missing |= {"floor"} if report.counts.get("retrained") == 1 else set()
+    missing |= {row.key for row in report.rows if row.verdict is Verdict.STATED}
     return [line for key, line in UNKNOWN.items() if key in missing | {"copies"}]
