@@ -33,6 +33,13 @@ def deadly(settings, needs, shared):  # noqa: ARG001
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def unheard(settings, needs, shared):  # noqa: ARG001
+    """End its own worker once the result is there, before the runner hears of it."""
+    # what follows the rename of a result
+    Path.unlink = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    return JobOutput({"total": 1})
+
+
 def surroundings(settings, needs, shared):  # noqa: ARG001
     """How a worker runs."""
     return JobOutput({"nice": os.nice(0), "threads": os.environ["OMP_NUM_THREADS"]})

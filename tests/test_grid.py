@@ -175,6 +175,14 @@ def test_a_job_that_ends_its_workers_fails_after_three_and_takes_no_other_along(
     assert read_failure(store, deadly.id)["description"] == deadly.description
 
 
+def test_a_result_of_which_no_row_came_back_is_still_made_by_this_run(store):
+    """Another's death may end the pool between the result and its row."""
+    job = Job("fake_jobs:unheard")
+    (row,) = quick([job], store, processes=1).values()
+    assert (row.state, row.seconds) == ("made", read(store, job).facts["seconds"])
+    assert counts(quick([job], store)) == {"done": 1}
+
+
 def test_sources_that_change_under_a_run_are_refused(store, folder):
     job = number(1)
     assert job.id

@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 import traceback
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -270,7 +271,9 @@ def run(
     if backend == "loky":
         pool |= {"inner_max_num_threads": 1, "initializer": _start_worker}
         pool["initargs"] = (nice, os.getpid())
-    attempt = joblib.delayed(partial(_attempt, store=store, retry=retry))
+    # in each result: the row of one may be lost with the pool, by the death of another worker
+    run_id = uuid.uuid4().hex
+    attempt = joblib.delayed(partial(_attempt, store=store, retry=retry, run_id=run_id))
 
     def attempts(batch: list[Job]) -> Iterator[Row]:
         with joblib.parallel_config(**pool):
@@ -340,17 +343,21 @@ def _is_ready(row: Row, rows: Mapping[str, Row]) -> bool:
 # ---------------------------------------------------------------- in a worker
 
 
-def _attempt(job: Job, *, store: Path, retry: bool) -> Row:
+def _attempt(job: Job, *, store: Path, retry: bool, run_id: str) -> Row:
     """Make one job unless it is there, has failed, or is claimed (``elsewhere``)."""
     try:
         with claim(store / job.id):
             try:
-                return _known(store, job, retry=retry) or Row(job, "made", _make(job, store))
+                return _known(store, job, retry=retry) or Row(job, "made", _make(job, store, run_id))
             except (Exception, SystemExit) as error:  # noqa: BLE001  # a failed job is a row
                 text = f"{type(error).__name__}: {error}"
                 return _write_failure(store, job, text, traceback.format_exc())
     except InputError:  # of claim(): whatever the job raises is caught above
-        return Row(job, "done" if is_done(store, job.id) else "elsewhere")
+        if not is_done(store, job.id):
+            return Row(job, "elsewhere")
+        facts = read(store, job).facts
+        own = facts.get("run") == run_id
+        return Row(job, "made", facts["seconds"]) if own else Row(job, "done")
 
 
 def _start_worker(nice: int, runner: int) -> None:
@@ -369,7 +376,7 @@ def _start_worker(nice: int, runner: int) -> None:
     threading.Thread(target=end_with_runner, daemon=True).start()
 
 
-def _make(job: Job, store: Path) -> float:
+def _make(job: Job, store: Path, run_id: str) -> float:
     """Call the job's function, write its result whole or not at all, and return the seconds."""
     # A file that was edited since the job was described: its result would be filed under code that
     # did not make it.
@@ -385,7 +392,7 @@ def _make(job: Job, store: Path) -> float:
     outcome = function(json.loads(canonical(job.settings)), needs, shared)
     seconds, cpu = time.perf_counter() - began, time.process_time() - busy
     facts = {"schema": SCHEMA, "id": job.id, "kind": job.kind, "description": job.description}
-    facts |= {"seconds": seconds, "cpu_seconds": cpu, "versions": versions()}
+    facts |= {"seconds": seconds, "cpu_seconds": cpu, "versions": versions(), "run": run_id}
     text = json.dumps({**facts, "statistics": outcome.statistics}, indent=1, allow_nan=False)
     with atomic_folder(store / job.id) as folder:
         arrays = {name: np.ascontiguousarray(array) for name, array in outcome.arrays.items()}
