@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -93,6 +94,47 @@ def test_the_new_model_is_as_readable_as_the_old_one(efface, place):
         path.name: path.stat().st_mode & 0o777 for path in (place / "as-private/model").iterdir()
     }
     assert made == {**modes, "recipe.json": 0o640}
+
+
+TEMPLATE = Path(__file__).parent.parent / "docs/template/my_method.py"
+
+
+@pytest.fixture
+def own_file(place, monkeypatch):
+    """A method of one's own that nothing installed, forgotten after the test."""
+    monkeypatch.setattr(METHODS, "registered", {**METHODS.registered})
+    monkeypatch.delitem(sys.modules, "own_file", raising=False)
+    (place / "own_file.py").write_text(TEMPLATE.read_text().replace("my_method", "own_method"))
+    return "own_file.py:own_method"
+
+
+def test_a_method_of_ones_own_is_run_from_its_file_as_typed(efface, place, own_file, capfd):
+    given = ("model", "--data", "data", *IDS, "--report", "quick")
+    how = ("--method", own_file, "--setting", "epochs=1", "--out", "by-own")
+    assert efface("forget", *given, *how) in MADE
+    assert read(place / "by-own")["method"] == "own_method"
+    assert efface("methods", own_file) == 0
+    assert "Maximise the entropy" in capfd.readouterr().out
+    several = ("compare", *given, "--methods", own_file, "--seeds", "0", "--out", "own-table")
+    assert efface(*several, "--processes", "2") == 2
+    assert "Wanted one process for a method of a file. Got 2." in capfd.readouterr().err
+    assert efface(*several, "--setting", "own_method.epochs=1") == 0
+
+
+NO_METHOD = {
+    "none.py:own_method": "Wanted a Python file. Got none.py, not there.",
+    "own_file.py:Tensor": "Wanted a function with @register_method. Got own_file.py:Tensor.",
+    "own_file.py:own": "Wanted a function or class of own_file. Got 'own'.",
+    "own_file.py:": "Wanted file.py:name or package.module:name. Got 'own_file:'.",
+    "raises.py:own": "Wanted raises.py:own to be imported. Got ValueError: no. Fix its module.",
+}
+
+
+@pytest.mark.parametrize("typed", NO_METHOD)
+def test_a_file_without_a_method_is_refused(efface, place, own_file, capfd, typed):  # noqa: ARG001
+    (place / "raises.py").write_text("raise ValueError('no')")
+    assert efface(*FORGET, *IDS, "--method", typed, "--out", "never") == 2
+    assert NO_METHOD[typed] in capfd.readouterr().err
 
 
 def test_a_report_may_be_omitted_and_is_priced_otherwise(efface, place, capfd):
@@ -233,6 +275,15 @@ def test_doctor_refuses_a_wrong_class_map(efface, place, capfd):
     assert efface("doctor", "model", "--data", "turned", "--accept", "class-order") == 0
     assert efface("doctor", "model", "--data", "turned", "--accept", "classorder") == 2
     assert "Did you mean 'class-order'?" in capfd.readouterr().err
+
+
+def test_doctor_says_whether_a_holdout_is_unseen(efface, capfd):
+    assert efface("doctor", "model", "--data", "data", "--holdout", "data:test") == 0
+    shown = capfd.readouterr().out
+    assert " holdout records" in shown
+    assert "holdout-known" not in shown
+    assert efface("doctor", "model", "--data", "data", "--holdout", "data:train") == 6
+    assert "holdout-known" in capfd.readouterr().out
 
 
 def test_a_dry_run_prints_what_was_found_and_writes_nothing(efface, place, capfd):

@@ -171,6 +171,8 @@ REFUSED = {
     'forget = "data"': "Got forget = 'data'. Write [forget] above the options.",
     "[forget": "Wanted a TOML file with a table a command at bad.toml. Got ",
     '[forget]\narchitecture = "bad:net"': "Type --architecture on the command line.",
+    '[forget]\nmethod = "bad.py:method"': "Type --method on the command line.",
+    '[compare]\nmethods = ["ssd", "bad:method"]': "Type --methods on the command line.",
     '[forget]\ntrain-command = "touch canary"': "Type --train-command on the command line.",
     '[forget]\nholdout = "hub:owner/name"': "Type --holdout on the command line.",
 }

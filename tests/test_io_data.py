@@ -280,6 +280,11 @@ def test_another_spelling_of_an_id_is_refused_with_the_one_of_the_data(tmp_path)
             f"Got 1 unknown: {wrong}. Write ids as the data have them: 'd/17.png' and not "
             f"{wrong!r}."
         )
+    # the folder of the data itself in front, though each class has a 1.png
+    for before in ("images/", "/home/me/images/", "images\\"):
+        assert refusal(table.rows_of, [f"{before}dog/1.png"], kind=UnknownRecords).endswith(
+            f" Write ids as the data have them: 'dog/1.png' and not {before + 'dog/1.png'!r}."
+        )
     # of two files of one name neither is meant
     split = "Name their split (DATA:test), or give --id-column."
     assert refusal(table.rows_of, ["1.png"], kind=UnknownRecords).endswith(split)

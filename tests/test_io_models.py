@@ -269,13 +269,13 @@ def test_a_net_of_ones_own_lies_in_the_working_directory_or_in_a_named_file(
 
 def test_a_file_that_is_not_there_or_has_the_name_of_another_module_is_refused(tmp_path):
     assert refusal(build_model, f"{tmp_path}/no.py:net") == (
-        f"Wanted a Python file that makes the model. Got {tmp_path}/no.py, not there. Check it."
+        f"Wanted a Python file. Got {tmp_path}/no.py, not there. Check the path."
     )
     for name in ("torch", "sys", "my-net"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit")
         assert refusal(build_model, f"{tmp_path}/{name}.py:net") == (
-            f"Wanted a file of a name that no other module has. Got {name}.py. Rename it: "
-            "my_model.py."
+            f"Wanted a file of a name that no other module has. Got {name}.py. Rename it, "
+            "such as my_own.py."
         )
 
 

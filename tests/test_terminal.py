@@ -24,8 +24,20 @@ def test_a_pipe_gets_a_json_line_now_and_then(capsys, monkeypatch):
             shown(step, 0.5, "go on", steps=8)
     slow, last = events(capsys.readouterr().err)
     same = {"event": "count", "loss": 0.5, "note": "go on"}
-    assert slow == same | {"step": 3, "steps": 8, "seconds": 10, "left": 16.7}
-    assert last == same | {"step": 4, "steps": 4, "seconds": 14}
+    assert slow == same | {"step": 3, "steps": 8, "seconds": 8, "left": 15.0}
+    assert last == same | {"step": 4, "steps": 4, "seconds": 12}
+
+
+def test_what_precedes_the_first_step_is_no_measure_of_the_others(capsys, monkeypatch):
+    """A model that took ten seconds to open must not make its 1,000 records ten thousand."""
+    now = [0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    with show_progress("load", None) as shown:
+        for now[0], step in ((10, 1), (15, 51)):
+            shown(step, steps=1000)
+    first, second, _ = events(capsys.readouterr().err)
+    assert (first["step"], "left" in first) == (1, False)
+    assert (second["seconds"], second["left"]) == (15, 94.9)
 
 
 @pytest.mark.parametrize(("stopped", "bar"), [(False, "100/100"), (True, "100/300")])

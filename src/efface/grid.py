@@ -348,7 +348,8 @@ def _attempt(job: Job, *, store: Path, retry: bool, run_id: str) -> Row:
     try:
         with claim(store / job.id):
             try:
-                return _known(store, job, retry=retry) or Row(job, "made", _make(job, store, run_id))
+                known = _known(store, job, retry=retry)
+                return known or Row(job, "made", _make(job, store, run_id))
             except (Exception, SystemExit) as error:  # noqa: BLE001  # a failed job is a row
                 text = f"{type(error).__name__}: {error}"
                 return _write_failure(store, job, text, traceback.format_exc())

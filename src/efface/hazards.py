@@ -144,7 +144,7 @@ FINDINGS = {
     ),
     "holdout-known": Kind(
         "refuse or warn",
-        "Records of the holdout are among the others of the training data too (refused where they "
+        "Records of the holdout are in the training data too (refused where they "
         "are most of either): what was trained on is no measure of unseen.",
         "Give a holdout that the model was not trained on.",
         accept=True,
@@ -313,8 +313,8 @@ def doctor(
             fit = _Fit(model, preprocessing, classes, mislabelled=mislabelled)
             findings += fit.check(parts)
             accuracy = fit.accuracy
-    if {"others", "holdout"} <= parts.keys():
-        findings += _check_holdout(parts["holdout"], parts["others"])
+    if "holdout" in parts:
+        findings += _check_holdout(parts["holdout"], parts.get("others", records))
     order = ("refuse", "warn", "note").index
     findings = [replace(f, severity="warn") if f.name in accept else f for f in findings]
     findings = sorted(dict.fromkeys(findings), key=lambda finding: order(finding.severity))
@@ -402,14 +402,14 @@ def _check_inputs(name: str, part: Records, preprocessing: Spec | None) -> Itera
         yield Finding("constant-inputs", "warn", text)
 
 
-def _check_holdout(holdout: Records, others: Records) -> Iterator[Finding]:
+def _check_holdout(holdout: Records, trained: Records) -> Iterator[Finding]:
     """Whether records of the holdout are among those that were trained on."""
-    unseen, known = content_digests(holdout), content_digests(others)
+    unseen, known = content_digests(holdout), content_digests(trained)
     both = {*unseen} & {*known}
     if shared := sum(one in both for one in unseen):
         most = 2 * shared > len(unseen) or 2 * sum(one in both for one in known) > len(known)
-        text = f"{shared} of {len(unseen)} holdout records are among {len(known)} others of the "
-        text += "training data: known records, and not unseen ones."
+        text = f"{shared} of {len(unseen)} holdout records are among {len(known)} of the training "
+        text += "data: known records, and not unseen ones."
         yield Finding("holdout-known", "refuse" if most else "warn", text)
 
 

@@ -150,6 +150,8 @@ class _Stage:
         self.piped = not console.is_terminal and not console.is_jupyter
         self.facts: dict[str, Any] = {"step": 0, "steps": steps}
         self.began = self.last = time.monotonic()
+        # when the first steps were done, and how many: the speed is that of those after them
+        self.first: tuple[float, int] | None = None
         # of a notebook, once there is something to show
         self.handle: Any = None
         # on a terminal the bar draws itself
@@ -159,6 +161,8 @@ class _Stage:
         self, step: int, loss: float | None = None, note: str = "", *, steps: int | None = None
     ) -> None:
         """Where the stage is; ``steps`` as soon as their number is known."""
+        now = time.monotonic()
+        self.first = self.first or (now, step)
         new = {"steps": steps, "loss": None if loss is None else round(loss, 6), "note": note}
         self.facts |= {"step": step, **{k: one for k, one in new.items() if one not in (None, "")}}
         words = [self.title, "" if loss is None else f"loss {loss:.4f}", note]
@@ -166,8 +170,8 @@ class _Stage:
         # a stage may turn out longer than was thought
         total = self.facts["steps"] and max(self.facts["steps"], step)
         self.bar.update(self.task, completed=step, total=total, description=text)
-        if time.monotonic() - self.last >= self.every:
-            self.last = time.monotonic()
+        if now - self.last >= self.every:
+            self.last = now
             self.draw()
 
     def end(self) -> None:
@@ -179,10 +183,14 @@ class _Stage:
 
     def draw(self) -> None:
         """A line with the seconds so far and those left at this speed; in a notebook the bar."""
-        seconds, step, of = time.monotonic() - self.began, self.facts["step"], self.facts["steps"]
+        now, step, of = time.monotonic(), self.facts["step"], self.facts["steps"]
         if self.piped:
-            left = {"left": round(seconds / step * (of - step), 1)} if of and 0 < step < of else {}
-            event(self.title, **self.facts, seconds=round(seconds, 1), **left)
+            facts = {**self.facts, "seconds": round(now - self.began, 1)}
+            # what precedes the first step, such as opening a model, says nothing of the others
+            began, already = self.first or (now, step)
+            if of and already < step < of:
+                facts["left"] = round((now - began) / (step - already) * (of - step), 1)
+            event(self.title, **facts)
         elif self.handle:
             self.handle.update(self.bar)
         # the method alone: three bars would hide the result below them

@@ -299,9 +299,11 @@ def settings_have_defaults(case: Case) -> None:
 
 @promise("strength")
 def strength_is_a_setting(case: Case) -> None:
-    """``strength`` is the one knob, with default 1."""
+    """``strength`` is the one knob, with default 1, and half of it gives another model."""
     setting = case.method.settings.get("strength")
     expect(setting is not None and setting.default == 1.0, "strength=1.0", str(setting))
+    distance = _distance(case.result(strength=0.5), case.result())
+    expect(distance > 0, "other weights at strength 0.5 than at 1", "the same bits")
 
 
 @promise("explained")

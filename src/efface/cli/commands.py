@@ -220,6 +220,7 @@ def doctor(
     model: options.Model,
     *,
     data: options.Data,
+    holdout: Annotated[str | None, Parameter(group=options.DATA)] = None,
     read: options.ReadOptions = options.ReadOptions(),
 ) -> None:
     """Check MODEL and DATA for hazards: wrong preprocessing, modes, weights or labels.
@@ -232,10 +233,12 @@ def doctor(
 
     Args:
         data: Correctly labelled records, as in `efface forget`.
+        holdout: Data never trained on: it says how right the model is on them, and whether some of
+            them are in DATA.
     """
     from efface.cli.doctor import run_doctor
 
-    run_doctor(model, data, read)
+    run_doctor(model, data, holdout, read)
 
 
 def methods(name: str | None = None, /) -> None:
@@ -248,7 +251,7 @@ def methods(name: str | None = None, /) -> None:
     ```
 
     Args:
-        name: A method, to read what it does and which settings it has.
+        name: A method, or `path/to/file.py:name`: what it does and which settings it has.
     """
     from efface.cli.methods import run_methods
 

@@ -10,6 +10,7 @@ from efface import terminal
 from efface.cli.doctor import print_when_refused
 from efface.cli.forget import read_settings
 from efface.cli.loading import Inputs
+from efface.cli.methods import import_method
 from efface.cli.options import Arguments, CompareOptions
 from efface.comparison.run import CELLS, PAGE, TABLE, TRIALS, compare
 from efface.errors import InputError
@@ -24,6 +25,10 @@ def run_compare(arguments: Arguments, options: CompareOptions, *, out: Path) -> 
     """Make the cells that are not there, write the page, print the table; exit 1 if any failed."""
     given: dict[str, Any] = asdict(options)
     given["guard"] = GUARDS[options.guard]
+    given["methods"] = tuple(map(import_method, options.methods))
+    if given["methods"] != options.methods and options.processes > 1:
+        remedy = "Omit --processes, or install the method (docs/your_own_method.md)."
+        raise InputError("one process for a method of a file", f"{options.processes}", remedy)
     given["settings"] = _settings(given.pop("setting"))
     check_trainable(options.trainable)
     refuse_overlap(out, arguments.inputs())

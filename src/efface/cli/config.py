@@ -51,6 +51,7 @@ def _check(table: Mapping[str, Any], command: str, known: list[str], path: Path)
         values = value if isinstance(value, list) else [value]
         hub = any(str(one).startswith("hub:") for one in values)
         factory = option == "architecture" and not str(value).startswith("timm:")
+        factory |= option in {"method", "methods"} and any(":" in str(one) for one in values)
         if hub or factory or option == "train-command":
             wanted = f"what neither runs code nor reaches a hub in {path}"
             raise InputError(wanted, f"{name} = {value!r}", f"Type --{option} on the command line.")

@@ -6,19 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from efface import terminal
-from efface.cli.loading import read_data, read_model
+from efface.cli.loading import omit_unreadable, read_data, read_model
 from efface.cli.options import ReadOptions
 from efface.errors import Hazard
 from efface.hazards import NOUNS, Diagnosis, doctor
 from efface.report import jsonable
 
 
-def run_doctor(model: Path, data: str, read: ReadOptions) -> None:
+def run_doctor(model: Path, data: str, holdout: str | None, read: ReadOptions) -> None:
     """Print what was found; raises Hazard when one of the findings refuses."""
     loaded = read_model(model, read)
     source, preprocessing = read_data(data, read, loaded), loaded.preprocessing
     records, classes = source.records(None, preprocessing), loaded.classes or source.classes
-    how = {"classes": classes, "accept": read.checks.accept}
+    how: dict[str, Any] = {"classes": classes, "accept": read.checks.accept}
+    if holdout:
+        unseen = read_data(holdout, read, loaded, source)
+        how["holdout"], _ = omit_unreadable("holdout", unseen, loaded)
     found = doctor(loaded.model, preprocessing, records, **how)
     print_diagnosis(found)
     # After the table: whoever is refused sees every finding, not the first alone.

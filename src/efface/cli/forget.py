@@ -15,6 +15,7 @@ from accelerate import PartialState
 from efface import terminal
 from efface.cli.doctor import print_when_refused
 from efface.cli.loading import Inputs
+from efface.cli.methods import import_method
 from efface.cli.options import Arguments, MethodOptions
 from efface.cli.summary import print_plan, print_summary
 from efface.errors import InputError, NotMet
@@ -86,6 +87,7 @@ def _request(options: MethodOptions, *, keep_adapter: bool) -> dict[str, Any]:
     """The arguments of ``efface.forget``; all that can be refused without the model is."""
     # a slip should cost no loading
     given: dict[str, Any] = asdict(options)
+    given["method"] = import_method(options.method)
     given["settings"] = read_settings(given.pop("setting"))
     given["weights"] = read_record_weights(options.weights) if options.weights else None
     check_trainable(options.trainable, keep_adapter=keep_adapter)

@@ -4,6 +4,8 @@ import inspect
 
 from docstring_parser import parse
 
+from efface.errors import InputError
+from efface.io.architectures import import_typed
 from efface.methods import METHODS, Method, find_method
 from efface.terminal import table
 
@@ -21,7 +23,7 @@ def run_methods(name: str | None = None) -> None:
         rows = [[one, *_describe(method).values()] for one, method in METHODS.items()]
         table(TITLE.format(COUNTED), COLUMNS, rows)
         return
-    method = find_method(name)
+    method = find_method(name := import_method(name))
     # a method of somebody else may have no docstring
     documented = {"does": method.function, "is": inspect.getmodule(method.function)}
     facts = {k: (inspect.getdoc(v) or "").partition("\n")[0] for k, v in documented.items()}
@@ -35,6 +37,20 @@ def run_methods(name: str | None = None) -> None:
     settings["seed"] = ("0", "an integer of at least 0")
     rows = [[name, *facts, explained.get(name, "")] for name, facts in settings.items()]
     table("settings", ["", "default", "range", ""], rows)
+
+
+def import_method(name: str) -> str:
+    """The name of a method; of ``path/to/file.py:name`` that which its decorator registers.
+
+    Raises InputError for a file or a function that is none.
+    """
+    if ":" not in name:
+        return name
+    method = getattr(import_typed(name), "method", None)
+    if not isinstance(method, Method):
+        remedy = "Declare what it reads and needs: docs/your_own_method.md."
+        raise InputError("a function with @register_method", name, remedy)
+    return method.name
 
 
 def _describe(method: Method) -> dict[str, str]:

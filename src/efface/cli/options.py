@@ -123,7 +123,8 @@ class RecordOptions:
         ids: File with one id a line, or a CSV with a column `id`.
         where: Expression on columns with = != >= <= > <, and, or, parentheses, for example
             `label=dog and source!=web`; texts with spaces in quotes.
-        forget_class: A class, with all its records.
+        forget_class: A class, with all its records; so a person where the classes are persons.
+            Where persons share labels name the records instead, without `--whole-group`.
     """
 
     ids: Path | None = None
@@ -165,8 +166,8 @@ class MethodOptions:
     """Arguments of ``efface.forget`` by their own names, and its settings.
 
     Attributes:
-        method: Name of a method, see `efface methods`, or `auto` for the one that suits the data
-            available; the manifest says which and why.
+        method: Name of a method, see `efface methods`; `path/to/file.py:name` for one of your own;
+            or `auto` for the one that suits the data available: the manifest says which and why.
         trainable: Weights that may change: `all`, `last-layers`, `norm` or `adapter` (LoRA,
             merged).
         strength: How strongly the method unlearns; 1 is its default.
@@ -202,7 +203,7 @@ class CompareOptions:
     """Arguments of ``efface.compare`` by their own names.
 
     Attributes:
-        methods: Names of methods, see `efface methods`.
+        methods: Names of methods, see `efface methods`, or `path/to/file.py:name` of your own.
         seeds: Seeds of the methods; the holdout is split by `--holdout-seed`, the same for all.
         guard: Whether the guard limits the runs: `on`, `off`, or `both` next to each other.
         search_strength: Strengths of 0.1 to 10 to try for each method, 2 to 12, on the part of the

@@ -250,14 +250,12 @@ def _importing(architecture: str) -> Generator[str]:
     if colon and path.endswith(".py"):
         file = Path(path).absolute()
         if not file.is_file():
-            raise InputError(
-                "a Python file that makes the model", f"{path}, not there", "Check it."
-            )
+            raise InputError("a Python file", f"{path}, not there", "Check the path.")
         known = sys.modules.get(file.stem)
         other = known is not None and getattr(known, "__file__", None) != str(file)
         if other or not file.stem.isidentifier():
-            wanted, remedy = "a file of a name that no other module has", "Rename it: my_model.py."
-            raise InputError(wanted, file.name, remedy)
+            wanted = "a file of a name that no other module has"
+            raise InputError(wanted, file.name, "Rename it, such as my_own.py.")
         folder, place, architecture = str(file.parent), 0, f"{file.stem}:{name}"
     added = place == 0 or folder not in sys.path
     if added:
@@ -271,16 +269,35 @@ def _importing(architecture: str) -> Generator[str]:
 
 
 def _factory(architecture: str) -> Callable[..., Any]:
-    # nothing but a name is accepted: no expression, no call with arguments
     if architecture.startswith("timm:"):
         timm, name = import_extra("timm"), architecture.removeprefix("timm:")
         if not timm.is_model(name.split(".", maxsplit=1)[0]):
             remedy = did_you_mean(name, timm.list_models(), LOOK_UP)
             raise InputError("a model that timm knows", repr(name), remedy)
         return partial(timm.create_model, name, pretrained=False)
-    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", architecture):
-        raise InputError(f"an architecture as {FORM}", repr(architecture), "Write a name alone.")
-    module_name, name = architecture.split(":")
+    return _import(architecture, f"an architecture as {FORM}")
+
+
+def import_typed(address: str) -> Callable[..., Any]:
+    """What ``path/to/file.py:name`` or ``package.module:name`` names: imported, since it was typed.
+
+    Raises InputError where there is none, or its module raises.
+    """
+    try:
+        with _importing(address) as name:
+            return _import(name, "file.py:name or package.module:name")
+    except EffaceError:
+        raise
+    except (Exception, SystemExit) as error:
+        came = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise InputError(f"{address} to be imported", came, "Fix its module.") from error
+
+
+def _import(address: str, form: str) -> Callable[..., Any]:
+    # nothing but a name is accepted: no expression, no call with arguments
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", address):
+        raise InputError(form, repr(address), "Write a name alone.")
+    module_name, name = address.split(":")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

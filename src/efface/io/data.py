@@ -544,7 +544,11 @@ def _spell_as(ids: Sequence[str], unknown: Sequence[str]) -> str:
     for identity in ids:
         similar[_stem(identity)].append(identity)
     for name in unknown:
-        if len(same := similar.get(_stem(name), [])) == 1:
+        same, inside = similar.get(_stem(name), []), re.split(r"[\\/]", name)
+        # images/dog/1.png is dog/1.png of the folder images, and there may be a cat/1.png
+        ends = ["/".join(inside[place:]) for place in range(1, len(inside))]
+        same = [end for end in ends if end in same][:1] or same
+        if len(same) == 1:
             return f"Write ids as the data have them: {same[0]!r} and not {name!r}."
     return "Name their split (DATA:test), or give --id-column."
 
