@@ -41,8 +41,13 @@ check: $(VENV)/.test
 docs: $(VENV)/.test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
-test-slow: $(VENV)/.test
-	$(ALONE) $(BIN)/python -m pytest -m slow
+test-slow: $(VENV)/.test $(VENV)-mlflow
+	EFFACE_MLFLOW=$(abspath $(VENV)-mlflow) $(ALONE) $(BIN)/python -m pytest -m slow
+
+# apart: what MLflow needs moves none of the tested versions
+$(VENV)-mlflow: $(VENV)/.test
+	$(PIP_INSTALL) --quiet --upgrade --target $@ mlflow-skinny
+	@touch $@
 
 test-newest:
 	$(MAKE) VENV=$(VENV)-newest CONSTRAINTS= $(VENV)-newest/.test

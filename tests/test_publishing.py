@@ -107,6 +107,7 @@ print(json.dumps([one.version, two.version, two.tags, model, sorted(all_of_it)])
 """
 
 
+@pytest.mark.slow
 def test_a_model_version_holds_the_model_and_its_run_the_evidence(run, made, tmp_path_factory):
     """In a process of its own: MLflow is no part of the tested set, and keeps a tracking state."""
     place = os.environ.get("EFFACE_MLFLOW", "")
@@ -118,7 +119,7 @@ def test_a_model_version_holds_the_model_and_its_run_the_evidence(run, made, tmp
         return subprocess.run([sys.executable, "-c", *code], check=False, **how)
 
     if python("import mlflow").returncode:
-        pytest.skip("NOT RUN: install efface[mlflow], or name its folder in EFFACE_MLFLOW")
+        pytest.skip("NOT RUN: make test-slow installs MLflow, or name its folder in EFFACE_MLFLOW")
     done = python(LOGGED, str(tmp_path_factory.mktemp("mlflow")), str(run))
     assert done.returncode == 0, done.stderr
     one, two, tags, model, files = json.loads(done.stdout.splitlines()[-1])
