@@ -9,7 +9,7 @@ import pytest
 
 from efface.errors import InputError
 from efface.methods import Method
-from efface.testing import PROMISES, BrokenPromise, check_method
+from efface.testing import PROMISES, BrokenPromise, Case, check_method
 from efface.types import no_callback
 
 TEMPLATE = Path(__file__).parent.parent / "docs" / "template"
@@ -97,6 +97,18 @@ def test_broken_promises_are_all_said_at_once():
     lines += ["untouched: wanted the given records as they were; got ['x']"]
     lines += ["reads: TrapSprung: the method touched holdout: leave it alone, or name it in reads"]
     assert not [line for line in lines if line not in str(broken.value)]
+
+
+def test_a_strength_that_does_nothing_breaks_its_promise(template):
+    """With a learning rate it kept all others."""
+
+    def deaf(model, split, *, strength=1.0, learning_rate=0.01, seed=0, callback=no_callback):  # noqa: ARG001
+        how = {"learning_rate": learning_rate, "epochs": 1, "seed": seed, "callback": callback}
+        return template.my_method(model, split, **how)
+
+    wanted = "wanted other weights at strength 0.5 than at 1; got the same bits"
+    with pytest.raises(BrokenPromise, match=wanted):
+        PROMISES["strength"](Case(Method(deaf, frozenset({"forget"}))))
 
 
 def test_a_function_that_says_nothing_of_itself_is_refused(template):

@@ -185,7 +185,7 @@ class _Stage:
         """A line with the seconds so far and those left at this speed; in a notebook the bar."""
         now, step, of = time.monotonic(), self.facts["step"], self.facts["steps"]
         if self.piped:
-            facts = {**self.facts, "seconds": round(now - self.began, 1)}
+            facts: dict[str, Any] = {**self.facts, "seconds": round(now - self.began, 1)}
             # what precedes the first step, such as opening a model, says nothing of the others
             began, already = self.first or (now, step)
             if of and already < step < of:
