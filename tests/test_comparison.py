@@ -14,6 +14,7 @@ from run_files import contents, read
 
 from efface import Hazard, Records, Split, compare, forget
 from efface.calibration import calibration_distance, distance_to_unseen
+from efface.comparison.page import sentences
 from efface.comparison.result import Comparison, mean_interval
 from efface.comparison.run import _describe, _refuse_request
 from efface.methods import METHODS, Method
@@ -70,7 +71,7 @@ def test_with_retrained_models_the_gap_is_what_score_says(tiny_net, digits, spli
     new = forget(tiny_net, split, **METHOD, seed=0).model
     gap = score(tiny_net, new, split, retrained=others).report.row("retrained.gap")
     assert found.cells[1]["gap"] == gap.after
-    assert (found.measure, found.table()[1][0][1]) == ("gap", f"{100 * gap.before:.1f}\xa0%")
+    assert (found.measure, found.table()[1][0][1]) == ("gap", f"{100 * gap.before:.1f}")
 
 
 def test_a_comparison_goes_on_where_it_was_and_makes_what_changed(
@@ -277,13 +278,39 @@ def test_the_front_is_what_nothing_beats_in_both_within_the_budget():
     assert set(Comparison(cells).front) == {"near", "fast"}
 
 
+def test_the_nearest_stands_next_to_doing_nothing_and_to_what_the_attack_can_show():
+    """Of seconds the median counts: the first run loads what the others have."""
+
+    def cell(name, after, seconds, control):
+        rows = {
+            "forget.accuracy": {"before": 0.9, "after": after, "reference": 0.5},
+            "control.positive": {"before": 0.5, "after": None, "reference": "above 0.5"},
+        }
+        rows["control.positive"]["verdict"] = control
+        facts = {"name": name, "outcome": "done", "rows": rows, "gap": None, "passes": 1}
+        return facts | {"distance": abs(after - 0.5), "seconds": seconds}
+
+    def said(control):
+        cells = [cell("far", 0.0, 1, control), cell("same", 0.9, 1, control)]
+        return Comparison(cells + [cell("near", 0.6, n, control) for n in (60, 2, 3)])
+
+    lines = " ".join(sentences(said("control_failed")))
+    assert "Nearest: near, distance to unseen records 10.0 points; as given 40.0." in lines
+    assert "1 of 3 methods ended farther than the model as given" in lines
+    assert "its column decides nothing" in lines
+    found = said("control_passed")
+    assert "decides nothing" not in " ".join(sentences(found))
+    assert found.summary()[0]["seconds"][0] == 3
+
+
 def test_the_command_makes_the_page_with_the_numbers_of_forget(efface, place, capfd):
     given = ("model", "--data", "data", "--ids", "ids.csv", "--holdout", "data:test")
     quick = ("--report", "quick")
     words = ("--methods", "jit", "baseline", "--setting", "jit.steps=2", "--seeds", "4")
     assert efface("compare", *given, *quick, *words, "--out", "table") == 0
     printed = capfd.readouterr().out
-    assert all(word in printed for word in ("as given", "jit", "baseline", "distance to unseen"))
+    words_of_it = ("; as given ", "jit", "baseline", "distance to unseen records", "nearest first")
+    assert all(word in " ".join(printed.split()) for word in words_of_it)
     single = ("--setting", "steps=2", "--seed", "4", "--method", "jit")
     efface("forget", *given, *quick, *single, "--out", "alone")
     (cell,) = (place / "table/cells").glob("jit-*")

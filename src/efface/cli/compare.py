@@ -12,6 +12,7 @@ from efface.cli.forget import read_settings
 from efface.cli.loading import Inputs
 from efface.cli.methods import import_method
 from efface.cli.options import Arguments, CompareOptions
+from efface.comparison.page import sentences
 from efface.comparison.run import CELLS, PAGE, TABLE, TRIALS, compare
 from efface.errors import InputError
 from efface.io.atomic import refuse_nonempty, refuse_overlap
@@ -42,14 +43,16 @@ def run_compare(arguments: Arguments, options: CompareOptions, *, out: Path) -> 
     given |= {"stored": model.stored, "retrained": [one.model for one in inputs.models[1:]]}
     with print_when_refused():
         found = compare(model.model, inputs.split, out=out, **given, **context)
-    terminal.table(f"{out / PAGE}", *found.table())
+    said = sentences(found)
+    terminal.lines([("Outcome", one) for one in said])
+    terminal.table(f"{out / PAGE}, the nearest first", *found.table())
     failed = [cell for cell in found.cells if cell["error"]]
     for cell in failed:
         facts = {"run": cell["name"], "seed": cell["seed"], "error": cell["error"]}
         terminal.event("failed", level=logging.ERROR, **facts)
     files = {"page": f"{out / PAGE}", "table": f"{out / TABLE}"}
     terminal.event("compared", **files, failed=len(failed))
-    terminal.document(**files, failed=len(failed), cells=jsonable(found.cells))
+    terminal.document(**files, sentences=said, failed=len(failed), cells=jsonable(found.cells))
     if failed:
         sys.exit(1)
 

@@ -14,12 +14,12 @@ from efface.report.text import DASH, count
 
 # Of each column: the key of its values, its heading, and the unit.
 COLUMNS = {
-    "gap": ("average gap to retraining", "share"),
-    "distance": ("distance to unseen", "share"),
+    "gap": ("average gap to retraining, points", "points"),
+    "distance": ("distance to unseen, points", "points"),
     "forget.accuracy": ("accuracy, forget records", "share"),
     "forget_classes.accuracy": ("accuracy, forget classes", "share"),
     "attack.loss": ("AUC of the loss attack", "auc"),
-    "utility": ("change of holdout accuracy", "share"),
+    "utility": ("change of holdout accuracy, points", "points"),
     "seconds": ("seconds", "seconds"),
     "passes": ("passes", "count"),
 }
@@ -54,8 +54,8 @@ def interval(value: Sequence[float | None] | None, unit: str) -> str:
     mean, low, high = value
     text = _number(mean, unit)
     ends = _number(low, unit), _number(high, unit)
-    # a method that draws nothing has one number for all seeds; that a clock varies says nothing
-    if low is None or ends == (text, text) or unit in ("seconds", "count"):
+    # a method that draws nothing has one number for all seeds
+    if low is None or ends == (text, text):
         return text
     return f"{text} [{', '.join(ends)}]"
 
@@ -63,8 +63,9 @@ def interval(value: Sequence[float | None] | None, unit: str) -> str:
 def _number(value: float | None, unit: str) -> str:
     if value is None:
         return DASH
-    if unit == "share":
-        return f"{100 * value:.1f}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")
+    if unit in ("share", "points"):
+        percent = "\N{NO-BREAK SPACE}%" * (unit == "share")
+        return f"{100 * value:.1f}{percent}".replace("-", "\N{MINUS SIGN}")
     if unit == "count":
         return f"{value:,.0f}"
     return f"{value:.1f}" if unit == "seconds" else f"{value:.3f}"
@@ -95,7 +96,7 @@ def page(found: Comparison) -> str:
 def sentences(found: Comparison) -> list[str]:
     """What the table comes to, for readers who do not read tables."""
     outcomes = Counter(cell["outcome"] or "failed" for cell in found.cells)
-    came = ", ".join(f"{n} {words}" for words, n in outcomes.most_common())
+    came = "; ".join(f"{n} {words}" for words, n in outcomes.most_common())
     lines = [f"{count(len(found.by_name), 'method')}, {count(len(found.cells), 'run')}: {came}."]
     if outcomes["failed"]:
         lines.append("Why runs failed stands in the last table.")
@@ -103,15 +104,30 @@ def sentences(found: Comparison) -> list[str]:
     if not summary:
         text = "Nothing orders the methods: there is no holdout, so it is not known what a model "
         return [*lines, f"{text}that never saw the records would predict."]
-    first, word = summary[0], AXES[found.measure]
-    lines.append(f"Nearest: {first['name']}, {word} {interval(first[found.measure], 'share')}.")
+    first, word, given = summary[0], AXES[found.measure], _before(found, found.measure)
+    nearest = interval(first[found.measure], "points")
+    as_given = f"; as given {_number(given, 'points')}" * (given is not None)
+    lines.append(f"Nearest: {first['name']}, {word} {nearest} points{as_given}.")
     if front := found.front:
         lines.append(
             f"Pareto-optimal in that and time, and within the utility budget: {', '.join(front)}."
         )
+    # what is as far but for the last digit is as far
+    far = [r["name"] for r in summary if given is not None and r[found.measure][0] > given + 1e-9]
+    if far:
+        ends = (
+            f"{len(far)} of {count(len(summary), 'method')} ended farther than the model as given"
+        )
+        lines.append(f"{ends}, so that doing nothing is nearer: {', '.join(far)}.")
     if over := [row["name"] for row in summary if found.too_expensive(row)]:
         budget = f"{100 * found.utility_budget:g} points"
         lines.append(f"Lost more than {budget} of holdout accuracy: {', '.join(over)}.")
+    control = found.before.get("control.positive", {}).get("verdict")
+    if control in ("control_failed", "too_few_records"):
+        lines.append(
+            "The loss attack does not detect the records in the model as given: its column decides "
+            "nothing, and what it adds to the distance to unseen neither."
+        )
     return lines
 
 
