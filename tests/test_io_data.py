@@ -170,7 +170,7 @@ def test_unknown_ids_that_stand_in_another_column_are_said_to():
     text = refusal(table.rows_of, ["k3", "k4"], kind=UnknownRecords)
     assert text.endswith(
         "All 2 stand in the column 'key': give --id-column key, in Python load_data(…, "
-        "id_column='key')."
+        "id_column='key'), or let items of a Dataset hold it under the key 'id'."
     )
     text = refusal(table.rows_of, ["p3"], kind=UnknownRecords)
     assert text.endswith(

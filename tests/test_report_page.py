@@ -330,6 +330,14 @@ def test_each_class_that_changed_has_its_bar_the_worst_on_top(tiny_net, digits):
     assert caption.startswith(f"Drawn: {len(bars)} of 9 other classes. Not drawn: ")
 
 
+def test_two_means_of_the_same_unseen_records_say_why_they_differ(report):
+    """On the figure each record counts once, in the row each class as often as it is forgotten."""
+    caption = figures(report)["logit_margin"]["caption"]
+    assert "Unseen: the report's part of the holdout, each record once" in caption
+    note = report.row("forget.logit_margin").note
+    assert "weighted by class as the forget records are" in note
+
+
 MANY = [0] * 43 + [-1] * 12 + [1] * 4 + [-9] * 4 + [7] * 20
 ONE = [0] * 30 + [-2] + [0] * 52
 CAPTIONS = {

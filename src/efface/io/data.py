@@ -263,7 +263,10 @@ class DataSource:
             return ""
         [(name, count)] = found.items()
         where = f'name records by --where "{name}={names[0]}"'
-        column = f"give --id-column {name}, in Python load_data(…, id_column={name!r})"
+        column = (
+            f"give --id-column {name}, in Python load_data(…, id_column={name!r}), or let items "
+        )
+        column += "of a Dataset hold it under the key 'id'"
         each = f"All {len(names)} stand" if len(names) > 1 else "It stands"
         return f"{each} in the column {name!r}: {column if count == len(self) else where}."
 

@@ -49,7 +49,13 @@ def _distribution(report: Report, what: str) -> dict[str, str]:
     elif report.arrays.get("kind", "multiclass") != "multiclass":
         label = "minus the loss: higher is better known"
     lanes[-1].set_xlabel(label)
-    return {"svg": svg_of(figure, what, label), "caption": _described(drawn, names)}
+    caption = _described(drawn, names)
+    if "unseen" in names and report.arrays.get("kind", "multiclass") == "multiclass":
+        caption += (
+            " Unseen: the report's part of the holdout, each record once; the reference of a "
+        )
+        caption += "row weights them by class as the forget records are."
+    return {"svg": svg_of(figure, what, label), "caption": caption}
 
 
 def _described(drawn: dict[str, Any], names: list[str]) -> str:

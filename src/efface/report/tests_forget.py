@@ -108,7 +108,8 @@ def forget_confidence(ctx: Context) -> Iterator[Row]:
         if ctx.has_holdout:
             unseen = ctx.attack_view(ctx.holdout.after)
             reference = expected_share(after.y, getattr(unseen, of), unseen.y)
-        note = f"Reference: unseen records {ctx.matching}." * (reference is not None)
+        weights = "weighted by class as the forget records are"
+        note = f"Reference: unseen records {ctx.matching}, {weights}." * (reference is not None)
         name = f"Mean {of.replace('_', ' ')} of the forget records"
         fields = {"key": f"forget.{of}", "name": name, "note": note, "unit": unit}
         yield mean_row(getattr(before, of), getattr(after, of), reference, **fields)
