@@ -16,7 +16,7 @@ from efface.cli import app, options
 from efface.cli.doctor import print_diagnosis
 from efface.cli.summary import _cells, next_command
 from efface.errors import Outcome
-from efface.hazards import Diagnosis
+from efface.hazards import Diagnosis, Finding
 from efface.manifest import Manifest
 from efface.report import Report, Row, Verdict
 from efface.report.text import chosen_rows
@@ -39,9 +39,14 @@ def test_a_person_reads_sentences_then_ten_rows_then_what_to_do(efface, place, c
     assert manifest["note"] == "case 4711"
     assert "case 4711" in (place / "told/evidence/report.html").read_text()
     said = " ".join(shown.split())
-    parts = [f"Outcome {evidence['summary']}", "Forgotten 2 records, named by --ids ids.csv"]
-    parts += ["· case 4711.", "Cost Accuracy on the holdout: ", "2 steps of neighbourhood, "]
-    parts += ["Not known", "10 of ", "test before after reference result", "Files told/model"]
+    parts = [f"Outcome {evidence['summary']}", "Request 2 records, named by --ids ids.csv"]
+    parts += ["· case 4711.", "Forgotten", "Cost Accuracy on the holdout: "]
+    parts += [
+        "Accuracy on other training records: ",
+        "the guard's part of the holdout",
+        "2 steps of neighbourhood, ",
+    ]
+    parts += ["Not known", "10 of ", "test n before after reference result", "Files told/model"]
     parts += ["told/evidence/report.html", "Next"]
     places = [said.index(part) for part in parts]
     assert places == sorted(places)
@@ -76,6 +81,40 @@ def test_the_next_command_is_one_that_can_be_typed(monkeypatch, job, outcome, pr
     assert (then and then[1]) == line
     if then:
         app.parse_args(shlex.split(line)[1:], exit_on_error=False)
+
+
+FLAGGED = Row(key="attack.loss", section="unseen", p=0.001, verdict=Verdict.DETECTED)
+FEW = Row(key="attack.loss", section="unseen", p=0.5, verdict=Verdict.TOO_FEW_RECORDS)
+COSTLY = Finding("utility-budget", "warn", "")
+# what a run came to, whether it is a strength, the default method or the own training that is next
+STEPS = {
+    "a test flags the records": ({}, FLAGGED, (), "--strength 1.5"),
+    "too few records": ({}, FEW, (), "--method retrain"),
+    "too much is lost": ({}, FLAGGED, (COSTLY,), "--method retrain"),
+    "a strength was tried": ({"settings": {"strength": 1.5}}, FLAGGED, (), "--method retrain"),
+    "the guard kept a part": ({"guard": {"interpolation": 0.1}}, FLAGGED, (), "--out new-2"),
+    "of the default": (
+        {"guard": {"interpolation": 0.1}, "method": "neighbourhood"},
+        FLAGGED,
+        (),
+        "--method retrain",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_another_strength_is_next_only_where_it_may_help(monkeypatch, case):
+    """Never a second time: 1.5 and 0.7 would go round in circles."""
+    facts, row, findings, end = STEPS[case]
+    monkeypatch.setattr("sys.argv", shlex.split("efface forget m --data d --method jit --out new"))
+    parts = options.RecordOptions(where="a=1"), options.SplitOptions()
+    given = options.Arguments(Path("m"), None, "d", *parts, options.ReadOptions(), 3)
+    manifest = Manifest(
+        "forget", 0, 0, Outcome.PARTLY, **{"progress": 0.5, "method": "jit"} | facts
+    )
+    result = Result(nn.Identity(), Report("T1", (row,)), manifest, findings)
+    _, line = next_command(result, Path("new"), given)
+    assert line.partition(" --train-command")[0].endswith(end)
 
 
 def test_a_loss_that_could_be_chance_is_not_said_to_be_nothing():

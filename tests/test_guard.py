@@ -191,7 +191,9 @@ def test_after_so_many_halvings_the_given_model_is_back_and_the_run_has_failed(t
     assert actions == [Action.HALVE_LR] * 3 + [Action.STOP]
     assert same(student, tiny_net)
     assert guard.as_json()["halvings"] == 3
-    assert guard.failed.startswith("3 halvings of the step did not help, movement ")
+    assert guard.failed.startswith(
+        "3 halvings of the step did not help: the model moved its weights "
+    )
     with pytest.raises(NotMet):
         guard.settle(student)
 
@@ -369,8 +371,9 @@ def test_a_result_whose_eighth_is_outside_is_refused_in_words(tiny_net, forget):
         guard.settle(moved(tiny_net, 0.9))
     assert str(caught.value) == (
         "Wanted a model within the guard's budgets (utility 0.02, movement 0.1, drift 10). "
-        "Got even an eighth of the change is outside; all of it: movement 0.9 above 0.1. "
-        "The old model stands. Lower --strength, choose another method or give a --holdout."
+        "Got even an eighth of the change is outside; all of it: the model moved its weights 9 "
+        "times as much as allowed (movement 0.9 above 0.1). "
+        "The old model stands. Choose another method, or retrain without the records."
     )
     assert guard.as_json()["failed"] == caught.value.came
 
@@ -423,7 +426,8 @@ def test_what_the_guard_reports_is_plain_json(tiny_net, forget):
     guard.callback(student, math.nan)
     guard.settle(copy.deepcopy(tiny_net))
     told = json.loads(json.dumps(guard.as_json(), allow_nan=False))
-    assert told["violations"] == [{"step": 1, "kind": "loss", "value": None, "limit": None}]
+    first = {"step": 1, "kind": "loss", "value": None, "limit": None, "text": "loss not finite"}
+    assert told["violations"] == [first]
     assert set(told["measured"]) == {"movement", "drift"}
 
 

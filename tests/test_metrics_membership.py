@@ -89,6 +89,16 @@ def test_both_sides_of_chance_are_told_apart():
     assert not loss_attack(draw.exponential(1, 60), unseen).significant
 
 
+def test_an_interval_without_chance_in_it_is_significant():
+    """Of five records the approximate one is from 0.506, where the exact p is 5.1 %."""
+    draw = np.random.default_rng(53)
+    classes = np.array([0, 0, 1, 2, 3]), np.repeat([0, 1, 2, 3], [16, 8, 5, 4])
+    found = loss_attack(draw.exponential(0.3, 5), draw.exponential(1, 33), classes=classes)
+    assert found.p > 0.05
+    assert found.auc_interval[0] == 0.5
+    assert not found.significant
+
+
 def test_the_rate_at_a_low_fpr_is_counted_by_hand():
     """500 unseen records allow 5 false positives: the threshold is the sixth lowest loss."""
     draw = np.random.default_rng(4)

@@ -125,6 +125,24 @@ def test_every_finding_links_to_its_row(report):
     assert linked("<i> a row b", {"a row": "x", "a": "y"}) == '&lt;i&gt; <a href="#x">a row</a> b'
 
 
+def test_what_had_too_few_records_is_one_line(tiny_net, parts):
+    report = collect(tiny_net, biased(tiny_net, 1), Split(parts[0].take(range(1)), *parts[1:]))
+    few = [row for row in report.rows if row.verdict is Verdict.TOO_FEW_RECORDS]
+    marked = report.to_html().partition('id="flagged"')[2].partition("</ul>")[0]
+    assert len(few) > 5
+    assert marked.count(Verdict.TOO_FEW_RECORDS.words) == 1
+    assert not [row.key for row in few if f"#row-{row.key}" not in marked]
+
+
+def test_the_page_names_the_records_that_are_better_known_than_before(report):
+    page = report.to_html(MANIFEST)
+    risen = [one["id"] for one in report.records if one["logit_margin_change"] > 0]
+    assert risen
+    named = page.partition("It rose most for ")[2].partition("</p>")[0]
+    assert sum(name in named for name in risen) == min(10, len(risen))
+    assert not [name for name in risen if name in str(report)]
+
+
 def test_no_word_promises_more_than_was_measured(report):
     for one in (report, replace(report, outcome=Outcome.NOT_MET)):
         page = text_of(one.to_html(MANIFEST)).lower()
@@ -188,7 +206,8 @@ def test_how_right_the_old_model_was_and_what_seemed_wrong_stand_on_the_first_pa
     found += [{"name": "batchnorm", "severity": "note", "text": "Statistics stay."}]
     page = report.to_html(MANIFEST | {"accuracy": checked, "findings": found})
     shown = text_of(first_part(page))
-    assert "The old model is right on 97.5 % of 40 records, 50.0 % of 250 other records" in shown
+    right = "97.5 % of 40 records, 50.0 % of 250 of the 9000 other records (before the run)"
+    assert f"The old model is right on {right}" in shown
     assert "What seemed wrong before the run: Classes <3> and 8 swapped." in shown
     assert "Statistics stay." not in shown
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from efface.report.context import Context
 from efface.report.tests import TESTS
 from efface.report.tests import test as declare
 from efface.report.tests_unseen import linear_probe_rows, split_unseen
-from efface.report.text import SECTIONS, SENTENCES, TIERS
+from efface.report.text import SECTIONS, SENTENCES, TIERS, unknown
 from efface.report.views import KINDS, VIEWS, synthetic, view_of
 from efface.runtime import PassCounter
 from efface.types import Records, Split
@@ -196,6 +197,41 @@ def test_a_request_that_was_not_met_has_the_numbers_of_the_old_model_only(tiny_n
     assert not report.tensors
 
 
+def test_without_a_new_model_no_row_is_called_not_flagged(tiny_net, split):
+    report = collect(tiny_net, None, split)
+    row = report.row("forget.accuracy")
+    assert (row.status, row.verdict.words) == (Status.NOT_RUN, "no new model")
+    assert not keys(report, Status.NOT_FLAGGED) - {"control.positive"}
+    assert ">100.0\u00a0%</td>" in report.to_html(), "the old model's numbers stand"
+
+
+def test_other_training_records_are_measured_before_and_after(tiny_net, altered, split, parts):
+    """The same ones, without those of classes that are forgotten."""
+    bare = Split(split.forget)
+    report = collect(tiny_net, altered, bare, others=parts[2])
+    row, kept = report.row("others.accuracy"), collect(tiny_net, altered, Split(*parts))
+    assert (row.before, row.after, row.n) == (
+        *((one := kept.row("retain.accuracy")).before, one.after),
+        270,
+    )
+    assert report.counts["others"] == 270
+    assert not [one for one in unknown(report) if "other training records" in one]
+    threes = replace(bare, forget_classes=(3,))
+    assert collect(tiny_net, altered, threes, others=parts[2]).row("others.accuracy").n < 270
+    note = collect(tiny_net, altered, bare).row("others.accuracy").note
+    assert note == "no other training records were given"
+    made = counted(tiny_net, altered, bare, others=parts[2])
+    assert made == (forward_passes(bare, others=parts[2]), 0)
+
+
+def test_a_probe_that_could_judge_nothing_is_one_row(tiny_net, altered, split):
+    two = (split.forget.y == split.forget.y[0]).nonzero().flatten()[:2]
+    few = replace(split, forget=split.forget.take(two))
+    rows = [row for row in collect(tiny_net, altered, few).rows if row.key.startswith("probe")]
+    assert [row.verdict for row in rows] == [Verdict.TOO_FEW_RECORDS]
+    assert rows[0].after is None
+
+
 def test_views_that_the_method_used_are_left_out(tiny_net, altered, split):
     bare = Split(split.forget)
     report = collect(tiny_net, altered, bare, views_used=("lighting", "rotation"))
@@ -228,6 +264,8 @@ def test_each_forget_record_has_its_own_entry(tiny_net, altered, split):
     entry = report.records[4]
     assert entry["predicted_after"] == names[predicted]
     assert {"entropy_before", "logit_margin_after", "unseen_quantile_after"} <= entry.keys()
+    change = entry["logit_margin_after"] - entry["logit_margin_before"]
+    assert entry["logit_margin_change"] == change
     assert [entry["name"] for entry in report.per_class] == names
 
 
@@ -292,7 +330,7 @@ def test_other_tasks_and_broken_models_fit_the_schema_too(tiny_net, digits, part
         (lambda e: e["rows"][0].update(verdict="fine"), "$.rows[0].verdict"),
         (lambda e: e["rows"][0].update(interval=[0.1]), "$.rows[0].interval"),
         (lambda e: e["rows"][0].update(after="97 %"), "$.rows[0].after"),
-        (lambda e: e["rows"][0].update(status="not run"), "$.rows[0].before"),
+        (lambda e: e["rows"][0].update(verdict="not_run"), "$.rows[0].before"),
         (lambda e: e["attacks"].pop(), "$.attacks"),
         (lambda e: e["attacks"][1].update(why=""), "$.attacks[1].why"),
         (lambda e: e["attacks"][0].update(rows=[]), "$.attacks[0].rows"),

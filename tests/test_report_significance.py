@@ -1,6 +1,7 @@
 """One level for a whole page: which rows are significant after Holm correction."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,15 @@ from efface.report.context import Context, Pair
 from efface.report.tests_forget import recovery
 from efface.report.tests_unseen import _unless_too_few, central_margins, negative_control_of_margins
 from efface.report.tests_utility import holdout_accuracy, retain_accuracy
-from efface.report.text import headline, outcome_sentence
+from efface.report.text import (
+    SENTENCES,
+    allowance_sentence,
+    headline,
+    kept_sentence,
+    most_confident,
+    outcome_sentence,
+    sentences,
+)
 from efface.testing import digits, fit, trained_model, untrained_model
 from efface.types import Records, Split
 
@@ -292,9 +301,10 @@ def test_partly_has_the_reason_that_holds():
     assert "a test still tells" in found
     assert "could not have" not in found
     assert "a test still tells" not in untested
-    assert (
-        "the main test could not have. Give more records that were never trained on (it had 85)"
-        in (untested)
+    parts = "with 15 records to forget and 85 records that were never trained on."
+    assert f"the main test could not have, {parts}" in untested
+    assert not [one for one in SENTENCES["outcomes"].values() if "Run again" in one], (
+        "what to do next is said once, by the command"
     )
 
 
@@ -315,19 +325,59 @@ def test_how_many_records_are_surer_and_how_many_may_be_overlooked_is_said():
     margins = [(1.0, 2.0), (1.0, 1.0), (3.0, -1.0)]
     names = ("logit_margin_before", "logit_margin_after")
     records = [{**dict(zip(names, pair, strict=True)), "entropy_after": 0.1} for pair in margins]
+    for number, one in enumerate(records):
+        one |= {"id": f"record-{number}", "logit_margin_change": margins[number][1] - 1.0}
     power = Row(after=0.181, key="power.undetected_share", section="controls")
     said = " ".join(headline(made(FEW, power, records=records)))
-    assert "1 of 3 records now have a larger logit margin than before" in said
+    assert "The logit margin of 1 of 3 records is larger than before" in said
+    assert "The column logit_margin_change of records.csv is above 0 for them." in said
+    assert "record-0" not in said, "ids stand in the files that need them"
+    assert most_confident(made(FEW, records=records)) == (
+        "It rose most for record-0 (1 before, 2 now)."
+    )
     assert "With 15 records, up to 18.1\u00a0% of them (2 to 3) could still be recognised" in said
     assert "could still be" not in " ".join(headline(made(FOUND, power))), "moot: a test flags them"
 
 
 def test_the_accuracy_of_the_headline_says_of_which_records_it_is():
-    row = Row(1.0, 0.95, key="holdout.accuracy", name="Accuracy on the holdout", section="utility")
+    fields = {"name": "Accuracy on the holdout", "section": "utility", "n": 85}
+    row = Row(1.0, 0.95, key="holdout.accuracy", **fields)
     said = headline(made(FEW, row))
     assert any(
         "now. That is on the report's part of the holdout, 85 records." in one for one in said
     )
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.PARTLY])
+def test_a_significant_loss_on_records_that_stay_stands_in_the_outcome(outcome):
+    """Of the holdout it may be a gain while other training records are lost."""
+    fields = {"name": "Accuracy on other training records", "section": "utility", "n": 250}
+    row = Row(0.972, 0.912, key="others.accuracy", verdict=Verdict.DROPPED, **fields)
+    said = made(FEW, row, outcome=outcome).summary
+    lost = "Accuracy on other training records, 97.2\u00a0% before, 91.2\u00a0% now"
+    assert f"Significant loss of accuracy on records that stay: {lost}." in said
+    fine = made(FEW, replace(row, verdict=Verdict.UNCHANGED), outcome=outcome)
+    assert "Significant loss" not in fine.summary
+    assert (
+        f"{fields['name']}: 97.2\u00a0% before, 91.2\u00a0% now. That is on 250 of them."
+        in (sentences(fine)["cost"])
+    )
+
+
+def test_what_the_guard_kept_and_allowed_is_said():
+    """The budget alone would be read as the limit."""
+    why = "the model changed its answers to unrelated inputs 50 times as much as allowed"
+    measured = {"utility_before": 0.98, "utility_after": 0.97, "utility_limit": 0.0356}
+    guard = {"interpolation": 0.625, "violations": [{"text": why}], "measured": measured}
+    guard |= {"budgets": {"utility": 0.02}, "holdout_records": 299}
+    assert (
+        kept_sentence(guard) == f"The guard kept 62.5\u00a0% of the change: with all of it, {why}."
+    )
+    assert allowance_sentence(guard).endswith(
+        "299 records: 98.0\u00a0% before, 97.0\u00a0% now. Allowed there: a loss of 3.6 points, "
+        "2 of the utility budget and two standard errors."
+    )
+    assert (kept_sentence({}), allowance_sentence({})) == ("", "")
 
 
 def test_a_headline_names_no_flagged_row_twice():

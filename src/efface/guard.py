@@ -82,9 +82,17 @@ class Violation:
     limit: float | None = None
 
     def __str__(self) -> str:
-        if self.value is None:
+        if self.value is None or self.limit is None:
             return f"{self.kind} not finite"
-        return f"{self.kind} {self.value:.3g} above {self.limit:.3g}"
+        number = f"({self.kind} {self.value:.3g} above {self.limit:.3g})"
+        if self.kind == "utility":
+            lost, allowed = (f"{100 * share:.3g}" for share in (self.value, self.limit))
+            points = f"{lost} points of accuracy on unseen records, {allowed} are allowed"
+            return f"the model lost {points} {number}"
+        # a limit of 0 has no multiple
+        times = f"{self.value / self.limit:.2g} times as much as" if self.limit else "more than"
+        what = {"drift": "changed its answers to unrelated inputs", "movement": "moved its weights"}
+        return f"the model {what[self.kind]} {times} allowed {number}"
 
 
 class Guard:
@@ -173,7 +181,7 @@ class Guard:
             # the loop halves the learning rate and takes the same records again
             _load(student, self._good or self._given)
             return Action.HALVE_LR
-        self.failed = f"{self.halvings} halvings of the step did not help, {violation}"
+        self.failed = f"{self.halvings} halvings of the step did not help: {violation}"
         _load(student, self._given)
         return Action.STOP
 
@@ -214,7 +222,7 @@ class Guard:
         synthetic = 2 * COUNT * self._drift_is_limit
         facts |= {"holdout_records": len(self._holdout), "synthetic_inputs": synthetic}
         facts |= {"steps": self.steps, "passes": self.passes}
-        facts |= {"violations": [asdict(one) for one in self.violations]}
+        facts |= {"violations": [asdict(one) | {"text": str(one)} for one in self.violations]}
         ended = {"interpolation": self.interpolation, "failed": self.failed}
         return facts | {"halvings": self.halvings} | ended
 
@@ -269,9 +277,10 @@ class Guard:
         before, drop, error = utility.drop(student)
         if not math.isfinite(drop):
             return Violation(self.steps, "outputs")
-        self._measured.update(utility_before=before, utility_after=before - drop)
         # a drop that may be chance is not held against the method
         limit = self.budgets["utility"] + 2 * error
+        self._measured |= {"utility_before": before, "utility_after": before - drop}
+        self._measured["utility_limit"] = limit
         return Violation(self.steps, "utility", drop, limit) if drop > limit else None
 
     def _check_region(self, kind: str, value: float, lenience: float = 1.0) -> Violation | None:
@@ -285,7 +294,7 @@ class Guard:
     def _not_met(self, reason: str) -> NotMet:
         self.failed = reason
         budgets = ", ".join(f"{name} {limit:g}" for name, limit in self.budgets.items())
-        remedy = "Lower --strength, choose another method or give a --holdout."
+        remedy = "Choose another method, or retrain without the records."
         wanted = f"a model within the guard's budgets ({budgets})"
         return NotMet(wanted, reason, f"The old model stands. {remedy}")
 

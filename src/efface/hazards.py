@@ -192,8 +192,8 @@ FINDINGS = {
     ),
     "utility-budget": Kind(
         "warn",
-        "On the report's part of the holdout more accuracy was lost than the budget allows on the "
-        "guard's part.",
+        "On the report's part of the holdout more accuracy was lost than the budget. On its own "
+        "part the guard allows the budget and two standard errors.",
         "Lower --strength, or give a larger holdout.",
     ),
     "reference-seen": Kind(

@@ -254,14 +254,15 @@ def forget(  # noqa: PLR0913  # each option of a request is declared here once
         weights: by id, how often the method sees each forget record, 1 being all the same.
         classes: names of the classes, for the report.
         preprocessing: how images or rows of a table become inputs.
-        utility_budget: accuracy that may be lost on the guard's half of the holdout, 0 to 1.
+        utility_budget: accuracy that may be lost on the guard's half of the holdout, 0 to 1, and
+            two standard errors more, so that chance stops nothing (see ``Guard``).
         seed: of everything drawn at random but the holdout's split.
         holdout_seed: of the holdout's split; ``score`` needs the same.
         stored: by the name of a tensor, the dtype that it will be written in, where that is not the
             model's own; the report is on the weights as written.
         others: records of the training data that are not named, on which ``doctor`` says how right
-            the model is; by default a sample of ``data``, of a ``Split`` its retain. Nothing else
-            sees them.
+            the model is, and the report how right the new one is; by default a sample of ``data``
+            (of a ``Split`` doctor takes its retain). Neither method nor guard sees them.
         accept: names of findings that shall warn instead of refusing, see docs/findings.md.
         dry_run: True stops before the method: the result holds the given model, the findings and
             a manifest with the method, the memory and the tier that the evidence can reach.
@@ -456,6 +457,7 @@ class _Request:
         # modules of its own: no forward pass writes a buffer of the given model, or meets its mode
         self.model = shared_view(self.given[0][1])
         self.findings: tuple[Finding, ...] = ()
+        self.others: Records | None = None
         check_value("seed", manifest.seed, Natural)
         check_value("holdout_seed", manifest.holdout_seed, Natural)
         # for models that draw random numbers in their forward pass
@@ -532,6 +534,7 @@ class _Request:
             others = self.split.retain
         else:
             others = replace(as_records(others, self.preprocessing), task=records.task)
+            self.others = others
         how: dict[str, Any] = {"holdout": holdout, "others": others, "accept": accept, **self.names}
         sample = [min(len(part), SAMPLE) for part in (records, others, holdout) if part]
         # each part once and once more, and what a few records are looked at for
@@ -574,7 +577,8 @@ class _Request:
 
         probes = (report or self.manifest.report) == prepare.FULL
         wrong = self.names["mislabelled"]
-        return forward_passes(self.evaluation, mislabelled=wrong, probes=probes)
+        how: dict[str, Any] = {"mislabelled": wrong, "others": self.others, "probes": probes}
+        return forward_passes(self.evaluation, **how)
 
     def price(self) -> dict[str, Any]:
         """About how many ``seconds`` method and evidence take, and the passes of the report."""
@@ -717,7 +721,7 @@ class _Request:
 
             with manifest.timed("report"):
                 how: dict[str, Any] = {"seed": manifest.seed, **self.names, **of}
-                how["probes"] = manifest.report == prepare.FULL
+                how |= {"probes": manifest.report == prepare.FULL, "others": self.others}
                 models = [m for m in (self.model, new, *of.get("retrained", ())) if m is not None]
                 with self.watched("evidence", self.evidence_passes(), *models):
                     report = collect(self.model, new, self.evaluation, reason=reason, **how)
@@ -752,8 +756,9 @@ class _Request:
             loss = (row.before or 0) - (row.after or 0)
             if row.key == "holdout.accuracy" and row.after is not None and loss > budget:
                 text = f"On the report's part of the holdout {100 * loss:.1f} points of accuracy "
-                text += f"were lost, more than the {100 * budget:g} that the utility budget allows "
-                text += f"on the guard's ({row.verdict.words}, {row.note.partition('.')[0]})."
+                text += f"were lost ({row.verdict.words}, {row.note.partition('.')[0]}), more than "
+                text += f"the {100 * budget:g} of the utility budget. The guard allows the budget "
+                text += "and two standard errors, on its own part."
                 yield Finding("utility-budget", "warn", text, FINDINGS["utility-budget"].remedy)
         tolerance = self.manifest.settings.get("tolerance", -math.inf)
         progress = self.manifest.calibration.get("progress", math.inf)

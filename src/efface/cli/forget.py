@@ -52,14 +52,16 @@ def run_forget(
         except NotMet as error:
             result, failure = error.result, error
         inputs.complete(result)
+        then = ""
         if main:
             write_key(key, secret)
             write_run(out, result, inputs, secret, keep_adapter=keep_adapter)
             _print_choices(result)
-            print_summary(result, out, arguments)
+            then = print_summary(result, out, arguments)
     # The folder with the reasons stands by now; the exit code says that it holds no model.
     if failure:
-        raise failure
+        remedy = f"The old model stands. Next: {then}" if then else failure.remedy
+        raise NotMet(failure.wanted, failure.came, remedy) from failure
     # Of the main process alone: torchrun would end it while it writes for the code of another.
     if main and result.outcome.exit_code:
         sys.exit(result.outcome.exit_code)

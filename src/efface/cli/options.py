@@ -180,7 +180,9 @@ class MethodOptions:
         weights: CSV with columns `id` and `weight`, one line a forget record: how often the method
             sees it.
         setting: Any other setting of the method, as NAME=VALUE.
-        utility_budget: Accuracy that may be lost on the holdout, 0 to 1.
+        utility_budget: Accuracy that may be lost on the guard's part of the holdout, 0 to 1. Two
+            standard errors more are allowed, so that chance stops nothing; the report says how much
+            that came to.
         keep_best: After so many steps each the model is compared with unseen records of the
             holdout's part for method and guard, and the nearest is kept.
     """

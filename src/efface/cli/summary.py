@@ -14,10 +14,20 @@ from efface.cli.options import Arguments, MethodOptions
 from efface.errors import Outcome
 from efface.hazards import Diagnosis
 from efface.manifest import EVIDENCE, MODEL, Manifest
-from efface.methods import METHODS
+from efface.methods._base import default_settings
 from efface.report import jsonable
 from efface.report.report import Row
-from efface.report.text import MARKS, TIERS, chosen_rows, count, formatted, sentences
+from efface.report.text import (
+    MARKS,
+    TIERS,
+    allowance_sentence,
+    chosen_rows,
+    count,
+    flagging_rows,
+    formatted,
+    kept_sentence,
+    sentences,
+)
 from efface.report.verdicts import Status, Verdict
 from efface.unlearn import Result
 
@@ -31,6 +41,8 @@ COLORS = {"error": "red", "flagged": "red", "inconclusive": "yellow"}
 # what retraining and an evaluation do not take, and options without a value
 OF_METHOD = {f"--{field.name.replace('_', '-')}" for field in fields(MethodOptions)}
 OF_METHOD |= {"--keep-adapter", "--reference"}
+# and what suits one method alone
+OF_ONE = {"--method", "--setting", "--strength", "--expected-accuracy"}
 FLAGS = {"--dry-run", "--whole-group", "--keep-adapter"}
 TRAIN = "python train.py --exclude {exclude} --out {out}"
 WHAT = {
@@ -41,12 +53,15 @@ WHAT = {
 }
 
 
-def print_summary(result: Result, out: Path, arguments: Arguments) -> None:
-    """The report's sentences, its rows, the warnings, where things are and what to do next."""
+def print_summary(result: Result, out: Path, arguments: Arguments) -> str:
+    """The report's sentences, its rows, the warnings, where things are and what to do next.
+
+    Returns the next command, empty where there is none.
+    """
     manifest, report = result.manifest, result.report
     said = sentences(report) if report else {"outcome": [manifest.summary]}
-    said.setdefault("forgotten", []).insert(0, _request_sentence(manifest))
-    said.setdefault("cost", []).append(cost_sentence(manifest))
+    said = {"outcome": said.pop("outcome"), "request": [_request_sentence(manifest)], **said}
+    said.setdefault("cost", []).extend(_cost_sentences(manifest))
     files, then = _files(result, out), next_command(result, out, arguments)
     _document(result, said, files, then)
     level = logging.INFO if result.outcome is Outcome.DONE else logging.WARNING
@@ -60,9 +75,11 @@ def print_summary(result: Result, out: Path, arguments: Arguments) -> None:
         ran = chosen_rows(report, len(report.rows))
         hidden = [row for row in ran if row not in rows]
         title = f"{len(rows)} of {count(len(ran), 'row')}"
+        if few := sum(row.verdict is Verdict.TOO_FEW_RECORDS for row in hidden):
+            title += f", too few records for {few} of the others"
         if alarming := sum(row.status in (Status.FLAGGED, Status.ERROR) for row in hidden):
             title += f", {alarming} of the others flagged"
-        columns = ["test", "before", "after", "reference", "result"]
+        columns = ["test", "n", "before", "after", "reference", "result"]
         results = {_mark(Status(name)): color for name, color in COLORS.items()}
         terminal.table(title, columns, [_cells(row) for row in rows], results)
     # once more: by now the first lines are far up
@@ -70,6 +87,7 @@ def print_summary(result: Result, out: Path, arguments: Arguments) -> None:
     terminal.lines([*warnings, *(("Files", f"{path}  {WHAT[key]}") for key, path in files.items())])
     if then:
         _print_next(*then)
+    return then[1] if then else ""
 
 
 def print_plan(result: Result, price: Mapping[str, Any], out: Path | None) -> None:
@@ -106,6 +124,13 @@ def cost_sentence(manifest: Manifest) -> str:
     return f"{steps}{sum(each.values()):.1f} seconds ({_phases(each)})."
 
 
+def _cost_sentences(manifest: Manifest) -> list[str]:
+    """What the guard kept of a change that is made and what it measured, then the seconds."""
+    guard = manifest.guard if manifest.outcome.has_new_model else None
+    said = kept_sentence(guard or {}), allowance_sentence(guard or {}), cost_sentence(manifest)
+    return [one for one in said if one]
+
+
 def _weights(manifest: Manifest) -> str:
     found = manifest.trainable or {}
     return f"{found['numbers']:,} of {found['of']:,} weights ({found['name']})"
@@ -130,7 +155,7 @@ def _cells(row: Row) -> list[str]:
     # a loss that could be chance is not nothing
     fell = row.verdict is Verdict.UNCHANGED and (row.after or 0) < (row.before or 0)
     mark = f"{MARKS[row.status]} not significant" if fell else _mark(row.status)
-    return [row.name, *numbers, mark]
+    return [row.name, "" if row.n is None else str(row.n), *numbers, mark]
 
 
 def _files(result: Result, out: Path) -> dict[str, str]:
@@ -156,19 +181,38 @@ def next_command(result: Result, out: Path, arguments: Arguments) -> tuple[str, 
     # what follows of a retrained model is no command
     if outcome is Outcome.LIKE_UNSEEN or manifest.method == "retrain":
         return None
-    if outcome is Outcome.NOT_JUDGED and "holdout" not in manifest.request:
-        text = "Whether that is enough shows with records that were never trained on"
-        return text, _retype({**again, "--holdout": "UNSEEN"})
     if outcome is Outcome.NOT_JUDGED:
-        return "Whether that is enough shows with a report", _retype({**again, "--report": "full"})
-    has_strength = "strength" in METHODS[str(manifest.method)].settings
-    if outcome is Outcome.PARTLY and has_strength and abs(progress - 1) > NEAR:
+        how, text = {"--report": "full"}, "a report"
+        if "holdout" not in manifest.request:
+            how, text = {"--holdout": "UNSEEN"}, "records that were never trained on"
+        return f"Whether that is enough shows with {text}", _retype(again | how)
+    if outcome is Outcome.PARTLY and abs(progress - 1) > NEAR and _may_help(result, progress):
         strength, far = ("1.5", "short of") if progress < 1 else ("0.7", "beyond")
         text = f"The records went {far} unseen ones; to try another strength"
         return text, _retype({**again, "--strength": strength})
+    if _is_limited(manifest) and manifest.method != MethodOptions.method:
+        text = f"The guard lets no more of {manifest.method} pass; to try the default method"
+        return text, _retype(again, OF_ONE)
     exact = {**again, "--method": "retrain", "--train-command": TRAIN}
     text = "Only retraining without the records is exact; by your own training command"
     return text, _retype(exact, OF_METHOD)
+
+
+def _is_limited(manifest: Manifest) -> bool:
+    """Whether the guard refused the change, or kept a part of it."""
+    kept = (manifest.guard or {}).get("interpolation")
+    return manifest.outcome is Outcome.NOT_MET or kept is not None
+
+
+def _may_help(result: Result, progress: float) -> bool:
+    """Whether another strength may: not twice, not for power, not more where it costs too much."""
+    manifest, report = result.manifest, result.report
+    default = default_settings(str(manifest.method)).get("strength")
+    untried = manifest.settings.get("strength", default) == default
+    flags = report is None or flagging_rows(report.rows, report.forget_classes)
+    costly = any(one.name == "utility-budget" for one in result.findings)
+    too_much = progress < 1 and (costly or _is_limited(manifest))
+    return default is not None and untried and bool(flags) and not too_much
 
 
 def _retype(changes: Mapping[str, str], without: Collection[str] = ()) -> str:

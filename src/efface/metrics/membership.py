@@ -69,7 +69,8 @@ class Attack:
     too bad. ``rates``: TPR at low FPR, see ``Rate``: at ``fpr``, 1 % and 0.1 %.
     ``unmatched``: forget records omitted because no unseen record has their class.
     ``smallest_auc``: what the sample could have shown; ``p``: of the AUC, two-sided, under the null
-    that the records are distributed as unseen ones. ``smallest_p``: that of an AUC of 1, so an
+    that the records are distributed as unseen ones; where it is not significant, ``auc_interval``
+    holds 0.5, however narrow its approximation is. ``smallest_p``: that of an AUC of 1, so an
     attack where it is above 1 - ``level`` could not have detected anything; ``needed``: forget
     records, of the same classes, with which it could (None: no number of them is enough).
     """
@@ -98,13 +99,13 @@ class Attack:
 
     @property
     def detected(self) -> bool:
-        """Whether the AUC is significantly above chance: by its interval and by its p."""
-        return self.auc_interval[0] > 0.5 and self.p <= 1 - self.level  # noqa: PLR2004
+        """Whether the AUC is significantly above chance: by its interval, and so by its p."""
+        return self.auc_interval[0] > 0.5  # noqa: PLR2004
 
     @property
     def over_forgotten(self) -> bool:
-        """Whether the AUC is significantly below chance: by its interval and by its p."""
-        return self.auc_interval[1] < 0.5 and self.p <= 1 - self.level  # noqa: PLR2004
+        """Whether the AUC is significantly below chance: by its interval, and so by its p."""
+        return self.auc_interval[1] < 0.5  # noqa: PLR2004
 
     @property
     def significant(self) -> bool:
@@ -185,9 +186,12 @@ def signal_attack(
     if least > 1 - level:
         needed = permutation.records_needed(smallest, level=1 - level)
     counts = m, pooled.unseen_n, len(forget) - m
-    interval, weakest = auc_interval(auc, m, n, level=level), smallest_auc(m, n, level=level)
-    power = weakest, permutation.two_sided_p(shifts), least, needed, level
-    return Attack(auc, interval, fpr, rates, *counts, *power)
+    low, high = auc_interval(auc, m, n, level=level)
+    # What the exact test does not reject belongs in the interval, which is an approximation.
+    if (p := permutation.two_sided_p(shifts)) > 1 - level:
+        low, high = min(low, 0.5), max(high, 0.5)
+    power = smallest_auc(m, n, level=level), p, least, needed, level
+    return Attack(auc, (low, high), fpr, rates, *counts, *power)
 
 
 def _class_matched_rate(pooled: permutation.Pooled, *, fpr: float, level: float) -> Rate:

@@ -67,11 +67,13 @@ class Context:
     shadows: Shadows | None = None
     exact: bool = False
     stated: bool = False
+    other_records: Records | None = None
 
     @cached_property
     def given(self) -> dict[str, int]:
         """How many records of each part and models of each kind there are; absent ones are not."""
         parts = {name: getattr(self.split, name) for name in PARTS}
+        parts["others"] = self.other_records
         parts |= {"retrained": self.retrained, "shadows": self.shadows}
         return {name: len(part) for name, part in parts.items() if part}
 
@@ -99,7 +101,7 @@ class Context:
         return self.kind == "multiclass"
 
     def _pair(self, name: str) -> Pair:
-        records = getattr(self.split, name)
+        records = self.other_records if name == "others" else getattr(self.split, name)
         if not records:
             raise InputError(f"{name} records", "none", "Give some, or read the lower tier.")
         # Without a new model both sides are the old one; the rows are stripped afterwards.
@@ -121,6 +123,11 @@ class Context:
     def retain(self) -> Pair:
         """Records that were trained on and stay."""
         return self._pair("retain")
+
+    @cached_property
+    def others(self) -> Pair:
+        """A sample of the training data that was not named, whether or not retain is given."""
+        return self._pair("others")
 
     @cached_property
     def has_holdout(self) -> bool:

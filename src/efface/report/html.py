@@ -13,7 +13,7 @@ from efface.hazards import NOUNS
 from efface.report import text
 from efface.report.report import Report, Row, jsonable
 from efface.report.text import DASH, formatted, formatted_interval
-from efface.report.verdicts import Status
+from efface.report.verdicts import Status, Verdict
 
 # What is longer buries the page; the JSON files hold all of it.
 MAX_RECORDS_SHOWN = 200
@@ -35,7 +35,8 @@ def page(report: Report, manifest: Any = None) -> str:
     findings, guard = plain.get("findings") or [], plain.get("guard") or {}
     unreached = [finding["text"] for finding in findings if finding["name"] == "not reached"]
     warnings = [one["text"] for one in findings if one["severity"] == "warn"]
-    shown: dict[str, Any] = {"headline": text.headline(report) + unreached, "guard": guard}
+    said = [*text.headline(report), text.most_confident(report), text.kept_sentence(guard)]
+    shown: dict[str, Any] = {"headline": [*filter(None, said), *unreached], "guard": guard}
     shown |= {"outcome": report.outcome.name.lower(), "changed": report.outcome.has_new_model}
     shown["made"] = report.outcome is not Outcome.NOT_MET
     # the others stand in the headline
@@ -43,7 +44,9 @@ def page(report: Report, manifest: Any = None) -> str:
     shown["keys"] = {row.name: f"row-{row.key}" for row in report.rows} | {"read them": "flagged"}
     if "attack.loss" in rows:
         shown["keys"]["membership inference attack"] = "row-attack.loss"
-    shown["marked"] = [row for row in report.rows if row.status in MARKED]
+    marked = [row for row in report.rows if row.status in MARKED]
+    shown["few"] = [row for row in marked if row.verdict is Verdict.TOO_FEW_RECORDS]
+    shown["marked"] = [row for row in marked if row not in shown["few"]]
     shown["dropped"] = (plain.get("omitted") or {}).get("of the checkpoint")
     shown |= {"tally": Counter(row.status for row in report.rows), "sections": _sections(report)}
     shown["reasons"] = list(guard.get("reasons") or filter(None, [guard.get("failed")]))
@@ -99,7 +102,9 @@ def _sections(report: Report) -> list[tuple[str, list[Row]]]:
     """Rows by section; those that did not run stand together at the end."""
     found: dict[str, list[Row]] = {name: [] for name in text.SECTIONS}
     for row in report.rows:
-        found["not run" if row.status is Status.NOT_RUN else row.section].append(row)
+        # without a new model the old one's numbers stand in their own section
+        ran = row.status is not Status.NOT_RUN or row.before is not None
+        found[row.section if ran else "not run"].append(row)
     return [(text.SECTIONS[name], rows) for name, rows in found.items() if rows]
 
 

@@ -32,7 +32,7 @@ class Row:
     auc, distance, ratio or count. ``key`` to ``tier``: of the test's declaration where left empty.
     ``smallest_p``: p of the most extreme result: above 5 % the test could not have failed, and the
     row is inconclusive; ``needed``: records of its kind with which it could (None: no number is
-    known to be enough).
+    known to be enough). ``n``: records that ``after`` is measured on, None where there are none.
     """
 
     before: float | None = None
@@ -49,6 +49,7 @@ class Row:
     tier: str = ""
     smallest_p: float | None = None
     needed: int | None = None
+    n: int | None = None
 
     @property
     def status(self) -> Status:

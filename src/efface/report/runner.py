@@ -19,7 +19,7 @@ from efface.report.tests import NEEDS, TESTS, Declaration
 from efface.report.verdicts import Status, Verdict
 from efface.report.views import KINDS, VIEWS
 from efface.task import task_of
-from efface.types import PARTS, Split
+from efface.types import PARTS, Records, Split
 
 Table = Callable[[Context, list[str]], Any]
 # So few are drawn one by one in a figure: a histogram of them shows its bins.
@@ -28,7 +28,7 @@ FEW_RECORDS = 30
 BINS = 30
 
 
-def collect(
+def collect(  # noqa: PLR0913  # what can be given is declared here once
     old: nn.Module,
     new: nn.Module | None,
     split: Split,
@@ -43,6 +43,7 @@ def collect(
     shadows: Shadows | None = None,
     exact: bool = False,
     stated: bool = False,
+    others: Records | None = None,
     probes: bool = True,
 ) -> Report:
     """Test what ``new`` still reveals of ``split.forget``, which ``old`` was trained on.
@@ -66,6 +67,7 @@ def collect(
         shadows: what ``read_shadows`` returns.
         exact: ``new`` was itself retrained from scratch without the forget records.
         stated: that it was is what its maker says; ``retain`` need not be what it was trained on.
+        others: a sample of the training records that stay, for their accuracy before and after.
         probes: run also what goes beyond one pass over each record, see ``forward_passes``.
     """
     # The declarations register themselves; imported here, since they pull in scipy and sklearn.
@@ -74,7 +76,7 @@ def collect(
     # Tests ask what is there by None alone; an empty part is no part.
     split = replace(split, holdout=split.holdout or None, retain=split.retain or None)
     forget_classes, names = tuple(forget_classes or split.forget_classes), tuple(classes or ())
-    models = tuple(retrained), shadows, exact, stated
+    models = tuple(retrained), shadows, exact, stated, others or None
     about = forget_classes, mislabelled, names, seed, tuple(views_used), *models
     ctx = Context(old, old if new is None else new, split, *about)
     # By section, so that the order of the rows does not depend on which module came in first.
@@ -102,18 +104,29 @@ def collect(
 
 
 def forward_passes(
-    split: Split, *, mislabelled: bool = False, views_used: Sequence[str] = (), probes: bool = True
+    split: Split,
+    *,
+    mislabelled: bool = False,
+    views_used: Sequence[str] = (),
+    others: Records | None = None,
+    probes: bool = True,
 ) -> int:
     """Forward passes of ``collect`` on this split; no backward pass is made.
 
     The sum of ``passes_by_use``. Exact where every test of tiers T0 to T2 runs.
     """
     how: dict[str, Any] = {"mislabelled": mislabelled, "views_used": views_used, "probes": probes}
+    how["others"] = others
     return sum(passes_by_use(split, **how).values())
 
 
 def passes_by_use(
-    split: Split, *, mislabelled: bool = False, views_used: Sequence[str] = (), probes: bool = True
+    split: Split,
+    *,
+    mislabelled: bool = False,
+    views_used: Sequence[str] = (),
+    others: Records | None = None,
+    probes: bool = True,
 ) -> dict[str, int]:
     """Forward passes of ``collect`` by what they are for; ``probes`` False omits the last three.
 
@@ -124,7 +137,8 @@ def passes_by_use(
     from efface.report.tests_forget import BITS, SHARES
 
     forget, holdout = split.forget, split.holdout
-    each = sum(len(part) for name in PARTS if (part := getattr(split, name)))
+    parts = [others, *(getattr(split, name) for name in PARTS)]
+    each = sum(len(part) for part in parts if part)
     passes = {"outputs": 2 * each, "noise": 2 * (SYNTHETIC + REPEATED)}
     if not probes or task_of(forget).name != "multiclass":
         return passes
@@ -241,6 +255,10 @@ def _records(ctx: Context, sides: list[str]) -> list[dict[str, Any]]:
             about["logit_margin"] = float(evaluation.logit_margin[row])
             about["unseen_quantile"] = None if quantiles is None else float(quantiles[row])
             entry.update({f"{name}_{side}": value for name, value in about.items()})
+    if "after" in sides:
+        for entry in entries:  # what is above 0 is better known than before
+            change = entry["logit_margin_after"] - entry["logit_margin_before"]
+            entry["logit_margin_change"] = change
     return entries
 
 

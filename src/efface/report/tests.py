@@ -110,7 +110,7 @@ def share_row(
     if reference is None:
         fields.setdefault("verdict", Verdict.NO_REFERENCE)
     old = None if before is None else float(np.mean(before))
-    return Row(old, value, reference, interval, **fields)
+    return Row(old, value, reference, interval, n=n, **fields)
 
 
 def compare(
@@ -155,7 +155,8 @@ def mean_row(
     """The mean over records, with Student's interval; described where no verdict is given."""
     verdict = Verdict.NO_REFERENCE if reference is None else Verdict.DESCRIPTIVE
     fields.setdefault("verdict", verdict)
-    return Row(float(before.mean()), float(after.mean()), reference, mean_interval(after), **fields)
+    numbers = float(before.mean()), float(after.mean()), reference, mean_interval(after)
+    return Row(*numbers, n=len(after), **fields)
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float] | None:

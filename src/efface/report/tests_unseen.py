@@ -59,7 +59,7 @@ def _counts(attack: Attack) -> str:
 def auc_row(before: Attack, after: Attack, verdict: Verdict, note: str, **fields: Any) -> Row:
     """The AUC of an attack on the old and on the new model."""
     numbers = before.auc, after.auc, 0.5, after.auc_interval
-    fields |= {"smallest_p": after.smallest_p}
+    fields |= {"smallest_p": after.smallest_p, "n": after.forget_n}
     fields |= {"needed": after.needed if verdict is Verdict.TOO_FEW_RECORDS else None}
     return Row(*numbers, verdict, note, after.p, "auc", **fields)
 
@@ -109,6 +109,7 @@ def _rate_row(
     otherwise = Verdict.NOT_DETECTED if was.above else Verdict.INCONCLUSIVE
     verdicts = {"flagged": flagged, "otherwise": otherwise}
     found = judge(now.p, smallest, after.forget_n, **verdicts)
+    fields["n"] = after.forget_n
     return Row(was.tpr, now.tpr, fpr, now.interval, note=note, **fields, **found)
 
 
@@ -193,7 +194,8 @@ def unseen_distance(ctx: Context) -> Iterator[Row]:
     note += "weighted so that their classes are mixed alike."
     name = "Kolmogorov-Smirnov distance of the logit margins to unseen ones"
     fields = {"unit": "distance", "name": name, "note": note}
-    yield Row(float(distances[0][0]), float(distances[1][0]), "as unseen", **fields, **found)
+    numbers = float(distances[0][0]), float(distances[1][0]), "as unseen"
+    yield Row(*numbers, n=len(after[0]), **fields, **found)
 
 
 def _pooled_margins(ours: Evaluation, theirs: Evaluation) -> permutation.Pooled:
@@ -290,16 +292,18 @@ def linear_probe_rows(ctx: Context) -> Iterator[Row]:
         before, after = (linear_probe(m, *records, seed=ctx.seed) for m in (ctx.old, ctx.new))
     except InputError as why:
         raise NotRun(str(why)) from why
-    note = f"Fitted on one half, evaluated on the other ({after.scored} records). "
+    note = f"Fitted on one half, evaluated on the other ({count(after.scored)}). "
     note += "Reference: unseen records of the same classes."
     found = compare(after.correct, after.unseen_correct, after.classes, after.unseen_classes)
+    attack, few = after.membership, Verdict.TOO_FEW_RECORDS
+    unable = not attack.significant and attack.smallest_p > SIGNIFICANCE
+    # Two rows on a record or two would say nothing twice.
+    if unable and found["verdict"] is few:
+        raise TooFew(f"Fitted on one half; of the other {count(after.scored)} could be evaluated.")
     shares = before.accuracy, after.accuracy, found.pop("reference"), after.interval
     name = "Accuracy of a linear probe on the embeddings of forget records"
-    yield Row(*shares, note=note, key="probe.class", name=name, **found)
-    attack = after.membership
-    verdict = Verdict.DETECTED if attack.significant else Verdict.NOT_DETECTED
-    if not attack.significant and attack.smallest_p > SIGNIFICANCE:
-        verdict = Verdict.TOO_FEW_RECORDS
+    yield Row(*shares, note=note, key="probe.class", name=name, n=after.scored, **found)
+    verdict = Verdict.DETECTED if attack.significant else few if unable else Verdict.NOT_DETECTED
     note = f"{_counts(attack)}, none fitted on."
     name = "Membership inference by a linear probe on the embeddings: AUC"
     yield auc_row(before.membership, attack, verdict, note, key="probe.membership", name=name)
@@ -315,7 +319,7 @@ def positive_control(ctx: Context) -> Iterator[Row]:
         note += " An attack that fails even there says nothing about the new model."
     verdict, needed = _unless_too_few(attack, verdict)
     numbers = attack.auc, None, reference, attack.auc_interval
-    yield Row(*numbers, verdict, note, unit="auc", needed=needed)
+    yield Row(*numbers, verdict, note, unit="auc", needed=needed, n=attack.forget_n)
 
 
 def _unless_too_few(attack: Attack, verdict: Verdict) -> tuple[Verdict, int | None]:
@@ -337,7 +341,7 @@ def negative_control(ctx: Context) -> Iterator[Row]:
     note = f"Half of the holdout {sizes}, new model; 99 % interval."
     verdict, needed = _unless_too_few(attack, verdict)
     numbers = None, attack.auc, 0.5, attack.auc_interval
-    yield Row(*numbers, verdict, note, unit="auc", needed=needed)
+    yield Row(*numbers, verdict, note, unit="auc", needed=needed, n=attack.forget_n)
 
 
 @test("control.negative_central_95", "Negative control: the central 95 %", "controls", "T1")
@@ -351,6 +355,7 @@ def negative_control_of_margins(ctx: Context) -> Iterator[Row]:
         passed = verdict is Verdict.NOT_SIGNIFICANT
         verdict = Verdict.CONTROL_PASSED if passed else Verdict.CONTROL_FAILED
     fields = {"verdict": verdict, "note": "99 % interval.", "needed": found["needed"]}
+    fields["n"] = len(ours)
     yield Row(None, inside, reference, interval, **fields)
 
 

@@ -1,4 +1,4 @@
-"""Utility: accuracy on the holdout (T1) and on the retain records (T2)."""
+"""Utility: accuracy on other training records (T0), on the holdout (T1) and on retain (T2)."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -40,7 +40,28 @@ def retain_accuracy(ctx: Context) -> Iterator[Row]:
     yield share_row(None, flips / len(pair), "few", len(pair), name=name, **fields)
 
 
+@test("others.accuracy", "Accuracy on other training records", "utility", "T0")
+def others_accuracy(ctx: Context) -> Iterator[Row]:
+    """Accuracy on a sample of the training data that is not named, and that no method reads."""
+    if "others" not in ctx.given:
+        raise NotRun("no other training records were given")
+    if not ctx.multiclass:
+        yield _task_row(ctx, ctx.others, "Other training")
+        return
+    pair = ctx.others.take(~np.isin(ctx.others.before.groups, list(ctx.forget_classes)))
+    if not len(pair):
+        raise NotRun("the other training records are all of the forget classes")
+    yield _accuracy_row(pair, "others", "Accuracy on other training records")
+
+
 def _accuracy_rows(ctx: Context, pair: Pair, key: str, name: str) -> Iterator[Row]:
+    yield _accuracy_row(pair, key, name)
+    labels = np.unique(pair.before.y).tolist()
+    labels = [label for label in labels if label not in ctx.forget_classes]
+    yield _worst_class(ctx, {label: pair.take(pair.before.y == label) for label in labels}, key)
+
+
+def _accuracy_row(pair: Pair, key: str, name: str) -> Row:
     before, after, n = pair.before, pair.after, len(pair)
     # Paired: both models answer the same records, so only those that flipped carry information.
     gained, lost = _flips(pair)
@@ -48,9 +69,7 @@ def _accuracy_rows(ctx: Context, pair: Pair, key: str, name: str) -> Iterator[Ro
     falls = fall_p(gained, lost, n), fall_p(lost, gained, n)
     found = _change(*falls, _lost_all(before.correct), n)
     found |= {"p": fall_p(gained, lost, n, allowed=ALLOWED_DROP), "key": f"{key}.accuracy"}
-    yield share_row(before.correct, after.correct, "unchanged", name=name, note=note, **found)
-    labels = [label for label in np.unique(before.y).tolist() if label not in ctx.forget_classes]
-    yield _worst_class(ctx, {label: pair.take(before.y == label) for label in labels}, key)
+    return share_row(before.correct, after.correct, "unchanged", name=name, note=note, **found)
 
 
 def _worst_class(ctx: Context, classes: dict[int, Pair], key: str) -> Row:
@@ -69,7 +88,7 @@ def _worst_class(ctx: Context, classes: dict[int, Pair], key: str) -> Row:
     found["p"] = min(1.0, k * fall_p(gained, lost, n, allowed=ALLOWED_CLASS_DROP))
     name = f"The class with the most significant loss: {ctx.class_name(label)}"
     fields = {"key": f"{key}.worst_class", "name": name, "note": note}
-    return Row(was, now, "unchanged", **fields, **found)
+    return Row(was, now, "unchanged", n=n, **fields, **found)
 
 
 def _lost_all(correct: np.ndarray, k: int = 1) -> Callable[[int], float]:

@@ -6,11 +6,11 @@ page says in ``report.html.jinja``.
 
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from efface.errors import Outcome
+from efface.errors import SHOWN, Outcome
 from efface.report.report import LEVEL, Report, Row, significant_rows
 from efface.report.verdicts import Status, Verdict
 
@@ -55,6 +55,9 @@ def summary(report: Report) -> str:
     first += OLD_STANDS * (not report.outcome.has_new_model)
     if report.outcome is Outcome.NOT_MET:
         return first
+    fell = [row for row in report.rows if row.key in UTILITY and row.verdict is Verdict.DROPPED]
+    rows = "; ".join(f"{row.name}, {_change(row)}" for row in fell)
+    first += f" {SENTENCES['cost']['dropped'].format(rows=rows)}" * bool(fell)
     known = "known" if report.progress is not None else _why_progress_unknown(report)
     percent = 100 * (report.progress or 0)
     return f"{first} {SENTENCES['progress'][known].format(progress=percent)}"
@@ -78,7 +81,8 @@ def outcome_sentence(report: Report) -> str:
     case = report.outcome.name.lower()
     if report.outcome is Outcome.PARTLY and (exclusion or not flagged):
         case = f"partly_{exclusion or 'untested'}"
-    sentence = SENTENCES["outcomes"][case].format(holdout=report.counts.get("holdout", 0))
+    parts = {part: count(report.counts.get(part, 0)) for part in ("forget", "holdout")}
+    sentence = SENTENCES["outcomes"][case].format(**parts)
     if report.outcome is Outcome.DONE and exclusion:
         main = rows.get(MAIN_OF_CLASSES if report.forget_classes else MAIN, Row())
         tested = "flagged" if flagged else "passed" if main.verdict in PASSED else "untested"
@@ -112,21 +116,27 @@ def sentences(report: Report) -> dict[str, list[str]]:
         SENTENCES["attack"].get(attack.name.lower(), ""),
         _more_confident(report),
     ]
-    if cost := _before_and_after(rows.get("holdout.accuracy")):
-        # of whole classes it is on some of them
-        records = f", {count(report.counts.get('holdout', 0))}" * (not report.forget_classes)
-        cost = f"{cost} {SENTENCES['cost']['part'].format(records=records)}"
+    cost = []
+    for key in UTILITY:
+        row = rows.get(key, Row())
+        if sentence := _before_and_after(row):
+            on = SENTENCES["cost"]["part" if key == "holdout.accuracy" else "sample"]
+            cost.append(f"{sentence} {on.format(n=row.n, records=count(row.n or 0))}")
+    if "holdout" not in report.counts:
+        cost.insert(0, SENTENCES["cost"]["unknown"])
     # Without a new model nothing was forgotten, and nothing lost.
     made = report.outcome is not Outcome.NOT_MET
     return {
         "outcome": [summary(report)],
         "forgotten": [sentence for sentence in forgotten if sentence and made],
-        "cost": [cost or SENTENCES["cost"]["unknown"]] * made,
+        "cost": cost * made,
         "tests": [one for one in (_undetected(report), _significance(report)) if one and made],
         "not known": unknown(report),
     }
 
 
+# Accuracy on records that stay: never trained on, a sample of the training data, given as retain.
+UTILITY = ("holdout.accuracy", "others.accuracy", "retain.accuracy")
 # Rows that always stand among the chosen: the records, the main attack with both its controls,
 # what is never shown apart, and utility.
 MAIN_ROWS = ("forget.accuracy", "forget_classes.accuracy", "attack.loss", "holdout.accuracy")
@@ -145,20 +155,26 @@ def chosen_rows(report: Report, most: int = 10) -> list[Row]:
     def rank(row: Row) -> tuple[Any, ...]:
         described = row.verdict in (Verdict.DESCRIPTIVE, Verdict.NO_REFERENCE)
         others = row.key not in MAIN_ROWS + CONTROLS, row.key not in significant
-        return *others, described, severity.index(row.status)
+        # what could not have said anything comes last: the title of the table counts it
+        few = row.verdict is Verdict.TOO_FEW_RECORDS
+        return *others, few, described, severity.index(row.status)
 
     chosen = sorted(ran, key=rank)[:most]
     return [row for row in report.rows if row in chosen]
 
 
+def _change(row: Row) -> str:
+    before, after = formatted(row.before, row.unit), formatted(row.after, row.unit)
+    return f"{before} before, {after} now"
+
+
 def _before_and_after(row: Row | None) -> str:
     if row is None or row.before is None or row.after is None:
         return ""
-    before, after = formatted(row.before, row.unit), formatted(row.after, row.unit)
     reference = ""
     if isinstance(row.reference, float):
         reference = f" (reference: {formatted(row.reference, row.unit)})"
-    return f"{row.name}: {before} before, {after} now{reference}."
+    return f"{row.name}: {_change(row)}{reference}."
 
 
 def _more_confident(report: Report) -> str:
@@ -170,10 +186,46 @@ def _more_confident(report: Report) -> str:
     return sentence.format(some=some, all=count(len(margins))) if some else ""
 
 
+def most_confident(report: Report) -> str:
+    """The ids of the records whose logit margin rose most, for the files that name records."""
+    risen = [one for one in report.records if one.get("logit_margin_change", 0) > 0]
+    if not risen or "entropy_after" not in risen[0]:
+        return ""
+    risen.sort(key=lambda one: -one["logit_margin_change"])
+    margins = "{id} ({logit_margin_before:.3g} before, {logit_margin_after:.3g} now)"
+    records = "; ".join(margins.format(**one) for one in risen[:SHOWN])
+    records += f"; and {len(risen) - SHOWN} more" * (len(risen) > SHOWN)
+    return SENTENCES["records"]["most"].format(records=records)
+
+
+def kept_sentence(guard: Mapping[str, Any]) -> str:
+    """How much of the change the guard kept, and why; empty where that is all of it."""
+    if not (kept := guard.get("interpolation")):
+        return ""
+    violations = guard.get("violations") or [{}]
+    why = violations[-1].get("text", "it is outside the limits")
+    return SENTENCES["cost"]["kept"].format(kept=formatted(kept), violation=why)
+
+
+def allowance_sentence(guard: Mapping[str, Any]) -> str:
+    """The accuracy on the guard's part of the holdout, and what could have been lost there."""
+    measured = guard.get("measured") or {}
+    if not {"utility_before", "utility_after", "utility_limit"} <= measured.keys():
+        return ""
+    points = measured["utility_limit"], guard["budgets"]["utility"]
+    limit, budget = (f"{100 * share:.2g}" for share in points)
+    before, after = (formatted(measured[f"utility_{side}"]) for side in ("before", "after"))
+    records, cost = count(guard["holdout_records"]), SENTENCES["cost"]["allowed"]
+    how = {"records": records, "before": before, "after": after, "limit": limit, "budget": budget}
+    return cost.format(**how)
+
+
 def _undetected(report: Report) -> str:
     """The share that may be memorised where no test flags the records; empty where one does."""
     row = next((row for row in report.rows if row.key == "power.undetected_share"), Row())
-    if row.after is None or flagging_rows(report.rows, report.forget_classes):
+    # of a single record a share says nothing
+    alone = report.counts.get("forget") == 1
+    if row.after is None or alone or flagging_rows(report.rows, report.forget_classes):
         return ""
     n, least = report.counts["forget"], math.floor(row.after * report.counts["forget"])
     many = f"{least} to {least + 1}" if least < n else f"{n}"
@@ -256,6 +308,7 @@ def unknown(report: Report) -> list[str]:
     """What nobody can conclude from this report, and what it would take."""
     missing = {row.key for row in report.rows if row.status is Status.NOT_RUN}
     missing |= {"holdout", "retain", "retrained"} - report.counts.keys()
+    missing -= {"retain"} if "others" in report.counts else set()
     missing -= {"retrained"} if report.tier == "TE" else set()
     missing |= {"floor"} if report.counts.get("retrained") == 1 else set()
     missing |= {row.key for row in report.rows if row.verdict is Verdict.STATED}

@@ -21,7 +21,7 @@ class Verdict(Enum):
 
     DESCRIPTIVE = Status.NOT_FLAGGED, "descriptive"
     NO_REFERENCE = Status.INCONCLUSIVE, "inconclusive: no reference at this tier"
-    NO_NEW_MODEL = Status.NOT_FLAGGED, "no new model"
+    NO_NEW_MODEL = Status.NOT_RUN, "no new model"
     NOT_SIGNIFICANT = Status.NOT_FLAGGED, "no significant difference"
     ABOVE_REFERENCE = Status.FLAGGED, "significantly above the reference"
     BELOW_REFERENCE = Status.FLAGGED, "significantly below the reference"
