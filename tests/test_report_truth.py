@@ -1,6 +1,7 @@
 """What the report says where the truth is known, see ``bumps.py``; retrained and shadow models."""
 
 import copy
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -80,6 +81,15 @@ def test_an_attack_that_does_not_detect_the_records_in_the_old_model_is_inconclu
     assert report.row("control.positive").verdict is Verdict.CONTROL_FAILED
     row = report.row("attack.loss")
     assert (row.verdict, row.status) == (Verdict.INCONCLUSIVE, Status.INCONCLUSIVE)
+
+
+def test_a_control_that_failed_below_chance_says_why():
+    """Its interval excludes 0.5, as that of one that passed does."""
+    net, split = drawn()
+    wrong = replace(split, forget=replace(split.forget, y=(split.forget.y + 1) % 10))
+    row = collect(net, weighted(net, range(50), 0), wrong, probes=False).row("control.positive")
+    assert (row.verdict, row.interval[1] < 0.5) == (Verdict.CONTROL_FAILED, True)
+    assert "The old model is worse on the records than on unseen ones" in row.note
 
 
 def test_a_forgotten_class_is_never_predicted_and_the_rest_stays():

@@ -316,7 +316,13 @@ def positive_control(ctx: Context) -> Iterator[Row]:
     reference = "not 0.5" if ctx.mislabelled else "above 0.5"
     verdict = Verdict.CONTROL_PASSED if _detects(ctx, attack) else Verdict.CONTROL_FAILED
     if verdict is Verdict.CONTROL_FAILED:
-        note += " An attack that fails even there says nothing about the new model."
+        below = (
+            " The old model is worse on the records than on unseen ones: are their labels right?"
+        )
+        note += (
+            below * attack.over_forgotten
+            + " An attack that fails even there says nothing about the new model."
+        )
     verdict, needed = _unless_too_few(attack, verdict)
     numbers = attack.auc, None, reference, attack.auc_interval
     yield Row(*numbers, verdict, note, unit="auc", needed=needed, n=attack.forget_n)
