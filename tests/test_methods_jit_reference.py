@@ -140,7 +140,7 @@ def test_a_user_loses_nothing_to_a_blank_image(tiny_net, digits):
     given = Given(tiny_net)
     with pytest.raises(NotMet) as error:
         forget(tiny_net, split, method="jit_reference", settings={"batch_size": 1})
-    assert "halvings of the step did not help, loss not finite" in str(error.value)
+    assert "halvings of the step did not help: loss not finite" in str(error.value)
     assert "The old model stands" in str(error.value)
     given.is_untouched()
     assert error.value.result.model is tiny_net

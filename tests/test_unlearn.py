@@ -152,7 +152,9 @@ def test_a_loss_above_the_budget_on_the_reports_half_is_a_warning(
     result = forget(tiny_net, split, method="never_three", utility_budget=budget)
     texts = [one.text for one in result.findings if one.name == "utility-budget"]
     assert len(texts) == warns
-    assert all("more than the 6 that" in text and "50 records" in text for text in texts)
+    assert all(
+        "more than the 6 of the utility budget" in text and "50 records" in text for text in texts
+    )
 
 
 @pytest.mark.parametrize(("run", "came"), [(forget, "none"), (score, "off")])
