@@ -101,7 +101,7 @@ def main(store: str) -> None:
 
 HEAD = (
     "requests | records that went | unseen accuracy, % (change) | retain, % | accuracy on those that went, % | their mean log-odds "
-    "(of unseen) | KS to unseen (of as many unseen) | CPU s of this request | refused so far"
+    "(of unseen) | KS to unseen (of as many unseen) | CPU s of this request | without a new model so far"
 )
 
 

@@ -128,7 +128,7 @@ def main(store: str) -> None:
 
 
 HEAD = (
-    "model | requests, refused | inside 5 to 95 % | KS of places to uniform | mean place | unseen accuracy, points: mean ± its "
+    "model | requests, without a new model | inside 5 to 95 % | KS of places to uniform | mean place | unseen accuracy, points: mean ± its "
     "standard error, standard deviation | changed answers | passes: forward, backward, guard | CPU s: method, all"
 )
 
@@ -150,7 +150,7 @@ def page(record: dict[str, Any]) -> str:
         f"{origin(record)}. `efface.forget` with its defaults on {len(one)} single records of CIFAR-10 (seed {record['seed']}), each on a quarter VGG11 "
         f"that was trained on it and on {FIRST // 2 - 1:,} others. Its unseen log-odds are those in the {min(counts)} to {max(counts)} shadow models of "
         f"[per_record](per_record.md) whose random half lacks it (mean {np.mean(counts):.0f}). Place: the rank of its log-odds among "
-        "those, 0 to 1. The last row leaves one of these models out and places it among the others: a range of so few covers less "
+        "those, 0 to 1. No new model is made where the record would come to be better known than it is. The last row leaves one of these models out and places it among the others: a range of so few covers less "
         f"than 90 %; its KS is of one drawn model a record, mean of {DRAWS:,} draws (95 % of them are below {other['ks_high']:.2f}). Unseen accuracy "
         "and changed answers: on the evaluation half of the test images, which neither method nor guard sees. Without a holdout the "
         "accuracy on the other half is given. Goal with a holdout: 70 to 95 % inside, KS at most twice that of the last row, mean utility 0 ± .05 points.",
