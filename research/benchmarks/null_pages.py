@@ -404,8 +404,9 @@ OBVIOUS_CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "regression: memorised": (memorised, {"kind": "regression"}),
     "regression: utility lost": (damaged, {"kind": "regression"}),
 }
-# Tests without a verdict that a case could bring about.
+# Tests without a verdict that a case could bring about, or without a case of their own.
 REASONS = {
+    "others.accuracy": "is the test of `retain.accuracy`, on a sample of the training records that nobody named",
     "forget.confidence": "describes; `attack.loss`, `unseen.ks` and `unseen.central_95` judge these values",
     "synthetic.divergence": "describes: there is no reference without unseen records",
     "relearning": "is a separate call, which trains a copy",

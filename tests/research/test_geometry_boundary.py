@@ -111,7 +111,7 @@ REFUSED = {
     "emmn": "Wanted forget_classes for emmn: the classes to forget as a whole. Got a split ",
     # the clamp of jit_reference leaves one record of two numbers no noise, and 0 / 0
     "jit_reference": "Wanted a model within the guard's budgets (utility 0.02, movement 0.5, drift "
-    "0.2). Got 8 halvings of the step did not help, loss not finite.",
+    "0.2). Got 8 halvings of the step did not help: loss not finite.",
 }
 
 
