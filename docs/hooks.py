@@ -8,6 +8,7 @@ table of choosing.md are made from the committed records and from the methods th
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from statistics import mean
 
@@ -23,6 +24,8 @@ FURTHER = {"README.md": "index.md"} | {n: n for n in ("LOG.md", "CHANGELOG.md", 
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s:#]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"(^ *```.*?^ *```$)", re.MULTILINE | re.DOTALL)
 DEFAULT = "neighbourhood"
+# the pages of the command say how it was called
+sys.argv[0] = "efface"
 SECTION = re.compile(r"^## (\w+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 # Python-Markdown wants an empty line between a paragraph and its list
 LIST = re.compile(r"^((?! *(?:[-*]|\d+\.) |#|$).*\n)(?=(?:[-*]|\d+\.) )", re.MULTILINE)

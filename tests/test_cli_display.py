@@ -57,7 +57,7 @@ def test_a_person_reads_sentences_then_ten_rows_then_what_to_do(efface, place, c
 
 FURTHER = "efface forget m --data d --method jit --setting steps=2 --whole-group --out new-2"
 REPLAY = "efface score m --data d --where a=1 --mislabelled --seed 3 --replay new"
-RETRAIN = "--method retrain --train-command 'python train.py --exclude {exclude} --out {out}'"
+RETRAIN = "--method retrain --train-command 'YOUR_COMMAND --exclude {exclude} --out {out}'"
 NEXT = [
     ("forget", Outcome.PARTLY, 0.5, f"{FURTHER} --strength 1.5"),
     ("forget", Outcome.PARTLY, 1.5, f"{FURTHER} --strength 0.7"),

@@ -88,6 +88,12 @@ def test_lists_and_tables_are_not_left_as_text(pages):
     assert not {path.name for path in pages if raw.search(path.read_text(encoding="utf-8"))}
 
 
+def test_the_commands_are_called_by_their_name(site):
+    text = re.sub(r"<[^>]*>", "", (site / "cli.html").read_text(encoding="utf-8"))
+    assert "efface forget --data" in text
+    assert "mkdocs --data" not in text
+
+
 def test_every_method_is_in_the_table_and_every_public_name_on_the_page_of_names(site, pages):
     """What is not there is not found."""
     table = (site / "choosing.html").read_text(encoding="utf-8").split("All methods", 1)[1]

@@ -44,7 +44,7 @@ OF_METHOD |= {"--keep-adapter", "--reference"}
 # and what suits one method alone
 OF_ONE = {"--method", "--setting", "--strength", "--expected-accuracy"}
 FLAGS = {"--dry-run", "--whole-group", "--keep-adapter"}
-TRAIN = "python train.py --exclude {exclude} --out {out}"
+TRAIN = "YOUR_COMMAND --exclude {exclude} --out {out}"
 WHAT = {
     "model": "the new model, to be used in place of the old one",
     "report.html": "the report, to be read first",
@@ -194,7 +194,7 @@ def next_command(result: Result, out: Path, arguments: Arguments) -> tuple[str, 
         text = f"The guard lets no more of {manifest.method} pass; to try the default method"
         return text, _retype(again, OF_ONE)
     exact = {**again, "--method": "retrain", "--train-command": TRAIN}
-    text = "Only retraining without the records is exact; by your own training command"
+    text = "Only retraining without the records is exact; with your own training in place of YOUR_COMMAND"
     return text, _retype(exact, OF_METHOD)
 
 
