@@ -45,6 +45,7 @@ def cell(kind, variant, **facts):
     found = {
         "kind": kind,
         "variant": variant,
+        "turn": 0,
         "gap": 0.021,
         "floor": 0.01,
         "untouched": 0.3,
@@ -65,3 +66,15 @@ def test_the_page_says_gaps_floors_costs_and_what_was_refused():
     assert "| `mislabel` | 1 | not finite |" in text
     assert "| 1, 1 refused |" in text
     assert [kind for kind in KINDS if f"## {kind.capitalize()}" in text] == ["random", "class"]
+
+
+def test_rows_of_every_request_stand_apart_from_those_of_first_requests_alone():
+    first = [cell("class", OURS, gap=0.01), cell("class", "`jit`"), cell("class", "`delete`")]
+    later = [cell("class", OURS, gap=0.03, turn=1), cell("class", "`delete`", turn=2)]
+    text = page({"command": "goals", "date": "2026-11-30", "cells": first + later})
+    every, alone = text.split("## Class: parts, and methods of others")
+    assert "| neighbourhood | 2 | 2.0 (1.0 to 3.0) |" in every
+    assert "| `delete` | 2 |" in every
+    assert "`jit`" not in every
+    assert "| neighbourhood | 1 | 1.0 (1.0 to 1.0) |" in alone
+    assert "| `jit` | 1 |" in alone
