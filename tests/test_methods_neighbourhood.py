@@ -281,6 +281,8 @@ def test_where_every_record_keeps_its_answer_no_step_is_taken(tiny_net, digits):
     new = neighbourhood(tiny_net, worst)
     pairs = zip(new.parameters(), tiny_net.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
+    said = forget(tiny_net, worst, report="off").manifest.summary
+    assert "0 steps, since the target of each record is the answer that the model already" in said
 
 
 def test_the_schedule_follows_the_number_of_records():

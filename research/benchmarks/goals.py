@@ -298,7 +298,7 @@ def page(record: dict[str, Any]) -> str:
         "KS: distance of two distributions, of forget records to retrained models, of unseen ones to the given model. `neighbourhood`, "
         "no holdout and not told are requests as users make them, under the guard; the others have none. `finetune` has all records that stay. "
         "Methods of others: as published, and at the strength or steps that a search on other models and requests preferred to that "
-        "([search](every_method.md); of random records for wrong labels). `l2ul` as published takes minutes: one request.",
+        "([search](every_method.md); of random records for wrong labels). `l2ul` as published takes minutes: one request of a kind.",
         *parts,
     )
 

@@ -63,7 +63,6 @@ CASES = (
     Case(VIT, "class", {"class": 3}),
     Case(LITE, "class", {"class": 2}, retrained=2, minutes=4),
     Case(PEOPLE, "class", {"class": 5}, retrained=2, minutes=3),
-    Case(PEOPLE, "random", {"random": 200}, retrained=2, minutes=3),
     Case(LITE, "random", {"random": 60}, retrained=2, minutes=4),
     Case(PHOTOS, "random", {"random": 500}, retrained=2, minutes=30),
     Case(PHOTOS, "class", {"class": 6}, retrained=2, minutes=30),

@@ -63,17 +63,17 @@ NOTHING_LEFT = "Nothing would be retained: delete the model, or train one from s
 REASONS = {
     "the recipe": "everything that retraining without the records needs is given, and only "
     "that is exact (README.md)",
-    "wrong labels": "the labels are flagged as wrong, and on three such requests with a holdout "
-    "neighbourhood reduced the gap to retraining from 38.8 points to 4.2 "
+    "wrong labels": "the labels are flagged as wrong, and on nine such requests with a holdout "
+    "neighbourhood reduced the gap to retraining from 38.7 points to 3.7 "
     "(research/results/goals.md)",
-    "a class": "a class is to be forgotten, and on three such requests with a holdout "
-    "neighbourhood reduced the gap to retraining from 39.6 points to 3.0 "
+    "a class": "a class is to be forgotten, and on nine such requests with a holdout "
+    "neighbourhood reduced the gap to retraining from 40.4 points to 3.3 "
     "(research/results/goals.md)",
     "another task": "the task is not multiclass, and on two of the three such requests that were "
     "measured neighbourhood came closer to the retrained model's loss than jit "
     "(research/results/kinds.md)",
-    "records": "single records are to be forgotten, and on three requests of 500 with a holdout "
-    "neighbourhood reduced the gap to retraining from 26.7 points to 2.6 "
+    "records": "single records are to be forgotten, and on nine requests of 500 with a holdout "
+    "neighbourhood reduced the gap to retraining from 27.2 points to 2.8 "
     "(research/results/goals.md)",
 }
 

@@ -698,6 +698,8 @@ class _Request:
         if judge and judge.violations:
             taken_back = count(len(judge.violations), "step")
             text += f", and the guard took back {taken_back} ({judge.violations[-1]})"
+        if because := self.manifest.calibration.get("nothing_to_do"):
+            text += f", since {because}"
         return f"{text}; no weight is another one"
 
     def result(

@@ -213,6 +213,9 @@ def neighbourhood(
     # the step has one length whatever the gradient's: with nothing to do it would still be taken
     far = (loss.target.outputs - _given(teacher, forget)).abs().max()
     if far < SAME or not rule.learning_rate:
+        if strength and rule.learning_rate:
+            because = "the target of each record is the answer that the model already gives"
+            log("neighbourhood: no step", nothing_to_do=because)
         return student
     how: dict[str, Any] = {"steps": rule.steps, "batch_size": rule.batch_size}
     refused = False
