@@ -194,7 +194,7 @@ def next_command(result: Result, out: Path, arguments: Arguments) -> tuple[str, 
         text = f"The guard lets no more of {manifest.method} pass; to try the default method"
         return text, _retype(again, OF_ONE)
     exact = {**again, "--method": "retrain", "--train-command": TRAIN}
-    text = "Only retraining without the records is exact; with your own training in place of YOUR_COMMAND"
+    text = "Only retraining without the records is exact; put your own training for YOUR_COMMAND"
     return text, _retype(exact, OF_METHOD)
 
 
