@@ -87,7 +87,8 @@ def forget_into(place, out, capfd):
     code = 0
     try:
         main(["forget", f"{place}/model", "--data", f"{place}/data", "--ids", f"{place}/ids.csv",
-              "--out", str(out), "--setting", "steps=1", "--device", "cpu"])  # fmt: skip
+              "--out", str(out), "--method", "jit", "--setting", "steps=1",
+              "--device", "cpu"])  # fmt: skip
     except SystemExit as end:
         code = end.code
     lines = capfd.readouterr().err.strip().splitlines()
