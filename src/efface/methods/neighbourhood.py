@@ -211,11 +211,11 @@ def neighbourhood(
     facts |= {"mislabelled": mislabelled, "whole_group": whole_group, "seed": seed}
     loss = neighbourhood_loss(teacher, split, **facts, batch_size=rule.batch_size)
     # the step has one length whatever the gradient's: with nothing to do it would still be taken
-    far = (loss.target.outputs - _given(teacher, forget)).abs().max()
-    if far < SAME or not rule.learning_rate:
-        if strength and rule.learning_rate:
-            because = "the target of each record is the answer that the model already gives"
-            log("neighbourhood: no step", nothing_to_do=because)
+    if not strength or not rule.learning_rate:
+        return student
+    if len(forget) < FEW and _are_same(loss.target.outputs, _given(teacher, forget)):
+        because = "the target of each record is the answer that the model already gives"
+        log("neighbourhood: no step", nothing_to_do=because)
         return student
     how: dict[str, Any] = {"steps": rule.steps, "batch_size": rule.batch_size}
     refused = False
@@ -711,6 +711,10 @@ def _given(teacher: nn.Module, records: Records) -> Tensor:
     """The given model's outputs in the form of targets: of classes log-probabilities."""
     output, task = predict(teacher, records), task_of(records)
     return output.log_softmax(1) if task.name == "multiclass" else output
+
+
+def _are_same(outputs: Tensor, others: Tensor) -> bool:
+    return bool((outputs - others).abs().max() < SAME)
 
 
 def _never_surer(kind: str, placed: Tensor, given: Tensor, y: Tensor) -> Tensor:
