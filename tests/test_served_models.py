@@ -341,7 +341,8 @@ def test_a_good_model_is_served_and_left_alone(name, count, given, random_state_
     assert state(model) == before
     assert type(result.model) is type(model)
     assert list(result.model.state_dict()) == list(model.state_dict())
-    assert state(result.model) != before
+    # of an untrained model's few records all may keep their answers: then no step is taken
+    assert (state(result.model) != before) == bool(result.manifest.steps)
     buffers = dict(result.model.named_buffers())
     assert all(buffers[name].equal(buffer) for name, buffer in model.named_buffers())
     assert not [(row.key, row.note) for row in result.report.rows if row.status == "error"]
