@@ -347,3 +347,6 @@ def test_the_model_of_a_comparison_may_stand_in_a_file(efface, place):
     (place / "table.toml").write_text('[compare]\nmodel = "model"\nmethods = ["baseline"]\n')
     given = ("--data", "data", "--ids", "ids.csv", "--report", "quick", "--seeds", "0")
     assert efface("compare", "--config", "table.toml", *given, "--out", "by-file") == 0
+    # the next command of the process does not ask for the file again
+    (place / "table.toml").unlink()
+    assert efface("methods") == 0

@@ -91,6 +91,9 @@ def _run(
             said = {"error": str(error)} if isinstance(error, Exception) else {}
             terminal.document(exit_code=code, **said)
             raise
+        finally:
+            # the next call of this process names its own file, or none
+            app.config = None
 
 
 def _refuse_old_names(tokens: Sequence[str]) -> None:
