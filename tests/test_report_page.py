@@ -138,7 +138,7 @@ def test_the_page_names_the_records_that_are_better_known_than_before(report):
     page = report.to_html(MANIFEST)
     risen = [one["id"] for one in report.records if one["logit_margin_change"] > 0]
     assert risen
-    named = page.partition("It rose most for ")[2].partition("</p>")[0]
+    named = page.partition("The logit margin rose most for ")[2].partition("</p>")[0]
     assert sum(name in named for name in risen) == min(10, len(risen))
     assert not [name for name in risen if name in str(report)]
 

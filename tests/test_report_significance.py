@@ -333,7 +333,7 @@ def test_how_many_records_are_surer_and_how_many_may_be_overlooked_is_said():
     assert "The column logit_margin_change of records.csv is above 0 for them." in said
     assert "record-0" not in said, "ids stand in the files that need them"
     assert most_confident(made(FEW, records=records)) == (
-        "It rose most for record-0 (1 before, 2 now)."
+        "The logit margin rose most for record-0 (1 before, 2 now)."
     )
     assert "With 15 records, up to 18.1\u00a0% of them (2 to 3) could still be recognised" in said
     assert "could still be" not in " ".join(headline(made(FOUND, power))), "moot: a test flags them"
