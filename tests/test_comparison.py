@@ -74,6 +74,19 @@ def test_with_retrained_models_the_gap_is_what_score_says(tiny_net, digits, spli
     assert (found.measure, found.table()[1][0][1]) == ("gap", f"{100 * gap.before:.1f}")
 
 
+def test_the_given_model_is_as_far_as_doing_nothing_in_any_order_of_methods(
+    tiny_net, split, tmp_path
+):
+    """Another model's unseen answers are another reference."""
+    names, how = ["negative_gradient", "baseline"], {"report": "quick", "seeds": (0,)}
+    one, other = (
+        compare(tiny_net, split, out=tmp_path, methods=order, **how)
+        for order in (names, names[::-1])
+    )
+    assert one.given_distance == other.given_distance == other.cells[0]["distance"]
+    assert one.cells[0]["distance"] != one.given_distance
+
+
 def test_a_comparison_goes_on_where_it_was_and_makes_what_changed(
     tiny_net, split, tmp_path, monkeypatch
 ):
@@ -281,18 +294,16 @@ def test_the_front_is_what_nothing_beats_in_both_within_the_budget():
 def test_the_nearest_stands_next_to_doing_nothing_and_to_what_the_attack_can_show():
     """Of seconds the median counts: the first run loads what the others have."""
 
-    def cell(name, after, seconds, control):
-        rows = {
-            "forget.accuracy": {"before": 0.9, "after": after, "reference": 0.5},
-            "control.positive": {"before": 0.5, "after": None, "reference": "above 0.5"},
-        }
-        rows["control.positive"]["verdict"] = control
-        facts = {"name": name, "outcome": "done", "rows": rows, "gap": None, "passes": 1}
+    def cell(name, after, seconds):
+        facts = {"name": name, "outcome": "done", "rows": {}, "gap": None, "passes": 1}
         return facts | {"distance": abs(after - 0.5), "seconds": seconds}
 
     def said(control):
-        cells = [cell("far", 0.0, 1, control), cell("same", 0.9, 1, control)]
-        return Comparison(cells + [cell("near", 0.6, n, control) for n in (60, 2, 3)])
+        cells = [cell("far", 0.0, 1), cell("same", 0.9, 1)]
+        cells += [cell("near", 0.6, n) for n in (60, 2, 3)]
+        positive = {"before": 0.5, "after": None, "reference": "above 0.5", "verdict": control}
+        own = {"before": 0.9, "after": 0.9, "reference": 0.5}
+        return Comparison(cells, given={"forget.accuracy": own, "control.positive": positive})
 
     lines = " ".join(sentences(said("control_failed")))
     assert "Nearest: near, distance to unseen records 10.0 points; as given 40.0." in lines

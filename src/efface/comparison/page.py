@@ -75,12 +75,12 @@ def _before(found: Comparison, key: str) -> float | None:
     """What the given model has in a column."""
     if key == "distance":
         return found.given_distance
-    return found.before.get(GAP if key == "gap" else key, {}).get("before")
+    return found.given.get(GAP if key == "gap" else key, {}).get("after")
 
 
 def _retrained(found: Comparison, key: str) -> str:
     """What the retrained models have in a column: their own gap is the floor."""
-    value = found.before.get(RETRAINED.get(key, ""), {}).get("reference")
+    value = found.given.get(RETRAINED.get(key, ""), {}).get("reference")
     return _number(value if isinstance(value, float) else None, COLUMNS[key][1])
 
 
@@ -122,7 +122,7 @@ def sentences(found: Comparison) -> list[str]:
     if over := [row["name"] for row in summary if found.too_expensive(row)]:
         budget = f"{100 * found.utility_budget:g} points"
         lines.append(f"Lost more than {budget} of holdout accuracy: {', '.join(over)}.")
-    control = found.before.get("control.positive", {}).get("verdict")
+    control = found.given.get("control.positive", {}).get("verdict")
     if control in ("control_failed", "too_few_records"):
         lines.append(
             "The loss attack does not detect the records in the model as given: its column decides "
@@ -140,7 +140,7 @@ def figure(found: Comparison) -> str:
     front = found.front
     for row in rows:
         _point(axes, row, found, on_front=row["name"] in front)
-    floor = found.before.get(GAP, {}).get("reference") if found.measure == "gap" else None
+    floor = found.given.get(GAP, {}).get("reference") if found.measure == "gap" else None
     given = _before(found, found.measure)
     for value, label in ((given, "as given"), (floor, "retrained, with another seed")):
         if isinstance(value, float):

@@ -32,11 +32,13 @@ class Comparison:
     with the ``error``), ``seconds`` and ``passes`` of method and guard, ``rows`` (the report's, by
     key), ``distance`` (``calibration.distance_to_unseen`` on the evaluation part), ``gap`` (average
     gap to the retrained models), ``folder``. ``trials``: the same of the search for a strength.
+    ``given``: the rows of the given model, as if it were a new one.
     """
 
     cells: list[dict[str, Any]]
     trials: list[dict[str, Any]] = field(default_factory=list)
     utility_budget: float = UTILITY_BUDGET
+    given: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         columns, rows = self.table()
@@ -94,19 +96,11 @@ class Comparison:
         return row | means | costs
 
     @property
-    def before(self) -> dict[str, Any]:
-        """The rows of the given model, by key: values and references; empty where no cell ran."""
-        ran = [cell for cell in self.cells if cell["outcome"]]
-        # the rows of a request that was not met lack those on retrained models
-        ran.sort(key=lambda cell: cell["outcome"] == Outcome.NOT_MET)
-        return ran[0]["rows"] if ran else {}
-
-    @property
     def given_distance(self) -> float | None:
-        """``distance_to_unseen`` of the given model, by the same rows."""
+        """``distance_to_unseen`` of the given model."""
         rows = [
-            Row(row["before"], row["before"], row["reference"], key=key)
-            for key, row in self.before.items()
+            Row(row["before"], row["after"], row["reference"], key=key)
+            for key, row in self.given.items()
         ]
         return distance_to_unseen(rows)
 

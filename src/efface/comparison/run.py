@@ -33,7 +33,7 @@ from efface.io.atomic import atomic_folder, atomic_write, claim
 from efface.io.data import as_records
 from efface.manifest import state_digest, versions
 from efface.methods import METHODS, Natural, check_settings, check_value
-from efface.report import jsonable
+from efface.report import Row, jsonable
 from efface.types import PARTS, Records, Split, Task, split_holdout
 from efface.unlearn import forget, refuse_other_widths, score
 
@@ -119,7 +119,9 @@ def compare(
             for one in cells
         ]
     budget = request.get("utility_budget", UTILITY_BUDGET)
-    found = Comparison(study.run(cells, processes), trials, budget)
+    # by its own unseen answers: those of a new model are another reference
+    given = _plain(study.scored(model))
+    found = Comparison(study.run(cells, processes), trials, budget, given)
     atomic_write(Path(out, TABLE), found.to_frame().to_csv(index=False).encode())
     atomic_write(Path(out, PAGE), found.to_html().encode())
     return found
@@ -339,24 +341,23 @@ class _Study:
             report: Any = result.report
             rows = {row.key: row for row in report.rows}
             if new is not None and self.retrained:
-                rows |= self._retrained_rows(new, cell)
+                scored = self.scored(new, seed=cell.seed)
+                rows |= {k: row for k, row in scored.items() if k.startswith("retrained.")}
             if new is not None:
                 facts["distance"] = distance_to_unseen(report.rows)
                 facts["gap"] = rows[GAP].after if GAP in rows else None
-            facts["rows"] = {
-                key: vars(row) | {"verdict": row.verdict.name.lower()} for key, row in rows.items()
-            }
+            facts["rows"] = _plain(rows)
             result.save(folder)
         text = json.dumps(jsonable(asdict(cell) | facts), indent=1, allow_nan=False)
         (folder / CELL).write_text(f"{text}\n", "utf-8")
 
-    def _retrained_rows(self, new: nn.Module, cell: Cell) -> dict[str, Any]:
-        """The rows that compare with the retrained models, as ``efface.score`` gives them."""
+    def scored(self, new: nn.Module, *, seed: int = 0) -> dict[str, Row]:
+        """The rows of ``efface.score``, by key, with those on the retrained models."""
         known = ("mislabelled", "classes", "preprocessing", "others", "accept", "holdout_seed")
         how: dict[str, Any] = {n: value for n, value in self.request.items() if n in known}
-        how |= {"retrained": self.retrained, "seed": cell.seed, "report": prepare.QUICK}
+        how |= {"retrained": self.retrained, "seed": seed, "report": prepare.QUICK}
         report: Any = score(self.model, new, self.split, **how).report
-        return {row.key: row for row in report.rows if row.key.startswith("retrained.")}
+        return {row.key: row for row in report.rows}
 
     def _calibration_distance(self, new: nn.Module | None, cell: Cell) -> float | None:
         """Of a trial; None where there is no model."""
@@ -378,6 +379,12 @@ class _Study:
             return facts | {"name": cell.name, "error": error, "folder": ""}
         facts = json.loads((folder / CELL).read_text("utf-8"))
         return facts | {"name": cell.name, "error": "", "folder": place}
+
+
+def _plain(rows: Mapping[str, Row]) -> dict[str, dict[str, Any]]:
+    """Rows as a cell's file holds them."""
+    plain = {k: vars(row) | {"verdict": row.verdict.name.lower()} for k, row in rows.items()}
+    return jsonable(plain)
 
 
 # In a worker: what all its cells have in common.
