@@ -74,9 +74,9 @@ def test_that_a_command_omits_the_records_is_its_own_statement(retrain, place, c
     given = ("--holdout", "data:test", "--retain", "data", "--report", "quick")
     assert retrain("trains", "stated", *given) == 0
     shown = capfd.readouterr().out
-    stated = "without the records as stated by your training command, not checked"
+    stated = "without the records as stated by whoever trained it, not checked"
     assert stated in read(place / "stated")["summary"]
-    assert "Whether your training command left the records out" in shown
+    assert "Whether the training left the records out" in shown
     assert (
         "found in the training data"
         not in shown

@@ -54,7 +54,7 @@ class Verdict(Enum):
     NO_UNTOUCHED_TENSORS = Status.NOT_FLAGGED, "none"
     UNTOUCHED_TENSORS = Status.FLAGGED, "changed by retraining only"
     EXCLUDED = Status.NOT_FLAGGED, "none in the training data"
-    STATED = Status.INCONCLUSIVE, "stated by your training command, not checked"
+    STATED = Status.INCONCLUSIVE, "stated by whoever trained it, not checked"
     # Harmful rather than broken, but nobody may overlook it: it is marked like a crash.
     NOT_EXCLUDED = Status.ERROR, "found in the training data"
     CRASHED = Status.ERROR, "crashed"
