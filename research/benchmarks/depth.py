@@ -27,11 +27,12 @@ from research.jobs import training
 from research.pages import origin, table
 from research.tables import write_record
 
-# Of each kind of request those nearest to retraining as published that do not collapse (goals).
+# Of each kind of request `jit` and those nearest to retraining as published that do not collapse (goals).
 PEERS = {
     "random": ("jit", "amun", "boundary_shrink", "boundary_expand"),
-    "class": ("jit", "delete", "synthetic_embeddings", "boundary_shrink"),
+    "class": ("jit", "delete", "mislabel", "synthetic_embeddings", "boundary_shrink"),
 }
+COLOURS = ("C0", "C1", "C2", "C4", "C5", "C9", "C6")
 RETRAINED = ("retrained", "retrained, other seed")
 NOTHING = "nothing done"
 
@@ -176,7 +177,7 @@ def figure(record: dict[str, Any]) -> Figure:
     """Relearning, views and smaller copies, a row a request."""
     parts = record["requests"]
     chart, axes = plt.subplots(
-        len(parts), 3, figsize=(12, 3.6 * len(parts)), layout="constrained", squeeze=False
+        len(parts), 3, figsize=(13.5, 3.6 * len(parts)), layout="constrained", squeeze=False
     )
     for row, part in zip(axes, parts, strict=True):
         models = part["models"]
@@ -187,7 +188,7 @@ def figure(record: dict[str, Any]) -> Figure:
             row[0].plot(curve["at"], curve["other"], **look)
             views = [found["views"][v]["log_odds"] for v in VIEWS]
             row[1].plot(range(len(VIEWS)), [a - b for a, b in views], marker="o", **look)
-            small = [100 * copy["accuracy"][0] for copy in found["copies"].values()]
+            small = [copy["log_odds"][0] for copy in found["copies"].values()]
             row[2].plot(range(len(small)), small, marker="o", **look)
         request = f"{part['kind']} ({part['request']})"
         row[0].set(xlabel="steps on one half", ylabel="accuracy on the other half", title=request)
@@ -195,10 +196,10 @@ def figure(record: dict[str, Any]) -> Figure:
         row[1].axhline(0, color="0.7", linewidth=0.8)
         short = ["as it is", "mirrored", "shifted", "persp. 0.3", "persp. 0.6"]
         row[1].set_xticks(range(len(VIEWS)), short, fontsize=8)
-        row[2].set(ylabel="forget accuracy, %", title="smaller copies")
+        row[2].set(ylabel="mean log-odds, forget", title="smaller copies")
         labels = [name.replace(" ", "\n", 1) for name in models[OURS]["copies"]]
         row[2].set_xticks(range(len(labels)), labels, fontsize=8)
-        row[0].legend(fontsize=7)
+        row[2].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
     return chart
 
 
@@ -210,7 +211,7 @@ def _look(name: str) -> dict[str, Any]:
     if name == OURS:
         return look | {"color": "black", "linewidth": 2.2, "linestyle": "-"}
     others = sorted({one for some in PEERS.values() for one in some})
-    colours = {NOTHING: "C3"} | dict(zip(others, ("C0", "C1", "C2", "C4", "C5", "C9"), strict=True))
+    colours = {NOTHING: "C3"} | dict(zip(others, COLOURS, strict=True))
     return look | {"color": colours[name.strip("`")], "linestyle": "-"}
 
 

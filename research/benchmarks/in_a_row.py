@@ -160,8 +160,10 @@ def figure(record: dict[str, Any]) -> Figure:
     odds.set(ylabel="mean log-odds of all that went")
     ks.set(ylabel="KS of those to unseen", xlabel="records that went")
     seconds.set(ylabel="CPU s of a request", xlabel="records that went", ylim=(0, None))
+    # what is drawn once, by its axes; the ways above all
     for axes in (unseen, odds, ks):
-        axes.legend(fontsize=7)
+        axes.legend(handles=axes.lines[len(record["sequences"]) :], fontsize=7)
+    chart.legend(handles=seconds.lines, loc="outside upper center", ncols=3, fontsize=8)
     return chart
 
 

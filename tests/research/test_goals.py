@@ -63,6 +63,8 @@ def test_the_page_says_gaps_floors_costs_and_what_was_refused():
     assert "| neighbourhood | 2 | 3.1 (2.1 to 4.1) | 99.0 | -1.0 | 0.10 (0.10 to 0.10) |" in text
     assert "| 36, 12, 4 | 7.0 |" in text
     assert "gap 1.0 (1.0 to 1.0)" in text
+    # 1.1 and 3.1 above the floor: half of the interval is 12.7 standard errors of two values
+    assert "Ours above the floor: 2.1 points, 95 % by Student's t -10.6 to 14.8." in text
     assert "| `mislabel` | 1 | not finite |" in text
     assert "| 1, 1 refused |" in text
     assert [kind for kind in KINDS if f"## {kind.capitalize()}" in text] == ["random", "class"]
