@@ -46,7 +46,7 @@ test-slow: $(VENV)/.test $(VENV)-mlflow
 
 # apart: what MLflow needs moves none of the tested versions
 $(VENV)-mlflow: $(VENV)/.test
-	$(PIP_INSTALL) --quiet --upgrade --target $@ mlflow-skinny
+	$(PIP_INSTALL) --quiet --upgrade --target $@ "mlflow-skinny>=2.9"
 	@touch $@
 
 test-newest:

@@ -92,7 +92,12 @@ STEPS = {
     "too few records": ({}, FEW, (), "--method retrain"),
     "too much is lost": ({}, FLAGGED, (COSTLY,), "--method retrain"),
     "a strength was tried": ({"settings": {"strength": 1.5}}, FLAGGED, (), "--method retrain"),
-    "the guard kept a part": ({"guard": {"interpolation": 0.1}}, FLAGGED, (), "--out new-2"),
+    "the guard kept a part": (
+        {"guard": {"interpolation": 0.1}},
+        FLAGGED,
+        (),
+        "--method neighbourhood",
+    ),
     "of the default": (
         {"guard": {"interpolation": 0.1}, "method": "neighbourhood"},
         FLAGGED,
@@ -100,6 +105,23 @@ STEPS = {
         "--method retrain",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("method", "seen"), [("neighbourhood", {}), ("neighbourhood", {"retain": 9}), ("jit", {})]
+)
+def test_records_that_stay_are_asked_for_where_others_lost_and_the_method_reads_them(
+    monkeypatch, method, seen
+):
+    monkeypatch.setattr("sys.argv", shlex.split("efface forget m --data d --out new"))
+    parts = options.RecordOptions(where="a=1"), options.SplitOptions()
+    given = options.Arguments(Path("m"), None, "d", *parts, options.ReadOptions(), 3)
+    facts = {"method": method, "request": {"forget": 2} | seen}
+    manifest = Manifest("forget", 0, 0, Outcome.DONE, **facts)
+    lost = Row(key="others.accuracy", section="utility", verdict=Verdict.DROPPED)
+    result = Result(nn.Identity(), Report("T1", (lost,)), manifest)
+    asked = next_command(result, Path("new"), given)[1].endswith("--out new-2 --retain d")
+    assert asked == ((method, seen) == ("neighbourhood", {}))
 
 
 @pytest.mark.parametrize("case", STEPS)

@@ -155,6 +155,13 @@ def test_an_option_that_a_training_of_ones_own_would_not_see_is_refused(retrain,
     assert f"Got {words.split()[0]}. Say it in your command" in capfd.readouterr().err
 
 
+def test_a_dry_run_is_refused_where_the_run_would_be(efface):
+    given = ("--train-command", "train {ids} {out}", "--dry-run")
+    assert efface(*RUN, *given, "--report", "off") == 2
+    assert efface(*RUN, *given, "--out", "data") == 2
+    assert efface(*RUN, *given) == 0
+
+
 def test_a_command_is_split_into_words_and_read_by_no_shell(efface, place, capfd):
     """What a shell would take for two commands is one, with a word that ends in a semicolon."""
     assert efface(*RUN, "--train-command", "train {out}", "--out", "none") == 2

@@ -75,7 +75,9 @@ def save_trained(folder, x, loss, **settings):
 def test_one_output_is_a_sigmoid_unit_or_a_regression_value(efface, place, model, column, least):
     """The one name of a unit is not that of a class: 0 and 1 are two, as no and yes are."""
     out = f"{model}-{column}"
-    how = ("--label-column", column, "--method", "jit", "--out", out)
+    # without a holdout the default finds nothing to do on ten values
+    method = "jit" if model == "value" else "neighbourhood"
+    how = ("--label-column", column, "--method", method, "--out", out)
     assert efface("forget", model, *TABLE, *how) in MADE
     accuracy = rows_of(place / out)["forget.accuracy"]["before"]
     assert least <= accuracy < 1 + (model != "value")

@@ -162,7 +162,7 @@ def test_what_is_not_finite_is_never_interpolated(tiny_net, forget, value, name)
     assert guard.callback(student, 1.0) is Action.HALVE_LR
     assert same(student, tiny_net)
     assert guard.violations[0].kind == "weights"
-    with pytest.raises(NotMet, match="the method's model is outside: weights not finite"):
+    with pytest.raises(NotMet, match="one that exceeds the limits: weights not finite"):
         guard.settle(result)
     assert guard.interpolation is None
 
@@ -371,8 +371,8 @@ def test_a_result_whose_eighth_is_outside_is_refused_in_words(tiny_net, forget):
         guard.settle(moved(tiny_net, 0.9))
     assert str(caught.value) == (
         "Wanted a model within the guard's budgets (utility 0.02, movement 0.1, drift 10). "
-        "Got even an eighth of the change is outside; all of it: the model moved its weights 9 "
-        "times as much as allowed (movement 0.9 above 0.1). "
+        "Got too much even with an eighth of the change; with all of it the model moved its "
+        "weights 9 times as much as allowed (movement 0.9 above 0.1). "
         "The old model stands. Choose another method, or retrain without the records."
     )
     assert guard.as_json()["failed"] == caught.value.came

@@ -296,7 +296,7 @@ def test_what_is_not_finite_is_refused_by_the_guard_alone(tiny_net, digits, meth
         forget(tiny_net, split, **method(broken))
     result = caught.value.result
     assert (result.outcome, result.outcome.exit_code) == (Outcome.NOT_MET, NotMet.exit_code)
-    assert result.manifest.summary.startswith("Not met (tier T0): the method's model is outside")
+    assert result.manifest.summary.startswith("Not met (tier T0): one that exceeds the limits")
     assert forget(tiny_net, split, **method(broken), guard=False).outcome is Outcome.NOT_JUDGED
 
 
@@ -383,7 +383,7 @@ def test_the_guard_judges_the_model_that_is_written(tiny_net, digits):
     student, half = trainable_copy(tiny_net), copy.deepcopy(tiny_net).bfloat16()
     guard.settle(student)
     with pytest.raises(
-        NotMet, match="even an eighth of the change is outside; all of it: the model changed"
+        NotMet, match="too much even with an eighth of the change; with all of it the model changed"
     ):
         guard.settle(student, lambda model: as_stored(model, half).float())
 

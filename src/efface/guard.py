@@ -89,10 +89,16 @@ class Violation:
             lost, allowed = (f"{100 * share:.3g}" for share in (self.value, self.limit))
             points = f"{lost} points of accuracy on unseen records, {allowed} are allowed"
             return f"the model lost {points} {number}"
-        # a limit of 0 has no multiple
-        times = f"{self.value / self.limit:.2g} times as much as" if self.limit else "more than"
+        # a limit of 0 has no multiple, and what is hardly above it is no multiple
+        times = self.value / self.limit if self.limit else 0.0
+        many = f"{times:,.0f}" if times >= 10 else f"{times:.2g}"  # noqa: PLR2004
+        times = f"{many} times as much as" if times >= WORTH_SAYING else "more than"
         what = {"drift": "changed its answers to unrelated inputs", "movement": "moved its weights"}
         return f"the model {what[self.kind]} {times} allowed {number}"
+
+
+# Times a limit from which they are said.
+WORTH_SAYING = 1.1
 
 
 class Guard:
@@ -203,7 +209,7 @@ class Guard:
         self.violations += [violation] if violation else []
         if (violation and violation.value is None) or self._fresh_start:
             # what overflowed says nothing about the points on the way there
-            raise self._not_met(f"the method's model is outside: {violation}")
+            raise self._not_met(f"one that exceeds the limits: {violation}")
         state = state_of(result)
         far = {name: state[name].detach().clone() for name in self._weights}
         # from far to near: the largest part of the change that is still inside
@@ -214,7 +220,9 @@ class Guard:
             if not _in_any_process(self._check(result, written) is not None):
                 self.interpolation = t
                 return to_eval(result)
-        raise self._not_met(f"even an eighth of the change is outside; all of it: {violation}")
+        raise self._not_met(
+            f"too much even with an eighth of the change; with all of it {violation}"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Budgets, last measurements, violations, halvings, and how the run ended."""

@@ -41,8 +41,7 @@ SECONDS_TO_END = 10
 def run_retrain(arguments: Arguments, command: str, *, out: Path, key: Path | None) -> None:
     """Train, evaluate what came as retrained, write the new folder as ``run_forget`` does."""
     words = _words(command)
-    prepare.check_report(arguments.split.report, prepare.FULL, prepare.QUICK)
-    refuse_overlap(out, arguments.inputs())
+    _refuse_run(arguments, out)
     secret, new = read_key(key, out), _place(out, arguments)
     with claim(out), _workplace(new):
         inputs = Inputs.read(arguments)
@@ -77,7 +76,9 @@ def run_retrain(arguments: Arguments, command: str, *, out: Path, key: Path | No
 
 def run_dry(arguments: Arguments, command: str, *, out: Path | None) -> None:
     """Print the command as it would be run; models and data are read, nothing else is done."""
-    words, inputs = _words(command), Inputs.read(arguments)
+    words = _words(command)
+    _refuse_run(arguments, out)
+    inputs = Inputs.read(arguments)
     ids = inputs.split.forget.ids
     _refuse_lines(words, ids)
     filled = _fill(words, _place(out or Path("new"), arguments), arguments.seed)
@@ -87,6 +88,13 @@ def run_dry(arguments: Arguments, command: str, *, out: Path | None) -> None:
     terminal.command(line)
     said = [("Cost", "that of your training"), ("Evidence", f"tier TE: {TIERS['TE']}")]
     terminal.lines([*said, ("Written", "nothing")])
+
+
+def _refuse_run(arguments: Arguments, out: Path | None) -> None:
+    """Raise InputError before anything is read, in a dry run too."""
+    prepare.check_report(arguments.split.report, prepare.FULL, prepare.QUICK)
+    if out is not None:
+        refuse_overlap(out, arguments.inputs())
 
 
 def _words(command: str) -> list[str]:
@@ -103,7 +111,7 @@ def _words(command: str) -> list[str]:
 
 def _refuse_lines(words: list[str], ids: Sequence[str]) -> None:
     """Raise InputError for an id that would be two lines."""
-    broken = [one for one in ids if len(one.splitlines()) > 1]
+    broken = [one for one in ids if one.splitlines() != [one]]
     if broken and any("{ids}" in word for word in words):
         raise InputError("ids of one line for {ids}", repr(broken[0]), "Let it read {exclude}.")
 

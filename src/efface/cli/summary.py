@@ -14,6 +14,7 @@ from efface.cli.options import Arguments, MethodOptions
 from efface.errors import Outcome
 from efface.hazards import Diagnosis
 from efface.manifest import EVIDENCE, MODEL, Manifest
+from efface.methods import METHODS
 from efface.methods._base import default_settings
 from efface.report import jsonable
 from efface.report.report import Row
@@ -42,7 +43,9 @@ COLORS = {"error": "red", "flagged": "red", "inconclusive": "yellow"}
 OF_METHOD = {f"--{field.name.replace('_', '-')}" for field in fields(MethodOptions)}
 OF_METHOD |= {"--keep-adapter", "--reference"}
 # and what suits one method alone
-OF_ONE = {"--method", "--setting", "--strength", "--expected-accuracy"}
+OF_ONE = {"--setting", "--strength", "--expected-accuracy"}
+# the row whose loss records that stay would hold back
+OTHERS = "others.accuracy"
 FLAGS = {"--dry-run", "--whole-group", "--keep-adapter"}
 TRAIN = "YOUR_COMMAND --exclude {exclude} --out {out}"
 WHAT = {
@@ -170,9 +173,20 @@ def _files(result: Result, out: Path) -> dict[str, str]:
 
 def next_command(result: Result, out: Path, arguments: Arguments) -> tuple[str, str] | None:
     """Why, and what to type next; None where nothing is left to do on a command line."""
+    again = {"--out": str(out.with_name(f"{out.name}-2"))}
+    if _may_hold(result):
+        text = (
+            "Others lost accuracy; with records that stay to hold them (those to forget left out)"
+        )
+        return text, _retype(again | {"--retain": arguments.data})
+    return _by_outcome(result, out, arguments, again)
+
+
+def _by_outcome(
+    result: Result, out: Path, arguments: Arguments, again: dict[str, str]
+) -> tuple[str, str] | None:
     outcome, manifest = result.outcome, result.manifest
     progress = 1 if result.progress is None else result.progress
-    again = {"--out": str(out.with_name(f"{out.name}-2"))}
     if manifest.job == "score" or outcome is Outcome.DONE:
         text = "Anybody can evaluate it again, and compare each number"
         # what was typed may have options of forget alone, or stand in a file
@@ -191,11 +205,21 @@ def next_command(result: Result, out: Path, arguments: Arguments) -> tuple[str, 
         text = f"The records went {far} unseen ones; to try another strength"
         return text, _retype({**again, "--strength": strength})
     if _is_limited(manifest) and manifest.method != MethodOptions.method:
-        text = f"The guard lets no more of {manifest.method} pass; to try the default method"
-        return text, _retype(again, OF_ONE)
+        text = f"The guard limits {manifest.method}; to try the default method"
+        return text, _retype(again | {"--method": MethodOptions.method}, OF_ONE)
     exact = {**again, "--method": "retrain", "--train-command": TRAIN}
     text = "Only retraining without the records is exact; put your own training for YOUR_COMMAND"
     return text, _retype(exact, OF_METHOD)
+
+
+def _may_hold(result: Result) -> bool:
+    """Whether records that stay would hold in place what lost accuracy without them."""
+    rows, manifest = result.report.rows if result.report else (), result.manifest
+    fell = any(row.key == OTHERS and row.verdict is Verdict.DROPPED for row in rows)
+    known = METHODS.get(str(manifest.method))
+    return (
+        fell and known is not None and "retain" in known.reads - known.needs - {*manifest.request}
+    )
 
 
 def _is_limited(manifest: Manifest) -> bool:

@@ -21,7 +21,7 @@ from efface.report.text import (
     list_rows,
     too_few,
 )
-from efface.report.verdicts import Verdict
+from efface.report.verdicts import Status, Verdict
 from efface.runtime import state_of
 
 # An AUC whose 95 % interval is so near chance is equivalent to that of unseen records (TOST).
@@ -50,6 +50,9 @@ def _judge(ctx: Context, rows: Sequence[Row], reason: str) -> tuple[Outcome, str
     if _same_state(ctx.old, ctx.new):
         return _unchanged(found.get(MAIN, Row()), flagged, reason)
     exclusion = found["exclusion"].verdict if ctx.exact else Verdict.NOT_RUN
+    if ctx.exact:
+        # a test that crashed says nothing against an exact retraining
+        flagged = [row for row in flagged if row.status is not Status.ERROR]
     # A test speaks against what is stated, and not against what was checked.
     if exclusion in EXCLUSIONS and not (exclusion is Verdict.STATED and flagged):
         return _judge_retrained(exclusion, found[key], flagged)

@@ -32,7 +32,7 @@ class Row:
     auc, distance, ratio or count. ``key`` to ``tier``: of the test's declaration where left empty.
     ``smallest_p``: p of the most extreme result: above 5 % the test could not have failed, and the
     row is inconclusive; ``needed``: records of its kind with which it could (None: no number is
-    known to be enough). ``n``: records that ``after`` is measured on, None where there are none.
+    known to be enough). ``n``: records that the row is measured on, None where there are none.
     """
 
     before: float | None = None

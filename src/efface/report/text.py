@@ -77,6 +77,9 @@ def outcome_sentence(report: Report) -> str:
     rows = {row.key: row for row in report.rows}
     flagged = flagging_rows(report.rows, report.forget_classes)
     verdict = rows.get("exclusion", Row()).verdict
+    if report.tier == "TE":
+        # a test that crashed says nothing against an exact retraining
+        flagged = [row for row in flagged if row.status is not Status.ERROR]
     exclusion = verdict.name.lower() * (verdict in EXCLUSIONS)
     case = report.outcome.name.lower()
     if report.outcome is Outcome.PARTLY and (exclusion or not flagged):
@@ -93,7 +96,9 @@ def outcome_sentence(report: Report) -> str:
 
 def _errors(report: Report, said: str = "") -> str:
     """The rows that ended in an error and are not ``said`` already, to end a sentence."""
-    errors = [row for row in report.rows if row.status is Status.ERROR and row.name not in said]
+    wrong = (row for row in report.rows if row.status is Status.ERROR)
+    # that records were found in the data is the outcome itself
+    errors = [r for r in wrong if r.name not in said and r.verdict is not Verdict.NOT_EXCLUDED]
     return f"; errors: {list_rows(errors)}" * bool(errors)
 
 
@@ -110,10 +115,9 @@ def sentences(report: Report) -> dict[str, list[str]]:
     what is ``not known``.
     """
     rows = {row.key: row for row in report.rows}
-    attack = rows["attack.loss"].verdict if "attack.loss" in rows else Verdict.NOT_RUN
     forgotten = [
         _before_and_after(rows.get("forget.accuracy")),
-        SENTENCES["attack"].get(attack.name.lower(), ""),
+        _attack_sentence(report),
         _more_confident(report),
     ]
     cost = []
@@ -133,6 +137,14 @@ def sentences(report: Report) -> dict[str, list[str]]:
         "tests": [one for one in (_undetected(report), _significance(report)) if one and made],
         "not known": unknown(report),
     }
+
+
+def _attack_sentence(report: Report) -> str:
+    row = next((row for row in report.rows if row.key == MAIN), Row(verdict=Verdict.NOT_RUN))
+    key, flagging = row.verdict.name.lower(), flagging_rows(report.rows, report.forget_classes)
+    # of a class the main test is another, and this one counts with all the others
+    alone = {} if row in flagging else SENTENCES["attack_by_itself"]
+    return (SENTENCES["attack"] | alone).get(key, "")
 
 
 # Accuracy on records that stay: never trained on, a sample of the training data, given as retain.
@@ -213,7 +225,7 @@ def allowance_sentence(guard: Mapping[str, Any]) -> str:
     if not {"utility_before", "utility_after", "utility_limit"} <= measured.keys():
         return ""
     points = measured["utility_limit"], guard["budgets"]["utility"]
-    limit, budget = (f"{100 * share:.2g}" for share in points)
+    limit, budget = f"{100 * points[0]:.1f}", f"{100 * points[1]:g}"
     before, after = (formatted(measured[f"utility_{side}"]) for side in ("before", "after"))
     records, cost = count(guard["holdout_records"]), SENTENCES["cost"]["allowed"]
     how = {"records": records, "before": before, "after": after, "limit": limit, "budget": budget}
@@ -308,7 +320,8 @@ def unknown(report: Report) -> list[str]:
     """What nobody can conclude from this report, and what it would take."""
     missing = {row.key for row in report.rows if row.status is Status.NOT_RUN}
     missing |= {"holdout", "retain", "retrained"} - report.counts.keys()
-    missing -= {"retain"} if "others" in report.counts else set()
+    ran = {row.key for row in report.rows if row.status is not Status.NOT_RUN}
+    missing -= {"retain"} if "others.accuracy" in ran else set()
     missing -= {"retrained"} if report.tier == "TE" else set()
     missing |= {"floor"} if report.counts.get("retrained") == 1 else set()
     missing |= {row.key for row in report.rows if row.verdict is Verdict.STATED}
