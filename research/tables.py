@@ -121,7 +121,7 @@ def about(command: str) -> dict[str, Any]:
 
     ``command``: of ``python -m research.benchmarks.``, with STORE for a folder: no path is kept.
     """
-    command = f"python -m research.benchmarks.{command}"
+    command = f"python -m research.{command if command.startswith("bench.") else f"benchmarks.{command}"}"
     made = {"command": command, "date": time.strftime("%Y-%m-%d")}
     return {**made, "commit": commit(), "versions": versions()}
 
