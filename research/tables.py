@@ -119,10 +119,11 @@ def commit() -> str:
 def about(command: str) -> dict[str, Any]:
     """What every record says of itself: command, date, commit, versions.
 
-    ``command``: of ``python -m research.benchmarks.``, with STORE for a folder: no path is kept.
+    ``command``: of ``python -m research.benchmarks.``, or ``python -m research.`` where it begins
+    with ``bench.``; with STORE for a folder: no path is kept.
     """
-    command = f"python -m research.{command if command.startswith("bench.") else f"benchmarks.{command}"}"
-    made = {"command": command, "date": time.strftime("%Y-%m-%d")}
+    module = command if command.startswith("bench.") else f"benchmarks.{command}"
+    made = {"command": f"python -m research.{module}", "date": time.strftime("%Y-%m-%d")}
     return {**made, "commit": commit(), "versions": versions()}
 
 
