@@ -63,6 +63,13 @@ def _vgg(width: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Recipe:
 _RESNET = Recipe("efface.nets:resnet_small", 10, 0.2, CIFAR_MEAN, CIFAR_STD, 32, half=True)
 RECIPES = {
     "cifar10-resnet": replace(_RESNET, shift=4, flip=True),
+    "resnet18": Recipe(
+        "research.nets:resnet18", 12, 0.1, CIFAR_MEAN, CIFAR_STD, 32, shift=4, flip=True, half=True
+    ),
+    "resnet18-quarter": Recipe(
+        "research.nets:resnet18_quarter", 15, 0.1, CIFAR_MEAN, CIFAR_STD, 32, half=True
+    ),
+    "vit": Recipe("research.nets:vit", 20, 0.02, CIFAR_MEAN, CIFAR_STD, 32, half=True),
     "cifar10-vgg-quarter": _vgg("quarter", CIFAR_MEAN, CIFAR_STD),
     "cifar10-vgg-small": _vgg("small", CIFAR_MEAN, CIFAR_STD),
     "cifar20-vgg-quarter": _vgg("quarter", CIFAR100_MEAN, CIFAR100_STD),

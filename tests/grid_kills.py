@@ -5,6 +5,8 @@ workers, is sent SIGKILL, and a runner that was killed is started again, until e
 Whatever was seen done once must stay as it was, and at the end the store must hold each job once,
 with the numbers and arrays of a store that nobody disturbed. The slow suite and
 ``research/benchmarks/grid_kills.py`` call this with fifty kills, every third round with models.
+With the word ``ray`` the jobs are tasks of a Ray cluster of two nodes of one CPU each, and every
+third kill is that of a node, another one taking its place.
 """
 
 import contextlib
@@ -59,7 +61,8 @@ def _with_models(seed):
 def make(store, described):
     """What a runner's process does; the states of its rows, each job one of them, once."""
     jobs = pickle.loads(Path(described).read_bytes())  # noqa: S301  # our own file
-    rows = run(jobs, store, processes=PROCESSES, nice=0)
+    backend = "ray" if os.environ.get("RAY_ADDRESS") else "processes"
+    rows = run(jobs, store, processes=PROCESSES, nice=0, backend=backend)
     assert list(rows) == [job.id for job in jobs]
     return Counter(row.state for row in rows.values())
 
@@ -73,7 +76,8 @@ def start(store, described):
 
 def workers_of(runner):
     """The process ids of a runner's workers (joblib's tracker of resources is none)."""
-    command = ["pgrep", "-P", str(runner.pid), "-f", "popen_loky"]
+    own = ["-P", str(runner.pid), "-f", "popen_loky"]
+    command = ["pgrep", *(["-f", "^ray::_attempt"] if os.environ.get("RAY_ADDRESS") else own)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return [int(word) for word in found.stdout.split()]
 
@@ -84,7 +88,30 @@ def results_in(store):
     return {p.parent.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in paths}
 
 
-def kill_repeatedly(folder, *, kills, models, seed=0):
+class Nodes:
+    """A Ray cluster on this machine: a head without CPUs and two nodes of one."""
+
+    def __init__(self):
+        from ray.cluster_utils import Cluster
+
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
+        os.environ["RAY_ADDRESS"] = self.cluster.address
+
+    def kill_one(self, draw):
+        """SIGKILL to a node, without a word to the others; then another one comes."""
+        gone = self.nodes.pop(draw.randrange(len(self.nodes)))
+        self.cluster.remove_node(gone, allow_graceful=False)
+        self.nodes.append(self.cluster.add_node(num_cpus=1))
+
+    def end(self):
+        """All of them."""
+        del os.environ["RAY_ADDRESS"]
+        self.cluster.shutdown()
+
+
+def kill_repeatedly(folder, *, kills, models, nodes=None, seed=0):
     """Kill until it is enough; the counts, or an error at the first loss."""
     draw = random.Random(seed)  # noqa: S311
     found = Counter(dict.fromkeys(("kills", "of workers", "of runners", "at work in a job"), 0))
@@ -95,20 +122,21 @@ def kill_repeatedly(folder, *, kills, models, seed=0):
         # a runner that reads them need not load torch to describe them
         described.write_bytes(pickle.dumps(jobs))
         store = f"{folder}/store{number}"
-        _round(store, described, draw, found, kills=min(kills, found["kills"] + KILLS_A_ROUND))
+        enough = min(kills, found["kills"] + KILLS_A_ROUND)
+        _round(store, described, draw, found, kills=enough, nodes=nodes)
         _compare(store, f"{folder}/undisturbed{number}", jobs, described)
         found.update({"rounds": 1, "jobs": len(jobs), "results": len(results(store))})
         found["of them with models"] += 3 * real
     return found
 
 
-def _round(store, described, draw, found, *, kills):
+def _round(store, described, draw, found, *, kills, nodes):
     """One store until it is done."""
     runner, done = start(store, described), {}
     while runner.poll() is None:
         time.sleep(draw.uniform(0.2, 1.5))
         if found["kills"] < kills and runner.poll() is None:
-            _kill(runner, store, draw, found)
+            _kill(runner, store, draw, found, nodes)
         now = results_in(store)
         assert done.items() <= now.items(), "a result that was there is gone, or was written again"
         done = now
@@ -118,8 +146,8 @@ def _round(store, described, draw, found, *, kills):
     assert runner.returncode == 0, Path(f"{store}.log").read_text()[-2000:]
 
 
-def _kill(runner, store, draw, found):
-    """One SIGKILL, every other one to the runner, whose workers must then end by themselves.
+def _kill(runner, store, draw, found, nodes):
+    """One SIGKILL, to a worker or to the runner, whose workers must then end by themselves.
 
     Two thirds of the moments fall into a job, the others anywhere, starting up included.
     """
@@ -132,6 +160,10 @@ def _kill(runner, store, draw, found):
         return  # still starting
     found["kills"] += 1
     found["at work in a job"] += _claimed(store)
+    if nodes and found["kills"] % 3 == 0:
+        found["of nodes"] += 1
+        nodes.kill_one(draw)
+        return
     if found["kills"] % 2:
         found["of workers"] += 1
         with contextlib.suppress(ProcessLookupError):
@@ -189,5 +221,12 @@ if __name__ == "__main__":
     if sys.argv[1] == "runner":
         make(sys.argv[2], sys.argv[3])
     else:
-        models = "models" in sys.argv
-        print(json.dumps(kill_repeatedly(sys.argv[1], kills=int(sys.argv[2]), models=models)))  # noqa: T201
+        nodes = Nodes() if "ray" in sys.argv else None
+        try:
+            found = kill_repeatedly(
+                sys.argv[1], kills=int(sys.argv[2]), models="models" in sys.argv, nodes=nodes
+            )
+        finally:
+            if nodes:
+                nodes.end()
+        print(json.dumps(found))  # noqa: T201

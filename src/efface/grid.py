@@ -34,7 +34,7 @@ from functools import cached_property, lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import joblib
 import numpy as np
@@ -42,7 +42,7 @@ from joblib.externals.loky import get_reusable_executor
 from safetensors.numpy import load_file, save_file
 
 from efface import terminal
-from efface.errors import InputError
+from efface.errors import InputError, import_extra
 from efface.io.atomic import atomic_folder, atomic_write, claim
 from efface.manifest import SCHEMA, versions
 
@@ -246,7 +246,7 @@ def run(
     *,
     processes: int | None = None,
     retry: bool = False,
-    backend: str = "loky",
+    backend: Literal["processes", "ray"] = "processes",
     nice: int = 10,
 ) -> dict[str, Row]:
     """Make what the store does not hold of these jobs and of all that they need: a row for each.
@@ -256,31 +256,31 @@ def run(
     Args:
         jobs: what is wanted; what they need comes along.
         store: the folder of results; made when it is not there.
-        processes: how many jobs at a time; one for each core when not given.
+        processes: how many jobs at a time; one for each core of the machine, or of all nodes, when
+            not given.
         retry: try what has failed before once more.
-        backend: of joblib: ``loky`` is processes of this machine, one thread each; another one that
-            is registered with joblib, such as Ray's, is given by its name.
-        nice: how far the workers stand back behind other programs (0: not at all).
+        backend: ``processes`` of this machine, one thread each, or ``ray``: tasks on the cluster that
+            ``RAY_ADDRESS`` or ``ray.init`` names, else on one of this machine alone. The store
+            is then a folder that every node sees.
+        nice: how far the processes stand back behind other programs (0: not at all); Ray's do so by
+            its own setting.
+
+    Raises InputError for another backend, MissingExtra where Ray is not installed.
     """
-    store, processes = Path(store).absolute(), processes or os.cpu_count() or 1
+    if backend not in ("processes", "ray"):
+        raise InputError("a backend: processes or ray", repr(backend), "Give one of these.")
+    store, given = Path(store).absolute(), processes
+    cores = _cpus_of_ray() if backend == "ray" else os.cpu_count()
+    processes = given or cores or 1
     rows, began = plan(jobs, store, retry=retry), time.perf_counter()
     estimate = {"estimated_seconds": estimate_seconds(rows, store, processes)}
     counts = Counter(row.state for row in rows.values())
     terminal.event("plan", **counts, processes=processes, **estimate)
-    pool: dict[str, Any] = {"backend": backend}
-    if backend == "loky":
-        pool |= {"inner_max_num_threads": 1, "initializer": _start_worker}
-        pool["initargs"] = (nice, os.getpid())
     # in each result: the row of one may be lost with the pool, by the death of another worker
-    run_id = uuid.uuid4().hex
-    attempt = joblib.delayed(partial(_attempt, store=store, retry=retry, run_id=run_id))
-
-    def attempts(batch: list[Job]) -> Iterator[Row]:
-        with joblib.parallel_config(**pool):
-            # With one job at a time joblib would make it in this process, which must not die with
-            # it: so there are two workers, of which pre_dispatch keeps one busy.
-            how = {"pre_dispatch": processes, "batch_size": 1, "return_as": "generator_unordered"}
-            yield from joblib.Parallel(n_jobs=max(processes, 2), **how)(map(attempt, batch))
+    attempt = partial(_attempt, store=store, retry=retry, run_id=uuid.uuid4().hex)
+    on_ray = partial(_on_ray, attempt=attempt, processes=given)
+    here = partial(_on_processes, attempt=attempt, processes=processes, nice=nice)
+    attempts = on_ray if backend == "ray" else here
 
     try:
         with terminal.show_count("jobs", counts["missing"]) as shown:
@@ -290,7 +290,7 @@ def run(
                 shown(row.job.kind, state=row.state, **facts)
     finally:
         # workers keep what they imported, and the next run's sources may differ
-        if backend == "loky":
+        if backend == "processes":
             get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
     for identity, row in rows.items():
         if row.state == "missing":
@@ -333,6 +333,59 @@ def _rows_as_they_end(
             for job in left:
                 if deaths[job.id] == MAX_DEATHS:
                     yield _write_failure(store, job, f"its worker died {MAX_DEATHS} times")
+
+
+def _on_processes(
+    batch: list[Job], *, attempt: Callable[[Job], Row], processes: int, nice: int
+) -> Iterator[Row]:
+    """Rows of jobs that do not wait for each other, as processes of this machine end with them."""
+    pool: dict[str, Any] = {"inner_max_num_threads": 1, "initializer": _start_worker}
+    with joblib.parallel_config(backend="loky", **pool, initargs=(nice, os.getpid())):
+        # With one job at a time joblib would make it in this process, which must not die with
+        # it: so there are two workers, of which pre_dispatch keeps one busy.
+        how = {"pre_dispatch": processes, "batch_size": 1, "return_as": "generator_unordered"}
+        yield from joblib.Parallel(n_jobs=max(processes, 2), **how)(
+            map(joblib.delayed(attempt), batch)
+        )
+
+
+def _on_ray(batch: list[Job], *, attempt: "partial[Row]", processes: int | None) -> Iterator[Row]:
+    """The same as tasks of a Ray cluster, which tries those of a dead worker or node again.
+
+    Rows alone come back: results go from the worker to the store.
+    """
+    ray = import_extra("ray")
+    waiting, running = batch[::-1], {}
+    make = ray.remote(attempt.func).options(num_cpus=1, max_retries=MAX_DEATHS - 1)
+    while waiting or running:
+        # Nodes come and go: each CPU has one job and the next. No more are submitted, which takes
+        # memory.
+        while waiting and len(running) < (processes or 2 * _cpus_of_ray()):
+            job = waiting.pop()
+            running[make.remote(job, **attempt.keywords)] = job
+        for ended in ray.wait(list(running))[0]:
+            job = running.pop(ended)
+            try:
+                yield ray.get(ended)
+            except ray.exceptions.RayError as error:
+                text = f"its worker died {MAX_DEATHS} times: {type(error).__name__}"
+                yield _write_failure(attempt.keywords["store"], job, text, str(error))
+
+
+def _cpus_of_ray() -> int:
+    """Those of all nodes; connects to the cluster, or starts one of this machine alone."""
+    # Ray reports its use to its makers unless told not to
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray = import_extra("ray")
+    if not ray.is_initialized():
+        # what a worker of another node imports and reads must be found there under the same names
+        names = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        names |= {name: os.environ[name] for name in ("EFFACE_DATA",) if name in os.environ}
+        ray.init(
+            log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR,
+            runtime_env={"env_vars": names},
+        )  # fmt: skip
+    return int(ray.cluster_resources().get("CPU", 1))
 
 
 def _is_ready(row: Row, rows: Mapping[str, Row]) -> bool:
