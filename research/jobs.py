@@ -80,6 +80,7 @@ def unlearning(
     utility_budget: float = 0.02,
     seed: int = 0,
     keep_weights: bool = False,
+    probed: bool = False,
     **method_settings: Any,
 ) -> Job:
     """A model that a method made of a base job's (which keeps its weights).
@@ -97,6 +98,7 @@ def unlearning(
         utility_budget: the guard's.
         seed: of method and guard.
         keep_weights: another job starts from this one.
+        probed: with the peak of memory, the guard's drift, and how soon the records are relearned.
         **method_settings: what is not the method's default.
     """
     known = METHODS.get(method)
@@ -112,6 +114,7 @@ def unlearning(
         "utility_budget": utility_budget,
         "seed": seed,
         "keep_weights": keep_weights,
+        "probed": probed,
     }
     kind = f"{method} from {base.kind.removeprefix('trained ')}"
     needs = {"base": base} | ({"reference": reference} if reference else {})

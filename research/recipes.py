@@ -63,6 +63,9 @@ def _vgg(width: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Recipe:
 _RESNET = Recipe("efface.nets:resnet_small", 10, 0.2, CIFAR_MEAN, CIFAR_STD, 32, half=True)
 RECIPES = {
     "cifar10-resnet": replace(_RESNET, shift=4, flip=True),
+    "faces-resnet": Recipe(
+        "research.nets:resnet18_quarter", 20, 0.1, CIFAR_MEAN, CIFAR_STD, 32, half=True
+    ),
     "resnet18": Recipe(
         "research.nets:resnet18", 12, 0.1, CIFAR_MEAN, CIFAR_STD, 32, shift=4, flip=True, half=True
     ),

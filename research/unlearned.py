@@ -11,9 +11,14 @@ from torch import nn
 
 from efface.errors import NotMet
 from efface.grid import JobOutput
+from efface.guard import Guard
 from efface.methods import METHODS, register_method
+from efface.probes.linear_probe import fitted_half
+from efface.probes.relearning import relearning
+from efface.runtime import nonfinite_tensors, state_of
 from efface.types import Records, Split
 from efface.unlearn import forget
+from research.own_process import reset_peak, resident
 from research.recipes import fresh, train
 from research.reduce import arrays_of, rows_by, statistics_of
 from research.trained import members, model_of, parts_of, recipe_of
@@ -51,16 +56,38 @@ def unlearned(settings: dict[str, Any], needs: Mapping[str, Path], shared: Path)
     names = ("trainable", "utility_budget", "seed", "guard")
     request = {name: settings[name] for name in names}
     method, chosen = method_at(settings["method"]), settings["method_settings"]
+    before = reset_peak()
     try:
         result = forget(model, split, method=method, settings=chosen, report="off", **request)
     # a refusal is a result of the table too: the old model, with the reason
     except NotMet as error:
         result = error.result
+    peak = resident("VmHWM") - before
     arrays = arrays_of(result.model, records, test, member=member)
     found = statistics_of(arrays, forget=rows, forget_classes=settings["forget_classes"])
     facts = {name: getattr(result.manifest, name) for name in KEPT}
+    if settings["probed"]:
+        facts |= {"peak": peak, **probes(model, result.model, split)}
     weights = result.model.state_dict() if settings["keep_weights"] else None
     return JobOutput({**found, **facts}, arrays, weights)
+
+
+def probes(given: nn.Module, model: nn.Module, split: Split) -> dict[str, Any]:
+    """The guard's drift, and accuracy on forget records as a copy is trained on half of them.
+
+    ``drift``: nats, None where the model has no finite weights; ``relearned``: after each of ``at``
+    steps of Adam, on the half that is not trained on.
+    """
+    if nonfinite_tensors(state_of(model)):
+        return {"drift": None, "relearned": None, "at": None}
+    alone = Split(split.forget, forget_classes=split.forget_classes)
+    drift = Guard(given, alone).drift(model)
+    half = fitted_half(split.forget.y.numpy(), seed=0)
+    on, other = (split.forget.take(np.flatnonzero(part).tolist()) for part in (half, ~half))
+    how: dict[str, Any] = {"epochs": 5, "batch_size": 64, "every": 2, "learning_rates": (1e-4,)}
+    (curve,) = relearning(model, other, on, original=1.0, **how)
+    found = {"relearned": list(curve.accuracy), "at": list(curve.at)}
+    return {"drift": drift if np.isfinite(drift) else None, **found}
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,146 @@
+"""``python -m research.bench``: make a row, a task, or what a task is searched on."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from efface.cli import exits
+from efface.errors import InputError
+from efface.grid import estimate_seconds, plan, run
+from efface.methods import METHODS
+from research.bench import protocol, record
+from research.bench.protocol import Row
+from research.bench.tasks import TASKS, Task, find_task
+
+app = App(name="python -m research.bench")
+Runs = dict[str, Any]
+
+
+@app.default
+def row(
+    task: str,
+    /,
+    *,
+    method: Annotated[list[str], Parameter(consume_multiple=True)],
+    store: Path = Path("runs/bench"),
+    settings: str = "published",
+    first: bool = False,
+    processes: int | None = None,
+    backend: str = "processes",
+) -> None:
+    """Make one or more rows of a task from nothing, and print them next to the published ones.
+
+    Args:
+        task: A task of the benchmark, as `tasks` lists them.
+        method: Methods by name, or your own as `package.module:function` or `file.py:function`.
+        store: A folder for results; what is there is not made again.
+        settings: `published` (the defaults) or `searched` (twelve trials on another request first).
+        first: Only the first request of each base model.
+        processes: How many jobs at a time; one for each core when not given.
+        backend: `processes` of this machine, or `ray`.
+    """
+    chosen, how = find_task(task), {"processes": processes, "backend": backend}
+    names = [_known(name) for name in method]
+    _make(protocol.models(chosen), store, how)
+    if settings == "searched":
+        _search(chosen, names, store, how)
+    made = protocol.published if settings == "published" else protocol.searched
+    more = () if settings == "published" else (str(store),)
+    rows = [one for one in made(chosen, *more, methods=names) if not (first and one.request.turn)]
+    _make([one.job for one in rows], store, how)
+    sys.stdout.write(record.shown(chosen, rows, str(store)))
+
+
+@app.command
+def tasks() -> None:
+    """List the tasks, with the number of base models, requests and retrained models."""
+    for one in TASKS.values():
+        count = one.asked if isinstance(one.asked, int) else len(one.asked)
+        sys.stdout.write(
+            f"{one.name:20} {one.title}: {len(one.bases)} bases, {count} requests to each, "
+            f"{one.retrained} retrained models a request\n"
+        )
+
+
+@app.command
+def make(
+    *names: str, store: Path, processes: int | None = None, backend: str = "processes",
+    dry_run: bool = False,
+) -> None:  # fmt: skip
+    """Make every cell of some tasks: models, published rows, the search, searched rows.
+
+    Args:
+        names: Tasks; all when not given.
+        store: A folder for results; what is there is not made again.
+        processes: How many jobs at a time; one for each core when not given.
+        backend: `processes` of this machine, or `ray`.
+        dry_run: Only say how many jobs and about how many core-hours are missing.
+    """
+    how = {"processes": processes, "backend": backend}
+    for one in map(find_task, names or TASKS):
+        if dry_run:
+            _announce(one, store)
+            continue
+        _make(protocol.models(one), store, how)
+        _make([row.job for row in protocol.published(one)], store, how)
+        _search(one, protocol.applicable(one), store, how)
+        _make([row.job for row in protocol.searched(one, str(store))], store, how)
+
+
+@app.command(name="record")
+def write(*names: str, store: Path) -> None:
+    """Write the record of each task that is whole: research/results/bench/TASK.json and its page."""
+    for one in map(find_task, names or TASKS):
+        record.write(one, str(store))
+
+
+def _known(name: str) -> str:
+    """A method by name, or an address whose module has been imported: it may register itself."""
+    if ":" not in name:
+        if name not in METHODS:
+            raise InputError(
+                f"a method out of {', '.join(METHODS)}, or module:function",
+                repr(name),
+                "Choose one.",
+            )
+        return name
+    module, function = name.split(":")
+    if module.endswith(".py"):
+        sys.path.insert(0, str(Path(module).parent.absolute()))
+        module = Path(module).stem
+    else:
+        sys.path.insert(0, str(Path.cwd()))
+    found = getattr(importlib.import_module(module), function)
+    registered = getattr(found, "method", None)
+    return registered.name if registered else f"{module}:{function}"
+
+
+def _search(task: Task, names: list[str], store: Path, how: Runs) -> None:
+    where = protocol.search_task(task)
+    _make(protocol.search_models(where), store, how)
+    for rows in protocol.search(where, [n for n in names if n in METHODS], str(store)):
+        _make([one.job for one in rows], store, how)
+
+
+def _make(jobs: list[Any], store: Path, how: Runs) -> None:
+    run(jobs, store, **how)
+
+
+def _announce(task: Task, store: Path) -> None:
+    """What is missing of a task, in jobs and core-hours where the store knows their kinds."""
+    rows: list[Row] = protocol.published(task)
+    planned = plan([*protocol.models(task), *(one.job for one in rows)], store)
+    missing = sum(one.state == "missing" for one in planned.values())
+    seconds = estimate_seconds(planned, store, 1)
+    hours = "unknown" if seconds is None else f"{seconds / 3600:.1f}"
+    sys.stdout.write(
+        f"{task.name}: {missing} of {len(planned)} jobs, {hours} core-hours, without the search\n"
+    )
+
+
+if __name__ == "__main__":
+    with exits():
+        app()
