@@ -66,6 +66,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "in_a_row": ("in_a_row:page", ("in_a_row",)),
     "one_record": ("one_record:page", ("one_record",)),
     "references": ("references:page", ("references",)),
+    "klom/scores": ("bench.klom:page", ("klom/scores",)),
     "per_record": ("per_record:page", ("per_record", "per_record.npz")),
     "per_record_default": (
         "per_record_default:page",

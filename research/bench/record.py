@@ -1,6 +1,6 @@
 """The record of a task, made of the cells of a store, and the rows that pages and terminals show."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ HEAD = (
 )
 
 
-def rows_of(cells: list[Cell], requests: list[Mapping[str, Any]]) -> list[list[str]]:
+def rows_of(cells: list[Cell], requests: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """A row for each method and kind of setting, the nearest to retraining first."""
     groups: dict[tuple[str, str], list[Cell]] = {}
     for one in cells:
@@ -139,7 +139,7 @@ def shown(task: Task, rows: list[Row], store: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def floor_line(requests: list[Mapping[str, Any]]) -> str:
+def floor_line(requests: Sequence[Mapping[str, Any]]) -> str:
     """What a retrained model and doing nothing come to."""
     every = [one for request in requests for one in request["floors"]]
     nothing = [request["untouched"] for request in requests]

@@ -92,7 +92,9 @@ class Task:
     @property
     def trained(self) -> int:
         """How many records the base models are trained on."""
-        return self.first or len(_source(self.data, self.label).labels)
+        if self.first:
+            return self.first
+        return len(_digits() if self.data == DIGITS else _source(self.data, self.label).labels)
 
     def requests(self) -> list[Request]:
         """Those that are scored, base by base."""
@@ -158,11 +160,7 @@ def _fine_rows(data: str, name: str, first: int) -> list[int]:
 def _wrong(data: str, label: str | None, first: int, count: int, seed: int) -> dict[int, int]:
     """A wrong label for each of some rows, both drawn from the seed."""
     if data == DIGITS:
-        from sklearn.datasets import load_digits
-
-        every = load_digits(return_X_y=True)[1]
-        # the training part of research.data
-        labels, classes = every[np.arange(len(every)) % 3 != 0], 10
+        labels, classes = _digits(), 10
     else:
         source = _source(data, label)
         labels, classes = source.labels, source.num_classes
@@ -170,6 +168,15 @@ def _wrong(data: str, label: str | None, first: int, count: int, seed: int) -> d
     rows = draw.choice(first, count, replace=False).tolist()
     moved = draw.integers(1, classes, count).tolist()
     return {row: int(labels[row] + by) % classes for row, by in zip(rows, moved, strict=True)}
+
+
+@cache
+def _digits() -> np.ndarray:
+    """Labels of the training part of research.data."""
+    from sklearn.datasets import load_digits
+
+    every = load_digits(return_X_y=True)[1]
+    return every[np.arange(len(every)) % 3 != 0]
 
 
 @cache
