@@ -58,10 +58,9 @@ def _with_models(seed):
     return [base, retrained, jit]
 
 
-def make(store, described):
+def make(store, described, backend="processes"):
     """What a runner's process does; the states of its rows, each job one of them, once."""
     jobs = pickle.loads(Path(described).read_bytes())  # noqa: S301  # our own file
-    backend = "ray" if os.environ.get("RAY_ADDRESS") else "processes"
     rows = run(jobs, store, processes=PROCESSES, nice=0, backend=backend)
     assert list(rows) == [job.id for job in jobs]
     return Counter(row.state for row in rows.values())
@@ -77,7 +76,10 @@ def start(store, described):
 def workers_of(runner):
     """The process ids of a runner's workers (joblib's tracker of resources is none)."""
     own = ["-P", str(runner.pid), "-f", "popen_loky"]
-    command = ["pgrep", *(["-f", "^ray::_attempt"] if os.environ.get("RAY_ADDRESS") else own)]
+    command = [
+        "pgrep",
+        *(["-f", "^ray::_attempt_on_ray"] if os.environ.get("RAY_ADDRESS") else own),
+    ]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return [int(word) for word in found.stdout.split()]
 
@@ -217,9 +219,24 @@ def _timeless(statistics):
     return {name: value for name, value in statistics.items() if "seconds" not in name}
 
 
+def load(folder, count, backend):
+    """Empty jobs: seconds, and the runner's resident MiB after a tenth of them and at the end."""
+    jobs = [Job("fake_jobs:number", {"n": n}) for n in range(count)]
+    began, resident = time.monotonic(), []
+    for part in (jobs[: count // 10], jobs):
+        rows = run(part, folder, processes=PROCESSES, backend=backend)
+        assert {row.state for row in rows.values()} <= {"made", "done"}
+        lines = Path("/proc/self/status").read_text().splitlines()
+        resident.append(next(int(x.split()[1]) for x in lines if x.startswith("VmRSS")) / 1024)
+    assert len(results(folder)) == count
+    return {"jobs": count, "seconds": time.monotonic() - began, "resident": resident}
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "runner":
-        make(sys.argv[2], sys.argv[3])
+    if sys.argv[1] == "load":
+        print(json.dumps(load(sys.argv[2], int(sys.argv[3]), sys.argv[4])))  # noqa: T201
+    elif sys.argv[1] == "runner":
+        make(sys.argv[2], sys.argv[3], "ray" if os.environ.get("RAY_ADDRESS") else "processes")
     else:
         nodes = Nodes() if "ray" in sys.argv else None
         try:

@@ -21,6 +21,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -259,8 +260,8 @@ def run(
         processes: how many jobs at a time; one for each core of the machine, or of all nodes, when
             not given.
         retry: try what has failed before once more.
-        backend: ``processes`` of this machine, one thread each, or ``ray``: tasks on the cluster that
-            ``RAY_ADDRESS`` or ``ray.init`` names, else on one of this machine alone. The store
+        backend: ``processes`` of this machine, one thread each, or ``ray``: tasks on the cluster
+            that ``RAY_ADDRESS`` or ``ray.init`` names, else one of this machine alone. The store
             is then a folder that every node sees.
         nice: how far the processes stand back behind other programs (0: not at all); Ray's do so by
             its own setting.
@@ -356,7 +357,7 @@ def _on_ray(batch: list[Job], *, attempt: "partial[Row]", processes: int | None)
     """
     ray = import_extra("ray")
     waiting, running = batch[::-1], {}
-    make = ray.remote(attempt.func).options(num_cpus=1, max_retries=MAX_DEATHS - 1)
+    make = ray.remote(_attempt_on_ray).options(num_cpus=1, max_retries=MAX_DEATHS - 1)
     while waiting or running:
         # Nodes come and go: each CPU has one job and the next. No more are submitted, which takes
         # memory.
@@ -412,6 +413,16 @@ def _attempt(job: Job, *, store: Path, retry: bool, run_id: str) -> Row:
         facts = read(store, job).facts
         own = facts.get("run") == run_id
         return Row(job, "made", facts["seconds"]) if own else Row(job, "done")
+
+
+def _attempt_on_ray(job: Job, **how: Any) -> Row:
+    """``_attempt`` in a worker that SIGTERM ends at once.
+
+    Ray sends it when a runner has died or a node is taken back, and turns it into SystemExit, which
+    would file a job as failed that has only been interrupted.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return _attempt(job, **how)
 
 
 def _start_worker(nice: int, runner: int) -> None:
