@@ -13,7 +13,7 @@ import pytest
 from refusals import refusal
 from run_files import events
 
-from efface.errors import InputError
+from efface.errors import InputError, MissingExtra
 from efface.grid import Job, estimate_seconds, plan, read, read_failure, results, run, source_files
 
 HERE = Path(__file__).parent
@@ -243,3 +243,54 @@ def test_workers_stand_back_and_have_one_thread_each(store, given, nice):
     run([Job("fake_jobs:surroundings")], store, processes=1, **given)
     found = results(store)[0].statistics
     assert found == {"nice": min(os.nice(0) + nice, 19), "threads": "1"}
+
+
+@pytest.fixture
+def on_ray():
+    """Ray for one test, on this machine alone."""
+    ray = pytest.importorskip("ray")
+    yield partial(run, backend="ray", processes=2)
+    ray.shutdown()
+
+
+def test_a_grid_on_ray_makes_what_processes_make_and_tries_a_dead_worker_again(
+    store, tmp_path, on_ray
+):
+    one, deadly = number(1), Job("fake_jobs:deadly")
+    jobs = [one, number(2, needs={"one": one}), deadly]
+    rows = on_ray(jobs, store)
+    assert [rows[job.id].state for job in jobs] == ["made", "made", "failed"]
+    assert "its worker died 3 times" in rows[deadly.id].error
+    here = tmp_path / "here"
+    quick(jobs[:2], here)
+    for job in jobs[:2]:
+        ours, theirs = read(store, job), read(here, job)
+        assert ours.statistics == theirs.statistics
+        assert all(np.array_equal(ours.arrays[n], a) for n, a in theirs.arrays.items())
+    # known by the store, whatever made them
+    assert counts(quick(jobs, store)) == {"done": 2, "failed": 1}
+
+
+def test_ray_is_told_not_to_report_its_use(store, on_ray):
+    on_ray([number(1)], store)
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_without_ray_a_grid_on_ray_says_what_to_install(store, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'efface\[ray\]'"):
+        run([number(1)], store, backend="ray")
+
+
+def test_another_backend_is_refused_with_the_nearest(store):
+    assert "Did you mean 'ray'?" in refusal(run, [number(1)], store, backend="rey")
+
+
+def test_each_ended_job_says_how_long_the_others_may_take(store, capfd):
+    quick([number(n, seconds=0.2) for n in range(3)], store, processes=1)
+    told = [one for one in events(capfd.readouterr().err) if one["event"] == "jobs"]
+    for done, one in enumerate(told, 1):
+        assert one["seconds_left"] == pytest.approx(
+            one["after_seconds"] / done * (3 - done), abs=0.06
+        )
+    assert told[0]["seconds_left"] > 0

@@ -35,7 +35,7 @@ from functools import cached_property, lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
@@ -43,7 +43,7 @@ from joblib.externals.loky import get_reusable_executor
 from safetensors.numpy import load_file, save_file
 
 from efface import terminal
-from efface.errors import InputError, import_extra
+from efface.errors import InputError, did_you_mean, import_extra
 from efface.io.atomic import atomic_folder, atomic_write, claim
 from efface.manifest import SCHEMA, versions
 
@@ -55,6 +55,7 @@ ADDRESS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")  # package.module:function
 MAX_DEATHS = 3
 # how often the store is read for jobs that another runner has claimed
 POLL_SECONDS = 0.5
+BACKENDS = ("processes", "ray", "sequential")
 BLOCKED = "a job that it needs has failed"
 
 # ---------------------------------------------------------------- jobs and their results
@@ -247,7 +248,7 @@ def run(
     *,
     processes: int | None = None,
     retry: bool = False,
-    backend: Literal["processes", "ray"] = "processes",
+    backend: str = "processes",
     nice: int = 10,
 ) -> dict[str, Row]:
     """Make what the store does not hold of these jobs and of all that they need: a row for each.
@@ -262,14 +263,15 @@ def run(
         retry: try what has failed before once more.
         backend: ``processes`` of this machine, one thread each, or ``ray``: tasks on the cluster
             that ``RAY_ADDRESS`` or ``ray.init`` names, else one of this machine alone. The store
-            is then a folder that every node sees.
+            is then a folder that every node sees. ``sequential``: this process, to debug a job.
         nice: how far the processes stand back behind other programs (0: not at all); Ray's do so by
             its own setting.
 
     Raises InputError for another backend, MissingExtra where Ray is not installed.
     """
-    if backend not in ("processes", "ray"):
-        raise InputError("a backend: processes or ray", repr(backend), "Give one of these.")
+    if backend not in BACKENDS:
+        remedy = did_you_mean(str(backend), BACKENDS)
+        raise InputError(f"a backend out of {', '.join(BACKENDS)}", repr(backend), remedy)
     store, given = Path(store).absolute(), processes
     cores = _cpus_of_ray() if backend == "ray" else os.cpu_count()
     processes = given or cores or 1
@@ -279,9 +281,11 @@ def run(
     terminal.event("plan", **counts, processes=processes, **estimate)
     # in each result: the row of one may be lost with the pool, by the death of another worker
     attempt = partial(_attempt, store=store, retry=retry, run_id=uuid.uuid4().hex)
-    on_ray = partial(_on_ray, attempt=attempt, processes=given)
-    here = partial(_on_processes, attempt=attempt, processes=processes, nice=nice)
-    attempts = on_ray if backend == "ray" else here
+    attempts: Callable[[list[Job]], Iterator[Row]] = {
+        "processes": partial(_on_processes, attempt=attempt, processes=processes, nice=nice),
+        "ray": partial(_on_ray, attempt=attempt, processes=given),
+        "sequential": partial(map, attempt),
+    }[backend]
 
     try:
         with terminal.show_count("jobs", counts["missing"]) as shown:

@@ -217,7 +217,8 @@ def _draw_bar(bar: Progress) -> Iterator[Progress]:
 def show_count(title: str, total: int) -> Iterator[Callable[..., None]]:
     """A function ``advance(what, **facts)``, called once an item: it moves a bar or writes a line.
 
-    On a pipe each call is an event with the facts and the seconds since the start.
+    On a pipe each call is an event with the facts, the seconds since the start, and those left if
+    the others take as long.
     """
     console, began, done = Console(stderr=True), time.monotonic(), 0
 
@@ -225,7 +226,9 @@ def show_count(title: str, total: int) -> Iterator[Callable[..., None]]:
         nonlocal done
         done += 1
         seconds = round(time.monotonic() - began, 1)
-        event(title, done=done, total=total, after_seconds=seconds, what=what, **facts)
+        left = round(seconds / done * (total - done), 1)
+        times = {"after_seconds": seconds, "seconds_left": left}
+        event(title, done=done, total=total, **times, what=what, **facts)
 
     # No bar in a notebook here: this shows hours of shards, of which each deserves its line.
     if not console.is_terminal:
