@@ -56,12 +56,13 @@ def training(
     return Job("research.trained:trained", settings, kind=kind)
 
 
-def seen_by(method: str) -> dict[str, bool]:
+def seen_by(method: str) -> dict[str, Any]:
     """Whether a comparison gives a method the holdout and the records that stay: what it reads.
 
     ``neighbourhood`` is compared without records that stay: it is a method for those who lack them.
+    A function that is no registered method may read all.
     """
-    reads = METHODS[method].reads
+    reads = METHODS[method].reads if method in METHODS else {"holdout", "retain"}
     retain = "retain" in reads and method != "neighbourhood"
     return {"holdout": "holdout" in reads, "retain": retain}
 

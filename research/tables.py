@@ -84,6 +84,10 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "geometry/sigmoid_settings": ("sigmoid_settings:page", ("geometry/sigmoid_settings",)),
 }
 
+# of the benchmark: those tasks whose records are there
+BENCH = sorted(path.stem for path in (RESULTS / "bench").glob("*.json"))
+PAGES |= {f"bench/{name}": ("bench.board:page", (f"bench/{name}",)) for name in BENCH}
+
 # The function that draws a page's figure from the same records, and the salt of its SVG's ids.
 FIGURES = {
     "ceilings": ("ceilings:figure", "efface"),
@@ -97,6 +101,7 @@ FIGURES = {
     "jit_parts": ("jit_parts_show:figure", "efface"),
     "jit_robustness": ("jit_tables_show:heat_maps", "jit"),
 }
+FIGURES |= {f"bench/{name}": ("bench.board:pareto", "efface") for name in BENCH}
 
 
 def read_record(name: str) -> Any:

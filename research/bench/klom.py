@@ -24,7 +24,7 @@ from efface.methods import METHODS
 from efface.metrics.divergence import klom
 from research import pages
 from research.bench.protocol import ELSEWHERE, SCALED, SLOW
-from research.jobs import training, unlearning
+from research.jobs import seen_by, training, unlearning
 from research.pages import interval, origin, table
 from research.reduce import Arrays, rows_by
 from research.tables import RESULTS, read_record, write_record
@@ -50,16 +50,13 @@ class Request:
 
     def unlearned(self, method: str) -> list[Job]:
         """A method on each of the ten base models, at its published settings and without a guard."""
-        reads = METHODS[method].reads if method in METHODS else {"holdout", "retain"}
         how: dict[str, Any] = dict(SCALED.get(method, {}))
         if method == "source_free_newton":
             how["retained_records"] = FIRST - (1000 if self.forget_classes else 500)
-        # neighbourhood is compared as those have it who keep nothing of what stays
-        retain = "retain" in reads and method != "neighbourhood"
         return [
             unlearning(
                 base(seed), method, forget=self.forget, forget_classes=self.forget_classes,
-                holdout="holdout" in reads, retain=retain, guard=False, seed=seed, **how,
+                guard=False, seed=seed, **seen_by(method), **how,
             )
             for seed in BASES
         ]  # fmt: skip

@@ -7,11 +7,11 @@ import numpy as np
 
 from efface.comparison.result import mean_interval
 from efface.grid import is_done, read
-from efface.methods import METHODS
 from research.bench import protocol
 from research.bench.protocol import Row
 from research.bench.scores import Reference, costs, floors, score
 from research.bench.tasks import Request, Task
+from research.jobs import seen_by
 from research.pages import mean_range, table
 from research.tables import RESULTS, read_record, write_record
 
@@ -75,47 +75,54 @@ def _trials(task: Task, store: str) -> Iterable[dict[str, Any]]:
 
 
 HEAD = (
-    "method | settings | requests | gap | above floor, 95 % | KS | AUC | retained, % | unseen, % "
-    "| passes a record | seconds"
+    "method | settings | requests | gap | above the floor, 95 % | KS | AUC | retained, % | seconds"
 )
 
 
-def rows_of(cells: list[Cell], requests: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """A row for each method and kind of setting, the nearest to retraining first."""
+def groups_of(
+    cells: Sequence[Cell], requests: Sequence[Mapping[str, Any]]
+) -> list[tuple[tuple[str, str], list[Cell]]]:
+    """The cells by method and kind of settings, the nearest to retraining first."""
     groups: dict[tuple[str, str], list[Cell]] = {}
     for one in cells:
         groups.setdefault((one["method"], one["how"]), []).append(one)
-    floor = {one["seed"]: mean_of(one["floors"], "gap") for one in requests}
-    order = sorted(groups.items(), key=lambda item: mean_of(item[1], "gap", missing=9.0))
-    return [[f"`{m}`", _how(found), *_row(found, floor)] for (m, _), found in order]
+
+    def place(item: tuple[Any, list[Cell]]) -> float:
+        fit = [one for one in item[1] if one["gap"] is not None]
+        return above_floor(fit, requests)[0] if fit else float("inf")
+
+    return sorted(groups.items(), key=place)
 
 
-def _how(cells: list[Cell]) -> str:
+def above_floor(
+    cells: Sequence[Cell], requests: Sequence[Mapping[str, Any]]
+) -> tuple[float, float | None, float | None]:
+    """Mean of gap minus the request's floor in points, and its 95 % interval by Student's t."""
+    floor = {one["seed"]: mean_of(one["floors"], "gap", 0.0) for one in requests}
+    return mean_interval([100 * (one["gap"] - floor[one["seed"]]) for one in cells])
+
+
+def rows_of(cells: Sequence[Cell], requests: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A row of the terminal's table for each method and kind of settings."""
+    rows = []
+    for (method, _), found in groups_of(cells, requests):
+        fit = [one for one in found if one["gap"] is not None]
+        count = f"{len(found)}" + f", {len(found) - len(fit)} not finite" * (len(fit) < len(found))
+        numbers, seconds = ["–"] * 5, f"{mean_of(found, 'seconds'):.1f}"
+        if fit:
+            over, low, high = above_floor(fit, requests)
+            numbers = [mean_range([100 * one["gap"] for one in fit])]
+            numbers += [f"{over:.1f}" if low is None else f"{over:.1f} ({low:.1f} to {high:.1f})"]
+            numbers += [f"{mean_of(fit, name):.2f}" for name in ("ks", "auc")]
+            numbers += [f"{100 * mean_of(fit, 'retained'):.1f}"]
+        rows.append([f"`{method}`", said(found), count, *numbers, seconds])
+    return rows
+
+
+def said(cells: Sequence[Cell]) -> str:
+    """The settings of a row: published, or those that the search preferred."""
     settings = cells[0]["settings"]
     return ", ".join(f"{name} {value:.3g}" for name, value in settings.items()) or cells[0]["how"]
-
-
-def _row(cells: list[Cell], floor: Mapping[int, float | None]) -> list[str]:
-    fit = [one for one in cells if one["gap"] is not None]
-    broken = len(cells) - len(fit)
-    count = f"{len(cells)}" + f", {broken} not finite" * bool(broken)
-    spent = f"{np.mean([sum(one['passes'].values()) for one in cells]):,.0f}"
-    seconds = f"{np.mean([one['seconds'] for one in cells]):.1f}"
-    if not fit:
-        return [count, *["–"] * 6, spent, seconds]
-    over = [100 * (one["gap"] - (floor[one["seed"]] or 0.0)) for one in fit]
-    _, low, high = mean_interval(over)
-    return [
-        count,
-        mean_range([100 * one["gap"] for one in fit]),
-        "–" if low is None else f"{low:.1f} to {high:.1f}",
-        f"{mean_of(fit, 'ks'):.2f}",
-        f"{mean_of(fit, 'auc'):.2f}",
-        f"{100 * mean_of(fit, 'retained'):.1f}",
-        f"{100 * mean_of(fit, 'unseen'):.1f}",
-        spent,
-        seconds,
-    ]
 
 
 def mean_of(cells: Iterable[Mapping[str, Any]], name: str, missing: float = float("nan")) -> float:
@@ -124,12 +131,19 @@ def mean_of(cells: Iterable[Mapping[str, Any]], name: str, missing: float = floa
     return float(np.mean(found)) if found else missing
 
 
+def stays_out(method: str) -> bool:
+    """Zero-shot as it is run here: no record that was trained on and stays is seen."""
+    return not seen_by(method)["retain"]
+
+
 def shown(task: Task, rows: list[Row], store: str) -> str:
     """A table in Markdown of rows that were just made, above those of the committed record."""
     here = {row.request.seed: row.request for row in rows}
     requests = [facts(one, store) for one in here.values()]
     cells = [cell(row, store) for row in rows if is_done(store, row.job.id)]
+    failed = sorted({row.method for row in rows if not is_done(store, row.job.id)})
     parts = [f"{task.title}: {floor_line(requests)}", table(HEAD, rows_of(cells, requests))]
+    parts += [f"Not made: {', '.join(failed)}; see failed/ in the store."] * bool(failed)
     path = RESULTS / "bench" / f"{task.name}.json"
     if path.exists():
         known = read_record(f"bench/{task.name}")
@@ -143,15 +157,11 @@ def floor_line(requests: Sequence[Mapping[str, Any]]) -> str:
     """What a retrained model and doing nothing come to."""
     every = [one for request in requests for one in request["floors"]]
     nothing = [request["untouched"] for request in requests]
-    floor = f"{100 * mean_of(every, 'gap'):.1f}" if every else "unknown (one retrained model)"
+    floor = "unknown (one retrained model a request)"
+    if every:
+        floor = f"gap {100 * mean_of(every, 'gap'):.1f} (the floor), KS {mean_of(every, 'ks'):.2f}, AUC {mean_of(every, 'auc'):.2f}"
     return (
-        f"{len(requests)} requests; a retrained model next to the others: gap {floor}, KS "
-        f"{mean_of(every, 'ks'):.2f}, AUC {mean_of(every, 'auc'):.2f}; nothing done: gap "
+        f"{len(requests)} requests; a retrained model next to the others: {floor}; nothing done: gap "
         f"{100 * mean_of(nothing, 'gap'):.1f}, KS {mean_of(nothing, 'ks'):.2f}, AUC "
         f"{mean_of(nothing, 'auc'):.2f}"
     )
-
-
-def zero_shot(method: str) -> bool:
-    """The model and the forget records alone, with or without records that nobody trained on."""
-    return method in METHODS and "retain" not in METHODS[method].reads - {"neighbourhood"}

@@ -18,7 +18,7 @@ from efface.grid import Job
 from efface.io.data import load_data
 from efface.methods import METHODS
 from research.data import DIGITS
-from research.jobs import training, unlearning
+from research.jobs import seen_by, training, unlearning
 from research.recipes import Recipe, named
 from research.tables import RESULTS
 
@@ -49,17 +49,13 @@ class Request:
 
     def unlearned(self, method: str, **settings: Any) -> Job:
         """The job of a method, which sees of the split what it says that it reads; no guard."""
-        known = METHODS.get(method)
-        told = {k: v for k, v in (self.facts or {}).items() if known and k in known.settings}
-        reads = known.reads if known else {"holdout", "retain"}
+        known = METHODS[method].settings if method in METHODS else {}
+        told = {name: value for name, value in (self.facts or {}).items() if name in known}
         if method == "source_free_newton":
             told["retained_records"] = self.task.trained - self.task.going
         return unlearning(
             self.base, method, forget=self.forget, forget_classes=self.forget_classes,
-            seed=self.seed, guard=False, probed=True,
-            holdout="holdout" in reads,
-            # neighbourhood is compared as those have it who keep nothing of what stays
-            retain="retain" in reads and method != "neighbourhood",
+            seed=self.seed, guard=False, probed=True, **seen_by(method),
             **{**told, **settings},
         )  # fmt: skip
 
