@@ -18,6 +18,9 @@ from mkdocs.structure.files import File
 from efface.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from research.bench import board  # it is no installed package
+
 RESULTS = ROOT / "research" / "results"
 # where pages that stand outside docs/ come in the site
 FURTHER = {"README.md": "index.md"} | {n: n for n in ("LOG.md", "CHANGELOG.md", "CONTRIBUTING.md")}
@@ -64,6 +67,8 @@ def on_page_markdown(markdown, page, files, **_):
     made = "".join(parts)
     if page.file.src_uri == "choosing.md":
         made = made.replace("<!-- decision -->", decision()).replace("<!-- methods -->", methods())
+    if page.file.src_uri == "leaderboard.md":
+        made = made.replace("<!-- leaderboard -->", board.leaderboard(board.records()))
     return made
 
 

@@ -44,7 +44,8 @@ def row(
     """
     chosen, how = find_task(task), {"processes": processes, "backend": backend}
     names = [_known(name) for name in method]
-    _make(protocol.models(chosen), store, how)
+    every = [one for one in chosen.requests() if not (first and one.turn)]
+    _make(protocol.models(every), store, how)
     if settings == "searched":
         _search(chosen, names, store, how)
     made = protocol.published if settings == "published" else protocol.searched
@@ -84,7 +85,7 @@ def make(
         if dry_run:
             _announce(one, store)
             continue
-        _make(protocol.models(one), store, how)
+        _make(protocol.models(one.requests()), store, how)
         _make([row.job for row in protocol.published(one)], store, how)
         _search(one, protocol.applicable(one), store, how)
         _make([row.job for row in protocol.searched(one, str(store))], store, how)
@@ -120,7 +121,7 @@ def _known(name: str) -> str:
 
 def _search(task: Task, names: list[str], store: Path, how: Runs) -> None:
     where = protocol.search_task(task)
-    _make(protocol.search_models(where), store, how)
+    _make(protocol.models([where.tuning()]), store, how)
     for rows in protocol.search(where, [n for n in names if n in METHODS], str(store)):
         _make([one.job for one in rows], store, how)
 
@@ -132,7 +133,7 @@ def _make(jobs: list[Any], store: Path, how: Runs) -> None:
 def _announce(task: Task, store: Path) -> None:
     """What is missing of a task, in jobs and core-hours where the store knows their kinds."""
     rows: list[Row] = protocol.published(task)
-    planned = plan([*protocol.models(task), *(one.job for one in rows)], store)
+    planned = plan([*protocol.models(task.requests()), *(one.job for one in rows)], store)
     missing = sum(one.state == "missing" for one in planned.values())
     seconds = estimate_seconds(planned, store, 1)
     hours = "unknown" if seconds is None else f"{seconds / 3600:.1f}"

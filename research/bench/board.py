@@ -29,7 +29,7 @@ HEAD = (
 )
 LEGEND = (
     "Gap: mean absolute difference of D_r, D_f and MIA to the mean of the retrained models. KS: distance of the forget records' log-odds to a "
-    "retrained model's. AUC, TPR: an attacker per record with the retrained models as its reference (RMIA), .50 and 1 % for a retrained model; "
+    "retrained model's. AUC, TPR: an attacker per record, by its log-odds less their mean in the retrained models, .50 and 1 % for a retrained model; "
     "TPR only where 200 unseen records of the classes are left. Worst class: the largest difference of a staying class to the retrained models, in "
     "points of accuracy; near / others: of the tenth of unseen records nearest to what goes, and of the rest. Relearned: accuracy on one half of the "
     "forget records after five epochs on the other half. Passes forward and backward, MiB above what was resident before (what an earlier "

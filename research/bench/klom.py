@@ -208,7 +208,7 @@ def page(record: dict[str, Any]) -> str:
         f"{origin(record)}. 10,000 images of CIFAR-10, quarter-width VGG11; ten base models, each method at its published settings without a guard, "
         "a hundred models retrained without the records. Of each record the KL divergence of the histograms of its log-odds (20 bins over the "
         "joint range) over the ten and the hundred models, in nats; the 95th percentile over records. It does not reach 0 with ten models: ten retrained ones "
-        "come to what stands above each table, and a value within that range (●) is not told from retraining by it. ±: standard error, leaving out one base "
+        "come to what stands above each table, and where a value lies within that range (●) it is inconclusive. ±: standard error, leaving out one base "
         "model at a time. Methods that take more than half a minute are not in it.",
         *parts,
     )

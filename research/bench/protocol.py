@@ -11,11 +11,9 @@ limit. Trials are cells too: the search goes on where it was stopped, and is the
 """
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
-
-import optuna
 
 from efface.grid import Job, is_done, read
 from efface.methods import METHODS
@@ -81,10 +79,9 @@ def applicable(task: Task) -> list[str]:
     ]
 
 
-def models(task: Task) -> list[Job]:
-    """Everything that is trained or measured once for a task."""
-    every = task.requests()
-    return [job for r in every for job in (r.base, *r.retrained, near(r))]
+def models(requests: Iterable[Request]) -> list[Job]:
+    """Everything that is trained or measured once for some requests."""
+    return [job for r in requests for job in (r.base, *r.retrained, near(r))]
 
 
 def published(task: Task, methods: list[str] | None = None) -> list[Row]:
@@ -112,17 +109,14 @@ def search_task(task: Task) -> Task:
     return TASKS[table[task.kind]]
 
 
-def search_models(task: Task) -> list[Job]:
-    """What a search needs to be scored."""
-    request = task.tuning()
-    return [request.base, *request.retrained, near(request)]
-
-
 def trials(task: Task, method: str, store: str) -> Generator[Row, None, list[tuple[float, dict]]]:
     """Trial after trial of one method: each must be made before the next is asked for.
 
     Returns every objective with its settings, the published ones first.
     """
+    # pages are made without it
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=SEARCH_SEED, n_startup_trials=4)
     study, space = optuna.create_study(sampler=sampler), SPACES.get(method, STRENGTH)

