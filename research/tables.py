@@ -66,7 +66,6 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "in_a_row": ("in_a_row:page", ("in_a_row",)),
     "one_record": ("one_record:page", ("one_record",)),
     "references": ("references:page", ("references",)),
-    "klom/scores": ("bench.klom:page", ("klom/scores",)),
     "per_record": ("per_record:page", ("per_record", "per_record.npz")),
     "per_record_default": (
         "per_record_default:page",
@@ -84,10 +83,6 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "geometry/sigmoid_settings": ("sigmoid_settings:page", ("geometry/sigmoid_settings",)),
 }
 
-# of the benchmark: those tasks whose records are there
-BENCH = sorted(path.stem for path in (RESULTS / "bench").glob("*.json"))
-PAGES |= {f"bench/{name}": ("bench.board:page", (f"bench/{name}",)) for name in BENCH}
-
 # The function that draws a page's figure from the same records, and the salt of its SVG's ids.
 FIGURES = {
     "ceilings": ("ceilings:figure", "efface"),
@@ -101,7 +96,20 @@ FIGURES = {
     "jit_parts": ("jit_parts_show:figure", "efface"),
     "jit_robustness": ("jit_tables_show:heat_maps", "jit"),
 }
-FIGURES |= {f"bench/{name}": ("bench.board:pareto", "efface") for name in BENCH}
+
+
+def add_benchmark() -> None:
+    """The pages of the benchmark whose records are there: its cells take hours, a task at a time."""
+    names = [f"bench/{path.stem}" for path in sorted((RESULTS / "bench").glob("*.json"))]
+    for name in names:
+        PAGES[name], FIGURES[name] = ("bench.board:page", (name,)), ("bench.board:pareto", "efface")
+    if names:
+        PAGES["bench/paper"] = ("bench.paper:page", tuple(names))
+    if (RESULTS / "klom" / "scores.json").exists():
+        PAGES["klom/scores"] = ("bench.klom:page", ("klom/scores",))
+
+
+add_benchmark()
 
 
 def read_record(name: str) -> Any:
@@ -140,6 +148,7 @@ def write_record(
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**about(command), **found}, indent=indent) + "\n")
+    add_benchmark()
     for page, (_, records) in PAGES.items():
         if name in records and all((RESULTS / _file(one)).exists() for one in records):
             rebuild(page)

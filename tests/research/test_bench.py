@@ -9,7 +9,7 @@ import pytest
 
 from efface.errors import InputError
 from efface.metrics.retrain_gap import gap
-from research.bench import board, klom, protocol, record
+from research.bench import board, klom, paper, protocol, record
 from research.bench.scores import Reference, floors, score
 from research.bench.tasks import TASKS, find_task
 from research.reduce import rows_by
@@ -275,6 +275,17 @@ def test_the_rows_of_a_terminal_say_the_interval_above_the_floor():
     ((name, settings, count, spread, over, *_),) = record.rows_of(found["cells"], found["requests"])
     assert (name, settings, count) == ("`finetune`", "published", "2")
     assert (spread, over) == ("6.0 (5.0 to 7.0)", "5.0 (-7.7 to 17.7)")
+
+
+def test_the_papers_table_stands_next_to_ours_with_both_gaps():
+    found = task_record(cell("finetune", 0.05), cell("finetune", 0.07, 711), cell("ssd", 0.01))
+    found["task"] = {"name": "random-1", "title": "1 % of CIFAR-10"}
+    text = paper.page(found)
+    # T4a as printed: 84.4, 86.4, 70.8 next to 87.7, 91.0, 78.9
+    row = "| FNTN, `finetune` | 84.4 / 86.4 / 70.8 | 90.0 / 80.0 / 50.0 | 5.3 | 6.0 |"
+    assert row in text
+    assert "| JiT, `jit_reference` | 86.3 / 88.7 / 64.2 | – | 6.1 | – |" in text
+    assert "Spearman" not in text
 
 
 # ---------------------------------------------------------------- KLoM
