@@ -99,12 +99,15 @@ FIGURES = {
 
 
 def add_benchmark() -> None:
-    """The pages of the benchmark whose records are there: its cells take hours, a task at a time."""
+    """Pages of the benchmark whose records are there: cells take hours, made a task at a time."""
     names = [f"bench/{path.stem}" for path in sorted((RESULTS / "bench").glob("*.json"))]
     for name in names:
         PAGES[name], FIGURES[name] = ("bench.board:page", (name,)), ("bench.board:pareto", "efface")
     if names:
         PAGES["bench/paper"] = ("bench.paper:page", tuple(names))
+    if (RESULTS / "bench_ablation.json").exists():
+        PAGES["bench_ablation"] = ("bench.ablation:page", ("bench_ablation",))
+        FIGURES["bench_ablation"] = ("bench.ablation:figure", "efface")
     if (RESULTS / "klom" / "scores.json").exists():
         PAGES["klom/scores"] = ("bench.klom:page", ("klom/scores",))
 
