@@ -1,6 +1,5 @@
 """``python -m research.bench``: make a row, a task, or what a task is searched on."""
 
-import importlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,9 +7,10 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from efface.cli import exits
-from efface.errors import InputError
+from efface.cli.methods import import_method
 from efface.grid import estimate_seconds, plan, run
 from efface.methods import METHODS
+from efface.methods._base import find_method
 from research.bench import protocol, record
 from research.bench.protocol import Row
 from research.bench.tasks import TASKS, Task, find_task
@@ -99,24 +99,17 @@ def write(*names: str, store: Path) -> None:
 
 
 def _known(name: str) -> str:
-    """A method by name, or an address whose module has been imported: it may register itself."""
-    if ":" not in name:
-        if name not in METHODS:
-            raise InputError(
-                f"a method out of {', '.join(METHODS)}, or module:function",
-                repr(name),
-                "Choose one.",
-            )
-        return name
-    module, function = name.split(":")
-    if module.endswith(".py"):
-        sys.path.insert(0, str(Path(module).parent.absolute()))
-        module = Path(module).stem
-    else:
-        sys.path.insert(0, str(Path.cwd()))
-    found = getattr(importlib.import_module(module), function)
-    registered = getattr(found, "method", None)
-    return registered.name if registered else f"{module}:{function}"
+    """A method by name; of ``file.py:function`` or ``package.module:function`` the one registered there.
+
+    Its folder joins the path, where the workers find it too.
+    """
+    path, _, function = name.rpartition(":")
+    if path:
+        sys.path.insert(
+            0, str(Path(path).parent.absolute() if path.endswith(".py") else Path.cwd())
+        )
+        name = import_method(f"{Path(path).stem if path.endswith('.py') else path}:{function}")
+    return find_method(name).name
 
 
 def _search(task: Task, names: list[str], store: Path, how: Runs) -> None:

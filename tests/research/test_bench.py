@@ -1,6 +1,7 @@
 """The benchmark: no reference saw what goes, scores are distances to it, searches are fair."""
 
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -317,6 +318,26 @@ def test_rows_of_klom_are_those_that_go_and_samples_of_the_others():
 # ---------------------------------------------------------------- the command
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["digits-rand", "--method", "jit"], "Did you mean 'digits-random'?"),
+        (["digits-random", "--method", "jitt"], "Did you mean 'jit'?"),
+        (["digits-random", "--method", "nowhere.py:f"], "nowhere"),
+        (["digits-random", "--method", "own.py:plain"], "a function with @register_method"),
+    ],
+)
+def test_what_is_mistyped_is_refused_before_anything_is_made(tmp_path, monkeypatch, words, text):
+    from research.bench.__main__ import app
+
+    (tmp_path / "own.py").write_text("def plain(model, split): return model\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=re.escape(text)):
+        app(words, result_action="return_value")
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.slow
 def test_a_method_of_ones_own_is_benchmarked_by_its_file(tmp_path, capsys, monkeypatch):
     from research.bench.__main__ import app
@@ -324,7 +345,7 @@ def test_a_method_of_ones_own_is_benchmarked_by_its_file(tmp_path, capsys, monke
     template = (board.RESULTS.parents[1] / "docs" / "template" / "my_method.py").read_text()
     (tmp_path / "my_method.py").write_text(template)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)  # and taken off again
     words = ["digits-random", "--method", "my_method.py:my_method", "--first", "--store", "store"]
     app(words, result_action="return_value")
     first = capsys.readouterr().out
