@@ -137,9 +137,9 @@ def about(command: str) -> dict[str, Any]:
     """What every record says of itself: command, date, commit, versions.
 
     ``command``: of ``python -m research.benchmarks.``, or ``python -m research.`` where it begins
-    with ``bench.``; with STORE for a folder: no path is kept.
+    with ``bench``; with STORE for a folder: no path is kept.
     """
-    module = command if command.startswith("bench.") else f"benchmarks.{command}"
+    module = command if command.startswith(("bench.", "bench ")) else f"benchmarks.{command}"
     made = {"command": f"python -m research.{module}", "date": time.strftime("%Y-%m-%d")}
     return {**made, "commit": commit(), "versions": versions()}
 

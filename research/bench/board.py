@@ -46,10 +46,11 @@ def page(record: Record) -> str:
         f"Benchmark: {task['title']}",
         f"{origin(record)}. {floor_line(requests)}. Settings searched on `{record['searched_on']}`, on a request of another base model that is not "
         f"here. One row again: `python -m research.bench {task['name']} --method METHOD` (all: `{command}`). ● zero-shot: it sees nothing that stays.",
-        _paper_columns(record),
         table(HEAD, _rows(record)),
-        f"![Gap above the floor against seconds]({task['name']}.svg)",
         LEGEND,
+        f"![Gap above the floor against seconds]({task['name']}.svg)",
+        "## As the paper has it",
+        _paper_columns(record),
         "Not made: " + "; ".join(missing) + "." if missing else "",
     )
 

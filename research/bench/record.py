@@ -160,6 +160,8 @@ def floor_line(requests: Sequence[Mapping[str, Any]]) -> str:
     floor = "unknown (one retrained model a request)"
     if every:
         floor = f"gap {100 * mean_of(every, 'gap'):.1f} (the floor), KS {mean_of(every, 'ks'):.2f}, AUC {mean_of(every, 'auc'):.2f}"
+        tpr = mean_of(every, "tpr")
+        floor += "" if np.isnan(tpr) else f", TPR {100 * tpr:.1f} %"
     return (
         f"{len(requests)} requests; a retrained model next to the others: {floor}; nothing done: gap "
         f"{100 * mean_of(nothing, 'gap'):.1f}, KS {mean_of(nothing, 'ks'):.2f}, AUC "
