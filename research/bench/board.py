@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from efface.methods import METHODS
 from research import pages
 from research.bench.record import Cell, above_floor, floor_line, groups_of, mean_of, said, stays_out
-from research.pages import origin, percent, table
+from research.pages import percent, table
 from research.tables import RESULTS, read_record
 
 Record = Mapping[str, Any]
@@ -44,7 +44,7 @@ def page(record: Record) -> str:
     missing = record["missing"]
     return pages.page(
         f"Benchmark: {task['title']}",
-        f"{origin(record)}. {floor_line(requests)}. Settings searched on `{record['searched_on']}`, on a request of another base model that is not "
+        f"{record['date']}. {floor_line(requests)}. Settings searched on `{record['searched_on']}`, on a request of another base model that is not "
         f"here. One row again: `python -m research.bench {task['name']} --method METHOD` (all: `{command}`). ● zero-shot: it sees nothing that stays.",
         table(HEAD, _rows(record)),
         LEGEND,

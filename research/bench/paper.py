@@ -46,7 +46,7 @@ def page(*records: Mapping[str, Any]) -> str:
     ]
     return pages.page(
         "The paper's tables, and ours",
-        f"{PAPER['citation']}; its numbers {PAPER['read']}. D_r / D_f / MIA in %; gap: mean absolute difference to the retrained model of the "
+        f"{PAPER['citation']}; its numbers were read {PAPER['read']}. D_r / D_f / MIA in %; gap: mean absolute difference to the retrained model of the "
         "same column, which in the paper is the old model with a new last layer. Ours: mean over all requests of the task, published settings.",
         *parts,
         WHY,
