@@ -6,6 +6,7 @@ further from retraining a method ends than another retrained model does.
 """
 
 import html
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -123,6 +124,8 @@ def _paper_columns(record: Record) -> str:
 def pareto(record: Record) -> Figure:
     """Gap above the floor over seconds, published settings; filled: sees nothing that stays."""
     chart, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    # what is near lies within a few points, what collapsed at tens
+    axes.set_yscale("symlog", linthresh=3, linscale=2)
     points = []
     for (method, how), cells in groups_of(record["cells"], record["requests"]):
         fit = [one for one in cells if one["gap"] is not None]
@@ -130,7 +133,9 @@ def pareto(record: Record) -> Figure:
             continue
         over, low, high = above_floor(fit, record["requests"])
         points.append((method, max(mean_of(cells, "seconds"), 0.01), over, low, high))
-    for method, seconds, over, low, high in points:
+    # names above and below in turn: neighbours on the front lie close
+    places = itertools.cycle([(0, 9), (0, -15), (0, 21), (0, -27)])
+    for method, seconds, over, low, high in sorted(points, key=lambda one: one[1]):
         filled = stays_out(method)
         colour = "#00695c" if method == "neighbourhood" else "#444"
         bars = [[over - low], [high - over]] if low is not None and high is not None else None
@@ -139,7 +144,13 @@ def pareto(record: Record) -> Figure:
             mfc=colour if filled else "white",
         )  # fmt: skip
         if not any(s <= seconds and o <= over and m != method for m, s, o, _, _ in points):
-            axes.annotate(method, (seconds, over), (5, 5), textcoords="offset points", fontsize=8)
+            where = {"xytext": next(places), "textcoords": "offset points", "ha": "center"}
+            axes.annotate(method, (seconds, over), fontsize=8, **where)
+    over = [one[2] for one in points]
+    axes.set_ylim(min(-1.5, *over) - 0.5, 1.4 * max(3, *over))
+    ticks = [t for t in (-2, -1, 0, 1, 2, 3, 5, 10, 20, 50, 100) if t < 1.4 * max(3, *over)]
+    axes.set_yticks(ticks, [f"{t}" for t in ticks], minor=False)
+    axes.minorticks_off()
     axes.axhline(0, lw=0.7, color="#999")
     axes.set(
         xscale="log",
