@@ -69,7 +69,7 @@ def page(record: dict[str, Any]) -> str:
         "result that had been there was checked (the same file, unchanged); at the end each store held each "
         "job once, no scratch, and the numbers and arrays, bit for bit, of a store that nobody disturbed. The count ends with an error at the first "
         "that is lost, changed or written again.",
-        table("| processes | Ray, two nodes", rows),
+        table("what | processes | Ray, two nodes", rows),
         "Jobs that do nothing, two at a time: what the grid itself costs, and how much memory the runner has with a tenth of them done and at the end: each job described and each row known to it takes some 2.6 kB. Both on a machine that was busy with other work.",
         table("on | jobs | ms a job | MiB after a tenth | MiB at the end", costs),
     )
