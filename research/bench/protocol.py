@@ -1,8 +1,8 @@
 """Which cells there are, and how the settings of each method are found.
 
 Every method runs at its published settings, and once more at those that a search prefers, on a
-request that nothing is scored on (``Task.tuning``). Every method has the same budget: ``TRIALS``
-trials, and no further one once ``BUDGET`` passes of records are spent.
+request that nothing is scored on (``Task.tuning``), and on the half of the test records that
+nothing is scored on. Every method has the same budget: ``TRIALS`` trials, and no further one once ``BUDGET`` passes of records are spent.
 
 A method that sees what stays is searched for the smallest gap to the retrained model. One that sees
 the forget records alone is searched by what its user would see: how far the accuracy on the forget
@@ -17,7 +17,7 @@ from typing import Any
 
 from efface.grid import Job, is_done, read
 from efface.methods import METHODS
-from research.bench.scores import Reference, near, score
+from research.bench.scores import Reference, near, other_half, score
 from research.bench.tasks import TASKS, Request, Task
 from research.reduce import right
 
@@ -122,7 +122,7 @@ def trials(task: Task, method: str, store: str) -> Generator[Row, None, list[tup
     study, space = optuna.create_study(sampler=sampler), SPACES.get(method, STRENGTH)
     study.enqueue_trial(_published(method, space))
     request, found = task.tuning(), []
-    reference, spent = Reference.of(request, store), 0
+    reference, spent = Reference.of(request, store, searched=True), 0
     for number in range(TRIALS):
         if spent >= BUDGET:
             break
@@ -177,7 +177,8 @@ def best(task: Task, method: str, store: str) -> dict[str, Any] | None:
 def objective(row: Row, reference: Reference, store: str) -> float:
     """What the search makes small: see the module. A setting that breaks the model: ``BROKEN``."""
     found = read(store, row.job)
-    scored = score(reference, found.arrays)
+    arrays = other_half(found.arrays)
+    scored = score(reference, arrays)
     if not scored["finite"] or found.statistics["drift"] is None:
         return BROKEN
     base = reference.base
@@ -186,20 +187,20 @@ def objective(row: Row, reference: Reference, store: str) -> float:
         lost = before - scored["columns"]["retain"]
         return scored["gap"] + max(0.0, lost - BEARABLE)
     rows = reference.rows
-    forget = float(right(found.arrays, "train")[rows].mean())
+    forget = float(right(arrays, "train")[rows].mean())
     return abs(forget - expected(reference)) + max(0.0, found.statistics["drift"] - DRIFT)
 
 
 def expected(reference: Reference) -> float:
     """The accuracy on the forget records that a user without retained records would aim at.
 
-    0 where a class goes; else the model card's, here that of the unseen half that nothing is scored
-    on; with wrong labels what it leaves for each of the other classes.
+    0 where a class goes; else the model card's, here that of the half of the test records that
+    nothing is scored on (``reference`` is a searched one); with wrong labels what it leaves for each of the other classes.
     """
     request = reference.request
     if request.forget_classes:
         return 0.0
     base = reference.base
-    card = float(right(base, "test")[~base["test.evidence"].astype(bool)].mean())
+    card = float(right(base, "test")[base["test.evidence"].astype(bool)].mean())
     classes = len(set(base["test.y"].tolist()))
     return (1 - card) / (classes - 1) if request.task.kind == "wrong labels" else card

@@ -37,9 +37,10 @@ class Reference:
     near: np.ndarray
 
     @classmethod
-    def of(cls, request: Request, store: str) -> "Reference":
-        """From a store that holds the models and ``near``."""
+    def of(cls, request: Request, store: str, *, searched: bool = False) -> "Reference":
+        """From a store that holds the models and ``near``; ``searched``: see ``other_half``."""
         models = [read(store, job).arrays for job in (request.base, *request.retrained)]
+        models = [other_half(one) for one in models] if searched else models
         base, *retrained = models
         distance = read(store, near(request)).arrays["distance"].astype(np.float64)
         here = _unseen(base, request.forget_classes)
@@ -61,6 +62,11 @@ class Reference:
     def target(self) -> dict[str, float]:
         """The mean of the retrained models' columns."""
         return _mean([self.columns(one) for one in self.retrained])
+
+
+def other_half(arrays: Arrays) -> Arrays:
+    """The arrays with the halves of the test records swapped: no search sees what scores."""
+    return {**arrays, "test.evidence": ~arrays["test.evidence"].astype(bool)}
 
 
 def near(request: Request) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from efface.errors import InputError
 from efface.metrics.retrain_gap import gap
 from research.bench import board, klom, paper, protocol, record
-from research.bench.scores import Reference, floors, score
+from research.bench.scores import Reference, floors, other_half, score
 from research.bench.tasks import TASKS, find_task
 from research.reduce import rows_by
 
@@ -156,7 +156,9 @@ def test_a_model_of_nan_has_no_score_and_no_place():
 def searched(monkeypatch):
     """The search where cells cost nothing, and the gap is the distance of ln strength to 1."""
     known, made = reference(), []
-    monkeypatch.setattr(Reference, "of", classmethod(lambda *_: known))
+    monkeypatch.setattr(
+        Reference, "of", classmethod(lambda *_, searched: known if searched else None)
+    )
     monkeypatch.setattr(protocol, "is_done", lambda *_: True)
     passes = {"forward": 10, "backward": 10}
 
@@ -199,7 +201,8 @@ def test_where_the_published_settings_are_best_there_is_no_other_row(monkeypatch
 
 
 def objective(monkeypatch, known, method, arrays, drift=0.1):
-    found = SimpleNamespace(statistics={"drift": drift}, arrays=arrays)
+    # as a store has it: the reference of a search has the halves swapped
+    found = SimpleNamespace(statistics={"drift": drift}, arrays=other_half(arrays))
     monkeypatch.setattr(protocol, "read", lambda *_: found)
     row = protocol.Row(TASK.requests()[0], method, "trial")
     return protocol.objective(row, known, "store")
@@ -218,12 +221,29 @@ def test_a_method_that_sees_nothing_that_stays_is_searched_without_the_retrained
     assert objective(monkeypatch, others, "finetune", new) > objective(
         monkeypatch, known, "finetune", new
     )
-    # by hand: how far the forget records' accuracy lies from that of the other unseen half
+    # by hand: how far the forget records' accuracy lies from that of unseen ones
     base = known.base
-    card = (base["test.margin"][~base["test.evidence"]] > 0).mean()
+    card = (base["test.margin"][base["test.evidence"]] > 0).mean()
     assert own == pytest.approx(abs((new["train.margin"][:40] > 0).mean() - card))
     assert objective(monkeypatch, known, "delete", new, drift=0.5) == pytest.approx(own + 0.3)
     assert objective(monkeypatch, known, "delete", new, drift=None) == protocol.BROKEN
+
+
+def test_a_search_sees_no_test_record_that_scores(monkeypatch):
+    known = reference()
+    swapped = replace(
+        known, base=other_half(known.base), retrained=tuple(map(other_half, known.retrained))
+    )
+    new = model(5, forget=-1.0)
+    first = objective(monkeypatch, swapped, "finetune", other_half(new))
+    for one in (new, known.base, *known.retrained):
+        scoring = one["test.evidence"]
+        for name in ("test.margin", "test.log_odds", "test.entropy"):
+            one[name] = np.where(scoring, 0.3, one[name])
+    again = replace(
+        known, base=other_half(known.base), retrained=tuple(map(other_half, known.retrained))
+    )
+    assert objective(monkeypatch, again, "finetune", other_half(new)) == first
 
 
 # ---------------------------------------------------------------- pages
