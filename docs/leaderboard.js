@@ -11,6 +11,8 @@ document.addEventListener("DOMContentLoaded", () => {
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       const rows = [...body.rows].sort((one, other) => {
         const [a, b] = [value(one.cells[column]), value(other.cells[column])];
+        // what is no number comes last in both directions
+        if (a >= 1e8 || b >= 1e8) return (a >= 1e8) - (b >= 1e8);
         const order = typeof a === "number" ? a - b : a.localeCompare(b);
         return up ? order : -order;
       });

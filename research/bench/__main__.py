@@ -30,6 +30,7 @@ def row(
     first: bool = False,
     processes: int | None = None,
     backend: str = "processes",
+    retry: bool = False,
 ) -> None:
     """Make one or more rows of a task from nothing, and print them next to the published ones.
 
@@ -41,8 +42,9 @@ def row(
         first: Only the first request of each base model.
         processes: How many jobs at a time; one for each core when not given.
         backend: `processes` of this machine, or `ray`.
+        retry: Try what has failed before once more.
     """
-    chosen, how = find_task(task), {"processes": processes, "backend": backend}
+    chosen, how = find_task(task), {"processes": processes, "backend": backend, "retry": retry}
     names = [_known(name) for name in method]
     every = [one for one in chosen.requests() if not (first and one.turn)]
     _make(protocol.models(every), store, how)
@@ -69,7 +71,7 @@ def tasks() -> None:
 @app.command
 def make(
     *names: str, store: Path, processes: int | None = None, backend: str = "processes",
-    dry_run: bool = False,
+    retry: bool = False, dry_run: bool = False,
 ) -> None:  # fmt: skip
     """Make every cell of some tasks: models, published rows, the search, searched rows.
 
@@ -78,9 +80,10 @@ def make(
         store: A folder for results; what is there is not made again.
         processes: How many jobs at a time; one for each core when not given.
         backend: `processes` of this machine, or `ray`.
+        retry: Try what has failed before once more.
         dry_run: Only say how many jobs and about how many core-hours are missing.
     """
-    how = {"processes": processes, "backend": backend}
+    how = {"processes": processes, "backend": backend, "retry": retry}
     for one in map(find_task, names or TASKS):
         if dry_run:
             _announce(one, store)

@@ -1,6 +1,6 @@
 """Noise against step: the paper's ablation of JiT, on a class of CIFAR-100, and that of ``jit``.
 
-    EFFACE_DATA=… python -m research.bench.ablation STORE cells     # 135 cells, a quarter of an hour on two cores
+    EFFACE_DATA=… python -m research.bench.ablation STORE cells     # 109 cells, a quarter of an hour on two cores
     EFFACE_DATA=… python -m research.bench.ablation STORE records   # research/results/bench_ablation.json, .md and .svg
 
 The first request of the task ``class``: no guard, seeds as there.

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from efface.methods import METHODS
 from research import pages
+from research.bench.protocol import ELSEWHERE, UNTUNED
 from research.bench.record import Cell, above_floor, floor_line, groups_of, mean_of, said, stays_out
 from research.pages import percent, table
 from research.tables import RESULTS, read_record
@@ -47,13 +48,40 @@ def page(record: Record) -> str:
         f"Benchmark: {task['title']}",
         f"{record['date']}. {floor_line(requests)}. Settings searched on `{record['searched_on']}`, on a request of another base model that is not "
         f"here. One row again: `python -m research.bench {task['name']} --method METHOD` (all: `{command}`). ● zero-shot: it sees nothing that stays.",
-        table(HEAD, _rows(record)),
+        table(HEAD, [*_references(record), *_rows(record)]),
         LEGEND,
         f"![Gap above the floor against seconds]({task['name']}.svg)",
         "## As the paper has it",
         _paper_columns(record),
+        _elsewhere(record),
         "Not made: " + "; ".join(missing) + "." if missing else "",
     )
+
+
+def _elsewhere(record: Record) -> str:
+    """Which methods have no row, and why."""
+    rows = {one["method"] for one in record["cells"]}
+    other = [f"`{m}`" for m in METHODS if m not in rows | ELSEWHERE]
+    untuned = ", ".join(f"`{name}`" for name in METHODS if name in UNTUNED - {"baseline"})
+    return (
+        "`retrain` is the reference, and `gkt`, which takes hours, has [its own page](../gkt_curve.md). "
+        + f"Of classes that go as a whole, and not applicable here: {', '.join(other)}. "
+        * bool(other)
+        + f"Made to be set by nobody, so not searched: {untuned}. `l2ul` is shortened (its settings are in its row). Requests to one base model "
+        "are not independent; the interval takes them as if they were."
+    )
+
+
+def _references(record: Record) -> list[list[str]]:
+    """What a retrained model comes to next to the others, and the model as given: no method's."""
+    requests = record["requests"]
+    floors = [{**one, "seed": r["seed"]} for r in requests for one in r["floors"]]
+    nothing = [{**r["untouched"], "seed": r["seed"]} for r in requests]
+    return [
+        [name, "", "", *_columns(cells, record), "", "", ""]
+        for name, cells in (("retrained", floors), ("nothing done", nothing))
+        if cells
+    ]
 
 
 def _rows(record: Record) -> list[list[str]]:
@@ -84,9 +112,14 @@ def _numbers(cells: Sequence[Cell], record: Record) -> list[str]:
     spent += [f"{mean_of(cells, 'peak') / 2**20:.0f}", f"{mean_of(cells, 'seconds'):.1f}"]
     if not fit:
         return [count, *["–"] * 9, *spent]
+    return [*_columns(fit, record, count), *spent]
+
+
+def _columns(fit: Sequence[Cell], record: Record, count: str = "") -> list[str]:
+    """What finite cells score; ``count``: how many there are, if not all of these."""
     over, low, high = above_floor(fit, record["requests"])
     return [
-        count,
+        count or f"{len(fit)}",
         pages.points([one["gap"] for one in fit]),
         f"{over:.1f}" if low is None else f"{over:.1f} ({low:.1f} to {high:.1f})",
         f"{mean_of(fit, 'ks'):.2f}",
@@ -96,7 +129,6 @@ def _numbers(cells: Sequence[Cell], record: Record) -> list[str]:
         f"{100 * mean_of(fit, 'near'):+.1f} / {100 * mean_of(fit, 'rest'):+.1f}",
         percent(_some(fit, "retained")),
         percent(_some(fit, "relearned")),
-        *spent,
     ]
 
 
@@ -209,13 +241,16 @@ def _entry(record: Record, method: str, how: str) -> dict[str, Any] | None:
     given = np.mean([one["untouched"]["retained"] for one in record["requests"]])
     lost = float(given - mean_of(fit, "retained"))
     about = {"lost": lost, "seconds": seconds, "settings": settings, "requests": len(cells)}
+    about["broken"] = len(cells) - len(fit)
     return {"over": over, "low": low, "high": high, **about}
 
 
 def _rank(entries: Sequence[dict[str, Any] | None]) -> float:
     """The mean over the tasks that the row has."""
     known = [one["over"] for one in entries if one and one["over"] is not None]
-    return float(np.mean(known)) if known else np.inf
+    # a method that broke a model comes after all that did not
+    broken = any(one and (one["over"] is None or one["broken"]) for one in entries)
+    return (float(np.mean(known)) if known else np.inf) + 1000 * broken
 
 
 def _line(method: str, how: str, entries: Sequence[dict[str, Any] | None], names: list[str]) -> str:
@@ -241,6 +276,8 @@ def _number(entry: dict[str, Any] | None, task: str) -> str:
         between = f", 95 % {entry['low']:.1f} to {entry['high']:.1f}"
     about = f"{entry['requests']} requests{between}; {entry['settings']}; retained accuracy {-100 * entry['lost']:+.1f} points"
     dagger = " †" * (entry["lost"] > BEARABLE)
+    if entry["broken"]:
+        dagger += f" ({entry['requests'] - entry['broken']} of {entry['requests']} finite)"
     return (
         f'<td data-value="{entry["over"]:.3f}"><a href="{href}" title="{html.escape(about)}">'
         f"{entry['over']:.1f}{dagger}</a></td>"

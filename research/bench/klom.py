@@ -56,7 +56,7 @@ class Request:
         return [
             unlearning(
                 base(seed), method, forget=self.forget, forget_classes=self.forget_classes,
-                guard=False, seed=seed, **seen_by(method), **how,
+                guard=False, seed=1_000_000 + seed, **seen_by(method), **how,
             )
             for seed in BASES
         ]  # fmt: skip

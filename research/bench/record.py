@@ -22,6 +22,10 @@ def write(task: Task, store: str) -> None:
     """Write the record of a task whose every cell is made, the search included."""
     rows = [*protocol.published(task), *protocol.searched(task, store)]
     where = protocol.search_task(task)
+    missing = sorted({f"`{r.method}`, {r.how}" for r in rows if not is_done(store, r.job.id)})
+    searched = {row.method for row in rows if row.how == "searched"}
+    tuned = set(protocol.applicable(task)) - protocol.UNTUNED - searched
+    missing += [f"`{name}`, searched (no setting that did not break it)" for name in sorted(tuned)]
     found = {
         "task": {
             name: getattr(task, name) for name in ("name", "title", "kind", "paper", "anchor")
@@ -29,7 +33,7 @@ def write(task: Task, store: str) -> None:
         "searched_on": where.name,
         "requests": [facts(one, store) for one in task.requests()],
         "cells": [cell(row, store) for row in rows if is_done(store, row.job.id)],
-        "missing": sorted({f"{r.method}, {r.how}" for r in rows if not is_done(store, r.job.id)}),
+        "missing": missing,
         "search": list(_trials(where, store)) if where is task else [],
     }
     command = f"bench make {task.name} --store STORE and record"
@@ -55,23 +59,17 @@ def facts(request: Request, store: str) -> dict[str, Any]:
 def cell(row: Row, store: str) -> Cell:
     """Everything that is said of one cell."""
     found, reference = read(store, row.job), Reference.of(row.request, store)
-    named = {"request": row.request.name, "seed": row.request.seed, "turn": row.request.turn}
-    named |= {"method": row.method, "how": row.how, "settings": row.settings, "id": row.job.id}
+    named: dict[str, Any] = {"request": row.request.name, "seed": row.request.seed}
+    named |= {"turn": row.request.turn, "method": row.method, "how": row.how, "id": row.job.id}
+    named["settings"] = {**protocol.SCALED.get(row.method, {}), **row.settings}
     return {**named, **score(reference, found.arrays), **costs(found, len(reference.rows))}
 
 
 def _trials(task: Task, store: str) -> Iterable[dict[str, Any]]:
     for name in protocol.applicable(task):
-        if name in protocol.UNTUNED:
-            continue
-        rows = protocol.trials(task, name, store)
-        try:
-            while is_done(store, next(rows).job.id):
-                pass
-        except StopIteration as end:
-            yield from (
-                {"method": name, "settings": s, "objective": value} for value, s in end.value
-            )
+        if name not in protocol.UNTUNED:
+            found = protocol.ended_trials(task, name, store)
+            yield from ({"method": name, "settings": s, "objective": value} for value, s in found)
 
 
 HEAD = (

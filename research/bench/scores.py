@@ -162,7 +162,7 @@ def _calibrated(model: Arrays, others: Sequence[Arrays], part: str) -> np.ndarra
     return model[name].astype(np.float64) - expected
 
 
-def _worst(model: Arrays, others: Sequence[Arrays], here: np.ndarray) -> float:
+def _worst(model: Arrays, others: Sequence[Arrays], here: np.ndarray) -> float | None:
     """The lowest difference of accuracy to the retrained models over the classes that stay."""
     y = model["test.y"]
     parts = [here & (y == label) for label in np.unique(y[here])]
@@ -171,7 +171,7 @@ def _worst(model: Arrays, others: Sequence[Arrays], here: np.ndarray) -> float:
         for part in parts
         if part.sum() >= CLASS_RECORDS
     ]
-    return float(min(found))
+    return float(min(found)) if found else None
 
 
 def _unseen(arrays: Arrays, forget_classes: Sequence[int]) -> np.ndarray:

@@ -55,7 +55,8 @@ class Request:
             told["retained_records"] = self.task.trained - self.task.going
         return unlearning(
             self.base, method, forget=self.forget, forget_classes=self.forget_classes,
-            seed=self.seed, guard=False, probed=True, **seen_by(method),
+            # not the base's: a random teacher would be what the base grew from
+            seed=1_000_000 + self.seed, guard=False, probed=True, **seen_by(method),
             **{**told, **settings},
         )  # fmt: skip
 
@@ -136,7 +137,12 @@ class Task:
 
 
 def _source(data: str, label: str | None) -> Any:
-    return load_data(f"{os.environ['EFFACE_DATA']}/{data}:train", label_column=label)
+    folder = os.environ.get("EFFACE_DATA")
+    if not folder:
+        remedy = "Set EFFACE_DATA to that folder; the tasks of digits need none."
+        wanted = f"the folder that holds {data}"
+        raise InputError(wanted, "no EFFACE_DATA in the environment", remedy)
+    return load_data(f"{folder}/{data}:train", label_column=label)
 
 
 @cache

@@ -262,7 +262,8 @@ def run(
             not given.
         retry: try what has failed before once more.
         backend: ``processes`` of this machine, one thread each, or ``ray``: tasks on the cluster
-            that ``RAY_ADDRESS`` or ``ray.init`` names, else one of this machine alone. The store
+            that ``RAY_ADDRESS`` or ``ray.init`` names or ``ray start`` left on this machine, else
+            one of this machine alone. The store
             is then a folder that every node sees. ``sequential``: this process, to debug a job.
         nice: how far the processes stand back behind other programs (0: not at all); Ray's do so by
             its own setting.
@@ -355,13 +356,20 @@ def _on_processes(
 
 
 def _on_ray(batch: list[Job], *, attempt: "partial[Row]", processes: int | None) -> Iterator[Row]:
-    """The same as tasks of a Ray cluster, which tries those of a dead worker or node again.
+    """The same as tasks of a Ray cluster, which tries those of a dead worker again.
 
-    Rows alone come back: results go from the worker to the store.
+    Rows alone come back: results go from the worker to the store. A node that dies is not held
+    against its jobs: it may have been taken back.
     """
     ray = import_extra("ray")
+    # What a worker of any node imports and reads is found there under the same names; a run of its
+    # own has workers of its own, which have imported nothing yet.
+    names = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    names |= {"EFFACE_RUN": attempt.keywords["run_id"]}
+    names |= {name: os.environ[name] for name in ("EFFACE_DATA",) if name in os.environ}
+    how = {"num_cpus": 1, "max_retries": MAX_DEATHS - 1, "runtime_env": {"env_vars": names}}
+    make = ray.remote(_attempt_on_ray).options(**how)
     waiting, running = batch[::-1], {}
-    make = ray.remote(_attempt_on_ray).options(num_cpus=1, max_retries=MAX_DEATHS - 1)
     while waiting or running:
         # Nodes come and go: each CPU has one job and the next. No more are submitted, which takes
         # memory.
@@ -372,7 +380,10 @@ def _on_ray(batch: list[Job], *, attempt: "partial[Row]", processes: int | None)
             job = running.pop(ended)
             try:
                 yield ray.get(ended)
-            except ray.exceptions.RayError as error:
+            except ray.exceptions.NodeDiedError:
+                waiting.append(job)
+            # all else, such as a disk that is full, ends the run and leaves the jobs missing
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
                 text = f"its worker died {MAX_DEATHS} times: {type(error).__name__}"
                 yield _write_failure(attempt.keywords["store"], job, text, str(error))
 
@@ -383,13 +394,8 @@ def _cpus_of_ray() -> int:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = import_extra("ray")
     if not ray.is_initialized():
-        # what a worker of another node imports and reads must be found there under the same names
-        names = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        names |= {name: os.environ[name] for name in ("EFFACE_DATA",) if name in os.environ}
-        ray.init(
-            log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR,
-            runtime_env={"env_vars": names},
-        )  # fmt: skip
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        ray.init(include_dashboard=False, **quiet)
     return int(ray.cluster_resources().get("CPU", 1))
 
 

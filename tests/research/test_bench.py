@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from efface.errors import InputError
 from efface.metrics.retrain_gap import gap
@@ -194,10 +195,24 @@ def test_no_method_has_more_trials_and_an_expensive_one_fewer(searched):
 
 
 @pytest.mark.usefixtures("searched")
-def test_where_the_published_settings_are_best_there_is_no_other_row(monkeypatch):
+def test_where_the_published_settings_are_best_the_searched_row_is_theirs(monkeypatch):
     monkeypatch.setattr(protocol, "objective", lambda row, *_: float(bool(row.settings)))
     assert protocol.best(TASK, "finetune", "store") == {}
-    assert protocol.searched(TASK, "store", ["finetune"]) == []
+    rows = protocol.searched(TASK, "store", ["finetune"])
+    assert {(row.how, row.job.id) for row in rows} == {
+        ("searched", row.job.id) for row in protocol.published(TASK, ["finetune"])
+    }
+
+
+@pytest.mark.usefixtures("searched")
+def test_a_trial_that_fails_is_worse_than_any_other_and_ends_no_search(monkeypatch):
+    monkeypatch.setattr(protocol, "is_done", lambda *_: False)
+    monkeypatch.setattr(protocol, "read_failure", lambda *_: {"error": "refused"})
+    found = protocol.ended_trials(TASK, "finetune", "store")
+    assert [value for value, _ in found] == [protocol.BROKEN] * protocol.TRIALS
+    assert protocol.best(TASK, "finetune", "store") is None
+    monkeypatch.setattr(protocol, "read_failure", lambda *_: None)
+    assert protocol.ended_trials(TASK, "finetune", "store") == []
 
 
 def objective(monkeypatch, known, method, arrays, drift=0.1):
@@ -221,10 +236,10 @@ def test_a_method_that_sees_nothing_that_stays_is_searched_without_the_retrained
     assert objective(monkeypatch, others, "finetune", new) > objective(
         monkeypatch, known, "finetune", new
     )
-    # by hand: how far the forget records' accuracy lies from that of unseen ones
+    # by hand: how far the confidence in the forget labels lies from the accuracy on unseen records
     base = known.base
     card = (base["test.margin"][base["test.evidence"]] > 0).mean()
-    assert own == pytest.approx(abs((new["train.margin"][:40] > 0).mean() - card))
+    assert own == pytest.approx(abs(expit(new["train.log_odds"][:40]).mean() - card))
     assert objective(monkeypatch, known, "delete", new, drift=0.5) == pytest.approx(own + 0.3)
     assert objective(monkeypatch, known, "delete", new, drift=None) == protocol.BROKEN
 
