@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 from efface.cli import exits
 from efface.cli.methods import import_method
+from efface.errors import InputError
 from efface.grid import estimate_seconds, plan, run
 from efface.methods import METHODS
 from efface.methods._base import find_method
@@ -46,6 +47,12 @@ def row(
     """
     chosen, how = find_task(task), {"processes": processes, "backend": backend, "retry": retry}
     names = [_known(name) for name in method]
+    if settings not in ("published", "searched"):
+        raise InputError("settings: published or searched", repr(settings), "Give one of these.")
+    fixed = [n for n in names if settings == "searched" and not protocol.can_be_searched(n)]
+    if fixed:
+        wanted, remedy = "methods with a setting to search for", "Leave out --settings searched."
+        raise InputError(wanted, ", ".join(fixed), remedy)
     every = [one for one in chosen.requests() if not (first and one.turn)]
     _make(protocol.models(every), store, how)
     if settings == "searched":
@@ -112,7 +119,11 @@ def _known(name: str) -> str:
             0, str(Path(path).parent.absolute() if path.endswith(".py") else Path.cwd())
         )
         name = import_method(f"{Path(path).stem if path.endswith('.py') else path}:{function}")
-    return find_method(name).name
+    known = find_method(name)
+    if getattr(sys.modules[known.function.__module__], known.name, None) is not known.function:
+        wanted = f"a method that is called as its function, {known.function.__name__}"
+        raise InputError(wanted, known.name, "Workers find it by its name: call both the same.")
+    return known.name
 
 
 def _search(task: Task, names: list[str], store: Path, how: Runs) -> None:

@@ -108,6 +108,12 @@ def searched(task: Task, store: str, methods: list[str] | None = None) -> list[R
     ]
 
 
+def can_be_searched(method: str) -> bool:
+    """Whether it has what its space asks for, and is not made to be set by nobody."""
+    space = SPACES.get(method, STRENGTH)
+    return method not in UNTUNED and set(space) <= set(METHODS[method].settings)
+
+
 def search_task(task: Task) -> Task:
     """Where the settings for a task come from: the quarter VGG, or the digits."""
     table = DIGITS if task.name.startswith("digits") else SEARCHED

@@ -359,6 +359,8 @@ def test_rows_of_klom_are_those_that_go_and_samples_of_the_others():
         (["digits-rand", "--method", "jit"], "Did you mean 'digits-random'?"),
         (["digits-random", "--method", "jitt"], "Did you mean 'jit'?"),
         (["digits-random", "--method", "nowhere.py:f"], "nowhere"),
+        (["digits-random", "--method", "jit", "--settings", "searched"], "a setting to search for"),
+        (["digits-random", "--method", "jit", "--settings", "tuned"], "published or searched"),
         (["digits-random", "--method", "own.py:plain"], "a function with @register_method"),
     ],
 )
