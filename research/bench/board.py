@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 
 from efface.methods import METHODS
 from research import pages
-from research.bench.protocol import ELSEWHERE, UNTUNED
 from research.bench.record import Cell, above_floor, floor_line, groups_of, mean_of, said, stays_out
 from research.pages import percent, table
 from research.tables import RESULTS, read_record
@@ -60,9 +59,9 @@ def page(record: Record) -> str:
 
 def _elsewhere(record: Record) -> str:
     """Which methods have no row, and why."""
-    rows = {one["method"] for one in record["cells"]}
-    other = [f"`{m}`" for m in METHODS if m not in rows | ELSEWHERE]
-    untuned = ", ".join(f"`{name}`" for name in METHODS if name in UNTUNED - {"baseline"})
+    other, untuned = (
+        ", ".join(f"`{name}`" for name in record[which]) for which in ("not_applicable", "untuned")
+    )
     return (
         "`retrain` is the reference, and `gkt`, which takes hours, has [its own page](../gkt_curve.md). "
         + f"Of classes that go as a whole, and not applicable here: {', '.join(other)}. "

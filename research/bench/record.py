@@ -7,6 +7,7 @@ import numpy as np
 
 from efface.comparison.result import mean_interval
 from efface.grid import is_done, read
+from efface.methods import METHODS
 from research.bench import protocol
 from research.bench.protocol import Row
 from research.bench.scores import Reference, costs, floors, score
@@ -34,6 +35,8 @@ def write(task: Task, store: str) -> None:
         "requests": [facts(one, store) for one in task.requests()],
         "cells": [cell(row, store) for row in rows if is_done(store, row.job.id)],
         "missing": missing,
+        "not_applicable": sorted({*METHODS} - {*protocol.applicable(task)} - protocol.ELSEWHERE),
+        "untuned": sorted(protocol.UNTUNED - {"baseline"}),
         "search": list(_trials(where, store)) if where is task else [],
     }
     command = f"bench make {task.name} --store STORE and record"

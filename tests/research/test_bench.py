@@ -279,7 +279,12 @@ def task_record(*cells):
     request |= {"target": untouched["columns"]}
     about = {"name": "digits-random", "title": "100 random digits", "kind": "random"}
     requests = [request, {**request, "seed": 711}]
-    made = {"command": "python -m x and y", "date": "2026-12-01", "searched_on": "digits-random"}
+    about_methods = {"not_applicable": ["unsir"], "untuned": ["jit"]}
+    made = about_methods | {
+        "command": "python -m x and y",
+        "date": "2026-12-01",
+        "searched_on": "digits-random",
+    }
     return {"task": about, "requests": requests, "cells": list(cells), "missing": [], **made}
 
 
