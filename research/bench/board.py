@@ -64,8 +64,7 @@ def _elsewhere(record: Record) -> str:
     )
     return (
         "`retrain` is the reference, and `gkt`, which takes hours, has [its own page](../gkt_curve.md). "
-        + f"Of classes that go as a whole, and not applicable here: {', '.join(other)}. "
-        * bool(other)
+        + f"Of classes that go as a whole, and not applicable here: {other}. " * bool(other)
         + f"Made to be set by nobody, so not searched: {untuned}. `l2ul` is shortened (its settings are in its row). Requests to one base model "
         "are not independent; the interval takes them as if they were."
     )

@@ -297,6 +297,7 @@ def test_a_page_has_every_row_and_says_what_was_not_finite():
     # by Student's t of 4 and 6 points above a floor of 1
     assert "5.0 (-7.7 to 17.7)" in text
     assert "1 not finite" in text
+    assert "not applicable here: `unsir`. Made to be set by nobody, so not searched: `jit`." in text
     board.pareto(found)
 
 
