@@ -25,7 +25,7 @@ Record = Mapping[str, Any]
 BEARABLE = 0.02
 
 HEAD = (
-    "method | sees of what stays | settings | requests | gap, points | above the floor, 95 % | KS | AUC | TPR at 1 % | worst class "
+    "method | also sees | settings | requests | gap, points | above the floor, 95 % | KS | AUC | TPR at 1 % | worst class "
     "| near / others | retained, % | relearned, % | passes a record | MiB | seconds"
 )
 LEGEND = (

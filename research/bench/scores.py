@@ -139,8 +139,7 @@ def _attack(reference: Reference, model: Arrays, others: Sequence[Arrays]) -> di
     """An attacker per record: log-odds of the label less their mean in the retrained models.
 
     Difficulty calibration, Watson et al., https://arxiv.org/abs/2111.08440. Compared class by
-    class. On nets like these it finds more than RMIA with the same few reference models (AUC .78
-    where RMIA has .74), whose ratio of probabilities says little where both are near 1.
+    class. Why not RMIA: docs/decisions/0015.
     """
     rows, (y, test_y) = (
         reference.rows,

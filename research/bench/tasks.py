@@ -33,8 +33,8 @@ class Request:
     """Rows that go from one base model.
 
     ``forget``: the rule of the rows; ``facts``: what the request says of them beyond that, which a
-    method is told if it asks; ``seed``: that of every method on it; ``turn``: its place among the
-    requests to its base, 0 first.
+    method is told if it asks; ``seed``: that of the draw, of which the models' and the methods' follow;
+    ``turn``: its place among the requests to its base, 0 first.
     """
 
     task: "Task"
